@@ -1,0 +1,163 @@
+//! The operators' listener: health, metrics, and what the rooms are doing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::error::ApiError;
+use crate::id::RoomName;
+use crate::metrics::Metrics;
+use crate::room::actor::{MemberStatus, RoomView};
+use crate::room::registry::Registry;
+use crate::store::{StoreHandle, StoreHealth};
+
+/// What the operators' handlers may touch.
+pub struct Operators {
+    /// The rooms.
+    pub registry: Registry,
+    /// The store.
+    pub store: StoreHandle,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// What proves an operator.
+    pub token: SecretString,
+    /// Cancelled when the server stops.
+    pub stopping: CancellationToken,
+}
+
+/// All routes of the operators' listener. `/admin/` needs the operator token.
+pub fn router(operators: Arc<Operators>) -> Router {
+    let guarded = Router::new()
+        .route("/admin/rooms", get(rooms))
+        .route("/admin/rooms/{room}", get(room))
+        .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .merge(guarded)
+        .fallback(async || ApiError::NotFound)
+        .with_state(operators)
+}
+
+async fn only_operators(State(operators): State<Arc<Operators>>, request: Request, next: Next) -> Response {
+    if !is_operator(request.headers(), &operators.token) {
+        return ApiError::NoOperator.into_response();
+    }
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether the bearer token (RFC 6750 section 2.1) is the operator's.
+fn is_operator(headers: &HeaderMap, token: &SecretString) -> bool {
+    let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
+    let Some((scheme, given)) = given.split_once(' ') else { return false };
+    scheme.eq_ignore_ascii_case("bearer")
+        && bool::from(given.trim().as_bytes().ct_eq(token.expose_secret().as_bytes()))
+}
+
+/// `GET /readyz`: whether this server should be sent people. A store that cannot write makes it
+/// unready, because what is promised over a restart would not hold; its rooms go on all the same.
+async fn readyz(State(operators): State<Arc<Operators>>) -> Response {
+    let stopping = operators.stopping.is_cancelled();
+    let (healthy, store) = match operators.store.health() {
+        StoreHealth::Healthy => (true, json!({"status": "ok"})),
+        StoreHealth::Failing { since, message } => (
+            false,
+            json!({"status": "failing", "since": humantime::format_rfc3339_seconds(since).to_string(), "error": message}),
+        ),
+    };
+    let (status, word) = match (stopping, healthy) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
+        (false, true) => (StatusCode::OK, "ready"),
+    };
+    (status, Json(json!({"status": word, "store": store}))).into_response()
+}
+
+async fn metrics(State(operators): State<Arc<Operators>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, OPEN_METRICS)], operators.metrics.render()).into_response()
+}
+
+async fn rooms(State(operators): State<Arc<Operators>>) -> Json<Value> {
+    let rooms = operators.registry.describe_all().await.into_iter().map(|(room, view)| match view {
+        Some(view) => json!({
+            "room": room,
+            "meetingId": view.meeting,
+            "members": view.members.len(),
+            "connections": view.members.iter().filter(|member| member.connection.is_some()).count(),
+            "queuedBytes": view.members.iter().map(|member| member.queued_bytes).sum::<usize>(),
+        }),
+        None => json!({"room": room, "error": "the room did not answer"}),
+    });
+    Json(json!({"rooms": rooms.collect::<Vec<_>>()}))
+}
+
+async fn room(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let room = RoomName::parse(&room)?;
+    if !operators.registry.is_running(&room) {
+        return Err(ApiError::NotFound);
+    }
+    let RoomView { meeting, members } =
+        operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;
+    let members: Vec<_> = members.into_iter().map(member).collect();
+    Ok(Json(json!({"room": room, "meetingId": meeting, "members": members})))
+}
+
+fn member(member: MemberStatus) -> Value {
+    let MemberStatus { user, name, connection, heartbeat_age, queued_bytes } = member;
+    let connection = connection.map(|(id, age)| json!({"id": id.0, "ageSeconds": seconds(age)}));
+    json!({
+        "id": user,
+        "name": name,
+        "connection": connection,
+        "lastHeartbeatSecondsAgo": seconds(heartbeat_age),
+        "queuedBytes": queued_bytes,
+    })
+}
+
+/// Seconds with three digits: more would only be noise to read.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_opens() {
+        let token = SecretString::from("right");
+        for (value, opens) in [
+            ("Bearer right", true),
+            ("bearer right", true),
+            ("Bearer righ", false),
+            ("Bearer right2", false),
+            ("Basic right", false),
+            ("right", false),
+            ("Bearer ", false),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+            assert_eq!(is_operator(&headers, &token), opens, "{value}");
+        }
+        assert!(!is_operator(&HeaderMap::new(), &token));
+    }
+}

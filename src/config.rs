@@ -1,0 +1,801 @@
+//! The configuration: one struct, filled from the file, the environment over it, flags over both.
+//!
+//! Every fault is found before the server starts, and all of them are reported at once, each with
+//! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
+
+mod fault;
+mod rules;
+mod sources;
+mod value;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::http::HeaderName;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+pub use fault::{Fault, Faults};
+pub use sources::Flags;
+pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
+use value::{text, texts};
+
+/// Where the file is looked for when none is named, in this order.
+const FILES: [&str; 2] = ["satsuma.toml", "config/satsuma.toml"];
+
+/// Every setting of the server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the database, the signing key and the operator token are kept; made if missing.
+    pub data_dir: PathBuf,
+    /// The public listener.
+    pub http: Http,
+    /// The operators' listener.
+    pub admin: Admin,
+    /// The pace of a room.
+    pub room: Room,
+    /// Who vouches for users beside the signed cookie.
+    pub identity: Identity,
+    /// What one client, one room and the whole server may use.
+    pub limits: Limits,
+    /// The way down.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+    /// The media API.
+    pub calls: Calls,
+    /// Cloudflare's TURN service.
+    pub turn: Turn,
+    /// What the stock client is told.
+    pub client: Client,
+    /// Where reports of users go.
+    pub feedback: Feedback,
+    /// The AI participant.
+    pub ai: Ai,
+}
+
+/// The public listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// The address and port to listen on; port 0 lets the system choose one.
+    #[serde(with = "text")]
+    pub listen: SocketAddr,
+    /// The origin under which browsers reach the server; not set, a request's `Host` is ours.
+    pub public_url: Optional<Origin>,
+    /// Other origins whose pages may open sockets and send forms.
+    #[serde(with = "texts")]
+    pub allowed_origins: Vec<Origin>,
+    /// The proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are believed.
+    #[serde(with = "texts")]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The operators' listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The address and port to listen on; port 0 lets the system choose one.
+    #[serde(with = "text")]
+    pub listen: SocketAddr,
+}
+
+/// The pace of a room.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Room {
+    /// How often a room removes who is gone and sends a snapshot; at least 10 ms.
+    #[serde(with = "text")]
+    pub tick: Duration,
+    /// How long a member may be silent before a tick removes it; at least 10 ms.
+    #[serde(with = "text")]
+    pub heartbeat_timeout: Duration,
+    /// How long the seats of before a restart wait for their members.
+    #[serde(with = "text")]
+    pub restore_grace: Duration,
+}
+
+/// Who vouches for users beside the signed cookie.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// The header in which a trusted proxy names the user; needs `http.trusted_proxies`.
+    pub proxy_header: Optional<HeaderName>,
+    /// The Cloudflare Access team whose assertions are believed; needs `access_audience`.
+    pub access_team_domain: Optional<TeamDomain>,
+    /// The audience tag that an assertion must name; needs `access_team_domain`.
+    pub access_audience: Optional<String>,
+}
+
+impl Identity {
+    /// The team domain and the audience, where Cloudflare Access is set up.
+    pub fn access(&self) -> Option<(&TeamDomain, &str)> {
+        self.access_team_domain.as_ref().zip(self.access_audience.as_deref())
+    }
+}
+
+/// What one client, one room and the whole server may use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Sockets in all; at least 1.
+    pub connections: usize,
+    /// Sockets from one address; 0 is no limit.
+    pub connections_per_address: u32,
+    /// Rooms at a time; at least 1.
+    pub rooms: usize,
+    /// Members in one room; at least 1.
+    pub members_per_room: usize,
+    /// New rooms a minute for one identity; 0 is no limit.
+    pub new_rooms_per_minute: u32,
+    /// Bytes of one WebSocket message; at least 1,024.
+    pub frame_bytes: usize,
+    /// Bytes of one `callsApiHistoryEntry`, which is read and dropped; at least `frame_bytes`.
+    pub history_entry_bytes: usize,
+    /// Messages a second that are read from one socket; at least 1.
+    pub messages_per_second: u32,
+    /// Messages that one socket may send at once before it is held back; at least 1.
+    pub message_burst: u32,
+    /// How long in all a socket may be held back before it is closed.
+    #[serde(with = "text")]
+    pub held_back: Duration,
+    /// Bytes of one user object as it is kept; at least 512.
+    pub user_bytes: usize,
+    /// Bytes of events that wait for one member; at least 65,536.
+    pub outbox_bytes: usize,
+    /// How long a socket may take no byte before it is closed.
+    #[serde(with = "text")]
+    pub write_stall: Duration,
+    /// Bytes of a request's headers; 8,192 to 1,048,576.
+    pub header_bytes: usize,
+    /// Bytes of a request's URL; at least 1,024.
+    pub url_bytes: usize,
+    /// Bytes of a form's body.
+    pub body_bytes: usize,
+    /// How long a request's headers may take to arrive, idle keep-alive included.
+    #[serde(with = "text")]
+    pub handshake: Duration,
+}
+
+/// The way down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long the whole drain may take; containers are killed after 10 s.
+    #[serde(with = "text")]
+    pub deadline: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The directives of `tracing`'s filter, for example `info,satsuma=debug`.
+    pub filter: String,
+    /// For whom the lines are written.
+    pub format: LogFormat,
+}
+
+/// For whom log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people: one readable line an event.
+    Human,
+    /// For machines: one JSON object an event.
+    Json,
+}
+
+/// The media API.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calls {
+    /// The id of the Cloudflare Calls application.
+    pub app_id: Optional<String>,
+    /// The application's secret.
+    pub app_secret: Optional<SecretString>,
+    /// Where the media API is.
+    #[serde(with = "text")]
+    pub api_url: HttpUrl,
+    /// A query string that is added to requests for new sessions.
+    pub extra_params: Optional<String>,
+}
+
+/// Cloudflare's TURN service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Turn {
+    /// The id of the TURN key.
+    pub service_id: Optional<String>,
+    /// The token of the TURN key.
+    pub service_token: Optional<SecretString>,
+}
+
+/// What the stock client is told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Client {
+    /// The link that the client offers to a session's trace.
+    pub trace_link: Optional<String>,
+    /// Where the client looks up people's names and pictures.
+    pub user_directory_url: Optional<HttpUrl>,
+    /// Frames a second of a webcam; 0 is the client's own default.
+    pub max_webcam_framerate: u32,
+    /// Bits a second of a webcam; 0 is the client's own default.
+    pub max_webcam_bitrate: u32,
+    /// The quality level of a webcam; 0 is the client's own default.
+    pub max_webcam_quality_level: u32,
+    /// How many requests to the media API the client remembers; 0 is the client's own default.
+    pub max_api_history: u32,
+    /// Whether webcams are sent in several qualities at once.
+    pub simulcast: bool,
+    /// Whether media are encrypted from end to end.
+    pub e2ee: bool,
+    /// Whether a room's page may be opened without its lobby.
+    pub disable_lobby_enforcement: bool,
+}
+
+/// Where reports of users go.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Feedback {
+    /// The webhook that cards are posted to: a secret, since its URL carries a token.
+    pub url: Optional<SecretString>,
+    /// The dashboard that a card's link to the logs leads to.
+    pub dashboard_worker_url: Optional<HttpUrl>,
+}
+
+/// The AI participant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ai {
+    /// The token for the model's API.
+    pub api_token: Optional<SecretString>,
+    /// The URL at which the model takes an SDP offer.
+    pub model_endpoint: Optional<HttpUrl>,
+    /// The model's name.
+    pub model_id: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            http: Http::default(),
+            admin: Admin::default(),
+            room: Room::default(),
+            identity: Identity::default(),
+            limits: Limits::default(),
+            shutdown: Shutdown::default(),
+            log: Log::default(),
+            calls: Calls::default(),
+            turn: Turn::default(),
+            client: Client::default(),
+            feedback: Feedback::default(),
+            ai: Ai::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            public_url: Optional(None),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)) }
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_secs(15),
+            heartbeat_timeout: Duration::from_secs(15),
+            restore_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            connections_per_address: 0,
+            rooms: 10_000,
+            members_per_room: 1_000,
+            new_rooms_per_minute: 30,
+            frame_bytes: 1 << 20,
+            history_entry_bytes: 8 << 20,
+            messages_per_second: 50,
+            message_burst: 200,
+            held_back: Duration::from_secs(60),
+            user_bytes: 8 << 10,
+            outbox_bytes: 8 << 20,
+            write_stall: Duration::from_secs(20),
+            header_bytes: 64 << 10,
+            url_bytes: 8 << 10,
+            body_bytes: 64 << 10,
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(8) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Human }
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            app_id: Optional(None),
+            app_secret: Optional(None),
+            api_url: HttpUrl("https://rtc.live.cloudflare.com/v1".to_owned()),
+            extra_params: Optional(None),
+        }
+    }
+}
+
+impl Default for Ai {
+    fn default() -> Self {
+        Self {
+            api_token: Optional(None),
+            model_endpoint: Optional(None),
+            model_id: "gpt-4o-realtime-preview-2024-10-01".to_owned(),
+        }
+    }
+}
+
+/// A configuration that may be used, and what is to be said about where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings, all of them checked.
+    pub config: Config,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+    /// What an operator should know but need not mend, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration: `file`, `environment` over it, `flags` over both.
+    ///
+    /// Without a `file`, `satsuma.toml` or `config/satsuma.toml` in the working directory is read
+    /// if there is one.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of the three, at once.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &Flags,
+    ) -> Result<Loaded, Faults> {
+        let found = || FILES.iter().map(Path::new).find(|path| path.exists());
+        let file = file.or_else(found);
+        let mut sources = sources::Sources::new();
+        if let Some(path) = file {
+            sources.read_file(path);
+        }
+        sources.read_environment(environment);
+        sources.read_flags(flags);
+        let (config, warnings) = sources.finish()?;
+        Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
+    }
+
+    /// Every setting by its dotted key, as the file would hold it; secrets are masked.
+    fn to_settings(&self) -> BTreeMap<String, Value> {
+        #[expect(clippy::expect_used, reason = "every field is a TOML value or a struct of them")]
+        let table = Table::try_from(self).expect("a configuration is a TOML table");
+        let mut settings = BTreeMap::new();
+        for (name, value) in table {
+            match value {
+                Value::Table(section) => {
+                    settings.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)))
+                }
+                value => drop(settings.insert(name, value)),
+            }
+        }
+        settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use secrecy::ExposeSecret;
+
+    use super::sources::{ORANGE, SECRETS, variable};
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../config/satsuma.toml");
+
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Faults> {
+        load_with(file, environment, &Flags::default())
+    }
+
+    fn load_with(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Loaded, Faults> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("satsuma.toml");
+        fs::write(&path, file).unwrap();
+        let environment = environment.iter().map(|&(name, value)| (name.into(), value.into()));
+        Config::load(Some(&path), environment, flags).map_err(|Faults(mut faults)| {
+            // The directory is another one each time.
+            for fault in &mut faults {
+                fault.origin = fault.origin.replace(path.to_str().unwrap(), "satsuma.toml");
+            }
+            Faults(faults)
+        })
+    }
+
+    fn config(file: &str, environment: &[(&str, &str)]) -> Config {
+        load(file, environment).unwrap_or_else(|faults| panic!("{faults}")).config
+    }
+
+    fn faults(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+        let faults = load(file, environment).expect_err("a fault").to_string();
+        faults.lines().map(str::to_owned).collect()
+    }
+
+    fn reveal(secret: &Optional<SecretString>) -> Option<&str> {
+        secret.as_ref().map(|secret| secret.expose_secret())
+    }
+
+    #[test]
+    fn documented_defaults_are_the_real_ones() {
+        let documented = config(DOCUMENTED, &[]);
+        assert_eq!(documented.to_settings(), Config::default().to_settings());
+        assert_eq!(config("", &[]).to_settings(), Config::default().to_settings());
+
+        let mut written = BTreeSet::new();
+        for (section, value) in DOCUMENTED.parse::<Table>().unwrap() {
+            match value {
+                Value::Table(keys) => {
+                    written.extend(keys.keys().map(|key| format!("{section}.{key}")));
+                }
+                _ => drop(written.insert(section)),
+            }
+        }
+        let real: BTreeSet<_> = Config::default().to_settings().into_keys().collect();
+        assert_eq!(written, real);
+    }
+
+    #[test]
+    fn every_documented_setting_has_one_comment_line_that_names_oranges_variable() {
+        let (mut section, mut before) = ("", ["", ""]);
+        for line in DOCUMENTED.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
+            } else if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+                let [above, comment] = before;
+                assert!(comment.starts_with("# ") && !above.starts_with('#'), "{section} {name}");
+                let key = format!("{section}.{name}");
+                let orange = ORANGE.iter().find(|(_, known)| *known == key);
+                let named = orange.is_none_or(|(orange, _)| comment.ends_with(&format!(". {orange}")));
+                assert!(named, "{key}: {comment}");
+            }
+            before = [before[1], line];
+        }
+    }
+
+    #[test]
+    fn flags_go_over_variables_and_variables_over_the_file() {
+        let file = "data_dir = 'file'\n[http]\nlisten = '127.0.0.1:1'\n[room]\ntick = '1s'";
+        let variables = [("SATSUMA_HTTP__LISTEN", "127.0.0.1:2"), ("SATSUMA_DATA_DIR", "variable")];
+        let layered = config(file, &variables);
+        assert_eq!(layered.http.listen.port(), 2);
+        assert_eq!(layered.data_dir, Path::new("variable"));
+        assert_eq!(layered.room.tick, Duration::from_secs(1));
+        assert_eq!(layered.room.heartbeat_timeout, Duration::from_secs(15));
+
+        let flags = Flags { listen: Some("127.0.0.1:0".to_owned()), data_dir: Some("flag".into()) };
+        let layered = load_with(file, &variables, &flags).unwrap().config;
+        assert_eq!(layered.http.listen.port(), 0, "port 0 is allowed");
+        assert_eq!(layered.data_dir, Path::new("flag"));
+    }
+
+    #[test]
+    fn every_fault_is_reported_at_once() {
+        let file = "
+            [http]
+            listen = 'localhost'
+            lissten = ''
+            allowed_origins = ['https://a.example/path']
+            [room]
+            tick = 'soon'
+            heartbeat_timeout = '1ms'
+        ";
+        let variables = [
+            ("SATSUMA_LIMITS__CONNECTIONS", "many"),
+            ("SATSUMA_LOG__FORMAT", "xml"),
+            ("SATSUMA_ROOMS__TICK", "1s"),
+        ];
+        let expected = [
+            "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
+             public_url, trusted_proxies",
+            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
+             [client], [feedback], [http], [identity], [limits], [log], [room], [shutdown], \
+             [turn], data_dir",
+            "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
+             scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
+            "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \
+             example \"127.0.0.1:8787\" or \"[::]:8787\"",
+            "SATSUMA_LIMITS__CONNECTIONS: limits.connections: \"many\" is not a whole number from \
+             0 to 4294967295",
+            "SATSUMA_LOG__FORMAT: log.format: unknown variant `xml`, expected `human` or `json`",
+            "satsuma.toml: room.tick: \"soon\" is not a duration; write for example \"15s\" or \
+             \"500ms\"",
+            "satsuma.toml: room.heartbeat_timeout: 1ms is out of range; write 10ms to 1day",
+        ];
+        assert_eq!(faults(file, &variables), expected);
+    }
+
+    #[test]
+    fn wrong_types_say_what_is_wanted() {
+        for (file, fault) in [
+            ("http = 1", "http: is a section; write [http] and its settings below it"),
+            (
+                "[room]\ntick = 15",
+                "room.tick: not a text in quotes; write a duration, for example \"15s\" or \"500ms\"",
+            ),
+            ("[limits]\nrooms = -1", "limits.rooms: -1 is not a whole number from 0 to 4294967295"),
+            ("[client]\ne2ee = 'yes'", "client.e2ee: \"yes\" is neither true nor false"),
+            (
+                "[http]\ntrusted_proxies = '::1'",
+                "http.trusted_proxies: \"::1\" is not a list; write for example [\"…\", \"…\"]",
+            ),
+            (
+                "[http]\ntrusted_proxies = ['::1', 'home']",
+                "http.trusted_proxies: \"home\" is not an IP address or network; write for example \
+                 \"127.0.0.1\" or \"10.0.0.0/8\"",
+            ),
+        ] {
+            assert_eq!(faults(file, &[]), [format!("satsuma.toml: {fault}")]);
+        }
+    }
+
+    #[test]
+    fn ranges_have_both_ends() {
+        for (key, allowed, refused) in [
+            ("room.tick", "'10ms'", "'9ms'"),
+            ("room.tick", "'1day'", "'2days'"),
+            ("room.restore_grace", "'0s'", "'1000000000years'"),
+            ("limits.connections_per_address", "0", "4294967296"),
+            ("limits.connections", "1", "0"),
+            ("limits.frame_bytes", "1024", "1023"),
+            ("limits.messages_per_second", "1", "0"),
+            ("limits.user_bytes", "512", "511"),
+            ("limits.outbox_bytes", "65536", "65535"),
+            ("limits.header_bytes", "8192", "8191"),
+            ("limits.header_bytes", "1048576", "1048577"),
+            ("limits.url_bytes", "1024", "1023"),
+            ("limits.history_entry_bytes", "1048576", "1048575"),
+            ("log.filter", "'debug'", "' '"),
+            ("data_dir", "'.'", "''"),
+            ("http.public_url", "'https://a.example'", "'ftp://a.example'"),
+            ("http.public_url", "''", "'https://a.example/b'"),
+            ("identity.access_team_domain", "''", "'http://team.example'"),
+        ] {
+            config(&format!("{key} = {allowed}"), &[]);
+            let lines = faults(&format!("{key} = {refused}"), &[]);
+            assert!(matches!(&*lines, [line] if line.contains(key)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_need_others_are_checked_together() {
+        assert_eq!(
+            faults("[limits]\nframe_bytes = 16777216", &[]),
+            ["satsuma.toml: limits.history_entry_bytes: is less than limits.frame_bytes; write \
+              16777216 or more"]
+        );
+        assert_eq!(
+            faults("", &[("SATSUMA_IDENTITY__PROXY_HEADER", "x-user")]),
+            ["SATSUMA_IDENTITY__PROXY_HEADER: identity.proxy_header: needs http.trusted_proxies, \
+              the addresses of those who may set the header"]
+        );
+        assert_eq!(
+            faults("identity.access_audience = 'aud'", &[]),
+            ["satsuma.toml: identity.access_audience: needs identity.access_team_domain; set both \
+              or neither"]
+        );
+        // What cannot be read is not held to be missing as well.
+        let file = "identity.proxy_header = 'x-user'\nhttp.trusted_proxies = ['home']";
+        assert_eq!(faults(file, &[]).len(), 1);
+        let lines = faults("=", &[("SATSUMA_IDENTITY__PROXY_HEADER", "x-user")]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+
+        let access = config(
+            "[identity]\naccess_team_domain = 'Team.cloudflareaccess.com'\naccess_audience = 'aud'",
+            &[],
+        );
+        let (team, audience) = access.identity.access().unwrap();
+        assert_eq!((team.as_str(), audience), ("https://team.cloudflareaccess.com", "aud"));
+        assert!(Config::default().identity.access().is_none());
+        config("identity = { access_team_domain = 'http://[::1]:9', access_audience = 'a' }", &[]);
+    }
+
+    #[test]
+    fn variables_are_read_as_the_type_of_their_setting() {
+        let read = config(
+            "",
+            &[
+                ("SATSUMA_CALLS__APP_SECRET", "12345"),
+                ("SATSUMA_CALLS__APP_ID", "true"),
+                ("SATSUMA_LIMITS__ROOMS", " 7 "),
+                ("SATSUMA_CLIENT__E2EE", "1"),
+                ("SATSUMA_CLIENT__SIMULCAST", "true"),
+                ("SATSUMA_HTTP__TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
+                ("SATSUMA_HTTP__ALLOWED_ORIGINS", "['https://A.example:443', 'http://b.example:1']"),
+                ("SATSUMA_ROOM__TICK", ""),
+                ("SATSUMA_LOG__FORMAT", "json"),
+            ],
+        );
+        assert_eq!(reveal(&read.calls.app_secret), Some("12345"));
+        assert_eq!(read.calls.app_id.as_deref(), Some("true"));
+        assert_eq!(read.limits.rooms, 7);
+        assert!(read.client.e2ee && read.client.simulcast);
+        assert_eq!(read.http.trusted_proxies, ["10.0.0.0/8", "::1/128"].map(|net| net.parse().unwrap()));
+        let origins: Vec<_> = read.http.allowed_origins.iter().map(Origin::as_str).collect();
+        assert_eq!(origins, ["https://a.example", "http://b.example:1"]);
+        assert_eq!(read.room.tick, Duration::from_secs(15), "an empty variable is not set");
+        assert_eq!(read.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn unknown_variables_are_faults_or_one_warning() {
+        assert_eq!(
+            faults("", &[("SATSUMA_ROOM__TOCK", "1s")]),
+            ["SATSUMA_ROOM__TOCK: room.tock: no such setting; [room] has heartbeat_timeout, \
+              restore_grace, tick"]
+        );
+        let loaded = load(
+            "",
+            &[
+                ("SATSUMA_PORT", "tcp://10.0.0.1:8787"),
+                ("SATSUMA_SERVICE_HOST", "10.0.0.1"),
+                ("SATSUMA_CONFIG", "satsuma.toml"),
+                ("PATH", "/bin"),
+            ],
+        );
+        assert_eq!(
+            loaded.unwrap().warnings,
+            ["unknown variables, ignored: SATSUMA_PORT, SATSUMA_SERVICE_HOST"]
+        );
+    }
+
+    #[test]
+    fn every_name_of_oranges_reaches_its_key() {
+        let defaults = Config::default().to_settings();
+        for (name, key) in ORANGE {
+            let (text, expected) = match &defaults[key] {
+                Value::Integer(_) => ("7", Value::Integer(7)),
+                Value::Boolean(_) => ("true", Value::Boolean(true)),
+                _ if SECRETS.contains(&key) => ("https://secret.example", "[secret]".into()),
+                _ => ("https://a.example/b", "https://a.example/b".into()),
+            };
+            assert_eq!(config("", &[(name, text)]).to_settings()[key], expected, "{name}");
+            assert_eq!(config("", &[(&variable(key), text)]).to_settings()[key], expected, "{key}");
+        }
+        let both = [("CALLS_APP_ID", "orange"), ("SATSUMA_CALLS__APP_ID", "satsuma")];
+        assert_eq!(config("", &both).calls.app_id.as_deref(), Some("satsuma"));
+        assert_eq!(
+            faults("", &[("E2EE_ENABLED", "on")]),
+            ["E2EE_ENABLED: client.e2ee: \"on\" is neither true nor false"]
+        );
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "https://hush.example\r\n").unwrap();
+        let path = path.to_str().unwrap();
+        for key in SECRETS {
+            let orange = ORANGE.iter().find(|(_, known)| *known == key).unwrap().0;
+            for name in [orange, &*variable(key)] {
+                let file_name = format!("{name}_FILE");
+                assert_eq!(config("", &[(&file_name, path)]).to_settings()[key], "[secret]".into());
+                assert_eq!(
+                    faults("", &[(&file_name, path), (name, "https://hush.example")]),
+                    [format!("{name}: {key}: {file_name} is set as well; set only one of them")]
+                );
+                let lines = faults("", &[(&file_name, "/nowhere/secret")]);
+                let start = format!("{file_name}: {key}: /nowhere/secret cannot be read: ");
+                assert!(lines[0].starts_with(&start) && lines.len() == 1, "{lines:?}");
+            }
+        }
+        let read = config("", &[("FEEDBACK_URL_FILE", path)]);
+        assert_eq!(reveal(&read.feedback.url), Some("https://hush.example"));
+
+        fs::write(path, "\n").unwrap();
+        assert!(faults("", &[("FEEDBACK_URL_FILE", path)])[0].ends_with("/secret is empty"));
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let all: Vec<_> = SECRETS.map(|key| format!("{key} = 'https://hush.example'")).into();
+        let shown = config(&all.join("\n"), &[]);
+        assert!(!format!("{shown:?}").contains("hush"));
+        assert_eq!(format!("{:?}", shown.to_settings()).matches("[secret]").count(), SECRETS.len());
+        assert!(!format!("{:?}", shown.to_settings()).contains("hush"));
+
+        for key in SECRETS {
+            for file in [
+                format!("{key} = 5318008"),
+                format!("{key} = ['5318008']"),
+                format!("{key} = {{ a = '5318008' }}"),
+                format!("{key} = 5318008oops"),
+                format!("{key} = '5318008"),
+                format!("{key} = \"5318008\\q\""),
+                format!("{key} = '5318008' '"),
+                format!("{key} = '5318008'\n{key} = '5318008'"),
+            ] {
+                let faults = load(&file, &[]).expect_err("a fault");
+                assert!(!format!("{faults} {faults:?}").contains("5318008"), "{faults}");
+                assert_eq!(faults.0.len(), 1, "{faults}");
+            }
+        }
+        let lines = faults("", &[("FEEDBACK_URL", "5318008")]);
+        assert_eq!(lines, ["FEEDBACK_URL: feedback.url: is not an http or https URL"]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_one_fault_with_its_place() {
+        let lines = faults("data_dir = 'a'\n[http]\nlisten = 'b' c", &[]);
+        assert!(lines[0].starts_with("satsuma.toml: line 3, column 14: "), "{lines:?}");
+        assert_eq!(lines.len(), 1);
+
+        let lines = faults("[http", &[("SATSUMA_ROOM__TICK", "soon")]);
+        assert_eq!(lines.len(), 2, "the environment is judged as well: {lines:?}");
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_exist() {
+        let missing = Path::new("/nowhere/satsuma.toml");
+        let faults = Config::load(Some(missing), [], &Flags::default()).unwrap_err().to_string();
+        assert!(faults.starts_with("/nowhere/satsuma.toml: cannot be read: "), "{faults}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn text_that_is_not_unicode_is_a_fault_where_the_name_is_ours() {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let raw = || OsString::from_vec(vec![b'a', 0xff]);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("satsuma.toml");
+        fs::write(&file, "").unwrap();
+        let variables = ["SATSUMA_DATA_DIR", "CALLS_APP_ID", "LS_COLORS"].map(|name| (name.into(), raw()));
+        let flags = Flags { listen: None, data_dir: Some(raw().into()) };
+        let faults = Config::load(Some(&file), variables, &flags).unwrap_err().to_string();
+        let expected = [
+            "CALLS_APP_ID: calls.app_id: is not Unicode",
+            "SATSUMA_DATA_DIR: data_dir: is not Unicode",
+            "--data-dir: data_dir: is not Unicode",
+        ];
+        assert_eq!(faults.lines().collect::<Vec<_>>(), expected);
+    }
+}

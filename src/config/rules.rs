@@ -1,0 +1,135 @@
+//! The rules that the types of the settings cannot express: ranges, and settings that need others.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::value::{HttpUrl, Text};
+use super::{Config, Identity, Limits, Room};
+
+/// A rule that the settings break.
+pub(super) struct Violation {
+    /// The settings that the rule is about; the first is the one to mend.
+    pub(super) keys: Vec<&'static str>,
+    /// What is wrong and what is allowed.
+    pub(super) problem: String,
+}
+
+impl Violation {
+    fn new(keys: &[&'static str], problem: impl Into<String>) -> Self {
+        Self { keys: keys.to_vec(), problem: problem.into() }
+    }
+}
+
+/// Every rule that `config` breaks.
+pub(super) fn violations(config: &Config) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    violations.extend(counts_out_of_range(&config.limits));
+    violations.extend(durations_out_of_range(config));
+    violations.extend(empty_texts(config));
+    violations.extend(wrong_urls(config));
+    violations.extend(unmet_needs(config));
+    violations
+}
+
+fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
+    // Far above any use, and far below what would overflow where sizes are added up.
+    const MANY: usize = 1 << 30;
+    [
+        ("limits.connections", limits.connections, 1..=MANY),
+        ("limits.rooms", limits.rooms, 1..=MANY),
+        ("limits.members_per_room", limits.members_per_room, 1..=MANY),
+        ("limits.frame_bytes", limits.frame_bytes, 1024..=MANY),
+        ("limits.history_entry_bytes", limits.history_entry_bytes, 1024..=MANY),
+        ("limits.messages_per_second", limits.messages_per_second as usize, 1..=MANY),
+        ("limits.message_burst", limits.message_burst as usize, 1..=MANY),
+        ("limits.user_bytes", limits.user_bytes, 512..=MANY),
+        ("limits.outbox_bytes", limits.outbox_bytes, 64 << 10..=MANY),
+        ("limits.header_bytes", limits.header_bytes, 8 << 10..=1 << 20),
+        ("limits.url_bytes", limits.url_bytes, 1024..=MANY),
+        ("limits.body_bytes", limits.body_bytes, 1..=MANY),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
+}
+
+fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
+    // A timer set to zero, or so late that adding it to now overflows, would end the server.
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let Config { room: Room { tick, heartbeat_timeout, restore_grace }, limits, .. } = config;
+    [
+        ("room.tick", *tick, SHORTEST..=LONGEST),
+        ("room.heartbeat_timeout", *heartbeat_timeout, SHORTEST..=LONGEST),
+        ("room.restore_grace", *restore_grace, Duration::ZERO..=LONGEST),
+        ("limits.held_back", limits.held_back, SHORTEST..=LONGEST),
+        ("limits.write_stall", limits.write_stall, SHORTEST..=LONGEST),
+        ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
+        ("shutdown.deadline", config.shutdown.deadline, Duration::ZERO..=LONGEST),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, Duration::write))
+}
+
+fn out_of_range<T: PartialOrd>(
+    key: &'static str,
+    value: &T,
+    allowed: &RangeInclusive<T>,
+    write: fn(&T) -> String,
+) -> Option<Violation> {
+    let [value_text, least, most] = [value, allowed.start(), allowed.end()].map(write);
+    (!allowed.contains(value))
+        .then(|| Violation::new(&[key], format!("{value_text} is out of range; write {least} to {most}")))
+}
+
+fn empty_texts(config: &Config) -> impl Iterator<Item = Violation> {
+    [
+        ("data_dir", config.data_dir.as_os_str().is_empty()),
+        ("log.filter", config.log.filter.trim().is_empty()),
+        ("ai.model_id", config.ai.model_id.trim().is_empty()),
+    ]
+    .into_iter()
+    .filter(|&(_, empty)| empty)
+    .map(|(key, _)| Violation::new(&[key], "may not be empty"))
+}
+
+fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
+    let own = config.http.public_url.as_ref().filter(|origin| !origin.is_web());
+    let hook = config.feedback.url.as_ref();
+    let hook = hook.filter(|url| HttpUrl::read(url.expose_secret()).is_none());
+    [("http.public_url", own.is_some()), ("feedback.url", hook.is_some())]
+        .into_iter()
+        .filter(|&(_, wrong)| wrong)
+        .map(|(key, _)| Violation::new(&[key], "is not an http or https URL"))
+}
+
+fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
+    let Config { http, limits, identity, .. } = config;
+    let Identity { proxy_header, access_team_domain, access_audience } = identity;
+    let frame_bytes = limits.frame_bytes;
+    [
+        (
+            ["limits.history_entry_bytes", "limits.frame_bytes"],
+            limits.history_entry_bytes < frame_bytes,
+            format!("is less than limits.frame_bytes; write {frame_bytes} or more"),
+        ),
+        (
+            ["identity.proxy_header", "http.trusted_proxies"],
+            proxy_header.is_some() && http.trusted_proxies.is_empty(),
+            "needs http.trusted_proxies, the addresses of those who may set the header".to_owned(),
+        ),
+        (
+            ["identity.access_team_domain", "identity.access_audience"],
+            access_team_domain.is_some() && access_audience.is_none(),
+            "needs identity.access_audience; set both or neither".to_owned(),
+        ),
+        (
+            ["identity.access_audience", "identity.access_team_domain"],
+            access_audience.is_some() && access_team_domain.is_none(),
+            "needs identity.access_team_domain; set both or neither".to_owned(),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(keys, broken, problem)| broken.then(|| Violation::new(&keys, problem)))
+}

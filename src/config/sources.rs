@@ -1,0 +1,327 @@
+//! Where settings come from: the file, the environment over it, flags over both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::Config;
+use super::fault::{Fault, Faults};
+use super::rules::{Violation, violations};
+
+/// Orange's own variables and the keys that they set.
+#[rustfmt::skip]
+pub(super) const ORANGE: [(&str, &str); 20] = [
+    ("CALLS_APP_ID", "calls.app_id"),
+    ("CALLS_APP_SECRET", "calls.app_secret"),
+    ("CALLS_API_URL", "calls.api_url"),
+    ("API_EXTRA_PARAMS", "calls.extra_params"),
+    ("TURN_SERVICE_ID", "turn.service_id"),
+    ("TURN_SERVICE_TOKEN", "turn.service_token"),
+    ("TRACE_LINK", "client.trace_link"),
+    ("USER_DIRECTORY_URL", "client.user_directory_url"),
+    ("MAX_WEBCAM_FRAMERATE", "client.max_webcam_framerate"),
+    ("MAX_WEBCAM_BITRATE", "client.max_webcam_bitrate"),
+    ("MAX_WEBCAM_QUALITY_LEVEL", "client.max_webcam_quality_level"),
+    ("MAX_API_HISTORY", "client.max_api_history"),
+    ("EXPERIMENTAL_SIMULCAST_ENABLED", "client.simulcast"),
+    ("E2EE_ENABLED", "client.e2ee"),
+    ("DISABLE_LOBBY_ENFORCEMENT", "client.disable_lobby_enforcement"),
+    ("FEEDBACK_URL", "feedback.url"),
+    ("DASHBOARD_WORKER_URL", "feedback.dashboard_worker_url"),
+    ("OPENAI_API_TOKEN", "ai.api_token"),
+    ("OPENAI_MODEL_ENDPOINT", "ai.model_endpoint"),
+    ("OPENAI_MODEL_ID", "ai.model_id"),
+];
+
+/// The keys whose variables have a `_FILE` form.
+pub(super) const SECRETS: [&str; 4] =
+    ["calls.app_secret", "turn.service_token", "feedback.url", "ai.api_token"];
+
+const PREFIX: &str = "SATSUMA_";
+
+/// What the command line sets.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--listen ADDRESS`, for `http.listen`.
+    pub listen: Option<String>,
+    /// `--data-dir DIR`, for `data_dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+struct Setting {
+    value: Value,
+    origin: String,
+}
+
+/// The settings gathered so far, by dotted key; a later source replaces an earlier one's.
+pub(super) struct Sources {
+    /// Every key there is, with its default, whose type tells how a variable's text is read.
+    known: BTreeMap<String, Value>,
+    settings: BTreeMap<String, Setting>,
+    /// Keys that are set, but to what cannot be told. No rule that involves one is checked.
+    unsettled: BTreeSet<String>,
+    faults: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+impl Sources {
+    pub(super) fn new() -> Self {
+        Self {
+            known: Config::default().to_settings(),
+            settings: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Adds what the file at `path` sets.
+    pub(super) fn read_file(&mut self, path: &Path) {
+        let origin = path.display().to_string();
+        match read_toml(path) {
+            Ok(table) => self.add_table(&origin, table),
+            Err(problem) => {
+                self.unsettled.extend(self.known.keys().cloned());
+                self.fault(origin, None, problem);
+            }
+        }
+    }
+
+    fn add_table(&mut self, origin: &str, table: Table) {
+        for (name, value) in table {
+            match value {
+                Value::Table(section) if self.has_section(&name) => {
+                    for (key, value) in section {
+                        self.set_known(origin, format!("{name}.{key}"), value);
+                    }
+                }
+                _ if self.has_section(&name) => {
+                    let problem = format!("is a section; write [{name}] and its settings below it");
+                    self.fault(origin.to_owned(), Some(name), problem);
+                }
+                value => self.set_known(origin, name, value),
+            }
+        }
+    }
+
+    fn set_known(&mut self, origin: &str, key: String, value: Value) {
+        if self.known.contains_key(&key) {
+            self.set(origin.to_owned(), key, value);
+        } else {
+            let problem = self.unknown_problem(&key);
+            self.fault(origin.to_owned(), Some(key), problem);
+        }
+    }
+
+    /// Adds what variables set: Satsuma's own names over Orange's.
+    pub(super) fn read_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
+        let mut variables: BTreeMap<String, OsString> = variables
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+            .collect();
+        // The path of the file itself, which the caller has followed.
+        variables.remove("SATSUMA_CONFIG");
+
+        for (name, key) in ORANGE {
+            self.take_variable(&mut variables, name, key);
+        }
+        for key in self.known.keys().cloned().collect::<Vec<_>>() {
+            self.take_variable(&mut variables, &variable(&key), &key);
+        }
+        self.refuse_unknown(variables.into_keys());
+    }
+
+    fn take_variable(&mut self, variables: &mut BTreeMap<String, OsString>, name: &str, key: &str) {
+        let value = variables.remove(name);
+        let file_name = format!("{name}_FILE");
+        let file = SECRETS.contains(&key).then(|| variables.remove(&file_name)).flatten();
+        let (origin, text) = match (value, file) {
+            (None, None) => return,
+            (Some(_), Some(_)) => {
+                (name.to_owned(), Err(format!("{file_name} is set as well; set only one of them")))
+            }
+            (Some(value), None) => {
+                (name.to_owned(), value.into_string().map_err(|_| "is not Unicode".to_owned()))
+            }
+            (None, Some(path)) => (file_name, read_secret(Path::new(&path))),
+        };
+        match text {
+            Ok(text) => {
+                let value = value_like(&self.known[key], text);
+                self.set(origin, key.to_owned(), value);
+            }
+            Err(problem) => self.fault(origin, Some(key.to_owned()), problem),
+        }
+    }
+
+    /// Reports what is left with our prefix, once all that we know has been taken.
+    fn refuse_unknown(&mut self, names: impl Iterator<Item = String>) {
+        let mut ignored = Vec::new();
+        for name in names {
+            match name.strip_prefix(PREFIX) {
+                Some(rest) if rest.contains("__") => {
+                    let key = rest.to_lowercase().replace("__", ".");
+                    let problem = self.unknown_problem(&key);
+                    self.fault(name, Some(key), problem);
+                }
+                Some(_) => ignored.push(name),
+                None => {}
+            }
+        }
+        if !ignored.is_empty() {
+            self.warnings.push(format!("unknown variables, ignored: {}", ignored.join(", ")));
+        }
+    }
+
+    /// Adds what flags set.
+    pub(super) fn read_flags(&mut self, flags: &Flags) {
+        if let Some(listen) = &flags.listen {
+            self.set("--listen".into(), "http.listen".into(), listen.clone().into());
+        }
+        match flags.data_dir.as_deref().map(Path::to_str) {
+            Some(Some(dir)) => self.set("--data-dir".into(), "data_dir".into(), dir.into()),
+            Some(None) => {
+                self.fault("--data-dir".into(), Some("data_dir".into()), "is not Unicode".into());
+            }
+            None => {}
+        }
+    }
+
+    /// The configuration and the warnings on the way to it, or every fault in it.
+    pub(super) fn finish(mut self) -> Result<(Config, Vec<String>), Faults> {
+        let mut valid = Table::new();
+        for (key, Setting { value, origin }) in &self.settings {
+            // One at a time, so that each fault is found and belongs to one setting.
+            let mut alone = Table::new();
+            insert(&mut alone, key, value.clone());
+            if let Err(error) = Config::deserialize(alone) {
+                self.unsettled.insert(key.clone());
+                let problem = value_problem(&self.known[key], value, error.message());
+                let (origin, key) = (origin.clone(), Some(key.clone()));
+                self.faults.push(Fault { origin, key, problem });
+            } else {
+                insert(&mut valid, key, value.clone());
+            }
+        }
+        #[expect(clippy::expect_used, reason = "each setting was valid, and none knows another")]
+        let config = Config::deserialize(valid).expect("valid settings are valid together");
+        for Violation { keys, problem } in violations(&config) {
+            if keys.iter().any(|&key| self.unsettled.contains(key)) {
+                continue;
+            }
+            let origin = keys.iter().find_map(|&key| self.settings.get(key));
+            let origin = origin.map_or("the defaults", |setting| &setting.origin).to_owned();
+            self.faults.push(Fault { origin, key: Some(keys[0].to_owned()), problem });
+        }
+        if self.faults.is_empty() { Ok((config, self.warnings)) } else { Err(Faults(self.faults)) }
+    }
+
+    fn set(&mut self, origin: String, key: String, value: Value) {
+        self.unsettled.remove(&key);
+        self.settings.insert(key, Setting { value, origin });
+    }
+
+    fn fault(&mut self, origin: String, key: Option<String>, problem: String) {
+        self.unsettled.extend(key.clone());
+        self.faults.push(Fault { origin, key, problem });
+    }
+
+    fn has_section(&self, name: &str) -> bool {
+        self.known.keys().any(|key| key.split_once('.').is_some_and(|(section, _)| section == name))
+    }
+
+    /// Says that there is no such key, and which ones there are where it stands.
+    fn unknown_problem(&self, key: &str) -> String {
+        let section = key.split_once('.').map(|(section, _)| section);
+        match section.filter(|section| self.has_section(section)) {
+            Some(section) => {
+                let siblings = self.known.keys().filter_map(|key| key.split_once('.'));
+                let names = siblings.filter(|(name, _)| *name == section).map(|(_, key)| key);
+                format!("no such setting; [{section}] has {}", list(names))
+            }
+            None => {
+                let tops = self.known.keys().map(|key| match key.split_once('.') {
+                    Some((section, _)) => format!("[{section}]"),
+                    None => key.clone(),
+                });
+                format!("no such setting; there are {}", list(tops))
+            }
+        }
+    }
+}
+
+/// The variable that sets `key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
+}
+
+fn list(names: impl Iterator<Item = impl Into<String>>) -> String {
+    let names: BTreeSet<String> = names.map(Into::into).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Puts `value` at the dotted `key`.
+fn insert(table: &mut Table, key: &str, value: Value) {
+    let Some((section, key)) = key.split_once('.') else {
+        table.insert(key.to_owned(), value);
+        return;
+    };
+    let section = table.entry(section).or_insert_with(|| Table::new().into());
+    if let Value::Table(section) = section {
+        section.insert(key.to_owned(), value);
+    }
+}
+
+fn read_toml(path: &Path) -> Result<Table, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    text.parse().map_err(|error| syntax_problem(&text, &error))
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let text =
+        fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("{} is empty", path.display())),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// A variable's text as a value of the default's type; as text where it is none, for the checks.
+fn value_like(default: &Value, text: String) -> Value {
+    let value = match (default, text.trim()) {
+        (Value::Integer(_), number) => number.parse().ok().map(Value::Integer),
+        (Value::Boolean(_), "true" | "1") => Some(Value::Boolean(true)),
+        (Value::Boolean(_), "false" | "0") => Some(Value::Boolean(false)),
+        (Value::Array(_), array) if array.starts_with('[') => array.parse().ok(),
+        (Value::Array(_), listed) => {
+            let items = listed.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Some(items.map(Value::from).collect::<Vec<_>>().into())
+        }
+        _ => None,
+    };
+    value.unwrap_or(Value::String(text))
+}
+
+/// Why `value` cannot stand where `default` does, in the words of the file rather than of Rust.
+fn value_problem(default: &Value, value: &Value, problem: &str) -> String {
+    match (default, value) {
+        (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
+        (Value::Boolean(_), _) => format!("{value} is neither true nor false"),
+        (Value::Array(_), Value::Array(_)) => problem.to_owned(),
+        (Value::Array(_), _) => format!("{value} is not a list; write for example [\"…\", \"…\"]"),
+        _ => problem.to_owned(),
+    }
+}
+
+/// What is wrong in a text that is no TOML, without the line itself, which may hold a secret.
+fn syntax_problem(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}

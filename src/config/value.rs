@@ -1,0 +1,323 @@
+//! Values that are written as text in the file, and what is said when the text is none.
+
+use std::ops::Deref;
+use std::str::FromStr;
+use std::time::Duration;
+use std::{fmt, net::SocketAddr};
+
+use axum::http::HeaderName;
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+use url::Url;
+
+/// A value with a form in text, and the words to ask for it.
+pub trait Text: Sized {
+    /// What the value is, with its article.
+    const NOUN: &str;
+    /// One or two texts that are accepted, in quotes.
+    const EXAMPLE: &str;
+
+    /// The value that `text` stands for.
+    fn read(text: &str) -> Option<Self>;
+
+    /// The text that stands for the value.
+    fn write(&self) -> String;
+}
+
+/// A setting that may be left out: `""` stands for it in the file, since TOML has no null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Optional<T>(pub Option<T>);
+
+impl<T> Default for Optional<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Deref for Optional<T> {
+    type Target = Option<T>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T: Text> Serialize for Optional<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.as_ref().map(T::write).unwrap_or_default())
+    }
+}
+
+impl<'de, T: Text> Deserialize<'de> for Optional<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match &*written::<T, D>(deserializer)? {
+            "" => Ok(Self(None)),
+            text => parsed(text).map(|value| Self(Some(value))),
+        }
+    }
+}
+
+/// The text itself. What stands in its place is not quoted: it may be a secret without its quotes.
+fn written<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map_err(|_| {
+        D::Error::custom(format!("not a text in quotes; write {}, for example {}", T::NOUN, T::EXAMPLE))
+    })
+}
+
+fn parsed<T: Text, E: serde::de::Error>(text: &str) -> Result<T, E> {
+    T::read(text)
+        .ok_or_else(|| E::custom(format!("{text:?} is not {}; write for example {}", T::NOUN, T::EXAMPLE)))
+}
+
+/// For `#[serde(with = "text")]`: one value.
+pub mod text {
+    use super::{Deserializer, Serializer, Text, parsed, written};
+
+    /// Writes the value as its text.
+    pub fn serialize<T: Text, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.write())
+    }
+
+    /// Reads the value from its text.
+    pub fn deserialize<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        parsed(&written::<T, D>(deserializer)?)
+    }
+}
+
+/// For `#[serde(with = "texts")]`: a list of values.
+pub mod texts {
+    use serde::Deserialize as _;
+
+    use super::{Deserializer, Serializer, Text, parsed};
+
+    /// Writes the values as a list of their texts.
+    pub fn serialize<T: Text, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(T::write))
+    }
+
+    /// Reads the values from a list of their texts.
+    pub fn deserialize<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?.iter().map(|text| parsed(text)).collect()
+    }
+}
+
+/// A web origin, `scheme://host[:port]`, in the form in which browsers send it.
+///
+/// A default port is left out and a web host is lower case, so two equal origins are equal texts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin(String);
+
+impl Origin {
+    /// The origin as text, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is one of the web, whose scheme is `http` or `https`.
+    pub fn is_web(&self) -> bool {
+        self.0.starts_with("https://") || self.0.starts_with("http://")
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where Cloudflare Access vouches for a team's people: `https://team.cloudflareaccess.com`.
+///
+/// It is the issuer of their assertions and serves the keys that they are signed with, so plain
+/// `http` counts for a loopback host alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TeamDomain(Origin);
+
+impl TeamDomain {
+    /// The domain as assertions name it in `iss`: an origin, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+/// An `http` or `https` URL, kept as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpUrl(pub(super) String);
+
+impl HttpUrl {
+    /// The URL as it was written, with or without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not {0}")]
+pub struct InvalidText(&'static str);
+
+fn from_str<T: Text>(text: &str) -> Result<T, InvalidText> {
+    T::read(text).ok_or(InvalidText(T::NOUN))
+}
+
+impl FromStr for Origin {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        from_str(text)
+    }
+}
+
+impl FromStr for TeamDomain {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        from_str(text)
+    }
+}
+
+impl FromStr for HttpUrl {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        from_str(text)
+    }
+}
+
+impl Text for HttpUrl {
+    const NOUN: &str = "an http or https URL";
+    const EXAMPLE: &str = "\"https://example.org/path\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        // The parser skips blanks, which would stay in a URL that is kept as it was written.
+        let web = matches!(url.scheme(), "http" | "https") && !text.contains(char::is_whitespace);
+        web.then(|| Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Text for Origin {
+    const NOUN: &str = "an origin, scheme://host[:port] with no path";
+    const EXAMPLE: &str = "\"https://meet.example.org\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        let host = url.host_str().filter(|host| !host.is_empty())?;
+        let bare = url.username().is_empty()
+            && url.password().is_none()
+            && matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        bare.then(|| Self(format!("{}://{host}{port}", url.scheme())))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Text for TeamDomain {
+    const NOUN: &str = "an Access team's https domain";
+    const EXAMPLE: &str = "\"team.cloudflareaccess.com\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let text = if text.contains("://") { text } else { &format!("https://{text}") };
+        let origin = Origin::read(text)?;
+        let url = Url::parse(origin.as_str()).ok()?;
+        let loopback = match url.host()? {
+            url::Host::Domain(name) => name == "localhost",
+            url::Host::Ipv4(address) => address.is_loopback(),
+            url::Host::Ipv6(address) => address.is_loopback(),
+        };
+        let trusted = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+        trusted.then_some(Self(origin))
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl Text for SecretString {
+    const NOUN: &str = "the secret";
+    const EXAMPLE: &str = "\"…\"";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.into())
+    }
+
+    fn write(&self) -> String {
+        "[secret]".to_owned()
+    }
+}
+
+impl Text for String {
+    const NOUN: &str = "a text";
+    const EXAMPLE: &str = "\"text\"";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Text for Duration {
+    const NOUN: &str = "a duration";
+    const EXAMPLE: &str = "\"15s\" or \"500ms\"";
+
+    fn read(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+
+    fn write(&self) -> String {
+        humantime::format_duration(*self).to_string()
+    }
+}
+
+impl Text for SocketAddr {
+    const NOUN: &str = "an IP address and port";
+    const EXAMPLE: &str = "\"127.0.0.1:8787\" or \"[::]:8787\"";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for IpNet {
+    const NOUN: &str = "an IP address or network";
+    const EXAMPLE: &str = "\"127.0.0.1\" or \"10.0.0.0/8\"";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for HeaderName {
+    const NOUN: &str = "a header's name";
+    const EXAMPLE: &str = "\"Cf-Access-Authenticated-User-Email\"";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}

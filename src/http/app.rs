@@ -1,0 +1,66 @@
+//! What every request handler of the public listener may touch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::origin::OriginRule;
+use crate::id::ConnectionId;
+use crate::identity::Identities;
+use crate::identity::peer::TrustedProxies;
+use crate::metrics::Metrics;
+use crate::room::registry::Registry;
+use crate::ws::admission::Admission;
+use crate::ws::connection::ConnectionLimits;
+
+/// The server as its request handlers see it.
+pub struct App {
+    /// Who is asking.
+    pub identities: Identities,
+    /// Which pages may ask.
+    pub origins: OriginRule,
+    /// Whose forwarding headers are believed.
+    pub proxies: TrustedProxies,
+    /// The rooms.
+    pub registry: Registry,
+    /// The places for sockets.
+    pub admission: Admission,
+    /// The limits of a socket.
+    pub connection_limits: ConnectionLimits,
+    /// The sockets' tasks.
+    pub sockets: Sockets,
+    /// Where things are counted.
+    pub metrics: Arc<Metrics>,
+    /// The most bytes of a URL.
+    pub url_bytes: usize,
+    /// The most bytes of a form.
+    pub body_bytes: usize,
+    /// The time for a request to arrive and be answered, and for an upgrade to happen.
+    pub handshake: Duration,
+}
+
+/// The owner of the sockets' tasks.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Runs them, and waits for their end.
+    pub tasks: TaskTracker,
+    /// Ends them where they stand.
+    pub abort: CancellationToken,
+    last_id: AtomicU64,
+}
+
+impl Sockets {
+    /// An id that no socket had before.
+    pub fn next_id(&self) -> ConnectionId {
+        ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// The time of day, for cookies and tokens.
+#[expect(clippy::disallowed_methods, reason = "request handlers are edges, where the time comes in")]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

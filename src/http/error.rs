@@ -1,0 +1,120 @@
+//! Every error that an HTTP request can end in, and the one table from error to status.
+
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::id::InvalidId;
+use crate::identity::InvalidName;
+use crate::room::io::JoinRefusal;
+use crate::room::registry::CannotJoin;
+use crate::ws::admission::NoPlace;
+
+/// Why a request is refused. The sentence is what the client reads: never a source error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// Nothing is here.
+    #[error("not found")]
+    NotFound,
+    /// A part of the URL is no id.
+    #[error(transparent)]
+    InvalidId(#[from] InvalidId),
+    /// The name in the form cannot be taken.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// A form lacks a field.
+    #[error("the form needs a field \"{0}\"")]
+    MissingField(&'static str),
+    /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
+    #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
+    InvalidHandshake,
+    /// Nobody known is asking.
+    #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
+    NoIdentity,
+    /// A page that is not ours is asking.
+    #[error("this origin may not use this server; see http.allowed_origins in its configuration")]
+    ForeignOrigin,
+    /// The operator's token is missing or wrong.
+    #[error("this needs the operator token: Authorization: Bearer ...")]
+    NoOperator,
+    /// There is no place for another socket.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
+    /// The room cannot be joined.
+    #[error(transparent)]
+    CannotJoin(#[from] CannotJoin),
+    /// The URL is too long.
+    #[error("the URL is too long")]
+    UrlTooLong,
+    /// The room does not answer.
+    #[error("the room does not answer")]
+    RoomSilent,
+    /// A handler panicked.
+    #[error("internal error")]
+    Internal,
+}
+
+impl ApiError {
+    /// The status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::InvalidId(_) | Self::InvalidName(_) | Self::MissingField(_) | Self::InvalidHandshake => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NoIdentity | Self::NoOperator => StatusCode::UNAUTHORIZED,
+            Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::NoPlace(NoPlace::TooManyOfAddress) | Self::CannotJoin(CannotJoin::TooManyNewRooms) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::NoPlace(NoPlace::Full)
+            | Self::CannotJoin(
+                CannotJoin::RoomsFull
+                | CannotJoin::Refused(JoinRefusal::RoomFull | JoinRefusal::ShuttingDown),
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UrlTooLong => StatusCode::URI_TOO_LONG,
+            Self::RoomSilent => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The word by which refused upgrades are counted.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::InvalidId(_) => "invalid_id",
+            Self::InvalidName(_) | Self::MissingField(_) => "invalid_form",
+            Self::InvalidHandshake => "invalid_handshake",
+            Self::NoIdentity => "no_identity",
+            Self::ForeignOrigin => "foreign_origin",
+            Self::NoOperator => "no_operator",
+            Self::NoPlace(NoPlace::Full) => "server_full",
+            Self::NoPlace(NoPlace::TooManyOfAddress) => "too_many_of_address",
+            Self::CannotJoin(CannotJoin::RoomsFull) => "rooms_full",
+            Self::CannotJoin(CannotJoin::TooManyNewRooms) => "too_many_new_rooms",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",
+            Self::UrlTooLong => "url_too_long",
+            Self::RoomSilent => "room_silent",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = (status, format!("{self}\n")).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => headers.insert(RETRY_AFTER, HeaderValue::from_static("60")),
+            StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
+            _ => None,
+        };
+        response
+    }
+}

@@ -1,0 +1,72 @@
+//! What every request of the public listener passes first: who sent it, and from which page.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::warn;
+
+use super::app::App;
+use super::error::ApiError;
+use super::listener::SocketPeer;
+use crate::identity::peer::{Peer, Scheme};
+use crate::metrics::{ByRoute, Metrics};
+
+/// Finds the peer, refuses foreign pages and overlong URLs, and counts the answer.
+pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let start = now();
+    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
+    let mut response = match admit(&app, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Not "no-referrer": with it a browser sends our own forms with "Origin: null".
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    let route = ByRoute {
+        route: route.unwrap_or_else(|| "unmatched".to_owned()),
+        status: response.status().as_u16(),
+    };
+    app.metrics.http_seconds.get_or_create(&route).observe(start.elapsed().as_secs_f64());
+    response
+}
+
+fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
+    if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > app.url_bytes) {
+        return Err(ApiError::UrlTooLong);
+    }
+    let SocketPeer { address, scheme } =
+        *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
+    let peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
+    if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
+        // Behind a proxy that does not pass the host on, this is what people trip over.
+        warn!(
+            event = "originRefused",
+            origin = refused.origin,
+            expected = refused.expected,
+            setting = "http.allowed_origins, http.public_url or http.trusted_proxies",
+        );
+        Metrics::count(&app.metrics.refusals, ApiError::ForeignOrigin.label());
+        return Err(ApiError::ForeignOrigin);
+    }
+    request.extensions_mut().insert(peer);
+    Ok(())
+}
+
+/// The scheme as it stands in a URL.
+pub fn scheme_text(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an edge measures how long it takes")]
+fn now() -> Instant {
+    Instant::now()
+}

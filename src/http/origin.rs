@@ -1,0 +1,311 @@
+//! Whether a browser's request comes from a page of ours: the rule against cross-site requests.
+//!
+//! A browser sends the cookie along whoever wrote the page, but also says in `Origin` whose page it
+//! is (RFC 6454 section 7). A WebSocket needs the rule most: no other one keeps a foreign page from
+//! opening it and reading what comes (RFC 6455 section 10.2).
+
+use axum::http::header::{ORIGIN, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Method};
+
+use crate::config::Origin;
+use crate::identity::peer::Peer;
+
+/// Which origins are acceptable.
+#[derive(Clone, Debug, Default)]
+pub struct OriginRule {
+    public: Option<Origin>,
+    allowed: Vec<Origin>,
+}
+
+impl OriginRule {
+    /// Takes the origin of `http.public_url`, where set, and `http.allowed_origins`.
+    pub fn new(public: Option<Origin>, allowed: Vec<Origin>) -> Self {
+        Self { public, allowed }
+    }
+
+    /// Decides whether a request may come from the page that its `Origin` names.
+    ///
+    /// Asked are all methods but GET, HEAD and OPTIONS, and every upgrade. A request without an
+    /// `Origin` is no browser's and passes. Ours is the public URL's origin, compared whole, or
+    /// without one the host and port that were asked for; then the scheme is not compared, because
+    /// a proxy that ends TLS may not say so, but it gives the port where none is written.
+    ///
+    /// # Errors
+    /// [`Refused`] if the `Origin` is neither ours nor allowed, is `null`, malformed, or there are
+    /// several. The answer is a 403.
+    pub fn check(&self, method: &Method, headers: &HeaderMap, peer: &Peer) -> Result<(), Refused> {
+        let changes_nothing = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        if changes_nothing && !headers.contains_key(UPGRADE) {
+            return Ok(());
+        }
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let Some(only) = origins.next() else {
+            return Ok(());
+        };
+        if origins.next().is_none() && self.accepts(only, peer) {
+            return Ok(());
+        }
+        Err(Refused { origin: shown(headers), expected: self.expected(peer) })
+    }
+
+    fn accepts(&self, origin: &HeaderValue, peer: &Peer) -> bool {
+        let Some(origin) = origin.to_str().ok().and_then(|text| text.parse().ok()) else {
+            return false;
+        };
+        self.is_ours(&origin, peer) || self.allowed.contains(&origin)
+    }
+
+    /// Whether `origin` is that of our own pages, as `peer` sees them.
+    pub fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
+        match &self.public {
+            Some(public) => public == origin,
+            None => peer.host.as_deref().is_some_and(|host| is_at(origin, host)),
+        }
+    }
+
+    fn expected(&self, peer: &Peer) -> String {
+        match (&self.public, &peer.host) {
+            (Some(public), _) => public.to_string(),
+            (None, Some(host)) => host.clone(),
+            (None, None) => "a request that names its host".into(),
+        }
+    }
+}
+
+/// Whether `origin` is a web page's at `host`, whose missing port is the origin's scheme's.
+fn is_at(origin: &Origin, host: &str) -> bool {
+    let scheme = origin.as_str().split_once("://").map_or("", |(scheme, _)| scheme);
+    origin.is_web() && format!("{scheme}://{host}").parse().is_ok_and(|at: Origin| at == *origin)
+}
+
+/// Writes the header for a log: on one line and of bounded length, since a stranger wrote it.
+fn shown(headers: &HeaderMap) -> String {
+    let all: Vec<_> = headers
+        .get_all(ORIGIN)
+        .iter()
+        .take(2)
+        .map(|origin| String::from_utf8_lossy(origin.as_bytes()))
+        .collect();
+    all.join(", ").escape_debug().take(200).collect()
+}
+
+/// A request from a page that is not ours.
+///
+/// Behind a proxy that does not pass the host on, our own pages look so too: the caller logs this
+/// as a warning, which names both values and the setting that helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the Origin {origin} is neither {expected} nor in http.allowed_origins")]
+pub struct Refused {
+    /// What the request said, fit for a log.
+    pub origin: String,
+    /// What it would have had to say.
+    pub expected: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use axum::http::{HeaderName, Uri};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::peer::{Scheme, TrustedProxies};
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            headers.append(HeaderName::from_static(name), value);
+        }
+        headers
+    }
+
+    fn peer(headers: &HeaderMap, proxies: &TrustedProxies) -> Peer {
+        let socket = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+        Peer::new(socket, Scheme::Http, &Uri::from_static("/"), headers, proxies)
+    }
+
+    fn post(rule: &OriginRule, lines: &[(&'static str, &str)]) -> Result<(), Refused> {
+        let headers = headers(lines);
+        let peer = peer(&headers, &TrustedProxies::default());
+        rule.check(&Method::POST, &headers, &peer)
+    }
+
+    const ACCEPTED: bool = true;
+    const REFUSED: bool = false;
+
+    #[test]
+    fn without_a_public_url_the_host_that_was_asked_for_is_ours() {
+        let rule = OriginRule::new(None, vec!["https://friend.example:8443".parse().unwrap()]);
+        let rows = [
+            ("http://meet.example", "meet.example", ACCEPTED),
+            ("https://meet.example", "meet.example", ACCEPTED),
+            ("https://meet.example", "meet.example:443", ACCEPTED),
+            ("https://meet.example:443", "meet.example", ACCEPTED),
+            ("http://meet.example", "meet.example:80", ACCEPTED),
+            ("http://meet.example:80", "meet.example", ACCEPTED),
+            ("https://meet.example", "meet.example:80", REFUSED),
+            ("http://meet.example", "meet.example:443", REFUSED),
+            ("http://meet.example:8787", "meet.example:8787", ACCEPTED),
+            ("https://meet.example:8787", "meet.example:8787", ACCEPTED),
+            ("http://meet.example:8787", "meet.example", REFUSED),
+            ("http://meet.example", "meet.example:8787", REFUSED),
+            ("http://meet.example:8788", "meet.example:8787", REFUSED),
+            ("HTTPS://Meet.Example", "meet.EXAMPLE", ACCEPTED),
+            ("http://localhost:8787", "localhost:8787", ACCEPTED),
+            ("http://localhost:8787", "127.0.0.1:8787", REFUSED),
+            ("http://127.0.0.1:8787", "127.0.0.1:8787", ACCEPTED),
+            ("http://[::1]:8787", "[::1]:8787", ACCEPTED),
+            ("http://[::1]", "[0:0::1]:80", ACCEPTED),
+            ("http://[::1]:8787", "[::2]:8787", REFUSED),
+            ("https://evil.example", "meet.example", REFUSED),
+            ("https://meet.example.evil.example", "meet.example", REFUSED),
+            ("https://evilmeet.example", "meet.example", REFUSED),
+            ("https://sub.meet.example", "meet.example", REFUSED),
+            ("null", "meet.example", REFUSED),
+            ("null", "null", REFUSED),
+            ("", "meet.example", REFUSED),
+            ("", "", REFUSED),
+            ("meet.example", "meet.example", REFUSED),
+            ("https://", "meet.example", REFUSED),
+            ("://meet.example", "meet.example", REFUSED),
+            ("https://meet.example/path", "meet.example", REFUSED),
+            ("https://meet.example?", "meet.example", REFUSED),
+            ("https://meet.example#", "meet.example", REFUSED),
+            ("https://user@meet.example", "meet.example", REFUSED),
+            ("https://meet.example@evil.example", "meet.example", REFUSED),
+            ("https://meet.example https://evil.example", "meet.example", REFUSED),
+            ("https://evil.example, https://meet.example", "meet.example", REFUSED),
+            ("https://meet.example:99999", "meet.example", REFUSED),
+            ("https://m\u{e9}et.example", "meet.example", REFUSED),
+            ("chrome-extension://meet.example", "meet.example", REFUSED),
+            ("file://", "meet.example", REFUSED),
+            ("https://meet.example", "user@meet.example", REFUSED),
+            ("https://meet.example", "meet.example, meet.example", REFUSED),
+            ("https://friend.example:8443", "meet.example", ACCEPTED),
+            ("HTTPS://FRIEND.example:8443", "meet.example", ACCEPTED),
+            ("http://friend.example:8443", "meet.example", REFUSED),
+            ("https://friend.example", "meet.example", REFUSED),
+        ];
+        for (origin, host, accepted) in rows {
+            let result = post(&rule, &[("origin", origin), ("host", host)]);
+            assert_eq!(result.is_ok(), accepted, "{origin} at {host}");
+        }
+        assert!(post(&rule, &[("origin", "https://meet.example")]).is_err());
+    }
+
+    #[test]
+    fn a_public_url_is_compared_whole_and_the_host_counts_no_more() {
+        let allowed = ["http://localhost:5173", "capacitor://localhost"];
+        let allowed = allowed.map(|origin| origin.parse().unwrap()).to_vec();
+        let rule = OriginRule::new(Some("https://meet.example".parse().unwrap()), allowed);
+        let rows = [
+            ("https://meet.example", ACCEPTED),
+            ("https://meet.example:443", ACCEPTED),
+            ("https://MEET.example", ACCEPTED),
+            ("http://meet.example", REFUSED),
+            ("http://meet.example:443", REFUSED),
+            ("https://meet.example:8443", REFUSED),
+            ("https://inner:8787", REFUSED),
+            ("http://inner:8787", REFUSED),
+            ("http://localhost:5173", ACCEPTED),
+            ("https://localhost:5173", REFUSED),
+            ("capacitor://localhost", ACCEPTED),
+            ("tauri://localhost", REFUSED),
+            ("null", REFUSED),
+        ];
+        for (origin, accepted) in rows {
+            let result = post(&rule, &[("origin", origin), ("host", "inner:8787")]);
+            assert_eq!(result.is_ok(), accepted, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_forwarded_host_counts_from_a_trusted_proxy_only() {
+        let rule = OriginRule::default();
+        let headers = headers(&[
+            ("origin", "https://meet.example"),
+            ("host", "inner:8787"),
+            ("x-forwarded-host", "meet.example"),
+        ]);
+        let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]);
+        assert!(rule.check(&Method::POST, &headers, &peer(&headers, &trusted)).is_ok());
+        let refused = rule.check(&Method::POST, &headers, &peer(&headers, &Default::default()));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "the Origin https://meet.example is neither inner:8787 nor in http.allowed_origins"
+        );
+    }
+
+    #[test]
+    fn several_origins_are_refused_even_if_one_is_ours() {
+        let rule = OriginRule::default();
+        for second in ["https://meet.example", "https://evil.example"] {
+            let first = ("origin", "https://meet.example");
+            let lines = [first, ("origin", second), ("host", "meet.example")];
+            assert!(post(&rule, &lines).is_err(), "{second}");
+        }
+    }
+
+    #[test]
+    fn the_rule_asks_changing_methods_and_upgrades() {
+        let rule = OriginRule::default();
+        let plain = headers(&[("origin", "https://evil.example"), ("host", "meet.example")]);
+        let upgrade = headers(&[
+            ("origin", "https://evil.example"),
+            ("host", "meet.example"),
+            ("upgrade", "websocket"),
+        ]);
+        let check = |method: &Method, headers: &HeaderMap| {
+            rule.check(method, headers, &peer(headers, &TrustedProxies::default()))
+        };
+        for method in ["GET", "HEAD", "OPTIONS"].map(|m| m.parse().unwrap()) {
+            assert!(check(&method, &plain).is_ok(), "{method}");
+            assert!(check(&method, &upgrade).is_err(), "{method} with an upgrade");
+        }
+        // HTTP/2 opens a WebSocket by CONNECT (RFC 8441).
+        let asked = ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "get", "BREW"];
+        for method in asked.map(|m| m.parse().unwrap()) {
+            assert!(check(&method, &plain).is_err(), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_an_origin_is_no_browsers_and_passes() {
+        assert!(post(&OriginRule::default(), &[("host", "meet.example")]).is_ok());
+        assert!(post(&OriginRule::default(), &[]).is_ok());
+    }
+
+    #[test]
+    fn a_refused_origin_is_fit_for_a_log() {
+        let rule = OriginRule::default();
+        let long = format!("https://evil.example/{}\t", "x".repeat(60_000));
+        let refused = post(&rule, &[("origin", &long)]).unwrap_err();
+        assert_eq!(refused.origin.chars().count(), 200);
+        assert!(!post(&rule, &[("origin", "a\tb")]).unwrap_err().origin.contains('\t'));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_origins_never_panic_and_only_the_hosts_own_is_accepted(
+            bytes in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = headers(&[("host", "meet.example")]);
+                headers.insert(ORIGIN, value);
+                let peer = peer(&headers, &TrustedProxies::default());
+                prop_assert!(OriginRule::default().check(&Method::POST, &headers, &peer).is_err());
+            }
+        }
+
+        #[test]
+        fn an_origin_that_was_read_is_read_again_as_itself(
+            text in "[a-z]{1,5}://[a-zA-Z0-9.:-]{1,20}",
+        ) {
+            if let Ok(origin) = text.parse::<Origin>() {
+                prop_assert_eq!(origin.to_string().parse::<Origin>(), Ok(origin));
+            }
+        }
+    }
+}

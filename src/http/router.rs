@@ -1,0 +1,33 @@
+//! The public listener's routes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use super::app::App;
+use super::error::ApiError;
+use super::{gate, pages};
+use crate::ws::upgrade;
+
+/// All public routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(pages::home).post(pages::open_room))
+        .route("/new", get(pages::new_room))
+        .route("/set-username", get(pages::name_form).post(pages::set_name))
+        .route("/parties/{*path}", get(upgrade::upgrade))
+        .route("/{room}", get(pages::home))
+        .fallback(async || ApiError::NotFound)
+        .layer(DefaultBodyLimit::max(app.body_bytes))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))
+        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
+        .with_state(app)
+}

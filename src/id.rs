@@ -1,0 +1,183 @@
+//! The names of things: newtypes whose constructors validate, so that an invalid one cannot exist.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+/// The name of a room: 1 to 128 characters of any script, none of them a control character.
+///
+/// Source: protocol section 1; the limit is this server's.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct RoomName(Arc<str>);
+
+impl RoomName {
+    /// The most characters (Unicode scalar values) that a room's name may have.
+    pub const MAX_CHARS: usize = 128;
+
+    /// Validates `name`, which is already percent-decoded.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is empty, too long, or holds a control character.
+    pub fn parse(name: &str) -> Result<Self, InvalidId> {
+        if text_is_valid(name, Self::MAX_CHARS) { Ok(Self(name.into())) } else { Err(InvalidId::RoomName) }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A member's id on the wire: the `_pk` that the client chose, 1 to 64 of `[A-Za-z0-9_-]`, not `ai`.
+///
+/// It is a *claim*: everyone in a room sees everyone's, so it proves nothing about who asks.
+/// Source: protocol section 1.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    /// The most bytes that an id may have.
+    pub const MAX_BYTES: usize = 64;
+
+    /// Validates a `_pk`.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is empty, too long, the reserved `ai`, or holds another character.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let valid = (1..=Self::MAX_BYTES).contains(&id.len()) && id.bytes().all(allowed) && id != "ai";
+        if valid { Ok(Self(id.into())) } else { Err(InvalidId::UserId) }
+    }
+
+    /// A new random id, for a client that did not choose one.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One socket of ours, unique while the process runs and never seen on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// One occupancy of a room: a random UUID, made when its first member joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct MeetingId(Uuid);
+
+impl MeetingId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Reads an id that [`fmt::Display`] wrote.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is no UUID.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::MeetingId)
+    }
+}
+
+/// Who somebody is, whatever name they show: what seats, session locks and quotas belong to.
+///
+/// It carries the way it was proven as a prefix (see [`crate::identity`]), so that identities
+/// proven in two ways are never the same.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdentityId(Arc<str>);
+
+impl IdentityId {
+    /// Wraps an id that a proof of identity yielded.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that is not the id it should be; the message says what is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// Not a [`RoomName`].
+    #[error("a room name has 1 to 128 characters and no control characters")]
+    RoomName,
+    /// Not a [`UserId`].
+    #[error("_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"")]
+    UserId,
+    /// Not a [`MeetingId`].
+    #[error("a meeting id is a UUID")]
+    MeetingId,
+}
+
+/// Whether `text` has 1 to `max_chars` characters and no control characters.
+pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
+    // Bytes first: a text of a megabyte is refused without being walked.
+    !text.is_empty()
+        && text.len() <= max_chars * 4
+        && text.chars().count() <= max_chars
+        && !text.chars().any(char::is_control)
+}
+
+macro_rules! show_as_text {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+    )*};
+}
+show_as_text!(RoomName, UserId, IdentityId);
+
+impl fmt::Display for MeetingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_name_is_counted_in_characters_not_bytes() {
+        assert!(RoomName::parse(&"🍊".repeat(128)).is_ok());
+        assert_eq!(RoomName::parse(&"a".repeat(129)), Err(InvalidId::RoomName));
+        assert_eq!(RoomName::parse(""), Err(InvalidId::RoomName));
+        assert_eq!(RoomName::parse("a\u{7}b"), Err(InvalidId::RoomName));
+        assert_eq!(RoomName::parse("a\u{85}b"), Err(InvalidId::RoomName));
+    }
+
+    #[test]
+    fn the_ai_and_foreign_characters_are_no_user_ids() {
+        for good in ["a", "Z_9-", &"x".repeat(64)] {
+            assert!(UserId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "ai", "a b", "é", "a\"b", &"x".repeat(65)] {
+            assert_eq!(UserId::parse(bad), Err(InvalidId::UserId), "{bad}");
+        }
+    }
+}

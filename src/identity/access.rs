@@ -1,0 +1,812 @@
+//! Cloudflare Access: an assertion that Cloudflare signs for everyone whom it lets through.
+//!
+//! Its keys are fetched on first use, hourly, and when an assertion names a key not seen before.
+//! One task fetches; whoever verifies reads the newest keys and may ask the task for newer ones.
+//! Source: Cloudflare's "Validate JWTs"; JWK sets are RFC 7517.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use url::{Host, Url};
+
+use super::token::seconds;
+use super::{Identity, Proof, external_name};
+
+/// The header that carries the assertion.
+pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
+
+/// How far Cloudflare's clock and ours may be apart.
+const LEEWAY: Duration = Duration::from_secs(60);
+/// How long a fetch of the keys may take in all.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes that the keys may have.
+const MAX_KEYS_BYTES: usize = 1024 * 1024;
+
+/// The settings of Cloudflare Access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The team domain's origin, which is also the issuer of its assertions.
+    team: String,
+    audience: String,
+    reach: Reach,
+}
+
+/// Where the keys are fetched from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Internet,
+    Loopback,
+}
+
+/// Settings of Access that cannot be; the message says what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAccess {
+    /// The team domain is no origin that can be trusted.
+    #[error("the Access team domain is https:// and a host, such as https://team.cloudflareaccess.com")]
+    TeamDomain,
+    /// There is no audience, so an assertion for another application would count.
+    #[error("the Access audience is the application's AUD tag, and not empty")]
+    Audience,
+}
+
+impl Access {
+    /// Validates a team domain, such as `https://team.cloudflareaccess.com`, and an application's
+    /// AUD tag.
+    ///
+    /// # Errors
+    /// [`InvalidAccess`] if the audience is empty, or the team domain is not https (http is allowed
+    /// on the loopback), or has more than a host and a port.
+    pub fn new(team_domain: &str, audience: &str) -> Result<Self, InvalidAccess> {
+        let url = Url::parse(team_domain.trim()).map_err(|_| InvalidAccess::TeamDomain)?;
+        let reach = match url.host() {
+            Some(Host::Ipv4(ip)) if ip.is_loopback() => Reach::Loopback,
+            Some(Host::Ipv6(ip)) if ip.is_loopback() => Reach::Loopback,
+            Some(Host::Domain("localhost")) => Reach::Loopback,
+            Some(_) => Reach::Internet,
+            None => return Err(InvalidAccess::TeamDomain),
+        };
+        let safe = matches!((url.scheme(), reach), ("https", _) | ("http", Reach::Loopback));
+        let team = url.origin().ascii_serialization();
+        // What is more than an origin would be ignored: a path, a query, a user.
+        if !safe || url.as_str() != format!("{team}/") {
+            return Err(InvalidAccess::TeamDomain);
+        }
+        let audience = audience.trim();
+        if audience.is_empty() {
+            return Err(InvalidAccess::Audience);
+        }
+        Ok(Self { team, audience: audience.into(), reach })
+    }
+
+    /// Starts the task that owns the keys; it ends when the second value is dropped or aborted.
+    ///
+    /// # Errors
+    /// [`reqwest::Error`] if TLS cannot be set up, such as without any CA certificate.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(self) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
+        self.start_at(Pace::default())
+    }
+
+    fn start_at(self, pace: Pace) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
+        let mut client = reqwest::Client::builder()
+            .timeout(FETCH_TIMEOUT)
+            // A redirect could lead to keys of somebody else's.
+            .redirect(reqwest::redirect::Policy::none());
+        if self.reach == Reach::Loopback {
+            // No proxy can reach our loopback.
+            client = client.no_proxy();
+        }
+        let client = client.build()?;
+        let url: Arc<str> = format!("{}/cdn-cgi/access/certs", self.team).into();
+        let fetch = move || fetch(client.clone(), url.clone());
+        Ok(self.start_with(fetch, pace))
+    }
+
+    fn start_with<F, R>(self, fetch: F, pace: Pace) -> (AccessHandle, AbortOnDropHandle<()>)
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Keys, FetchError>> + Send + 'static,
+    {
+        let (newest, keys) = watch::channel(Keys::default());
+        let (refresh, asks) = mpsc::channel(64);
+        #[expect(clippy::disallowed_methods, reason = "the caller owns the task")]
+        let task = tokio::spawn(own_keys(fetch, newest, asks, pace));
+        let handle = AccessHandle { issuer: self.team.into(), audience: self.audience.into(), keys, refresh };
+        (handle, AbortOnDropHandle::new(task))
+    }
+}
+
+/// Verifies assertions; a cheap clone.
+#[derive(Clone, Debug)]
+pub struct AccessHandle {
+    issuer: Arc<str>,
+    audience: Arc<str>,
+    keys: watch::Receiver<Keys>,
+    refresh: mpsc::Sender<Ask>,
+}
+
+/// A wish for newer keys, answered when the task has done what it will do about it.
+type Ask = oneshot::Sender<()>;
+
+/// Why an assertion proves nothing; for the log alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Denied {
+    #[error("there are several assertions, or one that is no JWT")]
+    Malformed,
+    #[error("the key is not one of the team's")]
+    UnknownKey,
+    #[error("signature, issuer or audience are wrong")]
+    Invalid,
+    #[error("the assertion is expired or not yet valid")]
+    WrongTime,
+    #[error("the assertion names nobody")]
+    Nameless,
+}
+
+#[derive(Deserialize)]
+struct Assertion {
+    exp: u64,
+    nbf: Option<u64>,
+    email: Option<String>,
+    common_name: Option<String>,
+    sub: Option<String>,
+}
+
+impl AccessHandle {
+    /// The identity that the request's one assertion proves.
+    pub(super) async fn identify(&self, headers: &HeaderMap, now: SystemTime) -> Option<Identity> {
+        let mut values = headers.get_all(&HEADER).iter();
+        let only = values.next()?;
+        let verified = match (only.to_str(), values.next()) {
+            (Ok(token), None) => self.verify(token, now).await,
+            _ => Err(Denied::Malformed),
+        };
+        verified.inspect_err(|why| tracing::debug!(%why, "an Access assertion was refused")).ok()
+    }
+
+    async fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, Denied> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::Malformed)?;
+        // RFC 7515 section 4.1.11: an extension that must be understood, and is not.
+        if header.crit.is_some() {
+            return Err(Denied::Malformed);
+        }
+        let kid = header.kid.ok_or(Denied::UnknownKey)?;
+        let key = self.key(&kid).await.ok_or(Denied::UnknownKey)?;
+
+        // The key says which algorithm is right, never the token.
+        let mut rules = Validation::new(key.algorithm);
+        rules.set_issuer(&[&self.issuer]);
+        rules.set_audience(&[&self.audience]);
+        rules.set_required_spec_claims(&["iss", "aud", "exp"]);
+        // The library would ask the clock itself.
+        rules.validate_exp = false;
+        let assertion = jsonwebtoken::decode::<Assertion>(token, &key.public, &rules)
+            .map_err(|_| Denied::Invalid)?
+            .claims;
+
+        let (now, leeway) = (seconds(now), LEEWAY.as_secs());
+        let expired = now >= assertion.exp.saturating_add(leeway);
+        let early = assertion.nbf.is_some_and(|nbf| nbf > now.saturating_add(leeway));
+        if expired || early {
+            return Err(Denied::WrongTime);
+        }
+        assertion.identity().ok_or(Denied::Nameless)
+    }
+
+    async fn key(&self, kid: &str) -> Option<Key> {
+        if let Some(key) = self.known_key(kid) {
+            return Some(key);
+        }
+        let (ask, answer) = oneshot::channel();
+        self.refresh.send(ask).await.ok()?;
+        answer.await.ok()?;
+        self.known_key(kid)
+    }
+
+    fn known_key(&self, kid: &str) -> Option<Key> {
+        self.keys.borrow().get(kid).cloned()
+    }
+}
+
+impl Assertion {
+    /// A person has an e-mail address, a service token a common name and an empty subject.
+    fn identity(&self) -> Option<Identity> {
+        let names = [&self.email, &self.common_name, &self.sub];
+        let name = names.into_iter().flatten().map(|name| name.trim()).find(|n| !n.is_empty())?;
+        if !external_name(name) {
+            return None;
+        }
+        Some(Identity::new(Proof::Access, &name.to_lowercase(), name))
+    }
+}
+
+/// A team's public keys by their `kid`.
+type Keys = Arc<HashMap<String, Key>>;
+
+#[derive(Clone, Debug)]
+struct Key {
+    algorithm: Algorithm,
+    public: DecodingKey,
+}
+
+/// How often the keys are fetched.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// After a fetch that succeeded.
+    refresh: Duration,
+    /// After a fetch that failed.
+    retry: Duration,
+    /// The least time between a fetch and one that is asked for: whoever forges a `kid` asks.
+    at_least: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let half_a_minute = Duration::from_secs(30);
+        Self { refresh: Duration::from_secs(60 * 60), retry: half_a_minute, at_least: half_a_minute }
+    }
+}
+
+/// Owns the keys until nobody can ask for them any more.
+#[expect(clippy::disallowed_methods, reason = "this task is a shell that knows the clock")]
+async fn own_keys<F, R>(fetch: F, newest: watch::Sender<Keys>, mut asks: mpsc::Receiver<Ask>, pace: Pace)
+where
+    F: Fn() -> R,
+    R: Future<Output = Result<Keys, FetchError>>,
+{
+    // The first fetch waits for the first ask.
+    let mut fetched: Option<Instant> = None;
+    let mut due: Option<Instant> = None;
+    loop {
+        let ask = tokio::select! {
+            ask = asks.recv() => match ask {
+                Some(ask) => Some(ask),
+                None => return,
+            },
+            () = until(due) => None,
+        };
+        // Those who asked during a fetch find its keys, and cause no other.
+        let wanted = ask.is_none() || fetched.is_none_or(|at| at.elapsed() >= pace.at_least);
+        if wanted {
+            fetched = Some(Instant::now());
+            let pause = match fetch().await {
+                Ok(keys) => {
+                    tracing::debug!(keys = keys.len(), "the Access keys were fetched");
+                    newest.send_replace(keys);
+                    pace.refresh
+                }
+                Err(error) => {
+                    let error: &(dyn Error + 'static) = &error;
+                    tracing::warn!(error, "the Access keys cannot be fetched; the old ones stay");
+                    pace.retry
+                }
+            };
+            due = Some(Instant::now() + pause);
+        }
+        if let Some(ask) = ask {
+            // Whoever asked may have gone away meanwhile.
+            let _ = ask.send(());
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why there are no new keys.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the request failed")]
+    Request(#[source] reqwest::Error),
+    #[error("the answer's status is {0}")]
+    Status(StatusCode),
+    #[error("the answer is longer than {MAX_KEYS_BYTES} bytes")]
+    TooLong,
+    #[error("the answer is no JWK set")]
+    Malformed(#[source] serde_json::Error),
+    #[error("the JWK set has no key for RS256 or ES256")]
+    NoKeys,
+}
+
+async fn fetch(client: reqwest::Client, url: Arc<str>) -> Result<Keys, FetchError> {
+    let mut answer = client.get(&*url).send().await.map_err(FetchError::Request)?;
+    if answer.status() != StatusCode::OK {
+        return Err(FetchError::Status(answer.status()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(FetchError::Request)? {
+        if body.len() + chunk.len() > MAX_KEYS_BYTES {
+            return Err(FetchError::TooLong);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    parse_keys(&body)
+}
+
+fn parse_keys(body: &[u8]) -> Result<Keys, FetchError> {
+    #[derive(Deserialize)]
+    struct JwkSet {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: JwkSet = serde_json::from_slice(body).map_err(FetchError::Malformed)?;
+    // RFC 7517 section 5: keys that are not understood are ignored.
+    let keys: HashMap<_, _> = set.keys.into_iter().filter_map(usable).collect();
+    if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(Arc::new(keys)) }
+}
+
+/// A key's `kid` and itself, if it verifies RS256 or ES256.
+fn usable(jwk: serde_json::Value) -> Option<(String, Key)> {
+    let jwk: Jwk = serde_json::from_value(jwk).ok()?;
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Algorithm::ES256,
+        // Above all no symmetric key: everybody knows it.
+        _ => return None,
+    };
+    let for_it = jwk.common.key_algorithm.is_none_or(|declared| declared == algorithm.into());
+    let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
+    if !for_it || !signs {
+        return None;
+    }
+    let public = DecodingKey::from_jwk(&jwk).ok()?;
+    Some((jwk.common.key_id?, Key { algorithm, public }))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+    use axum::Router;
+    use axum::routing::get;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use jsonwebtoken::{EncodingKey, Header};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::super::token::tests::today;
+    use super::*;
+
+    const AUDIENCE: &str = "the-application";
+
+    fn rsa_key() -> EncodingKey {
+        let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+        let text = STANDARD.encode(der.as_ref());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap()
+    }
+
+    static TEAM: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
+    static OTHER: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
+    static CURVE: LazyLock<EncodingKey> = LazyLock::new(|| {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let der = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
+        EncodingKey::from_ec_der(der.as_ref())
+    });
+
+    fn jwk(kid: &str, key: &EncodingKey, algorithm: Algorithm) -> Value {
+        let mut jwk = Jwk::from_encoding_key(key, algorithm).unwrap();
+        jwk.common.key_id = Some(kid.into());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        serde_json::to_value(jwk).unwrap()
+    }
+
+    fn jwks(keys: &[Value]) -> String {
+        // Cloudflare's answer has the certificates, too.
+        json!({"keys": keys, "public_cert": {"kid": "", "cert": ""}, "public_certs": []}).to_string()
+    }
+
+    fn sign(kid: &str, key: &EncodingKey, algorithm: Algorithm, claims: &Value) -> String {
+        let header = Header { kid: Some(kid.into()), ..Header::new(algorithm) };
+        jsonwebtoken::encode(&header, claims, key).unwrap()
+    }
+
+    /// A stand-in for Cloudflare's server of a team's keys.
+    pub struct TeamServer {
+        pub url: String,
+        answer: watch::Sender<(StatusCode, String)>,
+        asked: Arc<AtomicUsize>,
+        server: JoinSet<()>,
+    }
+
+    impl TeamServer {
+        pub async fn start() -> Self {
+            let body = jwks(&[jwk("team", &TEAM, Algorithm::RS256)]);
+            let (answer, current) = watch::channel((StatusCode::OK, body));
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = asked.clone();
+            let certs = async move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                current.borrow().clone()
+            };
+            let router = Router::new().route("/cdn-cgi/access/certs", get(certs));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let mut server = JoinSet::new();
+            server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+            Self { url, answer, asked, server }
+        }
+
+        pub fn access(&self) -> Access {
+            Access::new(&self.url, AUDIENCE).unwrap()
+        }
+
+        /// A handle whose task fetches as often as it is asked to.
+        fn eager(&self) -> (AccessHandle, AbortOnDropHandle<()>) {
+            self.access().start_at(Pace { at_least: Duration::ZERO, ..Pace::default() }).unwrap()
+        }
+
+        fn claims(&self) -> Value {
+            let now = seconds(today());
+            json!({
+                "aud": [AUDIENCE], "iss": self.url, "sub": "7335d417-61da-459d-899c-0a01c76a2f94",
+                "email": "Ann@Example.com", "type": "app", "country": "US",
+                "iat": now, "nbf": now, "exp": now + 3600,
+            })
+        }
+
+        pub fn assertion(&self, email: &str) -> String {
+            let mut claims = self.claims();
+            claims["email"] = email.into();
+            sign("team", &TEAM, Algorithm::RS256, &claims)
+        }
+
+        fn set_keys(&self, keys: &[Value]) {
+            self.answer.send_replace((StatusCode::OK, jwks(keys)));
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn a_team_domain_is_https_or_on_the_loopback() {
+        let rows = [
+            ("https://team.cloudflareaccess.com", Some("https://team.cloudflareaccess.com")),
+            (" https://Team.CloudflareAccess.com/ ", Some("https://team.cloudflareaccess.com")),
+            ("https://team.example:8443", Some("https://team.example:8443")),
+            ("http://127.0.0.1:9999", Some("http://127.0.0.1:9999")),
+            ("http://[::1]:9999", Some("http://[::1]:9999")),
+            ("http://localhost:9999", Some("http://localhost:9999")),
+            ("http://team.cloudflareaccess.com", None),
+            ("http://10.0.0.1", None),
+            ("http://localhost.evil.example", None),
+            ("ftp://127.0.0.1", None),
+            ("team.cloudflareaccess.com", None),
+            ("https://team.cloudflareaccess.com/cdn-cgi", None),
+            ("https://team.cloudflareaccess.com/?a", None),
+            ("https://user@team.cloudflareaccess.com", None),
+            ("", None),
+        ];
+        for (domain, expected) in rows {
+            let team = Access::new(domain, AUDIENCE).map(|access| access.team);
+            assert_eq!(team.as_deref().ok(), expected, "{domain}");
+        }
+        let no_audience = Access::new("https://team.example", " ");
+        assert_eq!(no_audience, Err(InvalidAccess::Audience));
+    }
+
+    #[tokio::test]
+    async fn a_valid_assertion_names_a_person_or_a_service() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.access().start().unwrap();
+        let rows = [
+            (json!({}), "access:ann@example.com", "Ann@Example.com"),
+            (json!({"aud": AUDIENCE}), "access:ann@example.com", "Ann@Example.com"),
+            (json!({"aud": ["x", AUDIENCE]}), "access:ann@example.com", "Ann@Example.com"),
+            (json!({"nbf": null}), "access:ann@example.com", "Ann@Example.com"),
+            (json!({"email": null, "common_name": "e3.access", "sub": ""}), "access:e3.access", "e3.access"),
+            (
+                json!({"email": ""}),
+                "access:7335d417-61da-459d-899c-0a01c76a2f94",
+                "7335d417-61da-459d-899c-0a01c76a2f94",
+            ),
+        ];
+        for (changes, id, name) in rows {
+            let token = sign("team", &TEAM, Algorithm::RS256, &changed(team.claims(), &changes));
+            let identity = access.verify(&token, today()).await.unwrap();
+            assert_eq!((identity.id.as_str(), &*identity.name), (id, name));
+        }
+        assert_eq!(team.asked(), 1);
+    }
+
+    fn changed(mut claims: Value, changes: &Value) -> Value {
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    }
+
+    #[tokio::test]
+    async fn wrong_claims_prove_nothing() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.access().start().unwrap();
+        let now = seconds(today());
+        let long = format!("{}@example.com", "a".repeat(254));
+        let rows = [
+            (json!({"aud": ["another"]}), Denied::Invalid),
+            (json!({"aud": []}), Denied::Invalid),
+            (json!({"aud": null}), Denied::Invalid),
+            (json!({"iss": "https://evil.cloudflareaccess.com"}), Denied::Invalid),
+            (json!({"iss": format!("{}/", team.url)}), Denied::Invalid),
+            (json!({"iss": null}), Denied::Invalid),
+            (json!({"exp": null}), Denied::Invalid),
+            (json!({"exp": "never"}), Denied::Invalid),
+            (json!({"exp": now - 60}), Denied::WrongTime),
+            (json!({"exp": 0}), Denied::WrongTime),
+            (json!({"nbf": now + 61}), Denied::WrongTime),
+            (json!({"nbf": u64::MAX}), Denied::WrongTime),
+            (json!({"email": null, "sub": ""}), Denied::Nameless),
+            (json!({"email": "a\u{0}b"}), Denied::Nameless),
+            (json!({"email": long}), Denied::Nameless),
+        ];
+        for (changes, why) in rows {
+            let token = sign("team", &TEAM, Algorithm::RS256, &changed(team.claims(), &changes));
+            assert_eq!(access.verify(&token, today()).await, Err(why), "{changes}");
+        }
+        for changes in [json!({"exp": now - 59}), json!({"nbf": now + 60}), json!({"exp": u64::MAX})] {
+            let token = sign("team", &TEAM, Algorithm::RS256, &changed(team.claims(), &changes));
+            assert!(access.verify(&token, today()).await.is_ok(), "{changes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_forged_assertion_proves_nothing() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.access().start().unwrap();
+        let claims = team.claims();
+        let verify = async |token: &str| access.verify(token, today()).await;
+
+        let good = team.assertion("ann@example.com");
+        assert!(verify(&good).await.is_ok());
+        let other_key = sign("team", &OTHER, Algorithm::RS256, &claims);
+        assert_eq!(verify(&other_key).await, Err(Denied::Invalid));
+
+        let parts: Vec<_> = good.split('.').collect();
+        let eve = URL_SAFE_NO_PAD.encode(changed(claims.clone(), &json!({"email": "eve"})).to_string());
+        let tampered = format!("{}.{eve}.{}", parts[0], parts[2]);
+        assert_eq!(verify(&tampered).await, Err(Denied::Invalid));
+
+        let unsigned = |header: Value, signature: &str| {
+            let header = URL_SAFE_NO_PAD.encode(header.to_string());
+            format!("{header}.{}.{signature}", parts[1])
+        };
+        for signature in ["", parts[2]] {
+            let none = unsigned(json!({"alg": "none", "kid": "team"}), signature);
+            assert_eq!(verify(&none).await, Err(Denied::Malformed));
+        }
+        let critical = unsigned(json!({"alg": "RS256", "kid": "team", "crit": ["b64"]}), parts[2]);
+        assert_eq!(verify(&critical).await, Err(Denied::Malformed));
+
+        // The public key as an HMAC secret, the classic confusion; and the right key with another
+        // algorithm than its own.
+        let modulus = jwk("team", &TEAM, Algorithm::RS256)["n"].as_str().unwrap().to_owned();
+        let confused = EncodingKey::from_secret(modulus.as_bytes());
+        let confused = sign("team", &confused, Algorithm::HS256, &claims);
+        assert_eq!(verify(&confused).await, Err(Denied::Invalid));
+        let stronger = sign("team", &TEAM, Algorithm::RS512, &claims);
+        assert_eq!(verify(&stronger).await, Err(Denied::Invalid));
+
+        let mut header = Header::new(Algorithm::RS256);
+        // A key that the token brings along is nobody's word.
+        header.jwk = Some(Jwk::from_encoding_key(&OTHER, Algorithm::RS256).unwrap());
+        let own_key = jsonwebtoken::encode(&header, &claims, &OTHER).unwrap();
+        assert_eq!(verify(&own_key).await, Err(Denied::UnknownKey));
+        header.kid = Some("team".into());
+        let own_key = jsonwebtoken::encode(&header, &claims, &OTHER).unwrap();
+        assert_eq!(verify(&own_key).await, Err(Denied::Invalid));
+        for garbage in ["", "..", "a.b.c", "🍊"] {
+            assert_eq!(verify(garbage).await, Err(Denied::Malformed), "{garbage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn several_assertions_or_none_prove_nothing() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.access().start().unwrap();
+        let good = team.assertion("ann@example.com");
+        let mut headers = HeaderMap::new();
+        assert!(access.identify(&headers, today()).await.is_none());
+        headers.append(HEADER, good.parse().unwrap());
+        assert!(access.identify(&headers, today()).await.is_some());
+        headers.append(HEADER, good.parse().unwrap());
+        assert!(access.identify(&headers, today()).await.is_none());
+        let bytes = axum::http::HeaderValue::from_bytes(b"\xff").unwrap();
+        headers.insert(HEADER, bytes);
+        assert!(access.identify(&headers, today()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_es256_key_counts_where_the_team_has_one() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.access().start().unwrap();
+        team.set_keys(&[jwk("team", &TEAM, Algorithm::RS256), jwk("curve", &CURVE, Algorithm::ES256)]);
+        let token = sign("curve", &CURVE, Algorithm::ES256, &team.claims());
+        assert!(access.verify(&token, today()).await.is_ok());
+        let swapped = sign("curve", &TEAM, Algorithm::RS256, &team.claims());
+        assert_eq!(access.verify(&swapped, today()).await, Err(Denied::Invalid));
+    }
+
+    #[tokio::test]
+    async fn a_rotated_key_is_fetched_when_it_is_first_seen() {
+        let team = TeamServer::start().await;
+        let (access, _task) = team.eager();
+        let old = team.assertion("ann@example.com");
+        assert!(access.verify(&old, today()).await.is_ok());
+
+        let new = sign("new", &OTHER, Algorithm::RS256, &team.claims());
+        assert_eq!(access.verify(&new, today()).await, Err(Denied::UnknownKey));
+        team.set_keys(&[jwk("new", &OTHER, Algorithm::RS256)]);
+        assert!(access.verify(&new, today()).await.is_ok());
+        assert_eq!(access.verify(&old, today()).await, Err(Denied::UnknownKey));
+    }
+
+    #[tokio::test]
+    async fn a_failing_fetch_keeps_the_keys() {
+        let mut team = TeamServer::start().await;
+        let (access, _task) = team.eager();
+        let good = team.assertion("ann@example.com");
+        let unknown = sign("new", &OTHER, Algorithm::RS256, &team.claims());
+        assert!(access.verify(&good, today()).await.is_ok());
+        let mut asked = team.asked();
+        let new = || jwk("new", &OTHER, Algorithm::RS256);
+        for (status, body) in [
+            (StatusCode::INTERNAL_SERVER_ERROR, jwks(&[jwk("new", &OTHER, Algorithm::RS256)])),
+            (StatusCode::FOUND, String::new()),
+            (StatusCode::OK, "<html>".into()),
+            (StatusCode::OK, jwks(&[])),
+            (StatusCode::OK, jwks(&[new()]) + &" ".repeat(MAX_KEYS_BYTES)),
+        ] {
+            team.answer.send_replace((status, body));
+            assert_eq!(access.verify(&unknown, today()).await, Err(Denied::UnknownKey));
+            assert!(access.verify(&good, today()).await.is_ok());
+            asked += 1;
+            assert_eq!(team.asked(), asked);
+        }
+        team.server.shutdown().await;
+        assert_eq!(access.verify(&unknown, today()).await, Err(Denied::UnknownKey));
+        assert!(access.verify(&good, today()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_its_task_known_keys_still_verify() {
+        let team = TeamServer::start().await;
+        let (access, task) = team.access().start().unwrap();
+        let good = team.assertion("ann@example.com");
+        assert!(access.verify(&good, today()).await.is_ok());
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert!(access.verify(&good, today()).await.is_ok());
+        let unknown = sign("new", &OTHER, Algorithm::RS256, &team.claims());
+        assert_eq!(access.verify(&unknown, today()).await, Err(Denied::UnknownKey));
+    }
+
+    /// A handle over a fetch that only counts, and fails from the second time on.
+    fn counted() -> (AccessHandle, AbortOnDropHandle<()>, Arc<AtomicUsize>) {
+        let body = jwks(&[jwk("team", &TEAM, Algorithm::RS256)]);
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let count = fetches.clone();
+        let fetch = move || {
+            let earlier = count.fetch_add(1, Ordering::SeqCst);
+            let keys = parse_keys(body.as_bytes());
+            async move { if earlier == 0 { keys } else { Err(FetchError::NoKeys) } }
+        };
+        let access = Access::new("https://team.example", AUDIENCE).unwrap();
+        let (handle, task) = access.start_with(fetch, Pace::default());
+        (handle, task, fetches)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forged_kids_cause_at_most_one_fetch_in_thirty_seconds() {
+        let (access, _task, fetches) = counted();
+        assert_eq!(fetches.load(Ordering::SeqCst), 0, "nobody has asked yet");
+        for _ in 0..100 {
+            assert!(access.key("forged").await.is_none());
+        }
+        assert!(access.key("team").await.is_some());
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+        tokio::time::advance(Duration::from_millis(29_999)).await;
+        assert!(access.key("forged").await.is_none());
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for _ in 0..100 {
+            assert!(access.key("forged").await.is_none());
+        }
+        assert_eq!(fetches.load(Ordering::SeqCst), 2);
+        assert!(access.key("team").await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_at_once_share_one_fetch() {
+        let (access, _task, fetches) = counted();
+        let mut tasks = JoinSet::new();
+        for _ in 0..500 {
+            let access = access.clone();
+            tasks.spawn(async move { access.key("team").await.is_some() });
+        }
+        assert!(tasks.join_all().await.into_iter().all(|found| found));
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_keys_are_fetched_hourly_and_a_failure_is_tried_again_sooner() {
+        let (access, _task, fetches) = counted();
+        assert!(access.key("team").await.is_some());
+        // In paused time these are no waits: the clock jumps, and stops for the task on its way.
+        for (seconds, expected) in [(3_599, 1), (2, 2), (28, 2), (2, 3), (30, 4)] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            assert_eq!(fetches.load(Ordering::SeqCst), expected);
+        }
+        assert!(access.key("team").await.is_some());
+    }
+
+    #[test]
+    fn keys_that_cannot_verify_are_ignored() {
+        let rsa = || jwk("a", &TEAM, Algorithm::RS256);
+        let with = |name: &str, value: Value| changed(rsa(), &json!({ name: value }));
+        let unusable = [
+            json!({"kty": "oct", "kid": "a", "k": "AAAA", "alg": "HS256"}),
+            json!({"kty": "OKP", "kid": "a", "crv": "Ed25519", "x": "AAAA"}),
+            json!({"kty": "EC", "kid": "a", "crv": "P-384", "x": "AAAA", "y": "AAAA"}),
+            json!({"kty": "EC", "kid": "a", "crv": "secp256k1", "x": "AAAA", "y": "AAAA"}),
+            json!({"kty": "RSA", "kid": "a", "n": "not base64!", "e": "AQAB"}),
+            json!({"kty": "new", "kid": "a"}),
+            with("alg", "RS512".into()),
+            with("alg", "ES256".into()),
+            with("use", "enc".into()),
+            with("kid", Value::Null),
+            json!(7),
+            Value::Null,
+        ];
+        for key in &unusable {
+            let only = parse_keys(jwks(std::slice::from_ref(key)).as_bytes());
+            assert!(matches!(only, Err(FetchError::NoKeys)), "{key}");
+        }
+        let mut all = unusable.to_vec();
+        all.push(jwk("good", &TEAM, Algorithm::RS256));
+        let keys = parse_keys(jwks(&all).as_bytes()).unwrap();
+        assert_eq!(keys.keys().collect::<Vec<_>>(), ["good"]);
+        assert!(parse_keys(jwks(&[with("alg", Value::Null)]).as_bytes()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_keys(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(parse_keys(&bytes).is_err());
+        }
+
+        #[test]
+        fn arbitrary_tokens_prove_nothing(token in "[ -~]{0,80}") {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let verified = runtime.unwrap().block_on(async {
+                let (access, _task, _) = counted();
+                access.verify(&token, today()).await
+            });
+            prop_assert!(verified.is_err());
+        }
+    }
+}

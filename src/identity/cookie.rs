@@ -1,0 +1,232 @@
+//! The signed cookie: an identity for everyone who typed a name.
+
+use std::time::{Duration, SystemTime};
+
+use axum::http::header::COOKIE;
+use axum::http::{HeaderMap, HeaderValue};
+use cookie::{Cookie, SameSite};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::token::{Claims, SigningKey};
+use super::{Identity, InvalidName, Proof};
+use crate::id::text_is_valid;
+use crate::identity::peer::{Peer, Scheme};
+
+/// The cookie's name, the reference server's.
+const NAME: &str = "__session";
+/// A cookie older than this is renewed when it is used.
+const RENEWAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most characters of a name that was typed.
+const MAX_NAME_CHARS: usize = 64;
+
+/// What the cookie says. The random id is the identity; the name is only shown, so that two people
+/// of one name are two, and one person with a new name stays one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Session {
+    sub: String,
+    name: String,
+}
+
+impl Claims for Session {
+    const AUDIENCE: &'static str = "identity";
+    const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+}
+
+impl Session {
+    /// A person who was not here before, of a validated name.
+    pub(super) fn new(name: String) -> Self {
+        Self { sub: Uuid::new_v4().to_string(), name }
+    }
+
+    /// The same person under a new, validated name.
+    pub(super) fn renamed(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity::new(Proof::Cookie, &self.sub, &self.name)
+    }
+
+    /// Writes the `Set-Cookie` value for a client at `peer`.
+    #[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
+    pub(super) fn set_cookie(self, key: &SigningKey, peer: &Peer, now: SystemTime) -> HeaderValue {
+        let mut cookie = Cookie::build((NAME, key.sign(self, now)))
+            .path("/")
+            .http_only(true)
+            // Strict would keep it from those who follow an invitation on another site.
+            .same_site(SameSite::Lax)
+            .max_age(cookie::time::Duration::seconds(Self::LIFETIME.as_secs().cast_signed()))
+            .build();
+        if peer.scheme == Scheme::Https {
+            cookie.set_secure(true);
+        }
+        let mut value = HeaderValue::try_from(cookie.to_string()).expect("a cookie of ours is visible ASCII");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+/// The session in the first valid cookie of a request, and whether it is due for renewal.
+pub(super) fn find(headers: &HeaderMap, key: &SigningKey, now: SystemTime) -> Option<Found> {
+    let tokens = headers.get_all(COOKIE).iter().flat_map(|line| tokens(line.as_bytes()));
+    let verified = tokens.into_iter().find_map(|token| key.verify::<Session>(token, now))?;
+    let age = now.duration_since(verified.issued_at).unwrap_or_default();
+    let renewal = if age > RENEWAL_AGE { Renewal::Due } else { Renewal::NotDue };
+    Some(Found { session: verified.claims, renewal })
+}
+
+/// A session that a request proved.
+pub(super) struct Found {
+    pub(super) session: Session,
+    pub(super) renewal: Renewal,
+}
+
+/// Whether a fresh cookie is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Due,
+    NotDue,
+}
+
+/// The values of all cookies of our name in one `Cookie` header (RFC 6265 section 5.4).
+///
+/// Read as bytes: a cookie that something else on this host set in Latin-1 must not sign anybody
+/// out.
+fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b';').filter_map(|pair| {
+        let value = pair.trim_ascii().strip_prefix(NAME.as_bytes())?.strip_prefix(b"=")?;
+        Some(value)
+    })
+}
+
+/// Trims and validates a name that was typed into the form.
+pub(super) fn typed_name(name: &str) -> Result<String, InvalidName> {
+    let name = name.trim();
+    if text_is_valid(name, MAX_NAME_CHARS) { Ok(name.into()) } else { Err(InvalidName) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::token::tests::{key, today};
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn session(name: &str) -> Session {
+        Session::new(name.into())
+    }
+
+    fn headers(lines: &[&[u8]]) -> HeaderMap {
+        let line = |line: &&[u8]| (COOKIE, HeaderValue::from_bytes(line).unwrap());
+        let mut headers = HeaderMap::new();
+        lines.iter().map(line).for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
+    }
+
+    fn found(lines: &[&[u8]]) -> Option<Session> {
+        find(&headers(lines), &key(1), today()).map(|found| found.session)
+    }
+
+    #[test]
+    fn the_first_valid_cookie_counts() {
+        let (ann, bob) = (session("Ann"), session("Bob"));
+        let (a, b) = (key(1).sign(ann.clone(), today()), key(1).sign(bob.clone(), today()));
+        let forged = key(2).sign(session("Eve"), today());
+        let rows: &[(Vec<String>, Option<&Session>)] = &[
+            (vec![format!("__session={a}")], Some(&ann)),
+            (vec![format!("theme=dark; __session={a}; x=y")], Some(&ann)),
+            (vec![format!("  __session={a}  ;")], Some(&ann)),
+            (vec![format!("__session={a}; __session={b}")], Some(&ann)),
+            (vec![format!("__session={forged}; __session={b}; __session={a}")], Some(&bob)),
+            (vec![format!("__session={forged}"), format!("__session={b}")], Some(&bob)),
+            (vec!["__session=".into(), "__session".into(), format!("__session={b}")], Some(&bob)),
+            (vec![format!("__session={forged}")], None),
+            (vec![format!("X__session={a}")], None),
+            (vec![format!("__session2={a}")], None),
+            (vec![format!("__SESSION={a}")], None),
+            (vec![format!("x=__session={a}")], None),
+            (vec![format!("__session=\"{a}\"")], None),
+            (vec![], None),
+        ];
+        for (lines, expected) in rows {
+            let bytes: Vec<_> = lines.iter().map(String::as_bytes).collect();
+            assert_eq!(found(&bytes).as_ref(), *expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_cookie_of_any_bytes_signs_nobody_out() {
+        let ann = session("Ann");
+        let mut line = b"city=M\xfcnchen; __session=".to_vec();
+        line.extend_from_slice(key(1).sign(ann.clone(), today()).as_bytes());
+        assert_eq!(found(&[&line]), Some(ann));
+    }
+
+    #[test]
+    fn a_cookie_is_due_for_renewal_after_a_day() {
+        let line = format!("__session={}", key(1).sign(session("Ann"), today()));
+        let renewal =
+            |age| find(&headers(&[line.as_bytes()]), &key(1), today() + age).map(|found| found.renewal);
+        assert_eq!(renewal(Duration::ZERO), Some(Renewal::NotDue));
+        assert_eq!(renewal(DAY), Some(Renewal::NotDue));
+        assert_eq!(renewal(DAY + Duration::from_secs(1)), Some(Renewal::Due));
+        assert_eq!(renewal(DAY * 364), Some(Renewal::Due));
+        assert_eq!(renewal(DAY * 365), None);
+        // A clock that was set back.
+        assert_eq!(
+            find(&headers(&[line.as_bytes()]), &key(1), today() - DAY).unwrap().renewal,
+            Renewal::NotDue
+        );
+    }
+
+    #[test]
+    fn a_typed_name_is_trimmed_and_bounded() {
+        let longest = "é".repeat(64);
+        let rows = [
+            ("Ann", Some("Ann")),
+            ("  Ann Bee\t\n", Some("Ann Bee")),
+            (longest.as_str(), Some(longest.as_str())),
+            (&"é".repeat(65), None),
+            ("", None),
+            (" \u{3000} ", None),
+            ("a\nb", None),
+            ("a\0b", None),
+            ("a\u{85}b", None),
+        ];
+        for (typed, expected) in rows {
+            assert_eq!(typed_name(typed).ok().as_deref(), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_64_kib_of_cookies_is_read_to_its_end() {
+        let ann = session("Ann");
+        let own = format!("__session={}", key(1).sign(ann.clone(), today()));
+        for filler in ["__session=a.b.c; ", ";", "__session=; ", "=", "__session=.."] {
+            let line = format!("{}; {own}", filler.repeat((65_536 - own.len()) / filler.len()));
+            assert_eq!(found(&[line.as_bytes()]), Some(ann.clone()), "{filler}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_session(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                for prefix in [&b""[..], b"__session="] {
+                    if let Ok(value) = HeaderValue::from_bytes(&[prefix, line].concat()) {
+                        headers.append(COOKIE, value);
+                    }
+                }
+            }
+            prop_assert!(find(&headers, &key(1), today()).is_none());
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Who is at the other end of a request: address, scheme and host, seen through trusted proxies.
+//!
+//! The `X-Forwarded-*` headers are anybody's to write. They are believed only when the socket's
+//! own peer is one of the configured proxies, and of a list only as much as such a proxy vouches
+//! for: every proxy appends at the right.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, Uri};
+use ipnet::{IpNet, Ipv4Net};
+use url::Host;
+
+/// The addresses whose `X-Forwarded-*` headers and user header are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Takes the configured networks; none trusts nobody.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().map(canonical_network).collect())
+    }
+
+    /// Whether `address` is a trusted proxy's.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Writes a network of IPv4-mapped addresses (`::ffff:10.0.0.0/104`) as the IPv4 network it is,
+/// because the addresses that it is asked about are written so too.
+fn canonical_network(network: IpNet) -> IpNet {
+    let mapped = match network {
+        IpNet::V6(v6) => v6.prefix_len().checked_sub(96).zip(v6.network().to_ipv4_mapped()),
+        IpNet::V4(_) => None,
+    };
+    match mapped.map(|(prefix, address)| Ipv4Net::new(address, prefix)) {
+        Some(Ok(v4)) => IpNet::V4(v4),
+        _ => network,
+    }
+}
+
+/// How a request travelled from the client to the first machine of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
+}
+
+/// Whether the socket's own peer is one of the [`TrustedProxies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is: what it says about its client was believed.
+    TrustedProxy,
+    /// It is not: its forwarding headers were ignored.
+    Untrusted,
+}
+
+/// The other end of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's address; an IPv4-mapped IPv6 address is written as the IPv4 address.
+    pub address: IpAddr,
+    /// How the client sent the request.
+    pub scheme: Scheme,
+    /// The host that the client asked for, as `host` or `host:port` in lower case (a domain in its
+    /// ASCII form, an IPv6 address in brackets). `None` if it named none, several, or a malformed
+    /// one.
+    pub host: Option<String>,
+    /// Whether the request came through a trusted proxy.
+    pub trust: Trust,
+}
+
+impl Peer {
+    /// Finds the client of a request that came from `socket` to a listener of the scheme
+    /// `listener`.
+    ///
+    /// From a trusted proxy, `X-Forwarded-For` is read from right to left over the trusted
+    /// addresses; the first other one is the client, and a malformed one ends the search at the
+    /// last address that was good. Of `X-Forwarded-Proto` and `X-Forwarded-Host` the last value
+    /// counts, which the nearest proxy wrote; a malformed one is ignored.
+    ///
+    /// The host is `uri`'s authority (HTTP/2's `:authority`; RFC 9112 section 3.2.2 puts an
+    /// absolute URI before `Host`), else the one `Host` header.
+    pub fn new(
+        socket: IpAddr,
+        listener: Scheme,
+        uri: &Uri,
+        headers: &HeaderMap,
+        proxies: &TrustedProxies,
+    ) -> Self {
+        let socket = socket.to_canonical();
+        let asked = match uri.authority() {
+            Some(authority) => host_text(authority.as_str()),
+            None => only_host_header(headers).and_then(host_text),
+        };
+        if !proxies.contain(socket) {
+            return Self { address: socket, scheme: listener, host: asked, trust: Trust::Untrusted };
+        }
+        Self {
+            address: forwarded_for(socket, headers, proxies),
+            scheme: last_value(headers, "x-forwarded-proto").and_then(scheme).unwrap_or(listener),
+            host: last_value(headers, "x-forwarded-host").and_then(host_text).or(asked),
+            trust: Trust::TrustedProxy,
+        }
+    }
+}
+
+fn forwarded_for(socket: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) -> IpAddr {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    // A line that is not ASCII yields one entry that is no address, and so ends the search.
+    let entries = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    let mut client = socket;
+    for entry in entries {
+        let Some(address) = address(entry.trim()) else {
+            break;
+        };
+        client = address;
+        if !proxies.contain(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Reads an address as proxies write it: bare, in brackets, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
+    Some(address.to_canonical())
+}
+
+fn last_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let line = headers.get_all(name).iter().next_back()?.to_str().ok()?;
+    line.rsplit(',').next().map(str::trim)
+}
+
+fn scheme(text: &str) -> Option<Scheme> {
+    // Traefik names a WebSocket's scheme.
+    let is = |name: &str| text.eq_ignore_ascii_case(name);
+    if is("https") || is("wss") {
+        Some(Scheme::Https)
+    } else if is("http") || is("ws") {
+        Some(Scheme::Http)
+    } else {
+        None
+    }
+}
+
+fn only_host_header(headers: &HeaderMap) -> Option<&str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    }
+}
+
+fn host_text(authority: &str) -> Option<String> {
+    let (host, port) = parse_authority(authority)?;
+    Some(match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    })
+}
+
+/// Reads `host` or `host:port`; a user name before the host makes it malformed.
+///
+/// The host is normalized as browsers do (WHATWG URL section 3.5): lower case, punycode, shortest
+/// IPv6.
+fn parse_authority(text: &str) -> Option<(Host, Option<u16>)> {
+    // A domain has at most 253 characters and a port 6; nothing longer is walked.
+    if text.len() > 260 || !text.is_ascii() {
+        return None;
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        // A colon within the brackets of an IPv6 address is no port's.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = match port {
+        Some(port) if digits(port) => Some(port.parse().ok()?),
+        Some(_) => return None,
+        None => None,
+    };
+    // The library decodes `%6d`, which no browser sends in a host.
+    if host.contains('%') {
+        return None;
+    }
+    Some((Host::parse(host).ok()?, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn proxies() -> TrustedProxies {
+        TrustedProxies::new(["10.0.0.0/8", "fd00::/8", "::ffff:192.168.7.0/120"].map(|n| n.parse().unwrap()))
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        };
+        let mut headers = HeaderMap::new();
+        lines.iter().map(line).for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
+    }
+
+    fn peer(socket: &str, lines: &[(&'static str, &str)]) -> Peer {
+        let uri = Uri::from_static("/new");
+        Peer::new(ip(socket), Scheme::Http, &uri, &headers(lines), &proxies())
+    }
+
+    #[test]
+    fn an_untrusted_socket_is_the_client_whatever_its_headers_say() {
+        let spoofed = peer(
+            "203.0.113.9",
+            &[
+                ("host", "meet.example"),
+                ("x-forwarded-for", "10.0.0.1, 127.0.0.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "evil.example"),
+            ],
+        );
+        assert_eq!(
+            spoofed,
+            Peer {
+                address: ip("203.0.113.9"),
+                scheme: Scheme::Http,
+                host: Some("meet.example".into()),
+                trust: Trust::Untrusted,
+            }
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_names_client_scheme_and_host() {
+        let forwarded = peer(
+            "10.1.1.1",
+            &[
+                ("host", "satsuma:8787"),
+                ("x-forwarded-for", "203.0.113.9"),
+                ("x-forwarded-proto", "HTTPS"),
+                ("x-forwarded-host", "Meet.Example"),
+            ],
+        );
+        assert_eq!(
+            forwarded,
+            Peer {
+                address: ip("203.0.113.9"),
+                scheme: Scheme::Https,
+                host: Some("meet.example".into()),
+                trust: Trust::TrustedProxy,
+            }
+        );
+    }
+
+    #[test]
+    fn forwarded_for_is_read_from_the_right_over_trusted_addresses() {
+        let rows: &[(&[&str], &str)] = &[
+            (&[], "10.1.1.1"),
+            (&[""], "10.1.1.1"),
+            (&["203.0.113.9"], "203.0.113.9"),
+            // What the client wrote itself stands at the left of what the proxy saw.
+            (&["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+            (&["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
+            (&["1.1.1.1, 203.0.113.9, 10.2.2.2,10.3.3.3"], "203.0.113.9"),
+            (&["1.1.1.1, 203.0.113.9", "10.2.2.2, fd00::1"], "203.0.113.9"),
+            (&["203.0.113.9, 192.168.7.3"], "203.0.113.9"),
+            // All trusted: the farthest.
+            (&["10.4.4.4, 10.2.2.2"], "10.4.4.4"),
+            // A malformed entry ends the search.
+            (&["1.1.1.1, unknown, 10.2.2.2"], "10.2.2.2"),
+            (&["1.1.1.1, unknown"], "10.1.1.1"),
+            (&["1.1.1.1,, 10.2.2.2"], "10.2.2.2"),
+            (&["1.1.1.1", "é", "10.2.2.2"], "10.2.2.2"),
+            // As some proxies write them.
+            (&["203.0.113.9:5123"], "203.0.113.9"),
+            (&["[2001:db8::1]:5123"], "2001:db8::1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["::ffff:203.0.113.9"], "203.0.113.9"),
+            (&["1.1.1.1, ::ffff:10.2.2.2"], "1.1.1.1"),
+        ];
+        for (values, client) in rows {
+            let lines: Vec<_> = values.iter().map(|v| ("x-forwarded-for", *v)).collect();
+            assert_eq!(peer("10.1.1.1", &lines).address, ip(client), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_socket_address_is_its_ipv4_address() {
+        let mapped = peer("::ffff:10.1.1.1", &[("x-forwarded-for", "203.0.113.9")]);
+        assert_eq!((mapped.address, mapped.trust), (ip("203.0.113.9"), Trust::TrustedProxy));
+        assert_eq!(peer("::ffff:203.0.113.9", &[]).address, ip("203.0.113.9"));
+        assert!(proxies().contain(ip("::ffff:10.1.1.1")));
+        assert!(!TrustedProxies::default().contain(ip("127.0.0.1")));
+    }
+
+    #[test]
+    fn the_last_forwarded_scheme_and_host_count() {
+        let two = peer(
+            "10.1.1.1",
+            &[
+                ("host", "satsuma:8787"),
+                ("x-forwarded-proto", "https, http"),
+                ("x-forwarded-host", "evil.example"),
+                ("x-forwarded-host", "other.example, meet.example:8443"),
+            ],
+        );
+        assert_eq!((two.scheme, two.host.as_deref()), (Scheme::Http, Some("meet.example:8443")));
+        let garbage = peer(
+            "10.1.1.1",
+            &[("host", "satsuma:8787"), ("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a b")],
+        );
+        assert_eq!((garbage.scheme, garbage.host.as_deref()), (Scheme::Http, Some("satsuma:8787")));
+        assert_eq!(peer("10.1.1.1", &[("x-forwarded-proto", "wss")]).scheme, Scheme::Https);
+    }
+
+    #[test]
+    fn the_host_is_the_authority_or_the_only_host_header() {
+        let uri = Uri::from_static("https://Meet.Example:8443/new");
+        let headers = headers(&[("host", "other.example")]);
+        let http2 = Peer::new(ip("::1"), Scheme::Https, &uri, &headers, &proxies());
+        assert_eq!(http2.host.as_deref(), Some("meet.example:8443"));
+        assert_eq!(http2.scheme, Scheme::Https);
+
+        let rows = [
+            ("MEET.example", Some("meet.example")),
+            ("meet.example:80", Some("meet.example:80")),
+            ("localhost:8787", Some("localhost:8787")),
+            ("my_host", Some("my_host")),
+            ("127.0.0.1:8787", Some("127.0.0.1:8787")),
+            ("[::1]", Some("[::1]")),
+            ("[0:0:0::1]:8787", Some("[::1]:8787")),
+            ("", None),
+            (":80", None),
+            ("::1", None),
+            ("[::1", None),
+            ("meet.example:", None),
+            ("meet.example:+80", None),
+            ("meet.example:65536", None),
+            ("meet.example:80:80", None),
+            ("user@meet.example", None),
+            ("meet.example/path", None),
+            ("%6deet.example", None),
+            ("a b", None),
+            ("é", None),
+        ];
+        for (host, expected) in rows {
+            assert_eq!(peer("::1", &[("host", host)]).host.as_deref(), expected, "{host}");
+        }
+        assert_eq!(peer("::1", &[("host", &"a".repeat(60_000))]).host, None);
+        assert_eq!(peer("::1", &[("host", "a.example"), ("host", "a.example")]).host, None);
+        assert_eq!(peer("::1", &[]).host, None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_headers_never_panic(
+            lines in prop::collection::vec(
+                (0..4usize, prop::collection::vec(any::<u8>(), 0..40)),
+                0..8,
+            ),
+        ) {
+            let names = ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"];
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    headers.append(names[name], value);
+                }
+            }
+            for socket in ["10.0.0.1", "203.0.113.9"] {
+                let uri = Uri::from_static("/");
+                let _ = Peer::new(ip(socket), Scheme::Http, &uri, &headers, &proxies());
+            }
+        }
+
+        #[test]
+        fn what_stands_left_of_the_client_changes_nothing(forged in "[ -~]{0,60}") {
+            let value = format!("{forged},203.0.113.9, 10.2.2.2");
+            let found = peer("10.1.1.1", &[("x-forwarded-for", &value)]);
+            prop_assert_eq!(found.address, ip("203.0.113.9"));
+        }
+
+        #[test]
+        fn a_host_that_was_read_is_read_again_as_itself(text in "[a-zA-Z0-9.:\\[\\]-]{0,30}") {
+            if let Some(host) = host_text(&text) {
+                prop_assert_eq!(host_text(&host), Some(host.clone()));
+            }
+        }
+    }
+}

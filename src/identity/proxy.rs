@@ -1,0 +1,112 @@
+//! The header in which a trusted proxy names the user that it has signed in.
+
+use axum::http::{HeaderMap, HeaderName};
+
+use super::{Identity, Proof, external_name};
+use crate::identity::peer::{Peer, Trust};
+
+/// What the proxy's header says about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing: no header, an empty one, or one that no trusted proxy wrote.
+    Nothing,
+    /// Something that is not one valid name. Somebody may have added a line of their own to the
+    /// proxy's, so nothing else on the request counts either.
+    Unclear,
+    /// Who the user is.
+    User(Identity),
+}
+
+/// Reads `header` of a request that came from `peer`.
+///
+/// A comma makes a value unclear: it is how lines of one name are joined on the way (RFC 9110
+/// section 5.3), and no user name or e-mail address has one.
+pub(super) fn read(header: &HeaderName, headers: &HeaderMap, peer: &Peer) -> Said {
+    if peer.trust == Trust::Untrusted {
+        return Said::Nothing;
+    }
+    let mut values = headers.get_all(header).iter();
+    let (value, more) = (values.next(), values.next());
+    let Some(value) = value else {
+        return Said::Nothing;
+    };
+    let text = match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) if more.is_none() => text.trim(),
+        _ => return Said::Unclear,
+    };
+    if text.is_empty() {
+        return Said::Nothing;
+    }
+    if text.contains(',') || !external_name(text) {
+        return Said::Unclear;
+    }
+    Said::User(Identity::new(Proof::ProxyHeader, &text.to_lowercase(), text))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, Uri};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::peer::{Scheme, TrustedProxies};
+
+    const HEADER: HeaderName = HeaderName::from_static("x-auth-user");
+
+    fn said(socket: &str, values: &[&[u8]]) -> Said {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+        }
+        let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]);
+        let uri = Uri::from_static("/");
+        let peer = Peer::new(socket.parse().unwrap(), Scheme::Http, &uri, &headers, &proxies);
+        read(&HEADER, &headers, &peer)
+    }
+
+    #[test]
+    fn a_trusted_proxy_names_the_user() {
+        let Said::User(user) = said("10.0.0.1", &[b" Ann@Example.com "]) else { panic!() };
+        assert_eq!(user.id.as_str(), "proxy:ann@example.com");
+        assert_eq!(&*user.name, "Ann@Example.com");
+        let Said::User(user) = said("10.0.0.1", &["Zoë".as_bytes()]) else { panic!() };
+        assert_eq!(user.id.as_str(), "proxy:zoë");
+    }
+
+    #[test]
+    fn an_untrusted_address_says_nothing() {
+        assert_eq!(said("203.0.113.9", &[b"ann@example.com"]), Said::Nothing);
+        assert_eq!(said("203.0.113.9", &[b"ann@example.com", b"eve@example.com"]), Said::Nothing);
+    }
+
+    #[test]
+    fn no_value_is_nothing_and_several_or_bad_ones_are_unclear() {
+        assert_eq!(said("10.0.0.1", &[]), Said::Nothing);
+        assert_eq!(said("10.0.0.1", &[b" "]), Said::Nothing);
+        let long = "a".repeat(255);
+        let unclear: &[&[&[u8]]] = &[
+            &[b"ann", b"eve"],
+            &[b"ann", b"ann"],
+            &[b"ann", b""],
+            &[b"", b"ann"],
+            &[b"ann,eve"],
+            &[b"\xff\xfe"],
+            &[b"a\tb"],
+            &["a\u{85}b".as_bytes()],
+            &[long.as_bytes()],
+        ];
+        for values in unclear {
+            assert_eq!(said("10.0.0.1", values), Said::Unclear, "{values:?}");
+        }
+        assert!(matches!(said("10.0.0.1", &[&[b'a'; 254]]), Said::User(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_values_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if HeaderValue::from_bytes(&bytes).is_ok() {
+                let _ = said("10.0.0.1", &[&bytes]);
+            }
+        }
+    }
+}

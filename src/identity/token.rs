@@ -1,0 +1,247 @@
+//! Signed tokens: what this server writes for itself and gives to clients to keep.
+//!
+//! They are JWTs (RFC 7519) of the algorithm HS256. Each kind of claims has its own audience, so
+//! that a token made for one purpose is worth nothing for another, although one key signs all.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What a kind of token says beside its audience and times; serializes as a JSON object.
+pub trait Claims: Serialize + DeserializeOwned {
+    /// The `aud` claim, another one for each kind of token.
+    const AUDIENCE: &'static str;
+    /// How long a token is valid.
+    const LIFETIME: Duration;
+}
+
+/// A token's content, found to be signed by us and valid now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T> {
+    /// What it says.
+    pub claims: T,
+    /// When it was made, to the second.
+    pub issued_at: SystemTime,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    aud: String,
+    iat: u64,
+    exp: u64,
+    #[serde(flatten)]
+    claims: T,
+}
+
+/// The key that signs this server's tokens.
+pub struct SigningKey {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+impl SigningKey {
+    /// Takes 64 random bytes.
+    pub fn new(key: &SecretSlice<u8>) -> Self {
+        let key = key.expose_secret();
+        Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key) }
+    }
+
+    /// Makes a token that is valid from `now` for the kind's lifetime.
+    ///
+    /// # Panics
+    /// If the claims do not serialize as a JSON object.
+    #[expect(clippy::expect_used, reason = "HS256 with a secret key takes every JSON object")]
+    pub fn sign<T: Claims>(&self, claims: T, now: SystemTime) -> String {
+        let iat = seconds(now);
+        let exp = iat + T::LIFETIME.as_secs();
+        let envelope = Envelope { aud: T::AUDIENCE.into(), iat, exp, claims };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &envelope, &self.encoding)
+            .expect("claims are a JSON object")
+    }
+
+    /// Reads a token of this kind; `None` if it is malformed, not signed by this key, made for
+    /// another purpose, or no more valid at `now`.
+    ///
+    /// Signatures are compared in constant time.
+    pub fn verify<T: Claims>(&self, token: &[u8], now: SystemTime) -> Option<Verified<T>> {
+        let mut rules = Validation::new(Algorithm::HS256);
+        rules.set_audience(&[T::AUDIENCE]);
+        rules.set_required_spec_claims(&["aud", "exp"]);
+        // The library would ask the clock itself.
+        rules.validate_exp = false;
+        let token = jsonwebtoken::decode::<Envelope<T>>(token, &self.decoding, &rules).ok()?;
+        let Envelope { iat, exp, claims, .. } = token.claims;
+        let issued_at = UNIX_EPOCH.checked_add(Duration::from_secs(iat))?;
+        (seconds(now) < exp).then_some(Verified { claims, issued_at })
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(..)")
+    }
+}
+
+/// A JWT's NumericDate (RFC 7519 section 2) in whole seconds; 0 before 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Some moment of 2026.
+    pub fn today() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_780_000_000)
+    }
+
+    pub fn key(byte: u8) -> SigningKey {
+        SigningKey::new(&SecretSlice::from(vec![byte; 64]))
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Ticket {
+        seat: u32,
+    }
+
+    impl Claims for Ticket {
+        const AUDIENCE: &'static str = "ticket";
+        const LIFETIME: Duration = Duration::from_secs(100);
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Voucher {
+        seat: u32,
+    }
+
+    impl Claims for Voucher {
+        const AUDIENCE: &'static str = "voucher";
+        const LIFETIME: Duration = Duration::from_secs(100);
+    }
+
+    fn ticket() -> String {
+        key(1).sign(Ticket { seat: 7 }, today())
+    }
+
+    fn verify(token: &str) -> Option<Ticket> {
+        key(1).verify::<Ticket>(token.as_bytes(), today()).map(|verified| verified.claims)
+    }
+
+    fn part(value: &serde_json::Value) -> String {
+        URL_SAFE_NO_PAD.encode(value.to_string())
+    }
+
+    #[test]
+    fn a_token_says_what_was_signed() {
+        let verified = key(1).verify::<Ticket>(ticket().as_bytes(), today());
+        assert_eq!(verified, Some(Verified { claims: Ticket { seat: 7 }, issued_at: today() }));
+    }
+
+    #[test]
+    fn another_key_or_purpose_verifies_nothing() {
+        assert!(key(2).verify::<Ticket>(ticket().as_bytes(), today()).is_none());
+        assert!(key(1).verify::<Voucher>(ticket().as_bytes(), today()).is_none());
+    }
+
+    #[test]
+    fn a_token_ends_with_its_lifetime_to_the_second() {
+        let after = |seconds| {
+            let now = today() + Duration::from_secs(seconds);
+            key(1).verify::<Ticket>(ticket().as_bytes(), now).is_some()
+        };
+        assert!(after(99));
+        assert!(!after(100));
+        assert!(!after(1_000_000_000));
+    }
+
+    #[test]
+    fn a_changed_part_makes_it_worthless() {
+        let token = ticket();
+        let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+            panic!("{token}")
+        };
+        let mine = json!({"aud": "ticket", "iat": 0, "exp": u64::MAX, "seat": 8});
+        for forged in [
+            format!("{header}.{}.{signature}", part(&mine)),
+            format!("{header}.{payload}.{}", URL_SAFE_NO_PAD.encode([0; 32])),
+            format!("{header}.{payload}."),
+            format!("{header}.{payload}"),
+            format!("{header}.{payload}.{signature}."),
+            format!("{header}.{payload}.{signature}="),
+            String::new(),
+            "..".into(),
+        ] {
+            assert_eq!(verify(&forged), None, "{forged}");
+        }
+    }
+
+    #[test]
+    fn the_header_cannot_choose_a_weaker_algorithm() {
+        let claims = json!({"aud": "ticket", "iat": 0, "exp": u64::MAX, "seat": 8});
+        for alg in ["none", "None", "NONE", "", "RS256", "ES256"] {
+            for signature in ["", "AAAA"] {
+                let header = part(&json!({"alg": alg, "typ": "JWT"}));
+                let token = format!("{header}.{}.{signature}", part(&claims));
+                assert_eq!(verify(&token), None, "{alg}");
+            }
+        }
+        // Even well signed: one algorithm, not one family.
+        let secret = EncodingKey::from_secret(&[1; 64]);
+        for alg in [Algorithm::HS384, Algorithm::HS512] {
+            let token = jsonwebtoken::encode(&Header::new(alg), &claims, &secret).unwrap();
+            assert_eq!(verify(&token), None, "{alg:?}");
+        }
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+        assert_eq!(verify(&token), Some(Ticket { seat: 8 }));
+    }
+
+    #[test]
+    fn audience_times_and_content_are_required() {
+        let secret = EncodingKey::from_secret(&[1; 64]);
+        for claims in [
+            json!({"iat": 0, "exp": u64::MAX, "seat": 8}),
+            json!({"aud": "ticket", "exp": u64::MAX, "seat": 8}),
+            json!({"aud": "ticket", "iat": 0, "seat": 8}),
+            json!({"aud": "ticket", "iat": 0, "exp": u64::MAX}),
+            json!({"aud": "ticket", "iat": u64::MAX, "exp": u64::MAX, "seat": 8}),
+            json!({"aud": "ticket", "iat": 0, "exp": "never", "seat": 8}),
+            json!({"aud": "ticket", "iat": 0, "exp": -1, "seat": 8}),
+            json!([1, 2, 3]),
+            json!("ticket"),
+        ] {
+            let token = jsonwebtoken::encode(&Header::default(), &claims, &secret).unwrap();
+            assert_eq!(verify(&token), None, "{claims}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_not_shown() {
+        assert_eq!(format!("{:?}", key(1)), "SigningKey(..)");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_no_token(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(key(1).verify::<Ticket>(&bytes, today()).is_none());
+        }
+
+        #[test]
+        fn a_token_with_one_byte_changed_is_none(at in 0..1000usize, byte in any::<u8>()) {
+            let mut token = ticket().into_bytes();
+            let at = at % token.len();
+            prop_assume!(token[at] != byte);
+            token[at] = byte;
+            prop_assert!(key(1).verify::<Ticket>(&token, today()).is_none());
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Satsuma: a self-hosted realtime room server that takes the place of Orange Meets' own server.
+//!
+//! *Pure core, thin shells, one owner.* A room is a value with one method ([`room::state`]); a task
+//! owns it ([`room::actor`]); sockets and HTTP are edges that hand it input and carry out what it
+//! says. The import law, which a test holds:
+//!
+//! | level | modules | may know |
+//! |---|---|---|
+//! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
+//! | 1 | [`protocol`], [`telemetry`] | level 0 |
+//! | 2 | [`room::io`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
+//! | 3 | [`store`], [`identity`]: shells | up to level 2 |
+//! | 4 | [`room::actor`], [`room::registry`]: shells | up to level 3 |
+//! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below |
+//! | 6 | [`server`]: the composition root | everything |
+
+pub mod admin;
+pub mod config;
+pub mod http;
+pub mod id;
+pub mod identity;
+pub mod metrics;
+pub mod protocol;
+pub mod room;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod ws;

@@ -1,0 +1,187 @@
+//! Every metric that this server counts, one doc line each; `GET /metrics` shows them.
+//!
+//! The metrics belong to a server, not to the process, so that two servers in one test do not
+//! count into each other. The doc line of a field is also its help text.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// A label of one word, such as the reason of a close.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByReason {
+    /// Why it happened; always one of a fixed set.
+    pub reason: &'static str,
+}
+
+/// A label that tells the type of a message.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByType {
+    /// The message's `type`, or `invalid`.
+    pub r#type: &'static str,
+}
+
+/// The labels of an HTTP request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByRoute {
+    /// The route's pattern, never the path itself: rooms' names are not ours to publish.
+    pub route: String,
+    /// The answer's status code.
+    pub status: u16,
+}
+
+/// Makes the histograms of a family whose seconds reach from half a millisecond to ten seconds.
+#[derive(Clone)]
+pub struct Seconds;
+
+impl MetricConstructor<Histogram> for Seconds {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0])
+    }
+}
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal, $new:expr;)*) => {
+        /// Every metric of one server.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// Makes all metrics, at zero.
+            pub fn new() -> Arc<Self> {
+                let mut registry = Registry::with_prefix("satsuma");
+                $(
+                    let $field: $type = $new;
+                    registry.register($name, concat!($($help),+).trim().trim_end_matches('.'), $field.clone());
+                )*
+                Arc::new(Self { registry, $($field),* })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// WebSocket connections that are open.
+    connections: Gauge = "connections", Gauge::default();
+    /// TCP connections that are open on the public listener, WebSockets included.
+    tcp_connections: Gauge = "tcp_connections", Gauge::default();
+    /// Rooms that are running.
+    rooms: Gauge = "rooms", Gauge::default();
+    /// Members of all rooms, those who are away for a moment included.
+    members: Gauge = "members", Gauge::default();
+    /// Messages from clients, by type.
+    messages: Family<ByType, Counter> = "messages", Family::default();
+    /// Bytes of messages from clients.
+    received_bytes: Counter = "received_bytes", Counter::default();
+    /// Snapshots that rooms encoded, each once for all of its members.
+    broadcasts: Counter = "broadcasts", Counter::default();
+    /// Snapshots that a newer one replaced before they were written to their socket.
+    conflated_snapshots: Counter = "conflated_snapshots", Counter::default();
+    /// Bytes that wait in outboxes or for their acknowledgement; shared bytes count once.
+    outbox_bytes: Gauge = "outbox_bytes", Gauge::default();
+    /// Bytes written to WebSockets.
+    sent_bytes: Counter = "sent_bytes", Counter::default();
+    /// Things that were dropped, by reason.
+    drops: Family<ByReason, Counter> = "drops", Family::default();
+    /// WebSocket connections that ended, by reason.
+    closes: Family<ByReason, Counter> = "closes", Family::default();
+    /// Upgrades that were refused, by reason.
+    refusals: Family<ByReason, Counter> = "refusals", Family::default();
+    /// Times that a connection was not read for a while because it sent too fast.
+    held_back: Counter = "held_back", Counter::default();
+    /// Rooms that ended by a panic.
+    room_panics: Counter = "room_panics", Counter::default();
+    /// Errors when accepting a TCP connection, by reason.
+    accept_errors: Family<ByReason, Counter> = "accept_errors", Family::default();
+    /// Seconds that a batch of writes took the store.
+    store_write_seconds: Histogram = "store_write_seconds", Seconds.new_metric();
+    /// Batches of writes that the store could not carry out.
+    store_failures: Counter = "store_failures", Counter::default();
+    /// Changes that wait to be written to the store.
+    store_pending: Gauge = "store_pending", Gauge::default();
+    /// Seconds from an HTTP request to its answer's head, by route and status.
+    http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
+}
+
+impl Metrics {
+    /// The metrics in OpenMetrics text, the form that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Formatting into a String cannot fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Counts one more of `family`'s `reason`.
+    pub fn count(family: &Family<ByReason, Counter>, reason: &'static str) {
+        family.get_or_create(&ByReason { reason }).inc();
+    }
+}
+
+/// One that is counted in a gauge for as long as this lives.
+///
+/// A panic or an aborted task drops it too, so that no gauge can stay up for ever.
+#[derive(Debug)]
+pub struct Counted {
+    gauge: Gauge<i64, AtomicI64>,
+    amount: i64,
+}
+
+impl Counted {
+    /// Adds `amount` to `gauge` until the value is dropped.
+    pub fn new(gauge: &Gauge, amount: usize) -> Self {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        gauge.inc_by(amount);
+        Self { gauge: gauge.clone(), amount }
+    }
+
+    /// Makes `amount` what is counted from now on.
+    pub fn set(&mut self, amount: usize) {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        self.gauge.inc_by(amount - self.amount);
+        self.amount = amount;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_thing_leaves_its_gauge_at_zero_even_by_a_panic() {
+        let metrics = Metrics::new();
+        let mut members = Counted::new(&metrics.members, 2);
+        members.set(5);
+        assert_eq!(metrics.members.get(), 5);
+        let moved = std::panic::AssertUnwindSafe(members);
+        let _ = std::panic::catch_unwind(move || {
+            let _members = moved;
+            panic!("a room's end");
+        });
+        assert_eq!(metrics.members.get(), 0);
+    }
+
+    #[test]
+    fn every_metric_shows_its_help() {
+        let metrics = Metrics::new();
+        Metrics::count(&metrics.closes, "idle");
+        let text = metrics.render();
+        assert!(text.contains("# HELP satsuma_connections WebSocket connections that are open."), "{text}");
+        assert!(text.contains("satsuma_closes_total{reason=\"idle\"} 1"), "{text}");
+    }
+}

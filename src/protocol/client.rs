@@ -1,0 +1,308 @@
+//! What clients say (protocol section 3).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::user::User;
+use crate::id::UserId;
+
+/// One message of a client.
+#[derive(Clone, Debug)]
+pub enum ClientMessage {
+    /// The sender's user becomes this object.
+    UserUpdate(Box<User>),
+    /// The sender is alive.
+    Heartbeat,
+    /// The sender goes for good.
+    UserLeft,
+    /// A line for one member.
+    DirectMessage {
+        /// The member; `None` is an id that nobody can have.
+        to: Option<UserId>,
+        /// The line.
+        message: JsonString,
+    },
+    /// Somebody's microphone should be switched off.
+    MuteUser {
+        /// The member; `None` is an id that nobody can have.
+        id: Option<UserId>,
+    },
+    /// An opaque message of the end-to-end encryption's group (MLS).
+    E2eeMlsMessage {
+        /// What everyone else gets, character for character.
+        payload: JsonString,
+    },
+    /// What the client did at the media API.
+    CallsApiHistoryEntry(HistoryEntry),
+    /// A ping that the reference's library would answer by itself.
+    PartyserverPing,
+    /// Let the AI join.
+    EnableAi,
+    /// Let the AI go.
+    DisableAi,
+    /// Let the AI hear the sender.
+    RequestAiControl,
+    /// Let the AI hear nobody. (The wire spells it this way.)
+    RelenquishAiControl,
+}
+
+/// A text as it stood in the JSON of a message, quotes and escapes included.
+///
+/// Forwarding it as it came keeps every character, even the lone surrogates that JavaScript can
+/// hold and Rust's strings cannot.
+#[derive(Clone, Debug)]
+pub struct JsonString(Box<RawValue>);
+
+impl JsonString {
+    /// The JSON text, quotes included.
+    pub fn as_json(&self) -> &str {
+        self.0.get()
+    }
+}
+
+/// The little that is logged of a `callsApiHistoryEntry`; its bodies hold ICE passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// `request` or `response`, as the client says; at most 200 characters.
+    pub kind: String,
+    /// The endpoint, as the client says, without its query; at most 200 characters.
+    pub endpoint: String,
+    /// The size of the whole message in bytes.
+    pub bytes: usize,
+}
+
+/// Why a text is no message. The sentence goes to the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMessage {
+    /// The text is no JSON.
+    #[error("the message is not valid JSON")]
+    NotJson,
+    /// The JSON is no object with a `type`.
+    #[error("the message is not a JSON object with a text field \"type\"")]
+    NoType,
+    /// The `type` is none that this server knows.
+    #[error("the message's \"type\" is not known")]
+    UnknownType,
+    /// A field is missing or of another type.
+    #[error("{message} needs a field \"{field}\" that is {expected}")]
+    Field {
+        /// The message's type.
+        message: &'static str,
+        /// The field's name.
+        field: &'static str,
+        /// What the field should be.
+        expected: &'static str,
+    },
+}
+
+/// Every field that a message may have, unread. One pass over the text finds the type and checks
+/// that the whole is JSON; only the fields that the type needs are read further.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    user: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    to: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    entry: Option<&'a RawValue>,
+}
+
+impl ClientMessage {
+    /// Reads one text frame.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`] tells what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, InvalidMessage> {
+        let envelope: Envelope = serde_json::from_str(text).map_err(|error| match error.classify() {
+            Category::Data => InvalidMessage::NoType,
+            Category::Io | Category::Syntax | Category::Eof => InvalidMessage::NotJson,
+        })?;
+        Ok(match &*envelope.kind {
+            "userUpdate" => Self::UserUpdate(read("userUpdate", "user", "a user object", envelope.user)?),
+            "heartbeat" => Self::Heartbeat,
+            "userLeft" => Self::UserLeft,
+            "directMessage" => Self::DirectMessage {
+                to: read_id("directMessage", "to", envelope.to)?,
+                message: read_text("directMessage", "message", envelope.message)?,
+            },
+            "muteUser" => Self::MuteUser { id: read_id("muteUser", "id", envelope.id)? },
+            "e2eeMlsMessage" => {
+                Self::E2eeMlsMessage { payload: read_text("e2eeMlsMessage", "payload", envelope.payload)? }
+            }
+            "callsApiHistoryEntry" => {
+                Self::CallsApiHistoryEntry(HistoryEntry::read(envelope.entry, text.len()))
+            }
+            "partyserver-ping" => Self::PartyserverPing,
+            "enableAi" => Self::EnableAi,
+            "disableAi" => Self::DisableAi,
+            "requestAiControl" => Self::RequestAiControl,
+            "relenquishAiControl" => Self::RelenquishAiControl,
+            _ => return Err(InvalidMessage::UnknownType),
+        })
+    }
+
+    /// The message's `type`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::UserUpdate(_) => "userUpdate",
+            Self::Heartbeat => "heartbeat",
+            Self::UserLeft => "userLeft",
+            Self::DirectMessage { .. } => "directMessage",
+            Self::MuteUser { .. } => "muteUser",
+            Self::E2eeMlsMessage { .. } => "e2eeMlsMessage",
+            Self::CallsApiHistoryEntry(_) => "callsApiHistoryEntry",
+            Self::PartyserverPing => "partyserver-ping",
+            Self::EnableAi => "enableAi",
+            Self::DisableAi => "disableAi",
+            Self::RequestAiControl => "requestAiControl",
+            Self::RelenquishAiControl => "relenquishAiControl",
+        }
+    }
+}
+
+impl HistoryEntry {
+    /// Reads what is there; an entry of any shape is only logged, so none is an error.
+    fn read(entry: Option<&RawValue>, bytes: usize) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Head {
+            r#type: String,
+            endpoint: String,
+        }
+        let head: Head = entry.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        let clip = |text: &str| text.split('?').next().unwrap_or_default().chars().take(200).collect();
+        Self { kind: clip(&head.r#type), endpoint: clip(&head.endpoint), bytes }
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    message: &'static str,
+    field: &'static str,
+    expected: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<T, InvalidMessage> {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or(InvalidMessage::Field {
+        message,
+        field,
+        expected,
+    })
+}
+
+/// Reads a member's id. One that breaks the rules for ids is nobody's, which is no error: the
+/// reference only logs a message to somebody who is not there.
+fn read_id(
+    message: &'static str,
+    field: &'static str,
+    raw: Option<&RawValue>,
+) -> Result<Option<UserId>, InvalidMessage> {
+    let id: Cow<str> = read(message, field, "a text", raw)?;
+    Ok(UserId::parse(&id).ok())
+}
+
+fn read_text(
+    message: &'static str,
+    field: &'static str,
+    raw: Option<&RawValue>,
+) -> Result<JsonString, InvalidMessage> {
+    raw.filter(|raw| raw.get().starts_with('"'))
+        .map(|raw| JsonString(raw.to_owned()))
+        .ok_or(InvalidMessage::Field { message, field, expected: "a text" })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn error(text: &str) -> InvalidMessage {
+        ClientMessage::parse(text).expect_err(text)
+    }
+
+    #[test]
+    fn every_type_is_read() {
+        for (text, kind) in [
+            (r#"{"type":"userUpdate","user":{}}"#, "userUpdate"),
+            (r#"{"type":"heartbeat"}"#, "heartbeat"),
+            (r#"{"type":"userLeft"}"#, "userLeft"),
+            (r#"{"type":"directMessage","to":"b","message":"hi"}"#, "directMessage"),
+            (r#"{"type":"muteUser","id":"b"}"#, "muteUser"),
+            (r#"{"type":"e2eeMlsMessage","payload":"x"}"#, "e2eeMlsMessage"),
+            (r#"{"type":"callsApiHistoryEntry"}"#, "callsApiHistoryEntry"),
+            (r#"{"type":"partyserver-ping"}"#, "partyserver-ping"),
+            (r#"{"type":"enableAi","voice":"alloy"}"#, "enableAi"),
+            (r#"{"type":"disableAi"}"#, "disableAi"),
+            (r#"{"type":"requestAiControl","track":{}}"#, "requestAiControl"),
+            (r#"{"type":"relenquishAiControl"}"#, "relenquishAiControl"),
+            (r#"{"typ\u0065":"heart\u0062eat"}"#, "heartbeat"),
+        ] {
+            assert_eq!(ClientMessage::parse(text).map(|message| message.kind()), Ok(kind), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert_eq!(error("{nope"), InvalidMessage::NotJson);
+        assert_eq!(error(""), InvalidMessage::NotJson);
+        assert_eq!(error(r#"{"type":"heartbeat"} x"#), InvalidMessage::NotJson);
+        assert_eq!(error("[]"), InvalidMessage::NoType);
+        assert_eq!(error(r#"{"type":7}"#), InvalidMessage::NoType);
+        assert_eq!(error(r#"{"type":"teleport"}"#), InvalidMessage::UnknownType);
+        assert_eq!(
+            error(r#"{"type":"userUpdate","user":7}"#).to_string(),
+            r#"userUpdate needs a field "user" that is a user object"#
+        );
+        assert_eq!(
+            error(r#"{"type":"directMessage","to":"b","message":{}}"#).to_string(),
+            r#"directMessage needs a field "message" that is a text"#
+        );
+    }
+
+    #[test]
+    fn a_payload_keeps_every_character() {
+        // A lone surrogate is a text in JavaScript and in JSON, but none in Rust.
+        let text = r#"{"type":"e2eeMlsMessage","payload":"\ud83c \u0000 é🍊\/"}"#;
+        let Ok(ClientMessage::E2eeMlsMessage { payload }) = ClientMessage::parse(text) else { panic!() };
+        assert_eq!(payload.as_json(), r#""\ud83c \u0000 é🍊\/""#);
+    }
+
+    #[test]
+    fn depth_is_no_weapon() {
+        let deep = "[".repeat(500_000);
+        assert_eq!(error(&deep), InvalidMessage::NoType);
+        let nested =
+            format!(r#"{{"type":"userUpdate","user":{{"x":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(matches!(error(&nested), InvalidMessage::Field { .. } | InvalidMessage::NotJson));
+    }
+
+    #[test]
+    fn an_entry_is_logged_without_its_query_and_bodies() {
+        let text =
+            r#"{"type":"callsApiHistoryEntry","entry":{"type":"request","endpoint":"/x?token=1","body":{}}}"#;
+        let Ok(ClientMessage::CallsApiHistoryEntry(entry)) = ClientMessage::parse(text) else { panic!() };
+        assert_eq!(entry, HistoryEntry { kind: "request".into(), endpoint: "/x".into(), bytes: text.len() });
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in ".*") {
+            let _ = ClientMessage::parse(&text);
+        }
+
+        #[test]
+        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|muteUser|e2eeMlsMessage", field in "user|to|id|message|payload", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
+            let _ = ClientMessage::parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The wire: what clients and this server say to each other over a room's socket, nothing else.
+//!
+//! Source: protocol sections 1 to 4 (`docs/protocol.md`).
+
+pub mod client;
+pub mod close;
+pub mod server;
+pub mod user;

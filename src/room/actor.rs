@@ -1,0 +1,448 @@
+//! The task that owns one room: mailbox or deadline, `handle`, carry out the effects.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
+use super::state::{Room, RoomSettings};
+use crate::id::{ConnectionId, MeetingId, RoomName, UserId};
+use crate::metrics::{Counted, Metrics};
+use crate::protocol::client::{ClientMessage, InvalidMessage};
+use crate::protocol::close::Close;
+use crate::store::{Change, StoreHandle};
+
+/// How many commands wait for one room. A socket that finds it full waits, and only that socket.
+const MAILBOX: usize = 256;
+
+/// What is asked of a room's task.
+#[derive(Debug)]
+pub enum Command {
+    /// Somebody asks for a seat. A room that is retiring drops the ack.
+    Join {
+        /// Who asks.
+        join: Join,
+        /// The answer.
+        ack: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
+    },
+    /// A text frame came.
+    Said {
+        /// The socket.
+        connection: ConnectionId,
+        /// The message, or what is wrong with the text.
+        message: Result<ClientMessage, InvalidMessage>,
+    },
+    /// A socket is gone.
+    Disconnected {
+        /// The socket.
+        connection: ConnectionId,
+    },
+    /// Operators want to know.
+    Describe(oneshot::Sender<RoomView>),
+    /// Send everyone away, keep everything, end.
+    Shutdown,
+    /// Panic, so that a test can see what a panic does.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What operators see of a room.
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    /// Its meeting, if one runs.
+    pub meeting: Option<MeetingId>,
+    /// Its members, in the order of the wire.
+    pub members: Vec<MemberStatus>,
+}
+
+/// What operators see of a member.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// The id on the wire.
+    pub user: UserId,
+    /// The name of its identity.
+    pub name: Arc<str>,
+    /// Its socket and the time since it joined, if it is not away.
+    pub connection: Option<(ConnectionId, Duration)>,
+    /// The time since its last heartbeat.
+    pub heartbeat_age: Duration,
+    /// The bytes of events that wait for it or are not confirmed.
+    pub queued_bytes: usize,
+}
+
+/// What sends to a room's task.
+#[derive(Clone, Debug)]
+pub struct RoomHandle {
+    mailbox: mpsc::Sender<Command>,
+}
+
+impl RoomHandle {
+    /// A handle, and the mailbox that an actor reads.
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        (Self { mailbox }, commands)
+    }
+
+    /// The way into the room's mailbox.
+    pub fn mailbox(&self) -> &mpsc::Sender<Command> {
+        &self.mailbox
+    }
+
+    /// Whether both lead to the same task.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.mailbox.same_channel(&other.mailbox)
+    }
+}
+
+/// Everything that an actor needs besides its mailbox.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The rules of the rooms.
+    pub settings: RoomSettings,
+    /// The most bytes of events that wait for a member.
+    pub outbox_bytes: usize,
+    /// Where changes are kept.
+    pub store: StoreHandle,
+    /// Where things are counted.
+    pub metrics: Arc<Metrics>,
+    /// Ends the wait for sockets at a shutdown.
+    pub force: CancellationToken,
+}
+
+/// The owner of one room.
+pub struct Actor {
+    name: RoomName,
+    room: Room,
+    commands: mpsc::Receiver<Command>,
+    outboxes: HashMap<UserId, Seated>,
+    surroundings: Surroundings,
+    members: Counted,
+    _running: Counted,
+    _place: OwnedSemaphorePermit,
+    stopping: bool,
+}
+
+struct Seated {
+    outbox: Outbox,
+    since: Instant,
+}
+
+/// How a room's task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Continue,
+    Retire,
+}
+
+impl Actor {
+    /// An actor for an empty room, or for one that was kept.
+    pub fn new(
+        name: RoomName,
+        kept: Option<KeptRoom>,
+        commands: mpsc::Receiver<Command>,
+        place: OwnedSemaphorePermit,
+        surroundings: Surroundings,
+    ) -> Self {
+        let now = now();
+        let settings = surroundings.settings.clone();
+        let metrics = surroundings.metrics.clone();
+        let mut outboxes = HashMap::new();
+        let room = match kept {
+            None => Room::new(settings, now.into_std()),
+            Some(kept) => {
+                let room = Room::restore(settings, now.into_std(), &kept);
+                for member in room.members() {
+                    let outbox = Outbox::new(surroundings.outbox_bytes, metrics.clone());
+                    outboxes.insert(member.user, Seated { outbox, since: now });
+                }
+                for (user, event) in &kept.waiting {
+                    let event = shared_text(event.to_string(), &metrics);
+                    // Over the budget it could not have been kept, unless the budget was lowered.
+                    if let Some(Err(OverBudget)) = outboxes.get(user).map(|seated| seated.outbox.push(event))
+                    {
+                        Metrics::count(&metrics.drops, "restored_event");
+                    }
+                }
+                room
+            }
+        };
+        let members = Counted::new(&metrics.members, outboxes.len());
+        let running = Counted::new(&metrics.rooms, 1);
+        let actor = Self {
+            name,
+            room,
+            commands,
+            outboxes,
+            surroundings,
+            members,
+            _running: running,
+            _place: place,
+            stopping: false,
+        };
+        actor.log(&Note::OnStart);
+        actor
+    }
+
+    /// Runs until the room retires, stops or panics; then `retire` takes it out of the registry,
+    /// and only then are those sent away who asked for a seat too late, so that they ask again.
+    pub async fn run(mut self, retire: impl FnOnce()) {
+        let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
+        retire();
+        if outcome.is_err() {
+            let Surroundings { metrics, store, .. } = &self.surroundings;
+            metrics.room_panics.inc();
+            error!(event = "roomPanicked", room = %self.name, meeting_id = meeting(&self.room));
+            if let Some(meeting) = self.room.meeting() {
+                store.set_aside(self.name.clone(), meeting);
+            }
+        }
+        self.commands.close();
+    }
+
+    async fn serve(&mut self) {
+        loop {
+            let deadline = self.room.deadline();
+            let command = tokio::select! {
+                // The deadline first: a room that is never idle still ticks.
+                biased;
+                () = sleep_until(deadline) => None,
+                () = self.surroundings.force.cancelled(), if self.stopping => break,
+                command = self.commands.recv() => match command {
+                    Some(command) => Some(command),
+                    None => break,
+                },
+            };
+            let turn = match command {
+                None => self.handle(Input::Wake, None),
+                Some(Command::Join { join, ack }) => self.handle(Input::Join(join), Some(ack)),
+                Some(Command::Said { connection, message: Ok(message) }) => {
+                    self.handle(Input::Message { connection, message }, None)
+                }
+                Some(Command::Said { connection, message: Err(why) }) => {
+                    self.handle(Input::Rejected { connection, why }, None)
+                }
+                Some(Command::Disconnected { connection }) => {
+                    self.handle(Input::Disconnected { connection }, None)
+                }
+                Some(Command::Describe(answer)) => {
+                    let _ = answer.send(self.describe());
+                    Turn::Continue
+                }
+                Some(Command::Shutdown) => {
+                    self.stopping = true;
+                    self.handle(Input::Shutdown, None)
+                }
+                #[cfg(test)]
+                Some(Command::Panic) => panic!("a test asked for it"),
+            };
+            if turn == Turn::Retire || (self.stopping && self.room.is_deserted()) {
+                break;
+            }
+        }
+        if self.stopping {
+            self.keep_unconfirmed();
+        }
+    }
+
+    fn handle(&mut self, input: Input, mut ack: Option<Ack>) -> Turn {
+        let now = now();
+        let mut inputs = VecDeque::from([input]);
+        let mut turn = Turn::Continue;
+        while let Some(input) = inputs.pop_front() {
+            for effect in self.room.handle(now.into_std(), input) {
+                match effect {
+                    Effect::Admit { connection, user } => {
+                        if !self.admit(now, connection, user, ack.take()) {
+                            inputs.push_back(Input::Disconnected { connection });
+                        }
+                    }
+                    Effect::Refuse { connection: _, refusal } => {
+                        if let Some(ack) = ack.take() {
+                            let _ = ack.send(Err(refusal));
+                        }
+                    }
+                    Effect::Detach { connection, user } => {
+                        if let Some(seated) = self.outboxes.get(&user) {
+                            seated.outbox.detach(connection);
+                        }
+                    }
+                    Effect::Send { to, event } => {
+                        let event = shared_text(event.encode(), &self.surroundings.metrics);
+                        inputs.extend(self.send(&to, &event).map(|user| Input::OutboxFull { user }));
+                    }
+                    Effect::Snapshot => self.broadcast(),
+                    Effect::Remove { user, close } => self.remove(&user, close),
+                    Effect::SendAway { user, close } => {
+                        if let Some(seated) = self.outboxes.get(&user) {
+                            seated.outbox.close(close);
+                        }
+                    }
+                    Effect::Keep { meeting, change } => self.surroundings.store.keep(Change {
+                        at: wall_clock(),
+                        room: self.name.clone(),
+                        meeting,
+                        what: change,
+                    }),
+                    Effect::Log(note) => self.log(&note),
+                    Effect::Retire => turn = Turn::Retire,
+                }
+            }
+        }
+        self.members.set(self.outboxes.len());
+        turn
+    }
+
+    /// Gives the seat's outbox to the socket. False if nobody waits for the answer any more.
+    fn admit(&mut self, now: Instant, connection: ConnectionId, user: UserId, ack: Option<Ack>) -> bool {
+        let Surroundings { outbox_bytes, metrics, .. } = &self.surroundings;
+        let seated = self
+            .outboxes
+            .entry(user)
+            .or_insert_with(|| Seated { outbox: Outbox::new(*outbox_bytes, metrics.clone()), since: now });
+        seated.since = now;
+        let reader = seated.outbox.attach(connection);
+        ack.is_some_and(|ack| ack.send(Ok(reader)).is_ok())
+    }
+
+    /// Puts an event into outboxes, and gives back whose budget does not hold it.
+    fn send(&self, to: &Recipients, event: &Bytes) -> impl Iterator<Item = UserId> + use<> {
+        let is_full = |seated: &Seated| seated.outbox.push(event.clone()) == Err(OverBudget);
+        let full: Vec<UserId> = match to {
+            Recipients::One(user) => self
+                .outboxes
+                .get_key_value(user)
+                .filter(|(_, seated)| is_full(seated))
+                .into_iter()
+                .map(key)
+                .collect(),
+            Recipients::AllBut(user) => {
+                self.outboxes.iter().filter(|(to, seated)| *to != user && is_full(seated)).map(key).collect()
+            }
+            Recipients::All => self.outboxes.iter().filter(|(_, seated)| is_full(seated)).map(key).collect(),
+        };
+        full.into_iter()
+    }
+
+    fn broadcast(&self) {
+        let metrics = &self.surroundings.metrics;
+        let snapshot = shared_text(self.room.encode_snapshot(), metrics);
+        for seated in self.outboxes.values() {
+            seated.outbox.put_snapshot(snapshot.clone());
+        }
+        metrics.broadcasts.inc();
+    }
+
+    fn remove(&mut self, user: &UserId, close: Close) {
+        let Some(seated) = self.outboxes.remove(user) else { return };
+        match close {
+            Close::TooSlow => {
+                Metrics::count(&self.surroundings.metrics.drops, "outbox_over_budget");
+                seated.outbox.discard(close);
+            }
+            _ => seated.outbox.close(close),
+        }
+    }
+
+    /// Hands the store what members had not confirmed, for their return after the restart.
+    fn keep_unconfirmed(&self) {
+        let Some(meeting) = self.room.meeting() else { return };
+        let mut waiting: Vec<(UserId, Arc<str>)> = Vec::new();
+        for (user, seated) in &self.outboxes {
+            for event in seated.outbox.unconfirmed() {
+                waiting.push((user.clone(), String::from_utf8_lossy(&event).into()));
+            }
+        }
+        self.surroundings.store.keep_waiting(meeting, waiting);
+    }
+
+    fn describe(&self) -> RoomView {
+        let now = now();
+        let members = self.room.members().map(|member| {
+            let seated = self.outboxes.get(&member.user);
+            MemberStatus {
+                connection: member.connection.zip(seated.map(|seated| now - seated.since)),
+                heartbeat_age: now.into_std().saturating_duration_since(member.heartbeat),
+                queued_bytes: seated.map_or(0, |seated| seated.outbox.event_bytes()),
+                user: member.user,
+                name: member.name,
+            }
+        });
+        RoomView { meeting: self.room.meeting(), members: members.collect() }
+    }
+
+    fn log(&self, note: &Note) {
+        let room = &self.name;
+        let meeting_id = meeting(&self.room);
+        match note {
+            Note::OnStart => info!(event = "onStart", %room, meeting_id, members = self.outboxes.len()),
+            Note::Alarm if meeting_id.is_none() => debug!(event = "meetingIdNotFoundInCleanup", %room),
+            Note::Alarm => debug!(event = "alarm", %room, meeting_id),
+            Note::OnConnect { user, connection } => {
+                info!(event = "onConnect", %room, meeting_id, connection_id = %user, socket = %connection);
+            }
+            Note::OnClose { user, connection } => {
+                info!(event = "onClose", %room, meeting_id, connection_id = %user, socket = %connection);
+            }
+            Note::UserLeft { user } => info!(event = "userLeft", %room, meeting_id, connection_id = %user),
+            Note::UserTimedOut { user } => {
+                info!(event = "userTimedOut", %room, meeting_id, connection_id = %user)
+            }
+            Note::StartingMeeting => info!(event = "startingMeeting", %room, meeting_id),
+            Note::EndingMeeting => info!(event = "endingMeeting", %room, meeting_id),
+            Note::ErrorBroadcastingToUser { user } => {
+                warn!(event = "errorBroadcastingToUser", %room, meeting_id, connection_id = %user);
+            }
+            Note::ErrorHandlingMessage { user, why } => {
+                info!(event = "errorHandlingMessage", %room, meeting_id, connection_id = %user, why);
+            }
+            Note::UnknownRecipient { user, r#type } => {
+                info!(event = "unknownRecipient", %room, meeting_id, connection_id = %user, r#type);
+            }
+            Note::ClientNegotiationRecord { user, entry } => debug!(
+                event = "clientNegotiationRecord",
+                %room,
+                meeting_id,
+                connection_id = %user,
+                kind = entry.kind,
+                endpoint = entry.endpoint,
+                bytes = entry.bytes,
+            ),
+        }
+    }
+}
+
+type Ack = oneshot::Sender<Result<OutboxReader, JoinRefusal>>;
+
+fn key((user, _): (&UserId, &Seated)) -> UserId {
+    user.clone()
+}
+
+fn meeting(room: &Room) -> Option<String> {
+    room.meeting().map(|meeting| meeting.to_string())
+}
+
+async fn sleep_until(deadline: Option<(std::time::Instant, Reason)>) {
+    match deadline {
+        Some((at, _)) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the actor is the shell that tells its room the time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the actor stamps what is kept")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,268 @@
+//! What goes into a room and what comes out of it: plain data.
+
+use std::sync::Arc;
+
+use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
+use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
+use crate::protocol::close::Close;
+use crate::protocol::server::Event;
+
+/// Something that happened to a room.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody asks for a seat.
+    Join(Join),
+    /// A member's socket sent a message.
+    Message {
+        /// The socket.
+        connection: ConnectionId,
+        /// What it said.
+        message: ClientMessage,
+    },
+    /// A member's socket sent a text that is no message.
+    Rejected {
+        /// The socket.
+        connection: ConnectionId,
+        /// What is wrong with the text.
+        why: InvalidMessage,
+    },
+    /// A socket is gone, for whatever reason.
+    Disconnected {
+        /// The socket.
+        connection: ConnectionId,
+    },
+    /// What waits for a member is over the budget.
+    OutboxFull {
+        /// The member.
+        user: UserId,
+    },
+    /// The room's deadline has passed.
+    Wake,
+    /// The server stops; sockets are sent away so that they come back to the next one.
+    Shutdown,
+}
+
+/// A socket's wish to sit in a room.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// The socket.
+    pub connection: ConnectionId,
+    /// The id that its client claims.
+    pub user: UserId,
+    /// Who it was proven to be.
+    pub identity: IdentityId,
+    /// The name that goes with that identity.
+    pub name: Arc<str>,
+    /// The meeting that begins if this is the first member of an empty room. (Chance, like time,
+    /// is an argument.)
+    pub new_meeting: MeetingId,
+}
+
+/// Something that a room wants done. Effects are carried out in their order.
+#[derive(Debug)]
+pub enum Effect {
+    /// The socket has the user's seat from now on, and its outbox; an older socket loses both.
+    Admit {
+        /// The socket.
+        connection: ConnectionId,
+        /// The seat.
+        user: UserId,
+    },
+    /// The socket does not get a seat.
+    Refuse {
+        /// The socket.
+        connection: ConnectionId,
+        /// Why not.
+        refusal: JoinRefusal,
+    },
+    /// The socket is gone from its seat; what waits there is kept for the next one.
+    Detach {
+        /// The socket.
+        connection: ConnectionId,
+        /// The seat.
+        user: UserId,
+    },
+    /// Put the event into the outboxes.
+    Send {
+        /// Whose outboxes.
+        to: Recipients,
+        /// The event.
+        event: Event,
+    },
+    /// Encode the newest state and put it into every outbox.
+    Snapshot,
+    /// The seat is gone: close its socket, if any, once what waits was written.
+    Remove {
+        /// The seat.
+        user: UserId,
+        /// How the socket is closed.
+        close: Close,
+    },
+    /// Close the seat's socket once what waits was written; the seat stays.
+    SendAway {
+        /// The seat.
+        user: UserId,
+        /// How the socket is closed.
+        close: Close,
+    },
+    /// Keep a change of what survives a restart.
+    Keep {
+        /// The meeting that changed.
+        meeting: MeetingId,
+        /// What changed.
+        change: Keep,
+    },
+    /// Write a line into the log.
+    Log(Note),
+    /// Nobody is here and nothing is left to remember: end the room.
+    Retire,
+}
+
+/// Whose outboxes an event goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// One member.
+    One(UserId),
+    /// Everyone but one member.
+    AllBut(UserId),
+    /// Everyone.
+    All,
+}
+
+/// Why a socket does not get a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinRefusal {
+    /// The claimed id is in use by another identity.
+    #[error("this _pk is in use by somebody else")]
+    SeatTaken,
+    /// The room has as many members as the limit allows.
+    #[error("the room is full")]
+    RoomFull,
+    /// The server stops.
+    #[error("the server is restarting")]
+    ShuttingDown,
+}
+
+/// A change of what survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Keep {
+    /// A meeting began.
+    MeetingStarted,
+    /// A meeting has as many members as never before.
+    Peak {
+        /// How many.
+        members: usize,
+    },
+    /// A seat is new, or its user changed.
+    Seat(KeptSeat),
+    /// A seat is gone.
+    SeatRemoved {
+        /// Whose.
+        user: UserId,
+    },
+    /// The AI's state changed.
+    Ai {
+        /// The state as JSON.
+        json: Arc<str>,
+    },
+    /// The meeting ended; its seats are gone with it.
+    MeetingEnded,
+}
+
+/// A seat as it survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptSeat {
+    /// Whose it is on the wire.
+    pub user: UserId,
+    /// Whose it is in truth.
+    pub identity: IdentityId,
+    /// The user object as JSON.
+    pub json: Arc<str>,
+}
+
+/// A room as it survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptRoom {
+    /// Its name.
+    pub room: RoomName,
+    /// Its meeting.
+    pub meeting: MeetingId,
+    /// The AI's state as JSON, if it was ever switched on.
+    pub ai: Option<Arc<str>>,
+    /// Its seats.
+    pub seats: Vec<KeptSeat>,
+    /// Events that members had not acknowledged when the server stopped, in their order.
+    pub waiting: Vec<(UserId, Arc<str>)>,
+}
+
+/// What a room should be woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Old seats are removed and everyone gets a snapshot.
+    Tick,
+    /// Changes of the last moments are sent as one snapshot.
+    Snapshot,
+}
+
+/// A line for the log, by the reference's event names (protocol section 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The room starts, empty or with its kept seats.
+    OnStart,
+    /// The tick.
+    Alarm,
+    /// A socket has a seat.
+    OnConnect {
+        /// The user.
+        user: UserId,
+        /// The socket.
+        connection: ConnectionId,
+    },
+    /// A socket is gone.
+    OnClose {
+        /// The user.
+        user: UserId,
+        /// The socket.
+        connection: ConnectionId,
+    },
+    /// A member left by saying so.
+    UserLeft {
+        /// The user.
+        user: UserId,
+    },
+    /// A member's heartbeats stopped.
+    UserTimedOut {
+        /// The user.
+        user: UserId,
+    },
+    /// The first member of an empty room came.
+    StartingMeeting,
+    /// Nobody is left.
+    EndingMeeting,
+    /// A member's outbox was over its budget, so that events would be lost.
+    ErrorBroadcastingToUser {
+        /// The user.
+        user: UserId,
+    },
+    /// A text of a member's socket was no message, or could not be carried out.
+    ErrorHandlingMessage {
+        /// The user.
+        user: UserId,
+        /// The sentence that its client got.
+        why: String,
+    },
+    /// A message named a member who is not here.
+    UnknownRecipient {
+        /// The user who sent it.
+        user: UserId,
+        /// The message's type.
+        r#type: &'static str,
+    },
+    /// What a client did at the media API.
+    ClientNegotiationRecord {
+        /// The user.
+        user: UserId,
+        /// What is logged of it; never its bodies (they hold ICE passwords).
+        entry: HistoryEntry,
+    },
+}

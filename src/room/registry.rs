@@ -1,0 +1,234 @@
+//! Finds or starts the one room of a name, and lets people join it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::actor::{Actor, Command, RoomHandle, RoomView, Surroundings};
+use super::io::{Join, JoinRefusal, KeptRoom};
+use super::outbox::OutboxReader;
+use crate::id::{IdentityId, RoomName};
+
+/// How many rooms are sent away at a time at a shutdown.
+const DRAIN_BATCH: usize = 64;
+
+/// How long operators wait for one room's answer.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Limits of the registry itself.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryLimits {
+    /// The most rooms that run at a time.
+    pub rooms: usize,
+    /// The most rooms that one identity may start in a minute; `None` is no limit.
+    pub new_rooms_per_minute: Option<NonZeroU32>,
+}
+
+/// All rooms of this server. A clone leads to the same rooms.
+#[derive(Clone)]
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rooms: DashMap<RoomName, RoomHandle>,
+    places: Arc<Semaphore>,
+    starts: Option<DefaultKeyedRateLimiter<IdentityId>>,
+    surroundings: Surroundings,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// A seat in a room.
+#[derive(Debug)]
+pub struct Seat {
+    /// Where the socket's messages go.
+    pub mailbox: mpsc::Sender<Command>,
+    /// Where the socket's messages come from.
+    pub outbox: OutboxReader,
+}
+
+/// Why somebody cannot join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotJoin {
+    /// The room said no.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// As many rooms run as the limit allows.
+    #[error("the server has no place for another room")]
+    RoomsFull,
+    /// This identity started too many rooms in the last minute.
+    #[error("too many new rooms; try again in a minute")]
+    TooManyNewRooms,
+}
+
+impl Registry {
+    /// A registry that starts every kept room at once, so that nobody else can take their seats.
+    pub fn start(limits: RegistryLimits, surroundings: Surroundings, kept: Vec<KeptRoom>) -> Self {
+        let places = limits.rooms.max(kept.len());
+        let starts = limits.new_rooms_per_minute.map(|most| RateLimiter::keyed(Quota::per_minute(most)));
+        let registry = Self {
+            inner: Arc::new(Inner {
+                rooms: DashMap::new(),
+                places: Arc::new(Semaphore::new(places)),
+                starts,
+                surroundings,
+                tasks: TaskTracker::new(),
+                stopping: CancellationToken::new(),
+            }),
+        };
+        for room in kept {
+            let name = room.room.clone();
+            if let Entry::Vacant(vacant) = registry.inner.rooms.entry(name.clone())
+                && let Some(handle) = registry.spawn(name, Some(room))
+            {
+                vacant.insert(handle);
+            }
+        }
+        registry
+    }
+
+    /// Joins the room of that name, and starts it if need be.
+    ///
+    /// # Errors
+    /// [`CannotJoin`] says why not; nothing was changed then.
+    pub async fn join(&self, name: &RoomName, join: Join) -> Result<Seat, CannotJoin> {
+        loop {
+            let room = self.find_or_start(name, &join.identity)?;
+            let (ack, answer) = oneshot::channel();
+            let sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await;
+            // A room that is retiring takes no join, or drops its ack. Ask again: the registry
+            // has another room by then, or starts one. Without this a join would be lost.
+            match answer.await {
+                Ok(Ok(outbox)) => return Ok(Seat { mailbox: room.mailbox().clone(), outbox }),
+                Ok(Err(refusal)) => return Err(refusal.into()),
+                Err(_) if sent.is_err() => self.forget(name, &room),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The names of all rooms that run, in order.
+    pub fn names(&self) -> Vec<RoomName> {
+        let mut names: Vec<_> = self.inner.rooms.iter().map(|entry| entry.key().clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Whether a room of that name runs.
+    pub fn is_running(&self, name: &RoomName) -> bool {
+        self.inner.rooms.contains_key(name)
+    }
+
+    /// What operators see of a room; `None` if it does not run or does not answer in time.
+    pub async fn describe(&self, name: &RoomName) -> Option<RoomView> {
+        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone())?;
+        let (answer, view) = oneshot::channel();
+        let ask = async {
+            room.mailbox().send(Command::Describe(answer)).await.ok()?;
+            view.await.ok()
+        };
+        timeout(DESCRIBE_TIMEOUT, ask).await.ok().flatten()
+    }
+
+    /// What operators see of all rooms, by name.
+    pub async fn describe_all(&self) -> Vec<(RoomName, Option<RoomView>)> {
+        stream::iter(self.names())
+            .map(|name| async move {
+                let view = self.describe(&name).await;
+                (name, view)
+            })
+            .buffered(DRAIN_BATCH)
+            .collect()
+            .await
+    }
+
+    /// Forgets who started no room for a while; without it every identity ever seen would stay.
+    pub fn tidy(&self) {
+        if let Some(starts) = &self.inner.starts {
+            starts.retain_recent();
+            starts.shrink_to_fit();
+        }
+    }
+
+    /// Sends everyone away, room by room, and waits until all rooms have kept their state.
+    ///
+    /// At `deadline` sockets are no longer waited for. Joins are refused from now on.
+    pub async fn shutdown(&self, deadline: Instant) {
+        self.inner.stopping.cancel();
+        let rooms: Vec<RoomHandle> = self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
+        let batches = rooms.chunks(DRAIN_BATCH);
+        let mut left = u32::try_from(batches.len()).unwrap_or(u32::MAX);
+        for batch in batches {
+            let share = deadline.saturating_duration_since(now()) / left.max(1);
+            left = left.saturating_sub(1);
+            let mut ends: FuturesUnordered<_> = batch
+                .iter()
+                .map(|room| async {
+                    let _ = room.mailbox().send(Command::Shutdown).await;
+                    room.mailbox().closed().await;
+                })
+                .collect();
+            // Who has not gone in its share goes on while the next ones are sent away.
+            let _ = timeout(share, async { while ends.next().await.is_some() {} }).await;
+        }
+        self.inner.tasks.close();
+        if tokio::time::timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
+            warn!(rooms = self.inner.tasks.len(), "the deadline ends the wait for slow sockets");
+            self.inner.surroundings.force.cancel();
+            self.inner.tasks.wait().await;
+        }
+        info!(rooms = rooms.len(), "all rooms are kept");
+    }
+
+    fn find_or_start(&self, name: &RoomName, identity: &IdentityId) -> Result<RoomHandle, CannotJoin> {
+        let entry = self.inner.rooms.entry(name.clone());
+        // Asked under the entry's lock: a room is either seen by the shutdown's walk or not started.
+        if self.inner.stopping.is_cancelled() {
+            return Err(JoinRefusal::ShuttingDown.into());
+        }
+        match entry {
+            Entry::Occupied(running) => Ok(running.get().clone()),
+            Entry::Vacant(vacant) => {
+                let starts = self.inner.starts.as_ref();
+                if starts.is_some_and(|starts| starts.check_key(identity).is_err()) {
+                    return Err(CannotJoin::TooManyNewRooms);
+                }
+                let handle = self.spawn(name.clone(), None).ok_or(CannotJoin::RoomsFull)?;
+                vacant.insert(handle.clone());
+                Ok(handle)
+            }
+        }
+    }
+
+    /// Starts a room's task; its caller holds the entry of the name, so that there is only one.
+    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>) -> Option<RoomHandle> {
+        let place = self.inner.places.clone().try_acquire_owned().ok()?;
+        let (handle, commands) = RoomHandle::new();
+        let actor = Actor::new(name.clone(), kept, commands, place, self.inner.surroundings.clone());
+        let registry = self.clone();
+        let own = handle.clone();
+        self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
+        Some(handle)
+    }
+
+    fn forget(&self, name: &RoomName, room: &RoomHandle) {
+        self.inner.rooms.remove_if(name, |_, running| running.is_same(room));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the registry shares out the time of a shutdown")]
+fn now() -> Instant {
+    Instant::now()
+}

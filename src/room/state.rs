@@ -1,0 +1,828 @@
+//! A room as a value: what happened goes in, what is to be done comes out. No clock, no socket.
+//!
+//! Source: protocol sections 2 to 5.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, KeptSeat, Note, Reason, Recipients};
+use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use crate::protocol::client::{ClientMessage, JsonString};
+use crate::protocol::close::Close;
+use crate::protocol::server::{AiState, Event, encode_room_state};
+use crate::protocol::user::User;
+
+/// The least time between two snapshots, so that a burst of updates gives two and not one each.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
+
+/// The most time that a change waits for its snapshot.
+const LONGEST_WINDOW: Duration = Duration::from_secs(1);
+
+/// Bytes a second that one room's snapshots may take: about a third of what one core can write
+/// into sockets. A room that would need more sends fewer snapshots, each for more changes.
+const BROADCAST_BYTES_PER_SECOND: f64 = 500e6;
+
+/// What a room is told once.
+#[derive(Clone, Debug)]
+pub struct RoomSettings {
+    /// The time between two ticks.
+    pub tick: Duration,
+    /// How old a heartbeat may be at a tick or a join.
+    pub heartbeat_timeout: Duration,
+    /// How long the seats of a room that was kept over a restart wait for their members.
+    pub restore_grace: Duration,
+    /// The most members.
+    pub members: usize,
+    /// The most bytes of a user object, as kept.
+    pub user_bytes: usize,
+}
+
+/// A room.
+#[derive(Debug)]
+pub struct Room {
+    settings: RoomSettings,
+    meeting: Option<MeetingId>,
+    /// The most members that the meeting had.
+    peak: usize,
+    /// In the order of the wire: plain string order of the ids.
+    seats: BTreeMap<UserId, Seat>,
+    /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
+    connections: HashMap<ConnectionId, UserId>,
+    ai: AiState,
+    next_tick: Instant,
+    /// Whether somebody may have missed the newest state.
+    changed: bool,
+    /// No snapshot is sent before, except by the tick.
+    quiet_until: Instant,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Seat {
+    identity: IdentityId,
+    name: Arc<str>,
+    /// The user object, encoded once for all snapshots until it changes.
+    json: Arc<str>,
+    connection: Option<ConnectionId>,
+    heartbeat: Instant,
+}
+
+/// What operators see of a member.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// The member's id on the wire.
+    pub user: UserId,
+    /// The name of its identity.
+    pub name: Arc<str>,
+    /// Its socket, if it is not away.
+    pub connection: Option<ConnectionId>,
+    /// Its last heartbeat; in the future for a seat that was restored a moment ago.
+    pub heartbeat: Instant,
+}
+
+impl Room {
+    /// An empty room. If nobody joins until its first tick, it retires.
+    pub fn new(settings: RoomSettings, now: Instant) -> Self {
+        let next_tick = now + settings.tick;
+        Self {
+            settings,
+            meeting: None,
+            peak: 0,
+            seats: BTreeMap::new(),
+            connections: HashMap::new(),
+            ai: AiState::default(),
+            next_tick,
+            changed: false,
+            quiet_until: now,
+            stopping: false,
+        }
+    }
+
+    /// A room as it was before a restart. Its members are away, and have `restore_grace` to return.
+    pub fn restore(settings: RoomSettings, now: Instant, kept: &KeptRoom) -> Self {
+        let mut room = Self::new(settings, now);
+        let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
+        room.meeting = Some(kept.meeting);
+        room.ai = kept.ai.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        for kept_seat in &kept.seats {
+            // The store may have been edited by hand; a seat without a user object is no seat.
+            let Ok(mut user) = serde_json::from_str::<User>(&kept_seat.json) else { continue };
+            user.id = kept_seat.user.to_string();
+            let seat = Seat {
+                identity: kept_seat.identity.clone(),
+                json: user.to_json().into(),
+                name: user.name.into(),
+                connection: None,
+                heartbeat,
+            };
+            room.seats.insert(kept_seat.user.clone(), seat);
+        }
+        room.peak = room.seats.len();
+        room
+    }
+
+    /// Takes in what happened and says what is to be done, in order.
+    pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Join(join) => self.join(now, join, &mut effects),
+            Input::Message { connection, message } => {
+                if let Some(user) = self.connections.get(&connection).cloned() {
+                    self.message(now, &user, message, &mut effects);
+                }
+            }
+            Input::Rejected { connection, why } => {
+                if let Some(user) = self.connections.get(&connection).cloned() {
+                    refuse_message(&user, why.to_string(), &mut effects);
+                }
+            }
+            Input::Disconnected { connection } => self.disconnected(connection, &mut effects),
+            Input::OutboxFull { user } => {
+                if self.seats.contains_key(&user) {
+                    effects.push(Effect::Log(Note::ErrorBroadcastingToUser { user: user.clone() }));
+                    self.remove(&user, Close::TooSlow, &mut effects);
+                    self.notify_left(user, &mut effects);
+                }
+            }
+            Input::Wake => {}
+            Input::Shutdown => self.shutdown(&mut effects),
+        }
+        if now >= self.next_tick && !self.stopping {
+            self.tick(now, &mut effects);
+        }
+        if self.changed && now >= self.quiet_until {
+            self.send_snapshot(now, &mut effects);
+        }
+        effects
+    }
+
+    /// When the room wants to be woken at the latest, and what for.
+    pub fn deadline(&self) -> Option<(Instant, Reason)> {
+        let snapshot = self.changed.then_some((self.quiet_until, Reason::Snapshot));
+        let tick = (!self.stopping).then_some((self.next_tick, Reason::Tick));
+        snapshot.into_iter().chain(tick).min_by_key(|(at, _)| *at)
+    }
+
+    /// The newest state, encoded as a `roomState` message.
+    pub fn encode_snapshot(&self) -> String {
+        encode_room_state(self.meeting, self.seats.values().map(|seat| &*seat.json), &self.ai)
+    }
+
+    /// The meeting, if one runs.
+    pub fn meeting(&self) -> Option<MeetingId> {
+        self.meeting
+    }
+
+    /// Who has a seat, in the order of the wire.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView> {
+        self.seats.iter().map(|(user, seat)| MemberView {
+            user: user.clone(),
+            name: seat.name.clone(),
+            connection: seat.connection,
+            heartbeat: seat.heartbeat,
+        })
+    }
+
+    /// Whether no socket is left.
+    pub fn is_deserted(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    fn join(&mut self, now: Instant, join: Join, effects: &mut Vec<Effect>) {
+        let Join { connection, user, identity, name, new_meeting } = join;
+        if self.stopping {
+            effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
+            return;
+        }
+        if let Some(own) = self.seats.get_mut(&user).filter(|seat| seat.identity == identity) {
+            own.heartbeat = now;
+        }
+        self.remove_silent(now, effects);
+        let refusal = match self.seats.get(&user) {
+            Some(seat) if seat.identity != identity => Some(JoinRefusal::SeatTaken),
+            None if self.seats.len() >= self.settings.members => Some(JoinRefusal::RoomFull),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            effects.push(Effect::Refuse { connection, refusal });
+            return;
+        }
+
+        if self.meeting.is_none() {
+            self.meeting = Some(new_meeting);
+            effects.push(Effect::Log(Note::StartingMeeting));
+            effects.extend(self.keep(Keep::MeetingStarted));
+        }
+        match self.seats.get_mut(&user) {
+            Some(seat) => {
+                if seat.name != name {
+                    seat.json = rename(&seat.json, &name);
+                    seat.name = name;
+                }
+                if let Some(older) = seat.connection.replace(connection) {
+                    self.connections.remove(&older);
+                }
+            }
+            None => {
+                let json = User::fresh(user.as_str(), &name).to_json().into();
+                let seat = Seat { identity, name, json, connection: Some(connection), heartbeat: now };
+                self.seats.insert(user.clone(), seat);
+            }
+        }
+        self.connections.insert(connection, user.clone());
+        effects.push(Effect::Admit { connection, user: user.clone() });
+        effects.push(Effect::Log(Note::OnConnect { user: user.clone(), connection }));
+        effects.extend(self.keep_seat(&user));
+        if self.seats.len() > self.peak {
+            self.peak = self.seats.len();
+            effects.extend(self.keep(Keep::Peak { members: self.peak }));
+        }
+        self.changed = true;
+    }
+
+    fn message(&mut self, now: Instant, from: &UserId, message: ClientMessage, effects: &mut Vec<Effect>) {
+        let kind = message.kind();
+        match message {
+            ClientMessage::UserUpdate(user) => self.update(from, *user, effects),
+            ClientMessage::Heartbeat => {
+                if let Some(seat) = self.seats.get_mut(from) {
+                    seat.heartbeat = now;
+                }
+            }
+            ClientMessage::UserLeft => {
+                effects.push(Effect::Log(Note::UserLeft { user: from.clone() }));
+                self.remove(from, Close::UserLeft, effects);
+                self.notify_left(from.clone(), effects);
+            }
+            ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
+            ClientMessage::MuteUser { id } => match id.filter(|id| self.seats.contains_key(id)) {
+                Some(id) => self.mute(id, effects),
+                None => {
+                    effects.push(Effect::Log(Note::UnknownRecipient { user: from.clone(), r#type: kind }))
+                }
+            },
+            ClientMessage::E2eeMlsMessage { payload } => effects.push(Effect::Send {
+                to: Recipients::AllBut(from.clone()),
+                event: Event::E2eeMlsMessage { payload },
+            }),
+            ClientMessage::CallsApiHistoryEntry(entry) => {
+                effects.push(Effect::Log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
+            }
+            ClientMessage::PartyserverPing => {}
+            // No AI is configured in this version; the room says what it says when none answers.
+            ClientMessage::EnableAi => self.set_ai(AiState::failed(), effects),
+            ClientMessage::DisableAi => self.set_ai(AiState::default(), effects),
+            ClientMessage::RequestAiControl => {
+                refuse_message(from, "the AI is not in this room".to_owned(), effects);
+            }
+            ClientMessage::RelenquishAiControl => {
+                let ai = AiState { controlling_user: None, ..self.ai.clone() };
+                self.set_ai(ai, effects);
+            }
+        }
+    }
+
+    fn update(&mut self, from: &UserId, mut user: User, effects: &mut Vec<Effect>) {
+        let Some(seat) = self.seats.get_mut(from) else { return };
+        user.id = from.as_str().to_owned();
+        user.name = seat.name.to_string();
+        let json = user.to_json();
+        if json.len() > self.settings.user_bytes {
+            let why = format!(
+                "the user object has {} bytes; at most {} are kept",
+                json.len(),
+                self.settings.user_bytes
+            );
+            refuse_message(from, why, effects);
+            return;
+        }
+        seat.json = json.into();
+        self.changed = true;
+        effects.extend(self.keep_seat(from));
+    }
+
+    fn direct_message(
+        &self,
+        from: &UserId,
+        to: Option<UserId>,
+        message: JsonString,
+        effects: &mut Vec<Effect>,
+    ) {
+        let sender = self.seats.get(from).map(|seat| seat.name.clone());
+        match (to.filter(|to| self.seats.contains_key(to)), sender) {
+            (Some(to), Some(from)) => effects.push(Effect::Send {
+                to: Recipients::One(to),
+                event: Event::DirectMessage { from, message },
+            }),
+            _ => effects
+                .push(Effect::Log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" })),
+        }
+    }
+
+    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
+        let Some(seat) = self.seats.get_mut(&target) else { return };
+        seat.json = edit(&seat.json, |user| user.tracks.audio_enabled = Some(false));
+        self.changed = true;
+        effects.extend(self.keep_seat(&target));
+        effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
+    }
+
+    fn set_ai(&mut self, ai: AiState, effects: &mut Vec<Effect>) {
+        self.ai = ai;
+        self.changed = true;
+        effects.extend(self.keep(Keep::Ai { json: self.ai.to_json().into() }));
+    }
+
+    fn disconnected(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
+        // A socket that lost its seat to a newer one ends here without touching the seat.
+        let Some(user) = self.connections.remove(&connection) else { return };
+        if let Some(seat) = self.seats.get_mut(&user) {
+            seat.connection = None;
+        }
+        effects.push(Effect::Detach { connection, user: user.clone() });
+        effects.push(Effect::Log(Note::OnClose { user, connection }));
+    }
+
+    fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.next_tick = now + self.settings.tick;
+        effects.push(Effect::Log(Note::Alarm));
+        self.remove_silent(now, effects);
+        if !self.seats.is_empty() {
+            // A client that lost a snapshot heals by this one, changed or not.
+            self.send_snapshot(now, effects);
+            return;
+        }
+        if self.meeting.is_some() {
+            effects.push(Effect::Log(Note::EndingMeeting));
+            effects.extend(self.keep(Keep::MeetingEnded));
+        }
+        self.changed = false;
+        self.meeting = None;
+        effects.push(Effect::Retire);
+    }
+
+    fn shutdown(&mut self, effects: &mut Vec<Effect>) {
+        self.stopping = true;
+        self.changed = false;
+        let seated = self.seats.iter().filter(|(_, seat)| seat.connection.is_some());
+        effects.extend(
+            seated.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
+        );
+    }
+
+    /// Removes everyone whose last heartbeat is too old, as at every tick and join.
+    fn remove_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let timeout = self.settings.heartbeat_timeout;
+        let is_silent = |seat: &Seat| now.saturating_duration_since(seat.heartbeat) > timeout;
+        let silent: Vec<UserId> =
+            self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect();
+        // Every notice first: whoever is removed hears them all, its own too, before its socket closes.
+        for user in &silent {
+            effects.push(Effect::Log(Note::UserTimedOut { user: user.clone() }));
+            effects.push(Effect::Send {
+                to: Recipients::All,
+                event: Event::UserLeftNotification { id: user.clone() },
+            });
+        }
+        for user in &silent {
+            self.remove(user, Close::TimedOut, effects);
+        }
+    }
+
+    /// Takes a member's seat away. Its notice is the caller's to send, before or after.
+    fn remove(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
+        if let Some(connection) = self.seats.remove(user).and_then(|seat| seat.connection) {
+            self.connections.remove(&connection);
+        }
+        self.changed = true;
+        effects.push(Effect::Remove { user: user.clone(), close });
+        effects.extend(self.keep(Keep::SeatRemoved { user: user.clone() }));
+    }
+
+    fn notify_left(&self, id: UserId, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Send { to: Recipients::All, event: Event::UserLeftNotification { id } });
+    }
+
+    fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.changed = false;
+        self.quiet_until = now + self.window();
+        effects.push(Effect::Snapshot);
+    }
+
+    /// How long the room is quiet after a snapshot: as long as what it costs to send one.
+    fn window(&self) -> Duration {
+        let bytes: usize = self.seats.values().map(|seat| seat.json.len()).sum();
+        let cost = (bytes * self.connections.len()) as f64 / BROADCAST_BYTES_PER_SECOND;
+        Duration::from_secs_f64(cost).clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
+    }
+
+    fn keep(&self, change: Keep) -> Option<Effect> {
+        self.meeting.map(|meeting| Effect::Keep { meeting, change })
+    }
+
+    fn keep_seat(&self, user: &UserId) -> Option<Effect> {
+        let seat = self.seats.get(user)?;
+        self.keep(Keep::Seat(KeptSeat {
+            user: user.clone(),
+            identity: seat.identity.clone(),
+            json: seat.json.clone(),
+        }))
+    }
+}
+
+fn refuse_message(user: &UserId, why: String, effects: &mut Vec<Effect>) {
+    effects.push(Effect::Log(Note::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
+    effects.push(Effect::Send { to: Recipients::One(user.clone()), event: Event::Error { error: why } });
+}
+
+fn rename(json: &str, name: &str) -> Arc<str> {
+    edit(json, |user| user.name = name.to_owned())
+}
+
+/// Changes a seat's user object.
+#[expect(clippy::expect_used, reason = "every seat's JSON was written by User::to_json")]
+fn edit(json: &str, change: impl FnOnce(&mut User)) -> Arc<str> {
+    let mut user: User = serde_json::from_str(json).expect("a seat holds a user object");
+    change(&mut user);
+    user.to_json().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::RoomName;
+
+    const TICK: Duration = Duration::from_secs(15);
+
+    fn settings() -> RoomSettings {
+        RoomSettings {
+            tick: TICK,
+            heartbeat_timeout: TICK,
+            restore_grace: Duration::from_secs(30),
+            members: 4,
+            user_bytes: 400,
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "an instant can only be had from the clock; tests add to it"
+    )]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn join(connection: u64, id: &str, identity: &str) -> Input {
+        Input::Join(Join {
+            connection: ConnectionId(connection),
+            user: user(id),
+            identity: IdentityId::new(identity),
+            name: format!("name of {identity}").into(),
+            new_meeting: MeetingId::random(),
+        })
+    }
+
+    fn says(connection: u64, text: &str) -> Input {
+        Input::Message { connection: ConnectionId(connection), message: ClientMessage::parse(text).unwrap() }
+    }
+
+    /// A room with a (connection 1) and b (connection 2), and an instant at which it is quiet.
+    fn room_of_two() -> (Room, Instant) {
+        let now = start();
+        let mut room = Room::new(settings(), now);
+        room.handle(now, join(1, "a", "A"));
+        room.handle(now, join(2, "b", "B"));
+        let quiet = now + Duration::from_secs(1);
+        room.handle(quiet, Input::Wake);
+        (room, quiet + Duration::from_secs(1))
+    }
+
+    /// The effects that somebody sees, as words.
+    fn seen(effects: &[Effect]) -> Vec<String> {
+        let words = effects.iter().filter_map(|effect| match effect {
+            Effect::Admit { connection, user } => Some(format!("admit {connection} as {user}")),
+            Effect::Refuse { connection, refusal } => Some(format!("refuse {connection}: {refusal:?}")),
+            Effect::Detach { connection, user } => Some(format!("detach {connection} from {user}")),
+            Effect::Send { to: Recipients::One(to), event } => Some(format!("to {to}: {}", event.encode())),
+            Effect::Send { to: Recipients::AllBut(to), event } => {
+                Some(format!("to all but {to}: {}", event.encode()))
+            }
+            Effect::Send { to: Recipients::All, event } => Some(format!("to all: {}", event.encode())),
+            Effect::Snapshot => Some("snapshot".to_owned()),
+            Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
+            Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
+            Effect::Retire => Some("retire".to_owned()),
+            Effect::Keep { .. } | Effect::Log(_) => None,
+        });
+        words.collect()
+    }
+
+    fn kept(effects: &[Effect]) -> Vec<Keep> {
+        effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Keep { change, .. } => Some(change.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn another_identity_cannot_take_a_seat_that_everybody_sees() {
+        let (mut room, now) = room_of_two();
+        assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: SeatTaken"]);
+        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(1)));
+    }
+
+    #[test]
+    fn the_older_socket_of_a_member_loses_its_say_and_its_end_touches_nothing() {
+        let (mut room, now) = room_of_two();
+        assert_eq!(seen(&room.handle(now, join(3, "a", "A"))), ["admit 3 as a", "snapshot"]);
+        assert_eq!(seen(&room.handle(now, says(1, r#"{"type":"userLeft"}"#))), [""; 0]);
+        assert_eq!(seen(&room.handle(now, Input::Disconnected { connection: ConnectionId(1) })), [""; 0]);
+        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(3)));
+    }
+
+    #[test]
+    fn nobody_speaks_with_anothers_id_or_name() {
+        let (mut room, now) = room_of_two();
+        room.handle(
+            now,
+            says(1, r#"{"type":"userUpdate","user":{"id":"b","name":"name of B","joined":true}}"#),
+        );
+        let snapshot = room.encode_snapshot();
+        assert!(
+            snapshot.contains(
+                r#"{"id":"a","name":"name of A","raisedHand":false,"speaking":false,"joined":true"#
+            )
+        );
+        assert!(
+            snapshot.contains(
+                r#"{"id":"b","name":"name of B","raisedHand":false,"speaking":false,"joined":false"#
+            )
+        );
+        let effects =
+            room.handle(now, says(1, r#"{"type":"directMessage","to":"b","message":"x","from":"B"}"#));
+        assert_eq!(seen(&effects), [r#"to b: {"type":"directMessage","from":"name of A","message":"x"}"#]);
+    }
+
+    #[test]
+    fn an_overlong_user_is_refused_and_the_old_one_stays() {
+        let (mut room, now) = room_of_two();
+        let before = room.encode_snapshot();
+        let update = format!(r#"{{"type":"userUpdate","user":{{"extra":"{}"}}}}"#, "x".repeat(400));
+        let effects = seen(&room.handle(now, says(1, &update)));
+        assert!(
+            effects[0].starts_with(r#"to a: {"type":"error","error":"the user object has"#),
+            "{effects:?}"
+        );
+        assert_eq!(room.encode_snapshot(), before);
+    }
+
+    #[test]
+    fn leaving_closes_the_leaver_and_tells_the_others() {
+        let (mut room, now) = room_of_two();
+        let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
+        assert_eq!(
+            seen(&effects),
+            ["remove a: UserLeft", r#"to all: {"type":"userLeftNotification","id":"a"}"#, "snapshot"]
+        );
+        assert_eq!(kept(&effects), [Keep::SeatRemoved { user: user("a") }]);
+    }
+
+    #[test]
+    fn removal_happens_at_ticks_and_joins_only_and_the_removed_hears_its_own_notice() {
+        let (mut room, now) = room_of_two();
+        let late = now + TICK - Duration::from_secs(3);
+        room.handle(late, says(1, r#"{"type":"heartbeat"}"#));
+        let tick = room.deadline().unwrap();
+        assert_eq!(tick.1, Reason::Tick);
+        // The first tick comes 15 s after the first join: b's heartbeat is exactly 15 s old, not more.
+        assert_eq!(seen(&room.handle(tick.0, Input::Wake)), ["snapshot"]);
+        room.handle(tick.0 + TICK / 2, says(1, r#"{"type":"heartbeat"}"#));
+        // Other messages of b do not renew its heartbeat, and do not remove it either.
+        let update = room.handle(tick.0 + TICK / 2, says(2, r#"{"type":"userUpdate","user":{}}"#));
+        assert_eq!(seen(&update), ["snapshot"]);
+        let effects = room.handle(tick.0 + TICK, Input::Wake);
+        assert_eq!(
+            seen(&effects),
+            [r#"to all: {"type":"userLeftNotification","id":"b"}"#, "remove b: TimedOut", "snapshot"]
+        );
+    }
+
+    #[test]
+    fn a_join_removes_the_silent_but_never_the_one_who_returns() {
+        let (mut room, now) = room_of_two();
+        room.next_tick = now + 10 * TICK;
+        let effects = room.handle(now + TICK, join(3, "b", "B"));
+        assert_eq!(
+            seen(&effects),
+            [
+                r#"to all: {"type":"userLeftNotification","id":"a"}"#,
+                "remove a: TimedOut",
+                "admit 3 as b",
+                "snapshot"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_room_keeps_its_meeting_until_the_tick() {
+        let (mut room, now) = room_of_two();
+        let meeting = room.meeting();
+        room.handle(now, says(1, r#"{"type":"userLeft"}"#));
+        room.handle(now, says(2, r#"{"type":"userLeft"}"#));
+        room.handle(now, join(3, "c", "C"));
+        assert_eq!(room.meeting(), meeting);
+        room.handle(now, says(3, r#"{"type":"userLeft"}"#));
+        let effects = room.handle(room.next_tick, Input::Wake);
+        assert_eq!(seen(&effects), ["retire"]);
+        assert_eq!(kept(&effects), [Keep::MeetingEnded]);
+        room.handle(room.next_tick, join(4, "c", "C"));
+        assert_ne!(room.meeting(), meeting);
+    }
+
+    #[test]
+    fn a_burst_gives_the_first_snapshot_at_once_and_one_for_the_rest() {
+        let (mut room, now) = room_of_two();
+        let hand = r#"{"type":"userUpdate","user":{"raisedHand":true}}"#;
+        assert_eq!(seen(&room.handle(now, says(1, hand))), ["snapshot"]);
+        for _ in 0..50 {
+            assert_eq!(seen(&room.handle(now, says(1, hand))), [""; 0]);
+        }
+        assert_eq!(room.deadline(), Some((now + SHORTEST_WINDOW, Reason::Snapshot)));
+        assert_eq!(seen(&room.handle(now + SHORTEST_WINDOW, Input::Wake)), ["snapshot"]);
+    }
+
+    #[test]
+    fn the_ai_that_is_not_configured_says_so() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, says(1, r#"{"type":"enableAi"}"#));
+        assert_eq!(room.ai, AiState::failed());
+        let effects = seen(&room.handle(now, says(1, r#"{"type":"requestAiControl","track":{}}"#)));
+        assert_eq!(effects, [r#"to a: {"type":"error","error":"the AI is not in this room"}"#]);
+        room.handle(now, says(1, r#"{"type":"disableAi"}"#));
+        assert_eq!(room.ai, AiState::default());
+    }
+
+    #[test]
+    fn a_restored_room_waits_for_its_members_and_nobody_else_gets_their_seats() {
+        let now = start();
+        let seat = |id: &str, hand: bool| KeptSeat {
+            user: user(id),
+            identity: IdentityId::new(id.to_uppercase()),
+            json: User { raised_hand: hand, ..User::fresh(id, "Someone") }.to_json().into(),
+        };
+        let mut broken = seat("c", false);
+        broken.json = "7".into();
+        let kept = KeptRoom {
+            room: RoomName::parse("r").unwrap(),
+            meeting: MeetingId::random(),
+            ai: Some(AiState::failed().to_json().into()),
+            seats: vec![seat("a", true), seat("b", false), broken],
+            waiting: Vec::new(),
+        };
+        let mut room = Room::restore(settings(), now, &kept);
+        assert_eq!(room.members().count(), 2);
+        assert_eq!(seen(&room.handle(now, join(1, "a", "mallory"))), ["refuse 1: SeatTaken"]);
+        room.handle(now + 2 * TICK, Input::Wake);
+        assert_eq!(room.members().count(), 2, "30 s after the start they may still come");
+        let effects = room.handle(now + 2 * TICK, join(2, "a", "A"));
+        assert_eq!(seen(&effects)[0], "admit 2 as a");
+        assert_eq!(room.meeting(), Some(kept.meeting));
+        assert!(
+            room.encode_snapshot().contains(r#""name":"name of A","raisedHand":true"#),
+            "hand up, new name"
+        );
+        let effects = room.handle(now + 3 * TICK, Input::Wake);
+        assert_eq!(seen(&effects)[1], "remove b: TimedOut");
+    }
+
+    #[test]
+    fn a_shutdown_sends_the_seated_away_and_keeps_their_seats() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, Input::Disconnected { connection: ConnectionId(2) });
+        let effects = room.handle(now, Input::Shutdown);
+        assert_eq!(seen(&effects), ["send away a: ServiceRestart"]);
+        assert_eq!(kept(&effects), []);
+        assert_eq!(seen(&room.handle(now, join(3, "c", "C"))), ["refuse 3: ShuttingDown"]);
+        assert_eq!(room.handle(now + 10 * TICK, Input::Wake).len(), 0, "no tick removes anybody now");
+        assert!(!room.is_deserted());
+        room.handle(now, Input::Disconnected { connection: ConnectionId(1) });
+        assert!(room.is_deserted());
+        assert_eq!(room.members().count(), 2);
+    }
+
+    /// What a room may meet: sockets come and go, members say things, time passes.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join { user: u8, identity: u8 },
+        Say { connection: u64, text: usize },
+        Drop { connection: u64 },
+        Full { user: u8 },
+        Wait { millis: u64 },
+    }
+
+    const TEXTS: [&str; 9] = [
+        r#"{"type":"heartbeat"}"#,
+        r#"{"type":"userUpdate","user":{"raisedHand":true}}"#,
+        r#"{"type":"userLeft"}"#,
+        r#"{"type":"muteUser","id":"u1"}"#,
+        r#"{"type":"directMessage","to":"u2","message":"x"}"#,
+        r#"{"type":"e2eeMlsMessage","payload":"x"}"#,
+        r#"{"type":"enableAi"}"#,
+        r#"{"type":"disableAi"}"#,
+        r#"{"type":"requestAiControl"}"#,
+    ];
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..5u8, 0..6u8).prop_map(|(user, identity)| Step::Join { user, identity }),
+            6 => (1..40u64, 0..TEXTS.len()).prop_map(|(connection, text)| Step::Say { connection, text }),
+            2 => (1..40u64).prop_map(|connection| Step::Drop { connection }),
+            1 => (0..5u8).prop_map(|user| Step::Full { user }),
+            3 => (0..20_000u64).prop_map(|millis| Step::Wait { millis }),
+        ]
+    }
+
+    proptest! {
+        /// Members are the live seats, nothing goes to who is gone, no deadline is overdue, and
+        /// every change ends in a snapshot.
+        #[test]
+        fn the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
+            let mut now = start();
+            let mut room = Room::new(settings(), now);
+            let mut connections = 0;
+            // The shell's view: who sits where, by the effects alone.
+            let mut seats: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
+            let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
+            let mut unseen_change = false;
+            for step in steps {
+                let (input, identity) = match step {
+                    Step::Join { user, identity } => {
+                        connections += 1;
+                        // Identity 5 is Mallory, who claims everybody's id.
+                        let identity = if identity == 5 { "mallory".to_owned() } else { format!("i{user}") };
+                        (join(connections, &format!("u{user}"), &identity), Some(IdentityId::new(identity)))
+                    }
+                    Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
+                    Step::Drop { connection } => (Input::Disconnected { connection: ConnectionId(connection) }, None),
+                    Step::Full { user } => (Input::OutboxFull { user: super::tests::user(&format!("u{user}")) }, None),
+                    Step::Wait { millis } => {
+                        now += Duration::from_millis(millis);
+                        (Input::Wake, None)
+                    }
+                };
+                let before = room.encode_snapshot();
+                let effects = room.handle(now, input);
+                let mut snapshots = 0;
+                for effect in &effects {
+                    match effect {
+                        Effect::Admit { connection, user } => {
+                            let identity = identity.clone().expect("only joins admit");
+                            if seats.contains_key(user) {
+                                prop_assert_eq!(&owners[user], &identity, "a seat changed its owner");
+                            }
+                            owners.insert(user.clone(), identity);
+                            seats.insert(user.clone(), Some(*connection));
+                            unseen_change = true;
+                        }
+                        Effect::Detach { connection, user } => {
+                            prop_assert_eq!(seats.insert(user.clone(), None), Some(Some(*connection)));
+                        }
+                        Effect::Remove { user, .. } => prop_assert!(seats.remove(user).is_some()),
+                        Effect::Send { to: Recipients::One(to), .. } => prop_assert!(seats.contains_key(to)),
+                        Effect::Snapshot => snapshots += 1,
+                        Effect::Retire => prop_assert!(seats.is_empty()),
+                        _ => {}
+                    }
+                }
+                prop_assert!(snapshots <= 1);
+                unseen_change |= room.encode_snapshot() != before;
+                if snapshots == 1 || seats.is_empty() {
+                    unseen_change = false;
+                }
+                let members: Vec<_> = room.members().map(|member| (member.user, member.connection)).collect();
+                prop_assert_eq!(&members, &seats.clone().into_iter().collect::<Vec<_>>());
+                let sockets: HashSet<_> = members.iter().filter_map(|(_, connection)| *connection).collect();
+                prop_assert_eq!(sockets.len(), room.connections.len());
+                prop_assert!(members.len() <= settings().members);
+                prop_assert!(room.meeting().is_some() || members.is_empty());
+                let (deadline, reason) = room.deadline().expect("a running room has a deadline");
+                prop_assert!(deadline > now);
+                if unseen_change {
+                    prop_assert!(reason == Reason::Snapshot && deadline <= now + LONGEST_WINDOW || reason == Reason::Tick);
+                }
+            }
+        }
+    }
+}

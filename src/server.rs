@@ -1,0 +1,389 @@
+//! The composition root: makes every part, hands each the others it needs, and takes all down.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Operators};
+use crate::config::{Config, Limits, LogFormat};
+use crate::http::app::{App, Sockets};
+use crate::http::listener::{HttpLimits, serve};
+use crate::http::origin::OriginRule;
+use crate::http::router::router;
+use crate::identity::Identities;
+use crate::identity::access::{Access, InvalidAccess};
+use crate::identity::peer::TrustedProxies;
+use crate::identity::token::SigningKey;
+use crate::metrics::Metrics;
+use crate::room::actor::Surroundings;
+use crate::room::registry::{Registry, RegistryLimits};
+use crate::room::state::RoomSettings;
+use crate::store::data_dir::{DataDir, DataDirError};
+use crate::store::{Store, StoreError};
+use crate::ws::admission::Admission;
+use crate::ws::connection::ConnectionLimits;
+
+/// How often what nobody needs any more is forgotten.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// The part of a shutdown's time that is left for the store when slow sockets are given up.
+const STORE_SHARE: u32 = 4;
+
+/// A running server.
+pub struct Server {
+    addresses: Addresses,
+    config: Config,
+    stopping: CancellationToken,
+    /// Cancelled once the rooms are kept, so that operators can watch a shutdown.
+    admin_stop: CancellationToken,
+    http: AbortOnDropHandle<()>,
+    admin: AbortOnDropHandle<()>,
+    _upkeep: Vec<AbortOnDropHandle<()>>,
+    app: Arc<App>,
+    store: Store,
+    /// Last, so that the directory is locked until the store is closed.
+    data_dir: DataDir,
+}
+
+/// Where a server listens: the real ports, also where 0 was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The public listener.
+    pub http: SocketAddr,
+    /// The operators' listener.
+    pub admin: SocketAddr,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener cannot be opened.
+    #[error("{setting}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Cloudflare Access is set up wrongly.
+    #[error(transparent)]
+    Access(#[from] InvalidAccess),
+    /// The client for Access' keys cannot be made.
+    #[error("identity.access_team_domain: {0}")]
+    AccessClient(#[from] reqwest::Error),
+}
+
+/// What a shutdown left undone; the exit code tells.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// Not everything could be written.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// Some sockets had to be cut off.
+    #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
+    Sockets(usize),
+}
+
+impl Server {
+    /// Starts a server: the kept rooms first, then the listeners.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        raise_file_limit(config.limits.connections);
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let http_listener = listen("http.listen", config.http.listen).await?;
+        let admin_listener = listen("admin.listen", config.admin.listen).await?;
+        let addresses = Addresses {
+            http: http_listener.local_addr().unwrap_or(config.http.listen),
+            admin: admin_listener.local_addr().unwrap_or(config.admin.listen),
+        };
+        let metrics = Metrics::new();
+        let (store, kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
+        let kept_rooms = kept.len();
+        let mut upkeep = Vec::new();
+        let access = match config.identity.access() {
+            None => None,
+            Some((team_domain, audience)) => {
+                let (handle, task) = Access::new(team_domain.as_str(), audience)?.start()?;
+                upkeep.push(task);
+                Some(handle)
+            }
+        };
+
+        let limits = &config.limits;
+        let surroundings = Surroundings {
+            settings: room_settings(&config),
+            outbox_bytes: limits.outbox_bytes,
+            store: store.handle(),
+            metrics: metrics.clone(),
+            force: CancellationToken::new(),
+        };
+        let registry_limits = RegistryLimits {
+            rooms: limits.rooms,
+            new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
+        };
+        let registry = Registry::start(registry_limits, surroundings, kept);
+        upkeep.push(tidy(registry.clone()));
+
+        let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
+        let app = Arc::new(App {
+            identities: Identities::new(
+                SigningKey::new(data_dir.signing_key()),
+                config.identity.proxy_header.0.clone(),
+                access,
+            ),
+            origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
+            proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
+            admission: Admission::new(limits.connections, per_address, metrics.clone()),
+            registry: registry.clone(),
+            connection_limits: connection_limits(limits),
+            sockets: Sockets::default(),
+            metrics: metrics.clone(),
+            url_bytes: limits.url_bytes,
+            body_bytes: limits.body_bytes,
+            handshake: limits.handshake,
+        });
+        let stopping = CancellationToken::new();
+        let admin_stop = CancellationToken::new();
+        let operators = Arc::new(Operators {
+            registry,
+            store: store.handle(),
+            metrics: metrics.clone(),
+            token: data_dir.operator_token().clone(),
+            stopping: stopping.clone(),
+        });
+        let http_limits = HttpLimits { header_bytes: limits.header_bytes, handshake: limits.handshake };
+        let http = serve(http_listener, router(app.clone()), http_limits, metrics.clone(), stopping.clone());
+        let admin =
+            serve(admin_listener, admin::router(operators), http_limits, Metrics::new(), admin_stop.clone());
+        let server = Self {
+            addresses,
+            stopping,
+            admin_stop,
+            http: own(http),
+            admin: own(admin),
+            _upkeep: upkeep,
+            app,
+            store,
+            data_dir,
+            config,
+        };
+        server.announce(kept_rooms);
+        Ok(server)
+    }
+
+    /// Where the server listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The server's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.app.metrics
+    }
+
+    /// Asks the server to stop; [`Self::join`] waits for it.
+    pub fn shutdown(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Runs until SIGTERM, SIGINT or [`Self::shutdown`]; a second signal ends the process at once.
+    ///
+    /// # Errors
+    /// As [`Self::join`].
+    pub async fn run_until_signal(self) -> Result<(), ShutdownError> {
+        let mut signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                warn!(%error, "signals cannot be received");
+                return self.join().await;
+            }
+        };
+        let stopping = self.stopping.clone();
+        let watch = own(async move {
+            for first in [true, false] {
+                tokio::select! {
+                    _ = signals.0.recv() => {}
+                    _ = signals.1.recv() => {}
+                }
+                if !first {
+                    error!("a second signal ends the process; what was not written is lost");
+                    std::process::exit(1);
+                }
+                info!("a signal stops the server; a second one ends it at once");
+                stopping.cancel();
+            }
+        });
+        let result = self.join().await;
+        drop(watch);
+        result
+    }
+
+    /// Waits until the server was asked to stop, and stops it: no new sockets, every client sent
+    /// away so that it comes back to the next server, everything kept.
+    ///
+    /// # Errors
+    /// [`ShutdownError`] if the configured time was not enough.
+    pub async fn join(self) -> Result<(), ShutdownError> {
+        self.stopping.cancelled().await;
+        let deadline = now() + self.config.shutdown.deadline;
+        let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
+        self.app.registry.shutdown(sockets_deadline).await;
+
+        let sockets = &self.app.sockets;
+        sockets.tasks.close();
+        let in_time = timeout_at(sockets_deadline, sockets.tasks.wait()).await.is_ok();
+        let cut_off = if in_time { 0 } else { sockets.tasks.len() };
+        sockets.abort.cancel();
+        sockets.tasks.wait().await;
+
+        let stored = self.store.shutdown(deadline).await;
+        self.admin_stop.cancel();
+        // Requests that are still under way are not worth a late exit.
+        let _ = timeout_at(deadline, async { tokio::join!(self.http, self.admin) }).await;
+        drop(self.data_dir);
+        stored?;
+        if cut_off > 0 {
+            return Err(ShutdownError::Sockets(cut_off));
+        }
+        info!("stopped; everything is kept");
+        Ok(())
+    }
+
+    /// Says in a few lines what runs where.
+    fn announce(&self, kept_rooms: usize) {
+        let Addresses { http, admin } = self.addresses;
+        let data = self.data_dir.path().canonicalize().unwrap_or_else(|_| self.data_dir.path().to_owned());
+        let identity = self.identity_text();
+        if self.config.log.format == LogFormat::Json {
+            let data = data.display();
+            info!(event = "listening", %http, %admin, %data, kept_rooms, identity, "satsuma {VERSION}");
+            return;
+        }
+        let lines = format!(
+            "satsuma {VERSION}\n\
+             listening on http://{http}, for operators on http://{admin}\n\
+             data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
+             on: rooms; identity by {identity}\n\
+             not in this version: media, feedback, the web client\n",
+            data.display(),
+            data.join("operator.token").display(),
+        );
+        // Nobody may be reading.
+        let _ = io::stdout().write_all(lines.as_bytes());
+    }
+
+    fn identity_text(&self) -> String {
+        match (self.config.identity.access(), self.config.identity.proxy_header.as_ref()) {
+            (Some((team, _)), _) => format!("Cloudflare Access of {}", team.as_str()),
+            (None, Some(header)) => format!("the proxy's header {header}, or the signed cookie"),
+            (None, None) => "the signed cookie".to_owned(),
+        }
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Asks the server of this configuration whether it is alive, for a container's health check.
+///
+/// # Errors
+/// A sentence that says what was tried and what came back.
+pub async fn healthcheck(config: &Config) -> Result<(), String> {
+    let mut address = config.admin.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let url = format!("http://{address}/healthz");
+    let answer = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
+        client.get(&url).send().await?.error_for_status()
+    };
+    answer.await.map(|_| ()).map_err(|error| format!("{url}: {error}"))
+}
+
+fn room_settings(config: &Config) -> RoomSettings {
+    RoomSettings {
+        tick: config.room.tick,
+        heartbeat_timeout: config.room.heartbeat_timeout,
+        restore_grace: config.room.restore_grace,
+        members: config.limits.members_per_room,
+        user_bytes: config.limits.user_bytes,
+    }
+}
+
+fn connection_limits(limits: &Limits) -> ConnectionLimits {
+    ConnectionLimits {
+        frame_bytes: limits.frame_bytes,
+        history_entry_bytes: limits.history_entry_bytes,
+        messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
+        message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
+        held_back: limits.held_back,
+        write_stall: limits.write_stall,
+    }
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
+}
+
+/// Every socket is an open file; the usual soft limit of 1,024 would be the first to be met.
+fn raise_file_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        warn!(%error, "the limit on open files cannot be raised");
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    if files.is_some_and(|files| files < connections as u64) {
+        warn!(
+            files,
+            connections, "fewer files may be open than limits.connections asks for; raise ulimit -n"
+        );
+    }
+}
+
+fn tidy(registry: Registry) -> AbortOnDropHandle<()> {
+    own(async move {
+        let mut ticks = interval(TIDY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            registry.tidy();
+        }
+    })
+}
+
+/// Starts a task that ends with its owner.
+#[expect(clippy::disallowed_methods, reason = "the server owns its tasks: the handle aborts them")]
+fn own<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    let task: JoinHandle<T> = tokio::spawn(task);
+    AbortOnDropHandle::new(task)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the composition root knows the deadline of a shutdown")]
+fn now() -> Instant {
+    Instant::now()
+}

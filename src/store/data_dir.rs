@@ -1,0 +1,403 @@
+//! The data directory: where it is, that it is ours alone, and the secrets in it.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::GeneralPurpose;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use secrecy::zeroize::Zeroizing;
+use secrecy::{SecretSlice, SecretString};
+
+const LOCK: &str = "satsuma.lock";
+const DATABASE: &str = "satsuma.db";
+/// Far more than any secret file of ours has, in bytes.
+const MAX_SECRET_BYTES: u64 = 4096;
+
+const SIGNING_KEY: SecretFile = SecretFile {
+    name: "signing.key",
+    encoding: &BASE64_STANDARD,
+    bytes: 64,
+    form: "64 random bytes as base64",
+    loss: "everybody is then asked for their name again",
+};
+const OPERATOR_TOKEN: SecretFile = SecretFile {
+    name: "operator.token",
+    encoding: &BASE64_URL_SAFE_NO_PAD,
+    bytes: 32,
+    form: "32 random bytes as base64url without padding",
+    loss: "operators then need the new one",
+};
+
+/// A data directory that this process has to itself, until the value is dropped.
+pub struct DataDir {
+    path: PathBuf,
+    signing_key: SecretSlice<u8>,
+    operator_token: SecretString,
+    /// The lock ends when this is closed, also by `kill -9`.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory and its files where they are missing, and locks it.
+    ///
+    /// A directory that is made gets mode 0700, every file 0600.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; each names the path.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| DataDirError::io("create the data directory", path, error))?;
+        let lock = lock(path)?;
+        let (signing_key, _) = SIGNING_KEY.read_or_make(path)?;
+        let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path)?;
+        make_database(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            signing_key: signing_key.to_vec().into(),
+            operator_token: operator_token.as_str().into(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The 64 bytes that cookies are signed with.
+    pub fn signing_key(&self) -> &SecretSlice<u8> {
+        &self.signing_key
+    }
+
+    /// The token that operators show at `/admin`.
+    pub fn operator_token(&self) -> &SecretString {
+        &self.operator_token
+    }
+
+    /// The database file; it exists, maybe empty.
+    pub fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+}
+
+impl fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataDir").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it.
+    #[error(
+        "the data directory {} is in use by another satsuma process{}",
+        path.display(),
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The other process, if it is known.
+        pid: Option<u32>,
+    },
+    /// A secret file does not hold what it should; it is never replaced without being asked.
+    #[error(
+        "{} does not hold {form}; restore it from a backup, or remove it and a new one is made \
+         ({loss})",
+        path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        form: &'static str,
+        /// What a new one means.
+        loss: &'static str,
+    },
+    /// The system has no random bytes for a new secret.
+    #[error("cannot make {}: the system gives no random bytes ({source})", path.display())]
+    Random {
+        /// The file to be made.
+        path: PathBuf,
+        /// What the system says.
+        source: getrandom::Error,
+    },
+    /// The file system says no.
+    #[error("cannot {doing} {} ({source})", path.display())]
+    Io {
+        /// What was tried, as a verb and its object.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl DataDirError {
+    fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+fn lock(directory: &Path) -> Result<File, DataDirError> {
+    let path = directory.join(LOCK);
+    let wrong = |error| DataDirError::io("lock", &path, error);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(wrong)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // The id only helps; the sentence is true without it.
+            let _ = file.take(32).read_to_string(&mut pid);
+            let (path, pid) = (directory.to_owned(), pid.trim().parse().ok());
+            return Err(DataDirError::InUse { path, pid });
+        }
+        Err(TryLockError::Error(error)) => return Err(wrong(error)),
+    }
+    file.set_len(0).map_err(wrong)?;
+    writeln!(file, "{}", std::process::id()).map_err(wrong)?;
+    Ok(file)
+}
+
+fn make_database(directory: &Path) -> Result<(), DataDirError> {
+    let path = directory.join(DATABASE);
+    // SQLite would make it readable by everyone; the files beside it inherit its mode.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| DataDirError::io("create the database", &path, error))?;
+    for name in [DATABASE, "satsuma.db-wal", "satsuma.db-shm"] {
+        let path = directory.join(name);
+        match File::open(&path) {
+            Ok(file) => close_to_others(&file, &path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(DataDirError::io("read", &path, error)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes from group and others what they may do with a file.
+fn close_to_others(file: &File, path: &Path) -> Result<(), DataDirError> {
+    let wrong = |error| DataDirError::io("make private to its owner", path, error);
+    let mode = file.metadata().map_err(wrong)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let found = format!("{mode:04o}");
+        tracing::warn!(path = %path.display(), found, "others could read this; its mode is 0600 now");
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// A kind of secret file.
+struct SecretFile {
+    name: &'static str,
+    encoding: &'static GeneralPurpose,
+    bytes: usize,
+    form: &'static str,
+    loss: &'static str,
+}
+
+/// A secret as bytes and as the text that stands for them.
+type Secret = (Zeroizing<Vec<u8>>, Zeroizing<String>);
+
+impl SecretFile {
+    fn read_or_make(&self, directory: &Path) -> Result<Secret, DataDirError> {
+        let path = directory.join(self.name);
+        match File::open(&path) {
+            Ok(file) => self.read(file, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory, &path),
+            Err(error) => Err(DataDirError::io("read", &path, error)),
+        }
+    }
+
+    fn read(&self, file: File, path: &Path) -> Result<Secret, DataDirError> {
+        close_to_others(&file, path)?;
+        let mut raw = Zeroizing::new(Vec::with_capacity(128));
+        file.take(MAX_SECRET_BYTES)
+            .read_to_end(&mut raw)
+            .map_err(|error| DataDirError::io("read", path, error))?;
+        let text = Zeroizing::new(String::from_utf8_lossy(raw.trim_ascii()).into_owned());
+        let decoded = Zeroizing::new(self.encoding.decode(text.as_str()).unwrap_or_default());
+        if decoded.len() != self.bytes {
+            let path = path.to_owned();
+            return Err(DataDirError::Malformed { path, form: self.form, loss: self.loss });
+        }
+        Ok((decoded, text))
+    }
+
+    /// Writes a new secret so that a crash leaves either all of it or nothing.
+    fn make(&self, directory: &Path, path: &Path) -> Result<Secret, DataDirError> {
+        let mut bytes = Zeroizing::new(vec![0; self.bytes]);
+        getrandom::fill(&mut bytes)
+            .map_err(|source| DataDirError::Random { path: path.to_owned(), source })?;
+        let text = Zeroizing::new(self.encoding.encode(bytes.as_slice()));
+        write_whole(directory, self.name, text.as_bytes())
+            .map_err(|error| DataDirError::io("create", path, error))?;
+        Ok((bytes, text))
+    }
+}
+
+fn write_whole(directory: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.new"));
+    // What a crash left there may be anything; the lock makes sure that nobody else writes it.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn files(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn everything_is_made_private_and_stays_the_same() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("new/data");
+        let first = DataDir::open(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        let names = ["operator.token", "satsuma.db", "satsuma.lock", "signing.key"];
+        assert_eq!(files(&path), names);
+        for name in names {
+            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+        let key = first.signing_key().expose_secret().to_vec();
+        let token = first.operator_token().expose_secret().to_owned();
+        assert_eq!((key.len(), token.len()), (64, 43));
+        assert!(key.iter().any(|&byte| byte != 0));
+        assert_eq!(first.database(), path.join("satsuma.db"));
+        assert_eq!(format!("{first:?}"), format!("DataDir {{ path: {path:?}, .. }}"));
+        drop(first);
+
+        let second = DataDir::open(&path).unwrap();
+        assert_eq!(second.signing_key().expose_secret(), key);
+        assert_eq!(second.operator_token().expose_secret(), token);
+        let other = DataDir::open(&outer.path().join("other")).unwrap();
+        assert_ne!(other.signing_key().expose_secret(), key);
+        assert_ne!(other.operator_token().expose_secret(), token);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_until_it_is_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DataDir::open(directory.path()).unwrap();
+        let error = DataDir::open(directory.path()).unwrap_err();
+        let expected = format!(
+            "the data directory {} is in use by another satsuma process (pid {})",
+            directory.path().display(),
+            std::process::id()
+        );
+        assert_eq!(error.to_string(), expected);
+        drop(first);
+        DataDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_malformed_secret_is_an_error_and_is_never_replaced() {
+        for (name, bad) in [
+            ("signing.key", ""),
+            ("signing.key", "c2hvcnQ="),
+            ("signing.key", "not base64!"),
+            ("operator.token", "\n"),
+            ("operator.token", "short"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(name);
+            fs::write(&path, bad).unwrap();
+            let error = DataDir::open(directory.path()).unwrap_err();
+            assert!(matches!(error, DataDirError::Malformed { .. }), "{error:?}");
+            assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+            assert!(error.to_string().contains("remove it"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), bad);
+        }
+    }
+
+    #[test]
+    fn what_others_could_read_is_made_private() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(DataDir::open(directory.path()).unwrap());
+        let names = ["signing.key", "operator.token", "satsuma.db"];
+        for name in names {
+            let path = directory.path().join(name);
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        }
+        drop(DataDir::open(directory.path()).unwrap());
+        for name in names {
+            assert_eq!(mode(&directory.path().join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn half_a_secret_that_a_crash_left_is_not_taken_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let half = directory.path().join("signing.key.new");
+        fs::write(&half, "aGFsZg==").unwrap();
+        fs::set_permissions(&half, Permissions::from_mode(0o644)).unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        assert_eq!(data.signing_key().expose_secret().len(), 64);
+        assert!(!half.exists());
+        assert_eq!(mode(&directory.path().join("signing.key")), 0o600);
+    }
+
+    #[test]
+    fn an_error_names_the_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = DataDir::open(&file).unwrap_err().to_string();
+        assert!(error.contains(file.to_str().unwrap()), "{error}");
+        fs::create_dir(directory.path().join("signing.key")).unwrap();
+        let error = DataDir::open(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("signing.key"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_files_that_sqlite_makes_are_private_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        let metrics = crate::metrics::Metrics::new();
+        let (_store, _) = crate::store::Store::open(&data.database(), metrics).await.unwrap();
+        for name in ["satsuma.db", "satsuma.db-wal", "satsuma.db-shm"] {
+            assert_eq!(mode(&directory.path().join(name)), 0o600, "{name}");
+        }
+    }
+}

@@ -1,0 +1,1075 @@
+//! What survives a restart: the history of meetings, and the rooms that are running.
+//!
+//! Rooms never wait for the disk: a [`StoreHandle`] only hands a change over. One task merges the
+//! changes, so that the newest value of each thing wins, and writes them behind in batches.
+
+pub mod data_dir;
+mod sql;
+
+use std::mem;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::id::{MeetingId, RoomName, UserId};
+use crate::metrics::{Counted, Metrics};
+use crate::room::io::{Keep, KeptRoom};
+pub use sql::StoreError;
+use sql::{Batch, Changes, Database};
+
+/// A change of what is kept about a meeting.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// When it happened.
+    pub at: SystemTime,
+    /// In which room.
+    pub room: RoomName,
+    /// In which of the room's meetings.
+    pub meeting: MeetingId,
+    /// What changed.
+    pub what: Keep,
+}
+
+/// Whether the store can write at this time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// The last write went well.
+    Healthy,
+    /// Changes wait in memory because the last write failed or hangs; it is tried again.
+    Failing {
+        /// When the first of the failures happened.
+        since: SystemTime,
+        /// What the database says, for operators only.
+        message: String,
+    },
+}
+
+/// How the store's task behaves; only tests need anything but the default.
+#[derive(Clone, Debug)]
+struct Settings {
+    /// The most changes that may wait for the task to take them.
+    queue: usize,
+    /// The most keys that may wait to be written; above it, only what is known already is merged.
+    max_pending: usize,
+    /// How long after the first change a batch is written: the most that `kill -9` costs.
+    delay: Duration,
+    /// The wait after a first failure; each further failure doubles it.
+    backoff: Duration,
+    /// The longest wait between two tries.
+    max_backoff: Duration,
+    /// How long a write may be under way before the store is called failing.
+    hung_after: Duration,
+    /// How long SQLite waits for a lock of another process, such as a backup.
+    busy_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            max_pending: 1_000_000,
+            delay: Duration::from_millis(200),
+            backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(30),
+            hung_after: Duration::from_secs(10),
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The store: owns the task that writes, which ends with it.
+#[derive(Debug)]
+pub struct Store {
+    handle: StoreHandle,
+    stop: oneshot::Sender<Instant>,
+    task: AbortOnDropHandle<Result<(), StoreError>>,
+}
+
+impl Store {
+    /// Opens the database, brings its tables up to date, and loads the rooms that it kept.
+    ///
+    /// The file must exist (see [`data_dir::DataDir`], which makes it with the right mode).
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Open`] or [`StoreError::Migrate`]. A single row that
+    /// makes no sense is none: it is skipped with a warning.
+    pub async fn open(database: &Path, metrics: Arc<Metrics>) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+        Self::open_with(Database::options(database), Settings::default(), metrics).await
+    }
+
+    async fn open_with(
+        options: sqlx::sqlite::SqliteConnectOptions,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+        let options = options.busy_timeout(settings.busy_timeout);
+        let (database, rooms) = Database::open(options, clock()).await?;
+        let (commands, received) = mpsc::channel(settings.queue);
+        let (health_sender, health) = watch::channel(StoreHealth::Healthy);
+        let (stop, stopped) = oneshot::channel();
+        let queue_full = Arc::new(AtomicBool::new(false));
+        let task = Task {
+            commands: received,
+            closing: false,
+            database: Some(database),
+            pending: Batch::default(),
+            pending_full: false,
+            queue_full: Arc::clone(&queue_full),
+            flushes: Vec::new(),
+            writing: None,
+            due: None,
+            failures: 0,
+            health: health_sender,
+            waiting: Counted::new(&metrics.store_pending, 0),
+            metrics: Arc::clone(&metrics),
+            settings,
+        };
+        let handle = StoreHandle { commands, health, metrics, queue_full };
+        #[expect(clippy::disallowed_methods, reason = "the Store owns the task and aborts it")]
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run(stopped)));
+        Ok((Self { handle, stop, task }, rooms))
+    }
+
+    /// A handle for whoever has something to keep.
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
+    }
+
+    /// Writes everything that was handed over until now, and closes the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Unwritten`] if that was not done at `deadline`; [`StoreError::Stopped`] if the
+    /// task was gone already.
+    pub async fn shutdown(self, deadline: Instant) -> Result<(), StoreError> {
+        // If the task is gone, its end says so below.
+        let _ = self.stop.send(deadline);
+        self.task.await.unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
+/// A cheap clone that hands changes to the store's task, and never waits for it.
+#[derive(Clone, Debug)]
+pub struct StoreHandle {
+    commands: mpsc::Sender<Command>,
+    health: watch::Receiver<StoreHealth>,
+    metrics: Arc<Metrics>,
+    queue_full: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Keep(Change),
+    KeepWaiting { meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
+    SetAside { room: RoomName, meeting: MeetingId },
+    Flush(oneshot::Sender<()>),
+}
+
+impl StoreHandle {
+    /// Keeps a change.
+    pub fn keep(&self, change: Change) {
+        self.hand_over(Command::Keep(change));
+    }
+
+    /// Keeps the events that members have not acknowledged, in place of those kept before.
+    ///
+    /// Those of a past run stay kept until this replaces them (by none, too), their seat is
+    /// removed or the meeting ends: after a crash they are delivered again, but never lost.
+    pub fn keep_waiting(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
+        self.hand_over(Command::KeepWaiting { meeting, events });
+    }
+
+    /// Moves the kept state of a room that panicked to where only people find it.
+    ///
+    /// The meeting is ended, and later changes of it are not expected.
+    pub fn set_aside(&self, room: RoomName, meeting: MeetingId) {
+        self.hand_over(Command::SetAside { room, meeting });
+    }
+
+    /// Waits until everything that was handed over before is written, however long that takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] if the store stops before.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let (done, written) = oneshot::channel();
+        self.commands.send(Command::Flush(done)).await.map_err(|_| StoreError::Stopped)?;
+        written.await.map_err(|_| StoreError::Stopped)
+    }
+
+    /// Whether the store can write at this time.
+    pub fn health(&self) -> StoreHealth {
+        self.health.borrow().clone()
+    }
+
+    /// Every change of [`Self::health`], for whoever waits for one.
+    pub fn watch_health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.clone()
+    }
+
+    fn hand_over(&self, command: Command) {
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                Metrics::count(&self.metrics.drops, "store_queue");
+                if !self.queue_full.swap(true, Ordering::Relaxed) {
+                    tracing::error!("the store's queue is full; changes are not kept");
+                }
+            }
+            Err(TrySendError::Closed(_)) => Metrics::count(&self.metrics.drops, "store_stopped"),
+        }
+    }
+}
+
+/// The task: one owner of what is not written yet.
+struct Task {
+    commands: mpsc::Receiver<Command>,
+    /// The server stops: nothing more is taken, and waits between tries are short.
+    closing: bool,
+    /// The connection, unless a write has it.
+    database: Option<Database>,
+    pending: Batch,
+    /// Whether the log says already that changes are dropped here, or at the queue.
+    pending_full: bool,
+    queue_full: Arc<AtomicBool>,
+    /// Those who wait for what is pending.
+    flushes: Vec<oneshot::Sender<()>>,
+    writing: Option<Writing>,
+    /// When what is pending is written, unless a write is under way then.
+    due: Option<Instant>,
+    /// Failed tries since the last good one.
+    failures: u32,
+    health: watch::Sender<StoreHealth>,
+    waiting: Counted,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+}
+
+type Written = (Database, Result<(), sqlx::Error>);
+
+/// A write that is under way.
+struct Writing {
+    batch: Arc<Batch>,
+    flushes: Vec<oneshot::Sender<()>>,
+    started: Instant,
+    outcome: Pin<Box<dyn Future<Output = Written> + Send>>,
+}
+
+impl Task {
+    async fn run(mut self, mut stop: oneshot::Receiver<Instant>) -> Result<(), StoreError> {
+        let mut deadline = None;
+        while !(self.closing && self.pending.is_empty() && self.writing.is_none()) {
+            let hung_at = self.hung_at();
+            tokio::select! {
+                command = self.commands.recv(), if !self.closing => match command {
+                    Some(command) => {
+                        self.take(command);
+                        // Many at once, so that the timers below are not set for each; bounded,
+                        // so that a flood keeps nothing from being written.
+                        for _ in 0..1_024 {
+                            let Ok(command) = self.commands.try_recv() else { break };
+                            self.take(command);
+                        }
+                    }
+                    None => {
+                        self.closing = true;
+                        self.due = Some(now());
+                    }
+                },
+                written = finished(self.writing.as_mut()) => self.finish(written),
+                () = until(self.due), if self.writing.is_none() => self.start(),
+                () = until(hung_at) => self.fail("a write does not come to its end".into()),
+                stopped = &mut stop, if deadline.is_none() => match stopped {
+                    // What is in the queue by now is still received.
+                    Ok(at) => {
+                        deadline = Some(at);
+                        self.commands.close();
+                    }
+                    Err(_) => return Err(StoreError::Stopped),
+                },
+                () = until(deadline) => return Err(self.unwritten()),
+            }
+            self.waiting.set(self.pending.len() + self.in_flight().map_or(0, Batch::len));
+        }
+        if let (Some(database), Some(deadline)) = (self.database.take(), deadline) {
+            // Everything is in the write-ahead log already; folding it in is only tidiness.
+            match tokio::time::timeout_at(deadline, database.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the database was not closed cleanly"),
+                Err(_) => tracing::warn!("the database was not closed in time; nothing is lost"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, command: Command) {
+        let (meeting, changes) = match command {
+            Command::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
+            Command::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
+            Command::SetAside { room, meeting } => (meeting, Changes::set_aside(clock(), room)),
+            Command::Flush(done) => return self.flush(done),
+        };
+        let in_flight = self.in_flight();
+        let keys = self.pending.len() + in_flight.map_or(0, Batch::len);
+        // What ends a meeting always has room: it frees more than it takes.
+        if keys >= self.settings.max_pending
+            && !changes.ends()
+            && !self.pending.knows(meeting, &changes)
+            && !in_flight.is_some_and(|batch| batch.knows(meeting, &changes))
+        {
+            Metrics::count(&self.metrics.drops, "store_pending");
+            if !mem::replace(&mut self.pending_full, true) {
+                tracing::error!(keys, "too much waits to be written; new seats are not kept");
+            }
+            return;
+        }
+        self.pending.put(meeting, changes);
+        self.due.get_or_insert_with(|| now() + self.settings.delay);
+    }
+
+    fn flush(&mut self, done: oneshot::Sender<()>) {
+        match &mut self.writing {
+            Some(writing) if self.pending.is_empty() => writing.flushes.push(done),
+            None if self.pending.is_empty() => {
+                let _ = done.send(());
+            }
+            _ => {
+                self.flushes.push(done);
+                // After a failure the next try has its time; whoever waits does not shorten it.
+                if self.failures == 0 {
+                    self.due = Some(now());
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.due = None;
+        if self.pending.is_empty() {
+            return;
+        }
+        let Some(mut database) = self.database.take() else { return };
+        let batch = Arc::new(mem::take(&mut self.pending));
+        let shared = Arc::clone(&batch);
+        // SQLite works on a thread of its own, so this task stays free to receive and merge.
+        let outcome = Box::pin(async move {
+            let result = database.write(&shared).await;
+            (database, result)
+        });
+        let flushes = mem::take(&mut self.flushes);
+        self.writing = Some(Writing { batch, flushes, started: now(), outcome });
+    }
+
+    fn finish(&mut self, (database, result): Written) {
+        self.database = Some(database);
+        let Some(Writing { batch, mut flushes, started, outcome }) = self.writing.take() else {
+            return;
+        };
+        drop(outcome);
+        self.metrics.store_write_seconds.observe((now() - started).as_secs_f64());
+        match result {
+            Ok(()) => {
+                for done in flushes {
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                }
+                self.succeed();
+            }
+            Err(error) => {
+                self.metrics.store_failures.inc();
+                let newer = mem::replace(&mut self.pending, Arc::unwrap_or_clone(batch));
+                self.pending.then(newer);
+                flushes.append(&mut self.flushes);
+                self.flushes = flushes;
+                self.due = Some(now() + self.backoff());
+                self.failures = self.failures.saturating_add(1);
+                self.fail(error.to_string());
+            }
+        }
+    }
+
+    fn backoff(&self) -> Duration {
+        let longest = if self.closing { self.settings.backoff } else { self.settings.max_backoff };
+        self.settings.backoff.saturating_mul(2_u32.saturating_pow(self.failures)).min(longest)
+    }
+
+    fn succeed(&mut self) {
+        self.failures = 0;
+        if self.commands.is_empty() {
+            self.pending_full = false;
+            self.queue_full.store(false, Ordering::Relaxed);
+        }
+        if let StoreHealth::Failing { since, .. } = self.health.send_replace(StoreHealth::Healthy) {
+            let for_seconds = clock().duration_since(since).unwrap_or_default().as_secs();
+            tracing::info!(for_seconds, "the store can write again; nothing that waited is lost");
+        }
+    }
+
+    fn fail(&mut self, message: String) {
+        let since = match &*self.health.borrow() {
+            StoreHealth::Failing { since, .. } => *since,
+            StoreHealth::Healthy => {
+                tracing::error!(error = message, "the store cannot write; it keeps trying");
+                clock()
+            }
+        };
+        self.health.send_replace(StoreHealth::Failing { since, message });
+    }
+
+    fn in_flight(&self) -> Option<&Batch> {
+        self.writing.as_ref().map(|writing| &*writing.batch)
+    }
+
+    /// When the write that is under way is said to hang; never while that is said already.
+    fn hung_at(&self) -> Option<Instant> {
+        let healthy = *self.health.borrow() == StoreHealth::Healthy;
+        let writing = self.writing.as_ref().filter(|_| healthy)?;
+        Some(writing.started + self.settings.hung_after)
+    }
+
+    fn unwritten(&self) -> StoreError {
+        let changes = self.pending.len() + self.in_flight().map_or(0, Batch::len);
+        let why = match &*self.health.borrow() {
+            StoreHealth::Healthy => "the time was too short".into(),
+            StoreHealth::Failing { message, .. } => message.clone(),
+        };
+        StoreError::Unwritten { changes, why }
+    }
+}
+
+impl Drop for Task {
+    // By a panic or an abort, too, so that nobody is told that a dead store is healthy.
+    fn drop(&mut self) {
+        let message = "the store has stopped".into();
+        self.health.send_replace(StoreHealth::Failing { since: clock(), message });
+    }
+}
+
+async fn finished(writing: Option<&mut Writing>) -> Written {
+    match writing {
+        Some(writing) => writing.outcome.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
+fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, Connection, SqliteConnection};
+
+    use super::*;
+    use crate::id::IdentityId;
+    use crate::metrics::ByReason;
+    use crate::room::io::KeptSeat;
+
+    /// A directory with a database, and what looks into it from beside the store.
+    struct Disk {
+        directory: tempfile::TempDir,
+        metrics: Arc<Metrics>,
+    }
+
+    impl Disk {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::File::create(directory.path().join("rooms.db")).unwrap();
+            Self { directory, metrics: Metrics::new() }
+        }
+
+        fn options(&self) -> SqliteConnectOptions {
+            Database::options(&self.directory.path().join("rooms.db"))
+        }
+
+        async fn open(&self) -> (Store, Vec<KeptRoom>) {
+            self.open_with(Settings::default()).await
+        }
+
+        async fn open_with(&self, settings: Settings) -> (Store, Vec<KeptRoom>) {
+            Store::open_with(self.options(), settings, Arc::clone(&self.metrics)).await.unwrap()
+        }
+
+        async fn beside(&self) -> SqliteConnection {
+            self.options().connect().await.unwrap()
+        }
+
+        async fn count(&self, table: &str) -> i64 {
+            let select = sqlx::AssertSqlSafe(format!(r#"SELECT COUNT(*) FROM "{table}""#));
+            sqlx::query_scalar(select).fetch_one(&mut self.beside().await).await.unwrap()
+        }
+
+        /// `created`, `modified`, `userCount` and `ended` of a meeting.
+        async fn row(&self, meeting: MeetingId) -> (String, String, i64, Option<String>) {
+            let select = r#"SELECT created, modified, "userCount", ended FROM "Meetings"
+                WHERE id = $1 AND deleted IS NULL"#;
+            let select = sqlx::query_as(select).bind(meeting.to_string());
+            select.fetch_one(&mut self.beside().await).await.unwrap()
+        }
+
+        fn drops(&self, reason: &'static str) -> u64 {
+            self.metrics.drops.get_or_create(&ByReason { reason }).get()
+        }
+    }
+
+    /// A room's meeting whose clock starts in 2026.
+    struct Meeting {
+        store: StoreHandle,
+        room: RoomName,
+        id: MeetingId,
+    }
+
+    impl Meeting {
+        fn new(store: &Store, room: &str) -> Self {
+            let room = RoomName::parse(room).unwrap();
+            Self { store: store.handle(), room, id: MeetingId::random() }
+        }
+
+        fn keep(&self, second: u64, what: Keep) {
+            let at = at(second);
+            self.store.keep(Change { at, room: self.room.clone(), meeting: self.id, what });
+        }
+
+        fn seat(&self, second: u64, name: &str, json: &str) {
+            self.keep(second, Keep::Seat(seat(name, json)));
+        }
+
+        fn removed(&self, second: u64, name: &str) {
+            self.keep(second, Keep::SeatRemoved { user: user(name) });
+        }
+    }
+
+    fn at(second: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second)
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn seat(name: &str, json: &str) -> KeptSeat {
+        let identity = IdentityId::new(format!("cookie:{name}"));
+        KeptSeat { user: user(name), identity, json: json.into() }
+    }
+
+    fn soon() -> Instant {
+        now() + Duration::from_secs(20)
+    }
+
+    fn impatient() -> Settings {
+        Settings {
+            delay: Duration::from_millis(1),
+            backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(8),
+            busy_timeout: Duration::from_millis(50),
+            ..Settings::default()
+        }
+    }
+
+    async fn until_failing(store: &StoreHandle) -> String {
+        let mut health = store.watch_health();
+        let failing = health.wait_for(|health| *health != StoreHealth::Healthy);
+        let health = tokio::time::timeout_at(soon(), failing).await.unwrap().unwrap();
+        let StoreHealth::Failing { message, .. } = &*health else { unreachable!() };
+        message.clone()
+    }
+
+    async fn flush(store: &StoreHandle) {
+        tokio::time::timeout_at(soon(), store.flush()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_room_comes_back_as_it_was() {
+        let disk = Disk::new();
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms, []);
+        let meeting = Meeting::new(&store, "Küche 🍊");
+        meeting.keep(0, Keep::MeetingStarted);
+        meeting.seat(1, "b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#);
+        meeting.seat(1, "a", r#"{"id":"a"}"#);
+        meeting.seat(2, "a", r#"{"id":"a","raisedHand":true}"#);
+        meeting.keep(3, Keep::Ai { json: r#"{"enabled":true}"#.into() });
+        let events = (0..130).map(|n| (user("b"), format!(r#"{{"n":{n}}}"#).into()));
+        let events: Vec<(UserId, Arc<str>)> = events.collect();
+        store.handle().keep_waiting(meeting.id, events.clone());
+        store.shutdown(soon()).await.unwrap();
+
+        let (store, rooms) = disk.open().await;
+        let kept = KeptRoom {
+            room: meeting.room.clone(),
+            meeting: meeting.id,
+            ai: Some(r#"{"enabled":true}"#.into()),
+            seats: vec![
+                seat("a", r#"{"id":"a","raisedHand":true}"#),
+                seat("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
+            ],
+            waiting: events,
+        };
+        assert_eq!(rooms, [kept]);
+        assert_eq!(store.handle().health(), StoreHealth::Healthy);
+        assert_eq!(disk.metrics.store_pending.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_kill_costs_only_what_was_not_flushed() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", "{}");
+        flush(&meeting.store).await;
+        // With nothing to write there is nothing to wait for.
+        flush(&meeting.store).await;
+        meeting.seat(0, "b", "{}");
+        drop(store);
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].seats, [seat("a", "{}")]);
+        assert_eq!(meeting.store.flush().await.unwrap_err().to_string(), "the store has stopped");
+        assert_eq!(disk.metrics.store_pending.get(), 0);
+        assert_ne!(meeting.store.health(), StoreHealth::Healthy);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_written_without_being_asked_for() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", "{}");
+        let started = now();
+        while disk.count("kept_seats").await == 0 {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_value_wins_within_a_batch_and_across_batches() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        for name in ["stays", "leaves", "returns", "leaves-at-once"] {
+            meeting.seat(0, name, r#"{"v":1}"#);
+        }
+        meeting.removed(0, "leaves-at-once");
+        flush(&meeting.store).await;
+        meeting.seat(1, "stays", r#"{"v":2}"#);
+        meeting.removed(1, "leaves");
+        meeting.removed(1, "returns");
+        meeting.seat(1, "returns", r#"{"v":3}"#);
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].seats, [seat("returns", r#"{"v":3}"#), seat("stays", r#"{"v":2}"#)]);
+    }
+
+    #[tokio::test]
+    async fn more_rows_than_one_statement_takes_are_all_written() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        for room in 0..129 {
+            let meeting = Meeting::new(&store, &format!("r{room}"));
+            for name in ["a", "b"] {
+                meeting.seat(0, name, "{}");
+            }
+        }
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!((rooms.len(), disk.count("kept_seats").await), (129, 258));
+    }
+
+    #[tokio::test]
+    async fn an_ended_meeting_leaves_its_row_and_nothing_else() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        // One that ends in a later batch, and one that ends in its first.
+        let [long, short] = ["long", "short"].map(|room| Meeting::new(&store, room));
+        long.keep(0, Keep::MeetingStarted);
+        long.keep(0, Keep::Peak { members: 2 });
+        long.seat(0, "a", "{}");
+        store.handle().keep_waiting(long.id, vec![(user("a"), "{}".into())]);
+        flush(&long.store).await;
+        for meeting in [&long, &short] {
+            meeting.keep(7, Keep::Peak { members: 1 });
+            meeting.seat(7, "b", "{}");
+            meeting.keep(9, Keep::MeetingEnded);
+            // Late ones do not bring a meeting back.
+            meeting.removed(10, "b");
+            meeting.keep(10, Keep::Ai { json: "{}".into() });
+            store.handle().keep_waiting(meeting.id, vec![(user("a"), "{}".into())]);
+        }
+        store.shutdown(soon()).await.unwrap();
+
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms, []);
+        for table in ["kept_rooms", "kept_seats", "kept_events"] {
+            assert_eq!(disk.count(table).await, 0, "{table}");
+        }
+        let time = |second| format!("2026-01-01T00:00:{second:02}.000Z");
+        assert_eq!(disk.row(long.id).await, (time(0), time(9), 2, Some(time(9))));
+        assert_eq!(disk.row(short.id).await, (time(7), time(9), 1, Some(time(9))));
+    }
+
+    #[tokio::test]
+    async fn the_peak_never_falls_and_only_its_change_modifies_the_row() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        for (second, members) in [(0, 1), (1, 5), (2, 3)] {
+            meeting.keep(second, Keep::Peak { members });
+            flush(&meeting.store).await;
+        }
+        meeting.seat(3, "a", "{}");
+        flush(&meeting.store).await;
+        let (created, modified, peak, ended) = disk.row(meeting.id).await;
+        assert_eq!(created, "2026-01-01T00:00:00.000Z");
+        assert_eq!(modified, "2026-01-01T00:00:01.000Z");
+        assert_eq!((peak, ended), (5, None));
+    }
+
+    #[tokio::test]
+    async fn a_meeting_runs_again_when_somebody_comes_back_without_its_old_seats() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let [in_one_batch, in_two] = ["one", "two"].map(|room| Meeting::new(&store, room));
+        for meeting in [&in_one_batch, &in_two] {
+            meeting.seat(0, "old", "{}");
+        }
+        flush(&in_two.store).await;
+        for meeting in [&in_one_batch, &in_two] {
+            meeting.keep(1, Keep::MeetingEnded);
+        }
+        in_one_batch.seat(2, "new", "{}");
+        flush(&in_two.store).await;
+        assert!(disk.row(in_two.id).await.3.is_some());
+        in_two.seat(2, "new", "{}");
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        for meeting in [&in_one_batch, &in_two] {
+            assert_eq!(disk.row(meeting.id).await.3, None);
+            let room = rooms.iter().find(|room| room.meeting == meeting.id).unwrap();
+            assert_eq!(room.seats, [seat("new", "{}")]);
+        }
+    }
+
+    #[tokio::test]
+    async fn restored_events_stay_until_they_are_replaced_or_their_seat_is_gone() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        for name in ["a", "b"] {
+            meeting.seat(0, name, "{}");
+        }
+        let of = |name: &str, n: u8| (user(name), Arc::from(format!(r#"{{"n":{n}}}"#)));
+        meeting.store.keep_waiting(meeting.id, vec![of("a", 1), of("b", 2), of("a", 3)]);
+        store.shutdown(soon()).await.unwrap();
+
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].waiting, [of("a", 1), of("b", 2), of("a", 3)]);
+        drop(store);
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].waiting.len(), 3, "a crash delivers twice rather than never");
+        let meeting = Meeting { store: store.handle(), ..meeting };
+        meeting.removed(1, "a");
+        flush(&meeting.store).await;
+        drop(store);
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].waiting, [of("b", 2)]);
+        let meeting = Meeting { store: store.handle(), ..meeting };
+        meeting.store.keep_waiting(meeting.id, vec![of("b", 4), of("c", 5)]);
+        meeting.seat(2, "c", "{}");
+        meeting.removed(2, "b");
+        meeting.seat(3, "b", "{}");
+        store.shutdown(soon()).await.unwrap();
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].waiting, [of("c", 5)], "who left and came back is somebody new");
+        store.handle().keep_waiting(meeting.id, vec![]);
+        store.shutdown(soon()).await.unwrap();
+        assert_eq!(disk.open().await.1[0].waiting, []);
+    }
+
+    #[tokio::test]
+    async fn of_two_meetings_of_a_room_the_newer_comes_back_and_the_other_is_ended() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let [old, new] = [(); 2].map(|()| Meeting::new(&store, "r"));
+        new.seat(5, "a", "{}");
+        old.seat(4, "b", "{}");
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms.iter().map(|room| room.meeting).collect::<Vec<_>>(), [new.id]);
+        assert_eq!((disk.count("kept_rooms").await, disk.count("kept_seats").await), (1, 1));
+        assert!(disk.row(old.id).await.3.is_some());
+        assert_eq!(disk.row(new.id).await.3, None);
+    }
+
+    #[tokio::test]
+    async fn rows_that_make_no_sense_are_skipped() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", "{}");
+        store.shutdown(soon()).await.unwrap();
+        let strange = format!(
+            "INSERT INTO kept_rooms VALUES ('no uuid', 'x', NULL), ('{0}', '', NULL);
+             INSERT INTO kept_seats VALUES ('no uuid', 'b', 'i', '{{}}'), ('{0}', 'b', 'i', '{{}}'),
+                ('{1}', 'ai', 'i', '{{}}'), ('{1}', 'c', 'i', '[]'), ('{1}', 'd', 'i', '{{'),
+                ('{1}', 'e', 'i', X'ff'), ('{1}', X'ff', 'i', '{{}}'), ('{1}', 'f', X'ff', '{{}}');
+             INSERT INTO kept_events VALUES ('{1}', 0, 'a', 'no JSON'), ('{1}', 1, 'a', '{{}}');
+             UPDATE kept_rooms SET ai = 'no JSON';",
+            MeetingId::random(),
+            meeting.id,
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(strange)).execute(&mut disk.beside().await).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms.len(), 1);
+        assert_eq!((&rooms[0].seats[..], &rooms[0].ai), (&[seat("a", "{}")][..], &None));
+        assert_eq!(rooms[0].waiting, [(user("a"), "{}".into())]);
+    }
+
+    #[tokio::test]
+    async fn what_a_panicked_room_kept_is_set_aside_and_does_not_come_back() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", r#"{"poison":1}"#);
+        flush(&meeting.store).await;
+        meeting.seat(1, "b", "{}");
+        meeting.store.set_aside(meeting.room.clone(), meeting.id);
+        meeting.seat(2, "late", "{}");
+        flush(&meeting.store).await;
+        let json: String = sqlx::query_scalar("SELECT json FROM set_aside WHERE room = 'r'")
+            .fetch_one(&mut disk.beside().await)
+            .await
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["seats"][0], serde_json::json!(["a", "cookie:a", r#"{"poison":1}"#]));
+        assert_eq!(json["seats"][1][0], "b");
+        assert_eq!(json["seats"].as_array().unwrap().len(), 2);
+        assert!(disk.row(meeting.id).await.3.is_some());
+        assert_eq!(disk.count("kept_seats").await, 0);
+
+        for n in 0..110 {
+            let room = RoomName::parse(&format!("r{n}")).unwrap();
+            store.handle().set_aside(room, MeetingId::random());
+        }
+        store.shutdown(soon()).await.unwrap();
+        assert_eq!(disk.open().await.1, []);
+        assert_eq!(disk.count("set_aside").await, 100);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_shows_and_nothing_is_lost_when_it_has_room_again() {
+        let disk = Disk::new();
+        disk.open().await.0.shutdown(soon()).await.unwrap();
+        let ballast = "CREATE TABLE ballast (b); INSERT INTO ballast VALUES (zeroblob(4000000))";
+        let mut beside = disk.beside().await;
+        sqlx::raw_sql(ballast).execute(&mut beside).await.unwrap();
+        beside.close().await.unwrap();
+        // SQLite raises the limit to the size that the file has.
+        let options = disk.options().pragma("max_page_count", "1");
+        let metrics = Arc::clone(&disk.metrics);
+        let (store, _) = Store::open_with(options, impatient(), metrics).await.unwrap();
+        let meeting = Meeting::new(&store, "r");
+        let big = format!(r#"{{"v":"{}"}}"#, "x".repeat(8_000));
+        for n in 0..200 {
+            meeting.seat(0, &format!("u{n}"), &big);
+        }
+        let message = until_failing(&meeting.store).await;
+        assert!(message.contains("full"), "{message}");
+        assert!(disk.metrics.store_failures.get() >= 1);
+        assert_eq!(disk.metrics.store_pending.get(), 201);
+        // What comes meanwhile is merged over what waits.
+        meeting.seat(1, "u0", "{}");
+        meeting.removed(1, "u1");
+        sqlx::query("DROP TABLE ballast").execute(&mut disk.beside().await).await.unwrap();
+        flush(&meeting.store).await;
+        assert_eq!(meeting.store.health(), StoreHealth::Healthy);
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].seats.len(), 199);
+        assert_eq!(rooms[0].seats[0], seat("u0", "{}"));
+        assert_eq!(disk.metrics.store_pending.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_lock_of_another_process_shows_and_shutdown_says_what_is_lost() {
+        let disk = Disk::new();
+        let (store, _) = disk.open_with(impatient()).await;
+        let mut beside = disk.beside().await;
+        let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", "{}");
+        let message = until_failing(&meeting.store).await;
+        assert!(message.contains("locked"), "{message}");
+        let deadline = now() + Duration::from_millis(50);
+        let error = store.shutdown(deadline).await.unwrap_err();
+        let expected = format!("2 changes could not be written in time ({message})");
+        assert_eq!(error.to_string(), expected);
+        lock.rollback().await.unwrap();
+        meeting.seat(0, "a", "{}");
+        assert_eq!(disk.drops("store_stopped"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_shows_and_changes_are_merged_meanwhile() {
+        let disk = Disk::new();
+        let settings = Settings {
+            busy_timeout: Duration::from_secs(60),
+            hung_after: Duration::from_millis(20),
+            queue: 4,
+            ..impatient()
+        };
+        let (store, _) = disk.open_with(settings).await;
+        let mut beside = disk.beside().await;
+        let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", "{}");
+        let message = until_failing(&meeting.store).await;
+        assert_eq!(message, "a write does not come to its end");
+        // More than the queue takes: each is received although the write is still under way.
+        let mut flushed = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            meeting.seat(1, "a", &format!(r#"{{"n":{n}}}"#));
+            let store = meeting.store.clone();
+            flushed.spawn(async move { store.flush().await });
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(disk.drops("store_queue"), 0);
+        lock.commit().await.unwrap();
+        for done in flushed.join_all().await {
+            done.unwrap();
+        }
+        assert_eq!(meeting.store.health(), StoreHealth::Healthy);
+        assert_eq!(disk.metrics.store_failures.get(), 0);
+        store.shutdown(soon()).await.unwrap();
+        assert_eq!(disk.open().await.1[0].seats, [seat("a", r#"{"n":99}"#)]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_merged_under_what_came_meanwhile() {
+        let disk = Disk::new();
+        let settings = Settings {
+            busy_timeout: Duration::from_millis(300),
+            hung_after: Duration::from_millis(5),
+            ..impatient()
+        };
+        let (store, _) = disk.open_with(settings).await;
+        let mut beside = disk.beside().await;
+        let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let meeting = Meeting::new(&store, "r");
+        meeting.seat(0, "a", r#"{"v":1}"#);
+        meeting.seat(0, "b", "{}");
+        let handle = store.handle();
+        let mut flushed = tokio::task::JoinSet::new();
+        flushed.spawn(async move { handle.flush().await.unwrap() });
+        // The word that the write hangs is the word that it is under way.
+        until_failing(&meeting.store).await;
+        meeting.seat(1, "a", r#"{"v":2}"#);
+        meeting.removed(1, "b");
+        let mut health = meeting.store.watch_health();
+        let locked = health.wait_for(|health| format!("{health:?}").contains("locked"));
+        drop(tokio::time::timeout_at(soon(), locked).await.unwrap().unwrap());
+        lock.rollback().await.unwrap();
+        let flushed = flushed.join_next();
+        tokio::time::timeout_at(soon(), flushed).await.unwrap().unwrap().unwrap();
+        store.shutdown(soon()).await.unwrap();
+        assert!(disk.metrics.store_failures.get() >= 1);
+        assert_eq!(disk.open().await.1[0].seats, [seat("a", r#"{"v":2}"#)]);
+    }
+
+    #[tokio::test]
+    async fn a_full_map_takes_newer_values_and_ends_but_nothing_new() {
+        let disk = Disk::new();
+        let (store, _) = disk.open_with(Settings { max_pending: 3, ..impatient() }).await;
+        let mut beside = disk.beside().await;
+        let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let [full, ended] = ["full", "ended"].map(|room| Meeting::new(&store, room));
+        full.seat(0, "a", "{}");
+        full.seat(0, "b", "{}");
+        until_failing(&full.store).await;
+        full.seat(1, "c", "{}");
+        full.seat(1, "b", r#"{"v":2}"#);
+        ended.keep(1, Keep::MeetingEnded);
+        lock.rollback().await.unwrap();
+        flush(&full.store).await;
+        assert_eq!(disk.drops("store_pending"), 1);
+        assert!(disk.row(ended.id).await.3.is_some());
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].seats, [seat("a", "{}"), seat("b", r#"{"v":2}"#)]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_and_counts_without_waiting() {
+        let disk = Disk::new();
+        let (store, _) = disk.open_with(Settings { queue: 1, ..impatient() }).await;
+        let meeting = Meeting::new(&store, "r");
+        for name in ["a", "b", "c"] {
+            meeting.seat(0, name, "{}");
+        }
+        assert_eq!(disk.drops("store_queue"), 2);
+        store.shutdown(soon()).await.unwrap();
+        assert_eq!(disk.open().await.1[0].seats, [seat("a", "{}")]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_an_error_that_names_it() {
+        let disk = Disk::new();
+        let path = disk.directory.path().join("rooms.db");
+        std::fs::write(&path, "no database ".repeat(1_000)).unwrap();
+        let error = Store::open(&path, Metrics::new()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        let missing = disk.directory.path().join("missing.db");
+        let error = Store::open(&missing, Metrics::new()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+        assert!(error.to_string().contains("missing.db"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_later_version_is_refused() {
+        let disk = Disk::new();
+        disk.open().await.0.shutdown(soon()).await.unwrap();
+        let later = "UPDATE _sqlx_migrations SET version = 9999";
+        sqlx::query(later).execute(&mut disk.beside().await).await.unwrap();
+        let path = disk.directory.path().join("rooms.db");
+        let error = Store::open(&path, Metrics::new()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Migrate { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_wild_clock_does_no_harm() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        let before_1970 = UNIX_EPOCH - Duration::from_secs(1);
+        let after_9999 = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
+        for at in [before_1970, after_9999] {
+            let (room, what) = (meeting.room.clone(), Keep::MeetingEnded);
+            meeting.store.keep(Change { at, room, meeting: meeting.id, what });
+        }
+        flush(&meeting.store).await;
+        let (created, modified, ..) = disk.row(meeting.id).await;
+        assert_eq!(created, "1970-01-01T00:00:00.000Z");
+        assert_eq!(modified, "9999-12-31T23:59:59.000Z");
+    }
+}

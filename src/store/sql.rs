@@ -1,0 +1,518 @@
+//! The changes that are not written yet, merged, and the SQL that writes and loads what is kept.
+//!
+//! The SQL also runs on PostgreSQL; what is SQLite's alone stands in [`Database::options`],
+//! [`Database::open`] and [`Database::close`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::IgnoredAny;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
+
+use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::room::io::{Keep, KeptRoom, KeptSeat};
+
+static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// How many rows one statement writes; full statements are prepared once.
+const ROWS: usize = 64;
+
+/// How many rooms that panicked are kept for whoever looks for the cause.
+const SET_ASIDE_ROOMS: i64 = 100;
+
+/// Why the store does not open, or could not write everything.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file is there, but is no database that can be read.
+    #[error(
+        "the database {} is damaged or is no database ({source}); restore it from a backup, or \
+         move it away to start with an empty one",
+        path.display()
+    )]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// The database cannot be opened or read.
+    #[error("the database {} cannot be opened ({source})", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// The tables are not those of this version, and cannot be made so.
+    #[error(
+        "the database {} cannot be brought to this version's tables ({source})",
+        path.display()
+    )]
+    Migrate {
+        /// The database file.
+        path: PathBuf,
+        /// What the migration says.
+        source: sqlx::migrate::MigrateError,
+    },
+    /// The deadline passed before everything was written.
+    #[error("{changes} changes could not be written in time ({why})")]
+    Unwritten {
+        /// How many changes are lost.
+        changes: usize,
+        /// What the database said last.
+        why: String,
+    },
+    /// The store's task is gone.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+/// The changes that are not written yet, merged by key: the newest value of each wins.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Batch {
+    meetings: BTreeMap<MeetingId, Changes>,
+    keys: usize,
+}
+
+impl Batch {
+    /// How many keys have a value to write.
+    pub(super) fn len(&self) -> usize {
+        self.keys
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.meetings.is_empty()
+    }
+
+    /// Whether `changes`, which is one change, only replaces what is here.
+    pub(super) fn knows(&self, meeting: MeetingId, changes: &Changes) -> bool {
+        self.meetings.get(&meeting).is_some_and(|known| {
+            changes.seats.keys().all(|user| known.seats.contains_key(user))
+                && (changes.ai.is_none() || known.ai.is_some())
+                && (changes.waiting.is_none() || known.waiting.is_some())
+        })
+    }
+
+    /// Adds `newer` changes of a meeting.
+    pub(super) fn put(&mut self, meeting: MeetingId, newer: Changes) {
+        let changes = self.meetings.entry(meeting).or_default();
+        self.keys -= changes.keys();
+        changes.then(newer);
+        self.keys += changes.keys();
+    }
+
+    /// Adds a `newer` batch.
+    pub(super) fn then(&mut self, newer: Self) {
+        newer.meetings.into_iter().for_each(|(meeting, changes)| self.put(meeting, changes));
+    }
+
+    /// The changed meetings whose kept rows there will be, so that rows can refer to them.
+    fn kept(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
+        let all = self.meetings.iter();
+        let rows = all.filter_map(|(id, changes)| Some((*id, changes, changes.row.as_ref()?)));
+        rows.filter(|(_, _, row)| row.life != Life::Ended)
+    }
+}
+
+/// The merged changes of one meeting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changes {
+    row: Option<MeetingRow>,
+    /// The meeting ended, whatever came after: what was kept before goes first.
+    clears: bool,
+    ai: Option<Arc<str>>,
+    /// New values, or none for a seat that is gone.
+    seats: BTreeMap<UserId, Option<KeptSeat>>,
+    waiting: Option<Vec<(UserId, Arc<str>)>>,
+}
+
+/// What a meeting's row should say.
+#[derive(Clone, Debug)]
+struct MeetingRow {
+    room: RoomName,
+    life: Life,
+    first: SystemTime,
+    last: SystemTime,
+    peak: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended,
+    /// Ended by a panic: nothing after it counts.
+    SetAside,
+}
+
+impl Changes {
+    /// One change of a room.
+    pub(super) fn of(at: SystemTime, room: RoomName, what: Keep) -> Self {
+        let row = |life, peak| Some(MeetingRow { room, life, first: at, last: at, peak });
+        let new = Self::default();
+        match what {
+            Keep::MeetingStarted => Self { row: row(Life::Running, 0), ..new },
+            Keep::Peak { members } => Self { row: row(Life::Running, members), ..new },
+            Keep::Seat(seat) => {
+                let seats = [(seat.user.clone(), Some(seat))].into();
+                Self { row: row(Life::Running, 0), seats, ..new }
+            }
+            // These two never bring an ended meeting back: they touch only what there is.
+            Keep::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
+            Keep::Ai { json } => Self { ai: Some(json), ..new },
+            Keep::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
+        }
+    }
+
+    /// Events in place of those kept before.
+    pub(super) fn waiting(events: Vec<(UserId, Arc<str>)>) -> Self {
+        Self { waiting: Some(events), ..Self::default() }
+    }
+
+    /// The end of a meeting whose room panicked.
+    pub(super) fn set_aside(at: SystemTime, room: RoomName) -> Self {
+        let row = MeetingRow { room, life: Life::SetAside, first: at, last: at, peak: 0 };
+        Self { row: Some(row), ..Self::default() }
+    }
+
+    /// Whether the meeting has ended when this is written.
+    pub(super) fn ends(&self) -> bool {
+        self.row.as_ref().is_some_and(|row| row.life != Life::Running)
+    }
+
+    fn keys(&self) -> usize {
+        let single = [self.row.is_some(), self.ai.is_some(), self.waiting.is_some()];
+        self.seats.len() + single.into_iter().filter(|&key| key).count()
+    }
+
+    fn then(&mut self, newer: Self) {
+        if self.row.as_ref().is_some_and(|row| row.life == Life::SetAside) {
+            return;
+        }
+        if newer.clears {
+            *self = Self { row: self.row.take(), clears: true, ..Self::default() };
+        }
+        if let Some(waiting) = &mut self.waiting {
+            // Whoever comes back after leaving is somebody new to these events.
+            waiting.retain(|(user, _)| !matches!(newer.seats.get(user), Some(None)));
+        }
+        self.seats.extend(newer.seats);
+        self.ai = newer.ai.or_else(|| self.ai.take());
+        self.waiting = newer.waiting.or_else(|| self.waiting.take());
+        self.row = match (self.row.take(), newer.row) {
+            (Some(old), Some(new)) => {
+                Some(MeetingRow { first: old.first, peak: old.peak.max(new.peak), ..new })
+            }
+            (old, new) => new.or(old),
+        };
+    }
+}
+
+/// The one connection that writes.
+pub(super) struct Database {
+    options: SqliteConnectOptions,
+    /// None after a failed write: the next try opens the file anew, whatever became of it.
+    connection: Option<SqliteConnection>,
+}
+
+impl Database {
+    /// How the file is opened; it must exist.
+    pub(super) fn options(database: &Path) -> SqliteConnectOptions {
+        // In WAL mode, NORMAL loses the last writes when the power fails, but never corrupts.
+        SqliteConnectOptions::new()
+            .filename(database)
+            .create_if_missing(false)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .foreign_keys(true)
+            .disable_statement_logging()
+    }
+
+    /// Connects, migrates and loads; `now` is when meetings that cannot go on are ended.
+    pub(super) async fn open(
+        options: SqliteConnectOptions,
+        now: SystemTime,
+    ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+        let path = options.get_filename().to_owned();
+        let wrong = |error| StoreError::opening(&path, error);
+        let mut connection = options.connect().await.map_err(wrong)?;
+        MIGRATOR.run(&mut connection).await.map_err(|error| StoreError::migrating(&path, error))?;
+        let rooms = load(&mut connection, now).await.map_err(wrong)?;
+        Ok((Self { options, connection: Some(connection) }, rooms))
+    }
+
+    /// Writes a batch whole or not at all.
+    pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        // Asking for the lock at once makes SQLite wait for it; asking later, it would give up.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        write_meetings(&mut transaction, batch).await?;
+        write_seats(&mut transaction, batch).await?;
+        write_waiting(&mut transaction, batch).await?;
+        for (meeting, _, row) in batch.kept().filter(|(_, _, row)| row.life == Life::SetAside) {
+            set_aside(&mut transaction, meeting, row).await?;
+        }
+        transaction.commit().await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Folds the write-ahead log into the file, so that the file alone is a backup, and closes it.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        let Some(mut connection) = self.connection else { return Ok(()) };
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
+        connection.close().await
+    }
+}
+
+async fn write_meetings(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    for (meeting, _) in batch.meetings.iter().filter(|(_, changes)| changes.clears) {
+        forget(db, &meeting.to_string()).await?;
+    }
+    let rows: Vec<_> = batch.meetings.iter().filter(|(_, changes)| changes.row.is_some()).collect();
+    for rows in rows.chunks(ROWS) {
+        let mut insert =
+            QueryBuilder::new(r#"INSERT INTO "Meetings" (id, created, modified, "userCount", ended) "#);
+        insert.push_values(rows, |mut values, (meeting, changes)| {
+            let Some(row) = &changes.row else { return };
+            values.push_bind(meeting.to_string());
+            values.push_bind(rfc3339(row.first)).push_bind(rfc3339(row.last));
+            values.push_bind(i64::try_from(row.peak).unwrap_or(i64::MAX));
+            values.push_bind((row.life != Life::Running).then(|| rfc3339(row.last)));
+        });
+        // A row that says all this already stays untouched: most changes are a user's alone.
+        insert.push(
+            r#" ON CONFLICT (id) DO UPDATE SET modified = excluded.modified, ended = excluded.ended,
+                "userCount" = CASE WHEN excluded."userCount" > "Meetings"."userCount"
+                    THEN excluded."userCount" ELSE "Meetings"."userCount" END
+                WHERE excluded."userCount" > "Meetings"."userCount"
+                    OR excluded.ended IS DISTINCT FROM "Meetings".ended"#,
+        );
+        insert.build().persistent(rows.len() == ROWS).execute(&mut *db).await?;
+    }
+    let kept: Vec<_> = batch.kept().collect();
+    for rows in kept.chunks(ROWS) {
+        let mut insert = QueryBuilder::new("INSERT INTO kept_rooms (meeting_id, room) ");
+        insert.push_values(rows, |mut values, (meeting, _, row)| {
+            values.push_bind(meeting.to_string()).push_bind(row.room.as_str().to_owned());
+        });
+        insert.push(" ON CONFLICT (meeting_id) DO NOTHING");
+        insert.build().persistent(rows.len() == ROWS).execute(&mut *db).await?;
+    }
+    for (meeting, changes) in &batch.meetings {
+        if let Some(ai) = &changes.ai {
+            let update = sqlx::query("UPDATE kept_rooms SET ai = $1 WHERE meeting_id = $2");
+            update.bind(Arc::clone(ai)).bind(meeting.to_string()).execute(&mut *db).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_seats(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    for (meeting, changes) in &batch.meetings {
+        for (user, _) in changes.seats.iter().filter(|(_, seat)| seat.is_none()) {
+            for delete in [
+                "DELETE FROM kept_seats WHERE meeting_id = $1 AND user_id = $2",
+                "DELETE FROM kept_events WHERE meeting_id = $1 AND user_id = $2",
+            ] {
+                let delete = sqlx::query(delete).bind(meeting.to_string());
+                delete.bind(user.to_string()).execute(&mut *db).await?;
+            }
+        }
+    }
+    let seats: Vec<_> = batch
+        .kept()
+        .flat_map(|(meeting, changes, _)| changes.seats.values().flatten().map(move |s| (meeting, s)))
+        .collect();
+    for seats in seats.chunks(ROWS) {
+        let mut insert =
+            QueryBuilder::new("INSERT INTO kept_seats (meeting_id, user_id, identity_id, json) ");
+        insert.push_values(seats, |mut values, (meeting, seat)| {
+            values.push_bind(meeting.to_string()).push_bind(seat.user.to_string());
+            values.push_bind(seat.identity.to_string()).push_bind(Arc::clone(&seat.json));
+        });
+        insert.push(
+            " ON CONFLICT (meeting_id, user_id) DO UPDATE
+                SET identity_id = excluded.identity_id, json = excluded.json",
+        );
+        insert.build().persistent(seats.len() == ROWS).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn write_waiting(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    for (meeting, changes) in &batch.meetings {
+        let Some(events) = &changes.waiting else { continue };
+        let meeting = meeting.to_string();
+        let delete = sqlx::query("DELETE FROM kept_events WHERE meeting_id = $1");
+        delete.bind(meeting.clone()).execute(&mut *db).await?;
+        let room = sqlx::query("SELECT 1 FROM kept_rooms WHERE meeting_id = $1");
+        if room.bind(meeting.clone()).fetch_optional(&mut *db).await?.is_none() {
+            continue;
+        }
+        let events: Vec<_> = (0_i64..).zip(events).collect();
+        for events in events.chunks(ROWS) {
+            let mut insert =
+                QueryBuilder::new("INSERT INTO kept_events (meeting_id, position, user_id, json) ");
+            insert.push_values(events, |mut values, (position, (user, json))| {
+                values.push_bind(meeting.clone()).push_bind(*position);
+                values.push_bind(user.to_string()).push_bind(Arc::clone(json));
+            });
+            insert.build().persistent(events.len() == ROWS).execute(&mut *db).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn set_aside(
+    db: &mut SqliteConnection,
+    meeting: MeetingId,
+    row: &MeetingRow,
+) -> Result<(), sqlx::Error> {
+    let id = meeting.to_string();
+    let select = sqlx::query_scalar("SELECT ai FROM kept_rooms WHERE meeting_id = $1");
+    let ai: Option<String> = select.bind(id.clone()).fetch_one(&mut *db).await?;
+    let select = sqlx::query_as(
+        "SELECT user_id, identity_id, json FROM kept_seats WHERE meeting_id = $1 ORDER BY user_id",
+    );
+    let seats: Vec<(String, String, String)> = select.bind(id.clone()).fetch_all(&mut *db).await?;
+    let select =
+        sqlx::query_as("SELECT user_id, json FROM kept_events WHERE meeting_id = $1 ORDER BY position");
+    let waiting: Vec<(String, String)> = select.bind(id.clone()).fetch_all(&mut *db).await?;
+    let json = serde_json::json!({ "ai": ai, "seats": seats, "waiting": waiting }).to_string();
+    let insert = sqlx::query(
+        "INSERT INTO set_aside (meeting_id, room, set_aside_at, json) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (meeting_id) DO NOTHING",
+    );
+    let insert = insert.bind(id.clone()).bind(row.room.to_string());
+    insert.bind(rfc3339(row.last)).bind(json).execute(&mut *db).await?;
+    let delete = sqlx::query(
+        "DELETE FROM set_aside WHERE meeting_id NOT IN
+            (SELECT meeting_id FROM set_aside ORDER BY set_aside_at DESC, meeting_id LIMIT $1)",
+    );
+    delete.bind(SET_ASIDE_ROOMS).execute(&mut *db).await?;
+    forget(db, &id).await
+}
+
+/// Deletes what is kept of a meeting; its seats and events go with it.
+async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(), sqlx::Error> {
+    let delete = sqlx::query("DELETE FROM kept_rooms WHERE meeting_id = $1");
+    delete.bind(meeting.to_owned()).execute(db).await.map(drop)
+}
+
+async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<KeptRoom>, sqlx::Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let db = &mut *transaction;
+    let rows = sqlx::query(
+        r#"SELECT meeting_id, room, ai FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id
+           ORDER BY COALESCE(created, '') DESC, meeting_id"#,
+    );
+    let rows = rows.fetch_all(&mut *db).await?;
+    let mut rooms = Vec::with_capacity(rows.len());
+    let mut names = HashSet::new();
+    for room in rows.iter().filter_map(|row| sensible(row, kept_room(row))) {
+        if names.insert(room.room.clone()) {
+            rooms.push(room);
+            continue;
+        }
+        let meeting = room.meeting.to_string();
+        tracing::warn!(room = %room.room, meeting, "a newer meeting of the room runs; ending this");
+        let end = sqlx::query(r#"UPDATE "Meetings" SET modified = $1, ended = $1 WHERE id = $2"#);
+        end.bind(rfc3339(now)).bind(meeting.clone()).execute(&mut *db).await?;
+        forget(db, &meeting).await?;
+    }
+    let mut by_meeting: HashMap<_, _> = rooms.iter_mut().map(|room| (room.meeting, room)).collect();
+
+    let rows = sqlx::query(
+        "SELECT meeting_id, user_id, identity_id, json FROM kept_seats
+         ORDER BY meeting_id, user_id",
+    );
+    for row in rows.fetch_all(&mut *db).await? {
+        let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
+        let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
+        if let Some(room) = by_meeting.get_mut(&meeting) {
+            room.seats.push(KeptSeat { user, identity: IdentityId::new(identity), json });
+        }
+    }
+    let rows = sqlx::query("SELECT meeting_id, user_id, json FROM kept_events ORDER BY meeting_id, position");
+    for row in rows.fetch_all(&mut *db).await? {
+        let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
+        if let Some(room) = by_meeting.get_mut(&meeting) {
+            room.waiting.push((user, json));
+        }
+    }
+    transaction.commit().await?;
+    Ok(rooms)
+}
+
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
+
+fn text(row: &SqliteRow, column: &str) -> Result<String, Unreadable> {
+    Ok(row.try_get(column)?)
+}
+
+fn kept_room(row: &SqliteRow) -> Result<KeptRoom, Unreadable> {
+    let ai: Option<String> = row.try_get("ai")?;
+    Ok(KeptRoom {
+        room: RoomName::parse(&text(row, "room")?)?,
+        meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
+        ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
+        seats: Vec::new(),
+        waiting: Vec::new(),
+    })
+}
+
+fn user_json(row: &SqliteRow) -> Result<(MeetingId, UserId, Arc<str>), Unreadable> {
+    let json = text(row, "json")?;
+    if !is_object(&json) {
+        return Err("the JSON is no object".into());
+    }
+    let meeting = MeetingId::parse(&text(row, "meeting_id")?)?;
+    Ok((meeting, UserId::parse(&text(row, "user_id")?)?, json.into()))
+}
+
+fn is_object(json: &str) -> bool {
+    json.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
+}
+
+/// What was read, or none and a warning: one strange row must not keep the server from starting.
+fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
+    read.map_err(|why| {
+        let meeting = text(row, "meeting_id").unwrap_or_default();
+        tracing::warn!(meeting, %why, "a kept row makes no sense and is skipped");
+    })
+    .ok()
+}
+
+impl StoreError {
+    fn opening(path: &Path, source: sqlx::Error) -> Self {
+        let path = path.to_owned();
+        // The primary code is the low byte: 11 is SQLITE_CORRUPT, 26 is SQLITE_NOTADB.
+        let code = source.as_database_error().and_then(|e| e.code()?.parse::<u32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(11 | 26) => Self::Damaged { path, source },
+            _ => Self::Open { path, source },
+        }
+    }
+
+    fn migrating(path: &Path, error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                Self::opening(path, source)
+            }
+            source => Self::Migrate { path: path.to_owned(), source },
+        }
+    }
+}
+
+/// The time as text; one that a wild clock made is drawn into the years 1970 to 9999.
+fn rfc3339(time: SystemTime) -> String {
+    let last = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, last)).to_string()
+}

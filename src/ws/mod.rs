@@ -1,0 +1,9 @@
+//! The WebSocket edge: from an HTTP request to a seat, and from a seat to frames.
+//!
+//! [`upgrade`] decides before the upgrade; [`connection`] is the task of one socket; [`socket`]
+//! knows frames. No other room of the house knows the WebSocket library.
+
+pub mod admission;
+pub mod connection;
+pub mod socket;
+pub mod upgrade;

@@ -1,0 +1,274 @@
+//! Frames on a byte stream: the library reads them, we write them.
+//!
+//! Incoming frames have masks, fragments and rules, which the library knows. Outgoing ones are a
+//! header and bytes that many sockets share; writing them ourselves spares a copy a socket.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message};
+
+use crate::protocol::close::Close;
+
+/// What is read at a time, and what an idle socket costs; the library's default is 128 KiB.
+const READ_BUFFER_BYTES: usize = 4096;
+
+/// The longest header of a frame without a mask (RFC 6455 section 5.2).
+const HEADER_BYTES: usize = 10;
+
+/// How many pieces one write hands to the system.
+const SLICES: usize = 32;
+
+/// A WebSocket, on the server's side, after its handshake.
+#[derive(Debug)]
+pub struct Socket<S> {
+    stream: S,
+    incoming: WebSocketContext,
+    outgoing: Outgoing,
+}
+
+/// What is to be written.
+#[derive(Debug, Default)]
+struct Outgoing {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// The bytes that the stream took since the beginning.
+    written: u64,
+    /// After a close frame nothing may follow, not even the library's own replies.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Frame {
+    header: [u8; HEADER_BYTES],
+    header_bytes: usize,
+    payload: Bytes,
+    written: usize,
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A whole text message.
+    Text(tungstenite::Utf8Bytes),
+    /// A message that means nothing in this protocol: a binary one, or a ping (answered already).
+    Other,
+    /// A pong with its payload.
+    Pong(Bytes),
+}
+
+/// Why nothing more comes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadEnd {
+    /// The client closed, and the answer to its close frame is among what is to be written.
+    Closed,
+    /// The stream broke or ended without a close frame.
+    Gone,
+    /// The client broke a rule, and is to be told which.
+    Broken(Close),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Takes over a stream whose handshake is done. No message may be longer than `max_message_bytes`.
+    pub fn new(stream: S, max_message_bytes: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_message_bytes))
+            .max_frame_size(Some(max_message_bytes));
+        let incoming = WebSocketContext::new(Role::Server, Some(config));
+        Self { stream, incoming, outgoing: Outgoing::default() }
+    }
+
+    /// Puts a text message behind what is to be written.
+    pub fn queue_text(&mut self, text: Bytes) {
+        self.outgoing.push(OpCode::Data(Data::Text), text);
+    }
+
+    /// Puts a ping behind what is to be written.
+    pub fn queue_ping(&mut self, payload: Bytes) {
+        self.outgoing.push(OpCode::Control(Control::Ping), payload);
+    }
+
+    /// Puts a close frame behind what is to be written; nothing follows it.
+    pub fn queue_close(&mut self, close: Close) {
+        // RFC 6455 section 5.5.1: a code in network order, then the reason.
+        let mut payload = close.code().to_be_bytes().to_vec();
+        payload.extend_from_slice(close.reason().as_bytes());
+        self.outgoing.push(OpCode::Control(Control::Close), payload.into());
+        self.outgoing.closed = true;
+    }
+
+    /// The bytes that are to be written.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.outgoing.bytes
+    }
+
+    /// The bytes that the stream took since the beginning.
+    pub fn written_bytes(&self) -> u64 {
+        self.outgoing.written
+    }
+
+    /// Writes until nothing is left.
+    ///
+    /// # Errors
+    /// The stream's own, after which the socket is useless.
+    pub fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = self.outgoing.fill(&mut slices);
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.advance(written);
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Reads the next message.
+    ///
+    /// # Errors
+    /// [`ReadEnd`], after which nothing more may be received.
+    pub fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Received, ReadEnd>> {
+        let mut bridge = Bridge { stream: &mut self.stream, outgoing: &mut self.outgoing, context };
+        loop {
+            let received = match self.incoming.read(&mut bridge) {
+                Ok(Message::Text(text)) => Received::Text(text),
+                Ok(Message::Pong(payload)) => Received::Pong(payload),
+                // The next read writes the library's answer, and says that the socket is closed.
+                Ok(Message::Close(_)) => continue,
+                Ok(Message::Binary(_) | Message::Ping(_) | Message::Frame(_)) => Received::Other,
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(read_end(&error))),
+            };
+            return Poll::Ready(Ok(received));
+        }
+    }
+
+    /// Reads and forgets until the client closes the stream.
+    ///
+    /// Bytes that nobody reads would make the system reset the stream, and the client might never
+    /// see the close frame that tells it what was wrong.
+    pub fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; READ_BUFFER_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn read_end(error: &Error) -> ReadEnd {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => ReadEnd::Closed,
+        Error::Capacity(_) => ReadEnd::Broken(Close::MessageTooBig),
+        Error::Utf8(_) => ReadEnd::Broken(Close::InvalidText),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => ReadEnd::Gone,
+        Error::Protocol(_) => ReadEnd::Broken(Close::ProtocolError),
+        _ => ReadEnd::Gone,
+    }
+}
+
+impl Outgoing {
+    fn push(&mut self, opcode: OpCode, payload: Bytes) {
+        if self.closed {
+            return;
+        }
+        let head = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+        let mut header = [0; HEADER_BYTES];
+        let mut rest = &mut header[..];
+        // The array is as long as the longest header, so there is always room.
+        let _ = head.format(payload.len() as u64, &mut rest);
+        let header_bytes = HEADER_BYTES - rest.len();
+        self.bytes += header_bytes + payload.len();
+        self.frames.push_back(Frame { header, header_bytes, payload, written: 0 });
+    }
+
+    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.frames.iter().flat_map(Frame::unwritten).filter(|piece| !piece.is_empty());
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        self.written += written as u64;
+        while let Some(frame) = self.frames.front_mut() {
+            let left = frame.header_bytes + frame.payload.len() - frame.written;
+            if written < left {
+                frame.written += written;
+                return;
+            }
+            written -= left;
+            self.frames.pop_front();
+        }
+    }
+}
+
+impl Frame {
+    fn unwritten(&self) -> [&[u8]; 2] {
+        let header = &self.header[..self.header_bytes];
+        match self.written.checked_sub(self.header_bytes) {
+            None => [&header[self.written..], &self.payload],
+            Some(of_payload) => [&[], &self.payload[of_payload..]],
+        }
+    }
+}
+
+/// Lets the library read the stream without waiting, and collects what it wants to say itself:
+/// whole pongs and close frames.
+struct Bridge<'a, 'b, S> {
+    stream: &'a mut S,
+    outgoing: &'a mut Outgoing,
+    context: &'a mut Context<'b>,
+}
+
+impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.stream).poll_read(self.context, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<S> Write for Bridge<'_, '_, S> {
+    fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
+        if !self.outgoing.closed {
+            let payload = Bytes::copy_from_slice(frames);
+            self.outgoing.bytes += payload.len();
+            let header = [0; HEADER_BYTES];
+            self.outgoing.frames.push_back(Frame { header, header_bytes: 0, payload, written: 0 });
+        }
+        Ok(frames.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

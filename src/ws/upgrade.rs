@@ -1,0 +1,134 @@
+//! From an HTTP request to a seat: identity, limits and the seat itself before the upgrade.
+//!
+//! Refusals come as plain HTTP answers, because a client keeps what it wants to send over a refused
+//! upgrade and loses it over a socket that is closed at once (protocol section 1).
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::http::header::{SET_COOKIE, UPGRADE};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
+use tungstenite::handshake::server::create_response;
+use url::form_urlencoded;
+
+use super::connection::Connection;
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::id::{InvalidId, MeetingId, RoomName, UserId};
+use crate::identity::Asked;
+use crate::identity::peer::Peer;
+use crate::metrics::Metrics;
+use crate::room::actor::Command;
+use crate::room::io::Join;
+
+/// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket.
+pub async fn upgrade(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
+    match take_seat(&app, &peer, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            Metrics::count(&app.metrics.refusals, error.label());
+            error.into_response()
+        }
+    }
+}
+
+async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Response, ApiError> {
+    let (room, user) = address(request.uri(), request.headers())?;
+    let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
+    let Asked::Known { identity, renew, .. } = asked else {
+        return Err(ApiError::NoIdentity);
+    };
+    let (mut parts, _) = request.into_parts();
+    // Absent where the connection cannot be upgraded, as in HTTP/2.
+    let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(ApiError::InvalidHandshake)?;
+    let handshake =
+        create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
+    let place = app.admission.enter(peer.address)?;
+
+    let connection = app.sockets.next_id();
+    let join = Join {
+        connection,
+        user,
+        identity: identity.id,
+        name: identity.name,
+        new_meeting: MeetingId::random(),
+    };
+    let seat = app.registry.join(&room, join).await?;
+
+    let (limits, metrics, handshake_time) =
+        (app.connection_limits.clone(), app.metrics.clone(), app.handshake);
+    let serve = async move {
+        let mailbox = seat.mailbox.clone();
+        match timeout(handshake_time, on_upgrade).await {
+            Ok(Ok(stream)) => {
+                Connection::new(connection, TokioIo::new(stream), seat, limits, metrics).run().await;
+            }
+            // The client went away before its answer came. A room that is gone needs no goodbye.
+            _ => drop(mailbox.send(Command::Disconnected { connection }).await),
+        }
+        drop(place);
+    };
+    let abort = app.sockets.abort.clone();
+    app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
+
+    let mut response = handshake.map(|()| Body::empty());
+    if let Some(cookie) = renew {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// Reads the room and the claimed id; everything that is no room's socket is not found.
+fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiError> {
+    let mut segments = uri.path().trim_start_matches('/').split('/');
+    let ("parties", "rooms", Some(room)) =
+        (segments.next().unwrap_or_default(), segments.next().unwrap_or_default(), segments.next())
+    else {
+        return Err(ApiError::NotFound);
+    };
+    if !headers.contains_key(UPGRADE) {
+        return Err(ApiError::NotFound);
+    }
+    let room = percent_decode_str(room).decode_utf8().map_err(|_| InvalidId::RoomName)?;
+    let room = RoomName::parse(&room)?;
+    let query = uri.query().unwrap_or_default();
+    let user = match form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "_pk") {
+        Some((_, id)) => UserId::parse(&id)?,
+        None => UserId::random(),
+    };
+    Ok((room, user))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_room_is_one_segment_and_the_rest_is_ignored() {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        let room =
+            |uri: &'static str| address(&Uri::from_static(uri), &headers).map(|(room, _)| room.to_string());
+        assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y?_pk=a"), Ok("café/1".to_owned()));
+        assert_eq!(room("/parties/rooms/a"), Ok("a".to_owned()));
+        assert_eq!(room("/parties/rooms/"), Err(ApiError::InvalidId(InvalidId::RoomName)));
+        assert_eq!(room("/parties/rooms/%ff"), Err(ApiError::InvalidId(InvalidId::RoomName)));
+        assert_eq!(room("/parties/rooms/a?_pk=ai"), Err(ApiError::InvalidId(InvalidId::UserId)));
+        assert_eq!(room("/parties/rooms"), Err(ApiError::NotFound));
+        assert_eq!(room("/parties/main/a"), Err(ApiError::NotFound));
+        let plain = address(&Uri::from_static("/parties/rooms/a"), &HeaderMap::new());
+        assert_eq!(plain.map(|_| ()), Err(ApiError::NotFound));
+    }
+}

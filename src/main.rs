@@ -1,74 +1,59 @@
 //! The command line.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use satsuma::config::{Config, Flags, Loaded};
+use clap::{Parser, Subcommand};
+use satsuma::config::{Config, Flags};
 use satsuma::server::{Server, healthcheck};
 
 /// A self-hosted realtime room server that takes the place of Orange Meets' own server.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, after_help = "Every setting is explained in config/satsuma.toml.")]
 struct Cli {
-    /// The configuration file; by default satsuma.toml or config/satsuma.toml, if there is one.
-    #[arg(long, global = true, env = "SATSUMA_CONFIG")]
-    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
-    #[command(flatten)]
-    serve: ServeFlags,
+    /// The configuration file; by default satsuma.toml or config/satsuma.toml, if there is one.
+    #[arg(long, global = true, value_name = "FILE", env = "SATSUMA_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to listen, over http.listen; port 0 lets the system choose.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where data is kept, over data_dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server (what happens without a command).
-    Serve(ServeFlags),
+    /// Run the server; this is what happens without a command.
+    Serve,
     /// Report every fault in the configuration.
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
 }
 
-#[derive(Args, Default)]
-struct ServeFlags {
-    /// Where to listen, over http.listen; port 0 lets the system choose.
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Where data is kept, over data_dir.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Serve(cli.serve));
-    match run(cli.config, command).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("satsuma: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = run(Cli::parse()).await else { return ExitCode::SUCCESS };
+    eprintln!("satsuma: {error}");
+    ExitCode::FAILURE
 }
 
-async fn run(file: Option<PathBuf>, command: Command) -> Result<(), Box<dyn std::error::Error>> {
-    let flags = match &command {
-        Command::Serve(flags) => Flags { listen: flags.listen.clone(), data_dir: flags.data_dir.clone() },
-        Command::CheckConfig | Command::Healthcheck => Flags::default(),
-    };
-    let Loaded { config, warnings, .. } = Config::load(file.as_deref(), std::env::vars_os(), &flags)?;
-    for warning in warnings {
+async fn run(Cli { command, config, listen, data_dir }: Cli) -> Result<(), Box<dyn Error>> {
+    let loaded = Config::load(config.as_deref(), std::env::vars_os(), &Flags { listen, data_dir })?;
+    for warning in loaded.warnings {
         eprintln!("satsuma: {warning}");
     }
-    match command {
-        Command::Serve(_) => {
-            satsuma::telemetry::init(&config.log)?;
-            Server::start(config).await?.run_until_signal().await?;
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => {
+            satsuma::telemetry::init(&loaded.config.log)?;
+            Server::start(loaded.config).await?.run_until_signal().await?;
         }
         Command::CheckConfig => println!("the configuration is good"),
-        Command::Healthcheck => healthcheck(&config).await?,
+        Command::Healthcheck => healthcheck(&loaded.config).await?,
     }
     Ok(())
 }

@@ -188,7 +188,12 @@ impl Actor {
             _place: place,
             stopping: false,
         };
-        actor.log(&Note::OnStart);
+        info!(
+            event = "onStart",
+            room = actor.name.as_str(),
+            meeting_id = meeting(&actor.room),
+            members = actor.outboxes.len()
+        );
         actor
     }
 
@@ -200,7 +205,7 @@ impl Actor {
         if outcome.is_err() {
             let Surroundings { metrics, store, .. } = &self.surroundings;
             metrics.room_panics.inc();
-            error!(event = "roomPanicked", room = %self.name, meeting_id = meeting(&self.room));
+            error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
                 store.set_aside(self.name.clone(), meeting);
             }
@@ -292,7 +297,7 @@ impl Actor {
                         meeting,
                         what: change,
                     }),
-                    Effect::Log(note) => self.log(&note),
+                    Effect::Log { meeting, note } => self.log(meeting, &note),
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
@@ -379,37 +384,36 @@ impl Actor {
         RoomView { meeting: self.room.meeting(), members: members.collect() }
     }
 
-    fn log(&self, note: &Note) {
-        let room = &self.name;
-        let meeting_id = meeting(&self.room);
+    fn log(&self, meeting: Option<MeetingId>, note: &Note) {
+        let room = self.name.as_str();
+        let meeting_id = meeting.map(|meeting| meeting.to_string());
         match note {
-            Note::OnStart => info!(event = "onStart", %room, meeting_id, members = self.outboxes.len()),
-            Note::Alarm if meeting_id.is_none() => debug!(event = "meetingIdNotFoundInCleanup", %room),
-            Note::Alarm => debug!(event = "alarm", %room, meeting_id),
+            Note::Alarm if meeting_id.is_none() => debug!(event = "meetingIdNotFoundInCleanup", room),
+            Note::Alarm => debug!(event = "alarm", room, meeting_id),
             Note::OnConnect { user, connection } => {
-                info!(event = "onConnect", %room, meeting_id, connection_id = %user, socket = %connection);
+                info!(event = "onConnect", room, meeting_id, connection_id = %user, socket = %connection);
             }
             Note::OnClose { user, connection } => {
-                info!(event = "onClose", %room, meeting_id, connection_id = %user, socket = %connection);
+                info!(event = "onClose", room, meeting_id, connection_id = %user, socket = %connection);
             }
-            Note::UserLeft { user } => info!(event = "userLeft", %room, meeting_id, connection_id = %user),
+            Note::UserLeft { user } => info!(event = "userLeft", room, meeting_id, connection_id = %user),
             Note::UserTimedOut { user } => {
-                info!(event = "userTimedOut", %room, meeting_id, connection_id = %user)
+                info!(event = "userTimedOut", room, meeting_id, connection_id = %user)
             }
-            Note::StartingMeeting => info!(event = "startingMeeting", %room, meeting_id),
-            Note::EndingMeeting => info!(event = "endingMeeting", %room, meeting_id),
+            Note::StartingMeeting => info!(event = "startingMeeting", room, meeting_id),
+            Note::EndingMeeting => info!(event = "endingMeeting", room, meeting_id),
             Note::ErrorBroadcastingToUser { user } => {
-                warn!(event = "errorBroadcastingToUser", %room, meeting_id, connection_id = %user);
+                warn!(event = "errorBroadcastingToUser", room, meeting_id, connection_id = %user);
             }
             Note::ErrorHandlingMessage { user, why } => {
-                info!(event = "errorHandlingMessage", %room, meeting_id, connection_id = %user, why);
+                debug!(event = "errorHandlingMessage", room, meeting_id, connection_id = %user, why);
             }
             Note::UnknownRecipient { user, r#type } => {
-                info!(event = "unknownRecipient", %room, meeting_id, connection_id = %user, r#type);
+                debug!(event = "unknownRecipient", room, meeting_id, connection_id = %user, r#type);
             }
             Note::ClientNegotiationRecord { user, entry } => debug!(
                 event = "clientNegotiationRecord",
-                %room,
+                room,
                 meeting_id,
                 connection_id = %user,
                 kind = entry.kind,

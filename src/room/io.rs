@@ -113,7 +113,12 @@ pub enum Effect {
         change: Keep,
     },
     /// Write a line into the log.
-    Log(Note),
+    Log {
+        /// The meeting that it belongs to.
+        meeting: Option<MeetingId>,
+        /// What happened.
+        note: Note,
+    },
     /// Nobody is here and nothing is left to remember: end the room.
     Retire,
 }
@@ -207,8 +212,6 @@ pub enum Reason {
 /// A line for the log, by the reference's event names (protocol section 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The room starts, empty or with its kept seats.
-    OnStart,
     /// The tick.
     Alarm,
     /// A socket has a seat.

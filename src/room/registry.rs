@@ -232,3 +232,188 @@ impl Registry {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use futures_util::poll;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::id::{ConnectionId, MeetingId, UserId};
+    use crate::metrics::Metrics;
+    use crate::protocol::client::ClientMessage;
+    use crate::protocol::close::Close;
+    use crate::room::outbox::Taken;
+    use crate::room::state::RoomSettings;
+    use crate::store::Store;
+    use crate::store::data_dir::DataDir;
+
+    struct House {
+        registry: Registry,
+        store: Store,
+        metrics: Arc<Metrics>,
+        _dir: TempDir,
+    }
+
+    async fn house(tick: Duration, rooms: usize) -> House {
+        let dir = tempfile::tempdir().unwrap();
+        let database = DataDir::open(dir.path()).unwrap().database();
+        let metrics = Metrics::new();
+        let (store, kept) = Store::open(&database, metrics.clone()).await.unwrap();
+        let settings = RoomSettings {
+            tick,
+            heartbeat_timeout: Duration::from_secs(3600),
+            restore_grace: Duration::from_secs(30),
+            members: 10,
+            user_bytes: 8192,
+        };
+        let surroundings = Surroundings {
+            settings,
+            outbox_bytes: 100_000,
+            store: store.handle(),
+            metrics: metrics.clone(),
+            force: CancellationToken::new(),
+        };
+        let limits = RegistryLimits { rooms, new_rooms_per_minute: NonZeroU32::new(1000) };
+        House { registry: Registry::start(limits, surroundings, kept), store, metrics, _dir: dir }
+    }
+
+    fn name(name: &str) -> RoomName {
+        RoomName::parse(name).unwrap()
+    }
+
+    fn asks(connection: u64, user: &str) -> Join {
+        Join {
+            connection: ConnectionId(connection),
+            user: UserId::parse(user).unwrap(),
+            identity: IdentityId::new(user),
+            name: user.into(),
+            new_meeting: MeetingId::random(),
+        }
+    }
+
+    async fn leave(seat: &Seat, connection: u64) {
+        let said = Command::Said {
+            connection: ConnectionId(connection),
+            message: ClientMessage::parse(r#"{"type":"userLeft"}"#),
+        };
+        seat.mailbox.send(said).await.unwrap();
+    }
+
+    async fn closed(outbox: &OutboxReader) -> Close {
+        loop {
+            if let Taken::Close(close) = std::future::poll_fn(|context| outbox.poll_take(context)).await {
+                return close;
+            }
+        }
+    }
+
+    /// A join that reaches a room in the moment in which it retires was lost: the room dropped it,
+    /// and its socket waited for ever, or sat in a room that nobody else could find.
+    #[tokio::test(start_paused = true)]
+    async fn a_join_that_meets_a_retiring_room_gets_another_one() {
+        let tick = Duration::from_secs(15);
+        let House { registry, .. } = house(tick, 10).await;
+        let room = name("r");
+        let tick_at = now() + tick;
+        let first = registry.join(&room, asks(1, "a")).await.unwrap();
+        let meeting = registry.describe(&room).await.unwrap().meeting;
+        leave(&first, 1).await;
+        assert_eq!(closed(&first.outbox).await, Close::UserLeft);
+
+        // This task and the room's wake at the same instant, and this one runs first: the room finds
+        // its tick due and the join in its mailbox, and retires with the join unread.
+        tokio::time::sleep_until(tick_at).await;
+        let second = registry.join(&room, asks(2, "b"));
+        tokio::pin!(second);
+        assert!(poll!(&mut second).is_pending(), "the join waits in the mailbox");
+        let _second = second.await.unwrap();
+        let view = registry.describe(&room).await.unwrap();
+        assert_eq!(view.members.len(), 1);
+        assert_ne!(view.meeting, meeting);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn every_acknowledged_join_is_in_the_room_that_everybody_finds() {
+        let House { registry, metrics, store, .. } = house(Duration::from_millis(1), 1).await;
+        let tasks = TaskTracker::new();
+        let checks: Vec<_> = (0..4u64)
+            .map(|task| {
+                let registry = registry.clone();
+                tasks.spawn(async move {
+                    let (room, user) = (name("r"), format!("u{task}"));
+                    for turn in 0..300 {
+                        let connection = task * 1000 + turn;
+                        let seat = loop {
+                            match registry.join(&room, asks(connection, &user)).await {
+                                Ok(seat) => break seat,
+                                // The retired room still has the only place for a moment.
+                                Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
+                                Err(error) => panic!("{error}"),
+                            }
+                        };
+                        let view = registry.describe(&room).await.expect("the room of a member runs");
+                        let own = view.members.iter().find(|member| member.user.as_str() == user);
+                        let own = own.and_then(|member| member.connection).map(|(connection, _)| connection);
+                        assert_eq!(own, Some(ConnectionId(connection)));
+                        leave(&seat, connection).await;
+                        assert_eq!(closed(&seat.outbox).await, Close::UserLeft);
+                    }
+                })
+            })
+            .collect();
+        for check in checks {
+            check.await.unwrap();
+        }
+        registry.shutdown(now() + Duration::from_secs(10)).await;
+        assert_eq!((metrics.rooms.get(), metrics.members.get(), metrics.outbox_bytes.get()), (0, 0, 0));
+        store.shutdown(now() + Duration::from_secs(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_room_ends_that_room_alone() {
+        let House { registry, metrics, store, .. } = house(Duration::from_secs(15), 10).await;
+        let (bad, good) = (name("bad"), name("good"));
+        let victim = registry.join(&bad, asks(1, "a")).await.unwrap();
+        let other = registry.join(&good, asks(2, "b")).await.unwrap();
+        let meeting = registry.describe(&bad).await.unwrap().meeting;
+        victim.mailbox.send(Command::Panic).await.unwrap();
+        assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
+
+        let again = registry.join(&bad, asks(3, "a")).await.unwrap();
+        assert_ne!(registry.describe(&bad).await.unwrap().meeting, meeting, "the next join starts afresh");
+        leave(&again, 3).await;
+        leave(&other, 2).await;
+        assert_eq!(closed(&other.outbox).await, Close::UserLeft, "the other room serves on");
+        assert_eq!(metrics.room_panics.get(), 1);
+        store.handle().flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn rooms_are_limited_in_all_and_for_each_identity() {
+        let House { registry, .. } = house(Duration::from_secs(15), 2).await;
+        let _one = registry.join(&name("1"), asks(1, "a")).await.unwrap();
+        let _two = registry.join(&name("2"), asks(2, "a")).await.unwrap();
+        assert_eq!(registry.join(&name("3"), asks(3, "a")).await.unwrap_err(), CannotJoin::RoomsFull);
+        let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_everyone_away_and_refuses_joins() {
+        let House { registry, .. } = house(Duration::from_secs(15), 10).await;
+        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let shutdown = registry.shutdown(now() + Duration::from_secs(60));
+        tokio::pin!(shutdown);
+        assert!(poll!(&mut shutdown).is_pending());
+        let late = registry.join(&name("r"), asks(2, "b")).await.unwrap_err();
+        assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
+        assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
+        assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
+        seat.mailbox.send(Command::Disconnected { connection: ConnectionId(1) }).await.unwrap();
+        shutdown.await;
+        let context = Context::from_waker(Waker::noop());
+        assert_eq!(seat.outbox.poll_take(&context), Poll::Ready(Taken::Close(Close::Superseded)));
+    }
+}

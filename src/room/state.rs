@@ -134,13 +134,13 @@ impl Room {
             }
             Input::Rejected { connection, why } => {
                 if let Some(user) = self.connections.get(&connection).cloned() {
-                    refuse_message(&user, why.to_string(), &mut effects);
+                    self.refuse_message(&user, why.to_string(), &mut effects);
                 }
             }
             Input::Disconnected { connection } => self.disconnected(connection, &mut effects),
             Input::OutboxFull { user } => {
                 if self.seats.contains_key(&user) {
-                    effects.push(Effect::Log(Note::ErrorBroadcastingToUser { user: user.clone() }));
+                    effects.push(self.log(Note::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove(&user, Close::TooSlow, &mut effects);
                     self.notify_left(user, &mut effects);
                 }
@@ -211,7 +211,7 @@ impl Room {
 
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
-            effects.push(Effect::Log(Note::StartingMeeting));
+            effects.push(self.log(Note::StartingMeeting));
             effects.extend(self.keep(Keep::MeetingStarted));
         }
         match self.seats.get_mut(&user) {
@@ -232,7 +232,7 @@ impl Room {
         }
         self.connections.insert(connection, user.clone());
         effects.push(Effect::Admit { connection, user: user.clone() });
-        effects.push(Effect::Log(Note::OnConnect { user: user.clone(), connection }));
+        effects.push(self.log(Note::OnConnect { user: user.clone(), connection }));
         effects.extend(self.keep_seat(&user));
         if self.seats.len() > self.peak {
             self.peak = self.seats.len();
@@ -251,30 +251,28 @@ impl Room {
                 }
             }
             ClientMessage::UserLeft => {
-                effects.push(Effect::Log(Note::UserLeft { user: from.clone() }));
+                effects.push(self.log(Note::UserLeft { user: from.clone() }));
                 self.remove(from, Close::UserLeft, effects);
                 self.notify_left(from.clone(), effects);
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.seats.contains_key(id)) {
                 Some(id) => self.mute(id, effects),
-                None => {
-                    effects.push(Effect::Log(Note::UnknownRecipient { user: from.clone(), r#type: kind }))
-                }
+                None => effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: kind })),
             },
             ClientMessage::E2eeMlsMessage { payload } => effects.push(Effect::Send {
                 to: Recipients::AllBut(from.clone()),
                 event: Event::E2eeMlsMessage { payload },
             }),
             ClientMessage::CallsApiHistoryEntry(entry) => {
-                effects.push(Effect::Log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
+                effects.push(self.log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
             }
             ClientMessage::PartyserverPing => {}
             // No AI is configured in this version; the room says what it says when none answers.
             ClientMessage::EnableAi => self.set_ai(AiState::failed(), effects),
             ClientMessage::DisableAi => self.set_ai(AiState::default(), effects),
             ClientMessage::RequestAiControl => {
-                refuse_message(from, "the AI is not in this room".to_owned(), effects);
+                self.refuse_message(from, "the AI is not in this room".to_owned(), effects);
             }
             ClientMessage::RelenquishAiControl => {
                 let ai = AiState { controlling_user: None, ..self.ai.clone() };
@@ -294,7 +292,7 @@ impl Room {
                 json.len(),
                 self.settings.user_bytes
             );
-            refuse_message(from, why, effects);
+            self.refuse_message(from, why, effects);
             return;
         }
         seat.json = json.into();
@@ -315,8 +313,9 @@ impl Room {
                 to: Recipients::One(to),
                 event: Event::DirectMessage { from, message },
             }),
-            _ => effects
-                .push(Effect::Log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" })),
+            _ => {
+                effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" }))
+            }
         }
     }
 
@@ -341,12 +340,12 @@ impl Room {
             seat.connection = None;
         }
         effects.push(Effect::Detach { connection, user: user.clone() });
-        effects.push(Effect::Log(Note::OnClose { user, connection }));
+        effects.push(self.log(Note::OnClose { user, connection }));
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.next_tick = now + self.settings.tick;
-        effects.push(Effect::Log(Note::Alarm));
+        effects.push(self.log(Note::Alarm));
         self.remove_silent(now, effects);
         if !self.seats.is_empty() {
             // A client that lost a snapshot heals by this one, changed or not.
@@ -354,7 +353,7 @@ impl Room {
             return;
         }
         if self.meeting.is_some() {
-            effects.push(Effect::Log(Note::EndingMeeting));
+            effects.push(self.log(Note::EndingMeeting));
             effects.extend(self.keep(Keep::MeetingEnded));
         }
         self.changed = false;
@@ -379,7 +378,7 @@ impl Room {
             self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect();
         // Every notice first: whoever is removed hears them all, its own too, before its socket closes.
         for user in &silent {
-            effects.push(Effect::Log(Note::UserTimedOut { user: user.clone() }));
+            effects.push(self.log(Note::UserTimedOut { user: user.clone() }));
             effects.push(Effect::Send {
                 to: Recipients::All,
                 event: Event::UserLeftNotification { id: user.clone() },
@@ -417,6 +416,15 @@ impl Room {
         Duration::from_secs_f64(cost).clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
     }
 
+    fn refuse_message(&self, user: &UserId, why: String, effects: &mut Vec<Effect>) {
+        effects.push(self.log(Note::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
+        effects.push(Effect::Send { to: Recipients::One(user.clone()), event: Event::Error { error: why } });
+    }
+
+    fn log(&self, note: Note) -> Effect {
+        Effect::Log { meeting: self.meeting, note }
+    }
+
     fn keep(&self, change: Keep) -> Option<Effect> {
         self.meeting.map(|meeting| Effect::Keep { meeting, change })
     }
@@ -429,11 +437,6 @@ impl Room {
             json: seat.json.clone(),
         }))
     }
-}
-
-fn refuse_message(user: &UserId, why: String, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Log(Note::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
-    effects.push(Effect::Send { to: Recipients::One(user.clone()), event: Event::Error { error: why } });
 }
 
 fn rename(json: &str, name: &str) -> Arc<str> {
@@ -521,7 +524,7 @@ mod tests {
             Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Retire => Some("retire".to_owned()),
-            Effect::Keep { .. } | Effect::Log(_) => None,
+            Effect::Keep { .. } | Effect::Log { .. } => None,
         });
         words.collect()
     }

@@ -3,15 +3,15 @@
 //! Rooms never wait for the disk: a [`StoreHandle`] only hands a change over. One task merges the
 //! changes, so that the newest value of each thing wins, and writes them behind in batches.
 
+mod batch;
 pub mod data_dir;
 mod sql;
+mod task;
 
-use std::mem;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,10 +19,11 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
 use crate::room::io::{Keep, KeptRoom};
+use sql::Database;
 pub use sql::StoreError;
-use sql::{Batch, Changes, Database};
+use task::{Settings, Task, clock};
 
 /// A change of what is kept about a meeting.
 #[derive(Clone, Debug)]
@@ -49,39 +50,6 @@ pub enum StoreHealth {
         /// What the database says, for operators only.
         message: String,
     },
-}
-
-/// How the store's task behaves; only tests need anything but the default.
-#[derive(Clone, Debug)]
-struct Settings {
-    /// The most changes that may wait for the task to take them.
-    queue: usize,
-    /// The most keys that may wait to be written; above it, only what is known already is merged.
-    max_pending: usize,
-    /// How long after the first change a batch is written: the most that `kill -9` costs.
-    delay: Duration,
-    /// The wait after a first failure; each further failure doubles it.
-    backoff: Duration,
-    /// The longest wait between two tries.
-    max_backoff: Duration,
-    /// How long a write may be under way before the store is called failing.
-    hung_after: Duration,
-    /// How long SQLite waits for a lock of another process, such as a backup.
-    busy_timeout: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            queue: 65_536,
-            max_pending: 1_000_000,
-            delay: Duration::from_millis(200),
-            backoff: Duration::from_millis(200),
-            max_backoff: Duration::from_secs(30),
-            hung_after: Duration::from_secs(10),
-            busy_timeout: Duration::from_secs(5),
-        }
-    }
 }
 
 /// The store: owns the task that writes, which ends with it.
@@ -114,24 +82,10 @@ impl Store {
         let (commands, received) = mpsc::channel(settings.queue);
         let (health_sender, health) = watch::channel(StoreHealth::Healthy);
         let (stop, stopped) = oneshot::channel();
-        let queue_full = Arc::new(AtomicBool::new(false));
-        let task = Task {
-            commands: received,
-            closing: false,
-            database: Some(database),
-            pending: Batch::default(),
-            pending_full: false,
-            queue_full: Arc::clone(&queue_full),
-            flushes: Vec::new(),
-            writing: None,
-            due: None,
-            failures: 0,
-            health: health_sender,
-            waiting: Counted::new(&metrics.store_pending, 0),
-            metrics: Arc::clone(&metrics),
-            settings,
-        };
+        let queue_full = Arc::default();
         let handle = StoreHandle { commands, health, metrics, queue_full };
+        let (full, metrics) = (Arc::clone(&handle.queue_full), Arc::clone(&handle.metrics));
+        let task = Task::new(received, database, health_sender, full, metrics, settings);
         #[expect(clippy::disallowed_methods, reason = "the Store owns the task and aborts it")]
         let task = AbortOnDropHandle::new(tokio::spawn(task.run(stopped)));
         Ok((Self { handle, stop, task }, rooms))
@@ -226,261 +180,14 @@ impl StoreHandle {
     }
 }
 
-/// The task: one owner of what is not written yet.
-struct Task {
-    commands: mpsc::Receiver<Command>,
-    /// The server stops: nothing more is taken, and waits between tries are short.
-    closing: bool,
-    /// The connection, unless a write has it.
-    database: Option<Database>,
-    pending: Batch,
-    /// Whether the log says already that changes are dropped here, or at the queue.
-    pending_full: bool,
-    queue_full: Arc<AtomicBool>,
-    /// Those who wait for what is pending.
-    flushes: Vec<oneshot::Sender<()>>,
-    writing: Option<Writing>,
-    /// When what is pending is written, unless a write is under way then.
-    due: Option<Instant>,
-    /// Failed tries since the last good one.
-    failures: u32,
-    health: watch::Sender<StoreHealth>,
-    waiting: Counted,
-    metrics: Arc<Metrics>,
-    settings: Settings,
-}
-
-type Written = (Database, Result<(), sqlx::Error>);
-
-/// A write that is under way.
-struct Writing {
-    batch: Arc<Batch>,
-    flushes: Vec<oneshot::Sender<()>>,
-    started: Instant,
-    outcome: Pin<Box<dyn Future<Output = Written> + Send>>,
-}
-
-impl Task {
-    async fn run(mut self, mut stop: oneshot::Receiver<Instant>) -> Result<(), StoreError> {
-        let mut deadline = None;
-        while !(self.closing && self.pending.is_empty() && self.writing.is_none()) {
-            let hung_at = self.hung_at();
-            tokio::select! {
-                command = self.commands.recv(), if !self.closing => match command {
-                    Some(command) => {
-                        self.take(command);
-                        // Many at once, so that the timers below are not set for each; bounded,
-                        // so that a flood keeps nothing from being written.
-                        for _ in 0..1_024 {
-                            let Ok(command) = self.commands.try_recv() else { break };
-                            self.take(command);
-                        }
-                    }
-                    None => {
-                        self.closing = true;
-                        self.due = Some(now());
-                    }
-                },
-                written = finished(self.writing.as_mut()) => self.finish(written),
-                () = until(self.due), if self.writing.is_none() => self.start(),
-                () = until(hung_at) => self.fail("a write does not come to its end".into()),
-                stopped = &mut stop, if deadline.is_none() => match stopped {
-                    // What is in the queue by now is still received.
-                    Ok(at) => {
-                        deadline = Some(at);
-                        self.commands.close();
-                    }
-                    Err(_) => return Err(StoreError::Stopped),
-                },
-                () = until(deadline) => return Err(self.unwritten()),
-            }
-            self.waiting.set(self.pending.len() + self.in_flight().map_or(0, Batch::len));
-        }
-        if let (Some(database), Some(deadline)) = (self.database.take(), deadline) {
-            // Everything is in the write-ahead log already; folding it in is only tidiness.
-            match tokio::time::timeout_at(deadline, database.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the database was not closed cleanly"),
-                Err(_) => tracing::warn!("the database was not closed in time; nothing is lost"),
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, command: Command) {
-        let (meeting, changes) = match command {
-            Command::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
-            Command::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
-            Command::SetAside { room, meeting } => (meeting, Changes::set_aside(clock(), room)),
-            Command::Flush(done) => return self.flush(done),
-        };
-        let in_flight = self.in_flight();
-        let keys = self.pending.len() + in_flight.map_or(0, Batch::len);
-        // What ends a meeting always has room: it frees more than it takes.
-        if keys >= self.settings.max_pending
-            && !changes.ends()
-            && !self.pending.knows(meeting, &changes)
-            && !in_flight.is_some_and(|batch| batch.knows(meeting, &changes))
-        {
-            Metrics::count(&self.metrics.drops, "store_pending");
-            if !mem::replace(&mut self.pending_full, true) {
-                tracing::error!(keys, "too much waits to be written; new seats are not kept");
-            }
-            return;
-        }
-        self.pending.put(meeting, changes);
-        self.due.get_or_insert_with(|| now() + self.settings.delay);
-    }
-
-    fn flush(&mut self, done: oneshot::Sender<()>) {
-        match &mut self.writing {
-            Some(writing) if self.pending.is_empty() => writing.flushes.push(done),
-            None if self.pending.is_empty() => {
-                let _ = done.send(());
-            }
-            _ => {
-                self.flushes.push(done);
-                // After a failure the next try has its time; whoever waits does not shorten it.
-                if self.failures == 0 {
-                    self.due = Some(now());
-                }
-            }
-        }
-    }
-
-    fn start(&mut self) {
-        self.due = None;
-        if self.pending.is_empty() {
-            return;
-        }
-        let Some(mut database) = self.database.take() else { return };
-        let batch = Arc::new(mem::take(&mut self.pending));
-        let shared = Arc::clone(&batch);
-        // SQLite works on a thread of its own, so this task stays free to receive and merge.
-        let outcome = Box::pin(async move {
-            let result = database.write(&shared).await;
-            (database, result)
-        });
-        let flushes = mem::take(&mut self.flushes);
-        self.writing = Some(Writing { batch, flushes, started: now(), outcome });
-    }
-
-    fn finish(&mut self, (database, result): Written) {
-        self.database = Some(database);
-        let Some(Writing { batch, mut flushes, started, outcome }) = self.writing.take() else {
-            return;
-        };
-        drop(outcome);
-        self.metrics.store_write_seconds.observe((now() - started).as_secs_f64());
-        match result {
-            Ok(()) => {
-                for done in flushes {
-                    // Whoever waited may have given up.
-                    let _ = done.send(());
-                }
-                self.succeed();
-            }
-            Err(error) => {
-                self.metrics.store_failures.inc();
-                let newer = mem::replace(&mut self.pending, Arc::unwrap_or_clone(batch));
-                self.pending.then(newer);
-                flushes.append(&mut self.flushes);
-                self.flushes = flushes;
-                self.due = Some(now() + self.backoff());
-                self.failures = self.failures.saturating_add(1);
-                self.fail(error.to_string());
-            }
-        }
-    }
-
-    fn backoff(&self) -> Duration {
-        let longest = if self.closing { self.settings.backoff } else { self.settings.max_backoff };
-        self.settings.backoff.saturating_mul(2_u32.saturating_pow(self.failures)).min(longest)
-    }
-
-    fn succeed(&mut self) {
-        self.failures = 0;
-        if self.commands.is_empty() {
-            self.pending_full = false;
-            self.queue_full.store(false, Ordering::Relaxed);
-        }
-        if let StoreHealth::Failing { since, .. } = self.health.send_replace(StoreHealth::Healthy) {
-            let for_seconds = clock().duration_since(since).unwrap_or_default().as_secs();
-            tracing::info!(for_seconds, "the store can write again; nothing that waited is lost");
-        }
-    }
-
-    fn fail(&mut self, message: String) {
-        let since = match &*self.health.borrow() {
-            StoreHealth::Failing { since, .. } => *since,
-            StoreHealth::Healthy => {
-                tracing::error!(error = message, "the store cannot write; it keeps trying");
-                clock()
-            }
-        };
-        self.health.send_replace(StoreHealth::Failing { since, message });
-    }
-
-    fn in_flight(&self) -> Option<&Batch> {
-        self.writing.as_ref().map(|writing| &*writing.batch)
-    }
-
-    /// When the write that is under way is said to hang; never while that is said already.
-    fn hung_at(&self) -> Option<Instant> {
-        let healthy = *self.health.borrow() == StoreHealth::Healthy;
-        let writing = self.writing.as_ref().filter(|_| healthy)?;
-        Some(writing.started + self.settings.hung_after)
-    }
-
-    fn unwritten(&self) -> StoreError {
-        let changes = self.pending.len() + self.in_flight().map_or(0, Batch::len);
-        let why = match &*self.health.borrow() {
-            StoreHealth::Healthy => "the time was too short".into(),
-            StoreHealth::Failing { message, .. } => message.clone(),
-        };
-        StoreError::Unwritten { changes, why }
-    }
-}
-
-impl Drop for Task {
-    // By a panic or an abort, too, so that nobody is told that a dead store is healthy.
-    fn drop(&mut self) {
-        let message = "the store has stopped".into();
-        self.health.send_replace(StoreHealth::Failing { since: clock(), message });
-    }
-}
-
-async fn finished(writing: Option<&mut Writing>) -> Written {
-    match writing {
-        Some(writing) => writing.outcome.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
-fn clock() -> SystemTime {
-    SystemTime::now()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+    use super::task::now;
     use super::*;
     use crate::id::IdentityId;
     use crate::metrics::ByReason;

@@ -1,9 +1,9 @@
-//! The changes that are not written yet, merged, and the SQL that writes and loads what is kept.
+//! The SQL that writes and loads what is kept.
 //!
 //! The SQL also runs on PostgreSQL; what is SQLite's alone stands in [`Database::options`],
 //! [`Database::open`] and [`Database::close`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{Keep, KeptRoom, KeptSeat};
+use crate::room::io::{KeptRoom, KeptSeat};
+use crate::store::batch::{Batch, Life, MeetingRow};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 
@@ -69,146 +70,6 @@ pub enum StoreError {
     /// The store's task is gone.
     #[error("the store has stopped")]
     Stopped,
-}
-
-/// The changes that are not written yet, merged by key: the newest value of each wins.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Batch {
-    meetings: BTreeMap<MeetingId, Changes>,
-    keys: usize,
-}
-
-impl Batch {
-    /// How many keys have a value to write.
-    pub(super) fn len(&self) -> usize {
-        self.keys
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.meetings.is_empty()
-    }
-
-    /// Whether `changes`, which is one change, only replaces what is here.
-    pub(super) fn knows(&self, meeting: MeetingId, changes: &Changes) -> bool {
-        self.meetings.get(&meeting).is_some_and(|known| {
-            changes.seats.keys().all(|user| known.seats.contains_key(user))
-                && (changes.ai.is_none() || known.ai.is_some())
-                && (changes.waiting.is_none() || known.waiting.is_some())
-        })
-    }
-
-    /// Adds `newer` changes of a meeting.
-    pub(super) fn put(&mut self, meeting: MeetingId, newer: Changes) {
-        let changes = self.meetings.entry(meeting).or_default();
-        self.keys -= changes.keys();
-        changes.then(newer);
-        self.keys += changes.keys();
-    }
-
-    /// Adds a `newer` batch.
-    pub(super) fn then(&mut self, newer: Self) {
-        newer.meetings.into_iter().for_each(|(meeting, changes)| self.put(meeting, changes));
-    }
-
-    /// The changed meetings whose kept rows there will be, so that rows can refer to them.
-    fn kept(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
-        let all = self.meetings.iter();
-        let rows = all.filter_map(|(id, changes)| Some((*id, changes, changes.row.as_ref()?)));
-        rows.filter(|(_, _, row)| row.life != Life::Ended)
-    }
-}
-
-/// The merged changes of one meeting.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Changes {
-    row: Option<MeetingRow>,
-    /// The meeting ended, whatever came after: what was kept before goes first.
-    clears: bool,
-    ai: Option<Arc<str>>,
-    /// New values, or none for a seat that is gone.
-    seats: BTreeMap<UserId, Option<KeptSeat>>,
-    waiting: Option<Vec<(UserId, Arc<str>)>>,
-}
-
-/// What a meeting's row should say.
-#[derive(Clone, Debug)]
-struct MeetingRow {
-    room: RoomName,
-    life: Life,
-    first: SystemTime,
-    last: SystemTime,
-    peak: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Running,
-    Ended,
-    /// Ended by a panic: nothing after it counts.
-    SetAside,
-}
-
-impl Changes {
-    /// One change of a room.
-    pub(super) fn of(at: SystemTime, room: RoomName, what: Keep) -> Self {
-        let row = |life, peak| Some(MeetingRow { room, life, first: at, last: at, peak });
-        let new = Self::default();
-        match what {
-            Keep::MeetingStarted => Self { row: row(Life::Running, 0), ..new },
-            Keep::Peak { members } => Self { row: row(Life::Running, members), ..new },
-            Keep::Seat(seat) => {
-                let seats = [(seat.user.clone(), Some(seat))].into();
-                Self { row: row(Life::Running, 0), seats, ..new }
-            }
-            // These two never bring an ended meeting back: they touch only what there is.
-            Keep::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
-            Keep::Ai { json } => Self { ai: Some(json), ..new },
-            Keep::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
-        }
-    }
-
-    /// Events in place of those kept before.
-    pub(super) fn waiting(events: Vec<(UserId, Arc<str>)>) -> Self {
-        Self { waiting: Some(events), ..Self::default() }
-    }
-
-    /// The end of a meeting whose room panicked.
-    pub(super) fn set_aside(at: SystemTime, room: RoomName) -> Self {
-        let row = MeetingRow { room, life: Life::SetAside, first: at, last: at, peak: 0 };
-        Self { row: Some(row), ..Self::default() }
-    }
-
-    /// Whether the meeting has ended when this is written.
-    pub(super) fn ends(&self) -> bool {
-        self.row.as_ref().is_some_and(|row| row.life != Life::Running)
-    }
-
-    fn keys(&self) -> usize {
-        let single = [self.row.is_some(), self.ai.is_some(), self.waiting.is_some()];
-        self.seats.len() + single.into_iter().filter(|&key| key).count()
-    }
-
-    fn then(&mut self, newer: Self) {
-        if self.row.as_ref().is_some_and(|row| row.life == Life::SetAside) {
-            return;
-        }
-        if newer.clears {
-            *self = Self { row: self.row.take(), clears: true, ..Self::default() };
-        }
-        if let Some(waiting) = &mut self.waiting {
-            // Whoever comes back after leaving is somebody new to these events.
-            waiting.retain(|(user, _)| !matches!(newer.seats.get(user), Some(None)));
-        }
-        self.seats.extend(newer.seats);
-        self.ai = newer.ai.or_else(|| self.ai.take());
-        self.waiting = newer.waiting.or_else(|| self.waiting.take());
-        self.row = match (self.row.take(), newer.row) {
-            (Some(old), Some(new)) => {
-                Some(MeetingRow { first: old.first, peak: old.peak.max(new.peak), ..new })
-            }
-            (old, new) => new.or(old),
-        };
-    }
 }
 
 /// The one connection that writes.

@@ -14,6 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
+use tracing::debug;
 use tungstenite::handshake::server::create_response;
 use url::form_urlencoded;
 
@@ -37,6 +38,7 @@ pub async fn upgrade(
         Ok(response) => response,
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
+            debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
             error.into_response()
         }
     }

@@ -9,7 +9,7 @@ use dashmap::mapref::entry::Entry;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,6 +73,12 @@ pub enum CannotJoin {
     TooManyNewRooms,
 }
 
+impl Inner {
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+}
+
 impl Registry {
     /// A registry that starts every kept room at once, so that nobody else can take their seats.
     pub fn start(limits: RegistryLimits, surroundings: Surroundings, kept: Vec<KeptRoom>) -> Self {
@@ -91,9 +97,9 @@ impl Registry {
         for room in kept {
             let name = room.room.clone();
             if let Entry::Vacant(vacant) = registry.inner.rooms.entry(name.clone())
-                && let Some(handle) = registry.spawn(name, Some(room))
+                && let Some(place) = registry.inner.place()
             {
-                vacant.insert(handle);
+                vacant.insert(registry.spawn(name, Some(room), place));
             }
         }
         registry
@@ -201,11 +207,13 @@ impl Registry {
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
             Entry::Vacant(vacant) => {
+                // The place first: who finds the server full has not started a room.
+                let place = self.inner.place().ok_or(CannotJoin::RoomsFull)?;
                 let starts = self.inner.starts.as_ref();
                 if starts.is_some_and(|starts| starts.check_key(identity).is_err()) {
                     return Err(CannotJoin::TooManyNewRooms);
                 }
-                let handle = self.spawn(name.clone(), None).ok_or(CannotJoin::RoomsFull)?;
+                let handle = self.spawn(name.clone(), None, place);
                 vacant.insert(handle.clone());
                 Ok(handle)
             }
@@ -213,14 +221,13 @@ impl Registry {
     }
 
     /// Starts a room's task; its caller holds the entry of the name, so that there is only one.
-    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>) -> Option<RoomHandle> {
-        let place = self.inner.places.clone().try_acquire_owned().ok()?;
+    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, place: OwnedSemaphorePermit) -> RoomHandle {
         let (handle, commands) = RoomHandle::new();
         let actor = Actor::new(name.clone(), kept, commands, place, self.inner.surroundings.clone());
         let registry = self.clone();
         let own = handle.clone();
         self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
-        Some(handle)
+        handle
     }
 
     fn forget(&self, name: &RoomName, room: &RoomHandle) {

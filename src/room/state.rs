@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, KeptSeat, Note, Reason, Recipients};
-use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
+use super::seat::Seat;
+use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
 use crate::protocol::server::{AiState, Event, encode_room_state};
@@ -58,16 +59,6 @@ pub struct Room {
     stopping: bool,
 }
 
-#[derive(Debug)]
-struct Seat {
-    identity: IdentityId,
-    name: Arc<str>,
-    /// The user object, encoded once for all snapshots until it changes.
-    json: Arc<str>,
-    connection: Option<ConnectionId>,
-    heartbeat: Instant,
-}
-
 /// What operators see of a member.
 #[derive(Clone, Debug)]
 pub struct MemberView {
@@ -106,17 +97,9 @@ impl Room {
         room.meeting = Some(kept.meeting);
         room.ai = kept.ai.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         for kept_seat in &kept.seats {
-            // The store may have been edited by hand; a seat without a user object is no seat.
-            let Ok(mut user) = serde_json::from_str::<User>(&kept_seat.json) else { continue };
-            user.id = kept_seat.user.to_string();
-            let seat = Seat {
-                identity: kept_seat.identity.clone(),
-                json: user.to_json().into(),
-                name: user.name.into(),
-                connection: None,
-                heartbeat,
-            };
-            room.seats.insert(kept_seat.user.clone(), seat);
+            if let Some(seat) = Seat::restored(kept_seat, heartbeat) {
+                room.seats.insert(kept_seat.user.clone(), seat);
+            }
         }
         room.peak = room.seats.len();
         room
@@ -166,7 +149,7 @@ impl Room {
 
     /// The newest state, encoded as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
-        encode_room_state(self.meeting, self.seats.values().map(|seat| &*seat.json), &self.ai)
+        encode_room_state(self.meeting, self.seats.values().map(|seat| seat.json()), &self.ai)
     }
 
     /// The meeting, if one runs.
@@ -216,17 +199,13 @@ impl Room {
         }
         match self.seats.get_mut(&user) {
             Some(seat) => {
-                if seat.name != name {
-                    seat.json = rename(&seat.json, &name);
-                    seat.name = name;
-                }
+                seat.rename(name);
                 if let Some(older) = seat.connection.replace(connection) {
                     self.connections.remove(&older);
                 }
             }
             None => {
-                let json = User::fresh(user.as_str(), &name).to_json().into();
-                let seat = Seat { identity, name, json, connection: Some(connection), heartbeat: now };
+                let seat = Seat::fresh(&user, identity, name, connection, now);
                 self.seats.insert(user.clone(), seat);
             }
         }
@@ -281,23 +260,15 @@ impl Room {
         }
     }
 
-    fn update(&mut self, from: &UserId, mut user: User, effects: &mut Vec<Effect>) {
+    fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
         let Some(seat) = self.seats.get_mut(from) else { return };
-        user.id = from.as_str().to_owned();
-        user.name = seat.name.to_string();
-        let json = user.to_json();
-        if json.len() > self.settings.user_bytes {
-            let why = format!(
-                "the user object has {} bytes; at most {} are kept",
-                json.len(),
-                self.settings.user_bytes
-            );
-            self.refuse_message(from, why, effects);
-            return;
+        match seat.update(from, user, self.settings.user_bytes) {
+            Ok(()) => {
+                self.changed = true;
+                effects.extend(self.keep_seat(from));
+            }
+            Err(too_big) => self.refuse_message(from, too_big.to_string(), effects),
         }
-        seat.json = json.into();
-        self.changed = true;
-        effects.extend(self.keep_seat(from));
     }
 
     fn direct_message(
@@ -321,7 +292,7 @@ impl Room {
 
     fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
         let Some(seat) = self.seats.get_mut(&target) else { return };
-        seat.json = edit(&seat.json, |user| user.tracks.audio_enabled = Some(false));
+        seat.mute();
         self.changed = true;
         effects.extend(self.keep_seat(&target));
         effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
@@ -411,7 +382,7 @@ impl Room {
 
     /// How long the room is quiet after a snapshot: as long as what it costs to send one.
     fn window(&self) -> Duration {
-        let bytes: usize = self.seats.values().map(|seat| seat.json.len()).sum();
+        let bytes: usize = self.seats.values().map(|seat| seat.json().len()).sum();
         let cost = (bytes * self.connections.len()) as f64 / BROADCAST_BYTES_PER_SECOND;
         Duration::from_secs_f64(cost).clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
     }
@@ -431,24 +402,8 @@ impl Room {
 
     fn keep_seat(&self, user: &UserId) -> Option<Effect> {
         let seat = self.seats.get(user)?;
-        self.keep(Keep::Seat(KeptSeat {
-            user: user.clone(),
-            identity: seat.identity.clone(),
-            json: seat.json.clone(),
-        }))
+        self.keep(Keep::Seat(seat.kept(user)))
     }
-}
-
-fn rename(json: &str, name: &str) -> Arc<str> {
-    edit(json, |user| user.name = name.to_owned())
-}
-
-/// Changes a seat's user object.
-#[expect(clippy::expect_used, reason = "every seat's JSON was written by User::to_json")]
-fn edit(json: &str, change: impl FnOnce(&mut User)) -> Arc<str> {
-    let mut user: User = serde_json::from_str(json).expect("a seat holds a user object");
-    change(&mut user);
-    user.to_json().into()
 }
 
 #[cfg(test)]
@@ -458,7 +413,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::RoomName;
+    use crate::id::{IdentityId, RoomName};
+    use crate::room::io::KeptSeat;
 
     const TICK: Duration = Duration::from_secs(15);
 

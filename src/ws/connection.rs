@@ -6,8 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::{self, Permit};
 use tokio::time::{Instant, timeout_at};
@@ -54,7 +57,7 @@ pub struct Connection<S> {
     seat: Seat,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
-    rate: DefaultDirectRateLimiter,
+    rate: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
     phase: Phase,
     /// A message that was read and has no token yet.
     held: Option<Held>,
@@ -95,6 +98,8 @@ enum Step {
     Received(Received),
     ReadEnd(ReadEnd),
     CloseQueued,
+    /// Bytes were written or began to wait, so the stall timer is to be wound up anew.
+    Wrote,
     WriteFailed,
     Drained,
     Flushed,
@@ -120,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             seat,
             limits,
             metrics,
-            rate: RateLimiter::direct(quota),
+            rate: RateLimiter::direct_with_clock(quota, SinceStart(now())),
             phase: Phase::Open,
             held: None,
             held_in_all: Duration::ZERO,
@@ -192,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let _ = timeout_at(linger.unwrap_or_else(|| now() + LINGER), shutdown).await;
                     return self.phase.label();
                 }
-                Step::CloseQueued => {}
+                Step::CloseQueued | Step::Wrote => {}
             }
             if linger.is_none() && !self.phase.is_before_close() {
                 linger = Some(now() + LINGER);
@@ -226,8 +231,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => break,
             }
         }
-        if self.phase == Phase::Answering && self.socket.unwritten_bytes() == 0 {
+        let unwritten = self.socket.unwritten_bytes();
+        if self.phase == Phase::Answering && unwritten == 0 {
             return Poll::Ready(Step::Flushed);
+        }
+        if self.socket.written_bytes() > self.written || (unwritten > 0 && self.stall.is_none()) {
+            return Poll::Ready(Step::Wrote);
         }
         match self.phase {
             Phase::Open if self.held.is_some() || self.command.is_some() => Poll::Pending,
@@ -262,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.metrics.held_back.inc();
             // The time that is left is all that it may still wait.
-            let wait = not_yet.wait_time_from(DefaultClock::default().now());
+            let wait = not_yet.wait_time_from(self.rate.clock().now());
             let wait = wait.min(self.limits.held_back - self.held_in_all).max(Duration::from_millis(1));
             self.held = Some(Held { received, since: now, until: now + wait });
             return;
@@ -322,6 +331,18 @@ impl Phase {
     }
 }
 
+/// The runtime's clock in the form of the rate limiter's, so that tests can pause both.
+#[derive(Clone, Debug)]
+struct SinceStart(Instant);
+
+impl Clock for SinceStart {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        now().duration_since(self.0).into()
+    }
+}
+
 async fn reserve(mailbox: &mpsc::Sender<Command>) -> Option<Permit<'_, Command>> {
     mailbox.reserve().await.ok()
 }
@@ -336,4 +357,219 @@ async fn sleep_until(at: Option<Instant>) {
 #[expect(clippy::disallowed_methods, reason = "a connection is a shell: it measures its socket's waits")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_util::task::AbortOnDropHandle;
+    use tungstenite::Message;
+    use tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::room::outbox::Outbox;
+
+    /// A connection whose room and network are played by the test.
+    struct Stage {
+        outbox: Outbox,
+        commands: mpsc::Receiver<Command>,
+        metrics: Arc<Metrics>,
+        connection: AbortOnDropHandle<()>,
+    }
+
+    const ID: ConnectionId = ConnectionId(7);
+
+    fn limits() -> ConnectionLimits {
+        ConnectionLimits {
+            frame_bytes: 2000,
+            history_entry_bytes: 8000,
+            messages_per_second: NonZeroU32::new(50).unwrap(),
+            message_burst: NonZeroU32::new(200).unwrap(),
+            held_back: Duration::from_secs(60),
+            write_stall: Duration::from_secs(20),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
+    fn stage(limits: ConnectionLimits, network_bytes: usize) -> (Stage, DuplexStream) {
+        let metrics = Metrics::new();
+        let outbox = Outbox::new(1 << 20, metrics.clone());
+        let (mailbox, commands) = mpsc::channel(4);
+        let (ours, theirs) = duplex(network_bytes);
+        let seat = Seat { mailbox, outbox: outbox.attach(ID) };
+        let connection = Connection::new(ID, ours, seat, limits, metrics.clone());
+        let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
+        (Stage { outbox, commands, metrics, connection }, theirs)
+    }
+
+    async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
+        WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+    }
+
+    fn closes(metrics: &Metrics, reason: &'static str) -> u64 {
+        metrics.closes.get_or_create(&crate::metrics::ByReason { reason }).get()
+    }
+
+    fn kind(command: Option<Command>) -> String {
+        match command {
+            Some(Command::Said { message: Ok(message), .. }) => message.kind().to_owned(),
+            Some(Command::Said { message: Err(error), .. }) => error.to_string(),
+            Some(Command::Disconnected { .. }) => "gone".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_no_byte_is_closed_and_one_that_takes_some_is_not() {
+        let (mut stage, mut network) = stage(limits(), 1000);
+        stage.outbox.push(Bytes::from(vec![b'x'; 10_000])).unwrap();
+        let mut taken = [0; 100];
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(19)).await;
+            network.read_exact(&mut taken).await.unwrap();
+        }
+        assert!(!stage.connection.is_finished());
+        let start = now();
+        assert_eq!(kind(stage.commands.recv().await), "gone");
+        assert!((19..=20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        assert_eq!(closes(&stage.metrics, "stalled"), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_too_fast_is_read_later_and_nothing_is_lost() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        for number in 0..230 {
+            let text = format!(r#"{{"type":"directMessage","to":"b","message":"{number}"}}"#);
+            client.send(Message::text(text)).await.unwrap();
+        }
+        for number in 0..230 {
+            let Some(Command::Said { message: Ok(ClientMessage::DirectMessage { message, .. }), .. }) =
+                stage.commands.recv().await
+            else {
+                panic!("message {number} is lost")
+            };
+            assert_eq!(message.as_json(), format!("\"{number}\""));
+        }
+        assert!(stage.metrics.held_back.get() >= 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_held_back_for_too_long_is_closed() {
+        let limits = ConnectionLimits { held_back: Duration::from_millis(30), ..limits() };
+        let (mut stage, network) = stage(limits, 1 << 20);
+        let (mut say, mut hear) = client(network).await.split();
+        let flood = async { while say.send(Message::text(r#"{"type":"heartbeat"}"#)).await.is_ok() {} };
+        let drain = async { while kind(stage.commands.recv().await) != "gone" {} };
+        let close = async {
+            loop {
+                if let Some(Ok(Message::Close(close))) = hear.next().await {
+                    break close.unwrap().code;
+                }
+            }
+        };
+        let (_, (), code) = tokio::join!(flood, drain, close);
+        assert_eq!(u16::from(code), 1008);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_room_holds_up_reading_but_not_writing() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        for _ in 0..10 {
+            client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
+        }
+        // The mailbox holds four and nobody reads it.
+        stage.outbox.push("still heard".into()).unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text("still heard"));
+        for _ in 0..10 {
+            assert_eq!(kind(stage.commands.recv().await), "heartbeat");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_are_confirmed_by_the_clients_pong() {
+        let (stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        stage.outbox.push("event".into()).unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text("event"));
+        assert_eq!(stage.outbox.event_bytes(), 5, "written is not arrived");
+        assert!(client.next().await.unwrap().unwrap().is_ping());
+        client.flush().await.unwrap();
+        while stage.outbox.event_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_user_left_nothing_is_read_and_the_room_closes() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
+        client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
+        assert_eq!(kind(stage.commands.recv().await), "userLeft");
+        stage.outbox.close(Close::UserLeft);
+        let Some(Ok(Message::Close(Some(close)))) = client.next().await else { panic!("no close frame") };
+        assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, "User left"));
+        assert!(client.next().await.is_none(), "the server ends the stream once the close is answered");
+        assert_eq!(kind(stage.commands.recv().await), "gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_over_its_limit_closes_and_a_long_history_entry_does_not() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        let long = "x".repeat(3000);
+        let entry =
+            format!(r#"{{"type":"callsApiHistoryEntry","entry":{{"endpoint":"/x","body":"{long}"}}}}"#);
+        client.send(Message::text(entry)).await.unwrap();
+        assert_eq!(kind(stage.commands.recv().await), "callsApiHistoryEntry");
+        client
+            .send(Message::text(format!(r#"{{"type":"e2eeMlsMessage","payload":"{long}"}}"#)))
+            .await
+            .unwrap();
+        let Some(Ok(Message::Close(Some(close)))) = client.next().await else { panic!("no close frame") };
+        assert_eq!(u16::from(close.code), 1009);
+        drop(client);
+        assert_eq!(kind(stage.commands.recv().await), "gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_frames_are_told_apart() {
+        // A text frame whose payload is no UTF-8; one without a mask; one with a reserved bit.
+        let frames: [(&[u8], u16, &str); 3] = [
+            (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007, "invalid_text"),
+            (&[0x81, 0x01, b'x'], 1002, "protocol_error"),
+            (&[0xc1, 0x81, 0, 0, 0, 0, b'x'], 1002, "protocol_error"),
+        ];
+        for (frame, code, reason) in frames {
+            let (mut stage, mut network) = stage(limits(), 1 << 20);
+            network.write_all(frame).await.unwrap();
+            let mut head = [0; 4];
+            network.read_exact(&mut head).await.unwrap();
+            assert_eq!((head[0], u16::from_be_bytes([head[2], head[3]])), (0x88, code));
+            drop(network);
+            assert_eq!(kind(stage.commands.recv().await), "gone");
+            assert_eq!(closes(&stage.metrics, reason), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_before_the_stream_broke_still_counts() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        for _ in 0..6 {
+            client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
+        }
+        client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
+        drop(client);
+        for _ in 0..6 {
+            assert_eq!(kind(stage.commands.recv().await), "heartbeat");
+        }
+        assert_eq!(kind(stage.commands.recv().await), "userLeft");
+        stage.outbox.close(Close::UserLeft);
+        assert_eq!(kind(stage.commands.recv().await), "gone");
+    }
 }

@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+
+# The version of Rust is the one that sqlx asks for; .ci/run builds with the same command.
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /satsuma
+
+# The dependencies in a layer of their own: it is built anew only when Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches \
+    && echo 'fn main() {}' | tee src/main.rs benches/rooms.rs > benches/memory.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked \
+    && rm -rf src benches target/release/.fingerprint/satsuma-*
+
+COPY src src
+COPY static static
+COPY config config
+COPY benches benches
+RUN cargo build --release --locked
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 8787 --home-dir /data --no-create-home satsuma \
+    && install -d -o satsuma -g satsuma -m 0700 /data
+COPY --from=build /satsuma/target/release/satsuma /usr/local/bin/satsuma
+COPY config/satsuma.toml /usr/share/doc/satsuma/satsuma.toml
+
+# Inside, everything listens on all addresses. Only 8787 is meant for the world; on 8788 health and
+# metrics are open and /admin/ needs the operator token.
+ENV SATSUMA_HTTP__LISTEN=0.0.0.0:8787 \
+    SATSUMA_ADMIN__LISTEN=0.0.0.0:8788 \
+    SATSUMA_DATA_DIR=/data
+USER satsuma
+WORKDIR /data
+VOLUME /data
+EXPOSE 8787
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["satsuma", "healthcheck"]
+ENTRYPOINT ["satsuma"]
+CMD ["serve"]

@@ -1,0 +1,115 @@
+//! What idle connections cost: starts the real server, opens sockets, and prints its memory.
+//!
+//! `cargo bench --bench memory` prints resident memory idle, and with 1,000 connections in 100
+//! rooms. The server is a process of its own, so that the client's memory is not counted.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+const ROOMS: usize = 100;
+const CONNECTIONS: usize = 1000;
+
+fn main() -> std::io::Result<()> {
+    // `cargo test --benches` runs this too; there it has nothing to check.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let mut server = Command::new(env!("CARGO_BIN_EXE_satsuma"))
+        .args(["--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0")
+        .env("SATSUMA_LIMITS__NEW_ROOMS_PER_MINUTE", "0")
+        .env("SATSUMA_LOG__FILTER", "warn")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let result = measure(&mut server);
+    server.kill()?;
+    server.wait()?;
+    result
+}
+
+fn measure(server: &mut Child) -> std::io::Result<()> {
+    let address = listening_address(server)?;
+    settle();
+    let idle = resident_bytes(server)?;
+    println!("idle: {:.1} MiB resident", idle as f64 / f64::from(1 << 20));
+    let cookie = log_in(&address)?;
+    let mut sockets = Vec::new();
+    for number in 0..CONNECTIONS {
+        sockets.push(join(&address, &cookie, number)?);
+    }
+    settle();
+    let full = resident_bytes(server)?;
+    println!(
+        "with {CONNECTIONS} connections in {ROOMS} rooms: {:.1} MiB resident, {:.1} kB a connection",
+        full as f64 / f64::from(1 << 20),
+        (full - idle) as f64 / CONNECTIONS as f64 / 1000.0
+    );
+    Ok(())
+}
+
+/// Lets the server finish what it was doing; nobody can ask it whether its allocator is done.
+fn settle() {
+    thread::sleep(Duration::from_secs(2));
+}
+
+fn listening_address(server: &mut Child) -> std::io::Result<String> {
+    let output = server.stdout.take().ok_or_else(|| std::io::Error::other("no output"))?;
+    for line in BufReader::new(output).lines() {
+        if let Some(rest) = line?.strip_prefix("listening on http://") {
+            return Ok(rest.split(',').next().unwrap_or_default().to_owned());
+        }
+    }
+    Err(std::io::Error::other("the server did not say where it listens"))
+}
+
+fn resident_bytes(server: &Child) -> std::io::Result<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: usize = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default();
+    Ok(kib * 1024)
+}
+
+/// Reads an HTTP answer's head, and nothing that comes after it.
+fn head(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+fn log_in(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(
+        stream,
+        "POST /set-username HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 12\r\n\r\nusername=Ada"
+    )?;
+    let head = head(&mut stream)?;
+    let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    cookie
+        .and_then(|cookie| cookie.split(';').next())
+        .map(str::to_owned)
+        .ok_or_else(|| std::io::Error::other(head.clone()))
+}
+
+/// Joins a room by hand: no WebSocket library should cost memory or time here.
+fn join(address: &str, cookie: &str, number: usize) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    let (room, member) = (number % ROOMS, number / ROOMS);
+    write!(
+        stream,
+        "GET /parties/rooms/room-{room}?_pk=member-{member} HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )?;
+    let head = head(&mut stream)?;
+    if !head.starts_with("HTTP/1.1 101") {
+        return Err(std::io::Error::other(head));
+    }
+    Ok(stream)
+}

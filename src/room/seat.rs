@@ -1,0 +1,101 @@
+//! One seat of a room: whose it is, and its user object, encoded once for all snapshots.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::io::KeptSeat;
+use crate::id::{ConnectionId, IdentityId, UserId};
+use crate::protocol::user::User;
+
+/// A seat.
+#[derive(Debug)]
+pub struct Seat {
+    /// Who may sit here, whatever name or id they claim.
+    pub identity: IdentityId,
+    /// The name of that identity.
+    pub name: Arc<str>,
+    /// The socket, unless it is away.
+    pub connection: Option<ConnectionId>,
+    /// The last sign of life.
+    pub heartbeat: Instant,
+    json: Arc<str>,
+}
+
+/// The user object has more bytes than are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the user object has {bytes} bytes; at most {most} are kept")]
+pub struct UserTooBig {
+    bytes: usize,
+    most: usize,
+}
+
+impl Seat {
+    /// A seat for somebody who has just come.
+    pub fn fresh(
+        id: &UserId,
+        identity: IdentityId,
+        name: Arc<str>,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> Self {
+        let json = User::fresh(id.as_str(), &name).to_json().into();
+        Self { identity, name, connection: Some(connection), heartbeat: now, json }
+    }
+
+    /// A seat of before a restart. `None` if the store was edited by hand and holds no user.
+    pub fn restored(kept: &KeptSeat, heartbeat: Instant) -> Option<Self> {
+        let user: User = serde_json::from_str(&kept.json).ok()?;
+        let user = User { id: kept.user.to_string(), ..user };
+        Some(Self {
+            identity: kept.identity.clone(),
+            json: user.to_json().into(),
+            name: user.name.into(),
+            connection: None,
+            heartbeat,
+        })
+    }
+
+    /// The seat as it survives a restart.
+    pub fn kept(&self, user: &UserId) -> KeptSeat {
+        KeptSeat { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
+    }
+
+    /// The user object as JSON.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// Takes what the member says of itself; its id and name are not its to say.
+    ///
+    /// # Errors
+    /// [`UserTooBig`] if it has more than `most` bytes; the old one stays then.
+    pub fn update(&mut self, id: &UserId, user: User, most: usize) -> Result<(), UserTooBig> {
+        let user = User { id: id.to_string(), name: self.name.to_string(), ..user };
+        let json = user.to_json();
+        if json.len() > most {
+            return Err(UserTooBig { bytes: json.len(), most });
+        }
+        self.json = json.into();
+        Ok(())
+    }
+
+    /// Shows the name that the identity has now.
+    pub fn rename(&mut self, name: Arc<str>) {
+        if self.name != name {
+            self.edit(|user| user.name = name.to_string());
+            self.name = name;
+        }
+    }
+
+    /// Shows the microphone as switched off.
+    pub fn mute(&mut self) {
+        self.edit(|user| user.tracks.audio_enabled = Some(false));
+    }
+
+    #[expect(clippy::expect_used, reason = "every seat's JSON was written by User::to_json")]
+    fn edit(&mut self, change: impl FnOnce(&mut User)) {
+        let mut user: User = serde_json::from_str(&self.json).expect("a seat holds a user object");
+        change(&mut user);
+        self.json = user.to_json().into();
+    }
+}

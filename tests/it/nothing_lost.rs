@@ -1,0 +1,430 @@
+//! Who is away for a moment, or over a restart, misses nothing: shown with numbered MLS messages.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::harness::{Ask, Client, Heard, Person, TestServer, eventually, user_of};
+
+async fn say_numbers(client: &mut Client, numbers: impl Iterator<Item = u64>) {
+    for number in numbers {
+        client.say(json!({"type": "e2eeMlsMessage", "payload": number.to_string()})).await;
+    }
+}
+
+fn number(message: &Value) -> Option<u64> {
+    (message["type"] == "e2eeMlsMessage").then(|| message["payload"].as_str().unwrap().parse().unwrap())
+}
+
+/// A member's ear: what it has heard of the numbers, over all of its sockets.
+#[derive(Default)]
+struct Ear {
+    last: u64,
+    /// Set by a new socket: numbers may come again, until the first one that is new.
+    repeats_from: Option<Option<u64>>,
+}
+
+impl Ear {
+    /// A new socket begins.
+    fn reconnected(&mut self) {
+        self.repeats_from = Some(None);
+    }
+
+    /// Hears a message, if it is a number's.
+    fn hear_message(&mut self, message: &Value) {
+        number(message).into_iter().for_each(|number| self.hear(number));
+    }
+
+    /// Takes a number that came, which is the one after the last, or a repetition where one may be.
+    fn hear(&mut self, number: u64) {
+        match self.repeats_from {
+            Some(None) if number <= self.last => self.repeats_from = Some(Some(number)),
+            Some(Some(before)) if number <= self.last => {
+                assert_eq!(number, before + 1, "repeated out of order, after {}", self.last);
+                self.repeats_from = Some(Some(number));
+            }
+            Some(Some(before)) => assert_eq!(before, self.last, "the repetition has a gap before {number}"),
+            _ => {}
+        }
+        if number > self.last {
+            assert_eq!(number, self.last + 1, "{} was lost", self.last + 1);
+            self.last = number;
+            self.repeats_from = None;
+        } else {
+            assert!(self.repeats_from.is_some(), "{number} came again, long after the return");
+        }
+    }
+
+    /// Listens until `end` was heard.
+    async fn listen(&mut self, client: &mut Client, end: u64) {
+        while self.last < end {
+            self.hear(number(&client.event().await).expect("only numbers are said here"));
+        }
+    }
+}
+
+/// How a member goes away for a moment.
+#[derive(Clone, Copy)]
+enum Going {
+    ByDroppingTcp,
+    ByClosing,
+}
+
+async fn a_member_misses_nothing(going: Going) {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut cyd = Client::join(&server, "r", "Cyd").await;
+    let (mut adas, mut cyds) = (Ear::default(), Ear::default());
+    say_numbers(&mut bob, 1..=10).await;
+    adas.listen(&mut ada, 10).await;
+
+    let pk = ada.pk();
+    let seat = match going {
+        Going::ByDroppingTcp => ada.drop_tcp().await,
+        Going::ByClosing => ada.close().await,
+    };
+    server.until_away("r", &pk).await;
+    say_numbers(&mut bob, 11..=20).await;
+    bob.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    say_numbers(&mut bob, 21..=30).await;
+    cyds.listen(&mut cyd, 30).await;
+
+    adas.reconnected();
+    let mut ada = seat.open(&server).await;
+    loop {
+        let message = ada.next().await;
+        let Some(number) = number(&message) else {
+            assert_eq!(message["type"], "roomState");
+            assert_eq!(adas.last, 30, "a newer snapshot came before what was missed");
+            break;
+        };
+        adas.hear(number);
+    }
+    say_numbers(&mut bob, 31..=40).await;
+    adas.listen(&mut ada, 40).await;
+    cyds.listen(&mut cyd, 40).await;
+}
+
+#[tokio::test]
+async fn a_member_whose_connection_drops_misses_nothing() {
+    a_member_misses_nothing(Going::ByDroppingTcp).await;
+}
+
+#[tokio::test]
+async fn a_member_who_closes_and_returns_misses_nothing() {
+    a_member_misses_nothing(Going::ByClosing).await;
+}
+
+#[tokio::test]
+async fn a_member_whose_older_socket_was_not_missed_yet_misses_nothing() {
+    let server = TestServer::start().await;
+    let mut older = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut ear = Ear::default();
+    say_numbers(&mut bob, 1..=50).await;
+    ear.listen(&mut older, 20).await;
+    let mut newer = older.ask().open(&server).await;
+    say_numbers(&mut bob, 51..=60).await;
+    assert_eq!(older.closed_after(|message| ear.hear_message(&message)).await.0, 4001);
+    ear.reconnected();
+    ear.listen(&mut newer, 60).await;
+}
+
+#[tokio::test]
+async fn a_member_who_comes_and_goes_all_the_time_misses_nothing() {
+    const END: u64 = 600;
+    let server = TestServer::with(|config| {
+        config.limits.messages_per_second = 10_000;
+        config.limits.message_burst = 10_000;
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut ear = Ear::default();
+    let mut said = 0;
+    while ear.last < END {
+        let next = (said + 7).min(END);
+        say_numbers(&mut bob, said + 1..=next).await;
+        said = next;
+        // Sometimes right away, sometimes after a few; the rest dies with the connection.
+        let until = ear.last + said % 5;
+        ear.listen(&mut ada, until.min(said)).await;
+        let seat = ada.drop_tcp_after(|message| ear.hear_message(&message)).await;
+        ear.reconnected();
+        ada = seat.open(&server).await;
+        if said == END {
+            ear.listen(&mut ada, END).await;
+        }
+    }
+    assert!(ada.echo().await.iter().all(|message| message["type"] == "roomState"), "{END} is the last");
+}
+
+#[tokio::test]
+async fn every_kind_of_event_waits_for_who_is_away() {
+    let server = TestServer::start().await;
+    let ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut cyd = Client::join(&server, "r", "Cyd").await;
+    let pk = ada.pk();
+    let seat = ada.drop_tcp().await;
+    server.until_away("r", &pk).await;
+    bob.say(json!({"type": "directMessage", "to": pk, "message": "hi"})).await;
+    bob.say(json!({"type": "muteUser", "id": pk})).await;
+    bob.say(json!({"type": "e2eeMlsMessage", "payload": "1"})).await;
+    bob.echo().await;
+    cyd.say(json!({"type": "userLeft"})).await;
+    cyd.closed().await;
+
+    let mut ada = seat.open(&server).await;
+    for wanted in [
+        json!({"type": "directMessage", "from": "Bob", "message": "hi"}),
+        json!({"type": "muteMic"}),
+        json!({"type": "e2eeMlsMessage", "payload": "1"}),
+        json!({"type": "userLeftNotification", "id": cyd.pk()}),
+    ] {
+        assert_eq!(ada.next().await, wanted);
+    }
+    assert_eq!(ada.next().await["type"], "roomState");
+}
+
+#[tokio::test]
+async fn what_waits_over_the_budget_costs_the_seat_and_is_told() {
+    let server = TestServer::with(|config| config.limits.outbox_bytes = 100_000).await;
+    let ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let pk = ada.pk();
+    let seat = ada.drop_tcp().await;
+    server.until_away("r", &pk).await;
+    for _ in 0..3 {
+        bob.say(json!({"type": "e2eeMlsMessage", "payload": "x".repeat(40_000)})).await;
+    }
+    assert_eq!(bob.event().await, json!({"type": "userLeftNotification", "id": pk}));
+    assert_eq!(server.metric(r#"satsuma_drops_total{reason="outbox_over_budget"}"#).await, 1.0);
+    // Ada is a fresh user: her client begins anew with the group's keys.
+    let mut ada = seat.open(&server).await;
+    assert_eq!(ada.next().await["type"], "roomState");
+}
+
+#[tokio::test]
+async fn a_restart_is_an_interruption_and_no_end() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let (ada_pk, bob_pk) = (ada.pk(), bob.pk());
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true, "joined": true, "extra": [1]}})).await;
+    bob.say(json!({"type": "enableAi"})).await;
+    bob.until_state(|state| {
+        user_of(state, &ada_pk)["raisedHand"] == true && state["ai"]["error"].is_string()
+    })
+    .await;
+    bob.say(json!({"type": "userUpdate", "user": {"speaking": true}})).await;
+    let before = ada.until_state(|state| user_of(state, &bob_pk)["speaking"] == true).await;
+
+    let server = server.restart().await;
+    for client in [&mut ada, &mut bob] {
+        assert_eq!(client.closed().await, (1012, "The server restarts".to_owned()));
+    }
+    assert_eq!(server.metric("satsuma_members").await, 2.0);
+    let mut ada = ada.ask().open(&server).await;
+    assert_eq!(ada.until_state(|_| true).await, before, "Bob is not back yet, but not gone either");
+    let mut bob = bob.ask().open(&server).await;
+    assert_eq!(bob.until_state(|_| true).await, before);
+
+    let ended = meetings(&server.stop().await.database()).await;
+    assert_eq!(ended, [(before["meetingId"].as_str().unwrap().to_owned(), 2, None)]);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_over_a_restart_by_who_was_there_and_who_was_away() {
+    let server = TestServer::start().await;
+    let ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut cyd = Client::join(&server, "r", "Cyd").await;
+    let (mut adas, mut cyds) = (Ear::default(), Ear::default());
+    let pk = ada.pk();
+    let seat = ada.drop_tcp().await;
+    server.until_away("r", &pk).await;
+    say_numbers(&mut bob, 1..=10).await;
+    bob.echo().await;
+
+    let server = server.restart().await;
+    cyd.closed_after(|message| cyds.hear_message(&message)).await;
+    cyds.reconnected();
+    let mut cyd = cyd.ask().open(&server).await;
+    // Bob says more before Ada is back, as an eager client does.
+    let mut bob = bob.ask().open(&server).await;
+    say_numbers(&mut bob, 11..=20).await;
+    cyds.listen(&mut cyd, 20).await;
+
+    let server = server.restart().await;
+    adas.reconnected();
+    let mut ada = seat.open(&server).await;
+    adas.listen(&mut ada, 20).await;
+    let mut bob = bob.ask().open(&server).await;
+    say_numbers(&mut bob, 21..=30).await;
+    adas.listen(&mut ada, 30).await;
+}
+
+#[tokio::test]
+async fn what_is_said_while_the_server_stops_is_not_lost() {
+    let server = TestServer::with(|config| {
+        config.limits.messages_per_second = 100_000;
+        config.limits.message_burst = 100_000;
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut ear = Ear::default();
+    say_numbers(&mut bob, 1..=10).await;
+    ear.listen(&mut ada, 10).await;
+    // Bob goes on until he hears that the server stops, as browsers do: whatever he said before
+    // has reached the server before the answer to its close frame.
+    let talk = async {
+        let mut said = 10;
+        while bob.heard_by_now().iter().all(|heard| !matches!(heard, Heard::Closed(..))) {
+            let message = json!({"type": "e2eeMlsMessage", "payload": (said + 1).to_string()});
+            if bob.try_say(message).await {
+                said += 1;
+            }
+            tokio::task::yield_now().await;
+        }
+        said
+    };
+    let (said, server) = tokio::join!(talk, server.restart());
+    ada.closed_after(|message| ear.hear_message(&message)).await;
+    ear.reconnected();
+    let mut ada = ada.ask().open(&server).await;
+    let mut bob = bob.ask().open(&server).await;
+    say_numbers(&mut bob, said + 1..=said + 1).await;
+    ear.listen(&mut ada, said + 1).await;
+}
+
+#[tokio::test]
+async fn nobody_else_can_claim_a_seat_after_a_restart() {
+    let server = TestServer::start().await;
+    let ada = Client::join(&server, "r", "Ada").await;
+    let eve = Person::log_in(&server, "Eve").await;
+    let server = server.restart().await;
+    let attack = Ask::room("r").by(&eve).pk(&ada.pk());
+    assert_eq!(attack.answer(&server).await.status, 403);
+    let mut ada = ada.ask().open(&server).await;
+    ada.until_users(&[&ada.pk()]).await;
+    assert_eq!(attack.answer(&server).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_room_to_which_nobody_returns_is_ended() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let state = ada.until_state(|_| true).await;
+    let meeting = state["meetingId"].as_str().unwrap().to_owned();
+    let stopped = server.stop().await;
+    assert_eq!(meetings(&stopped.database()).await, [(meeting.clone(), 1, None)]);
+
+    let server = stopped.start_with(|config| {
+        config.room.tick = Duration::from_millis(20);
+        config.room.heartbeat_timeout = Duration::from_millis(20);
+        config.room.restore_grace = Duration::from_millis(50);
+    });
+    let server = server.await;
+    server.until_metric("satsuma_rooms", 0.0).await;
+    let stopped = server.stop().await;
+    let ended = meetings(&stopped.database()).await;
+    assert!(matches!(&ended[..], [(id, 1, Some(_))] if *id == meeting), "{ended:?}");
+
+    // And it stays ended: the next who comes begins another meeting.
+    let server = stopped.start_with(|_| {}).await;
+    assert_eq!(server.metric("satsuma_rooms").await, 0.0);
+    let mut ada = ada.ask().open(&server).await;
+    assert_ne!(ada.until_state(|_| true).await["meetingId"], meeting);
+}
+
+#[tokio::test]
+async fn who_left_before_the_restart_is_gone_after_it() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let bob = Client::join(&server, "r", "Bob").await;
+    ada.until_state(|state| state["users"].as_array().unwrap().len() == 2).await;
+    ada.say(json!({"type": "userLeft"})).await;
+    ada.closed().await;
+    let server = server.restart().await;
+    let mut bob = bob.ask().open(&server).await;
+    bob.until_users(&[&bob.pk()]).await;
+    // The id is free again.
+    let cyd = Person::log_in(&server, "Cyd").await;
+    let _cyd = Ask::room("r").by(&cyd).pk(&ada.pk()).open(&server).await;
+}
+
+#[tokio::test]
+async fn the_peak_of_a_meeting_is_kept_and_its_end_too() {
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(20);
+        // Only who leaves is gone.
+        config.room.heartbeat_timeout = Duration::from_secs(60);
+    });
+    let server = server.await;
+    let mut clients = Vec::new();
+    for name in ["Ada", "Bob", "Cyd"] {
+        clients.push(Client::join(&server, "r", name).await);
+    }
+    for client in &mut clients {
+        client.say(json!({"type": "userLeft"})).await;
+        client.closed().await;
+    }
+    server.until_metric("satsuma_rooms", 0.0).await;
+    let _second = Client::join(&server, "r", "Ada").await;
+    let kept = meetings(&server.stop().await.database()).await;
+    let counts: Vec<_> = kept.iter().map(|(_, peak, ended)| (*peak, ended.is_some())).collect();
+    assert_eq!(counts, [(3, true), (1, false)]);
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused_with_a_sentence() {
+    let server = TestServer::start().await;
+    let Err(error) = server.start_twin().await else { panic!("two servers have one data directory") };
+    let sentence = format!(
+        "the data directory {} is in use by another satsuma process (pid {})",
+        server.data_dir().display(),
+        std::process::id()
+    );
+    assert_eq!(error.to_string(), sentence);
+    // The first one is none the worse, and its end frees the directory.
+    Client::join(&server, "r", "Ada").await.echo().await;
+    server.restart().await;
+}
+
+#[tokio::test]
+async fn a_change_is_on_the_disk_while_the_server_still_runs() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    ada.echo().await;
+    let database = server.data_dir().join("satsuma.db");
+    // What `kill -9` would leave behind is what another process can read.
+    let is_kept = async || {
+        let mut connection = open(&database).await;
+        let seats: Vec<(String,)> =
+            sqlx::query_as("SELECT json FROM kept_seats").fetch_all(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        seats.iter().any(|(json,)| json.contains("\"raisedHand\":true"))
+    };
+    eventually("the hand is kept".to_owned(), is_kept).await;
+}
+
+async fn open(database: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(Duration::from_secs(5));
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+/// Every meeting that there was: its id, its peak, and when it ended, in their order.
+async fn meetings(database: &Path) -> Vec<(String, i64, Option<String>)> {
+    let mut connection = open(database).await;
+    let query = r#"SELECT id, "userCount", ended FROM "Meetings" ORDER BY created"#;
+    let meetings = sqlx::query_as(query).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    meetings
+}

@@ -1,0 +1,230 @@
+//! What is refused before the upgrade, with which status, and that it is counted.
+
+use crate::harness::{Answer, Ask, Client, Person, TestServer, answer};
+
+/// A refusal: its status and what it is counted as.
+async fn assert_refused(server: &TestServer, ask: Ask, status: u16, reason: &str) -> Answer {
+    let before = server.refusals(reason).await;
+    let refused = ask.answer(server).await;
+    assert_eq!(refused.status, status, "{refused:?}");
+    assert_eq!(server.refusals(reason).await, before + 1.0, "{reason} is not counted: {refused:?}");
+    assert_eq!(refused.header("cache-control"), "no-store");
+    assert_eq!(refused.header("referrer-policy"), "same-origin");
+    assert!(refused.text.ends_with('\n') && refused.text.len() > 5, "no sentence: {refused:?}");
+    refused
+}
+
+#[tokio::test]
+async fn only_upgrades_of_the_party_rooms_are_found() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    for path in ["/parties/main/r", "/parties/rooms", "/parties/Rooms/r"] {
+        assert_refused(&server, Ask::path(path).by(&ada).pk("a"), 404, "not_found").await;
+    }
+    let plain = answer(server.get("/parties/rooms/r?_pk=a").header("cookie", ada.cookie())).await;
+    assert_eq!(plain.status, 404);
+    assert_eq!(answer(server.get("/no/such/page")).await.status, 404);
+    assert_eq!(server.metric("satsuma_rooms").await, 0.0);
+}
+
+#[tokio::test]
+async fn nobody_without_an_identity_gets_in() {
+    let server = TestServer::start().await;
+    assert_refused(&server, Ask::room("r").pk("a"), 401, "no_identity").await;
+    assert_eq!(server.metric("satsuma_rooms").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_upgrade_without_a_pk_gets_a_random_id() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut first = Ask::room("r").by(&ada).open(&server).await;
+    let mut second = Ask::room("r").by(&ada).open(&server).await;
+    let two = |state: &serde_json::Value| state["users"].as_array().unwrap().len() == 2;
+    assert_eq!(first.until_state(two).await, second.until_state(two).await);
+}
+
+#[tokio::test]
+async fn a_pk_of_other_characters_or_length_is_refused() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    for pk in ["", "ai", "a b", "a/b", "é", "a\"b", "<script>", "a\0", &"x".repeat(65)] {
+        assert_refused(&server, Ask::room("r").by(&ada).pk(pk), 400, "invalid_id").await;
+    }
+    for pk in ["a", "AI", "ai2", "Z_9-", &"x".repeat(64)] {
+        let mut client = Ask::room("r").by(&ada).pk(pk).open(&server).await;
+        client.until_state(|state| state["users"].to_string().contains(pk)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_room_has_1_to_128_characters_of_any_script() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    for room in ["", "a\u{7}b", "a\nb", "\u{85}", &"a".repeat(129), &"🍊".repeat(129)] {
+        assert_refused(&server, Ask::room(room).by(&ada).pk("a"), 400, "invalid_id").await;
+    }
+    assert_refused(&server, Ask::path("/parties/rooms/%ff").by(&ada).pk("a"), 400, "invalid_id").await;
+    for room in ["a", "Größe 1/2 ?&#%", "..", "会議室", &"🍊".repeat(128)] {
+        let mut client = Ask::room(room).by(&ada).pk("a").open(&server).await;
+        client.until_users(&["a"]).await;
+    }
+    assert_eq!(server.metric("satsuma_rooms").await, 5.0);
+}
+
+#[tokio::test]
+async fn the_same_room_is_found_however_its_name_is_encoded() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut first = Ask::path("/parties/rooms/caf%C3%A9").by(&ada).pk("a").open(&server).await;
+    let _second = Ask::path("/parties/rooms/c%61f%c3%a9/ignored/rest").by(&ada).pk("b").open(&server).await;
+    first.until_users(&["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_the_handshake_is_refused() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let ask = Ask::room("r").by(&ada).pk("a");
+    assert_refused(&server, ask.clone().header("sec-websocket-version", "12"), 400, "invalid_handshake")
+        .await;
+    let request = server.get("/parties/rooms/r?_pk=a").header("cookie", ada.cookie());
+    assert_eq!(answer(request.header("upgrade", "websocket")).await.status, 400);
+    assert_eq!(server.metric("satsuma_rooms").await, 0.0);
+}
+
+#[tokio::test]
+async fn one_identity_starts_only_so_many_rooms_a_minute() {
+    let server = TestServer::with(|config| config.limits.new_rooms_per_minute = 2).await;
+    let (ada, bob) = (Person::log_in(&server, "Ada").await, Person::log_in(&server, "Bob").await);
+    let _first = Ask::room("r1").by(&ada).pk("a").open(&server).await;
+    let _second = Ask::room("r2").by(&ada).pk("a").open(&server).await;
+    let ask = Ask::room("r3").by(&ada).pk("a");
+    let refused = assert_refused(&server, ask.clone(), 429, "too_many_new_rooms").await;
+    assert_eq!(refused.header("retry-after"), "60");
+    // A room that runs is no new one, and another identity has a limit of its own.
+    let _again = Ask::room("r1").by(&ada).pk("a2").open(&server).await;
+    let _other = Ask::room("r3").by(&bob).pk("b").open(&server).await;
+    let _now_running = ask.open(&server).await;
+}
+
+#[tokio::test]
+async fn a_server_of_full_rooms_starts_no_other() {
+    let server = TestServer::with(|config| config.limits.rooms = 1).await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let _first = Ask::room("r1").by(&ada).pk("a").open(&server).await;
+    let refused = assert_refused(&server, Ask::room("r2").by(&ada).pk("a"), 503, "rooms_full").await;
+    assert_eq!(refused.header("retry-after"), "5");
+    let _same = Ask::room("r1").by(&ada).pk("b").open(&server).await;
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_until_somebody_goes() {
+    let server = TestServer::with(|config| config.limits.connections = 1).await;
+    let first = Client::join(&server, "r", "Ada").await;
+    let bob = Person::log_in(&server, "Bob").await;
+    assert_refused(&server, Ask::room("r").by(&bob).pk("b"), 503, "server_full").await;
+    first.drop_tcp().await;
+    server.until_metric("satsuma_connections", 0.0).await;
+    let _second = Ask::room("r").by(&bob).pk("b").open(&server).await;
+}
+
+#[tokio::test]
+async fn one_address_has_only_so_many_sockets() {
+    let server = TestServer::with(|config| {
+        config.limits.connections_per_address = 1;
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let server = server.await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let ask = |pk: &str, address: &str| Ask::room("r").by(&ada).pk(pk).header("x-forwarded-for", address);
+    let first = ask("a", "192.0.2.1").open(&server).await;
+    assert_refused(&server, ask("b", "192.0.2.1"), 429, "too_many_of_address").await;
+    let _other_address = ask("c", "192.0.2.2").open(&server).await;
+    first.drop_tcp().await;
+    server.until_metric("satsuma_connections", 1.0).await;
+    let _in_its_place = ask("b", "192.0.2.1").open(&server).await;
+}
+
+#[tokio::test]
+async fn a_full_room_refuses_all_but_its_members() {
+    let server = TestServer::with(|config| config.limits.members_per_room = 2).await;
+    let first = Client::join(&server, "r", "Ada").await;
+    let _second = Client::join(&server, "r", "Bob").await;
+    let eve = Person::log_in(&server, "Eve").await;
+    assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 503, "room_full").await;
+    // Who is away keeps the place.
+    let seat = first.drop_tcp().await;
+    assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 503, "room_full").await;
+    let _back = seat.open(&server).await;
+    let _elsewhere = Ask::room("r2").by(&eve).pk("e").open(&server).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_too_long_is_refused() {
+    let server = TestServer::with(|config| config.limits.url_bytes = 2000).await;
+    let page = |length: usize| format!("/{}", "x".repeat(length - 1));
+    assert_eq!(answer(server.get(&page(2001))).await.status, 414);
+    assert_eq!(answer(server.get(&page(2000))).await.status, 302);
+    let count = r#"satsuma_http_request_seconds_count{route="/{room}",status="414"}"#;
+    assert_eq!(server.metric(count).await, 1.0);
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_url_is_too_long_is_counted_among_the_refused() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let path = format!("/parties/rooms/r/{}", "x".repeat(9000));
+    assert_refused(&server, Ask::path(&path).by(&ada).pk("a"), 414, "url_too_long").await;
+}
+
+#[tokio::test]
+async fn headers_over_64_kib_are_refused_and_less_is_read() {
+    let server = TestServer::start().await;
+    let get =
+        async |bytes: usize| answer(server.get("/set-username").header("x-long", "x".repeat(bytes))).await;
+    assert_eq!(get(66 << 10).await.status, 431);
+    // What a browser has after 280 page loads, each with a cookie of the session lock.
+    assert_eq!(get(60 << 10).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_form_that_is_too_long_is_refused() {
+    let server = TestServer::with(|config| config.limits.body_bytes = 1000).await;
+    let post = async |bytes: usize| {
+        let long = "x".repeat(bytes);
+        answer(server.post_form("/set-username", &[("username", "Ada"), ("other", &long)])).await
+    };
+    let refused = post(1000).await;
+    assert_eq!(refused.status, 413);
+    assert_eq!(refused.header("set-cookie"), "");
+    assert_eq!(post(900).await.status, 302);
+}
+
+#[tokio::test]
+async fn a_form_without_its_field_is_refused_with_the_fields_name() {
+    let server = TestServer::start().await;
+    for (path, field) in [("/set-username", "username"), ("/?index", "room")] {
+        let refused = answer(server.post_form(path, &[("other", "x")])).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.text, format!("the form needs a field \"{field}\"\n"));
+    }
+}
+
+#[tokio::test]
+async fn every_answer_has_its_referrer_policy() {
+    let server = TestServer::start().await;
+    let answers = [
+        answer(server.get("/")).await,
+        answer(server.get("/set-username")).await,
+        answer(server.get("/new")).await,
+        answer(server.get("/no/such/page")).await,
+        answer(server.post_form("/set-username", &[("username", "Ada")])).await,
+        answer(server.post_form("/set-username", &[("username", "")])).await,
+    ];
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [302, 200, 302, 404, 302, 400]);
+    for answer in answers {
+        assert_eq!(answer.header("referrer-policy"), "same-origin", "{answer:?}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{answer:?}");
+    }
+}

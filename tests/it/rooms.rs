@@ -1,0 +1,340 @@
+//! What a room does beyond the recorded sessions: twins, leaving, limits of what is said.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::harness::{Ask, Client, Heard, Person, TestServer, ids_of, user_of};
+
+const BINARY: &[u8] = &[0, 1, 2, 255];
+
+fn numbers(messages: &[Value]) -> Vec<u64> {
+    let numbers = messages.iter().filter_map(|message| message["message"].as_str()?.parse().ok());
+    numbers.collect()
+}
+
+#[tokio::test]
+async fn a_newer_socket_takes_the_seat_and_the_olders_end_does_not_touch_it() {
+    let server = TestServer::start().await;
+    let mut older = Client::join(&server, "r", "Ada").await;
+    older.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    let pk = older.pk();
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let before = bob.until_state(|state| user_of(state, &pk)["raisedHand"] == true).await;
+
+    let mut newer = older.ask().open(&server).await;
+    assert_eq!(older.closed().await, (4001, "A newer connection took this seat".to_owned()));
+    newer.until_state(|state| *state == before).await;
+    // The older socket is gone to its last byte.
+    server.until_metric("satsuma_connections", 2.0).await;
+    for message in newer.echo().await {
+        assert_eq!(message["type"], "roomState", "the member was told of an end");
+    }
+    for message in bob.echo().await {
+        assert_eq!(message["state"], before, "the others were told of something");
+    }
+    let view = server.admin_get("/admin/rooms/r").await.json();
+    let seats = view["members"].as_array().unwrap();
+    assert!(seats.len() == 2 && seats.iter().all(|seat| !seat["connection"].is_null()), "{view}");
+    assert_eq!(server.metric(r#"satsuma_closes_total{reason="superseded"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn one_person_with_two_ids_is_two_members() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut phone = Ask::room("r").by(&ada).pk("phone").open(&server).await;
+    let mut laptop = Ask::room("r").by(&ada).pk("laptop").open(&server).await;
+    phone.until_users(&["laptop", "phone"]).await;
+    laptop.say(json!({"type": "userLeft"})).await;
+    assert_eq!(phone.event().await, json!({"type": "userLeftNotification", "id": "laptop"}));
+    phone.until_users(&["phone"]).await;
+}
+
+#[tokio::test]
+async fn the_same_id_sits_in_two_rooms_at_once() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut here = Ask::room("here").by(&ada).pk("a").open(&server).await;
+    let there = Ask::room("there").by(&ada).pk("a").open(&server).await;
+    let eve = Person::log_in(&server, "Eve").await;
+    // A seat is a room's: the id is free in a third one.
+    let _elsewhere = Ask::room("elsewhere").by(&eve).pk("a").open(&server).await;
+    there.close().await;
+    here.echo().await;
+}
+
+#[tokio::test]
+async fn nothing_is_read_after_user_left() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let late = json!({"type": "directMessage", "to": bob.pk(), "message": "too late"});
+    let left = json!({"type": "userLeft"});
+    for message in [&left, &late, &json!({"type": "e2eeMlsMessage", "payload": "too late"}), &left] {
+        // The server may have closed by now, which is what this test is about.
+        ada.try_say(message.clone()).await;
+    }
+    assert_eq!(ada.closed().await, (1000, "User left".to_owned()));
+    assert_eq!(bob.event().await, json!({"type": "userLeftNotification", "id": ada.pk()}));
+    server.until_metric("satsuma_connections", 1.0).await;
+    for message in bob.echo().await {
+        assert_eq!(message["type"], "roomState", "something was heard after the end");
+    }
+    assert_eq!(server.metric(r#"satsuma_messages_total{type="userLeft"}"#).await, 1.0);
+    assert_eq!(server.metric(r#"satsuma_messages_total{type="e2eeMlsMessage"}"#).await, 0.0);
+}
+
+#[tokio::test]
+async fn who_left_and_comes_back_is_a_fresh_user_of_the_same_meeting() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    let pk = ada.pk();
+    let before = ada.until_state(|state| user_of(state, &pk)["raisedHand"] == true).await;
+    ada.say(json!({"type": "userLeft"})).await;
+    ada.closed().await;
+    let mut back = ada.ask().open(&server).await;
+    let state = back.until_users(&[&pk]).await;
+    assert_eq!(user_of(&state, &pk)["raisedHand"], false);
+    assert_eq!(state["meetingId"], before["meetingId"]);
+    // An id that was left is free for everyone.
+    back.say(json!({"type": "userLeft"})).await;
+    back.closed().await;
+    let bob = Person::log_in(&server, "Bob").await;
+    let mut bob = Ask::room("r").by(&bob).pk(&pk).open(&server).await;
+    assert_eq!(user_of(&bob.until_users(&[&pk]).await, &pk)["name"], "Bob");
+}
+
+#[tokio::test]
+async fn users_stand_in_plain_order_of_their_ids() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut clients = Vec::new();
+    for pk in ["b", "a", "9", "B", "_", "10", "-", "aa"] {
+        clients.push(Ask::room("r").by(&ada).pk(pk).open(&server).await);
+    }
+    for client in &mut clients {
+        client.until_users(&["-", "10", "9", "B", "_", "a", "aa", "b"]).await;
+    }
+}
+
+#[tokio::test]
+async fn fields_that_the_server_does_not_know_are_kept_over_everything() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let pk = ada.pk();
+    let extra = json!({"k": [1, 2.5, {"z": null}], "t": "🍊"});
+    let user = json!({"joined": true, "extra": extra, "tracks": {"audioEnabled": true, "hd": [true]}});
+    ada.say(json!({"type": "userUpdate", "user": user})).await;
+    let kept = |state: &Value| {
+        user_of(state, &pk)["extra"] == extra && user_of(state, &pk)["tracks"]["hd"][0] == true
+    };
+    bob.until_state(kept).await;
+    bob.say(json!({"type": "muteUser", "id": pk})).await;
+    let muted = |state: &Value| user_of(state, &pk)["tracks"]["audioEnabled"] == false;
+    assert!(kept(&bob.until_state(muted).await), "muting forgot them");
+    let mut back = ada.drop_tcp().await.open(&server).await;
+    assert!(kept(&back.until_state(|_| true).await), "the return forgot them");
+}
+
+#[tokio::test]
+async fn a_user_object_over_the_limit_is_an_error_and_the_old_one_stays() {
+    let server = TestServer::with(|config| config.limits.user_bytes = 1000).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let pk = ada.pk();
+    let mut say = async |bytes: usize, hand: bool| {
+        let user = json!({"raisedHand": hand, "extra": "x".repeat(bytes)});
+        ada.say(json!({"type": "userUpdate", "user": user})).await;
+        ada.echo().await
+    };
+    say(600, true).await;
+    let after = say(1000, false).await;
+    let errors: Vec<_> = after.iter().filter(|message| message["type"] == "error").collect();
+    assert!(errors.len() == 1 && errors[0]["error"].as_str().unwrap().contains("at most 1000"), "{after:?}");
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let state = bob.until_state(|state| ids_of(state).len() == 2).await;
+    assert_eq!(user_of(&state, &pk)["raisedHand"], true);
+    assert_eq!(user_of(&state, &pk)["extra"], "x".repeat(600));
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_closes_its_socket_and_no_other() {
+    let server = TestServer::with(|config| config.limits.frame_bytes = 10_000).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mls = |bytes: usize| json!({"type": "e2eeMlsMessage", "payload": "x".repeat(bytes)});
+    ada.say(mls(9_000)).await;
+    assert_eq!(bob.event().await, mls(9_000));
+    ada.say(mls(10_000)).await;
+    assert_eq!(ada.closed().await, (1009, "Message too big".to_owned()));
+    server.until_metric("satsuma_connections", 1.0).await;
+    assert!(bob.echo().await.iter().all(|message| message["type"] == "roomState"));
+    let _back = ada.ask().open(&server).await;
+}
+
+#[tokio::test]
+async fn a_message_over_every_limit_closes_its_socket_even_in_pieces() {
+    let server = TestServer::with(|config| {
+        config.limits.frame_bytes = 10_000;
+        config.limits.history_entry_bytes = 20_000;
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let entry = json!({"type": "callsApiHistoryEntry", "entry": {"body": "x".repeat(30_000)}});
+    ada.try_say(entry).await;
+    assert_eq!(ada.closed().await.0, 1009);
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    bob.say_in_pieces(&"x".repeat(30_000), 1_000).await;
+    assert_eq!(bob.closed().await.0, 1009);
+}
+
+#[tokio::test]
+async fn a_long_history_entry_is_read_and_dropped() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let entry = json!({"type": "request", "endpoint": "/sessions/new", "body": "x".repeat(3 << 20)});
+    ada.say(json!({"type": "callsApiHistoryEntry", "entry": entry, "sessionId": "s"})).await;
+    assert!(ada.echo().await.iter().all(|message| message["type"] == "roomState"));
+    assert!(bob.echo().await.iter().all(|message| message["type"] == "roomState"));
+    assert_eq!(server.metric(r#"satsuma_messages_total{type="callsApiHistoryEntry"}"#).await, 1.0);
+    assert_eq!(server.metric("satsuma_connections").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_burst_is_held_back_and_all_of_it_arrives() {
+    let server = TestServer::with(|config| {
+        config.limits.messages_per_second = 100;
+        config.limits.message_burst = 100;
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    for number in 1..=300 {
+        ada.say(json!({"type": "directMessage", "to": bob.pk(), "message": number.to_string()})).await;
+    }
+    let mut heard = Vec::new();
+    while heard.len() < 300 {
+        heard.push(bob.event().await);
+    }
+    assert_eq!(numbers(&heard), (1..=300).collect::<Vec<_>>());
+    assert!(server.metric("satsuma_held_back_total").await > 0.0);
+    ada.echo().await;
+}
+
+#[tokio::test]
+async fn who_is_held_back_for_too_long_is_closed() {
+    let server = TestServer::with(|config| {
+        config.limits.messages_per_second = 20;
+        config.limits.message_burst = 1;
+        config.limits.held_back = Duration::from_millis(100);
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    for _ in 0..50 {
+        ada.try_say(json!({"type": "heartbeat"})).await;
+    }
+    assert_eq!(ada.closed().await, (1008, "Too many messages for too long".to_owned()));
+    // It may come back.
+    ada.ask().open(&server).await.until_users(&[&ada.pk()]).await;
+    assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_binary_message_is_ignored() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    ada.say_raw(Message::Binary(BINARY.into())).await;
+    assert!(ada.echo().await.iter().all(|message| message["type"] == "roomState"));
+    assert!(bob.echo().await.iter().all(|message| message["type"] == "roomState"));
+}
+
+#[tokio::test]
+async fn every_tick_sends_a_snapshot_even_if_nothing_changed() {
+    let server = TestServer::with(|config| config.room.tick = Duration::from_millis(20)).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let first = bob.until_state(|state| ids_of(state).len() == 2).await;
+    for _ in 0..5 {
+        assert_eq!(bob.next().await["state"], first);
+    }
+    ada.until_state(|state| *state == first).await;
+}
+
+#[tokio::test]
+async fn no_message_but_a_heartbeat_keeps_a_member() {
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(100);
+        config.room.heartbeat_timeout = Duration::from_secs(1);
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let (ada_pk, bob_pk) = (ada.pk(), bob.pk());
+    // Each snapshot, of which every tick sends one, is answered: by one with a heartbeat, by the
+    // other with what is none.
+    let gone = loop {
+        ada.say(json!({"type": "heartbeat"})).await;
+        bob.try_say(json!({"type": "partyserver-ping"})).await;
+        let message = ada.next().await;
+        if message["type"] != "roomState" {
+            break message;
+        }
+    };
+    assert_eq!(gone, json!({"type": "userLeftNotification", "id": bob_pk}));
+    ada.until_users(&[&ada_pk]).await;
+    assert_eq!(bob.event().await, gone, "the removed one hears its own notice");
+    assert_eq!(bob.closed().await, (1011, String::new()));
+}
+
+#[tokio::test]
+async fn an_error_is_the_senders_alone_and_a_sentence() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    for (text, why) in [
+        ("", "JSON"),
+        ("{nope", "JSON"),
+        ("[]", "\"type\""),
+        ("\"heartbeat\"", "\"type\""),
+        ("{\"type\":7}", "\"type\""),
+        ("{\"type\":\"teleport\"}", "not known"),
+        ("{\"type\":\"userUpdate\"}", "\"user\""),
+        ("{\"type\":\"userUpdate\",\"user\":{\"tracks\":null}}", "\"user\""),
+        ("{\"type\":\"e2eeMlsMessage\",\"payload\":{}}", "\"payload\""),
+        ("{\"type\":\"directMessage\",\"to\":\"x\"}", "\"message\""),
+    ] {
+        ada.say_raw(Message::text(text)).await;
+        let error = ada.event().await;
+        assert_eq!(error["type"], "error", "{text}");
+        assert!(error["error"].as_str().unwrap().contains(why), "{text}: {error}");
+    }
+    assert!(bob.echo().await.iter().all(|message| message["type"] == "roomState"));
+}
+
+#[tokio::test]
+async fn text_is_forwarded_character_for_character() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    // A lone surrogate, which JavaScript's strings may hold, and escapes that could be written otherwise.
+    let payload = r#""\ud83c \u0041 \/ é🍊 {\"a\":[0,255]}""#;
+    let text = format!(r#"{{"type":"e2eeMlsMessage","payload":{payload}}}"#);
+    ada.say_raw(Message::text(text.as_str())).await;
+    bob.until_text(&text).await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.say_close(1001).await;
+    assert_eq!(ada.closed().await.0, 1001);
+    server.until_away("r", &ada.pk()).await;
+    assert_eq!(server.metric(r#"satsuma_closes_total{reason="closed_by_client"}"#).await, 1.0);
+    assert!(ada.heard_by_now().iter().all(|heard| !matches!(heard, Heard::Closed(..))));
+}

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::ClientMessage;
@@ -59,14 +59,16 @@ fn snapshot(criterion: &mut Criterion) {
     for members in [10, 100, 1000] {
         let now = start();
         let mut room = room_of(members, now);
-        let texts = [update("true"), update("false")];
-        let mut turn = 0;
+        let text = update("true");
         group.bench_function(BenchmarkId::from_parameter(members), |bencher| {
-            bencher.iter(|| {
-                turn += 1;
-                room.handle(now, says(1, &texts[turn % 2]));
-                black_box(room.encode_snapshot())
-            });
+            bencher.iter_batched(
+                || says(1, &text),
+                |update| {
+                    room.handle(now, update);
+                    black_box(room.encode_snapshot())
+                },
+                BatchSize::SmallInput,
+            );
         });
     }
     group.finish();

@@ -72,7 +72,7 @@ macro_rules! metrics {
 metrics! {
     /// WebSocket connections that are open.
     connections: Gauge = "connections", Gauge::default();
-    /// TCP connections that are open on the public listener, WebSockets included.
+    /// TCP connections that speak HTTP on the public listener; an upgraded one counts as a WebSocket.
     tcp_connections: Gauge = "tcp_connections", Gauge::default();
     /// Rooms that are running.
     rooms: Gauge = "rooms", Gauge::default();

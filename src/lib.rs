@@ -10,7 +10,7 @@
 //! | 1 | [`protocol`], [`telemetry`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`]: shells | up to level 2 |
-//! | 4 | [`room::actor`], [`room::registry`]: shells | up to level 3 |
+//! | 4 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 3 |
 //! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below |
 //! | 6 | [`server`]: the composition root | everything |
 

@@ -94,7 +94,7 @@ metrics! {
     drops: Family<ByReason, Counter> = "drops", Family::default();
     /// WebSocket connections that ended, by reason.
     closes: Family<ByReason, Counter> = "closes", Family::default();
-    /// Upgrades that were refused, by reason.
+    /// Requests that were refused at the gate, and upgrades, by reason.
     refusals: Family<ByReason, Counter> = "refusals", Family::default();
     /// Times that a connection was not read for a while because it sent too fast.
     held_back: Counter = "held_back", Counter::default();

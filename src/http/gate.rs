@@ -22,7 +22,10 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
     let mut response = match admit(&app, &mut request) {
         Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+        Err(error) => {
+            Metrics::count(&app.metrics.refusals, error.label());
+            error.into_response()
+        }
     };
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -51,7 +54,6 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
             expected = refused.expected,
             setting = "http.allowed_origins, http.public_url or http.trusted_proxies",
         );
-        Metrics::count(&app.metrics.refusals, ApiError::ForeignOrigin.label());
         return Err(ApiError::ForeignOrigin);
     }
     request.extensions_mut().insert(peer);

@@ -10,9 +10,10 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
-use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Reason, Recipients};
+use super::log;
 use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
 use super::state::{Room, RoomSettings};
 use crate::id::{ConnectionId, MeetingId, RoomName, UserId};
@@ -297,7 +298,7 @@ impl Actor {
                         meeting,
                         what: change,
                     }),
-                    Effect::Log { meeting, note } => self.log(meeting, &note),
+                    Effect::Log { meeting, note } => log::write(&self.name, meeting, &note),
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
@@ -382,45 +383,6 @@ impl Actor {
             }
         });
         RoomView { meeting: self.room.meeting(), members: members.collect() }
-    }
-
-    fn log(&self, meeting: Option<MeetingId>, note: &Note) {
-        let room = self.name.as_str();
-        let meeting_id = meeting.map(|meeting| meeting.to_string());
-        match note {
-            Note::Alarm if meeting_id.is_none() => debug!(event = "meetingIdNotFoundInCleanup", room),
-            Note::Alarm => debug!(event = "alarm", room, meeting_id),
-            Note::OnConnect { user, connection } => {
-                info!(event = "onConnect", room, meeting_id, connection_id = %user, socket = %connection);
-            }
-            Note::OnClose { user, connection } => {
-                info!(event = "onClose", room, meeting_id, connection_id = %user, socket = %connection);
-            }
-            Note::UserLeft { user } => info!(event = "userLeft", room, meeting_id, connection_id = %user),
-            Note::UserTimedOut { user } => {
-                info!(event = "userTimedOut", room, meeting_id, connection_id = %user)
-            }
-            Note::StartingMeeting => info!(event = "startingMeeting", room, meeting_id),
-            Note::EndingMeeting => info!(event = "endingMeeting", room, meeting_id),
-            Note::ErrorBroadcastingToUser { user } => {
-                warn!(event = "errorBroadcastingToUser", room, meeting_id, connection_id = %user);
-            }
-            Note::ErrorHandlingMessage { user, why } => {
-                debug!(event = "errorHandlingMessage", room, meeting_id, connection_id = %user, why);
-            }
-            Note::UnknownRecipient { user, r#type } => {
-                debug!(event = "unknownRecipient", room, meeting_id, connection_id = %user, r#type);
-            }
-            Note::ClientNegotiationRecord { user, entry } => debug!(
-                event = "clientNegotiationRecord",
-                room,
-                meeting_id,
-                connection_id = %user,
-                kind = entry.kind,
-                endpoint = entry.endpoint,
-                bytes = entry.bytes,
-            ),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod io;
+pub mod log;
 pub mod outbox;
 pub mod registry;
 pub mod seat;

@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Step::Wrote);
         }
         match self.phase {
-            Phase::Open if self.held.is_some() || self.command.is_some() => Poll::Pending,
+            Phase::Open | Phase::Closing(_) if self.held.is_some() || self.command.is_some() => Poll::Pending,
             Phase::Open | Phase::Closing(_) => {
                 self.socket.poll_receive(context).map(|received| match received {
                     Ok(received) => Step::Received(received),
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Takes in what the client sent, if there is a token for it; holds it back otherwise.
     fn receive(&mut self, received: Received) {
-        if self.phase != Phase::Open {
+        if !self.phase.heeds_messages() {
             return;
         }
         if let Received::Pong(payload) = &received
@@ -320,6 +320,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 impl Phase {
     fn is_before_close(self) -> bool {
         matches!(self, Self::Open | Self::Left)
+    }
+
+    /// At a restart, what the client sent before it saw our close frame is not to be lost: it
+    /// believes that it was heard. After every other close nobody would be the one who said it.
+    fn heeds_messages(self) -> bool {
+        matches!(self, Self::Open | Self::Closing(Close::ServiceRestart))
     }
 
     fn label(self) -> EndLabel {

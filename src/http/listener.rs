@@ -9,9 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -105,15 +105,14 @@ async fn serve_connection(
         let router = router.clone();
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
+    // HTTP/1.1 alone: what tells the versions apart waits for the first bytes without a limit, and
+    // a WebSocket needs 1.1 anyway.
+    let connection = Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.handshake)
-        .max_buf_size(limits.header_bytes);
-    let list_bytes = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(list_bytes).max_concurrent_streams(100);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let result = tokio::select! {
         result = &mut connection => result,

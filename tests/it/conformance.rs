@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use uuid::Uuid;
 
-use crate::harness::{Ask, Client, Heard, Person, TestServer};
+use crate::client::{Ask, Client, Heard};
+use crate::harness::{Person, TestServer};
 
 /// The pace of the recordings is divided by this for the fast round.
 ///

@@ -3,7 +3,8 @@
 use satsuma::config::{Config, Optional};
 use serde_json::json;
 
-use crate::harness::{Ask, Client, Person, TestServer, answer, user_of};
+use crate::client::{Ask, Client, user_of};
+use crate::harness::{Person, TestServer, answer};
 
 const EVIL: &str = "https://evil.example";
 

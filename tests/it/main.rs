@@ -2,8 +2,9 @@
 //!
 //! Tests wait for facts and never for time to pass; `conformance` alone plays recordings that do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic; that is how it fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+mod client;
 mod conformance;
 mod harness;
 mod identity;
@@ -12,3 +13,4 @@ mod nothing_lost;
 mod operators;
 mod refusals;
 mod rooms;
+mod slow;

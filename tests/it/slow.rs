@@ -1,0 +1,32 @@
+//! Connections that take their time before they are anybody's.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::harness::TestServer;
+
+/// What tells HTTP/1 from HTTP/2 in the library waited for the first bytes without a limit: a
+/// connection that said nothing, or half of a preface, stayed for ever.
+#[tokio::test]
+async fn a_connection_that_does_not_finish_its_request_is_closed() {
+    let server = TestServer::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
+    let beginnings: [&[u8]; 5] = [
+        b"",
+        b"G",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        b"POST /set-username HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+          Content-Length: 100\r\n\r\nuser",
+    ];
+    for beginning in beginnings {
+        let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        let mut answer = Vec::new();
+        let end = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+        assert!(end.is_ok(), "still open after {:?}", String::from_utf8_lossy(beginning));
+    }
+    server.until_metric("satsuma_tcp_connections", 0.0).await;
+}

@@ -25,7 +25,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 8787 --home-dir /data --no-create-home satsuma \
+    && groupadd --system --gid 8787 satsuma \
+    && useradd --system --uid 8787 --gid 8787 --home-dir /data --no-create-home satsuma \
     && install -d -o satsuma -g satsuma -m 0700 /data
 COPY --from=build /satsuma/target/release/satsuma /usr/local/bin/satsuma
 COPY config/satsuma.toml /usr/share/doc/satsuma/satsuma.toml
@@ -35,7 +36,8 @@ COPY config/satsuma.toml /usr/share/doc/satsuma/satsuma.toml
 ENV SATSUMA_HTTP__LISTEN=0.0.0.0:8787 \
     SATSUMA_ADMIN__LISTEN=0.0.0.0:8788 \
     SATSUMA_DATA_DIR=/data
-USER satsuma
+# By number, so that Kubernetes can see that it is not root.
+USER 8787:8787
 WORKDIR /data
 VOLUME /data
 EXPOSE 8787

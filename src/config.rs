@@ -126,6 +126,8 @@ impl Identity {
 pub struct Limits {
     /// Sockets in all; at least 1.
     pub connections: usize,
+    /// HTTP connections at a time, sockets not counted; at least 1.
+    pub http_connections: usize,
     /// Sockets from one address; 0 is no limit.
     pub connections_per_address: u32,
     /// Rooms at a time; at least 1.
@@ -317,6 +319,7 @@ impl Default for Limits {
             connections_per_address: 0,
             rooms: 10_000,
             members_per_room: 1_000,
+            http_connections: 4096,
             new_rooms_per_minute: 30,
             frame_bytes: 1 << 20,
             history_entry_bytes: 8 << 20,

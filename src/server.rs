@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators};
 use crate::config::{Config, Limits, LogFormat};
-use crate::http::app::{App, Sockets};
+use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
@@ -53,6 +53,7 @@ pub struct Server {
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
+    kept_rooms: usize,
 }
 
 /// Where a server listens: the real ports, also where 0 was asked for.
@@ -158,6 +159,7 @@ impl Server {
             connection_limits: connection_limits(limits),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
+            warnings: warnings(),
             url_bytes: limits.url_bytes,
             body_bytes: limits.body_bytes,
             handshake: limits.handshake,
@@ -171,11 +173,15 @@ impl Server {
             token: data_dir.operator_token().clone(),
             stopping: stopping.clone(),
         });
-        let http_limits = HttpLimits { header_bytes: limits.header_bytes, handshake: limits.handshake };
+        let http_limits = HttpLimits {
+            header_bytes: limits.header_bytes,
+            handshake: limits.handshake,
+            connections: limits.http_connections,
+        };
         let http = serve(http_listener, router(app.clone()), http_limits, metrics.clone(), stopping.clone());
         let admin =
             serve(admin_listener, admin::router(operators), http_limits, Metrics::new(), admin_stop.clone());
-        let server = Self {
+        Ok(Self {
             addresses,
             stopping,
             admin_stop,
@@ -186,9 +192,8 @@ impl Server {
             store,
             data_dir,
             config,
-        };
-        server.announce(kept_rooms);
-        Ok(server)
+            kept_rooms,
+        })
     }
 
     /// Where the server listens.
@@ -206,11 +211,12 @@ impl Server {
         self.stopping.cancel();
     }
 
-    /// Runs until SIGTERM, SIGINT or [`Self::shutdown`]; a second signal ends the process at once.
+    /// Says what runs where, and runs until SIGTERM, SIGINT or [`Self::shutdown`]; a second signal ends the process at once.
     ///
     /// # Errors
     /// As [`Self::join`].
     pub async fn run_until_signal(self) -> Result<(), ShutdownError> {
+        self.announce();
         let mut signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => {
@@ -270,16 +276,12 @@ impl Server {
     }
 
     /// Says in a few lines what runs where.
-    fn announce(&self, kept_rooms: usize) {
+    fn announce(&self) {
+        let kept_rooms = self.kept_rooms;
         let Addresses { http, admin } = self.addresses;
         let data = self.data_dir.path().canonicalize().unwrap_or_else(|_| self.data_dir.path().to_owned());
         let identity = self.identity_text();
-        if self.config.log.format == LogFormat::Json {
-            let data = data.display();
-            info!(event = "listening", %http, %admin, %data, kept_rooms, identity, "satsuma {VERSION}");
-            return;
-        }
-        let lines = format!(
+        let text = format!(
             "satsuma {VERSION}\n\
              listening on http://{http}, for operators on http://{admin}\n\
              data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
@@ -288,6 +290,14 @@ impl Server {
             data.display(),
             data.join("operator.token").display(),
         );
+        let json = serde_json::json!({
+            "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
+            "keptRooms": kept_rooms, "identity": identity,
+        });
+        let lines = match self.config.log.format {
+            LogFormat::Human => text,
+            LogFormat::Json => format!("{json}\n"),
+        };
         // Nobody may be reading.
         let _ = io::stdout().write_all(lines.as_bytes());
     }

@@ -38,6 +38,7 @@ fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
     const MANY: usize = 1 << 30;
     [
         ("limits.connections", limits.connections, 1..=MANY),
+        ("limits.http_connections", limits.http_connections, 1..=MANY),
         ("limits.rooms", limits.rooms, 1..=MANY),
         ("limits.members_per_room", limits.members_per_room, 1..=MANY),
         ("limits.frame_bytes", limits.frame_bytes, 1024..=MANY),
@@ -66,7 +67,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.held_back", limits.held_back, SHORTEST..=LONGEST),
         ("limits.write_stall", limits.write_stall, SHORTEST..=LONGEST),
         ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
-        ("shutdown.deadline", config.shutdown.deadline, Duration::ZERO..=LONGEST),
+        ("shutdown.deadline", config.shutdown.deadline, Duration::from_secs(1)..=LONGEST),
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, Duration::write))

@@ -1,9 +1,11 @@
 //! What every request handler of the public listener may touch.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +36,8 @@ pub struct App {
     pub sockets: Sockets,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// How often a warning may be written that a stranger causes.
+    pub warnings: DefaultDirectRateLimiter,
     /// The most bytes of a URL.
     pub url_bytes: usize,
     /// The most bytes of a form.
@@ -57,6 +61,13 @@ impl Sockets {
     pub fn next_id(&self) -> ConnectionId {
         ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
+}
+
+/// Ten warnings at once, and one a second after that.
+pub fn warnings() -> DefaultDirectRateLimiter {
+    RateLimiter::direct(
+        Quota::per_second(NonZeroU32::MIN).allow_burst(const { NonZeroU32::new(10).unwrap() }),
+    )
 }
 
 /// The time of day, for cookies and tokens.

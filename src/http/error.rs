@@ -22,6 +22,9 @@ pub enum ApiError {
     /// The name in the form cannot be taken.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
+    /// A room of that name has no address that a browser would keep.
+    #[error("a room that is named . or .. cannot be opened by a browser")]
+    NoPage,
     /// A form lacks a field.
     #[error("the form needs a field \"{0}\"")]
     MissingField(&'static str),
@@ -59,9 +62,11 @@ impl ApiError {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::InvalidId(_) | Self::InvalidName(_) | Self::MissingField(_) | Self::InvalidHandshake => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidId(_)
+            | Self::InvalidName(_)
+            | Self::NoPage
+            | Self::MissingField(_)
+            | Self::InvalidHandshake => StatusCode::BAD_REQUEST,
             Self::NoIdentity | Self::NoOperator => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
                 StatusCode::FORBIDDEN
@@ -85,7 +90,7 @@ impl ApiError {
         match self {
             Self::NotFound => "not_found",
             Self::InvalidId(_) => "invalid_id",
-            Self::InvalidName(_) | Self::MissingField(_) => "invalid_form",
+            Self::InvalidName(_) | Self::NoPage | Self::MissingField(_) => "invalid_form",
             Self::InvalidHandshake => "invalid_handshake",
             Self::NoIdentity => "no_identity",
             Self::ForeignOrigin => "foreign_origin",

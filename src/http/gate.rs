@@ -47,13 +47,16 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
     let peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
-        // Behind a proxy that does not pass the host on, this is what people trip over.
-        warn!(
-            event = "originRefused",
-            origin = refused.origin,
-            expected = refused.expected,
-            setting = "http.allowed_origins, http.public_url or http.trusted_proxies",
-        );
+        // Behind a proxy that does not pass the host on, this is what people trip over; but
+        // strangers can cause it as often as they like.
+        if app.warnings.check().is_ok() {
+            warn!(
+                event = "originRefused",
+                origin = refused.origin,
+                expected = refused.expected,
+                setting = "http.allowed_origins, http.public_url or http.trusted_proxies",
+            );
+        }
         return Err(ApiError::ForeignOrigin);
     }
     request.extensions_mut().insert(peer);

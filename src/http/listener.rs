@@ -13,6 +13,7 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -26,6 +27,12 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 
 /// The longest pause.
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long a connection may send requests. A client that asks and never reads has no other limit.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// How long a request under way has when the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The socket's other end, as the system knows it; every request carries it.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +50,8 @@ pub struct HttpLimits {
     pub header_bytes: usize,
     /// The time for them to arrive, which is also how long an idle connection is kept.
     pub handshake: Duration,
+    /// The most connections at a time, upgraded ones not counted.
+    pub connections: usize,
 }
 
 /// Serves `router` on every connection until `stop`; then waits for the requests under way.
@@ -54,20 +63,24 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut backoff = FIRST_BACKOFF;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((stream, address, place)) => {
                 backoff = FIRST_BACKOFF;
                 let connection = serve_connection(stream, address, router.clone(), limits, stop.clone());
                 let counted = Counted::new(&metrics.tcp_connections, 1);
+                let metrics = metrics.clone();
                 connections.spawn(async move {
-                    connection.await;
-                    drop(counted);
+                    if let Err(reason) = connection.await {
+                        Metrics::count(&metrics.refusals, reason);
+                    }
+                    drop((counted, place));
                 });
             }
             Err(error) if is_of_one_connection(&error) => {
@@ -89,13 +102,27 @@ pub async fn serve(
     connections.wait().await;
 }
 
+/// Accepts a connection once there is a place for it; until then the system lets it wait.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((stream, address, place))
+}
+
+/// Serves one connection until it ends, is upgraded, or is too old.
+///
+/// # Errors
+/// The word by which a request is counted that never reached a handler.
 async fn serve_connection(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
     limits: HttpLimits,
     stop: CancellationToken,
-) {
+) -> Result<(), &'static str> {
     // Small frames should leave at once.
     let _ = stream.set_nodelay(true);
     let peer = SocketPeer { address, scheme: Scheme::Http };
@@ -114,15 +141,25 @@ async fn serve_connection(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let grace = tokio::select! {
+        result = &mut connection => return result.map_err(failure),
+        () = stop.cancelled() => STOP_GRACE,
+        () = tokio::time::sleep(LIFETIME) => limits.handshake,
     };
-    if let Err(error) = result {
-        debug!(event = "httpConnectionFailed", %error);
+    connection.as_mut().graceful_shutdown();
+    match tokio::time::timeout(grace, connection).await {
+        Ok(result) => result.map_err(failure),
+        Err(_) => Err("connection_too_old"),
+    }
+}
+
+fn failure(error: hyper::Error) -> &'static str {
+    debug!(event = "httpConnectionFailed", %error);
+    match error {
+        error if error.is_parse_too_large() => "headers_too_large",
+        error if error.is_timeout() => "request_too_slow",
+        error if error.is_parse() => "invalid_request",
+        _ => "connection_lost",
     }
 }
 

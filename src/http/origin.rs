@@ -55,8 +55,16 @@ impl OriginRule {
         self.is_ours(&origin, peer) || self.allowed.contains(&origin)
     }
 
+    /// Whether a visitor may be sent to a path of `origin`: it is ours, or where `peer` is already.
+    ///
+    /// With a public URL set, a proxy that does not pass scheme or host on makes a request look as
+    /// if it were for another origin; its visitor is to come back to the page all the same.
+    pub fn leads_here(&self, origin: &Origin, peer: &Peer) -> bool {
+        self.is_ours(origin, peer) || peer.host.as_deref().is_some_and(|host| is_at(origin, host))
+    }
+
     /// Whether `origin` is that of our own pages, as `peer` sees them.
-    pub fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
+    fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
         match &self.public {
             Some(public) => public == origin,
             None => peer.host.as_deref().is_some_and(|host| is_at(origin, host)),

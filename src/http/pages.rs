@@ -39,7 +39,11 @@ pub async fn home(
 ) -> Response {
     match app.identities.identify(&headers, &peer, wall_clock()).await {
         Asked::Known { renew, .. } => with_cookie(page(include_str!("../../static/index.html")), renew),
-        Asked::Nobody => redirect(&format!("/set-username?return-url={}", escape(&whole_url(&uri, &peer)))),
+        Asked::Nobody => {
+            let form = format!("/set-username?return-url={}", escape(&whole_url(&uri, &peer)));
+            // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
+            redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" })
+        }
     }
 }
 
@@ -70,7 +74,7 @@ pub async fn set_name(
     Form(form): Form<NameForm>,
 ) -> Result<Response, ApiError> {
     let now = wall_clock();
-    let response = redirect(&return_path(&return_url, |origin| app.origins.is_ours(origin, &peer)));
+    let response = redirect(&return_path(&return_url, |origin| app.origins.leads_here(origin, &peer)));
     // A proxy or Access brings the name along, and it wins over the form's.
     if let Asked::Known { by: Proof::ProxyHeader | Proof::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
@@ -104,6 +108,10 @@ pub struct RoomForm {
 pub async fn open_room(Form(form): Form<RoomForm>) -> Result<Response, ApiError> {
     let room = form.room.ok_or(ApiError::MissingField("room"))?;
     let room = RoomName::parse(&room.trim().replace(' ', "-"))?;
+    if matches!(room.as_str(), "." | "..") {
+        // As a segment of a path these two lead elsewhere, however they are escaped.
+        return Err(ApiError::NoPage);
+    }
     Ok(redirect(&format!("/{}", escape(room.as_str()))))
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Reason, Recipients};
+use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
 use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
 use super::state::{Room, RoomSettings};
@@ -49,8 +49,6 @@ pub enum Command {
     },
     /// Operators want to know.
     Describe(oneshot::Sender<RoomView>),
-    /// Send everyone away, keep everything, end.
-    Shutdown,
     /// Panic, so that a test can see what a panic does.
     #[cfg(test)]
     Panic,
@@ -84,13 +82,28 @@ pub struct MemberStatus {
 #[derive(Clone, Debug)]
 pub struct RoomHandle {
     mailbox: mpsc::Sender<Command>,
+    stop: CancellationToken,
+}
+
+/// The other end of a [`RoomHandle`], which a room's task reads.
+#[derive(Debug)]
+pub struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
 }
 
 impl RoomHandle {
-    /// A handle, and the mailbox that an actor reads.
-    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+    /// A handle, and the end that an actor reads.
+    pub fn new() -> (Self, Inbox) {
         let (mailbox, commands) = mpsc::channel(MAILBOX);
-        (Self { mailbox }, commands)
+        let stop = CancellationToken::new();
+        (Self { mailbox, stop: stop.clone() }, Inbox { commands, stop })
+    }
+
+    /// Tells the room to send everyone away, keep everything, and end. It needs no place in the
+    /// mailbox: the fullest room hears it first.
+    pub fn shutdown(&self) {
+        self.stop.cancel();
     }
 
     /// The way into the room's mailbox.
@@ -123,13 +136,15 @@ pub struct Surroundings {
 pub struct Actor {
     name: RoomName,
     room: Room,
-    commands: mpsc::Receiver<Command>,
+    inbox: Inbox,
     outboxes: HashMap<UserId, Seated>,
     surroundings: Surroundings,
     members: Counted,
     _running: Counted,
     _place: OwnedSemaphorePermit,
     stopping: bool,
+    /// Whether events of before a restart may still be in the store.
+    restored_events: bool,
 }
 
 struct Seated {
@@ -137,7 +152,7 @@ struct Seated {
     since: Instant,
 }
 
-/// How a room's task ended.
+/// Whether a room goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Continue,
@@ -149,7 +164,7 @@ impl Actor {
     pub fn new(
         name: RoomName,
         kept: Option<KeptRoom>,
-        commands: mpsc::Receiver<Command>,
+        inbox: Inbox,
         place: OwnedSemaphorePermit,
         surroundings: Surroundings,
     ) -> Self {
@@ -157,6 +172,7 @@ impl Actor {
         let settings = surroundings.settings.clone();
         let metrics = surroundings.metrics.clone();
         let mut outboxes = HashMap::new();
+        let mut restored_events = false;
         let room = match kept {
             None => Room::new(settings, now.into_std()),
             Some(kept) => {
@@ -165,11 +181,13 @@ impl Actor {
                     let outbox = Outbox::new(surroundings.outbox_bytes, metrics.clone());
                     outboxes.insert(member.user, Seated { outbox, since: now });
                 }
-                for (user, event) in &kept.waiting {
-                    let event = shared_text(event.to_string(), &metrics);
+                restored_events = !kept.waiting.is_empty();
+                let mut shared: HashMap<&str, Bytes> = HashMap::new();
+                for (user, text) in &kept.waiting {
+                    let event = shared.entry(text).or_insert_with(|| shared_text(text.to_string(), &metrics));
+                    let pushed = outboxes.get(user).map(|seated| seated.outbox.push(event.clone()));
                     // Over the budget it could not have been kept, unless the budget was lowered.
-                    if let Some(Err(OverBudget)) = outboxes.get(user).map(|seated| seated.outbox.push(event))
-                    {
+                    if let Some(Err(OverBudget)) = pushed {
                         Metrics::count(&metrics.drops, "restored_event");
                     }
                 }
@@ -181,13 +199,14 @@ impl Actor {
         let actor = Self {
             name,
             room,
-            commands,
+            inbox,
             outboxes,
             surroundings,
             members,
             _running: running,
             _place: place,
             stopping: false,
+            restored_events,
         };
         info!(
             event = "onStart",
@@ -211,51 +230,51 @@ impl Actor {
                 store.set_aside(self.name.clone(), meeting);
             }
         }
-        self.commands.close();
+        self.inbox.commands.close();
     }
 
     async fn serve(&mut self) {
         loop {
             let deadline = self.room.deadline();
-            let command = tokio::select! {
-                // The deadline first: a room that is never idle still ticks.
+            let turn = tokio::select! {
+                // The deadline first: a room that is never idle still ticks, and still stops.
                 biased;
-                () = sleep_until(deadline) => None,
-                () = self.surroundings.force.cancelled(), if self.stopping => break,
-                command = self.commands.recv() => match command {
-                    Some(command) => Some(command),
-                    None => break,
-                },
-            };
-            let turn = match command {
-                None => self.handle(Input::Wake, None),
-                Some(Command::Join { join, ack }) => self.handle(Input::Join(join), Some(ack)),
-                Some(Command::Said { connection, message: Ok(message) }) => {
-                    self.handle(Input::Message { connection, message }, None)
-                }
-                Some(Command::Said { connection, message: Err(why) }) => {
-                    self.handle(Input::Rejected { connection, why }, None)
-                }
-                Some(Command::Disconnected { connection }) => {
-                    self.handle(Input::Disconnected { connection }, None)
-                }
-                Some(Command::Describe(answer)) => {
-                    let _ = answer.send(self.describe());
-                    Turn::Continue
-                }
-                Some(Command::Shutdown) => {
+                () = sleep_until(deadline) => self.handle(Input::Wake, None),
+                () = self.surroundings.force.cancelled() => break,
+                () = self.inbox.stop.cancelled(), if !self.stopping => {
                     self.stopping = true;
                     self.handle(Input::Shutdown, None)
                 }
-                #[cfg(test)]
-                Some(Command::Panic) => panic!("a test asked for it"),
+                command = self.inbox.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
             };
             if turn == Turn::Retire || (self.stopping && self.room.is_deserted()) {
                 break;
             }
         }
-        if self.stopping {
+        if self.inbox.stop.is_cancelled() {
             self.keep_unconfirmed();
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Turn {
+        match command {
+            Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)),
+            Command::Said { connection, message: Ok(message) } => {
+                self.handle(Input::Message { connection, message }, None)
+            }
+            Command::Said { connection, message: Err(why) } => {
+                self.handle(Input::Rejected { connection, why }, None)
+            }
+            Command::Disconnected { connection } => self.handle(Input::Disconnected { connection }, None),
+            Command::Describe(answer) => {
+                let _ = answer.send(self.describe());
+                Turn::Continue
+            }
+            #[cfg(test)]
+            Command::Panic => panic!("a test asked for it"),
         }
     }
 
@@ -298,12 +317,22 @@ impl Actor {
                         meeting,
                         what: change,
                     }),
-                    Effect::Log { meeting, note } => log::write(&self.name, meeting, &note),
+                    Effect::Log { meeting, note } => {
+                        if let Note::ErrorHandlingMessage { .. } = note {
+                            Metrics::count(&self.surroundings.metrics.drops, "refused_message");
+                        }
+                        log::write(&self.name, meeting, &note);
+                    }
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
         }
         self.members.set(self.outboxes.len());
+        if self.restored_events && self.outboxes.values().all(|seated| seated.outbox.event_bytes() == 0) {
+            // Confirmed by now, so not to be said again after a crash.
+            self.keep_unconfirmed();
+            self.restored_events = false;
+        }
         turn
     }
 
@@ -361,10 +390,14 @@ impl Actor {
     /// Hands the store what members had not confirmed, for their return after the restart.
     fn keep_unconfirmed(&self) {
         let Some(meeting) = self.room.meeting() else { return };
-        let mut waiting: Vec<(UserId, Arc<str>)> = Vec::new();
+        // One text for all who share an event: a room's worth of copies might not fit into memory.
+        let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
+        let mut waiting = Vec::new();
         for (user, seated) in &self.outboxes {
             for event in seated.outbox.unconfirmed() {
-                waiting.push((user.clone(), String::from_utf8_lossy(&event).into()));
+                let text =
+                    texts.entry(event.as_ptr()).or_insert_with(|| String::from_utf8_lossy(&event).into());
+                waiting.push((user.clone(), text.clone()));
             }
         }
         self.surroundings.store.keep_waiting(meeting, waiting);

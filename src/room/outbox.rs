@@ -17,6 +17,10 @@ use crate::id::ConnectionId;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
 
+/// Events of that many bytes are not taken without asking for a confirmation. Without this, a
+/// client that is always a little behind would never be asked, and its budget run out.
+const CONFIRM_BYTES: usize = 64 * 1024;
+
 /// The room's end of an outbox. Dropping it closes the socket: the room is gone.
 #[derive(Debug)]
 pub struct Outbox {
@@ -66,6 +70,8 @@ struct State {
     last_number: u64,
     /// The newest event that was taken since the last ping.
     to_confirm: Option<u64>,
+    /// The bytes of the events that were taken since the last ping.
+    unasked_bytes: usize,
     /// What the socket is closed with, once the queue is empty.
     end: Option<Close>,
 }
@@ -243,21 +249,32 @@ impl State {
             self.queue.push_front(Queued::Event(number, event));
         }
         self.to_confirm = None;
+        self.unasked_bytes = 0;
     }
 
     fn take(&mut self, connection: ConnectionId) -> Option<Taken> {
         if self.connection != Some(connection) {
             return Some(Taken::Close(Close::Superseded));
         }
+        if self.unasked_bytes >= CONFIRM_BYTES {
+            return self.ask();
+        }
         match self.queue.pop_front() {
             Some(Queued::Snapshot(snapshot)) => Some(Taken::Message(snapshot)),
             Some(Queued::Event(number, event)) => {
                 self.sent.push_back((number, event.clone()));
                 self.to_confirm = Some(number);
+                self.unasked_bytes += event.len();
                 Some(Taken::Message(event))
             }
-            None => self.to_confirm.take().map(Taken::Ping).or(self.end.map(Taken::Close)),
+            None => self.ask().or(self.end.map(Taken::Close)),
         }
+    }
+
+    /// The ping that asks for a confirmation of what was taken, if one is due.
+    fn ask(&mut self) -> Option<Taken> {
+        self.unasked_bytes = 0;
+        self.to_confirm.take().map(Taken::Ping)
     }
 }
 
@@ -332,6 +349,19 @@ mod tests {
         assert_eq!(take_all(&second), [text("e2"), text("e3"), text("e4"), text("s"), Taken::Ping(4)]);
         assert_eq!(second.acknowledge(4), Acknowledged::News);
         assert_eq!(outbox.event_bytes(), 0);
+    }
+
+    /// A client that was always a little behind was never asked to confirm anything, and lost its
+    /// seat after 8 MiB of traffic although it read all of it.
+    #[test]
+    fn a_queue_that_is_never_empty_is_confirmed_all_the_same() {
+        let outbox = Outbox::new(10 * CONFIRM_BYTES, Metrics::new());
+        let reader = outbox.attach(A);
+        for _ in 0..4 {
+            outbox.push(Bytes::from(vec![b'x'; CONFIRM_BYTES / 2])).unwrap();
+        }
+        let pings = take_all(&reader).into_iter().filter(|taken| matches!(taken, Taken::Ping(_)));
+        assert_eq!(pings.collect::<Vec<_>>(), [Taken::Ping(2), Taken::Ping(4)]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Finds or starts the one room of a name, and lets people join it.
 
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::actor::{Actor, Command, RoomHandle, RoomView, Surroundings};
 use super::io::{Join, JoinRefusal, KeptRoom};
@@ -22,6 +23,9 @@ use crate::id::{IdentityId, RoomName};
 
 /// How many rooms are sent away at a time at a shutdown.
 const DRAIN_BATCH: usize = 64;
+
+/// The longest time that a batch has before the next one is sent away too.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long operators wait for one room's answer.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,14 +98,7 @@ impl Registry {
                 stopping: CancellationToken::new(),
             }),
         };
-        for room in kept {
-            let name = room.room.clone();
-            if let Entry::Vacant(vacant) = registry.inner.rooms.entry(name.clone())
-                && let Some(place) = registry.inner.place()
-            {
-                vacant.insert(registry.spawn(name, Some(room), place));
-            }
-        }
+        kept.into_iter().for_each(|room| registry.restore(room));
         registry
     }
 
@@ -174,20 +171,15 @@ impl Registry {
     pub async fn shutdown(&self, deadline: Instant) {
         self.inner.stopping.cancel();
         let rooms: Vec<RoomHandle> = self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
+        // Batch by batch, so that not everyone comes back in the same second; within half of the
+        // time, so that the last ones have the other half to go.
         let batches = rooms.chunks(DRAIN_BATCH);
-        let mut left = u32::try_from(batches.len()).unwrap_or(u32::MAX);
+        let batch_count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
+        let pause = (deadline.saturating_duration_since(now()) / 2 / batch_count).min(LONGEST_PAUSE);
         for batch in batches {
-            let share = deadline.saturating_duration_since(now()) / left.max(1);
-            left = left.saturating_sub(1);
-            let mut ends: FuturesUnordered<_> = batch
-                .iter()
-                .map(|room| async {
-                    let _ = room.mailbox().send(Command::Shutdown).await;
-                    room.mailbox().closed().await;
-                })
-                .collect();
-            // Who has not gone in its share goes on while the next ones are sent away.
-            let _ = timeout(share, async { while ends.next().await.is_some() {} }).await;
+            batch.iter().for_each(RoomHandle::shutdown);
+            let mut ends: FuturesUnordered<_> = batch.iter().map(|room| room.mailbox().closed()).collect();
+            let _ = timeout(pause, async { while ends.next().await.is_some() {} }).await;
         }
         self.inner.tasks.close();
         if tokio::time::timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
@@ -220,10 +212,28 @@ impl Registry {
         }
     }
 
+    /// Starts a kept room. One whose kept state makes it panic is set aside, or no start-up of the
+    /// server would ever succeed again.
+    fn restore(&self, kept: KeptRoom) {
+        let (name, meeting) = (kept.room.clone(), kept.meeting);
+        let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
+        let Some(place) = self.inner.place() else { return };
+        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), place));
+        match catch_unwind(spawn) {
+            Ok(handle) => drop(vacant.insert(handle)),
+            Err(_) => {
+                let Surroundings { metrics, store, .. } = &self.inner.surroundings;
+                metrics.room_panics.inc();
+                error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
+                store.set_aside(name, meeting);
+            }
+        }
+    }
+
     /// Starts a room's task; its caller holds the entry of the name, so that there is only one.
     fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, place: OwnedSemaphorePermit) -> RoomHandle {
-        let (handle, commands) = RoomHandle::new();
-        let actor = Actor::new(name.clone(), kept, commands, place, self.inner.surroundings.clone());
+        let (handle, inbox) = RoomHandle::new();
+        let actor = Actor::new(name.clone(), kept, inbox, place, self.inner.surroundings.clone());
         let registry = self.clone();
         let own = handle.clone();
         self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));

@@ -185,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match step {
                 Step::Received(received) => self.receive(received),
                 Step::ReadEnd(ReadEnd::Broken(close)) if self.phase.is_before_close() => {
+                    debug!(event = "onErrorHandler", socket = %self.id, reason = close.label());
                     self.socket.queue_close(close);
                     self.phase = Phase::Draining(close);
                 }

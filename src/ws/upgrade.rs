@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::debug;
 use tungstenite::handshake::server::create_response;
@@ -65,23 +66,36 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         name: identity.name,
         new_meeting: MeetingId::random(),
     };
-    let seat = app.registry.join(&room, join).await?;
-
-    let (limits, metrics, handshake_time) =
-        (app.connection_limits.clone(), app.metrics.clone(), app.handshake);
-    let serve = async move {
-        let mailbox = seat.mailbox.clone();
-        match timeout(handshake_time, on_upgrade).await {
-            Ok(Ok(stream)) => {
-                Connection::new(connection, TokioIo::new(stream), seat, limits, metrics).run().await;
+    // The join belongs to the socket's task, not to this request: a request can be dropped at any
+    // moment, and a seat that was taken for it would stay taken.
+    let (joined, answer) = oneshot::channel();
+    let serve = {
+        let app = app.clone();
+        async move {
+            let seat = match app.registry.join(&room, join).await {
+                Ok(seat) => seat,
+                Err(refusal) => {
+                    let _ = joined.send(Err(refusal));
+                    return;
+                }
+            };
+            let mailbox = seat.mailbox.clone();
+            // Fails if nobody waits for the answer; then there is no upgrade either.
+            let _ = joined.send(Ok(()));
+            let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
+            match timeout(app.handshake, on_upgrade).await {
+                Ok(Ok(stream)) => {
+                    Connection::new(connection, TokioIo::new(stream), seat, limits, metrics).run().await;
+                }
+                // A room that is gone needs no goodbye.
+                _ => drop(mailbox.send(Command::Disconnected { connection }).await),
             }
-            // The client went away before its answer came. A room that is gone needs no goodbye.
-            _ => drop(mailbox.send(Command::Disconnected { connection }).await),
+            drop(place);
         }
-        drop(place);
     };
     let abort = app.sockets.abort.clone();
     app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
+    answer.await.map_err(|_| ApiError::Internal)??;
 
     let mut response = handshake.map(|()| Body::empty());
     if let Some(cookie) = renew {

@@ -105,7 +105,7 @@ impl Database {
         Ok((Self { options, connection: Some(connection) }, rooms))
     }
 
-    /// Writes a batch whole or not at all.
+    /// Writes a batch. One that failed may be half written, and is written again whole.
     pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -115,6 +115,10 @@ impl Database {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         write_meetings(&mut transaction, batch).await?;
         write_seats(&mut transaction, batch).await?;
+        transaction.commit().await?;
+        // Apart from the rest: what many members have not confirmed can be more than a shutdown's
+        // time allows, and must not cost everybody else's seats.
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         write_waiting(&mut transaction, batch).await?;
         for (meeting, _, row) in batch.kept().filter(|(_, _, row)| row.life == Life::SetAside) {
             set_aside(&mut transaction, meeting, row).await?;

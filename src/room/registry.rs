@@ -417,6 +417,17 @@ mod tests {
         let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
     }
 
+    /// The order to stop went through the mailbox, and was lost where it was full for too long: the
+    /// room ran on, and the process never ended.
+    #[tokio::test]
+    async fn a_shutdown_without_time_ends_even_the_fullest_room() {
+        let House { registry, .. } = house(Duration::from_secs(15), 10).await;
+        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        while seat.mailbox.try_send(Command::Describe(oneshot::channel().0)).is_ok() {}
+        registry.shutdown(now()).await;
+        assert!(seat.mailbox.is_closed());
+    }
+
     #[tokio::test]
     async fn a_shutdown_sends_everyone_away_and_refuses_joins() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;

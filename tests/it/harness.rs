@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use reqwest::RequestBuilder;
 use reqwest::redirect::Policy;
-use satsuma::config::{Config, LogFormat};
+use satsuma::config::Config;
 use satsuma::server::{Addresses, Server, StartError};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -58,8 +58,6 @@ impl TestServer {
         let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
         config.http.listen.set_port(0);
         config.admin.listen.set_port(0);
-        // The lines for people go to the standard output, where nobody reads a test's.
-        config.log.format = LogFormat::Json;
         Stopped { dir, config }.start_with(edit).await
     }
 

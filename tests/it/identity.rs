@@ -176,6 +176,10 @@ async fn a_redirect_never_leaves_this_server() {
         let sent = answer(server.post_form("/?index", &[("room", room)])).await;
         assert_eq!((sent.status, sent.header("location")), (302, location), "{room:?}");
     }
+    for room in [".", ".."] {
+        let refused = answer(server.post_form("/?index", &[("room", room)])).await;
+        assert_eq!(refused.status, 400, "a browser reads {room:?} as a step in the path");
+    }
     let sent = answer(server.get("/new?x=//evil.example")).await;
     let (path, query) = sent.header("location").split_once('?').unwrap();
     assert!(path.len() == 9 && path.starts_with('/') && !path.starts_with("//"), "{path}");

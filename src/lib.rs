@@ -11,7 +11,7 @@
 //! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`]: shells | up to level 2 |
 //! | 4 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 3 |
-//! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below |
+//! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below, and each other |
 //! | 6 | [`server`]: the composition root | everything |
 
 pub mod admin;

@@ -160,6 +160,7 @@ impl Server {
             sockets: Sockets::default(),
             metrics: metrics.clone(),
             warnings: warnings(),
+            header_bytes: limits.header_bytes,
             url_bytes: limits.url_bytes,
             body_bytes: limits.body_bytes,
             handshake: limits.handshake,

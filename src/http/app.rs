@@ -38,6 +38,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// How often a warning may be written that a stranger causes.
     pub warnings: DefaultDirectRateLimiter,
+    /// The most bytes of a request's headers.
+    pub header_bytes: usize,
     /// The most bytes of a URL.
     pub url_bytes: usize,
     /// The most bytes of a form.

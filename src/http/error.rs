@@ -46,6 +46,9 @@ pub enum ApiError {
     /// The room cannot be joined.
     #[error(transparent)]
     CannotJoin(#[from] CannotJoin),
+    /// The headers are too long.
+    #[error("the headers are too long")]
+    HeadersTooLarge,
     /// The URL is too long.
     #[error("the URL is too long")]
     UrlTooLong,
@@ -79,6 +82,7 @@ impl ApiError {
                 CannotJoin::RoomsFull
                 | CannotJoin::Refused(JoinRefusal::RoomFull | JoinRefusal::ShuttingDown),
             ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UrlTooLong => StatusCode::URI_TOO_LONG,
             Self::RoomSilent => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -102,6 +106,7 @@ impl ApiError {
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::UrlTooLong => "url_too_long",
             Self::RoomSilent => "room_silent",
             Self::Internal => "internal",

@@ -43,6 +43,12 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > app.url_bytes) {
         return Err(ApiError::UrlTooLong);
     }
+    // The library's limit is on its buffer, which can be twice as full before it looks.
+    let header_bytes: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header_bytes > app.header_bytes {
+        return Err(ApiError::HeadersTooLarge);
+    }
     let SocketPeer { address, scheme } =
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
     let peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);

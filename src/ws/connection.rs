@@ -247,7 +247,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Err(end) => Step::ReadEnd(end),
                 })
             }
-            Phase::Draining(_) => self.socket.poll_drain(context).map(|()| Step::Drained),
+            Phase::Draining(_) => {
+                if unwritten == 0 {
+                    // The client waits for the server to end the stream (RFC 6455 section 7.1.1).
+                    let _ = self.socket.poll_shutdown(context);
+                }
+                self.socket.poll_drain(context).map(|()| Step::Drained)
+            }
             Phase::Left | Phase::Answering => Poll::Pending,
         }
     }

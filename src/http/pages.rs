@@ -26,8 +26,8 @@ use crate::identity::{Asked, Proof};
 /// unreserved characters (section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The pages load nothing and run nothing.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; \
+/// The pages load nothing and run nothing; whoever tries a socket from the browser's console may.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; \
                            base-uri 'none'; frame-ancestors 'none'";
 
 /// `GET /` and `GET /{room}`: what this is, for whoever has a name; the form for a name otherwise.

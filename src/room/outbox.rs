@@ -194,6 +194,17 @@ impl OutboxReader {
         }
     }
 
+    /// Ready once the socket is to be closed, whatever waits to be written before; `Pending` until
+    /// then. Only the last caller is woken.
+    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.shared.lock();
+        if state.connection != Some(self.connection) || state.end.is_some() {
+            return Poll::Ready(());
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     /// Takes note that the client has everything up to the ping of that number.
     ///
     /// Gives back whether that was news: a client may also send pongs that nobody asked for.

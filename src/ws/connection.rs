@@ -68,6 +68,8 @@ pub struct Connection<S> {
     written: u64,
     /// When the socket is given up for taking none.
     stall: Option<Instant>,
+    /// When the socket is given up although it takes some, because its end is due.
+    linger: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,8 @@ enum Step {
     Received(Received),
     ReadEnd(ReadEnd),
     CloseQueued,
+    /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
+    EndIsDue,
     /// Bytes were written or began to wait, so the stall timer is to be wound up anew.
     Wrote,
     WriteFailed,
@@ -132,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             command: None,
             written: 0,
             stall: None,
+            linger: None,
         }
     }
 
@@ -150,10 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn serve(&mut self) -> EndLabel {
         let mailbox = self.seat.mailbox.clone();
-        let mut linger: Option<Instant> = None;
         loop {
             self.watch_progress();
-            let timer = [linger, self.held.as_ref().map(|held| held.until), self.stall];
+            let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall];
             let timer = timer.into_iter().flatten().min();
             let wants_room = self.command.is_some();
             let step = tokio::select! {
@@ -169,10 +173,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 () = sleep_until(timer) => {
                     let now = now();
-                    if linger.is_some_and(|at| at <= now) {
+                    if self.linger.is_some_and(|at| at <= now) && !self.phase.is_before_close() {
                         return self.phase.label();
                     }
-                    if self.stall.is_some_and(|at| at <= now) {
+                    if [self.stall, self.linger].into_iter().flatten().any(|at| at <= now) {
                         return Close::Stalled.label();
                     }
                     if let Some(held) = self.held.take_if(|held| held.until <= now) {
@@ -195,13 +199,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // After our close frame, whatever ends the reading ends the socket.
                 Step::ReadEnd(_) | Step::WriteFailed | Step::Drained | Step::Flushed => {
                     let shutdown = std::future::poll_fn(|context| self.socket.poll_shutdown(context));
-                    let _ = timeout_at(linger.unwrap_or_else(|| now() + LINGER), shutdown).await;
+                    let _ = timeout_at(self.linger.unwrap_or_else(|| now() + LINGER), shutdown).await;
                     return self.phase.label();
                 }
-                Step::CloseQueued | Step::Wrote => {}
+                Step::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
+                Step::CloseQueued => self.linger = None,
+                Step::Wrote => {}
             }
-            if linger.is_none() && !self.phase.is_before_close() {
-                linger = Some(now() + LINGER);
+            if self.linger.is_none() && !self.phase.is_before_close() {
+                self.linger = Some(now() + LINGER);
             }
         }
     }
@@ -235,6 +241,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let unwritten = self.socket.unwritten_bytes();
         if self.phase == Phase::Answering && unwritten == 0 {
             return Poll::Ready(Step::Flushed);
+        }
+        if self.linger.is_none()
+            && self.phase.is_before_close()
+            && unwritten >= WRITE_AHEAD_BYTES
+            && self.seat.outbox.poll_end(context).is_ready()
+        {
+            return Poll::Ready(Step::EndIsDue);
         }
         if self.socket.written_bytes() > self.written || (unwritten > 0 && self.stall.is_none()) {
             return Poll::Ready(Step::Wrote);
@@ -447,6 +460,32 @@ mod tests {
         let start = now();
         assert_eq!(kind(stage.commands.recv().await), "gone");
         assert!((19..=20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        assert_eq!(closes(&stage.metrics, "stalled"), 1);
+    }
+
+    /// A client that took a few bytes now and then kept its socket long after its seat was gone.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_little_is_closed_when_its_end_is_due() {
+        let (mut stage, mut network) = stage(limits(), 1000);
+        stage.outbox.push(Bytes::from(vec![b'x'; 200_000])).unwrap();
+        let (start, mut taken) = (now(), [0; 100]);
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                if network.read_exact(&mut taken).await.is_err() {
+                    break;
+                }
+                if start.elapsed() == Duration::from_secs(100) {
+                    stage.outbox.close(Close::TimedOut);
+                }
+            }
+        };
+        let gone = async { assert_eq!(kind(stage.commands.recv().await), "gone") };
+        tokio::select! {
+            () = trickle => {}
+            () = gone => {}
+        }
+        assert!((120..=121).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }
 

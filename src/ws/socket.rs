@@ -217,6 +217,25 @@ impl Outgoing {
         self.frames.push_back(Frame { header, header_bytes, payload, written: 0 });
     }
 
+    /// Takes a whole frame of the library's own.
+    ///
+    /// A pong that nobody has read yet gives way to the next: only the newest ping need be answered
+    /// (RFC 6455 section 5.5.3), and a client that pings without reading would pile them up here.
+    fn push_reply(&mut self, frame: Bytes) {
+        if self.closed {
+            return;
+        }
+        self.bytes += frame.len();
+        let reply = Frame { header: [0; HEADER_BYTES], header_bytes: 0, payload: frame, written: 0 };
+        match self.frames.back_mut().filter(|last| last.header_bytes == 0 && last.written == 0) {
+            Some(last) => {
+                self.bytes -= last.payload.len();
+                *last = reply;
+            }
+            None => self.frames.push_back(reply),
+        }
+    }
+
     fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let pieces = self.frames.iter().flat_map(Frame::unwritten).filter(|piece| !piece.is_empty());
         let mut count = 0;
@@ -330,12 +349,7 @@ impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
 
 impl<S> Write for Bridge<'_, '_, S> {
     fn write(&mut self, frames: &[u8]) -> io::Result<usize> {
-        if !self.outgoing.closed {
-            let payload = Bytes::copy_from_slice(frames);
-            self.outgoing.bytes += payload.len();
-            let header = [0; HEADER_BYTES];
-            self.outgoing.frames.push_back(Frame { header, header_bytes: 0, payload, written: 0 });
-        }
+        self.outgoing.push_reply(Bytes::copy_from_slice(frames));
         Ok(frames.len())
     }
 
@@ -418,6 +432,13 @@ mod tests {
                 Poll::Ready(Ok(()))
             }
         }
+    }
+
+    #[test]
+    fn pings_of_a_client_that_does_not_read_do_not_pile_up() {
+        let (_, socket) = read_all(&masked(b"ping", 0x89).repeat(1000));
+        assert_eq!(socket.outgoing.frames.len(), 1);
+        assert_eq!(socket.unwritten_bytes(), b"ping".len() + 2);
     }
 
     /// One message of 8 MiB cost 8 MiB for as long as its socket lived.

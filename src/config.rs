@@ -5,6 +5,7 @@
 
 mod fault;
 mod rules;
+mod services;
 mod sources;
 mod value;
 
@@ -16,11 +17,11 @@ use std::time::Duration;
 
 use axum::http::HeaderName;
 use ipnet::IpNet;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use fault::{Fault, Faults};
+pub use services::{Ai, Calls, Client, Feedback, Turn};
 pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
@@ -163,6 +164,12 @@ pub struct Limits {
     /// How long a request's headers may take to arrive, idle keep-alive included.
     #[serde(with = "text")]
     pub handshake: Duration,
+    /// Calls a second on one session of the media API; at least 1.
+    pub calls_per_second: u32,
+    /// New sessions of the media API a minute for one identity; 0 is no limit.
+    pub new_sessions_per_minute: u32,
+    /// Bytes of the body of a call or its answer; at least 1,024.
+    pub call_bytes: usize,
 }
 
 /// The way down.
@@ -192,77 +199,6 @@ pub enum LogFormat {
     Human,
     /// For machines: one JSON object an event.
     Json,
-}
-
-/// The media API.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Calls {
-    /// The id of the Cloudflare Calls application.
-    pub app_id: Optional<String>,
-    /// The application's secret.
-    pub app_secret: Optional<SecretString>,
-    /// Where the media API is.
-    #[serde(with = "text")]
-    pub api_url: HttpUrl,
-    /// A query string that is added to requests for new sessions.
-    pub extra_params: Optional<String>,
-}
-
-/// Cloudflare's TURN service.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Turn {
-    /// The id of the TURN key.
-    pub service_id: Optional<String>,
-    /// The token of the TURN key.
-    pub service_token: Optional<SecretString>,
-}
-
-/// What the stock client is told.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Client {
-    /// The link that the client offers to a session's trace.
-    pub trace_link: Optional<String>,
-    /// Where the client looks up people's names and pictures.
-    pub user_directory_url: Optional<HttpUrl>,
-    /// Frames a second of a webcam; 0 is the client's own default.
-    pub max_webcam_framerate: u32,
-    /// Bits a second of a webcam; 0 is the client's own default.
-    pub max_webcam_bitrate: u32,
-    /// The quality level of a webcam; 0 is the client's own default.
-    pub max_webcam_quality_level: u32,
-    /// How many requests to the media API the client remembers; 0 is the client's own default.
-    pub max_api_history: u32,
-    /// Whether webcams are sent in several qualities at once.
-    pub simulcast: bool,
-    /// Whether media are encrypted from end to end.
-    pub e2ee: bool,
-    /// Whether a room's page may be opened without its lobby.
-    pub disable_lobby_enforcement: bool,
-}
-
-/// Where reports of users go.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Feedback {
-    /// The webhook that cards are posted to: a secret, since its URL carries a token.
-    pub url: Optional<SecretString>,
-    /// The dashboard that a card's link to the logs leads to.
-    pub dashboard_worker_url: Optional<HttpUrl>,
-}
-
-/// The AI participant.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Ai {
-    /// The token for the model's API.
-    pub api_token: Optional<SecretString>,
-    /// The URL at which the model takes an SDP offer.
-    pub model_endpoint: Optional<HttpUrl>,
-    /// The model's name.
-    pub model_id: String,
 }
 
 impl Default for Config {
@@ -333,6 +269,9 @@ impl Default for Limits {
             url_bytes: 8 << 10,
             body_bytes: 64 << 10,
             handshake: Duration::from_secs(10),
+            calls_per_second: 50,
+            new_sessions_per_minute: 60,
+            call_bytes: 4 << 20,
         }
     }
 }
@@ -346,27 +285,6 @@ impl Default for Shutdown {
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".to_owned(), format: LogFormat::Human }
-    }
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self {
-            app_id: Optional(None),
-            app_secret: Optional(None),
-            api_url: HttpUrl("https://rtc.live.cloudflare.com/v1".to_owned()),
-            extra_params: Optional(None),
-        }
-    }
-}
-
-impl Default for Ai {
-    fn default() -> Self {
-        Self {
-            api_token: Optional(None),
-            model_endpoint: Optional(None),
-            model_id: "gpt-4o-realtime-preview-2024-10-01".to_owned(),
-        }
     }
 }
 
@@ -428,7 +346,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use secrecy::ExposeSecret;
+    use secrecy::{ExposeSecret, SecretString};
 
     use super::sources::{ORANGE, SECRETS, variable};
     use super::*;
@@ -697,6 +615,7 @@ mod tests {
                 Value::Integer(_) => ("7", Value::Integer(7)),
                 Value::Boolean(_) => ("true", Value::Boolean(true)),
                 _ if SECRETS.contains(&key) => ("https://secret.example", "[secret]".into()),
+                _ if key.ends_with("_id") => ("an-id", "an-id".into()),
                 _ => ("https://a.example/b", "https://a.example/b".into()),
             };
             assert_eq!(config("", &[(name, text)]).to_settings()[key], expected, "{name}");

@@ -29,6 +29,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(durations_out_of_range(config));
     violations.extend(empty_texts(config));
     violations.extend(wrong_urls(config));
+    violations.extend(wrong_ids(config));
     violations.extend(unmet_needs(config));
     violations
 }
@@ -50,6 +51,8 @@ fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
         ("limits.header_bytes", limits.header_bytes, 8 << 10..=1 << 20),
         ("limits.url_bytes", limits.url_bytes, 1024..=MANY),
         ("limits.body_bytes", limits.body_bytes, 1..=MANY),
+        ("limits.calls_per_second", limits.calls_per_second as usize, 1..=MANY),
+        ("limits.call_bytes", limits.call_bytes, 1024..=MANY),
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
@@ -67,6 +70,8 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.held_back", limits.held_back, SHORTEST..=LONGEST),
         ("limits.write_stall", limits.write_stall, SHORTEST..=LONGEST),
         ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
+        ("calls.connect_timeout", config.calls.connect_timeout, SHORTEST..=LONGEST),
+        ("calls.timeout", config.calls.timeout, SHORTEST..=LONGEST),
         ("shutdown.deadline", config.shutdown.deadline, Duration::from_secs(1)..=LONGEST),
     ]
     .into_iter()
@@ -105,6 +110,15 @@ fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
         .map(|(key, _)| Violation::new(&[key], "is not an http or https URL"))
 }
 
+/// Ids that become a part of a URL's path: anything else could lead to another place.
+fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
+    let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    [("calls.app_id", &config.calls.app_id), ("turn.service_id", &config.turn.service_id)]
+        .into_iter()
+        .filter(move |(_, id)| id.as_deref().is_some_and(|id| !is_id(id)))
+        .map(|(key, _)| Violation::new(&[key], "has other characters than A-Z, a-z, 0-9, - and _"))
+}
+
 fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
     let Identity { proxy_header, access_team_domain, access_audience } = identity;
@@ -120,17 +134,25 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             proxy_header.is_some() && http.trusted_proxies.is_empty(),
             "needs http.trusted_proxies, the addresses of those who may set the header".to_owned(),
         ),
-        (
+        one_without_the_other(
             ["identity.access_team_domain", "identity.access_audience"],
-            access_team_domain.is_some() && access_audience.is_none(),
-            "needs identity.access_audience; set both or neither".to_owned(),
+            access_team_domain,
+            access_audience,
         ),
-        (
+        one_without_the_other(
             ["identity.access_audience", "identity.access_team_domain"],
-            access_audience.is_some() && access_team_domain.is_none(),
-            "needs identity.access_team_domain; set both or neither".to_owned(),
+            access_audience,
+            access_team_domain,
         ),
     ]
     .into_iter()
     .filter_map(|(keys, broken, problem)| broken.then(|| Violation::new(&keys, problem)))
+}
+
+fn one_without_the_other<A, B>(
+    keys: [&'static str; 2],
+    this: &Option<A>,
+    other: &Option<B>,
+) -> ([&'static str; 2], bool, String) {
+    (keys, this.is_some() && other.is_none(), format!("needs {}; set both or neither", keys[1]))
 }

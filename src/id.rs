@@ -40,17 +40,12 @@ impl RoomName {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// The most bytes that an id may have.
-    pub const MAX_BYTES: usize = 64;
-
     /// Validates a `_pk`.
     ///
     /// # Errors
     /// [`InvalidId`] if it is empty, too long, the reserved `ai`, or holds another character.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-        let valid = (1..=Self::MAX_BYTES).contains(&id.len()) && id.bytes().all(allowed) && id != "ai";
-        if valid { Ok(Self(id.into())) } else { Err(InvalidId::UserId) }
+        if is_token(id) && id != "ai" { Ok(Self(id.into())) } else { Err(InvalidId::UserId) }
     }
 
     /// A new random id, for a client that did not choose one.
@@ -88,6 +83,28 @@ impl MeetingId {
     }
 }
 
+/// A session of the media API: 1 to 64 of `[A-Za-z0-9_-]`, not `new`. Cloudflare's are 32 hex digits.
+///
+/// It becomes a part of paths and of a cookie's name, hence the few characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    /// Validates an id that a client or the media API wrote.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is empty, too long, the path `new`, or holds another character.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        if is_token(id) && id != "new" { Ok(Self(id.into())) } else { Err(InvalidId::SessionId) }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Who somebody is, whatever name they show: what seats, session locks and quotas belong to.
 ///
 /// It carries the way it was proven as a prefix (see [`crate::identity`]), so that identities
@@ -116,9 +133,18 @@ pub enum InvalidId {
     /// Not a [`UserId`].
     #[error("_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"")]
     UserId,
+    /// Not a [`SessionId`].
+    #[error("a session id has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"new\"")]
+    SessionId,
     /// Not a [`MeetingId`].
     #[error("a meeting id is a UUID")]
     MeetingId,
+}
+
+/// Whether `id` has 1 to 64 of `[A-Za-z0-9_-]`.
+fn is_token(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
 /// Whether `text` has 1 to `max_chars` characters and no control characters.
@@ -144,7 +170,7 @@ macro_rules! show_as_text {
         }
     )*};
 }
-show_as_text!(RoomName, UserId, IdentityId);
+show_as_text!(RoomName, UserId, SessionId, IdentityId);
 
 impl fmt::Display for MeetingId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,14 +7,15 @@
 //! | level | modules | may know |
 //! |---|---|---|
 //! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
-//! | 1 | [`protocol`], [`telemetry`] | level 0 |
+//! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
-//! | 3 | [`store`], [`identity`]: shells | up to level 2 |
+//! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
 //! | 4 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 3 |
 //! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below, and each other |
 //! | 6 | [`server`]: the composition root | everything |
 
 pub mod admin;
+pub mod calls;
 pub mod config;
 pub mod http;
 pub mod id;

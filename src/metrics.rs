@@ -36,6 +36,15 @@ pub struct ByRoute {
     pub status: u16,
 }
 
+/// The labels of a call to the media API.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByCall {
+    /// What was called: one of a fixed set.
+    pub operation: &'static str,
+    /// The status of the answer, or the word for why there is none.
+    pub status: String,
+}
+
 /// Makes the histograms of a family whose seconds reach from half a millisecond to ten seconds.
 #[derive(Clone)]
 pub struct Seconds;
@@ -108,6 +117,8 @@ metrics! {
     store_failures: Counter = "store_failures", Counter::default();
     /// Changes that wait to be written to the store.
     store_pending: Gauge = "store_pending", Gauge::default();
+    /// Seconds from a call to the media API to the head of its answer, by operation and status.
+    call_seconds: Family<ByCall, Histogram, Seconds> = "call_seconds", Family::new_with_constructor(Seconds);
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

@@ -1,0 +1,341 @@
+//! The seam to whoever serves the media API: proxy, AI and TURN know only this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::Limited;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::api::Target;
+use super::circuit::Circuit;
+use super::lend::{Progress, lend};
+use crate::config::{Calls, Turn};
+use crate::metrics::{ByCall, Metrics};
+
+/// How often an HTTP/2 connection is asked whether it is still there; a half-open one is found so.
+const PING: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer that.
+const PONG: Duration = Duration::from_secs(5);
+
+/// How many seconds TURN credentials are valid, as the reference asks for them.
+pub const TURN_LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// A call of the media API.
+#[derive(Debug)]
+pub struct Call {
+    /// What is called.
+    pub target: Target,
+    /// The query, without its `?`, as it is passed on.
+    pub query: Option<String>,
+    /// The body.
+    pub body: CallBody,
+}
+
+/// The body of a call.
+#[derive(Debug)]
+pub enum CallBody {
+    /// There is none.
+    Empty,
+    /// It is here.
+    Whole(Bytes),
+    /// It is still coming, and is passed on as it comes.
+    Stream(Body),
+}
+
+/// What the media API answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status, never a redirect.
+    pub status: StatusCode,
+    /// The headers that concern a client: the content's type, and when to come back.
+    pub headers: HeaderMap,
+    /// The body, as it comes; it ends in an error where it is longer than the limit.
+    pub body: Body,
+}
+
+/// Why there is no answer. The sentence may be shown to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// The settings that name the application are missing.
+    #[error("this server has no media API: {0}")]
+    NotConfigured(&'static str),
+    /// The media API cannot be reached, or broke the connection off.
+    #[error("the media API cannot be reached")]
+    Unreachable,
+    /// It could not be reached a moment ago, and was not tried.
+    #[error("the media API cannot be reached at this time")]
+    CircuitOpen,
+    /// The media API did not answer in time.
+    #[error("the media API did not answer in time")]
+    TimedOut,
+    /// The media API answered with a redirect, or with more than the limit.
+    #[error("the media API's answer makes no sense")]
+    BadAnswer,
+    /// The request's body is longer than the limit.
+    #[error("the body is too long")]
+    RequestTooLong,
+    /// The request's body did not arrive in time.
+    #[error("the body did not arrive in time")]
+    RequestTooSlow,
+    /// The request's body broke off.
+    #[error("the body broke off")]
+    RequestBroken,
+}
+
+impl UpstreamError {
+    /// The word for it in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NotConfigured(_) => "not_configured",
+            Self::Unreachable => "unreachable",
+            Self::CircuitOpen => "circuit_open",
+            Self::TimedOut => "timed_out",
+            Self::BadAnswer => "bad_answer",
+            Self::RequestTooLong => "request_too_long",
+            Self::RequestTooSlow => "request_too_slow",
+            Self::RequestBroken => "request_broken",
+        }
+    }
+}
+
+/// Whoever serves the media API.
+#[derive(Debug)]
+pub struct Upstream {
+    client: Client,
+    base: String,
+    app: Result<App, &'static str>,
+    turn: Option<TurnKey>,
+    timeout: Duration,
+    body_bytes: usize,
+    circuit: Circuit,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct App {
+    id: String,
+    secret: HeaderValue,
+}
+
+#[derive(Debug)]
+struct TurnKey {
+    id: String,
+    token: HeaderValue,
+}
+
+impl Upstream {
+    /// The media API of these settings, for bodies of at most `body_bytes`. Nothing is called yet.
+    ///
+    /// # Errors
+    /// If the system's HTTP client cannot be made.
+    pub fn new(
+        calls: &Calls,
+        turn: &Turn,
+        body_bytes: usize,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .connect_timeout(calls.connect_timeout)
+            // A redirect could carry the secret to somebody else.
+            .redirect(Policy::none())
+            // What may be tried again is decided below.
+            .retry(reqwest::retry::never())
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
+            .http2_keep_alive_while_idle(true)
+            .build()?;
+        let app = match (calls.app_id.as_deref(), calls.app_secret.as_ref().and_then(bearer)) {
+            (Some(id), Some(secret)) => Ok(App { id: id.to_owned(), secret }),
+            (None, None) => Err("CALLS_APP_ID and CALLS_APP_SECRET are not set"),
+            (None, Some(_)) => Err("CALLS_APP_ID is not set"),
+            (Some(_), None) => Err("CALLS_APP_SECRET is not set, or is no header's text"),
+        };
+        let turn = turn.service_id.as_deref().zip(turn.service_token.as_ref().and_then(bearer));
+        Ok(Self {
+            client,
+            base: calls.api_url.as_str().trim_end_matches('/').to_owned(),
+            app,
+            turn: turn.map(|(id, token)| TurnKey { id: id.to_owned(), token }),
+            timeout: calls.timeout,
+            body_bytes,
+            circuit: Circuit::new(now().into_std()),
+            metrics,
+        })
+    }
+
+    /// Which settings are missing, if calls cannot be made.
+    pub fn missing(&self) -> Option<&'static str> {
+        self.app.as_ref().err().copied()
+    }
+
+    /// Whether there are TURN credentials to ask for.
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Makes a call, and waits for the head of its answer.
+    ///
+    /// A call that provably never left is tried once more; nothing else is.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; an answer of any status but a redirect is none.
+    pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
+        let Call { target, query, body } = call;
+        let operation = target.label();
+        let app = match &self.app {
+            Ok(app) => app,
+            Err(missing) => {
+                return self.timed(operation, async { Err(UpstreamError::NotConfigured(missing)) }).await;
+            }
+        };
+        let mut url = format!("{}/apps/{}/{target}", self.base, app.id);
+        if let Some(query) = query {
+            url.push('?');
+            url.push_str(&query);
+        }
+        self.timed(operation, self.send(target.method(), &url, &app.secret, body)).await
+    }
+
+    /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; [`UpstreamError::NotConfigured`] where [`Self::has_turn`] is false.
+    pub async fn turn_credentials(&self) -> Result<Answer, UpstreamError> {
+        let Some(turn) = &self.turn else {
+            return Err(UpstreamError::NotConfigured("TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set"));
+        };
+        let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
+        let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
+        self.timed("turn_credentials", self.send(Method::POST, &url, &turn.token, body)).await
+    }
+
+    async fn timed(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<Answer, UpstreamError>>,
+    ) -> Result<Answer, UpstreamError> {
+        let start = now();
+        let result = call.await;
+        let status = match &result {
+            Ok(answer) => answer.status.as_str().to_owned(),
+            Err(error) => error.label().to_owned(),
+        };
+        let labels = ByCall { operation, status };
+        self.metrics.call_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        token: &HeaderValue,
+        mut body: CallBody,
+    ) -> Result<Answer, UpstreamError> {
+        // The base is a checked URL, and what follows it are ids, our own words, and a query that
+        // came out of a URL.
+        let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
+        let deadline = now() + self.timeout;
+        for tries_left in [1, 0] {
+            self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
+            let mut request = self.client.request(method.clone(), url.clone());
+            request = request.timeout(deadline.saturating_duration_since(now()));
+            request = request.header(AUTHORIZATION, token).header(USER_AGENT, AGENT);
+            let mut receipt = None;
+            match body {
+                CallBody::Empty if method != Method::GET => request = request.header(CONTENT_LENGTH, 0),
+                CallBody::Empty => {}
+                CallBody::Whole(ref bytes) => {
+                    request = request.header(CONTENT_TYPE, JSON).body(bytes.clone())
+                }
+                CallBody::Stream(stream) => {
+                    let (lent, kept) = lend(stream, self.body_bytes);
+                    receipt = Some(kept);
+                    request = request.header(CONTENT_TYPE, JSON).body(reqwest::Body::wrap(lent));
+                    body = CallBody::Empty;
+                }
+            }
+            let error = match request.send().await {
+                Ok(response) => {
+                    self.circuit.succeeded();
+                    return self.answer(response);
+                }
+                Err(error) => error.without_url(),
+            };
+            let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
+            let never_left = error.is_connect();
+            let failure = match progress {
+                Progress::TooLong => return Err(UpstreamError::RequestTooLong),
+                Progress::Broken => return Err(UpstreamError::RequestBroken),
+                Progress::Awaited if error.is_timeout() => return Err(UpstreamError::RequestTooSlow),
+                _ if error.is_timeout() => UpstreamError::TimedOut,
+                _ => UpstreamError::Unreachable,
+            };
+            let cause = causes(&error);
+            debug!(event = "mediaApiFailed", error = cause, tries_left);
+            if self.circuit.failed(now().into_std()) {
+                warn!(event = "mediaApiDown", error = cause, "calls fail at once until it answers again");
+            }
+            let returned = receipt.map(|receipt| receipt.take_back());
+            if let Some(Some(untouched)) = returned {
+                body = CallBody::Stream(untouched);
+            } else if returned.is_some() {
+                return Err(failure);
+            }
+            if !never_left || tries_left == 0 {
+                return Err(failure);
+            }
+        }
+        Err(UpstreamError::Unreachable)
+    }
+
+    fn answer(&self, response: reqwest::Response) -> Result<Answer, UpstreamError> {
+        let status = response.status();
+        let declared = response.content_length().and_then(|length| usize::try_from(length).ok());
+        if status.is_redirection() || declared.is_some_and(|length| length > self.body_bytes) {
+            info!(event = "mediaApiAnswerRefused", %status, bytes = declared);
+            return Err(UpstreamError::BadAnswer);
+        }
+        let (mut head, body) = axum::http::Response::from(response).into_parts();
+        let wanted = [CONTENT_TYPE, RETRY_AFTER];
+        let headers = wanted.into_iter().filter_map(|name| Some((name.clone(), head.headers.remove(name)?)));
+        let headers = headers.collect();
+        Ok(Answer { status, headers, body: Body::new(Limited::new(body, self.body_bytes)) })
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const AGENT: &str = concat!("satsuma/", env!("CARGO_PKG_VERSION"));
+
+/// `Bearer {token}`, if the token may stand in a header.
+fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// An error with what is behind it: the outermost alone says only that sending failed.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators};
+use crate::calls::proxy::Proxy;
+use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits, LogFormat};
 use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
@@ -87,9 +89,9 @@ pub enum StartError {
     /// Cloudflare Access is set up wrongly.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
-    /// The client for Access' keys cannot be made.
-    #[error("identity.access_team_domain: {0}")]
-    AccessClient(#[from] reqwest::Error),
+    /// The client for other servers cannot be made.
+    #[error("the HTTP client cannot be made: {0}")]
+    HttpClient(#[from] reqwest::Error),
 }
 
 /// What a shutdown left undone; the exit code tells.
@@ -143,8 +145,8 @@ impl Server {
             new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
-        upkeep.push(tidy(registry.clone()));
-
+        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone())?;
+        let upstream = Arc::new(upstream);
         let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
         let app = Arc::new(App {
             identities: Identities::new(
@@ -156,6 +158,7 @@ impl Server {
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
             registry: registry.clone(),
+            calls: Proxy::new(upstream, &config.calls, limits),
             connection_limits: connection_limits(limits),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
@@ -165,6 +168,7 @@ impl Server {
             body_bytes: limits.body_bytes,
             handshake: limits.handshake,
         });
+        upkeep.push(tidy(app.clone()));
         let stopping = CancellationToken::new();
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
@@ -376,13 +380,14 @@ fn raise_file_limit(connections: usize) {
     }
 }
 
-fn tidy(registry: Registry) -> AbortOnDropHandle<()> {
+fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {
     own(async move {
         let mut ticks = interval(TIDY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            registry.tidy();
+            app.registry.tidy();
+            app.calls.tidy();
         }
     })
 }

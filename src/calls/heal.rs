@@ -4,11 +4,11 @@
 //! the page dead until it is reloaded. Each rule here was tried with the library, version 0.0.54
 //! (`tests/partytracks`); the media API's own error bodies break most of them.
 
+use axum::http::StatusCode;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-
-use axum::http::StatusCode;
 
 use super::api::{Action, ApiFailure, Target};
 use super::failure::error_code;
@@ -95,42 +95,58 @@ pub(super) fn failure(target: &Target, asked: &Asked, failure: &ApiFailure) -> H
 ///
 /// Failures hide in answers of 200, too.
 pub(super) fn answer(target: &Target, asked: &Asked, status: StatusCode, body: &[u8]) -> Option<Healing> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Told<'a> {
-        session_id: Option<String>,
-        error_code: Option<String>,
-        error_description: Option<String>,
-        #[serde(borrow)]
-        session_description: Option<&'a RawValue>,
-        tracks: Option<Vec<ToldTrack>>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct ToldTrack {
-        error_code: Option<String>,
-        error_description: Option<String>,
-    }
-    let told: Option<Told> = serde_json::from_slice(body).ok();
-    let top = told.as_ref().and_then(|told| Some((told.error_code.clone()?, told.error_description.clone())));
-    let mut tracks = told.iter().flat_map(|told| told.tracks.iter().flatten());
-    let of_track =
-        tracks.find_map(|track| Some((track.error_code.clone()?, track.error_description.clone())));
+    let told = serde_json::from_slice::<Told>(body).unwrap_or_default();
     let is_whole = match target {
-        Target::NewSession => told.as_ref().is_some_and(|told| told.session_id.is_some()),
-        Target::Session { .. } => told.is_some(),
+        Target::NewSession => told.session_id.is_some(),
+        Target::Session { .. } => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
     };
-    if status.is_success() && is_whole && top.is_none() {
-        let is_push =
-            matches!(target, Target::Session { action: Action::NewTracks, .. }) && *asked == Asked::Push;
-        let offers = told.is_some_and(|told| told.session_description.is_some());
-        return match (is_push && of_track.is_some(), offers) {
-            (false, _) => None,
-            (true, true) => without_failed_tracks(body),
-            (true, false) => Some(failure(target, asked, &told_failure(of_track, status))),
-        };
+    let of_track = told.tracks.iter().flatten().find_map(|track| track.failure.told());
+    let failed = |told| Some(failure(target, asked, &told_failure(told, status)));
+    if !status.is_success() || !is_whole || told.failure.error_code.is_some() {
+        return failed(told.failure.told().or(of_track));
     }
-    Some(failure(target, asked, &told_failure(top.or(of_track), status)))
+    let Target::Session { action: Action::NewTracks, .. } = target else { return None };
+    let lacks_offer = told.requires_immediate_renegotiation && told.session_description.is_none();
+    match asked {
+        // The library would throw, and nobody would catch it.
+        Asked::Pull(_) if lacks_offer => failed(of_track),
+        Asked::Push if of_track.is_some() && told.session_description.is_none() => failed(of_track),
+        Asked::Pull(_) | Asked::Push if of_track.is_some() => mend_tracks(asked, body),
+        _ => None,
+    }
+}
+
+/// What matters of an answer.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Told<'a> {
+    session_id: Option<String>,
+    #[serde(flatten)]
+    failure: ToldFailure,
+    requires_immediate_renegotiation: bool,
+    #[serde(borrow)]
+    session_description: Option<&'a RawValue>,
+    tracks: Option<Vec<ToldTrack>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ToldTrack {
+    #[serde(flatten)]
+    failure: ToldFailure,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ToldFailure {
+    error_code: Option<String>,
+    error_description: Option<String>,
+}
+
+impl ToldFailure {
+    fn told(&self) -> Option<(String, Option<String>)> {
+        Some((self.error_code.clone()?, self.error_description.clone()))
+    }
 }
 
 fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> ApiFailure {
@@ -139,13 +155,29 @@ fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> A
     ApiFailure { error_code, error_description }
 }
 
-/// The answer to a push without the tracks that failed: the library then publishes those again,
-/// and only those. With them it would take each for published.
-fn without_failed_tracks(body: &[u8]) -> Option<Healing> {
+/// An answer for tracks of which some failed, so that the library asks for those again.
+///
+/// It reads no track's error code. Of a push it takes every track that it is told of for published,
+/// so failed ones are left out, unless they failed for being published already. Of a pull it waits
+/// five seconds for the media of every track with a `mid`.
+fn mend_tracks(asked: &Asked, body: &[u8]) -> Option<Healing> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let tracks = value.get_mut("tracks")?.as_array_mut()?;
-    tracks.retain(|track| track.get("errorCode").is_none_or(Value::is_null));
+    match asked {
+        Asked::Push => {
+            tracks.retain(|track| matches!(error_code_of(track), None | Some("repeated_local_track_error")));
+        }
+        _ => {
+            for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some()) {
+                track.as_object_mut()?.remove("mid");
+            }
+        }
+    }
     Some(Healing { content_type: JSON, text: value.to_string() })
+}
+
+fn error_code_of(track: &Value) -> Option<&str> {
+    track.get("errorCode")?.as_str()
 }
 
 #[cfg(test)]
@@ -208,7 +240,14 @@ mod tests {
             assert_eq!(json(&healing), expected);
         }
         let failed_track = r#"{"tracks":[{"errorCode":"session_error","errorDescription":"gone"}]}"#;
-        assert_eq!(told(&target(Action::NewTracks), &pull(), 200, failed_track), None, "it heals as it is");
+        let same = told(&target(Action::NewTracks), &pull(), 200, failed_track).unwrap();
+        assert_eq!(same.text, failed_track, "it heals as it is");
+        let waiting = r#"{"tracks":[{"mid":"0"},{"mid":"1","errorCode":"x"}]}"#;
+        let healing = told(&target(Action::NewTracks), &pull(), 200, waiting).unwrap();
+        assert_eq!(json(&healing), json!({"tracks": [{"mid": "0"}, {"errorCode": "x"}]}));
+        let offerless = r#"{"requiresImmediateRenegotiation":true,"tracks":[{"mid":"0"}]}"#;
+        let healing = told(&target(Action::NewTracks), &pull(), 200, offerless).unwrap();
+        assert_eq!(json(&healing)["tracks"][0]["sessionId"], "p");
         let gateway = told(&target(Action::NewTracks), &pull(), 502, "<html>bad gateway</html>").unwrap();
         assert_eq!(json(&gateway)["tracks"][0]["errorCode"], "temporarily_unavailable_error");
     }
@@ -226,6 +265,10 @@ mod tests {
             json(&healing),
             json!({"sessionDescription": {"type": "answer"}, "tracks": [{"mid": "0"}]})
         );
+        let there =
+            r#"{"sessionDescription":{},"tracks":[{"mid":"0","errorCode":"repeated_local_track_error"}]}"#;
+        let healing = told(&target(Action::NewTracks), &push(), 200, there).unwrap();
+        assert_eq!(json(&healing)["tracks"][0]["mid"], "0", "it is published already");
         let all = r#"{"tracks":[{"mid":"1","errorCode":"x"}]}"#;
         let healing = told(&target(Action::NewTracks), &push(), 200, all).unwrap();
         assert!(json(&healing).get("tracks").is_none());

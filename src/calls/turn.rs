@@ -45,9 +45,24 @@ pub enum NoCredentials {
 }
 
 #[derive(Deserialize)]
-struct IceServers {
+struct Credentials {
     #[serde(rename = "iceServers")]
-    _servers: IgnoredAny,
+    _servers: IceServers,
+}
+
+/// Both forms that the service has had. Anything else would leave the client without any server.
+#[derive(Deserialize)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only the form matters")]
+enum IceServers {
+    Newer(Vec<IceServer>),
+    Older(IceServer),
+}
+
+#[derive(Deserialize)]
+struct IceServer {
+    #[serde(rename = "urls")]
+    _urls: IgnoredAny,
 }
 
 impl TurnCredentials {
@@ -76,9 +91,7 @@ impl TurnCredentials {
             return Err(NoCredentials::Refused(answer.status));
         }
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-        // The newer array and the older single object both pass; what is neither would leave the
-        // client without any server.
-        match serde_json::from_slice::<IceServers>(&body) {
+        match serde_json::from_slice::<Credentials>(&body) {
             Ok(_) => Ok(body),
             Err(_) => Err(UpstreamError::BadAnswer.into()),
         }

@@ -559,6 +559,7 @@ async fn turn_that_fails_leaves_stun_and_is_asked_again() {
     for (script, status) in [
         (Script::Answer(403, "{}".to_owned()), 403),
         (Script::Answer(200, "<html>".to_owned()), 502),
+        (Script::Answer(200, r#"{"iceServers":null}"#.to_owned()), 502),
         (Script::Drop, 502),
     ] {
         cloud.script("/generate-ice-servers", script);

@@ -80,7 +80,8 @@ pub struct Cloud {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
-    scripts: VecDeque<(String, Script)>,
+    /// The end of a path, a part of the body, and what happens.
+    scripts: VecDeque<(String, String, Script)>,
     /// The media sections that each session negotiated, by their `mid`.
     sessions: BTreeMap<String, Vec<String>>,
     connections: usize,
@@ -113,7 +114,12 @@ impl Cloud {
 
     /// Scripts the next request whose path ends in `path`.
     pub fn script(&self, path: &str, script: Script) {
-        self.state.lock().unwrap().scripts.push_back((path.to_owned(), script));
+        self.script_body(path, "", script);
+    }
+
+    /// Scripts the next request whose path ends in `path` and whose body holds `part`.
+    pub fn script_body(&self, path: &str, part: &str, script: Script) {
+        self.state.lock().unwrap().scripts.push_back((path.to_owned(), part.to_owned(), script));
     }
 
     /// Every request until now, in order.
@@ -158,11 +164,13 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 
 async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
-    let script = {
-        let mut state = state.lock().unwrap();
-        let place = state.scripts.iter().position(|(path, _)| head.uri.path().ends_with(path));
-        place.and_then(|place| state.scripts.remove(place)).map(|(_, script)| script)
+    let path = head.uri.path().to_owned();
+    let find = |holds: &dyn Fn(&str) -> bool| {
+        let scripts = &mut state.lock().unwrap().scripts;
+        let place = scripts.iter().position(|(end, part, _)| path.ends_with(end) && holds(part))?;
+        scripts.remove(place).map(|(_, _, script)| script)
     };
+    let mut script = find(&str::is_empty);
     let body = match &script {
         Some(Script::Listen(heard)) => {
             let mut body = body;
@@ -174,6 +182,9 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
         }
         _ => body.collect().await.map_err(io::Error::other)?.to_bytes(),
     };
+    if script.is_none() {
+        script = find(&|part| String::from_utf8_lossy(&body).contains(part));
+    }
     let seen = Seen { method: head.method, target: head.uri.to_string(), headers: head.headers, body };
     state.lock().unwrap().seen.push(seen.clone());
     let (status, headers, body) = match script {

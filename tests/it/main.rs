@@ -13,6 +13,7 @@ mod identity;
 mod law;
 mod nothing_lost;
 mod operators;
+mod partytracks;
 mod refusals;
 mod rooms;
 mod slow;

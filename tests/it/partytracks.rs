@@ -1,0 +1,201 @@
+//! The real client library `partytracks` against this server, while the media API fails.
+//!
+//! `tests/partytracks/client.mjs` runs the library in Node and reaches its goal by itself, or not.
+//! This needs `node`, and `npm ci` in that folder.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use satsuma::config::Config;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
+
+use crate::cloud::{Cloud, Script};
+use crate::harness::{Person, TestServer};
+
+/// How long the library has; its longest pause between two tries is ten seconds.
+const LIMIT_SECONDS: u64 = 40;
+
+/// Each run is a process of its own that starts slowly.
+static PLACES: Semaphore = Semaphore::const_new(3);
+
+/// Where the library is, if it can be run here.
+static CLIENT: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/partytracks");
+    let has_node = Command::new("node").arg("--version").stdout(Stdio::null()).status().is_ok();
+    let is_there = has_node && folder.join("node_modules/partytracks").is_dir();
+    if !is_there {
+        assert!(std::env::var("CI").is_err(), "node, or npm ci in tests/partytracks, is missing");
+        println!("skipped: these tests need node, and npm ci in tests/partytracks");
+    }
+    is_there.then(|| folder.join("client.mjs"))
+});
+
+const ICE: &str = "/generate-ice-servers";
+
+/// The ways in which the media API fails, with the status that a client gets.
+const FAILURES: [(&str, u16); 9] = [
+    ("401", 401),
+    ("404", 404),
+    ("410", 410),
+    ("429", 429),
+    ("500", 500),
+    ("502 in HTML", 502),
+    ("200 with an error code", 200),
+    ("broken off", 502),
+    ("silent", 504),
+];
+
+fn script(failure: &str) -> Script {
+    let told = |status| {
+        let body = r#"{"errorCode":"session_error","errorDescription":"as scripted"}"#;
+        Script::Answer(status, body.to_owned())
+    };
+    match failure {
+        "401" => told(401),
+        "404" => told(404),
+        "410" => told(410),
+        "429" => Script::AnswerWith(429, vec![("retry-after", "1")], "slow down".to_owned()),
+        "500" => told(500),
+        "502 in HTML" => Script::AnswerWith(502, vec![], "<html>Bad gateway</html>".to_owned()),
+        "200 with an error code" => told(200),
+        "broken off" => Script::Drop,
+        "silent" => Script::Silence,
+        other => panic!("no failure is called {other}"),
+    }
+}
+
+/// Runs a scenario, and gives back what the client told, line by line.
+async fn run(server: &TestServer, scenario: &str) -> Vec<Value> {
+    let _place = PLACES.acquire().await.unwrap();
+    let client = CLIENT.as_ref().unwrap();
+    let ada = Person::log_in(server, "Ada").await;
+    let mut node = tokio::process::Command::new("node");
+    node.arg(client).args([&server.http(), ada.cookie(), scenario, &LIMIT_SECONDS.to_string()]);
+    let mut node = node.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut told = String::new();
+    node.stdout.take().unwrap().read_to_string(&mut told).await.unwrap();
+    let status = node.wait().await.unwrap();
+    assert!(status.success(), "{scenario}:\n{told}");
+    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The statuses that the client got for requests whose path ends in `path`.
+fn statuses(told: &[Value], path: &str) -> Vec<u64> {
+    let requests = told.iter().filter(|fact| fact["fact"] == "request");
+    let own = requests.filter(|fact| fact["path"].as_str().unwrap().ends_with(path));
+    own.filter_map(|fact| fact["status"].as_u64()).collect()
+}
+
+async fn server(cloud: &Cloud, edit: impl FnOnce(&mut Config)) -> TestServer {
+    TestServer::with(|config| {
+        cloud.configure(config);
+        // Long enough for a stand-in, short enough for a test.
+        config.calls.timeout = Duration::from_millis(700);
+        edit(config);
+    })
+    .await
+}
+
+/// Lets an operation fail twice in every way, and the library reach its goal all the same.
+async fn heals(operation: &str, scenario: &str) {
+    heals_if(operation, "", scenario).await;
+}
+
+/// The same for requests whose body holds `part`.
+async fn heals_if(operation: &str, part: &str, scenario: &str) {
+    if CLIENT.is_none() {
+        return;
+    }
+    let runs = FAILURES.map(async |(failure, status)| {
+        let cloud = Cloud::start().await;
+        let server = server(&cloud, |_| {}).await;
+        for _ in 0..2 {
+            cloud.script_body(operation, part, script(failure));
+        }
+        let told = run(&server, scenario).await;
+        let got = statuses(&told, operation);
+        // ICE servers that are none are no answer, whatever their status.
+        let seen = if operation == ICE && status == 200 { 502 } else { status };
+        assert!(got.contains(&seen.into()), "{operation}, {failure}: {got:?}");
+        assert!(!told.iter().any(|fact| fact["fact"] == "reload"));
+    });
+    join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_failed_session_is_opened_again() {
+    heals("/sessions/new", "session").await;
+}
+
+#[tokio::test]
+async fn a_failed_push_is_pushed_again() {
+    heals("/tracks/new", "push").await;
+}
+
+#[tokio::test]
+async fn a_failed_update_is_forgotten() {
+    heals("/tracks/update", "update").await;
+}
+
+#[tokio::test]
+async fn after_a_failed_close_the_next_push_works() {
+    heals("/tracks/close", "close").await;
+}
+
+/// The library itself forgets a failed renegotiation; its connection fails, and it starts anew.
+#[tokio::test]
+async fn after_a_failed_renegotiation_a_new_session_brings_the_track() {
+    heals("/renegotiate", "pull-flowing").await;
+}
+
+#[tokio::test]
+async fn ice_servers_are_there_even_if_turn_fails() {
+    heals(ICE, "ice").await;
+}
+
+#[tokio::test]
+async fn a_failed_pull_is_pulled_again() {
+    heals_if("/tracks/new", r#""location":"remote""#, "pull-many").await;
+}
+
+/// Our own refusals heal like the API's: here every second call comes too fast.
+#[tokio::test]
+async fn our_own_limits_only_slow_the_library_down() {
+    if CLIENT.is_none() {
+        return;
+    }
+    let cloud = Cloud::start().await;
+    let server = server(&cloud, |config| config.limits.calls_per_second = 1).await;
+    let told = run(&server, "close").await;
+    let refused = ["/tracks/new", "/tracks/close"].map(|path| statuses(&told, path).contains(&429));
+    assert!(refused.contains(&true), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_whole_call_passes_through() {
+    if CLIENT.is_none() {
+        return;
+    }
+    let cloud = Cloud::start().await;
+    let server = server(&cloud, |_| {}).await;
+    for scenario in ["push-many", "pull-connected", "close-pull", "update"] {
+        let told = run(&server, scenario).await;
+        let failed =
+            told.iter().any(|fact| fact["fact"] == "unhandled" || fact["status"].as_u64() >= Some(300));
+        assert!(!failed, "{scenario}: {told:?}");
+    }
+    let tracks = cloud.seen_at("/tracks/new");
+    assert!(
+        tracks.iter().any(|seen| seen.json()["tracks"].as_array().unwrap().len() == 3),
+        "pushes are batched"
+    );
+    for seen in cloud.seen() {
+        assert!(seen.target.starts_with("/v1/apps/app/sessions/") || seen.target.starts_with("/v1/turn/"));
+        assert_eq!(seen.header("cookie"), "");
+    }
+}

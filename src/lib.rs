@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
 //! | 4 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 3 |
 //! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below, and each other |

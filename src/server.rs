@@ -342,6 +342,7 @@ fn room_settings(config: &Config) -> RoomSettings {
         restore_grace: config.room.restore_grace,
         members: config.limits.members_per_room,
         user_bytes: config.limits.user_bytes,
+        ai_starts_per_minute: config.limits.ai_starts_per_minute,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::io::{AiOutcome, AiTask, Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
 use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
 use super::state::{Room, RoomSettings};
@@ -323,6 +323,11 @@ impl Actor {
                         }
                         log::write(&self.name, meeting, &note);
                     }
+                    // Nothing brings an AI yet.
+                    Effect::Ai(AiTask::Invite { job, .. } | AiTask::Hear { job, .. }) => {
+                        inputs.push_back(Input::AiDone { job, outcome: AiOutcome::Failed });
+                    }
+                    Effect::Ai(AiTask::Cancel(_) | AiTask::Close(_)) => {}
                     Effect::Retire => turn = Turn::Retire,
                 }
             }

@@ -285,6 +285,7 @@ mod tests {
             restore_grace: Duration::from_secs(30),
             members: 10,
             user_bytes: 8192,
+            ai_starts_per_minute: 0,
         };
         let surroundings = Surroundings {
             settings,

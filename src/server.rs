@@ -15,6 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators};
+use crate::ai::AiHandle;
+use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits, LogFormat};
 use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
@@ -50,6 +52,7 @@ pub struct Server {
     admin: AbortOnDropHandle<()>,
     _upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
+    ai: AiHandle,
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
@@ -90,6 +93,9 @@ pub enum StartError {
     /// The client for Access' keys cannot be made.
     #[error("identity.access_team_domain: {0}")]
     AccessClient(#[from] reqwest::Error),
+    /// A client for the media API or the AI's model cannot be made.
+    #[error("calls: {0}")]
+    MediaClient(reqwest::Error),
 }
 
 /// What a shutdown left undone; the exit code tells.
@@ -101,6 +107,9 @@ pub enum ShutdownError {
     /// Some sockets had to be cut off.
     #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
     Sockets(usize),
+    /// Some AIs could not be sent away.
+    #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
+    AiTracks(usize),
 }
 
 impl Server {
@@ -131,10 +140,15 @@ impl Server {
         };
 
         let limits = &config.limits;
+        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone());
+        let upstream = Arc::new(upstream.map_err(StartError::MediaClient)?);
+        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone());
+        let ai = ai.map_err(StartError::MediaClient)?;
         let surroundings = Surroundings {
             settings: room_settings(&config),
             outbox_bytes: limits.outbox_bytes,
             store: store.handle(),
+            ai: ai.clone(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };
@@ -190,6 +204,7 @@ impl Server {
             admin: own(admin),
             _upkeep: upkeep,
             app,
+            ai,
             store,
             data_dir,
             config,
@@ -254,6 +269,8 @@ impl Server {
         self.stopping.cancelled().await;
         let deadline = now() + self.config.shutdown.deadline;
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
+        // First, so that what they opened has all of the time to be closed.
+        self.ai.stop_jobs();
         self.app.registry.shutdown(sockets_deadline).await;
 
         let sockets = &self.app.sockets;
@@ -263,7 +280,7 @@ impl Server {
         sockets.abort.cancel();
         sockets.tasks.wait().await;
 
-        let stored = self.store.shutdown(deadline).await;
+        let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
         self.admin_stop.cancel();
         // Requests that are still under way are not worth a late exit.
         let _ = timeout_at(deadline, async { tokio::join!(self.http, self.admin) }).await;
@@ -271,6 +288,9 @@ impl Server {
         stored?;
         if cut_off > 0 {
             return Err(ShutdownError::Sockets(cut_off));
+        }
+        if open_tracks > 0 {
+            return Err(ShutdownError::AiTracks(open_tracks));
         }
         info!("stopped; everything is kept");
         Ok(())

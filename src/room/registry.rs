@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::actor::{Actor, Command, RoomHandle, RoomView, Surroundings};
+use super::actor::{Actor, Surroundings};
+use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
+use super::mailbox::{Command, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{IdentityId, RoomName};
 
@@ -215,17 +217,21 @@ impl Registry {
     /// Starts a kept room. One whose kept state makes it panic is set aside, or no start-up of the
     /// server would ever succeed again.
     fn restore(&self, kept: KeptRoom) {
-        let (name, meeting) = (kept.room.clone(), kept.meeting);
+        let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
         let Some(place) = self.inner.place() else { return };
         let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), place));
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
-                let Surroundings { metrics, store, .. } = &self.inner.surroundings;
-                metrics.room_panics.inc();
+                let surroundings = &self.inner.surroundings;
+                surroundings.metrics.room_panics.inc();
                 error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
-                store.set_aside(name, meeting);
+                surroundings.store.set_aside(name, meeting);
+                let ai = ai.map(|kept| Ai::restore(0, meeting, &kept, |_| false));
+                if let Some(session) = ai.as_ref().and_then(Ai::session) {
+                    surroundings.ai.close(session.clone());
+                }
             }
         }
     }
@@ -258,6 +264,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::ai::AiHandle;
+    use crate::calls::upstream::Upstream;
+    use crate::config::{Ai as AiSettings, Calls, Turn};
     use crate::id::{ConnectionId, MeetingId, UserId};
     use crate::metrics::Metrics;
     use crate::protocol::client::ClientMessage;
@@ -287,10 +296,13 @@ mod tests {
             user_bytes: 8192,
             ai_starts_per_minute: 0,
         };
+        let calls = Calls::default();
+        let upstream = Upstream::new(&calls, &Turn::default(), 1024, metrics.clone()).unwrap().into();
         let surroundings = Surroundings {
             settings,
             outbox_bytes: 100_000,
             store: store.handle(),
+            ai: AiHandle::new(upstream, &calls, &AiSettings::default(), metrics.clone()).unwrap(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };

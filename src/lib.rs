@@ -10,9 +10,9 @@
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
-//! | 4 | [`ai`]: a shell | up to level 3 |
+//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`ai`] | up to level 3 |
 //! | 5 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`]: shells | up to level 4 |
-//! | 6 | [`ws`], [`http`], [`admin`]: edges | everything below, and each other |
+//! | 6 | [`ws`], [`http`], [`admin`], [`calls::proxy`]: edges | everything below, and each other |
 //! | 7 | [`server`]: the composition root | everything |
 
 pub mod admin;

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
+use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits, LogFormat};
 use crate::http::app::{App, Sockets, warnings};
@@ -90,12 +91,9 @@ pub enum StartError {
     /// Cloudflare Access is set up wrongly.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
-    /// The client for Access' keys cannot be made.
-    #[error("identity.access_team_domain: {0}")]
-    AccessClient(#[from] reqwest::Error),
-    /// A client for the media API or the AI's model cannot be made.
-    #[error("calls: {0}")]
-    MediaClient(reqwest::Error),
+    /// The client for other servers cannot be made.
+    #[error("the HTTP client cannot be made: {0}")]
+    HttpClient(#[from] reqwest::Error),
 }
 
 /// What a shutdown left undone; the exit code tells.
@@ -140,10 +138,9 @@ impl Server {
         };
 
         let limits = &config.limits;
-        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone());
-        let upstream = Arc::new(upstream.map_err(StartError::MediaClient)?);
-        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone());
-        let ai = ai.map_err(StartError::MediaClient)?;
+        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone())?;
+        let upstream = Arc::new(upstream);
+        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone())?;
         let surroundings = Surroundings {
             settings: room_settings(&config),
             outbox_bytes: limits.outbox_bytes,
@@ -157,8 +154,6 @@ impl Server {
             new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
-        upkeep.push(tidy(registry.clone()));
-
         let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
         let app = Arc::new(App {
             identities: Identities::new(
@@ -170,6 +165,7 @@ impl Server {
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
             registry: registry.clone(),
+            calls: Proxy::new(upstream, &config.calls, limits),
             connection_limits: connection_limits(limits),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
@@ -179,6 +175,7 @@ impl Server {
             body_bytes: limits.body_bytes,
             handshake: limits.handshake,
         });
+        upkeep.push(tidy(app.clone()));
         let stopping = CancellationToken::new();
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
@@ -397,13 +394,14 @@ fn raise_file_limit(connections: usize) {
     }
 }
 
-fn tidy(registry: Registry) -> AbortOnDropHandle<()> {
+fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {
     own(async move {
         let mut ticks = interval(TIDY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            registry.tidy();
+            app.registry.tidy();
+            app.calls.tidy();
         }
     })
 }

@@ -77,9 +77,14 @@ fn pause(failures: u32) -> Duration {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "std offers no other first instant")]
+    fn some_time() -> Instant {
+        Instant::now()
+    }
+
     #[test]
     fn it_opens_after_failures_in_a_row_and_closes_by_one_success() {
-        let start = Instant::now();
+        let start = some_time();
         let circuit = Circuit::new(start);
         for _ in 1..FAILURES {
             assert!(!circuit.failed(start));
@@ -102,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_pauses_grow_to_a_limit_while_it_stays_down() {
-        let mut now = Instant::now();
+        let mut now = some_time();
         let circuit = Circuit::new(now);
         for _ in 0..FAILURES {
             circuit.failed(now);
@@ -121,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_trial_that_never_ends_is_followed_by_another() {
-        let now = Instant::now();
+        let now = some_time();
         let circuit = Circuit::new(now);
         for _ in 0..FAILURES {
             circuit.failed(now);

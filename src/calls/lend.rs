@@ -125,7 +125,7 @@ impl http_body::Body for Lent {
 
     fn size_hint(&self) -> SizeHint {
         // With it a body of known length keeps its Content-Length.
-        self.size.clone()
+        self.size
     }
 }
 

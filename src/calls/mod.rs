@@ -3,5 +3,10 @@
 
 pub mod api;
 mod circuit;
+pub mod failure;
+mod heal;
 mod lend;
+pub mod proxy;
+pub mod session_lock;
+pub mod turn;
 pub mod upstream;

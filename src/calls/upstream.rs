@@ -152,6 +152,16 @@ impl Upstream {
             .http2_keep_alive_timeout(PONG)
             .http2_keep_alive_while_idle(true)
             .build()?;
+        Ok(Self::with_client(client, calls, turn, body_bytes, metrics))
+    }
+
+    fn with_client(
+        client: Client,
+        calls: &Calls,
+        turn: &Turn,
+        body_bytes: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let app = match (calls.app_id.as_deref(), calls.app_secret.as_ref().and_then(bearer)) {
             (Some(id), Some(secret)) => Ok(App { id: id.to_owned(), secret }),
             (None, None) => Err("CALLS_APP_ID and CALLS_APP_SECRET are not set"),
@@ -159,7 +169,7 @@ impl Upstream {
             (Some(_), None) => Err("CALLS_APP_SECRET is not set, or is no header's text"),
         };
         let turn = turn.service_id.as_deref().zip(turn.service_token.as_ref().and_then(bearer));
-        Ok(Self {
+        Self {
             client,
             base: calls.api_url.as_str().trim_end_matches('/').to_owned(),
             app,
@@ -168,7 +178,7 @@ impl Upstream {
             body_bytes,
             circuit: Circuit::new(now().into_std()),
             metrics,
-        })
+        }
     }
 
     /// Which settings are missing, if calls cannot be made.
@@ -338,4 +348,63 @@ fn causes(error: &reqwest::Error) -> String {
 #[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tokio::net::TcpListener;
+    use tower::util::MapFutureLayer;
+
+    use super::*;
+    use crate::config::Optional;
+
+    /// A media API that echoes, and a client whose first `failures` connections fail.
+    async fn echo_behind(failures: usize) -> (Upstream, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let echo = axum::Router::new().fallback(async |body: Bytes| body);
+        #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
+        tokio::spawn(async move { axum::serve(listener, echo).await });
+
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let failing = MapFutureLayer::new(move |connecting| {
+            let number = counted.fetch_add(1, Ordering::Relaxed);
+            async move { if number < failures { Err("no way".into()) } else { connecting.await } }
+        });
+        let client = Client::builder().no_proxy().connector_layer(failing);
+        let calls = Calls {
+            app_id: Optional(Some("app".to_owned())),
+            app_secret: Optional(Some("secret".into())),
+            api_url: base.parse().unwrap(),
+            ..Calls::default()
+        };
+        let client = client.build().unwrap();
+        (Upstream::with_client(client, &calls, &Turn::default(), 1000, Metrics::new()), tries)
+    }
+
+    fn call() -> Call {
+        let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
+        let body = CallBody::Stream(Body::from_stream(chunks));
+        Call { target: Target::NewSession, query: None, body }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_left_is_tried_once_more_with_its_body() {
+        let (upstream, tries) = echo_behind(1).await;
+        let answer = upstream.call(call()).await.unwrap();
+        assert_eq!(answer.body.collect().await.unwrap().to_bytes(), "{}");
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn and_only_once() {
+        let (upstream, tries) = echo_behind(2).await;
+        assert_eq!(upstream.call(call()).await.unwrap_err(), UpstreamError::Unreachable);
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
 }

@@ -9,6 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::proxy::Proxy;
 use crate::http::origin::OriginRule;
 use crate::id::ConnectionId;
 use crate::identity::Identities;
@@ -28,6 +29,8 @@ pub struct App {
     pub proxies: TrustedProxies,
     /// The rooms.
     pub registry: Registry,
+    /// The media API.
+    pub calls: Proxy,
     /// The places for sockets.
     pub admission: Admission,
     /// The limits of a socket.

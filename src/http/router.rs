@@ -7,17 +7,22 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
 use super::{gate, pages};
+use crate::calls::proxy;
 use crate::ws::upgrade;
 
 /// All public routes.
 pub fn router(app: Arc<App>) -> Router {
+    // A call of the media API has its own limits and its own time.
+    let calls = Router::new()
+        .route("/api/calls/{*path}", any(proxy::api_calls))
+        .route("/partytracks/{*path}", any(proxy::partytracks));
     Router::new()
         .route("/", get(pages::home).post(pages::open_room))
         .route("/new", get(pages::new_room))
@@ -27,6 +32,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(async || ApiError::NotFound)
         .layer(DefaultBodyLimit::max(app.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))
+        .merge(calls)
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)

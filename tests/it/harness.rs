@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, Once};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use reqwest::RequestBuilder;
 use reqwest::redirect::Policy;
 use satsuma::config::Config;
@@ -103,6 +103,11 @@ impl TestServer {
 
     pub fn get(&self, path: &str) -> RequestBuilder {
         HTTP.get(self.http() + path)
+    }
+
+    /// A request of any method.
+    pub fn request(&self, method: &Method, path: &str) -> RequestBuilder {
+        HTTP.request(method.clone(), self.http() + path)
     }
 
     pub fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {

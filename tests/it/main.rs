@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+mod calls;
 mod client;
+mod cloud;
 mod conformance;
 mod harness;
 mod identity;

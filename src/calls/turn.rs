@@ -1,0 +1,86 @@
+//! TURN credentials: asked for once, and kept for each identity for a part of their life.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use http_body_util::BodyExt;
+use moka::future::Cache;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::upstream::{TURN_LIFETIME, Upstream, UpstreamError};
+use crate::id::IdentityId;
+
+/// How long credentials are given out again: whoever gets them last can still use them for three
+/// quarters of their life, which is longer than a call.
+const KEPT: Duration = Duration::from_secs(TURN_LIFETIME.as_secs() / 4);
+
+/// How many identities' credentials are kept.
+const IDENTITIES: u64 = 10_000;
+
+/// The ICE servers for whoever has no TURN service.
+///
+/// Source: protocol section 9.
+pub const STUN_ONLY: &str =
+    r#"{"iceServers":[{"urls":["stun:stun.cloudflare.com:3478","stun:stun.cloudflare.com:53"]}]}"#;
+
+/// The TURN credentials of each identity.
+#[derive(Debug)]
+pub struct TurnCredentials {
+    upstream: Arc<Upstream>,
+    kept: Cache<IdentityId, Bytes>,
+}
+
+/// Why there are no credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCredentials {
+    /// The TURN service cannot be asked.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The TURN service refused.
+    #[error("the TURN service answered {0}")]
+    Refused(StatusCode),
+}
+
+#[derive(Deserialize)]
+struct IceServers {
+    #[serde(rename = "iceServers")]
+    _servers: IgnoredAny,
+}
+
+impl TurnCredentials {
+    /// Credentials of this TURN service; none are there yet.
+    pub fn new(upstream: Arc<Upstream>) -> Self {
+        let kept = Cache::builder().max_capacity(IDENTITIES).time_to_live(KEPT).build();
+        Self { upstream, kept }
+    }
+
+    /// The ICE servers for `identity`, as a JSON text in the form in which the service gave them.
+    ///
+    /// Requests of one identity at the same time share one question to the service.
+    ///
+    /// # Errors
+    /// [`NoCredentials`]; nothing is kept then, and the next request asks again.
+    pub async fn ice_servers(&self, identity: &IdentityId) -> Result<Bytes, NoCredentials> {
+        if !self.upstream.has_turn() {
+            return Ok(Bytes::from_static(STUN_ONLY.as_bytes()));
+        }
+        self.kept.try_get_with_by_ref(identity, self.ask()).await.map_err(|error| *error)
+    }
+
+    async fn ask(&self) -> Result<Bytes, NoCredentials> {
+        let answer = self.upstream.turn_credentials().await?;
+        if !answer.status.is_success() {
+            return Err(NoCredentials::Refused(answer.status));
+        }
+        let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
+        // The newer array and the older single object both pass; what is neither would leave the
+        // client without any server.
+        match serde_json::from_slice::<IceServers>(&body) {
+            Ok(_) => Ok(body),
+            Err(_) => Err(UpstreamError::BadAnswer.into()),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A scripted stand-in for Cloudflare's media API and TURN service, and for the AI's model.
+//!
+//! It records every request, checks the secrets, and answers as the documentation says, unless a
+//! test scripted something else for the next request of a path.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
+use futures_util::stream;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use satsuma::config::{Config, HttpUrl, Optional};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::harness::eventually;
+
+pub const SECRET: &str = "the-apps-secret";
+pub const TURN_TOKEN: &str = "the-turn-token";
+pub const MODEL_TOKEN: &str = "the-models-token";
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    /// The path and the query.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+}
+
+/// What happens to one request.
+pub enum Script {
+    /// This status and body, with a content type of JSON.
+    Answer(u16, String),
+    /// The same with further headers.
+    AnswerWith(u16, Vec<(&'static str, &'static str)>, String),
+    /// The usual answer, once the test says so (or drops the sender).
+    After(oneshot::Receiver<()>),
+    /// Nothing, ever.
+    Silence,
+    /// The connection is closed instead of an answer.
+    Drop,
+    /// The connection is closed in the middle of the answer.
+    DropInBody,
+    /// A body that does not end.
+    Endless,
+    /// 200 with the chunks that the test sends.
+    Chunks(mpsc::UnboundedReceiver<Bytes>),
+    /// The request's chunks go to the test as they come, before the usual answer.
+    Listen(mpsc::UnboundedSender<Bytes>),
+}
+
+/// The stand-in.
+pub struct Cloud {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<Seen>,
+    scripts: VecDeque<(String, Script)>,
+    /// The media sections that each session negotiated, by their `mid`.
+    sessions: BTreeMap<String, Vec<String>>,
+    connections: usize,
+}
+
+impl Cloud {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state: Arc<Mutex<State>> = Arc::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, state.clone()));
+        Self { address, state, _tasks: tasks }
+    }
+
+    /// Points a server's settings at this stand-in, with everything configured.
+    pub fn configure(&self, config: &mut Config) {
+        config.calls.api_url = self.url("/v1");
+        config.calls.app_id = Optional(Some("app".to_owned()));
+        config.calls.app_secret = Optional(Some(SECRET.into()));
+        config.turn.service_id = Optional(Some("key".to_owned()));
+        config.turn.service_token = Optional(Some(TURN_TOKEN.into()));
+        config.ai.model_endpoint = Optional(Some(self.url("/model")));
+        config.ai.api_token = Optional(Some(MODEL_TOKEN.into()));
+    }
+
+    pub fn url(&self, path: &str) -> HttpUrl {
+        format!("http://{}{path}", self.address).parse().unwrap()
+    }
+
+    /// Scripts the next request whose path ends in `path`.
+    pub fn script(&self, path: &str, script: Script) {
+        self.state.lock().unwrap().scripts.push_back((path.to_owned(), script));
+    }
+
+    /// Every request until now, in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.lock().unwrap().seen.clone()
+    }
+
+    /// The requests whose path ends in `path`.
+    pub fn seen_at(&self, path: &str) -> Vec<Seen> {
+        self.seen()
+            .into_iter()
+            .filter(|seen| seen.target.split('?').next().unwrap().ends_with(path))
+            .collect()
+    }
+
+    /// How many connections were opened.
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
+    /// Waits until so many requests came whose path ends in `path`.
+    #[track_caller]
+    pub fn until_seen(&self, path: &str, count: usize) -> impl Future<Output = ()> {
+        eventually(format!("{count} requests came for {path}"), async move || {
+            self.seen_at(path).len() >= count
+        })
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        state.lock().unwrap().connections += 1;
+        let state = state.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| answer(state.clone(), request));
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let (head, body) = request.into_parts();
+    let script = {
+        let mut state = state.lock().unwrap();
+        let place = state.scripts.iter().position(|(path, _)| head.uri.path().ends_with(path));
+        place.and_then(|place| state.scripts.remove(place)).map(|(_, script)| script)
+    };
+    let body = match &script {
+        Some(Script::Listen(heard)) => {
+            let mut body = body;
+            while let Some(frame) = body.frame().await {
+                let chunk = frame.map_err(io::Error::other)?.into_data().unwrap();
+                heard.send(chunk).unwrap();
+            }
+            Bytes::new()
+        }
+        _ => body.collect().await.map_err(io::Error::other)?.to_bytes(),
+    };
+    let seen = Seen { method: head.method, target: head.uri.to_string(), headers: head.headers, body };
+    state.lock().unwrap().seen.push(seen.clone());
+    let (status, headers, body) = match script {
+        Some(Script::Answer(status, body)) => (status, vec![], body.into()),
+        Some(Script::AnswerWith(status, headers, body)) => (status, headers, body.into()),
+        Some(Script::Silence) => std::future::pending().await,
+        Some(Script::Drop) => return Err(io::Error::other("as scripted")),
+        Some(Script::DropInBody) => {
+            let parts = [Ok(Bytes::from("{\"session")), Err(io::Error::other("as scripted"))];
+            (200, vec![], Body::from_stream(stream::iter(parts)))
+        }
+        Some(Script::Endless) => {
+            let chunk = Bytes::from(vec![b' '; 1 << 16]);
+            (200, vec![], Body::from_stream(stream::repeat_with(move || io::Result::Ok(chunk.clone()))))
+        }
+        Some(Script::Chunks(mut chunks)) => {
+            let chunks =
+                stream::poll_fn(move |context| chunks.poll_recv(context).map(|c| c.map(io::Result::Ok)));
+            (200, vec![], Body::from_stream(chunks))
+        }
+        Some(Script::After(gate)) => {
+            let _ = gate.await;
+            usual(&state, &seen)
+        }
+        Some(Script::Listen(_)) | None => usual(&state, &seen),
+    };
+    let mut response = Response::builder().status(status).header("content-type", "application/json");
+    for (name, value) in headers {
+        response.headers_mut().unwrap().insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response.body(body).unwrap())
+}
+
+/// What the documentation says, and what a wrong secret gets.
+fn usual(state: &Mutex<State>, seen: &Seen) -> (u16, Vec<(&'static str, &'static str)>, Body) {
+    let (path, _) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+    let secret = match path {
+        "/model" => MODEL_TOKEN,
+        path if path.starts_with("/v1/turn/") => TURN_TOKEN,
+        _ => SECRET,
+    };
+    if seen.header("authorization") != format!("Bearer {secret}") {
+        return (401, vec![], r#"{"errorCode":"unauthorized","errorDescription":"wrong secret"}"#.into());
+    }
+    let last: Vec<&str> = path.rsplitn(3, '/').collect();
+    let (status, json) = match (seen.method.as_str(), &last[..]) {
+        ("POST", ["new", "sessions", _]) => {
+            let mut state = state.lock().unwrap();
+            let session = format!("{:032x}", state.sessions.len() + 1);
+            state.sessions.insert(session.clone(), Vec::new());
+            (201, json!({"sessionId": session}))
+        }
+        ("POST", ["new", "tracks", above]) => {
+            let mut state = state.lock().unwrap();
+            let session = above.rsplit('/').next().unwrap();
+            let sections = state.sessions.entry(session.to_owned()).or_default();
+            match serde_json::from_slice::<Value>(&seen.body) {
+                Ok(request) if request["tracks"].is_array() => (200, new_tracks(&request, sections)),
+                _ => (400, json!({"errorCode": "decoding_error", "errorDescription": "no tracks"})),
+            }
+        }
+        ("PUT", ["close", "tracks", _]) => {
+            let request = seen.json();
+            let answer = request["sessionDescription"]["sdp"].as_str().map(answer_to);
+            (
+                200,
+                json!({"requiresImmediateRenegotiation": false, "tracks": request["tracks"], "sessionDescription": answer}),
+            )
+        }
+        ("PUT", ["update", "tracks", _]) => {
+            (200, json!({"requiresImmediateRenegotiation": false, "tracks": seen.json()["tracks"]}))
+        }
+        ("GET", [_, "sessions", _]) => (200, json!({"tracks": [], "dataChannels": []})),
+        ("POST", ["generate-ice-servers", ..]) => (
+            201,
+            json!({"iceServers": [{"urls": ["stun:stun.example:3478"]},
+                                  {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]}),
+        ),
+        ("POST", ["model", ..]) => {
+            let answer = answer_to(std::str::from_utf8(&seen.body).unwrap());
+            return (
+                201,
+                vec![("content-type", "application/sdp")],
+                answer["sdp"].as_str().unwrap().to_owned().into(),
+            );
+        }
+        _ => (200, json!({})),
+    };
+    (status, vec![], json.to_string().into())
+}
+
+/// Answers a request for tracks of a session that negotiated these `sections`.
+fn new_tracks(request: &Value, sections: &mut Vec<String>) -> Value {
+    let tracks = request["tracks"].as_array().unwrap();
+    let is_pull = tracks[0]["location"] == "remote";
+    let mut told = tracks.clone();
+    for track in &mut told {
+        let known = track["mid"].as_str().map(str::to_owned);
+        let mid = known.unwrap_or_else(|| (sections.len()).to_string());
+        // "#name" is a transceiver that is there already.
+        if !mid.starts_with('#') && !sections.contains(&mid) {
+            sections.push(mid.clone());
+        }
+        track["mid"] = mid.into();
+        track.as_object_mut().unwrap().remove("location");
+    }
+    let into_own = told.iter().all(|track| track["mid"].as_str().unwrap().starts_with('#'));
+    let offered = request["sessionDescription"]["sdp"].as_str();
+    let (description, renegotiate) = match offered {
+        Some(offer) => (answer_to(offer), false),
+        None if is_pull && into_own => (Value::Null, false),
+        None => (offer_of(sections), true),
+    };
+    json!({"requiresImmediateRenegotiation": renegotiate, "tracks": told, "sessionDescription": description})
+}
+
+fn answer_to(offer: &str) -> Value {
+    json!({"type": "answer", "sdp": offer.replace("a=sendonly", "a=recvonly")})
+}
+
+fn offer_of(sections: &[String]) -> Value {
+    let mut sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n".to_owned();
+    for mid in sections {
+        sdp.push_str(&format!(
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=sendonly\r\n"
+        ));
+    }
+    json!({"type": "offer", "sdp": sdp})
+}

@@ -254,8 +254,8 @@ impl Upstream {
         // came out of a URL.
         let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
         let deadline = now() + self.timeout;
+        self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
         for tries_left in [1, 0] {
-            self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
             let mut request = self.client.request(method.clone(), url.clone());
             request = request.timeout(deadline.saturating_duration_since(now()));
             request = request.header(AUTHORIZATION, token).header(USER_AGENT, AGENT);
@@ -281,7 +281,6 @@ impl Upstream {
                 Err(error) => error.without_url(),
             };
             let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
-            let never_left = error.is_connect();
             let failure = match progress {
                 Progress::TooLong => return Err(UpstreamError::RequestTooLong),
                 Progress::Broken => return Err(UpstreamError::RequestBroken),
@@ -291,18 +290,21 @@ impl Upstream {
             };
             let cause = causes(&error);
             debug!(event = "mediaApiFailed", error = cause, tries_left);
+            let may_try_again = match receipt.map(|receipt| receipt.take_back()) {
+                Some(Some(untouched)) => {
+                    body = CallBody::Stream(untouched);
+                    true
+                }
+                Some(None) => false,
+                None => true,
+            };
+            if error.is_connect() && may_try_again && tries_left > 0 {
+                continue;
+            }
             if self.circuit.failed(now().into_std()) {
                 warn!(event = "mediaApiDown", error = cause, "calls fail at once until it answers again");
             }
-            let returned = receipt.map(|receipt| receipt.take_back());
-            if let Some(Some(untouched)) = returned {
-                body = CallBody::Stream(untouched);
-            } else if returned.is_some() {
-                return Err(failure);
-            }
-            if !never_left || tries_left == 0 {
-                return Err(failure);
-            }
+            return Err(failure);
         }
         Err(UpstreamError::Unreachable)
     }

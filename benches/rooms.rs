@@ -27,6 +27,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         restore_grace: Duration::from_secs(30),
         members: 10_000,
         user_bytes: 8192,
+        ai_starts_per_minute: 0,
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {

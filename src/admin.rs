@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::http::error::ApiError;
 use crate::id::RoomName;
 use crate::metrics::Metrics;
-use crate::room::actor::{MemberStatus, RoomView};
+use crate::room::mailbox::{MemberStatus, RoomView};
 use crate::room::registry::Registry;
 use crate::store::{StoreHandle, StoreHealth};
 

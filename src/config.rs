@@ -170,6 +170,8 @@ pub struct Limits {
     pub new_sessions_per_minute: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
+    /// How often the AI may be invited into one room in a minute; 0 is no limit.
+    pub ai_starts_per_minute: u32,
 }
 
 /// The way down.
@@ -272,6 +274,7 @@ impl Default for Limits {
             calls_per_second: 50,
             new_sessions_per_minute: 60,
             call_bytes: 4 << 20,
+            ai_starts_per_minute: 6,
         }
     }
 }

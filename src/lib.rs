@@ -8,14 +8,15 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
-//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`] | up to level 3 |
-//! | 5 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 4 |
+//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`ai`] | up to level 3 |
+//! | 5 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`]: shells | up to level 4 |
 //! | 6 | [`ws`], [`http`], [`admin`], [`calls::proxy`]: edges | everything below, and each other |
 //! | 7 | [`server`]: the composition root | everything |
 
 pub mod admin;
+pub mod ai;
 pub mod calls;
 pub mod config;
 pub mod http;

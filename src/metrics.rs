@@ -36,6 +36,15 @@ pub struct ByRoute {
     pub status: u16,
 }
 
+/// The labels of a job for the AI.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What it was for: `invite`, `hear` or `close`.
+    pub job: &'static str,
+    /// What became of it; always one of a fixed set.
+    pub outcome: &'static str,
+}
+
 /// The labels of a call to the media API.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByCall {
@@ -117,6 +126,8 @@ metrics! {
     store_failures: Counter = "store_failures", Counter::default();
     /// Changes that wait to be written to the store.
     store_pending: Gauge = "store_pending", Gauge::default();
+    /// Jobs for the AI participant that ended, by what they were for and what became of them.
+    ai_jobs: Family<ByOutcome, Counter> = "ai_jobs", Family::default();
     /// Seconds from a call to the media API to the head of its answer, by operation and status.
     call_seconds: Family<ByCall, Histogram, Seconds> = "call_seconds", Family::new_with_constructor(Seconds);
     /// Seconds from an HTTP request to its answer's head, by route and status.

@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Operators};
+use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits, LogFormat};
@@ -52,6 +53,7 @@ pub struct Server {
     admin: AbortOnDropHandle<()>,
     _upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
+    ai: AiHandle,
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
@@ -103,6 +105,9 @@ pub enum ShutdownError {
     /// Some sockets had to be cut off.
     #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
     Sockets(usize),
+    /// Some AIs could not be sent away.
+    #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
+    AiTracks(usize),
 }
 
 impl Server {
@@ -133,10 +138,14 @@ impl Server {
         };
 
         let limits = &config.limits;
+        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone())?;
+        let upstream = Arc::new(upstream);
+        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone())?;
         let surroundings = Surroundings {
             settings: room_settings(&config),
             outbox_bytes: limits.outbox_bytes,
             store: store.handle(),
+            ai: ai.clone(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };
@@ -145,8 +154,6 @@ impl Server {
             new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
-        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone())?;
-        let upstream = Arc::new(upstream);
         let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
         let app = Arc::new(App {
             identities: Identities::new(
@@ -194,6 +201,7 @@ impl Server {
             admin: own(admin),
             _upkeep: upkeep,
             app,
+            ai,
             store,
             data_dir,
             config,
@@ -258,6 +266,8 @@ impl Server {
         self.stopping.cancelled().await;
         let deadline = now() + self.config.shutdown.deadline;
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
+        // First, so that what they opened has all of the time to be closed.
+        self.ai.stop_jobs();
         self.app.registry.shutdown(sockets_deadline).await;
 
         let sockets = &self.app.sockets;
@@ -267,7 +277,7 @@ impl Server {
         sockets.abort.cancel();
         sockets.tasks.wait().await;
 
-        let stored = self.store.shutdown(deadline).await;
+        let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
         self.admin_stop.cancel();
         // Requests that are still under way are not worth a late exit.
         let _ = timeout_at(deadline, async { tokio::join!(self.http, self.admin) }).await;
@@ -275,6 +285,9 @@ impl Server {
         stored?;
         if cut_off > 0 {
             return Err(ShutdownError::Sockets(cut_off));
+        }
+        if open_tracks > 0 {
+            return Err(ShutdownError::AiTracks(open_tracks));
         }
         info!("stopped; everything is kept");
         Ok(())
@@ -346,6 +359,7 @@ fn room_settings(config: &Config) -> RoomSettings {
         restore_grace: config.room.restore_grace,
         members: config.limits.members_per_room,
         user_bytes: config.limits.user_bytes,
+        ai_starts_per_minute: config.limits.ai_starts_per_minute,
     }
 }
 

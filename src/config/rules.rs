@@ -72,6 +72,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
         ("calls.connect_timeout", config.calls.connect_timeout, SHORTEST..=LONGEST),
         ("calls.timeout", config.calls.timeout, SHORTEST..=LONGEST),
+        ("ai.timeout", config.ai.timeout, SHORTEST..=LONGEST),
         ("shutdown.deadline", config.shutdown.deadline, Duration::from_secs(1)..=LONGEST),
     ]
     .into_iter()

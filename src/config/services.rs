@@ -84,6 +84,9 @@ pub struct Ai {
     pub model_endpoint: Optional<HttpUrl>,
     /// The model's name.
     pub model_id: String,
+    /// How long bringing the AI into a room may take, all calls together.
+    #[serde(with = "text")]
+    pub timeout: Duration,
 }
 
 impl Default for Calls {
@@ -106,6 +109,7 @@ impl Default for Ai {
             api_token: Optional(None),
             model_endpoint: Optional(None),
             model_id: "gpt-4o-realtime-preview-2024-10-01".to_owned(),
+            timeout: Duration::from_secs(60),
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::ai::{AiMessage, AiWish, TrackReference};
 use super::user::User;
 use crate::id::UserId;
 
@@ -39,14 +40,8 @@ pub enum ClientMessage {
     CallsApiHistoryEntry(HistoryEntry),
     /// A ping that the reference's library would answer by itself.
     PartyserverPing,
-    /// Let the AI join.
-    EnableAi,
-    /// Let the AI go.
-    DisableAi,
-    /// Let the AI hear the sender.
-    RequestAiControl,
-    /// Let the AI hear nobody. (The wire spells it this way.)
-    RelenquishAiControl,
+    /// What the sender asks of the AI.
+    Ai(AiMessage),
 }
 
 /// A text as it stood in the JSON of a message, quotes and escapes included.
@@ -116,6 +111,12 @@ struct Envelope<'a> {
     payload: Option<&'a RawValue>,
     #[serde(borrow, default)]
     entry: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    voice: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    instructions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    track: Option<&'a RawValue>,
 }
 
 impl ClientMessage {
@@ -144,10 +145,10 @@ impl ClientMessage {
                 Self::CallsApiHistoryEntry(HistoryEntry::read(envelope.entry, text.len()))
             }
             "partyserver-ping" => Self::PartyserverPing,
-            "enableAi" => Self::EnableAi,
-            "disableAi" => Self::DisableAi,
-            "requestAiControl" => Self::RequestAiControl,
-            "relenquishAiControl" => Self::RelenquishAiControl,
+            "enableAi" => Self::Ai(AiMessage::Enable(AiWish::read(envelope.voice, envelope.instructions)?)),
+            "disableAi" => Self::Ai(AiMessage::Disable),
+            "requestAiControl" => Self::Ai(AiMessage::RequestControl(TrackReference::read(envelope.track)?)),
+            "relenquishAiControl" => Self::Ai(AiMessage::RelinquishControl),
             _ => return Err(InvalidMessage::UnknownType),
         })
     }
@@ -163,10 +164,10 @@ impl ClientMessage {
             Self::E2eeMlsMessage { .. } => "e2eeMlsMessage",
             Self::CallsApiHistoryEntry(_) => "callsApiHistoryEntry",
             Self::PartyserverPing => "partyserver-ping",
-            Self::EnableAi => "enableAi",
-            Self::DisableAi => "disableAi",
-            Self::RequestAiControl => "requestAiControl",
-            Self::RelenquishAiControl => "relenquishAiControl",
+            Self::Ai(AiMessage::Enable(_)) => "enableAi",
+            Self::Ai(AiMessage::Disable) => "disableAi",
+            Self::Ai(AiMessage::RequestControl(_)) => "requestAiControl",
+            Self::Ai(AiMessage::RelinquishControl) => "relenquishAiControl",
         }
     }
 }
@@ -186,7 +187,7 @@ impl HistoryEntry {
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(
+pub(super) fn read<'a, T: Deserialize<'a>>(
     message: &'static str,
     field: &'static str,
     expected: &'static str,
@@ -243,7 +244,7 @@ mod tests {
             (r#"{"type":"partyserver-ping"}"#, "partyserver-ping"),
             (r#"{"type":"enableAi","voice":"alloy"}"#, "enableAi"),
             (r#"{"type":"disableAi"}"#, "disableAi"),
-            (r#"{"type":"requestAiControl","track":{}}"#, "requestAiControl"),
+            (r#"{"type":"requestAiControl","track":{"sessionId":"s","trackName":"t"}}"#, "requestAiControl"),
             (r#"{"type":"relenquishAiControl"}"#, "relenquishAiControl"),
             (r#"{"typ\u0065":"heart\u0062eat"}"#, "heartbeat"),
         ] {
@@ -301,7 +302,7 @@ mod tests {
         }
 
         #[test]
-        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|muteUser|e2eeMlsMessage", field in "user|to|id|message|payload", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
+        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|muteUser|e2eeMlsMessage|enableAi|requestAiControl", field in "user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
             let _ = ClientMessage::parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Source: protocol sections 1 to 4 (`docs/protocol.md`).
 
+pub mod ai;
 pub mod client;
 pub mod close;
 pub mod server;

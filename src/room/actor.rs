@@ -3,119 +3,25 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{Effect, Input, Join, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::io::{AiOutcome, AiTask, Effect, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
+use super::mailbox::{Command, Inbox, MemberStatus, RoomView};
 use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
 use super::state::{Room, RoomSettings};
-use crate::id::{ConnectionId, MeetingId, RoomName, UserId};
+use crate::ai::{AiHandle, Report, Running};
+use crate::id::{ConnectionId, RoomName, UserId};
 use crate::metrics::{Counted, Metrics};
-use crate::protocol::client::{ClientMessage, InvalidMessage};
 use crate::protocol::close::Close;
 use crate::store::{Change, StoreHandle};
-
-/// How many commands wait for one room. A socket that finds it full waits, and only that socket.
-const MAILBOX: usize = 256;
-
-/// What is asked of a room's task.
-#[derive(Debug)]
-pub enum Command {
-    /// Somebody asks for a seat. A room that is retiring drops the ack.
-    Join {
-        /// Who asks.
-        join: Join,
-        /// The answer.
-        ack: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
-    },
-    /// A text frame came.
-    Said {
-        /// The socket.
-        connection: ConnectionId,
-        /// The message, or what is wrong with the text.
-        message: Result<ClientMessage, InvalidMessage>,
-    },
-    /// A socket is gone.
-    Disconnected {
-        /// The socket.
-        connection: ConnectionId,
-    },
-    /// Operators want to know.
-    Describe(oneshot::Sender<RoomView>),
-    /// Panic, so that a test can see what a panic does.
-    #[cfg(test)]
-    Panic,
-}
-
-/// What operators see of a room.
-#[derive(Clone, Debug)]
-pub struct RoomView {
-    /// Its meeting, if one runs.
-    pub meeting: Option<MeetingId>,
-    /// Its members, in the order of the wire.
-    pub members: Vec<MemberStatus>,
-}
-
-/// What operators see of a member.
-#[derive(Clone, Debug)]
-pub struct MemberStatus {
-    /// The id on the wire.
-    pub user: UserId,
-    /// The name of its identity.
-    pub name: Arc<str>,
-    /// Its socket and the time since it joined, if it is not away.
-    pub connection: Option<(ConnectionId, Duration)>,
-    /// The time since its last heartbeat.
-    pub heartbeat_age: Duration,
-    /// The bytes of events that wait for it or are not confirmed.
-    pub queued_bytes: usize,
-}
-
-/// What sends to a room's task.
-#[derive(Clone, Debug)]
-pub struct RoomHandle {
-    mailbox: mpsc::Sender<Command>,
-    stop: CancellationToken,
-}
-
-/// The other end of a [`RoomHandle`], which a room's task reads.
-#[derive(Debug)]
-pub struct Inbox {
-    commands: mpsc::Receiver<Command>,
-    stop: CancellationToken,
-}
-
-impl RoomHandle {
-    /// A handle, and the end that an actor reads.
-    pub fn new() -> (Self, Inbox) {
-        let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let stop = CancellationToken::new();
-        (Self { mailbox, stop: stop.clone() }, Inbox { commands, stop })
-    }
-
-    /// Tells the room to send everyone away, keep everything, and end. It needs no place in the
-    /// mailbox: the fullest room hears it first.
-    pub fn shutdown(&self) {
-        self.stop.cancel();
-    }
-
-    /// The way into the room's mailbox.
-    pub fn mailbox(&self) -> &mpsc::Sender<Command> {
-        &self.mailbox
-    }
-
-    /// Whether both lead to the same task.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.mailbox.same_channel(&other.mailbox)
-    }
-}
 
 /// Everything that an actor needs besides its mailbox.
 #[derive(Clone, Debug)]
@@ -126,6 +32,8 @@ pub struct Surroundings {
     pub outbox_bytes: usize,
     /// Where changes are kept.
     pub store: StoreHandle,
+    /// Who brings the AI.
+    pub ai: AiHandle,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
     /// Ends the wait for sockets at a shutdown.
@@ -138,6 +46,8 @@ pub struct Actor {
     room: Room,
     inbox: Inbox,
     outboxes: HashMap<UserId, Seated>,
+    /// What is under way for the AI; dropped with the room, and so cancelled.
+    ai_job: Option<Running>,
     surroundings: Surroundings,
     members: Counted,
     _running: Counted,
@@ -201,6 +111,7 @@ impl Actor {
             room,
             inbox,
             outboxes,
+            ai_job: None,
             surroundings,
             members,
             _running: running,
@@ -223,11 +134,14 @@ impl Actor {
         let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
         retire();
         if outcome.is_err() {
-            let Surroundings { metrics, store, .. } = &self.surroundings;
+            let Surroundings { metrics, store, ai, .. } = &self.surroundings;
             metrics.room_panics.inc();
             error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
                 store.set_aside(self.name.clone(), meeting);
+            }
+            if let Some(session) = self.room.ai().session() {
+                ai.close(session.clone());
             }
         }
         self.inbox.commands.close();
@@ -245,6 +159,7 @@ impl Actor {
                     self.stopping = true;
                     self.handle(Input::Shutdown, None)
                 }
+                report = reported(&mut self.ai_job) => self.ai_reported(report),
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => self.obey(command),
                     None => break,
@@ -323,6 +238,7 @@ impl Actor {
                         }
                         log::write(&self.name, meeting, &note);
                     }
+                    Effect::Ai(task) => self.see_to_ai(task),
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
@@ -332,6 +248,35 @@ impl Actor {
             // Confirmed by now, so not to be said again after a crash.
             self.keep_unconfirmed();
             self.restored_events = false;
+        }
+        turn
+    }
+
+    fn see_to_ai(&mut self, task: AiTask) {
+        let ai = &self.surroundings.ai;
+        match task {
+            AiTask::Invite { job, meeting, wish } => {
+                self.ai_job = Some(ai.invite(job, &self.name, meeting, wish));
+            }
+            AiTask::Hear { job, session, track } => {
+                self.ai_job = Some(ai.hear(job, &self.name, session, track));
+            }
+            AiTask::Cancel(job) => drop(self.ai_job.take_if(|running| running.job() == job)),
+            AiTask::Close(session) => ai.close(session),
+        }
+    }
+
+    fn ai_reported(&mut self, report: Report) -> Turn {
+        let Some(job) = self.ai_job.take().map(|running| running.job()) else { return Turn::Continue };
+        let (outcome, opened) = match report {
+            Report::Came(opened) => (AiOutcome::Came(opened.session().clone()), Some(opened)),
+            Report::Hears => (AiOutcome::Hears, None),
+            Report::Failed => (AiOutcome::Failed, None),
+        };
+        let turn = self.handle(Input::AiDone { job, outcome }, None);
+        // Only now: had the room panicked, the track would have been dropped, and so closed.
+        if let Some(opened) = opened {
+            opened.hand_over();
         }
         turn
     }
@@ -427,6 +372,13 @@ fn key((user, _): (&UserId, &Seated)) -> UserId {
 
 fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
+}
+
+async fn reported(job: &mut Option<Running>) -> Report {
+    match job {
+        Some(running) => running.report().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(deadline: Option<(std::time::Instant, Reason)>) {

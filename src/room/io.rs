@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
+use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, SessionId, UserId};
+use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
 use crate::protocol::server::Event;
@@ -35,6 +36,13 @@ pub enum Input {
     OutboxFull {
         /// The member.
         user: UserId,
+    },
+    /// A job for the AI is done.
+    AiDone {
+        /// The job.
+        job: AiJob,
+        /// What became of it.
+        outcome: AiOutcome,
     },
     /// The room's deadline has passed.
     Wake,
@@ -119,8 +127,65 @@ pub enum Effect {
         /// What happened.
         note: Note,
     },
+    /// Do something at the AI's services.
+    Ai(AiTask),
     /// Nobody is here and nothing is left to remember: end the room.
     Retire,
+}
+
+/// The number of a job that a room started for its AI, so that a late result is known as such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AiJob(pub u64);
+
+/// Something to be done at the AI's services, which a room does not wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AiTask {
+    /// Bring an AI; ends in [`AiOutcome::Came`] or [`AiOutcome::Failed`].
+    Invite {
+        /// The job.
+        job: AiJob,
+        /// The meeting that it is for.
+        meeting: MeetingId,
+        /// How it should be.
+        wish: AiWish,
+    },
+    /// Let the AI hear a track; ends in [`AiOutcome::Hears`] or [`AiOutcome::Failed`].
+    Hear {
+        /// The job.
+        job: AiJob,
+        /// The AI's session.
+        session: AiSession,
+        /// The track.
+        track: TrackReference,
+    },
+    /// The result of the job is not wanted any more.
+    Cancel(AiJob),
+    /// Close the AI's track, and with it what the AI service bills for.
+    Close(AiSession),
+}
+
+/// What became of a job for the AI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AiOutcome {
+    /// The AI speaks and listens on this session.
+    Came(AiSession),
+    /// The AI hears the track.
+    Hears,
+    /// It did not work, or nobody waited for it.
+    Failed,
+}
+
+/// The AI's session at the media API, and the one track on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AiSession {
+    /// The meeting for which it was opened.
+    pub meeting: MeetingId,
+    /// The session.
+    pub session: SessionId,
+    /// The track's name.
+    pub track_name: Arc<str>,
+    /// Where the track is in the session's description; closing it asks for this.
+    pub mid: Arc<str>,
 }
 
 /// Whose outboxes an event goes to.
@@ -167,7 +232,7 @@ pub enum Keep {
     },
     /// The AI's state changed.
     Ai {
-        /// The state as JSON.
+        /// The AI as JSON, its session included.
         json: Arc<str>,
     },
     /// The meeting ended; its seats are gone with it.
@@ -192,7 +257,7 @@ pub struct KeptRoom {
     pub room: RoomName,
     /// Its meeting.
     pub meeting: MeetingId,
-    /// The AI's state as JSON, if it was ever switched on.
+    /// The AI as JSON ([`super::ai::Ai::restore`] reads it), if it was ever switched on.
     pub ai: Option<Arc<str>>,
     /// Its seats.
     pub seats: Vec<KeptSeat>,

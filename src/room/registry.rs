@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::actor::{Actor, Command, RoomHandle, RoomView, Surroundings};
+use super::actor::{Actor, Surroundings};
+use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
+use super::mailbox::{Command, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{IdentityId, RoomName};
 
@@ -215,17 +217,21 @@ impl Registry {
     /// Starts a kept room. One whose kept state makes it panic is set aside, or no start-up of the
     /// server would ever succeed again.
     fn restore(&self, kept: KeptRoom) {
-        let (name, meeting) = (kept.room.clone(), kept.meeting);
+        let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
         let Some(place) = self.inner.place() else { return };
         let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), place));
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
-                let Surroundings { metrics, store, .. } = &self.inner.surroundings;
-                metrics.room_panics.inc();
+                let surroundings = &self.inner.surroundings;
+                surroundings.metrics.room_panics.inc();
                 error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
-                store.set_aside(name, meeting);
+                surroundings.store.set_aside(name, meeting);
+                let ai = ai.map(|kept| Ai::restore(0, meeting, &kept, |_| false));
+                if let Some(session) = ai.as_ref().and_then(Ai::session) {
+                    surroundings.ai.close(session.clone());
+                }
             }
         }
     }
@@ -254,10 +260,14 @@ fn now() -> Instant {
 mod tests {
     use std::task::{Context, Poll, Waker};
 
+    use axum::http::Uri;
     use futures_util::poll;
     use tempfile::TempDir;
 
     use super::*;
+    use crate::ai::AiHandle;
+    use crate::calls::upstream::Upstream;
+    use crate::config::{Ai as AiSettings, Calls, Optional, Turn};
     use crate::id::{ConnectionId, MeetingId, UserId};
     use crate::metrics::Metrics;
     use crate::protocol::client::ClientMessage;
@@ -275,26 +285,33 @@ mod tests {
     }
 
     async fn house(tick: Duration, rooms: usize) -> House {
+        house_with(tick, rooms, Calls::default(), Vec::new()).await
+    }
+
+    async fn house_with(tick: Duration, rooms: usize, calls: Calls, rooms_kept: Vec<KeptRoom>) -> House {
         let dir = tempfile::tempdir().unwrap();
         let database = DataDir::open(dir.path()).unwrap().database();
         let metrics = Metrics::new();
-        let (store, kept) = Store::open(&database, metrics.clone()).await.unwrap();
+        let (store, _) = Store::open(&database, metrics.clone()).await.unwrap();
         let settings = RoomSettings {
             tick,
             heartbeat_timeout: Duration::from_secs(3600),
             restore_grace: Duration::from_secs(30),
             members: 10,
             user_bytes: 8192,
+            ai_starts_per_minute: 0,
         };
+        let upstream = Upstream::new(&calls, &Turn::default(), 1024, metrics.clone()).unwrap().into();
         let surroundings = Surroundings {
             settings,
             outbox_bytes: 100_000,
             store: store.handle(),
+            ai: AiHandle::new(upstream, &calls, &AiSettings::default(), metrics.clone()).unwrap(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };
         let limits = RegistryLimits { rooms, new_rooms_per_minute: NonZeroU32::new(1000) };
-        House { registry: Registry::start(limits, surroundings, kept), store, metrics, _dir: dir }
+        House { registry: Registry::start(limits, surroundings, rooms_kept), store, metrics, _dir: dir }
     }
 
     fn name(name: &str) -> RoomName {
@@ -406,6 +423,40 @@ mod tests {
         assert_eq!(closed(&other.outbox).await, Close::UserLeft, "the other room serves on");
         assert_eq!(metrics.room_panics.get(), 1);
         store.handle().flush().await.unwrap();
+    }
+
+    /// A room that panicked forgot its AI, which went on billing.
+    #[tokio::test]
+    async fn a_panic_closes_the_ai_of_the_room() {
+        let (tell, mut closings) = mpsc::unbounded_channel();
+        let media_api = axum::Router::new().fallback(async move |uri: Uri, body: String| {
+            tell.send((uri.path().to_owned(), body)).unwrap();
+            "{}"
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let calls = Calls {
+            api_url: format!("http://{}", listener.local_addr().unwrap()).parse().unwrap(),
+            app_id: Optional(Some("app".to_owned())),
+            app_secret: Optional(Some("secret".into())),
+            ..Calls::default()
+        };
+        let tasks = TaskTracker::new();
+        tasks.spawn(async move { axum::serve(listener, media_api).await });
+        let session = r#"{"sessionId":"s1","trackName":"ai-generated-voice","mid":"3"}"#;
+        let kept = KeptRoom {
+            room: name("bad"),
+            meeting: MeetingId::random(),
+            ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
+            seats: Vec::new(),
+            waiting: Vec::new(),
+        };
+        let House { registry, .. } = house_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
+        let victim = registry.join(&name("bad"), asks(1, "a")).await.unwrap();
+        victim.mailbox.send(Command::Panic).await.unwrap();
+        let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
+        let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
+        assert_eq!(closings.recv().await, Some(closing));
+        assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
     }
 
     #[tokio::test]

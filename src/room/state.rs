@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ai::{Ai, AiTurn};
 use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
 use super::seat::Seat;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
-use crate::protocol::server::{AiState, Event, encode_room_state};
+use crate::protocol::server::{Event, encode_room_state};
 use crate::protocol::user::User;
 
 /// The least time between two snapshots, so that a burst of updates gives two and not one each.
@@ -37,6 +38,8 @@ pub struct RoomSettings {
     pub members: usize,
     /// The most bytes of a user object, as kept.
     pub user_bytes: usize,
+    /// How often the AI may be invited in a minute; 0 is no limit.
+    pub ai_starts_per_minute: u32,
 }
 
 /// A room.
@@ -50,7 +53,7 @@ pub struct Room {
     seats: BTreeMap<UserId, Seat>,
     /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
     connections: HashMap<ConnectionId, UserId>,
-    ai: AiState,
+    ai: Ai,
     next_tick: Instant,
     /// Whether somebody may have missed the newest state.
     changed: bool,
@@ -76,13 +79,14 @@ impl Room {
     /// An empty room. If nobody joins until its first tick, it retires.
     pub fn new(settings: RoomSettings, now: Instant) -> Self {
         let next_tick = now + settings.tick;
+        let ai = Ai::new(settings.ai_starts_per_minute);
         Self {
             settings,
             meeting: None,
             peak: 0,
             seats: BTreeMap::new(),
             connections: HashMap::new(),
-            ai: AiState::default(),
+            ai,
             next_tick,
             changed: false,
             quiet_until: now,
@@ -95,13 +99,16 @@ impl Room {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
         room.meeting = Some(kept.meeting);
-        room.ai = kept.ai.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         for kept_seat in &kept.seats {
             if let Some(seat) = Seat::restored(kept_seat, heartbeat) {
                 room.seats.insert(kept_seat.user.clone(), seat);
             }
         }
         room.peak = room.seats.len();
+        if let Some(ai) = &kept.ai {
+            let is_member = |user: &UserId| room.seats.contains_key(user);
+            room.ai = Ai::restore(room.settings.ai_starts_per_minute, kept.meeting, ai, is_member);
+        }
         room
     }
 
@@ -128,6 +135,10 @@ impl Room {
                     self.notify_left(user, &mut effects);
                 }
             }
+            Input::AiDone { job, outcome } => {
+                let turn = self.ai.done(job, outcome);
+                self.follow(turn, &mut effects);
+            }
             Input::Wake => {}
             Input::Shutdown => self.shutdown(&mut effects),
         }
@@ -149,7 +160,13 @@ impl Room {
 
     /// The newest state, encoded as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
-        encode_room_state(self.meeting, self.seats.values().map(|seat| seat.json()), &self.ai)
+        let users = self.seats.values().map(|seat| seat.json()).chain(self.ai.user_json());
+        encode_room_state(self.meeting, users, &self.ai.state())
+    }
+
+    /// The AI, which its owner closes where the room cannot do so itself any more.
+    pub fn ai(&self) -> &Ai {
+        &self.ai
     }
 
     /// The meeting, if one runs.
@@ -247,15 +264,11 @@ impl Room {
                 effects.push(self.log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
             }
             ClientMessage::PartyserverPing => {}
-            // No AI is configured in this version; the room says what it says when none answers.
-            ClientMessage::EnableAi => self.set_ai(AiState::failed(), effects),
-            ClientMessage::DisableAi => self.set_ai(AiState::default(), effects),
-            ClientMessage::RequestAiControl => {
-                self.refuse_message(from, "the AI is not in this room".to_owned(), effects);
-            }
-            ClientMessage::RelenquishAiControl => {
-                let ai = AiState { controlling_user: None, ..self.ai.clone() };
-                self.set_ai(ai, effects);
+            ClientMessage::Ai(message) => {
+                if let Some(meeting) = self.meeting {
+                    let turn = self.ai.asked(now, meeting, from, message);
+                    self.follow(turn, effects);
+                }
             }
         }
     }
@@ -298,10 +311,16 @@ impl Room {
         effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
     }
 
-    fn set_ai(&mut self, ai: AiState, effects: &mut Vec<Effect>) {
-        self.ai = ai;
-        self.changed = true;
-        effects.extend(self.keep(Keep::Ai { json: self.ai.to_json().into() }));
+    /// Does what a turn of the AI asks for.
+    fn follow(&mut self, turn: AiTurn, effects: &mut Vec<Effect>) {
+        effects.extend(turn.tasks.into_iter().map(Effect::Ai));
+        if turn.is_news {
+            self.changed = true;
+            effects.extend(self.keep(Keep::Ai { json: self.ai.to_kept().into() }));
+        }
+        if let Some((user, why)) = turn.refused {
+            self.refuse_message(&user, why.to_owned(), effects);
+        }
     }
 
     fn disconnected(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
@@ -323,6 +342,7 @@ impl Room {
             self.send_snapshot(now, effects);
             return;
         }
+        effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
             effects.push(self.log(Note::EndingMeeting));
             effects.extend(self.keep(Keep::MeetingEnded));
@@ -368,6 +388,8 @@ impl Room {
         self.changed = true;
         effects.push(Effect::Remove { user: user.clone(), close });
         effects.extend(self.keep(Keep::SeatRemoved { user: user.clone() }));
+        let turn = self.ai.left(user);
+        self.follow(turn, effects);
     }
 
     fn notify_left(&self, id: UserId, effects: &mut Vec<Effect>) {
@@ -413,8 +435,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::{IdentityId, RoomName};
-    use crate::room::io::KeptSeat;
+    use crate::id::{IdentityId, RoomName, SessionId};
+    use crate::protocol::server::AiState;
+    use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
 
     const TICK: Duration = Duration::from_secs(15);
 
@@ -425,6 +448,7 @@ mod tests {
             restore_grace: Duration::from_secs(30),
             members: 4,
             user_bytes: 400,
+            ai_starts_per_minute: 0,
         }
     }
 
@@ -479,6 +503,7 @@ mod tests {
             Effect::Snapshot => Some("snapshot".to_owned()),
             Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
+            Effect::Ai(task) => Some(format!("{task:?}")),
             Effect::Retire => Some("retire".to_owned()),
             Effect::Keep { .. } | Effect::Log { .. } => None,
         });
@@ -622,15 +647,101 @@ mod tests {
         assert_eq!(seen(&room.handle(now + SHORTEST_WINDOW, Input::Wake)), ["snapshot"]);
     }
 
-    #[test]
-    fn the_ai_that_is_not_configured_says_so() {
+    fn ai_session(id: &str) -> AiSession {
+        AiSession {
+            meeting: MeetingId::random(),
+            session: SessionId::parse(id).unwrap(),
+            track_name: "ai-generated-voice".into(),
+            mid: "7".into(),
+        }
+    }
+
+    fn ai_done(job: u64, outcome: AiOutcome) -> Input {
+        Input::AiDone { job: AiJob(job), outcome }
+    }
+
+    const ENABLE: &str = r#"{"type":"enableAi"}"#;
+    const DISABLE: &str = r#"{"type":"disableAi"}"#;
+    const REQUEST: &str = r#"{"type":"requestAiControl","track":{"sessionId":"s","trackName":"mic"}}"#;
+
+    /// The room of two with an AI that hears a, and an instant at which it is quiet.
+    fn room_with_ai() -> (Room, Instant) {
         let (mut room, now) = room_of_two();
-        room.handle(now, says(1, r#"{"type":"enableAi"}"#));
-        assert_eq!(room.ai, AiState::failed());
-        let effects = seen(&room.handle(now, says(1, r#"{"type":"requestAiControl","track":{}}"#)));
-        assert_eq!(effects, [r#"to a: {"type":"error","error":"the AI is not in this room"}"#]);
-        room.handle(now, says(1, r#"{"type":"disableAi"}"#));
-        assert_eq!(room.ai, AiState::default());
+        room.handle(now, says(1, ENABLE));
+        room.handle(now, ai_done(1, AiOutcome::Came(ai_session("s1"))));
+        room.handle(now, says(1, REQUEST));
+        room.handle(now, ai_done(2, AiOutcome::Hears));
+        room.handle(now + LONGEST_WINDOW, Input::Wake);
+        (room, now + 2 * LONGEST_WINDOW)
+    }
+
+    #[test]
+    fn the_ai_is_shown_last_and_kept_with_what_its_end_needs() {
+        let (room, _) = room_with_ai();
+        let snapshot = room.encode_snapshot();
+        let (_, rest) = snapshot.split_once(r#"{"id":"b""#).unwrap();
+        let (_, rest) = rest.split_once(r#",{"id":"ai","name":"AI""#).expect("the AI comes last");
+        assert!(
+            rest.ends_with(r#"}}],"ai":{"enabled":true,"controllingUser":"a","connectionPending":false}}}"#)
+        );
+        assert_eq!(room.members().count(), 2, "it is no member");
+    }
+
+    #[test]
+    fn the_ai_hears_nobody_when_its_holder_is_gone() {
+        let (mut room, now) = room_with_ai();
+        let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
+        let kept = kept(&effects);
+        let Some(Keep::Ai { json }) = kept.last() else { panic!("{kept:?}") };
+        assert!(json.starts_with(r#"{"enabled":true,"connectionPending":false,"session":"#), "{json}");
+        let (mut room, now) = room_with_ai();
+        room.handle(now + TICK, says(2, r#"{"type":"heartbeat"}"#));
+        room.handle(now + 2 * TICK, Input::Wake);
+        assert_eq!(room.members().count(), 1);
+        assert_eq!(room.ai.state().controlling_user, None);
+    }
+
+    #[test]
+    fn a_refused_request_is_told_to_its_sender_alone() {
+        let (mut room, now) = room_of_two();
+        assert_eq!(
+            seen(&room.handle(now, says(1, REQUEST))),
+            [r#"to a: {"type":"error","error":"the AI is not in this room"}"#]
+        );
+        assert_eq!(room.deadline().unwrap().1, Reason::Tick, "nothing to show");
+    }
+
+    #[test]
+    fn the_end_of_the_meeting_ends_the_ai() {
+        let (mut room, now) = room_with_ai();
+        room.handle(now, says(1, r#"{"type":"userLeft"}"#));
+        room.handle(now, says(2, r#"{"type":"userLeft"}"#));
+        let effects = room.handle(room.next_tick, Input::Wake);
+        let seen = seen(&effects);
+        assert!(seen[0].starts_with("Close(AiSession"), "{seen:?}");
+        assert_eq!(seen[1], "retire");
+        assert_eq!(kept(&effects), [Keep::MeetingEnded]);
+        assert!(room.ai.session().is_none());
+    }
+
+    #[test]
+    fn a_shutdown_keeps_the_ai_and_a_restored_room_that_nobody_comes_back_to_closes_it() {
+        let (mut room, now) = room_with_ai();
+        let effects = room.handle(now, Input::Shutdown);
+        assert_eq!(seen(&effects), ["send away a: ServiceRestart", "send away b: ServiceRestart"]);
+        let kept = KeptRoom {
+            room: RoomName::parse("r").unwrap(),
+            meeting: room.meeting().unwrap(),
+            ai: Some(room.ai.to_kept().into()),
+            seats: room.seats.iter().map(|(user, seat)| seat.kept(user)).collect(),
+            waiting: Vec::new(),
+        };
+        let mut room = Room::restore(settings(), now, &kept);
+        assert_eq!(room.ai.state().controlling_user.as_deref(), Some("a"));
+        assert!(room.encode_snapshot().contains(r#","transceiverSessionId":"s1","#));
+        let effects = room.handle(now + 10 * TICK, Input::Wake);
+        let seen = seen(&effects);
+        assert_eq!(seen.iter().filter(|effect| effect.starts_with("Close(AiSession")).count(), 1, "{seen:?}");
     }
 
     #[test]
@@ -688,19 +799,21 @@ mod tests {
         Say { connection: u64, text: usize },
         Drop { connection: u64 },
         Full { user: u8 },
+        AiDone { job: usize, well: bool },
         Wait { millis: u64 },
     }
 
-    const TEXTS: [&str; 9] = [
+    const TEXTS: [&str; 10] = [
         r#"{"type":"heartbeat"}"#,
         r#"{"type":"userUpdate","user":{"raisedHand":true}}"#,
         r#"{"type":"userLeft"}"#,
         r#"{"type":"muteUser","id":"u1"}"#,
         r#"{"type":"directMessage","to":"u2","message":"x"}"#,
         r#"{"type":"e2eeMlsMessage","payload":"x"}"#,
-        r#"{"type":"enableAi"}"#,
-        r#"{"type":"disableAi"}"#,
-        r#"{"type":"requestAiControl"}"#,
+        ENABLE,
+        DISABLE,
+        REQUEST,
+        r#"{"type":"relenquishAiControl"}"#,
     ];
 
     fn step() -> impl Strategy<Value = Step> {
@@ -709,13 +822,14 @@ mod tests {
             6 => (1..40u64, 0..TEXTS.len()).prop_map(|(connection, text)| Step::Say { connection, text }),
             2 => (1..40u64).prop_map(|connection| Step::Drop { connection }),
             1 => (0..5u8).prop_map(|user| Step::Full { user }),
+            3 => (0..4usize, any::<bool>()).prop_map(|(job, well)| Step::AiDone { job, well }),
             3 => (0..20_000u64).prop_map(|millis| Step::Wait { millis }),
         ]
     }
 
     proptest! {
-        /// Members are the live seats, nothing goes to who is gone, no deadline is overdue, and
-        /// every change ends in a snapshot.
+        /// Members are the live seats, nothing goes to who is gone, no deadline is overdue, every
+        /// change ends in a snapshot, and no session of an AI is left open or closed twice.
         #[test]
         fn the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
             let mut now = start();
@@ -725,6 +839,10 @@ mod tests {
             let mut seats: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
             let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
             let mut unseen_change = false;
+            // Jobs for the AI that have not reported, with what they report if all goes well.
+            let mut jobs: Vec<(AiJob, AiOutcome)> = Vec::new();
+            let mut reported: Vec<AiSession> = Vec::new();
+            let mut closed: Vec<AiSession> = Vec::new();
             for step in steps {
                 let (input, identity) = match step {
                     Step::Join { user, identity } => {
@@ -736,6 +854,17 @@ mod tests {
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
                     Step::Drop { connection } => (Input::Disconnected { connection: ConnectionId(connection) }, None),
                     Step::Full { user } => (Input::OutboxFull { user: super::tests::user(&format!("u{user}")) }, None),
+                    Step::AiDone { job, well } => {
+                        if jobs.is_empty() {
+                            continue;
+                        }
+                        let (job, outcome) = jobs.remove(job % jobs.len());
+                        let outcome = if well { outcome } else { AiOutcome::Failed };
+                        if let AiOutcome::Came(session) = &outcome {
+                            reported.push(session.clone());
+                        }
+                        (Input::AiDone { job, outcome }, None)
+                    }
                     Step::Wait { millis } => {
                         now += Duration::from_millis(millis);
                         (Input::Wake, None)
@@ -761,6 +890,14 @@ mod tests {
                         Effect::Remove { user, .. } => prop_assert!(seats.remove(user).is_some()),
                         Effect::Send { to: Recipients::One(to), .. } => prop_assert!(seats.contains_key(to)),
                         Effect::Snapshot => snapshots += 1,
+                        Effect::Ai(AiTask::Invite { job, .. }) => {
+                            jobs.push((*job, AiOutcome::Came(ai_session(&format!("s{}", job.0)))));
+                        }
+                        Effect::Ai(AiTask::Hear { job, session, .. }) => {
+                            prop_assert!(reported.contains(session) && !closed.contains(session));
+                            jobs.push((*job, AiOutcome::Hears));
+                        }
+                        Effect::Ai(AiTask::Close(session)) => closed.push(session.clone()),
                         Effect::Retire => prop_assert!(seats.is_empty()),
                         _ => {}
                     }
@@ -776,6 +913,16 @@ mod tests {
                 prop_assert_eq!(sockets.len(), room.connections.len());
                 prop_assert!(members.len() <= settings().members);
                 prop_assert!(room.meeting().is_some() || members.is_empty());
+                for session in &reported {
+                    let is_kept = room.ai.session() == Some(session);
+                    let closings = closed.iter().filter(|other| *other == session).count();
+                    prop_assert_eq!(usize::from(is_kept) + closings, 1, "{:?}", session);
+                }
+                let holder = room.ai.state().controlling_user;
+                prop_assert!(holder.is_none_or(|holder| seats.contains_key(&super::tests::user(&holder))));
+                let is_last = room.encode_snapshot().rsplit_once(r#"{"id":"#).is_some_and(|(_, user)| user.starts_with(r#""ai","#));
+                prop_assert_eq!(is_last, room.ai.state().enabled);
+                prop_assert!(room.ai.session().is_none() || room.meeting().is_some());
                 let (deadline, reason) = room.deadline().expect("a running room has a deadline");
                 prop_assert!(deadline > now);
                 if unseen_change {

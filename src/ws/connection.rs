@@ -22,7 +22,7 @@ use crate::id::ConnectionId;
 use crate::metrics::{ByType, Metrics};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::close::Close;
-use crate::room::actor::Command;
+use crate::room::mailbox::Command;
 use crate::room::outbox::{Acknowledged, Taken};
 use crate::room::registry::Seat;
 

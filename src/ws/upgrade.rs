@@ -26,8 +26,8 @@ use crate::id::{InvalidId, MeetingId, RoomName, UserId};
 use crate::identity::Asked;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
-use crate::room::actor::Command;
 use crate::room::io::Join;
+use crate::room::mailbox::Command;
 
 /// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket.
 pub async fn upgrade(

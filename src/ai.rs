@@ -1,0 +1,380 @@
+//! The AI participant's jobs: bring it, let it hear somebody, end it. Rooms start them and go on.
+//!
+//! An AI bills as long as its track is open, and the media API cannot end a session. So an open
+//! track always has an owner: the job, as an [`Opened`] that closes it when it is dropped, or the
+//! room that took it over.
+
+mod services;
+mod wire;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use crate::calls::upstream::Upstream;
+use crate::config::{Ai as AiSettings, Calls};
+use crate::id::{MeetingId, RoomName, SessionId};
+use crate::metrics::{ByOutcome, Metrics};
+use crate::protocol::ai::{AiWish, TrackReference};
+use crate::room::io::{AiJob, AiSession};
+use services::Services;
+use wire::{Cause, Failure, Step};
+
+/// How long a track that could not be closed is left before the next try.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+];
+
+/// The owner of the AI's jobs. A clone leads to the same one.
+#[derive(Clone, Debug)]
+pub struct AiHandle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    services: Services,
+    /// The time that a job has in all.
+    timeout: Duration,
+    tasks: TaskTracker,
+    /// A track may be dropped where no runtime is entered.
+    runtime: runtime::Handle,
+    /// Ends jobs.
+    stop: CancellationToken,
+    /// Ends the tries to close tracks.
+    give_up: CancellationToken,
+    unclosed: AtomicUsize,
+    metrics: Arc<Metrics>,
+    /// How often a warning is written that a stranger causes.
+    warnings: DefaultDirectRateLimiter,
+}
+
+/// A job that a room waits for. Dropping it means that its result is not wanted any more.
+#[derive(Debug)]
+pub struct Running {
+    job: AiJob,
+    report: oneshot::Receiver<Report>,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Report {
+    /// The AI speaks and listens, on this track.
+    Came(Opened),
+    /// The AI hears who asked for it.
+    Hears,
+    /// It did not work. The log says why.
+    Failed,
+}
+
+/// An AI's track that is open; dropping it closes the track.
+#[derive(Debug)]
+#[must_use]
+pub struct Opened {
+    session: AiSession,
+    closer: Option<AiHandle>,
+}
+
+/// What a job is for, as metrics and logs call it.
+type Kind = &'static str;
+
+impl Opened {
+    /// The track's session.
+    pub fn session(&self) -> &AiSession {
+        &self.session
+    }
+
+    /// The room has taken over the duty to close the track.
+    pub fn hand_over(mut self) {
+        self.closer = None;
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(closer) = self.closer.take() {
+            closer.close(self.session.clone());
+        }
+    }
+}
+
+impl Running {
+    /// The number that the room gave the job.
+    pub fn job(&self) -> AiJob {
+        self.job
+    }
+
+    /// Waits for what becomes of the job.
+    pub async fn report(&mut self) -> Report {
+        (&mut self.report).await.unwrap_or(Report::Failed)
+    }
+}
+
+impl AiHandle {
+    /// The AI of these settings, which need not be complete: then every job fails at once.
+    ///
+    /// # Errors
+    /// If the system's HTTP client cannot be made.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        calls: &Calls,
+        ai: &AiSettings,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, reqwest::Error> {
+        let quota = Quota::per_second(NonZeroU32::MIN).allow_burst(const { NonZeroU32::new(10).unwrap() });
+        let inner = Inner {
+            services: Services::new(upstream, calls, ai)?,
+            timeout: ai.timeout,
+            tasks: TaskTracker::new(),
+            runtime: runtime::Handle::current(),
+            stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            unclosed: AtomicUsize::new(0),
+            metrics,
+            warnings: RateLimiter::direct(quota),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Starts to bring an AI into a room.
+    pub fn invite(&self, job: AiJob, room: &RoomName, meeting: MeetingId, wish: AiWish) -> Running {
+        let ai = self.clone();
+        let work = async move { ai.handshake(meeting, wish).await.map(Report::Came) };
+        self.start("invite", job, room, meeting, work)
+    }
+
+    /// Starts to let a room's AI hear a track.
+    pub fn hear(&self, job: AiJob, room: &RoomName, session: AiSession, track: TrackReference) -> Running {
+        let (inner, meeting) = (self.inner.clone(), session.meeting);
+        let work = async move { inner.services.hear(&session, &track).await.map(|()| Report::Hears) };
+        self.start("hear", job, room, meeting, work)
+    }
+
+    /// Closes an AI's track, with some tries if need be.
+    pub fn close(&self, session: AiSession) {
+        let inner = self.inner.clone();
+        self.inner.tasks.spawn_on(async move { inner.close(session).await }, &self.inner.runtime);
+    }
+
+    /// Ends all jobs; new ones fail from now on. What they opened is closed.
+    pub fn stop_jobs(&self) {
+        self.inner.stop.cancel();
+    }
+
+    /// Waits until all jobs have ended and every track that is to be closed is.
+    ///
+    /// At `deadline` the rest is given up; gives back how many tracks were ever left open.
+    pub async fn shutdown(&self, deadline: Instant) -> usize {
+        self.stop_jobs();
+        self.inner.tasks.close();
+        if timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
+            self.inner.give_up.cancel();
+            self.inner.tasks.wait().await;
+        }
+        self.inner.unclosed.load(Ordering::Relaxed)
+    }
+
+    fn start(
+        &self,
+        kind: Kind,
+        job: AiJob,
+        room: &RoomName,
+        meeting: MeetingId,
+        work: impl Future<Output = Result<Report, Failure>> + Send + 'static,
+    ) -> Running {
+        let (tell, report) = oneshot::channel();
+        match self.inner.services.missing() {
+            Some(missing) => {
+                self.inner.count(kind, "not_configured");
+                self.inner.warn(room, meeting, kind, &missing);
+                let _ = tell.send(Report::Failed);
+            }
+            None => {
+                let run = self.inner.clone().run(kind, room.clone(), meeting, tell, work);
+                self.inner.tasks.spawn_on(run, &self.inner.runtime);
+            }
+        }
+        Running { job, report }
+    }
+
+    /// Steps 1 to 4 of protocol section 6. Whatever ends it early drops what was opened.
+    async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<Opened, Failure> {
+        let session = self.inner.services.new_session(meeting).await?;
+        let (opened, offer) = self.open_track(meeting, session).await?;
+        let answer = self.inner.services.ask_model(&wish, offer).await?;
+        self.inner.services.renegotiate(opened.session(), &answer).await?;
+        Ok(opened)
+    }
+
+    /// Opens the track, in a task of its own: a call that is broken off may have opened one that
+    /// nobody knows of.
+    async fn open_track(&self, meeting: MeetingId, session: SessionId) -> Result<(Opened, String), Failure> {
+        let (tell, told) = oneshot::channel();
+        let ai = self.clone();
+        let open = async move {
+            let opened = tokio::select! {
+                opened = ai.try_open(meeting, session) => opened,
+                () = ai.inner.give_up.cancelled() => return,
+            };
+            // If nobody waits any more, it is dropped here, and so closed.
+            let _ = tell.send(opened);
+        };
+        self.inner.tasks.spawn_on(open, &self.inner.runtime);
+        told.await.unwrap_or(Err(Failure { step: Step::NewTracks, cause: Cause::Stopping }))
+    }
+
+    async fn try_open(&self, meeting: MeetingId, session: SessionId) -> Result<(Opened, String), Failure> {
+        let failed = |cause| Failure { step: Step::NewTracks, cause };
+        let answered = self.inner.services.new_track(meeting, &session).await?;
+        let (mid, track_name) = answered.track().map_err(failed)?;
+        let session = AiSession { meeting, session, track_name: track_name.into(), mid: mid.into() };
+        let opened = Opened { session, closer: Some(self.clone()) };
+        let offer = answered.offer().map_err(failed)?;
+        Ok((opened, offer))
+    }
+}
+
+impl Inner {
+    async fn run(
+        self: Arc<Self>,
+        kind: Kind,
+        room: RoomName,
+        meeting: MeetingId,
+        mut tell: oneshot::Sender<Report>,
+        work: impl Future<Output = Result<Report, Failure>>,
+    ) {
+        let result = tokio::select! {
+            biased;
+            () = tell.closed() => None,
+            () = self.stop.cancelled() => None,
+            result = timeout(self.timeout, work) => Some(result),
+        };
+        let report = match result {
+            None => {
+                self.count(kind, "cancelled");
+                debug!(event = "aiJobCancelled", room = room.as_str(), meeting_id = %meeting, kind);
+                Report::Failed
+            }
+            Some(Ok(Ok(report))) => {
+                self.count(kind, "done");
+                info!(event = "aiJobDone", room = room.as_str(), meeting_id = %meeting, kind);
+                report
+            }
+            Some(Ok(Err(failure))) => {
+                self.count(kind, "failed");
+                self.warn(&room, meeting, kind, &failure.to_string());
+                Report::Failed
+            }
+            Some(Err(_)) => {
+                self.count(kind, "timed_out");
+                self.warn(&room, meeting, kind, "the whole took longer than ai.timeout");
+                Report::Failed
+            }
+        };
+        // If nobody waits any more, what was opened is dropped here, and so closed.
+        let _ = tell.send(report);
+    }
+
+    async fn close(&self, session: AiSession) {
+        let AiSession { meeting, session: id, .. } = &session;
+        let closed = tokio::select! {
+            closed = persist(|| self.services.close(&session)) => closed,
+            () = self.give_up.cancelled() => Err(Failure { step: Step::CloseTracks, cause: Cause::Stopping }),
+        };
+        match closed {
+            Ok(()) => {
+                self.count("close", "done");
+                info!(event = "aiTrackClosed", meeting_id = %meeting, session = %id);
+            }
+            Err(failure) => {
+                self.count("close", "failed");
+                self.unclosed.fetch_add(1, Ordering::Relaxed);
+                // Not held back: each of these lines is an AI that goes on billing.
+                error!(event = "aiTrackNotClosed", meeting_id = %meeting, session = %id, cause = %failure);
+            }
+        }
+    }
+
+    fn count(&self, job: Kind, outcome: &'static str) {
+        self.metrics.ai_jobs.get_or_create(&ByOutcome { job, outcome }).inc();
+    }
+
+    fn warn(&self, room: &RoomName, meeting: MeetingId, kind: Kind, cause: &str) {
+        let room = room.as_str();
+        match self.warnings.check() {
+            Ok(()) => warn!(event = "aiJobFailed", room, meeting_id = %meeting, kind, cause),
+            Err(_) => debug!(event = "aiJobFailed", room, meeting_id = %meeting, kind, cause),
+        }
+    }
+}
+
+/// Tries again, after longer and longer pauses, what may pass.
+async fn persist<Try>(mut attempt: impl FnMut() -> Try) -> Result<(), Failure>
+where
+    Try: Future<Output = Result<(), Failure>>,
+{
+    for pause in PAUSES {
+        match attempt().await {
+            Err(failure) if failure.cause.is_passing() => {
+                debug!(event = "aiTrackStillOpen", cause = %failure, ?pause);
+                sleep(pause).await;
+            }
+            result => return result,
+        }
+    }
+    attempt().await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test of pauses looks at the paused clock")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
+    fn failure(status: u16) -> Result<(), Failure> {
+        let status = StatusCode::from_u16(status).unwrap();
+        Err(Failure { step: Step::CloseTracks, cause: Cause::Status { status, code: None } })
+    }
+
+    /// What comes of tries that end like this, how many there were, and after how long.
+    async fn persisted(mut ends: Vec<Result<(), Failure>>) -> (Result<(), Failure>, usize, Duration) {
+        let start = now();
+        let mut tries = 0;
+        let result = persist(|| {
+            tries += 1;
+            std::future::ready(ends.remove(0))
+        });
+        (result.await, tries, now() - start)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_pass_is_tried_again_within_bounds() {
+        let quarter = Duration::from_millis(250);
+        assert_eq!(persisted(vec![Ok(())]).await, (Ok(()), 1, Duration::ZERO));
+        assert_eq!(persisted(vec![failure(503), failure(406), Ok(())]).await, (Ok(()), 3, 5 * quarter));
+        assert_eq!(persisted(vec![failure(403)]).await, (failure(403), 1, Duration::ZERO));
+        let down = (0..6).map(|_| failure(502)).collect();
+        assert_eq!(persisted(down).await, (failure(502), 6, PAUSES.iter().sum()));
+    }
+}

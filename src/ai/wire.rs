@@ -1,0 +1,350 @@
+//! What the AI's handshake says and hears, as data: queries, bodies, and what an answer must hold.
+//!
+//! Source: protocol section 6.
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::calls::upstream::UpstreamError;
+use crate::id::{MeetingId, SessionId, text_is_valid};
+use crate::protocol::ai::{AiWish, TrackReference};
+
+/// The name of the track on which the AI speaks and hears.
+pub(super) const TRACK_NAME: &str = "ai-generated-voice";
+
+/// Publishes the AI's track; the API makes the offer, since no browser is here to make one.
+pub(super) const NEW_TRACK: &str = r#"{"tracks":[{"location":"local","trackName":"ai-generated-voice","bidirectionalMediaStream":true,"kind":"audio"}]}"#;
+
+/// The most characters of a `mid` and of an error's code.
+const WORD_CHARS: usize = 64;
+
+/// A step of a job, and what went wrong with it. It is for the log, and holds no secret and no body.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("{step}: {cause}")]
+pub(super) struct Failure {
+    /// The step.
+    pub(super) step: Step,
+    /// What went wrong.
+    pub(super) cause: Cause,
+}
+
+/// A step of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Step {
+    /// The AI's session is opened.
+    #[error("sessions/new")]
+    NewSession,
+    /// A track is added to the session.
+    #[error("tracks/new")]
+    NewTracks,
+    /// The model is shown the offer.
+    #[error("the model")]
+    Model,
+    /// The media API is shown the model's answer.
+    #[error("renegotiate")]
+    Renegotiate,
+    /// The AI's track is closed.
+    #[error("tracks/close")]
+    CloseTracks,
+}
+
+/// What can go wrong with a step.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(super) enum Cause {
+    /// There is no answer of the media API.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// There is no answer of the model.
+    #[error("{0}")]
+    Model(&'static str),
+    /// The answer is an error.
+    #[error("answered {status}{}", shown(code))]
+    Status {
+        /// Its status.
+        status: StatusCode,
+        /// Its code, where it has one.
+        code: Option<String>,
+    },
+    /// The answer's status is well, and its body says otherwise.
+    #[error("refused{}", shown(code))]
+    Refused {
+        /// Its code.
+        code: Option<String>,
+    },
+    /// The answer lacks what it must hold.
+    #[error("the answer has no {0}")]
+    Lacks(&'static str),
+    /// The answer broke off, or is longer than is read.
+    #[error("the answer is too long or broke off")]
+    Unreadable,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopping,
+}
+
+impl Cause {
+    /// Whether what was to be closed is gone already.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE),
+            Self::Refused { code } => code.as_deref() == Some("not_found_track_error"),
+            _ => false,
+        }
+    }
+
+    /// Whether another try might end otherwise.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Upstream(error) => !matches!(error, UpstreamError::NotConfigured(_)),
+            // The last three: two changes of one session at a time, one not connected yet, too many calls.
+            Self::Status { status, .. } => {
+                status.is_server_error() || matches!(status.as_u16(), 406 | 408 | 425 | 429)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// An answer of the media API, as far as it matters here.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Answered {
+    session_id: Option<String>,
+    session_description: Option<Description>,
+    tracks: Vec<Track>,
+    error_code: Option<String>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Description {
+    r#type: String,
+    sdp: String,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Track {
+    mid: Option<String>,
+    track_name: Option<String>,
+    error_code: Option<String>,
+}
+
+impl Answered {
+    /// Reads an answer; an error anywhere in it, one of a single track too, is an error.
+    pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<Self, Cause> {
+        let answered: Option<Self> = match body {
+            b"" => Some(Self::default()),
+            body => serde_json::from_slice(body).ok(),
+        };
+        let failed_track =
+            |answered: &Self| answered.tracks.iter().find_map(|track| track.error_code.clone());
+        let code = answered
+            .as_ref()
+            .and_then(|answered| answered.error_code.clone().or_else(|| failed_track(answered)));
+        let code = code.map(|code| clipped(&code));
+        if !status.is_success() {
+            return Err(Cause::Status { status, code });
+        }
+        if code.is_some() {
+            return Err(Cause::Refused { code });
+        }
+        answered.ok_or(Cause::Lacks("JSON body"))
+    }
+
+    /// The session that was opened.
+    pub(super) fn session(&self) -> Result<SessionId, Cause> {
+        self.session_id.as_deref().and_then(|id| SessionId::parse(id).ok()).ok_or(Cause::Lacks("session id"))
+    }
+
+    /// The `mid` and the name of the track that was opened.
+    pub(super) fn track(&self) -> Result<(&str, &str), Cause> {
+        let track = self.tracks.first().ok_or(Cause::Lacks("track"))?;
+        let is_word = |word: &&str| text_is_valid(word, WORD_CHARS);
+        let mid = track.mid.as_deref().filter(is_word).ok_or(Cause::Lacks("mid of the track"))?;
+        Ok((mid, track.track_name.as_deref().filter(is_word).unwrap_or(TRACK_NAME)))
+    }
+
+    /// The API's SDP offer.
+    pub(super) fn offer(self) -> Result<String, Cause> {
+        let description = self.session_description.filter(|description| description.r#type == "offer");
+        description
+            .map(|description| description.sdp)
+            .filter(|sdp| is_sdp(sdp))
+            .ok_or(Cause::Lacks("SDP offer"))
+    }
+}
+
+/// Whether a text may be a session description: every one begins with its version.
+pub(super) fn is_sdp(text: &str) -> bool {
+    text.starts_with("v=")
+}
+
+/// The query of a call: the label of the meeting, and `more`, texts with or without `?` or `&`.
+pub(super) fn query(meeting: MeetingId, more: &[&str]) -> String {
+    let mut query = format!("correlationId={meeting}");
+    for part in more.iter().map(|part| part.trim().trim_matches(['?', '&'])) {
+        if !part.is_empty() {
+            query.push('&');
+            query.push_str(part);
+        }
+    }
+    query
+}
+
+/// The model's URL with what an AI should be like.
+pub(super) fn model_url(endpoint: &Url, model: &str, wish: &AiWish) -> Url {
+    let mut url = endpoint.clone();
+    let wishes = [("voice", &wish.voice), ("instructions", &wish.instructions)];
+    let wishes = wishes.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?)));
+    url.query_pairs_mut().extend_pairs(wishes.chain([("model", model)]));
+    url
+}
+
+/// The model's SDP answer, for the media API.
+pub(super) fn answer_body(sdp: &str) -> String {
+    format!(r#"{{"sessionDescription":{{"type":"answer","sdp":{}}}}}"#, Value::from(sdp))
+}
+
+/// Lets the AI hear a track.
+pub(super) fn hear_body(track: &TrackReference) -> String {
+    let TrackReference { session, track_name } = track;
+    let track_name = Value::from(&**track_name);
+    format!(
+        r##"{{"tracks":[{{"location":"remote","sessionId":"{session}","trackName":{track_name},"mid":"#ai-generated-voice"}}]}}"##
+    )
+}
+
+/// Closes a track without an offer, which nobody is here to make.
+pub(super) fn close_body(mid: &str) -> String {
+    format!(r#"{{"tracks":[{{"mid":{}}}],"force":true}}"#, Value::from(mid))
+}
+
+/// An error's code as it may stand in a log.
+fn clipped(code: &str) -> String {
+    let is_part = |char: &char| char.is_ascii_alphanumeric() || *char == '_';
+    code.chars().filter(is_part).take(WORD_CHARS).collect()
+}
+
+fn shown(code: &Option<String>) -> String {
+    code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Answered, Cause> {
+        Answered::read(StatusCode::OK, body.as_bytes())
+    }
+
+    fn refused(code: &str) -> Result<Answered, Cause> {
+        Err(Cause::Refused { code: Some(code.to_owned()) })
+    }
+
+    #[test]
+    fn an_offer_and_its_track_are_read() {
+        let answered = read(
+            r#"{"requiresImmediateRenegotiation":true,"tracks":[{"trackName":"voice","mid":"7","location":"local"}],"sessionDescription":{"type":"offer","sdp":"v=0\r\n"}}"#,
+        );
+        let answered = answered.unwrap();
+        assert_eq!(answered.track(), Ok(("7", "voice")));
+        assert_eq!(answered.offer(), Ok("v=0\r\n".to_owned()));
+        let unnamed = read(r#"{"tracks":[{"mid":"0"}]}"#).unwrap();
+        assert_eq!(unnamed.track(), Ok(("0", "ai-generated-voice")));
+        assert_eq!(unnamed.offer(), Err(Cause::Lacks("SDP offer")));
+    }
+
+    #[test]
+    fn an_answer_that_lacks_what_it_must_hold_is_none() {
+        for body in [
+            r#"{"sessionDescription":{"type":"answer","sdp":"v=0"}}"#,
+            r#"{"sessionDescription":{"type":"offer","sdp":"<html>"}}"#,
+            "{}",
+            "",
+        ] {
+            assert_eq!(read(body).unwrap().offer(), Err(Cause::Lacks("SDP offer")), "{body}");
+        }
+        assert_eq!(read("{}").unwrap().track(), Err(Cause::Lacks("track")));
+        assert_eq!(
+            read(r#"{"tracks":[{"mid":""}]}"#).unwrap().track(),
+            Err(Cause::Lacks("mid of the track"))
+        );
+        for body in ["{}", r#"{"sessionId":"../x"}"#] {
+            assert_eq!(read(body).unwrap().session(), Err(Cause::Lacks("session id")), "{body}");
+        }
+        for body in ["<html>", "7", r#"{"sessionId":7}"#] {
+            assert_eq!(read(body), Err(Cause::Lacks("JSON body")), "{body}");
+        }
+    }
+
+    #[test]
+    fn errors_are_found_wherever_they_stand() {
+        assert_eq!(read(r#"{"errorCode":"session_error"}"#), refused("session_error"));
+        assert_eq!(
+            read(r#"{"tracks":[{"mid":"1"},{"errorCode":"not_found_track_error\n<x>"}]}"#),
+            refused("not_found_track_errorx")
+        );
+        let down = Answered::read(StatusCode::BAD_GATEWAY, b"<html>").unwrap_err();
+        assert_eq!(down.to_string(), "answered 502 Bad Gateway");
+        let unknown = Answered::read(StatusCode::GONE, br#"{"errorCode":"session_error"}"#).unwrap_err();
+        assert_eq!(unknown.to_string(), "answered 410 Gone, session_error");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let status =
+            |status: u16| Cause::Status { status: StatusCode::from_u16(status).unwrap(), code: None };
+        for passing in [
+            status(500),
+            status(503),
+            status(406),
+            status(425),
+            status(429),
+            UpstreamError::TimedOut.into(),
+            Cause::Unreadable,
+        ] {
+            assert!(passing.is_passing() && !passing.is_gone(), "{passing}");
+        }
+        for lasting in [status(400), status(401), status(403), UpstreamError::NotConfigured("x").into()] {
+            assert!(!lasting.is_passing() && !lasting.is_gone(), "{lasting}");
+        }
+        for gone in [status(404), status(410), Cause::Refused { code: Some("not_found_track_error".into()) }]
+        {
+            assert!(gone.is_gone(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn queries_and_bodies_are_written_byte_for_byte() {
+        let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
+        let label = "correlationId=6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f";
+        assert_eq!(query(meeting, &["", "&"]), label);
+        assert_eq!(
+            query(meeting, &["thirdparty=true", "?a=1&b=2&"]),
+            format!("{label}&thirdparty=true&a=1&b=2")
+        );
+
+        let endpoint = Url::parse("https://model.test/v1/realtime?key=1").unwrap();
+        let wish = AiWish { voice: Some("alloy".into()), instructions: Some("Be brief & kind.".into()) };
+        assert_eq!(
+            model_url(&endpoint, "gpt", &wish).as_str(),
+            "https://model.test/v1/realtime?key=1&voice=alloy&instructions=Be+brief+%26+kind.&model=gpt"
+        );
+        let endpoint = Url::parse("https://model.test/v1").unwrap();
+        assert_eq!(
+            model_url(&endpoint, "gpt", &AiWish::default()).as_str(),
+            "https://model.test/v1?model=gpt"
+        );
+
+        assert_eq!(answer_body("v=0\r\n"), r#"{"sessionDescription":{"type":"answer","sdp":"v=0\r\n"}}"#);
+        assert_eq!(close_body("7"), r#"{"tracks":[{"mid":"7"}],"force":true}"#);
+        let track = TrackReference { session: SessionId::parse("s").unwrap(), track_name: "a\"b".into() };
+        assert_eq!(
+            hear_body(&track),
+            r##"{"tracks":[{"location":"remote","sessionId":"s","trackName":"a\"b","mid":"#ai-generated-voice"}]}"##
+        );
+    }
+}

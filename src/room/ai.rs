@@ -1,0 +1,586 @@
+//! The AI participant's place in a room, as a value: whether it is here, whom it hears, and which
+//! job is under way for it. No clock, no network.
+//!
+//! The media API cannot end a session, and the AI service bills as long as it hears one. So
+//! whatever session a job reports is either kept here or asked to be closed, in the same step.
+//!
+//! Source: protocol section 6.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::io::{AiJob, AiOutcome, AiSession, AiTask};
+use crate::id::{MeetingId, SessionId, UserId};
+use crate::protocol::ai::{AiMessage, AiWish, TrackReference, encode_ai_user};
+use crate::protocol::server::AiState;
+
+/// What the limit on invitations counts in.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The AI as its room sees it.
+#[derive(Debug)]
+pub struct Ai {
+    stage: Stage,
+    /// The number of the last job, so that no two jobs have the same.
+    last_job: u64,
+    /// How often it may be invited in a minute; 0 is as often as they like.
+    most_invitations: u32,
+    /// When it was invited in the last minute.
+    invitations: VecDeque<Instant>,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Away,
+    Failed,
+    Coming(AiJob),
+    Here(Presence),
+}
+
+#[derive(Debug)]
+struct Presence {
+    session: AiSession,
+    /// The user object as JSON.
+    user: String,
+    /// Whom it hears.
+    holder: Option<UserId>,
+    /// Who wants to be heard, and the job that sees to it.
+    asking: Option<(AiJob, UserId)>,
+}
+
+/// What follows from something that happened to the AI.
+#[derive(Debug, Default, PartialEq)]
+pub struct AiTurn {
+    /// What is to be done, in order.
+    pub tasks: Vec<AiTask>,
+    /// Whether everyone is to be shown the state.
+    pub is_news: bool,
+    /// Who did not get what it asked for, and why.
+    pub refused: Option<(UserId, &'static str)>,
+}
+
+/// The AI as it survives a restart: the state that everyone sees, and what its end needs.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    state: AiState,
+    /// Missing in what older versions kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    session: Option<KeptSession>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptSession {
+    session_id: String,
+    track_name: Arc<str>,
+    mid: Arc<str>,
+}
+
+impl AiTurn {
+    fn news(tasks: Vec<AiTask>) -> Self {
+        Self { tasks, is_news: true, refused: None }
+    }
+
+    fn task(task: AiTask) -> Self {
+        Self { tasks: vec![task], ..Self::default() }
+    }
+
+    fn refused(user: &UserId, why: &'static str) -> Self {
+        Self { refused: Some((user.clone(), why)), ..Self::default() }
+    }
+}
+
+impl Ai {
+    /// No AI; it may be invited so often in a minute, or any number of times if that is 0.
+    pub fn new(most_invitations: u32) -> Self {
+        Self { stage: Stage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
+    }
+
+    /// The AI as [`Self::to_kept`] wrote it; one that was on its way did not make it.
+    ///
+    /// It hears whom it heard only if `is_member` still knows them.
+    pub fn restore(
+        most_invitations: u32,
+        meeting: MeetingId,
+        kept: &str,
+        is_member: impl Fn(&UserId) -> bool,
+    ) -> Self {
+        let stage = match serde_json::from_str::<Kept>(kept) {
+            Err(_) => Stage::Away,
+            Ok(Kept { state, session }) => match session.and_then(|session| session.read(meeting)) {
+                Some(session) => {
+                    let holder = state.controlling_user.and_then(|user| UserId::parse(&user).ok());
+                    Stage::Here(Presence::new(session, holder.filter(is_member)))
+                }
+                None if state == AiState::default() => Stage::Away,
+                None => Stage::Failed,
+            },
+        };
+        Self { stage, ..Self::new(most_invitations) }
+    }
+
+    /// The AI as it survives a restart, as JSON.
+    #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
+    pub fn to_kept(&self) -> String {
+        let session = self.session().map(|session| KeptSession {
+            session_id: session.session.to_string(),
+            track_name: session.track_name.clone(),
+            mid: session.mid.clone(),
+        });
+        serde_json::to_string(&Kept { state: self.state(), session }).expect("the AI is plain data")
+    }
+
+    /// The state as everyone sees it.
+    pub fn state(&self) -> AiState {
+        match &self.stage {
+            Stage::Away => AiState::default(),
+            Stage::Failed => AiState::failed(),
+            Stage::Coming(_) => AiState { connection_pending: Some(true), ..AiState::default() },
+            Stage::Here(here) => AiState {
+                enabled: true,
+                controlling_user: here.holder.as_ref().map(UserId::to_string),
+                error: None,
+                connection_pending: Some(false),
+            },
+        }
+    }
+
+    /// The AI as a user among users, as JSON, while it is here.
+    pub fn user_json(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Here(here) => Some(&here.user),
+            _ => None,
+        }
+    }
+
+    /// The session that somebody has to close when the room cannot any more.
+    pub fn session(&self) -> Option<&AiSession> {
+        match &self.stage {
+            Stage::Here(here) => Some(&here.session),
+            _ => None,
+        }
+    }
+
+    /// Takes in what a member asks of it.
+    pub fn asked(&mut self, now: Instant, meeting: MeetingId, from: &UserId, message: AiMessage) -> AiTurn {
+        match message {
+            AiMessage::Enable(wish) => self.invite(now, meeting, from, wish),
+            AiMessage::Disable => AiTurn::news(self.end()),
+            AiMessage::RequestControl(track) => self.request_control(from, track),
+            AiMessage::RelinquishControl => {
+                let tasks = self.withdraw(from);
+                if let Stage::Here(here) = &mut self.stage {
+                    here.holder = None;
+                }
+                AiTurn::news(tasks)
+            }
+        }
+    }
+
+    /// Takes in what became of a job. One that nobody waits for any more changes nothing.
+    pub fn done(&mut self, job: AiJob, outcome: AiOutcome) -> AiTurn {
+        match (&mut self.stage, outcome) {
+            (Stage::Coming(awaited), AiOutcome::Came(session)) if *awaited == job => {
+                self.stage = Stage::Here(Presence::new(session, None));
+                AiTurn::news(Vec::new())
+            }
+            (Stage::Coming(awaited), _) if *awaited == job => {
+                self.stage = Stage::Failed;
+                AiTurn::news(Vec::new())
+            }
+            (_, AiOutcome::Came(session)) => AiTurn::task(AiTask::Close(session)),
+            (Stage::Here(here), outcome) => match here.asking.take_if(|(awaited, _)| *awaited == job) {
+                None => AiTurn::default(),
+                Some((_, user)) if outcome == AiOutcome::Hears => {
+                    here.holder = Some(user);
+                    AiTurn::news(Vec::new())
+                }
+                Some((_, user)) => AiTurn::refused(&user, "the AI cannot hear you at this time"),
+            },
+            _ => AiTurn::default(),
+        }
+    }
+
+    /// Takes in that a member is gone.
+    pub fn left(&mut self, user: &UserId) -> AiTurn {
+        let tasks = self.withdraw(user);
+        let held = match &mut self.stage {
+            Stage::Here(here) => here.holder.take_if(|holder| holder == user),
+            _ => None,
+        };
+        AiTurn { tasks, is_news: held.is_some(), refused: None }
+    }
+
+    /// Forgets the AI, and says what is to be done for that.
+    pub fn end(&mut self) -> Vec<AiTask> {
+        match mem::take(&mut self.stage) {
+            Stage::Away | Stage::Failed => Vec::new(),
+            Stage::Coming(job) => vec![AiTask::Cancel(job)],
+            Stage::Here(Presence { session, asking, .. }) => {
+                let cancel = asking.map(|(job, _)| AiTask::Cancel(job));
+                cancel.into_iter().chain([AiTask::Close(session)]).collect()
+            }
+        }
+    }
+
+    fn invite(&mut self, now: Instant, meeting: MeetingId, from: &UserId, wish: AiWish) -> AiTurn {
+        match self.stage {
+            Stage::Coming(_) => return AiTurn::refused(from, "the AI is already on its way"),
+            Stage::Here(_) => return AiTurn::refused(from, "the AI is already here"),
+            Stage::Away | Stage::Failed => {}
+        }
+        if self.most_invitations > 0 {
+            self.invitations.retain(|at| now.saturating_duration_since(*at) < MINUTE);
+            if self.invitations.len() >= self.most_invitations as usize {
+                return AiTurn::refused(from, "the AI was called too often; try again in a minute");
+            }
+            self.invitations.push_back(now);
+        }
+        let job = self.next_job();
+        self.stage = Stage::Coming(job);
+        AiTurn::news(vec![AiTask::Invite { job, meeting, wish }])
+    }
+
+    fn request_control(&mut self, from: &UserId, track: TrackReference) -> AiTurn {
+        let job = self.next_job();
+        let Stage::Here(here) = &mut self.stage else {
+            return AiTurn::refused(from, "the AI is not in this room");
+        };
+        if here.asking.is_some() {
+            return AiTurn::refused(from, "somebody else's request to the AI is under way");
+        }
+        here.asking = Some((job, from.clone()));
+        AiTurn::task(AiTask::Hear { job, session: here.session.clone(), track })
+    }
+
+    /// Gives up a member's request to be heard.
+    fn withdraw(&mut self, user: &UserId) -> Vec<AiTask> {
+        let Stage::Here(here) = &mut self.stage else { return Vec::new() };
+        let asking = here.asking.take_if(|(_, asking)| asking == user);
+        asking.into_iter().map(|(job, _)| AiTask::Cancel(job)).collect()
+    }
+
+    fn next_job(&mut self) -> AiJob {
+        self.last_job += 1;
+        AiJob(self.last_job)
+    }
+}
+
+impl Presence {
+    fn new(session: AiSession, holder: Option<UserId>) -> Self {
+        let user = encode_ai_user(&session.session, &session.track_name);
+        Self { session, user, holder, asking: None }
+    }
+}
+
+impl KeptSession {
+    fn read(self, meeting: MeetingId) -> Option<AiSession> {
+        let Self { session_id, track_name, mid } = self;
+        let session = SessionId::parse(&session_id).ok()?;
+        Some(AiSession { meeting, session, track_name, mid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "an instant can only be had from the clock")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn meeting() -> MeetingId {
+        MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap()
+    }
+
+    fn session(id: &str) -> AiSession {
+        AiSession {
+            meeting: meeting(),
+            session: SessionId::parse(id).unwrap(),
+            track_name: "ai-generated-voice".into(),
+            mid: "7".into(),
+        }
+    }
+
+    fn track() -> TrackReference {
+        TrackReference { session: SessionId::parse("s").unwrap(), track_name: "mic".into() }
+    }
+
+    fn ask(ai: &mut Ai, from: &str, message: AiMessage) -> AiTurn {
+        ai.asked(start(), meeting(), &user(from), message)
+    }
+
+    fn enable() -> AiMessage {
+        AiMessage::Enable(AiWish::default())
+    }
+
+    fn request() -> AiMessage {
+        AiMessage::RequestControl(track())
+    }
+
+    /// An AI that is here; its invitation was job 1.
+    fn here() -> Ai {
+        let mut ai = Ai::new(0);
+        ask(&mut ai, "a", enable());
+        assert_eq!(ai.done(AiJob(1), AiOutcome::Came(session("s1"))), AiTurn::news(Vec::new()));
+        ai
+    }
+
+    fn refusal(turn: AiTurn) -> (String, &'static str) {
+        assert!(turn.tasks.is_empty() && !turn.is_news, "{turn:?}");
+        let (user, why) = turn.refused.unwrap();
+        (user.to_string(), why)
+    }
+
+    #[test]
+    fn an_invitation_is_pending_until_its_job_is_done_and_there_is_one_at_a_time() {
+        let mut ai = Ai::new(0);
+        let wish = AiWish { voice: Some("alloy".into()), instructions: None };
+        let turn = ask(&mut ai, "a", AiMessage::Enable(wish.clone()));
+        let invite = AiTask::Invite { job: AiJob(1), meeting: meeting(), wish };
+        assert_eq!(turn, AiTurn::news(vec![invite]));
+        assert_eq!(ai.state().to_json(), r#"{"enabled":false,"connectionPending":true}"#);
+        assert_eq!(refusal(ask(&mut ai, "b", enable())), ("b".to_owned(), "the AI is already on its way"));
+        assert_eq!(ai.user_json(), None);
+        ai.done(AiJob(1), AiOutcome::Came(session("s1")));
+        assert_eq!(ai.state().to_json(), r#"{"enabled":true,"connectionPending":false}"#);
+        assert!(ai.user_json().unwrap().contains(r#""audio":"s1/ai-generated-voice""#));
+        assert_eq!(refusal(ask(&mut ai, "b", enable())), ("b".to_owned(), "the AI is already here"));
+    }
+
+    #[test]
+    fn one_that_failed_can_be_invited_again_and_the_error_is_cleared() {
+        let mut ai = Ai::new(0);
+        ask(&mut ai, "a", enable());
+        assert_eq!(ai.done(AiJob(1), AiOutcome::Failed), AiTurn::news(Vec::new()));
+        assert_eq!(ai.state(), AiState::failed());
+        ask(&mut ai, "a", AiMessage::RelinquishControl);
+        assert_eq!(ai.state(), AiState::failed(), "as recorded");
+        assert!(ask(&mut ai, "a", enable()).is_news);
+        assert_eq!(ai.state().error, None);
+    }
+
+    #[test]
+    fn what_arrives_after_the_ai_was_sent_away_is_closed() {
+        let mut ai = Ai::new(0);
+        ask(&mut ai, "a", enable());
+        assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(vec![AiTask::Cancel(AiJob(1))]));
+        assert_eq!(ai.state(), AiState::default());
+        ask(&mut ai, "a", enable());
+        let late = ai.done(AiJob(1), AiOutcome::Came(session("late")));
+        assert_eq!(late, AiTurn::task(AiTask::Close(session("late"))));
+        assert_eq!(ai.done(AiJob(1), AiOutcome::Failed), AiTurn::default(), "job 2 is still under way");
+        assert_eq!(ai.state().connection_pending, Some(true));
+    }
+
+    #[test]
+    fn sending_it_away_closes_its_session_and_ends_what_is_under_way() {
+        let mut ai = here();
+        ask(&mut ai, "a", request());
+        let tasks = vec![AiTask::Cancel(AiJob(2)), AiTask::Close(session("s1"))];
+        assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(tasks));
+        assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::default());
+        assert_eq!(ai.end(), [], "it is closed once");
+    }
+
+    #[test]
+    fn control_is_asked_for_by_one_at_a_time_and_passes_on_success_only() {
+        let mut ai = here();
+        let hear = AiTask::Hear { job: AiJob(2), session: session("s1"), track: track() };
+        assert_eq!(ask(&mut ai, "a", request()), AiTurn::task(hear));
+        let (who, why) = refusal(ask(&mut ai, "b", request()));
+        assert_eq!((&*who, why), ("b", "somebody else's request to the AI is under way"));
+        assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::news(Vec::new()));
+        assert_eq!(ai.state().controlling_user.as_deref(), Some("a"));
+
+        let AiTask::Hear { job, .. } = ask(&mut ai, "b", request()).tasks.remove(0) else { panic!() };
+        assert_eq!(
+            refusal(ai.done(job, AiOutcome::Failed)),
+            ("b".to_owned(), "the AI cannot hear you at this time")
+        );
+        assert_eq!(ai.state().controlling_user.as_deref(), Some("a"), "it still hears a");
+        assert!(ai.left(&user("a")).is_news);
+        assert_eq!(ai.state().controlling_user, None);
+        assert!(!ai.left(&user("b")).is_news);
+    }
+
+    #[test]
+    fn the_request_of_one_who_left_or_gave_it_up_falls_dead() {
+        for leaves in [true, false] {
+            let mut ai = here();
+            ask(&mut ai, "a", request());
+            let turn = match leaves {
+                true => ai.left(&user("a")),
+                false => ask(&mut ai, "a", AiMessage::RelinquishControl),
+            };
+            assert_eq!(turn.tasks, [AiTask::Cancel(AiJob(2))]);
+            assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::default());
+            assert_eq!(ai.state().controlling_user, None);
+        }
+    }
+
+    #[test]
+    fn nobody_controls_an_ai_that_is_not_here() {
+        let mut ai = Ai::new(0);
+        let refused = ("a".to_owned(), "the AI is not in this room");
+        assert_eq!(refusal(ask(&mut ai, "a", request())), refused);
+        ask(&mut ai, "a", enable());
+        assert_eq!(refusal(ask(&mut ai, "a", request())), refused);
+    }
+
+    #[test]
+    fn invitations_are_limited() {
+        let (mut ai, now) = (Ai::new(2), start());
+        let mut invite = |now: Instant| {
+            let turn = ai.asked(now, meeting(), &user("a"), enable());
+            ai.end();
+            turn.refused.map(|(_, why)| why)
+        };
+        assert_eq!((invite(now), invite(now + MINUTE / 2)), (None, None));
+        let refused = Some("the AI was called too often; try again in a minute");
+        assert_eq!(invite(now + MINUTE / 2), refused);
+        assert_eq!((invite(now + MINUTE), invite(now + MINUTE)), (None, refused));
+    }
+
+    #[test]
+    fn what_is_kept_is_restored_and_older_forms_are_read() {
+        let restore = |kept: &str| Ai::restore(0, meeting(), kept, |user| user.as_str() == "a");
+        let mut ai = here();
+        ask(&mut ai, "a", request());
+        ai.done(AiJob(2), AiOutcome::Hears);
+        let kept = ai.to_kept();
+        assert_eq!(
+            kept,
+            r#"{"enabled":true,"controllingUser":"a","connectionPending":false,"session":{"sessionId":"s1","trackName":"ai-generated-voice","mid":"7"}}"#
+        );
+        let mut restored = restore(&kept);
+        assert_eq!((restored.state(), restored.user_json()), (ai.state(), ai.user_json()));
+        assert_eq!(restored.end(), [AiTask::Close(session("s1"))]);
+        let gone = Ai::restore(0, meeting(), &kept, |_| false);
+        assert_eq!(gone.state().controlling_user, None);
+
+        for failed in [
+            r#"{"enabled":false,"connectionPending":true}"#,
+            r#"{"enabled":true,"connectionPending":false,"session":{"sessionId":"../x","trackName":"t","mid":"0"}}"#,
+            &AiState::failed().to_json(),
+        ] {
+            assert_eq!(restore(failed).state(), AiState::failed(), "{failed}");
+        }
+        for away in [r#"{"enabled":false}"#, "7", ""] {
+            assert_eq!(restore(away).state(), AiState::default(), "{away}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask {
+            user: u8,
+            what: u8,
+        },
+        Left {
+            user: u8,
+        },
+        /// The job of this place among those that were started reports, maybe for the second time.
+        Done {
+            job: usize,
+            well: bool,
+        },
+        End,
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..3u8, 0..4u8).prop_map(|(user, what)| Step::Ask { user, what }),
+            1 => (0..3u8).prop_map(|user| Step::Left { user }),
+            6 => (0..6usize, any::<bool>()).prop_map(|(job, well)| Step::Done { job, well }),
+            1 => Just(Step::End),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        /// Every session that a job reported is kept or was closed once, and jobs are never forgotten.
+        #[test]
+        fn no_session_is_left_open(steps in prop::collection::vec(step(), 1..80)) {
+            let mut ai = Ai::new(0);
+            // Jobs that may still report, newest last: whether they are invitations.
+            let mut jobs: Vec<(AiJob, bool)> = Vec::new();
+            let mut closed: BTreeMap<SessionId, u32> = BTreeMap::new();
+            let mut reported: Vec<SessionId> = Vec::new();
+            let mut cancelled: HashMap<AiJob, u32> = HashMap::new();
+            for step in steps {
+                let turn = match step {
+                    Step::Ask { user: from, what } => {
+                        let message = match what {
+                            0 => enable(),
+                            1 => AiMessage::Disable,
+                            2 => request(),
+                            _ => AiMessage::RelinquishControl,
+                        };
+                        ask(&mut ai, &format!("u{from}"), message)
+                    }
+                    Step::Left { user: gone } => ai.left(&user(&format!("u{gone}"))),
+                    Step::Done { job, well } => {
+                        if jobs.is_empty() {
+                            continue;
+                        }
+                        let (job, is_invitation) = jobs.remove(job % jobs.len());
+                        let outcome = match (well, is_invitation) {
+                            (false, _) => AiOutcome::Failed,
+                            (true, false) => AiOutcome::Hears,
+                            (true, true) => {
+                                let new = session(&format!("s{}", reported.len()));
+                                reported.push(new.session.clone());
+                                AiOutcome::Came(new)
+                            }
+                        };
+                        ai.done(job, outcome)
+                    }
+                    Step::End => AiTurn { tasks: ai.end(), ..AiTurn::default() },
+                    Step::Restart => {
+                        // Jobs die with the process, and what they opened is closed by their shell.
+                        jobs.clear();
+                        ai = Ai::restore(0, meeting(), &ai.to_kept(), |_| true);
+                        AiTurn::default()
+                    }
+                };
+                for task in turn.tasks {
+                    match task {
+                        AiTask::Invite { job, .. } => jobs.push((job, true)),
+                        AiTask::Hear { job, session, .. } => {
+                            prop_assert_eq!(Some(&session), ai.session());
+                            jobs.push((job, false));
+                        }
+                        AiTask::Cancel(job) => {
+                            *cancelled.entry(job).or_default() += 1;
+                        }
+                        AiTask::Close(session) => *closed.entry(session.session).or_default() += 1,
+                    }
+                }
+                for session in &reported {
+                    let is_kept = ai.session().is_some_and(|kept| kept.session == *session);
+                    let closings = closed.get(session).copied().unwrap_or(0);
+                    prop_assert_eq!(u32::from(is_kept) + closings, 1, "{} is kept {}", session, is_kept);
+                }
+                prop_assert_eq!(ai.user_json().is_some(), ai.state().enabled);
+                prop_assert_eq!(ai.session().is_some(), ai.state().enabled);
+            }
+        }
+    }
+}

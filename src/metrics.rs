@@ -20,6 +20,15 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// The labels of a report.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What was reported.
+    pub kind: &'static str,
+    /// What became of it; always one of a fixed set.
+    pub outcome: &'static str,
+}
+
 /// A label that tells the type of a message.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByType {
@@ -108,6 +117,16 @@ metrics! {
     store_failures: Counter = "store_failures", Counter::default();
     /// Changes that wait to be written to the store.
     store_pending: Gauge = "store_pending", Gauge::default();
+    /// Reports of users, by kind and outcome.
+    reports: Family<ByOutcome, Counter> = "reports", Family::default();
+    /// Attempts to deliver a card to the webhook, by outcome.
+    deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
+    /// Cards that wait for the webhook.
+    deliveries_waiting: Gauge = "deliveries_waiting", Gauge::default();
+    /// Cards that the webhook would not take in days; /admin/reports shows them.
+    deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
+    /// Reports that were removed, by reason.
+    reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

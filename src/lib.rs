@@ -8,14 +8,17 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::seat`], [`room::state`], [`room::outbox`], [`feedback::card`], [`feedback::history`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`]: shells | up to level 2 |
 //! | 4 | [`room::log`], [`room::actor`], [`room::registry`]: shells | up to level 3 |
+//! | 4 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
+//! | 5 | [`feedback::desk`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
 //! | 5 | [`ws`], [`http`], [`admin`]: edges | everything below, and each other |
 //! | 6 | [`server`]: the composition root | everything |
 
 pub mod admin;
 pub mod config;
+pub mod feedback;
 pub mod http;
 pub mod id;
 pub mod identity;

@@ -131,6 +131,7 @@ impl Delivery {
         let mut under_way: Vec<ReportId> = Vec::new();
         let mut quiet_until = now();
         loop {
+            self.reports.measure_queue().await;
             let next = match self.take(&under_way, quiet_until).await {
                 Ok((due, next)) => {
                     for due in due {

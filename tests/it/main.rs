@@ -6,6 +6,8 @@
 
 mod client;
 mod conformance;
+mod delivery;
+mod feedback;
 mod harness;
 mod identity;
 mod law;
@@ -14,3 +16,4 @@ mod operators;
 mod refusals;
 mod rooms;
 mod slow;
+mod webhook;

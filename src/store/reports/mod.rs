@@ -139,7 +139,6 @@ impl Reports {
         transaction.commit().await?;
         self.count_removed("size", removed);
         if queued {
-            self.measure_queue().await;
             self.queued.notify_one();
         }
         Ok(())
@@ -310,6 +309,7 @@ mod tests {
         assert_eq!(due(5, &[]).await, ["1 0", "2 0"]);
         assert_eq!(due(5, &[first]).await, ["2 0"]);
         assert_eq!(reports.next_due(&[first]).await.unwrap(), Some(at(1)));
+        reports.measure_queue().await;
         assert_eq!(desk.metrics.deliveries_waiting.get(), 2);
 
         reports.attempted(first, Outcome::Postponed { until: at(60) }, Some("busy")).await.unwrap();
@@ -326,6 +326,7 @@ mod tests {
         assert_eq!(reports.next_due(&[]).await.unwrap(), None);
         let view = reports.look_up(first).await.unwrap().unwrap().line.delivery.unwrap();
         assert_eq!((&*view.state, view.attempts, view.next_try), ("dead", 2, None));
+        reports.measure_queue().await;
         let gauges = (desk.metrics.deliveries_waiting.get(), desk.metrics.deliveries_dead.get());
         assert_eq!(gauges, (0, 1));
     }

@@ -103,16 +103,16 @@ impl Reports {
         );
         let update = update.bind(report.to_string()).bind(state).bind(until);
         update.bind(failure.map(str::to_owned)).execute(&self.pool).await?;
-        self.measure_queue().await;
         Ok(())
     }
 
-    /// Brings the gauges of waiting and dead cards up to date.
-    pub(super) async fn measure_queue(&self) {
+    /// Brings the gauges of waiting and dead cards up to date, where the queue can be read.
+    ///
+    /// It is for the one task that delivers: two at a time could leave an older count.
+    pub async fn measure_queue(&self) {
         let metrics = &self.metrics;
         for (state, gauge) in [("waiting", &metrics.deliveries_waiting), ("dead", &metrics.deliveries_dead)] {
             let count = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE state = $1");
-            // What was written before this stays so: a count that fails is made up by the next one.
             if let Ok(count) = count.bind(state).fetch_one(&self.pool).await {
                 gauge.set(count);
             }

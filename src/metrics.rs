@@ -119,6 +119,8 @@ metrics! {
     store_pending: Gauge = "store_pending", Gauge::default();
     /// Reports of users, by kind and outcome.
     reports: Family<ByOutcome, Counter> = "reports", Family::default();
+    /// Bytes of reports' forms for which memory is taken while they arrive.
+    form_bytes: Gauge = "form_bytes", Gauge::default();
     /// Attempts to deliver a card to the webhook, by outcome.
     deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
     /// Cards that wait for the webhook.

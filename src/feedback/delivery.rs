@@ -207,6 +207,7 @@ impl Delivery {
         self.report(report, outcome, failure, failures);
         let text = failure.map(Failure::text);
         while let Err(error) = self.reports.attempted(report, outcome, text.as_deref()).await {
+            Metrics::count(&self.metrics.deliveries, "not_written");
             // Forgetting it would send the card again at once, and again.
             error!(event = "deliveryNotWritten", %report, %error, "it is tried again");
             sleep(self.pace.store_retry).await;
@@ -271,4 +272,147 @@ fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "the delivery's task is a shell")]
 fn clock() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions, SqliteConnection};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::id::{IdentityId, RoomName};
+    use crate::metrics::ByReason;
+    use crate::store::Store;
+    use crate::store::reports::{NewReport, ReportKind};
+
+    const PACE: Pace = Pace {
+        parallel: 1,
+        attempt: Duration::from_millis(100),
+        store_retry: Duration::from_millis(5),
+        longest_sleep: Duration::from_secs(60),
+    };
+
+    struct Scene {
+        directory: tempfile::TempDir,
+        store: Store,
+        metrics: Arc<Metrics>,
+        hook: TcpListener,
+        stop: CancellationToken,
+        task: tokio::task::JoinSet<()>,
+    }
+
+    impl Scene {
+        async fn start(pace: Pace) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("r.db");
+            std::fs::File::create(&path).unwrap();
+            let metrics = Metrics::new();
+            let (store, _) = Store::open(&path, metrics.clone()).await.unwrap();
+            let hook = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address: SocketAddr = hook.local_addr().unwrap();
+            let url = format!("http://{address}/hook").into();
+            let delivery = Delivery::new(store.reports(), url, metrics.clone(), pace).unwrap();
+            let stop = CancellationToken::new();
+            let mut task = tokio::task::JoinSet::new();
+            task.spawn(delivery.run(stop.clone()));
+            Self { directory, store, metrics, hook, stop, task }
+        }
+
+        async fn report(&self) -> ReportId {
+            let report = NewReport {
+                id: ReportId::random(),
+                kind: ReportKind::Bug,
+                created: clock(),
+                room: Some(RoomName::parse("r").unwrap()),
+                meeting: None,
+                identity: IdentityId::new("cookie:ada"),
+                name: "Ada".into(),
+                description: String::new(),
+                user_agent: String::new(),
+                url: String::new(),
+                cut_entries: 0,
+                json: "null".into(),
+            };
+            let id = report.id;
+            self.store.reports().keep(report, Some("{}".into()), 1 << 30).await.unwrap();
+            id
+        }
+
+        /// The next request, once its head is there.
+        async fn request(&self) -> TcpStream {
+            let (mut stream, _) =
+                timeout(Duration::from_secs(10), self.hook.accept()).await.unwrap().unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream
+        }
+
+        async fn state(&self, id: ReportId) -> String {
+            self.store.reports().look_up(id).await.unwrap().unwrap().line.delivery.unwrap().state
+        }
+
+        async fn until_counted(&self, reason: &'static str) {
+            let counter = self.metrics.deliveries.get_or_create(&ByReason { reason }).clone();
+            let counted = async {
+                while counter.get() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(10), counted).await.unwrap_or_else(|_| panic!("nothing is {reason}"));
+        }
+
+        async fn beside(&self) -> SqliteConnection {
+            let options = SqliteConnectOptions::new().filename(self.directory.path().join("r.db"));
+            options.connect().await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_an_answer_ends_and_is_made_again() {
+        let scene = Scene::start(PACE).await;
+        let id = scene.report().await;
+        let _silent = scene.request().await;
+        scene.until_counted("timed_out").await;
+        let mut second = scene.request().await;
+        second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        scene.until_counted("delivered").await;
+        while scene.state(id).await != "delivered" {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The row stayed due when its outcome could not be written: the card would have gone out again at
+    /// once, and again, for as long as the disk was full.
+    #[tokio::test]
+    async fn a_card_is_not_sent_again_while_the_store_cannot_note_that_it_was() {
+        let scene = Scene::start(Pace { attempt: Duration::from_secs(10), ..PACE }).await;
+        let id = scene.report().await;
+        let mut request = scene.request().await;
+        let mut beside = scene.beside().await;
+        sqlx::query("ALTER TABLE deliveries RENAME TO away").execute(&mut beside).await.unwrap();
+        request.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        scene.until_counted("not_written").await;
+        sqlx::query("ALTER TABLE away RENAME TO deliveries").execute(&mut beside).await.unwrap();
+        while scene.state(id).await != "delivered" {
+            tokio::task::yield_now().await;
+        }
+        let sent = scene.metrics.deliveries.get_or_create(&ByReason { reason: "delivered" }).get();
+        assert_eq!(sent, 1);
+    }
+
+    #[tokio::test]
+    async fn at_a_stop_what_is_under_way_is_waited_for_and_nothing_else_begins() {
+        let mut scene = Scene::start(Pace { attempt: Duration::from_secs(10), ..PACE }).await;
+        let [first, second] = [scene.report().await, scene.report().await];
+        let mut request = scene.request().await;
+        scene.stop.cancel();
+        request.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        timeout(Duration::from_secs(10), scene.task.join_next()).await.unwrap().unwrap().unwrap();
+        let states = [scene.state(first).await, scene.state(second).await];
+        assert_eq!(states, ["delivered", "waiting"]);
+    }
 }

@@ -17,7 +17,7 @@ use crate::id::ReportId;
 use crate::identity::peer::Peer;
 use crate::identity::token::SigningKey;
 use crate::identity::{Asked, Identity};
-use crate::metrics::{ByOutcome, Metrics};
+use crate::metrics::{ByOutcome, Counted, Metrics};
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
@@ -53,6 +53,13 @@ pub struct Desk {
     webhook: Webhook,
     memory: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+}
+
+/// The memory that a form takes, until it is dropped.
+#[derive(Debug)]
+pub struct FormMemory {
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 /// Whether cards are made.
@@ -109,9 +116,11 @@ impl Desk {
     ///
     /// # Errors
     /// [`ApiError::Internal`] never: the semaphore is not closed.
-    pub async fn memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    pub async fn memory(&self, bytes: usize) -> Result<FormMemory, ApiError> {
         let kibibytes = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        self.memory.clone().acquire_many_owned(kibibytes).await.map_err(|_| ApiError::Internal)
+        let permit = self.memory.clone().acquire_many_owned(kibibytes).await;
+        let permit = permit.map_err(|_| ApiError::Internal)?;
+        Ok(FormMemory { _permit: permit, _counted: Counted::new(&self.metrics.form_bytes, bytes) })
     }
 
     /// Keeps a report, with its card where there is somebody to send it to.

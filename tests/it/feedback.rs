@@ -469,6 +469,44 @@ async fn a_form_that_arrives_slowly_has_its_own_time() {
 }
 
 #[tokio::test]
+async fn long_forms_wait_for_memory_and_go_on_when_there_is_some() {
+    const FORM: usize = 64 << 10;
+    let server = TestServer::with(|config| config.feedback.form_bytes = FORM).await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        let head = format!(
+            "POST /api/bugReport HTTP/1.1\r\nHost: x\r\nCookie: {}\r\nContent-Length: {FORM}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\n\r\n",
+            ada.cookie()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    server.until_metric("satsuma_form_bytes", 4.0 * FORM as f64).await;
+    let mut info = info("r");
+    info["roomHistory"] = json!("x".repeat(40_000));
+    let report = bug(&server, &ada, "", &info);
+    let mut waiting = std::pin::pin!(answer(report));
+    // It asks for memory before it reads, so an answer to somebody who came later proves that it waits.
+    let before = server.metric("satsuma_tcp_connections").await;
+    tokio::select! {
+        biased;
+        answer = &mut waiting => panic!("there was no memory: {answer:?}"),
+        () = eventually("the report has its connection".to_owned(), async || {
+            server.metric("satsuma_tcp_connections").await > before
+                && answer(server.get("/set-username")).await.status == 200
+        }) => {}
+    }
+    assert_eq!(server.metric("satsuma_form_bytes").await, 4.0 * FORM as f64);
+    slow.pop();
+    assert_eq!(waiting.await.status, 200);
+    drop(slow);
+    server.until_metric("satsuma_form_bytes", 0.0).await;
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_write_is_said_and_not_hidden() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;

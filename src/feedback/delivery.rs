@@ -180,7 +180,7 @@ impl Delivery {
             None => longest,
         };
         // A row that cannot be read would be due for ever.
-        let shortest = if due.is_empty() { Duration::from_millis(10) } else { Duration::ZERO };
+        let shortest = if due.is_empty() { Duration::from_millis(100) } else { Duration::ZERO };
         let next = if taken.len() >= self.pace.parallel { longest } else { next };
         Ok((due, next.clamp(shortest, longest)))
     }
@@ -351,6 +351,15 @@ mod tests {
             stream
         }
 
+        async fn until_delivered(&self, id: ReportId) {
+            let delivered = async {
+                while self.state(id).await != "delivered" {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(10), delivered).await.expect("it is delivered");
+        }
+
         async fn state(&self, id: ReportId) -> String {
             self.store.reports().look_up(id).await.unwrap().unwrap().line.delivery.unwrap().state
         }
@@ -380,9 +389,7 @@ mod tests {
         let mut second = scene.request().await;
         second.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         scene.until_counted("delivered").await;
-        while scene.state(id).await != "delivered" {
-            tokio::task::yield_now().await;
-        }
+        scene.until_delivered(id).await;
     }
 
     /// The row stayed due when its outcome could not be written: the card would have gone out again at
@@ -397,9 +404,7 @@ mod tests {
         request.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         scene.until_counted("not_written").await;
         sqlx::query("ALTER TABLE away RENAME TO deliveries").execute(&mut beside).await.unwrap();
-        while scene.state(id).await != "delivered" {
-            tokio::task::yield_now().await;
-        }
+        scene.until_delivered(id).await;
         let sent = scene.metrics.deliveries.get_or_create(&ByReason { reason: "delivered" }).get();
         assert_eq!(sent, 1);
     }

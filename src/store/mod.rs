@@ -12,11 +12,11 @@ mod task;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
@@ -26,6 +26,9 @@ use reports::Reports;
 use sql::Database;
 pub use sql::StoreError;
 use task::{Settings, Task, clock};
+
+/// How long the reports that are being read or written at a shutdown are waited for.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// A change of what is kept about a meeting.
 #[derive(Clone, Debug)]
@@ -111,8 +114,9 @@ impl Store {
     /// [`StoreError::Unwritten`] if that was not done at `deadline`; [`StoreError::Stopped`] if the
     /// task was gone already.
     pub async fn shutdown(self, deadline: Instant) -> Result<(), StoreError> {
-        // First, since the task folds the log into the file, which needs that nobody reads it.
-        let _ = timeout_at(deadline, self.reports.close()).await;
+        // First, since the task folds the log into the file, which needs that nobody reads it; but
+        // whoever reads for long must not take the time of what is still to be written.
+        let _ = timeout_at(deadline, timeout(CLOSE, self.reports.close())).await;
         // If the task is gone, its end says so below.
         let _ = self.stop.send(deadline);
         self.task.await.unwrap_or(Err(StoreError::Stopped))
@@ -193,7 +197,7 @@ impl StoreHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, Connection, SqliteConnection};

@@ -441,7 +441,7 @@ async fn a_form_has_its_own_limits_and_others_keep_theirs() {
 async fn a_form_that_arrives_slowly_has_its_own_time() {
     let server = TestServer::with(|config| {
         config.limits.handshake = Duration::from_millis(200);
-        config.feedback.form_timeout = Duration::from_secs(1);
+        config.feedback.form_timeout = Duration::from_secs(3);
     })
     .await;
     let ada = Person::log_in(&server, "Ada").await;

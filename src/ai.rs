@@ -312,7 +312,7 @@ impl Inner {
     }
 
     fn count(&self, job: Kind, outcome: &'static str) {
-        self.metrics.ai_jobs.get_or_create(&ByOutcome { job, outcome }).inc();
+        self.metrics.ai_jobs.get_or_create(&ByOutcome { kind: job, outcome }).inc();
     }
 
     fn warn(&self, room: &RoomName, meeting: MeetingId, kind: Kind, cause: &str) {

@@ -105,6 +105,26 @@ impl SessionId {
     }
 }
 
+/// A report of a user: a random UUID, which the link to its JSON carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct ReportId(Uuid);
+
+impl ReportId {
+    /// A new random id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Reads an id that [`fmt::Display`] wrote.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is no UUID.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::ReportId)
+    }
+}
+
 /// Who somebody is, whatever name they show: what seats, session locks and quotas belong to.
 ///
 /// It carries the way it was proven as a prefix (see [`crate::identity`]), so that identities
@@ -139,6 +159,9 @@ pub enum InvalidId {
     /// Not a [`MeetingId`].
     #[error("a meeting id is a UUID")]
     MeetingId,
+    /// Not a [`ReportId`].
+    #[error("a report's id is a UUID")]
+    ReportId,
 }
 
 /// Whether `id` has 1 to 64 of `[A-Za-z0-9_-]`.
@@ -173,6 +196,12 @@ macro_rules! show_as_text {
 show_as_text!(RoomName, UserId, SessionId, IdentityId);
 
 impl fmt::Display for MeetingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ReportId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

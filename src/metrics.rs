@@ -20,6 +20,15 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
+/// The labels of something of a kind that came to an outcome.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What it was, such as a kind of report or of job; always one of a fixed set.
+    pub kind: &'static str,
+    /// What became of it; always one of a fixed set.
+    pub outcome: &'static str,
+}
+
 /// A label that tells the type of a message.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByType {
@@ -34,15 +43,6 @@ pub struct ByRoute {
     pub route: String,
     /// The answer's status code.
     pub status: u16,
-}
-
-/// The labels of a job for the AI.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ByOutcome {
-    /// What it was for: `invite`, `hear` or `close`.
-    pub job: &'static str,
-    /// What became of it; always one of a fixed set.
-    pub outcome: &'static str,
 }
 
 /// The labels of a call to the media API.
@@ -130,6 +130,18 @@ metrics! {
     ai_jobs: Family<ByOutcome, Counter> = "ai_jobs", Family::default();
     /// Seconds from a call to the media API to the head of its answer, by operation and status.
     call_seconds: Family<ByCall, Histogram, Seconds> = "call_seconds", Family::new_with_constructor(Seconds);
+    /// Reports of users, by kind and outcome.
+    reports: Family<ByOutcome, Counter> = "reports", Family::default();
+    /// Bytes of reports' forms for which memory is taken while they arrive.
+    form_bytes: Gauge = "form_bytes", Gauge::default();
+    /// Attempts to deliver a card to the webhook, by outcome.
+    deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
+    /// Cards that wait for the webhook.
+    deliveries_waiting: Gauge = "deliveries_waiting", Gauge::default();
+    /// Cards that the webhook would not take in days; /admin/reports shows them.
+    deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
+    /// Reports that were removed, by reason.
+    reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

@@ -19,6 +19,9 @@ use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits, LogFormat};
+use crate::feedback::delivery::{Delivery, InvalidWebhook, Pace};
+use crate::feedback::desk::Desk;
+use crate::feedback::retention::keep_tidy;
 use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
@@ -51,7 +54,9 @@ pub struct Server {
     admin_stop: CancellationToken,
     http: AbortOnDropHandle<()>,
     admin: AbortOnDropHandle<()>,
-    _upkeep: Vec<AbortOnDropHandle<()>>,
+    /// Posts cards to the webhook, where one is configured.
+    delivery: Option<AbortOnDropHandle<()>>,
+    upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
     ai: AiHandle,
     store: Store,
@@ -94,6 +99,9 @@ pub enum StartError {
     /// The client for other servers cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
+    /// The client for the webhook cannot be made.
+    #[error(transparent)]
+    Webhook(#[from] InvalidWebhook),
 }
 
 /// What a shutdown left undone; the exit code tells.
@@ -154,6 +162,13 @@ impl Server {
             new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
+        let (reports, feedback) = (store.reports(), &config.feedback);
+        upkeep.push(own(keep_tidy(reports.clone(), feedback.retention, feedback.stored_bytes)));
+        let webhook = feedback.url.as_ref();
+        let delivery =
+            webhook.map(|url| Delivery::new(reports.clone(), url.clone(), metrics.clone(), Pace::default()));
+        let delivery = delivery.transpose()?;
+
         let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
         let app = Arc::new(App {
             identities: Identities::new(
@@ -167,6 +182,7 @@ impl Server {
             registry: registry.clone(),
             calls: Proxy::new(upstream, &config.calls, limits),
             connection_limits: connection_limits(limits),
+            desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
             warnings: warnings(),
@@ -177,10 +193,12 @@ impl Server {
         });
         upkeep.push(tidy(app.clone()));
         let stopping = CancellationToken::new();
+        let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
             registry,
             store: store.handle(),
+            reports,
             metrics: metrics.clone(),
             token: data_dir.operator_token().clone(),
             stopping: stopping.clone(),
@@ -199,7 +217,8 @@ impl Server {
             admin_stop,
             http: own(http),
             admin: own(admin),
-            _upkeep: upkeep,
+            delivery,
+            upkeep,
             app,
             ai,
             store,
@@ -277,10 +296,16 @@ impl Server {
         sockets.abort.cancel();
         sockets.tasks.wait().await;
 
+        // Requests and deliveries that are still under way are not worth a late exit; but a report
+        // that can still be taken, or a card that is just being sent, needs the store.
+        let _ = timeout_at(sockets_deadline, self.http).await;
+        if let Some(delivery) = self.delivery {
+            let _ = timeout_at(sockets_deadline, delivery).await;
+        }
+        drop(self.upkeep);
         let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
         self.admin_stop.cancel();
-        // Requests that are still under way are not worth a late exit.
-        let _ = timeout_at(deadline, async { tokio::join!(self.http, self.admin) }).await;
+        let _ = timeout_at(deadline, self.admin).await;
         drop(self.data_dir);
         stored?;
         if cut_off > 0 {
@@ -299,12 +324,13 @@ impl Server {
         let Addresses { http, admin } = self.addresses;
         let data = self.data_dir.path().canonicalize().unwrap_or_else(|_| self.data_dir.path().to_owned());
         let identity = self.identity_text();
+        let webhook = if self.delivery.is_some() { " with a webhook" } else { "" };
         let text = format!(
             "satsuma {VERSION}\n\
              listening on http://{http}, for operators on http://{admin}\n\
              data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
-             on: rooms; identity by {identity}\n\
-             not in this version: media, feedback, the web client\n",
+             on: rooms, reports{webhook}; identity by {identity}\n\
+             not in this version: media, the web client\n",
             data.display(),
             data.join("operator.token").display(),
         );
@@ -402,6 +428,8 @@ fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {
             ticks.tick().await;
             app.registry.tidy();
             app.calls.tidy();
+            app.desk.report_quota.tidy();
+            app.desk.count_quota.tidy();
         }
     })
 }

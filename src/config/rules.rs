@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::value::{HttpUrl, Text};
-use super::{Config, Identity, Limits, Room};
+use super::{Config, Feedback, Identity, Limits, Room};
 
 /// A rule that the settings break.
 pub(super) struct Violation {
@@ -26,6 +26,7 @@ impl Violation {
 pub(super) fn violations(config: &Config) -> Vec<Violation> {
     let mut violations = Vec::new();
     violations.extend(counts_out_of_range(&config.limits));
+    violations.extend(reports_out_of_range(&config.feedback));
     violations.extend(durations_out_of_range(config));
     violations.extend(empty_texts(config));
     violations.extend(wrong_urls(config));
@@ -58,6 +59,24 @@ fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
 }
 
+fn reports_out_of_range(feedback: &Feedback) -> impl Iterator<Item = Violation> {
+    const MOST: usize = 1 << 30;
+    // Shorter, and a typing error would remove what nobody has read yet.
+    const SHORTEST: Duration = Duration::from_secs(60 * 60);
+    const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
+    let retention =
+        out_of_range("feedback.retention", &feedback.retention, &(SHORTEST..=LONGEST), Duration::write);
+    [
+        ("feedback.stored_bytes", feedback.stored_bytes, 1 << 20..=u32::MAX as usize),
+        ("feedback.form_bytes", feedback.form_bytes, 64 << 10..=MOST),
+        ("feedback.history_bytes", feedback.history_bytes, 1024..=MOST),
+        ("feedback.description_chars", feedback.description_chars, 1..=MOST),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
+    .chain(retention)
+}
+
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // A timer set to zero, or so late that adding it to now overflows, would end the server.
     const SHORTEST: Duration = Duration::from_millis(10);
@@ -73,6 +92,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("calls.connect_timeout", config.calls.connect_timeout, SHORTEST..=LONGEST),
         ("calls.timeout", config.calls.timeout, SHORTEST..=LONGEST),
         ("ai.timeout", config.ai.timeout, SHORTEST..=LONGEST),
+        ("feedback.form_timeout", config.feedback.form_timeout, SHORTEST..=LONGEST),
         ("shutdown.deadline", config.shutdown.deadline, Duration::from_secs(1)..=LONGEST),
     ]
     .into_iter()

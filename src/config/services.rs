@@ -64,14 +64,36 @@ pub struct Client {
     pub disable_lobby_enforcement: bool,
 }
 
-/// Where reports of users go.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// What becomes of users' reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Feedback {
     /// The webhook that cards are posted to: a secret, since its URL carries a token.
     pub url: Optional<SecretString>,
     /// The dashboard that a card's link to the logs leads to.
     pub dashboard_worker_url: Optional<HttpUrl>,
+    /// How long reports and counts are kept; an hour to 100 years.
+    #[serde(with = "text")]
+    pub retention: Duration,
+    /// Bytes of all reports; over it the oldest are removed; at least 1,048,576.
+    pub stored_bytes: usize,
+    /// Reports an hour of one identity; 0 is no limit.
+    pub reports_per_identity: u32,
+    /// Reports an hour of one address; 0 is no limit.
+    pub reports_per_address: u32,
+    /// Refreshes and answers about a call's quality an hour of one identity; 0 is no limit.
+    pub counts_per_identity: u32,
+    /// The same of one address; 0 is no limit.
+    pub counts_per_address: u32,
+    /// Bytes of a report's form; at least 65,536.
+    pub form_bytes: usize,
+    /// How long a report's form may take to arrive and be answered.
+    #[serde(with = "text")]
+    pub form_timeout: Duration,
+    /// Bytes of a report's history as it is stored; at least 1,024.
+    pub history_bytes: usize,
+    /// Characters of a report's description; at least 1.
+    pub description_chars: usize,
 }
 
 /// The AI participant.
@@ -99,6 +121,25 @@ impl Default for Calls {
             session_lock: true,
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Feedback {
+    fn default() -> Self {
+        Self {
+            url: Optional(None),
+            dashboard_worker_url: Optional(None),
+            retention: Duration::from_secs(90 * 24 * 60 * 60),
+            stored_bytes: 2 << 30,
+            reports_per_identity: 20,
+            reports_per_address: 60,
+            counts_per_identity: 60,
+            counts_per_address: 600,
+            form_bytes: 32 << 20,
+            form_timeout: Duration::from_secs(120),
+            history_bytes: 4 << 20,
+            description_chars: 10_000,
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::calls::proxy::Proxy;
+use crate::feedback::desk::Desk;
 use crate::http::origin::OriginRule;
 use crate::id::ConnectionId;
 use crate::identity::Identities;
@@ -37,6 +38,8 @@ pub struct App {
     pub connection_limits: ConnectionLimits,
     /// The sockets' tasks.
     pub sockets: Sockets,
+    /// Where reports are taken.
+    pub desk: Desk,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
     /// How often a warning may be written that a stranger causes.

@@ -28,6 +28,32 @@ pub enum ApiError {
     /// A form lacks a field.
     #[error("the form needs a field \"{0}\"")]
     MissingField(&'static str),
+    /// A field says something that cannot be.
+    #[error("the field \"{field}\" {rule}")]
+    InvalidField {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        rule: &'static str,
+    },
+    /// A parameter of the query says something that cannot be, or is unknown.
+    #[error("the query's {0}")]
+    InvalidQuery(&'static str),
+    /// The body is neither kind of form.
+    #[error("the body is to be a form: multipart/form-data or application/x-www-form-urlencoded")]
+    NotAForm,
+    /// The body is no JSON object.
+    #[error("the body is to be a JSON object")]
+    NotJson,
+    /// The body ends early, or breaks its own rules.
+    #[error("the body is incomplete or malformed")]
+    BrokenBody,
+    /// The body is too long.
+    #[error("the body is too long")]
+    BodyTooLarge,
+    /// The store cannot keep or show what is asked for.
+    #[error("the store cannot do this at the moment; try again later")]
+    StoreFailing,
     /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
     #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
@@ -69,7 +95,14 @@ impl ApiError {
             | Self::InvalidName(_)
             | Self::NoPage
             | Self::MissingField(_)
+            | Self::InvalidField { .. }
+            | Self::InvalidQuery(_)
+            | Self::NotAForm
+            | Self::NotJson
+            | Self::BrokenBody
             | Self::InvalidHandshake => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::StoreFailing => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::NoOperator => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
                 StatusCode::FORBIDDEN
@@ -94,7 +127,13 @@ impl ApiError {
         match self {
             Self::NotFound => "not_found",
             Self::InvalidId(_) => "invalid_id",
-            Self::InvalidName(_) | Self::NoPage | Self::MissingField(_) => "invalid_form",
+            Self::InvalidName(_) | Self::NoPage | Self::MissingField(_) | Self::InvalidField { .. } => {
+                "invalid_form"
+            }
+            Self::InvalidQuery(_) => "invalid_query",
+            Self::NotAForm | Self::NotJson | Self::BrokenBody => "invalid_body",
+            Self::BodyTooLarge => "body_too_large",
+            Self::StoreFailing => "store_failing",
             Self::InvalidHandshake => "invalid_handshake",
             Self::NoIdentity => "no_identity",
             Self::ForeignOrigin => "foreign_origin",

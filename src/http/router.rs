@@ -7,7 +7,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -15,6 +15,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::{gate, pages};
 use crate::calls::proxy;
+use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
 
 /// All public routes.
@@ -28,12 +29,26 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/new", get(pages::new_room))
         .route("/set-username", get(pages::name_form).post(pages::set_name))
         .route("/parties/{*path}", get(upgrade::upgrade))
+        .route("/api/deadTrack", post(dead_track::post))
+        .route("/api/debugInfo", get(debug_info::get))
+        .route("/api/reportRefresh", post(counted::refresh))
+        .route("/call-quality-feedback", get(pages::home).post(counted::call_quality))
         .route("/{room}", get(pages::home))
         .fallback(async || ApiError::NotFound)
         .layer(DefaultBodyLimit::max(app.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))
         .merge(calls)
+        .merge(uploads(&app))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)
+}
+
+/// The routes whose bodies are long, and arrive slowly: they hold their own limits.
+fn uploads(app: &App) -> Router<Arc<App>> {
+    let time = app.desk.limits.form_timeout;
+    Router::new()
+        .route("/api/bugReport", post(bug_report::post))
+        .layer(DefaultBodyLimit::disable())
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, time))
 }

@@ -5,25 +5,30 @@
 
 mod batch;
 pub mod data_dir;
+pub mod reports;
 mod sql;
 mod task;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
 use crate::room::io::{Keep, KeptRoom};
+use reports::Reports;
 use sql::Database;
 pub use sql::StoreError;
 use task::{Settings, Task, clock};
+
+/// How long the reports that are being read or written at a shutdown are waited for.
+const CLOSE: Duration = Duration::from_secs(1);
 
 /// A change of what is kept about a meeting.
 #[derive(Clone, Debug)]
@@ -56,6 +61,7 @@ pub enum StoreHealth {
 #[derive(Debug)]
 pub struct Store {
     handle: StoreHandle,
+    reports: Reports,
     stop: oneshot::Sender<Instant>,
     task: AbortOnDropHandle<Result<(), StoreError>>,
 }
@@ -78,7 +84,8 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
         let options = options.busy_timeout(settings.busy_timeout);
-        let (database, rooms) = Database::open(options, clock()).await?;
+        let (database, rooms) = Database::open(options.clone(), clock()).await?;
+        let reports = Reports::open(options, Arc::clone(&metrics));
         let (commands, received) = mpsc::channel(settings.queue);
         let (health_sender, health) = watch::channel(StoreHealth::Healthy);
         let (stop, stopped) = oneshot::channel();
@@ -88,12 +95,17 @@ impl Store {
         let task = Task::new(received, database, health_sender, full, metrics, settings);
         #[expect(clippy::disallowed_methods, reason = "the Store owns the task and aborts it")]
         let task = AbortOnDropHandle::new(tokio::spawn(task.run(stopped)));
-        Ok((Self { handle, stop, task }, rooms))
+        Ok((Self { handle, reports, stop, task }, rooms))
     }
 
     /// A handle for whoever has something to keep.
     pub fn handle(&self) -> StoreHandle {
         self.handle.clone()
+    }
+
+    /// What users report, for whoever takes, delivers or shows it.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
     }
 
     /// Writes everything that was handed over until now, and closes the database.
@@ -102,6 +114,9 @@ impl Store {
     /// [`StoreError::Unwritten`] if that was not done at `deadline`; [`StoreError::Stopped`] if the
     /// task was gone already.
     pub async fn shutdown(self, deadline: Instant) -> Result<(), StoreError> {
+        // First, since the task folds the log into the file, which needs that nobody reads it; but
+        // whoever reads for long must not take the time of what is still to be written.
+        let _ = timeout_at(deadline, timeout(CLOSE, self.reports.close())).await;
         // If the task is gone, its end says so below.
         let _ = self.stop.send(deadline);
         self.task.await.unwrap_or(Err(StoreError::Stopped))
@@ -182,7 +197,7 @@ impl StoreHandle {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -756,7 +771,7 @@ mod tests {
     async fn a_database_of_a_later_version_is_refused() {
         let disk = Disk::new();
         disk.open().await.0.shutdown(soon()).await.unwrap();
-        let later = "UPDATE _sqlx_migrations SET version = 9999";
+        let later = "UPDATE _sqlx_migrations SET version = version + 9998";
         sqlx::query(later).execute(&mut disk.beside().await).await.unwrap();
         let path = disk.directory.path().join("rooms.db");
         let error = Store::open(&path, Metrics::new()).await.unwrap_err();

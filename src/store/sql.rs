@@ -377,7 +377,7 @@ impl StoreError {
 }
 
 /// The time as text; one that a wild clock made is drawn into the years 1970 to 9999.
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     let last = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, last)).to_string()
 }

@@ -140,7 +140,7 @@ async fn the_ai_comes_by_four_calls_and_is_shown_last() {
     assert_eq!(seen[2].header("authorization"), format!("Bearer {MODEL_TOKEN}"));
     let answer = offer.replace("a=sendonly", "a=recvonly");
     assert_eq!(seen[3].json(), json!({"sessionDescription": {"type": "answer", "sdp": answer}}));
-    server.until_metric(r#"satsuma_ai_jobs_total{job="invite",outcome="done"}"#, 1.0).await;
+    server.until_metric(r#"satsuma_ai_jobs_total{kind="invite",outcome="done"}"#, 1.0).await;
 
     let mut bob = Client::join(&server, "r", "Bob").await;
     let state = bob.until_state(is_here).await;
@@ -252,7 +252,7 @@ async fn a_track_that_opens_after_the_ai_was_sent_away_is_closed() {
     cloud.until_seen("/tracks/new", 1).await;
     ada.say(disable()).await;
     let state = ada.until_state(|state| state["ai"] == json!({"enabled": false})).await;
-    server.until_metric(r#"satsuma_ai_jobs_total{job="invite",outcome="cancelled"}"#, 1.0).await;
+    server.until_metric(r#"satsuma_ai_jobs_total{kind="invite",outcome="cancelled"}"#, 1.0).await;
     assert_eq!(cloud.seen_at("/tracks/close").len(), 0);
     drop(open);
     until_closed(&cloud, &state["meetingId"]).await;
@@ -287,13 +287,13 @@ async fn a_track_that_cannot_be_closed_is_tried_again() {
     invite(&mut ada).await;
     cloud.script("/tracks/close", Script::Answer(503, "{}".to_owned()));
     ada.say(disable()).await;
-    server.until_metric(r#"satsuma_ai_jobs_total{job="close",outcome="done"}"#, 1.0).await;
+    server.until_metric(r#"satsuma_ai_jobs_total{kind="close",outcome="done"}"#, 1.0).await;
     assert_eq!(cloud.seen_at("/tracks/close").len(), 2);
 
     invite(&mut ada).await;
     cloud.script("/tracks/close", Script::Answer(403, "{}".to_owned()));
     ada.say(disable()).await;
-    server.until_metric(r#"satsuma_ai_jobs_total{job="close",outcome="failed"}"#, 1.0).await;
+    server.until_metric(r#"satsuma_ai_jobs_total{kind="close",outcome="failed"}"#, 1.0).await;
     assert_eq!(cloud.seen_at("/tracks/close").len(), 3, "what cannot pass is not tried again");
     assert!(logged().contains("aiTrackNotClosed"));
 }
@@ -437,7 +437,7 @@ async fn the_request_of_one_who_left_falls_dead() {
     bob.say(json!({"type": "userLeft"})).await;
     ada.until_state(|state| ids_of(state).len() == 2).await;
     drop(open);
-    server.until_metric(r#"satsuma_ai_jobs_total{job="hear",outcome="cancelled"}"#, 1.0).await;
+    server.until_metric(r#"satsuma_ai_jobs_total{kind="hear",outcome="cancelled"}"#, 1.0).await;
     ada.say(request()).await;
     let pk = ada.pk();
     let state = ada.until_state(|state| !state["ai"]["controllingUser"].is_null()).await;

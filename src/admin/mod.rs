@@ -1,5 +1,8 @@
 //! The operators' listener: health, metrics, and what the rooms are doing.
 
+mod query;
+mod reports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +23,7 @@ use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::room::mailbox::{MemberStatus, RoomView};
 use crate::room::registry::Registry;
+use crate::store::reports::Reports;
 use crate::store::{StoreHandle, StoreHealth};
 
 /// What the operators' handlers may touch.
@@ -28,6 +32,8 @@ pub struct Operators {
     pub registry: Registry,
     /// The store.
     pub store: StoreHandle,
+    /// What users reported.
+    pub reports: Reports,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// What proves an operator.
@@ -41,6 +47,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
     let guarded = Router::new()
         .route("/admin/rooms", get(rooms))
         .route("/admin/rooms/{room}", get(room))
+        .merge(reports::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -61,7 +68,7 @@ async fn only_operators(State(operators): State<Arc<Operators>>, request: Reques
 }
 
 /// Whether the bearer token (RFC 6750 section 2.1) is the operator's.
-fn is_operator(headers: &HeaderMap, token: &SecretString) -> bool {
+pub(crate) fn is_operator(headers: &HeaderMap, token: &SecretString) -> bool {
     let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
     let Some((scheme, given)) = given.split_once(' ') else { return false };
     scheme.eq_ignore_ascii_case("bearer")

@@ -1,0 +1,286 @@
+//! `POST /api/bugReport`: somebody filled in the form.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::USER_AGENT;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::card::{self, Origin};
+use super::desk::{FormLimits, RELEASE, reporter, signed_link};
+use super::form::{announced_bytes, drain, read_form, required_text, text};
+use super::history::{History, keep_newest};
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::id::{ReportId, RoomName};
+use crate::identity::Identity;
+use crate::identity::peer::Peer;
+use crate::store::reports::{NewReport, ReportKind};
+
+const KIND: &str = "bug";
+
+/// The most characters of a page's address.
+const URL_CHARS: usize = 8192;
+
+/// The most characters of a name.
+pub(super) const NAME_CHARS: usize = 254;
+
+/// The most characters that are kept of a browser's name for itself.
+const USER_AGENT_CHARS: usize = 1024;
+
+/// Takes the form.
+pub async fn post(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let identity = reporter(&app, request.headers(), &peer).await?;
+    let desk = &app.desk;
+    if !desk.report_quota.admits(&identity.id, peer.address) {
+        desk.count(KIND, "rate_limited");
+        drain(request.into_body()).await;
+        return Ok(taken());
+    }
+    let result = take(&app, &peer, identity, request).await;
+    desk.count_result(KIND, &result);
+    result.map(|()| taken())
+}
+
+/// The one answer to a report that was taken, or is said to be.
+pub(super) fn taken() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
+    let limits = app.desk.limits;
+    let user_agent = user_agent(request.headers());
+    let bytes = announced_bytes(request.headers()).unwrap_or(limits.form_bytes).min(limits.form_bytes);
+    let _memory = app.desk.memory(bytes).await?;
+    let [description, info] = read_form(request, ["description", "info"], limits.form_bytes).await?;
+    let parse = move || Parsed::read(description, info, limits);
+    // Megabytes take their time, in which rooms are to go on.
+    let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;
+
+    let (id, now) = (ReportId::random(), wall_clock());
+    let report = parsed.to_keep(id, identity, user_agent, now);
+    let name = parsed.name.as_deref().unwrap_or(&report.name).to_owned();
+    let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
+    let Parsed { room, url, host, .. } = &parsed;
+    let link = signed_link(app.identities.signing_key(), &app.desk.origin(peer), id, now);
+    let card = || {
+        let origin = Origin { time: now, environment: host, release: RELEASE };
+        let report = card::BugReport {
+            name: &name,
+            description: &description,
+            user_agent: &user_agent,
+            room: room.as_str(),
+            url,
+            debug_info: &link,
+        };
+        card::bug_report(origin, report)
+    };
+    app.desk.keep(report, card).await
+}
+
+/// What the form says.
+#[derive(Debug)]
+struct Parsed {
+    description: String,
+    room: RoomName,
+    /// What the client says that the reporter's name is.
+    name: Option<String>,
+    url: String,
+    host: String,
+    history: History,
+}
+
+/// The field `info`; other members are of no interest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Info<'a> {
+    #[serde(borrow)]
+    room_name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    identity: Option<&'a RawValue>,
+    #[serde(borrow)]
+    room_history: Option<&'a RawValue>,
+    #[serde(borrow)]
+    url: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Reporter<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+}
+
+impl Parsed {
+    fn read(description: Option<String>, info: Option<String>, limits: FormLimits) -> Result<Self, ApiError> {
+        let description = description.ok_or(ApiError::MissingField("description"))?;
+        if description.chars().count() > limits.description_chars {
+            return Err(ApiError::InvalidField { field: "description", rule: "is too long" });
+        }
+        let info = info.ok_or(ApiError::MissingField("info"))?;
+        let wrong = ApiError::InvalidField { field: "info", rule: "is not a JSON object" };
+        if !info.trim_start().starts_with('{') {
+            return Err(wrong);
+        }
+        let info: Info<'_> = serde_json::from_str(&info).map_err(|_| wrong)?;
+
+        let room = required_text(info.room_name, "info.roomName", 4 * RoomName::MAX_CHARS)?;
+        let rule = "is not a room's name";
+        let room =
+            RoomName::parse(&room).map_err(|_| ApiError::InvalidField { field: "info.roomName", rule })?;
+        let url = required_text(info.url, "info.url", URL_CHARS)?;
+        let host = host_of(&url)
+            .ok_or(ApiError::InvalidField { field: "info.url", rule: "is not an http or https URL" })?;
+        let name = match info.identity {
+            None => None,
+            Some(identity) => {
+                let wrong = ApiError::InvalidField { field: "info.identity", rule: "is not an object" };
+                if !identity.get().starts_with('{') {
+                    return Err(wrong);
+                }
+                let reporter: Reporter<'_> = serde_json::from_str(identity.get()).map_err(|_| wrong)?;
+                text(reporter.name, "info.identity.name", NAME_CHARS)?
+            }
+        };
+        let history = match info.room_history {
+            None => History { json: "null".to_owned(), cut_entries: 0 },
+            Some(history) => keep_newest(history, limits.history_bytes),
+        };
+        Ok(Self { description, room, name, url, host, history })
+    }
+
+    fn to_keep(
+        &self,
+        id: ReportId,
+        identity: Identity,
+        user_agent: String,
+        created: SystemTime,
+    ) -> NewReport {
+        NewReport {
+            id,
+            kind: ReportKind::Bug,
+            created,
+            room: Some(self.room.clone()),
+            meeting: None,
+            identity: identity.id,
+            name: identity.name,
+            description: self.description.clone(),
+            user_agent,
+            url: self.url.clone(),
+            cut_entries: self.history.cut_entries,
+            json: self.history.json.clone(),
+        }
+    }
+}
+
+/// The browser, as it says itself; empty if it does not.
+pub(super) fn user_agent(headers: &HeaderMap) -> String {
+    let text = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    text.unwrap_or_default().chars().take(USER_AGENT_CHARS).collect()
+}
+
+/// The host of a web page's address.
+fn host_of(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    let host = url.host_str()?;
+    matches!(url.scheme(), "http" | "https").then(|| host.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: FormLimits = FormLimits {
+        form_bytes: 1 << 20,
+        form_timeout: Duration::from_secs(1),
+        history_bytes: 1024,
+        description_chars: 10,
+        stored_bytes: 1 << 20,
+    };
+
+    fn read(description: &str, info: &str) -> Result<Parsed, String> {
+        let parsed = Parsed::read(Some(description.into()), Some(info.into()), LIMITS);
+        parsed.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_the_stock_client_sends_is_read() {
+        let info = json!({
+            "roomName": "my room",
+            "identity": {"id": "x", "name": "Ada", "tracks": {"audioEnabled": true}},
+            "roomHistory": {"apiHistory": [], "userSessions": []},
+            "url": "https://meet.example:8443/my%20room/room?x=1",
+            "unknown": [1],
+        });
+        let parsed = read("", &info.to_string()).unwrap();
+        assert_eq!((parsed.room.as_str(), parsed.name.as_deref()), ("my room", Some("Ada")));
+        assert_eq!(
+            (&*parsed.host, &*parsed.url),
+            ("meet.example", "https://meet.example:8443/my%20room/room?x=1")
+        );
+        assert_eq!(parsed.history.json, "{\n  \"apiHistory\": [],\n  \"userSessions\": []\n}");
+        let parsed = read("", r#"{"roomName":"r","url":"http://[::1]:1/","identity":null}"#).unwrap();
+        assert_eq!((parsed.name, &*parsed.host, &*parsed.history.json), (None, "[::1]", "null"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let good = json!({"roomName": "r", "url": "https://meet.example/r"});
+        let with = |field: &str, value: serde_json::Value| {
+            let mut info = good.clone();
+            info[field] = value;
+            info.to_string()
+        };
+        assert!(read("1234567890", &good.to_string()).is_ok());
+        let long = "x".repeat(9000);
+        for (info, field) in [
+            ("", "info"),
+            ("{", "info"),
+            ("[1,2,3,4]", "info"),
+            ("null", "info"),
+            (r#"{"roomName":"a","roomName":"b"}"#, "info"),
+            (&with("roomName", json!(null)), "info.roomName"),
+            (&with("roomName", json!("")), "info.roomName"),
+            (&with("roomName", json!(7)), "info.roomName"),
+            (&with("roomName", json!("a\nb")), "info.roomName"),
+            (&with("roomName", json!(long)), "info.roomName"),
+            (&with("url", json!(null)), "info.url"),
+            (&with("url", json!("/r")), "info.url"),
+            (&with("url", json!("javascript:alert(1)")), "info.url"),
+            (&with("url", json!(format!("https://a.example/{long}"))), "info.url"),
+            (&with("identity", json!("Ada")), "info.identity"),
+            (&with("identity", json!(["Ada"])), "info.identity"),
+            (&with("identity", json!({"name": 1})), "info.identity.name"),
+            (&with("identity", json!({"name": long})), "info.identity.name"),
+        ] {
+            let error = read("", info).unwrap_err();
+            assert!(error.contains(&format!("\"{field}\"")), "{error}: {info}");
+        }
+        assert!(read("12345678901", &good.to_string()).unwrap_err().contains("\"description\""));
+        for (description, info, field) in
+            [(None, Some(String::new()), "description"), (Some(String::new()), None, "info")]
+        {
+            let error = Parsed::read(description, info, LIMITS).unwrap_err();
+            assert_eq!(error, ApiError::MissingField(field));
+        }
+    }
+
+    #[test]
+    fn a_browsers_name_is_cut_and_may_be_missing() {
+        assert_eq!(user_agent(&HeaderMap::new()), "");
+        let long = HeaderMap::from_iter([(USER_AGENT, "é".repeat(2000).parse().unwrap())]);
+        assert_eq!(user_agent(&long).chars().count(), 1024);
+    }
+}

@@ -1,0 +1,266 @@
+//! PURE: the messages of Google Chat (`cardsV2`) that tell of a report, as the reference makes them.
+//!
+//! Source: protocol section 8. The fields stand in the reference's order.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::json;
+use url::form_urlencoded;
+
+const IMAGE: &str = "https://developers.google.com/chat/images/quickstart-app-avatar.png";
+
+/// What the cards of every kind say.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// When it was reported.
+    pub time: SystemTime,
+    /// The host of the page.
+    pub environment: &'a str,
+    /// The version of the server.
+    pub release: &'a str,
+}
+
+/// What the card of a bug report says.
+#[derive(Clone, Copy, Debug)]
+pub struct BugReport<'a> {
+    /// Who reports.
+    pub name: &'a str,
+    /// What was typed.
+    pub description: &'a str,
+    /// The browser.
+    pub user_agent: &'a str,
+    /// The room.
+    pub room: &'a str,
+    /// The page.
+    pub url: &'a str,
+    /// Where the history is.
+    pub debug_info: &'a str,
+}
+
+/// What the card of a dead track says.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadTrack<'a> {
+    /// Who gets nothing.
+    pub pulling_user: &'a str,
+    /// Whose track it is.
+    pub pushing_user: &'a str,
+    /// The track.
+    pub track_id: &'a str,
+    /// Where the trace of the one's session is.
+    pub pull_trace: &'a str,
+    /// Where the trace of the other's session is.
+    pub push_trace: &'a str,
+    /// Where the meeting's logs are.
+    pub dashboard: Option<&'a str>,
+}
+
+/// The card of a bug report, as JSON.
+pub fn bug_report(origin: Origin<'_>, report: BugReport<'_>) -> String {
+    let from = format!("Feedback from {}", report.name);
+    let header = Header::new(origin, from.clone(), Some(from));
+    let sections = vec![
+        Section::text("Description", report.description),
+        Section::text("User Agent", report.user_agent),
+        Section::links("Room", [(report.room.into(), report.url.into())]),
+        Section::links("Debug Info", [("View JSON".into(), report.debug_info.into())]),
+    ];
+    message("orange-meets-feedback-card", header, sections)
+}
+
+/// The card of a dead track, as JSON.
+pub fn dead_track(origin: Origin<'_>, report: DeadTrack<'_>) -> String {
+    let DeadTrack { pulling_user, pushing_user, .. } = report;
+    let title = format!("💀 Dead track: {pulling_user} had issue pulling from {pushing_user}");
+    let traces = [
+        (format!("{pulling_user}'s pull trace"), report.pull_trace.into()),
+        (format!("{pushing_user}'s push trace"), report.push_trace.into()),
+    ];
+    let mut sections =
+        vec![Section::text("Track ID", report.track_id), Section::links("Trace links", traces)];
+    if let Some(dashboard) = report.dashboard {
+        sections.push(Section::links("Dashboard link", [("Dashboard logs".into(), dashboard.into())]));
+    }
+    message("orange-meets-dead-track-card", Header::new(origin, title, None), sections)
+}
+
+/// The address of a meeting's logs at the dashboard.
+pub fn dashboard_link(dashboard: &str, meeting: &str) -> String {
+    let needle = r#"{"value":"","matchCase":false,"isRegex":false}"#;
+    let filters = format!(
+        r#"[{{"id":"2","key":"meetingId","type":"string","value":{},"operation":"eq"}}]"#,
+        json!(meeting)
+    );
+    // The same encoding as that of JavaScript's URLSearchParams: both are WHATWG URL's.
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("view", "events")
+        .append_pair("needle", needle)
+        .append_pair("filters", &filters)
+        .finish();
+    format!("{dashboard}/observability/logs?{query}")
+}
+
+fn message(card_id: &'static str, header: Header, sections: Vec<Section>) -> String {
+    let message = Message { cards_v2: [Entry { card_id, card: Card { header, sections } }] };
+    // Nothing in it can fail to serialize: texts, lists and structs.
+    serde_json::to_string(&message).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Message {
+    #[serde(rename = "cardsV2")]
+    cards_v2: [Entry; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    card_id: &'static str,
+    card: Card,
+}
+
+#[derive(Serialize)]
+struct Card {
+    header: Header,
+    sections: Vec<Section>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    title: String,
+    subtitle: String,
+    image_url: &'static str,
+    image_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_alt_text: Option<String>,
+}
+
+impl Header {
+    fn new(origin: Origin<'_>, title: String, image_alt_text: Option<String>) -> Self {
+        let Origin { time, environment, release } = origin;
+        let time = humantime::format_rfc3339_millis(time);
+        let subtitle = format!("Time: {time} Environment: {environment} commit: {release}");
+        Self { title, subtitle, image_url: IMAGE, image_type: "CIRCLE", image_alt_text }
+    }
+}
+
+#[derive(Serialize)]
+struct Section {
+    header: &'static str,
+    widgets: [Widget; 1],
+    collapsible: bool,
+}
+
+impl Section {
+    fn text(header: &'static str, text: &str) -> Self {
+        let widget = Widget::TextParagraph { text: text.to_owned() };
+        Self { header, widgets: [widget], collapsible: false }
+    }
+
+    fn links(header: &'static str, links: impl IntoIterator<Item = (String, String)>) -> Self {
+        let button = |(text, url)| Button { text, on_click: OnClick { open_link: OpenLink { url } } };
+        let widget = Widget::ButtonList { buttons: links.into_iter().map(button).collect() };
+        Self { header, widgets: [widget], collapsible: false }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Widget {
+    TextParagraph { text: String },
+    ButtonList { buttons: Vec<Button> },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Button {
+    text: String,
+    on_click: OnClick,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OnClick {
+    open_link: OpenLink,
+}
+
+#[derive(Serialize)]
+struct OpenLink {
+    url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    const ORIGIN: Origin<'_> = Origin { time: UNIX_EPOCH, environment: "meet.example", release: "1.2.3" };
+
+    #[test]
+    fn a_bug_report_is_the_references_card_to_the_byte() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_780_000_000_007);
+        let report = BugReport {
+            name: "Ada \"A\"",
+            description: "line 1\nline 2 🍊",
+            user_agent: "Browser/1",
+            room: "my room",
+            url: "https://meet.example/my%20room/room",
+            debug_info: "https://meet.example/api/debugInfo?id=1&exp=2&sig=3",
+        };
+        let expected = concat!(
+            r#"{"cardsV2":[{"cardId":"orange-meets-feedback-card","card":{"header":{"#,
+            r#""title":"Feedback from Ada \"A\"","#,
+            r#""subtitle":"Time: 2026-05-28T20:26:40.007Z Environment: meet.example commit: 1.2.3","#,
+            r#""imageUrl":"https://developers.google.com/chat/images/quickstart-app-avatar.png","#,
+            r#""imageType":"CIRCLE","imageAltText":"Feedback from Ada \"A\""},"sections":["#,
+            r#"{"header":"Description","widgets":[{"textParagraph":{"text":"line 1\nline 2 🍊"}}],"collapsible":false},"#,
+            r#"{"header":"User Agent","widgets":[{"textParagraph":{"text":"Browser/1"}}],"collapsible":false},"#,
+            r#"{"header":"Room","widgets":[{"buttonList":{"buttons":[{"text":"my room","onClick":{"openLink":{"#,
+            r#""url":"https://meet.example/my%20room/room"}}}]}}],"collapsible":false},"#,
+            r#"{"header":"Debug Info","widgets":[{"buttonList":{"buttons":[{"text":"View JSON","onClick":{"openLink":{"#,
+            r#""url":"https://meet.example/api/debugInfo?id=1&exp=2&sig=3"}}}]}}],"collapsible":false}]}}]}"#,
+        );
+        assert_eq!(bug_report(Origin { time, ..ORIGIN }, report), expected);
+    }
+
+    #[test]
+    fn a_dead_track_is_the_references_card_to_the_byte() {
+        let report = DeadTrack {
+            pulling_user: "Ada",
+            pushing_user: "Bob",
+            track_id: "t1",
+            pull_trace: "https://trace.example/a",
+            push_trace: "https://trace.example/b",
+            dashboard: None,
+        };
+        let start = concat!(
+            r#"{"cardsV2":[{"cardId":"orange-meets-dead-track-card","card":{"header":{"#,
+            r#""title":"💀 Dead track: Ada had issue pulling from Bob","#,
+            r#""subtitle":"Time: 1970-01-01T00:00:00.000Z Environment: meet.example commit: 1.2.3","#,
+            r#""imageUrl":"https://developers.google.com/chat/images/quickstart-app-avatar.png","#,
+            r#""imageType":"CIRCLE"},"sections":["#,
+            r#"{"header":"Track ID","widgets":[{"textParagraph":{"text":"t1"}}],"collapsible":false},"#,
+            r#"{"header":"Trace links","widgets":[{"buttonList":{"buttons":["#,
+            r#"{"text":"Ada's pull trace","onClick":{"openLink":{"url":"https://trace.example/a"}}},"#,
+            r#"{"text":"Bob's push trace","onClick":{"openLink":{"url":"https://trace.example/b"}}}]}}],"collapsible":false}"#,
+        );
+        assert_eq!(dead_track(ORIGIN, report), format!("{start}]}}}}]}}"));
+        let dashboard = r#",{"header":"Dashboard link","widgets":[{"buttonList":{"buttons":[{"text":"Dashboard logs","onClick":{"openLink":{"url":"https://d.example"}}}]}}],"collapsible":false}]}}]}"#;
+        let linked = DeadTrack { dashboard: Some("https://d.example"), ..report };
+        assert_eq!(dead_track(ORIGIN, linked), format!("{start}{dashboard}"));
+    }
+
+    #[test]
+    fn the_dashboards_link_is_encoded_as_url_search_params_does() {
+        // Made with node: `https://d.example/observability/logs?${new URLSearchParams({...})}`.
+        let expected = concat!(
+            "https://d.example/observability/logs?view=events",
+            "&needle=%7B%22value%22%3A%22%22%2C%22matchCase%22%3Afalse%2C%22isRegex%22%3Afalse%7D",
+            "&filters=%5B%7B%22id%22%3A%222%22%2C%22key%22%3A%22meetingId%22%2C%22type%22%3A%22string%22%2C",
+            "%22value%22%3A%22a+b%7E*%27%2F%5C%22%C3%A9%22%2C%22operation%22%3A%22eq%22%7D%5D",
+        );
+        assert_eq!(dashboard_link("https://d.example", "a b~*'/\"é"), expected);
+    }
+}

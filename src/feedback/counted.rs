@@ -1,0 +1,86 @@
+//! `POST /api/reportRefresh` and `POST /call-quality-feedback`: what is only counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+
+use super::desk::{RELEASE, failing, reporter};
+use super::form::{drain, read_form};
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::id::MeetingId;
+use crate::identity::peer::Peer;
+
+const REFRESH: &str = "refresh";
+const CALL_QUALITY: &str = "call_quality";
+
+/// How long a meeting's row may take to be written.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// Counts a refresh of a room's page.
+pub async fn refresh(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    let identity = reporter(&app, &headers, &peer).await?;
+    if !app.desk.count_quota.admits(&identity.id, peer.address) {
+        app.desk.count(REFRESH, "rate_limited");
+        return Ok(StatusCode::CREATED);
+    }
+    let result = app.desk.reports.refreshed(RELEASE, wall_clock()).await.map_err(failing);
+    app.desk.count_result(REFRESH, &result);
+    result.map(|()| StatusCode::CREATED)
+}
+
+/// Takes the answer to "Experience any issues?", and leads home.
+pub async fn call_quality(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let identity = reporter(&app, request.headers(), &peer).await?;
+    if !app.desk.count_quota.admits(&identity.id, peer.address) {
+        app.desk.count(CALL_QUALITY, "rate_limited");
+        drain(request.into_body()).await;
+        return Ok(home());
+    }
+    let result = rate(&app, request).await;
+    app.desk.count_result(CALL_QUALITY, &result);
+    result.map(|()| home())
+}
+
+async fn rate(app: &App, request: Request) -> Result<(), ApiError> {
+    let [issues, meeting] = read_form(request, ["experiencedIssues", "meetingId"], app.body_bytes).await?;
+    let issues = match issues.as_deref() {
+        Some("true") => 1,
+        Some("false") => 0,
+        Some(_) => {
+            let rule = "is neither true nor false";
+            return Err(ApiError::InvalidField { field: "experiencedIssues", rule });
+        }
+        None => return Err(ApiError::MissingField("experiencedIssues")),
+    };
+    let meeting = meeting.ok_or(ApiError::MissingField("meetingId"))?;
+    let unknown = ApiError::InvalidField { field: "meetingId", rule: "names no meeting of this server" };
+    let meeting = MeetingId::parse(&meeting).map_err(|_| unknown)?;
+    let reports = &app.desk.reports;
+    if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
+        return Ok(());
+    }
+    // Rooms are written behind: a meeting of just now may not have its row yet.
+    let flushed = timeout(FLUSH, app.desk.store.flush()).await;
+    if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
+        return Ok(());
+    }
+    if matches!(flushed, Ok(Ok(()))) { Err(unknown) } else { Err(ApiError::StoreFailing) }
+}
+
+fn home() -> Response {
+    (StatusCode::FOUND, [(LOCATION, HeaderValue::from_static("/"))]).into_response()
+}

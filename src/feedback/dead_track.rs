@@ -1,0 +1,116 @@
+//! `POST /api/deadTrack`: a client pulls a track that carries nothing.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request, State};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::bug_report::{NAME_CHARS, taken, user_agent};
+use super::card::{self, Origin, dashboard_link};
+use super::desk::{RELEASE, reporter};
+use super::form::{drain, read_body, required_text, text};
+use super::history::keep_newest;
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::id::ReportId;
+use crate::identity::Identity;
+use crate::identity::peer::Peer;
+use crate::store::reports::{NewReport, ReportKind};
+
+const KIND: &str = "dead_track";
+
+/// The most characters of a link or an id.
+const TEXT_CHARS: usize = 4096;
+
+/// What stands for somebody whom the client does not name.
+const SOMEBODY: &str = "somebody unknown";
+
+/// Takes the JSON, whatever content type it comes with: the stock client sends none.
+pub async fn post(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let identity = reporter(&app, request.headers(), &peer).await?;
+    if !app.desk.report_quota.admits(&identity.id, peer.address) {
+        app.desk.count(KIND, "rate_limited");
+        drain(request.into_body()).await;
+        return Ok(taken());
+    }
+    let result = take(&app, &peer, identity, request).await;
+    app.desk.count_result(KIND, &result);
+    result.map(|()| taken())
+}
+
+/// The members of the report; others are kept with it, and of no other interest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Members<'a> {
+    #[serde(borrow)]
+    pull_session_trace: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pushed_session_trace: Option<&'a RawValue>,
+    #[serde(borrow)]
+    track_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pulling_user: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pushing_user: Option<&'a RawValue>,
+    #[serde(borrow)]
+    meeting_id: Option<&'a RawValue>,
+}
+
+async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body, app.body_bytes).await?;
+    let body: &RawValue = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
+    if !body.get().starts_with('{') {
+        return Err(ApiError::NotJson);
+    }
+    let members: Members<'_> = serde_json::from_str(body.get()).map_err(|_| ApiError::NotJson)?;
+    let pull_trace = required_text(members.pull_session_trace, "pullSessionTrace", TEXT_CHARS)?;
+    let push_trace = required_text(members.pushed_session_trace, "pushedSessionTrace", TEXT_CHARS)?;
+    let track_id = required_text(members.track_id, "trackId", TEXT_CHARS)?;
+    let pulling_user = text(members.pulling_user, "pullingUser", NAME_CHARS)?;
+    let pushing_user = text(members.pushing_user, "pushingUser", NAME_CHARS)?;
+    let meeting = text(members.meeting_id, "meetingId", NAME_CHARS)?.filter(|meeting| !meeting.is_empty());
+
+    let now = wall_clock();
+    let origin = app.desk.origin(peer);
+    let host = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+    // The one who pulls is the one who reports.
+    let pulling_user = pulling_user.unwrap_or_else(|| identity.name.to_string());
+    let history = keep_newest(body, app.desk.limits.history_bytes);
+    let report = NewReport {
+        id: ReportId::random(),
+        kind: ReportKind::DeadTrack,
+        created: now,
+        room: None,
+        meeting: meeting.clone(),
+        identity: identity.id,
+        name: identity.name,
+        description: track_id.clone(),
+        user_agent: user_agent(&parts.headers),
+        url: origin.clone(),
+        cut_entries: history.cut_entries,
+        json: history.json,
+    };
+    let card = || {
+        let dashboard = app.desk.dashboard.as_ref().zip(meeting.as_deref());
+        let dashboard = dashboard.map(|(dashboard, meeting)| dashboard_link(dashboard.as_str(), meeting));
+        let origin = Origin { time: now, environment: host.as_deref().unwrap_or_default(), release: RELEASE };
+        let report = card::DeadTrack {
+            pulling_user: &pulling_user,
+            pushing_user: pushing_user.as_deref().unwrap_or(SOMEBODY),
+            track_id: &track_id,
+            pull_trace: &pull_trace,
+            push_trace: &push_trace,
+            dashboard: dashboard.as_deref(),
+        };
+        card::dead_track(origin, report)
+    };
+    app.desk.keep(report, card).await
+}

@@ -1,0 +1,46 @@
+//! `GET /api/debugInfo?id=`: a report's JSON, for operators and whoever has its signed link.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use url::form_urlencoded;
+
+use super::desk::{failing, link_opens};
+use crate::admin::is_operator;
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::id::ReportId;
+
+/// Shows the JSON.
+///
+/// Whoever may not see a report is not told whether it exists.
+pub async fn get(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, ApiError> {
+    let (mut id, mut expires, mut signature) = (None, None, None);
+    for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        match &*name {
+            "id" => id = id.or(Some(value)),
+            "exp" => expires = expires.or(Some(value)),
+            "sig" => signature = signature.or(Some(value)),
+            _ => {}
+        }
+    }
+    let Some(id) = id else {
+        return Ok((StatusCode::BAD_REQUEST, "missing id param").into_response());
+    };
+    let id = ReportId::parse(&id);
+    let by_link = match (id, expires, signature) {
+        (Ok(id), Some(expires), Some(signature)) => {
+            link_opens(app.identities.signing_key(), id, &expires, &signature, wall_clock())
+        }
+        _ => false,
+    };
+    if !by_link && !is_operator(&headers, &app.desk.operator_token) {
+        return Err(ApiError::NoOperator);
+    }
+    let id = id.map_err(|_| ApiError::NotFound)?;
+    let json = app.desk.reports.json(id).await.map_err(failing)?.ok_or(ApiError::NotFound)?;
+    Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], json).into_response())
+}

@@ -1,0 +1,225 @@
+//! The desk that takes reports: what its request handlers share.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::http::HeaderMap;
+use secrecy::SecretString;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::error;
+
+use super::quota::Quota;
+use crate::config::{Config, Feedback, HttpUrl, Origin};
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::http::gate::scheme_text;
+use crate::id::ReportId;
+use crate::identity::peer::Peer;
+use crate::identity::token::SigningKey;
+use crate::identity::{Asked, Identity};
+use crate::metrics::{ByOutcome, Counted, Metrics};
+use crate::store::reports::{NewReport, Reports, ReportsError};
+use crate::store::{Store, StoreHandle};
+
+/// The version that cards and counts name.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// How many of the longest forms may be in memory at a time.
+const FORMS: usize = 4;
+
+/// How long the link on a card opens its report.
+const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What a link's signature is for.
+const PURPOSE: &str = "debug info";
+
+/// What the handlers of reports share.
+pub struct Desk {
+    /// The reports.
+    pub reports: Reports,
+    /// The rooms' store, whose meetings may not be written yet.
+    pub store: StoreHandle,
+    /// The quota of reports.
+    pub report_quota: Quota,
+    /// The quota of what is only counted.
+    pub count_quota: Quota,
+    /// The limits of a form.
+    pub limits: FormLimits,
+    /// The dashboard that cards link to.
+    pub dashboard: Option<HttpUrl>,
+    /// What opens every report.
+    pub operator_token: SecretString,
+    public_url: Option<Origin>,
+    webhook: Webhook,
+    memory: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// The memory that a form takes, until it is dropped.
+#[derive(Debug)]
+pub struct FormMemory {
+    _permit: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// Whether cards are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Webhook {
+    Set,
+    NotSet,
+}
+
+/// The limits of a form.
+#[derive(Clone, Copy, Debug)]
+pub struct FormLimits {
+    /// Bytes of the form.
+    pub form_bytes: usize,
+    /// How long it may take to arrive and be answered.
+    pub form_timeout: Duration,
+    /// Bytes of the history.
+    pub history_bytes: usize,
+    /// Characters of the description.
+    pub description_chars: usize,
+    /// Bytes of all reports.
+    pub stored_bytes: usize,
+}
+
+impl Desk {
+    /// A desk as it is configured.
+    pub fn new(config: &Config, store: &Store, operator_token: SecretString, metrics: Arc<Metrics>) -> Self {
+        let Feedback { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
+            &config.feedback;
+        let feedback = &config.feedback;
+        let kibibytes = FORMS * (form_bytes / 1024 + 1);
+        Self {
+            reports: store.reports(),
+            store: store.handle(),
+            report_quota: Quota::hourly(feedback.reports_per_identity, feedback.reports_per_address),
+            count_quota: Quota::hourly(feedback.counts_per_identity, feedback.counts_per_address),
+            limits: FormLimits {
+                form_bytes: *form_bytes,
+                form_timeout: *form_timeout,
+                history_bytes: *history_bytes,
+                description_chars: *description_chars,
+                stored_bytes: feedback.stored_bytes,
+            },
+            dashboard: feedback.dashboard_worker_url.0.clone(),
+            operator_token,
+            public_url: config.http.public_url.0.clone(),
+            webhook: if url.is_some() { Webhook::Set } else { Webhook::NotSet },
+            memory: Arc::new(Semaphore::new(kibibytes.min(Semaphore::MAX_PERMITS))),
+            metrics,
+        }
+    }
+
+    /// Waits until there is memory for a form of so many bytes.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] never: the semaphore is not closed.
+    pub async fn memory(&self, bytes: usize) -> Result<FormMemory, ApiError> {
+        let kibibytes = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        let permit = self.memory.clone().acquire_many_owned(kibibytes).await;
+        let permit = permit.map_err(|_| ApiError::Internal)?;
+        Ok(FormMemory { _permit: permit, _counted: Counted::new(&self.metrics.form_bytes, bytes) })
+    }
+
+    /// Keeps a report, with its card where there is somebody to send it to.
+    ///
+    /// # Errors
+    /// [`ApiError::StoreFailing`].
+    pub async fn keep(&self, report: NewReport, card: impl FnOnce() -> String) -> Result<(), ApiError> {
+        let card = (self.webhook == Webhook::Set).then(card);
+        self.reports.keep(report, card, self.limits.stored_bytes).await.map_err(failing)
+    }
+
+    /// Counts what became of a report.
+    pub fn count(&self, kind: &'static str, outcome: &'static str) {
+        self.metrics.reports.get_or_create(&ByOutcome { kind, outcome }).inc();
+    }
+
+    /// The same, for the result of an attempt to keep it.
+    pub fn count_result<T>(&self, kind: &'static str, result: &Result<T, ApiError>) {
+        let outcome = match result {
+            Ok(_) => "stored",
+            Err(ApiError::StoreFailing | ApiError::Internal) => "failed",
+            Err(_) => "refused",
+        };
+        self.count(kind, outcome);
+    }
+
+    /// The origin under which the one who asks knows this server, without a slash at its end.
+    pub fn origin(&self, peer: &Peer) -> String {
+        match (&self.public_url, &peer.host) {
+            (Some(public), _) => public.to_string(),
+            (None, host) => {
+                format!("{}://{}", scheme_text(peer.scheme), host.as_deref().unwrap_or("localhost"))
+            }
+        }
+    }
+}
+
+/// A failure of the store, as a client reads it; the log has its cause.
+pub fn failing(error: ReportsError) -> ApiError {
+    error!(event = "reportsFailing", %error);
+    ApiError::StoreFailing
+}
+
+/// Who reports.
+///
+/// # Errors
+/// [`ApiError::NoIdentity`].
+pub async fn reporter(app: &App, headers: &HeaderMap, peer: &Peer) -> Result<Identity, ApiError> {
+    match app.identities.identify(headers, peer, wall_clock()).await {
+        Asked::Known { identity, .. } => Ok(identity),
+        Asked::Nobody => Err(ApiError::NoIdentity),
+    }
+}
+
+/// The address that opens a report's JSON for 30 days, to whoever has it.
+pub fn signed_link(key: &SigningKey, origin: &str, id: ReportId, now: SystemTime) -> String {
+    let expires = now + LINK_LIFETIME;
+    let expires = expires.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let signature = key.sign_text(PURPOSE, &signed(id, expires));
+    format!("{origin}/api/debugInfo?id={id}&exp={expires}&sig={signature}")
+}
+
+/// Whether a link's parts are those that [`signed_link`] made, and still open at `now`.
+pub fn link_opens(key: &SigningKey, id: ReportId, expires: &str, signature: &str, now: SystemTime) -> bool {
+    let Ok(expires) = expires.parse::<u64>() else { return false };
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    key.verify_text(PURPOSE, &signed(id, expires), signature) && now < expires
+}
+
+fn signed(id: ReportId, expires: u64) -> String {
+    format!("{id} {expires}")
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretSlice;
+
+    use super::*;
+
+    #[test]
+    fn a_link_opens_its_own_report_for_thirty_days() {
+        let key = SigningKey::new(&SecretSlice::from(vec![1; 64]));
+        let (id, other) = (ReportId::random(), ReportId::random());
+        let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+        let link = signed_link(&key, "https://meet.example", id, made);
+        let start = format!("https://meet.example/api/debugInfo?id={id}&exp=1782592000&sig=");
+        let signature = link.strip_prefix(&start).unwrap_or_else(|| panic!("{link}"));
+        let opens = |id, expires: &str, seconds| {
+            link_opens(&key, id, expires, signature, made + Duration::from_secs(seconds))
+        };
+        assert!(opens(id, "1782592000", 0) && opens(id, "1782592000", 2_591_999));
+        assert!(!opens(id, "1782592000", 2_592_000), "thirty days later");
+        assert!(!opens(other, "1782592000", 0), "another report's");
+        for expires in ["1782592001", "9999999999", "01782592000", "+1782592000", "", "x"] {
+            // Only the number counts, however it is written.
+            let same = expires.parse() == Ok(1_782_592_000_u64);
+            assert_eq!(opens(id, expires, 0), same, "{expires}");
+        }
+        let another = SigningKey::new(&SecretSlice::from(vec![2; 64]));
+        assert!(!link_opens(&another, id, "1782592000", signature, made));
+    }
+}

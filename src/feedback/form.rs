@@ -1,0 +1,142 @@
+//! Reads the body of a report: a form in either encoding, or JSON, within its limits.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use futures_util::StreamExt;
+use serde_json::value::RawValue;
+use url::form_urlencoded;
+
+use crate::http::error::ApiError;
+
+/// How much is read of a body that nobody wants: a browser that is still sending when it is answered
+/// may never see the answer.
+const DRAINED_BYTES: usize = 8 << 20;
+
+/// The bytes that a request says its body has, where it says so.
+pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a body whole.
+///
+/// # Errors
+/// [`ApiError::BodyTooLarge`] if it is longer than `most_bytes`, [`ApiError::BrokenBody`] if it ends early.
+pub async fn read_body(headers: &HeaderMap, body: Body, most_bytes: usize) -> Result<Bytes, ApiError> {
+    let announced = announced_bytes(headers);
+    if announced.is_some_and(|bytes| bytes > most_bytes) {
+        return Err(ApiError::BodyTooLarge);
+    }
+    let mut whole = Vec::with_capacity(announced.unwrap_or(0));
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::BrokenBody)?;
+        if whole.len() + chunk.len() > most_bytes {
+            return Err(ApiError::BodyTooLarge);
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.into())
+}
+
+/// Reads and drops a body, up to a limit.
+pub async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut drained = 0;
+    while let Some(Ok(chunk)) = chunks.next().await {
+        drained += chunk.len();
+        if drained > DRAINED_BYTES {
+            break;
+        }
+    }
+}
+
+/// Reads a form, as `multipart/form-data` or url-encoded, and takes the fields of these names out.
+///
+/// Of a field that comes several times the first one counts; others are not kept.
+///
+/// # Errors
+/// As [`read_body`]; [`ApiError::NotAForm`] for another content type; [`ApiError::InvalidField`] if a
+/// field is no UTF-8.
+pub async fn read_form<const N: usize>(
+    request: Request,
+    names: [&'static str; N],
+    most_bytes: usize,
+) -> Result<[Option<String>; N], ApiError> {
+    let (parts, body) = request.into_parts();
+    let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match &*kind {
+        "multipart/form-data" => {
+            let bytes = read_body(&parts.headers, body, most_bytes).await?;
+            let request = Request::from_parts(parts, Body::from(bytes));
+            let form = Multipart::from_request(request, &()).await.map_err(|_| ApiError::BrokenBody)?;
+            multipart(form, names).await
+        }
+        "application/x-www-form-urlencoded" => {
+            let bytes = read_body(&parts.headers, body, most_bytes).await?;
+            let decode = move || url_encoded(&bytes, names);
+            // Megabytes take their time, in which rooms are to go on.
+            tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)
+        }
+        _ => Err(ApiError::NotAForm),
+    }
+}
+
+async fn multipart<const N: usize>(
+    mut form: Multipart,
+    names: [&'static str; N],
+) -> Result<[Option<String>; N], ApiError> {
+    let mut found = [const { None }; N];
+    while let Some(field) = form.next_field().await.map_err(|_| ApiError::BrokenBody)? {
+        let at = names.iter().position(|name| field.name() == Some(*name));
+        let Some(at) = at.filter(|&at| found[at].is_none()) else { continue };
+        let bytes = field.bytes().await.map_err(|_| ApiError::BrokenBody)?;
+        let text = String::from_utf8(bytes.into());
+        let wrong = ApiError::InvalidField { field: names[at], rule: "is not UTF-8" };
+        found[at] = Some(text.map_err(|_| wrong)?);
+    }
+    Ok(found)
+}
+
+fn url_encoded<const N: usize>(bytes: &[u8], names: [&'static str; N]) -> [Option<String>; N] {
+    let mut found = [const { None }; N];
+    for (name, value) in form_urlencoded::parse(bytes) {
+        let at = names.iter().position(|known| *known == name);
+        if let Some(at) = at.filter(|&at| found[at].is_none()) {
+            found[at] = Some(value.into_owned());
+        }
+    }
+    found
+}
+
+/// The text of a JSON member, if it is there and not null.
+///
+/// # Errors
+/// [`ApiError::InvalidField`] if it is no text of at most `most_chars` characters.
+pub fn text(
+    member: Option<&RawValue>,
+    field: &'static str,
+    most_chars: usize,
+) -> Result<Option<String>, ApiError> {
+    let Some(member) = member else { return Ok(None) };
+    let text: String = serde_json::from_str(member.get())
+        .map_err(|_| ApiError::InvalidField { field, rule: "is not a text" })?;
+    if text.chars().count() > most_chars {
+        return Err(ApiError::InvalidField { field, rule: "is too long" });
+    }
+    Ok(Some(text))
+}
+
+/// The same, where it must be there and not empty.
+///
+/// # Errors
+/// [`ApiError::MissingField`] beside those of [`text`].
+pub fn required_text(
+    member: Option<&RawValue>,
+    field: &'static str,
+    most_chars: usize,
+) -> Result<String, ApiError> {
+    text(member, field, most_chars)?.filter(|text| !text.is_empty()).ok_or(ApiError::MissingField(field))
+}

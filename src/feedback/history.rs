@@ -1,0 +1,396 @@
+//! PURE: a report's history as it is stored: as `JSON.stringify(history, null, 2)` writes it, and if
+//! that is too long, cut to its newest entries.
+//!
+//! The text is laid out anew and never built up as values: a history of megabytes would take many
+//! times its size, and numbers and order would not stay as they were sent.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// The member, or the first entry, that says what was left out.
+const NOTE: &str = "satsuma:cut";
+
+/// Members of an object that are looked at; the stock client's history has two.
+const MEMBERS: usize = 64;
+
+/// The longest name of a member that is kept, in bytes as JSON.
+const NAME_BYTES: usize = 256;
+
+/// What a list's entry takes beside its own text: its line's indent and comma.
+const ENTRY_BYTES: usize = 6;
+
+/// A history that is short enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Pretty-printed JSON.
+    pub json: String,
+    /// How many entries were left out.
+    pub cut_entries: u64,
+}
+
+/// Lays `history` out, and keeps its newest entries where all are more than `most_bytes`.
+///
+/// The stock client's history is an object of lists, whose newest entries are their last ones. They
+/// share the bytes so that a short list stays whole beside a long one. What was left out is said
+/// inside, for each list, under `satsuma:cut`.
+pub fn keep_newest(history: &RawValue, most_bytes: usize) -> History {
+    if let Some(json) = laid_out(history.get(), 0, most_bytes) {
+        return History { json, cut_entries: 0 };
+    }
+    // Room for the braces and the notes.
+    let budget = most_bytes.saturating_sub(256);
+    let (parts, list) = match history.get().as_bytes().first() {
+        Some(b'{') => (Members::read(history, budget), false),
+        Some(b'[') => (vec![Member { name: Cow::Borrowed(""), value: history }], true),
+        _ => (Vec::new(), false),
+    };
+    let mut shares = Shares { left: budget, waiting: parts.len() };
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|&at| parts[at].value.get().len());
+    let mut kept: Vec<Option<Kept>> = parts.iter().map(|_| None).collect();
+    for at in order {
+        let share = shares.next();
+        let note = json_bytes(&parts[at].name) * 2 + 64;
+        let part = Kept::of(parts[at].value, usize::from(!list), share.saturating_sub(note));
+        shares.left = shares.left.saturating_sub(part.json.len() + note);
+        kept[at] = Some(part);
+    }
+    written(&parts, kept.into_iter().flatten().collect(), list)
+}
+
+fn written(parts: &[Member<'_>], kept: Vec<Kept>, list: bool) -> History {
+    let cut_entries = kept.iter().map(|part| part.cut).sum();
+    if let (true, Some(part)) = (list, kept.first()) {
+        let note = format!("{{\n    {NOTE:?}: {{\n      \"entries\": {}\n    }}\n  }}", part.cut);
+        let rest = part.json.strip_prefix('[').unwrap_or("]");
+        let json = match rest {
+            "]" => format!("[\n  {note}\n]"),
+            rest => format!("[\n  {note},{rest}"),
+        };
+        return History { json, cut_entries };
+    }
+    let mut json = String::from("{");
+    let mut notes = Vec::new();
+    for (Member { name, .. }, part) in parts.iter().zip(&kept) {
+        let name = serde_json::Value::from(&**name);
+        json.push_str(&format!("\n  {name}: {},", part.json));
+        if part.cut > 0 {
+            notes.push(format!("\n    {name}: {}", part.cut));
+        }
+    }
+    // What was left out is no entry of a list: it counts as one.
+    let cut_entries = cut_entries.max(1);
+    let notes = if notes.is_empty() { "\n    \"all\": 1".to_owned() } else { notes.join(",") };
+    json.push_str(&format!("\n  {NOTE:?}: {{{notes}\n  }}\n}}"));
+    History { json, cut_entries }
+}
+
+/// The bytes that are left, shared among the parts that still wait, the shortest first.
+struct Shares {
+    left: usize,
+    waiting: usize,
+}
+
+impl Shares {
+    fn next(&mut self) -> usize {
+        let share = self.left / self.waiting.max(1);
+        self.waiting = self.waiting.saturating_sub(1);
+        share
+    }
+}
+
+/// What is kept of one part.
+struct Kept {
+    json: String,
+    cut: u64,
+}
+
+impl Kept {
+    /// All of `value` if it is short enough, or its newest entries; at `depth` of the whole.
+    fn of(value: &RawValue, depth: usize, most_bytes: usize) -> Self {
+        if let Some(json) = laid_out(value.get(), depth, most_bytes) {
+            return Self { json, cut: 0 };
+        }
+        let Ok(mut entries) = read_with(value, NewestVisitor { most_bytes }) else {
+            // No list: there is no newest part of it.
+            return Self { json: "null".to_owned(), cut: 1 };
+        };
+        let indent = "  ".repeat(depth + 1);
+        let (mut left, mut lines) = (most_bytes.saturating_sub(4), VecDeque::new());
+        while let Some(entry) = entries.newest.pop_back() {
+            let Some(text) = laid_out(entry.get(), depth + 1, left) else {
+                entries.cut += 1;
+                break;
+            };
+            let taken = text.len() + indent.len() + 2;
+            if taken > left {
+                entries.cut += 1;
+                break;
+            }
+            left -= taken;
+            lines.push_front(format!("\n{indent}{text}"));
+        }
+        let cut = entries.cut + entries.newest.len() as u64;
+        let lines = Vec::from(lines).join(",");
+        let end = if lines.is_empty() { String::new() } else { format!("\n{}", "  ".repeat(depth)) };
+        Self { json: format!("[{lines}{end}]"), cut }
+    }
+}
+
+/// Lays valid JSON out with two blanks a level, from `depth` on; none if it takes more than
+/// `most_bytes`, which deep nesting makes of short texts.
+fn laid_out(json: &str, depth: usize, most_bytes: usize) -> Option<String> {
+    let mut out = String::with_capacity(most_bytes.min(json.len() + json.len() / 2));
+    let (mut depth, mut from) = (depth, 0);
+    let bytes = json.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                continue;
+            }
+            byte @ (b'{' | b'[' | b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t') => {
+                out.push_str(&json[from..at]);
+                match byte {
+                    b'{' | b'[' => {
+                        out.push(char::from(byte));
+                        let next = at + 1 + blanks(&bytes[at + 1..]);
+                        if let Some(&end @ (b'}' | b']')) = bytes.get(next) {
+                            out.push(char::from(end));
+                            at = next;
+                        } else {
+                            depth += 1;
+                            new_line(&mut out, depth, most_bytes);
+                        }
+                    }
+                    b'}' | b']' => {
+                        depth = depth.saturating_sub(1);
+                        new_line(&mut out, depth, most_bytes);
+                        out.push(char::from(byte));
+                    }
+                    b',' => {
+                        out.push(',');
+                        new_line(&mut out, depth, most_bytes);
+                    }
+                    b':' => out.push_str(": "),
+                    _ => {}
+                }
+                at += 1;
+                from = at;
+            }
+            _ => at += 1,
+        }
+        if out.len() + (at - from) > most_bytes {
+            return None;
+        }
+    }
+    out.push_str(&json[from..]);
+    (out.len() <= most_bytes).then_some(out)
+}
+
+/// How long `name` is as JSON, whose escapes can be six times their character.
+fn json_bytes(name: &str) -> usize {
+    serde_json::Value::from(name).to_string().len()
+}
+
+fn blanks(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+fn new_line(out: &mut String, depth: usize, most_bytes: usize) {
+    out.push('\n');
+    // More would be refused anyway.
+    for _ in 0..depth.min(most_bytes) {
+        out.push_str("  ");
+    }
+}
+
+/// A member of an object.
+struct Member<'a> {
+    name: Cow<'a, str>,
+    value: &'a RawValue,
+}
+
+/// Reads an object's members, and keeps the first ones.
+struct Members;
+
+impl Members {
+    fn read(object: &RawValue, budget: usize) -> Vec<Member<'_>> {
+        let mut members = read_with(object, Self).unwrap_or_default();
+        // Names alone must not take what there is.
+        members.truncate((budget / (2 * NAME_BYTES + 128)).max(1));
+        members
+    }
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<Member<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members: Vec<Member<'de>> = Vec::new();
+        while let Some(Name(name)) = map.next_key()? {
+            let strange = json_bytes(&name) > NAME_BYTES || name == NOTE;
+            if members.len() >= MEMBERS || strange || members.iter().any(|known| known.name == name) {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                members.push(Member { name, value: map.next_value()? });
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// A name that is borrowed where it holds no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A list's last entries.
+struct Newest<'a> {
+    newest: VecDeque<&'a RawValue>,
+    cut: u64,
+}
+
+/// Reads a list, and holds no more of it than can be kept.
+struct NewestVisitor {
+    most_bytes: usize,
+}
+
+impl<'de> Visitor<'de> for NewestVisitor {
+    type Value = Newest<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let (mut newest, mut cut, mut bytes) = (VecDeque::new(), 0, 0);
+        while let Some(entry) = list.next_element::<&'de RawValue>()? {
+            bytes += entry.get().len() + ENTRY_BYTES;
+            newest.push_back(entry);
+            while bytes > self.most_bytes + self.most_bytes / 2 + ENTRY_BYTES {
+                let Some(oldest) = newest.pop_front() else { break };
+                bytes -= oldest.get().len() + ENTRY_BYTES;
+                cut += 1;
+            }
+        }
+        Ok(Newest { newest, cut })
+    }
+}
+
+fn read_with<'de, V: Visitor<'de>>(json: &'de RawValue, visitor: V) -> Result<V::Value, serde_json::Error> {
+    serde_json::Deserializer::from_str(json.get()).deserialize_any(visitor)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn keep(text: &str, most_bytes: usize) -> History {
+        keep_newest(serde_json::from_str(text).unwrap(), most_bytes)
+    }
+
+    fn parse(history: &History) -> Value {
+        serde_json::from_str(&history.json).unwrap_or_else(|error| panic!("{error}: {}", history.json))
+    }
+
+    #[test]
+    fn a_short_history_is_laid_out_as_javascript_does() {
+        // Made with node: JSON.stringify(JSON.parse(text), null, 2).
+        let text = r#" {"a":[1,{"b":"x,\"{[:]}\\"} , []],"c":{ },"d":"é🍊","e":[ ] , "n":null} "#;
+        let expected = "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,\\\"{[:]}\\\\\"\n    },\n    []\n  ],\n  \
+                        \"c\": {},\n  \"d\": \"é🍊\",\n  \"e\": [],\n  \"n\": null\n}";
+        assert_eq!(keep(text, 1000), History { json: expected.into(), cut_entries: 0 });
+        assert_eq!(keep("null", 1000).json, "null");
+        assert_eq!(keep("[[]]", 1000).json, "[\n  []\n]");
+    }
+
+    #[test]
+    fn the_newest_entries_are_kept_and_short_lists_stay_whole() {
+        let entries: Vec<_> = (0..2000).map(|n| json!({"n": n, "sdp": "v=0".repeat(10)})).collect();
+        let sessions = json!([{"username": "Ada", "sessionId": "s"}]);
+        let text = json!({"apiHistory": entries, "userSessions": sessions}).to_string();
+        let history = keep(&text, 20_000);
+        assert!(history.json.len() <= 20_000 && history.json.len() > 15_000, "{}", history.json.len());
+        let value = parse(&history);
+        assert_eq!(value["userSessions"], sessions);
+        let kept = value["apiHistory"].as_array().unwrap();
+        assert_eq!(kept.last(), entries.last());
+        assert_eq!(kept[..], entries[entries.len() - kept.len()..]);
+        let cut = entries.len() - kept.len();
+        assert_eq!(history.cut_entries, cut as u64);
+        assert_eq!(value[NOTE], json!({"apiHistory": cut}));
+    }
+
+    #[test]
+    fn a_bare_list_says_what_was_cut_first() {
+        let entries: Vec<_> = (0..1000).collect();
+        let history = keep(&json!(entries).to_string(), 1024);
+        let value = parse(&history);
+        let kept = value.as_array().unwrap();
+        assert_eq!(kept[0], json!({NOTE: {"entries": 1001 - kept.len()}}));
+        assert_eq!(kept[1..].last(), Some(&json!(999)));
+        assert_eq!(history.cut_entries as usize, 1001 - kept.len());
+    }
+
+    #[test]
+    fn what_has_no_entries_is_left_out_and_said_so() {
+        let long = "x".repeat(3000);
+        for (text, left) in [
+            (json!(long), json!({NOTE: {"all": 1}})),
+            (json!({"a": long}), json!({"a": null, NOTE: {"a": 1}})),
+            (json!([long]), json!([{NOTE: {"entries": 1}}])),
+            (json!({"a": [1, long]}), json!({"a": [], NOTE: {"a": 2}})),
+            (json!({"a": [long, 1], NOTE: "mine"}), json!({"a": [1], NOTE: {"a": 1}})),
+        ] {
+            assert_eq!(parse(&keep(&text.to_string(), 1024)), left);
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_not_grow_without_bounds() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let history = keep(&format!("{{\"a\":[{deep},1]}}"), 4096);
+        assert_eq!(parse(&history), json!({"a": [1], NOTE: {"a": 1}}));
+        let history = keep(&deep, 4096);
+        assert_eq!(parse(&history), json!([{NOTE: {"entries": 1}}]));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_sent_the_result_is_json_within_its_bytes(
+            lists in prop::collection::btree_map("[a-z\"\\\\é\u{1}]{0,50}", prop::collection::vec(".{0,60}", 0..60), 0..8),
+            most_bytes in 1024..4000usize,
+        ) {
+            let value = json!(lists);
+            for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+                let history = keep(&text, most_bytes);
+                prop_assert!(history.json.len() <= most_bytes, "{}", history.json);
+                let kept = parse(&history);
+                if history.cut_entries == 0 {
+                    prop_assert_eq!(&kept, &value);
+                    prop_assert_eq!(&history.json, &serde_json::to_string_pretty(&value).unwrap());
+                } else {
+                    prop_assert!(kept.get(NOTE).is_some());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What operators see of reports and meetings: newest first, page by page.
+
+use std::str::FromStr;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, QueryBuilder, Row};
+use uuid::Uuid;
+
+use super::{ReportKind, Reports, ReportsError};
+use crate::id::{ReportId, RoomName};
+
+/// A place in a list: after the row of that time and id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    created: String,
+    id: String,
+}
+
+/// A text is no cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidCursor;
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let (created, id) = text.split_once('_').ok_or(InvalidCursor)?;
+        humantime::parse_rfc3339(created).map_err(|_| InvalidCursor)?;
+        let id = Uuid::try_parse(id).map_err(|_| InvalidCursor)?.to_string();
+        Ok(Self { created: created.to_owned(), id })
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}_{}", self.created, self.id)
+    }
+}
+
+/// Which reports are shown.
+#[derive(Clone, Debug, Default)]
+pub struct ReportFilter {
+    /// Only those of this kind.
+    pub kind: Option<ReportKind>,
+    /// Only those of this room.
+    pub room: Option<RoomName>,
+}
+
+/// A report as a list shows it.
+#[derive(Clone, Debug)]
+pub struct ReportLine {
+    /// Its id.
+    pub id: String,
+    /// Its kind's name.
+    pub kind: String,
+    /// When it came.
+    pub created: String,
+    /// The room, where it is known.
+    pub room: Option<String>,
+    /// The meeting, where it is known.
+    pub meeting: Option<String>,
+    /// Who reported, proven.
+    pub identity: String,
+    /// The proven name.
+    pub name: String,
+    /// What was typed into the form.
+    pub description: String,
+    /// How many entries of the history were left out.
+    pub cut_entries: i64,
+    /// The bytes that it takes.
+    pub bytes: i64,
+    /// What became of its card, where it has one.
+    pub delivery: Option<DeliveryView>,
+}
+
+/// How far a card has come.
+#[derive(Clone, Debug)]
+pub struct DeliveryView {
+    /// `waiting`, `delivered` or `dead`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// When it is tried next, if it waits.
+    pub next_try: Option<String>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+}
+
+/// A whole report.
+#[derive(Clone, Debug)]
+pub struct ReportView {
+    /// What lists show.
+    pub line: ReportLine,
+    /// The browser.
+    pub user_agent: String,
+    /// The page.
+    pub url: String,
+    /// The history, or all of a dead track's report, as JSON.
+    pub json: String,
+}
+
+/// A meeting as a list shows it.
+#[derive(Clone, Debug, FromRow)]
+pub struct MeetingLine {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub created: String,
+    /// When it ended, if it has.
+    pub ended: Option<String>,
+    /// The most members that it had.
+    #[sqlx(rename = "userCount")]
+    pub peak_members: i64,
+}
+
+impl ReportLine {
+    /// The place after this line.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { created: self.created.clone(), id: self.id.clone() }
+    }
+}
+
+impl MeetingLine {
+    /// The place after this line.
+    pub fn cursor(&self) -> Cursor {
+        Cursor { created: self.created.clone(), id: self.id.clone() }
+    }
+}
+
+const COLUMNS: &str =
+    "SELECT id, kind, reports.created, room, meeting_id, identity_id, name, description, user_agent, url,
+        cut_entries, bytes, state, attempts, next_try, last_error
+     FROM reports LEFT JOIN deliveries ON deliveries.report_id = reports.id WHERE 1 = 1";
+
+impl Reports {
+    /// At most `most` reports that pass the filter, newest first, from a place on.
+    ///
+    /// # Errors
+    /// [`ReportsError`].
+    pub async fn list(
+        &self,
+        filter: &ReportFilter,
+        from: Option<&Cursor>,
+        most: u32,
+    ) -> Result<Vec<ReportLine>, ReportsError> {
+        let mut select = QueryBuilder::new(COLUMNS);
+        if let Some(kind) = filter.kind {
+            select.push(" AND kind = ").push_bind(kind.as_str());
+        }
+        if let Some(room) = &filter.room {
+            select.push(" AND room = ").push_bind(room.to_string());
+        }
+        if let Some(Cursor { created, id }) = from {
+            select.push(" AND (reports.created < ").push_bind(created.clone());
+            select.push(" OR (reports.created = ").push_bind(created.clone());
+            select.push(" AND id < ").push_bind(id.clone()).push("))");
+        }
+        select.push(" ORDER BY reports.created DESC, id DESC LIMIT ").push_bind(i64::from(most));
+        let rows = select.build().fetch_all(&self.pool).await?;
+        Ok(rows.iter().map(line).collect::<Result<_, _>>()?)
+    }
+
+    /// A whole report, if it is there.
+    ///
+    /// # Errors
+    /// [`ReportsError`].
+    pub async fn look_up(&self, id: ReportId) -> Result<Option<ReportView>, ReportsError> {
+        let mut select = QueryBuilder::new(COLUMNS);
+        select.push(" AND id = ").push_bind(id.to_string());
+        let Some(row) = select.build().fetch_optional(&self.pool).await? else { return Ok(None) };
+        // A report that was removed between the two questions has no JSON any more.
+        let Some(json) = self.json(id).await? else { return Ok(None) };
+        let view = ReportView {
+            line: line(&row)?,
+            user_agent: row.try_get("user_agent")?,
+            url: row.try_get("url")?,
+            json,
+        };
+        Ok(Some(view))
+    }
+
+    /// At most `most` meetings, newest first, from a place on.
+    ///
+    /// # Errors
+    /// [`ReportsError`].
+    pub async fn meetings(&self, from: Option<&Cursor>, most: u32) -> Result<Vec<MeetingLine>, ReportsError> {
+        let mut select = QueryBuilder::new(
+            r#"SELECT id, created, ended, CAST("userCount" AS BIGINT) AS "userCount" FROM "Meetings""#,
+        );
+        if let Some(Cursor { created, id }) = from {
+            select.push(" WHERE created < ").push_bind(created.clone());
+            select.push(" OR (created = ").push_bind(created.clone());
+            select.push(" AND id < ").push_bind(id.clone()).push(")");
+        }
+        select.push(" ORDER BY created DESC, id DESC LIMIT ").push_bind(i64::from(most));
+        Ok(select.build_query_as().fetch_all(&self.pool).await?)
+    }
+}
+
+fn line(row: &SqliteRow) -> Result<ReportLine, sqlx::Error> {
+    let state: Option<String> = row.try_get("state")?;
+    let delivery = match state {
+        None => None,
+        Some(state) => {
+            let next_try: Option<String> = row.try_get("next_try")?;
+            Some(DeliveryView {
+                next_try: next_try.filter(|_| state == "waiting"),
+                state,
+                attempts: row.try_get("attempts")?,
+                last_error: row.try_get("last_error")?,
+            })
+        }
+    };
+    Ok(ReportLine {
+        id: row.try_get("id")?,
+        kind: row.try_get("kind")?,
+        created: row.try_get("created")?,
+        room: row.try_get("room")?,
+        meeting: row.try_get("meeting_id")?,
+        identity: row.try_get("identity_id")?,
+        name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        cut_entries: row.try_get("cut_entries")?,
+        bytes: row.try_get("bytes")?,
+        delivery,
+    })
+}

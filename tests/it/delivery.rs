@@ -1,0 +1,299 @@
+//! Cards on their way to the webhook: exactly these, at least once, whatever happens.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sqlx::Connection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::feedback::{OK, bug, info};
+use crate::harness::{PATIENCE, Person, TestServer, answer, eventually, logged};
+use crate::webhook::{Broken, Posted, Say, Webhook};
+
+async fn server_for(url: &str) -> TestServer {
+    TestServer::with(|config| config.feedback.url.0 = Some(url.into())).await
+}
+
+async fn delivery(server: &TestServer) -> Value {
+    let seen = server.admin_get("/admin/reports").await.json();
+    seen["reports"][0]["delivery"].clone()
+}
+
+async fn until_state(server: &TestServer, state: &str) {
+    eventually(format!("the delivery is {state}"), async || delivery(server).await["state"] == state).await;
+}
+
+async fn report(server: &TestServer, room: &str) {
+    let ada = Person::log_in(server, "Ada").await;
+    let mut info = info(room);
+    info["identity"]["name"] = json!(format!("Ada of {room}"));
+    assert_eq!(answer(bug(server, &ada, "it hangs", &info)).await.text, OK);
+}
+
+fn titles(posted: &[Posted]) -> Vec<&str> {
+    posted.iter().map(Posted::title).collect()
+}
+
+#[tokio::test]
+async fn a_card_arrives_once_and_exactly() {
+    let hook = Webhook::start([]).await;
+    let server = server_for(hook.url()).await;
+    report(&server, "r").await;
+    let posted = hook.until(1).await.remove(0);
+    assert_eq!((posted.method.as_str(), &*posted.path), ("POST", "/hook/SECRET-PATH?token=SECRET-TOKEN"));
+    assert_eq!(posted.headers["content-type"], "application/json; charset=UTF-8");
+    assert!(!posted.headers.contains_key("cookie") && !posted.headers.contains_key("authorization"));
+    let card = &posted.card["cardsV2"][0];
+    assert_eq!(card["cardId"], "orange-meets-feedback-card");
+    let header = &card["card"]["header"];
+    let subtitle = header["subtitle"].as_str().unwrap();
+    let time = subtitle.strip_prefix("Time: ").unwrap().split(' ').next().unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+    let rest = format!(" Environment: meet.example commit: {}", env!("CARGO_PKG_VERSION"));
+    assert!(subtitle.ends_with(&rest), "{subtitle}");
+    let sections = card["card"]["sections"].as_array().unwrap();
+    let texts: Vec<_> = sections[..2].iter().map(|s| &s["widgets"][0]["textParagraph"]["text"]).collect();
+    assert_eq!(texts, ["it hangs", "Browser/1"]);
+    let button = |at: usize| &sections[at]["widgets"][0]["buttonList"]["buttons"][0];
+    assert_eq!(
+        *button(2),
+        json!({"text": "r", "onClick": {"openLink": {"url": "https://meet.example/r/room"}}})
+    );
+    let link = button(3)["onClick"]["openLink"]["url"].as_str().unwrap();
+    assert!(link.starts_with(&format!("{}/api/debugInfo?id=", server.http())), "{link}");
+
+    until_state(&server, "delivered").await;
+    assert_eq!(delivery(&server).await["attempts"], 1);
+    assert_eq!(hook.posted().len(), 1);
+    server.until_metric("satsuma_deliveries_total{reason=\"delivered\"}", 1.0).await;
+    server.until_metric("satsuma_deliveries_waiting", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_dead_track_arrives_with_its_dashboard() {
+    let hook = Webhook::start([]).await;
+    let server = TestServer::with(|config| {
+        config.feedback.url.0 = Some(hook.url().into());
+        config.feedback.dashboard_worker_url.0 = Some("https://d.example".parse().unwrap());
+    })
+    .await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let track = json!({"pullSessionTrace": "https://t.example/a", "pushedSessionTrace": "https://t.example/b",
+        "trackId": "t", "meetingId": "m 1"});
+    let request = server.post_form("/api/deadTrack", &[]).header("cookie", ada.cookie());
+    assert_eq!(answer(request.body(track.to_string())).await.text, OK);
+    let posted = hook.until(1).await.remove(0);
+    assert_eq!(posted.title(), "💀 Dead track: Ada had issue pulling from somebody unknown");
+    let card = &posted.card["cardsV2"][0]["card"];
+    assert!(card["header"]["subtitle"].as_str().unwrap().contains(" Environment: 127.0.0.1 commit: "));
+    let dashboard = &card["sections"][2]["widgets"][0]["buttonList"]["buttons"][0];
+    let url = dashboard["onClick"]["openLink"]["url"].as_str().unwrap();
+    assert!(url.starts_with("https://d.example/observability/logs?view=events&needle=%7B%22value"), "{url}");
+    assert!(url.contains("%22m+1%22"), "{url}");
+}
+
+#[tokio::test]
+async fn a_failed_card_is_tried_again_with_growing_waits() {
+    let hook = Webhook::start([Say::Status(500), Say::Redirect]).await;
+    let server = server_for(hook.url()).await;
+    report(&server, "r").await;
+    let posted = hook.until(3).await;
+    assert_eq!(titles(&posted), ["Feedback from Ada of r"; 3]);
+    assert!(posted.iter().all(|posted| posted.path.starts_with("/hook/")), "no redirect is followed");
+    let [first, second] = [posted[1].at - posted[0].at, posted[2].at - posted[1].at];
+    assert!(
+        first >= Duration::from_millis(900) && second >= Duration::from_millis(1900),
+        "{first:?} {second:?}"
+    );
+    until_state(&server, "delivered").await;
+    assert_eq!(delivery(&server).await["attempts"], 3);
+    for reason in ["server_error", "redirected", "delivered"] {
+        let name = format!("satsuma_deliveries_total{{reason=\"{reason}\"}}");
+        assert_eq!(server.metric(&name).await, 1.0, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_asks_for_quiet_is_left_alone_by_all_cards() {
+    let hook = Webhook::start([Say::RetryAfter(429, "3")]).await;
+    let server = server_for(hook.url()).await;
+    report(&server, "a").await;
+    hook.until(1).await;
+    eventually("the refusal is written down".to_owned(), async || {
+        delivery(&server).await["lastError"] == "the webhook answered 429"
+    })
+    .await;
+    report(&server, "b").await;
+    let posted = hook.until(3).await;
+    let waits: Vec<_> = posted[1..].iter().map(|next| next.at - posted[0].at).collect();
+    assert!(waits.iter().all(|wait| *wait >= Duration::from_millis(2900)), "{waits:?}");
+    let mut later = titles(&posted[1..]);
+    later.sort_unstable();
+    assert_eq!(later, ["Feedback from Ada of a", "Feedback from Ada of b"]);
+}
+
+#[tokio::test]
+async fn a_slow_webhook_holds_up_neither_reports_nor_other_cards() {
+    let hook = Webhook::start([Say::Nothing, Say::Nothing, Say::Endless]).await;
+    let server = server_for(hook.url()).await;
+    for room in ["a", "b", "c", "d"] {
+        report(&server, room).await;
+    }
+    let posted = hook.until(4).await;
+    assert!(titles(&posted).contains(&"Feedback from Ada of d"));
+    eventually("two are delivered while two wait for an answer".to_owned(), async || {
+        let seen = server.admin_get("/admin/reports").await.json();
+        let states = seen["reports"].as_array().unwrap().iter().map(|line| line["delivery"]["state"].clone());
+        states.filter(|state| state == "delivered").count() == 2
+    })
+    .await;
+    server.until_metric("satsuma_deliveries_waiting", 2.0).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_breaks_off_is_tried_again_and_its_url_stays_secret() {
+    let hook = Broken::start().await;
+    let server = server_for(&hook.url()).await;
+    report(&server, "r").await;
+    eventually("it is tried again".to_owned(), async || hook.count() >= 2).await;
+    let delivery = delivery(&server).await;
+    assert_eq!(delivery["state"], "waiting");
+    assert_eq!(delivery["lastError"], "the webhook cannot be reached");
+    assert!(delivery["nextTry"].is_string());
+    assert!(server.metric("satsuma_deliveries_total{reason=\"unreachable\"}").await >= 1.0);
+    server.stop().await;
+    let log = logged();
+    assert!(log.contains("cardNotDelivered"));
+    for secret in ["SECRET-PATH", "SECRET-TOKEN"] {
+        assert!(!log.contains(secret), "{secret} is logged");
+    }
+}
+
+#[tokio::test]
+async fn a_card_survives_a_restart_and_waits_while_there_is_no_webhook() {
+    let refusing = Webhook::start([Say::Status(403)]).await;
+    let server = server_for(refusing.url()).await;
+    report(&server, "r").await;
+    refusing.until(1).await;
+    eventually("the refusal is written down".to_owned(), async || delivery(&server).await["attempts"] == 1)
+        .await;
+    let stopped = server.stop().await;
+    let server = stopped.start_with(|config| config.feedback.url.0 = None).await;
+    assert_eq!(delivery(&server).await["state"], "waiting");
+    report(&server, "without").await;
+    assert_eq!(delivery(&server).await, Value::Null, "nothing is queued without a webhook");
+    let stopped = server.stop().await;
+    let hook = Webhook::start([]).await;
+    let server = stopped.start_with(|config| config.feedback.url.0 = Some(hook.url().into())).await;
+    assert_eq!(titles(&hook.until(1).await), ["Feedback from Ada of r"]);
+    server.until_metric("satsuma_deliveries_waiting", 0.0).await;
+}
+
+#[tokio::test]
+async fn after_three_days_operators_see_a_dead_card() {
+    let hook = Webhook::start([Say::Status(404)]).await;
+    let server = TestServer::start().await;
+    report(&server, "r").await;
+    let stopped = server.stop().await;
+    // As if it had been queued four days ago.
+    let options = SqliteConnectOptions::new().filename(stopped.database());
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let queue = "INSERT INTO deliveries (report_id, card, state, attempts, created, next_try)
+                 SELECT id, '{\"cardsV2\":[]}', 'waiting', 90, $1, $1 FROM reports";
+    let four_days =
+        std::fs::metadata(stopped.database()).unwrap().modified().unwrap() - Duration::from_secs(4 * 86_400);
+    let four_days = humantime::format_rfc3339_millis(four_days).to_string();
+    sqlx::query(queue).bind(four_days).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+
+    let server = stopped.start_with(|config| config.feedback.url.0 = Some(hook.url().into())).await;
+    until_state(&server, "dead").await;
+    let delivery = delivery(&server).await;
+    assert_eq!(
+        (&delivery["attempts"], &delivery["lastError"]),
+        (&json!(91), &json!("the webhook answered 404"))
+    );
+    server.until_metric("satsuma_deliveries_dead", 1.0).await;
+    assert_eq!(server.metric("satsuma_deliveries_total{reason=\"given_up\"}").await, 1.0);
+    assert_eq!(hook.posted().len(), 1);
+    let stopped = server.stop().await;
+    let server = stopped.start_with(|_| {}).await;
+    server.until_metric("satsuma_deliveries_dead", 1.0).await;
+}
+
+/// A server of its own process, which is killed with its value.
+struct Process {
+    child: Child,
+    http: String,
+}
+
+impl Process {
+    async fn start(data: &std::path::Path, feedback_url: &str) -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let admin = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_satsuma"));
+        command
+            .current_dir(data.parent().unwrap())
+            .env("SATSUMA_DATA_DIR", data)
+            .env("SATSUMA_HTTP__LISTEN", address.to_string())
+            .env("SATSUMA_ADMIN__LISTEN", admin.local_addr().unwrap().to_string())
+            .env("FEEDBACK_URL", feedback_url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // The ports are free for as long as it takes the process to ask for them.
+        drop((listener, admin));
+        let process = Self { child: command.spawn().unwrap(), http: format!("http://{address}") };
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        eventually("the process answers".to_owned(), async || {
+            client.get(format!("{}/set-username", process.http)).send().await.is_ok()
+        })
+        .await;
+        process
+    }
+
+    /// Posts a report, and says what came back.
+    async fn report(&self) -> (StatusCode, String) {
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let client = client.timeout(PATIENCE).build().unwrap();
+        let form = |fields: &[(&str, &str)]| {
+            url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+        };
+        let post = |path: &str, body: String| {
+            let kind = ("content-type", "application/x-www-form-urlencoded");
+            client.post(format!("{}{path}", self.http)).header(kind.0, kind.1).body(body)
+        };
+        let named = post("/set-username", form(&[("username", "Ada")])).send().await.unwrap();
+        let cookie = named.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let body = form(&[("description", ""), ("info", &info("r").to_string())]);
+        let answer = post("/api/bugReport", body).header("cookie", cookie).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL; it may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_card_survives_kill_9_between_accept_and_delivery() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let silent = Webhook::start([Say::Nothing]).await;
+    let process = Process::start(&data, silent.url()).await;
+    assert_eq!(process.report().await, (StatusCode::OK, OK.to_owned()));
+    silent.until(1).await;
+    drop(process);
+
+    let hook = Webhook::start([]).await;
+    let _process = Process::start(&data, hook.url()).await;
+    assert_eq!(titles(&hook.until(1).await), ["Feedback from Ada"]);
+    let card = &hook.posted()[0].card;
+    assert_eq!(card, &silent.posted()[0].card, "it is the same card");
+}

@@ -455,7 +455,8 @@ mod tests {
         victim.mailbox.send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
         let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
-        assert_eq!(closings.recv().await, Some(closing));
+        let heard = timeout(Duration::from_secs(10), closings.recv()).await;
+        assert_eq!(heard.expect("the track is closed"), Some(closing));
         assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
     }
 

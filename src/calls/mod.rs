@@ -2,10 +2,10 @@
 //! proxy through which clients reach it.
 
 pub mod api;
-mod circuit;
+pub mod circuit;
 pub mod failure;
-mod heal;
-mod lend;
+pub mod heal;
+pub mod lend;
 pub mod proxy;
 pub mod session_lock;
 pub mod turn;

@@ -166,6 +166,8 @@ pub struct Limits {
     pub handshake: Duration,
     /// Calls a second on one session of the media API; at least 1.
     pub calls_per_second: u32,
+    /// Calls of the media API under way at a time for one identity; 0 is no limit.
+    pub calls_per_identity: usize,
     /// New sessions of the media API a minute for one identity; 0 is no limit.
     pub new_sessions_per_minute: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
@@ -272,6 +274,7 @@ impl Default for Limits {
             body_bytes: 64 << 10,
             handshake: Duration::from_secs(10),
             calls_per_second: 50,
+            calls_per_identity: 8,
             new_sessions_per_minute: 60,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,

@@ -146,6 +146,16 @@ impl TeamDomain {
 pub struct HttpUrl(pub(super) String);
 
 impl HttpUrl {
+    /// Whether it leads to this machine alone, where no proxy can be in between.
+    pub fn is_loopback(&self) -> bool {
+        match Url::parse(&self.0).ok().as_ref().and_then(Url::host) {
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
+    }
+
     /// The URL as it was written, with or without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,5 +1,8 @@
 //! The composition root: makes every part, hands each the others it needs, and takes all down.
 
+mod files;
+mod health;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -18,7 +21,7 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
-use crate::config::{Config, Limits, LogFormat};
+use crate::config::{Config, Faults, Limits, LogFormat};
 use crate::feedback::delivery::{Delivery, InvalidWebhook, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
@@ -26,6 +29,9 @@ use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
+use crate::http::tls::certificates::{CertificateFacts, Certificates};
+use crate::http::tls::door::Door;
+use crate::http::tls::source::Source;
 use crate::identity::Identities;
 use crate::identity::access::{Access, InvalidAccess};
 use crate::identity::peer::TrustedProxies;
@@ -38,6 +44,9 @@ use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Store, StoreError};
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
+
+use files::raise_file_limit;
+pub use health::healthcheck;
 
 /// How often what nobody needs any more is forgotten.
 const TIDY: Duration = Duration::from_secs(60);
@@ -63,6 +72,8 @@ pub struct Server {
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
+    /// The certificate of the public listener, where it speaks TLS.
+    tls: Option<CertificateFacts>,
 }
 
 /// Where a server listens: the real ports, also where 0 was asked for.
@@ -83,6 +94,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] Faults),
     /// A listener cannot be opened.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {
@@ -126,13 +140,15 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
+        let metrics = Metrics::new();
+        let certificates = Source::of(&config).map(|source| Certificates::open(source, metrics.clone()));
+        let certificates = certificates.transpose()?;
         let http_listener = listen("http.listen", config.http.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
         let addresses = Addresses {
             http: http_listener.local_addr().unwrap_or(config.http.listen),
             admin: admin_listener.local_addr().unwrap_or(config.admin.listen),
         };
-        let metrics = Metrics::new();
         let (store, kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
         let kept_rooms = kept.len();
         let mut upkeep = Vec::new();
@@ -208,9 +224,15 @@ impl Server {
             handshake: limits.handshake,
             connections: limits.http_connections,
         };
-        let http = serve(http_listener, router(app.clone()), http_limits, metrics.clone(), stopping.clone());
+        let door = certificates.as_ref().map_or(Door::Plain, Certificates::door);
+        let tls = certificates.as_ref().map(Certificates::facts);
+        upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
+        let public = router(app.clone());
+        let http = serve(http_listener, door, public, http_limits, metrics.clone(), stopping.clone());
+        let own_routes = admin::router(operators);
+        let uncounted = Metrics::new();
         let admin =
-            serve(admin_listener, admin::router(operators), http_limits, Metrics::new(), admin_stop.clone());
+            serve(admin_listener, Door::Plain, own_routes, http_limits, uncounted, admin_stop.clone());
         Ok(Self {
             addresses,
             stopping,
@@ -225,6 +247,7 @@ impl Server {
             data_dir,
             config,
             kept_rooms,
+            tls,
         })
     }
 
@@ -325,9 +348,12 @@ impl Server {
         let data = self.data_dir.path().canonicalize().unwrap_or_else(|_| self.data_dir.path().to_owned());
         let identity = self.identity_text();
         let webhook = if self.delivery.is_some() { " with a webhook" } else { "" };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let certificate = self.tls.as_ref().map(|tls| format!("{tls}\n")).unwrap_or_default();
         let text = format!(
             "satsuma {VERSION}\n\
-             listening on http://{http}, for operators on http://{admin}\n\
+             listening on {scheme}://{http}, for operators on http://{admin}\n\
+             {certificate}\
              data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
              on: rooms, reports{webhook}; identity by {identity}\n\
              not in this version: media, the web client\n",
@@ -337,6 +363,7 @@ impl Server {
         let json = serde_json::json!({
             "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
             "keptRooms": kept_rooms, "identity": identity,
+            "scheme": scheme, "fingerprint": self.tls.as_ref().map(|tls| tls.fingerprint.to_string()),
         });
         let lines = match self.config.log.format {
             LogFormat::Human => text,
@@ -356,27 +383,6 @@ impl Server {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Asks the server of this configuration whether it is alive, for a container's health check.
-///
-/// # Errors
-/// A sentence that says what was tried and what came back.
-pub async fn healthcheck(config: &Config) -> Result<(), String> {
-    let mut address = config.admin.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    let url = format!("http://{address}/healthz");
-    let answer = async {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
-        client.get(&url).send().await?.error_for_status()
-    };
-    answer.await.map(|_| ()).map_err(|error| format!("{url}: {error}"))
-}
 
 fn room_settings(config: &Config) -> RoomSettings {
     RoomSettings {
@@ -402,22 +408,6 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
-}
-
-/// Every socket is an open file; the usual soft limit of 1,024 would be the first to be met.
-fn raise_file_limit(connections: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        warn!(%error, "the limit on open files cannot be raised");
-    }
-    let files = getrlimit(Resource::Nofile).current;
-    if files.is_some_and(|files| files < connections as u64) {
-        warn!(
-            files,
-            connections, "fewer files may be open than limits.connections asks for; raise ulimit -n"
-        );
-    }
 }
 
 fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {

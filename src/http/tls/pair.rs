@@ -12,7 +12,8 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// From when on it is said that a certificate expires soon. Whoever renews by machine has by then.
+/// How long before its end a certificate is said to expire soon, unless its whole time is short.
+/// Whoever renews by machine has done it by then.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A certificate with its chain and its key, as connections use them.
@@ -152,13 +153,14 @@ impl Validity {
     pub fn warning(&self, place: &str, now: SystemTime) -> Option<String> {
         let (from, until) =
             (humantime::format_rfc3339_seconds(self.from), humantime::format_rfc3339_seconds(self.until));
+        let whole = self.until.duration_since(self.from).unwrap_or_default();
         if now > self.until {
             Some(format!("{place}: the certificate expired at {until}; browsers refuse it"))
         } else if now < self.from {
             Some(format!(
                 "{place}: the certificate is not valid before {from}; browsers refuse it until then"
             ))
-        } else if now + SOON > self.until {
+        } else if now + SOON.min(whole / 3) > self.until {
             Some(format!("{place}: the certificate expires soon, at {until}"))
         } else {
             None
@@ -281,6 +283,8 @@ mod tests {
             said(until + day),
             "a.pem: the certificate expired at 2025-01-01T00:00:00Z; browsers refuse it"
         );
+        let short = Validity { from, until: from + 6 * day };
+        assert_eq!(short.warning("a.pem", from + 3 * day), None, "as new as such a certificate should be");
         assert_eq!(validity.expires_seconds(), 1_735_689_600);
     }
 }

@@ -43,13 +43,18 @@ pub(super) const SECRETS: [&str; 4] =
 
 const PREFIX: &str = "SATSUMA_";
 
-/// What the command line sets.
-#[derive(Clone, Debug, Default)]
+/// What the command line sets. The comments of the fields are its help.
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
-    /// `--listen ADDRESS`, for `http.listen`.
+    /// Where to listen, over http.listen; port 0 lets the system choose.
+    #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// `--data-dir DIR`, for `data_dir`.
+    /// Where data is kept, over data_dir.
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Speak https with a certificate of the server's own making, to try it in a LAN.
+    #[arg(long, global = true)]
+    pub tls_self_signed: bool,
 }
 
 struct Setting {
@@ -182,6 +187,9 @@ impl Sources {
     pub(super) fn read_flags(&mut self, flags: &Flags) {
         if let Some(listen) = &flags.listen {
             self.set("--listen".into(), "http.listen".into(), listen.clone().into());
+        }
+        if flags.tls_self_signed {
+            self.set("--tls-self-signed".into(), "http.tls_self_signed".into(), true.into());
         }
         match flags.data_dir.as_deref().map(Path::to_str) {
             Some(Some(dir)) => self.set("--data-dir".into(), "data_dir".into(), dir.into()),

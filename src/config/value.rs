@@ -1,6 +1,7 @@
 //! Values that are written as text in the file, and what is said when the text is none.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, net::SocketAddr};
@@ -277,6 +278,19 @@ impl Text for String {
 
     fn write(&self) -> String {
         self.clone()
+    }
+}
+
+impl Text for PathBuf {
+    const NOUN: &str = "a path";
+    const EXAMPLE: &str = "\"/etc/satsuma/file.pem\"";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.into())
+    }
+
+    fn write(&self) -> String {
+        self.to_string_lossy().into_owned()
     }
 }
 

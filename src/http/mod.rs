@@ -7,3 +7,4 @@ pub mod listener;
 pub mod origin;
 pub mod pages;
 pub mod router;
+pub mod tls;

@@ -20,4 +20,5 @@ mod partytracks;
 mod refusals;
 mod rooms;
 mod slow;
+mod tls;
 mod webhook;

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
 use crate::cloud::{Cloud, Script};
-use crate::harness::{Person, TestServer, eventually};
+use crate::harness::{Person, TestServer, eventually_within};
 
 /// How long the library has; its longest pause between two tries is ten seconds.
 const LIMIT_SECONDS: u64 = 40;
@@ -185,7 +185,9 @@ async fn an_api_that_is_down_is_found_again() {
     let server = server(&cloud, |_| {}).await;
     let back = async {
         let open = r#"satsuma_call_seconds_count{operation="new_session",status="circuit_open"}"#;
-        eventually("the circuit is open".to_owned(), async || server.metric(open).await > 0.0).await;
+        // The client may have to wait for its place.
+        let fact = async || server.metric(open).await > 0.0;
+        eventually_within(Duration::from_secs(120), "the circuit is open".to_owned(), fact).await;
         cloud.come_up().await;
     };
     let (told, ()) = tokio::join!(run(&server, "push"), back);

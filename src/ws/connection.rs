@@ -491,7 +491,8 @@ mod tests {
         let mut stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
         stage.outbox.push(Bytes::from(vec![b'x'; 996])).unwrap();
         let start = now();
-        assert_eq!(kind(stage.commands.recv().await), "gone");
+        let end = tokio::time::timeout(Duration::from_secs(60), stage.commands.recv()).await;
+        assert_eq!(kind(end.expect("an end")), "gone");
         assert_eq!(start.elapsed().as_secs(), 20);
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }

@@ -6,6 +6,7 @@
 
 mod ai;
 mod calls;
+mod chat;
 mod client;
 mod cloud;
 mod conformance;

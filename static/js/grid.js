@@ -1,14 +1,15 @@
 // How large tiles are, so that as many as there are fill a space. Nothing here but arithmetic.
 
-/** A tile is never flatter than this, and never steeper. */
+/** A tile is never flatter than this, and never steeper: much of a picture would be cut off. */
 const FLATTEST = 16 / 9;
-const STEEPEST = 3 / 4;
+const STEEPEST = { landscape: 1, portrait: 3 / 4 };
 
 /** Under this width a name cannot be read; then the tiles keep it, and their space scrolls. */
 const NARROWEST = 104;
 
 /** The best size of `count` tiles in a space: `{ width, height, scrolls }`. */
 export function fitTiles(count, space, gap) {
+  const steepest = space.height > space.width ? STEEPEST.portrait : STEEPEST.landscape;
   let best = { width: 0, height: 0 };
   for (let columns = 1; columns <= count; columns += 1) {
     const rows = Math.ceil(count / columns);
@@ -18,7 +19,7 @@ export function fitTiles(count, space, gap) {
     };
     const tile = {
       width: Math.min(cell.width, cell.height * FLATTEST),
-      height: Math.min(cell.height, cell.width / STEEPEST),
+      height: Math.min(cell.height, cell.width / steepest),
     };
     if (tile.width * tile.height > best.width * best.height) best = tile;
   }

@@ -95,6 +95,7 @@ function leave(why) {
   byId('left-title').textContent = why;
   byId('quality').hidden = !settings.asksForQuality || !meeting;
   byId('meeting-id').value = meeting?.id ?? '';
+  byId('notices').replaceChildren();
   document.body.dataset.view = 'left';
   byId('return').focus();
 }

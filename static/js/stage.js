@@ -1,6 +1,6 @@
 // The stage: who and what is seen, in which order, and how large.
 
-import { element } from './element.js';
+import { byId, element } from './element.js';
 import { fitTiles } from './grid.js';
 import { Tile } from './tile.js';
 
@@ -13,13 +13,12 @@ export class Stage {
   #tiles = new Map();
   #screens = element('div', { class: 'tiles screens' });
   #people = element('div', { class: 'tiles' });
-  #others = element('p', { class: 'others', hidden: true });
   #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Send them the link of this page.');
   /** When each person was last heard or raised a hand, by id. */
   #lastActive = new Map();
 
   constructor(place) {
-    place.append(this.#screens, this.#people, this.#others, this.#alone);
+    place.append(this.#screens, this.#people, this.#alone);
     const resized = new ResizeObserver(() => this.#layOut());
     resized.observe(this.#screens);
     resized.observe(this.#people);
@@ -60,8 +59,7 @@ export class Stage {
     }
     this.#screens.hidden = this.#screens.childElementCount === 0;
     this.#people.classList.toggle('strip', !this.#screens.hidden);
-    this.#others.hidden = count <= users.length;
-    this.#others.textContent = `and ${count - users.length} more`;
+    byId('others').textContent = count > users.length ? `${count - users.length} more, unseen` : '';
     this.#alone.hidden = count !== 1;
     this.#layOut();
   }

@@ -28,6 +28,7 @@ use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
+use crate::http::site::{InvalidSite, Site};
 use crate::identity::Identities;
 use crate::identity::access::{Access, InvalidAccess};
 use crate::identity::peer::TrustedProxies;
@@ -102,6 +103,9 @@ pub enum StartError {
     /// The client for other servers cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
+    /// What browsers are to be shown is not there.
+    #[error(transparent)]
+    Site(#[from] InvalidSite),
     /// The client for the webhook cannot be made.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),
@@ -179,6 +183,7 @@ impl Server {
                 config.identity.proxy_header.0.clone(),
                 access,
             ),
+            site: Site::open(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),

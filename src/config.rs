@@ -70,6 +70,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// The origin under which browsers reach the server; not set, a request's `Host` is ours.
     pub public_url: Optional<Origin>,
+    /// The folder of our own page, over the one that is compiled in.
+    pub static_dir: Optional<PathBuf>,
     /// Other origins whose pages may open sockets and send forms.
     #[serde(with = "texts")]
     pub allowed_origins: Vec<Origin>,
@@ -161,6 +163,8 @@ pub struct Limits {
     pub url_bytes: usize,
     /// Bytes of a form's body.
     pub body_bytes: usize,
+    /// Bytes of files for browsers, and of their compressed forms, that are kept in memory.
+    pub kept_files_bytes: usize,
     /// How long a request's headers may take to arrive, idle keep-alive included.
     #[serde(with = "text")]
     pub handshake: Duration,
@@ -228,6 +232,7 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             public_url: Optional(None),
+            static_dir: Optional(None),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
         }
@@ -270,6 +275,7 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             url_bytes: 8 << 10,
             body_bytes: 64 << 10,
+            kept_files_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
             calls_per_second: 50,
             new_sessions_per_minute: 60,
@@ -458,7 +464,7 @@ mod tests {
         ];
         let expected = [
             "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
-             public_url, trusted_proxies",
+             public_url, static_dir, trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
              [client], [feedback], [http], [identity], [limits], [log], [room], [shutdown], \
              [turn], data_dir",
@@ -515,6 +521,7 @@ mod tests {
             ("limits.header_bytes", "8192", "8191"),
             ("limits.header_bytes", "1048576", "1048577"),
             ("limits.url_bytes", "1024", "1023"),
+            ("limits.kept_files_bytes", "1048576", "1048575"),
             ("limits.history_entry_bytes", "1048576", "1048575"),
             ("feedback.retention", "'1h'", "'59m'"),
             ("feedback.retention", "'100years'", "'101years'"),

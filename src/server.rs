@@ -1,5 +1,7 @@
 //! The composition root: makes every part, hands each the others it needs, and takes all down.
 
+mod announcement;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -18,7 +20,7 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
-use crate::config::{Config, Limits, LogFormat};
+use crate::config::{Config, Limits};
 use crate::feedback::delivery::{Delivery, InvalidWebhook, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
@@ -26,6 +28,7 @@ use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
+use crate::http::site::{InvalidSite, Site};
 use crate::identity::Identities;
 use crate::identity::access::{Access, InvalidAccess};
 use crate::identity::peer::TrustedProxies;
@@ -38,6 +41,7 @@ use crate::store::data_dir::{DataDir, DataDirError};
 use crate::store::{Store, StoreError};
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
+use announcement::{Announced, announcement};
 
 /// How often what nobody needs any more is forgotten.
 const TIDY: Duration = Duration::from_secs(60);
@@ -99,6 +103,9 @@ pub enum StartError {
     /// The client for other servers cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
+    /// What browsers are to be shown is not there.
+    #[error(transparent)]
+    Site(#[from] InvalidSite),
     /// The client for the webhook cannot be made.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),
@@ -176,6 +183,7 @@ impl Server {
                 config.identity.proxy_header.0.clone(),
                 access,
             ),
+            site: Site::open(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
@@ -248,7 +256,15 @@ impl Server {
     /// # Errors
     /// As [`Self::join`].
     pub async fn run_until_signal(self) -> Result<(), ShutdownError> {
-        self.announce();
+        let text = announcement(&Announced {
+            config: &self.config,
+            addresses: self.addresses,
+            data: self.data_dir.path(),
+            kept_rooms: self.kept_rooms,
+            missing_media: self.app.calls.upstream.missing(),
+        });
+        // Nobody may be reading.
+        let _ = io::stdout().write_all(text.as_bytes());
         let mut signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
             (Err(error), _) | (_, Err(error)) => {
@@ -317,45 +333,7 @@ impl Server {
         info!("stopped; everything is kept");
         Ok(())
     }
-
-    /// Says in a few lines what runs where.
-    fn announce(&self) {
-        let kept_rooms = self.kept_rooms;
-        let Addresses { http, admin } = self.addresses;
-        let data = self.data_dir.path().canonicalize().unwrap_or_else(|_| self.data_dir.path().to_owned());
-        let identity = self.identity_text();
-        let webhook = if self.delivery.is_some() { " with a webhook" } else { "" };
-        let text = format!(
-            "satsuma {VERSION}\n\
-             listening on http://{http}, for operators on http://{admin}\n\
-             data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
-             on: rooms, reports{webhook}; identity by {identity}\n\
-             not in this version: media, the web client\n",
-            data.display(),
-            data.join("operator.token").display(),
-        );
-        let json = serde_json::json!({
-            "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
-            "keptRooms": kept_rooms, "identity": identity,
-        });
-        let lines = match self.config.log.format {
-            LogFormat::Human => text,
-            LogFormat::Json => format!("{json}\n"),
-        };
-        // Nobody may be reading.
-        let _ = io::stdout().write_all(lines.as_bytes());
-    }
-
-    fn identity_text(&self) -> String {
-        match (self.config.identity.access(), self.config.identity.proxy_header.as_ref()) {
-            (Some((team, _)), _) => format!("Cloudflare Access of {}", team.as_str()),
-            (None, Some(header)) => format!("the proxy's header {header}, or the signed cookie"),
-            (None, None) => "the signed cookie".to_owned(),
-        }
-    }
 }
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Asks the server of this configuration whether it is alive, for a container's health check.
 ///

@@ -1,6 +1,7 @@
 //! Values that are written as text in the file, and what is said when the text is none.
 
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, net::SocketAddr};
@@ -267,6 +268,19 @@ impl Text for String {
 
     fn write(&self) -> String {
         self.clone()
+    }
+}
+
+impl Text for PathBuf {
+    const NOUN: &str = "a path";
+    const EXAMPLE: &str = "\"/srv/page\"";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.into())
+    }
+
+    fn write(&self) -> String {
+        self.display().to_string()
     }
 }
 

@@ -1,13 +1,13 @@
-//! The few pages and redirects that stand in until a client is served from here.
+//! The pages of a visit and the forms that lead from one to the next.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Form;
 use axum::extract::{Extension, Query, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION, SET_COOKIE};
+use axum::http::header::{LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,6 +17,7 @@ use url::Url;
 use super::app::{App, wall_clock};
 use super::error::ApiError;
 use super::gate::scheme_text;
+use super::site::{OwnPage, Site};
 use crate::config::Origin;
 use crate::id::RoomName;
 use crate::identity::peer::Peer;
@@ -26,30 +27,47 @@ use crate::identity::{Asked, Proof};
 /// unreserved characters (section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The pages load nothing and run nothing; whoever tries a socket from the browser's console may.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; \
-                           base-uri 'none'; frame-ancestors 'none'";
-
-/// `GET /` and `GET /{room}`: what this is, for whoever has a name; the form for a name otherwise.
+/// `GET /`: the start page, for whoever has a name.
 pub async fn home(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
-) -> Response {
-    match app.identities.identify(&headers, &peer, wall_clock()).await {
-        Asked::Known { renew, .. } => with_cookie(page(include_str!("../../static/index.html")), renew),
+) -> Result<Response, ApiError> {
+    page(&app, OwnPage::Start, &peer, &uri, &headers).await
+}
+
+/// `GET /{room}`: the room's page, for whoever has a name.
+pub async fn room(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    page(&app, OwnPage::Room, &peer, &uri, &headers).await
+}
+
+/// A page for whoever has a name; the way to the form for one otherwise.
+async fn page(
+    app: &App,
+    page: OwnPage,
+    peer: &Peer,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    match app.identities.identify(headers, peer, wall_clock()).await {
+        Asked::Known { renew, .. } => Ok(with_cookie(Site::own_page(app, page, headers).await?, renew)),
         Asked::Nobody => {
-            let form = format!("/set-username?return-url={}", escape(&whole_url(&uri, &peer)));
+            let form = format!("/set-username?return-url={}", escape(&whole_url(uri, peer)));
             // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
-            redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" })
+            Ok(redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" }))
         }
     }
 }
 
 /// `GET /set-username`: the form.
-pub async fn name_form() -> Response {
-    page(include_str!("../../static/set-username.html"))
+pub async fn name_form(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    Site::own_page(&app, OwnPage::Name, &headers).await
 }
 
 /// The query of `/set-username`.
@@ -113,10 +131,6 @@ pub async fn open_room(Form(form): Form<RoomForm>) -> Result<Response, ApiError>
         return Err(ApiError::NoPage);
     }
     Ok(redirect(&format!("/{}", escape(room.as_str()))))
-}
-
-fn page(html: &'static str) -> Response {
-    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(html)).into_response()
 }
 
 /// Answers 302 with a path of ours.

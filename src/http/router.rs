@@ -13,7 +13,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{gate, pages};
+use super::{gate, pages, site};
 use crate::calls::proxy;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
@@ -28,12 +28,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(pages::home).post(pages::open_room))
         .route("/new", get(pages::new_room))
         .route("/set-username", get(pages::name_form).post(pages::set_name))
+        .route("/static/{*path}", get(site::own_file))
         .route("/parties/{*path}", get(upgrade::upgrade))
         .route("/api/deadTrack", post(dead_track::post))
         .route("/api/debugInfo", get(debug_info::get))
         .route("/api/reportRefresh", post(counted::refresh))
         .route("/call-quality-feedback", get(pages::home).post(counted::call_quality))
-        .route("/{room}", get(pages::home))
+        .route("/{room}", get(pages::room))
         .fallback(async || ApiError::NotFound)
         .layer(DefaultBodyLimit::max(app.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))

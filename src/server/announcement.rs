@@ -1,0 +1,113 @@
+//! What a server says when it has started: where it listens, what is on, and what a setting would add.
+
+use std::path::Path;
+
+use super::Addresses;
+use crate::config::{Config, LogFormat};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What there is to say.
+pub(super) struct Announced<'a> {
+    pub(super) config: &'a Config,
+    pub(super) addresses: Addresses,
+    pub(super) data: &'a Path,
+    pub(super) kept_rooms: usize,
+    /// The settings that media need and that are not there.
+    pub(super) missing_media: Option<&'static str>,
+}
+
+/// A part of the server that needs settings.
+struct Part {
+    name: &'static str,
+    /// What is missing, if it is off.
+    missing: Option<&'static str>,
+}
+
+/// The lines, in the form in which this configuration logs.
+pub(super) fn announcement(announced: &Announced<'_>) -> String {
+    let Announced { config, addresses: Addresses { http, admin }, data, kept_rooms, .. } = announced;
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
+    let identity = identity(config);
+    let parts = parts(announced);
+    let on: Vec<&str> = parts.iter().filter(|part| part.missing.is_none()).map(|part| part.name).collect();
+    let off = parts.iter().filter_map(|part| Some((part.name, part.missing?)));
+    match config.log.format {
+        LogFormat::Human => {
+            let off: Vec<String> = off.map(|(name, missing)| format!("{name} ({missing})")).collect();
+            let on: String = on.iter().map(|name| format!(", {name}")).collect();
+            let off = if off.is_empty() { String::new() } else { format!("off: {}\n", off.join(", ")) };
+            format!(
+                "satsuma {VERSION}\n\
+                 listening on http://{http}, for operators on http://{admin}\n\
+                 data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
+                 on: rooms, reports{on}; identity by {identity}\n\
+                 {off}not in this version: the web client\n",
+                data.display(),
+                data.join("operator.token").display(),
+            )
+        }
+        LogFormat::Json => {
+            let off: serde_json::Map<_, _> = off.map(|(name, why)| (name.to_owned(), why.into())).collect();
+            let line = serde_json::json!({
+                "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
+                "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off,
+            });
+            format!("{line}\n")
+        }
+    }
+}
+
+fn parts(announced: &Announced<'_>) -> [Part; 4] {
+    let Config { turn, feedback, ai, .. } = announced.config;
+    let unless = |is_set: bool, missing| (!is_set).then_some(missing);
+    let has_turn = turn.service_id.is_some() && turn.service_token.is_some();
+    let has_model = ai.model_endpoint.is_some() && ai.api_token.is_some();
+    let model = "OPENAI_MODEL_ENDPOINT or OPENAI_API_TOKEN is not set";
+    [
+        Part { name: "media", missing: announced.missing_media },
+        Part { name: "TURN", missing: unless(has_turn, "TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set") },
+        Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
+        Part { name: "AI", missing: unless(has_model, model).or(announced.missing_media) },
+    ]
+}
+
+fn identity(config: &Config) -> String {
+    match (config.identity.access(), config.identity.proxy_header.as_ref()) {
+        (Some((team, _)), _) => format!("Cloudflare Access of {}", team.as_str()),
+        (None, Some(header)) => format!("the proxy's header {header}, or the signed cookie"),
+        (None, None) => "the signed cookie".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Optional;
+
+    fn said(config: &Config, missing_media: Option<&'static str>) -> String {
+        let address = ([127, 0, 0, 1], 1).into();
+        let addresses = Addresses { http: address, admin: address };
+        announcement(&Announced { config, addresses, data: Path::new("data"), kept_rooms: 0, missing_media })
+    }
+
+    #[test]
+    fn what_is_off_names_the_variables_that_switch_it_on() {
+        let said = said(&Config::default(), Some("CALLS_APP_ID is not set"));
+        assert!(said.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{said}");
+        for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
+            assert!(said.contains(variable), "{said}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_said() {
+        let mut config = Config::default();
+        config.feedback.url = Optional(Some("https://hook.example/?token=secret-token".into()));
+        config.log.format = LogFormat::Json;
+        let said = said(&config, None);
+        let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(line["on"], serde_json::json!(["media", "webhook"]));
+        assert!(!said.contains("secret-token"), "{said}");
+    }
+}

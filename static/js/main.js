@@ -30,8 +30,8 @@ offerDevices(byId('room-devices'), devices);
 let meeting;
 
 listen({
-  microphone: () => devices.toggleMicrophone(),
-  camera: () => devices.toggleCamera(),
+  microphone: () => devices.toggleMicrophone().then(() => explain('microphone', 'Microphone')),
+  camera: () => devices.toggleCamera().then(() => explain('camera', 'Camera')),
   screen: () => devices.toggleScreen(),
   hand: () => meeting.toggleHand(),
   people: () => meeting.panels.toggle('people'),
@@ -86,6 +86,12 @@ function showDevices() {
     isPressed: Boolean(screen.track),
     isPossible: devices.canShareScreen,
   });
+}
+
+/** Says why a device is not on, to those who have just asked for it. */
+function explain(kind, label) {
+  const { problem } = devices[kind];
+  if (problem) notice(`${label}: ${problem}`, kind);
 }
 
 function leave(why) {

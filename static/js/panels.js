@@ -31,8 +31,10 @@ export class Panels extends EventTarget {
     const closed = this.#open;
     this.#open = closed === name ? undefined : name;
     this.#show();
-    if (this.#open) this.dispatchEvent(new CustomEvent('open', { detail: name }));
-    else buttons(closed)[0].focus();
+    if (!this.#open) return buttons(closed)[0].focus();
+    // On a phone the panel covers what had the focus.
+    document.querySelector(`[data-close="${name}"]`).focus();
+    this.dispatchEvent(new CustomEvent('open', { detail: name }));
   }
 
   open(name) {

@@ -4,6 +4,7 @@
 //! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
 
 mod fault;
+mod policy;
 mod rules;
 mod services;
 mod sources;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use fault::{Fault, Faults};
+pub use policy::PolicySources;
 pub use services::{Ai, Calls, Client, Feedback, Turn};
 pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
@@ -53,7 +55,7 @@ pub struct Config {
     pub calls: Calls,
     /// Cloudflare's TURN service.
     pub turn: Turn,
-    /// What the stock client is told.
+    /// The stock client, and what it is told.
     pub client: Client,
     /// Where reports of users go.
     pub feedback: Feedback,
@@ -440,10 +442,15 @@ mod tests {
         assert_eq!(layered.room.tick, Duration::from_secs(1));
         assert_eq!(layered.room.heartbeat_timeout, Duration::from_secs(15));
 
-        let flags = Flags { listen: Some("127.0.0.1:0".to_owned()), data_dir: Some("flag".into()) };
+        let flags = Flags {
+            listen: Some("127.0.0.1:0".to_owned()),
+            data_dir: Some("flag".into()),
+            client: Some("public".into()),
+        };
         let layered = load_with(file, &variables, &flags).unwrap().config;
         assert_eq!(layered.http.listen.port(), 0, "port 0 is allowed");
         assert_eq!(layered.data_dir, Path::new("flag"));
+        assert_eq!(layered.client.dir.as_deref(), Some(Path::new("public")));
     }
 
     #[test]
@@ -728,7 +735,7 @@ mod tests {
         let file = dir.path().join("satsuma.toml");
         fs::write(&file, "").unwrap();
         let variables = ["SATSUMA_DATA_DIR", "CALLS_APP_ID", "LS_COLORS"].map(|name| (name.into(), raw()));
-        let flags = Flags { listen: None, data_dir: Some(raw().into()) };
+        let flags = Flags { data_dir: Some(raw().into()), ..Flags::default() };
         let faults = Config::load(Some(&file), variables, &flags).unwrap_err().to_string();
         let expected = [
             "CALLS_APP_ID: calls.app_id: is not Unicode",

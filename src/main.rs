@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
+use satsuma::http::site::Site;
 use satsuma::server::{Server, healthcheck};
 
 /// A self-hosted realtime room server that takes the place of Orange Meets' own server.
@@ -17,12 +18,8 @@ struct Cli {
     /// The configuration file; by default satsuma.toml or config/satsuma.toml, if there is one.
     #[arg(long, global = true, value_name = "FILE", env = "SATSUMA_CONFIG")]
     config: Option<PathBuf>,
-    /// Where to listen, over http.listen; port 0 lets the system choose.
-    #[arg(long, global = true, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Where data is kept, over data_dir.
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Subcommand)]
@@ -42,8 +39,8 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(Cli { command, config, listen, data_dir }: Cli) -> Result<(), Box<dyn Error>> {
-    let loaded = Config::load(config.as_deref(), std::env::vars_os(), &Flags { listen, data_dir })?;
+async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> {
+    let loaded = Config::load(config.as_deref(), std::env::vars_os(), &flags)?;
     for warning in loaded.warnings {
         eprintln!("satsuma: {warning}");
     }
@@ -52,7 +49,12 @@ async fn run(Cli { command, config, listen, data_dir }: Cli) -> Result<(), Box<d
             satsuma::telemetry::init(&loaded.config.log)?;
             Server::start(loaded.config).await?.run_until_signal().await?;
         }
-        Command::CheckConfig => println!("the configuration is good"),
+        Command::CheckConfig => {
+            if let Some(warning) = Site::open(&loaded.config)?.warning() {
+                eprintln!("satsuma: {warning}");
+            }
+            println!("the configuration is good");
+        }
         Command::Healthcheck => healthcheck(&loaded.config).await?,
     }
     Ok(())

@@ -183,7 +183,7 @@ impl Server {
                 config.identity.proxy_header.0.clone(),
                 access,
             ),
-            site: Site::open(&config)?,
+            site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
@@ -354,6 +354,14 @@ pub async fn healthcheck(config: &Config) -> Result<(), String> {
         client.get(&url).send().await?.error_for_status()
     };
     answer.await.map(|_| ()).map_err(|error| format!("{url}: {error}"))
+}
+
+fn open_site(config: &Config) -> Result<Site, InvalidSite> {
+    let site = Site::open(config)?;
+    if let Some(warning) = site.warning() {
+        warn!(event = "severalBuilds", "{warning}");
+    }
+    Ok(site)
 }
 
 fn room_settings(config: &Config) -> RoomSettings {

@@ -40,7 +40,8 @@ const LARGE_BODIES: usize = 32;
 pub struct Proxy {
     /// Who serves the media API.
     pub upstream: Arc<Upstream>,
-    turn: TurnCredentials,
+    /// The TURN credentials.
+    pub turn: TurnCredentials,
     lock: Lock,
     calls: DefaultKeyedRateLimiter<SessionId>,
     sessions: Option<DefaultKeyedRateLimiter<IdentityId>>,

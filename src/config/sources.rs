@@ -44,12 +44,17 @@ pub(super) const SECRETS: [&str; 4] =
 const PREFIX: &str = "SATSUMA_";
 
 /// What the command line sets.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
-    /// `--listen ADDRESS`, for `http.listen`.
+    /// Where to listen, over http.listen; port 0 lets the system choose.
+    #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// `--data-dir DIR`, for `data_dir`.
+    /// Where data is kept, over data_dir.
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// The public/ folder of a build of the Orange client, over client.dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub client: Option<PathBuf>,
 }
 
 struct Setting {
@@ -183,12 +188,14 @@ impl Sources {
         if let Some(listen) = &flags.listen {
             self.set("--listen".into(), "http.listen".into(), listen.clone().into());
         }
-        match flags.data_dir.as_deref().map(Path::to_str) {
-            Some(Some(dir)) => self.set("--data-dir".into(), "data_dir".into(), dir.into()),
-            Some(None) => {
-                self.fault("--data-dir".into(), Some("data_dir".into()), "is not Unicode".into());
+        let folders =
+            [("--data-dir", "data_dir", &flags.data_dir), ("--client", "client.dir", &flags.client)];
+        for (flag, key, folder) in folders {
+            match folder.as_deref().map(Path::to_str) {
+                Some(Some(dir)) => self.set(flag.into(), key.into(), dir.into()),
+                Some(None) => self.fault(flag.into(), Some(key.into()), "is not Unicode".into()),
+                None => {}
             }
-            None => {}
         }
     }
 

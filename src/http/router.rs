@@ -15,6 +15,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::{gate, pages, site};
 use crate::calls::proxy;
+use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
 
@@ -35,11 +36,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/reportRefresh", post(counted::refresh))
         .route("/call-quality-feedback", get(pages::home).post(counted::call_quality))
         .route("/{room}", get(pages::room))
-        .fallback(async || ApiError::NotFound)
+        .route("/site.webmanifest", get(pages::web_manifest))
+        .fallback(pages::other)
         .layer(DefaultBodyLimit::max(app.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))
         .merge(calls)
         .merge(uploads(&app))
+        .layer(middleware::from_fn_with_state(app.clone(), data::data))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod ai;
+mod browser;
 mod calls;
 mod chat;
 mod client;

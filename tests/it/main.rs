@@ -18,6 +18,7 @@ mod identity;
 mod law;
 mod nothing_lost;
 mod operators;
+mod page;
 mod partytracks;
 mod refusals;
 mod rooms;

@@ -99,7 +99,6 @@ export class Media extends EventTarget {
         while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) await this.#rest();
         if (this.#ended) return;
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
-        this.#session.addEventListener('broken', () => this.#wake());
         this.#tell('sent');
         await this.#serve(this.#session);
       } catch {
@@ -112,19 +111,23 @@ export class Media extends EventTarget {
 
   /** Does one thing after the other until the session is at its end. */
   async #serve(session) {
+    const broken = new Promise((_, reject) => session.addEventListener('broken', reject));
+    // Whatever is under way then has nothing left to wait for.
+    const orBroken = (step) => Promise.race([step, broken]);
     while (!this.#ended && !session.isBroken) {
-      const pushes = due(this.#unsent);
-      const pulls = due(this.#unreceived);
+      const closes = this.#closing.splice(0, BATCH);
+      const pushes = closes.length > 0 ? [] : due(this.#unsent);
+      const pulls = closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
       try {
-        if (this.#closing.length > 0) await session.close(this.#closing.splice(0, BATCH));
-        else if (pushes.length > 0) await this.#push(session, pushes);
-        else if (pulls.length > 0) await this.#pull(session, pulls);
-        else await this.#rest();
+        if (closes.length > 0) await orBroken(session.close(closes));
+        else if (pushes.length > 0) await orBroken(this.#push(session, pushes));
+        else if (pulls.length > 0) await orBroken(this.#pull(session, pulls));
+        else await orBroken(this.#rest());
       } catch (error) {
         if (!(error instanceof CallsError)) throw error;
         // Nothing has changed on either side. What was to be closed ends by itself.
         this.#failed();
-        (pushes.length > 0 ? pushes : pulls).forEach(tryLater);
+        [...pushes, ...pulls].forEach(tryLater);
       }
     }
   }
@@ -144,6 +147,7 @@ export class Media extends EventTarget {
       push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings });
     }
     await session.push(pushes);
+    if (session !== this.#session) return;
     for (const push of pushes) {
       push.isPushed = true;
       // It may have been switched off meanwhile.
@@ -173,6 +177,7 @@ export class Media extends EventTarget {
         return { sessionId: reference.slice(0, slash), trackName: reference.slice(slash + 1) };
       }),
     );
+    if (session !== this.#session) return;
     for (const [place, pull] of pulls.entries()) {
       const transceiver = transceivers[place];
       if (!transceiver) {

@@ -21,4 +21,5 @@ mod partytracks;
 mod refusals;
 mod rooms;
 mod slow;
+mod stock_client;
 mod webhook;

@@ -50,9 +50,7 @@ async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> 
             Server::start(loaded.config).await?.run_until_signal().await?;
         }
         Command::CheckConfig => {
-            if let Some(warning) = Site::open(&loaded.config)?.warning() {
-                eprintln!("satsuma: {warning}");
-            }
+            Site::open(&loaded.config)?.warning().iter().for_each(|warning| eprintln!("satsuma: {warning}"));
             println!("the configuration is good");
         }
         Command::Healthcheck => healthcheck(&loaded.config).await?,

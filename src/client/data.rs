@@ -66,6 +66,9 @@ pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> 
             return error(StatusCode::BAD_REQUEST, "that route has no data");
         }
     }
+    // Whoever answers knows nothing of the parameter, and is not to pass it on.
+    let mut request = request;
+    *request.uri_mut() = page_of(request.uri());
     let response = next.run(request).await;
     let (head, body) = response.into_parts();
     if head.status.is_server_error() {

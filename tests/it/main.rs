@@ -23,4 +23,5 @@ mod partytracks;
 mod refusals;
 mod rooms;
 mod slow;
+mod stock_client;
 mod webhook;

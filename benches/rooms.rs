@@ -46,7 +46,7 @@ fn room_of(members: u64, now: Instant) -> Room {
 
 fn says(connection: u64, text: &str) -> Input {
     let message = ClientMessage::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    Input::Message { connection: ConnectionId(connection), message }
+    Input::Message { connection: ConnectionId(connection), at: 0, message }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench starts at some instant")]

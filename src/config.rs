@@ -4,6 +4,7 @@
 //! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
 
 mod fault;
+mod policy;
 mod rules;
 mod services;
 mod sources;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use fault::{Fault, Faults};
+pub use policy::PolicySources;
 pub use services::{Ai, Calls, Client, Feedback, Turn};
 pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
@@ -53,7 +55,7 @@ pub struct Config {
     pub calls: Calls,
     /// Cloudflare's TURN service.
     pub turn: Turn,
-    /// What the stock client is told.
+    /// The stock client, and what it is told.
     pub client: Client,
     /// Where reports of users go.
     pub feedback: Feedback,
@@ -70,6 +72,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// The origin under which browsers reach the server; not set, a request's `Host` is ours.
     pub public_url: Optional<Origin>,
+    /// The folder of our own page, over the one that is compiled in.
+    pub static_dir: Optional<PathBuf>,
     /// Other origins whose pages may open sockets and send forms.
     #[serde(with = "texts")]
     pub allowed_origins: Vec<Origin>,
@@ -170,6 +174,8 @@ pub struct Limits {
     pub url_bytes: usize,
     /// Bytes of a form's body.
     pub body_bytes: usize,
+    /// Bytes of files for browsers, and of their compressed forms, that are kept in memory.
+    pub kept_files_bytes: usize,
     /// How long a TLS handshake, and then a request's headers, may take, idle keep-alive included.
     #[serde(with = "text")]
     pub handshake: Duration,
@@ -239,6 +245,7 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             public_url: Optional(None),
+            static_dir: Optional(None),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             tls_certificate: Optional(None),
@@ -285,6 +292,7 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             url_bytes: 8 << 10,
             body_bytes: 64 << 10,
+            kept_files_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
             calls_per_second: 50,
             calls_per_identity: 8,
@@ -454,11 +462,13 @@ mod tests {
             listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some("flag".into()),
             tls_self_signed: true,
+            client: Some("public".into()),
         };
         let layered = load_with(file, &variables, &flags).unwrap().config;
         assert!(layered.http.tls_self_signed);
         assert_eq!(layered.http.listen.port(), 0, "port 0 is allowed");
         assert_eq!(layered.data_dir, Path::new("flag"));
+        assert_eq!(layered.client.dir.as_deref(), Some(Path::new("public")));
     }
 
     #[test]
@@ -479,7 +489,8 @@ mod tests {
         ];
         let expected = [
             "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
-             public_url, tls_certificate, tls_key, tls_reload, tls_self_signed, trusted_proxies",
+             public_url, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
+              trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
              [client], [feedback], [http], [identity], [limits], [log], [room], [shutdown], \
              [turn], data_dir",
@@ -536,6 +547,7 @@ mod tests {
             ("limits.header_bytes", "8192", "8191"),
             ("limits.header_bytes", "1048576", "1048577"),
             ("limits.url_bytes", "1024", "1023"),
+            ("limits.kept_files_bytes", "1048576", "1048575"),
             ("limits.history_entry_bytes", "1048576", "1048575"),
             ("feedback.retention", "'1h'", "'59m'"),
             ("feedback.retention", "'100years'", "'101years'"),

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::http::tls;
-use satsuma::server::{Server, healthcheck};
+use satsuma::server::{Server, check, healthcheck};
 
 /// A self-hosted realtime room server that takes the place of Orange Meets' own server.
 #[derive(Parser)]
@@ -50,7 +49,7 @@ async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> 
             Server::start(loaded.config).await?.run_until_signal().await?;
         }
         Command::CheckConfig => {
-            tls::check(&loaded.config)?.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
+            check(&loaded.config)?.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
             println!("the configuration is good");
         }
         Command::Healthcheck => healthcheck(&loaded.config).await?,

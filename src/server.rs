@@ -30,6 +30,8 @@ use crate::http::app::{App, Sockets, warnings};
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
+use crate::http::site::{InvalidSite, Site};
+use crate::http::tls;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::http::tls::door::Door;
 use crate::http::tls::source::Source;
@@ -114,6 +116,9 @@ pub enum StartError {
     /// The client for other servers cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
+    /// What browsers are to be shown is not there.
+    #[error(transparent)]
+    Site(#[from] InvalidSite),
     /// The client for the webhook cannot be made.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),
@@ -193,6 +198,7 @@ impl Server {
                 config.identity.proxy_header.0.clone(),
                 access,
             ),
+            site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
@@ -350,6 +356,24 @@ impl Server {
         info!("stopped; everything is kept");
         Ok(())
     }
+}
+
+/// Reads what a configuration names, as [`Server::start`] would, and gives back what is to be warned of.
+///
+/// # Errors
+/// What a server would not start with.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    let mut warnings = tls::check(config)?;
+    warnings.extend(Site::open(config)?.warning().map(str::to_owned));
+    Ok(warnings)
+}
+
+fn open_site(config: &Config) -> Result<Site, InvalidSite> {
+    let site = Site::open(config)?;
+    if let Some(warning) = site.warning() {
+        warn!(event = "severalBuilds", "{warning}");
+    }
+    Ok(site)
 }
 
 fn room_settings(config: &Config) -> RoomSettings {

@@ -39,7 +39,8 @@ const SMALL_BYTES: usize = 64 << 10;
 pub struct Proxy {
     /// Who serves the media API.
     pub upstream: Arc<Upstream>,
-    turn: TurnCredentials,
+    /// The TURN credentials.
+    pub turn: TurnCredentials,
     lock: Lock,
     calls: DefaultKeyedRateLimiter<SessionId>,
     sessions: Option<DefaultKeyedRateLimiter<IdentityId>>,

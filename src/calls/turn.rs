@@ -9,6 +9,8 @@ use http_body_util::BodyExt;
 use moka::future::Cache;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::upstream::{TURN_LIFETIME, Upstream, UpstreamError};
 use crate::id::IdentityId;
@@ -42,6 +44,21 @@ pub enum NoCredentials {
     /// The TURN service refused.
     #[error("the TURN service answered {0}")]
     Refused(StatusCode),
+}
+
+/// The list in an answer; the service once gave its only server without one.
+fn list(answer: &[u8]) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(rename = "iceServers")]
+        servers: Box<RawValue>,
+    }
+    let servers = serde_json::from_slice::<Answer>(answer).ok()?.servers;
+    if servers.get().starts_with('[') {
+        Some(servers)
+    } else {
+        RawValue::from_string(format!("[{servers}]")).ok()
+    }
 }
 
 #[derive(Deserialize)]
@@ -85,6 +102,16 @@ impl TurnCredentials {
         self.kept.try_get_with_by_ref(identity, self.ask()).await.map_err(|error| *error)
     }
 
+    /// The ICE servers for `identity` as a JSON list, where TURN is configured and its service
+    /// answers in time.
+    pub async fn at_hand(&self, identity: &IdentityId, wait: Duration) -> Option<Box<RawValue>> {
+        if !self.upstream.has_turn() {
+            return None;
+        }
+        let servers = timeout(wait, self.ice_servers(identity)).await.ok()?.ok()?;
+        list(&servers)
+    }
+
     async fn ask(&self) -> Result<Bytes, NoCredentials> {
         let answer = self.upstream.turn_credentials().await?;
         if !answer.status.is_success() {
@@ -95,5 +122,21 @@ impl TurnCredentials {
             Ok(_) => Ok(body),
             Err(_) => Err(UpstreamError::BadAnswer.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_an_answer_are_a_list() {
+        for (answer, servers) in [
+            (r#"{"iceServers":[{"urls":["a"]}]}"#, r#"[{"urls":["a"]}]"#),
+            (r#"{"iceServers": {"urls":"a"}}"#, r#"[{"urls":"a"}]"#),
+        ] {
+            assert_eq!(list(answer.as_bytes()).unwrap().get(), servers);
+        }
+        assert!(list(b"{}").is_none());
     }
 }

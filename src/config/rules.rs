@@ -51,6 +51,7 @@ fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
         ("limits.outbox_bytes", limits.outbox_bytes, 64 << 10..=MANY),
         ("limits.header_bytes", limits.header_bytes, 8 << 10..=1 << 20),
         ("limits.url_bytes", limits.url_bytes, 1024..=MANY),
+        ("limits.kept_files_bytes", limits.kept_files_bytes, 1 << 20..=u32::MAX as usize),
         ("limits.body_bytes", limits.body_bytes, 1..=MANY),
         ("limits.calls_per_second", limits.calls_per_second as usize, 1..=MANY),
         ("limits.call_bytes", limits.call_bytes, 1024..=MANY),

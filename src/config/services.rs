@@ -1,11 +1,13 @@
 //! The settings of what the server offers beside rooms: media, reports, the AI.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::value::{HttpUrl, Optional, text};
+use super::policy::PolicySources;
+use super::value::{HttpUrl, Optional, text, texts};
 
 /// The media API.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,10 +42,15 @@ pub struct Turn {
     pub service_token: Optional<SecretString>,
 }
 
-/// What the stock client is told.
+/// The stock client, and what it is told.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Client {
+    /// The `public/` folder of a production build of Orange; not set, our own page is served.
+    pub dir: Optional<PathBuf>,
+    /// Sources that its pages' content security policy allows beside its own.
+    #[serde(with = "texts")]
+    pub policy: Vec<PolicySources>,
     /// The link that the client offers to a session's trace.
     pub trace_link: Optional<String>,
     /// Where the client looks up people's names and pictures.

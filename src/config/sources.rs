@@ -55,6 +55,9 @@ pub struct Flags {
     /// Speak https with a certificate of the server's own making, to try it in a LAN.
     #[arg(long, global = true)]
     pub tls_self_signed: bool,
+    /// The public/ folder of a build of the Orange client, over client.dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub client: Option<PathBuf>,
 }
 
 struct Setting {
@@ -191,12 +194,14 @@ impl Sources {
         if flags.tls_self_signed {
             self.set("--tls-self-signed".into(), "http.tls_self_signed".into(), true.into());
         }
-        match flags.data_dir.as_deref().map(Path::to_str) {
-            Some(Some(dir)) => self.set("--data-dir".into(), "data_dir".into(), dir.into()),
-            Some(None) => {
-                self.fault("--data-dir".into(), Some("data_dir".into()), "is not Unicode".into());
+        let folders =
+            [("--data-dir", "data_dir", &flags.data_dir), ("--client", "client.dir", &flags.client)];
+        for (flag, key, folder) in folders {
+            match folder.as_deref().map(Path::to_str) {
+                Some(Some(dir)) => self.set(flag.into(), key.into(), dir.into()),
+                Some(None) => self.fault(flag.into(), Some(key.into()), "is not Unicode".into()),
+                None => {}
             }
-            None => {}
         }
     }
 

@@ -161,6 +161,12 @@ impl HttpUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Its origin, as browsers write it.
+    pub fn origin(&self) -> String {
+        // What was read once is read again.
+        Url::parse(&self.0).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+    }
 }
 
 /// A text is not what it should be.
@@ -168,7 +174,7 @@ impl HttpUrl {
 #[error("not {0}")]
 pub struct InvalidText(&'static str);
 
-fn from_str<T: Text>(text: &str) -> Result<T, InvalidText> {
+pub(super) fn from_str<T: Text>(text: &str) -> Result<T, InvalidText> {
     T::read(text).ok_or(InvalidText(T::NOUN))
 }
 

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::proxy::Proxy;
 use crate::feedback::desk::Desk;
 use crate::http::origin::OriginRule;
+use crate::http::site::Site;
 use crate::id::ConnectionId;
 use crate::identity::Identities;
 use crate::identity::peer::TrustedProxies;
@@ -24,6 +25,8 @@ use crate::ws::connection::ConnectionLimits;
 pub struct App {
     /// Who is asking.
     pub identities: Identities,
+    /// What browsers are shown.
+    pub site: Site,
     /// Which pages may ask.
     pub origins: OriginRule,
     /// Whose forwarding headers are believed.

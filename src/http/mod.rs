@@ -1,10 +1,12 @@
 //! The public HTTP edge: who asks, whether it may, and which room of the house answers.
 
 pub mod app;
+pub mod assets;
 pub mod error;
 pub mod gate;
 pub mod listener;
 pub mod origin;
 pub mod pages;
 pub mod router;
+pub mod site;
 pub mod tls;

@@ -1,13 +1,13 @@
-//! The few pages and redirects that stand in until a client is served from here.
+//! The pages of a visit and the forms that lead from one to the next.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Form;
 use axum::extract::{Extension, Query, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,39 +17,96 @@ use url::Url;
 use super::app::{App, wall_clock};
 use super::error::ApiError;
 use super::gate::scheme_text;
+use super::site::{OwnPage, Site, file};
+use crate::client::visit::{self, name_needed, with_cookie};
 use crate::config::Origin;
 use crate::id::RoomName;
 use crate::identity::peer::Peer;
 use crate::identity::{Asked, Proof};
 
+/// The web app manifest of the stock client.
+const ORANGE_MANIFEST: &str = r##"{"name":"Orange Meets","short_name":"Orange Meets","icons":[{"src":"/android-chrome-192x192.png","sizes":"192x192","type":"image/png"},{"src":"/android-chrome-512x512.png","sizes":"512x512","type":"image/png"}],"theme_color":"#ffffff","background_color":"#ffffff","display":"standalone"}"##;
+
 /// What is escaped in one segment of a path and in a query's value: everything but RFC 3986's
 /// unreserved characters (section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The pages load nothing and run nothing; whoever tries a socket from the browser's console may.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; \
-                           base-uri 'none'; frame-ancestors 'none'";
-
-/// `GET /` and `GET /{room}`: what this is, for whoever has a name; the form for a name otherwise.
+/// `GET /`: the start page, for whoever has a name.
 pub async fn home(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    page(&app, OwnPage::Start, &peer, &uri, &headers).await
+}
+
+/// `GET /{room}`: the room's page, for whoever has a name.
+pub async fn room(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    page(&app, OwnPage::Room, &peer, &uri, &headers).await
+}
+
+/// `GET` of any other address: a page or a file of the stock client.
+pub async fn other(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
 ) -> Response {
-    match app.identities.identify(&headers, &peer, wall_clock()).await {
-        Asked::Known { renew, .. } => with_cookie(page(include_str!("../../static/index.html")), renew),
-        Asked::Nobody => {
-            let form = format!("/set-username?return-url={}", escape(&whole_url(&uri, &peer)));
-            // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
-            redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" })
+    let found = match &app.site.stock {
+        Some(stock) if method == Method::GET || method == Method::HEAD => {
+            visit::open(&app, stock, &peer, &uri, &headers).await
         }
+        _ => Err(ApiError::NotFound),
+    };
+    match found {
+        Err(ApiError::NotFound) => Site::nothing_here(&app, &peer, &headers).await,
+        answer => answer.into_response(),
+    }
+}
+
+/// A page for whoever has a name; the way to the form for one otherwise.
+async fn page(
+    app: &App,
+    page: OwnPage,
+    peer: &Peer,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    if let Some(stock) = &app.site.stock {
+        return visit::open(app, stock, peer, uri, headers).await;
+    }
+    match app.identities.identify(headers, peer, wall_clock()).await {
+        Asked::Known { renew, .. } => Ok(with_cookie(Site::own_page(app, page, peer, headers).await?, renew)),
+        Asked::Nobody => Ok(name_needed(app, uri, peer)),
     }
 }
 
 /// `GET /set-username`: the form.
-pub async fn name_form() -> Response {
-    page(include_str!("../../static/set-username.html"))
+pub async fn name_form(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    match &app.site.stock {
+        Some(stock) => visit::open(&app, stock, &peer, &uri, &headers).await,
+        None => Site::own_page(&app, OwnPage::Name, &peer, &headers).await,
+    }
+}
+
+/// `GET /site.webmanifest`: what a phone shows that keeps the page among its programs.
+pub async fn web_manifest(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    match &app.site.stock {
+        Some(_) => Ok(([(CONTENT_TYPE, "application/manifest+json")], ORANGE_MANIFEST).into_response()),
+        None => file(&app, &app.site.own, "site.webmanifest", &headers).await,
+    }
 }
 
 /// The query of `/set-username`.
@@ -115,12 +172,8 @@ pub async fn open_room(Form(form): Form<RoomForm>) -> Result<Response, ApiError>
     Ok(redirect(&format!("/{}", escape(room.as_str()))))
 }
 
-fn page(html: &'static str) -> Response {
-    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(html)).into_response()
-}
-
 /// Answers 302 with a path of ours.
-fn redirect(path: &str) -> Response {
+pub fn redirect(path: &str) -> Response {
     debug_assert!(path.starts_with('/') && !path.starts_with("//"), "{path} leaves this server");
     match HeaderValue::from_str(path) {
         Ok(location) => (StatusCode::FOUND, [(LOCATION, location)]).into_response(),
@@ -128,18 +181,13 @@ fn redirect(path: &str) -> Response {
     }
 }
 
-fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
-    if let Some(cookie) = cookie {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    response
-}
-
-fn escape(text: &str) -> String {
+/// A text as a segment of a path, or as a value in a query.
+pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-fn whole_url(uri: &Uri, peer: &Peer) -> String {
+/// The address that a request was sent to, whole where its host is known.
+pub fn whole_url(uri: &Uri, peer: &Peer) -> String {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     match &peer.host {
         Some(host) => format!("{}://{host}{path}", scheme_text(peer.scheme)),

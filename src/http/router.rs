@@ -13,8 +13,9 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{gate, pages};
+use super::{gate, pages, site};
 use crate::calls::proxy;
+use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
 
@@ -28,17 +29,20 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(pages::home).post(pages::open_room))
         .route("/new", get(pages::new_room))
         .route("/set-username", get(pages::name_form).post(pages::set_name))
+        .route("/static/{*path}", get(site::own_file))
         .route("/parties/{*path}", get(upgrade::upgrade))
         .route("/api/deadTrack", post(dead_track::post))
         .route("/api/debugInfo", get(debug_info::get))
         .route("/api/reportRefresh", post(counted::refresh))
         .route("/call-quality-feedback", get(pages::home).post(counted::call_quality))
-        .route("/{room}", get(pages::home))
-        .fallback(async || ApiError::NotFound)
+        .route("/{room}", get(pages::room))
+        .route("/site.webmanifest", get(pages::web_manifest))
+        .fallback(pages::other)
         .layer(DefaultBodyLimit::max(app.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, app.handshake))
         .merge(calls)
         .merge(uploads(&app))
+        .layer(middleware::from_fn_with_state(app.clone(), data::data))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)

@@ -10,6 +10,9 @@ use super::ai::{AiMessage, AiWish, TrackReference};
 use super::user::User;
 use crate::id::UserId;
 
+/// The most characters of a line of the room's chat.
+const CHAT_CHARS: usize = 2000;
+
 /// One message of a client.
 #[derive(Clone, Debug)]
 pub enum ClientMessage {
@@ -23,6 +26,11 @@ pub enum ClientMessage {
     DirectMessage {
         /// The member; `None` is an id that nobody can have.
         to: Option<UserId>,
+        /// The line.
+        message: JsonString,
+    },
+    /// A line for everyone in the room.
+    Chat {
         /// The line.
         message: JsonString,
     },
@@ -137,6 +145,7 @@ impl ClientMessage {
                 to: read_id("directMessage", "to", envelope.to)?,
                 message: read_text("directMessage", "message", envelope.message)?,
             },
+            "chat" => Self::Chat { message: read_chat(envelope.message)? },
             "muteUser" => Self::MuteUser { id: read_id("muteUser", "id", envelope.id)? },
             "e2eeMlsMessage" => {
                 Self::E2eeMlsMessage { payload: read_text("e2eeMlsMessage", "payload", envelope.payload)? }
@@ -160,6 +169,7 @@ impl ClientMessage {
             Self::Heartbeat => "heartbeat",
             Self::UserLeft => "userLeft",
             Self::DirectMessage { .. } => "directMessage",
+            Self::Chat { .. } => "chat",
             Self::MuteUser { .. } => "muteUser",
             Self::E2eeMlsMessage { .. } => "e2eeMlsMessage",
             Self::CallsApiHistoryEntry(_) => "callsApiHistoryEntry",
@@ -221,6 +231,16 @@ fn read_text(
         .ok_or(InvalidMessage::Field { message, field, expected: "a text" })
 }
 
+/// Reads a line of the chat. It is counted as text, since an escape takes six bytes for a character.
+fn read_chat(raw: Option<&RawValue>) -> Result<JsonString, InvalidMessage> {
+    let expected = "a text of 1 to 2000 characters, not all of them blank";
+    let text: Cow<str> = read("chat", "message", expected, raw)?;
+    if text.trim().is_empty() || text.chars().count() > CHAT_CHARS {
+        return Err(InvalidMessage::Field { message: "chat", field: "message", expected });
+    }
+    read_text("chat", "message", raw)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -238,6 +258,7 @@ mod tests {
             (r#"{"type":"heartbeat"}"#, "heartbeat"),
             (r#"{"type":"userLeft"}"#, "userLeft"),
             (r#"{"type":"directMessage","to":"b","message":"hi"}"#, "directMessage"),
+            (r#"{"type":"chat","message":"hi"}"#, "chat"),
             (r#"{"type":"muteUser","id":"b"}"#, "muteUser"),
             (r#"{"type":"e2eeMlsMessage","payload":"x"}"#, "e2eeMlsMessage"),
             (r#"{"type":"callsApiHistoryEntry"}"#, "callsApiHistoryEntry"),
@@ -279,6 +300,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_the_chat_has_limits() {
+        let chat = |line: &str| ClientMessage::parse(&format!(r#"{{"type":"chat","message":{line}}}"#));
+        for line in ["\"x\"", "\" \\u00e9 \"", &format!("\"{}\"", "\\u00e9".repeat(2000))] {
+            let Ok(ClientMessage::Chat { message }) = chat(line) else { panic!("{line}") };
+            assert_eq!(message.as_json(), line, "it goes on as it came");
+        }
+        let too_long = format!("\"{}\"", "é".repeat(2001));
+        for line in ["\"\"", "\" \\n\\u00a0\"", &too_long, "7", "null", r#""\ud83c""#] {
+            let error = chat(line).expect_err(line).to_string();
+            assert_eq!(
+                error,
+                r#"chat needs a field "message" that is a text of 1 to 2000 characters, not all of them blank"#
+            );
+        }
+    }
+
+    #[test]
     fn depth_is_no_weapon() {
         let deep = "[".repeat(500_000);
         assert_eq!(error(&deep), InvalidMessage::NoType);
@@ -302,7 +340,7 @@ mod tests {
         }
 
         #[test]
-        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|muteUser|e2eeMlsMessage|enableAi|requestAiControl", field in "user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
+        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|chat|muteUser|e2eeMlsMessage|enableAi|requestAiControl", field in "user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
             let _ = ClientMessage::parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
         }
     }

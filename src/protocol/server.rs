@@ -23,6 +23,19 @@ pub enum Event {
         /// The line.
         message: JsonString,
     },
+    /// A line of the room's chat, for its sender too.
+    Chat {
+        /// Its number; each is greater than the one before.
+        id: u64,
+        /// Who wrote it.
+        from: UserId,
+        /// The sender's name when it was written.
+        name: Arc<str>,
+        /// The line.
+        message: JsonString,
+        /// When it came, in milliseconds since 1970.
+        at: u64,
+    },
     /// Switch the microphone off.
     MuteMic,
     /// An opaque message of the end-to-end encryption's group.
@@ -46,6 +59,13 @@ impl Event {
                 format!(
                     r#"{{"type":"directMessage","from":{},"message":{}}}"#,
                     json_text(from),
+                    message.as_json()
+                )
+            }
+            Self::Chat { id, from, name, message, at } => {
+                format!(
+                    r#"{{"type":"chat","id":{id},"from":"{from}","name":{},"message":{},"at":{at}}}"#,
+                    json_text(name),
                     message.as_json()
                 )
             }
@@ -147,6 +167,16 @@ mod tests {
             (
                 Event::DirectMessage { from: "Ada".into(), message: json_string(r#""hi \ud83c""#) },
                 r#"{"type":"directMessage","from":"Ada","message":"hi \ud83c"}"#,
+            ),
+            (
+                Event::Chat {
+                    id: 8,
+                    from: id.clone(),
+                    name: "<img>\"".into(),
+                    message: json_string(r#""hi \u00e9""#),
+                    at: 7,
+                },
+                r#"{"type":"chat","id":8,"from":"b-1","name":"<img>\"","message":"hi \u00e9","at":7}"#,
             ),
             (Event::MuteMic, r#"{"type":"muteMic"}"#),
             (

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -178,7 +178,7 @@ impl Actor {
         match command {
             Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)),
             Command::Said { connection, message: Ok(message) } => {
-                self.handle(Input::Message { connection, message }, None)
+                self.handle(Input::Message { connection, at: unix_millis(), message }, None)
             }
             Command::Said { connection, message: Err(why) } => {
                 self.handle(Input::Rejected { connection, why }, None)
@@ -393,7 +393,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the actor stamps what is kept")]
+fn unix_millis() -> u64 {
+    let since_1970 = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the actor stamps what is kept and what is said")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

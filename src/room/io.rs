@@ -17,6 +17,9 @@ pub enum Input {
     Message {
         /// The socket.
         connection: ConnectionId,
+        /// When it came by the wall clock, in milliseconds since 1970. Members see it; nothing is
+        /// measured by it.
+        at: u64,
         /// What it said.
         message: ClientMessage,
     },

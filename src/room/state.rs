@@ -54,6 +54,8 @@ pub struct Room {
     /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
     connections: HashMap<ConnectionId, UserId>,
     ai: Ai,
+    /// The number of the chat's last line.
+    last_chat: u64,
     next_tick: Instant,
     /// Whether somebody may have missed the newest state.
     changed: bool,
@@ -87,6 +89,7 @@ impl Room {
             seats: BTreeMap::new(),
             connections: HashMap::new(),
             ai,
+            last_chat: 0,
             next_tick,
             changed: false,
             quiet_until: now,
@@ -117,9 +120,9 @@ impl Room {
         let mut effects = Vec::new();
         match input {
             Input::Join(join) => self.join(now, join, &mut effects),
-            Input::Message { connection, message } => {
+            Input::Message { connection, at, message } => {
                 if let Some(user) = self.connections.get(&connection).cloned() {
-                    self.message(now, &user, message, &mut effects);
+                    self.message(now, at, &user, message, &mut effects);
                 }
             }
             Input::Rejected { connection, why } => {
@@ -237,7 +240,14 @@ impl Room {
         self.changed = true;
     }
 
-    fn message(&mut self, now: Instant, from: &UserId, message: ClientMessage, effects: &mut Vec<Effect>) {
+    fn message(
+        &mut self,
+        now: Instant,
+        at: u64,
+        from: &UserId,
+        message: ClientMessage,
+        effects: &mut Vec<Effect>,
+    ) {
         let kind = message.kind();
         match message {
             ClientMessage::UserUpdate(user) => self.update(from, *user, effects),
@@ -252,6 +262,7 @@ impl Room {
                 self.notify_left(from.clone(), effects);
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
+            ClientMessage::Chat { message } => self.chat(at, from, message, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.seats.contains_key(id)) {
                 Some(id) => self.mute(id, effects),
                 None => effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: kind })),
@@ -301,6 +312,14 @@ impl Room {
                 effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" }))
             }
         }
+    }
+
+    fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
+        let Some(name) = self.seats.get(from).map(|seat| seat.name.clone()) else { return };
+        // The time, unless that was taken: so it grows over a restart too, without being kept.
+        self.last_chat = at.max(self.last_chat + 1);
+        let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
+        effects.push(Effect::Send { to: Recipients::All, event });
     }
 
     fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
@@ -475,7 +494,12 @@ mod tests {
     }
 
     fn says(connection: u64, text: &str) -> Input {
-        Input::Message { connection: ConnectionId(connection), message: ClientMessage::parse(text).unwrap() }
+        says_at(connection, 0, text)
+    }
+
+    fn says_at(connection: u64, at: u64, text: &str) -> Input {
+        let message = ClientMessage::parse(text).unwrap();
+        Input::Message { connection: ConnectionId(connection), at, message }
     }
 
     /// A room with a (connection 1) and b (connection 2), and an instant at which it is quiet.
@@ -557,6 +581,25 @@ mod tests {
         let effects =
             room.handle(now, says(1, r#"{"type":"directMessage","to":"b","message":"x","from":"B"}"#));
         assert_eq!(seen(&effects), [r#"to b: {"type":"directMessage","from":"name of A","message":"x"}"#]);
+    }
+
+    #[test]
+    fn everyone_hears_the_chat_in_one_order_and_its_numbers_only_grow() {
+        let (mut room, now) = room_of_two();
+        // Three lines in one millisecond, then one after the clock was set back.
+        let mut heard = Vec::new();
+        for (connection, at) in [(1, 50), (2, 50), (1, 50), (2, 40)] {
+            let line = says_at(connection, at, r#"{"type":"chat","message":"x","id":1,"name":"B","at":1}"#);
+            heard.extend(seen(&room.handle(now, line)));
+        }
+        let line = |id: u64, from: &str, at: u64| {
+            format!(
+                r#"to all: {{"type":"chat","id":{id},"from":"{from}","name":"name of {}","message":"x","at":{at}}}"#,
+                from.to_uppercase()
+            )
+        };
+        assert_eq!(heard, [line(50, "a", 50), line(51, "b", 50), line(52, "a", 50), line(53, "b", 40)]);
+        assert_eq!(room.deadline().unwrap().1, Reason::Tick, "no snapshot follows");
     }
 
     #[test]
@@ -803,13 +846,14 @@ mod tests {
         Wait { millis: u64 },
     }
 
-    const TEXTS: [&str; 10] = [
+    const TEXTS: [&str; 11] = [
         r#"{"type":"heartbeat"}"#,
         r#"{"type":"userUpdate","user":{"raisedHand":true}}"#,
         r#"{"type":"userLeft"}"#,
         r#"{"type":"muteUser","id":"u1"}"#,
         r#"{"type":"directMessage","to":"u2","message":"x"}"#,
         r#"{"type":"e2eeMlsMessage","payload":"x"}"#,
+        r#"{"type":"chat","message":"x"}"#,
         ENABLE,
         DISABLE,
         REQUEST,

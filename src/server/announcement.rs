@@ -36,6 +36,10 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
     let identity = identity(config);
     let parts = parts(announced);
     let on: Vec<&str> = parts.iter().filter(|part| part.missing.is_none()).map(|part| part.name).collect();
+    let page = match config.client.dir.as_ref() {
+        Some(dir) => format!("the Orange client in {}", dir.display()),
+        None => "Satsuma's own".to_owned(),
+    };
     let off = parts.iter().filter_map(|part| Some((part.name, part.missing?)));
     match config.log.format {
         LogFormat::Human => {
@@ -48,7 +52,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
                  {certificate}\
                  data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
                  on: rooms, reports{on}; identity by {identity}\n\
-                 {off}not in this version: the web client\n",
+                 {off}page: {page}\n",
                 data.display(),
                 data.join("operator.token").display(),
             )
@@ -57,7 +61,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let off: serde_json::Map<_, _> = off.map(|(name, why)| (name.to_owned(), why.into())).collect();
             let line = serde_json::json!({
                 "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
-                "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off,
+                "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page,
                 "scheme": scheme, "fingerprint": tls.map(|tls| tls.fingerprint.to_string()),
             });
             format!("{line}\n")

@@ -5,7 +5,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod ai;
+mod browser;
 mod calls;
+mod chat;
 mod client;
 mod cloud;
 mod conformance;
@@ -16,9 +18,11 @@ mod identity;
 mod law;
 mod nothing_lost;
 mod operators;
+mod page;
 mod partytracks;
 mod refusals;
 mod rooms;
 mod slow;
+mod stock_client;
 mod tls;
 mod webhook;

@@ -1,0 +1,177 @@
+//! Data requests: `?_data={route id}`, by which the client asks for data and sends forms.
+//!
+//! A loader of a page is answered here. Everything else is answered by the handler at the same
+//! path, which knows nothing of the client, and its answer is put into the client's form.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, SET_COOKIE};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use url::form_urlencoded;
+
+use super::loader::{Loader, load};
+use super::visit::{name_needed, with_cookie};
+use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
+use crate::identity::Asked;
+use crate::identity::peer::Peer;
+
+const RESPONSE: HeaderName = HeaderName::from_static("x-remix-response");
+const REDIRECT: HeaderName = HeaderName::from_static("x-remix-redirect");
+const STATUS: HeaderName = HeaderName::from_static("x-remix-status");
+const REVALIDATE: HeaderName = HeaderName::from_static("x-remix-revalidate");
+const CATCH: HeaderName = HeaderName::from_static("x-remix-catch");
+const ERROR: HeaderName = HeaderName::from_static("x-remix-error");
+const YES: HeaderValue = HeaderValue::from_static("yes");
+
+/// The most bytes of a sentence that says what went wrong.
+const SENTENCE_BYTES: usize = 4096;
+
+/// The parameter that makes a request one for data.
+const PARAMETER: &str = "_data";
+
+/// Answers a data request; lets every other request pass.
+pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    // What is theirs in a query of the media API or of a socket is not ours to read.
+    let is_ours =
+        |path: &str| !["/partytracks/", "/api/calls/", "/parties/"].iter().any(|p| path.starts_with(p));
+    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let Some(id) = query.into_iter().find(|(name, _)| name == PARAMETER).map(|(_, id)| id.into_owned())
+    else {
+        return next.run(request).await;
+    };
+    if !is_ours(uri.path()) {
+        return next.run(request).await;
+    }
+    let Some(found) = app.site.routes().find(uri.path()).filter(|ids| ids.contains(&id)) else {
+        return error(StatusCode::FORBIDDEN, "that route is not one of this path");
+    };
+    let leaf = found.last().cloned().unwrap_or_default();
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        if let Some(loader) = Loader::of(&id) {
+            let (head, _) = request.into_parts();
+            let answer = timeout(app.handshake, answer(&app, loader, &leaf, &head)).await;
+            return answer.unwrap_or_else(|_| to_client(ApiError::Internal.into_response()));
+        }
+        if !super::loader::is_resource(&id) {
+            return error(StatusCode::BAD_REQUEST, "that route has no data");
+        }
+    }
+    // Whoever answers knows nothing of the parameter, and is not to pass it on.
+    let mut request = request;
+    *request.uri_mut() = page_of(request.uri());
+    let response = next.run(request).await;
+    let (head, body) = response.into_parts();
+    if head.status.is_server_error() {
+        let sentence = Limited::new(body, SENTENCE_BYTES).collect().await;
+        let sentence = sentence.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
+        return error(head.status, &sentence.unwrap_or_default());
+    }
+    to_client(Response::from_parts(head, body))
+}
+
+/// The data of a page's route, or the way to the form for a name.
+async fn answer(app: &App, loader: Loader, leaf: &str, head: &request::Parts) -> Response {
+    let Some(peer) = head.extensions.get::<Peer>() else {
+        return to_client(ApiError::Internal.into_response());
+    };
+    match app.identities.identify(&head.headers, peer, wall_clock()).await {
+        Asked::Known { identity, by, renew } => {
+            with_cookie(told(&load(app, loader, &identity, by).await), renew)
+        }
+        Asked::Nobody if loader == Loader::Root && leaf == "routes/set-username" => {
+            told(&app.site.told.to_nobody())
+        }
+        Asked::Nobody => to_client(name_needed(app, &page_of(&head.uri), peer)),
+    }
+}
+
+fn told(data: &Value) -> Response {
+    to_client(([(CACHE_CONTROL, "no-store")], Json(data)).into_response())
+}
+
+/// The page for which data were asked: the address without what Remix adds.
+fn page_of(uri: &Uri) -> Uri {
+    let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name != PARAMETER && *pair != "index" && !pair.is_empty()
+    });
+    let query = kept.collect::<Vec<_>>().join("&");
+    let page = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
+    page.parse().unwrap_or_default()
+}
+
+/// A plain answer in the client's form.
+fn to_client(mut response: Response) -> Response {
+    let (status, headers) = (response.status(), response.headers_mut());
+    if status.is_redirection() {
+        let Some(location) = headers.remove(LOCATION) else { return response };
+        headers.insert(REDIRECT, location);
+        headers.insert(STATUS, HeaderValue::from_static("302"));
+        if headers.contains_key(SET_COOKIE) {
+            headers.insert(REVALIDATE, YES);
+        }
+        // Only then does a browser's fetch not follow it by itself.
+        for name in [CONTENT_LENGTH, CONTENT_TYPE] {
+            headers.remove(name);
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        *response.body_mut() = Body::empty();
+    } else if status.is_client_error() {
+        headers.insert(CATCH, YES);
+    } else if status.is_server_error() {
+        return error(status, "internal error");
+    } else {
+        headers.insert(RESPONSE, YES);
+    }
+    response
+}
+
+/// An error as the client understands it.
+fn error(status: StatusCode, sentence: &str) -> Response {
+    let headers = [(ERROR, YES), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (status, headers, Json(json!({"message": sentence}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_one_that_fetch_does_not_follow() {
+        let plain = (StatusCode::FOUND, [(LOCATION, "/a")], "x").into_response();
+        let response = to_client(plain);
+        assert_eq!(response.status(), StatusCode::NO_CONTENT);
+        assert_eq!(response.headers()[REDIRECT], "/a");
+        assert_eq!(response.headers()[STATUS], "302");
+        assert!(!response.headers().contains_key(LOCATION) && !response.headers().contains_key(REVALIDATE));
+
+        let plain = (StatusCode::FOUND, [(LOCATION, "/a"), (SET_COOKIE, "a=b")]).into_response();
+        let response = to_client(plain);
+        assert_eq!(response.headers()[REVALIDATE], YES);
+        assert_eq!(response.headers()[SET_COOKIE], "a=b");
+    }
+
+    #[test]
+    fn the_page_is_the_address_without_what_was_added() {
+        for (asked, page) in [
+            ("/a?_data=routes%2F_room", "/a"),
+            ("/a?x=1&_data=root&y=2", "/a?x=1&y=2"),
+            ("/?index&_data=routes%2F_index", "/"),
+            ("/a%20b?index=1", "/a%20b?index=1"),
+            ("/a", "/a"),
+        ] {
+            assert_eq!(page_of(&asked.parse().unwrap()), page, "{asked}");
+        }
+    }
+}

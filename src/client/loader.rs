@@ -1,0 +1,228 @@
+//! The data of the client's pages, route by route (protocol section 10).
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::config::Config;
+use crate::http::app::App;
+use crate::identity::{Identity, Proof};
+
+/// How long a page waits for TURN credentials; without them its client asks for them by itself.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
+/// The routes that are no pages: what they answer is answered at their paths.
+const RESOURCES: [&str; 8] = [
+    "routes/[site.webmanifest]",
+    "routes/new",
+    "routes/api.bugReport",
+    "routes/api.deadTrack",
+    "routes/api.debugInfo",
+    "routes/api.reportRefresh",
+    "routes/parties.rooms.$roomName.$",
+    "routes/partytracks.$",
+];
+
+/// Whether a route is no page.
+pub fn is_resource(id: &str) -> bool {
+    // Older clients have their media proxy at this one.
+    RESOURCES.contains(&id) || id.starts_with("routes/api.")
+}
+
+/// A route whose page has data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loader {
+    /// Every page.
+    Root,
+    /// `/`.
+    Home,
+    /// The layout of lobby and room.
+    Room,
+    /// `/{room}`.
+    Lobby,
+    /// `/{room}/room`.
+    Meeting,
+}
+
+impl Loader {
+    /// The loader of a route.
+    pub fn of(id: &str) -> Option<Self> {
+        match id {
+            "root" => Some(Self::Root),
+            "routes/_index" => Some(Self::Home),
+            "routes/_room" => Some(Self::Room),
+            "routes/_room.$roomName._index" => Some(Self::Lobby),
+            "routes/_room.$roomName.room" => Some(Self::Meeting),
+            _ => None,
+        }
+    }
+}
+
+/// The settings that the client is told, in its own form.
+#[derive(Clone, Debug)]
+pub struct Told {
+    root: Root,
+    room: Room,
+    calls_app_id: Option<String>,
+    meeting: Meeting<'static>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Root {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_directory_url: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Home<'a> {
+    username: &'a str,
+    used_access: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory_url: Option<&'a str>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Room {
+    #[serde(flatten)]
+    root: Root,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_link: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_extra_params: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ice_servers: Option<Box<RawValue>>,
+    feedback_enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_webcam_framerate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_webcam_bitrate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_webcam_quality_level: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_api_history: Option<u32>,
+    simulcast_enabled: bool,
+    e2ee_enabled: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lobby<'a> {
+    username: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls_app_id: Option<&'a str>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Meeting<'a> {
+    username: &'a str,
+    bug_reports_enabled: bool,
+    disable_lobby_enforcement: bool,
+    mode: &'static str,
+    has_db: bool,
+    has_ai_credentials: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dashboard_debug_logs_base_url: Option<String>,
+}
+
+impl Told {
+    /// What these settings tell.
+    pub fn new(config: &Config) -> Self {
+        let Config { client, calls, ai, feedback, .. } = config;
+        let url = |url: &Option<crate::config::HttpUrl>| url.as_ref().map(|url| url.as_str().to_owned());
+        // 0 is the client's own default, which it takes where there is no number.
+        let number = |number: u32| (number > 0).then_some(number);
+        let root = Root { user_directory_url: url(&client.user_directory_url) };
+        Self {
+            room: Room {
+                root: root.clone(),
+                trace_link: client.trace_link.0.clone(),
+                api_extra_params: calls.extra_params.0.clone(),
+                ice_servers: None,
+                feedback_enabled: true,
+                max_webcam_framerate: number(client.max_webcam_framerate),
+                max_webcam_bitrate: number(client.max_webcam_bitrate),
+                max_webcam_quality_level: number(client.max_webcam_quality_level),
+                max_api_history: number(client.max_api_history),
+                simulcast_enabled: client.simulcast,
+                e2ee_enabled: client.e2ee,
+            },
+            root,
+            calls_app_id: calls.app_id.0.clone(),
+            meeting: Meeting {
+                username: "",
+                bug_reports_enabled: true,
+                disable_lobby_enforcement: client.disable_lobby_enforcement,
+                // The other mode lets people around the lobby and shows debug windows.
+                mode: "production",
+                has_db: true,
+                has_ai_credentials: ai.api_token.is_some() && ai.model_endpoint.is_some(),
+                dashboard_debug_logs_base_url: url(&feedback.dashboard_worker_url),
+            },
+        }
+    }
+
+    /// What whoever has no name yet is told by the root, for the page of the name.
+    pub fn to_nobody(&self) -> Value {
+        json(&self.root)
+    }
+}
+
+/// The data of a route for somebody.
+pub async fn load(app: &App, loader: Loader, identity: &Identity, by: Proof) -> Value {
+    let told = &app.site.told;
+    let username = &*identity.name;
+    match loader {
+        Loader::Root => json(&told.root),
+        Loader::Home => json(&Home {
+            username,
+            used_access: by != Proof::Cookie,
+            directory_url: told.root.user_directory_url.as_deref(),
+        }),
+        Loader::Room => {
+            let ice_servers = app.calls.turn.at_hand(&identity.id, TURN_WAIT).await;
+            json(&Room { ice_servers, ..told.room.clone() })
+        }
+        Loader::Lobby => json(&Lobby { username, calls_app_id: told.calls_app_id.as_deref() }),
+        Loader::Meeting => json(&Meeting { username, ..told.meeting.clone() }),
+    }
+}
+
+#[expect(clippy::expect_used, reason = "texts, numbers, and JSON that was read before")]
+fn json(data: &impl Serialize) -> Value {
+    serde_json::to_value(data).expect("the client's data is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Optional;
+
+    #[test]
+    fn numbers_are_numbers_and_what_is_not_set_is_not_there() {
+        let told = Told::new(&Config::default());
+        assert_eq!(super::json(&told.root), json!({}));
+        let room = json!({"feedbackEnabled": true, "simulcastEnabled": false, "e2eeEnabled": false});
+        assert_eq!(super::json(&told.room), room);
+
+        let mut config = Config::default();
+        config.client.max_webcam_framerate = 30;
+        config.client.user_directory_url = Optional(Some("https://people.example/?a".parse().unwrap()));
+        config.client.e2ee = true;
+        config.calls.extra_params = Optional(Some("a=b".to_owned()));
+        let told = Told::new(&config);
+        let root = json!({"userDirectoryUrl": "https://people.example/?a"});
+        assert_eq!(told.to_nobody(), root);
+        let room = json!({"userDirectoryUrl": "https://people.example/?a", "apiExtraParams": "a=b",
+                          "feedbackEnabled": true, "maxWebcamFramerate": 30, "simulcastEnabled": false,
+                          "e2eeEnabled": true});
+        assert_eq!(super::json(&told.room), room);
+    }
+}

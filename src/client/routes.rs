@@ -1,0 +1,207 @@
+//! **Pure**: which routes of the client a path leads to, by the rules of its router.
+//!
+//! Server and client must agree, or the client finds data for other routes than it shows. Source:
+//! React Router 6, `matchRoutes`.
+
+use std::collections::BTreeMap;
+
+/// A route of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its id, such as `routes/_index`.
+    pub id: String,
+    /// The route in whose page it stands.
+    pub parent: Option<String>,
+    /// Its part of the path; none for a layout and for most indexes.
+    pub path: Option<String>,
+    /// Whether it is what its parent shows at its own path.
+    pub place: Place,
+}
+
+/// Where a route stands in its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the parent's own path.
+    Index,
+    /// Below it.
+    Child,
+}
+
+/// All routes of a client.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    /// The best match first.
+    branches: Vec<Branch>,
+}
+
+/// A way from the root to a route that has a path.
+#[derive(Clone, Debug)]
+struct Branch {
+    segments: Vec<String>,
+    score: i32,
+    ids: Vec<String>,
+}
+
+/// Orange's own routes: id, parent, path. An index without a path stands at its parent's.
+#[rustfmt::skip]
+const ORANGE: [(&str, Option<&str>, Option<&str>, Place); 13] = [
+    ("root", None, Some(""), Place::Child),
+    ("routes/[site.webmanifest]", Some("root"), Some("site.webmanifest"), Place::Child),
+    ("routes/_index", Some("root"), None, Place::Index),
+    ("routes/_room", Some("root"), None, Place::Child),
+    ("routes/_room.$roomName._index", Some("routes/_room"), Some(":roomName"), Place::Index),
+    ("routes/_room.$roomName.room", Some("routes/_room"), Some(":roomName/room"), Place::Child),
+    ("routes/api.bugReport", Some("root"), Some("api/bugReport"), Place::Child),
+    ("routes/api.deadTrack", Some("root"), Some("api/deadTrack"), Place::Child),
+    ("routes/api.debugInfo", Some("root"), Some("api/debugInfo"), Place::Child),
+    ("routes/api.reportRefresh", Some("root"), Some("api/reportRefresh"), Place::Child),
+    ("routes/call-quality-feedback", Some("root"), Some("call-quality-feedback"), Place::Child),
+    ("routes/new", Some("root"), Some("new"), Place::Child),
+    ("routes/set-username", Some("root"), Some("set-username"), Place::Child),
+];
+
+impl Routes {
+    /// Takes routes, by their parents.
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
+        let routes: BTreeMap<_, _> = routes.into_iter().map(|route| (route.id.clone(), route)).collect();
+        // A layout's path alone leads to no page, unless it is an index.
+        let has_path = |route: &&Route| route.path.is_some() || route.place == Place::Index;
+        let mut branches: Vec<_> =
+            routes.values().filter(has_path).map(|route| Branch::to(route, &routes)).collect();
+        branches.sort_by_key(|branch| std::cmp::Reverse(branch.score));
+        Self { branches }
+    }
+
+    /// The routes of Orange's own client, for whoever asks for its data without its build.
+    pub fn orange() -> Self {
+        Self::new(ORANGE.map(|(id, parent, path, place)| Route {
+            id: id.to_owned(),
+            parent: parent.map(str::to_owned),
+            path: path.map(str::to_owned),
+            place,
+        }))
+    }
+
+    /// The ids of the routes that a path leads to, the root first; none if it leads nowhere.
+    ///
+    /// The path is percent-encoded, as it was sent.
+    pub fn find(&self, path: &str) -> Option<&[String]> {
+        let path = path.strip_prefix('/')?.trim_end_matches('/');
+        let asked: Vec<&str> = if path.is_empty() { Vec::new() } else { path.split('/').collect() };
+        let found = self.branches.iter().find(|branch| branch.leads_to(&asked))?;
+        Some(&found.ids)
+    }
+}
+
+impl Branch {
+    fn to(route: &Route, routes: &BTreeMap<String, Route>) -> Self {
+        let (mut ids, mut segments) = (Vec::new(), Vec::new());
+        let mut at = Some(route);
+        // A parent that is its own ancestor would never end.
+        while let Some(route) = at.filter(|_| ids.len() <= routes.len()) {
+            ids.push(route.id.clone());
+            let own = route.path.as_deref().unwrap_or_default();
+            segments.splice(0..0, own.split('/').filter(|part| !part.is_empty()).map(str::to_owned));
+            at = route.parent.as_ref().and_then(|parent| routes.get(parent));
+        }
+        ids.reverse();
+        let score = score(&segments, route.place);
+        Self { segments, score, ids }
+    }
+
+    fn leads_to(&self, asked: &[&str]) -> bool {
+        let mut asked = asked.iter();
+        for segment in &self.segments {
+            if segment == "*" {
+                return true;
+            }
+            match asked.next() {
+                Some(part) if segment.starts_with(':') && !part.is_empty() => {}
+                Some(part) if is_same(segment, part) => {}
+                _ => return false,
+            }
+        }
+        asked.next().is_none()
+    }
+}
+
+/// The router compares decoded text without regard to case.
+fn is_same(segment: &str, part: &str) -> bool {
+    let part = percent_encoding::percent_decode_str(part).decode_utf8();
+    part.is_ok_and(|part| part.to_lowercase() == segment.to_lowercase())
+}
+
+/// The router's own figures: a static segment before a dynamic one before the rest of a path.
+fn score(segments: &[String], place: Place) -> i32 {
+    let points = |segment: &String| match segment.as_str() {
+        "*" => -2 + 1,
+        segment if segment.starts_with(':') => 3 + 1,
+        _ => 10 + 1,
+    };
+    let index = if place == Place::Index { 2 } else { 0 };
+    segments.iter().map(points).sum::<i32>() + index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf<'a>(routes: &'a Routes, path: &str) -> &'a str {
+        routes.find(path).and_then(<[String]>::last).map_or("nothing", String::as_str)
+    }
+
+    #[test]
+    fn oranges_paths_lead_where_its_router_leads() {
+        let routes = Routes::orange();
+        for (path, id) in [
+            ("/", "routes/_index"),
+            ("/a", "routes/_room.$roomName._index"),
+            ("/a/", "routes/_room.$roomName._index"),
+            ("/a%2Fb", "routes/_room.$roomName._index"),
+            ("/%F0%9F%8D%8A", "routes/_room.$roomName._index"),
+            ("/a/room", "routes/_room.$roomName.room"),
+            ("/a/ROOM/", "routes/_room.$roomName.room"),
+            ("/room/room", "routes/_room.$roomName.room"),
+            ("/new", "routes/new"),
+            ("/n%65w", "routes/new"),
+            ("/Set-Username", "routes/set-username"),
+            ("/set-username/room", "routes/_room.$roomName.room"),
+            ("/api/bugReport", "routes/api.bugReport"),
+            ("/site.webmanifest", "routes/[site.webmanifest]"),
+            ("/a/b", "nothing"),
+            ("/a/room/b", "nothing"),
+            ("//a", "nothing"),
+            ("//room", "nothing"),
+            ("a", "nothing"),
+        ] {
+            assert_eq!(leaf(&routes, path), id, "{path}");
+        }
+        let ids = routes.find("/a/room").unwrap();
+        assert_eq!(ids, ["root", "routes/_room", "routes/_room.$roomName.room"]);
+    }
+
+    #[test]
+    fn a_splat_takes_what_nothing_else_does() {
+        let route = |id: &str, path: &str| Route {
+            id: id.to_owned(),
+            parent: None,
+            path: Some(path.to_owned()),
+            place: Place::Child,
+        };
+        let routes = Routes::new([route("all", "*"), route("one", ":a"), route("p", "p/:b/*")]);
+        for (path, id) in [("/x", "one"), ("/x/y", "all"), ("/p/y", "p"), ("/p/y/z/1", "p"), ("/", "all")] {
+            assert_eq!(leaf(&routes, path), id, "{path}");
+        }
+    }
+
+    #[test]
+    fn parents_in_a_circle_end() {
+        let route = |id: &str, parent: &str| Route {
+            id: id.to_owned(),
+            parent: Some(parent.to_owned()),
+            path: Some("a".to_owned()),
+            place: Place::Child,
+        };
+        Routes::new([route("a", "b"), route("b", "a")]);
+    }
+}

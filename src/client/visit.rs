@@ -1,0 +1,101 @@
+//! A visit to a page of the stock client: its file, its document, or the way to the form for a name.
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Map;
+
+use super::document::Document;
+use super::loader::{Loader, is_resource, load};
+use super::manifest::Build;
+use super::policy::{Policy, Way, protect};
+use crate::http::app::{App, wall_clock};
+use crate::http::assets::Assets;
+use crate::http::error::ApiError;
+use crate::http::pages::{escape, redirect, whole_url};
+use crate::http::site::file;
+use crate::identity::Asked;
+use crate::identity::peer::{Peer, Scheme};
+
+/// The stock client as it is served.
+#[derive(Debug)]
+pub struct StockClient {
+    /// Its build.
+    pub build: Build,
+    /// Its folder.
+    pub files: Assets,
+    /// What its pages may do.
+    pub policy: Policy,
+}
+
+/// Answers whoever opens an address: with a file of that name, or with the page there.
+///
+/// # Errors
+/// [`ApiError::NotFound`] where neither is.
+pub async fn open(
+    app: &App,
+    stock: &StockClient,
+    peer: &Peer,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let inside = uri.path().strip_prefix('/').filter(|inside| !inside.is_empty());
+    if let Some(inside) = inside {
+        match file(app, &stock.files, inside, headers).await {
+            Err(ApiError::NotFound) => {}
+            answer => return answer,
+        }
+    }
+    let routes = stock.build.routes.find(uri.path()).ok_or(ApiError::NotFound)?;
+    let leaf = routes.last().filter(|leaf| !is_resource(leaf)).ok_or(ApiError::NotFound)?;
+    let mut data = Map::new();
+    let loaders = routes.iter().filter_map(|id| Some((id, Loader::of(id)?)));
+    let cookie = match app.identities.identify(headers, peer, wall_clock()).await {
+        Asked::Known { identity, by, renew } => {
+            for (id, loader) in loaders {
+                data.insert(id.clone(), load(app, loader, &identity, by).await);
+            }
+            renew
+        }
+        Asked::Nobody if leaf == "routes/set-username" => {
+            data.insert("root".to_owned(), app.site.told.to_nobody());
+            None
+        }
+        Asked::Nobody => return Ok(name_needed(app, uri, peer)),
+    };
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
+    let nonce = BASE64_STANDARD.encode(random);
+    let document = Document { build: &stock.build, routes, data: &data, path: uri.path(), nonce: &nonce };
+    let html = document.render();
+    // It holds a name, and perhaps credentials.
+    let kind = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
+    let mut response = (kind, html).into_response();
+    protect(response.headers_mut(), &stock.policy.of(&nonce), way(peer));
+    Ok(with_cookie(response, cookie))
+}
+
+/// How a page goes to `peer`.
+pub fn way(peer: &Peer) -> Way {
+    match peer.scheme {
+        Scheme::Https => Way::Secure,
+        Scheme::Http => Way::Plain,
+    }
+}
+
+/// Leads whoever has no name to the form for one, and from there back to `uri`.
+pub fn name_needed(app: &App, uri: &Uri, peer: &Peer) -> Response {
+    let form = format!("/set-username?return-url={}", escape(&whole_url(uri, peer)));
+    // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
+    redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" })
+}
+
+/// An answer that also renews a cookie, where one is due.
+pub fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}

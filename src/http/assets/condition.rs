@@ -1,0 +1,129 @@
+//! What a request asks of a file beside its name: only if it changed, or only a part of it.
+
+use std::ops::Range;
+
+use axum::http::HeaderMap;
+use axum::http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+
+/// Which part of a file is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// These bytes.
+    Bytes(Range<u64>),
+    /// Bytes that it does not have.
+    Beyond,
+}
+
+/// Whether the sender has the file of this tag already (RFC 9110 section 13.1.2).
+pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim).any(|known| {
+        // A proxy that compresses makes our tag a weak one; here the two are compared weakly.
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    })
+}
+
+/// The part that is asked for of a file of this tag and length (RFC 9110 section 14.2).
+///
+/// Several ranges at once, or what cannot be read, get the whole file: no player needs them.
+pub fn part(headers: &HeaderMap, tag: &str, length: u64) -> Part {
+    let mut ranges = headers.get_all(RANGE).iter();
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Part::Whole };
+    // Of another version a part would be wrong.
+    if headers.get(IF_RANGE).is_some_and(|known| known.as_bytes() != tag.as_bytes()) {
+        return Part::Whole;
+    }
+    let range = range.to_str().ok().and_then(|range| range.strip_prefix("bytes="));
+    let Some((first, last)) = range.and_then(|range| range.trim().split_once('-')) else {
+        return Part::Whole;
+    };
+    let number = |text: &str| match text {
+        text if text.bytes().all(|b| b.is_ascii_digit()) => text.parse::<u64>().ok(),
+        _ => None,
+    };
+    let bytes = match (number(first), number(last), first, last) {
+        (Some(first), Some(last), ..) if first > last => return Part::Whole,
+        (Some(first), Some(last), ..) => first..last.saturating_add(1).min(length),
+        (Some(first), None, _, "") => first..length,
+        (None, Some(0), "", _) => return Part::Beyond,
+        (None, Some(last), "", _) => length.saturating_sub(last)..length,
+        _ => return Part::Whole,
+    };
+    if bytes.start < length { Part::Bytes(bytes) } else { Part::Beyond }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
+        let lines = lines.iter();
+        lines.map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_known_tag_is_known_among_others() {
+        for (known, is) in [
+            (r#""a""#, true),
+            (r#"W/"a""#, true),
+            (r#""b", "a""#, true),
+            ("*", true),
+            (r#""b""#, false),
+            ("a", false),
+            ("", false),
+        ] {
+            assert_eq!(is_known(&headers(&[(IF_NONE_MATCH, known)]), r#""a""#), is, "{known}");
+        }
+        assert!(!is_known(&HeaderMap::new(), r#""a""#));
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_rfc() {
+        for (range, expected) in [
+            ("bytes=0-0", Part::Bytes(0..1)),
+            ("bytes=0-9", Part::Bytes(0..10)),
+            ("bytes=2-", Part::Bytes(2..10)),
+            ("bytes=2-99", Part::Bytes(2..10)),
+            ("bytes=-3", Part::Bytes(7..10)),
+            ("bytes=-99", Part::Bytes(0..10)),
+            ("bytes=10-", Part::Beyond),
+            ("bytes=10-20", Part::Beyond),
+            ("bytes=-0", Part::Beyond),
+            ("bytes=3-2", Part::Whole),
+            ("bytes=0-1,4-5", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("bytes=+1-2", Part::Whole),
+            ("bytes=a-b", Part::Whole),
+            ("lines=0-1", Part::Whole),
+            ("", Part::Whole),
+        ] {
+            assert_eq!(part(&headers(&[(RANGE, range)]), r#""a""#, 10), expected, "{range}");
+        }
+        let empty = headers(&[(RANGE, "bytes=0-")]);
+        assert_eq!(part(&empty, r#""a""#, 0), Part::Beyond);
+    }
+
+    #[test]
+    fn a_part_of_another_version_is_the_whole() {
+        for (known, expected) in
+            [(r#""a""#, Part::Bytes(0..1)), (r#""b""#, Part::Whole), (r#"W/"a""#, Part::Whole)]
+        {
+            let headers = headers(&[(RANGE, "bytes=0-0"), (IF_RANGE, known)]);
+            assert_eq!(part(&headers, r#""a""#, 10), expected, "{known}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_is_never_empty_and_never_beyond_the_end(range in "bytes=[0-9]{0,20}-[0-9]{0,20}", length in 0..100_u64) {
+            if let Part::Bytes(bytes) = part(&headers(&[(RANGE, &range)]), r#""a""#, length) {
+                prop_assert!(bytes.start < bytes.end && bytes.end <= length);
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a file's name says about it: its media type, whether it shrinks, and whether it ever changes.
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The media type.
+    pub content_type: &'static str,
+    /// Whether compression makes it smaller.
+    pub nature: Nature,
+}
+
+/// Whether compression makes a file smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// It does.
+    Text,
+    /// It is compressed already.
+    Packed,
+}
+
+/// How long a browser may use a file without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// For ever: its name holds a hash of its content.
+    Immutable,
+    /// It asks each time, and is told that nothing changed.
+    Revalidated,
+}
+
+/// The media types by the end of a name: the registry of IANA, and for scripts RFC 9239.
+#[rustfmt::skip]
+const KINDS: [(&str, &str, Nature); 35] = [
+    ("aac", "audio/aac", Nature::Packed),
+    ("avif", "image/avif", Nature::Packed),
+    ("css", "text/css; charset=utf-8", Nature::Text),
+    ("csv", "text/csv; charset=utf-8", Nature::Text),
+    ("gif", "image/gif", Nature::Packed),
+    ("htm", "text/html; charset=utf-8", Nature::Text),
+    ("html", "text/html; charset=utf-8", Nature::Text),
+    ("ico", "image/x-icon", Nature::Text),
+    ("jpeg", "image/jpeg", Nature::Packed),
+    ("jpg", "image/jpeg", Nature::Packed),
+    ("js", "text/javascript; charset=utf-8", Nature::Text),
+    ("json", "application/json", Nature::Text),
+    ("m4a", "audio/mp4", Nature::Packed),
+    ("map", "application/json", Nature::Text),
+    ("md", "text/markdown; charset=utf-8", Nature::Text),
+    ("mjs", "text/javascript; charset=utf-8", Nature::Text),
+    ("mp3", "audio/mpeg", Nature::Packed),
+    ("mp4", "video/mp4", Nature::Packed),
+    ("oga", "audio/ogg", Nature::Packed),
+    ("ogg", "audio/ogg", Nature::Packed),
+    ("onnx", "application/octet-stream", Nature::Text),
+    ("otf", "font/otf", Nature::Text),
+    ("pdf", "application/pdf", Nature::Packed),
+    ("png", "image/png", Nature::Packed),
+    ("svg", "image/svg+xml", Nature::Text),
+    ("ttf", "font/ttf", Nature::Text),
+    ("txt", "text/plain; charset=utf-8", Nature::Text),
+    ("wasm", "application/wasm", Nature::Text),
+    ("wav", "audio/wav", Nature::Text),
+    ("webm", "video/webm", Nature::Packed),
+    ("webmanifest", "application/manifest+json", Nature::Text),
+    ("webp", "image/webp", Nature::Packed),
+    ("woff", "font/woff", Nature::Packed),
+    ("woff2", "font/woff2", Nature::Packed),
+    ("xml", "text/xml; charset=utf-8", Nature::Text),
+];
+
+impl Kind {
+    /// The kind of a file of this name. What is not known is bytes, which no browser runs or shows.
+    pub fn of(name: &str) -> Self {
+        let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
+        let known = KINDS.iter().find(|(known, ..)| end.as_deref() == Some(known));
+        let &(_, content_type, nature) = known.unwrap_or(&("", "application/octet-stream", Nature::Packed));
+        Self { content_type, nature }
+    }
+}
+
+impl Freshness {
+    /// The freshness of a file of this path.
+    ///
+    /// Remix writes everything below `build/`, with eight letters and digits of a hash before the
+    /// name's end. Elsewhere the same form may be somebody's word, which a later version changes.
+    pub fn of(path: &str) -> Self {
+        let name = path.strip_prefix("build/").and_then(|inside| inside.rsplit('/').next());
+        let stem = name.and_then(|name| name.rsplit_once('.')).map(|(stem, _)| stem);
+        // A source map is "name-HASH.js.map".
+        let stem = stem.map(|stem| stem.strip_suffix(".js").unwrap_or(stem));
+        let hash = stem.and_then(|stem| stem.rsplit_once('-')).map(|(_, hash)| hash);
+        let is_hash = |hash: &str| {
+            hash.len() == 8 && hash.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+        };
+        if hash.is_some_and(is_hash) { Self::Immutable } else { Self::Revalidated }
+    }
+
+    /// The value of `Cache-Control`.
+    pub fn cache_control(self) -> &'static str {
+        match self {
+            Self::Immutable => "public, max-age=31536000, immutable",
+            Self::Revalidated => "no-cache",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_are_those_that_browsers_insist_on() {
+        for (name, content_type) in [
+            ("e2ee/orange_mls_worker_bg.wasm", "application/wasm"),
+            ("e2ee/worker.js", "text/javascript; charset=utf-8"),
+            ("main.MJS", "text/javascript; charset=utf-8"),
+            ("build/_assets/join-AB12CD34.mp3", "audio/mpeg"),
+            ("site.webmanifest", "application/manifest+json"),
+            ("a.html", "text/html; charset=utf-8"),
+            ("README", "application/octet-stream"),
+            ("a.exe", "application/octet-stream"),
+        ] {
+            assert_eq!(Kind::of(name).content_type, content_type, "{name}");
+        }
+        assert!(KINDS.is_sorted_by_key(|(end, ..)| *end));
+    }
+
+    #[test]
+    fn only_hashed_names_of_a_build_never_change() {
+        for (path, freshness) in [
+            ("build/root-FPDW35NQ.js", Freshness::Immutable),
+            ("build/routes/_room.$roomName._index-AKLW76OP.js", Freshness::Immutable),
+            ("build/_assets/tailwind-UO3UZPQ5.css", Freshness::Immutable),
+            ("build/root-FPDW35NQ.js.map", Freshness::Immutable),
+            ("build/root.js", Freshness::Revalidated),
+            ("build/root-fpdw35nq.js", Freshness::Revalidated),
+            ("build/root-FPDW35N.js", Freshness::Revalidated),
+            ("icon-ABCDEFGH.png", Freshness::Revalidated),
+            ("index.html", Freshness::Revalidated),
+        ] {
+            assert_eq!(Freshness::of(path), freshness, "{path}");
+        }
+    }
+}

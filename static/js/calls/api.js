@@ -1,0 +1,50 @@
+// Calls to the media API, through our server.
+
+/** How long one call may take; our server gives up before. */
+const PATIENCE = 20_000;
+
+/** The media API refused, or could not be asked. `code` is its own word, or `unreachable`. */
+export class CallsError extends Error {
+  constructor(code, description = '') {
+    super(`${code}: ${description}`);
+    this.code = code;
+  }
+}
+
+export class CallsApi {
+  /** What was called, for reports of bugs: without the descriptions of sessions, which hold passwords. */
+  history = [];
+
+  #parameters;
+  #maxHistory;
+
+  /** `parameters` is a query string that goes along with every call. */
+  constructor(parameters, maxHistory) {
+    this.#parameters = parameters;
+    this.#maxHistory = maxHistory;
+  }
+
+  /** Calls, and gives back the answer's JSON, in which single tracks may still have failed. */
+  async call(method, path, body) {
+    const entry = { at: new Date().toISOString(), method, endpoint: path, tracks: body?.tracks };
+    this.history.push(entry);
+    if (this.history.length > this.#maxHistory) this.history.shift();
+    let answer;
+    try {
+      const response = await fetch(`/partytracks/${path}?${this.#parameters}`, {
+        method,
+        headers: body && { 'Content-Type': 'application/json' },
+        body: body && JSON.stringify(body),
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+      entry.status = response.status;
+      answer = await response.json();
+    } catch (error) {
+      entry.failure = error.name;
+      throw new CallsError('unreachable', error.message);
+    }
+    entry.answer = { errorCode: answer.errorCode, sessionId: answer.sessionId, tracks: answer.tracks };
+    if (answer.errorCode) throw new CallsError(answer.errorCode, answer.errorDescription);
+    return answer;
+  }
+}

@@ -1,0 +1,249 @@
+// What we want to send and to receive, and the one loop that makes it so, whatever happens to
+// sessions on the way.
+
+import { CallsError } from './api.js';
+import { CallsSession } from './session.js';
+
+/** The media API takes at most 64 tracks a call. */
+const BATCH = 32;
+
+const FIRST_PAUSE = 250;
+const LONGEST_PAUSE = 10_000;
+
+/** After so many failures in a row somebody should be told. */
+const WORRYING = 3;
+
+/**
+ * Events: `sent`, when what others can receive of us has changed; `received` with
+ * `{ reference, track }`, the track being undefined when it is gone; `trouble` and `well`.
+ */
+export class Media extends EventTarget {
+  #api;
+  #iceServers;
+  /** By kind: what we send. */
+  #outgoing = new Map();
+  /** By reference: what we receive. */
+  #incoming = new Map();
+  /** Transceivers that have served their time. */
+  #closing = [];
+  #session;
+  #failures = 0;
+  #wake = () => {};
+  #ended = false;
+
+  constructor(api, iceServers) {
+    super();
+    this.#api = api;
+    this.#iceServers = iceServers;
+    this.#run();
+  }
+
+  /** The media session's id, by which others and operators know us. */
+  get sessionId() {
+    return this.#session?.id;
+  }
+
+  /** The reference under which others receive what we send of this kind, once it flows. */
+  reference(kind) {
+    return this.#outgoing.get(kind)?.reference;
+  }
+
+  /** Sends this track as our only one of its kind; undefined sends none. */
+  send(kind, track, encodings = [{}]) {
+    const known = this.#outgoing.get(kind);
+    if (known?.track === track) return;
+    if (known && track) {
+      known.track = track;
+      known.transceiver?.sender.replaceTrack(track);
+    } else if (known) {
+      this.#outgoing.delete(kind);
+      if (known.isPushed) this.#closing.push(known.transceiver);
+      else known.transceiver?.stop();
+      this.#tell('sent');
+    } else {
+      this.#outgoing.set(kind, { track, encodings, ...UNSENT });
+    }
+    this.#wake();
+  }
+
+  /** Receives exactly these tracks, each named `{session}/{track name}`. */
+  receive(references) {
+    const wanted = new Set(references);
+    for (const [reference, { transceiver }] of this.#incoming) {
+      if (wanted.has(reference)) continue;
+      this.#incoming.delete(reference);
+      if (transceiver) this.#closing.push(transceiver);
+      this.#tell('received', { reference });
+    }
+    for (const reference of wanted) {
+      if (!this.#incoming.has(reference)) this.#incoming.set(reference, { reference, ...UNRECEIVED });
+    }
+    this.#wake();
+  }
+
+  /** The tracks that we receive now, by their references. */
+  get received() {
+    const arrived = [...this.#incoming].filter(([, { transceiver }]) => transceiver);
+    return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
+  }
+
+  end() {
+    this.#ended = true;
+    this.#session?.end();
+    this.#wake();
+  }
+
+  async #run() {
+    while (!this.#ended) {
+      try {
+        while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) await this.#rest();
+        if (this.#ended) return;
+        this.#session = await CallsSession.open(this.#api, this.#iceServers);
+        this.#tell('sent');
+        await this.#serve(this.#session);
+      } catch {
+        this.#failed();
+      }
+      this.#forgetSession();
+      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
+    }
+  }
+
+  /** Does one thing after the other until the session is at its end. */
+  async #serve(session) {
+    const broken = new Promise((_, reject) => session.addEventListener('broken', reject));
+    // Whatever is under way then has nothing left to wait for.
+    const orBroken = (step) => Promise.race([step, broken]);
+    while (!this.#ended && !session.isBroken) {
+      const closes = this.#closing.splice(0, BATCH);
+      const pushes = closes.length > 0 ? [] : due(this.#unsent);
+      const pulls = closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
+      try {
+        if (closes.length > 0) await orBroken(session.close(closes));
+        else if (pushes.length > 0) await orBroken(this.#push(session, pushes));
+        else if (pulls.length > 0) await orBroken(this.#pull(session, pulls));
+        else await orBroken(this.#rest());
+      } catch (error) {
+        if (!(error instanceof CallsError)) throw error;
+        // Nothing has changed on either side. What was to be closed ends by itself.
+        this.#failed();
+        [...pushes, ...pulls].forEach(tryLater);
+      }
+    }
+  }
+
+  get #unsent() {
+    return [...this.#outgoing.values()].filter(({ isPushed }) => !isPushed);
+  }
+
+  get #unreceived() {
+    return [...this.#incoming.values()].filter(({ transceiver }) => !transceiver);
+  }
+
+  async #push(session, pushes) {
+    for (const push of pushes) {
+      const { track, encodings } = push;
+      push.name ??= crypto.randomUUID();
+      push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings });
+    }
+    await session.push(pushes);
+    if (session !== this.#session) return;
+    for (const push of pushes) {
+      push.isPushed = true;
+      // It may have been switched off meanwhile.
+      if (![...this.#outgoing.values()].includes(push)) this.#closing.push(push.transceiver);
+      else this.#announce(session, push);
+    }
+    this.#worked();
+  }
+
+  /** A track can be received only once something was sent. */
+  async #announce(session, push) {
+    while (!session.isBroken && push.transceiver && push.transceiver.currentDirection !== 'stopped') {
+      const stats = await push.transceiver.sender.getStats();
+      if ([...stats.values()].some(({ type, bytesSent }) => type === 'outbound-rtp' && bytesSent > 0)) {
+        push.reference = `${session.id}/${push.name}`;
+        this.#tell('sent');
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+
+  async #pull(session, pulls) {
+    const transceivers = await session.pull(
+      pulls.map(({ reference }) => {
+        const slash = reference.indexOf('/');
+        return { sessionId: reference.slice(0, slash), trackName: reference.slice(slash + 1) };
+      }),
+    );
+    if (session !== this.#session) return;
+    for (const [place, pull] of pulls.entries()) {
+      const transceiver = transceivers[place];
+      if (!transceiver) {
+        tryLater(pull);
+      } else if (this.#incoming.get(pull.reference) !== pull) {
+        this.#closing.push(transceiver);
+      } else {
+        pull.transceiver = transceiver;
+        this.#tell('received', { reference: pull.reference, track: transceiver.receiver.track });
+      }
+    }
+    this.#worked();
+  }
+
+  /** Sleeps until something is wanted, or until something should be tried again. */
+  #rest() {
+    const next = Math.min(...[...this.#unsent, ...this.#unreceived].map(({ retryAt }) => retryAt));
+    return new Promise((resolve) => {
+      const timer = Number.isFinite(next) && setTimeout(resolve, next - performance.now());
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #forgetSession() {
+    this.#session?.end();
+    this.#session = undefined;
+    this.#closing = [];
+    for (const push of this.#outgoing.values()) Object.assign(push, UNSENT);
+    for (const [reference, pull] of this.#incoming) {
+      if (pull.transceiver) this.#tell('received', { reference });
+      Object.assign(pull, UNRECEIVED);
+    }
+    this.#tell('sent');
+  }
+
+  #failed() {
+    this.#failures += 1;
+    if (this.#failures === WORRYING) this.#tell('trouble');
+  }
+
+  #worked() {
+    if (this.#failures >= WORRYING) this.#tell('well');
+    this.#failures = 0;
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** What a session does not know of yet. */
+const UNRECEIVED = { transceiver: undefined, tries: 0, retryAt: 0 };
+const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed: false };
+
+function due(tracks) {
+  return tracks.filter(({ retryAt }) => retryAt <= performance.now()).slice(0, BATCH);
+}
+
+function tryLater(track) {
+  track.tries += 1;
+  track.retryAt = performance.now() + pause(track.tries);
+}
+
+function pause(tries) {
+  return Math.min(FIRST_PAUSE * 2 ** tries, LONGEST_PAUSE);
+}

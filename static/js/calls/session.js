@@ -1,0 +1,125 @@
+// One session of the media API: one RTCPeerConnection that carries all we send and receive.
+//
+// A session knows nothing of healing. Its methods are to be called one after the other; they throw
+// a CallsError if nothing has changed and the same may be tried again, and anything else if the two
+// sides no longer agree about the session, which is its end.
+
+import { CallsError } from './api.js';
+
+/** ICE may be disconnected for this long before the session is given up. */
+const ICE_PATIENCE = 7_000;
+
+/** The answers after which this session will never work again. */
+const FATAL = new Set(['session_error', 'not_found', 'unauthorized', 'repeated_local_track_error']);
+
+/** Event: `broken`, when the connection failed. */
+export class CallsSession extends EventTarget {
+  #api;
+  #iceTimer;
+
+  constructor(api, id, iceServers) {
+    super();
+    this.#api = api;
+    this.id = id;
+    this.isBroken = false;
+    this.connection = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' });
+    this.connection.addEventListener('connectionstatechange', () => {
+      if (this.connection.connectionState === 'failed') this.#break();
+    });
+    this.connection.addEventListener('iceconnectionstatechange', () => {
+      clearTimeout(this.#iceTimer);
+      if (this.connection.iceConnectionState === 'disconnected') {
+        this.#iceTimer = setTimeout(() => this.#break(), ICE_PATIENCE);
+      }
+    });
+  }
+
+  /** Opens a session; `iceServers` may be undefined, then the server is asked for them. */
+  static async open(api, iceServers) {
+    const [{ sessionId }, ice] = await Promise.all([
+      api.call('POST', 'sessions/new'),
+      iceServers ? { iceServers } : api.call('GET', 'generate-ice-servers'),
+    ]);
+    if (!sessionId) throw new CallsError('unreachable', 'no session');
+    return new CallsSession(api, sessionId, [ice.iceServers].flat());
+  }
+
+  /** Publishes what these transceivers send: `[{ name, transceiver }]`. */
+  async push(tracks) {
+    await this.connection.setLocalDescription();
+    const told = await this.#offer('POST', 'tracks/new', {
+      tracks: tracks.map(({ name, transceiver }) => ({ location: 'local', trackName: name, mid: transceiver.mid })),
+    });
+    const failed = told.find(({ errorCode }) => errorCode);
+    if (failed) throw new Error(`a track was refused: ${failed.errorCode}`);
+  }
+
+  /**
+   * Subscribes to tracks `[{ sessionId, trackName }]`. Gives back a transceiver for each, or
+   * undefined for one that cannot be had at the moment.
+   */
+  async pull(tracks) {
+    const answer = await this.#call('POST', 'tracks/new', {
+      tracks: tracks.map((track) => ({ location: 'remote', ...track })),
+    });
+    if (answer.requiresImmediateRenegotiation) {
+      await this.connection.setRemoteDescription(answer.sessionDescription);
+      await this.connection.setLocalDescription();
+      try {
+        const { sdp } = this.connection.localDescription;
+        await this.#call('PUT', 'renegotiate', { sessionDescription: { type: 'answer', sdp } });
+      } catch (error) {
+        throw new Error('the other side does not know our answer', { cause: error });
+      }
+    }
+    const transceivers = this.connection.getTransceivers();
+    return tracks.map(({ sessionId, trackName }) => {
+      const told = answer.tracks?.find((track) => track.sessionId === sessionId && track.trackName === trackName);
+      return told?.errorCode ? undefined : transceivers.find(({ mid }) => mid !== null && mid === told?.mid);
+    });
+  }
+
+  /** Ends what these transceivers send or receive. */
+  async close(transceivers) {
+    if (this.connection.connectionState !== 'connected') return;
+    const tracks = transceivers.filter(({ mid }) => mid !== null).map(({ mid }) => ({ mid }));
+    for (const transceiver of transceivers) transceiver.stop();
+    if (tracks.length === 0) return;
+    await this.connection.setLocalDescription();
+    await this.#offer('PUT', 'tracks/close', { tracks, force: false });
+  }
+
+  end() {
+    clearTimeout(this.#iceTimer);
+    this.isBroken = true;
+    this.connection.close();
+  }
+
+  /** Sends our newest offer along with a call, and takes the answer. */
+  async #offer(method, path, body) {
+    let answer;
+    try {
+      const { type, sdp } = this.connection.localDescription;
+      answer = await this.#call(method, path, { ...body, sessionDescription: { type, sdp } });
+    } catch (error) {
+      await this.connection.setLocalDescription({ type: 'rollback' });
+      throw error;
+    }
+    await this.connection.setRemoteDescription(answer.sessionDescription);
+    return answer.tracks ?? [];
+  }
+
+  async #call(method, path, body) {
+    try {
+      return await this.#api.call(method, `sessions/${this.id}/${path}`, body);
+    } catch (error) {
+      if (FATAL.has(error.code)) throw new Error('the session is gone', { cause: error });
+      throw error;
+    }
+  }
+
+  #break() {
+    this.isBroken = true;
+    this.dispatchEvent(new Event('broken'));
+  }
+}

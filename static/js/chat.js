@@ -1,0 +1,112 @@
+// The chat: lines for everyone, and lines for one member.
+
+import { byId, element } from './element.js';
+
+const EVERYONE = '';
+
+/** More lines than this are not kept. */
+const MOST_LINES = 500;
+
+export class Chat {
+  #say;
+  #myId;
+  /** The number of the newest line; a line may come twice over a reconnect. */
+  #newest = 0;
+  #list = byId('lines');
+  #recipient = byId('recipient');
+  #text = byId('line');
+
+  /** `say` is called with each message for the server. */
+  constructor({ say, myId }) {
+    this.#say = say;
+    this.#myId = myId;
+    this.#recipient.append(element('option', { value: EVERYONE }, 'Everyone'));
+    byId('composer').addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#send();
+    });
+    this.#text.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.#send();
+    });
+  }
+
+  /** Offers all others as recipients. */
+  showUsers(users) {
+    const others = users.filter(({ id }) => id !== this.#myId && id !== 'ai');
+    const options = new Map([...this.#recipient.options].map((option) => [option.value, option]));
+    for (const [id, option] of options) {
+      if (id !== EVERYONE && !others.some((user) => user.id === id)) option.remove();
+    }
+    for (const { id, name } of others) {
+      const option = options.get(id) ?? element('option', { value: id });
+      option.textContent = name;
+      if (!option.isConnected) this.#recipient.append(option);
+    }
+  }
+
+  writeTo(user) {
+    this.#recipient.value = user.id;
+    this.#text.focus();
+  }
+
+  focus() {
+    this.#text.focus();
+  }
+
+  /** Takes in a `chat`; true if it is news of somebody else. */
+  hear({ id, from, name, message, at }) {
+    if (id <= this.#newest) return false;
+    this.#newest = id;
+    const isMine = from === this.#myId;
+    if (isMine) this.#waiting(message)?.remove();
+    this.#add({ name: isMine ? 'You' : name, message, at, isMine });
+    return !isMine;
+  }
+
+  /** Takes in a `directMessage`. The protocol says no more than its sender's name. */
+  hearDirect({ from, message }) {
+    this.#add({ name: `${from} to you alone`, message, at: Date.now(), isDirect: true });
+  }
+
+  #send() {
+    // Half of an emoji, which `maxlength` can leave behind, is no text.
+    const message = this.#text.value.trim().toWellFormed();
+    if (message === '') return;
+    const to = this.#recipient.selectedOptions[0] ?? this.#recipient.options[0];
+    this.#text.value = '';
+    if (to.value === EVERYONE) {
+      this.#say({ type: 'chat', message });
+      // Until the server says it to all, us too.
+      this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
+    } else {
+      this.#say({ type: 'directMessage', to: to.value, message });
+      this.#add({ name: `You to ${to.textContent} alone`, message, at: Date.now(), isMine: true, isDirect: true });
+    }
+  }
+
+  #waiting(message) {
+    const lines = [...this.#list.querySelectorAll('.waiting')];
+    return lines.find((line) => line.querySelector('.text').textContent === message);
+  }
+
+  #add({ name, message, at, isMine, isDirect, isWaiting }) {
+    const time = new Date(at);
+    const isAtEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40;
+    const line = element(
+      'li',
+      {},
+      element('span', { class: 'from' }, name),
+      element('time', { datetime: time.toISOString() }, time.toLocaleTimeString([], { timeStyle: 'short' })),
+      element('p', { class: 'text' }, message),
+    );
+    line.classList.toggle('mine', Boolean(isMine));
+    line.classList.toggle('direct', Boolean(isDirect));
+    line.classList.toggle('waiting', Boolean(isWaiting));
+    const firstWaiting = isWaiting ? null : this.#list.querySelector('.waiting');
+    this.#list.insertBefore(line, firstWaiting);
+    while (this.#list.childElementCount > MOST_LINES) this.#list.firstElementChild.remove();
+    if (isAtEnd || isMine) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+}

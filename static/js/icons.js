@@ -1,0 +1,47 @@
+// The icons, as strokes on a field of 24 by 24.
+
+const SHAPES = {
+  microphone: 'M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6',
+  'microphone-off': 'M9 9v2a3 3 0 0 0 4.6 2.5M15 10V6a3 3 0 0 0-5.7-1.3M6 11a6 6 0 0 0 9 5.2M18 11a6 6 0 0 1-.4 2.2M12 17v4M9 21h6M4 4l16 16',
+  camera: 'M4 7h9a2 2 0 0 1 2 2v6a2 2 0 0 1-2 2H4a2 2 0 0 1-2-2V9a2 2 0 0 1 2-2zM15 11l6-3v8l-6-3',
+  'camera-off': 'M9 7h4a2 2 0 0 1 2 2v4l6 3V8l-6 3M15 16a2 2 0 0 1-2 1H4a2 2 0 0 1-2-2V9a2 2 0 0 1 2-2M3 3l18 18',
+  screen: 'M4 4h16a1 1 0 0 1 1 1v11a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1V5a1 1 0 0 1 1-1zM8 21h8M12 17v4M12 13V8M9.5 10.5 12 8l2.5 2.5',
+  hand: 'M8 13V5.500a1.500 1.500 0 0 1 3 0V11M11 10.500V3.500a1.500 1.500 0 0 1 3 0V11M14 5.500a1.500 1.500 0 0 1 3 0V12M17 8.500a1.500 1.500 0 0 1 3 0V15a7 7 0 0 1-7 7h-1a7 7 0 0 1-5.600-2.800L3.300 14.800a1.600 1.600 0 0 1 2.500-2L8 15',
+  people: 'M9 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM2 21v-1a6 6 0 0 1 6-6h2a6 6 0 0 1 6 6v1M16 3.200a4 4 0 0 1 0 7.600M18 14.300a6 6 0 0 1 4 5.700v1',
+  chat: 'M5 4h14a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2h-7l-5 4v-4H5a2 2 0 0 1-2-2V6a2 2 0 0 1 2-2zM8 9h8M8 12.500h5',
+  more: 'M5 12h.01M12 12h.01M19 12h.01',
+  leave: 'M15 4h3a2 2 0 0 1 2 2v12a2 2 0 0 1-2 2h-3M10 8l-5 4 5 4M5 12h10',
+  link: 'M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.700-5.700l-1.500 1.500M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.700 5.700l1.500-1.500',
+  close: 'M6 6l12 12M18 6 6 18',
+  send: 'M4 12 20 4l-5 16-3.500-6.500zM11.500 13.500 20 4',
+  settings: 'M4 7h8M18 7h2M15 10a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM4 17h2M12 17h8M9 20a3 3 0 1 0 0-6 3 3 0 0 0 0 6z',
+  keyboard: 'M4 6h16a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H4a2 2 0 0 1-2-2V8a2 2 0 0 1 2-2zM6.500 10h.01M10 10h.01M13.500 10h.01M17 10h.01M8 14h8',
+  bug: 'M8 9a4 4 0 0 1 8 0v6a4 4 0 0 1-8 0zM12 9v10M8 12H3M21 12h-5M8 8 5 5M16 8l3-3M8.500 17 5 20M15.500 17l3.500 3',
+};
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/** A new icon; it says nothing to screen readers, so its button needs a label. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, 'svg');
+  svg.setAttribute('viewBox', '0 0 24 24');
+  svg.setAttribute('aria-hidden', 'true');
+  svg.setAttribute('class', 'icon');
+  const path = document.createElementNS(SVG, 'path');
+  path.setAttribute('d', SHAPES[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** Shows this icon in a button, in the place of the one that it had. */
+export function setIcon(button, name) {
+  if (button.dataset.shown === name) return;
+  button.dataset.shown = name;
+  button.querySelector('svg')?.remove();
+  button.prepend(icon(name));
+}
+
+/** Puts icons into all elements of the document that name one. */
+export function placeIcons() {
+  for (const place of document.querySelectorAll('[data-icon]')) setIcon(place, place.dataset.icon);
+}

@@ -1,0 +1,248 @@
+// The meeting: what the room says, what we say about ourselves, and whom we see and hear.
+
+import { CallsApi } from './calls/api.js';
+import { Media } from './calls/media.js';
+import { Chat } from './chat.js';
+import { showAction } from './controls.js';
+import { watchSpeech } from './loudness.js';
+import { notice } from './notices.js';
+import { Panels } from './panels.js';
+import { People } from './people.js';
+import { Sound } from './sound.js';
+import { Stage } from './stage.js';
+
+/** Who comes into a room of more than this many begins with a muted microphone. */
+const QUIET_ROOM = 5;
+
+export class Meeting {
+  panels = new Panels();
+
+  #devices;
+  #signalling;
+  #webcam;
+  #state = { users: [] };
+  #raisedHand = false;
+  #speaking = false;
+  #lastSaid = '';
+  #stage = new Stage(document.getElementById('stage'));
+  #sound = new Sound();
+  #people;
+  #chat;
+  #api;
+  #media;
+  #heardTrack;
+  #stopWatching = () => {};
+  #isDue = false;
+  #ending = new AbortController();
+
+  constructor({ settings, devices, signalling, state }) {
+    this.#devices = devices;
+    this.#signalling = signalling;
+    this.#webcam = settings.webcam;
+    this.#chat = new Chat({ say: (message) => signalling.say(message), myId: signalling.id });
+    this.#people = new People({
+      mute: ({ id }) => signalling.say({ type: 'muteUser', id }),
+      write: (user) => {
+        this.panels.open('chat');
+        this.#chat.writeTo(user);
+      },
+    });
+    this.panels.addEventListener('open', ({ detail }) => detail === 'chat' && this.#chat.focus());
+    if (settings.hasMedia && !settings.mustEncrypt) this.#startMedia(settings, state.meetingId);
+    if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM) devices.muteMicrophone();
+
+    const on = (target, type, handle) => target.addEventListener(type, handle, { signal: this.#ending.signal });
+    on(signalling, 'roomState', ({ detail }) => this.#take(detail.state));
+    on(signalling, 'open', () => this.#introduce());
+    on(signalling, 'chat', ({ detail }) => {
+      if (this.#chat.hear(detail)) this.#news(`${detail.name}: ${detail.message}`);
+    });
+    on(signalling, 'directMessage', ({ detail }) => {
+      this.#chat.hearDirect(detail);
+      this.#news(`${detail.from} to you alone: ${detail.message}`);
+    });
+    on(signalling, 'muteMic', () => {
+      devices.muteMicrophone();
+      notice('Somebody muted your microphone', 'microphone');
+    });
+    on(signalling, 'error', ({ detail }) => notice(`The server says: ${detail.error}`, 'error'));
+    on(devices, 'change', () => this.#useDevices());
+    this.#state = state;
+    this.#showHand();
+    this.#useDevices();
+  }
+
+  /** The meeting's id, once there is one. */
+  get id() {
+    return this.#state.meetingId;
+  }
+
+  /** What was done at the media API, for reports of bugs. */
+  get history() {
+    const userSessions = this.#state.users.map(({ name, transceiverSessionId }) => ({
+      username: name,
+      sessionId: transceiverSessionId,
+    }));
+    return { apiHistory: this.#api?.history ?? [], userSessions };
+  }
+
+  /** Ourselves, as all others see us (docs/protocol.md). */
+  get ownUser() {
+    const { camera, microphone, screen } = this.#devices;
+    const { id } = this.#signalling;
+    return {
+      id,
+      // The server puts in what it knows to be our name.
+      name: this.#state.users.find((user) => user.id === id)?.name ?? '',
+      joined: true,
+      raisedHand: this.#raisedHand,
+      speaking: this.#speaking,
+      transceiverSessionId: this.#media?.sessionId,
+      tracks: {
+        audioEnabled: microphone.isOn,
+        audioUnavailable: !microphone.track,
+        videoEnabled: camera.isOn,
+        screenShareEnabled: Boolean(screen.track),
+        audio: this.#media?.reference('audio'),
+        video: this.#media?.reference('video'),
+        screenshare: this.#media?.reference('screenshare'),
+      },
+    };
+  }
+
+  toggleHand() {
+    this.#raisedHand = !this.#raisedHand;
+    this.#showHand();
+    this.#changed();
+  }
+
+  end() {
+    this.#ending.abort();
+    this.#media?.end();
+    this.#stopWatching();
+    this.#sound.play(new Map());
+  }
+
+  #startMedia(settings, meetingId) {
+    const parameters = new URLSearchParams(settings.extraParams);
+    if (meetingId) parameters.set('correlationId', meetingId);
+    this.#api = new CallsApi(parameters, settings.maxHistory);
+    this.#media = new Media(this.#api, settings.iceServers);
+    const on = (type, handle) => this.#media.addEventListener(type, handle, { signal: this.#ending.signal });
+    on('sent', () => this.#changed());
+    on('received', () => this.#changed());
+    on('trouble', () => notice('Sound and pictures do not come through; trying again', 'media'));
+    on('well', () => notice('Sound and pictures are back', 'media'));
+  }
+
+  #take(state) {
+    const before = new Map(this.#others.map((user) => [user.id, user]));
+    this.#state = state;
+    for (const user of this.#others) {
+      const known = before.get(user.id);
+      before.delete(user.id);
+      if (!known) notice(`${user.name} came in`, user.id);
+      else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, user.id);
+    }
+    for (const user of before.values()) notice(`${user.name} left`, user.id);
+    this.#changed();
+  }
+
+  get #others() {
+    return this.#state.users.filter(({ id, joined }) => joined && id !== this.#signalling.id);
+  }
+
+  #useDevices() {
+    const { camera, microphone, screen } = this.#devices;
+    const { simulcast, framerate, bitrate } = this.#webcam;
+    const pictures = simulcast
+      ? [
+          { rid: 'a', maxBitrate: 1_300_000, maxFramerate: 30 },
+          { rid: 'b', maxBitrate: 500_000, maxFramerate: 24, scaleResolutionDownBy: 2 },
+        ]
+      : [{ maxBitrate: bitrate, maxFramerate: framerate }];
+    this.#media?.send('audio', microphone.track, [{ networkPriority: 'high' }]);
+    this.#media?.send('video', camera.track, pictures);
+    this.#media?.send('screenshare', screen.track);
+    if (microphone.track !== this.#heardTrack) {
+      this.#heardTrack = microphone.track;
+      this.#stopWatching();
+      this.#stopWatching = microphone.track ? watchSpeech(microphone.track, (is) => this.#setSpeaking(is)) : () => {};
+    }
+    this.#changed();
+  }
+
+  #setSpeaking(isSpeaking) {
+    this.#speaking = isSpeaking;
+    this.#changed();
+  }
+
+  /** Several changes at once are shown and said once. */
+  #changed() {
+    if (this.#isDue) return;
+    this.#isDue = true;
+    queueMicrotask(() => {
+      this.#isDue = false;
+      if (this.#ending.signal.aborted) return;
+      this.#tellOthers();
+      this.#show();
+    });
+  }
+
+  /** To a server that may have forgotten us. */
+  #introduce() {
+    this.#lastSaid = '';
+    this.#tellOthers();
+  }
+
+  #tellOthers() {
+    const user = this.ownUser;
+    const said = JSON.stringify(user);
+    if (said === this.#lastSaid || !this.#signalling.isOpen) return;
+    this.#lastSaid = said;
+    this.#signalling.sayIfOpen({ type: 'userUpdate', user });
+  }
+
+  #show() {
+    // What we know of ourselves is newer than what the server says of us.
+    const me = this.ownUser;
+    const all = [me, ...this.#others];
+    const seen = this.#stage.choose(all, me.id);
+    this.#receive(seen);
+    const received = this.#media?.received ?? new Map();
+    const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
+    this.#stage.show(seen, all.length, me.id, (user, kind) => {
+      if (user.id === me.id) return own[kind];
+      return isShown(user, kind) ? received.get(user.tracks[kind]) : undefined;
+    });
+    const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
+    this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
+    this.#people.show(all, me.id);
+    this.#chat.showUsers(all);
+  }
+
+  /** Everyone's voice, and the pictures of those on the stage. */
+  #receive(seen) {
+    const others = new Set(this.#others);
+    const pictures = seen
+      .filter((user) => others.has(user))
+      .flatMap((user) => ['video', 'screenshare'].filter((kind) => isShown(user, kind)).map((kind) => user.tracks[kind]));
+    const voices = [...others].map(({ tracks }) => tracks.audio);
+    this.#media?.receive([...voices, ...pictures].filter(Boolean));
+  }
+
+  #showHand() {
+    const label = this.#raisedHand ? 'Lower your hand' : 'Raise your hand';
+    showAction('hand', { label, isPressed: this.#raisedHand });
+  }
+
+  #news(text) {
+    if (this.panels.isOpen('chat')) return;
+    this.panels.countUnread();
+    notice(text.length > 140 ? `${text.slice(0, 139)}…` : text);
+  }
+}
+
+function isShown(user, kind) {
+  return kind === 'video' ? user.tracks.videoEnabled : user.tracks.screenShareEnabled;
+}

@@ -1,0 +1,88 @@
+// The stage: who and what is seen, in which order, and how large.
+
+import { byId, element } from './element.js';
+import { fitTiles } from './grid.js';
+import { Tile } from './tile.js';
+
+/** More tiles than this nobody can read; then those who spoke last are seen. */
+const MOST_TILES = 49;
+
+const GAP = 8;
+
+export class Stage {
+  #tiles = new Map();
+  #screens = element('div', { class: 'tiles screens' });
+  #people = element('div', { class: 'tiles' });
+  #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Send them the link of this page.');
+  /** When each person was last heard or raised a hand, by id. */
+  #lastActive = new Map();
+
+  constructor(place) {
+    place.append(this.#screens, this.#people, this.#alone);
+    const resized = new ResizeObserver(() => this.#layOut());
+    resized.observe(this.#screens);
+    resized.observe(this.#people);
+  }
+
+  /**
+   * Who is on the stage, of all in the room, ourselves first. The pictures of these are worth
+   * receiving.
+   */
+  choose(users, myId) {
+    const now = performance.now();
+    for (const user of users) {
+      if (user.speaking || user.raisedHand) this.#lastActive.set(user.id, now);
+    }
+    const isMe = ({ id }) => id === myId;
+    const mineFirst = [...users.filter(isMe), ...users.filter((user) => !isMe(user))];
+    if (mineFirst.length <= MOST_TILES) return mineFirst;
+    const active = (user) => (isMe(user) ? Infinity : (this.#lastActive.get(user.id) ?? 0));
+    const chosen = new Set([...mineFirst].sort((a, b) => active(b) - active(a)).slice(0, MOST_TILES));
+    return mineFirst.filter((user) => chosen.has(user));
+  }
+
+  /** Shows them. `trackOf(user, kind)` is the picture of a `video` or a `screenshare`, if there is one. */
+  show(users, count, myId, trackOf) {
+    const seen = new Set();
+    for (const user of users) {
+      const isMe = user.id === myId;
+      this.#tile(user.id, this.#people, seen).showPerson(user, { track: trackOf(user, 'video'), isMe });
+      if (user.tracks.screenShareEnabled) {
+        const track = trackOf(user, 'screenshare');
+        this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe });
+      }
+    }
+    for (const [id, tile] of this.#tiles) {
+      if (seen.has(id)) continue;
+      tile.element.remove();
+      this.#tiles.delete(id);
+    }
+    this.#screens.hidden = this.#screens.childElementCount === 0;
+    this.#people.classList.toggle('strip', !this.#screens.hidden);
+    byId('others').textContent = count > users.length ? `${count - users.length} more, unseen` : '';
+    this.#alone.hidden = count !== 1;
+    this.#layOut();
+  }
+
+  /** The tile of this id, at the end of its place if it is new. */
+  #tile(id, place, seen) {
+    seen.add(id);
+    let tile = this.#tiles.get(id);
+    if (!tile) {
+      tile = new Tile();
+      this.#tiles.set(id, tile);
+      place.append(tile.element);
+    }
+    return tile;
+  }
+
+  #layOut() {
+    for (const place of [this.#screens, this.#people]) {
+      const space = { width: place.clientWidth, height: place.clientHeight };
+      const { width, height, scrolls } = fitTiles(place.childElementCount, space, GAP);
+      place.style.setProperty('--tile-width', `${width}px`);
+      place.style.setProperty('--tile-height', `${height}px`);
+      place.classList.toggle('scrolls', scrolls);
+    }
+  }
+}

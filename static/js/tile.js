@@ -1,0 +1,64 @@
+// One person, or one shared screen, on the stage.
+
+import { element } from './element.js';
+import { icon } from './icons.js';
+
+export class Tile {
+  #video = element('video', { autoplay: true, playsinline: true, 'aria-hidden': 'true' });
+  #initials = element('span', { class: 'initials', 'aria-hidden': 'true' });
+  #name = element('span', { class: 'name' });
+  #muted = element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off'));
+  #hand = element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand'));
+  #track;
+
+  constructor() {
+    // What is heard comes from elsewhere, and a muted video may start by itself.
+    this.#video.muted = true;
+    const label = element('figcaption', {}, this.#muted, this.#name);
+    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, label);
+  }
+
+  /** Shows a person. */
+  showPerson(user, { track, isMe }) {
+    this.#show(track, isMe ? `${user.name} (you)` : user.name);
+    this.element.dataset.user = user.id;
+    this.#initials.textContent = initials(user.name);
+    this.element.style.setProperty('--hue', hue(user.id));
+    this.#muted.hidden = Boolean(user.tracks.audioEnabled);
+    this.#hand.hidden = !user.raisedHand;
+    this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled));
+    this.element.classList.toggle('mirrored', isMe);
+  }
+
+  /** Shows a person's screen. */
+  showScreen(user, { track, isMe }) {
+    this.#show(track, isMe ? 'Your screen' : `${user.name}’s screen`);
+    this.#initials.textContent = '';
+    this.#muted.hidden = true;
+    this.#hand.hidden = true;
+    this.element.classList.add('screen');
+  }
+
+  #show(track, name) {
+    this.#name.textContent = name;
+    this.element.title = name;
+    this.element.classList.toggle('picture', Boolean(track));
+    if (track === this.#track) return;
+    this.#track = track;
+    this.#video.srcObject = track ? new MediaStream([track]) : null;
+  }
+}
+
+/** The first letters of the first and the last word of a name. */
+export function initials(name) {
+  const words = name.trim().split(/\s+/);
+  const chosen = words.length > 1 ? [words[0], words.at(-1)] : words;
+  return chosen.map((word) => [...word][0] ?? '').join('').toLocaleUpperCase();
+}
+
+/** A colour's angle that is always the same for the same id. */
+export function hue(id) {
+  let sum = 7;
+  for (const letter of id) sum = (sum * 31 + letter.codePointAt(0)) % 360;
+  return sum;
+}

@@ -1,0 +1,521 @@
+//! A real browser: Chromium, driven over its DevTools protocol.
+//!
+//! The test is skipped where there is no Chromium, and fails with `CI` set. Each [`Browser`] is a
+//! process with a profile of its own; each [`Visitor`] has cookies of its own; each [`Tab`] collects
+//! what its page complained about.
+//!
+//! ```ignore
+//! let Some(browser) = Browser::start().await else { return };
+//! let ada = browser.visitor().await;
+//! let tab = ada.open(&format!("{}/my-room", server.http())).await;
+//! tab.until("document.querySelector('#username')").await;   // any JavaScript that becomes true
+//! tab.fill("#username", "Ada").await;                       // as if typed
+//! tab.click("form button").await;                           // a real click where the element is
+//! assert_eq!(tab.eval("location.pathname").await, "/my-room");
+//! let png = tab.screenshot(390, 844).await;
+//! tab.assert_quiet().await;                                 // no console error, no failed request
+//! ```
+//!
+//! This is no crate: `chromiumoxide`, the kept one, compiles 60,000 generated lines for the dozen
+//! methods that are used here.
+
+use std::collections::HashMap;
+use std::panic::Location;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::{SinkExt, StreamExt};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, timeout};
+use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::harness::eventually;
+
+/// How long a browser has for one thing; it starts slowly where others use the machine.
+const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// One at a time: several on few cores wait for each other until none is in time.
+static PLACES: Semaphore = Semaphore::const_new(1);
+
+const FLAGS: [&str; 17] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    // A tab that is not in front is to go on as the others do.
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--remote-debugging-port=0",
+];
+
+/// A browser, ended when it is dropped.
+pub struct Browser {
+    wire: Arc<Wire>,
+    child: Child,
+    _profile: TempDir,
+    _tasks: JoinSet<()>,
+    _place: SemaphorePermit<'static>,
+}
+
+/// Somebody with cookies of their own.
+#[derive(Clone)]
+pub struct Visitor {
+    wire: Arc<Wire>,
+    context: String,
+}
+
+/// A tab of a visitor's.
+pub struct Tab {
+    wire: Arc<Wire>,
+    session: String,
+    target: String,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What a tab's page did.
+#[derive(Debug, Default)]
+struct Seen {
+    complaints: Vec<String>,
+    /// The addresses of requests under way, by their id.
+    requests: HashMap<String, String>,
+    finished: Vec<String>,
+}
+
+/// The connection to the browser.
+struct Wire {
+    out: mpsc::UnboundedSender<String>,
+    last_id: AtomicU64,
+    pending: Mutex<HashMap<u64, oneshot::Sender<Result<Value, String>>>>,
+    tabs: Mutex<HashMap<String, Arc<Mutex<Seen>>>>,
+}
+
+impl Browser {
+    /// Starts Chromium: what `CHROMIUM` names, or `chromium` on the path.
+    pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further flags.
+    pub async fn start_with(flags: &[&str]) -> Option<Self> {
+        let program = chromium()?;
+        let place = PLACES.acquire().await.unwrap();
+        let profile = tempfile::tempdir().unwrap();
+        let mut command = Command::new(program);
+        command.args(FLAGS).args(flags).arg(format!("--user-data-dir={}", profile.path().display()));
+        // A group of its own, because Chromium is many processes.
+        command.arg("about:blank").process_group(0).kill_on_drop(true);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let listening = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(address) = line.strip_prefix("DevTools listening on ") {
+                    return address.to_owned();
+                }
+                said.push(line);
+            }
+            panic!("Chromium ended: {said:#?}");
+        };
+        let address = timeout(BROWSER_PATIENCE, listening).await.expect("Chromium does not start");
+
+        let mut tasks = JoinSet::new();
+        // It blocks once nobody reads what it complains about.
+        tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let wire = Wire::connect(&address, &mut tasks).await;
+        Some(Self { wire, child, _profile: profile, _tasks: tasks, _place: place })
+    }
+
+    /// Somebody new.
+    pub async fn visitor(&self) -> Visitor {
+        let answer = self.wire.call(None, "Target.createBrowserContext", json!({})).await;
+        Visitor { wire: self.wire.clone(), context: answer["browserContextId"].as_str().unwrap().to_owned() }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        if let Some(id) = id {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+fn chromium() -> Option<PathBuf> {
+    let named = std::env::var_os("CHROMIUM").filter(|name| !name.is_empty());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = || std::env::split_paths(&path).map(|dir| dir.join("chromium")).find(|file| file.is_file());
+    let found = named.map(PathBuf::from).or_else(on_path);
+    if found.is_none() {
+        assert!(std::env::var("CI").is_err(), "there is no chromium on the path, and CHROMIUM names none");
+        println!("skipped: this test needs chromium on the path, or CHROMIUM to name one");
+    }
+    found
+}
+
+impl Visitor {
+    /// Opens an address in a new window.
+    pub async fn open(&self, url: &str) -> Tab {
+        let target = json!({"url": "about:blank", "browserContextId": self.context, "newWindow": true});
+        let target = self.wire.call(None, "Target.createTarget", target).await;
+        let target = target["targetId"].as_str().unwrap().to_owned();
+        let attach = json!({"targetId": target, "flatten": true});
+        let session = self.wire.call(None, "Target.attachToTarget", attach).await;
+        let session = session["sessionId"].as_str().unwrap().to_owned();
+        let seen = Arc::<Mutex<Seen>>::default();
+        self.wire.tabs.lock().unwrap().insert(session.clone(), seen.clone());
+        let tab = Tab { wire: self.wire.clone(), session, target, seen };
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            tab.call(&format!("{domain}.enable"), json!({})).await;
+        }
+        tab.go(url).await;
+        tab
+    }
+}
+
+impl Tab {
+    /// Goes to an address.
+    pub async fn go(&self, url: &str) {
+        let answer = self.call("Page.navigate", json!({"url": url})).await;
+        assert!(answer["errorText"].is_null(), "{url}: {answer}");
+    }
+
+    /// Loads the page anew.
+    pub async fn reload(&self) {
+        self.call("Page.reload", json!({})).await;
+    }
+
+    /// Closes the tab.
+    pub async fn close(self) {
+        self.wire.call(None, "Target.closeTarget", json!({"targetId": self.target})).await;
+    }
+
+    /// Calls any method of the DevTools protocol.
+    #[track_caller]
+    pub fn call(&self, method: &str, params: Value) -> impl Future<Output = Value> {
+        let at = Location::caller();
+        async move {
+            let answer = self.wire.try_call(Some(&self.session), method, params).await;
+            answer.unwrap_or_else(|error| panic!("{at}: {error}"))
+        }
+    }
+
+    /// The value of a JavaScript expression, or of the promise that it is.
+    #[track_caller]
+    pub fn eval(&self, script: &str) -> impl Future<Output = Value> {
+        let at = Location::caller();
+        async move { self.try_eval(script).await.unwrap_or_else(|error| panic!("{at}: {script}: {error}")) }
+    }
+
+    async fn try_eval(&self, script: &str) -> Result<Value, String> {
+        let params =
+            json!({"expression": script, "awaitPromise": true, "returnByValue": true, "userGesture": true});
+        let answer = self.wire.try_call(Some(&self.session), "Runtime.evaluate", params).await?;
+        match &answer["exceptionDetails"] {
+            Value::Null => Ok(answer["result"]["value"].clone()),
+            details => Err(details["exception"]["description"].as_str().unwrap_or("an exception").to_owned()),
+        }
+    }
+
+    /// Waits until a JavaScript expression is true; a page that is just leaving is asked again.
+    #[track_caller]
+    pub fn until(&self, script: &str) -> impl Future<Output = ()> + use<'_> {
+        self.until_owned(script.to_owned())
+    }
+
+    /// Waits until there is an element with this text, and clicks on it.
+    #[track_caller]
+    pub fn click_text(&self, selector: &str, text: &str) -> impl Future<Output = ()> {
+        let find = format!(
+            "[...document.querySelectorAll({})].find(e => e.textContent.trim() === {})",
+            json!(selector),
+            json!(text)
+        );
+        self.click_found(find)
+    }
+
+    /// Waits until there is an element of this selector, and clicks on it.
+    #[track_caller]
+    pub fn click(&self, selector: &str) -> impl Future<Output = ()> {
+        self.click_found(format!("document.querySelector({})", json!(selector)))
+    }
+
+    #[track_caller]
+    fn click_found(&self, find: String) -> impl Future<Output = ()> {
+        let ready = format!("(e => e && !e.disabled && e.getClientRects().length)({find})");
+        let is_ready = self.until_owned(ready);
+        async move {
+            is_ready.await;
+            let place = format!(
+                "(e => {{ e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect(); \
+                 return [r.x + r.width / 2, r.y + r.height / 2] }})({find})"
+            );
+            let place = self.eval(&place).await;
+            for kind in ["mousePressed", "mouseReleased"] {
+                let event =
+                    json!({"type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1});
+                self.call("Input.dispatchMouseEvent", event).await;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn until_owned(&self, script: String) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let poll = async {
+                let truth = format!("Boolean({script})");
+                while self.try_eval(&truth).await != Ok(Value::Bool(true)) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            if timeout(BROWSER_PATIENCE, poll).await.is_err() {
+                let page = self.try_eval("location.href + '\\n' + document.body?.innerText").await;
+                panic!("{at}: waited in vain until {script}\n{page:#?}\n{:#?}", self.complaints());
+            }
+        }
+    }
+
+    /// Waits for a field, and types a text into it in place of what is there.
+    #[track_caller]
+    pub fn fill(&self, selector: &str, text: &str) -> impl Future<Output = ()> {
+        let field = format!("document.querySelector({})", json!(selector));
+        let is_there = self.until_owned(field.clone());
+        async move {
+            is_there.await;
+            self.eval(&format!("{field}.focus(), {field}.select?.()")).await;
+            self.call("Input.insertText", json!({"text": text})).await;
+        }
+    }
+
+    /// Presses and releases a key, such as `Enter`, `Tab`, `Escape` or a letter.
+    pub async fn press(&self, key: &str) {
+        let code = match key {
+            "Enter" => 13,
+            "Tab" => 9,
+            "Escape" => 27,
+            " " => 32,
+            key => key.to_uppercase().bytes().next().map_or(0, u32::from),
+        };
+        let text = match key {
+            "Enter" => "\r",
+            key if key.chars().count() == 1 => key,
+            _ => "",
+        };
+        for kind in ["keyDown", "keyUp"] {
+            let text = if kind == "keyDown" { text } else { "" };
+            let event = json!({"type": kind, "key": key, "text": text, "windowsVirtualKeyCode": code});
+            self.call("Input.dispatchKeyEvent", event).await;
+        }
+    }
+
+    /// The page at this size, as a PNG.
+    pub async fn screenshot(&self, width: u32, height: u32) -> Vec<u8> {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.call("Emulation.setDeviceMetricsOverride", size).await;
+        let image = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
+        self.call("Emulation.clearDeviceMetricsOverride", json!({})).await;
+        BASE64_STANDARD.decode(image["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// What the page complained about until now: errors on the console, requests that failed.
+    pub fn complaints(&self) -> Vec<String> {
+        self.seen.lock().unwrap().complaints.clone()
+    }
+
+    /// The addresses of all requests that ended until now, well or not.
+    pub fn requests(&self) -> Vec<String> {
+        self.seen.lock().unwrap().finished.clone()
+    }
+
+    /// Fails if the page complained.
+    #[track_caller]
+    pub fn assert_quiet(&self) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            // The browser tells things in order, so what happened before this answer was told.
+            self.eval("0").await;
+            let complaints = self.complaints();
+            assert!(complaints.is_empty(), "{at}: {complaints:#?}");
+        }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, method: &str, params: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let id = text(&params["requestId"]);
+        match method {
+            "Runtime.consoleAPICalled" if matches!(params["type"].as_str(), Some("error" | "assert")) => {
+                let said = params["args"].as_array().into_iter().flatten();
+                let said = said.map(|arg| match &arg["value"] {
+                    Value::Null => text(&arg["description"]),
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                self.complaints.push(format!("console: {}", said.collect::<Vec<_>>().join(" ")));
+            }
+            "Runtime.exceptionThrown" => {
+                let details = &params["exceptionDetails"];
+                let what = details["exception"]["description"].as_str().or(details["text"].as_str());
+                self.complaints.push(format!("exception: {}", what.unwrap_or_default()));
+            }
+            // What the network says is told below, with the address.
+            "Log.entryAdded"
+                if params["entry"]["level"] == "error" && params["entry"]["source"] != "network" =>
+            {
+                self.complaints.push(format!("log: {}", text(&params["entry"]["text"])));
+            }
+            "Network.requestWillBeSent" => {
+                self.requests.insert(id, text(&params["request"]["url"]));
+            }
+            "Network.responseReceived" => {
+                let response = &params["response"];
+                let status = response["status"].as_u64().unwrap_or_default();
+                if status >= 400 {
+                    self.complaints.push(format!("{status}: {}", text(&response["url"])));
+                }
+            }
+            "Network.loadingFinished" => self.finished.extend(self.requests.remove(&id)),
+            "Network.loadingFailed" => {
+                let url = self.requests.remove(&id).unwrap_or_default();
+                // A page that leaves breaks its own requests off.
+                if params["canceled"] != true {
+                    let why = text(&params["errorText"]);
+                    self.complaints.push(format!("{why} {}: {url}", text(&params["blockedReason"])));
+                }
+                self.finished.push(url);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Wire {
+    async fn connect(address: &str, tasks: &mut JoinSet<()>) -> Arc<Self> {
+        let host = address.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).unwrap();
+        let stream = TcpStream::connect(host).await.unwrap();
+        // A screenshot is one message.
+        let limits = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let (socket, _) = client_async_with_config(address, stream, Some(limits)).await.unwrap();
+        let (mut sink, mut stream) = socket.split();
+        let (out, mut outgoing) = mpsc::unbounded_channel::<String>();
+        let wire = Arc::new(Self {
+            out,
+            last_id: AtomicU64::new(0),
+            pending: Mutex::default(),
+            tabs: Mutex::default(),
+        });
+        tasks.spawn(async move {
+            while let Some(text) = outgoing.recv().await {
+                if sink.send(Message::text(text)).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let reader = wire.clone();
+        tasks.spawn(async move {
+            while let Some(Ok(message)) = stream.next().await {
+                if let Message::Text(text) = message {
+                    reader.take(&serde_json::from_str(&text).unwrap());
+                }
+            }
+            // Whoever waits is told by the end of their channel.
+            reader.pending.lock().unwrap().clear();
+        });
+        wire
+    }
+
+    fn take(&self, message: &Value) {
+        if let Some(id) = message["id"].as_u64() {
+            let waiting = self.pending.lock().unwrap().remove(&id);
+            let answer = match &message["error"] {
+                Value::Null => Ok(message["result"].clone()),
+                error => Err(error.to_string()),
+            };
+            // Whoever asked may have given up.
+            let _ = waiting.map(|waiting| waiting.send(answer));
+        } else if let (Some(session), Some(method)) =
+            (message["sessionId"].as_str(), message["method"].as_str())
+        {
+            let tab = self.tabs.lock().unwrap().get(session).cloned();
+            if let Some(tab) = tab {
+                tab.lock().unwrap().take(method, &message["params"]);
+            }
+        }
+    }
+
+    async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        self.try_call(session, method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn try_call(&self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let (tell, told) = oneshot::channel();
+        self.pending.lock().unwrap().insert(id, tell);
+        let mut message = json!({"id": id, "method": method, "params": params});
+        if let Some(session) = session {
+            message["sessionId"] = session.into();
+        }
+        let _ = self.out.send(message.to_string());
+        match timeout(BROWSER_PATIENCE, told).await {
+            Ok(Ok(answer)) => answer.map_err(|error| format!("{method}: {error}")),
+            Ok(Err(_)) => Err(format!("{method}: the browser is gone")),
+            Err(_) => Err(format!("{method}: the browser does not answer")),
+        }
+    }
+}
+
+/// What this module is for, tried on the smallest page.
+#[tokio::test]
+async fn a_browser_tells_what_it_sees() {
+    let Some(browser) = Browser::start().await else { return };
+    let tab = browser
+        .visitor()
+        .await
+        .open("data:text/html,<input id=a><button onclick=\"b=a.value\">Go</button>")
+        .await;
+    tab.fill("#a", "text").await;
+    tab.click_text("button", "Go").await;
+    tab.until("window.b === 'text'").await;
+    tab.click("#a").await;
+    tab.press("y").await;
+    tab.until("document.querySelector('#a').value.length === 5").await;
+    tab.reload().await;
+    tab.until("window.b === undefined && document.querySelector('#a').value === ''").await;
+    let loads = async || tab.requests().iter().filter(|url| url.starts_with("data:text/html")).count() == 2;
+    eventually("both loads are told".to_owned(), loads).await;
+    tab.assert_quiet().await;
+    assert!(tab.screenshot(390, 844).await.starts_with(b"\x89PNG"));
+
+    tab.eval("console.error('one', 2)").await;
+    tab.eval("setTimeout(() => { throw new Error('three') })").await;
+    eventually("both errors are told".to_owned(), async || tab.complaints().len() == 2).await;
+    assert_eq!(tab.complaints()[0], "console: one 2");
+    assert!(tab.complaints()[1].starts_with("exception: Error: three"), "{:?}", tab.complaints());
+    tab.close().await;
+}

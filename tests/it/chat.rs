@@ -1,0 +1,96 @@
+//! The room's chat: everyone hears it, in one order, and nothing of it is lost.
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::harness::TestServer;
+
+fn line(text: &str) -> Value {
+    json!({"type": "chat", "message": text})
+}
+
+/// The texts of the chat's lines, without those that came twice; fails if their numbers do not grow.
+fn texts(messages: &[Value]) -> Vec<&str> {
+    let mut last = 0;
+    let lines = messages.iter().filter(|message| message["type"] == "chat");
+    lines
+        .filter(|line| {
+            let id = line["id"].as_u64().unwrap();
+            let is_new = id > last;
+            last = last.max(id);
+            is_new
+        })
+        .map(|line| line["message"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn everyone_reads_the_same_lines_in_the_same_order() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada <b>").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let mut eve = Client::join(&server, "another", "Eve").await;
+    for number in 0..50 {
+        ada.say(line(&format!("a{number}"))).await;
+        bob.say(line(&format!("b{number}"))).await;
+    }
+    let (mut at_ada, mut at_bob) = (ada.echo().await, bob.echo().await);
+    at_ada.extend(ada.echo().await);
+    at_bob.extend(bob.echo().await);
+    let heard = texts(&at_ada);
+    assert_eq!(heard, texts(&at_bob));
+    assert_eq!(heard.len(), 100);
+    for person in ["a", "b"] {
+        let own: Vec<_> = heard.iter().filter(|text| text.starts_with(person)).collect();
+        assert_eq!(
+            own,
+            (0..50).map(|number| format!("{person}{number}")).collect::<Vec<_>>().iter().collect::<Vec<_>>()
+        );
+    }
+    let first = at_bob.iter().find(|message| message["message"] == "a0").unwrap();
+    assert_eq!((&first["from"], &first["name"]), (&json!(ada.pk()), &json!("Ada <b>")));
+    assert!(first["at"].as_u64().unwrap() > 1_700_000_000_000, "{first}");
+    assert!(texts(&eve.echo().await).is_empty(), "another room hears nothing");
+}
+
+#[tokio::test]
+async fn a_member_who_is_away_reads_on_after_its_return_and_over_a_restart() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    ada.say(line("one")).await;
+    bob.until(|message| message["message"] == "one").await;
+    let (pk, ask) = (bob.pk(), bob.drop_tcp().await);
+    server.until_away("r", &pk).await;
+    for text in ["two", "three"] {
+        ada.say(line(text)).await;
+    }
+    ada.echo().await;
+    let server = server.restart().await;
+    let mut ada = ada.ask().open(&server).await;
+    ada.say(line("four")).await;
+    let mut bob = ask.open(&server).await;
+    let mut heard = Vec::new();
+    while texts(&heard).last() != Some(&"four") {
+        heard.push(bob.next().await);
+    }
+    // "one" may come again: Bob was gone before it was sure that he had it.
+    assert!(texts(&heard).ends_with(&["two", "three", "four"]), "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_line_is_an_error_for_its_sender_alone() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    for message in [json!({"type": "chat"}), line(""), line(" \n "), line(&"x".repeat(2001))] {
+        ada.say(message).await;
+        let error = ada.event().await;
+        assert_eq!(
+            error["error"],
+            "chat needs a field \"message\" that is a text of 1 to 2000 characters, not all of them blank"
+        );
+    }
+    ada.say(line(&"🍊".repeat(2000))).await;
+    assert_eq!(bob.event().await["message"].as_str().unwrap().chars().count(), 2000);
+}

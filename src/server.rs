@@ -364,7 +364,7 @@ impl Server {
 /// What a server would not start with.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
-    warnings.extend(Site::open(config)?.warning().map(str::to_owned));
+    warnings.extend(Site::check(config)?);
     Ok(warnings)
 }
 

@@ -305,6 +305,7 @@ async fn everything_has_its_place_on_small_and_large_screens() {
     fs::create_dir_all(&dir).unwrap();
     let sizes = [(360, 740), (1024, 768), (1600, 900)];
     let tab = enter(&browser.visitor().await, &server, "r", "Ada").await;
+    tab.until("document.getElementById('preview').videoWidth > 0").await;
     for (width, height) in sizes {
         fs::write(dir.join(format!("lobby-{width}.png")), tab.screenshot(width, height).await).unwrap();
     }

@@ -127,6 +127,8 @@ async fn two_people_meet() {
 
     // Bob reloads, and leaves no ghost.
     bob.reload().await;
+    // He said so, and was not only found missing.
+    server.until_metric(r#"satsuma_messages_total{type="userLeft"}"#, 1.0).await;
     bob.until("document.querySelector('#join:enabled')").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
     join(&bob).await;

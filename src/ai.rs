@@ -38,6 +38,10 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(30),
 ];
 
+/// How long, and how often, a track is tried to be closed after that: for a day.
+const LATE_PAUSE: Duration = Duration::from_secs(60);
+const LATE_TRIES: usize = 24 * 60;
+
 /// The owner of the AI's jobs. A clone leads to the same one.
 #[derive(Clone, Debug)]
 pub struct AiHandle {
@@ -241,8 +245,16 @@ impl AiHandle {
 
     async fn try_open(&self, meeting: MeetingId, session: SessionId) -> Result<(Opened, String), Failure> {
         let failed = |cause| Failure { step: Step::NewTracks, cause };
-        let answered = self.inner.services.new_track(meeting, &session).await?;
-        let (mid, track_name) = answered.track().map_err(failed)?;
+        // An end that does not tell whether a track was opened must be taken for one that was.
+        let or_close = |failure: Failure| {
+            if failure.cause.is_ambiguous() {
+                let (track_name, mid) = (wire::TRACK_NAME.into(), wire::OWN_MID.into());
+                self.close(AiSession { meeting, session: session.clone(), track_name, mid });
+            }
+            failure
+        };
+        let answered = self.inner.services.new_track(meeting, &session).await.map_err(or_close)?;
+        let (mid, track_name) = answered.track().map_err(failed).map_err(or_close)?;
         let session = AiSession { meeting, session, track_name: track_name.into(), mid: mid.into() };
         let opened = Opened { session, closer: Some(self.clone()) };
         let offer = answered.offer().map_err(failed)?;
@@ -293,22 +305,42 @@ impl Inner {
 
     async fn close(&self, session: AiSession) {
         let AiSession { meeting, session: id, .. } = &session;
-        let closed = tokio::select! {
+        let first = tokio::select! {
             closed = persist(|| self.services.close(&session)) => closed,
             () = self.give_up.cancelled() => Err(Failure { step: Step::CloseTracks, cause: Cause::Stopping }),
         };
-        match closed {
-            Ok(()) => {
-                self.count("close", "done");
-                info!(event = "aiTrackClosed", meeting_id = %meeting, session = %id);
+        let Err(failure) = first else { return self.closed(*meeting, id) };
+        self.count("close", "failed");
+        self.unclosed.fetch_add(1, Ordering::Relaxed);
+        // Not held back: each of these lines is an AI that goes on billing.
+        error!(event = "aiTrackNotClosed", meeting_id = %meeting, session = %id, cause = %failure);
+        if !failure.cause.is_passing() {
+            return;
+        }
+        for _ in 0..LATE_TRIES {
+            tokio::select! {
+                () = sleep(LATE_PAUSE) => {}
+                // A last try, for which a shutdown has time.
+                () = self.stop.cancelled() => {}
             }
-            Err(failure) => {
-                self.count("close", "failed");
-                self.unclosed.fetch_add(1, Ordering::Relaxed);
-                // Not held back: each of these lines is an AI that goes on billing.
-                error!(event = "aiTrackNotClosed", meeting_id = %meeting, session = %id, cause = %failure);
+            let stopping = self.stop.is_cancelled();
+            let closed = tokio::select! {
+                closed = self.services.close(&session) => closed.is_ok(),
+                () = self.give_up.cancelled() => false,
+            };
+            if closed {
+                self.unclosed.fetch_sub(1, Ordering::Relaxed);
+                return self.closed(*meeting, id);
+            }
+            if stopping {
+                return;
             }
         }
+    }
+
+    fn closed(&self, meeting: MeetingId, session: &SessionId) {
+        self.count("close", "done");
+        info!(event = "aiTrackClosed", meeting_id = %meeting, session = %session);
     }
 
     fn count(&self, job: Kind, outcome: &'static str) {

@@ -80,6 +80,15 @@ pub struct Http {
     /// The proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are believed.
     #[serde(with = "texts")]
     pub trusted_proxies: Vec<IpNet>,
+    /// The file of the certificate, with its chain; with it the listener speaks https.
+    pub tls_certificate: Optional<PathBuf>,
+    /// The file of the certificate's key.
+    pub tls_key: Optional<PathBuf>,
+    /// How often those two files are looked at, since they are taken up again when they change.
+    #[serde(with = "text")]
+    pub tls_reload: Duration,
+    /// Whether the listener speaks https with a certificate that the server makes itself.
+    pub tls_self_signed: bool,
 }
 
 /// The operators' listener.
@@ -167,11 +176,13 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bytes of files for browsers, and of their compressed forms, that are kept in memory.
     pub kept_files_bytes: usize,
-    /// How long a request's headers may take to arrive, idle keep-alive included.
+    /// How long a TLS handshake, and then a request's headers, may take, idle keep-alive included.
     #[serde(with = "text")]
     pub handshake: Duration,
     /// Calls a second on one session of the media API; at least 1.
     pub calls_per_second: u32,
+    /// Calls of the media API under way at a time for one identity; 0 is no limit.
+    pub calls_per_identity: usize,
     /// New sessions of the media API a minute for one identity; 0 is no limit.
     pub new_sessions_per_minute: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
@@ -237,6 +248,10 @@ impl Default for Http {
             static_dir: Optional(None),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            tls_certificate: Optional(None),
+            tls_key: Optional(None),
+            tls_reload: Duration::from_secs(10),
+            tls_self_signed: false,
         }
     }
 }
@@ -280,6 +295,7 @@ impl Default for Limits {
             kept_files_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
             calls_per_second: 50,
+            calls_per_identity: 8,
             new_sessions_per_minute: 60,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
@@ -446,8 +462,10 @@ mod tests {
             listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some("flag".into()),
             client: Some("public".into()),
+            tls_self_signed: true,
         };
         let layered = load_with(file, &variables, &flags).unwrap().config;
+        assert!(layered.http.tls_self_signed);
         assert_eq!(layered.http.listen.port(), 0, "port 0 is allowed");
         assert_eq!(layered.data_dir, Path::new("flag"));
         assert_eq!(layered.client.dir.as_deref(), Some(Path::new("public")));
@@ -471,7 +489,8 @@ mod tests {
         ];
         let expected = [
             "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
-             public_url, static_dir, trusted_proxies",
+             public_url, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
+             trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
              [client], [feedback], [http], [identity], [limits], [log], [room], [shutdown], \
              [turn], data_dir",
@@ -541,6 +560,7 @@ mod tests {
             ("data_dir", "'.'", "''"),
             ("http.public_url", "'https://a.example'", "'ftp://a.example'"),
             ("http.public_url", "''", "'https://a.example/b'"),
+            ("http.tls_reload", "'10ms'", "'0s'"),
             ("identity.access_team_domain", "''", "'http://team.example'"),
         ] {
             config(&format!("{key} = {allowed}"), &[]);
@@ -566,6 +586,21 @@ mod tests {
             ["satsuma.toml: identity.access_audience: needs identity.access_team_domain; set both \
               or neither"]
         );
+        assert_eq!(
+            faults("http.tls_key = 'key.pem'", &[]),
+            ["satsuma.toml: http.tls_key: needs http.tls_certificate; set both or neither"]
+        );
+        let both = "[http]\ntls_certificate = 'a'\ntls_key = 'b'\n";
+        assert_eq!(
+            faults(&format!("{both}tls_self_signed = true"), &[]),
+            ["satsuma.toml: http.tls_self_signed: makes a certificate, but http.tls_certificate names one; \
+              set one of them"]
+        );
+        assert_eq!(
+            faults(&format!("{both}public_url = 'http://meet.example'"), &[]),
+            ["satsuma.toml: http.public_url: is an http URL, but the server is set up to speak https"]
+        );
+        assert_eq!(config(both, &[]).http.tls_key.as_deref(), Some(Path::new("b")));
         // What cannot be read is not held to be missing as well.
         let file = "identity.proxy_header = 'x-user'\nhttp.trusted_proxies = ['home']";
         assert_eq!(faults(file, &[]).len(), 1);

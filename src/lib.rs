@@ -10,7 +10,7 @@
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`]: pure | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
-//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`ai`] | up to level 3 |
+//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 3 |
 //! | 4 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
 //! | 5 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`]: shells | up to level 4 |
 //! | 6 | [`feedback::desk`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |

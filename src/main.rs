@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::http::site::Site;
+use satsuma::http::{site::Site, tls};
 use satsuma::server::{Server, healthcheck};
 
 /// A self-hosted realtime room server that takes the place of Orange Meets' own server.
@@ -50,7 +50,8 @@ async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> 
             Server::start(loaded.config).await?.run_until_signal().await?;
         }
         Command::CheckConfig => {
-            Site::open(&loaded.config)?.warning().iter().for_each(|warning| eprintln!("satsuma: {warning}"));
+            let warnings = tls::check(&loaded.config)?.into_iter().chain(Site::check(&loaded.config)?);
+            warnings.for_each(|warning| eprintln!("satsuma: {warning}"));
             println!("the configuration is good");
         }
         Command::Healthcheck => healthcheck(&loaded.config).await?,

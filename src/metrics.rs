@@ -120,6 +120,12 @@ metrics! {
     room_panics: Counter = "room_panics", Counter::default();
     /// Errors when accepting a TCP connection, by reason.
     accept_errors: Family<ByReason, Counter> = "accept_errors", Family::default();
+    /// TLS handshakes that failed, by reason; plain HTTP on the TLS port is one.
+    tls_failures: Family<ByReason, Counter> = "tls_failures", Family::default();
+    /// Times that a new certificate was found, by whether it is "used" now or "unusable".
+    tls_reloads: Family<ByReason, Counter> = "tls_reloads", Family::default();
+    /// When the certificate in use expires, in seconds since 1970; 0 without TLS.
+    tls_certificate_expires: Gauge = "tls_certificate_expires", Gauge::default();
     /// Seconds that a batch of writes took the store.
     store_write_seconds: Histogram = "store_write_seconds", Seconds.new_metric();
     /// Batches of writes that the store could not carry out.

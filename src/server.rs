@@ -1,6 +1,8 @@
 //! The composition root: makes every part, hands each the others it needs, and takes all down.
 
 mod announcement;
+mod files;
+mod health;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::upstream::Upstream;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Faults, Limits};
 use crate::feedback::delivery::{Delivery, InvalidWebhook, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
@@ -29,6 +31,9 @@ use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
 use crate::http::site::{InvalidSite, Site};
+use crate::http::tls::certificates::{CertificateFacts, Certificates};
+use crate::http::tls::door::Door;
+use crate::http::tls::source::Source;
 use crate::identity::Identities;
 use crate::identity::access::{Access, InvalidAccess};
 use crate::identity::peer::TrustedProxies;
@@ -42,6 +47,8 @@ use crate::store::{Store, StoreError};
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
 use announcement::{Announced, announcement};
+use files::raise_file_limit;
+pub use health::healthcheck;
 
 /// How often what nobody needs any more is forgotten.
 const TIDY: Duration = Duration::from_secs(60);
@@ -67,6 +74,8 @@ pub struct Server {
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
+    /// The certificate of the public listener, where it speaks TLS.
+    tls: Option<CertificateFacts>,
 }
 
 /// Where a server listens: the real ports, also where 0 was asked for.
@@ -87,6 +96,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] Faults),
     /// A listener cannot be opened.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {
@@ -133,13 +145,15 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
+        let metrics = Metrics::new();
+        let certificates = Source::of(&config).map(|source| Certificates::open(source, metrics.clone()));
+        let certificates = certificates.transpose()?;
         let http_listener = listen("http.listen", config.http.listen).await?;
         let admin_listener = listen("admin.listen", config.admin.listen).await?;
         let addresses = Addresses {
             http: http_listener.local_addr().unwrap_or(config.http.listen),
             admin: admin_listener.local_addr().unwrap_or(config.admin.listen),
         };
-        let metrics = Metrics::new();
         let (store, kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
         let kept_rooms = kept.len();
         let mut upkeep = Vec::new();
@@ -216,9 +230,15 @@ impl Server {
             handshake: limits.handshake,
             connections: limits.http_connections,
         };
-        let http = serve(http_listener, router(app.clone()), http_limits, metrics.clone(), stopping.clone());
+        let door = certificates.as_ref().map_or(Door::Plain, Certificates::door);
+        let tls = certificates.as_ref().map(Certificates::facts);
+        upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
+        let public = router(app.clone());
+        let http = serve(http_listener, door, public, http_limits, metrics.clone(), stopping.clone());
+        let own_routes = admin::router(operators);
+        let uncounted = Metrics::new();
         let admin =
-            serve(admin_listener, admin::router(operators), http_limits, Metrics::new(), admin_stop.clone());
+            serve(admin_listener, Door::Plain, own_routes, http_limits, uncounted, admin_stop.clone());
         Ok(Self {
             addresses,
             stopping,
@@ -233,6 +253,7 @@ impl Server {
             data_dir,
             config,
             kept_rooms,
+            tls,
         })
     }
 
@@ -262,6 +283,7 @@ impl Server {
             data: self.data_dir.path(),
             kept_rooms: self.kept_rooms,
             missing_media: self.app.calls.upstream.missing(),
+            tls: self.tls.as_ref(),
         });
         // Nobody may be reading.
         let _ = io::stdout().write_all(text.as_bytes());
@@ -335,27 +357,6 @@ impl Server {
     }
 }
 
-/// Asks the server of this configuration whether it is alive, for a container's health check.
-///
-/// # Errors
-/// A sentence that says what was tried and what came back.
-pub async fn healthcheck(config: &Config) -> Result<(), String> {
-    let mut address = config.admin.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    let url = format!("http://{address}/healthz");
-    let answer = async {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
-        client.get(&url).send().await?.error_for_status()
-    };
-    answer.await.map(|_| ()).map_err(|error| format!("{url}: {error}"))
-}
-
 fn open_site(config: &Config) -> Result<Site, InvalidSite> {
     let site = Site::open(config)?;
     if let Some(warning) = site.warning() {
@@ -388,22 +389,6 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
-}
-
-/// Every socket is an open file; the usual soft limit of 1,024 would be the first to be met.
-fn raise_file_limit(connections: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        warn!(%error, "the limit on open files cannot be raised");
-    }
-    let files = getrlimit(Resource::Nofile).current;
-    if files.is_some_and(|files| files < connections as u64) {
-        warn!(
-            files,
-            connections, "fewer files may be open than limits.connections asks for; raise ulimit -n"
-        );
-    }
 }
 
 fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {

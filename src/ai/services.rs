@@ -12,7 +12,7 @@ use url::Url;
 use super::wire::{self, Answered, Cause, Failure, Step};
 use crate::calls::api::{Action, Target};
 use crate::calls::upstream::{Call, CallBody, Upstream};
-use crate::config::{Ai as AiSettings, Calls};
+use crate::config::{Ai as AiSettings, Calls, HttpUrl};
 use crate::id::{MeetingId, SessionId};
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::room::io::AiSession;
@@ -43,12 +43,16 @@ impl Services {
         calls: &Calls,
         ai: &AiSettings,
     ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .connect_timeout(calls.connect_timeout)
             .timeout(calls.timeout)
             // A redirect could carry the token to somebody else.
-            .redirect(Policy::none())
-            .build()?;
+            .redirect(Policy::none());
+        if ai.model_endpoint.as_ref().is_some_and(HttpUrl::is_loopback) {
+            // No proxy can reach our loopback.
+            client = client.no_proxy();
+        }
+        let client = client.build()?;
         let extra_params = calls.extra_params.as_deref().unwrap_or_default().to_owned();
         Ok(Self { upstream, extra_params, client, model: Model::new(ai) })
     }
@@ -152,7 +156,8 @@ impl Services {
         body: CallBody,
     ) -> Result<Answered, Failure> {
         let called = async {
-            let answer = self.upstream.call(Call { target, query: Some(query), body }).await?;
+            let answer =
+                self.upstream.call(Call { target, query: Some(query), body, deadline: None }).await?;
             let status: StatusCode = answer.status;
             let body =
                 axum::body::to_bytes(answer.body, ANSWER_BYTES).await.map_err(|_| Cause::Unreadable)?;

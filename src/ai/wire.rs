@@ -14,6 +14,9 @@ use crate::protocol::ai::{AiWish, TrackReference};
 /// The name of the track on which the AI speaks and hears.
 pub(super) const TRACK_NAME: &str = "ai-generated-voice";
 
+/// How the API calls that track where its `mid` is not known.
+pub(super) const OWN_MID: &str = "#ai-generated-voice";
+
 /// Publishes the AI's track; the API makes the offer, since no browser is here to make one.
 pub(super) const NEW_TRACK: &str = r#"{"tracks":[{"location":"local","trackName":"ai-generated-voice","bidirectionalMediaStream":true,"kind":"audio"}]}"#;
 
@@ -91,6 +94,18 @@ impl Cause {
             Self::Status { status, .. } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE),
             Self::Refused { code } => code.as_deref() == Some("not_found_track_error"),
             _ => false,
+        }
+    }
+
+    /// Whether the call may have done what it was to do all the same.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        match self {
+            Self::Upstream(error) => {
+                !matches!(error, UpstreamError::NotConfigured(_) | UpstreamError::CircuitOpen)
+            }
+            Self::Status { status, .. } => status.is_server_error(),
+            Self::Refused { .. } => false,
+            Self::Model(_) | Self::Lacks(_) | Self::Unreadable | Self::Stopping => true,
         }
     }
 

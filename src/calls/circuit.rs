@@ -56,6 +56,13 @@ impl Circuit {
         self.failures.store(0, Ordering::Release);
     }
 
+    /// The call was not tried, or ended for a reason that is not the API's: another may try at once.
+    pub(super) fn untried(&self, now: Instant) {
+        if self.failures.load(Ordering::Acquire) >= FAILURES {
+            self.retry_at.store(self.millis(now), Ordering::Release);
+        }
+    }
+
     /// The API could not be reached or did not answer. True if this opened the circuit.
     pub(super) fn failed(&self, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
@@ -122,6 +129,20 @@ mod tests {
             assert_eq!(circuit.check(now), Ok(()), "{seconds}");
             assert!(!circuit.failed(now));
         }
+    }
+
+    #[test]
+    fn a_trial_that_its_client_ends_is_followed_by_another_at_once() {
+        let now = some_time();
+        let circuit = Circuit::new(now);
+        for _ in 0..FAILURES {
+            circuit.failed(now);
+        }
+        let later = now + FIRST_PAUSE;
+        assert_eq!(circuit.check(later), Ok(()));
+        circuit.untried(later);
+        assert_eq!(circuit.check(later), Ok(()));
+        assert_eq!(circuit.check(later), Err(Open));
     }
 
     #[test]

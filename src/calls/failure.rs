@@ -21,6 +21,9 @@ pub enum CallFailure {
     /// Too many calls on one session.
     #[error("too many calls on this session")]
     TooManyCalls,
+    /// Too many calls of one identity are under way.
+    #[error("too many of your calls are under way")]
+    TooManyAtOnce,
     /// Too many new sessions of one identity.
     #[error("too many new sessions; try again in a minute")]
     TooManySessions,
@@ -38,7 +41,7 @@ impl CallFailure {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoIdentity | Self::NotYourSession => StatusCode::UNAUTHORIZED,
-            Self::TooManyCalls | Self::TooManySessions => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyCalls | Self::TooManyAtOnce | Self::TooManySessions => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(status) => status,
             Self::Upstream(error) => match error {
                 UpstreamError::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -60,6 +63,7 @@ impl CallFailure {
             Self::NoIdentity => "call_no_identity",
             Self::NotYourSession => "call_not_your_session",
             Self::TooManyCalls => "call_too_many",
+            Self::TooManyAtOnce => "call_too_many_at_once",
             Self::TooManySessions => "call_too_many_sessions",
             Self::Upstream(error) => error.label(),
             Self::Refused(_) => "call_refused",
@@ -69,7 +73,7 @@ impl CallFailure {
     /// When the client may come back, in seconds, where that can be told.
     pub fn retry_after(self) -> Option<u16> {
         match self {
-            Self::TooManyCalls => Some(1),
+            Self::TooManyCalls | Self::TooManyAtOnce => Some(1),
             Self::TooManySessions => Some(60),
             Self::Upstream(UpstreamError::CircuitOpen | UpstreamError::Unreachable) => Some(5),
             _ => None,
@@ -92,7 +96,7 @@ impl From<NoCredentials> for CallFailure {
 }
 
 /// The media API's error code that goes best with a status.
-pub(super) fn error_code(status: StatusCode) -> &'static str {
+pub fn error_code(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 | 403 => "unauthorized",
         404 => "not_found",

@@ -6,6 +6,7 @@ pub mod circuit;
 pub mod failure;
 pub mod heal;
 pub mod lend;
+pub mod places;
 pub mod proxy;
 pub mod session_lock;
 pub mod turn;

@@ -9,31 +9,30 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use axum::http::{HeaderValue, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::api::{Action, Target};
-use super::failure::CallFailure;
+use super::api::{Action, ApiFailure, Target};
+use super::failure::{CallFailure, error_code};
 use super::heal::{self, Asked, Healing};
-use super::session_lock;
+use super::places::{Place, Places};
+use super::session_lock::{self, Proof};
 use super::turn::{STUN_ONLY, TurnCredentials};
 use super::upstream::{Answer, Call, CallBody, Upstream, UpstreamError};
 use crate::config::{Calls, Limits};
 use crate::http::app::{App, wall_clock};
+use crate::http::error::ApiError;
 use crate::id::{IdentityId, SessionId};
 use crate::identity::Asked as Caller;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
 
-/// Bodies up to this length may be read whole at any time; of longer ones only some are in memory.
+/// Bodies up to this length may be read whole at any time; longer ones need a place.
 const SMALL_BYTES: usize = 64 << 10;
-
-/// How many longer bodies are in memory at a time; more wait.
-const LARGE_BODIES: usize = 32;
 
 /// What the proxy needs and may use.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ pub struct Proxy {
     lock: Lock,
     calls: DefaultKeyedRateLimiter<SessionId>,
     sessions: Option<DefaultKeyedRateLimiter<IdentityId>>,
-    large_bodies: Semaphore,
+    places: Places,
     body_bytes: usize,
     timeout: Duration,
 }
@@ -86,7 +85,7 @@ impl Proxy {
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
             calls: RateLimiter::keyed(Quota::per_second(per_second)),
             sessions: per_minute.map(|most| RateLimiter::keyed(Quota::per_minute(most))),
-            large_bodies: Semaphore::new(LARGE_BODIES),
+            places: Places::new(limits.calls_per_identity),
             body_bytes: limits.call_bytes,
             timeout: calls.timeout,
         }
@@ -103,7 +102,7 @@ impl Proxy {
     }
 
     /// Whether `identity` may make this call now.
-    fn admit(&self, target: &Target, identity: &IdentityId) -> Result<(), CallFailure> {
+    fn check_pace(&self, target: &Target, identity: &IdentityId) -> Result<(), CallFailure> {
         match target {
             Target::NewSession => match &self.sessions {
                 Some(sessions) if sessions.check_key(identity).is_err() => Err(CallFailure::TooManySessions),
@@ -115,43 +114,66 @@ impl Proxy {
         }
     }
 
-    /// Reads a body of at most `limit` bytes whole.
-    async fn read(&self, body: Body, limit: usize) -> Result<Bytes, UpstreamError> {
-        let expected = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    /// The body for a call: short ones whole, so that no client's pace holds the media API up.
+    async fn gather(&self, head: &request::Parts, body: Body) -> Result<CallBody, UpstreamError> {
+        let size = body.size_hint();
+        if head.method == Method::GET || body.is_end_stream() {
+            return Ok(CallBody::Empty);
+        }
+        if size.lower() > self.body_bytes as u64 {
+            return Err(UpstreamError::RequestTooLong);
+        }
+        match size.exact() {
+            Some(bytes) if bytes <= SMALL_BYTES as u64 => {
+                Ok(CallBody::Whole(self.read(body, SMALL_BYTES).await?))
+            }
+            _ => Ok(CallBody::Stream(body)),
+        }
+    }
+
+    /// Reads a body of at most `limit` bytes whole. One that turns out to be long takes a place.
+    async fn read(&self, mut body: Body, limit: usize) -> Result<Bytes, UpstreamError> {
         if body.size_hint().lower() > limit as u64 {
             return Err(UpstreamError::RequestTooLong);
         }
         let read = async {
-            let _place = match expected {
-                Some(bytes) if bytes <= SMALL_BYTES => None,
-                _ => self.large_bodies.acquire().await.ok(),
-            };
-            Limited::new(body, limit).collect().await
+            let mut whole = BytesMut::new();
+            let mut place = None;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| UpstreamError::RequestBroken)?;
+                let Ok(chunk) = frame.into_data() else { continue };
+                if whole.len() + chunk.len() > limit {
+                    return Err(UpstreamError::RequestTooLong);
+                }
+                if whole.len() + chunk.len() > SMALL_BYTES && place.is_none() {
+                    place = self.places.large().await;
+                }
+                whole.extend_from_slice(&chunk);
+            }
+            Ok(whole.freeze())
         };
-        match timeout(self.timeout, read).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(UpstreamError::RequestTooLong),
-            Ok(Err(_)) => Err(UpstreamError::RequestBroken),
-            Err(_) => Err(UpstreamError::RequestTooSlow),
-        }
+        timeout(self.timeout, read).await.unwrap_or(Err(UpstreamError::RequestTooSlow))
     }
 }
 
 /// `/api/calls/*`: the media API for older clients.
 pub async fn api_calls(State(app): State<Arc<App>>, request: Request) -> Response {
+    let deadline = now() + app.calls.timeout;
     let (head, body) = request.into_parts();
     let Some(target) = target(Mount::ApiCalls, &head) else {
         return api_failure(&app, CallFailure::NotFound);
     };
-    let answer = match caller(&app, &head).await {
-        Ok(caller) => forward(&app, Mount::ApiCalls, &head, &target, caller, streamed(&head, body)).await,
-        Err(nobody) => Err(nobody),
+    let answer = async {
+        let admitted = admit(&app, Mount::ApiCalls, &head, &target).await?;
+        let body = app.calls.gather(&head, body).await?;
+        forward(&app, &head, &target, admitted, body, deadline).await
     };
-    answer.unwrap_or_else(|failure| api_failure(&app, failure))
+    answer.await.unwrap_or_else(|failure| api_failure(&app, failure))
 }
 
 /// `/partytracks/*`: the media API and the ICE servers for the library of that name.
 pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Response {
+    let deadline = now() + app.calls.timeout;
     let (head, body) = request.into_parts();
     if head.method == Method::GET && head.uri.path() == "/partytracks/generate-ice-servers" {
         return ice_servers(&app, &head).await;
@@ -159,34 +181,41 @@ pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Respo
     let Some(target) = target(Mount::Partytracks, &head) else {
         return api_failure(&app, CallFailure::NotFound);
     };
-    let caller = caller(&app, &head).await;
     let mut asked = Asked::Unknown;
-    let body: Result<CallBody, CallFailure> = match &target {
-        Target::Session { action: Action::NewTracks, .. } => {
-            // What heals depends on what was asked for, so it is read before anything can fail.
-            let limit = if caller.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
-            match app.calls.read(body, limit).await {
-                Ok(body) => {
-                    asked = Asked::read(&body);
-                    Ok(CallBody::Whole(body))
-                }
-                Err(error) => Err(error.into()),
+    let answer = async {
+        let admitted = admit(&app, Mount::Partytracks, &head, &target).await;
+        let body = match &target {
+            Target::Session { action: Action::NewTracks, .. } => {
+                // What heals depends on what was asked for, so that it is read even if it is refused;
+                // but of those who are refused only what takes no place.
+                let limit = if admitted.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
+                let body = app.calls.read(body, limit).await;
+                asked = body.as_deref().map_or(Asked::Unknown, Asked::read);
+                body.map(CallBody::Whole)
             }
-        }
-        _ => Ok(streamed(&head, body)),
+            _ if admitted.is_ok() => app.calls.gather(&head, body).await,
+            _ => Ok(CallBody::Empty),
+        };
+        forward(&app, &head, &target, admitted?, body?, deadline).await
     };
-    let answer = match caller.and_then(|caller| Ok((caller, body?))) {
-        Ok((caller, body)) => forward(&app, Mount::Partytracks, &head, &target, caller, body).await,
-        Err(failure) => Err(failure),
-    };
-    match answer {
+    match answer.await {
         Ok(response) => heal_answer(&app, &target, &asked, response).await,
         Err(failure) => healing_failure(&app, &target, &asked, failure),
     }
 }
 
-fn streamed(head: &request::Parts, body: Body) -> CallBody {
-    if head.method == Method::GET || body.is_end_stream() { CallBody::Empty } else { CallBody::Stream(body) }
+/// A refusal at the gate, in the form of the mount that `path` leads to; none for other paths.
+pub fn refused_at_the_gate(method: &Method, path: &str, error: ApiError) -> Option<Response> {
+    let status = error.status();
+    let told = ApiFailure { error_code: error_code(status).to_owned(), error_description: error.to_string() };
+    let (content_type, text) = if path.starts_with("/api/calls/") {
+        (JSON, serde_json::json!(told).to_string())
+    } else {
+        let target = Target::parse(method, path.strip_prefix("/partytracks/")?)?;
+        let Healing { content_type, text } = heal::failure(&target, &Asked::Unknown, &told);
+        (HeaderValue::from_static(content_type), text)
+    };
+    Some((status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, NO_STORE)], text).into_response())
 }
 
 fn target(mount: Mount, head: &request::Parts) -> Option<Target> {
@@ -201,72 +230,92 @@ async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFail
     }
 }
 
-/// Passes a call on, and its answer back.
-async fn forward(
+/// A call that may be made.
+struct Admitted {
+    mount: Mount,
+    caller: IdentityId,
+    place: Place,
+    /// The session whose cookie is to be made anew.
+    renewal: Option<SessionId>,
+}
+
+/// Finds out who calls, and whether they may.
+async fn admit(
     app: &App,
     mount: Mount,
     head: &request::Parts,
     target: &Target,
-    caller: IdentityId,
-    body: CallBody,
-) -> Result<Response, CallFailure> {
+) -> Result<Admitted, CallFailure> {
+    let caller = caller(app, head).await?;
     if let Some(missing) = app.calls.upstream.missing() {
         return Err(UpstreamError::NotConfigured(missing).into());
     }
-    let key = app.identities.signing_key();
-    if let (Lock::On, Target::Session { session, .. }) = (app.calls.lock, target)
-        && !session_lock::is_held(key, session, &caller, &head.headers, wall_clock())
-    {
-        return Err(CallFailure::NotYourSession);
+    let mut renewal = None;
+    if let (Lock::On, Target::Session { session, .. }) = (app.calls.lock, target) {
+        let key = app.identities.signing_key();
+        match session_lock::proof(key, session, &caller, &head.headers, wall_clock()) {
+            None => return Err(CallFailure::NotYourSession),
+            Some(Proof::Aging) => renewal = Some(session.clone()),
+            Some(Proof::Fresh) => {}
+        }
     }
-    app.calls.admit(target, &caller)?;
-    let too_long = |body: &Body| body.size_hint().lower() > app.calls.body_bytes as u64;
-    if let CallBody::Stream(body) = &body
-        && too_long(body)
-    {
-        return Err(UpstreamError::RequestTooLong.into());
-    }
-    let query = head.uri.query().map(str::to_owned);
-    let call = Call { target: target.clone(), query, body };
-    let answer = app.calls.upstream.call(call).await?;
-    if *target == Target::NewSession && answer.status.is_success() && app.calls.lock == Lock::On {
-        return locked(app, mount, head, &caller, answer).await;
-    }
-    Ok(pass_on(answer))
+    app.calls.check_pace(target, &caller)?;
+    let place = app.calls.places.take(&caller).ok_or(CallFailure::TooManyAtOnce)?;
+    Ok(Admitted { mount, caller, place, renewal })
 }
 
-/// The answer of a new session, with the cookie that locks it to its opener.
-async fn locked(
+/// Passes a call on, and its answer back.
+async fn forward(
     app: &App,
-    mount: Mount,
     head: &request::Parts,
-    caller: &IdentityId,
-    answer: Answer,
+    target: &Target,
+    admitted: Admitted,
+    body: CallBody,
+    deadline: Instant,
 ) -> Result<Response, CallFailure> {
-    #[derive(Deserialize)]
-    struct New {
-        #[serde(rename = "sessionId")]
-        session: String,
+    let Admitted { mount, caller, place, renewal } = admitted;
+    let large = match &body {
+        CallBody::Stream(_) => app.calls.places.large().await,
+        CallBody::Empty | CallBody::Whole(_) => None,
+    };
+    let query = head.uri.query().map(str::to_owned);
+    let call = Call { target: target.clone(), query, body, deadline: Some(deadline) };
+    let mut answer = app.calls.upstream.call(call).await?;
+    drop(large);
+    let mut session = renewal;
+    if *target == Target::NewSession && answer.status.is_success() && app.calls.lock == Lock::On {
+        let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
+        session = new_session(&body);
+        answer.body = body.into();
     }
-    let Answer { status, headers, body } = answer;
-    let body = body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-    let new = serde_json::from_slice::<New>(&body).ok();
-    let session = new.and_then(|new| SessionId::parse(&new.session).ok());
-    let mut response = pass_on(Answer { status, headers, body: body.into() });
-    let peer = head.extensions.get::<Peer>();
-    if let (Some(session), Some(peer)) = (session, peer) {
+    let mut response = pass_on(answer, place);
+    if let (Some(session), Some(peer)) = (session, head.extensions.get::<Peer>()) {
         let key = app.identities.signing_key();
-        let now = wall_clock();
-        for cookie in session_lock::set_cookies(key, &session, caller, mount.path(), peer, &head.headers, now)
-        {
+        let (path, headers) = (mount.path(), &head.headers);
+        for cookie in session_lock::set_cookies(key, &session, &caller, path, peer, headers, wall_clock()) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }
     Ok(response)
 }
 
-fn pass_on(answer: Answer) -> Response {
-    let mut response = Response::new(answer.body);
+/// The session that an answer tells of.
+fn new_session(body: &[u8]) -> Option<SessionId> {
+    #[derive(Deserialize)]
+    struct New {
+        #[serde(rename = "sessionId")]
+        session: String,
+    }
+    SessionId::parse(&serde_json::from_slice::<New>(body).ok()?.session).ok()
+}
+
+/// The answer, whose call has its place until the last byte was passed on.
+fn pass_on(answer: Answer, place: Place) -> Response {
+    let body = answer.body.map_err(move |error| {
+        let _until_the_end = &place;
+        error
+    });
+    let mut response = Response::new(Body::new(body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -301,7 +350,11 @@ async fn heal_answer(app: &App, target: &Target, asked: &Asked, response: Respon
 
 async fn ice_servers(app: &App, head: &request::Parts) -> Response {
     let servers = match caller(app, head).await {
-        Ok(identity) => app.calls.turn.ice_servers(&identity).await.map_err(CallFailure::from),
+        // A session asks once, so the pace of new sessions is that of these questions.
+        Ok(identity) => match app.calls.check_pace(&Target::NewSession, &identity) {
+            Ok(()) => app.calls.turn.ice_servers(&identity).await.map_err(CallFailure::from),
+            Err(failure) => Err(failure),
+        },
         Err(nobody) => Err(nobody),
     };
     // The library never reads the status; without TURN many still meet, without a list nobody.
@@ -339,3 +392,8 @@ fn refuse(app: &App, failure: CallFailure, content_type: HeaderValue, body: Stri
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+#[expect(clippy::disallowed_methods, reason = "an edge knows when a request came")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -68,19 +68,29 @@ pub fn set_cookies(
         .collect()
 }
 
-/// Whether the request proves that `identity` opened the session.
-pub fn is_held(
+/// A session's proof in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It is good.
+    Fresh,
+    /// It is good, and has less than half of its life before it: a new cookie is due.
+    Aging,
+}
+
+/// The proof that `identity` opened the session, if the request has one.
+pub fn proof(
     key: &SigningKey,
     session: &SessionId,
     identity: &IdentityId,
     headers: &HeaderMap,
     now: SystemTime,
-) -> bool {
-    cookies(headers).filter(|(id, _)| *id == session.as_str().as_bytes()).any(|(_, token)| {
-        key.verify::<Held>(token, now).is_some_and(|held| {
-            held.claims.session == session.as_str() && held.claims.identity == identity.as_str()
-        })
-    })
+) -> Option<Proof> {
+    let own = cookies(headers).filter(|(id, _)| *id == session.as_str().as_bytes());
+    let mut held = own
+        .filter_map(|(_, token)| key.verify::<Held>(token, now))
+        .filter(|held| held.claims.session == session.as_str() && held.claims.identity == identity.as_str());
+    let age = now.duration_since(held.next()?.issued_at).unwrap_or_default();
+    Some(if age > Held::LIFETIME / 2 { Proof::Aging } else { Proof::Fresh })
 }
 
 /// The names of the oldest cookies, and of those that prove nothing, as many as there are too many.
@@ -149,12 +159,13 @@ mod tests {
         let headers = sent(&open("s1", "cookie:ada", &HeaderMap::new(), NOW));
         let held = |id: &str, identity: &str, hours: u64| {
             let at = NOW + Duration::from_secs(hours * 3600);
-            is_held(&key(), &session(id), &IdentityId::new(identity), &headers, at)
+            proof(&key(), &session(id), &IdentityId::new(identity), &headers, at)
         };
-        assert!(held("s1", "cookie:ada", 23));
-        assert!(!held("s1", "cookie:ada", 24));
-        assert!(!held("s1", "cookie:bob", 0));
-        assert!(!held("s2", "cookie:ada", 0));
+        assert_eq!(held("s1", "cookie:ada", 12), Some(Proof::Fresh));
+        assert_eq!(held("s1", "cookie:ada", 23), Some(Proof::Aging));
+        assert_eq!(held("s1", "cookie:ada", 24), None);
+        assert_eq!(held("s1", "cookie:bob", 0), None);
+        assert_eq!(held("s2", "cookie:ada", 0), None);
     }
 
     #[test]
@@ -163,9 +174,9 @@ mod tests {
         let [cookie] = &open("s1", "cookie:ada", &HeaderMap::new(), NOW)[..] else { panic!("one cookie") };
         let renamed = cookie.to_str().unwrap().replace("session-s1", "session-s2");
         let headers = sent([&HeaderValue::try_from(renamed).unwrap()]);
-        assert!(!is_held(&key(), &session("s2"), &ada, &headers, NOW));
+        assert_eq!(proof(&key(), &session("s2"), &ada, &headers, NOW), None);
         let other = SigningKey::new(&SecretSlice::from(vec![8; 64]));
-        assert!(!is_held(&other, &session("s1"), &ada, &sent([cookie]), NOW));
+        assert_eq!(proof(&other, &session("s1"), &ada, &sent([cookie]), NOW), None);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Call {
     pub query: Option<String>,
     /// The body.
     pub body: CallBody,
+    /// When the caller gives up, if that is before the configured time is over.
+    pub deadline: Option<Instant>,
 }
 
 /// The body of a call.
@@ -142,7 +144,7 @@ impl Upstream {
         body_bytes: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+        let mut client = Client::builder()
             .connect_timeout(calls.connect_timeout)
             // A redirect could carry the secret to somebody else.
             .redirect(Policy::none())
@@ -150,9 +152,12 @@ impl Upstream {
             .retry(reqwest::retry::never())
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(PONG)
-            .http2_keep_alive_while_idle(true)
-            .build()?;
-        Ok(Self::with_client(client, calls, turn, body_bytes, metrics))
+            .http2_keep_alive_while_idle(true);
+        if calls.api_url.is_loopback() {
+            // No proxy can reach our loopback.
+            client = client.no_proxy();
+        }
+        Ok(Self::with_client(client.build()?, calls, turn, body_bytes, metrics))
     }
 
     fn with_client(
@@ -198,7 +203,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; an answer of any status but a redirect is none.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
-        let Call { target, query, body } = call;
+        let Call { target, query, body, deadline } = call;
         let operation = target.label();
         let app = match &self.app {
             Ok(app) => app,
@@ -211,7 +216,7 @@ impl Upstream {
             url.push('?');
             url.push_str(&query);
         }
-        self.timed(operation, self.send(target.method(), &url, &app.secret, body)).await
+        self.timed(operation, self.send(target.method(), &url, &app.secret, body, deadline)).await
     }
 
     /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
@@ -224,7 +229,7 @@ impl Upstream {
         };
         let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
         let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
-        self.timed("turn_credentials", self.send(Method::POST, &url, &turn.token, body)).await
+        self.timed("turn_credentials", self.send(Method::POST, &url, &turn.token, body, None)).await
     }
 
     async fn timed(
@@ -249,11 +254,13 @@ impl Upstream {
         url: &str,
         token: &HeaderValue,
         mut body: CallBody,
+        deadline: Option<Instant>,
     ) -> Result<Answer, UpstreamError> {
         // The base is a checked URL, and what follows it are ids, our own words, and a query that
         // came out of a URL.
         let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
-        let deadline = now() + self.timeout;
+        let latest = now() + self.timeout;
+        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
         for tries_left in [1, 0] {
             let mut request = self.client.request(method.clone(), url.clone());
@@ -281,13 +288,17 @@ impl Upstream {
                 Err(error) => error.without_url(),
             };
             let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
-            let failure = match progress {
-                Progress::TooLong => return Err(UpstreamError::RequestTooLong),
-                Progress::Broken => return Err(UpstreamError::RequestBroken),
-                Progress::Awaited if error.is_timeout() => return Err(UpstreamError::RequestTooSlow),
-                _ if error.is_timeout() => UpstreamError::TimedOut,
-                _ => UpstreamError::Unreachable,
+            let (failure, of_client) = match progress {
+                Progress::TooLong => (UpstreamError::RequestTooLong, true),
+                Progress::Broken => (UpstreamError::RequestBroken, true),
+                Progress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
+                _ if error.is_timeout() => (UpstreamError::TimedOut, false),
+                _ => (UpstreamError::Unreachable, false),
             };
+            if of_client {
+                self.circuit.untried(now().into_std());
+                return Err(failure);
+            }
             let cause = causes(&error);
             debug!(event = "mediaApiFailed", error = cause, tries_left);
             let may_try_again = match receipt.map(|receipt| receipt.take_back()) {
@@ -392,7 +403,7 @@ mod tests {
     fn call() -> Call {
         let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
         let body = CallBody::Stream(Body::from_stream(chunks));
-        Call { target: Target::NewSession, query: None, body }
+        Call { target: Target::NewSession, query: None, body, deadline: None }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::value::{HttpUrl, Text};
+use super::value::{HttpUrl, Origin, Text};
 use super::{Config, Feedback, Identity, Limits, Room};
 
 /// A rule that the settings break.
@@ -87,6 +87,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("room.tick", *tick, SHORTEST..=LONGEST),
         ("room.heartbeat_timeout", *heartbeat_timeout, SHORTEST..=LONGEST),
         ("room.restore_grace", *restore_grace, Duration::ZERO..=LONGEST),
+        ("http.tls_reload", config.http.tls_reload, SHORTEST..=LONGEST),
         ("limits.held_back", limits.held_back, SHORTEST..=LONGEST),
         ("limits.write_stall", limits.write_stall, SHORTEST..=LONGEST),
         ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
@@ -144,6 +145,8 @@ fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
 fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
     let Identity { proxy_header, access_team_domain, access_audience } = identity;
+    let speaks_https = http.tls_certificate.is_some() || http.tls_self_signed;
+    let is_https = |url: &Origin| url.as_str().starts_with("https:");
     let frame_bytes = limits.frame_bytes;
     [
         (
@@ -156,6 +159,18 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             proxy_header.is_some() && http.trusted_proxies.is_empty(),
             "needs http.trusted_proxies, the addresses of those who may set the header".to_owned(),
         ),
+        (
+            ["http.tls_self_signed", "http.tls_certificate"],
+            http.tls_self_signed && http.tls_certificate.is_some(),
+            "makes a certificate, but http.tls_certificate names one; set one of them".to_owned(),
+        ),
+        (
+            ["http.public_url", "http.tls_certificate"],
+            speaks_https && !http.public_url.as_ref().is_none_or(is_https),
+            "is an http URL, but the server is set up to speak https".to_owned(),
+        ),
+        one_without_the_other(["http.tls_certificate", "http.tls_key"], &http.tls_certificate, &http.tls_key),
+        one_without_the_other(["http.tls_key", "http.tls_certificate"], &http.tls_key, &http.tls_certificate),
         one_without_the_other(
             ["identity.access_team_domain", "identity.access_audience"],
             access_team_domain,

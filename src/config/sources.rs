@@ -43,7 +43,7 @@ pub(super) const SECRETS: [&str; 4] =
 
 const PREFIX: &str = "SATSUMA_";
 
-/// What the command line sets.
+/// What the command line sets. The comments of the fields are its help.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
     /// Where to listen, over http.listen; port 0 lets the system choose.
@@ -55,6 +55,9 @@ pub struct Flags {
     /// The public/ folder of a build of the Orange client, over client.dir.
     #[arg(long, global = true, value_name = "DIR")]
     pub client: Option<PathBuf>,
+    /// Speak https with a certificate of the server's own making, to try it in a LAN.
+    #[arg(long, global = true)]
+    pub tls_self_signed: bool,
 }
 
 struct Setting {
@@ -187,6 +190,9 @@ impl Sources {
     pub(super) fn read_flags(&mut self, flags: &Flags) {
         if let Some(listen) = &flags.listen {
             self.set("--listen".into(), "http.listen".into(), listen.clone().into());
+        }
+        if flags.tls_self_signed {
+            self.set("--tls-self-signed".into(), "http.tls_self_signed".into(), true.into());
         }
         let folders =
             [("--data-dir", "data_dir", &flags.data_dir), ("--client", "client.dir", &flags.client)];

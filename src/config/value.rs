@@ -147,6 +147,16 @@ impl TeamDomain {
 pub struct HttpUrl(pub(super) String);
 
 impl HttpUrl {
+    /// Whether it leads to this machine alone, where no proxy can be in between.
+    pub fn is_loopback(&self) -> bool {
+        match Url::parse(&self.0).ok().as_ref().and_then(Url::host) {
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            Some(url::Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
+    }
+
     /// The URL as it was written, with or without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -279,14 +289,14 @@ impl Text for String {
 
 impl Text for PathBuf {
     const NOUN: &str = "a path";
-    const EXAMPLE: &str = "\"/srv/page\"";
+    const EXAMPLE: &str = "\"/etc/satsuma/file.pem\"";
 
     fn read(text: &str) -> Option<Self> {
         Some(text.into())
     }
 
     fn write(&self) -> String {
-        self.display().to_string()
+        self.to_string_lossy().into_owned()
     }
 }
 

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::card::{self, Origin};
 use super::desk::{FormLimits, RELEASE, reporter, signed_link};
-use super::form::{announced_bytes, drain, read_form, required_text, text};
+use super::form::{drain, read_form, required_text, text};
 use super::history::{History, keep_newest};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
@@ -45,7 +45,7 @@ pub async fn post(
     let desk = &app.desk;
     if !desk.report_quota.admits(&identity.id, peer.address) {
         desk.count(KIND, "rate_limited");
-        drain(request.into_body()).await;
+        drain(request.into_body(), desk.limits.form_bytes).await;
         return Ok(taken());
     }
     let result = take(&app, &peer, identity, request).await;
@@ -61,9 +61,9 @@ pub(super) fn taken() -> Response {
 async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let limits = app.desk.limits;
     let user_agent = user_agent(request.headers());
-    let bytes = announced_bytes(request.headers()).unwrap_or(limits.form_bytes).min(limits.form_bytes);
-    let _memory = app.desk.memory(bytes).await?;
-    let [description, info] = read_form(request, ["description", "info"], limits.form_bytes).await?;
+    let mut memory = app.desk.memory();
+    let fields = ["description", "info"];
+    let [description, info] = read_form(request, fields, limits.form_bytes, &mut memory).await?;
     let parse = move || Parsed::read(description, info, limits);
     // Megabytes take their time, in which rooms are to go on.
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;

@@ -47,7 +47,7 @@ pub async fn call_quality(
     let identity = reporter(&app, request.headers(), &peer).await?;
     if !app.desk.count_quota.admits(&identity.id, peer.address) {
         app.desk.count(CALL_QUALITY, "rate_limited");
-        drain(request.into_body()).await;
+        drain(request.into_body(), app.body_bytes).await;
         return Ok(home());
     }
     let result = rate(&app, request).await;
@@ -56,7 +56,8 @@ pub async fn call_quality(
 }
 
 async fn rate(app: &App, request: Request) -> Result<(), ApiError> {
-    let [issues, meeting] = read_form(request, ["experiencedIssues", "meetingId"], app.body_bytes).await?;
+    let fields = ["experiencedIssues", "meetingId"];
+    let [issues, meeting] = read_form(request, fields, app.body_bytes, &mut app.desk.memory()).await?;
     let issues = match issues.as_deref() {
         Some("true") => 1,
         Some("false") => 0,

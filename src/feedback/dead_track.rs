@@ -37,7 +37,7 @@ pub async fn post(
     let identity = reporter(&app, request.headers(), &peer).await?;
     if !app.desk.report_quota.admits(&identity.id, peer.address) {
         app.desk.count(KIND, "rate_limited");
-        drain(request.into_body()).await;
+        drain(request.into_body(), app.body_bytes).await;
         return Ok(taken());
     }
     let result = take(&app, &peer, identity, request).await;
@@ -65,7 +65,7 @@ struct Members<'a> {
 
 async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, app.body_bytes).await?;
+    let body = read_body(&parts.headers, body, app.body_bytes, &mut app.desk.memory()).await?;
     let body: &RawValue = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     if !body.get().starts_with('{') {
         return Err(ApiError::NotJson);

@@ -27,6 +27,9 @@ pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 /// How many of the longest forms may be in memory at a time.
 const FORMS: usize = 4;
 
+/// Memory for forms is taken in steps of so many bytes.
+const MEMORY_STEP: usize = 64 << 10;
+
 /// How long the link on a card opens its report.
 const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -55,11 +58,36 @@ pub struct Desk {
     metrics: Arc<Metrics>,
 }
 
-/// The memory that a form takes, until it is dropped.
+/// The memory that a form takes as it arrives, until this is dropped.
 #[derive(Debug)]
 pub struct FormMemory {
-    _permit: OwnedSemaphorePermit,
-    _counted: Counted,
+    budget: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    counted: Counted,
+}
+
+impl FormMemory {
+    /// Waits until there is memory for `more` bytes.
+    ///
+    /// # Errors
+    /// [`ApiError::Internal`] never: the budget is not closed.
+    pub async fn grow(&mut self, more: usize) -> Result<(), ApiError> {
+        self.bytes += more;
+        let wanted = self.bytes.div_ceil(MEMORY_STEP) * (MEMORY_STEP / 1024);
+        let missing = wanted - self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if missing > 0 {
+            let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+            let more = self.budget.clone().acquire_many_owned(missing).await;
+            let more = more.map_err(|_| ApiError::Internal)?;
+            match &mut self.taken {
+                Some(taken) => taken.merge(more),
+                None => self.taken = Some(more),
+            }
+        }
+        self.counted.set(self.bytes);
+        Ok(())
+    }
 }
 
 /// Whether cards are made.
@@ -90,7 +118,7 @@ impl Desk {
         let Feedback { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
         let feedback = &config.feedback;
-        let kibibytes = FORMS * (form_bytes / 1024 + 1);
+        let kibibytes = FORMS * (form_bytes.div_ceil(MEMORY_STEP) * (MEMORY_STEP / 1024));
         Self {
             reports: store.reports(),
             store: store.handle(),
@@ -112,15 +140,14 @@ impl Desk {
         }
     }
 
-    /// Waits until there is memory for a form of so many bytes.
-    ///
-    /// # Errors
-    /// [`ApiError::Internal`] never: the semaphore is not closed.
-    pub async fn memory(&self, bytes: usize) -> Result<FormMemory, ApiError> {
-        let kibibytes = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        let permit = self.memory.clone().acquire_many_owned(kibibytes).await;
-        let permit = permit.map_err(|_| ApiError::Internal)?;
-        Ok(FormMemory { _permit: permit, _counted: Counted::new(&self.metrics.form_bytes, bytes) })
+    /// Memory for a form, of which none is taken yet.
+    pub fn memory(&self) -> FormMemory {
+        FormMemory {
+            budget: self.memory.clone(),
+            taken: None,
+            bytes: 0,
+            counted: Counted::new(&self.metrics.form_bytes, 0),
+        }
     }
 
     /// Keeps a report, with its card where there is somebody to send it to.

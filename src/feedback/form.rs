@@ -8,11 +8,8 @@ use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
+use super::desk::FormMemory;
 use crate::http::error::ApiError;
-
-/// How much is read of a body that nobody wants: a browser that is still sending when it is answered
-/// may never see the answer.
-const DRAINED_BYTES: usize = 8 << 20;
 
 /// The bytes that a request says its body has, where it says so.
 pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
@@ -23,30 +20,37 @@ pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
 ///
 /// # Errors
 /// [`ApiError::BodyTooLarge`] if it is longer than `most_bytes`, [`ApiError::BrokenBody`] if it ends early.
-pub async fn read_body(headers: &HeaderMap, body: Body, most_bytes: usize) -> Result<Bytes, ApiError> {
-    let announced = announced_bytes(headers);
-    if announced.is_some_and(|bytes| bytes > most_bytes) {
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    most_bytes: usize,
+    memory: &mut FormMemory,
+) -> Result<Bytes, ApiError> {
+    if announced_bytes(headers).is_some_and(|bytes| bytes > most_bytes) {
         return Err(ApiError::BodyTooLarge);
     }
-    let mut whole = Vec::with_capacity(announced.unwrap_or(0));
+    // Not as long as announced: who announces much and sends nothing takes nothing.
+    let mut whole = Vec::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::BrokenBody)?;
         if whole.len() + chunk.len() > most_bytes {
             return Err(ApiError::BodyTooLarge);
         }
+        memory.grow(chunk.len()).await?;
         whole.extend_from_slice(&chunk);
     }
     Ok(whole.into())
 }
 
-/// Reads and drops a body, up to a limit.
-pub async fn drain(body: Body) {
+/// Reads and drops a body that nobody wants, of at most `most_bytes`: a browser that is still sending
+/// when it is answered may never see the answer.
+pub async fn drain(body: Body, most_bytes: usize) {
     let mut chunks = body.into_data_stream();
     let mut drained = 0;
     while let Some(Ok(chunk)) = chunks.next().await {
         drained += chunk.len();
-        if drained > DRAINED_BYTES {
+        if drained > most_bytes {
             break;
         }
     }
@@ -63,19 +67,20 @@ pub async fn read_form<const N: usize>(
     request: Request,
     names: [&'static str; N],
     most_bytes: usize,
+    memory: &mut FormMemory,
 ) -> Result<[Option<String>; N], ApiError> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match &*kind {
         "multipart/form-data" => {
-            let bytes = read_body(&parts.headers, body, most_bytes).await?;
+            let bytes = read_body(&parts.headers, body, most_bytes, memory).await?;
             let request = Request::from_parts(parts, Body::from(bytes));
             let form = Multipart::from_request(request, &()).await.map_err(|_| ApiError::BrokenBody)?;
             multipart(form, names).await
         }
         "application/x-www-form-urlencoded" => {
-            let bytes = read_body(&parts.headers, body, most_bytes).await?;
+            let bytes = read_body(&parts.headers, body, most_bytes, memory).await?;
             let decode = move || url_encoded(&bytes, names);
             // Megabytes take their time, in which rooms are to go on.
             tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)

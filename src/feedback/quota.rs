@@ -27,10 +27,10 @@ impl Quota {
     /// Whether one more may be sent; if so, it counts.
     pub fn admits(&self, identity: &IdentityId, address: IpAddr) -> bool {
         // The identity first: whoever sends too much must not use up the address of a whole office.
-        let identity_may = self
-            .identities
-            .as_ref()
-            .is_none_or(|identities| identities.len() < IDENTITIES && identities.check_key(identity).is_ok());
+        // Whoever fills the map with identities silences nobody else: then addresses alone count.
+        let identity_may = self.identities.as_ref().is_none_or(|identities| {
+            identities.len() >= IDENTITIES || identities.check_key(identity).is_ok()
+        });
         identity_may
             && self.addresses.as_ref().is_none_or(|addresses| addresses.check_key(&network(address)).is_ok())
     }
@@ -84,6 +84,17 @@ mod tests {
             ["bob", "cyd", "dan"].map(|name| admitted(&quota, name, "10.0.0.1", 30)).iter().sum();
         assert_eq!(others, 40);
         assert_eq!(admitted(&quota, "eve", "10.0.0.3", 1), 1);
+    }
+
+    /// A hundred thousand free identities of one address once silenced everybody's reports.
+    #[test]
+    fn nobody_can_use_up_what_others_may_send() {
+        let quota = Quota::hourly(20, 60);
+        for number in 0..IDENTITIES {
+            quota.admits(&who(&number.to_string()), [10, 0, 0, 1].into());
+        }
+        assert_eq!(admitted(&quota, "ada", "10.0.0.2", 1), 1);
+        assert_eq!(admitted(&quota, "one more", "10.0.0.1", 1), 0);
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub enum ApiError {
     /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
     #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
+    /// Plain HTTP was spoken to a port that speaks TLS.
+    #[error("this port speaks https: write https:// in front of its address")]
+    PlainHttp,
     /// Nobody known is asking.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
@@ -100,7 +103,8 @@ impl ApiError {
             | Self::NotAForm
             | Self::NotJson
             | Self::BrokenBody
-            | Self::InvalidHandshake => StatusCode::BAD_REQUEST,
+            | Self::InvalidHandshake
+            | Self::PlainHttp => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::NoOperator => StatusCode::UNAUTHORIZED,
@@ -135,6 +139,7 @@ impl ApiError {
             Self::BodyTooLarge => "body_too_large",
             Self::StoreFailing => "store_failing",
             Self::InvalidHandshake => "invalid_handshake",
+            Self::PlainHttp => "plain_http",
             Self::NoIdentity => "no_identity",
             Self::ForeignOrigin => "foreign_origin",
             Self::NoOperator => "no_operator",

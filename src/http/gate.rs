@@ -13,6 +13,7 @@ use tracing::warn;
 use super::app::App;
 use super::error::ApiError;
 use super::listener::SocketPeer;
+use crate::calls::proxy::refused_at_the_gate;
 use crate::identity::peer::{Peer, Scheme};
 use crate::metrics::{ByRoute, Metrics};
 
@@ -24,7 +25,8 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         Ok(()) => next.run(request).await,
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
-            error.into_response()
+            refused_at_the_gate(request.method(), request.uri().path(), error)
+                .unwrap_or_else(|| error.into_response())
         }
     };
     let headers = response.headers_mut();

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::error::ApiError;
+use super::tls::door::{Door, Opened};
+use super::tls::hint;
 use crate::identity::peer::Scheme;
 use crate::metrics::{Counted, Metrics};
 
@@ -48,15 +52,18 @@ pub struct SocketPeer {
 pub struct HttpLimits {
     /// The most bytes of a request's headers.
     pub header_bytes: usize,
-    /// The time for them to arrive, which is also how long an idle connection is kept.
+    /// The time for them to arrive, which is also how long an idle connection is kept, and the time
+    /// for a TLS handshake before.
     pub handshake: Duration,
     /// The most connections at a time, upgraded ones not counted.
     pub connections: usize,
 }
 
-/// Serves `router` on every connection until `stop`; then waits for the requests under way.
+/// Serves `router` on every connection that `door` lets in until `stop`; then waits for the requests
+/// under way.
 pub async fn serve(
     listener: TcpListener,
+    door: Door,
     router: Router,
     limits: HttpLimits,
     metrics: Arc<Metrics>,
@@ -73,13 +80,17 @@ pub async fn serve(
         match accepted {
             Ok((stream, address, place)) => {
                 backoff = FIRST_BACKOFF;
-                let connection = serve_connection(stream, address, router.clone(), limits, stop.clone());
                 let counted = Counted::new(&metrics.tcp_connections, 1);
-                let metrics = metrics.clone();
+                let connection = Connection {
+                    address,
+                    router: router.clone(),
+                    limits,
+                    metrics: metrics.clone(),
+                    stop: stop.clone(),
+                };
+                let door = door.clone();
                 connections.spawn(async move {
-                    if let Err(reason) = connection.await {
-                        Metrics::count(&metrics.refusals, reason);
-                    }
+                    connection.run(stream, door).await;
                     drop((counted, place));
                 });
             }
@@ -112,44 +123,79 @@ async fn accept(
     Ok((stream, address, place))
 }
 
-/// Serves one connection until it ends, is upgraded, or is too old.
-///
-/// # Errors
-/// The word by which a request is counted that never reached a handler.
-async fn serve_connection(
-    stream: TcpStream,
+/// One connection, and what it takes to serve it.
+struct Connection {
     address: SocketAddr,
     router: Router,
     limits: HttpLimits,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
-) -> Result<(), &'static str> {
-    // Small frames should leave at once.
-    let _ = stream.set_nodelay(true);
-    let peer = SocketPeer { address, scheme: Scheme::Http };
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request: Request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(peer);
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-    });
-    // HTTP/1.1 alone: what tells the versions apart waits for the first bytes without a limit, and
-    // a WebSocket needs 1.1 anyway.
-    let connection = Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.handshake)
-        .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let grace = tokio::select! {
-        result = &mut connection => return result.map_err(failure),
-        () = stop.cancelled() => STOP_GRACE,
-        () = tokio::time::sleep(LIFETIME) => limits.handshake,
-    };
-    connection.as_mut().graceful_shutdown();
-    match tokio::time::timeout(grace, connection).await {
-        Ok(result) => result.map_err(failure),
-        Err(_) => Err("connection_too_old"),
+}
+
+impl Connection {
+    /// Lets the connection in, and serves it until it ends, is upgraded, or is too old.
+    async fn run(self, stream: TcpStream, door: Door) {
+        // Small frames should leave at once.
+        let _ = stream.set_nodelay(true);
+        let opened = tokio::select! {
+            opened = door.open(stream, self.limits.handshake) => opened,
+            () = self.stop.cancelled() => return,
+        };
+        let metrics = self.metrics.clone();
+        let served = match opened {
+            Ok(Opened::Http(stream)) => self.serve(stream, Scheme::Http).await,
+            Ok(Opened::Https(stream)) => self.serve(stream, Scheme::Https).await,
+            Ok(Opened::Mistaken(stream)) => {
+                Metrics::count(&metrics.tls_failures, ApiError::PlainHttp.label());
+                Self { router: hint::router(), ..self }.serve(stream, Scheme::Http).await
+            }
+            Err(reason) => {
+                Metrics::count(&metrics.tls_failures, reason);
+                Ok(())
+            }
+        };
+        if let Err(reason) = served {
+            Metrics::count(&metrics.refusals, reason);
+        }
+    }
+
+    /// Serves requests.
+    ///
+    /// # Errors
+    /// The word by which a request is counted that never reached a handler.
+    async fn serve<S>(self, stream: S, scheme: Scheme) -> Result<(), &'static str>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { address, router, limits, stop, .. } = self;
+        let peer = SocketPeer { address, scheme };
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let mut request: Request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(peer);
+            let router = router.clone();
+            async move {
+                Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
+            }
+        });
+        // HTTP/1.1 alone: what tells the versions apart waits for the first bytes without a limit, and
+        // a WebSocket needs 1.1 anyway.
+        let connection = Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.handshake)
+            .max_buf_size(limits.header_bytes)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let grace = tokio::select! {
+            result = &mut connection => return result.map_err(failure),
+            () = stop.cancelled() => STOP_GRACE,
+            () = tokio::time::sleep(LIFETIME) => limits.handshake,
+        };
+        connection.as_mut().graceful_shutdown();
+        match tokio::time::timeout(grace, connection).await {
+            Ok(result) => result.map_err(failure),
+            Err(_) => Err("connection_too_old"),
+        }
     }
 }
 

@@ -9,3 +9,4 @@ pub mod origin;
 pub mod pages;
 pub mod router;
 pub mod site;
+pub mod tls;

@@ -112,6 +112,14 @@ impl Site {
         Ok(Self { stock, own, told: Told::new(config), orange: Routes::orange() })
     }
 
+    /// Finds what is to be shown, and says only what an operator should know of it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check(config: &Config) -> Result<Option<String>, InvalidSite> {
+        Ok(Self::open(config)?.warning().map(str::to_owned))
+    }
+
     /// What an operator should know of what was found.
     pub fn warning(&self) -> Option<&str> {
         self.stock.as_ref().and_then(|stock| stock.build.warning.as_deref())

@@ -112,13 +112,14 @@ impl Registry {
         loop {
             let room = self.find_or_start(name, &join.identity)?;
             let (ack, answer) = oneshot::channel();
-            let sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await;
+            // A command that could not be sent goes here, or its ack would be waited for for ever.
+            let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
             // A room that is retiring takes no join, or drops its ack. Ask again: the registry
             // has another room by then, or starts one. Without this a join would be lost.
             match answer.await {
                 Ok(Ok(outbox)) => return Ok(Seat { mailbox: room.mailbox().clone(), outbox }),
                 Ok(Err(refusal)) => return Err(refusal.into()),
-                Err(_) if sent.is_err() => self.forget(name, &room),
+                Err(_) if !was_sent => self.forget(name, &room),
                 Err(_) => {}
             }
         }
@@ -404,6 +405,18 @@ mod tests {
         registry.shutdown(now() + Duration::from_secs(10)).await;
         assert_eq!((metrics.rooms.get(), metrics.members.get(), metrics.outbox_bytes.get()), (0, 0, 0));
         store.shutdown(now() + Duration::from_secs(10)).await.unwrap();
+    }
+
+    /// A join that met a room after its end kept its own ack, and waited for it for ever.
+    #[tokio::test]
+    async fn a_join_that_meets_a_room_after_its_end_finds_another() {
+        let House { registry, store, .. } = house(Duration::from_secs(15), 10).await;
+        let (ended, inbox) = RoomHandle::new();
+        drop(inbox);
+        registry.inner.rooms.insert(name("r"), ended);
+        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"))).await;
+        leave(&joined.expect("the join is not forgotten").unwrap(), 1).await;
+        store.handle().flush().await.unwrap();
     }
 
     #[tokio::test]

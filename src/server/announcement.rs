@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Addresses;
 use crate::config::{Config, LogFormat};
+use crate::http::tls::certificates::CertificateFacts;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -15,6 +16,8 @@ pub(super) struct Announced<'a> {
     pub(super) kept_rooms: usize,
     /// The settings that media need and that are not there.
     pub(super) missing_media: Option<&'static str>,
+    /// The certificate, where the public listener speaks TLS.
+    pub(super) tls: Option<&'a CertificateFacts>,
 }
 
 /// A part of the server that needs settings.
@@ -26,7 +29,9 @@ struct Part {
 
 /// The lines, in the form in which this configuration logs.
 pub(super) fn announcement(announced: &Announced<'_>) -> String {
-    let Announced { config, addresses: Addresses { http, admin }, data, kept_rooms, .. } = announced;
+    let Announced { config, addresses: Addresses { http, admin }, data, kept_rooms, tls, .. } = announced;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let certificate = tls.map(|tls| format!("{tls}\n")).unwrap_or_default();
     let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
     let identity = identity(config);
     let parts = parts(announced);
@@ -43,7 +48,8 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let off = if off.is_empty() { String::new() } else { format!("off: {}\n", off.join(", ")) };
             format!(
                 "satsuma {VERSION}\n\
-                 listening on http://{http}, for operators on http://{admin}\n\
+                 listening on {scheme}://{http}, for operators on http://{admin}\n\
+                 {certificate}\
                  data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
                  on: rooms, reports{on}; identity by {identity}\n\
                  {off}page: {page}\n",
@@ -56,6 +62,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let line = serde_json::json!({
                 "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
                 "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page,
+                "scheme": scheme, "fingerprint": tls.map(|tls| tls.fingerprint.to_string()),
             });
             format!("{line}\n")
         }
@@ -92,7 +99,14 @@ mod tests {
     fn said(config: &Config, missing_media: Option<&'static str>) -> String {
         let address = ([127, 0, 0, 1], 1).into();
         let addresses = Addresses { http: address, admin: address };
-        announcement(&Announced { config, addresses, data: Path::new("data"), kept_rooms: 0, missing_media })
+        announcement(&Announced {
+            config,
+            addresses,
+            data: Path::new("data"),
+            kept_rooms: 0,
+            missing_media,
+            tls: None,
+        })
     }
 
     #[test]

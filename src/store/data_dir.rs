@@ -257,6 +257,32 @@ impl SecretFile {
     }
 }
 
+/// Reads a private file of the data directory, of at most `most` bytes; `None` if there is none.
+///
+/// # Errors
+/// [`DataDirError`] names the path.
+pub fn read_private(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>, DataDirError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DataDirError::io("read", path, error)),
+    };
+    close_to_others(&file, path)?;
+    let mut raw = Zeroizing::new(Vec::with_capacity(4096));
+    file.take(most).read_to_end(&mut raw).map_err(|error| DataDirError::io("read", path, error))?;
+    Ok(Some(raw))
+}
+
+/// Writes a private file of the data directory, in place of the one before, so that a crash leaves
+/// one of the two.
+///
+/// # Errors
+/// [`DataDirError`] names the path.
+pub fn write_private(directory: &Path, name: &str, text: &[u8]) -> Result<(), DataDirError> {
+    write_whole(directory, name, text)
+        .map_err(|error| DataDirError::io("create", &directory.join(name), error))
+}
+
 fn write_whole(directory: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     // What a crash left there may be anything; the lock makes sure that nobody else writes it.

@@ -102,7 +102,7 @@ enum Step {
     CloseQueued,
     /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
     EndIsDue,
-    /// Bytes were written or began to wait, so the stall timer is to be wound up anew.
+    /// Bytes were written, began to wait or wait no more, so the stall timer is to be set anew.
     Wrote,
     WriteFailed,
     Drained,
@@ -228,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     Poll::Pending => break,
                 }
             }
-            if self.socket.unwritten_bytes() == 0 {
+            if !self.socket.wants_write() {
                 break;
             }
             match self.socket.poll_write(context) {
@@ -238,8 +238,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => break,
             }
         }
-        let unwritten = self.socket.unwritten_bytes();
-        if self.phase == Phase::Answering && unwritten == 0 {
+        let (unwritten, wants_write) = (self.socket.unwritten_bytes(), self.socket.wants_write());
+        if self.phase == Phase::Answering && !wants_write {
             return Poll::Ready(Step::Flushed);
         }
         if self.linger.is_none()
@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             return Poll::Ready(Step::EndIsDue);
         }
-        if self.socket.written_bytes() > self.written || (unwritten > 0 && self.stall.is_none()) {
+        if self.socket.written_bytes() > self.written || wants_write != self.stall.is_some() {
             return Poll::Ready(Step::Wrote);
         }
         match self.phase {
@@ -261,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 })
             }
             Phase::Draining(_) => {
-                if unwritten == 0 {
+                if !wants_write {
                     // The client waits for the server to end the stream (RFC 6455 section 7.1.1).
                     let _ = self.socket.poll_shutdown(context);
                 }
@@ -330,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let progressed = written > self.written;
         self.written = written;
         self.stall = match self.stall {
-            _ if self.socket.unwritten_bytes() == 0 => None,
+            _ if !self.socket.wants_write() => None,
             Some(at) if !progressed => Some(at),
             _ => Some(now() + self.limits.write_stall),
         };
@@ -388,7 +388,7 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use futures_util::{SinkExt, StreamExt};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
     use tokio_tungstenite::WebSocketStream;
     use tokio_util::task::AbortOnDropHandle;
     use tungstenite::Message;
@@ -418,16 +418,23 @@ mod tests {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
     fn stage(limits: ConnectionLimits, network_bytes: usize) -> (Stage, DuplexStream) {
+        let (ours, theirs) = duplex(network_bytes);
+        (stage_on(ours, limits), theirs)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
+    fn stage_on(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        limits: ConnectionLimits,
+    ) -> Stage {
         let metrics = Metrics::new();
         let outbox = Outbox::new(1 << 20, metrics.clone());
         let (mailbox, commands) = mpsc::channel(4);
-        let (ours, theirs) = duplex(network_bytes);
         let seat = Seat { mailbox, outbox: outbox.attach(ID) };
-        let connection = Connection::new(ID, ours, seat, limits, metrics.clone());
+        let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
-        (Stage { outbox, commands, metrics, connection }, theirs)
+        Stage { outbox, commands, metrics, connection }
     }
 
     async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
@@ -460,6 +467,33 @@ mod tests {
         let start = now();
         assert_eq!(kind(stage.commands.recv().await), "gone");
         assert!((19..=20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        assert_eq!(closes(&stage.metrics, "stalled"), 1);
+    }
+
+    /// What a TLS stream had encrypted, and the network did not take at once, stayed in the stream until
+    /// the next message came.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_stream_took_and_kept_is_written_too() {
+        let (ours, mut network) = duplex(100);
+        let stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
+        stage.outbox.push(Bytes::from(vec![b'x'; 996])).unwrap();
+        let mut taken = [0; 1000];
+        let arrived = tokio::time::timeout(Duration::from_secs(19), network.read_exact(&mut taken));
+        arrived.await.expect("all of it arrives").unwrap();
+        // Nothing waits any more, so nothing can stall.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!stage.connection.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_all_to_the_stream_is_closed_too() {
+        let (ours, _network) = duplex(100);
+        let mut stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
+        stage.outbox.push(Bytes::from(vec![b'x'; 996])).unwrap();
+        let start = now();
+        let end = tokio::time::timeout(Duration::from_secs(60), stage.commands.recv()).await;
+        assert_eq!(kind(end.expect("an end")), "gone");
+        assert_eq!(start.elapsed().as_secs(), 20);
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }
 

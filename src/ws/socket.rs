@@ -41,6 +41,8 @@ pub struct Socket<S> {
     incoming: WebSocketContext,
     boundary: Boundary,
     outgoing: Outgoing,
+    /// Whether the stream may hold bytes that it took and did not pass on: TLS encrypts ahead.
+    unflushed: bool,
 }
 
 /// What is to be written.
@@ -93,7 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
         let incoming = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream, config, incoming, boundary: Boundary::default(), outgoing: Outgoing::default() }
+        let (boundary, outgoing) = (Boundary::default(), Outgoing::default());
+        Self { stream, config, incoming, boundary, outgoing, unflushed: false }
     }
 
     /// Puts a text message behind what is to be written.
@@ -120,12 +123,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.outgoing.bytes
     }
 
+    /// Whether [`Self::poll_write`] has something to do.
+    pub fn wants_write(&self) -> bool {
+        !self.outgoing.frames.is_empty() || self.unflushed
+    }
+
     /// The bytes that the stream took since the beginning.
     pub fn written_bytes(&self) -> u64 {
         self.outgoing.written
     }
 
-    /// Writes until nothing is left.
+    /// Writes until nothing is left, neither here nor in the stream.
     ///
     /// # Errors
     /// The stream's own, after which the socket is useless.
@@ -138,8 +146,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.outgoing.advance(written);
+            self.unflushed = true;
         }
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Reads the next message.

@@ -484,9 +484,89 @@ async fn calls_on_one_session_and_new_sessions_of_one_identity_have_a_pace() {
 
     let third = answer(ada.ask(Method::POST, "/api/calls/sessions/new")).await;
     assert_eq!((third.status, third.header("retry-after")), (429, "60"));
+    let servers = answer(ada.ask(Method::GET, "/partytracks/generate-ice-servers")).await;
+    assert_eq!(servers.status, 429);
+    assert!(servers.text.contains("stun:"), "{servers:?}");
     Caller::log_in(&server, "Bob").await.open("/api/calls").await;
     assert_eq!(server.refusals("call_too_many").await, 1.0);
-    assert_eq!(server.refusals("call_too_many_sessions").await, 1.0);
+    assert_eq!(server.refusals("call_too_many_sessions").await, 2.0);
+}
+
+/// One client once held every stream to the API with bodies that it did not send.
+#[tokio::test]
+async fn one_identity_has_so_many_calls_under_way_and_no_more() {
+    let cloud = Cloud::start().await;
+    let server = server_with(&cloud, |config| config.limits.calls_per_identity = 2).await;
+    let ada = Caller::log_in(&server, "Ada").await;
+    let ask = |caller: &Caller<'_>| answer(caller.ask(Method::POST, "/api/calls/sessions/new"));
+    let (gates, scripted): (Vec<_>, Vec<_>) = (0..2).map(|_| oneshot::channel()).unzip();
+    let mut under_way = JoinSet::new();
+    for gate in scripted {
+        cloud.script("/sessions/new", Script::After(gate));
+        under_way.spawn(ask(&ada));
+    }
+    cloud.until_seen("/sessions/new", 2).await;
+    let refused = ask(&ada).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    assert_eq!(ask(&Caller::log_in(&server, "Bob").await).await.status, 201);
+    drop(gates);
+    while let Some(done) = under_way.join_next().await {
+        assert_eq!(done.unwrap().status, 201);
+    }
+    assert_eq!(ask(&ada).await.status, 201, "the places are free again");
+}
+
+#[tokio::test]
+async fn a_short_body_goes_up_only_when_it_is_all_here() {
+    let cloud = Cloud::start().await;
+    let server = server_with(&cloud, |config| config.calls.timeout = Duration::from_millis(300)).await;
+    let mut ada = Caller::log_in(&server, "Ada").await;
+    let session = ada.open("/api/calls").await;
+    let path = format!("/api/calls/sessions/{session}/renegotiate");
+    let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nhost: x\r\ncookie: {}\r\ncontent-length: 10\r\n\r\n{{", ada.cookies);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answered = [0; 12];
+    stream.read_exact(&mut answered).await.unwrap();
+    assert_eq!(&answered, b"HTTP/1.1 408");
+    assert_eq!(cloud.seen_at("/renegotiate").len(), 0);
+    assert_eq!(cloud.connections(), 1, "the one that opened the session");
+}
+
+/// Strangers once took the places that long bodies need.
+#[tokio::test]
+async fn strangers_take_no_places() {
+    let cloud = Cloud::start().await;
+    let server = server(&cloud).await;
+    let mut ada = Caller::log_in(&server, "Ada").await;
+    let session = ada.open("/partytracks").await;
+    let mut strangers = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        let head = "POST /partytracks/sessions/x/tracks/new HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        strangers.push(stream);
+    }
+    let mut long = push();
+    long["sessionDescription"]["sdp"] = "v".repeat(200_000).into();
+    assert_eq!(ada.post(&format!("/partytracks/sessions/{session}/tracks/new"), &long).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_the_gate_refuses_is_told_in_the_mounts_form() {
+    let cloud = Cloud::start().await;
+    let server = server(&cloud).await;
+    let ada = Caller::log_in(&server, "Ada").await;
+    let foreign =
+        |path: &str| answer(ada.ask(Method::POST, path).header("origin", "https://evil.example").body("{}"));
+    let refused = foreign("/api/calls/sessions/new").await;
+    assert_eq!((refused.status, &refused.json()["errorCode"]), (403, &json!("unauthorized")));
+    let refused = foreign("/partytracks/sessions/a/tracks/new").await;
+    assert_eq!((refused.status, refused.json()), (403, json!({"tracks": []})));
+    let long = format!("/partytracks/sessions/a/tracks/new?{}", "x".repeat(10_000));
+    assert_eq!(answer(ada.ask(Method::POST, &long)).await.json(), json!({"tracks": []}));
+    assert!(foreign("/partytracks/sessions/new").await.header("content-type").starts_with("text/plain"));
 }
 
 #[tokio::test]
@@ -643,7 +723,10 @@ proptest! {
             for (method, mount, path, query, headers) in requests {
                 let path = format!("{mount}{path}{query}");
                 raw(&server, method, &path, ada.cookie(), &headers.concat()).await;
+                raw(&server, "POST", &format!("{mount}/sessions/new{query}"), ada.cookie(), &headers.concat()).await;
             }
+            raw(&server, "POST", "/partytracks/sessions/new?a=b", ada.cookie(), "x-other: stray-1\r\n").await;
+            assert!(!cloud.seen().is_empty(), "something gets through");
             for seen in cloud.seen() {
                 let path = seen.target.split('?').next().unwrap();
                 assert!(path.starts_with("/v1/apps/app/sessions/"), "{seen:?}");

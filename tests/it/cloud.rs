@@ -74,7 +74,7 @@ pub enum Script {
 pub struct Cloud {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -89,12 +89,20 @@ struct State {
 
 impl Cloud {
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let state: Arc<Mutex<State>> = Arc::default();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, state.clone()));
-        Self { address, state, _tasks: tasks }
+        let mut cloud = Self::down().await;
+        cloud.come_up().await;
+        cloud
+    }
+
+    /// One that has an address, and nobody listens there.
+    pub async fn down() -> Self {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        Self { address, state: Arc::default(), tasks: JoinSet::new() }
+    }
+
+    pub async fn come_up(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.tasks.spawn(serve(listener, self.state.clone()));
     }
 
     /// Points a server's settings at this stand-in, with everything configured.

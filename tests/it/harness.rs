@@ -249,6 +249,16 @@ impl io::Write for LogWriter {
 /// Waits until something is true.
 #[track_caller]
 pub fn eventually(what: String, fact: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    eventually_within(PATIENCE, what, fact)
+}
+
+/// The same for what takes a time of its own, such as a process that starts.
+#[track_caller]
+pub fn eventually_within(
+    patience: Duration,
+    what: String,
+    fact: impl AsyncFn() -> bool,
+) -> impl Future<Output = ()> {
     let at = Location::caller();
     async move {
         let poll = async {
@@ -256,7 +266,7 @@ pub fn eventually(what: String, fact: impl AsyncFn() -> bool) -> impl Future<Out
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        if timeout(PATIENCE, poll).await.is_err() {
+        if timeout(patience, poll).await.is_err() {
             panic!("{at}: waited in vain until {what}");
         }
     }

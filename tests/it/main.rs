@@ -24,4 +24,5 @@ mod refusals;
 mod rooms;
 mod slow;
 mod stock_client;
+mod tls;
 mod webhook;

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 
 use crate::cloud::{Cloud, Script};
-use crate::harness::{Person, TestServer};
+use crate::harness::{Person, TestServer, eventually_within};
 
 /// How long the library has; its longest pause between two tries is ten seconds.
 const LIMIT_SECONDS: u64 = 40;
@@ -174,6 +174,24 @@ async fn our_own_limits_only_slow_the_library_down() {
     let told = run(&server, "close").await;
     let refused = ["/tracks/new", "/tracks/close"].map(|path| statuses(&told, path).contains(&429));
     assert!(refused.contains(&true), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_api_that_is_down_is_found_again() {
+    if CLIENT.is_none() {
+        return;
+    }
+    let mut cloud = Cloud::down().await;
+    let server = server(&cloud, |_| {}).await;
+    let back = async {
+        let open = r#"satsuma_call_seconds_count{operation="new_session",status="circuit_open"}"#;
+        // The client may have to wait for its place.
+        let fact = async || server.metric(open).await > 0.0;
+        eventually_within(Duration::from_secs(120), "the circuit is open".to_owned(), fact).await;
+        cloud.come_up().await;
+    };
+    let (told, ()) = tokio::join!(run(&server, "push"), back);
+    assert!(statuses(&told, "/sessions/new").contains(&502), "{told:?}");
 }
 
 #[tokio::test]

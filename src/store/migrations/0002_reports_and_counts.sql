@@ -21,9 +21,10 @@ CREATE TABLE report_histories (
     json      TEXT NOT NULL
 );
 
--- The queue of the webhook. state: waiting, delivered or dead; a delivered card is emptied.
+-- The queue of the webhook. state: waiting, delivered or dead; a delivered card is emptied. A card
+-- that waits outlives its report: it was promised at least once.
 CREATE TABLE deliveries (
-    report_id  TEXT PRIMARY KEY NOT NULL REFERENCES reports (id) ON DELETE CASCADE,
+    report_id  TEXT PRIMARY KEY NOT NULL,
     card       TEXT NOT NULL,
     state      TEXT NOT NULL,
     attempts   BIGINT NOT NULL,

@@ -45,6 +45,11 @@ impl Reports {
         let removed = make_room(&mut transaction, None, most_bytes).await?;
         transaction.commit().await?;
         self.count_removed("size", removed);
+        // What waits is still delivered; the rest has nothing to tell without its report.
+        let delete = sqlx::query(
+            "DELETE FROM deliveries WHERE state <> 'waiting' AND report_id NOT IN (SELECT id FROM reports)",
+        );
+        delete.execute(&self.pool).await?;
         self.measure_queue().await;
         Ok(())
     }

@@ -1,0 +1,205 @@
+//! The certificate in use, and the task that takes up a new one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::door::Door;
+use super::pair::{Fingerprint, Pair};
+use super::source::Source;
+use super::wall_clock;
+use crate::config::Faults;
+use crate::metrics::Metrics;
+
+/// The certificate in use, and where the next one comes from.
+#[derive(Debug)]
+pub struct Certificates {
+    source: Source,
+    in_use: watch::Sender<Pair>,
+    metrics: Arc<Metrics>,
+    /// What was wrong at the last look.
+    faults: Option<Complaint>,
+    /// What was last said about the validity.
+    said: Option<String>,
+}
+
+/// What is said about a certificate when the server starts.
+#[derive(Clone, Debug)]
+pub struct CertificateFacts {
+    /// Its file.
+    pub place: String,
+    /// By what people tell it from another one.
+    pub fingerprint: Fingerprint,
+    /// What it is for, if the server made it itself.
+    pub names: Option<Vec<String>>,
+}
+
+impl fmt::Display for CertificateFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, fingerprint, names } = self;
+        write!(f, "certificate in {place}, SHA-256 {fingerprint}")?;
+        match names {
+            None => Ok(()),
+            Some(names) => write!(
+                f,
+                "\nit is self-signed, for {}; browsers ask about it once: compare the SHA-256",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+/// Something that is wrong, and whether anybody was told.
+///
+/// Certificate and key are written one after the other: what is wrong at one look may be right at
+/// the next, and only what stays wrong is worth a line.
+#[derive(Debug)]
+struct Complaint {
+    faults: Faults,
+    is_told: bool,
+}
+
+impl Certificates {
+    /// Takes the first certificate.
+    ///
+    /// # Errors
+    /// Everything that is in the way, each with its file and its setting.
+    pub fn open(source: Source, metrics: Arc<Metrics>) -> Result<Self, Faults> {
+        let now = wall_clock();
+        let pair = source.load(now)?;
+        metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
+        let mut certificates =
+            Self { source, in_use: watch::Sender::new(pair), metrics, faults: None, said: None };
+        certificates.watch_validity(now);
+        Ok(certificates)
+    }
+
+    /// The way in for connections, which always finds the certificate that is in use.
+    pub fn door(&self) -> Door {
+        Door::Tls(self.in_use.subscribe())
+    }
+
+    /// What is said about the certificate when the server starts.
+    pub fn facts(&self) -> CertificateFacts {
+        let names = match &self.source {
+            Source::Files { .. } => None,
+            Source::SelfSigned { names, .. } => Some(names.all.clone()),
+        };
+        CertificateFacts { place: self.source.place(), fingerprint: self.in_use.borrow().fingerprint, names }
+    }
+
+    /// Looks at the source every so often, and takes up what is new and good.
+    pub async fn keep_fresh(mut self, every: Duration) {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let (source, now) = (self.source.clone(), wall_clock());
+            // A file may lie on a network that hangs.
+            let Ok(looked) = spawn_blocking(move || source.load(now)).await else { continue };
+            self.take(looked, now);
+        }
+    }
+
+    fn take(&mut self, looked: Result<Pair, Faults>, now: SystemTime) {
+        match looked {
+            Ok(pair) => {
+                self.faults = None;
+                let is_new = self.in_use.borrow().chain != pair.chain;
+                if is_new {
+                    info!(event = "certificateTaken", place = self.source.place(), fingerprint = %pair.fingerprint);
+                    Metrics::count(&self.metrics.tls_reloads, "used");
+                    self.metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
+                    self.in_use.send_replace(pair);
+                }
+            }
+            Err(faults) => match &mut self.faults {
+                Some(last) if last.faults == faults => {
+                    if !last.is_told {
+                        last.is_told = true;
+                        warn!(event = "certificateUnusable", error = %faults, "the one before stays in use");
+                        Metrics::count(&self.metrics.tls_reloads, "unusable");
+                    }
+                }
+                last => *last = Some(Complaint { faults, is_told: false }),
+            },
+        }
+        self.watch_validity(now);
+    }
+
+    /// Says once what there is to say about the validity of the certificate in use.
+    fn watch_validity(&mut self, now: SystemTime) {
+        let warning = self.in_use.borrow().validity.warning(&self.source.place(), now);
+        if let Some(warning) = warning.as_ref().filter(|&warning| self.said.as_ref() != Some(warning)) {
+            warn!(event = "certificateValidity", "{warning}");
+        }
+        self.said = warning;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::metrics::ByReason;
+
+    fn files(directory: &Path) -> Source {
+        Source::Files { certificate: directory.join("chain.pem"), key: directory.join("key.pem") }
+    }
+
+    fn made() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["meet.example".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    fn shown(certificates: &Certificates) -> Fingerprint {
+        certificates.facts().fingerprint
+    }
+
+    /// Looks once, as the task does.
+    fn look(certificates: &mut Certificates) {
+        let now = wall_clock();
+        let looked = certificates.source.load(now);
+        certificates.take(looked, now);
+    }
+
+    #[test]
+    fn what_is_broken_for_a_moment_is_no_error_and_what_stays_broken_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let ((first, first_key), (second, second_key)) = (made(), made());
+        write("chain.pem", &first);
+        write("key.pem", &first_key);
+        let metrics = Metrics::new();
+        let count = |reason| metrics.tls_reloads.get_or_create(&ByReason { reason }).get();
+        let mut certificates = Certificates::open(files(directory.path()), metrics.clone()).unwrap();
+        let before = shown(&certificates);
+
+        write("chain.pem", &second);
+        look(&mut certificates);
+        assert_eq!((shown(&certificates), count("unusable")), (before, 0));
+        write("key.pem", &second_key);
+        look(&mut certificates);
+        let after = shown(&certificates);
+        assert_ne!(after, before);
+        assert_eq!((count("used"), count("unusable")), (1, 0));
+
+        write("key.pem", "broken");
+        for _ in 0..3 {
+            look(&mut certificates);
+        }
+        assert_eq!((shown(&certificates), count("unusable")), (after, 1), "said once");
+        write("key.pem", &second_key);
+        look(&mut certificates);
+        write("key.pem", "broken again");
+        look(&mut certificates);
+        assert_eq!((count("used"), count("unusable")), (1, 1));
+    }
+}

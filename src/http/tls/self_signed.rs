@@ -1,0 +1,155 @@
+//! A certificate of the server's own making, kept so that a browser's exception for it stays.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::client::verify_server_name;
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use secrecy::zeroize::Zeroizing;
+
+use super::names::Names;
+use super::pair::Pair;
+use crate::store::data_dir::{DataDirError, read_private, write_private};
+
+/// The file in the data directory: certificate and key in one, so that they always fit.
+pub const FILE: &str = "self-signed.pem";
+
+/// How long a certificate is valid. Apple's systems refuse more than 825 days.
+const VALID: Duration = Duration::from_secs(800 * DAY);
+
+/// How long before its end a certificate is made anew.
+const RENEW: Duration = Duration::from_secs(30 * DAY);
+
+/// How far a certificate reaches back, for devices whose clock is behind.
+const BACK: Duration = Duration::from_secs(DAY);
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// Far more than one certificate and its key have, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Why there is no certificate of our own.
+#[derive(Debug, thiserror::Error)]
+pub enum NoCertificate {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] DataDirError),
+    /// The file holds something else; it is never replaced without being asked.
+    #[error("it {0}; remove it, and a new certificate is made, which browsers then ask about once more")]
+    Broken(String),
+    /// The library could not make one.
+    #[error("a certificate cannot be made: {0}")]
+    NotMade(#[from] rcgen::Error),
+}
+
+/// Gives the certificate that is kept in `directory`, or a new one where there is none, it ends soon,
+/// or it lacks a name that is needed.
+///
+/// # Errors
+/// [`NoCertificate`]; what was kept is still there.
+pub fn keep(directory: &Path, names: &Names, now: SystemTime) -> Result<Pair, NoCertificate> {
+    if let Some(text) = read_private(&directory.join(FILE), MOST_BYTES)? {
+        let pair = read(&text)?;
+        if now >= pair.validity.from && now + RENEW < pair.validity.until && covers(&text, &names.needed) {
+            return Ok(pair);
+        }
+    }
+    let text = make(&names.all, now)?;
+    let pair = read(&text)?;
+    write_private(directory, FILE, &text)?;
+    Ok(pair)
+}
+
+fn read(text: &[u8]) -> Result<Pair, NoCertificate> {
+    Pair::read(text, text).map_err(|flaws| {
+        let problems: Vec<_> = flaws.into_iter().map(|(_, problem)| problem).collect();
+        NoCertificate::Broken(problems.join(", and "))
+    })
+}
+
+fn covers(text: &[u8], names: &[String]) -> bool {
+    let Ok(certificate) = CertificateDer::from_pem_slice(text) else { return false };
+    let Ok(certificate) = ParsedCertificate::try_from(&certificate) else { return false };
+    names.iter().all(|name| {
+        ServerName::try_from(name.as_str()).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
+    })
+}
+
+fn make(names: &[String], now: SystemTime) -> Result<Zeroizing<Vec<u8>>, NoCertificate> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(names)?;
+    // A clock that stands before 1975 gives a certificate that begins there.
+    let moment = |at: Option<SystemTime>| at.map_or_else(|| date_time_ymd(1975, 1, 1), Into::into);
+    params.not_before = moment(now.checked_sub(BACK));
+    params.not_after = moment(now.checked_add(VALID));
+    params.distinguished_name.push(DnType::CommonName, "Satsuma, self-signed");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let mut text = Zeroizing::new(params.self_signed(&key)?.pem().into_bytes());
+    text.extend_from_slice(Zeroizing::new(key.serialize_pem()).as_bytes());
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(all: &[&str]) -> Names {
+        let all: Vec<_> = all.iter().map(|&name| name.to_owned()).collect();
+        Names { needed: all.clone(), all }
+    }
+
+    fn at(days: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs((20_000 + days) * DAY)
+    }
+
+    #[test]
+    fn a_certificate_stays_until_it_ends_soon() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = names(&["localhost", "192.168.1.5", "::1"]);
+        let first = keep(directory.path(), &names, at(0)).unwrap();
+        assert_eq!((first.validity.from, first.validity.until), (at(0) - BACK, at(800)));
+        let mode = fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for day in [0, 1, 769] {
+            assert_eq!(
+                keep(directory.path(), &names, at(day)).unwrap().fingerprint,
+                first.fingerprint,
+                "{day}"
+            );
+        }
+        let second = keep(directory.path(), &names, at(770)).unwrap();
+        assert_ne!(second.fingerprint, first.fingerprint);
+        assert_eq!(keep(directory.path(), &names, at(771)).unwrap().fingerprint, second.fingerprint);
+    }
+
+    #[test]
+    fn only_a_name_that_is_needed_makes_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = keep(directory.path(), &names(&["localhost", "10.0.0.1"]), at(0)).unwrap();
+        let fewer = keep(directory.path(), &names(&["localhost"]), at(0)).unwrap();
+        assert_eq!(fewer.fingerprint, first.fingerprint);
+        let mut wanted = names(&["localhost"]);
+        wanted.all.push("172.17.0.1".to_owned());
+        assert_eq!(keep(directory.path(), &wanted, at(0)).unwrap().fingerprint, first.fingerprint);
+        let other = keep(directory.path(), &names(&["localhost", "10.0.0.2"]), at(0)).unwrap();
+        assert_ne!(other.fingerprint, first.fingerprint);
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_an_error_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        fs::write(&path, "mine").unwrap();
+        let error = keep(directory.path(), &names(&["localhost"]), at(0)).unwrap_err().to_string();
+        assert!(error.contains("remove it"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+}

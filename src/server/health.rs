@@ -1,0 +1,26 @@
+//! The question of a container's health check.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// Asks the server of this configuration whether it is alive, for a container's health check.
+///
+/// # Errors
+/// A sentence that says what was tried and what came back.
+pub async fn healthcheck(config: &Config) -> Result<(), String> {
+    let mut address = config.admin.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let url = format!("http://{address}/healthz");
+    let answer = async {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
+        client.get(&url).send().await?.error_for_status()
+    };
+    answer.await.map(|_| ()).map_err(|error| format!("{url}: {error}"))
+}

@@ -23,7 +23,6 @@ export class Lobby extends EventTarget {
     byId('lobby-problem').textContent = problem;
     byId('lobby-problem').hidden = settings.hasMedia && !settings.mustEncrypt;
     const join = byId('join');
-    join.disabled = true;
     signalling.addEventListener('roomState', ({ detail }) => {
       this.state = detail.state;
       if (join.disabled) {

@@ -141,10 +141,10 @@ export class Meeting {
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
-      if (!known) notice(`${user.name} came in`, user.id);
-      else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, user.id);
+      if (!known) notice(`${user.name} came in`, 'came');
+      else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, 'hand');
     }
-    for (const user of before.values()) notice(`${user.name} left`, user.id);
+    for (const user of before.values()) notice(`${user.name} left`, 'left');
     this.#changed();
   }
 

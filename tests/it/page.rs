@@ -127,6 +127,8 @@ async fn two_people_meet() {
 
     // Bob reloads, and leaves no ghost.
     bob.reload().await;
+    // He said so, and was not only found missing.
+    server.until_metric(r#"satsuma_messages_total{type="userLeft"}"#, 1.0).await;
     bob.until("document.querySelector('#join:enabled')").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
     join(&bob).await;
@@ -305,6 +307,7 @@ async fn everything_has_its_place_on_small_and_large_screens() {
     fs::create_dir_all(&dir).unwrap();
     let sizes = [(360, 740), (1024, 768), (1600, 900)];
     let tab = enter(&browser.visitor().await, &server, "r", "Ada").await;
+    tab.until("document.getElementById('preview').videoWidth > 0").await;
     for (width, height) in sizes {
         fs::write(dir.join(format!("lobby-{width}.png")), tab.screenshot(width, height).await).unwrap();
     }

@@ -95,6 +95,8 @@ pub fn name_needed(app: &App, uri: &Uri, peer: &Peer) -> Response {
 /// An answer that also renews a cookie, where one is due.
 pub fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
     if let Some(cookie) = cookie {
+        // A cache in between that kept the cookie would hand it to somebody else.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().insert(SET_COOKIE, cookie);
     }
     response

@@ -37,11 +37,14 @@ export class Chat {
     const others = users.filter(({ id }) => id !== this.#myId && id !== 'ai');
     const options = new Map([...this.#recipient.options].map((option) => [option.value, option]));
     for (const [id, option] of options) {
-      if (id !== EVERYONE && !others.some((user) => user.id === id)) option.remove();
+      if (id === EVERYONE || others.some((user) => user.id === id)) continue;
+      // Were it removed, the line being typed for this one alone would go to everyone.
+      if (!option.selected) option.remove();
+      else if (!option.disabled) Object.assign(option, { disabled: true, textContent: `${option.textContent} (gone)` });
     }
     for (const { id, name } of others) {
       const option = options.get(id) ?? element('option', { value: id });
-      option.textContent = name;
+      Object.assign(option, { disabled: false, textContent: name });
       if (!option.isConnected) this.#recipient.append(option);
     }
   }
@@ -74,7 +77,12 @@ export class Chat {
     // Half of an emoji, which `maxlength` can leave behind, is no text.
     const message = this.#text.value.trim().toWellFormed();
     if (message === '') return;
-    const to = this.#recipient.selectedOptions[0] ?? this.#recipient.options[0];
+    const [to] = this.#recipient.selectedOptions;
+    if (!to || to.disabled) {
+      this.#add({ name: 'Not sent', message: 'Choose who is to read it.', at: Date.now(), isDirect: true });
+      this.#recipient.focus();
+      return;
+    }
     this.#text.value = '';
     if (to.value === EVERYONE) {
       this.#say({ type: 'chat', message });

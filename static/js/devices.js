@@ -92,9 +92,12 @@ export class Devices extends EventTarget {
   async choose(kind, id) {
     this.#chosen[kind] = id;
     localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
-    const wasMuted = kind === 'microphone' && this.microphone.track && !this.microphone.isOn;
-    await this.#switchOn(kind);
-    if (wasMuted) this.#mute(true);
+    const { track, isOn, problem } = this[kind];
+    // To choose a device is not to switch it on; but where one did not work, another may.
+    if (track || problem) {
+      await this.#switchOn(kind);
+      if (track && !isOn) this.#mute(true);
+    }
     this.#changed();
   }
 

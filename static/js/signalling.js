@@ -1,6 +1,5 @@
 // The room's socket: it comes back by itself, and what is said while it is away waits.
 
-const HEARTBEAT = 5_000;
 const ATTEMPT = 4_000;
 const FIRST_PAUSE = 1_000;
 const LONGEST_PAUSE = 10_000;
@@ -35,7 +34,8 @@ export class Signalling extends EventTarget {
     super();
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.#url = `${scheme}://${location.host}/parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
-    this.#heartbeat = setInterval(() => this.#sayNow({ type: 'heartbeat' }), HEARTBEAT);
+    this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
+    this.#heartbeat.addEventListener('message', () => this.#sayNow({ type: 'heartbeat' }));
     addEventListener('online', () => this.#comeBackNow());
     this.#connect();
   }
@@ -110,7 +110,7 @@ export class Signalling extends EventTarget {
 
   #end() {
     this.#ended = true;
-    clearInterval(this.#heartbeat);
+    this.#heartbeat.terminate();
     clearTimeout(this.#timer);
   }
 }

@@ -283,9 +283,12 @@ async fn forward(
     let mut answer = app.calls.upstream.call(call).await?;
     drop(large);
     let mut session = renewal;
-    if *target == Target::NewSession && answer.status.is_success() && app.calls.lock == Lock::On {
+    let opens = *target == Target::NewSession && answer.status.is_success() && app.calls.lock == Lock::On;
+    // A short answer of known length is here with its head, and leaves in one piece with ours.
+    let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
+    if opens || is_short {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-        session = new_session(&body);
+        session = if opens { new_session(&body) } else { session };
         answer.body = body.into();
     }
     let mut response = pass_on(answer, place);

@@ -142,6 +142,8 @@ pub struct Limits {
     pub connections: usize,
     /// HTTP connections at a time, sockets not counted; at least 1.
     pub http_connections: usize,
+    /// HTTP connections at a time from one address that is no trusted proxy's; 0 is no limit.
+    pub http_connections_per_address: usize,
     /// Sockets from one address; 0 is no limit.
     pub connections_per_address: u32,
     /// Rooms at a time; at least 1.
@@ -280,6 +282,7 @@ impl Default for Limits {
             rooms: 10_000,
             members_per_room: 1_000,
             http_connections: 4096,
+            http_connections_per_address: 1024,
             new_rooms_per_minute: 30,
             frame_bytes: 1 << 20,
             history_entry_bytes: 8 << 20,

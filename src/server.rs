@@ -192,6 +192,7 @@ impl Server {
         let delivery = delivery.transpose()?;
 
         let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
+        let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let app = Arc::new(App {
             identities: Identities::new(
                 SigningKey::new(data_dir.signing_key()),
@@ -200,7 +201,7 @@ impl Server {
             ),
             site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
-            proxies: TrustedProxies::new(config.http.trusted_proxies.iter().copied()),
+            proxies: proxies.clone(),
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
             registry: registry.clone(),
             calls: Proxy::new(upstream, &config.calls, limits),
@@ -230,16 +231,32 @@ impl Server {
             header_bytes: limits.header_bytes,
             handshake: limits.handshake,
             connections: limits.http_connections,
+            per_address: NonZeroUsize::new(limits.http_connections_per_address),
         };
         let door = certificates.as_ref().map_or(Door::Plain, Certificates::door);
         let tls = certificates.as_ref().map(Certificates::facts);
         upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
         let public = router(app.clone());
-        let http = serve(http_listener, door, public, http_limits, metrics.clone(), stopping.clone());
+        let http = serve(
+            http_listener,
+            door,
+            public,
+            http_limits,
+            proxies.clone(),
+            metrics.clone(),
+            stopping.clone(),
+        );
         let own_routes = admin::router(operators);
         let uncounted = Metrics::new();
-        let admin =
-            serve(admin_listener, Door::Plain, own_routes, http_limits, uncounted, admin_stop.clone());
+        let admin = serve(
+            admin_listener,
+            Door::Plain,
+            own_routes,
+            http_limits,
+            proxies,
+            uncounted,
+            admin_stop.clone(),
+        );
         Ok(Self {
             addresses,
             stopping,

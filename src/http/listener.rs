@@ -1,8 +1,10 @@
 //! Accepts connections and serves HTTP on them, with limits on what arrives and how slowly.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +17,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::error::ApiError;
 use super::tls::door::{Door, Opened};
 use super::tls::hint;
-use crate::identity::peer::Scheme;
+use crate::identity::peer::{Scheme, TrustedProxies};
 use crate::metrics::{Counted, Metrics};
 
 /// The pause after an error that a further try would meet again, such as too many open files.
@@ -57,6 +59,58 @@ pub struct HttpLimits {
     pub handshake: Duration,
     /// The most connections at a time, upgraded ones not counted.
     pub connections: usize,
+    /// The most of those from one address, or one IPv6 network of 64 bits; `None` is no limit.
+    pub per_address: Option<NonZeroUsize>,
+}
+
+/// The connections of each address, which the accept loop alone counts.
+#[derive(Debug)]
+struct ByAddress {
+    counts: HashMap<IpAddr, usize>,
+    most: Option<NonZeroUsize>,
+    /// Everybody behind these comes from their one address.
+    exempt: TrustedProxies,
+}
+
+impl ByAddress {
+    /// Counts a connection, unless its address has too many; gives back by what to uncount it.
+    fn count(&mut self, address: IpAddr) -> Result<Option<IpAddr>, TooManyOfAddress> {
+        let Some(most) = self.most else { return Ok(None) };
+        if self.exempt.contain(address) {
+            return Ok(None);
+        }
+        let network = network(address);
+        let count = self.counts.entry(network).or_default();
+        if *count >= most.get() {
+            return Err(TooManyOfAddress);
+        }
+        *count += 1;
+        Ok(Some(network))
+    }
+
+    fn uncount(&mut self, network: Option<IpAddr>) {
+        let Some(network) = network else { return };
+        if let Some(count) = self.counts.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&network);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TooManyOfAddress;
+
+/// What one subscriber of an internet provider has: an IPv4 address, or an IPv6 network of 64 bits.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
 }
 
 /// Serves `router` on every connection that `door` lets in until `stop`; then waits for the requests
@@ -66,20 +120,35 @@ pub async fn serve(
     door: Door,
     router: Router,
     limits: HttpLimits,
+    proxies: TrustedProxies,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
+    let mut by_address = ByAddress { counts: HashMap::new(), most: limits.per_address, exempt: proxies };
     let places = Arc::new(Semaphore::new(limits.connections));
+    let mut networks: HashMap<Id, Option<IpAddr>> = HashMap::new();
     let mut backoff = FIRST_BACKOFF;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
+            Some(ended) = connections.join_next_with_id() => {
+                let id = match ended {
+                    Ok((id, ())) => id,
+                    Err(error) => error.id(),
+                };
+                by_address.uncount(networks.remove(&id).flatten());
+                continue;
+            }
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
             Ok((stream, address, place)) => {
                 backoff = FIRST_BACKOFF;
+                let Ok(network) = by_address.count(address.ip()) else {
+                    Metrics::count(&metrics.refusals, "too_many_of_address");
+                    continue;
+                };
                 let counted = Counted::new(&metrics.tcp_connections, 1);
                 let connection = Connection {
                     address,
@@ -89,10 +158,11 @@ pub async fn serve(
                     stop: stop.clone(),
                 };
                 let door = door.clone();
-                connections.spawn(async move {
+                let task = connections.spawn(async move {
                     connection.run(stream, door).await;
                     drop((counted, place));
                 });
+                networks.insert(task.id(), network);
             }
             Err(error) if is_of_one_connection(&error) => {
                 Metrics::count(&metrics.accept_errors, "connection");
@@ -109,8 +179,7 @@ pub async fn serve(
         }
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
+    while connections.join_next().await.is_some() {}
 }
 
 /// Accepts a connection once there is a place for it; until then the system lets it wait.
@@ -213,4 +282,35 @@ fn failure(error: hyper::Error) -> &'static str {
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_its_share_and_a_proxy_has_everybodys() {
+        let proxies = TrustedProxies::new(["10.0.0.1/32".parse().unwrap()]);
+        let most = NonZeroUsize::new(2);
+        let mut counted = ByAddress { counts: HashMap::new(), most, exempt: proxies };
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = counted.count(address("192.0.2.1")).unwrap();
+        assert_eq!(first, Some(address("192.0.2.1")));
+        counted.count(address("::ffff:192.0.2.1")).unwrap();
+        assert!(counted.count(address("192.0.2.1")).is_err(), "the same address, written otherwise");
+        counted.count(address("192.0.2.2")).unwrap();
+        counted.uncount(first);
+        counted.count(address("192.0.2.1")).unwrap();
+        for _ in 0..9 {
+            assert_eq!(counted.count(address("10.0.0.1")).unwrap(), None);
+        }
+        counted.count(address("2001:db8::1")).unwrap();
+        counted.count(address("2001:db8::2")).unwrap();
+        assert!(counted.count(address("2001:db8::ffff:3")).is_err(), "one network");
+        counted.count(address("2001:db8:0:1::1")).unwrap();
+        for network in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::", "2001:db8::", "2001:db8:0:1::"] {
+            counted.uncount(Some(address(network)));
+        }
+        assert!(counted.counts.is_empty());
+    }
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::TestServer;
+use crate::harness::{TestServer, eventually};
 
 /// What tells HTTP/1 from HTTP/2 in the library waited for the first bytes without a limit: a
 /// connection that said nothing, or half of a preface, stayed for ever.
@@ -29,4 +29,27 @@ async fn a_connection_that_does_not_finish_its_request_is_closed() {
         assert!(end.is_ok(), "still open after {:?}", String::from_utf8_lossy(beginning));
     }
     server.until_metric("satsuma_tcp_connections", 0.0).await;
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_the_places() {
+    let server = TestServer::with(|config| config.limits.http_connections_per_address = 2).await;
+    let address = server.addresses().http;
+    let _first = TcpStream::connect(address).await.unwrap();
+    let second = TcpStream::connect(address).await.unwrap();
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let mut nothing = Vec::new();
+    // A reset and an end are the same to whoever is turned away.
+    let _ = third.read_to_end(&mut nothing).await;
+    assert!(nothing.is_empty());
+    eventually("a refusal is counted".into(), async || server.refusals("too_many_of_address").await >= 1.0)
+        .await;
+    drop(second);
+    eventually("the place is free again".into(), async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let asked = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+        let mut answer = Vec::new();
+        asked.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.")
+    })
+    .await;
 }

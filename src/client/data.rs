@@ -17,10 +17,11 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::loader::{Loader, load};
+use super::loader::{Loader, is_of_room, is_resource, load};
 use super::visit::{name_needed, with_cookie};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
+use crate::http::paths::room_of;
 use crate::identity::Asked;
 use crate::identity::peer::Peer;
 
@@ -41,20 +42,17 @@ const PARAMETER: &str = "_data";
 /// Answers a data request; lets every other request pass.
 pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let uri = request.uri();
-    // What is theirs in a query of the media API or of a socket is not ours to read.
-    let is_ours =
-        |path: &str| !["/partytracks/", "/api/calls/", "/parties/"].iter().any(|p| path.starts_with(p));
-    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let Some(id) = query.into_iter().find(|(name, _)| name == PARAMETER).map(|(_, id)| id.into_owned())
-    else {
+    let Some(id) = asked_route(uri) else {
         return next.run(request).await;
     };
-    if !is_ours(uri.path()) {
-        return next.run(request).await;
-    }
     let Some(found) = app.site.routes().find(uri.path()).filter(|ids| ids.contains(&id)) else {
         return error(StatusCode::FORBIDDEN, "that route is not one of this path");
     };
+    if is_of_room(found)
+        && let Err(error) = room_of(uri.path())
+    {
+        return to_client(error.into_response());
+    }
     let leaf = found.last().cloned().unwrap_or_default();
     if request.method() == Method::GET || request.method() == Method::HEAD {
         if let Some(loader) = Loader::of(&id) {
@@ -62,7 +60,7 @@ pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> 
             let answer = timeout(app.handshake, answer(&app, loader, &leaf, &head)).await;
             return answer.unwrap_or_else(|_| to_client(ApiError::Internal.into_response()));
         }
-        if !super::loader::is_resource(&id) {
+        if !is_resource(&id) {
             return error(StatusCode::BAD_REQUEST, "that route has no data");
         }
     }
@@ -77,6 +75,21 @@ pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> 
         return error(head.status, &sentence.unwrap_or_default());
     }
     to_client(Response::from_parts(head, body))
+}
+
+/// The refusal of a data request in the client's form; `None` for any other request.
+pub fn refused(uri: &Uri, error: ApiError) -> Option<Response> {
+    asked_route(uri).map(|_| to_client(error.into_response()))
+}
+
+/// The route for whose data `uri` asks.
+fn asked_route(uri: &Uri) -> Option<String> {
+    // What is theirs in a query of the media API or of a socket is not ours to read.
+    if ["/partytracks/", "/api/calls/", "/parties/"].iter().any(|path| uri.path().starts_with(path)) {
+        return None;
+    }
+    let mut query = form_urlencoded::parse(uri.query()?.as_bytes());
+    query.find(|(name, _)| name == PARAMETER).map(|(_, id)| id.into_owned())
 }
 
 /// The data of a page's route, or the way to the form for a name.

@@ -31,6 +31,11 @@ pub fn is_resource(id: &str) -> bool {
     RESOURCES.contains(&id) || id.starts_with("routes/api.")
 }
 
+/// Whether a way of routes leads to a page of a room, whose name is the first part of its path.
+pub fn is_of_room(ids: &[String]) -> bool {
+    ids.iter().any(|id| Loader::of(id) == Some(Loader::Room))
+}
+
 /// A route whose page has data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {

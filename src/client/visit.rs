@@ -8,13 +8,14 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::Map;
 
 use super::document::Document;
-use super::loader::{Loader, is_resource, load};
+use super::loader::{Loader, is_of_room, is_resource, load};
 use super::manifest::Build;
 use super::policy::{Policy, Way, protect};
 use crate::http::app::{App, wall_clock};
 use crate::http::assets::Assets;
 use crate::http::error::ApiError;
 use crate::http::pages::{escape, redirect, whole_url};
+use crate::http::paths::room_of;
 use crate::http::site::file;
 use crate::identity::Asked;
 use crate::identity::peer::{Peer, Scheme};
@@ -33,7 +34,7 @@ pub struct StockClient {
 /// Answers whoever opens an address: with a file of that name, or with the page there.
 ///
 /// # Errors
-/// [`ApiError::NotFound`] where neither is.
+/// [`ApiError::NotFound`] where neither is, and those of [`room_of`] for a page of what is no room.
 pub async fn open(
     app: &App,
     stock: &StockClient,
@@ -50,6 +51,9 @@ pub async fn open(
     }
     let routes = stock.build.routes.find(uri.path()).ok_or(ApiError::NotFound)?;
     let leaf = routes.last().filter(|leaf| !is_resource(leaf)).ok_or(ApiError::NotFound)?;
+    if is_of_room(routes) {
+        room_of(uri.path())?;
+    }
     let mut data = Map::new();
     let loaders = routes.iter().filter_map(|id| Some((id, Loader::of(id)?)));
     let cookie = match app.identities.identify(headers, peer, wall_clock()).await {

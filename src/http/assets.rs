@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
 
 use self::coding::Coding;
-use self::condition::{Part, is_known, part};
+use self::condition::{Part, is_known, is_other_wanted, part};
 use self::kind::{Freshness, Kind, Nature};
 use self::source::{FilePath, Found, Place, Source, Stamp};
 
@@ -89,15 +89,40 @@ impl Assets {
         let status = response.status();
         let answer = response.headers_mut();
         let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
-        set(CACHE_CONTROL, Freshness::of(path.as_str()).cache_control());
+        // A cache that kept the refusal of a part would hand it to everybody who wants the file.
+        let is_refused = status.is_client_error();
+        let fresh = Freshness::of(path.as_str()).cache_control();
+        set(CACHE_CONTROL, if is_refused { "no-store" } else { fresh });
         if varies {
             set(VARY, "accept-encoding");
         }
-        if status != StatusCode::NOT_MODIFIED {
+        if status != StatusCode::NOT_MODIFIED && !is_refused {
             set(CONTENT_TYPE, kind.content_type);
             set(ACCEPT_RANGES, "bytes");
         }
         Ok(Some(response))
+    }
+
+    /// Whether there is a file at `path`, which is as for [`Self::get`].
+    ///
+    /// # Errors
+    /// What the system says if it cannot tell.
+    pub async fn has(&self, path: &str) -> io::Result<bool> {
+        let Some(path) = FilePath::parse(path) else { return Ok(false) };
+        Ok(self.source.find(&path).await?.is_some())
+    }
+
+    /// The text of the file at `path`, which is as for [`Self::get`]; `None` where there is no such
+    /// file, or one too long to be a page.
+    ///
+    /// # Errors
+    /// What the system says if a file that is there cannot be read.
+    pub async fn text(&self, path: &str) -> io::Result<Option<String>> {
+        let Some(path) = FilePath::parse(path) else { return Ok(None) };
+        let found = self.source.find(&path).await?;
+        let Some(found) = found.filter(|found| found.stamp.bytes <= WHOLE_BYTES) else { return Ok(None) };
+        let kept = self.kept(&path, found, Coding::Identity, Work::Read).await?;
+        Ok(Some(String::from_utf8_lossy(&kept.body).into_owned()))
     }
 
     async fn coded(&self, path: &FilePath, found: Found, coding: Coding) -> io::Result<Coded> {
@@ -216,7 +241,9 @@ fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<Answer> {
         io::Result::Ok(())
     };
     set(ETAG, tag.to_owned())?;
-    let (status, range) = if is_known(headers, tag) {
+    let (status, range) = if is_other_wanted(headers, tag) {
+        (StatusCode::PRECONDITION_FAILED, None)
+    } else if is_known(headers, tag) {
         (StatusCode::NOT_MODIFIED, None)
     } else {
         match part(headers, tag, length) {
@@ -245,7 +272,7 @@ fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<Answer> {
 mod tests {
     use std::fs;
 
-    use axum::http::header::{ACCEPT_ENCODING, IF_NONE_MATCH};
+    use axum::http::header::{ACCEPT_ENCODING, IF_MATCH, IF_NONE_MATCH};
     use http_body_util::BodyExt;
     use tempfile::TempDir;
 
@@ -360,12 +387,15 @@ mod tests {
 
             let (status, headers, body) = get(&assets, path, &[(RANGE, "bytes=99999999-")]).await;
             assert_eq!((status, body.len()), (416, 0));
+            assert_eq!(text(&headers, CACHE_CONTROL), "no-store");
             assert_eq!(text(&headers, CONTENT_RANGE), format!("bytes */{length}"));
 
             let (status, headers, body) = get(&assets, path, &[]).await;
             assert_eq!((status, body.len()), (200, length));
             let known = get(&assets, path, &[(IF_NONE_MATCH, text(&headers, ETAG))]).await;
             assert_eq!(known.0, 304);
+            let (status, headers, body) = get(&assets, path, &[(IF_MATCH, r#""another""#)]).await;
+            assert_eq!((status, body.len(), text(&headers, CACHE_CONTROL)), (412, 0, "no-store"));
         }
         assets.kept.run_pending_tasks().await;
         assert!(assets.kept.weighted_size() < MANY as u64);

@@ -25,6 +25,12 @@ pub enum ApiError {
     /// A room of that name has no address that a browser would keep.
     #[error("a room that is named . or .. cannot be opened by a browser")]
     NoPage,
+    /// The address breaks the rules of percent-encoding.
+    #[error("the address holds a % that begins no encoded character; a percent sign itself is written %25")]
+    BrokenEncoding,
+    /// Something of ours has the name that a room was to have.
+    #[error("this server needs that name for itself; the room needs another one")]
+    NameTaken,
     /// A form lacks a field.
     #[error("the form needs a field \"{0}\"")]
     MissingField(&'static str),
@@ -42,6 +48,9 @@ pub enum ApiError {
     /// The body is neither kind of form.
     #[error("the body is to be a form: multipart/form-data or application/x-www-form-urlencoded")]
     NotAForm,
+    /// The body is no url-encoded form.
+    #[error("the body is to be a form: application/x-www-form-urlencoded")]
+    NotUrlEncoded,
     /// The body is no JSON object.
     #[error("the body is to be a JSON object")]
     NotJson,
@@ -97,10 +106,13 @@ impl ApiError {
             Self::InvalidId(_)
             | Self::InvalidName(_)
             | Self::NoPage
+            | Self::BrokenEncoding
+            | Self::NameTaken
             | Self::MissingField(_)
             | Self::InvalidField { .. }
             | Self::InvalidQuery(_)
             | Self::NotAForm
+            | Self::NotUrlEncoded
             | Self::NotJson
             | Self::BrokenBody
             | Self::InvalidHandshake
@@ -131,11 +143,14 @@ impl ApiError {
         match self {
             Self::NotFound => "not_found",
             Self::InvalidId(_) => "invalid_id",
-            Self::InvalidName(_) | Self::NoPage | Self::MissingField(_) | Self::InvalidField { .. } => {
-                "invalid_form"
-            }
+            Self::InvalidName(_)
+            | Self::NoPage
+            | Self::NameTaken
+            | Self::MissingField(_)
+            | Self::InvalidField { .. } => "invalid_form",
+            Self::BrokenEncoding => "invalid_address",
             Self::InvalidQuery(_) => "invalid_query",
-            Self::NotAForm | Self::NotJson | Self::BrokenBody => "invalid_body",
+            Self::NotAForm | Self::NotUrlEncoded | Self::NotJson | Self::BrokenBody => "invalid_body",
             Self::BodyTooLarge => "body_too_large",
             Self::StoreFailing => "store_failing",
             Self::InvalidHandshake => "invalid_handshake",

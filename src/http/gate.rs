@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::{REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{RANGE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
@@ -14,6 +14,7 @@ use super::app::App;
 use super::error::ApiError;
 use super::listener::SocketPeer;
 use crate::calls::proxy::refused_at_the_gate;
+use crate::client::data;
 use crate::identity::peer::{Peer, Scheme};
 use crate::metrics::{ByRoute, Metrics};
 
@@ -26,6 +27,7 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
             refused_at_the_gate(request.method(), request.uri().path(), error)
+                .or_else(|| data::refused(request.uri(), error))
                 .unwrap_or_else(|| error.into_response())
         }
     };
@@ -50,6 +52,10 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if header_bytes > app.header_bytes {
         return Err(ApiError::HeadersTooLarge);
+    }
+    // Of a HEAD there are no parts (RFC 9110 section 14.2).
+    if request.method() == Method::HEAD {
+        request.headers_mut().remove(RANGE);
     }
     let SocketPeer { address, scheme } =
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;

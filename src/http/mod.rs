@@ -7,6 +7,8 @@ pub mod gate;
 pub mod listener;
 pub mod origin;
 pub mod pages;
+pub mod paths;
+pub mod problem;
 pub mod router;
 pub mod site;
 pub mod tls;

@@ -1,23 +1,26 @@
 //! The pages of a visit and the forms that lead from one to the next.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Form;
-use axum::extract::{Extension, Query, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Extension, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use url::Url;
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::{Url, form_urlencoded};
 
 use super::app::{App, wall_clock};
 use super::error::ApiError;
 use super::gate::scheme_text;
+use super::paths::{room_of, taken, with_query};
+use super::problem;
+use super::router::Use;
 use super::site::{OwnPage, Site, file};
+use crate::client::loader::is_of_room;
 use crate::client::visit::{self, name_needed, with_cookie};
 use crate::config::Origin;
 use crate::id::RoomName;
@@ -31,14 +34,21 @@ const ORANGE_MANIFEST: &str = r##"{"name":"Orange Meets","short_name":"Orange Me
 /// unreserved characters (section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// What is escaped in a path that is escaped already: what no header or URL holds, and the backslash,
+/// which browsers read as a slash.
+const LOCATION_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\');
+
 /// `GET /`: the start page, for whoever has a name.
 pub async fn home(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    page(&app, OwnPage::Start, &peer, &uri, &headers).await
+) -> Response {
+    match page(&app, OwnPage::Start, &peer, &uri, &headers).await {
+        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Ok(page) => page,
+    }
 }
 
 /// `GET /{room}`: the room's page, for whoever has a name.
@@ -47,11 +57,14 @@ pub async fn room(
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    page(&app, OwnPage::Room, &peer, &uri, &headers).await
+) -> Response {
+    match page(&app, OwnPage::Room, &peer, &uri, &headers).await {
+        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Ok(page) => page,
+    }
 }
 
-/// `GET` of any other address: a page or a file of the stock client.
+/// `GET` of any other address: a page or a file of the stock client, or the way to a room of ours.
 pub async fn other(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -60,15 +73,27 @@ pub async fn other(
     headers: HeaderMap,
 ) -> Response {
     let found = match &app.site.stock {
-        Some(stock) if method == Method::GET || method == Method::HEAD => {
-            visit::open(&app, stock, &peer, &uri, &headers).await
-        }
-        _ => Err(ApiError::NotFound),
+        _ if method != Method::GET && method != Method::HEAD => Err(ApiError::NotFound),
+        Some(stock) => visit::open(&app, stock, &peer, &uri, &headers).await,
+        None => to_room(&app, &uri),
     };
     match found {
-        Err(ApiError::NotFound) => Site::nothing_here(&app, &peer, &headers).await,
-        answer => answer.into_response(),
+        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Ok(page) => page,
     }
+}
+
+/// Our own page has lobby and meeting at one address, for which the stock client has two.
+fn to_room(app: &App, uri: &Uri) -> Result<Response, ApiError> {
+    let ids = app.site.routes().find(uri.path()).unwrap_or_default();
+    if !is_of_room(ids) {
+        return Err(ApiError::NotFound);
+    }
+    let room = room_of(uri.path())?;
+    if taken(room.as_str()).is_some_and(|(_, by)| by == Use::Page) {
+        return Err(ApiError::NotFound);
+    }
+    Ok(redirect(&with_query(format!("/{}", escape(room.as_str())), uri)))
 }
 
 /// A page for whoever has a name; the way to the form for one otherwise.
@@ -81,6 +106,9 @@ async fn page(
 ) -> Result<Response, ApiError> {
     if let Some(stock) = &app.site.stock {
         return visit::open(app, stock, peer, uri, headers).await;
+    }
+    if page == OwnPage::Room {
+        room_of(uri.path())?;
     }
     match app.identities.identify(headers, peer, wall_clock()).await {
         Asked::Known { renew, .. } => Ok(with_cookie(Site::own_page(app, page, peer, headers).await?, renew)),
@@ -109,74 +137,110 @@ pub async fn web_manifest(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     }
 }
 
-/// The query of `/set-username`.
-#[derive(Deserialize)]
-pub struct ReturnTo {
-    #[serde(rename = "return-url", default)]
-    return_url: String,
-}
+/// A form of one field, as it was sent.
+pub type Sent = Result<Form<Vec<(String, String)>>, FormRejection>;
 
-/// The form of `/set-username`.
-#[derive(Deserialize)]
-pub struct NameForm {
-    username: Option<String>,
+/// The field of this name, the first one where there are several.
+fn field(sent: Sent, name: &'static str) -> Result<String, ApiError> {
+    let Form(fields) = sent.map_err(|refused| match refused {
+        FormRejection::InvalidFormContentType(_) => ApiError::NotUrlEncoded,
+        refused if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge,
+        _ => ApiError::BrokenBody,
+    })?;
+    let found = fields.into_iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| value).ok_or(ApiError::MissingField(name))
 }
 
 /// `POST /set-username`: takes the name and goes back to where the visitor came from.
 pub async fn set_name(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
-    Query(ReturnTo { return_url }): Query<ReturnTo>,
+    uri: Uri,
     headers: HeaderMap,
-    Form(form): Form<NameForm>,
-) -> Result<Response, ApiError> {
+    sent: Sent,
+) -> Response {
     let now = wall_clock();
-    let response = redirect(&return_path(&return_url, |origin| app.origins.leads_here(origin, &peer)));
+    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let return_url = query.into_iter().find(|(name, _)| name == "return-url").map(|(_, url)| url);
+    let return_url = return_url.unwrap_or_default();
+    let back = redirect(&return_path(&return_url, |origin| app.origins.leads_here(origin, &peer)));
     // A proxy or Access brings the name along, and it wins over the form's.
     if let Asked::Known { by: Proof::ProxyHeader | Proof::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
     {
-        return Ok(response);
+        return back;
     }
-    let name = form.username.ok_or(ApiError::MissingField("username"))?;
-    let cookie = app.identities.sign_in(&headers, &name, &peer, now)?;
-    Ok(with_cookie(response, Some(cookie)))
+    let (typed, error) = match field(sent, "username") {
+        Ok(name) => match app.identities.sign_in(&headers, &name, &peer, now) {
+            Ok(cookie) => return with_cookie(back, Some(cookie)),
+            Err(error) => (name, error.into()),
+        },
+        Err(error) => (String::new(), error),
+    };
+    problem::form_again(&app, &peer, &headers, error, OwnPage::Name, &typed).await
 }
 
 /// `GET /new`: a room that nobody else can guess.
 pub async fn new_room(uri: Uri) -> Result<Response, ApiError> {
     let mut random = [0; 6];
     getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
-    let mut location = format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random));
-    if let Some(query) = uri.query() {
-        // Formatting into a String cannot fail.
-        let _ = write!(location, "?{query}");
-    }
-    Ok(redirect(&location))
-}
-
-/// The form of `/`.
-#[derive(Deserialize)]
-pub struct RoomForm {
-    room: Option<String>,
+    Ok(redirect(&with_query(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random)), &uri)))
 }
 
 /// `POST /?index`: goes to the room of that name.
-pub async fn open_room(Form(form): Form<RoomForm>) -> Result<Response, ApiError> {
-    let room = form.room.ok_or(ApiError::MissingField("room"))?;
-    let room = RoomName::parse(&room.trim().replace(' ', "-"))?;
+pub async fn open_room(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    sent: Sent,
+) -> Response {
+    let (typed, error) = match field(sent, "room") {
+        Ok(typed) => match path_of(&app, &typed).await {
+            Ok(path) => return redirect(&path),
+            Err(error) => (typed, error),
+        },
+        Err(error) => (String::new(), error),
+    };
+    problem::form_again(&app, &peer, &headers, error, OwnPage::Start, &typed).await
+}
+
+/// The path of the room that somebody wants to open.
+async fn path_of(app: &App, typed: &str) -> Result<String, ApiError> {
+    let room = RoomName::parse(&typed.trim().replace(' ', "-"))?;
     if matches!(room.as_str(), "." | "..") {
         // As a segment of a path these two lead elsewhere, however they are escaped.
         return Err(ApiError::NoPage);
     }
-    Ok(redirect(&format!("/{}", escape(room.as_str()))))
+    let escaped = escape(room.as_str());
+    let is_file = match &app.site.stock {
+        // What cannot be told is no reason to refuse a room.
+        Some(stock) => stock.files.has(&escaped).await.unwrap_or(false),
+        None => false,
+    };
+    if is_file || taken(room.as_str()).is_some() {
+        return Err(ApiError::NameTaken);
+    }
+    Ok(format!("/{escaped}"))
 }
 
 /// Answers 302 with a path of ours.
 pub fn redirect(path: &str) -> Response {
+    lead(StatusCode::FOUND, path)
+}
+
+/// Answers 308 with a path of ours: a form is sent there as it is.
+pub fn moved(path: &str) -> Response {
+    lead(StatusCode::PERMANENT_REDIRECT, path)
+}
+
+fn lead(status: StatusCode, path: &str) -> Response {
     debug_assert!(path.starts_with('/') && !path.starts_with("//"), "{path} leaves this server");
-    match HeaderValue::from_str(path) {
-        Ok(location) => (StatusCode::FOUND, [(LOCATION, location)]).into_response(),
+    match HeaderValue::try_from(utf8_percent_encode(path, LOCATION_PATH).to_string()) {
+        // It is for this visitor, as long as it has no name, or this page is shown.
+        Ok(location) => {
+            let headers = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+            (status, headers).into_response()
+        }
         Err(_) => ApiError::Internal.into_response(),
     }
 }
@@ -255,6 +319,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_location_is_a_path_as_browsers_read_it() {
+        for (path, location) in [
+            ("/a%20b?x=%2F#y", "/a%20b?x=%2F#y"),
+            ("/\\evil.example", "/%5Cevil.example"),
+            ("/new?\u{e9}=\r\nset-cookie: a", "/new?%C3%A9=%0D%0Aset-cookie:%20a"),
+        ] {
+            for (response, status) in
+                [(redirect(path), StatusCode::FOUND), (moved(path), StatusCode::PERMANENT_REDIRECT)]
+            {
+                assert_eq!(response.status(), status, "{path}");
+                assert_eq!(response.headers()[LOCATION], location);
+                assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_location_never_leaves_this_server(return_url in r#"[/\\:.?#a-z@\t %]{0,24}"#) {
@@ -263,7 +344,9 @@ mod tests {
             prop_assert!(path.starts_with('/') && !path.starts_with("//"));
             let target = base.join(&path).unwrap();
             prop_assert_eq!(target.host_str(), Some("meet.example"));
-            prop_assert!(HeaderValue::from_str(&path).is_ok());
+            let sent = redirect(&path);
+            let sent = base.join(sent.headers()[LOCATION].to_str().unwrap()).unwrap();
+            prop_assert_eq!((sent.host_str(), sent.path()), (Some("meet.example"), target.path()));
         }
     }
 }

@@ -13,11 +13,42 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{gate, pages, site};
+use super::{gate, pages, paths, site};
 use crate::calls::proxy;
 use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
+
+/// What has a name at the start of an address that no new room gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A page or a form of ours.
+    Page,
+    /// Sockets and the media API: below it a room's page would have no address.
+    Calls,
+    /// Files and reports of ours; a room's pages have other names there.
+    Shared,
+    /// The operators' listener, which a proxy may show at the same host.
+    Operators,
+}
+
+/// The names that no new room gets, in lower case: the first part of every route below, and of the
+/// operators'. A test holds that none is missing.
+#[rustfmt::skip]
+pub const TAKEN: [(&str, Use); 12] = [
+    ("admin", Use::Operators),
+    ("api", Use::Shared),
+    ("call-quality-feedback", Use::Page),
+    ("healthz", Use::Operators),
+    ("metrics", Use::Operators),
+    ("new", Use::Page),
+    ("parties", Use::Calls),
+    ("partytracks", Use::Calls),
+    ("readyz", Use::Operators),
+    ("set-username", Use::Page),
+    ("site.webmanifest", Use::Page),
+    ("static", Use::Shared),
+];
 
 /// All public routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -43,6 +74,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(calls)
         .merge(uploads(&app))
         .layer(middleware::from_fn_with_state(app.clone(), data::data))
+        .layer(middleware::from_fn(paths::one_spelling))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)
@@ -55,4 +87,22 @@ fn uploads(app: &App) -> Router<Arc<App>> {
         .route("/api/bugReport", post(bug_report::post))
         .layer(DefaultBodyLimit::disable())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_has_its_name_among_those_that_are_taken() {
+        let mut found = Vec::new();
+        for text in [include_str!("router.rs"), include_str!("../admin/mod.rs")] {
+            let routes = text.split("#[cfg(test)]").next().unwrap().split(".route(\"/").skip(1);
+            let first = |route: &'static str| route.split(['"', '/']).next().unwrap();
+            found.extend(routes.map(first).filter(|name| !name.is_empty() && !name.starts_with('{')));
+        }
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, TAKEN.map(|(name, _)| name));
+    }
 }

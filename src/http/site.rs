@@ -4,16 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::header::{ACCEPT, ETAG};
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Extension, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
+use axum::response::Response;
 use tracing::warn;
 
 use super::app::App;
 use super::assets::Assets;
+use super::assets::kind::Kind;
 use super::assets::source::Source;
 use super::error::ApiError;
+use super::{pages, problem};
 use crate::client::loader::Told;
 use crate::client::manifest::{Build, InvalidBuild};
 use crate::client::policy::{Policy, protect};
@@ -26,7 +28,7 @@ use crate::identity::peer::Peer;
 const OWN_FILES: &str = "/static/";
 
 /// Our own pages run and show what this server has, and nothing else.
-const OWN_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
+pub const OWN_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                           media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; worker-src 'self'; \
                           manifest-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; \
                           frame-ancestors 'none'";
@@ -71,15 +73,19 @@ pub enum OwnPage {
     Name,
     /// Where nothing is.
     Nothing,
+    /// What says why there is no page.
+    Refused,
 }
 
 impl OwnPage {
-    fn file(self) -> &'static str {
+    /// Its file.
+    pub fn file(self) -> &'static str {
         match self {
             Self::Start => "index.html",
             Self::Room => "room.html",
             Self::Name => "set-username.html",
             Self::Nothing => "404.html",
+            Self::Refused => "refused.html",
         }
     }
 }
@@ -141,34 +147,35 @@ impl Site {
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
         let mut response = file(app, &app.site.own, page.file(), headers).await?;
-        protect(response.headers_mut(), OWN_POLICY, way(peer));
+        let answer = response.headers_mut();
+        protect(answer, OWN_POLICY, way(peer));
+        // It is for whoever has a name; everyone else is led to the form.
+        answer.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(response)
-    }
-
-    /// Says that nothing is here: to people on a page, to programs in a sentence.
-    pub async fn nothing_here(app: &App, peer: &Peer, headers: &HeaderMap) -> Response {
-        let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-        if !accepted.into_iter().any(|line| line.contains("text/html")) {
-            return ApiError::NotFound.into_response();
-        }
-        // Whether the browser knows the page already does not make the address lead anywhere.
-        let plain = HeaderMap::new();
-        match Self::own_page(app, OwnPage::Nothing, peer, &plain).await {
-            Ok(mut response) => {
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                response.headers_mut().remove(ETAG);
-                response
-            }
-            Err(_) => ApiError::NotFound.into_response(),
-        }
     }
 }
 
-/// `GET /static/...`: a file of our own page.
-pub async fn own_file(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
+/// `GET /static/...`: a file of our own page; where there is none, what else is at the address.
+pub async fn own_file(
+    State(app): State<Arc<App>>,
+    Extension(peer): Extension<Peer>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     // As it was sent: what is decoded once by the router is not to be decoded again.
     let path = uri.path().strip_prefix(OWN_FILES).unwrap_or_default();
-    file(&app, &app.site.own, path, &headers).await.into_response()
+    match file(&app, &app.site.own, path, &headers).await {
+        // A room may have the name of this folder.
+        Err(ApiError::NotFound) => pages::other(State(app), Extension(peer), method, uri, headers).await,
+        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Ok(mut response) => {
+            if Kind::of(path).is_shown() {
+                protect(response.headers_mut(), OWN_POLICY, way(&peer));
+            }
+            response
+        }
+    }
 }
 
 /// Answers with a file.

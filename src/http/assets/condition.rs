@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use axum::http::HeaderMap;
-use axum::http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 /// Which part of a file is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,16 @@ pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
         // A proxy that compresses makes our tag a weak one; here the two are compared weakly.
         known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
     })
+}
+
+/// Whether the sender wants another version of the file than that of this tag, and nothing else
+/// (RFC 9110 section 13.1.1).
+pub fn is_other_wanted(headers: &HeaderMap, tag: &str) -> bool {
+    let mut lines = headers.get_all(IF_MATCH).iter().peekable();
+    let is_asked = lines.peek().is_some();
+    let mut wanted = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    // Weak tags are never the same here.
+    is_asked && !wanted.any(|wanted| ["*", tag].contains(&wanted.trim()))
 }
 
 /// The part that is asked for of a file of this tag and length (RFC 9110 section 14.2).
@@ -80,6 +90,21 @@ mod tests {
             assert_eq!(is_known(&headers(&[(IF_NONE_MATCH, known)]), r#""a""#), is, "{known}");
         }
         assert!(!is_known(&HeaderMap::new(), r#""a""#));
+    }
+
+    #[test]
+    fn only_the_version_that_is_wanted_is_sent() {
+        for (wanted, is_other) in [
+            (r#""a""#, false),
+            (r#""b", "a""#, false),
+            ("*", false),
+            (r#"W/"a""#, true),
+            (r#""b""#, true),
+            ("", true),
+        ] {
+            assert_eq!(is_other_wanted(&headers(&[(IF_MATCH, wanted)]), r#""a""#), is_other, "{wanted}");
+        }
+        assert!(!is_other_wanted(&HeaderMap::new(), r#""a""#));
     }
 
     #[test]

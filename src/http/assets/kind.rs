@@ -75,6 +75,11 @@ impl Kind {
         let &(_, content_type, nature) = known.unwrap_or(&("", "application/octet-stream", Nature::Packed));
         Self { content_type, nature }
     }
+
+    /// Whether a browser that opens such a file makes a page of it, whose scripts run.
+    pub fn is_shown(self) -> bool {
+        ["text/html", "image/svg", "text/xml"].iter().any(|kind| self.content_type.starts_with(kind))
+    }
 }
 
 impl Freshness {
@@ -120,6 +125,11 @@ mod tests {
             ("a.exe", "application/octet-stream"),
         ] {
             assert_eq!(Kind::of(name).content_type, content_type, "{name}");
+        }
+        for (name, is_shown) in
+            [("a.html", true), ("a.SVG", true), ("a.xml", true), ("a.js", false), ("a", false)]
+        {
+            assert_eq!(Kind::of(name).is_shown(), is_shown, "{name}");
         }
         assert!(KINDS.is_sorted_by_key(|(end, ..)| *end));
     }

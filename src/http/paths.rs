@@ -1,0 +1,137 @@
+//! Addresses as people and clients spell them: one spelling for each page, and the room that one names.
+
+use axum::extract::Request;
+use axum::http::Uri;
+use axum::middleware::Next;
+use axum::response::Response;
+use percent_encoding::percent_decode_str;
+
+use super::error::ApiError;
+use super::pages::moved;
+use super::router::{TAKEN, Use};
+use crate::id::RoomName;
+
+/// Leads to the one address of a page that was spelled in another way.
+///
+/// The stock client's router takes `/Set-Username` and `/new/` for the same pages, and sends their forms there.
+pub async fn one_spelling(request: Request, next: Next) -> Response {
+    match respelled(request.uri()) {
+        Some(address) => moved(&address),
+        None => next.run(request).await,
+    }
+}
+
+/// The address of the page that `uri` spells in another way.
+fn respelled(uri: &Uri) -> Option<String> {
+    let path = uri.path().strip_prefix('/')?;
+    let bare = path.trim_end_matches('/');
+    let page = if bare.is_empty() {
+        ""
+    } else {
+        let name = percent_decode_str(bare).decode_utf8().ok()?;
+        taken(&name).filter(|(_, by)| *by == Use::Page)?.0
+    };
+    (page != path).then(|| with_query(format!("/{page}"), uri))
+}
+
+/// The name among [`TAKEN`] that `name` is, with what has it.
+///
+/// The case does not count, because it does not for the stock client's router.
+pub fn taken(name: &str) -> Option<(&'static str, Use)> {
+    let name = name.to_lowercase();
+    TAKEN.into_iter().find(|(known, _)| *known == name)
+}
+
+/// The room whose page is at `path`, which is percent-encoded as it was sent.
+///
+/// It is stricter than a socket's address: what a browser's `decodeURIComponent` does not read would
+/// leave its page without a room.
+///
+/// # Errors
+/// The sentence for whoever opens the page of what is no room.
+pub fn room_of(path: &str) -> Result<RoomName, ApiError> {
+    let segment = path.split('/').nth(1).unwrap_or_default();
+    let is_encoded = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !segment.split('%').skip(1).all(is_encoded) {
+        return Err(ApiError::BrokenEncoding);
+    }
+    let name = percent_decode_str(segment).decode_utf8().map_err(|_| ApiError::BrokenEncoding)?;
+    let room = RoomName::parse(&name)?;
+    match room.as_str() {
+        "." | ".." => Err(ApiError::NoPage),
+        name if taken(name).is_some_and(|(_, by)| by == Use::Calls) => Err(ApiError::NameTaken),
+        _ => Ok(room),
+    }
+}
+
+/// A path with the query of `uri`.
+pub fn with_query(path: String, uri: &Uri) -> String {
+    match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::InvalidId;
+
+    #[test]
+    fn each_page_has_one_address() {
+        for (asked, address) in [
+            ("/set-username/", Some("/set-username")),
+            ("/Set-Username?return-url=%2Fr&_data=x", Some("/set-username?return-url=%2Fr&_data=x")),
+            ("/set%2dusername//", Some("/set-username")),
+            ("/NEW/?x=1", Some("/new?x=1")),
+            ("/n%65w", Some("/new")),
+            ("/call-quality-feedback/", Some("/call-quality-feedback")),
+            ("//", Some("/")),
+            ("/", None),
+            ("/?x", None),
+            ("/set-username", None),
+            ("/new", None),
+            ("/new/room", None),
+            ("/%2Fnew", None),
+            ("//new", None),
+            ("/static/", None),
+            ("/r/", None),
+            ("/%ff", None),
+        ] {
+            assert_eq!(respelled(&asked.parse().unwrap()).as_deref(), address, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_room_that_browsers_and_sockets_have_too() {
+        let long = "a".repeat(129);
+        for (path, name) in [
+            ("/a", "a"),
+            ("/a/room", "a"),
+            ("/a%20b%2Fc/", "a b/c"),
+            ("/caf%c3%a9", "café"),
+            ("/100%25", "100%"),
+            ("/static/room", "static"),
+        ] {
+            assert_eq!(room_of(path).unwrap().as_str(), name, "{path}");
+        }
+        for (path, error) in [
+            ("/%", ApiError::BrokenEncoding),
+            ("/%zz", ApiError::BrokenEncoding),
+            ("/a%2", ApiError::BrokenEncoding),
+            ("/%ff", ApiError::BrokenEncoding),
+            ("/%+1", ApiError::BrokenEncoding),
+            ("/%00", ApiError::InvalidId(InvalidId::RoomName)),
+            ("/a%0d%0ab", ApiError::InvalidId(InvalidId::RoomName)),
+            (&format!("/{long}"), ApiError::InvalidId(InvalidId::RoomName)),
+            ("//room", ApiError::InvalidId(InvalidId::RoomName)),
+            ("/%2e%2E", ApiError::NoPage),
+            ("/Parties/room", ApiError::NameTaken),
+        ] {
+            assert_eq!(room_of(path), Err(error), "{path}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ import { byId } from './element.js';
 import { placeIcons } from './icons.js';
 import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
-import { lastingNotice, notice, withdrawNotice } from './notices.js';
+import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
 import { ask, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
@@ -124,7 +124,7 @@ function leave(why) {
   byId('left-title').textContent = why;
   byId('quality').hidden = !settings.asksForQuality || !meeting;
   byId('meeting-id').value = meeting?.id ?? '';
-  byId('notices').replaceChildren();
+  withdrawAllNotices();
   document.body.dataset.view = 'left';
   byId('return').focus();
 }

@@ -7,32 +7,33 @@ const MOST = 4;
 
 /** Shows a notice; another one about the same `subject` takes its place. */
 export function notice(text, subject = text) {
-  const shown = show(text, subject);
+  const shown = show(byId('notices'), text, subject);
   setTimeout(() => shown.remove(), SHOWN_FOR);
 }
 
-/** Shows a notice until it is withdrawn, or replaced. */
+/** Shows a notice until it is withdrawn, or replaced. It covers nothing. */
 export function lastingNotice(text, subject) {
-  const same = find(subject);
+  const place = byId('lasting');
   // Shown anew it would be read out anew.
-  if (same?.textContent === text && same.classList.contains('lasting')) return;
-  show(text, subject).classList.add('lasting');
+  if (find(place, subject)?.textContent !== text) show(place, text, subject);
 }
 
 export function withdrawNotice(subject) {
-  find(subject)?.remove();
+  find(byId('lasting'), subject)?.remove();
 }
 
-function show(text, subject) {
-  const all = byId('notices');
-  find(subject)?.remove();
-  const passing = all.querySelectorAll('p:not(.lasting)');
-  if (passing.length >= MOST) passing[0].remove();
+export function withdrawAllNotices() {
+  for (const id of ['notices', 'lasting']) byId(id).replaceChildren();
+}
+
+function show(place, text, subject) {
+  find(place, subject)?.remove();
+  while (place.childElementCount >= MOST) place.firstElementChild.remove();
   const shown = element('p', { 'data-subject': subject }, text);
-  all.append(shown);
+  place.append(shown);
   return shown;
 }
 
-function find(subject) {
-  return [...byId('notices').children].find((shown) => shown.dataset.subject === subject);
+function find(place, subject) {
+  return [...place.children].find((shown) => shown.dataset.subject === subject);
 }

@@ -482,7 +482,7 @@ async fn whom_a_full_room_refuses_is_told_so_and_comes_in_once_there_is_a_place(
     let tab = browser.visitor().await.open(&format!("{}/r", server.http())).await;
     tab.fill("#username", "Ada").await;
     tab.press("Enter").await;
-    let lasting = texts("#notices .lasting");
+    let lasting = texts("#lasting p");
     tab.until(&format!("{lasting}[0]?.startsWith('The server does not let you into the room.')")).await;
     bob.say(json!({"type": "userLeft"})).await;
     tab.until("document.querySelector('#join:enabled')").await;
@@ -543,7 +543,7 @@ async fn media_that_cannot_be_carried_are_told_once_until_they_are() {
     let faith = "{
         window.told = [];
         new MutationObserver(() => {
-            const text = document.querySelector('#notices .lasting')?.textContent;
+            const text = document.querySelector('#lasting p')?.textContent;
             if (text && text !== told.at(-1)) told.push(text);
         }).observe(document, {childList: true, subtree: true});
         const {setRemoteDescription} = RTCPeerConnection.prototype;
@@ -560,7 +560,7 @@ async fn media_that_cannot_be_carried_are_told_once_until_they_are() {
     tab.press("Enter").await;
     tab.until("document.querySelector('#join:enabled')").await;
     join(&tab).await;
-    let lasting = texts("#notices .lasting");
+    let lasting = texts("#lasting p");
     tab.until("told.length === 2").await;
     let why = [
         "the media service refuses it (http_400)",

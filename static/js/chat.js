@@ -8,7 +8,7 @@ const EVERYONE = '';
 const MOST_LINES = 500;
 
 export class Chat {
-  #say;
+  #signalling;
   #myId;
   /** The number of the newest line; a line may come twice over a reconnect. */
   #newest = 0;
@@ -16,10 +16,9 @@ export class Chat {
   #recipient = byId('recipient');
   #text = byId('line');
 
-  /** `say` is called with each message for the server. */
-  constructor({ say, myId }) {
-    this.#say = say;
-    this.#myId = myId;
+  constructor(signalling) {
+    this.#signalling = signalling;
+    this.#myId = signalling.id;
     this.#recipient.append(element('option', { value: EVERYONE }, 'Everyone'));
     byId('composer').addEventListener('submit', (event) => {
       event.preventDefault();
@@ -63,7 +62,7 @@ export class Chat {
     if (id <= this.#newest) return false;
     this.#newest = id;
     const isMine = from === this.#myId;
-    if (isMine) this.#waiting(message)?.remove();
+    if (isMine) this.#unconfirmed(message)?.remove();
     this.#add({ name: isMine ? 'You' : name, message, at, isMine });
     return !isMine;
   }
@@ -85,18 +84,43 @@ export class Chat {
     }
     this.#text.value = '';
     if (to.value === EVERYONE) {
-      this.#say({ type: 'chat', message });
-      // Until the server says it to all, us too.
-      this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
+      this.#sendToAll(message);
     } else {
-      this.#say({ type: 'directMessage', to: to.value, message });
+      this.#signalling.say({ type: 'directMessage', to: to.value, message });
       this.#add({ name: `You to ${to.textContent} alone`, message, at: Date.now(), isMine: true, isDirect: true });
     }
   }
 
-  #waiting(message) {
-    const lines = [...this.#list.querySelectorAll('.waiting')];
-    return lines.find((line) => line.querySelector('.text').textContent === message);
+  #sendToAll(message) {
+    // Until the server says it to all, us too.
+    const line = this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
+    line.dataset.socket = this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1);
+    this.#signalling.say({ type: 'chat', message });
+  }
+
+  /**
+   * Marks the lines that an earlier socket took and that the server never said. To be called with each
+   * state: what waited for us over a reconnect came before it. Whether the others have read a line is
+   * not known then, so it is its writer who decides whether to say it again.
+   */
+  giveUpLost() {
+    for (const line of this.#list.querySelectorAll('.waiting')) {
+      if (Number(line.dataset.socket) >= this.#signalling.opened) continue;
+      line.classList.replace('waiting', 'lost');
+      const again = () => {
+        line.remove();
+        this.#sendToAll(textOf(line));
+      };
+      line.append(
+        element('span', { class: 'problem' }, 'Not sent, as far as is known. '),
+        element('button', { class: 'small', type: 'button', onclick: again }, 'Send again'),
+      );
+    }
+  }
+
+  /** Our oldest line of these words that the server has not said. */
+  #unconfirmed(message) {
+    return [...this.#list.querySelectorAll('.waiting, .lost')].find((line) => textOf(line) === message);
   }
 
   #add({ name, message, at, isMine, isDirect, isWaiting }) {
@@ -116,5 +140,10 @@ export class Chat {
     this.#list.insertBefore(line, firstWaiting);
     while (this.#list.childElementCount > MOST_LINES) this.#list.firstElementChild.remove();
     if (isAtEnd || isMine) this.#list.scrollTop = this.#list.scrollHeight;
+    return line;
   }
+}
+
+function textOf(line) {
+  return line.querySelector('.text').textContent;
 }

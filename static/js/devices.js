@@ -1,4 +1,7 @@
 // Our camera, microphone and screen.
+//
+// What is wanted and what there is are two things: a browser may ask its user for a minute whether a
+// page may use a camera, and by the answer the user may have muted, chosen another one, or left.
 
 const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
 const CHOICES = 'satsuma.devices';
@@ -12,14 +15,27 @@ const PROBLEMS = {
   InsecureContext: 'Browsers give it to https pages and to localhost only.',
 };
 
+class Device {
+  isWanted = false;
+  track;
+  problem = '';
+  /** The newest question for it that the browser has not answered. */
+  question;
+
+  get isOn() {
+    return this.isWanted && Boolean(this.track);
+  }
+}
+
 /** Event: `change`, whenever anything here has. */
 export class Devices extends EventTarget {
-  camera = { isOn: false, track: undefined, problem: '' };
-  microphone = { isOn: false, track: undefined, problem: '' };
-  screen = { track: undefined };
+  camera = new Device();
+  microphone = new Device();
+  screen = { track: undefined, isAsked: false };
 
-  #chosen = JSON.parse(localStorage.getItem(CHOICES) ?? '{}');
+  #chosen = storedChoices();
   #quality;
+  #isEnded = false;
 
   /** `quality` is the most lines and frames a second of a picture. */
   constructor(quality) {
@@ -30,45 +46,43 @@ export class Devices extends EventTarget {
 
   /** Asks for both at once, so that the browser asks its user only once. */
   async start() {
-    try {
-      const stream = await this.#open({ camera: true, microphone: true });
-      for (const track of stream.getTracks()) this.#use(track.kind === 'video' ? 'camera' : 'microphone', track);
-    } catch {
-      // One of the two may be there all the same.
-      await this.#switchOn('microphone');
-      await this.#switchOn('camera');
+    this.camera.isWanted = true;
+    this.microphone.isWanted = true;
+    const both = ['microphone', 'camera'];
+    if (await this.#ask(both)) return;
+    // One of the two may be there all the same.
+    for (const kind of both) {
+      if (this[kind].isWanted && !this[kind].track && !this[kind].question) await this.#ask([kind]);
     }
-    this.#changed();
   }
 
-  async toggleCamera() {
-    if (this.camera.isOn) this.#drop('camera');
-    else await this.#switchOn('camera');
-    this.#changed();
+  toggleCamera() {
+    return this.#want('camera', !this.camera.isWanted);
   }
 
   /** The microphone stays open while it is off: it sends silence, and is back at once. */
-  async toggleMicrophone() {
-    if (this.microphone.track) this.#mute(this.microphone.isOn);
-    else await this.#switchOn('microphone');
-    this.#changed();
+  toggleMicrophone() {
+    return this.#want('microphone', !this.microphone.isWanted);
   }
 
   muteMicrophone() {
-    this.#mute(true);
-    this.#changed();
+    this.#want('microphone', false);
   }
 
   async toggleScreen() {
+    if (this.screen.isAsked) return;
     if (this.screen.track) {
       this.screen.track.stop();
       this.screen.track = undefined;
     } else {
+      this.screen.isAsked = true;
       // Rejected if the user thinks better of it, and that is no problem.
       const stream = await navigator.mediaDevices.getDisplayMedia({ video: true }).catch(() => undefined);
+      this.screen.isAsked = false;
       const track = stream?.getVideoTracks()[0];
+      if (this.#isEnded) return track?.stop();
       track?.addEventListener('ended', () => {
-        this.screen.track = undefined;
+        if (this.screen.track === track) this.screen.track = undefined;
         this.#changed();
       });
       this.screen.track = track;
@@ -90,37 +104,63 @@ export class Devices extends EventTarget {
   }
 
   async choose(kind, id) {
+    const device = this[kind];
     this.#chosen[kind] = id;
     localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
-    const { track, isOn, problem } = this[kind];
     // To choose a device is not to switch it on; but where one did not work, another may.
-    if (track || problem) {
-      await this.#switchOn(kind);
-      if (track && !isOn) this.#mute(true);
-    }
-    this.#changed();
+    if (device.problem) device.isWanted = true;
+    if (device.isWanted || device.track) await this.#ask([kind]);
   }
 
+  /** Gives all devices back, for good. */
   end() {
+    this.#isEnded = true;
     for (const device of [this.camera, this.microphone, this.screen]) {
       device.track?.stop();
       device.track = undefined;
-      device.isOn = false;
     }
     this.#changed();
   }
 
-  async #switchOn(kind) {
-    try {
-      const stream = await this.#open({ [kind]: true });
-      this.#use(kind, stream.getTracks()[0]);
-    } catch (error) {
-      this.#drop(kind);
-      this[kind].problem = PROBLEMS[error.name] ?? 'It does not work.';
-    }
+  async #want(kind, isWanted) {
+    const device = this[kind];
+    device.isWanted = isWanted;
+    if (!isWanted && kind === 'camera') this.#drop(device);
+    if (device.track) device.track.enabled = isWanted;
+    this.#changed();
+    if (isWanted && !device.track && !device.question) await this.#ask([kind]);
   }
 
-  async #open({ camera, microphone }) {
+  /** Asks the browser for these; true if it gave them. */
+  async #ask(kinds) {
+    const question = {};
+    for (const kind of kinds) this[kind].question = question;
+    this.#changed();
+    let tracks = [];
+    let problem = '';
+    try {
+      const stream = await this.#open(kinds);
+      tracks = stream.getTracks();
+    } catch (error) {
+      problem = PROBLEMS[error.name] ?? 'It does not work.';
+    }
+    for (const kind of kinds) {
+      const device = this[kind];
+      const track = tracks.find((track) => track.kind === (kind === 'camera' ? 'video' : 'audio'));
+      // Somebody has chosen another one meanwhile, and that is asked for.
+      if (device.question !== question) {
+        track?.stop();
+        continue;
+      }
+      device.question = undefined;
+      if (track) this.#use(device, track);
+      else if (kinds.length === 1) this.#fail(device, problem);
+    }
+    this.#changed();
+    return problem === '';
+  }
+
+  async #open(kinds) {
     if (!navigator.mediaDevices) {
       const error = new Error();
       error.name = 'InsecureContext';
@@ -128,35 +168,51 @@ export class Devices extends EventTarget {
     }
     const wish = (kind) => (this.#chosen[kind] ? { deviceId: { ideal: this.#chosen[kind] } } : {});
     const { lines, framerate } = this.#quality;
+    const picture = { height: { ideal: Math.min(lines, 720) }, frameRate: { ideal: framerate } };
     return navigator.mediaDevices.getUserMedia({
-      audio: microphone && wish('microphone'),
-      video: camera && { ...wish('camera'), height: { ideal: Math.min(lines, 720) }, frameRate: { ideal: framerate } },
+      audio: kinds.includes('microphone') && wish('microphone'),
+      video: kinds.includes('camera') && { ...wish('camera'), ...picture },
     });
   }
 
-  #use(kind, track) {
-    this[kind].track?.stop();
-    Object.assign(this[kind], { track, isOn: true, problem: '' });
+  #use(device, track) {
+    device.problem = '';
+    if (this.#isEnded || (device === this.camera && !device.isWanted)) {
+      track.stop();
+      return;
+    }
+    device.track?.stop();
+    device.track = track;
+    track.enabled = device.isWanted;
     // It was unplugged, or the browser took it away.
     track.addEventListener('ended', () => {
-      if (this[kind].track !== track) return;
-      this.#drop(kind);
+      if (device.track !== track) return;
+      this.#drop(device);
+      device.isWanted = false;
       this.#changed();
     });
   }
 
-  #drop(kind) {
-    this[kind].track?.stop();
-    Object.assign(this[kind], { track: undefined, isOn: false });
+  #fail(device, problem) {
+    this.#drop(device);
+    device.isWanted = false;
+    device.problem = problem;
   }
 
-  #mute(off) {
-    const { track } = this.microphone;
-    if (track) track.enabled = !off;
-    this.microphone.isOn = Boolean(track) && !off;
+  #drop(device) {
+    device.track?.stop();
+    device.track = undefined;
   }
 
   #changed() {
     this.dispatchEvent(new Event('change'));
+  }
+}
+
+function storedChoices() {
+  try {
+    return JSON.parse(localStorage.getItem(CHOICES)) ?? {};
+  } catch {
+    return {};
   }
 }

@@ -21,7 +21,7 @@ export class Lobby extends EventTarget {
     byId('rename').href = `/set-username?return-url=${encodeURIComponent(location.href)}`;
     const problem = settings.mustEncrypt ? MUST_ENCRYPT : NO_MEDIA;
     byId('lobby-problem').textContent = problem;
-    byId('lobby-problem').hidden = settings.hasMedia && !settings.mustEncrypt;
+    byId('lobby-problem').hidden = settings.canCarryMedia;
     const join = byId('join');
     signalling.addEventListener('roomState', ({ detail }) => {
       this.state = detail.state;
@@ -46,12 +46,17 @@ export class Lobby extends EventTarget {
   }
 
   #showPreview() {
-    const { track, problem } = this.#devices.camera;
+    const { track, problem, question } = this.#devices.camera;
     const preview = byId('preview');
     if (preview.srcObject?.getTracks()[0] !== track) {
       preview.srcObject = track ? new MediaStream([track]) : null;
     }
     preview.hidden = !track;
-    byId('preview-note').textContent = track ? '' : problem ? `No camera. ${problem}` : 'The camera is off';
+    byId('preview-note').textContent = track ? '' : note({ problem, question });
   }
+}
+
+function note({ problem, question }) {
+  if (question) return 'The browser asks you for the camera';
+  return problem ? `No camera. ${problem}` : 'The camera is off';
 }

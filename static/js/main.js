@@ -10,18 +10,19 @@ import { byId } from './element.js';
 import { placeIcons } from './icons.js';
 import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
-import { notice } from './notices.js';
+import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
-import { loadSettings } from './settings.js';
+import { ask, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
 
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.split('/')[1]);
+const roomPath = `/${encodeURIComponent(roomName)}`;
 document.title = `${roomName} – Satsuma`;
 byId('lobby-title').textContent = roomName;
 byId('room-title').textContent = roomName;
 
-const settings = await loadSettings(`/${encodeURIComponent(roomName)}`);
+const settings = await loadSettings(roomPath);
 const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate });
 const signalling = new Signalling(roomName);
 const lobby = new Lobby({ settings, devices, signalling });
@@ -37,6 +38,8 @@ listen({
   people: () => meeting.panels.toggle('people'),
   chat: () => meeting.panels.toggle('chat'),
   invite: copyLink,
+  ai: () => meeting.toggleAi(),
+  'ai-ear': () => meeting.toggleAiEar(),
   devices: () => byId('devices').showModal(),
   shortcuts: () => byId('shortcuts').showModal(),
   report: prepareReport(() => ({
@@ -54,8 +57,15 @@ lobby.addEventListener('join', () => {
   document.body.dataset.view = 'room';
   byId('stage').focus();
 });
-signalling.addEventListener('away', () => (byId('reconnecting').hidden = false));
-signalling.addEventListener('open', () => (byId('reconnecting').hidden = true));
+signalling.addEventListener('away', ({ detail }) => {
+  byId('reconnecting').hidden = false;
+  if (detail.reason) notice(`The server says: ${detail.reason}`, 'away');
+});
+signalling.addEventListener('open', () => {
+  byId('reconnecting').hidden = true;
+  withdrawNotice('refused');
+});
+signalling.addEventListener('refused', askWhy);
 signalling.addEventListener('superseded', () => leave('This room is open in a newer window'));
 byId('return').addEventListener('click', () => location.reload());
 
@@ -70,15 +80,15 @@ await devices.start();
 function showDevices() {
   const { microphone, camera, screen } = devices;
   showAction('microphone', {
-    label: microphone.isOn ? 'Switch the microphone off' : 'Switch the microphone on',
-    icon: microphone.isOn ? 'microphone' : 'microphone-off',
-    isPressed: microphone.isOn,
+    label: microphone.isWanted ? 'Switch the microphone off' : 'Switch the microphone on',
+    icon: microphone.isWanted ? 'microphone' : 'microphone-off',
+    isPressed: microphone.isWanted,
     isWarning: Boolean(microphone.problem),
   });
   showAction('camera', {
-    label: camera.isOn ? 'Switch the camera off' : 'Switch the camera on',
-    icon: camera.isOn ? 'camera' : 'camera-off',
-    isPressed: camera.isOn,
+    label: camera.isWanted ? 'Switch the camera off' : 'Switch the camera on',
+    icon: camera.isWanted ? 'camera' : 'camera-off',
+    isPressed: camera.isWanted,
     isWarning: Boolean(camera.problem),
   });
   showAction('screen', {
@@ -94,6 +104,19 @@ function explain(kind, label) {
   if (problem) notice(`${label}: ${problem}`, kind);
 }
 
+/** A browser does not tell a page why a socket was refused; a plain request says at least a part of it. */
+async function askWhy() {
+  let why = 'The server does not let you into the room. It may be full, or too many may come from your network. Trying again…';
+  try {
+    // Leaves the page if we are to log in again; the way back leads to this room.
+    await ask(roomPath, 'routes/_room.$roomName._index');
+  } catch (error) {
+    // A server that cannot be reached refuses nobody.
+    why = error instanceof Refusal ? error.message : '';
+  }
+  if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
+}
+
 function leave(why) {
   signalling.leave();
   devices.end();
@@ -101,13 +124,13 @@ function leave(why) {
   byId('left-title').textContent = why;
   byId('quality').hidden = !settings.asksForQuality || !meeting;
   byId('meeting-id').value = meeting?.id ?? '';
-  byId('notices').replaceChildren();
+  withdrawAllNotices();
   document.body.dataset.view = 'left';
   byId('return').focus();
 }
 
 async function copyLink() {
-  const link = `${location.origin}/${encodeURIComponent(roomName)}`;
+  const link = location.origin + roomPath;
   try {
     await navigator.clipboard.writeText(link);
     notice('The link is copied. Send it to whom you want to meet.');

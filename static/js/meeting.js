@@ -5,7 +5,7 @@ import { Media } from './calls/media.js';
 import { Chat } from './chat.js';
 import { showAction } from './controls.js';
 import { watchSpeech } from './loudness.js';
-import { notice } from './notices.js';
+import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
 import { People } from './people.js';
 import { Sound } from './sound.js';
@@ -21,6 +21,7 @@ export class Meeting {
   #signalling;
   #webcam;
   #state = { users: [] };
+  #hasAi;
   #raisedHand = false;
   #speaking = false;
   #lastSaid = '';
@@ -39,7 +40,8 @@ export class Meeting {
     this.#devices = devices;
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
-    this.#chat = new Chat({ say: (message) => signalling.say(message), myId: signalling.id });
+    this.#hasAi = settings.hasAi && settings.canCarryMedia;
+    this.#chat = new Chat(signalling);
     this.#people = new People({
       mute: ({ id }) => signalling.say({ type: 'muteUser', id }),
       write: (user) => {
@@ -48,7 +50,7 @@ export class Meeting {
       },
     });
     this.panels.addEventListener('open', ({ detail }) => detail === 'chat' && this.#chat.focus());
-    if (settings.hasMedia && !settings.mustEncrypt) this.#startMedia(settings, state.meetingId);
+    if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM) devices.muteMicrophone();
 
     const on = (target, type, handle) => target.addEventListener(type, handle, { signal: this.#ending.signal });
@@ -69,6 +71,7 @@ export class Meeting {
     on(devices, 'change', () => this.#useDevices());
     this.#state = state;
     this.#showHand();
+    this.#showAi();
     this.#useDevices();
   }
 
@@ -116,6 +119,31 @@ export class Meeting {
     this.#changed();
   }
 
+  /** Calls the AI in, or sends it away, whoever called it. */
+  toggleAi() {
+    const { enabled, connectionPending } = this.#ai;
+    this.#signalling.say({ type: enabled || connectionPending ? 'disableAi' : 'enableAi' });
+  }
+
+  /** The AI hears one person at a time: us, or nobody of those who asked before. */
+  toggleAiEar() {
+    if (this.#ai.controllingUser === this.#signalling.id) {
+      this.#signalling.say({ type: 'relenquishAiControl' });
+      return;
+    }
+    const audio = this.#media.reference('audio');
+    if (!audio) {
+      notice('Your microphone is not connected yet', 'ai');
+      return;
+    }
+    const [sessionId, trackName] = audio.split('/');
+    this.#signalling.say({ type: 'requestAiControl', track: { sessionId, trackName } });
+  }
+
+  get #ai() {
+    return this.#state.ai ?? {};
+  }
+
   end() {
     this.#ending.abort();
     this.#media?.end();
@@ -131,13 +159,17 @@ export class Meeting {
     const on = (type, handle) => this.#media.addEventListener(type, handle, { signal: this.#ending.signal });
     on('sent', () => this.#changed());
     on('received', () => this.#changed());
-    on('trouble', () => notice('Sound and pictures do not come through; trying again', 'media'));
-    on('well', () => notice('Sound and pictures are back', 'media'));
+    on('trouble', ({ detail }) => lastingNotice(`No sound or picture can be carried: ${detail}. Trying again…`, 'media'));
+    on('well', () => withdrawNotice('media'));
   }
 
   #take(state) {
+    this.#chat.giveUpLost();
     const before = new Map(this.#others.map((user) => [user.id, user]));
+    const aiError = this.#ai.error;
     this.#state = state;
+    if (this.#ai.error && this.#ai.error !== aiError) notice(this.#ai.error, 'ai');
+    this.#showAi();
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
@@ -234,6 +266,20 @@ export class Meeting {
   #showHand() {
     const label = this.#raisedHand ? 'Lower your hand' : 'Raise your hand';
     showAction('hand', { label, isPressed: this.#raisedHand });
+  }
+
+  #showAi() {
+    const { enabled, connectionPending, controllingUser } = this.#ai;
+    const isHeard = controllingUser === this.#signalling.id;
+    let label = 'Call an AI in';
+    if (enabled) label = 'Send the AI away';
+    else if (connectionPending) label = 'The AI is coming: call it off';
+    showAction('ai', { label, isPressed: Boolean(enabled || connectionPending), isPossible: this.#hasAi });
+    showAction('ai-ear', {
+      label: isHeard ? 'Stop the AI from hearing you' : 'Let the AI hear you',
+      isPressed: isHeard,
+      isPossible: this.#hasAi && Boolean(enabled),
+    });
   }
 
   #news(text) {

@@ -33,9 +33,11 @@ export class People {
       row.initials.textContent = initials(user.name);
       row.hand.hidden = !user.raisedHand;
       row.muted.hidden = Boolean(user.tracks.audioEnabled);
-      row.mute.hidden = isMe || !user.tracks.audioEnabled;
+      // Nobody can mute the AI: it is sent away.
+      const isPerson = user.id !== 'ai';
+      row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
       row.mute.setAttribute('aria-label', `Mute ${user.name}`);
-      row.write.hidden = isMe || user.id === 'ai';
+      row.write.hidden = isMe || !isPerson;
       row.write.setAttribute('aria-label', `Write to ${user.name}`);
       if (list.children[place] !== row.element) list.insertBefore(row.element, list.children[place] ?? null);
     });

@@ -1,18 +1,42 @@
 // What the server says about itself and about us: the data that the stock client's pages load.
 
+/** The server answers, and says no. The message is its own sentence, if it had one. */
+export class Refusal extends Error {
+  name = 'Refusal';
+}
+
 /** Asks for the data of one route; leaves the page if the server wants us to log in first. */
 export async function ask(path, route) {
+  const answer = await request(path, route);
+  return answer.json();
+}
+
+/** Sends a form to the action of a route, and goes where the answer leads. */
+export function send(form, route) {
+  return request(form.action, route, { method: 'POST', body: new URLSearchParams(new FormData(form)) });
+}
+
+async function request(path, route, options) {
   const url = new URL(path, location.origin);
   if (route === 'routes/_index') url.searchParams.set('index', '');
   url.searchParams.set('_data', route);
-  const answer = await fetch(url);
+  const answer = await fetch(url, options);
   const elsewhere = answer.headers.get('X-Remix-Redirect');
   if (elsewhere) {
     location.assign(elsewhere);
     return new Promise(() => {});
   }
-  if (!answer.ok) throw new Error(`${route} is answered with ${answer.status}`);
-  return answer.json();
+  if (!answer.ok) throw new Refusal((await sentence(answer)) || `The server answers with ${answer.status}.`);
+  return answer;
+}
+
+/** The sentence in which the server says what is wrong. */
+async function sentence(answer) {
+  const kind = answer.headers.get('Content-Type') ?? '';
+  let said;
+  if (kind.startsWith('application/json')) said = (await answer.json()).message;
+  if (kind.startsWith('text/plain')) said = await answer.text();
+  return said && `The server says: ${said.trim()}`;
 }
 
 /** Everything that a room needs to know. `roomPath` is the room's address, such as `/my-room`. */
@@ -22,12 +46,17 @@ export async function loadSettings(roomPath) {
     ask(roomPath, 'routes/_room.$roomName._index'),
     ask(`${roomPath}/room`, 'routes/_room.$roomName.room'),
   ]);
+  // A server without a media service has none to name; one that carries the media itself has a name too.
+  const hasMedia = Boolean(lobby.callsAppId);
   return {
     name: lobby.username,
-    /** Whether there is a media service at all. */
-    hasMedia: Boolean(lobby.callsAppId),
+    hasMedia,
     /** Everyone else would only get noise from a page that does not encrypt. */
     mustEncrypt: media.e2eeEnabled,
+    /** Whether this page can send and receive. */
+    canCarryMedia: hasMedia && !media.e2eeEnabled,
+    /** Whether an AI can be called in. */
+    hasAi: room.hasAiCredentials,
     iceServers: media.iceServers,
     extraParams: media.apiExtraParams ?? '',
     webcam: {

@@ -8,6 +8,17 @@ const GROWTH = 1.3;
 /** A socket that was open for this long was no failed attempt. */
 const STEADY = 5_000;
 
+/** After so many attempts in a row that led to no socket something is wrong that does not pass. */
+const DOUBTFUL_ATTEMPTS = 2;
+
+/**
+ * A network can die without a word: the socket stays open, and nothing comes any more. A server speaks
+ * at each tick (`room.tick`, 15 s); after so many heartbeats without a word from it, it is asked for
+ * one, and after so many in all the socket is given up.
+ */
+const QUIET_HEARTBEATS = 4;
+const DEAD_HEARTBEATS = 7;
+
 /** More than this is not said later. */
 const WAITING_MESSAGES = 500;
 
@@ -16,14 +27,20 @@ const SUPERSEDED = 4001;
 
 /**
  * Events: each message of the server by its `type` (the message is `event.detail`); `open`, when a
- * client has to say who it is; `away`, when the socket is gone and will come back; `superseded`.
+ * client has to say who it is; `away`, when the socket is gone and will come back, with the server's
+ * `reason`, if it gave one; `refused`, when it does not come back; `superseded`.
  */
 export class Signalling extends EventTarget {
   /** Our id in the room; the same over all reconnects of this page. */
   id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
+  /** How often the socket was opened until now. */
+  opened = 0;
+
   #url;
   #socket;
+  #failedAttempts = 0;
+  #unheardHeartbeats = 0;
   #waiting = [];
   #pause = 0;
   #timer;
@@ -35,7 +52,7 @@ export class Signalling extends EventTarget {
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.#url = `${scheme}://${location.host}/parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
-    this.#heartbeat.addEventListener('message', () => this.#sayNow({ type: 'heartbeat' }));
+    this.#heartbeat.addEventListener('message', () => this.#beat());
     addEventListener('online', () => this.#comeBackNow());
     this.#connect();
   }
@@ -59,7 +76,7 @@ export class Signalling extends EventTarget {
   leave() {
     this.#sayNow({ type: 'userLeft' });
     this.#end();
-    this.#socket.close();
+    this.#socket?.close();
   }
 
   #sayNow(message) {
@@ -69,30 +86,63 @@ export class Signalling extends EventTarget {
   #connect() {
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
-    const attempt = setTimeout(() => socket.close(), ATTEMPT);
+    let isOpened = false;
     let steady;
+    const attempt = setTimeout(() => this.#lose(socket, { isOpened }), ATTEMPT);
     socket.addEventListener('open', () => {
+      isOpened = true;
       clearTimeout(attempt);
       steady = setTimeout(() => (this.#pause = 0), STEADY);
-      this.dispatchEvent(new Event('open'));
+      this.opened += 1;
+      this.#failedAttempts = 0;
+      this.#unheardHeartbeats = 0;
+      this.#tell('open');
       for (const message of this.#waiting.splice(0)) this.#sayNow(message);
     });
     socket.addEventListener('message', ({ data }) => {
+      if (socket !== this.#socket) return;
+      this.#unheardHeartbeats = 0;
       const message = JSON.parse(data);
-      this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
+      if (message.type !== 'directMessage' || message.message !== this.#question) this.#tell(message.type, message);
     });
-    socket.addEventListener('close', ({ code }) => {
+    socket.addEventListener('close', ({ code, reason }) => {
       clearTimeout(attempt);
       clearTimeout(steady);
-      if (this.#ended) return;
-      if (code === SUPERSEDED) {
-        this.#end();
-        this.dispatchEvent(new Event('superseded'));
-        return;
-      }
-      this.dispatchEvent(new Event('away'));
-      this.#timer = setTimeout(() => this.#connect(), this.#nextPause());
+      this.#lose(socket, { isOpened, code, reason });
     });
+  }
+
+  /** Gives up a socket that is gone, or as good as gone. */
+  #lose(socket, { isOpened, code, reason }) {
+    if (this.#ended || socket !== this.#socket) return;
+    this.#socket = undefined;
+    // Its own end can take long, and is of no interest any more.
+    socket.close();
+    if (code === SUPERSEDED) {
+      this.#end();
+      this.#tell('superseded');
+      return;
+    }
+    this.#timer = setTimeout(() => this.#connect(), this.#nextPause());
+    this.#tell('away', { reason });
+    if (isOpened) return;
+    this.#failedAttempts += 1;
+    if (this.#failedAttempts >= DOUBTFUL_ATTEMPTS) this.#tell('refused');
+  }
+
+  #beat() {
+    if (!this.isOpen) return;
+    this.#sayNow({ type: 'heartbeat' });
+    this.#unheardHeartbeats += 1;
+    if (this.#unheardHeartbeats === QUIET_HEARTBEATS) {
+      this.#sayNow({ type: 'directMessage', to: this.id, message: this.#question });
+    }
+    if (this.#unheardHeartbeats >= DEAD_HEARTBEATS) this.#lose(this.#socket, { isOpened: true });
+  }
+
+  /** What we say to ourselves to hear whether the server still hears us: a heartbeat is not answered. */
+  get #question() {
+    return `Is the server there? ${this.id}`;
   }
 
   /** The first pause is a matter of chance, so that a whole room does not come back at one moment. */
@@ -103,7 +153,7 @@ export class Signalling extends EventTarget {
   }
 
   #comeBackNow() {
-    if (this.#ended || this.#socket.readyState !== WebSocket.CLOSED) return;
+    if (this.#ended || this.#socket) return;
     clearTimeout(this.#timer);
     this.#connect();
   }
@@ -112,5 +162,9 @@ export class Signalling extends EventTarget {
     this.#ended = true;
     this.#heartbeat.terminate();
     clearTimeout(this.#timer);
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

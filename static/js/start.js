@@ -1,7 +1,9 @@
-// The start page. Its forms work by themselves; this only says who we are.
+// The start page. Its forms work by themselves; this says who we are, and what a form was refused for.
 
+import { sendByItself } from './form.js';
 import { ask } from './settings.js';
 
+sendByItself('routes/_index');
 const { username } = await ask('/', 'routes/_index');
 document.getElementById('name').textContent = username;
 document.getElementById('who').hidden = false;

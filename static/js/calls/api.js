@@ -3,11 +3,12 @@
 /** How long one call may take; our server gives up before. */
 const PATIENCE = 20_000;
 
-/** The media API refused, or could not be asked. `code` is its own word, or `unreachable`. */
+/** The media API refused, or could not be asked. `code` is its word, its status as `http_400`, or `unreachable`. */
 export class CallsError extends Error {
   constructor(code, description = '') {
     super(`${code}: ${description}`);
     this.code = code;
+    this.description = description;
   }
 }
 
@@ -29,22 +30,24 @@ export class CallsApi {
     const entry = { at: new Date().toISOString(), method, endpoint: path, tracks: body?.tracks };
     this.history.push(entry);
     if (this.history.length > this.#maxHistory) this.history.shift();
-    let answer;
+    let response, answer;
     try {
-      const response = await fetch(`/partytracks/${path}?${this.#parameters}`, {
+      response = await fetch(`/partytracks/${path}?${this.#parameters}`, {
         method,
         headers: body && { 'Content-Type': 'application/json' },
         body: body && JSON.stringify(body),
         signal: AbortSignal.timeout(PATIENCE),
       });
       entry.status = response.status;
-      answer = await response.json();
+      // What is refused may be refused without a word.
+      answer = response.ok ? await response.json() : await response.json().catch(() => ({}));
     } catch (error) {
       entry.failure = error.name;
       throw new CallsError('unreachable', error.message);
     }
     entry.answer = { errorCode: answer.errorCode, sessionId: answer.sessionId, tracks: answer.tracks };
     if (answer.errorCode) throw new CallsError(answer.errorCode, answer.errorDescription);
+    if (!response.ok) throw new CallsError(response.status < 500 ? `http_${response.status}` : 'unreachable');
     return answer;
   }
 }

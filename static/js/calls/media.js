@@ -2,7 +2,7 @@
 // sessions on the way.
 
 import { CallsError } from './api.js';
-import { CallsSession } from './session.js';
+import { CallsSession, ConnectionError } from './session.js';
 
 /** The media API takes at most 64 tracks a call. */
 const BATCH = 32;
@@ -13,9 +13,13 @@ const LONGEST_PAUSE = 10_000;
 /** After so many failures in a row somebody should be told. */
 const WORRYING = 3;
 
+/** After so many tries nothing of the others is to be hoped for soon: their own media may heal by then. */
+const STARVING = 6;
+
 /**
  * Events: `sent`, when what others can receive of us has changed; `received` with
- * `{ reference, track }`, the track being undefined when it is gone; `trouble` and `well`.
+ * `{ reference, track }`, the track being undefined when it is gone; `trouble` with a sentence's end
+ * that says why nothing can be carried, and `well` when that is over.
  */
 export class Media extends EventTarget {
   #api;
@@ -28,6 +32,9 @@ export class Media extends EventTarget {
   #closing = [];
   #session;
   #failures = 0;
+  /** Why the last one failed. */
+  #lastFailure;
+  #toldTrouble;
   #wake = () => {};
   #ended = false;
 
@@ -78,6 +85,7 @@ export class Media extends EventTarget {
     for (const reference of wanted) {
       if (!this.#incoming.has(reference)) this.#incoming.set(reference, { reference, ...UNRECEIVED });
     }
+    this.#look();
     this.#wake();
   }
 
@@ -101,8 +109,8 @@ export class Media extends EventTarget {
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
         this.#tell('sent');
         await this.#serve(this.#session);
-      } catch {
-        this.#failed();
+      } catch (error) {
+        this.#failed(error);
       }
       this.#forgetSession();
       if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
@@ -111,7 +119,8 @@ export class Media extends EventTarget {
 
   /** Does one thing after the other until the session is at its end. */
   async #serve(session) {
-    const broken = new Promise((_, reject) => session.addEventListener('broken', reject));
+    const broken = new Promise((_, reject) => session.addEventListener('broken', ({ detail }) => reject(detail)));
+    session.addEventListener('connected', () => this.#worked());
     // Whatever is under way then has nothing left to wait for.
     const orBroken = (step) => Promise.race([step, broken]);
     while (!this.#ended && !session.isBroken) {
@@ -126,8 +135,8 @@ export class Media extends EventTarget {
       } catch (error) {
         if (!(error instanceof CallsError)) throw error;
         // Nothing has changed on either side. What was to be closed ends by itself.
-        this.#failed();
         [...pushes, ...pulls].forEach(tryLater);
+        this.#failed(error);
       }
     }
   }
@@ -189,7 +198,8 @@ export class Media extends EventTarget {
         this.#tell('received', { reference: pull.reference, track: transceiver.receiver.track });
       }
     }
-    this.#worked();
+    if (transceivers.some(Boolean)) this.#worked();
+    else this.#look();
   }
 
   /** Sleeps until something is wanted, or until something should be tried again. */
@@ -216,14 +226,34 @@ export class Media extends EventTarget {
     this.#tell('sent');
   }
 
-  #failed() {
-    this.#failures += 1;
-    if (this.#failures === WORRYING) this.#tell('trouble');
+  #failed(error) {
+    if (this.#ended) return;
+    this.#lastFailure = error;
+    // A connection that never came about was waited for long enough.
+    const isHopeless = error instanceof ConnectionError && !this.#session.wasConnected;
+    this.#failures = isHopeless ? Math.max(this.#failures, WORRYING) : this.#failures + 1;
+    this.#look();
   }
 
+  /** What was agreed on is carried only over a connection. */
   #worked() {
-    if (this.#failures >= WORRYING) this.#tell('well');
-    this.#failures = 0;
+    if (this.#session.isConnected) this.#failures = 0;
+    this.#look();
+  }
+
+  /** Tells whether anything can be carried, if that is news. */
+  #look() {
+    const trouble = this.#trouble;
+    if (trouble === this.#toldTrouble) return;
+    this.#toldTrouble = trouble;
+    this.#tell(trouble ? 'trouble' : 'well', trouble);
+  }
+
+  get #trouble() {
+    if (this.#failures >= WORRYING) return explain(this.#lastFailure);
+    const pulls = [...this.#incoming.values()];
+    const isStarving = pulls.length > 0 && pulls.every(({ transceiver, tries }) => !transceiver && tries >= STARVING);
+    return isStarving ? 'nothing of the others arrives' : undefined;
   }
 
   #tell(type, detail) {
@@ -237,6 +267,15 @@ const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed:
 
 function due(tracks) {
   return tracks.filter(({ retryAt }) => retryAt <= performance.now()).slice(0, BATCH);
+}
+
+/** The end of a sentence that says to a user what is wrong. */
+function explain(error) {
+  if (error instanceof ConnectionError) return error.message;
+  const refusal = [error, error.cause].find((known) => known instanceof CallsError);
+  if (!refusal) return 'this page and the media service do not understand each other';
+  if (refusal.code === 'unreachable') return 'the media service does not answer';
+  return refusal.description || `the media service refuses it (${refusal.code})`;
 }
 
 function tryLater(track) {

@@ -9,22 +9,31 @@ import { CallsError } from './api.js';
 /** ICE may be disconnected for this long before the session is given up. */
 const ICE_PATIENCE = 7_000;
 
+/** A connection that both sides have agreed on has this long to come about. */
+const CONNECT_PATIENCE = 15_000;
+
 /** The answers after which this session will never work again. */
 const FATAL = new Set(['session_error', 'not_found', 'unauthorized', 'repeated_local_track_error']);
 
-/** Event: `broken`, when the connection failed. */
+/** The connection to the media service failed, or never came about. */
+export class ConnectionError extends Error {}
+
+/** Events: `connected`, and `broken` with a ConnectionError, when the connection failed. */
 export class CallsSession extends EventTarget {
   #api;
   #iceTimer;
+  #connectTimer;
 
   constructor(api, id, iceServers) {
     super();
     this.#api = api;
     this.id = id;
     this.isBroken = false;
+    this.wasConnected = false;
     this.connection = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' });
     this.connection.addEventListener('connectionstatechange', () => {
-      if (this.connection.connectionState === 'failed') this.#break();
+      if (this.isConnected) this.#connected();
+      else if (this.connection.connectionState === 'failed') this.#break();
     });
     this.connection.addEventListener('iceconnectionstatechange', () => {
       clearTimeout(this.#iceTimer);
@@ -42,6 +51,10 @@ export class CallsSession extends EventTarget {
     ]);
     if (!sessionId) throw new CallsError('unreachable', 'no session');
     return new CallsSession(api, sessionId, [ice.iceServers].flat());
+  }
+
+  get isConnected() {
+    return this.connection.connectionState === 'connected';
   }
 
   /** Publishes what these transceivers send: `[{ name, transceiver }]`. */
@@ -71,6 +84,7 @@ export class CallsSession extends EventTarget {
       } catch (error) {
         throw new Error('the other side does not know our answer', { cause: error });
       }
+      this.#expectConnection();
     }
     const transceivers = this.connection.getTransceivers();
     return tracks.map(({ sessionId, trackName }) => {
@@ -81,7 +95,7 @@ export class CallsSession extends EventTarget {
 
   /** Ends what these transceivers send or receive. */
   async close(transceivers) {
-    if (this.connection.connectionState !== 'connected') return;
+    if (!this.isConnected) return;
     const tracks = transceivers.filter(({ mid }) => mid !== null).map(({ mid }) => ({ mid }));
     for (const transceiver of transceivers) transceiver.stop();
     if (tracks.length === 0) return;
@@ -91,6 +105,7 @@ export class CallsSession extends EventTarget {
 
   end() {
     clearTimeout(this.#iceTimer);
+    clearTimeout(this.#connectTimer);
     this.isBroken = true;
     this.connection.close();
   }
@@ -106,6 +121,7 @@ export class CallsSession extends EventTarget {
       throw error;
     }
     await this.connection.setRemoteDescription(answer.sessionDescription);
+    this.#expectConnection();
     return answer.tracks ?? [];
   }
 
@@ -118,8 +134,22 @@ export class CallsSession extends EventTarget {
     }
   }
 
+  /** Without a candidate of the other side a browser waits for ever. */
+  #expectConnection() {
+    if (!this.wasConnected) this.#connectTimer ??= setTimeout(() => this.#break(), CONNECT_PATIENCE);
+  }
+
+  #connected() {
+    clearTimeout(this.#connectTimer);
+    this.wasConnected = true;
+    this.dispatchEvent(new Event('connected'));
+  }
+
   #break() {
     this.isBroken = true;
-    this.dispatchEvent(new Event('broken'));
+    const what = this.wasConnected
+      ? 'the connection to the media service broke'
+      : 'this network lets no connection to the media service through';
+    this.dispatchEvent(new CustomEvent('broken', { detail: new ConnectionError(what) }));
   }
 }

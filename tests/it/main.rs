@@ -20,6 +20,7 @@ mod law;
 mod nothing_lost;
 mod operators;
 mod page;
+mod page_trouble;
 mod partytracks;
 mod refusals;
 mod rooms;

@@ -1,0 +1,284 @@
+//! Our own page in trouble: a network that dies, a server that refuses, media that are not carried.
+
+use std::future::pending;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::browser::{Browser, Tab, Visitor};
+use crate::client::Client;
+use crate::cloud::{Cloud, Script};
+use crate::harness::TestServer;
+use crate::page::{join, meet, tile, until_pressed};
+
+/// A network between browsers and a server that can die without a word.
+struct Network {
+    address: SocketAddr,
+    deaths: watch::Sender<()>,
+    _tasks: JoinSet<()>,
+}
+
+impl Network {
+    async fn to(server: &TestServer) -> Self {
+        let to = server.addresses().http;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let deaths = watch::Sender::new(());
+        let mut tasks = JoinSet::new();
+        let accepted = deaths.clone();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (browser, _) = listener.accept().await.unwrap();
+                connections.spawn(Self::pass(browser, to, accepted.subscribe()));
+            }
+        });
+        Self { address, deaths, _tasks: tasks }
+    }
+
+    async fn pass(mut browser: TcpStream, to: SocketAddr, mut death: watch::Receiver<()>) {
+        let Ok(mut server) = TcpStream::connect(to).await else { return };
+        tokio::select! {
+            _ = copy_bidirectional(&mut browser, &mut server) => {}
+            _ = death.changed() => pending().await,
+        }
+    }
+
+    /// All connections of this moment stay open, and carry nothing any more.
+    fn die(&self) {
+        self.deaths.send_replace(());
+    }
+}
+
+/// Opens the form for a name that leads to a room, and runs a script before every page that follows.
+async fn before_pages(visitor: &Visitor, origin: &str, room: &str, script: &str) -> Tab {
+    let tab = visitor.open(&format!("{origin}/set-username?return-url=/{room}")).await;
+    tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
+    tab
+}
+
+/// JavaScript for the texts of all elements of a selector.
+fn texts(selector: &str) -> String {
+    format!("[...document.querySelectorAll({})].map(e => e.textContent)", json!(selector))
+}
+
+#[tokio::test]
+async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let network = Network::to(&server).await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
+    // Heartbeats come when this test wants them.
+    let heart = "window.Worker = class extends EventTarget {
+        constructor() { super(); window.beat = (times) => { while (times--) this.dispatchEvent(new Event('message')) } }
+        terminate() {}
+    }";
+    let origin = format!("http://{}", network.address);
+    let tab = before_pages(&browser.visitor().await, &origin, "r", heart).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    tab.click(".controls [data-action=chat]").await;
+    let is_away = "!document.getElementById('reconnecting').hidden";
+
+    network.die();
+    tab.fill("#line", "lost").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#lines .waiting')").await;
+    tab.eval("beat(6)").await;
+    assert_eq!(tab.eval(is_away).await, false);
+    tab.eval("beat(1)").await;
+    assert_eq!(tab.eval(is_away).await, true);
+    tab.fill("#line", "waits").await;
+    tab.press("Enter").await;
+    tab.until(&format!("!({is_away})")).await;
+
+    // What was said meanwhile is said now; what may have been heard is left to its writer.
+    assert_eq!(bob.event().await["message"], "waits");
+    tab.click_text("#lines .lost button", "Send again").await;
+    assert_eq!(bob.event().await["message"], "lost");
+    tab.until("!document.querySelector('#lines .lost, #lines .waiting')").await;
+    assert_eq!(tab.eval(&texts("#lines .text")).await, json!(["waits", "lost"]));
+
+    // A server that is merely quiet is asked, and its answer is nothing to show.
+    let asked = r#"satsuma_messages_total{type="directMessage"}"#;
+    for questions in [1.0, 2.0] {
+        tab.eval("beat(4)").await;
+        server.until_metric(asked, questions).await;
+        bob.say(json!({"type": "chat", "message": format!("after {questions}")})).await;
+        tab.until(&format!("{}.includes('after {questions}')", texts("#lines .text"))).await;
+    }
+    assert_eq!(tab.eval(is_away).await, false);
+    assert_eq!(tab.eval("document.querySelectorAll('#lines .direct').length").await, 0);
+}
+
+#[tokio::test]
+async fn a_late_permission_undoes_neither_a_mute_nor_a_leave() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
+    // The browser's question is answered when this test says so.
+    let late = "{
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        window.given = [];
+        window.questions = 0;
+        navigator.mediaDevices.getUserMedia = (wish) => new Promise((resolve, reject) => {
+            window.questions += 1;
+            window.allow = () => ask(wish).then((stream) => { given.push(...stream.getTracks()); resolve(stream) }, reject);
+        });
+    }";
+    let tab = before_pages(&browser.visitor().await, &server.http(), "r", late).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    until_pressed(&tab, "microphone", "true").await;
+    tab.click(".controls [data-action=microphone]").await;
+    until_pressed(&tab, "microphone", "false").await;
+    tab.eval("allow()").await;
+    tab.until(&format!("({}).classList.contains('picture')", tile("Ada (you)"))).await;
+    until_pressed(&tab, "microphone", "false").await;
+    let tracks = "given.map(({kind, enabled, readyState}) => `${kind} ${enabled} ${readyState}`).sort()";
+    assert_eq!(tab.eval(tracks).await, json!(["audio false live", "video true live"]));
+    let seen = |user: &Value| {
+        let tracks = &user["tracks"];
+        tracks["audioUnavailable"] == false
+            && tracks["audioEnabled"] == false
+            && tracks["videoEnabled"] == true
+    };
+    bob.until_state(|state| state["users"].as_array().unwrap().iter().any(seen)).await;
+    tab.click(".controls [data-action=microphone]").await;
+    until_pressed(&tab, "microphone", "true").await;
+    assert_eq!(tab.eval("given[0].enabled && given[1].enabled && questions === 1").await, true);
+
+    tab.reload().await;
+    tab.until("window.questions === 1 && given.length === 0 && document.querySelector('#join:enabled')")
+        .await;
+    join(&tab).await;
+    tab.click("[data-action=leave]").await;
+    tab.until("document.body.dataset.view === 'left'").await;
+    tab.eval("allow()").await;
+    tab.until("given.length === 2 && given.every(({readyState}) => readyState === 'ended')").await;
+    tab.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn who_is_not_known_any_more_is_led_to_the_form_and_back() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    tab.call("Network.clearBrowserCookies", json!({})).await;
+    let address = server.addresses().http;
+    let _server = server.stop().await.start_with(|config| config.http.listen = address).await;
+    tab.until("location.pathname === '/set-username'").await;
+    tab.fill("#username", "Ada again").await;
+    tab.press("Enter").await;
+    tab.until("location.pathname === '/r' && document.querySelector('#join:enabled')").await;
+    assert_eq!(tab.eval("document.getElementById('lobby-name').textContent").await, "Ada again");
+}
+
+#[tokio::test]
+async fn whom_a_full_room_refuses_is_told_so_and_comes_in_once_there_is_a_place() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::with(|config| config.limits.members_per_room = 1).await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let tab = browser.visitor().await.open(&format!("{}/r", server.http())).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    let lasting = texts("#lasting p");
+    tab.until(&format!("{lasting}[0]?.startsWith('The server does not let you into the room.')")).await;
+    bob.say(json!({"type": "userLeft"})).await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    assert_eq!(tab.eval(&lasting).await, json!([]));
+}
+
+#[tokio::test]
+async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let visitor = browser.visitor().await;
+    let failing = "{
+        const real = window.fetch;
+        const isFor = (url) => String(url).includes('/broken') && String(url).includes('_index');
+        window.fetch = (url, ...rest) => isFor(url) ? Promise.resolve(Response.json({message: 'out of order'}, {status: 500})) : real(url, ...rest);
+    }";
+    let tab = before_pages(&visitor, &server.http(), "broken", failing).await;
+    let is_loaded = "document.readyState === 'complete'";
+    // A name that is refused can be mended where it stands.
+    tab.until(is_loaded).await;
+    tab.fill("#username", "   ").await;
+    tab.press("Enter").await;
+    tab.until(
+        "document.querySelector('#problem:not([hidden])')?.textContent.startsWith('The server says: ')",
+    )
+    .await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    let loading = "document.getElementById('loading')?.textContent";
+    tab.until(&format!("{loading} === 'The server says: out of order'")).await;
+    tab.until("getComputedStyle(document.getElementById('loading-again')).visibility === 'visible'").await;
+
+    tab.call("Network.setBlockedURLs", json!({"urls": ["*/js/stage.js"]})).await;
+    tab.go(&format!("{}/r", server.http())).await;
+    tab.until(&format!("{loading}?.startsWith('The room cannot be opened: ')")).await;
+
+    // And a room's name as well.
+    tab.go(&server.http()).await;
+    tab.until(is_loaded).await;
+    tab.fill("#room", "..").await;
+    tab.press("Enter").await;
+    tab.until(
+        "document.querySelector('#problem:not([hidden])')?.textContent.startsWith('The server says: ')",
+    )
+    .await;
+    assert_eq!(tab.eval("location.pathname").await, "/");
+}
+
+#[tokio::test]
+async fn media_that_cannot_be_carried_are_told_once_until_they_are() {
+    let Some(browser) = Browser::start().await else { return };
+    let cloud = Cloud::start().await;
+    let server = TestServer::with(|config| cloud.configure(config)).await;
+    for _ in 0..3 {
+        cloud.script("/sessions/new", Script::Answer(400, "{}".to_owned()));
+    }
+    // The stand-in carries nothing, but this browser can be told that it does.
+    let faith = "{
+        window.told = [];
+        new MutationObserver(() => {
+            const text = document.querySelector('#lasting p')?.textContent;
+            if (text && text !== told.at(-1)) told.push(text);
+        }).observe(document, {childList: true, subtree: true});
+        const {setRemoteDescription} = RTCPeerConnection.prototype;
+        RTCPeerConnection.prototype.setRemoteDescription = function (description) {
+            return window.isCarried ? Promise.resolve() : setRemoteDescription.call(this, description);
+        };
+        const {get} = Object.getOwnPropertyDescriptor(RTCPeerConnection.prototype, 'connectionState');
+        Object.defineProperty(RTCPeerConnection.prototype, 'connectionState', {
+            get() { return window.isCarried ? 'connected' : get.call(this) },
+        });
+    }";
+    let tab = before_pages(&browser.visitor().await, &server.http(), "r", faith).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    let lasting = texts("#lasting p");
+    tab.until("told.length === 2").await;
+    let why = [
+        "the media service refuses it (http_400)",
+        "this page and the media service do not understand each other",
+    ];
+    let why = why.map(|why| format!("No sound or picture can be carried: {why}. Trying again…"));
+    assert_eq!(tab.eval("told").await, json!(why));
+    assert_eq!(tab.eval(&format!("{lasting}.length")).await, 1);
+    tab.eval("window.isCarried = true").await;
+    tab.until(&format!("{lasting}.length === 0")).await;
+}

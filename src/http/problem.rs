@@ -70,7 +70,7 @@ fn filled(html: &str, sentence: &str, typed: &str) -> String {
     let mut letters = sentence.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     let sentence: String = first.chain(letters).collect();
-    let problem = format!("<p class=\"warning\" role=\"alert\">{}.</p>", escaped(&sentence));
+    let problem = format!("<p class=\"warning\" id=\"problem\" role=\"alert\">{}.</p>", escaped(&sentence));
     html.replacen(EMPTY, &format!("value=\"{}\"", escaped(typed)), 1).replacen(MARK, &problem, 1)
 }
 
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             filled(html, "the field \"a\" is <wrong>", typed),
             "<input value=\"&quot;&gt;&lt;script&gt;a(&#39;&amp;&#39;)&lt;/script&gt;&lt;!--problem--&gt; \
-             value=&quot;&quot;\"><p class=\"warning\" role=\"alert\">The field &quot;a&quot; is &lt;wrong&gt;.</p>"
+             value=&quot;&quot;\"><p class=\"warning\" id=\"problem\" role=\"alert\">The field &quot;a&quot; is &lt;wrong&gt;.</p>"
         );
     }
 

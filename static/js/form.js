@@ -1,21 +1,24 @@
-// A form whose refusal is told beside it, where the one who wrote can mend it. Without this, it works
-// as every form does, and leads to a page that says no more than the refusal.
+// A form whose refusal is told beside it without leaving the page. Without this it works as every form
+// does: the server answers with the page once more, with the same sentence at the same place.
 
-import { byId } from './element.js';
+import { element } from './element.js';
 import { Refusal, send } from './settings.js';
 
 /** Sends the page's form to the action of a route. */
 export function sendByItself(route) {
   const form = document.querySelector('form');
-  const problem = byId('problem');
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
-    problem.hidden = true;
+    document.getElementById('problem')?.remove();
     try {
       await send(form, route);
     } catch (error) {
-      problem.textContent = error instanceof Refusal ? error.message : 'The server does not answer. Try again.';
-      problem.hidden = false;
+      tell(form, error instanceof Refusal ? error.message : 'The server does not answer. Try again.');
     }
   });
+}
+
+function tell(form, why) {
+  document.getElementById('problem')?.remove();
+  form.querySelector('button').before(element('p', { class: 'warning', id: 'problem', role: 'alert' }, why));
 }

@@ -1,6 +1,6 @@
 // What the server says about itself and about us: the data that the stock client's pages load.
 
-/** The server answers, and says no. The message is its own sentence, if it had one. */
+/** The server answers, and says no. The message is its own sentence, if it had one, as its pages write it. */
 export class Refusal extends Error {
   name = 'Refusal';
 }
@@ -36,7 +36,9 @@ async function sentence(answer) {
   let said;
   if (kind.startsWith('application/json')) said = (await answer.json()).message;
   if (kind.startsWith('text/plain')) said = await answer.text();
-  return said && `The server says: ${said.trim()}`;
+  if (!said?.trim()) return '';
+  const [first, ...rest] = said.trim();
+  return `${first.toUpperCase()}${rest.join('')}.`;
 }
 
 /** Everything that a room needs to know. `roomPath` is the room's address, such as `/my-room`. */

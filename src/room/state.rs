@@ -316,7 +316,7 @@ impl Room {
 
     fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
         let Some(name) = self.seats.get(from).map(|seat| seat.name.clone()) else { return };
-        // The time, unless that was taken: so it grows over a restart too, without being kept.
+        // The time, unless that was taken: so it differs from those before a restart, too, without being kept.
         self.last_chat = at.max(self.last_chat + 1);
         let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
         effects.push(Effect::Send { to: Recipients::All, event });

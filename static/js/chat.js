@@ -7,11 +7,14 @@ const EVERYONE = '';
 /** More lines than this are not kept. */
 const MOST_LINES = 500;
 
+/** Of so many lines it is known that they were heard. What comes twice was said shortly before. */
+const MOST_HEARD = 10_000;
+
 export class Chat {
   #signalling;
   #myId;
-  /** The number of the newest line; a line may come twice over a reconnect. */
-  #newest = 0;
+  /** The ids of the lines that were heard: over a reconnect a line may come twice. */
+  #heard = new Set();
   #list = byId('lines');
   #recipient = byId('recipient');
   #text = byId('line');
@@ -59,8 +62,10 @@ export class Chat {
 
   /** Takes in a `chat`; true if it is news of somebody else. */
   hear({ id, from, name, message, at }) {
-    if (id <= this.#newest) return false;
-    this.#newest = id;
+    // Their order says nothing: a server that started again may have a clock that was set back.
+    if (this.#heard.has(id)) return false;
+    this.#heard.add(id);
+    if (this.#heard.size > MOST_HEARD) this.#heard.delete(this.#heard.values().next().value);
     const isMine = from === this.#myId;
     if (isMine) this.#unconfirmed(message)?.remove();
     this.#add({ name: isMine ? 'You' : name, message, at, isMine });

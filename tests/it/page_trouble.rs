@@ -119,6 +119,30 @@ async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
 }
 
 #[tokio::test]
+async fn a_line_that_comes_twice_is_known_by_its_id_whatever_the_servers_clock_says() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let socket = "window.WebSocket = class extends WebSocket {
+        constructor(...address) { super(...address); window.socket = this }
+    };
+    window.hear = (id, message) => socket.dispatchEvent(new MessageEvent('message', {
+        data: JSON.stringify({type: 'chat', id, from: 'x', name: 'X', message, at: id}),
+    }))";
+    let tab = before_pages(&browser.visitor().await, &server.http(), "r", socket).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    bob.say(json!({"type": "chat", "message": "now"})).await;
+    tab.until(&format!("{}.length === 1", texts("#lines .text"))).await;
+    // As from a server that started again, with its clock set back to 1970.
+    tab.eval("hear(5, 'then'); hear(4, 'before'); hear(5, 'then')").await;
+    assert_eq!(tab.eval(&texts("#lines .text")).await, json!(["now", "then", "before"]));
+    tab.assert_quiet().await;
+}
+
+#[tokio::test]
 async fn a_late_permission_undoes_neither_a_mute_nor_a_leave() {
     let Some(browser) = Browser::start().await else { return };
     let server = TestServer::start().await;

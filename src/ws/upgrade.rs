@@ -115,6 +115,8 @@ fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiErro
     if !headers.contains_key(UPGRADE) {
         return Err(ApiError::NotFound);
     }
+    // A lone % stands for itself: `partysocket` writes the name into the address as it is, and browsers
+    // leave such a % alone. The stock client could not enter a room called "50% off" otherwise.
     let room = percent_decode_str(room).decode_utf8().map_err(|_| InvalidId::RoomName)?;
     let room = RoomName::parse(&room)?;
     let query = uri.query().unwrap_or_default();
@@ -139,6 +141,7 @@ mod tests {
             |uri: &'static str| address(&Uri::from_static(uri), &headers).map(|(room, _)| room.to_string());
         assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y?_pk=a"), Ok("café/1".to_owned()));
         assert_eq!(room("/parties/rooms/a"), Ok("a".to_owned()));
+        assert_eq!(room("/parties/rooms/50%%20off"), Ok("50% off".to_owned()));
         assert_eq!(room("/parties/rooms/"), Err(ApiError::InvalidId(InvalidId::RoomName)));
         assert_eq!(room("/parties/rooms/%ff"), Err(ApiError::InvalidId(InvalidId::RoomName)));
         assert_eq!(room("/parties/rooms/a?_pk=ai"), Err(ApiError::InvalidId(InvalidId::UserId)));

@@ -224,6 +224,7 @@ export class Meeting {
   /** To a server that may have forgotten us. */
   #introduce() {
     this.#lastSaid = '';
+    this.#media?.check();
     this.#tellOthers();
   }
 

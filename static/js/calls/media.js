@@ -95,6 +95,11 @@ export class Media extends EventTarget {
     return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
   }
 
+  /** To be called when the server may be another one than before. */
+  check() {
+    this.#session?.check();
+  }
+
   end() {
     this.#ended = true;
     this.#session?.end();

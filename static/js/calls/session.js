@@ -57,6 +57,15 @@ export class CallsSession extends EventTarget {
     return this.connection.connectionState === 'connected';
   }
 
+  /** Finds out at once what a connection shows only after a while: that the other side knows us no more. */
+  async check() {
+    try {
+      await this.#api.call('GET', `sessions/${this.id}`);
+    } catch (error) {
+      if (FATAL.has(error.code)) this.#break();
+    }
+  }
+
   /** Publishes what these transceivers send: `[{ name, transceiver }]`. */
   async push(tracks) {
     await this.connection.setLocalDescription();

@@ -40,7 +40,7 @@ ENV SATSUMA_HTTP__LISTEN=0.0.0.0:8787 \
 USER 8787:8787
 WORKDIR /data
 VOLUME /data
-EXPOSE 8787
+EXPOSE 8787 8789/udp 8789/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["satsuma", "healthcheck"]
 ENTRYPOINT ["satsuma"]

@@ -31,6 +31,7 @@ fn main() -> std::io::Result<()> {
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path())
             .env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0")
+            .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
             .env("SATSUMA_LIMITS__NEW_ROOMS_PER_MINUTE", "0")
             .env("SATSUMA_LOG__FILTER", "warn")
             .stdout(Stdio::piped())

@@ -7,6 +7,7 @@ mod fault;
 mod policy;
 mod rules;
 mod services;
+mod sfu;
 mod sources;
 mod value;
 
@@ -24,6 +25,7 @@ use toml::{Table, Value};
 pub use fault::{Fault, Faults};
 pub use policy::PolicySources;
 pub use services::{Ai, Calls, Client, Feedback, Turn};
+pub use sfu::{Media, MediaAddress, Sfu};
 pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
@@ -53,6 +55,8 @@ pub struct Config {
     pub log: Log,
     /// The media API.
     pub calls: Calls,
+    /// The embedded media server.
+    pub sfu: Sfu,
     /// Cloudflare's TURN service.
     pub turn: Turn,
     /// The stock client, and what it is told.
@@ -234,6 +238,7 @@ impl Default for Config {
             shutdown: Shutdown::default(),
             log: Log::default(),
             calls: Calls::default(),
+            sfu: Sfu::default(),
             turn: Turn::default(),
             client: Client::default(),
             feedback: Feedback::default(),
@@ -352,6 +357,15 @@ impl Config {
         sources.read_flags(flags);
         let (config, warnings) = sources.finish()?;
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
+    }
+
+    /// Whether the media server of this process carries the media.
+    pub fn embeds_media(&self) -> bool {
+        match self.calls.upstream {
+            Media::Embedded => true,
+            Media::Cloudflare => false,
+            Media::Auto => self.calls.app_id.is_none() && self.calls.app_secret.is_none(),
+        }
     }
 
     /// Every setting by its dotted key, as the file would hold it; secrets are masked.
@@ -495,8 +509,8 @@ mod tests {
              public_url, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
-             [client], [feedback], [http], [identity], [limits], [log], [room], [shutdown], \
-             [turn], data_dir",
+             [client], [feedback], [http], [identity], [limits], [log], [room], [sfu], \
+             [shutdown], [turn], data_dir",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
             "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \
@@ -698,8 +712,9 @@ mod tests {
         fs::write(&path, "https://hush.example\r\n").unwrap();
         let path = path.to_str().unwrap();
         for key in SECRETS {
-            let orange = ORANGE.iter().find(|(_, known)| *known == key).unwrap().0;
-            for name in [orange, &*variable(key)] {
+            let orange = ORANGE.iter().find(|(_, known)| *known == key).map(|(name, _)| (*name).to_owned());
+            for name in orange.into_iter().chain([variable(key)]) {
+                let name = &*name;
                 let file_name = format!("{name}_FILE");
                 assert_eq!(config("", &[(&file_name, path)]).to_settings()[key], "[secret]".into());
                 assert_eq!(

@@ -7,15 +7,17 @@
 //! | level | modules | may know |
 //! |---|---|---|
 //! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
-//! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`]: pure | up to level 1 |
-//! | 3 | [`store`], [`identity`], [`calls::upstream`], [`calls::circuit`], [`calls::lend`]: shells | up to level 2 |
-//! | 4 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 3 |
-//! | 4 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
-//! | 5 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`]: shells | up to level 4 |
-//! | 6 | [`feedback::desk`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
-//! | 6 | [`ws`], [`http`], [`client::manifest`], [`client::document`], [`client::loader`], [`client::data`], [`client::visit`], [`admin`], [`calls::proxy`]: edges | everything below, and each other |
-//! | 7 | [`server`]: the composition root | everything |
+//! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
+//! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
+//! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::forward`], [`sfu::layers`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
+//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::handle`]: shells | up to level 2 |
+//! | 4 | [`calls::upstream`]: the seam | up to level 3 |
+//! | 5 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 4 |
+//! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
+//! | 6 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`]: shells | up to level 5 |
+//! | 7 | [`feedback::desk`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
+//! | 7 | [`ws`], [`http`], [`client::manifest`], [`client::document`], [`client::loader`], [`client::data`], [`client::visit`], [`admin`], [`calls::proxy`], [`calls::serve`]: edges | everything below, and each other |
+//! | 8 | [`server`]: the composition root | everything |
 
 pub mod admin;
 pub mod ai;
@@ -30,6 +32,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod room;
 pub mod server;
+pub mod sfu;
 pub mod store;
 pub mod telemetry;
 pub mod ws;

@@ -1,8 +1,10 @@
 //! The composition root: makes every part, hands each the others it needs, and takes all down.
 
 mod announcement;
+mod fault;
 mod files;
 mod health;
+mod media;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -21,9 +23,10 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
+use crate::calls::serve::MediaApi;
 use crate::calls::upstream::Upstream;
-use crate::config::{Config, Faults, Limits};
-use crate::feedback::delivery::{Delivery, InvalidWebhook, Pace};
+use crate::config::{Config, Limits};
+use crate::feedback::delivery::{Delivery, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
 use crate::http::app::{App, Sockets, warnings};
@@ -36,18 +39,20 @@ use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::http::tls::door::Door;
 use crate::http::tls::source::Source;
 use crate::identity::Identities;
-use crate::identity::access::{Access, InvalidAccess};
+use crate::identity::access::Access;
 use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
 use crate::metrics::Metrics;
 use crate::room::actor::Surroundings;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
-use crate::store::data_dir::{DataDir, DataDirError};
-use crate::store::{Store, StoreError};
+use crate::sfu::thread::SfuThread;
+use crate::store::Store;
+use crate::store::data_dir::DataDir;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
 use announcement::{Announced, announcement};
+pub use fault::{ShutdownError, StartError};
 use files::raise_file_limit;
 pub use health::healthcheck;
 
@@ -71,6 +76,8 @@ pub struct Server {
     upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
     ai: AiHandle,
+    /// Carries the media, where this server does.
+    media: Option<SfuThread>,
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
@@ -86,56 +93,6 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// The operators' listener.
     pub admin: SocketAddr,
-}
-
-/// Why a server does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The database cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Tls(#[from] Faults),
-    /// A listener cannot be opened.
-    #[error("{setting}: cannot listen on {address}: {error}")]
-    Listen {
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
-        address: SocketAddr,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// Cloudflare Access is set up wrongly.
-    #[error(transparent)]
-    Access(#[from] InvalidAccess),
-    /// The client for other servers cannot be made.
-    #[error("the HTTP client cannot be made: {0}")]
-    HttpClient(#[from] reqwest::Error),
-    /// What browsers are to be shown is not there.
-    #[error(transparent)]
-    Site(#[from] InvalidSite),
-    /// The client for the webhook cannot be made.
-    #[error(transparent)]
-    Webhook(#[from] InvalidWebhook),
-}
-
-/// What a shutdown left undone; the exit code tells.
-#[derive(Debug, thiserror::Error)]
-pub enum ShutdownError {
-    /// Not everything could be written.
-    #[error("the store: {0}")]
-    Store(#[from] StoreError),
-    /// Some sockets had to be cut off.
-    #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
-    Sockets(usize),
-    /// Some AIs could not be sent away.
-    #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
-    AiTracks(usize),
 }
 
 impl Server {
@@ -155,7 +112,7 @@ impl Server {
             http: http_listener.local_addr().unwrap_or(config.http.listen),
             admin: admin_listener.local_addr().unwrap_or(config.admin.listen),
         };
-        let (store, kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
+        let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
         let kept_rooms = kept.len();
         let mut upkeep = Vec::new();
         let access = match config.identity.access() {
@@ -168,7 +125,13 @@ impl Server {
         };
 
         let limits = &config.limits;
-        let upstream = Upstream::new(&config.calls, &config.turn, limits.call_bytes, metrics.clone())?;
+        let stopping = CancellationToken::new();
+        let (sfu, media) = media::start(&config, addresses, metrics.clone()).await?.unzip();
+        if sfu.is_some() {
+            media::forget_ais(&mut kept);
+        }
+        let upstream =
+            Upstream::new(&config.calls, &config.turn, limits.call_bytes, sfu.clone(), metrics.clone())?;
         let upstream = Arc::new(upstream);
         let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone())?;
         let surroundings = Surroundings {
@@ -205,6 +168,7 @@ impl Server {
             admission: Admission::new(limits.connections, per_address, metrics.clone()),
             registry: registry.clone(),
             calls: Proxy::new(upstream, &config.calls, limits),
+            media_api: MediaApi::new(sfu.as_ref(), &config.sfu, limits),
             connection_limits: connection_limits(limits),
             desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
             sockets: Sockets::default(),
@@ -216,13 +180,13 @@ impl Server {
             handshake: limits.handshake,
         });
         upkeep.push(tidy(app.clone()));
-        let stopping = CancellationToken::new();
         let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
             registry,
             store: store.handle(),
             reports,
+            sfu,
             metrics: metrics.clone(),
             token: data_dir.operator_token().clone(),
             stopping: stopping.clone(),
@@ -267,6 +231,7 @@ impl Server {
             upkeep,
             app,
             ai,
+            media,
             store,
             data_dir,
             config,
@@ -300,7 +265,7 @@ impl Server {
             addresses: self.addresses,
             data: self.data_dir.path(),
             kept_rooms: self.kept_rooms,
-            missing_media: self.app.calls.upstream.missing(),
+            media: &self.app.calls.upstream,
             tls: self.tls.as_ref(),
         });
         // Nobody may be reading.
@@ -360,6 +325,10 @@ impl Server {
         }
         drop(self.upkeep);
         let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
+        if let Some(media) = self.media {
+            // A panic in it was logged, and nothing is lost by it that could be kept.
+            let _ = timeout_at(deadline, media.join()).await;
+        }
         self.admin_stop.cancel();
         let _ = timeout_at(deadline, self.admin).await;
         drop(self.data_dir);
@@ -427,6 +396,9 @@ fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {
             ticks.tick().await;
             app.registry.tidy();
             app.calls.tidy();
+            if let Some(api) = &app.media_api {
+                api.tidy();
+            }
             app.desk.report_quota.tidy();
             app.desk.count_quota.tidy();
         }

@@ -6,7 +6,7 @@ mod reports;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -23,6 +23,8 @@ use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::room::mailbox::{MemberStatus, RoomView};
 use crate::room::registry::Registry;
+use crate::sfu::handle::SfuHandle;
+use crate::sfu::request::{Reply, Request};
 use crate::store::reports::Reports;
 use crate::store::{StoreHandle, StoreHealth};
 
@@ -34,6 +36,8 @@ pub struct Operators {
     pub store: StoreHandle,
     /// What users reported.
     pub reports: Reports,
+    /// The embedded media server, where it carries the media.
+    pub sfu: Option<SfuHandle>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// What proves an operator.
@@ -47,6 +51,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
     let guarded = Router::new()
         .route("/admin/rooms", get(rooms))
         .route("/admin/rooms/{room}", get(room))
+        .route("/admin/sfu", get(sfu))
         .merge(reports::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
@@ -58,8 +63,12 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .with_state(operators)
 }
 
-async fn only_operators(State(operators): State<Arc<Operators>>, request: Request, next: Next) -> Response {
-    if !is_operator(request.headers(), &operators.token) {
+async fn only_operators(
+    State(operators): State<Arc<Operators>>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    if !bears(request.headers(), &operators.token) {
         return ApiError::NoOperator.into_response();
     }
     let mut response = next.run(request).await;
@@ -67,8 +76,8 @@ async fn only_operators(State(operators): State<Arc<Operators>>, request: Reques
     response
 }
 
-/// Whether the bearer token (RFC 6750 section 2.1) is the operator's.
-pub(crate) fn is_operator(headers: &HeaderMap, token: &SecretString) -> bool {
+/// Whether the bearer token (RFC 6750 section 2.1) is this one.
+pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
     let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
     let Some((scheme, given)) = given.split_once(' ') else { return false };
     scheme.eq_ignore_ascii_case("bearer")
@@ -111,6 +120,15 @@ async fn rooms(State(operators): State<Arc<Operators>>) -> Json<Value> {
         None => json!({"room": room, "error": "the room did not answer"}),
     });
     Json(json!({"rooms": rooms.collect::<Vec<_>>()}))
+}
+
+/// `GET /admin/sfu`: the sessions and tracks of the embedded media server, and who receives what.
+async fn sfu(State(operators): State<Arc<Operators>>) -> Result<Response, ApiError> {
+    let sfu = operators.sfu.as_ref().ok_or(ApiError::NotFound)?;
+    match sfu.ask(Request::Report).await {
+        Ok(Reply::Report(report)) => Ok(Json(report).into_response()),
+        _ => Err(ApiError::Internal),
+    }
 }
 
 async fn room(
@@ -163,8 +181,8 @@ mod tests {
             ("Bearer ", false),
         ] {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
-            assert_eq!(is_operator(&headers, &token), opens, "{value}");
+            assert_eq!(bears(&headers, &token), opens, "{value}");
         }
-        assert!(!is_operator(&HeaderMap::new(), &token));
+        assert!(!bears(&HeaderMap::new(), &token));
     }
 }

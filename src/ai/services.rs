@@ -10,8 +10,9 @@ use tracing::debug;
 use url::Url;
 
 use super::wire::{self, Answered, Cause, Failure, Step};
-use crate::calls::api::{Action, Target};
-use crate::calls::upstream::{Call, CallBody, Upstream};
+use crate::calls::api::{Action, Caller, Target};
+use crate::calls::call::{Call, CallBody};
+use crate::calls::upstream::Upstream;
 use crate::config::{Ai as AiSettings, Calls, HttpUrl};
 use crate::id::{MeetingId, SessionId};
 use crate::protocol::ai::{AiWish, TrackReference};
@@ -156,8 +157,10 @@ impl Services {
         body: CallBody,
     ) -> Result<Answered, Failure> {
         let called = async {
-            let answer =
-                self.upstream.call(Call { target, query: Some(query), body, deadline: None }).await?;
+            let answer = self
+                .upstream
+                .call(Call { target, caller: Caller::Ai, query: Some(query), body, deadline: None })
+                .await?;
             let status: StatusCode = answer.status;
             let body =
                 axum::body::to_bytes(answer.body, ANSWER_BYTES).await.map_err(|_| Cause::Unreadable)?;

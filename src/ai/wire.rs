@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use crate::calls::upstream::UpstreamError;
+use crate::calls::call::UpstreamError;
 use crate::id::{MeetingId, SessionId, text_is_valid};
 use crate::protocol::ai::{AiWish, TrackReference};
 

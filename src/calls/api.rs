@@ -8,7 +8,18 @@ use std::fmt;
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::id::SessionId;
+use crate::id::{IdentityId, SessionId};
+
+/// Who makes a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody in a room.
+    Person(IdentityId),
+    /// This server, for an AI.
+    Ai,
+    /// Another server, which answers for its own users.
+    Server,
+}
 
 /// What a call is about: the part of its path below `/apps/{appId}/`, and its method.
 #[derive(Clone, Debug, PartialEq, Eq)]

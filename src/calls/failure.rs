@@ -3,8 +3,8 @@
 use axum::http::StatusCode;
 
 use super::api::ApiFailure;
+use super::call::UpstreamError;
 use super::turn::NoCredentials;
-use super::upstream::UpstreamError;
 
 /// Why a call is not answered by the media API. The sentence is what the client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum CallFailure {
     /// Nobody known is asking.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
+    /// Another server did not prove itself.
+    #[error("the application's secret is missing, or is another: Authorization: Bearer …")]
+    NoSecret,
     /// The session belongs to somebody else, or its cookie is missing.
     #[error("this session was not opened by you, or its cookie is missing")]
     NotYourSession,
@@ -40,7 +43,7 @@ impl CallFailure {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NoIdentity | Self::NotYourSession => StatusCode::UNAUTHORIZED,
+            Self::NoIdentity | Self::NoSecret | Self::NotYourSession => StatusCode::UNAUTHORIZED,
             Self::TooManyCalls | Self::TooManyAtOnce | Self::TooManySessions => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(status) => status,
             Self::Upstream(error) => match error {
@@ -61,6 +64,7 @@ impl CallFailure {
         match self {
             Self::NotFound => "call_not_found",
             Self::NoIdentity => "call_no_identity",
+            Self::NoSecret => "call_no_secret",
             Self::NotYourSession => "call_not_your_session",
             Self::TooManyCalls => "call_too_many",
             Self::TooManyAtOnce => "call_too_many_at_once",

@@ -16,18 +16,19 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::api::{Action, ApiFailure, Target};
+use super::api::{Action, ApiFailure, Caller, Target};
+use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::failure::{CallFailure, error_code};
 use super::heal::{self, Asked, Healing};
 use super::places::{Place, Places};
 use super::session_lock::{self, Proof};
-use super::turn::{STUN_ONLY, TurnCredentials};
-use super::upstream::{Answer, Call, CallBody, Upstream, UpstreamError};
+use super::turn::TurnCredentials;
+use super::upstream::Upstream;
 use crate::config::{Calls, Limits};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::{IdentityId, SessionId};
-use crate::identity::Asked as Caller;
+use crate::identity::Asked as Identified;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
 
@@ -112,6 +113,14 @@ impl Proxy {
                 self.calls.check_key(session).map_err(|_| CallFailure::TooManyCalls)
             }
         }
+    }
+
+    /// The whole body of a call.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], if it is too long, too slow, or breaks off.
+    pub async fn read_whole(&self, body: Body) -> Result<Bytes, UpstreamError> {
+        self.read(body, self.body_bytes).await
     }
 
     /// The body for a call: short ones whole, so that no client's pace holds the media API up.
@@ -225,8 +234,8 @@ fn target(mount: Mount, head: &request::Parts) -> Option<Target> {
 async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFailure> {
     let peer = head.extensions.get::<Peer>().ok_or(CallFailure::NoIdentity)?;
     match app.identities.identify(&head.headers, peer, wall_clock()).await {
-        Caller::Known { identity, .. } => Ok(identity.id),
-        Caller::Nobody => Err(CallFailure::NoIdentity),
+        Identified::Known { identity, .. } => Ok(identity.id),
+        Identified::Nobody => Err(CallFailure::NoIdentity),
     }
 }
 
@@ -279,7 +288,13 @@ async fn forward(
         CallBody::Empty | CallBody::Whole(_) => None,
     };
     let query = head.uri.query().map(str::to_owned);
-    let call = Call { target: target.clone(), query, body, deadline: Some(deadline) };
+    let call = Call {
+        target: target.clone(),
+        caller: Caller::Person(caller.clone()),
+        query,
+        body,
+        deadline: Some(deadline),
+    };
     let mut answer = app.calls.upstream.call(call).await?;
     drop(large);
     let mut session = renewal;
@@ -365,7 +380,7 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
         Ok(servers) => (StatusCode::OK, servers),
         Err(failure) => {
             Metrics::count(&app.metrics.refusals, failure.label());
-            (failure.status(), Bytes::from_static(STUN_ONLY.as_bytes()))
+            (failure.status(), Bytes::from_static(app.calls.turn.without_turn().as_bytes()))
         }
     };
     (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, NO_STORE)], body).into_response()

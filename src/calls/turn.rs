@@ -12,7 +12,9 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
-use super::upstream::{TURN_LIFETIME, Upstream, UpstreamError};
+use super::call::UpstreamError;
+use super::remote::TURN_LIFETIME;
+use super::upstream::Upstream;
 use crate::id::IdentityId;
 
 /// How long credentials are given out again: whoever gets them last can still use them for three
@@ -22,10 +24,13 @@ const KEPT: Duration = Duration::from_secs(TURN_LIFETIME.as_secs() / 4);
 /// How many identities' credentials are kept.
 const IDENTITIES: u64 = 10_000;
 
+/// No ICE servers.
+const NO_SERVERS: &str = r#"{"iceServers":[]}"#;
+
 /// The ICE servers for whoever has no TURN service.
 ///
 /// Source: protocol section 9.
-pub const STUN_ONLY: &str =
+const STUN_ONLY: &str =
     r#"{"iceServers":[{"urls":["stun:stun.cloudflare.com:3478","stun:stun.cloudflare.com:53"]}]}"#;
 
 /// The TURN credentials of each identity.
@@ -97,7 +102,7 @@ impl TurnCredentials {
     /// [`NoCredentials`]; nothing is kept then, and the next request asks again.
     pub async fn ice_servers(&self, identity: &IdentityId) -> Result<Bytes, NoCredentials> {
         if !self.upstream.has_turn() {
-            return Ok(Bytes::from_static(STUN_ONLY.as_bytes()));
+            return Ok(Bytes::from_static(self.without_turn().as_bytes()));
         }
         self.kept.try_get_with_by_ref(identity, self.ask()).await.map_err(|error| *error)
     }
@@ -110,6 +115,14 @@ impl TurnCredentials {
         }
         let servers = timeout(wait, self.ice_servers(identity)).await.ok()?.ok()?;
         list(&servers)
+    }
+
+    /// The ICE servers where there is no TURN service, or it does not answer.
+    ///
+    /// The embedded media server tells its addresses, and clients find their own way to them: on a
+    /// bare laptop nothing asks an outside server.
+    pub fn without_turn(&self) -> &'static str {
+        if self.upstream.embedded().is_some() { NO_SERVERS } else { STUN_ONLY }
     }
 
     async fn ask(&self) -> Result<Bytes, NoCredentials> {

@@ -1,136 +1,30 @@
 //! The seam to whoever serves the media API: proxy, AI and TURN know only this.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use http_body_util::Limited;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
-use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout_at};
 
-use super::api::Target;
-use super::circuit::Circuit;
-use super::lend::{Progress, lend};
+use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::remote::Remote;
 use crate::config::{Calls, Turn};
 use crate::metrics::{ByCall, Metrics};
-
-/// How often an HTTP/2 connection is asked whether it is still there; a half-open one is found so.
-const PING: Duration = Duration::from_secs(10);
-
-/// How long it may take to answer that.
-const PONG: Duration = Duration::from_secs(5);
-
-/// How many seconds TURN credentials are valid, as the reference asks for them.
-pub const TURN_LIFETIME: Duration = Duration::from_secs(86_400);
-
-/// A call of the media API.
-#[derive(Debug)]
-pub struct Call {
-    /// What is called.
-    pub target: Target,
-    /// The query, without its `?`, as it is passed on.
-    pub query: Option<String>,
-    /// The body.
-    pub body: CallBody,
-    /// When the caller gives up, if that is before the configured time is over.
-    pub deadline: Option<Instant>,
-}
-
-/// The body of a call.
-#[derive(Debug)]
-pub enum CallBody {
-    /// There is none.
-    Empty,
-    /// It is here.
-    Whole(Bytes),
-    /// It is still coming, and is passed on as it comes.
-    Stream(Body),
-}
-
-/// What the media API answered.
-#[derive(Debug)]
-pub struct Answer {
-    /// The status, never a redirect.
-    pub status: StatusCode,
-    /// The headers that concern a client: the content's type, and when to come back.
-    pub headers: HeaderMap,
-    /// The body, as it comes; it ends in an error where it is longer than the limit.
-    pub body: Body,
-}
-
-/// Why there is no answer. The sentence may be shown to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
-    /// The settings that name the application are missing.
-    #[error("this server has no media API: {0}")]
-    NotConfigured(&'static str),
-    /// The media API cannot be reached, or broke the connection off.
-    #[error("the media API cannot be reached")]
-    Unreachable,
-    /// It could not be reached a moment ago, and was not tried.
-    #[error("the media API cannot be reached at this time")]
-    CircuitOpen,
-    /// The media API did not answer in time.
-    #[error("the media API did not answer in time")]
-    TimedOut,
-    /// The media API answered with a redirect, or with more than the limit.
-    #[error("the media API's answer makes no sense")]
-    BadAnswer,
-    /// The request's body is longer than the limit.
-    #[error("the body is too long")]
-    RequestTooLong,
-    /// The request's body did not arrive in time.
-    #[error("the body did not arrive in time")]
-    RequestTooSlow,
-    /// The request's body broke off.
-    #[error("the body broke off")]
-    RequestBroken,
-}
-
-impl UpstreamError {
-    /// The word for it in metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NotConfigured(_) => "not_configured",
-            Self::Unreachable => "unreachable",
-            Self::CircuitOpen => "circuit_open",
-            Self::TimedOut => "timed_out",
-            Self::BadAnswer => "bad_answer",
-            Self::RequestTooLong => "request_too_long",
-            Self::RequestTooSlow => "request_too_slow",
-            Self::RequestBroken => "request_broken",
-        }
-    }
-}
+use crate::sfu::handle::SfuHandle;
+use crate::sfu::wire::Asked;
 
 /// Whoever serves the media API.
 #[derive(Debug)]
 pub struct Upstream {
-    client: Client,
-    base: String,
-    app: Result<App, &'static str>,
-    turn: Option<TurnKey>,
-    timeout: Duration,
+    /// The TURN service is there, whoever carries the media.
+    remote: Remote,
+    /// The media server of this process, where that one carries them.
+    embedded: Option<SfuHandle>,
     body_bytes: usize,
-    circuit: Circuit,
+    timeout: std::time::Duration,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct App {
-    id: String,
-    secret: HeaderValue,
-}
-
-#[derive(Debug)]
-struct TurnKey {
-    id: String,
-    token: HeaderValue,
 }
 
 impl Upstream {
@@ -142,58 +36,26 @@ impl Upstream {
         calls: &Calls,
         turn: &Turn,
         body_bytes: usize,
+        embedded: Option<SfuHandle>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
-        let mut client = Client::builder()
-            .connect_timeout(calls.connect_timeout)
-            // A redirect could carry the secret to somebody else.
-            .redirect(Policy::none())
-            // What may be tried again is decided below.
-            .retry(reqwest::retry::never())
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PONG)
-            .http2_keep_alive_while_idle(true);
-        if calls.api_url.is_loopback() {
-            // No proxy can reach our loopback.
-            client = client.no_proxy();
-        }
-        Ok(Self::with_client(client.build()?, calls, turn, body_bytes, metrics))
-    }
-
-    fn with_client(
-        client: Client,
-        calls: &Calls,
-        turn: &Turn,
-        body_bytes: usize,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let app = match (calls.app_id.as_deref(), calls.app_secret.as_ref().and_then(bearer)) {
-            (Some(id), Some(secret)) => Ok(App { id: id.to_owned(), secret }),
-            (None, None) => Err("CALLS_APP_ID and CALLS_APP_SECRET are not set"),
-            (None, Some(_)) => Err("CALLS_APP_ID is not set"),
-            (Some(_), None) => Err("CALLS_APP_SECRET is not set, or is no header's text"),
-        };
-        let turn = turn.service_id.as_deref().zip(turn.service_token.as_ref().and_then(bearer));
-        Self {
-            client,
-            base: calls.api_url.as_str().trim_end_matches('/').to_owned(),
-            app,
-            turn: turn.map(|(id, token)| TurnKey { id: id.to_owned(), token }),
-            timeout: calls.timeout,
-            body_bytes,
-            circuit: Circuit::new(now().into_std()),
-            metrics,
-        }
+        let remote = Remote::new(calls, turn, body_bytes)?;
+        Ok(Self { remote, embedded, body_bytes, timeout: calls.timeout, metrics })
     }
 
     /// Which settings are missing, if calls cannot be made.
     pub fn missing(&self) -> Option<&'static str> {
-        self.app.as_ref().err().copied()
+        if self.embedded.is_some() { None } else { self.remote.missing() }
+    }
+
+    /// The media server of this process, where that one carries the media.
+    pub fn embedded(&self) -> Option<&SfuHandle> {
+        self.embedded.as_ref()
     }
 
     /// Whether there are TURN credentials to ask for.
     pub fn has_turn(&self) -> bool {
-        self.turn.is_some()
+        self.remote.has_turn()
     }
 
     /// Makes a call, and waits for the head of its answer.
@@ -203,20 +65,11 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; an answer of any status but a redirect is none.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
-        let Call { target, query, body, deadline } = call;
-        let operation = target.label();
-        let app = match &self.app {
-            Ok(app) => app,
-            Err(missing) => {
-                return self.timed(operation, async { Err(UpstreamError::NotConfigured(missing)) }).await;
-            }
-        };
-        let mut url = format!("{}/apps/{}/{target}", self.base, app.id);
-        if let Some(query) = query {
-            url.push('?');
-            url.push_str(&query);
+        let operation = call.target.label();
+        match &self.embedded {
+            Some(sfu) => self.timed(operation, self.call_embedded(sfu, call)).await,
+            None => self.timed(operation, self.remote.call(call)).await,
         }
-        self.timed(operation, self.send(target.method(), &url, &app.secret, body, deadline)).await
     }
 
     /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
@@ -224,12 +77,25 @@ impl Upstream {
     /// # Errors
     /// As [`Self::call`]; [`UpstreamError::NotConfigured`] where [`Self::has_turn`] is false.
     pub async fn turn_credentials(&self) -> Result<Answer, UpstreamError> {
-        let Some(turn) = &self.turn else {
-            return Err(UpstreamError::NotConfigured("TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set"));
+        self.timed("turn_credentials", self.remote.turn_credentials()).await
+    }
+
+    async fn call_embedded(&self, sfu: &SfuHandle, call: Call) -> Result<Answer, UpstreamError> {
+        let Call { target, caller, query, body, deadline } = call;
+        let latest = now() + self.timeout;
+        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let body = match body {
+            CallBody::Empty => Bytes::new(),
+            CallBody::Whole(bytes) => bytes,
+            CallBody::Stream(body) => timeout_at(deadline, collect(body, self.body_bytes))
+                .await
+                .map_err(|_| UpstreamError::RequestTooSlow)??,
         };
-        let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
-        let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
-        self.timed("turn_credentials", self.send(Method::POST, &url, &turn.token, body, None)).await
+        let asked = Asked { target: &target, query: query.as_deref(), body: &body, caller: &caller };
+        let (status, text) =
+            timeout_at(deadline, sfu.serve(&asked)).await.map_err(|_| UpstreamError::TimedOut)?;
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        Ok(Answer { status, headers, body: text.into() })
     }
 
     async fn timed(
@@ -247,177 +113,18 @@ impl Upstream {
         self.metrics.call_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
         result
     }
-
-    async fn send(
-        &self,
-        method: Method,
-        url: &str,
-        token: &HeaderValue,
-        mut body: CallBody,
-        deadline: Option<Instant>,
-    ) -> Result<Answer, UpstreamError> {
-        // The base is a checked URL, and what follows it are ids, our own words, and a query that
-        // came out of a URL.
-        let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
-        let latest = now() + self.timeout;
-        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
-        self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
-        for tries_left in [1, 0] {
-            let mut request = self.client.request(method.clone(), url.clone());
-            request = request.timeout(deadline.saturating_duration_since(now()));
-            request = request.header(AUTHORIZATION, token).header(USER_AGENT, AGENT);
-            let mut receipt = None;
-            match body {
-                CallBody::Empty if method != Method::GET => request = request.header(CONTENT_LENGTH, 0),
-                CallBody::Empty => {}
-                CallBody::Whole(ref bytes) => {
-                    request = request.header(CONTENT_TYPE, JSON).body(bytes.clone())
-                }
-                CallBody::Stream(stream) => {
-                    let (lent, kept) = lend(stream, self.body_bytes);
-                    receipt = Some(kept);
-                    request = request.header(CONTENT_TYPE, JSON).body(reqwest::Body::wrap(lent));
-                    body = CallBody::Empty;
-                }
-            }
-            let error = match request.send().await {
-                Ok(response) => {
-                    self.circuit.succeeded();
-                    return self.answer(response);
-                }
-                Err(error) => error.without_url(),
-            };
-            let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
-            let (failure, of_client) = match progress {
-                Progress::TooLong => (UpstreamError::RequestTooLong, true),
-                Progress::Broken => (UpstreamError::RequestBroken, true),
-                Progress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
-                _ if error.is_timeout() => (UpstreamError::TimedOut, false),
-                _ => (UpstreamError::Unreachable, false),
-            };
-            if of_client {
-                self.circuit.untried(now().into_std());
-                return Err(failure);
-            }
-            let cause = causes(&error);
-            debug!(event = "mediaApiFailed", error = cause, tries_left);
-            let may_try_again = match receipt.map(|receipt| receipt.take_back()) {
-                Some(Some(untouched)) => {
-                    body = CallBody::Stream(untouched);
-                    true
-                }
-                Some(None) => false,
-                None => true,
-            };
-            if error.is_connect() && may_try_again && tries_left > 0 {
-                continue;
-            }
-            if self.circuit.failed(now().into_std()) {
-                warn!(event = "mediaApiDown", error = cause, "calls fail at once until it answers again");
-            }
-            return Err(failure);
-        }
-        Err(UpstreamError::Unreachable)
-    }
-
-    fn answer(&self, response: reqwest::Response) -> Result<Answer, UpstreamError> {
-        let status = response.status();
-        let declared = response.content_length().and_then(|length| usize::try_from(length).ok());
-        if status.is_redirection() || declared.is_some_and(|length| length > self.body_bytes) {
-            info!(event = "mediaApiAnswerRefused", %status, bytes = declared);
-            return Err(UpstreamError::BadAnswer);
-        }
-        let (mut head, body) = axum::http::Response::from(response).into_parts();
-        let wanted = [CONTENT_TYPE, RETRY_AFTER];
-        let headers = wanted.into_iter().filter_map(|name| Some((name.clone(), head.headers.remove(name)?)));
-        let headers = headers.collect();
-        Ok(Answer { status, headers, body: Body::new(Limited::new(body, self.body_bytes)) })
-    }
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-const AGENT: &str = concat!("satsuma/", env!("CARGO_PKG_VERSION"));
-
-/// `Bearer {token}`, if the token may stand in a header.
-fn bearer(token: &SecretString) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// An error with what is behind it: the outermost alone says only that sending failed.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+/// The whole body, if it is no longer than it may be.
+async fn collect(body: Body, most: usize) -> Result<Bytes, UpstreamError> {
+    let collected = Limited::new(body, most).collect().await;
+    collected.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => UpstreamError::RequestTooLong,
+        None => UpstreamError::RequestBroken,
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
 fn now() -> Instant {
     Instant::now()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures_util::stream;
-    use http_body_util::BodyExt;
-    use tokio::net::TcpListener;
-    use tower::util::MapFutureLayer;
-
-    use super::*;
-    use crate::config::Optional;
-
-    /// A media API that echoes, and a client whose first `failures` connections fail.
-    async fn echo_behind(failures: usize) -> (Upstream, Arc<AtomicUsize>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let echo = axum::Router::new().fallback(async |body: Bytes| body);
-        #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
-        tokio::spawn(async move { axum::serve(listener, echo).await });
-
-        let tries = Arc::new(AtomicUsize::new(0));
-        let counted = tries.clone();
-        let failing = MapFutureLayer::new(move |connecting| {
-            let number = counted.fetch_add(1, Ordering::Relaxed);
-            async move { if number < failures { Err("no way".into()) } else { connecting.await } }
-        });
-        let client = Client::builder().no_proxy().connector_layer(failing);
-        let calls = Calls {
-            app_id: Optional(Some("app".to_owned())),
-            app_secret: Optional(Some("secret".into())),
-            api_url: base.parse().unwrap(),
-            ..Calls::default()
-        };
-        let client = client.build().unwrap();
-        (Upstream::with_client(client, &calls, &Turn::default(), 1000, Metrics::new()), tries)
-    }
-
-    fn call() -> Call {
-        let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
-        let body = CallBody::Stream(Body::from_stream(chunks));
-        Call { target: Target::NewSession, query: None, body, deadline: None }
-    }
-
-    #[tokio::test]
-    async fn a_call_that_never_left_is_tried_once_more_with_its_body() {
-        let (upstream, tries) = echo_behind(1).await;
-        let answer = upstream.call(call()).await.unwrap();
-        assert_eq!(answer.body.collect().await.unwrap().to_bytes(), "{}");
-        assert_eq!(tries.load(Ordering::Relaxed), 2);
-    }
-
-    #[tokio::test]
-    async fn and_only_once() {
-        let (upstream, tries) = echo_behind(2).await;
-        assert_eq!(upstream.call(call()).await.unwrap_err(), UpstreamError::Unreachable);
-        assert_eq!(tries.load(Ordering::Relaxed), 2);
-    }
 }

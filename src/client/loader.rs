@@ -158,7 +158,11 @@ impl Told {
                 e2ee_enabled: client.e2ee,
             },
             root,
-            calls_app_id: calls.app_id.0.clone(),
+            calls_app_id: if config.embeds_media() {
+                Some(config.sfu.app_id.clone())
+            } else {
+                calls.app_id.0.clone()
+            },
             meeting: Meeting {
                 username: "",
                 bug_reports_enabled: true,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::value::{HttpUrl, Origin, Text};
-use super::{Config, Feedback, Identity, Limits, Room};
+use super::{Config, Feedback, Identity, Media, Room};
 
 /// A rule that the settings break.
 pub(super) struct Violation {
@@ -25,7 +25,7 @@ impl Violation {
 /// Every rule that `config` breaks.
 pub(super) fn violations(config: &Config) -> Vec<Violation> {
     let mut violations = Vec::new();
-    violations.extend(counts_out_of_range(&config.limits));
+    violations.extend(counts_out_of_range(config));
     violations.extend(reports_out_of_range(&config.feedback));
     violations.extend(durations_out_of_range(config));
     violations.extend(empty_texts(config));
@@ -35,9 +35,10 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations
 }
 
-fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
+fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // Far above any use, and far below what would overflow where sizes are added up.
     const MANY: usize = 1 << 30;
+    let Config { limits, sfu, .. } = config;
     [
         ("limits.connections", limits.connections, 1..=MANY),
         ("limits.http_connections", limits.http_connections, 1..=MANY),
@@ -55,6 +56,10 @@ fn counts_out_of_range(limits: &Limits) -> impl Iterator<Item = Violation> {
         ("limits.body_bytes", limits.body_bytes, 1..=MANY),
         ("limits.calls_per_second", limits.calls_per_second as usize, 1..=MANY),
         ("limits.call_bytes", limits.call_bytes, 1024..=MANY),
+        ("sfu.sessions", sfu.sessions, 1..=MANY),
+        ("sfu.sessions_per_identity", sfu.sessions_per_identity, 1..=MANY),
+        ("sfu.tracks_per_session", sfu.tracks_per_session, 1..=512),
+        ("sfu.subscribers_per_track", sfu.subscribers_per_track, 1..=MANY),
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
@@ -117,6 +122,7 @@ fn empty_texts(config: &Config) -> impl Iterator<Item = Violation> {
         ("data_dir", config.data_dir.as_os_str().is_empty()),
         ("log.filter", config.log.filter.trim().is_empty()),
         ("ai.model_id", config.ai.model_id.trim().is_empty()),
+        ("sfu.app_id", config.sfu.app_id.is_empty()),
     ]
     .into_iter()
     .filter(|&(_, empty)| empty)
@@ -136,9 +142,11 @@ fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
 /// Ids that become a part of a URL's path: anything else could lead to another place.
 fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
     let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    [("calls.app_id", &config.calls.app_id), ("turn.service_id", &config.turn.service_id)]
+    let sfu = Some(config.sfu.app_id.as_str());
+    let (calls, turn) = (config.calls.app_id.as_deref(), config.turn.service_id.as_deref());
+    [("calls.app_id", calls), ("turn.service_id", turn), ("sfu.app_id", sfu)]
         .into_iter()
-        .filter(move |(_, id)| id.as_deref().is_some_and(|id| !is_id(id)))
+        .filter(move |(_, id)| id.is_some_and(|id| !is_id(id)))
         .map(|(key, _)| Violation::new(&[key], "has other characters than A-Z, a-z, 0-9, - and _"))
 }
 
@@ -168,6 +176,11 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             ["http.public_url", "http.tls_certificate"],
             speaks_https && !http.public_url.as_ref().is_none_or(is_https),
             "is an http URL, but the server is set up to speak https".to_owned(),
+        ),
+        (
+            ["calls.upstream", "calls.app_id"],
+            config.calls.upstream == Media::Cloudflare && config.calls.app_id.is_none(),
+            "is cloudflare, which needs calls.app_id and calls.app_secret".to_owned(),
         ),
         one_without_the_other(["http.tls_certificate", "http.tls_key"], &http.tls_certificate, &http.tls_key),
         one_without_the_other(["http.tls_key", "http.tls_certificate"], &http.tls_key, &http.tls_certificate),

@@ -7,12 +7,15 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::policy::PolicySources;
+use super::sfu::Media;
 use super::value::{HttpUrl, Optional, text, texts};
 
 /// The media API.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Calls {
+    /// Who carries media.
+    pub upstream: Media,
     /// The id of the Cloudflare Calls application.
     pub app_id: Optional<String>,
     /// The application's secret.
@@ -121,6 +124,7 @@ pub struct Ai {
 impl Default for Calls {
     fn default() -> Self {
         Self {
+            upstream: Media::Auto,
             app_id: Optional(None),
             app_secret: Optional(None),
             api_url: HttpUrl("https://rtc.live.cloudflare.com/v1".to_owned()),

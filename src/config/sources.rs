@@ -38,8 +38,8 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
 ];
 
 /// The keys whose variables have a `_FILE` form.
-pub(super) const SECRETS: [&str; 4] =
-    ["calls.app_secret", "turn.service_token", "feedback.url", "ai.api_token"];
+pub(super) const SECRETS: [&str; 5] =
+    ["calls.app_secret", "sfu.api_secret", "turn.service_token", "feedback.url", "ai.api_token"];
 
 const PREFIX: &str = "SATSUMA_";
 

@@ -194,6 +194,14 @@ impl FromStr for TeamDomain {
     }
 }
 
+impl FromStr for super::sfu::MediaAddress {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        from_str(text)
+    }
+}
+
 impl FromStr for HttpUrl {
     type Err = InvalidText;
 

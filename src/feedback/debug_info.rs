@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
 use super::desk::{failing, link_opens};
-use crate::admin::is_operator;
+use crate::admin::bears;
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::ReportId;
@@ -37,7 +37,7 @@ pub async fn get(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
         }
         _ => false,
     };
-    if !by_link && !is_operator(&headers, &app.desk.operator_token) {
+    if !by_link && !bears(&headers, &app.desk.operator_token) {
         return Err(ApiError::NoOperator);
     }
     let id = id.map_err(|_| ApiError::NotFound)?;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::calls::proxy::Proxy;
+use crate::calls::serve::MediaApi;
 use crate::feedback::desk::Desk;
 use crate::http::origin::OriginRule;
 use crate::http::site::Site;
@@ -35,6 +36,8 @@ pub struct App {
     pub registry: Registry,
     /// The media API.
     pub calls: Proxy,
+    /// The media API for other servers, where it is served.
+    pub media_api: Option<MediaApi>,
     /// The places for sockets.
     pub admission: Admission,
     /// The limits of a socket.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 use super::error::ApiError;
 use super::tls::door::{Door, Opened};
 use super::tls::hint;
+use crate::id::subscriber;
 use crate::identity::peer::{Scheme, TrustedProxies};
 use crate::metrics::{Counted, Metrics};
 
@@ -79,7 +80,7 @@ impl ByAddress {
         if self.exempt.contain(address) {
             return Ok(None);
         }
-        let network = network(address);
+        let network = subscriber(address);
         let count = self.counts.entry(network).or_default();
         if *count >= most.get() {
             return Err(TooManyOfAddress);
@@ -101,17 +102,6 @@ impl ByAddress {
 
 #[derive(Debug)]
 struct TooManyOfAddress;
-
-/// What one subscriber of an internet provider has: an IPv4 address, or an IPv6 network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
-}
 
 /// Serves `router` on every connection that `door` lets in until `stop`; then waits for the requests
 /// under way.

@@ -14,7 +14,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::app::App;
 use super::error::ApiError;
 use super::{gate, pages, paths, site};
-use crate::calls::proxy;
+use crate::calls::{proxy, serve};
 use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
@@ -35,9 +35,10 @@ pub enum Use {
 /// The names that no new room gets, in lower case: the first part of every route below, and of the
 /// operators'. A test holds that none is missing.
 #[rustfmt::skip]
-pub const TAKEN: [(&str, Use); 12] = [
+pub const TAKEN: [(&str, Use); 14] = [
     ("admin", Use::Operators),
     ("api", Use::Shared),
+    ("apps", Use::Shared),
     ("call-quality-feedback", Use::Page),
     ("healthz", Use::Operators),
     ("metrics", Use::Operators),
@@ -48,6 +49,7 @@ pub const TAKEN: [(&str, Use); 12] = [
     ("set-username", Use::Page),
     ("site.webmanifest", Use::Page),
     ("static", Use::Shared),
+    ("v1", Use::Shared),
 ];
 
 /// All public routes.
@@ -55,7 +57,9 @@ pub fn router(app: Arc<App>) -> Router {
     // A call of the media API has its own limits and its own time.
     let calls = Router::new()
         .route("/api/calls/{*path}", any(proxy::api_calls))
-        .route("/partytracks/{*path}", any(proxy::partytracks));
+        .route("/partytracks/{*path}", any(proxy::partytracks))
+        .route("/v1/apps/{app_id}/sessions/{*path}", any(serve::api))
+        .route("/apps/{app_id}/sessions/{*path}", any(serve::api));
     Router::new()
         .route("/", get(pages::home).post(pages::open_room))
         .route("/new", get(pages::new_room))

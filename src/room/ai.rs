@@ -136,6 +136,15 @@ impl Ai {
         serde_json::to_string(&Kept { state: self.state(), session }).expect("the AI is plain data")
     }
 
+    /// What [`Self::to_kept`] wrote, for a process to which the AI's session is lost: one that was here
+    /// has failed.
+    pub fn without_session(kept: &str) -> String {
+        match serde_json::from_str::<Kept>(kept) {
+            Ok(Kept { session: Some(_), .. }) => Self { stage: Stage::Failed, ..Self::new(0) }.to_kept(),
+            _ => kept.to_owned(),
+        }
+    }
+
     /// The state as everyone sees it.
     pub fn state(&self) -> AiState {
         match &self.stage {
@@ -471,6 +480,8 @@ mod tests {
         let mut restored = restore(&kept);
         assert_eq!((restored.state(), restored.user_json()), (ai.state(), ai.user_json()));
         assert_eq!(restored.end(), [AiTask::Close(session("s1"))]);
+        let mut lost = restore(&Ai::without_session(&kept));
+        assert_eq!((lost.state(), lost.end()), (AiState::failed(), vec![]));
         let gone = Ai::restore(0, meeting(), &kept, |_| false);
         assert_eq!(gone.state().controlling_user, None);
 

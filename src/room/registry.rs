@@ -302,7 +302,7 @@ mod tests {
             user_bytes: 8192,
             ai_starts_per_minute: 0,
         };
-        let upstream = Upstream::new(&calls, &Turn::default(), 1024, metrics.clone()).unwrap().into();
+        let upstream = Upstream::new(&calls, &Turn::default(), 1024, None, metrics.clone()).unwrap().into();
         let surroundings = Surroundings {
             settings,
             outbox_bytes: 100_000,

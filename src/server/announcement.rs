@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Addresses;
+use crate::calls::upstream::Upstream;
 use crate::config::{Config, LogFormat};
 use crate::http::tls::certificates::CertificateFacts;
 
@@ -14,8 +15,8 @@ pub(super) struct Announced<'a> {
     pub(super) addresses: Addresses,
     pub(super) data: &'a Path,
     pub(super) kept_rooms: usize,
-    /// The settings that media need and that are not there.
-    pub(super) missing_media: Option<&'static str>,
+    /// Who carries media.
+    pub(super) media: &'a Upstream,
     /// The certificate, where the public listener speaks TLS.
     pub(super) tls: Option<&'a CertificateFacts>,
 }
@@ -35,6 +36,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
     let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
     let identity = identity(config);
     let parts = parts(announced);
+    let (media, carried) = media(announced);
     let on: Vec<&str> = parts.iter().filter(|part| part.missing.is_none()).map(|part| part.name).collect();
     let page = match config.client.dir.as_ref() {
         Some(dir) => format!("the Orange client in {}", dir.display()),
@@ -52,7 +54,8 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
                  {certificate}\
                  data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
                  on: rooms, reports{on}; identity by {identity}\n\
-                 {off}page: {page}\n",
+                 {off}media: {media}\n\
+                 page: {page}\n",
                 data.display(),
                 data.join("operator.token").display(),
             )
@@ -61,7 +64,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let off: serde_json::Map<_, _> = off.map(|(name, why)| (name.to_owned(), why.into())).collect();
             let line = serde_json::json!({
                 "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
-                "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page,
+                "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page, "media": carried,
                 "scheme": scheme, "fingerprint": tls.map(|tls| tls.fingerprint.to_string()),
             });
             format!("{line}\n")
@@ -76,11 +79,27 @@ fn parts(announced: &Announced<'_>) -> [Part; 4] {
     let has_model = ai.model_endpoint.is_some() && ai.api_token.is_some();
     let model = "OPENAI_MODEL_ENDPOINT or OPENAI_API_TOKEN is not set";
     [
-        Part { name: "media", missing: announced.missing_media },
+        Part { name: "media", missing: announced.media.missing() },
         Part { name: "TURN", missing: unless(has_turn, "TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set") },
         Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
-        Part { name: "AI", missing: unless(has_model, model).or(announced.missing_media) },
+        Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
     ]
+}
+
+/// Who carries media, for people and for machines.
+fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
+    match (announced.media.embedded(), announced.media.missing()) {
+        (Some(sfu), _) => {
+            let told: Vec<String> = sfu.addresses().iter().map(ToString::to_string).collect();
+            let said = format!("by this server on port {}, told as {}", sfu.bound().port(), told.join(", "));
+            (said, serde_json::json!({"upstream": "embedded", "bound": sfu.bound(), "addresses": told}))
+        }
+        (None, None) => {
+            let url = announced.config.calls.api_url.as_str();
+            (format!("by the media API at {url}"), serde_json::json!({"upstream": "cloudflare", "url": url}))
+        }
+        (None, Some(_)) => ("nobody carries them".to_owned(), serde_json::Value::Null),
+    }
 }
 
 fn identity(config: &Config) -> String {
@@ -95,23 +114,25 @@ fn identity(config: &Config) -> String {
 mod tests {
     use super::*;
     use crate::config::Optional;
+    use crate::metrics::Metrics;
 
-    fn said(config: &Config, missing_media: Option<&'static str>) -> String {
+    fn said(config: &Config) -> String {
         let address = ([127, 0, 0, 1], 1).into();
+        let media = Upstream::new(&config.calls, &config.turn, 1024, None, Metrics::new()).unwrap();
         let addresses = Addresses { http: address, admin: address };
         announcement(&Announced {
             config,
             addresses,
             data: Path::new("data"),
             kept_rooms: 0,
-            missing_media,
+            media: &media,
             tls: None,
         })
     }
 
     #[test]
     fn what_is_off_names_the_variables_that_switch_it_on() {
-        let said = said(&Config::default(), Some("CALLS_APP_ID is not set"));
+        let said = said(&Config::default());
         assert!(said.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{said}");
         for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
             assert!(said.contains(variable), "{said}");
@@ -123,9 +144,11 @@ mod tests {
         let mut config = Config::default();
         config.feedback.url = Optional(Some("https://hook.example/?token=secret-token".into()));
         config.log.format = LogFormat::Json;
-        let said = said(&config, None);
+        config.calls.app_id = Optional(Some("app".into()));
+        config.calls.app_secret = Optional(Some("secret-app".into()));
+        let said = said(&config);
         let line: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!(line["on"], serde_json::json!(["media", "webhook"]));
-        assert!(!said.contains("secret-token"), "{said}");
+        assert!(!said.contains("secret-"), "{said}");
     }
 }

@@ -240,6 +240,7 @@ impl Process {
             .env("SATSUMA_DATA_DIR", data)
             .env("SATSUMA_HTTP__LISTEN", address.to_string())
             .env("SATSUMA_ADMIN__LISTEN", admin.local_addr().unwrap().to_string())
+            .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
             .env("FEEDBACK_URL", feedback_url)
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -58,6 +58,7 @@ impl TestServer {
         let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
         config.http.listen.set_port(0);
         config.admin.listen.set_port(0);
+        config.sfu.udp_listen = ([127, 0, 0, 1], 0).into();
         Stopped { dir, config }.start_with(edit).await
     }
 

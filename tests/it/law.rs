@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The levels at which modules may know each other: names and settings, and the edges, which are
 /// one door with several wings.
-const LEVELS_OF_FRIENDS: [usize; 2] = [0, 6];
+const LEVELS_OF_FRIENDS: [usize; 2] = [0, 7];
 
 const MOST_LINES: usize = 450;
 const MOST_LINES_OF_MAIN: usize = 60;

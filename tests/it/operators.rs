@@ -1,17 +1,20 @@
 //! What operators see, and what nobody sees.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Executor};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::client::{Ask, Client};
-use crate::harness::{Person, TestServer, answer, eventually, logged};
+use crate::harness::{PATIENCE, Person, TestServer, answer, eventually, logged};
 
 #[tokio::test]
 async fn health_and_readiness_are_open_and_say_so() {
@@ -290,4 +293,41 @@ async fn no_secret_and_nothing_private_is_logged() {
         assert_eq!(line, None, "{secret} is logged");
     }
     drop(stopped);
+}
+
+#[tokio::test]
+async fn a_start_says_who_carries_media() {
+    let said = async |format: &str, variables: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_satsuma"));
+        run.args(["--listen", "127.0.0.1:0"]).current_dir(dir.path()).kill_on_drop(true);
+        run.env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0").env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0");
+        run.env("SATSUMA_LOG__FORMAT", format).envs(variables.iter().copied()).stdout(Stdio::piped());
+        let mut process = run.spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let is_last = |line: &str| line.starts_with("page: ") || line.contains(r#""event":"listening""#);
+        let mut said = String::new();
+        while !said.lines().any(is_last) {
+            said += &timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("a further line");
+            said.push('\n');
+        }
+        said
+    };
+    let human = said("human", &[]).await;
+    assert!(
+        human.contains("\nmedia: by this server on port ") && human.contains("told as 127.0.0.1:"),
+        "{human}"
+    );
+    assert!(human.contains("on: rooms, reports, media;"), "{human}");
+    let json: Value = serde_json::from_str(&said("json", &[]).await).unwrap();
+    assert_eq!(json["media"]["upstream"], "embedded");
+    assert_eq!(json["media"]["addresses"], json!([json["media"]["bound"]]));
+    let cloudflare = [("CALLS_APP_ID", "app"), ("CALLS_APP_SECRET", "s")];
+    let json: Value = serde_json::from_str(&said("json", &cloudflare).await).unwrap();
+    assert_eq!(json["media"], json!({"upstream": "cloudflare", "url": "https://rtc.live.cloudflare.com/v1"}));
+    let half = said("human", &cloudflare[..1]).await;
+    assert!(
+        half.contains("\nmedia: nobody carries them\n") && half.contains("CALLS_APP_SECRET is not set"),
+        "{half}"
+    );
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use satsuma::config::Media;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Tab, Visitor};
@@ -257,7 +258,8 @@ async fn a_keyboard_is_enough() {
 #[tokio::test]
 async fn who_may_not_use_a_camera_meets_all_the_same() {
     let Some(browser) = Browser::start().await else { return };
-    let server = TestServer::start().await;
+    // The service that is to carry media is not set up.
+    let server = TestServer::with(|config| config.calls.upstream = Media::Cloudflare).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
     let tab = browser.visitor().await.open(&format!("{}/set-username?return-url=/r", server.http())).await;
@@ -274,7 +276,7 @@ async fn who_may_not_use_a_camera_meets_all_the_same() {
     bob.until_state(|state| state["users"].as_array().unwrap().iter().any(seen)).await;
     tab.click(".controls [data-action=camera]").await;
     tab.until("document.querySelector('#notices').textContent.includes('not allowed')").await;
-    // No media service is set up, so none is asked.
+    // So none is asked.
     assert!(!tab.requests().iter().any(|url| url.contains("/partytracks/")), "{:?}", tab.requests());
     tab.assert_quiet().await;
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::Method;
 use reqwest::RequestBuilder;
-use satsuma::config::{Config, Optional};
+use satsuma::config::{Config, Media, Optional};
 use satsuma::server::{Server, StartError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -253,6 +253,26 @@ async fn data_are_those_of_the_settings_with_and_without_a_build() {
 }
 
 #[tokio::test]
+async fn clients_are_told_that_media_are_carried_unless_nobody_does() {
+    let named = |name: &'static str| move |config: &mut Config| config.sfu.app_id = name.to_owned();
+    let told = async |edit: &dyn Fn(&mut Config)| {
+        let server = TestServer::with(edit).await;
+        let ada = Person::log_in(&server, "Ada").await;
+        let room = data(&server, &ada, "/r/room", "routes/_room").await.json();
+        assert_eq!(room["iceServers"], Value::Null, "whoever is told none asks for them");
+        data(&server, &ada, "/r", LOBBY).await.json()["callsAppId"].clone()
+    };
+    assert_eq!(told(&|_| {}).await, "embedded");
+    assert_eq!(told(&named("mine")).await, "mine");
+    assert_eq!(told(&|config| config.calls.upstream = Media::Cloudflare).await, Value::Null);
+    let both = |config: &mut Config| {
+        config.calls.app_id = Optional(Some("app".to_owned()));
+        config.calls.upstream = Media::Embedded;
+    };
+    assert_eq!(told(&both).await, "embedded");
+}
+
+#[tokio::test]
 async fn a_page_never_waits_long_for_turn() {
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| {
@@ -397,6 +417,7 @@ async fn a_folder_without_a_build_is_an_error_at_the_start() {
     let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
     config.http.listen.set_port(0);
     config.admin.listen.set_port(0);
+    config.sfu.udp_listen = ([127, 0, 0, 1], 0).into();
     config.client.dir = Optional(Some(dir.path().to_owned()));
     let Err(StartError::Site(error)) = Server::start(config).await else { panic!("it started") };
     let place = dir.path().join("build");
@@ -406,7 +427,7 @@ async fn a_folder_without_a_build_is_an_error_at_the_start() {
     for command in ["check-config", "serve"] {
         let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_satsuma"));
         run.arg(command).args(flag).args(["--listen", "127.0.0.1:0"]).current_dir(dir.path());
-        run.env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0");
+        run.env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0").env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0");
         let ended = run.output().await.unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert!(!ended.status.success() && said.contains("manifest-*.js"), "{command}: {said}");

@@ -1,0 +1,310 @@
+//! The media API of somebody else, over HTTPS: Cloudflare's, or another server's that speaks it.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use axum::http::{HeaderValue, Method};
+use http_body_util::Limited;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::circuit::Circuit;
+use super::lend::{Progress, lend};
+use crate::config::{Calls, Turn};
+
+/// How often an HTTP/2 connection is asked whether it is still there; a half-open one is found so.
+const PING: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer that.
+const PONG: Duration = Duration::from_secs(5);
+
+/// How many seconds TURN credentials are valid, as the reference asks for them.
+pub const TURN_LIFETIME: Duration = Duration::from_secs(86_400);
+
+/// The media API of somebody else.
+#[derive(Debug)]
+pub struct Remote {
+    client: Client,
+    base: String,
+    app: Result<App, &'static str>,
+    turn: Option<TurnKey>,
+    timeout: Duration,
+    body_bytes: usize,
+    circuit: Circuit,
+}
+
+#[derive(Debug)]
+struct App {
+    id: String,
+    secret: HeaderValue,
+}
+
+#[derive(Debug)]
+struct TurnKey {
+    id: String,
+    token: HeaderValue,
+}
+
+impl Remote {
+    /// The media API of these settings, for bodies of at most `body_bytes`. Nothing is called yet.
+    ///
+    /// # Errors
+    /// If the system's HTTP client cannot be made.
+    pub fn new(calls: &Calls, turn: &Turn, body_bytes: usize) -> Result<Self, reqwest::Error> {
+        let mut client = Client::builder()
+            .connect_timeout(calls.connect_timeout)
+            // A redirect could carry the secret to somebody else.
+            .redirect(Policy::none())
+            // What may be tried again is decided below.
+            .retry(reqwest::retry::never())
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
+            .http2_keep_alive_while_idle(true);
+        if calls.api_url.is_loopback() {
+            // No proxy can reach our loopback.
+            client = client.no_proxy();
+        }
+        Ok(Self::with_client(client.build()?, calls, turn, body_bytes))
+    }
+
+    fn with_client(client: Client, calls: &Calls, turn: &Turn, body_bytes: usize) -> Self {
+        let app = match (calls.app_id.as_deref(), calls.app_secret.as_ref().and_then(bearer)) {
+            (Some(id), Some(secret)) => Ok(App { id: id.to_owned(), secret }),
+            (None, None) => Err("CALLS_APP_ID and CALLS_APP_SECRET are not set"),
+            (None, Some(_)) => Err("CALLS_APP_ID is not set"),
+            (Some(_), None) => Err("CALLS_APP_SECRET is not set, or is no header's text"),
+        };
+        let turn = turn.service_id.as_deref().zip(turn.service_token.as_ref().and_then(bearer));
+        Self {
+            client,
+            base: calls.api_url.as_str().trim_end_matches('/').to_owned(),
+            app,
+            turn: turn.map(|(id, token)| TurnKey { id: id.to_owned(), token }),
+            timeout: calls.timeout,
+            body_bytes,
+            circuit: Circuit::new(now().into_std()),
+        }
+    }
+
+    /// Which settings are missing, if calls cannot be made.
+    pub fn missing(&self) -> Option<&'static str> {
+        self.app.as_ref().err().copied()
+    }
+
+    /// Whether there are TURN credentials to ask for.
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Makes a call, and waits for the head of its answer.
+    ///
+    /// A call that provably never left is tried once more; nothing else is.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; an answer of any status but a redirect is none.
+    pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
+        let Call { target, query, body, deadline, .. } = call;
+        let app = self.app.as_ref().map_err(|missing| UpstreamError::NotConfigured(missing))?;
+        let mut url = format!("{}/apps/{}/{target}", self.base, app.id);
+        if let Some(query) = query {
+            url.push('?');
+            url.push_str(&query);
+        }
+        self.send(target.method(), &url, &app.secret, body, deadline).await
+    }
+
+    /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; [`UpstreamError::NotConfigured`] where [`Self::has_turn`] is false.
+    pub async fn turn_credentials(&self) -> Result<Answer, UpstreamError> {
+        let Some(turn) = &self.turn else {
+            return Err(UpstreamError::NotConfigured("TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set"));
+        };
+        let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
+        let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
+        self.send(Method::POST, &url, &turn.token, body, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        token: &HeaderValue,
+        mut body: CallBody,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, UpstreamError> {
+        // The base is a checked URL, and what follows it are ids, our own words, and a query that
+        // came out of a URL.
+        let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
+        let latest = now() + self.timeout;
+        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+        self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
+        for tries_left in [1, 0] {
+            let mut request = self.client.request(method.clone(), url.clone());
+            request = request.timeout(deadline.saturating_duration_since(now()));
+            request = request.header(AUTHORIZATION, token).header(USER_AGENT, AGENT);
+            let mut receipt = None;
+            match body {
+                CallBody::Empty if method != Method::GET => request = request.header(CONTENT_LENGTH, 0),
+                CallBody::Empty => {}
+                CallBody::Whole(ref bytes) => {
+                    request = request.header(CONTENT_TYPE, JSON).body(bytes.clone())
+                }
+                CallBody::Stream(stream) => {
+                    let (lent, kept) = lend(stream, self.body_bytes);
+                    receipt = Some(kept);
+                    request = request.header(CONTENT_TYPE, JSON).body(reqwest::Body::wrap(lent));
+                    body = CallBody::Empty;
+                }
+            }
+            let error = match request.send().await {
+                Ok(response) => {
+                    self.circuit.succeeded();
+                    return self.answer(response);
+                }
+                Err(error) => error.without_url(),
+            };
+            let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
+            let (failure, of_client) = match progress {
+                Progress::TooLong => (UpstreamError::RequestTooLong, true),
+                Progress::Broken => (UpstreamError::RequestBroken, true),
+                Progress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
+                _ if error.is_timeout() => (UpstreamError::TimedOut, false),
+                _ => (UpstreamError::Unreachable, false),
+            };
+            if of_client {
+                self.circuit.untried(now().into_std());
+                return Err(failure);
+            }
+            let cause = causes(&error);
+            debug!(event = "mediaApiFailed", error = cause, tries_left);
+            let may_try_again = match receipt.map(|receipt| receipt.take_back()) {
+                Some(Some(untouched)) => {
+                    body = CallBody::Stream(untouched);
+                    true
+                }
+                Some(None) => false,
+                None => true,
+            };
+            if error.is_connect() && may_try_again && tries_left > 0 {
+                continue;
+            }
+            if self.circuit.failed(now().into_std()) {
+                warn!(event = "mediaApiDown", error = cause, "calls fail at once until it answers again");
+            }
+            return Err(failure);
+        }
+        Err(UpstreamError::Unreachable)
+    }
+
+    fn answer(&self, response: reqwest::Response) -> Result<Answer, UpstreamError> {
+        let status = response.status();
+        let declared = response.content_length().and_then(|length| usize::try_from(length).ok());
+        if status.is_redirection() || declared.is_some_and(|length| length > self.body_bytes) {
+            info!(event = "mediaApiAnswerRefused", %status, bytes = declared);
+            return Err(UpstreamError::BadAnswer);
+        }
+        let (mut head, body) = axum::http::Response::from(response).into_parts();
+        let wanted = [CONTENT_TYPE, RETRY_AFTER];
+        let headers = wanted.into_iter().filter_map(|name| Some((name.clone(), head.headers.remove(name)?)));
+        let headers = headers.collect();
+        Ok(Answer { status, headers, body: Body::new(Limited::new(body, self.body_bytes)) })
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const AGENT: &str = concat!("satsuma/", env!("CARGO_PKG_VERSION"));
+
+/// `Bearer {token}`, if the token may stand in a header.
+fn bearer(token: &SecretString) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// An error with what is behind it: the outermost alone says only that sending failed.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::Bytes;
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+    use tokio::net::TcpListener;
+    use tower::util::MapFutureLayer;
+
+    use super::*;
+    use crate::calls::api::{Caller, Target};
+    use crate::config::Optional;
+
+    /// A media API that echoes, and a client whose first `failures` connections fail.
+    async fn echo_behind(failures: usize) -> (Remote, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let echo = axum::Router::new().fallback(async |body: Bytes| body);
+        #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
+        tokio::spawn(async move { axum::serve(listener, echo).await });
+
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        let failing = MapFutureLayer::new(move |connecting| {
+            let number = counted.fetch_add(1, Ordering::Relaxed);
+            async move { if number < failures { Err("no way".into()) } else { connecting.await } }
+        });
+        let client = Client::builder().no_proxy().connector_layer(failing);
+        let calls = Calls {
+            app_id: Optional(Some("app".to_owned())),
+            app_secret: Optional(Some("secret".into())),
+            api_url: base.parse().unwrap(),
+            ..Calls::default()
+        };
+        let client = client.build().unwrap();
+        (Remote::with_client(client, &calls, &Turn::default(), 1000), tries)
+    }
+
+    fn call() -> Call {
+        let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
+        let body = CallBody::Stream(Body::from_stream(chunks));
+        let caller = Caller::Ai;
+        Call { target: Target::NewSession, caller, query: None, body, deadline: None }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_left_is_tried_once_more_with_its_body() {
+        let (upstream, tries) = echo_behind(1).await;
+        let answer = upstream.call(call()).await.unwrap();
+        assert_eq!(answer.body.collect().await.unwrap().to_bytes(), "{}");
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn and_only_once() {
+        let (upstream, tries) = echo_behind(2).await;
+        assert_eq!(upstream.call(call()).await.unwrap_err(), UpstreamError::Unreachable);
+        assert_eq!(tries.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,77 @@
+//! Starts the embedded media server, where it carries the media.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Addresses, StartError};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::room::ai::Ai;
+use crate::room::io::KeptRoom;
+use crate::sfu::handle::{Settings, Sfu, SfuHandle};
+use crate::sfu::net::addresses::Reach;
+use crate::sfu::net::bind::Transport;
+use crate::sfu::net::tcp;
+use crate::sfu::request::Limits;
+use crate::sfu::thread::SfuThread;
+
+/// How long a session may take to connect, and how long one that lost its connection is kept; the
+/// Calls API has the same 30 s.
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long a session is kept that negotiated nothing: whoever is alone in a room without a camera
+/// negotiates nothing until somebody comes.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
+/// Starts the media server, if this configuration has it carry the media.
+///
+/// # Errors
+/// [`StartError::Listen`] names its address.
+pub(super) async fn start(
+    config: &Config,
+    addresses: Addresses,
+    metrics: Arc<Metrics>,
+) -> Result<Option<(SfuHandle, SfuThread)>, StartError> {
+    if !config.embeds_media() {
+        return Ok(None);
+    }
+    let sfu = &config.sfu;
+    let settings = Settings {
+        listen: sfu.udp_listen,
+        advertise: sfu.advertise.clone(),
+        reach: Reach::of(addresses.http.ip()),
+        transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },
+        tcp: tcp::Limits::default(),
+        limits: Limits {
+            sessions: sfu.sessions,
+            sessions_per_owner: sfu.sessions_per_identity,
+            tracks_per_session: sfu.tracks_per_session,
+            subscribers_per_track: sfu.subscribers_per_track,
+            connect: CONNECT,
+            idle: IDLE,
+        },
+    };
+    let (setting, address) = ("sfu.udp_listen", sfu.udp_listen);
+    let started = Sfu::start(settings, metrics, CancellationToken::new()).await;
+    let (handle, thread) = started.map_err(|error| StartError::Listen { setting, address, error })?;
+    let buffers = handle.buffers();
+    if buffers.are_small() {
+        warn!(
+            event = "sfuBuffersSmall",
+            receive_bytes = buffers.receive_bytes,
+            send_bytes = buffers.send_bytes,
+            "the system gives the media socket small buffers, and packets may be lost when it is busy: \
+             raise net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    Ok(Some((handle, thread)))
+}
+
+/// Lets no kept room believe that its AI is still here: the session ended with the process before.
+pub(super) fn forget_ais(kept: &mut [KeptRoom]) {
+    for room in kept {
+        room.ai = room.ai.take().map(|ai| Ai::without_session(&ai).into());
+    }
+}

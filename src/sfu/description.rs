@@ -1,0 +1,409 @@
+//! Session descriptions as text: what str0m reads of a client's, and what a client reads of str0m's.
+//!
+//! str0m never uses a section of its own offers again, so every subscription that ends would stay in
+//! all descriptions for ever (measured: 3 kB each, read and written on every change). Here the
+//! *client's* sections count: an ended one is taken out of str0m, str0m is shown a section of no kind
+//! in its place (which it skips), and the next track that is offered takes the place, as RFC 8829
+//! section 5.2.2 has it. So a description grows with the tracks of a moment, not with those of a day.
+
+use std::fmt::Write;
+
+use str0m::change::{SdpAnswer, SdpOffer};
+
+use super::error::SfuError;
+use super::request::{DescriptionType, Told};
+
+/// The longest description that is read, in bytes. 100 tracks with all of a browser's codecs have 600 kB.
+const MOST_BYTES: usize = 1 << 20;
+
+/// The most sections of a description.
+const MOST_SECTIONS: usize = 512;
+
+/// The longest `mid` that str0m keeps whole.
+const MOST_MID_BYTES: usize = 16;
+
+/// The protocol of media sections (RFC 5764 section 8).
+const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
+
+/// A client's session description.
+#[derive(Debug)]
+pub struct Description {
+    /// As str0m takes it; none where every section has ended, of which it makes no sense.
+    pub parsed: Option<Parsed>,
+    /// Its sections, in order.
+    pub sections: Vec<Section>,
+}
+
+/// A description as str0m takes it.
+#[derive(Debug)]
+pub enum Parsed {
+    /// It wants an answer.
+    Offer(SdpOffer),
+    /// It is one.
+    Answer(SdpAnswer),
+}
+
+/// One section (`m=`) of a description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its `mid`.
+    pub mid: String,
+    /// Whether media may flow.
+    pub state: SectionState,
+    /// The id of the track that its author sends in it (RFC 8830), or its `mid` where it tells none.
+    pub sends: Option<String>,
+    /// Its `m=` line behind the port: protocol and formats.
+    rest: String,
+    /// Its `m=` line before the port.
+    kind: String,
+}
+
+/// Whether media may flow in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectionState {
+    /// It may.
+    Live,
+    /// It ended, or was refused: another track may have its place.
+    Ended,
+}
+
+impl Description {
+    /// Reads a client's description.
+    ///
+    /// # Errors
+    /// [`SfuError::Description`] says what cannot be used.
+    pub fn parse(r#type: DescriptionType, text: &str) -> Result<Self, SfuError> {
+        let (text, sections) = for_str0m(text).map_err(|error| SfuError::Description(error.into()))?;
+        if sections.iter().all(|section| section.state == SectionState::Ended) {
+            return Ok(Self { parsed: None, sections });
+        }
+        // What a stranger sends is not to end more than its own call, whatever the library does with it.
+        let parsed = std::panic::catch_unwind(|| match r#type {
+            DescriptionType::Offer => SdpOffer::from_sdp_string(&text).map(Parsed::Offer),
+            DescriptionType::Answer => SdpAnswer::from_sdp_string(&text).map(Parsed::Answer),
+        });
+        let parsed = parsed.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
+        let parsed = parsed.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))?;
+        Ok(Self { parsed: Some(parsed), sections })
+    }
+}
+
+/// The answer to an offer in which every section has ended.
+pub fn nothing_goes_on(sections: &[Section]) -> Told {
+    told(DescriptionType::Answer, "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n", sections, &[])
+}
+
+/// The text with every section that str0m is not to know about made one of no kind.
+fn for_str0m(text: &str) -> Result<(String, Vec<Section>), &'static str> {
+    if text.len() > MOST_BYTES {
+        return Err("it is too long");
+    }
+    let mut blocks = blocks(text);
+    let session = blocks.next().unwrap_or_default();
+    let bundled: Vec<&str> = session
+        .iter()
+        .find_map(|line| line.strip_prefix("a=group:BUNDLE"))
+        .ok_or("it has no a=group:BUNDLE")?
+        .split_ascii_whitespace()
+        .collect();
+    let mut sections: Vec<Section> = Vec::new();
+    let mut bodies = String::with_capacity(text.len());
+    for block in blocks {
+        let section = Section::read(&block, &bundled)?;
+        if sections.len() == MOST_SECTIONS {
+            return Err("it has too many sections");
+        }
+        if sections.iter().any(|other| other.mid == section.mid) {
+            return Err("two sections have the same a=mid");
+        }
+        match section.state {
+            SectionState::Live => lines(&mut bodies, block),
+            // A kind that is no kind is skipped, but keeps the places of those behind it.
+            SectionState::Ended => {
+                let Section { mid, .. } = &section;
+                let line = format!("m=void 0 {MEDIA_PROTOCOL} 0");
+                lines(&mut bodies, [&*line, "c=IN IP4 0.0.0.0", &format!("a=mid:{mid}"), "a=inactive"]);
+            }
+        }
+        sections.push(section);
+    }
+    if sections.is_empty() {
+        return Err("it has no m= section");
+    }
+    let mut whole = String::with_capacity(text.len());
+    let live = live_mids(&sections);
+    for line in session {
+        match line.strip_prefix("a=group:BUNDLE") {
+            Some(_) => lines(&mut whole, [&*format!("a=group:BUNDLE{live}")]),
+            None => lines(&mut whole, [line]),
+        }
+    }
+    whole.push_str(&bodies);
+    Ok((whole, sections))
+}
+
+impl Section {
+    fn read(block: &[&str], bundled: &[&str]) -> Result<Self, &'static str> {
+        let line = block.first().and_then(|line| line.strip_prefix("m=")).ok_or("it has no m= line")?;
+        let mut words = line.splitn(3, ' ');
+        let (Some(kind), Some(port), Some(rest)) = (words.next(), words.next(), words.next()) else {
+            return Err("an m= line is incomplete");
+        };
+        let mut mids = block.iter().filter_map(|line| line.strip_prefix("a=mid:"));
+        let (Some(mid), None) = (mids.next(), mids.next()) else {
+            return Err("a section has no a=mid, or several");
+        };
+        if mid.is_empty() || mid.len() > MOST_MID_BYTES || !mid.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err("an a=mid is no word of at most 16 letters and digits");
+        }
+        // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
+        let ended = port == "0" && !bundled.contains(&mid);
+        let is_media = matches!(kind, "audio" | "video") && rest.starts_with(MEDIA_PROTOCOL);
+        let state = if ended || !is_media { SectionState::Ended } else { SectionState::Live };
+        let sends = state == SectionState::Live
+            && !block.iter().any(|line| matches!(*line, "a=recvonly" | "a=inactive"));
+        let track = block.iter().find_map(|line| line.strip_prefix("a=msid:")?.split(' ').nth(1));
+        let sends = sends.then(|| track.unwrap_or(mid).to_owned());
+        Ok(Self { mid: mid.to_owned(), state, sends, rest: rest.to_owned(), kind: kind.to_owned() })
+    }
+
+    /// The section as it is told where nothing flows.
+    fn ended(&self) -> String {
+        let Self { mid, kind, rest, .. } = self;
+        let mut text = String::new();
+        // Formats are what is long, and 0 needs no further line.
+        let short = match rest.split_once(' ') {
+            Some((MEDIA_PROTOCOL, _)) => &format!("{MEDIA_PROTOCOL} 0"),
+            _ => rest,
+        };
+        let line = format!("m={kind} 0 {short}");
+        lines(&mut text, [&*line, "c=IN IP4 0.0.0.0", &format!("a=mid:{mid}"), "a=inactive"]);
+        text
+    }
+}
+
+/// What a client is told: str0m's description, with its sections in the places where the client has
+/// them, and new ones in the places of ended ones.
+///
+/// `sections` are the client's as of its last description; `candidates` the server's, as lines.
+pub fn told(r#type: DescriptionType, text: &str, sections: &[Section], candidates: &[String]) -> Told {
+    let mut blocks = blocks(text);
+    let session = blocks.next().unwrap_or_default();
+    let mut places: Vec<Option<Vec<&str>>> = sections.iter().map(|_| None).collect();
+    let mut new = Vec::new();
+    for block in blocks {
+        let mid = block.iter().find_map(|line| line.strip_prefix("a=mid:"));
+        let place = sections
+            .iter()
+            .position(|section| section.state == SectionState::Live && Some(&*section.mid) == mid);
+        match place {
+            Some(place) => places[place] = Some(block),
+            None => new.push(block),
+        }
+    }
+    let ended = |place: &usize| sections.get(*place).is_none_or(|s| s.state == SectionState::Ended);
+    let mut free = (0..).filter(ended);
+    for block in new {
+        let Some(place) = free.next() else { break };
+        if place >= places.len() {
+            places.resize(place + 1, None);
+        }
+        places[place] = Some(block);
+    }
+    let mut bodies = String::with_capacity(text.len());
+    let mut mids = String::new();
+    let mut candidates = Some(candidates);
+    for (place, block) in places.into_iter().enumerate() {
+        let Some(block) = block else {
+            bodies.push_str(&sections[place].ended());
+            continue;
+        };
+        let refused = block.first().and_then(|line| line.split(' ').nth(1)) == Some("0");
+        if !refused && let Some(mid) = block.iter().find_map(|line| line.strip_prefix("a=mid:")) {
+            // Formatting into a String cannot fail.
+            let _ = write!(mids, " {mid}");
+        }
+        lines(&mut bodies, block.into_iter().filter(|line| !is_candidate(line)));
+        if !refused && let Some(candidates) = candidates.take() {
+            // A bundle has the candidates of its first section (RFC 9143 section 9.2).
+            for candidate in candidates {
+                lines(&mut bodies, [&*format!("a={candidate}")]);
+            }
+            lines(&mut bodies, ["a=end-of-candidates"]);
+        }
+    }
+    let mut sdp = String::with_capacity(text.len());
+    for line in session {
+        match line.strip_prefix("a=group:BUNDLE") {
+            Some(_) => lines(&mut sdp, [&*format!("a=group:BUNDLE{mids}")]),
+            None => lines(&mut sdp, [line]),
+        }
+    }
+    sdp.push_str(&bodies);
+    Told { r#type, sdp }
+}
+
+fn live_mids(sections: &[Section]) -> String {
+    let live = sections.iter().filter(|section| section.state == SectionState::Live);
+    live.fold(String::new(), |mut mids, section| {
+        mids.push(' ');
+        mids.push_str(&section.mid);
+        mids
+    })
+}
+
+fn is_candidate(line: &str) -> bool {
+    line.starts_with("a=candidate:") || line == "a=end-of-candidates"
+}
+
+/// The lines of the session, then those of each section.
+fn blocks(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let mut lines = text.lines().filter(|line| !line.is_empty()).peekable();
+    let mut is_first = true;
+    std::iter::from_fn(move || {
+        let mut block = Vec::new();
+        if !is_first {
+            block.push(lines.next()?);
+        }
+        is_first = false;
+        while let Some(line) = lines.next_if(|line| !line.starts_with("m=")) {
+            block.push(line);
+        }
+        Some(block)
+    })
+}
+
+/// Appends lines, each with the end that RFC 8866 section 5 asks for.
+fn lines<'a>(text: &mut String, lines: impl IntoIterator<Item = &'a str>) {
+    for line in lines {
+        text.push_str(line);
+        text.push_str("\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A description of sections `(kind, port, mid)`, all in the bundle that have another port than 0.
+    fn text(sections: &[(&str, &str, &str)]) -> String {
+        let live: Vec<_> = sections.iter().filter(|s| s.1 != "0").map(|s| s.2).collect();
+        let mut text = format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE {}\r\n",
+            live.join(" ")
+        );
+        for (kind, port, mid) in sections {
+            text.push_str(&format!(
+                "m={kind} {port} UDP/TLS/RTP/SAVPF 96 97\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n\
+                 a=ice-ufrag:abcd\r\na=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\na=sendonly\r\n"
+            ));
+        }
+        text
+    }
+
+    fn kinds(text: &str) -> Vec<String> {
+        let sections = blocks(text).skip(1);
+        let word = |block: &[&str], index| block[0].split(' ').nth(index).unwrap_or_default().to_owned();
+        sections.map(|block| format!("{} {}", word(&block, 0), word(&block, 1))).collect()
+    }
+
+    fn mids(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("a=mid:")).collect()
+    }
+
+    #[test]
+    fn ended_sections_and_data_are_of_no_kind_for_the_library() {
+        let client = text(&[("audio", "9", "0"), ("video", "0", "1"), ("application", "9", "2")]);
+        let (shown, sections) = for_str0m(&client).unwrap();
+        assert_eq!(kinds(&shown), ["m=audio 9", "m=void 0", "m=void 0"]);
+        assert!(shown.contains("a=group:BUNDLE 0\r\n"), "{shown}");
+        let states: Vec<_> = sections.iter().map(|section| section.state).collect();
+        assert_eq!(states, [SectionState::Live, SectionState::Ended, SectionState::Ended]);
+        assert_eq!(mids(&shown), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn port_0_in_the_bundle_is_live() {
+        let client = text(&[("audio", "9", "0"), ("video", "0", "1")]).replace("BUNDLE 0", "BUNDLE 0 1");
+        let (_, sections) = for_str0m(&client).unwrap();
+        assert_eq!(sections[1].state, SectionState::Live);
+    }
+
+    #[test]
+    fn a_new_track_takes_the_place_of_an_ended_one() {
+        let client =
+            text(&[("audio", "9", "0"), ("video", "0", "1"), ("video", "9", "2"), ("audio", "0", "3")]);
+        let (_, sections) = for_str0m(&client).unwrap();
+        let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
+        let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
+        let told = told(DescriptionType::Offer, &server, &sections, &candidates);
+        assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
+        assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
+        assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
+        assert_eq!(told.sdp.matches("a=candidate").count(), 1);
+        assert!(told.sdp.contains("203.0.113.7"));
+        let more = text(&[
+            ("audio", "9", "0"),
+            ("video", "9", "2"),
+            ("audio", "9", "a"),
+            ("audio", "9", "b"),
+            ("audio", "9", "c"),
+        ]);
+        let told = super::told(DescriptionType::Offer, &more, &sections, &candidates);
+        assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
+    }
+
+    #[test]
+    fn what_is_no_description_is_refused() {
+        let good = text(&[("audio", "9", "0")]);
+        for bad in [
+            "",
+            "v=0\r\n",
+            "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n",
+            &good.replace("a=mid:0\r\n", ""),
+            &good.replace("a=mid:0", "a=mid:0\r\na=mid:1"),
+            &good.replace("a=mid:0", "a=mid:a-b"),
+            &good.replace("a=mid:0", "a=mid:aaaaaaaaaaaaaaaaa"),
+            &good.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=audio"),
+            &good.replace("a=group:BUNDLE", "a=group:LS"),
+            &text(&[("audio", "9", "0"), ("audio", "9", "0")]),
+            &text(&vec![("audio", "9", "0"); MOST_SECTIONS + 1]),
+            &"x".repeat(MOST_BYTES + 1),
+        ] {
+            let error = Description::parse(DescriptionType::Offer, bad).unwrap_err();
+            assert_eq!(error.code(), "invalid_session_description");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "(v=0\r\n)?(a=group:BUNDLE[ 0-2]{0,6}\r\n)?((m=(audio|video|application|x)?[ 09a]{0,4}(UDP/TLS/RTP/SAVPF)?[ 0-9]{0,9}|a=mid:[0-3a-]?|a=(ssrc|rid|simulcast|fmtp|rtpmap|extmap|setup|fingerprint|candidate|msid|ice-ufrag):[ -~]{0,20})\r?\n){0,12}") {
+            for r#type in [DescriptionType::Offer, DescriptionType::Answer] {
+                let _ = Description::parse(r#type, &text);
+            }
+        }
+
+        #[test]
+        fn sections_keep_their_places(live in proptest::collection::vec(any::<bool>(), 1..8), news in 0..5_usize) {
+            let names: Vec<String> = (0..live.len()).map(|index| format!("o{index}")).collect();
+            let client: Vec<_> = live.iter().zip(&names)
+                .map(|(live, name)| ("video", if *live { "9" } else { "0" }, &**name)).collect();
+            let (_, sections) = for_str0m(&text(&client)).unwrap();
+            let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
+            let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
+                .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
+            let told = told(DescriptionType::Offer, &text(&server), &sections, &[]);
+            let placed = mids(&told.sdp);
+            for (index, live) in live.iter().enumerate() {
+                if *live {
+                    prop_assert_eq!(placed[index], &names[index]);
+                }
+            }
+            prop_assert!(new.iter().all(|name| placed.contains(&&**name)));
+            let ended = live.iter().filter(|live| !**live).count();
+            prop_assert_eq!(placed.len(), live.len() + news.saturating_sub(ended));
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The media server as a value: sessions, tracks, and who receives what. It has no socket and no clock.
+//!
+//! Whatever enters (a request, a datagram, a time that has come) is dealt with at once and to the end:
+//! what is to be sent lies ready for [`Engine::transmit`] when the call returns.
+
+mod calls;
+mod forwarding;
+mod peer;
+mod report;
+mod session;
+mod sources;
+mod strangers;
+mod update;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use slotmap::{SlotMap, new_key_type};
+use str0m::bwe::BweKind;
+use str0m::config::DtlsCert;
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpPacket;
+use str0m::{Event, Input, Output, Rtc};
+
+use super::counters::{Counters, Drop};
+use super::request::{Ice, Limits};
+use crate::id::SessionId;
+use forwarding::Track;
+use peer::candidate;
+use session::{Link, Session};
+use strangers::Strangers;
+
+/// How often sessions are looked at that nothing happens to.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The library wants to be called again right after each packet, to keep its books. Together will do.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+new_key_type! {
+    /// A session, as long as it lives.
+    struct SessionKey;
+    /// A track, as long as it is published.
+    struct TrackKey;
+}
+
+/// What an engine is made with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What sessions may use.
+    pub limits: Limits,
+    /// Where clients find this server.
+    pub candidates: Vec<Address>,
+}
+
+/// An address at which clients find this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Over what.
+    pub proto: Protocol,
+    /// The address.
+    pub address: SocketAddr,
+}
+
+/// What came from the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Over what.
+    pub proto: Protocol,
+    /// From where.
+    pub source: SocketAddr,
+    /// To which of the candidates.
+    pub destination: SocketAddr,
+    /// The bytes.
+    pub contents: &'a [u8],
+}
+
+/// What goes into the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Over what.
+    pub proto: Protocol,
+    /// From which of the candidates.
+    pub source: SocketAddr,
+    /// To where.
+    pub destination: SocketAddr,
+    /// The bytes.
+    pub contents: Vec<u8>,
+}
+
+/// The media server.
+pub struct Engine {
+    settings: Settings,
+    certificate: Option<DtlsCert>,
+    /// The candidates as lines of a description.
+    candidate_lines: Vec<String>,
+    sessions: SlotMap<SessionKey, Session>,
+    tracks: SlotMap<TrackKey, Track>,
+    by_id: HashMap<SessionId, SessionKey>,
+    by_ufrag: HashMap<String, SessionKey>,
+    by_source: HashMap<(Protocol, SocketAddr), SessionKey>,
+    by_name: HashMap<(SessionKey, String), TrackKey>,
+    timers: BTreeSet<(Instant, SessionKey)>,
+    next_tick: Instant,
+    strangers: Strangers,
+    /// What sessions told of themselves and nobody dealt with yet.
+    events: VecDeque<(SessionKey, Event)>,
+    /// Packets that came and were not forwarded yet.
+    packets: VecDeque<(SessionKey, RtpPacket)>,
+    /// Sessions that ended while something was done with them.
+    ended: Vec<SessionKey>,
+    transmits: VecDeque<Transmit>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// A media server without sessions.
+    pub fn new(settings: Settings, start: Instant) -> Self {
+        let candidates = settings.candidates.iter().filter_map(|address| candidate(*address));
+        let candidate_lines = candidates.map(|candidate| candidate.to_sdp_string()).collect();
+        let provider = str0m::crypto::from_feature_flags();
+        Self {
+            settings,
+            // One for all, as RFC 8827 section 6.5 lets it be: making one takes longer than the rest.
+            certificate: provider.dtls_provider.generate_certificate(),
+            candidate_lines,
+            sessions: SlotMap::with_key(),
+            tracks: SlotMap::with_key(),
+            by_id: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_source: HashMap::new(),
+            by_name: HashMap::new(),
+            timers: BTreeSet::new(),
+            next_tick: start + TICK,
+            strangers: Strangers::new(start),
+            events: VecDeque::new(),
+            packets: VecDeque::new(),
+            ended: Vec::new(),
+            transmits: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// When [`Self::advance`] is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let timer = self.timers.first().map_or(self.next_tick, |(at, _)| *at);
+        (!self.sessions.is_empty()).then(|| timer.min(self.next_tick))
+    }
+
+    /// What is to be sent next.
+    pub fn transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// What was counted since the beginning, and how much there is now.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Does what is due at `now`.
+    pub fn advance(&mut self, now: Instant) {
+        // Each once: a peer that wants to be called at once for ever keeps nobody else waiting.
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
+        let due: Vec<SessionKey> = due.collect();
+        for key in due {
+            self.input(now, key, Input::Timeout(now));
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now);
+        }
+        self.settle(now);
+    }
+
+    /// Takes what came from the network.
+    pub fn receive(&mut self, now: Instant, datagram: Datagram<'_>) {
+        let Datagram { proto, source, destination, contents } = datagram;
+        self.counters.received_packets += 1;
+        self.counters.received_bytes += contents.len() as u64;
+        let known = self.by_source.get(&(proto, source)).copied();
+        let key = match self.owner(now, known, datagram) {
+            Ok(key) => key,
+            Err(why) => {
+                self.counters.dropped(why);
+                return;
+            }
+        };
+        // The library takes bytes of strangers apart here.
+        let parsed = catch_unwind(|| Receive::new(proto, source, destination, contents));
+        let Ok(Ok(receive)) = parsed else {
+            self.counters.dropped(Drop::Malformed);
+            return;
+        };
+        let input = Input::Receive(now, receive);
+        let Some(rtc) = self.sessions.get(key).and_then(|session| session.rtc.as_deref()) else {
+            self.counters.dropped(Drop::UnknownSource);
+            return;
+        };
+        if known != Some(key) {
+            let accepts = catch_unwind(AssertUnwindSafe(|| rtc.accepts(&input)));
+            if !accepts.unwrap_or(false) {
+                self.counters.dropped(Drop::UnknownSource);
+                return;
+            }
+            self.learn(key, proto, source);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.received_bytes += contents.len() as u64;
+        }
+        self.input(now, key, input);
+        self.settle(now);
+    }
+
+    /// Hands something to a session's peer, and takes what it says.
+    fn input(&mut self, now: Instant, key: SessionKey, input: Input<'_>) {
+        self.with_rtc(now, key, |rtc| rtc.handle_input(input));
+    }
+
+    /// Does something with a session's peer, and takes what it says.
+    ///
+    /// A panic in it ends the session, and nothing else.
+    fn with_rtc<T, E: std::fmt::Display>(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        act: impl FnOnce(&mut Rtc) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let session = self.sessions.get_mut(key)?;
+        let rtc = session.rtc.as_deref_mut()?;
+        let Self { transmits, packets, events, .. } = self;
+        let (ice, sent_bytes) = (session.ice, &mut session.sent_bytes);
+        let before = transmits.len();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let result = act(rtc);
+            // Without time going on the library keeps what was written.
+            let mut polled = rtc.handle_input(Input::Timeout(now)).map(|()| now);
+            while polled.is_ok() {
+                match rtc.poll_output() {
+                    Ok(Output::Timeout(at)) => {
+                        polled = Ok(at);
+                        break;
+                    }
+                    Ok(Output::Transmit(transmit)) => {
+                        *sent_bytes += transmit.contents.len() as u64;
+                        transmits.push_back(Transmit {
+                            proto: transmit.proto,
+                            source: transmit.source,
+                            destination: transmit.destination,
+                            contents: transmit.contents.into(),
+                        });
+                    }
+                    Ok(Output::Event(Event::RtpPacket(packet))) => packets.push_back((key, packet)),
+                    Ok(Output::Event(event)) => events.push_back((key, event)),
+                    Err(error) => polled = Err(error),
+                }
+            }
+            (result, polled, rtc.is_alive())
+        }));
+        if ice == Ice::Full {
+            self.expect_answers(key, before);
+        }
+        match done {
+            Ok((result, Ok(at), true)) => {
+                self.set_timer(key, at.max(now + SHORTEST_WAIT));
+                Some(result)
+            }
+            Ok((result, polled, _)) => {
+                if let Err(error) = polled {
+                    tracing::debug!(event = "mediaSessionFailed", %error);
+                }
+                self.ended.push(key);
+                Some(result)
+            }
+            Err(_) => {
+                // What is left of it cannot be trusted.
+                if let Some(session) = self.sessions.get_mut(key) {
+                    session.rtc = None;
+                }
+                self.counters.dropped(Drop::Panic);
+                self.ended.push(key);
+                None
+            }
+        }
+    }
+
+    /// Keeps in mind whom a session asks that makes checks of its own: answers to them name nobody.
+    fn expect_answers(&mut self, key: SessionKey, before: usize) {
+        let asked = self.transmits.iter().skip(before).map(|sent| (sent.proto, sent.destination));
+        let new: Vec<_> = asked.filter(|asked| !self.by_source.contains_key(asked)).collect();
+        for (proto, destination) in new {
+            self.learn(key, proto, destination);
+        }
+    }
+
+    fn set_timer(&mut self, key: SessionKey, at: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        // The library's "never" is years away, and its own past is now.
+        let at =
+            Some(at).filter(|at| at.saturating_duration_since(self.next_tick) < Duration::from_secs(3600));
+        if session.timer == at {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut session.timer, at) {
+            self.timers.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, key));
+        }
+    }
+
+    /// Deals with everything that came of what was done, until nothing comes any more.
+    fn settle(&mut self, now: Instant) {
+        while let Some((key, packet)) = self.packets.pop_front() {
+            self.forward(now, key, packet);
+            self.take_events(now);
+        }
+        self.take_events(now);
+        if self.ended.is_empty() {
+            return;
+        }
+        while let Some(key) = self.ended.pop() {
+            self.remove(now, key);
+        }
+        self.count_gauges();
+    }
+
+    /// Deals with what sessions told of themselves.
+    fn take_events(&mut self, now: Instant) {
+        while let Some((key, event)) = self.events.pop_front() {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            match event {
+                Event::Connected => {
+                    session.link = Link::Connected;
+                    self.ask_for_pictures(now, key);
+                }
+                Event::IceConnectionStateChange(state) => session.link = session.link.after(state, now),
+                Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
+                Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) => {
+                    session.estimate = Some(estimate.as_u64());
+                    self.choose_layers(now, key);
+                }
+                Event::MediaEgressStats(stats) => session.count_losses(&stats, &mut self.counters),
+                Event::MediaIngressStats(stats) => session.count_requests(&stats, &mut self.counters),
+                Event::Closed => self.ended.push(key),
+                _ => {}
+            }
+        }
+    }
+
+    /// Looks after sessions that nothing happens to.
+    fn tick(&mut self, now: Instant) {
+        let Limits { connect, idle, .. } = self.settings.limits;
+        let over = |session: &Session| match session.link {
+            Link::New(since) => now.saturating_duration_since(since) > idle,
+            Link::Connecting(since) | Link::Lost(since) => now.saturating_duration_since(since) > connect,
+            Link::Connected => false,
+        };
+        self.ended.extend(self.sessions.iter().filter(|(_, session)| over(session)).map(|(key, _)| key));
+        let subscribers = self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty());
+        let subscribers: Vec<SessionKey> = subscribers.map(|(key, _)| key).collect();
+        for key in subscribers {
+            self.choose_layers(now, key);
+        }
+        self.ask_again(now);
+        self.count_gauges();
+    }
+
+    /// Ends a session: its tracks are gone for everybody.
+    fn remove(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.remove(key) else { return };
+        self.by_id.remove(&session.id);
+        self.by_ufrag.remove(&session.ufrag);
+        for source in &session.sources {
+            self.by_source.remove(source);
+        }
+        if let Some(at) = session.timer {
+            self.timers.remove(&(at, key));
+        }
+        for track in session.publications.values() {
+            self.unpublish(*track);
+        }
+        for (mid, subscription) in &session.subscriptions {
+            self.unlink(key, *mid, subscription.track);
+        }
+        let age = now.saturating_duration_since(session.opened);
+        tracing::debug!(event = "mediaSessionEnded", session = %session.id, link = session.link.label(), ?age);
+    }
+
+    fn count_gauges(&mut self) {
+        let sessions = || self.sessions.values();
+        self.counters.connected = sessions().filter(|session| session.link == Link::Connected).count();
+        self.counters.subscriptions = sessions().map(|session| session.subscriptions.len()).sum();
+        self.counters.sessions = self.sessions.len();
+        self.counters.tracks = self.tracks.len();
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

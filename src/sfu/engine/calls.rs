@@ -1,0 +1,393 @@
+//! What clients ask for, call by call.
+
+mod publish;
+
+use std::time::Instant;
+
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, Mid};
+use str0m::{IceCreds, Rtc, RtcError};
+use tracing::debug;
+
+use super::forwarding::media_kind;
+use super::session::{Link, Pending, Session, Subscription, SubscriptionState};
+use super::{Engine, SessionKey, TrackKey};
+use crate::calls::api::Caller;
+use crate::id::SessionId;
+use crate::sfu::description::{Description, Parsed, Section, SectionState, nothing_goes_on, told};
+use crate::sfu::error::SfuError;
+use crate::sfu::request::{
+    DescriptionType, Ice, Kind, Outcome, Reply, Request, Subscribe, Told, TrackDone, TrackFailed,
+    TrackStatus, Update,
+};
+
+type Done = Result<TrackDone, TrackFailed>;
+
+impl Engine {
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// [`SfuError`], where nothing was done at all. What failed with single tracks is in the reply.
+    pub fn handle(&mut self, now: Instant, request: Request) -> Outcome {
+        let outcome = match request {
+            Request::Open { owner, offer, ice } => self.open(now, owner, offer, ice),
+            Request::Publish { session, tracks, offer: Some(offer) } => {
+                self.session(&session).and_then(|key| self.publish(now, key, tracks, offer))
+            }
+            Request::Publish { session, tracks, offer: None } => {
+                self.session(&session).and_then(|key| self.offer_to_publish(now, key, tracks))
+            }
+            Request::Subscribe { session, tracks } => {
+                self.session(&session).and_then(|key| self.subscribe(now, key, tracks))
+            }
+            Request::Answer { session, answer } => {
+                self.session(&session).and_then(|key| self.answer(now, key, answer))
+            }
+            Request::Close { session, mids, offer } => {
+                self.session(&session).and_then(|key| self.close(now, key, mids, offer))
+            }
+            Request::Update { session, tracks } => {
+                self.session(&session).map(|key| self.update(now, key, tracks))
+            }
+            Request::Tracks { session } => {
+                self.session(&session).map(|key| Reply::Session(self.states(now, key)))
+            }
+            Request::Report => Ok(Reply::Report(Box::new(self.report(now)))),
+        };
+        self.settle(now);
+        self.count_gauges();
+        outcome
+    }
+
+    fn session(&self, id: &SessionId) -> Result<SessionKey, SfuError> {
+        self.by_id.get(id).copied().ok_or(SfuError::NoSession)
+    }
+
+    fn open(&mut self, now: Instant, owner: Caller, offer: Option<Description>, ice: Ice) -> Outcome {
+        let limits = self.settings.limits;
+        let own = || self.sessions.iter().filter(|(_, session)| session.owner == owner);
+        if matches!(owner, Caller::Person(_)) && own().count() >= limits.sessions_per_owner {
+            // Pages that were reloaded leave sessions behind that nothing came of.
+            let unused = own().filter(|(_, session)| !matches!(session.link, Link::Connected));
+            let oldest = unused.min_by_key(|(_, session)| session.opened).map(|(key, _)| key);
+            let oldest = oldest.ok_or(SfuError::TooMany("you have too many sessions"))?;
+            self.remove(now, oldest);
+        }
+        if self.sessions.len() >= limits.sessions {
+            return Err(SfuError::TooMany("the media server has too many sessions"));
+        }
+        let id = random_id()?;
+        let ufrag = IceCreds::new().ufrag;
+        let session = Session::new(id.clone(), owner, ice, ufrag, now);
+        let key = self.sessions.insert(session);
+        self.by_id.insert(id.clone(), key);
+        let description = match offer {
+            None => None,
+            Some(offer) => match self.accept_offer(now, key, offer) {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    self.remove(now, key);
+                    return Err(error);
+                }
+            },
+        };
+        debug!(event = "mediaSessionOpened", session = %id, ?ice);
+        Ok(Reply::Opened { session: id, description })
+    }
+
+    /// The session's peer, which is made with its first description.
+    fn ensure_rtc(&mut self, now: Instant, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if session.rtc.is_some() {
+            return;
+        }
+        let credentials = IceCreds::new();
+        let ufrag = credentials.ufrag.clone();
+        let rtc = Box::new(self.new_rtc(now, session.ice, credentials));
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.rtc = Some(rtc);
+            self.by_ufrag.remove(&session.ufrag);
+            session.ufrag.clone_from(&ufrag);
+            session.link = Link::Connecting(now);
+        }
+        self.by_ufrag.insert(ufrag, key);
+    }
+
+    /// Takes a client's offer; gives back the answer.
+    fn accept_offer(&mut self, now: Instant, key: SessionKey, offer: Description) -> Result<Told, SfuError> {
+        let Description { parsed, sections } = offer;
+        if let Some(Parsed::Answer(_)) = parsed {
+            return Err(SfuError::Description("an offer is due".into()));
+        }
+        self.ensure_rtc(now, key);
+        self.void_pending(key);
+        self.end_sections(now, key, &sections);
+        let parsed = match parsed {
+            Some(Parsed::Offer(parsed)) => parsed,
+            _ => {
+                let answer = nothing_goes_on(&sections);
+                self.sessions.get_mut(key).ok_or(SfuError::Internal)?.sections = sections;
+                return Ok(answer);
+            }
+        };
+        let accepted = self.with_rtc(now, key, |rtc| {
+            let answer = rtc.sdp_api().accept_offer(parsed)?;
+            let ufrag = rtc.direct_api().local_ice_credentials().ufrag;
+            Ok::<_, RtcError>((answer, ufrag))
+        });
+        let (answer, ufrag) = negotiated(accepted)?;
+        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
+        session.sections = sections;
+        if session.ufrag != ufrag {
+            // The client restarted ICE (RFC 8445 section 9), and we follow with a new name.
+            self.by_ufrag.remove(&session.ufrag);
+            session.ufrag.clone_from(&ufrag);
+            self.by_ufrag.insert(ufrag, key);
+        }
+        let text = answer.to_sdp_string();
+        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines))
+    }
+
+    /// Forgets an offer that will not be answered any more, and what was to come of it.
+    fn void_pending(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(pending) = session.pending.take() else { return };
+        let void = pending.subscriptions.into_iter();
+        let void: Vec<_> = void.filter_map(|mid| Some((mid, session.subscriptions.remove(&mid)?))).collect();
+        for (mid, subscription) in void {
+            self.unlink(key, mid, subscription.track);
+        }
+    }
+
+    /// Ends what the client ended: its sections are free for other tracks.
+    fn end_sections(&mut self, now: Instant, key: SessionKey, sections: &[Section]) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let is_live = |mid: &str| {
+            sections.iter().any(|section| section.state == SectionState::Live && section.mid == mid)
+        };
+        let before = session.sections.iter().filter(|section| section.state == SectionState::Live);
+        let ended: Vec<Mid> =
+            before.filter(|section| !is_live(&section.mid)).map(|section| Mid::from(&*section.mid)).collect();
+        for mid in ended {
+            self.end_track(key, mid);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.forget(mid);
+            }
+            self.with_rtc(now, key, |rtc| {
+                rtc.direct_api().remove_media(mid);
+                Ok::<_, RtcError>(())
+            });
+        }
+    }
+
+    /// Ends what a transceiver carries, whichever way; tells whether it carried anything.
+    fn end_track(&mut self, key: SessionKey, mid: Mid) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let published = session.publications.remove(&mid);
+        let subscribed = session.subscriptions.remove(&mid);
+        if let Some(track) = published {
+            session.streams.retain(|_, (of, _)| *of != track);
+            self.unpublish(track);
+        }
+        let carried = published.is_some() || subscribed.is_some();
+        if let Some(subscription) = subscribed {
+            self.unlink(key, mid, subscription.track);
+        }
+        carried
+    }
+
+    fn check_room(&self, key: SessionKey, more: usize) -> Result<(), SfuError> {
+        let session = self.sessions.get(key).ok_or(SfuError::NoSession)?;
+        if session.tracks() + more > self.settings.limits.tracks_per_session {
+            return Err(SfuError::TooMany("the session has too many tracks"));
+        }
+        Ok(())
+    }
+
+    /// Makes an offer with new sections; none where there is nothing to offer.
+    fn make_offer(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        media: &[(Kind, Direction, Option<String>)],
+    ) -> Result<(Option<Told>, Vec<Mid>), SfuError> {
+        if media.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        let offered = self.with_rtc(now, key, |rtc| {
+            let mut api = rtc.sdp_api();
+            let add = |(kind, direction, stream): &(Kind, Direction, Option<String>)| {
+                // A track id of its own: Chromium refuses the second of the same (stream, track).
+                api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
+            };
+            let mids: Vec<Mid> = media.iter().map(add).collect();
+            api.apply().map(|(offer, pending)| (offer, pending, mids)).ok_or("nothing to offer")
+        });
+        let (offer, pending, mids) = negotiated(offered)?;
+        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
+        session.pending =
+            Some(Pending { offer: pending, publications: Vec::new(), subscriptions: Vec::new() });
+        let text = offer.to_sdp_string();
+        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines);
+        Ok((Some(offer), mids))
+    }
+
+    fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
+        self.ensure_rtc(now, key);
+        self.void_pending(key);
+        let found: Vec<_> =
+            tracks.iter().map(|track| self.find(now, &track.publisher, &track.name)).collect();
+        self.check_room(key, found.iter().filter(|found| found.is_ok()).count())?;
+        let media: Vec<_> = tracks
+            .iter()
+            .zip(&found)
+            .filter_map(|(track, found)| {
+                // Browsers play what is in one stream in step.
+                let stream = Some(track.publisher.as_str().to_owned());
+                Some((self.tracks.get(*found.as_ref().ok()?)?.kind, Direction::SendOnly, stream))
+            })
+            .collect();
+        let (offer, mids) = self.make_offer(now, key, &media)?;
+        let mut mids = mids.into_iter();
+        let mut done = Vec::with_capacity(tracks.len());
+        for (track, found) in tracks.into_iter().zip(found) {
+            let Subscribe { publisher, name, layer } = track;
+            let opened = found.and_then(|found| Ok((found, mids.next().ok_or(SfuError::Internal)?)));
+            let (found, mid) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    let (publisher, name) = (Some(publisher), Some(name));
+                    done.push(Err(TrackFailed { mid: None, publisher, name, error }));
+                    continue;
+                }
+            };
+            let (Some(session), Some(source)) = (self.sessions.get_mut(key), self.tracks.get_mut(found))
+            else {
+                return Err(SfuError::Internal);
+            };
+            source.subscribers.push((key, mid));
+            let mut subscription = Subscription::new(publisher.clone(), name.clone(), source.kind)?;
+            subscription.track = Some(found);
+            subscription.wish = layer;
+            subscription.forward.aim(Some(0));
+            session.subscriptions.insert(mid, subscription);
+            if let Some(pending) = &mut session.pending {
+                pending.subscriptions.push(mid);
+            }
+            done.push(Ok(TrackDone { mid: mid.to_string(), publisher: Some(publisher), name: Some(name) }));
+        }
+        Ok(Reply::Tracks { description: offer, tracks: done })
+    }
+
+    /// A track that can be subscribed to.
+    pub(super) fn find(&self, now: Instant, publisher: &SessionId, name: &str) -> Result<TrackKey, SfuError> {
+        let session = self.by_id.get(publisher).ok_or(SfuError::NoTrack)?;
+        let key = *self.by_name.get(&(*session, name.to_owned())).ok_or(SfuError::NoTrack)?;
+        let track = self.tracks.get(key).ok_or(SfuError::NoTrack)?;
+        if self.status(now, track) == TrackStatus::Inactive {
+            return Err(SfuError::NoTrack);
+        }
+        if track.subscribers.len() >= self.settings.limits.subscribers_per_track {
+            return Err(SfuError::TooMany("the track has too many subscribers"));
+        }
+        Ok(key)
+    }
+
+    fn answer(&mut self, now: Instant, key: SessionKey, answer: Description) -> Outcome {
+        let Description { parsed: Some(Parsed::Answer(parsed)), sections } = answer else {
+            return Err(SfuError::Description("it takes nothing of what was offered".into()));
+        };
+        let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
+        let pending = session.pending.take().ok_or(SfuError::NoOffer)?;
+        let Pending { offer, publications, subscriptions } = pending;
+        let accepted = self.with_rtc(now, key, |rtc| accept_answer(rtc, offer, parsed));
+        if let Err(error) = negotiated(accepted) {
+            for mid in subscriptions {
+                self.end_track(key, mid);
+            }
+            return Err(error);
+        }
+        for (mid, name, kind) in publications {
+            // Its name may have been taken while the client thought.
+            let _ = self.add_track(now, key, name, mid, kind, vec![None]);
+        }
+        // What was stopped while the client answered ends here: no other offer says so.
+        self.end_sections(now, key, &sections);
+        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
+        session.sections = sections;
+        for mid in subscriptions {
+            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
+                subscription.state = SubscriptionState::Open;
+            }
+        }
+        self.choose_layers(now, key);
+        self.ask_for_pictures(now, key);
+        Ok(Reply::Answered)
+    }
+
+    fn close(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        mids: Vec<String>,
+        offer: Option<Description>,
+    ) -> Outcome {
+        let closed = mids.into_iter().map(|mid| {
+            if self.end_track(key, Mid::from(&*mid)) {
+                return Ok(TrackDone { mid, publisher: None, name: None });
+            }
+            let error = SfuError::NothingToClose;
+            Err(TrackFailed { mid: Some(mid), publisher: None, name: None, error })
+        });
+        let closed: Vec<Done> = closed.collect();
+        let description = match offer {
+            None => None,
+            Some(offer) => {
+                // The library partytracks stops one of several, and the others are to end, too.
+                let ended: Vec<Mid> = closed.iter().flatten().map(|track| Mid::from(&*track.mid)).collect();
+                self.with_rtc(now, key, |rtc| {
+                    let mut api = rtc.sdp_api();
+                    for mid in ended {
+                        api.set_direction(mid, Direction::Inactive);
+                    }
+                    Ok::<_, RtcError>(())
+                });
+                Some(self.accept_offer(now, key, offer)?)
+            }
+        };
+        Ok(Reply::Tracks { description, tracks: closed })
+    }
+
+    fn update(&mut self, now: Instant, key: SessionKey, tracks: Vec<Update>) -> Reply {
+        let tracks = tracks.into_iter().map(|update| self.update_one(now, key, update)).collect();
+        self.choose_layers(now, key);
+        self.ask_for_pictures(now, key);
+        Reply::Tracks { description: None, tracks }
+    }
+}
+
+/// Only for its name: a closure with these types reads badly.
+fn accept_answer(
+    rtc: &mut Rtc,
+    offer: str0m::change::SdpPendingOffer,
+    answer: SdpAnswer,
+) -> Result<(), RtcError> {
+    rtc.sdp_api().accept_answer(offer, answer)
+}
+
+/// What came of a negotiation: the library's own sentence says what is wrong with a description.
+fn negotiated<T, E: std::fmt::Display>(done: Option<Result<T, E>>) -> Result<T, SfuError> {
+    done.ok_or(SfuError::Internal)?.map_err(|error| SfuError::Description(error.to_string()))
+}
+
+fn random_id() -> Result<SessionId, SfuError> {
+    use std::fmt::Write;
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
+    let text = random.iter().fold(String::with_capacity(32), |mut text, byte| {
+        // Formatting into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    SessionId::parse(&text).map_err(|_| SfuError::Internal)
+}

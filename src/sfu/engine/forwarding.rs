@@ -1,0 +1,361 @@
+//! Who receives what: a publisher's packets to its subscribers, and their wishes back to it.
+
+use std::time::Instant;
+
+use str0m::format::PayloadParams;
+use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
+use str0m::rtp::{RtpPacket, RtpWrite};
+use str0m::{RtcError, bwe::Bitrate};
+
+use super::session::{Subscription, SubscriptionState};
+use super::{Engine, SessionKey, TrackKey};
+use crate::sfu::counters::Drop;
+use crate::sfu::forward::Incoming;
+use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
+use crate::sfu::layers::{Demand, Layers, allocate, desired};
+use crate::sfu::request::Kind;
+
+/// How many streams of a session are kept in mind.
+const MOST_STREAMS: usize = 1024;
+
+/// A published track.
+pub(super) struct Track {
+    pub(super) publisher: SessionKey,
+    pub(super) name: String,
+    pub(super) mid: Mid,
+    pub(super) kind: Kind,
+    pub(super) published: Instant,
+    pub(super) layers: Layers,
+    /// For each layer, when a picture that needs no other was asked for.
+    asking: Vec<Asking>,
+    /// Who receives it.
+    pub(super) subscribers: Vec<(SessionKey, Mid)>,
+    /// What the publisher's payload types mean.
+    formats: Vec<(Pt, PayloadParams)>,
+}
+
+impl Track {
+    pub(super) fn new(
+        publisher: SessionKey,
+        name: String,
+        mid: Mid,
+        kind: Kind,
+        rids: Vec<Option<String>>,
+        now: Instant,
+    ) -> Self {
+        let asking = rids.iter().map(|_| Asking::default()).collect();
+        Self {
+            publisher,
+            name,
+            mid,
+            kind,
+            published: now,
+            layers: Layers::new(rids),
+            asking,
+            subscribers: Vec::new(),
+            formats: Vec::new(),
+        }
+    }
+
+    /// The name of the codec that was seen last.
+    pub(super) fn codec(&self) -> Option<String> {
+        self.formats.last().map(|(_, params)| params.spec().codec.to_string())
+    }
+}
+
+impl Engine {
+    /// Forwards one packet to everybody who receives its track.
+    pub(super) fn forward(&mut self, now: Instant, from: SessionKey, packet: RtpPacket) {
+        let Some((key, layer)) = self.track_of(from, &packet) else {
+            self.counters.dropped(Drop::UnknownStream);
+            return;
+        };
+        let payload_type = packet.header.payload_type;
+        let Some(format) = self.format(key, from, payload_type) else {
+            self.counters.dropped(Drop::NoCodec);
+            return;
+        };
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        let was_live = track.layers.is_live(layer, now);
+        track.layers.saw(layer, now, packet.payload.len());
+        let is_video = track.kind == Kind::Video;
+        let codec = format.spec().codec;
+        let incoming = Incoming {
+            layer,
+            seq: *packet.seq_no,
+            time: packet.header.timestamp,
+            arrived: packet.timestamp,
+            clock_hz: format.spec().clock_rate.get(),
+            codec,
+            payload: &packet.payload,
+            starts_keyframe: !is_video || starts_keyframe(codec, &packet.payload),
+        };
+        if is_video && incoming.starts_keyframe {
+            track.asking[layer].came(now);
+        }
+        // The list is taken out while others are borrowed.
+        let subscribers = std::mem::take(&mut track.subscribers);
+        let mut somebody_waits = false;
+        for (subscriber, mid) in &subscribers {
+            somebody_waits |= self.forward_to(now, *subscriber, *mid, &incoming, &packet, format);
+        }
+        if !was_live {
+            for (subscriber, _) in &subscribers {
+                self.choose_layers(now, *subscriber);
+            }
+        }
+        if let Some(track) = self.tracks.get_mut(key) {
+            track.subscribers = subscribers;
+        }
+        if somebody_waits {
+            self.ask_publisher(now, key, layer, Why::Waiting);
+        }
+    }
+
+    /// Forwards a packet to one subscriber; tells whether that one waits for a keyframe of its layer.
+    fn forward_to(
+        &mut self,
+        now: Instant,
+        to: SessionKey,
+        mid: Mid,
+        incoming: &Incoming<'_>,
+        packet: &RtpPacket,
+        format: PayloadParams,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(to) else { return false };
+        let takes_media = session.link.takes_media();
+        let Some(subscription) = session.subscriptions.get_mut(&mid) else { return false };
+        // The library would keep everything until there is a connection, and send it all at once then.
+        if subscription.state != SubscriptionState::Open || !takes_media {
+            return false;
+        }
+        let codecs = session.rtc.as_deref().map(str0m::Rtc::codec_config);
+        let theirs = codecs.and_then(|codecs| subscription.payload_type(format, codecs));
+        let Some(payload_type) = theirs else {
+            self.counters.dropped(Drop::NoCodec);
+            return false;
+        };
+        let Some(outgoing) = subscription.forward.rewrite(incoming) else {
+            let waits = subscription.forward.waits_for() == Some(incoming.layer);
+            let is_late = subscription.forward.current() == Some(incoming.layer);
+            self.counters.dropped(match (waits, is_late) {
+                (true, _) => Drop::NoKeyframe,
+                (false, true) => Drop::Late,
+                (false, false) => Drop::LayerNotWanted,
+            });
+            return waits;
+        };
+        let is_video = subscription.kind == Kind::Video;
+        let mut extensions = packet.header.ext_vals.clone();
+        // These name the publisher's own streams; the library writes the subscriber's.
+        extensions.mid = None;
+        extensions.rid = None;
+        extensions.rid_repair = None;
+        extensions.transport_cc = None;
+        let mut write = RtpWrite::new(
+            payload_type,
+            outgoing.seq.into(),
+            outgoing.time,
+            packet.timestamp,
+            packet.payload.clone(),
+        )
+        .marker(packet.header.marker)
+        .ext_vals(extensions)
+        .nackable(is_video);
+        if let Some(patch) = outgoing.vp8_patch {
+            write = write.vp8_patch(patch);
+        }
+        let written = self.with_rtc(now, to, |rtc| {
+            let mut api = rtc.direct_api();
+            let stream = api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?;
+            // The publisher paced it already, and a second pacer would only add to the delay.
+            stream.set_unpaced(true);
+            stream.write_rtp(write);
+            Ok::<_, &str>(())
+        });
+        if !matches!(written, Some(Ok(()))) {
+            self.counters.dropped(Drop::Refused);
+            return false;
+        }
+        self.counters.forwarded_packets += 1;
+        self.counters.forwarded_bytes += packet.payload.len() as u64;
+        if let Some(subscription) = self.sessions.get_mut(to).and_then(|s| s.subscriptions.get_mut(&mid)) {
+            subscription.packets += 1;
+        }
+        false
+    }
+
+    /// To which layer of which track a packet belongs.
+    fn track_of(&mut self, from: SessionKey, packet: &RtpPacket) -> Option<(TrackKey, usize)> {
+        let session = self.sessions.get_mut(from)?;
+        let ssrc = packet.header.ssrc;
+        if let Some(found) = session.streams.get(&ssrc) {
+            return Some(*found);
+        }
+        let rtc = session.rtc.as_deref_mut()?;
+        let mut api = rtc.direct_api();
+        let stream = api.stream_rx(&ssrc)?;
+        let (mid, rid) = (stream.mid(), stream.rid());
+        let key = *session.publications.get(&mid)?;
+        let layers = &self.tracks.get(key)?.layers;
+        let layer = layers.index_of(rid.as_deref())?;
+        // A publisher may take another SSRC with each packet. What is forgotten is found again.
+        if session.streams.len() >= MOST_STREAMS {
+            session.streams.clear();
+        }
+        session.streams.insert(ssrc, (key, layer));
+        Some((key, layer))
+    }
+
+    /// What a publisher's payload type means.
+    fn format(&mut self, key: TrackKey, from: SessionKey, payload_type: Pt) -> Option<PayloadParams> {
+        let track = self.tracks.get_mut(key)?;
+        if let Some((_, params)) = track.formats.iter().find(|(known, _)| *known == payload_type) {
+            return Some(*params);
+        }
+        let codecs = self.sessions.get(from)?.codecs()?;
+        let params = *codecs.find(|params| params.pt() == payload_type)?;
+        track.formats.push((payload_type, params));
+        Some(params)
+    }
+
+    /// A client's decoder lost something and asks for a new beginning.
+    pub(super) fn picture_was_lost(&mut self, now: Instant, of: SessionKey, mid: Mid) {
+        self.counters.keyframe_requests_received += 1;
+        let Some(subscription) = self.sessions.get(of).and_then(|s| s.subscriptions.get(&mid)) else {
+            return;
+        };
+        let wanted = subscription.forward.waits_for().or(subscription.forward.current());
+        let (Some(key), Some(layer)) = (subscription.track, wanted) else { return };
+        self.ask_publisher(now, key, layer, Why::Lost);
+    }
+
+    /// Asks for the beginnings that a session's subscriptions wait for.
+    pub(super) fn ask_for_pictures(&mut self, now: Instant, of: SessionKey) {
+        let Some(session) = self.sessions.get(of).filter(|session| session.link.takes_media()) else {
+            return;
+        };
+        let open = session.subscriptions.values().filter(|s| s.state == SubscriptionState::Open);
+        let waited: Vec<_> = open.filter_map(|s| Some((s.track?, s.forward.waits_for()?))).collect();
+        for (key, layer) in waited {
+            self.ask_publisher(now, key, layer, Why::Waiting);
+        }
+    }
+
+    /// Asks again for what somebody still waits for: the publisher may send nothing until it is asked.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in keys {
+            self.ask_for_pictures(now, key);
+        }
+    }
+
+    /// Asks the publisher for a picture that needs no other, if that is due.
+    fn ask_publisher(&mut self, now: Instant, key: TrackKey, layer: usize, why: Why) {
+        let Some(track) = self.tracks.get_mut(key) else { return };
+        if track.kind != Kind::Video || !track.layers.is_active(now) {
+            return;
+        }
+        if !track.asking.get_mut(layer).is_some_and(|asking| asking.ask(now, why)) {
+            return;
+        }
+        let (publisher, mid) = (track.publisher, track.mid);
+        let rid = track.layers.rid(layer).map(Rid::from);
+        let asked = self.with_rtc(now, publisher, |rtc| {
+            let mut api = rtc.direct_api();
+            let stream = api.stream_rx_by_mid(mid, rid).ok_or("nothing came yet")?;
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+            Ok::<_, &str>(())
+        });
+        if let Some(Ok(())) = asked {
+            self.counters.keyframe_requests_sent += 1;
+        }
+    }
+
+    /// Chooses for each picture of a session which layer it gets.
+    pub(super) fn choose_layers(&mut self, now: Instant, of: SessionKey) {
+        let Some(session) = self.sessions.get_mut(of) else { return };
+        let estimate = session.estimate;
+        let mut demands = Vec::new();
+        let mut mids = Vec::new();
+        let mut held = 0;
+        for (mid, subscription) in &session.subscriptions {
+            let Some(track) = subscription.track.and_then(|key| self.tracks.get(key)) else { continue };
+            if subscription.kind == Kind::Audio {
+                held += track.layers.bits(0, now);
+                continue;
+            }
+            let current = subscription.forward.current();
+            demands.push(Demand { layers: &track.layers, wish: &subscription.wish, current });
+            mids.push(*mid);
+        }
+        if demands.is_empty() {
+            return;
+        }
+        let chosen = allocate(&demands, estimate, now, held);
+        let desired = Bitrate::from(desired(&demands, now, held));
+        let mut changed = false;
+        for (mid, layer) in mids.into_iter().zip(chosen) {
+            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
+                let before = subscription.forward.waits_for();
+                subscription.forward.aim(layer);
+                changed |= subscription.forward.waits_for() != before;
+            }
+        }
+        self.with_rtc(now, of, |rtc| {
+            rtc.bwe().set_desired_bitrate(desired);
+            Ok::<_, RtcError>(())
+        });
+        if changed {
+            self.ask_for_pictures(now, of);
+        }
+    }
+
+    /// Ends a track; its subscribers keep their transceivers until they close them.
+    pub(super) fn unpublish(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.remove(key) else { return };
+        self.by_name.remove(&(track.publisher, track.name));
+        for (subscriber, mid) in track.subscribers {
+            let session = self.sessions.get_mut(subscriber);
+            if let Some(subscription) = session.and_then(|session| session.subscriptions.get_mut(&mid)) {
+                subscription.track = None;
+            }
+        }
+    }
+
+    /// A subscriber leaves a track.
+    pub(super) fn unlink(&mut self, subscriber: SessionKey, mid: Mid, key: Option<TrackKey>) {
+        if let Some(track) = key.and_then(|key| self.tracks.get_mut(key)) {
+            track.subscribers.retain(|other| *other != (subscriber, mid));
+        }
+    }
+}
+
+impl Subscription {
+    /// The payload type by which this client knows a publisher's format.
+    fn payload_type(&mut self, format: PayloadParams, codecs: &str0m::format::CodecConfig) -> Option<Pt> {
+        let theirs = format.pt();
+        if let Some((_, ours)) = self.payload_types.iter().find(|(known, _)| *known == theirs) {
+            return *ours;
+        }
+        let ours = codecs.match_params(format).map(PayloadParams::pt);
+        self.payload_types.push((theirs, ours));
+        ours
+    }
+}
+
+/// Sound or picture, as the library calls it.
+pub(super) fn media_kind(kind: Kind) -> MediaKind {
+    match kind {
+        Kind::Audio => MediaKind::Audio,
+        Kind::Video => MediaKind::Video,
+    }
+}
+
+/// Sound or picture, as we call it.
+pub(super) fn kind_of(kind: MediaKind) -> Kind {
+    match kind {
+        MediaKind::Audio => Kind::Audio,
+        MediaKind::Video => Kind::Video,
+    }
+}

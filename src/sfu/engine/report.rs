@@ -1,0 +1,57 @@
+//! What operators are shown.
+
+use std::time::Instant;
+
+use super::Engine;
+use crate::calls::api::Caller;
+use crate::sfu::request::{LayerReport, Report, SessionReport, SubscriberReport, TrackReport};
+
+impl Engine {
+    /// Everything, as it is at `now`.
+    pub(super) fn report(&self, now: Instant) -> Report {
+        let sessions = self.sessions.values().map(|session| SessionReport {
+            id: session.id.to_string(),
+            owner: match &session.owner {
+                Caller::Person(identity) => identity.to_string(),
+                Caller::Ai => "ai".to_owned(),
+                Caller::Server => "api".to_owned(),
+            },
+            state: session.link.label(),
+            age_seconds: now.saturating_duration_since(session.opened).as_secs(),
+            publishes: session.publications.len(),
+            subscribes: session.subscriptions.len(),
+            sections: session.sections.len(),
+            estimate_bits: session.estimate,
+            received_bytes: session.received_bytes,
+            sent_bytes: session.sent_bytes,
+            lost_packets: session.lost_packets(),
+        });
+        let tracks = self.tracks.values().map(|track| {
+            let layers = (0..track.layers.len()).map(|layer| LayerReport {
+                rid: track.layers.rid(layer).map(str::to_owned),
+                bits: track.layers.bits(layer, now),
+                live: track.layers.is_live(layer, now),
+            });
+            let subscribers = track.subscribers.iter().filter_map(|(key, mid)| {
+                let session = self.sessions.get(*key)?;
+                let subscription = session.subscriptions.get(mid)?;
+                let layer = subscription.forward.current();
+                Some(SubscriberReport {
+                    session: session.id.to_string(),
+                    mid: mid.to_string(),
+                    rid: layer.and_then(|layer| track.layers.rid(layer)).map(str::to_owned),
+                    packets: subscription.packets,
+                })
+            });
+            TrackReport {
+                session: self.sessions.get(track.publisher).map(|s| s.id.to_string()).unwrap_or_default(),
+                name: track.name.clone(),
+                kind: track.kind,
+                codec: track.codec(),
+                layers: layers.collect(),
+                subscribers: subscribers.collect(),
+            }
+        });
+        Report { sessions: sessions.collect(), tracks: tracks.collect() }
+    }
+}

@@ -1,0 +1,198 @@
+//! One session: a peer connection, what it publishes and what it subscribes to.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::change::SdpPendingOffer;
+use str0m::format::CodecConfig;
+use str0m::media::{Mid, Pt};
+use str0m::net::Protocol;
+use str0m::rtp::Ssrc;
+use str0m::stats::{MediaEgressStats, MediaIngressStats};
+use str0m::{IceConnectionState, Rtc};
+
+use super::TrackKey;
+use crate::calls::api::Caller;
+use crate::id::SessionId;
+use crate::sfu::counters::Counters;
+use crate::sfu::description::Section;
+use crate::sfu::forward::Forward;
+use crate::sfu::request::{Ice, Kind, LayerWish};
+
+/// How many addresses a session's peer may send from; more than a phone that walks has.
+const MOST_SOURCES: usize = 8;
+
+/// One session.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) owner: Caller,
+    pub(super) ice: Ice,
+    pub(super) opened: Instant,
+    pub(super) link: Link,
+    /// The peer; none before the first description and after a panic.
+    pub(super) rtc: Option<Box<Rtc>>,
+    /// By what the client's connectivity checks name this session.
+    pub(super) ufrag: String,
+    /// The sections of the client's last description.
+    pub(super) sections: Vec<Section>,
+    /// The offer that waits for the client's answer.
+    pub(super) pending: Option<Pending>,
+    pub(super) publications: HashMap<Mid, TrackKey>,
+    pub(super) subscriptions: HashMap<Mid, Subscription>,
+    /// Where the peer sends from, the newest at the end.
+    pub(super) sources: VecDeque<(Protocol, SocketAddr)>,
+    /// To which layer of which track a stream belongs.
+    pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
+    /// When the peer wants to be called.
+    pub(super) timer: Option<Instant>,
+    /// What the connection takes, in bits a second.
+    pub(super) estimate: Option<u64>,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    /// What each transceiver counted so far: packets lost, NACKs, requests for pictures.
+    lost: HashMap<Mid, [u64; 3]>,
+    asked: HashMap<(Mid, Option<str0m::media::Rid>), [u64; 2]>,
+}
+
+/// How a session's connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// Nothing was negotiated, since then.
+    New(Instant),
+    /// It was, and no connection came, since then.
+    Connecting(Instant),
+    /// It is there.
+    Connected,
+    /// It was there, and is lost since then.
+    Lost(Instant),
+}
+
+impl Link {
+    /// What ICE says. A connection that never was cannot be lost, and one that is checked anew (the
+    /// client restarted ICE) is lost until a check is answered: else who restarts and leaves stays.
+    pub(super) fn after(self, state: IceConnectionState, now: Instant) -> Self {
+        let is_up = matches!(state, IceConnectionState::Connected | IceConnectionState::Completed);
+        match self {
+            Self::Connected if !is_up => Self::Lost(now),
+            Self::Lost(_) if is_up => Self::Connected,
+            other => other,
+        }
+    }
+
+    /// Whether there is, or was lately, somebody to whom media can be sent.
+    pub(super) fn takes_media(self) -> bool {
+        matches!(self, Self::Connected | Self::Lost(_))
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::New(_) => "new",
+            Self::Connecting(_) => "connecting",
+            Self::Connected => "connected",
+            Self::Lost(_) => "lost",
+        }
+    }
+}
+
+/// An offer of ours that waits for its answer.
+pub(super) struct Pending {
+    pub(super) offer: SdpPendingOffer,
+    /// What is published once it is answered.
+    pub(super) publications: Vec<(Mid, String, Kind)>,
+    /// What is subscribed to then.
+    pub(super) subscriptions: Vec<Mid>,
+}
+
+/// What a transceiver of a session carries to it.
+pub(super) struct Subscription {
+    /// None once the publisher ended it.
+    pub(super) track: Option<TrackKey>,
+    pub(super) publisher: SessionId,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) wish: LayerWish,
+    pub(super) state: SubscriptionState,
+    pub(super) forward: Forward,
+    /// The payload type here for each of the publisher's; none where this client cannot take it.
+    pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
+    pub(super) packets: u64,
+}
+
+/// Whether the client agreed to a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SubscriptionState {
+    /// It was offered.
+    Offered,
+    /// It did.
+    Open,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, owner: Caller, ice: Ice, ufrag: String, now: Instant) -> Self {
+        Self {
+            id,
+            owner,
+            ice,
+            opened: now,
+            link: Link::New(now),
+            rtc: None,
+            ufrag,
+            sections: Vec::new(),
+            pending: None,
+            publications: HashMap::new(),
+            subscriptions: HashMap::new(),
+            sources: VecDeque::new(),
+            streams: HashMap::new(),
+            timer: None,
+            estimate: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+            lost: HashMap::new(),
+            asked: HashMap::new(),
+        }
+    }
+
+    /// Keeps a source in mind; gives back one that is to be forgotten.
+    pub(super) fn learn(&mut self, source: (Protocol, SocketAddr)) -> Option<(Protocol, SocketAddr)> {
+        self.sources.retain(|known| *known != source);
+        self.sources.push_back(source);
+        if self.sources.len() > MOST_SOURCES { self.sources.pop_front() } else { None }
+    }
+
+    /// How many tracks it publishes and subscribes to.
+    pub(super) fn tracks(&self) -> usize {
+        self.publications.len() + self.subscriptions.len()
+    }
+
+    /// Packets that the client said it missed.
+    pub(super) fn lost_packets(&self) -> u64 {
+        self.lost.values().map(|counted| counted[0]).sum()
+    }
+
+    /// Counts what the library counted of a stream to the client.
+    pub(super) fn count_losses(&mut self, stats: &MediaEgressStats, counters: &mut Counters) {
+        let lost = stats.remote.as_ref().map_or(0, |remote| remote.packets_lost);
+        let counted = self.lost.entry(stats.mid).or_default();
+        counters.nacks_received += stats.nacks.saturating_sub(counted[1]);
+        *counted = [lost, stats.nacks, stats.plis];
+    }
+
+    /// Counts what the library counted of a stream from the client.
+    pub(super) fn count_requests(&mut self, stats: &MediaIngressStats, counters: &mut Counters) {
+        let counted = self.asked.entry((stats.mid, stats.rid)).or_default();
+        counters.nacks_sent += stats.nacks.saturating_sub(counted[0]);
+        *counted = [stats.nacks, stats.plis];
+    }
+
+    /// Forgets what was counted of a transceiver that is gone.
+    pub(super) fn forget(&mut self, mid: Mid) {
+        self.lost.remove(&mid);
+        self.asked.retain(|(of, _), _| *of != mid);
+    }
+
+    /// The client's codecs, once something was negotiated.
+    pub(super) fn codecs(&self) -> Option<&CodecConfig> {
+        self.rtc.as_deref().map(Rtc::codec_config)
+    }
+}

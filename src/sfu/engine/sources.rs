@@ -1,0 +1,75 @@
+//! Whose a datagram is.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use str0m::Input;
+use str0m::ice::StunMessage;
+use str0m::net::{Protocol, Receive};
+
+use super::session::{Link, Session};
+use super::{Datagram, Engine, SessionKey};
+use crate::sfu::counters::Drop;
+use crate::sfu::request::Ice;
+
+impl Engine {
+    /// Whose datagram it is: its source's, or that of the session that a connectivity check names.
+    pub(super) fn owner(
+        &mut self,
+        now: Instant,
+        known: Option<SessionKey>,
+        datagram: Datagram<'_>,
+    ) -> Result<SessionKey, Drop> {
+        // RFC 7983 section 7: 0 to 3 is STUN.
+        let is_stun = datagram.contents.first().is_some_and(|first| *first < 4);
+        if !is_stun {
+            return known.ok_or(Drop::UnknownSource);
+        }
+        if known.is_none() && !self.strangers.admit(now, datagram.source.ip()) {
+            return Err(Drop::UnknownTooMany);
+        }
+        let message = catch_unwind(|| {
+            let message = StunMessage::parse(datagram.contents).ok()?;
+            Some(message.split_username().map(|(ufrag, _)| ufrag.to_owned()))
+        });
+        let named = match message.ok().flatten() {
+            Some(Some(ufrag)) => self.by_ufrag.get(&ufrag).copied(),
+            // Answers to our own checks name nobody.
+            Some(None) => known.or_else(|| self.asked(now, datagram)),
+            None => known,
+        };
+        named.ok_or(Drop::UnknownSource)
+    }
+
+    /// Which session's own check a datagram answers. Until there is an answer its source is unknown,
+    /// where the other side makes no checks (it is ICE-lite).
+    fn asked(&self, now: Instant, datagram: Datagram<'_>) -> Option<SessionKey> {
+        let Datagram { proto, source, destination, contents } = datagram;
+        // There are few of these: peers that are servers.
+        let asking = |(_, session): &(SessionKey, &Session)| {
+            session.ice == Ice::Full && session.link != Link::Connected
+        };
+        let accepts = || {
+            let input = Input::Receive(now, Receive::new(proto, source, destination, contents).ok()?);
+            let mut asking = self.sessions.iter().filter(asking);
+            let found =
+                asking.find(|(_, session)| session.rtc.as_deref().is_some_and(|rtc| rtc.accepts(&input)));
+            found.map(|(key, _)| key)
+        };
+        catch_unwind(AssertUnwindSafe(accepts)).ok().flatten()
+    }
+
+    /// Keeps in mind that a source is a session's.
+    pub(super) fn learn(&mut self, key: SessionKey, proto: Protocol, source: SocketAddr) {
+        if let Some(other) = self.by_source.insert((proto, source), key)
+            && let Some(other) = self.sessions.get_mut(other)
+        {
+            other.sources.retain(|known| *known != (proto, source));
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(oldest) = session.learn((proto, source)) {
+            self.by_source.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How many connectivity checks an address may make before one of them is good.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Checks in a second. A browser with many interfaces makes about 20 for a connection, and an office
+/// has one address.
+const MOST_CHECKS: u32 = 200;
+
+/// How many addresses are counted; with more, checks cost an attacker more than they cost here.
+const MOST_ADDRESSES: usize = 4096;
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The checks of the second that runs.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    since: Instant,
+    checks: HashMap<IpAddr, u32>,
+}
+
+impl Strangers {
+    /// Nobody knocked yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, checks: HashMap::new() }
+    }
+
+    /// Whether a check of this address is looked at.
+    pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> bool {
+        if now.saturating_duration_since(self.since) >= WINDOW {
+            self.since = now;
+            self.checks.clear();
+        }
+        if self.checks.len() >= MOST_ADDRESSES && !self.checks.contains_key(&address) {
+            return true;
+        }
+        let checks = self.checks.entry(address).or_default();
+        *checks += 1;
+        *checks <= MOST_CHECKS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+    fn an_address_that_knocks_too_often_waits_for_the_next_second() {
+        let start = Instant::now();
+        let mut strangers = Strangers::new(start);
+        let [one, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let admitted = (0..1000).filter(|_| strangers.admit(start, one)).count();
+        assert_eq!(admitted, MOST_CHECKS as usize);
+        assert!(strangers.admit(start, other));
+        assert!(!strangers.admit(start + WINDOW / 2, one));
+        assert!(strangers.admit(start + WINDOW, one));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+    fn addresses_without_number_take_no_memory_without_end() {
+        let start = Instant::now();
+        let mut strangers = Strangers::new(start);
+        for number in 0..10_000_u32 {
+            assert!(strangers.admit(start, IpAddr::from(number.to_be_bytes())));
+        }
+        assert_eq!(strangers.checks.len(), MOST_ADDRESSES);
+    }
+}

@@ -1,0 +1,34 @@
+//! The engine with clients of the same library, in virtual time.
+
+use std::time::Duration;
+
+use crate::sfu::request::LayerWish;
+use client::Got;
+
+mod client;
+mod ending;
+mod hostile;
+mod joining;
+mod keyframes;
+mod layers;
+mod limits;
+mod loss;
+mod negotiating;
+mod sending;
+mod updating;
+mod world;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The best layer that is wanted, and no other wish.
+fn wish(rid: &str) -> LayerWish {
+    LayerWish { preferred: Some(rid.to_owned()), ..LayerWish::default() }
+}
+
+/// Checks that no number is missing.
+#[track_caller]
+fn assert_complete(got: &[Got]) {
+    let numbers: Vec<u64> = got.iter().map(|got| got.seq).collect();
+    assert!(numbers.windows(2).all(|two| two[1] == two[0] + 1), "{numbers:?}");
+}

@@ -1,0 +1,185 @@
+//! Tracks and sessions that end.
+
+use super::world::{World, limits};
+use super::*;
+use crate::sfu::error::SfuError;
+use crate::sfu::request::*;
+
+/// How much the engine keeps in mind.
+fn kept(world: &World) -> [usize; 11] {
+    let engine = &world.engine;
+    [
+        engine.sessions.len(),
+        engine.tracks.len(),
+        engine.by_id.len(),
+        engine.by_ufrag.len(),
+        engine.by_source.len(),
+        engine.by_name.len(),
+        engine.timers.len(),
+        engine.events.len(),
+        engine.packets.len(),
+        engine.ended.len(),
+        engine.transmits.len(),
+    ]
+}
+
+#[test]
+fn a_publisher_that_dies_is_missed() {
+    let mut world = World::new();
+    let (ada, bob, eve) = (world.join(), world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &["a", "b"])]);
+    world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    world.push(eve, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    world.film(ada, own[1], &[(Some("a"), 2), (Some("b"), 1)], 30);
+    world.talk(ada, own[0], 30);
+    let statuses = |world: &mut World| world.states(bob).iter().map(|t| t.status).collect::<Vec<_>>();
+    assert_eq!(statuses(&mut world), [TrackStatus::Active; 2]);
+
+    world.peers[ada].gone = true;
+    world.pass(10 * SECOND);
+    assert_eq!(statuses(&mut world), [TrackStatus::Active; 2], "it may come back");
+    let session = world.session(ada);
+    let is_there = |world: &mut World| world.ask(Request::Tracks { session: session.clone() }).is_ok();
+    world.pass(21 * SECOND);
+    assert_eq!(statuses(&mut world), [TrackStatus::Inactive; 2]);
+    assert_eq!(world.pull(eve, &[(ada, "mic", wish(""))]), [Err(SfuError::NoTrack)]);
+    assert!(is_there(&mut world), "a connection that is lost may be found again");
+    world.pass(45 * SECOND);
+    assert!(!is_there(&mut world));
+    assert_eq!(statuses(&mut world), [TrackStatus::Inactive; 2]);
+    assert_eq!(world.pull(eve, &[(ada, "cam", wish(""))]), [Err(SfuError::NoTrack)]);
+    assert_eq!(kept(&world)[..6], [2, 1, 2, 2, 2, 1]);
+    let mids: Vec<_> = world.states(bob).iter().map(|t| str0m::media::Mid::from(&*t.mid)).collect();
+    world.close(bob, &mids);
+    assert_eq!(world.engine.counters().subscriptions, 0);
+}
+
+#[test]
+fn who_restarts_ice_and_leaves_is_forgotten() {
+    let mut world = World::new();
+    let ada = world.join();
+    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    let mut api = world.peers[ada].rtc.sdp_api();
+    api.ice_restart(false);
+    let (offer, _) = api.apply().unwrap();
+    // What the engine is told names no address to which it could find that nobody answers.
+    let offer = super::client::read(DescriptionType::Offer, &offer.to_sdp_string());
+    let session = world.session(ada);
+    world.ask(Request::Publish { session, tracks: Vec::new(), offer: Some(offer) }).unwrap();
+    world.peers[ada].gone = true;
+    world.pass(70 * SECOND);
+    assert_eq!(kept(&world), [0; 11]);
+}
+
+#[test]
+fn of_several_that_are_closed_all_end_though_one_was_stopped() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let tracks = [(ada, "mic", wish("")), (ada, "cam", wish("")), (ada, "mic", wish(""))];
+    let pulled: Vec<_> = world.pull(bob, &tracks).into_iter().map(Result::unwrap).collect();
+    world.connect();
+    world.talk(ada, own[0], 5);
+    world.film(ada, own[1], &[(None, 2)], 5);
+    world.pass(50 * MS);
+    let before: Vec<usize> = pulled.iter().map(|mid| world.got(bob, *mid).len()).collect();
+    assert!(before.iter().all(|count| *count >= 5), "{before:?}");
+    let unknown = str0m::media::Mid::from("zzz");
+    let closed = world.close_having_stopped(bob, &[pulled[0], unknown, pulled[1]], &[pulled[0]]);
+    assert!(closed[0].is_ok() && closed[2].is_ok());
+    assert_eq!(closed[1], Err(SfuError::NothingToClose));
+    world.talk(ada, own[0], 5);
+    world.film(ada, own[1], &[(None, 2)], 5);
+    world.pass(50 * MS);
+    let after: Vec<usize> = pulled.iter().map(|mid| world.got(bob, *mid).len()).collect();
+    assert_eq!(after, [before[0], before[1], before[2] + 5]);
+    assert_eq!(world.states(bob).len(), 1);
+
+    let again = world.pull_one(bob, ada, "cam");
+    world.film(ada, own[1], &[(None, 2)], 10);
+    assert!(world.got(bob, again).len() > 10);
+}
+
+#[test]
+fn what_is_closed_by_force_ends_without_a_word_of_the_client() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
+    let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "two", wish(""))]);
+    let pulled: Vec<_> = pulled.into_iter().map(Result::unwrap).collect();
+    world.connect();
+    let force = |world: &mut World, peer, mids: &[str0m::media::Mid]| {
+        let mids = mids.iter().map(ToString::to_string).collect();
+        let session = world.session(peer);
+        match world.ask(Request::Close { session, mids, offer: None }).unwrap() {
+            Reply::Tracks { description: None, tracks } => {
+                tracks.iter().map(Result::is_ok).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(force(&mut world, bob, &pulled[..1]), [true]);
+    assert_eq!(force(&mut world, bob, &pulled), [false, true]);
+    assert_eq!(world.engine.counters().subscriptions, 0);
+    assert_eq!(force(&mut world, ada, &own[..1]), [true]);
+    assert_eq!(world.pull(bob, &[(ada, "mic", wish(""))]), [Err(SfuError::NoTrack)]);
+    world.talk(ada, own[0], 5);
+    let two = world.pull_one(bob, ada, "two");
+    world.talk(ada, own[1], 5);
+    world.pass(50 * MS);
+    assert_eq!(world.got(bob, two).len(), 5, "the others go on");
+}
+
+#[test]
+fn who_closes_all_publishes_again() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    for round in 0..3 {
+        let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+        let pulled = world.pull_one(bob, ada, "cam");
+        world.connect();
+        world.film(ada, own[1], &[(None, 2)], 10);
+        world.pass(50 * MS);
+        assert!(world.got(bob, pulled).len() >= 16, "round {round}");
+        world.close(ada, &own);
+        assert_eq!(world.states(ada), [], "round {round}");
+        assert_eq!(world.states(bob)[0].status, TrackStatus::Inactive);
+        world.close(bob, &[pulled]);
+        assert_eq!(world.states(bob), []);
+    }
+    assert_eq!(world.report().sessions.len(), 2);
+}
+
+#[test]
+fn those_who_came_and_went_leave_nothing() {
+    let mut world = World::with(Limits { connect: 4 * SECOND, ..limits() });
+    let ada = world.join();
+    let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    world.connect();
+    for round in 0..300 {
+        let guest = world.join();
+        let pulled = world.pull_one(guest, ada, "mic");
+        if round % 50 == 0 {
+            world.connect();
+            world.push(guest, &[("cam", Kind::Video, &["a", "b"])]);
+            world.talk(ada, own, 3);
+            world.pass(10 * MS);
+            assert_eq!(world.got(guest, pulled).len(), 3, "round {round}");
+            if round % 100 == 0 {
+                world.close(guest, &[pulled]);
+            }
+        }
+        // It is not in the way of the next one.
+        world.peers[guest].gone = true;
+        world.pass(40 * MS);
+    }
+    world.pass(60 * SECOND);
+    assert_eq!(kept(&world)[..7], [1, 1, 1, 1, 1, 1, 1]);
+    world.peers[ada].gone = true;
+    world.pass(80 * SECOND);
+    assert_eq!(kept(&world), [0; 11]);
+    let counters = world.engine.counters();
+    assert_eq!([counters.sessions, counters.connected, counters.tracks, counters.subscriptions], [0; 4]);
+}

@@ -1,0 +1,83 @@
+//! Requests for keyframes.
+
+use super::world::World;
+use super::*;
+use crate::sfu::counters::Drop;
+use crate::sfu::request::*;
+
+#[test]
+fn a_keyframe_is_asked_for_until_it_comes() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    world.film(ada, cam, &[(None, 2)], 10);
+    world.peers[ada].obliging = false;
+    assert!(world.peers[ada].asked.is_empty(), "nobody wants it");
+    let pulled = world.pull_one(bob, ada, "cam");
+    world.film(ada, cam, &[(None, 2)], 90);
+    let asked: Vec<_> = world.peers[ada].asked.iter().map(|(.., at)| *at).collect();
+    assert!((8..=11).contains(&asked.len()), "{}", asked.len());
+    assert!(asked.windows(2).all(|two| two[1] - two[0] >= 290 * MS));
+    assert!(world.got(bob, pulled).is_empty(), "a decoder cannot start in the middle");
+    assert!(world.engine.counters().drops_by(Drop::NoKeyframe) > 100);
+
+    // The picture freezes, too: nothing is sent that could remind the server.
+    world.peers[ada].asked.clear();
+    world.pass(3 * SECOND);
+    assert!(world.peers[ada].asked.len() >= 5, "{}", world.peers[ada].asked.len());
+
+    world.peers[ada].obliging = true;
+    world.film(ada, cam, &[(None, 2)], 30);
+    assert!(world.got(bob, pulled)[0].is_keyframe());
+    world.peers[ada].asked.clear();
+    world.film(ada, cam, &[(None, 2)], 60);
+    assert!(world.peers[ada].asked.is_empty(), "it came");
+    assert_complete(&world.got(bob, pulled));
+}
+
+#[test]
+fn one_that_complains_all_the_time_costs_the_others_little() {
+    let mut world = World::new();
+    let (ada, bob, eve) = (world.join(), world.join(), world.join());
+    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let complaining = world.pull_one(bob, ada, "cam");
+    let content = world.pull_one(eve, ada, "cam");
+    world.connect();
+    world.film(ada, cam, &[(None, 2)], 30);
+    world.peers[ada].asked.clear();
+    let before = world.engine.counters().keyframe_requests_received;
+    for _ in 0..150 {
+        world.complain(bob, complaining);
+        world.film(ada, cam, &[(None, 2)], 1);
+    }
+    let received = world.engine.counters().keyframe_requests_received - before;
+    let passed = world.peers[ada].asked.len();
+    assert!(received >= 50, "{received}");
+    assert!((3..=6).contains(&passed), "{passed} in five seconds");
+    assert_complete(&world.got(eve, content));
+    let keyframes = world.got(eve, content).iter().filter(|got| got.is_keyframe()).count();
+    assert!(keyframes <= 8, "{keyframes}");
+}
+
+#[test]
+fn who_is_not_connected_asks_for_nothing_and_nothing_is_kept_for_it() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    world.connect_one(ada);
+    let pulled = world.pull_one(bob, ada, "cam");
+    world.peers[bob].gone = true;
+    world.film(ada, cam, &[(None, 2)], 150);
+    assert!(world.peers[ada].asked.is_empty(), "{}", world.peers[ada].asked.len());
+    assert_eq!(world.engine.counters().forwarded_packets, 0);
+
+    world.peers[bob].gone = false;
+    world.connect();
+    let since = world.now;
+    world.film(ada, cam, &[(None, 2)], 10);
+    let got = world.got(bob, pulled);
+    assert!(got[0].is_keyframe() && got[0].at + 100 * MS >= since, "the first is a new one");
+    assert!(got.len() <= 24, "no burst of what is over: {}", got.len());
+}

@@ -1,0 +1,111 @@
+//! Networks that lose, delay and double packets, and numbers that wrap.
+
+use str0m::media::Mid;
+
+use super::world::World;
+use super::*;
+use crate::sfu::request::*;
+
+/// A publisher of sound and a picture, and a subscriber of both, connected, with the first pictures gone.
+fn two() -> (World, [usize; 2], [Mid; 2], [Mid; 2]) {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    let pulled = pulled.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    world.connect();
+    both(&mut world, ada, &own, 5);
+    (world, [ada, bob], [own[0], own[1]], [pulled[0], pulled[1]])
+}
+
+fn both(world: &mut World, peer: usize, mids: &[Mid], times: usize) {
+    for _ in 0..times {
+        world.speak(peer, mids[0]);
+        world.show(peer, mids[1], None, 3);
+        world.pass(20 * MS);
+    }
+}
+
+/// Checks that all of the picture came, each packet once, in its place and unchanged.
+#[track_caller]
+fn assert_whole(world: &World, peer: usize, cam: Mid, least: usize) {
+    let got = world.got(peer, cam);
+    assert!(got.len() >= least, "{} of {least}", got.len());
+    assert_complete(&got);
+    assert!(got.windows(2).all(|two| two[1].number() == two[0].number() + 1), "in its place");
+    assert_eq!(got.len(), world.peers[peer].got[&cam].len(), "each once");
+}
+
+fn survives(loss: [u64; 2]) {
+    let (mut world, [ada, bob], own, [mic, cam]) = two();
+    world.loss = loss;
+    both(&mut world, ada, &own, 150);
+    world.loss = [0, 0];
+    both(&mut world, ada, &own, 30);
+    world.pass(SECOND);
+    assert_whole(&world, bob, cam, 3 * 180);
+    // Sound that is late is worth nothing: what is lost stays lost, and nothing else is.
+    let heard = world.got(bob, mic);
+    let missing = 185 - heard.len() as u64;
+    let most = 150 * (loss[0] + loss[1]) / 100;
+    assert!((1..=most * 2 + 3).contains(&missing), "{missing} at {loss:?}");
+    let said = |got: &Got| u64::from(u16::from_be_bytes([got.payload[2], got.payload[3]]));
+    assert!(heard.windows(2).all(|two| said(&two[1]) - said(&two[0]) == two[1].seq - two[0].seq));
+    // They are counted every other second.
+    world.pass(3 * SECOND);
+    let counters = world.engine.counters();
+    assert_eq!(counters.nacks_sent > 0, loss[0] > 0, "{counters:?}");
+    // Gaps of the way up are seen on the way down, too.
+    assert!(counters.nacks_received > 0, "{counters:?}");
+}
+
+#[test]
+fn a_picture_survives_2_percent_of_loss() {
+    survives([2, 0]);
+    survives([0, 2]);
+}
+
+#[test]
+fn a_picture_survives_5_percent_of_loss() {
+    survives([5, 0]);
+    survives([0, 5]);
+}
+
+#[test]
+fn a_picture_survives_10_percent_of_loss() {
+    survives([10, 0]);
+    survives([0, 10]);
+}
+
+#[test]
+fn packets_that_are_overtaken_or_come_twice_find_their_place() {
+    let (mut world, [ada, bob], own, [mic, cam]) = two();
+    (world.overtaken, world.doubled) = (20, 20);
+    both(&mut world, ada, &own, 100);
+    world.pass(SECOND);
+    assert_whole(&world, bob, cam, 300);
+    assert_complete(&world.got(bob, mic));
+    assert_eq!(world.peers[bob].got[&mic].len(), 105);
+    let in_order = world.peers[bob].got[&mic].windows(2).all(|two| two[0].seq < two[1].seq);
+    assert!(!in_order, "the network did what it was told");
+}
+
+#[test]
+fn numbers_wrap_and_nobody_notices() {
+    let (mut world, [ada, bob], [own, _], [mic, _]) = two();
+    world.peers[bob].got.clear();
+    // Each packet stands for forty: sound that is lost is not asked for, and numbers are what counts.
+    let mut number = 20_000;
+    let count = 1_800;
+    for _ in 0..count {
+        world.number_from(ada, own, None, number);
+        world.speak(ada, own);
+        world.pass(20 * MS);
+        number += 40;
+    }
+    let got = world.got(bob, mic);
+    assert_eq!(got.len(), count);
+    assert!(got.windows(2).all(|two| two[1].seq - two[0].seq == 40), "all in their places");
+    let span = got[count - 1].seq - got[0].seq;
+    assert!(span > 70_000, "{span}");
+}

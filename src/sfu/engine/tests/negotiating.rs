@@ -1,0 +1,168 @@
+//! Offers and answers that cross, stay away, or refuse.
+
+use str0m::media::Mid;
+
+use super::client::read;
+use super::world::World;
+use super::*;
+use crate::sfu::error::SfuError;
+use crate::sfu::request::*;
+
+fn two() -> (World, usize, usize, Mid) {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let cam = world.push(ada, &[("cam", Kind::Video, &[]), ("mic", Kind::Audio, &[])])[0];
+    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    (world, ada, bob, cam)
+}
+
+#[test]
+fn an_offer_that_nobody_answers_is_void_with_the_next_request() {
+    let (mut world, ada, bob, cam) = two();
+    for _ in 0..3 {
+        let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
+        assert!(done.iter().all(Result::is_ok) && told.is_some());
+        assert_eq!(world.engine.counters().subscriptions, 2, "not more with each");
+    }
+    let pulled = world.pull_one(bob, ada, "cam");
+    assert_eq!(world.engine.counters().subscriptions, 1);
+    world.film(ada, cam, &[(None, 2)], 10);
+    assert!(world.got(bob, pulled).len() > 10);
+
+    world.ask_to_pull(bob, &[(ada, "mic", wish(""))]).1.unwrap();
+    let (offered, _) = world.ask_to_push(bob, &[("extra", Some(Kind::Audio), Way::In)]);
+    assert!(offered[0].is_ok());
+    let camera = world.push(bob, &[("cam", Kind::Video, &[])])[0];
+    assert_eq!(world.engine.counters().subscriptions, 1);
+    let back = world.pull_one(ada, bob, "cam");
+    assert_eq!(world.pull(ada, &[(bob, "extra", wish(""))]), [Err(SfuError::NoTrack)]);
+    world.film(bob, camera, &[(None, 2)], 10);
+    assert!(world.got(ada, back).len() > 10);
+}
+
+#[test]
+fn an_answer_needs_an_offer() {
+    let (mut world, ada, bob, _) = two();
+    let (_, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
+    let text = world.think(bob, &told.unwrap());
+    let session = world.session(bob);
+    let answer = |world: &mut World| {
+        let answer = read(DescriptionType::Answer, &text);
+        world.ask(Request::Answer { session: session.clone(), answer })
+    };
+    assert!(answer(&mut world).is_ok());
+    assert_eq!(answer(&mut world).err(), Some(SfuError::NoOffer));
+    let offer = Some(read(DescriptionType::Answer, &text));
+    let refused = world.ask(Request::Publish { session: session.clone(), tracks: Vec::new(), offer });
+    assert!(matches!(refused, Err(SfuError::Description(_))));
+    assert_eq!(world.states(bob).len(), 2, "nothing ended by that");
+}
+
+/// A description in which a section is stopped.
+fn stopped(text: &str, mid: Mid) -> String {
+    let (session, sections) = text.split_once("m=").unwrap();
+    let sections = sections.split("\r\nm=").map(|section| {
+        let section = section.trim_end();
+        if section.lines().any(|line| line == format!("a=mid:{mid}")) {
+            let mut words: Vec<&str> = section.split(' ').collect();
+            words[1] = "0";
+            words.join(" ")
+        } else {
+            section.to_owned()
+        }
+    });
+    let mut text: Vec<String> = session.lines().map(str::to_owned).collect();
+    for line in text.iter_mut().filter(|line| line.starts_with("a=group:BUNDLE")) {
+        *line = line.split(' ').filter(|word| *word != mid.to_string()).collect::<Vec<_>>().join(" ");
+    }
+    text.extend(sections.map(|section| format!("m={section}")));
+    text.join("\r\n") + "\r\n"
+}
+
+#[test]
+fn a_section_that_was_stopped_while_the_client_answered_is_free() {
+    let (mut world, ada, bob, cam) = two();
+    let first = world.pull_one(bob, ada, "cam");
+    let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]);
+    let second = *done[0].as_ref().unwrap();
+    let text = stopped(&world.think(bob, &told.unwrap()), first);
+    let session = world.session(bob);
+    let answer = read(DescriptionType::Answer, &text);
+    world.ask(Request::Answer { session: session.clone(), answer }).unwrap();
+    let carried: Vec<String> = world.states(bob).into_iter().map(|track| track.mid).collect();
+    assert!(carried.contains(&second.to_string()) && !carried.contains(&first.to_string()), "{carried:?}");
+
+    // Were it not, everything that is offered in its place would be refused, for ever.
+    let subscribe =
+        Subscribe { publisher: world.session(ada), name: "cam".into(), layer: LayerWish::default() };
+    let offered = world.ask(Request::Subscribe { session: session.clone(), tracks: vec![subscribe] });
+    let Ok(Reply::Tracks { description: Some(told), tracks }) = offered else { panic!("{offered:?}") };
+    let third = tracks[0].as_ref().unwrap().mid.clone();
+    assert!(!told.sdp.contains(&format!("a=mid:{first}\r\n")), "{}", told.sdp);
+    let place =
+        |mid: &str| told.sdp.split("m=").position(|section| section.contains(&format!("a=mid:{mid}\r\n")));
+    let before = text.split("m=").position(|section| section.contains(&format!("a=mid:{first}\r\n")));
+    assert_eq!(place(&third), before, "in its place");
+    world.film(ada, cam, &[(None, 1)], 3);
+    assert_eq!(world.report().sessions.len(), 2);
+}
+
+#[test]
+fn an_answer_that_refuses_what_was_offered_leaves_the_session_as_it_was() {
+    let (mut world, ada, bob, cam) = two();
+    let first = world.pull_one(bob, ada, "cam");
+    let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    let text = stopped(&world.think(bob, &told.unwrap()), *done[0].as_ref().unwrap());
+    let session = world.session(bob);
+    let refused = world.ask(Request::Answer { session, answer: read(DescriptionType::Answer, &text) });
+    assert!(matches!(refused, Err(SfuError::Description(_))), "{refused:?}");
+    assert_eq!(world.engine.counters().subscriptions, 1);
+    world.film(ada, cam, &[(None, 2)], 10);
+    assert!(world.got(bob, first).len() >= 16, "what flowed goes on");
+}
+
+#[test]
+fn a_client_restarts_ice() {
+    let (mut world, ada, bob, cam) = two();
+    let pulled = world.pull_one(bob, ada, "cam");
+    world.film(ada, cam, &[(None, 2)], 10);
+    for peer in [ada, bob] {
+        let names: Vec<String> = world.engine.by_ufrag.keys().cloned().collect();
+        let mut api = world.peers[peer].rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending) = api.apply().unwrap();
+        let request = Request::Publish {
+            session: world.session(peer),
+            tracks: Vec::new(),
+            offer: Some(read(DescriptionType::Offer, &offer.to_sdp_string())),
+        };
+        let Ok(Reply::Tracks { description: Some(told), .. }) = world.ask(request) else { panic!("refused") };
+        world.take_answer(peer, pending, &told);
+        assert_eq!(world.engine.by_ufrag.len(), 2);
+        assert!(world.engine.by_ufrag.keys().any(|name| !names.contains(name)), "it has a new name");
+        world.pass(SECOND);
+        let report = world.report();
+        assert!(report.sessions.iter().all(|session| session.state == "connected"));
+    }
+    let before = world.got(bob, pulled).len();
+    world.film(ada, cam, &[(None, 2)], 30);
+    world.pass(50 * MS);
+    assert_eq!(world.got(bob, pulled).len(), before + 60);
+    assert_complete(&world.got(bob, pulled));
+    world.pass(60 * SECOND);
+    assert_eq!(world.report().sessions.len(), 2, "nobody takes it for lost");
+}
+
+#[test]
+fn names_are_published_once() {
+    let (mut world, ada, bob, _) = two();
+    let done = world.try_to_push(ada, &[("cam", Kind::Video, &[]), ("new", Kind::Audio, &[])]);
+    assert_eq!(done[0], Err(SfuError::RepeatedTrack));
+    assert!(done[1].is_ok());
+    let (done, told) = world.ask_to_push(ada, &[("cam", Some(Kind::Video), Way::In), ("x", None, Way::In)]);
+    assert_eq!(done[0], Err(SfuError::RepeatedTrack));
+    assert!(matches!(done[1], Err(SfuError::InvalidParams(_))));
+    assert_eq!(told, None);
+    world.push(bob, &[("cam", Kind::Video, &[])]);
+}

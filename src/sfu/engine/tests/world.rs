@@ -1,0 +1,267 @@
+//! A network without sockets and a clock that is moved by hand: the engine and its clients in one thread.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use str0m::net::{Protocol, Receive};
+use str0m::{Event, Input, Output};
+
+use super::client::{Got, Peer};
+use crate::sfu::engine::{Address, Datagram, Engine, Settings};
+use crate::sfu::request::*;
+
+/// How long a packet is under way, one way.
+const DELAY: Duration = Duration::from_millis(5);
+
+/// How much longer one is that is overtaken.
+const LATER: Duration = Duration::from_millis(25);
+
+/// How long a packet may wait for a narrow link.
+const QUEUE: Duration = Duration::from_millis(300);
+
+/// How finely time is told.
+const STEP: Duration = Duration::from_millis(1);
+
+pub(crate) const SERVER: &str = "192.0.2.1:8789";
+
+/// The engine, its clients, and what is under way between them.
+pub(crate) struct World {
+    pub(super) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) engine: Engine,
+    pub(crate) peers: Vec<Peer>,
+    pub(super) by_address: HashMap<SocketAddr, usize>,
+    /// What arrives when; the number keeps the order of what arrives together.
+    flying: BTreeMap<(Instant, u64), (Flight, Vec<u8>)>,
+    count: u64,
+    random: u64,
+    /// How many of a hundred packets are lost on the way to the engine, and from it.
+    pub(crate) loss: [u64; 2],
+    /// How many of a hundred packets are overtaken, and how many come twice, both ways.
+    pub(crate) overtaken: u64,
+    pub(crate) doubled: u64,
+    /// What clients sent, while somebody listens.
+    pub(crate) recorded: Option<Vec<(usize, Vec<u8>)>>,
+    /// What the engine sent to addresses that no client has.
+    pub(crate) strays: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Flight {
+    Up(usize),
+    Down(usize),
+}
+
+pub(crate) fn limits() -> Limits {
+    Limits {
+        sessions: 1000,
+        sessions_per_owner: 10,
+        tracks_per_session: 200,
+        subscribers_per_track: 200,
+        connect: Duration::from_secs(30),
+        idle: Duration::from_secs(600),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+fn any_instant() -> Instant {
+    Instant::now()
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(limits())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Self {
+        let now = any_instant();
+        let address = SERVER.parse().unwrap();
+        let candidates = vec![Address { proto: Protocol::Udp, address }];
+        Self {
+            start: now,
+            now,
+            engine: Engine::new(Settings { limits, candidates }, now),
+            peers: Vec::new(),
+            by_address: HashMap::new(),
+            flying: BTreeMap::new(),
+            count: 0,
+            random: 7,
+            loss: [0, 0],
+            overtaken: 0,
+            doubled: 0,
+            recorded: None,
+            strays: 0,
+        }
+    }
+
+    /// Whether what happens to so many of a hundred packets happens now.
+    fn chance(&mut self, percent: u64) -> bool {
+        // Marsaglia's xorshift: the same packets in every run.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % 100 < percent
+    }
+
+    fn fly(&mut self, flight: Flight, bytes: Vec<u8>) {
+        let (way, peer) = match flight {
+            Flight::Up(peer) => (0, peer),
+            Flight::Down(peer) => (1, peer),
+        };
+        if self.peers[peer].gone || self.chance(self.loss[way]) {
+            return;
+        }
+        let mut arrives = self.now + DELAY;
+        if let (Flight::Down(_), Some(bits)) = (flight, self.peers[peer].capacity) {
+            let busy = self.peers[peer].busy_until.max(self.now);
+            let sent = busy + Duration::from_nanos(bytes.len() as u64 * 8 * 1_000_000_000 / bits);
+            if sent - self.now > QUEUE {
+                return;
+            }
+            self.peers[peer].busy_until = sent;
+            arrives = sent + DELAY;
+        }
+        if self.chance(self.overtaken) {
+            arrives += LATER;
+        }
+        if self.chance(self.doubled) {
+            self.count += 1;
+            self.flying.insert((arrives + STEP, self.count), (flight, bytes.clone()));
+        }
+        self.count += 1;
+        self.flying.insert((arrives, self.count), (flight, bytes));
+    }
+
+    /// Takes what a client says.
+    pub(super) fn poll(&mut self, peer: usize) {
+        loop {
+            let own = &mut self.peers[peer];
+            match own.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    own.due_at = at;
+                    break;
+                }
+                Output::Transmit(transmit) => {
+                    let bytes: Vec<u8> = transmit.contents.into();
+                    if let Some(recorded) = &mut self.recorded {
+                        recorded.push((peer, bytes.clone()));
+                    }
+                    self.fly(Flight::Up(peer), bytes);
+                }
+                Output::Event(Event::Connected) => own.connected = true,
+                Output::Event(Event::KeyframeRequest(request)) => {
+                    own.asked.push((request.mid, request.rid, self.now));
+                    if own.obliging {
+                        own.due.insert((request.mid, request.rid), true);
+                    }
+                }
+                Output::Event(Event::RtpPacket(packet)) => {
+                    let ssrc = packet.header.ssrc;
+                    let mid = own.rtc.direct_api().stream_rx(&ssrc).unwrap().mid();
+                    let got = Got {
+                        seq: *packet.seq_no,
+                        time: packet.header.timestamp,
+                        payload: packet.payload.to_vec(),
+                        at: self.now,
+                    };
+                    own.got.entry(mid).or_default().push(got);
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    /// Lets time go on.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        // Many came and went.
+        let alive: Vec<usize> = (0..self.peers.len()).filter(|peer| !self.peers[*peer].gone).collect();
+        while self.now < end {
+            let next = alive.iter().map(|peer| self.peers[*peer].due_at).chain(self.engine.deadline());
+            let next = next.chain(self.flying.first_key_value().map(|(key, _)| key.0)).min();
+            self.now = next.unwrap_or(end).max(self.now + STEP).min(end);
+            while let Some(entry) = self.flying.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let (flight, bytes) = entry.remove();
+                self.arrive(flight, &bytes);
+            }
+            if self.engine.deadline().is_some_and(|at| at <= self.now) {
+                self.engine.advance(self.now);
+            }
+            self.send();
+            for &peer in &alive {
+                if self.peers[peer].due_at <= self.now {
+                    self.peers[peer].rtc.handle_input(Input::Timeout(self.now)).unwrap();
+                    self.poll(peer);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, flight: Flight, contents: &[u8]) {
+        match flight {
+            Flight::Up(peer) => {
+                let source = self.peers[peer].address;
+                self.knock(source, contents);
+            }
+            Flight::Down(peer) => {
+                let own = &mut self.peers[peer];
+                if own.gone {
+                    return;
+                }
+                let server = SERVER.parse().unwrap();
+                let receive = Receive::new(Protocol::Udp, server, own.address, contents).unwrap();
+                own.rtc.handle_input(Input::Receive(self.now, receive)).unwrap();
+                self.poll(peer);
+            }
+        }
+    }
+
+    /// Lets bytes arrive at the engine.
+    pub(crate) fn knock(&mut self, source: SocketAddr, contents: &[u8]) {
+        let destination = SERVER.parse().unwrap();
+        let datagram = Datagram { proto: Protocol::Udp, source, destination, contents };
+        self.engine.receive(self.now, datagram);
+        self.send();
+    }
+
+    /// Lets what the engine said go on its way.
+    pub(crate) fn send(&mut self) {
+        while let Some(transmit) = self.engine.transmit() {
+            match self.by_address.get(&transmit.destination) {
+                Some(to) => self.fly(Flight::Down(*to), transmit.contents),
+                None => self.strays += 1,
+            }
+        }
+    }
+
+    /// Lets time go on until something is so.
+    #[track_caller]
+    pub(crate) fn until(&mut self, what: &str, fact: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(60);
+        while self.now < end {
+            if fact(self) {
+                return;
+            }
+            self.pass(STEP);
+        }
+        panic!("it never came that {what}");
+    }
+
+    /// Asks the engine for something.
+    pub(crate) fn ask(&mut self, request: Request) -> Outcome {
+        let outcome = self.engine.handle(self.now, request);
+        self.send();
+        outcome
+    }
+
+    #[track_caller]
+    pub(crate) fn report(&mut self) -> Report {
+        match self.ask(Request::Report) {
+            Ok(Reply::Report(report)) => *report,
+            other => panic!("no report: {other:?}"),
+        }
+    }
+}

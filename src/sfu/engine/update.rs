@@ -1,0 +1,176 @@
+//! What a transceiver carries, changed while it is up; and the tracks of a session.
+
+use std::time::{Duration, Instant};
+
+use str0m::media::Mid;
+
+use super::forwarding::Track;
+use super::session::{Subscription, SubscriptionState};
+use super::{Engine, SessionKey};
+use crate::id::SessionId;
+use crate::sfu::error::SfuError;
+use crate::sfu::forward::Forward;
+use crate::sfu::request::{
+    Kind, LayerWish, TrackDone, TrackFailed, TrackState, TrackStatus, Transceiver, Update,
+};
+
+/// How long a track may be silent before nobody can subscribe to it any more.
+const COLLECTED_AFTER: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Changes what one transceiver carries.
+    pub(super) fn update_one(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        update: Update,
+    ) -> Result<TrackDone, TrackFailed> {
+        let Update { at, track, layer } = update;
+        let named = track.clone();
+        let failed = |error| {
+            let mid = if let Transceiver::Mid(mid) = &at { Some(mid.clone()) } else { None };
+            let (publisher, name) = named.clone().unzip();
+            TrackFailed { mid, publisher, name, error }
+        };
+        let mid = self.transceiver(key, &at).ok_or_else(|| failed(SfuError::NothingToChange))?;
+        if let Some((publisher, name)) = &track {
+            self.swap(now, key, mid, publisher, name).map_err(failed)?;
+        }
+        let session = self.sessions.get_mut(key);
+        let subscription = session.and_then(|session| session.subscriptions.get_mut(&mid));
+        let subscription = subscription.ok_or_else(|| failed(SfuError::NothingToChange))?;
+        subscription.wish = layer;
+        Ok(TrackDone {
+            mid: mid.to_string(),
+            publisher: Some(subscription.publisher.clone()),
+            name: Some(subscription.name.clone()),
+        })
+    }
+
+    fn transceiver(&self, key: SessionKey, at: &Transceiver) -> Option<Mid> {
+        let session = self.sessions.get(key)?;
+        match at {
+            Transceiver::Mid(mid) => {
+                let mid = Mid::from(&**mid);
+                let is_ours =
+                    session.subscriptions.contains_key(&mid) || session.publications.contains_key(&mid);
+                is_ours.then_some(mid)
+            }
+            Transceiver::Published(name) => {
+                Some(self.tracks.get(*self.by_name.get(&(key, name.clone()))?)?.mid)
+            }
+            Transceiver::Carrying(publisher, name) => {
+                let carries = |subscription: &Subscription| {
+                    subscription.publisher == *publisher && subscription.name == *name
+                };
+                session.subscriptions.iter().find(|(_, s)| carries(s)).map(|(mid, _)| *mid)
+            }
+        }
+    }
+
+    /// Lets a transceiver carry another track.
+    fn swap(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        mid: Mid,
+        publisher: &SessionId,
+        name: &str,
+    ) -> Result<(), SfuError> {
+        let new = self.find(now, publisher, name)?;
+        let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
+        let kind = match (session.subscriptions.get(&mid), session.publications.get(&mid)) {
+            (Some(subscription), _) if subscription.track == Some(new) => return Ok(()),
+            (Some(subscription), _) => subscription.kind,
+            (None, Some(own)) => {
+                let sends = session.rtc.as_deref().and_then(|rtc| rtc.media(mid));
+                if !sends.is_some_and(|media| media.direction().is_sending()) {
+                    return Err(SfuError::NothingToChange);
+                }
+                self.tracks.get(*own).ok_or(SfuError::NoTrack)?.kind
+            }
+            (None, None) => return Err(SfuError::NothingToChange),
+        };
+        let source = self.tracks.get_mut(new).ok_or(SfuError::NoTrack)?;
+        if source.kind != kind {
+            return Err(SfuError::InvalidParams("the transceiver carries another kind"));
+        }
+        source.subscribers.push((key, mid));
+        let before = match session.subscriptions.get_mut(&mid) {
+            Some(subscription) => {
+                subscription.forward.source_changed();
+                // The same number may mean something else at another publisher.
+                subscription.payload_types.clear();
+                subscription.publisher = publisher.clone();
+                subscription.name = name.to_owned();
+                subscription.track.replace(new)
+            }
+            None => {
+                let mut subscription = Subscription::new(publisher.clone(), name.to_owned(), kind)?;
+                subscription.track = Some(new);
+                subscription.state = SubscriptionState::Open;
+                subscription.forward.aim(Some(0));
+                session.subscriptions.insert(mid, subscription);
+                None
+            }
+        };
+        if before.is_some() {
+            self.unlink(key, mid, before);
+        }
+        Ok(())
+    }
+
+    /// The tracks of a session.
+    pub(super) fn states(&self, now: Instant, key: SessionKey) -> Vec<TrackState> {
+        let Some(session) = self.sessions.get(key) else { return Vec::new() };
+        let own = session.publications.iter().filter_map(|(mid, track)| {
+            let track = self.tracks.get(*track)?;
+            let status = self.status(now, track);
+            Some(TrackState { mid: mid.to_string(), publisher: None, name: track.name.clone(), status })
+        });
+        let others = session.subscriptions.iter().map(|(mid, subscription)| {
+            let track = subscription.track.and_then(|track| self.tracks.get(track));
+            TrackState {
+                mid: mid.to_string(),
+                publisher: Some(subscription.publisher.clone()),
+                name: subscription.name.clone(),
+                status: track.map_or(TrackStatus::Inactive, |track| self.status(now, track)),
+            }
+        });
+        let mut all: Vec<_> = own.chain(others).collect();
+        all.sort_by(|one, other| one.mid.cmp(&other.mid));
+        all
+    }
+
+    /// Whether media flow on a track.
+    pub(super) fn status(&self, now: Instant, track: &Track) -> TrackStatus {
+        if track.layers.is_active(now) {
+            TrackStatus::Active
+        } else if !track.layers.ever() && now.saturating_duration_since(track.published) < COLLECTED_AFTER {
+            TrackStatus::Initializing
+        } else {
+            TrackStatus::Inactive
+        }
+    }
+}
+
+impl Subscription {
+    /// A subscription that nobody agreed to yet.
+    pub(super) fn new(publisher: SessionId, name: String, kind: Kind) -> Result<Self, SfuError> {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
+        // The upper half is left for packets before the first wrap.
+        let first = u16::from_ne_bytes(random) >> 1;
+        Ok(Self {
+            track: None,
+            publisher,
+            name,
+            kind,
+            wish: LayerWish::default(),
+            state: SubscriptionState::Offered,
+            forward: Forward::new(first),
+            payload_types: Vec::new(),
+            packets: 0,
+        })
+    }
+}

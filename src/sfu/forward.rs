@@ -1,0 +1,624 @@
+//! The numbers of one subscriber's stream: what a packet's become when it is forwarded.
+//!
+//! A subscriber sees one stream without end, whatever it is made of: layers of one track, one track
+//! after another on the same transceiver, a publisher that started anew. So that a packet that was
+//! sent again finds its place, gaps and disorder are kept: within one layer a number only moves.
+
+use std::time::{Duration, Instant};
+
+use str0m::format::Codec;
+use str0m::rtp::{Vp8Descriptor, Vp8Patch};
+
+/// How far a number may be from the highest of its layer. Beyond it the source started anew.
+const FAR: u64 = 10_000;
+
+/// The longest step of a timestamp. From half of what it counts to on, it would look like one back.
+const LONGEST_STEP: u128 = 1 << 30;
+
+/// The bits of a VP8 PictureID: a long one, and a short one.
+const PICTURE_LONG: u16 = 0x7fff;
+const PICTURE_SHORT: u16 = 0x7f;
+
+/// A packet, as it came from the publisher.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// Its layer.
+    pub layer: usize,
+    /// Its number, extended.
+    pub seq: u64,
+    /// Its timestamp.
+    pub time: u32,
+    /// When it came.
+    pub arrived: Instant,
+    /// What its timestamp counts in a second.
+    pub clock_hz: u32,
+    /// What it carries.
+    pub codec: Codec,
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Whether a receiver can start with it: see [`super::keyframe::starts_keyframe`].
+    pub starts_keyframe: bool,
+}
+
+/// What a packet becomes for the subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its number, extended.
+    pub seq: u64,
+    /// Its timestamp.
+    pub time: u32,
+    /// What changes in its payload.
+    pub vp8_patch: Option<Vp8Patch>,
+}
+
+/// The numbers of one subscriber's stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Forward {
+    /// The layer that is wanted.
+    target: Option<usize>,
+    /// What goes out now.
+    stream: Option<Stream>,
+    /// The number after the highest that was sent.
+    next: u64,
+    /// The newest timestamp that was sent, and when its first packet came.
+    newest: Option<(u32, Instant)>,
+    /// The newest PictureID that was sent.
+    picture: Option<u16>,
+    /// The newest TL0PICIDX that was sent.
+    base_picture: Option<u8>,
+}
+
+/// How the numbers of one layer move, from the keyframe with which it started.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    layer: usize,
+    /// The number with which it started, as it came and as it was sent.
+    came: u64,
+    sent: u64,
+    /// The highest number that came.
+    highest: u64,
+    time: u32,
+    /// How far PictureID and TL0PICIDX move, once a packet has them.
+    picture: Option<u16>,
+    base_picture: Option<u8>,
+}
+
+impl Forward {
+    /// A stream whose first packet has this number.
+    ///
+    /// Its highest bit is not used: the library needs the first number below 65,536, and receivers
+    /// take a first number close to that for one from before the first.
+    pub fn new(first_seq: u16) -> Self {
+        Self {
+            target: None,
+            stream: None,
+            next: u64::from(first_seq & 0x7fff),
+            newest: None,
+            picture: None,
+            base_picture: None,
+        }
+    }
+
+    /// Says which layer is wanted. The one before goes on until that one has a keyframe; none pauses
+    /// at once.
+    pub fn aim(&mut self, layer: Option<usize>) {
+        self.target = layer;
+        if layer.is_none() {
+            self.stream = None;
+        }
+    }
+
+    /// The layer that goes out.
+    pub fn current(&self) -> Option<usize> {
+        self.stream.map(|stream| stream.layer)
+    }
+
+    /// The layer whose keyframe is waited for.
+    pub fn waits_for(&self) -> Option<usize> {
+        self.target.filter(|target| self.current() != Some(*target))
+    }
+
+    /// Says that what follows is from another source, with numbers of its own.
+    pub fn source_changed(&mut self) {
+        self.stream = None;
+    }
+
+    /// What a packet becomes; none if it is not for this subscriber.
+    pub fn rewrite(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
+        if self.stream.is_some_and(|stream| stream.is_far(packet)) {
+            self.source_changed();
+        }
+        if packet.starts_keyframe && self.waits_for() == Some(packet.layer) {
+            self.stream = Some(self.start(packet));
+        }
+        let stream = self.stream.as_mut().filter(|stream| stream.layer == packet.layer)?;
+        // What is from before the keyframe has no place: its number belongs to what was sent before.
+        let seq = stream.sent + packet.seq.checked_sub(stream.came)?;
+        stream.highest = stream.highest.max(packet.seq);
+        self.next = self.next.max(seq + 1);
+
+        let time = packet.time.wrapping_add(stream.time);
+        if self.newest.is_none_or(|(newest, _)| is_after(time, newest)) {
+            self.newest = Some((time, packet.arrived));
+        }
+        let vp8_patch = if packet.codec == Codec::Vp8 { self.patch(packet.payload) } else { None };
+        Some(Outgoing { seq, time, vp8_patch })
+    }
+
+    /// Starts a layer right after what was sent.
+    fn start(&self, packet: &Incoming<'_>) -> Stream {
+        // Layers have unrelated timestamps. The time between their packets is what they share.
+        let time = self.newest.map_or(0, |(newest, arrived)| {
+            let step = ticks(packet.arrived.saturating_duration_since(arrived), packet.clock_hz);
+            newest.wrapping_add(step).wrapping_sub(packet.time)
+        });
+        Stream {
+            layer: packet.layer,
+            came: packet.seq,
+            sent: self.next,
+            highest: packet.seq,
+            time,
+            picture: None,
+            base_picture: None,
+        }
+    }
+
+    /// Moves the numbers in a VP8 payload (RFC 7741 section 4.2), as far as it has them.
+    fn patch(&mut self, payload: &[u8]) -> Option<Vp8Patch> {
+        let stream = self.stream.as_mut()?;
+        let descriptor = Vp8Descriptor::parse(payload).ok()?;
+        let mut patch = descriptor.patch();
+        let mut moved = false;
+
+        if let Some(came) = descriptor.picture_id() {
+            // The PictureID follows two octets, and its first bit tells whether it is a long one.
+            let long = payload.get(2).is_some_and(|octet| octet & 0x80 != 0);
+            let bits = if long { PICTURE_LONG } else { PICTURE_SHORT };
+            let last = self.picture;
+            let offset = *stream
+                .picture
+                .get_or_insert_with(|| last.map_or(0, |last| last.wrapping_add(1).wrapping_sub(came)));
+            let sent = came.wrapping_add(offset) & bits;
+            let step = last.map_or(0, |last| sent.wrapping_sub(last) & bits);
+            self.picture = match last {
+                Some(last) if step > bits / 2 => Some(last),
+                Some(last) => Some(last.wrapping_add(step) & PICTURE_LONG),
+                None => Some(sent),
+            };
+            patch = patch.picture_id(sent);
+            moved |= sent != came;
+        }
+        if let Some(came) = descriptor.tl0_pic_idx() {
+            let last = self.base_picture;
+            let offset = *stream
+                .base_picture
+                .get_or_insert_with(|| last.map_or(0, |last| last.wrapping_add(1).wrapping_sub(came)));
+            let sent = came.wrapping_add(offset);
+            if last.is_none_or(|last| sent.wrapping_sub(last) <= u8::MAX / 2) {
+                self.base_picture = Some(sent);
+            }
+            patch = patch.tl0_pic_idx(sent);
+            moved |= sent != came;
+        }
+        if moved { patch.build().ok() } else { None }
+    }
+}
+
+impl Stream {
+    /// Whether a packet of this layer has a number that cannot follow from the others.
+    fn is_far(&self, packet: &Incoming<'_>) -> bool {
+        self.layer == packet.layer && self.highest.abs_diff(packet.seq) > FAR
+    }
+}
+
+/// How far a timestamp moves in a time: a little at least, for another picture has another timestamp.
+fn ticks(elapsed: Duration, clock_hz: u32) -> u32 {
+    let ticks = elapsed.as_nanos().saturating_mul(u128::from(clock_hz)) / 1_000_000_000;
+    u32::try_from(ticks.clamp(1, LONGEST_STEP)).unwrap_or(1)
+}
+
+/// Whether a timestamp is later than another (RFC 3550: it wraps).
+fn is_after(time: u32, other: u32) -> bool {
+    time != other && time.wrapping_sub(other) < 1 << 31
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const AFTER: [u8; 2] = [0x10, 0x01];
+
+    #[expect(clippy::disallowed_methods, reason = "a test has to start at some time")]
+    fn noon() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A packet that no receiver can start with.
+    fn packet(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
+        let (codec, payload) = (Codec::H264, &AFTER[..]);
+        Incoming { layer, seq, time, arrived, clock_hz: 90_000, codec, payload, starts_keyframe: false }
+    }
+
+    fn key(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
+        Incoming { starts_keyframe: true, ..packet(layer, seq, time, arrived) }
+    }
+
+    /// The number and timestamp that a packet leaves with.
+    fn sent(forward: &mut Forward, packet: Incoming<'_>) -> Option<(u64, u32)> {
+        forward.rewrite(&packet).map(|out| (out.seq, out.time))
+    }
+
+    fn started(first: u16, at: Instant) -> Forward {
+        let mut forward = Forward::new(first);
+        forward.aim(Some(0));
+        assert!(forward.rewrite(&key(0, 1000, 5000, at)).is_some());
+        forward
+    }
+
+    #[test]
+    fn nothing_goes_out_before_it_is_wanted_and_a_keyframe_comes() {
+        let at = noon();
+        let mut forward = Forward::new(700);
+        assert_eq!(sent(&mut forward, key(0, 10, 90, at)), None, "nobody wants it");
+        assert_eq!((forward.current(), forward.waits_for()), (None, None));
+
+        forward.aim(Some(0));
+        assert_eq!((forward.current(), forward.waits_for()), (None, Some(0)));
+        assert_eq!(sent(&mut forward, packet(0, 11, 91, at)), None, "not a keyframe");
+        assert_eq!(sent(&mut forward, key(1, 50, 60, at)), None, "another layer");
+        assert_eq!(sent(&mut forward, key(0, 12, 92, at)), Some((700, 92)));
+        assert_eq!((forward.current(), forward.waits_for()), (Some(0), None));
+        assert_eq!(sent(&mut forward, packet(0, 11, 91, at)), None, "from before the keyframe");
+        assert_eq!(sent(&mut forward, packet(0, 13, 92, at)), Some((701, 92)));
+        assert_eq!(sent(&mut forward, packet(1, 51, 60, at)), None, "another layer");
+    }
+
+    #[test]
+    fn the_first_number_is_below_half_of_what_there_are() {
+        let at = noon();
+        for (first, leaves) in [(0, 0), (32_767, 32_767), (32_768, 0), (65_535, 32_767)] {
+            let mut forward = Forward::new(first);
+            forward.aim(Some(0));
+            assert_eq!(sent(&mut forward, key(0, 99, 1, at)), Some((leaves, 1)), "{first}");
+        }
+    }
+
+    #[test]
+    fn gaps_and_disorder_are_kept() {
+        let at = noon();
+        let mut forward = started(0, at);
+        for seq in [1001, 1005, 1003, 1050, 1002, 1049] {
+            assert_eq!(sent(&mut forward, packet(0, seq, 5000, at)), Some((seq - 1000, 5000)));
+        }
+    }
+
+    #[test]
+    fn a_switch_happens_at_a_keyframe_and_nobody_notices() {
+        let at = noon();
+        let mut forward = started(0, at);
+        forward.aim(Some(1));
+        assert_eq!((forward.current(), forward.waits_for()), (Some(0), Some(1)));
+        assert_eq!(sent(&mut forward, packet(1, 77, 100, at)), None, "not yet");
+        assert_eq!(sent(&mut forward, packet(0, 1003, 8000, at + ms(30))), Some((3, 8000)), "still");
+
+        // 70 ms after the newest picture came.
+        assert_eq!(sent(&mut forward, key(1, 80, 3_000_000_000, at + ms(100))), Some((4, 8000 + 6300)));
+        assert_eq!((forward.current(), forward.waits_for()), (Some(1), None));
+        assert_eq!(sent(&mut forward, packet(0, 1002, 5000, at)), None, "late, of the layer before");
+        assert_eq!(sent(&mut forward, packet(1, 79, 100, at)), None, "from before the keyframe");
+        assert_eq!(
+            sent(&mut forward, packet(1, 82, 3_000_003_000, at + ms(900))),
+            Some((6, 8000 + 6300 + 3000)),
+            "from then on the publisher's clock counts"
+        );
+    }
+
+    #[test]
+    fn a_switch_that_is_called_off_changes_nothing() {
+        let at = noon();
+        let mut forward = started(0, at);
+        forward.aim(Some(1));
+        forward.aim(Some(0));
+        assert_eq!(forward.waits_for(), None);
+        assert_eq!(sent(&mut forward, key(1, 80, 3, at)), None);
+        assert_eq!(sent(&mut forward, packet(0, 1001, 5001, at)), Some((1, 5001)));
+    }
+
+    #[test]
+    fn the_timestamp_moves_on_even_where_no_time_passed() {
+        let at = noon();
+        let mut forward = started(0, at);
+        for (layer, clock_hz) in [(1, 90_000), (2, 0)] {
+            forward.aim(Some(layer));
+            let (newest, arrived) = forward.newest.unwrap();
+            let early = arrived.checked_sub(ms(5)).unwrap();
+            let packet = Incoming { clock_hz, ..key(layer, 1, 0, early) };
+            assert_eq!(sent(&mut forward, packet).unwrap().1, newest + 1);
+        }
+    }
+
+    #[test]
+    fn a_timestamp_never_steps_back_however_long_the_pause() {
+        let at = noon();
+        for hours in [1, 6, 7, 13, 14, 1000] {
+            let mut forward = started(0, at);
+            forward.aim(None);
+            forward.aim(Some(0));
+            let later = at + Duration::from_secs(hours * 3600);
+            let (_, time) = sent(&mut forward, key(0, 5000, 1, later)).unwrap();
+            assert!(is_after(time, 5000), "after {hours} h");
+        }
+    }
+
+    #[test]
+    fn a_pause_ends_at_a_keyframe() {
+        let at = noon();
+        let mut forward = started(10, at);
+        forward.aim(None);
+        assert_eq!((forward.current(), forward.waits_for()), (None, None));
+        assert_eq!(sent(&mut forward, key(0, 1001, 5001, at)), None);
+        forward.aim(Some(0));
+        assert_eq!(forward.waits_for(), Some(0));
+        assert_eq!(sent(&mut forward, packet(0, 1300, 6000, at)), None);
+        assert_eq!(sent(&mut forward, key(0, 1400, 9000, at + ms(10))), Some((11, 5900)), "no gap");
+    }
+
+    #[test]
+    fn another_source_follows_without_a_seam() {
+        let at = noon();
+        let mut forward = started(10, at);
+        assert_eq!(sent(&mut forward, packet(0, 1004, 6000, at)), Some((14, 6000)));
+        forward.source_changed();
+        assert_eq!((forward.current(), forward.waits_for()), (None, Some(0)));
+        assert_eq!(sent(&mut forward, packet(0, 1005, 6000, at)), None);
+        assert_eq!(sent(&mut forward, key(0, 3, 70, at + ms(1))), Some((15, 6090)));
+    }
+
+    #[test]
+    fn a_source_that_starts_anew_is_another_source() {
+        let at = noon();
+        for seq in [1000 + FAR + 1, 60_000, u64::MAX] {
+            let mut forward = started(0, at);
+            assert_eq!(sent(&mut forward, packet(0, seq, 0, at)), None);
+            assert_eq!(forward.waits_for(), Some(0));
+            assert_eq!(sent(&mut forward, key(0, seq, 0, at)), Some((1, 5001)));
+        }
+        let mut forward = started(0, at);
+        assert_eq!(sent(&mut forward, packet(0, 1000 + FAR, 0, at)), Some((FAR, 0)), "a long gap");
+        assert_eq!(sent(&mut forward, packet(0, 1001, 5000, at)), Some((1, 5000)), "and late ones");
+        assert_eq!(sent(&mut forward, key(0, 999, 5000, at)), Some((FAR + 1, 5001)), "too far back");
+    }
+
+    #[test]
+    fn a_stray_number_of_another_layer_changes_nothing() {
+        let at = noon();
+        let mut forward = started(0, at);
+        assert_eq!(sent(&mut forward, key(1, 1_000_000, 0, at)), None);
+        assert_eq!(sent(&mut forward, packet(0, 1001, 5001, at)), Some((1, 5001)));
+    }
+
+    #[test]
+    fn thousands_of_packets_pass_the_end_of_the_numbers() {
+        let at = noon();
+        let mut forward = Forward::new(32_000);
+        forward.aim(Some(0));
+        let first = 65_536 * 3 - 500;
+        let time = u32::MAX - 40_000;
+        for i in 0..200_000_u32 {
+            let packet = Incoming { starts_keyframe: true, ..packet(0, first + u64::from(i), time, at) };
+            let time = time.wrapping_add(i * 960);
+            let out = forward.rewrite(&Incoming { time, codec: Codec::Opus, ..packet });
+            let seq = 32_000 + u64::from(i);
+            assert_eq!(out, Some(Outgoing { seq, time, vp8_patch: None }));
+        }
+    }
+
+    /// A VP8 payload with the fields that are given, of a keyframe.
+    fn vp8(picture: Option<(u16, bool)>, base: Option<u8>) -> Vec<u8> {
+        let extension =
+            if picture.is_some() { 0x80 } else { 0 } | if base.is_some() { 0x40 | 0x20 } else { 0 };
+        let mut payload = vec![0x90, extension];
+        match picture {
+            Some((id, true)) => payload.extend((id | 0x8000).to_be_bytes()),
+            Some((id, false)) => payload.push(id as u8),
+            None => {}
+        }
+        if let Some(base) = base {
+            payload.extend([base, 0]);
+        }
+        payload.extend([0x00, 0x55]);
+        payload
+    }
+
+    /// A patch to these values.
+    fn to(payload: &[u8], picture: Option<u16>, base: Option<u8>) -> Option<Vp8Patch> {
+        let mut patch = Vp8Descriptor::parse(payload).unwrap().patch();
+        if let Some(id) = picture {
+            patch = patch.picture_id(id);
+        }
+        if let Some(base) = base {
+            patch = patch.tl0_pic_idx(base);
+        }
+        Some(patch.build().unwrap())
+    }
+
+    fn patch(forward: &mut Forward, layer: usize, seq: u64, payload: &[u8]) -> Option<Vp8Patch> {
+        let packet = Incoming { codec: Codec::Vp8, payload, ..key(layer, seq, 0, noon()) };
+        forward.rewrite(&packet).expect("it goes out").vp8_patch
+    }
+
+    #[test]
+    fn vp8_picture_numbers_go_on_over_a_switch() {
+        for long in [true, false] {
+            let (top, bits) = if long { (0x7ffe, PICTURE_LONG) } else { (0x7e, PICTURE_SHORT) };
+            let mut forward = Forward::new(0);
+            forward.aim(Some(0));
+            assert_eq!(patch(&mut forward, 0, 1, &vp8(Some((top, long)), Some(254))), None, "as it is");
+            assert_eq!(patch(&mut forward, 0, 2, &vp8(Some((top + 1, long)), Some(255))), None);
+            assert_eq!(patch(&mut forward, 0, 3, &vp8(Some((0, long)), Some(0))), None, "it wraps");
+            assert_eq!(patch(&mut forward, 0, 2, &vp8(Some((top + 1, long)), Some(255))), None, "late");
+
+            forward.aim(Some(1));
+            let first = vp8(Some((top, long)), Some(9));
+            assert_eq!(patch(&mut forward, 1, 100, &first), to(&first, Some(1), Some(1)));
+            assert_eq!(patch(&mut forward, 1, 101, &first), to(&first, Some(1), Some(1)), "same picture");
+            let wraps = vp8(Some((1, long)), Some(10));
+            assert_eq!(patch(&mut forward, 1, 102, &wraps), to(&wraps, Some(4), Some(2)));
+            assert_eq!(patch(&mut forward, 1, 100, &first), to(&first, Some(1), Some(1)), "sent again");
+
+            // Back: right after the newest, whatever came late.
+            forward.aim(Some(0));
+            let back = vp8(Some((bits, long)), Some(0));
+            assert_eq!(patch(&mut forward, 0, 50, &back), to(&back, Some(5), Some(3)));
+        }
+    }
+
+    #[test]
+    fn vp8_picture_numbers_keep_their_width() {
+        let mut forward = Forward::new(0);
+        forward.aim(Some(0));
+        assert_eq!(patch(&mut forward, 0, 1, &vp8(Some((0x1234, true)), None)), None);
+        forward.aim(Some(1));
+        let short = vp8(Some((3, false)), None);
+        assert_eq!(patch(&mut forward, 1, 1, &short), to(&short, Some(0x35), None));
+        forward.aim(Some(0));
+        let long = vp8(Some((7, true)), None);
+        assert_eq!(patch(&mut forward, 0, 2, &long), to(&long, Some(0x1236), None));
+    }
+
+    #[test]
+    fn vp8_without_picture_numbers_stays_as_it_is() {
+        let mut forward = Forward::new(0);
+        forward.aim(Some(0));
+        patch(&mut forward, 0, 1, &vp8(Some((500, true)), Some(7)));
+        forward.aim(Some(1));
+        for payload in [&vp8(None, None)[..], &[0x10, 0x00], &[]] {
+            assert_eq!(patch(&mut forward, 1, 1, payload), None);
+        }
+        let base = vp8(None, Some(200));
+        assert_eq!(patch(&mut forward, 1, 2, &base), to(&base, None, Some(8)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Packet { layer: usize, back: u64, skip: u64, later: u64, key: bool },
+        Aim(Option<usize>),
+        Changed,
+        Restart { layer: usize, seq: u64, time: u32 },
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let packet = (0..3_usize, 0..12_u64, 1..5_u64, 0..80_u64, prop::bool::weighted(0.15));
+        let packet = packet.prop_map(|(layer, back, skip, later, key)| {
+            // Most come in order.
+            let back = back.saturating_sub(8);
+            Event::Packet { layer, back, skip: if skip == 4 { 3 } else { 1 }, later, key }
+        });
+        prop_oneof![
+            40 => packet,
+            2 => prop::option::weighted(0.8, 0..3_usize).prop_map(Event::Aim),
+            1 => Just(Event::Changed),
+            1 => (0..3_usize, 1_000..400_000_u64, any::<u32>())
+                .prop_map(|(layer, seq, time)| Event::Restart { layer, seq, time }),
+        ]
+    }
+
+    proptest! {
+        /// What is sent is checked from outside: as long as the distance between the numbers of one
+        /// layer stays, gaps are kept. Where it changes, everything must go on at the seam.
+        #[test]
+        fn what_goes_out_is_one_stream(
+            events in prop::collection::vec(event(), 1..400),
+            first in 0..32_768_u16,
+        ) {
+            let mut forward = Forward::new(first);
+            forward.aim(Some(0));
+            let mut now = noon();
+            let mut layers = [(5_000_u64, 0_u32), (70_000, 4_000_000_000), (200, 12)];
+            // Each number that went out, and the packet behind it.
+            let mut out: HashMap<u64, (usize, u64)> = HashMap::new();
+            let mut run: Option<(usize, u64, u64, u32)> = None;
+            let mut next = u64::from(first);
+            let mut newest: Option<u32> = None;
+
+            for event in events {
+                let packet = match event {
+                    Event::Aim(layer) => {
+                        forward.aim(layer);
+                        if layer.is_none() { run = None }
+                        continue;
+                    }
+                    Event::Changed => { forward.source_changed(); run = None; continue }
+                    Event::Restart { layer, seq, time } => { layers[layer] = (seq, time); continue }
+                    Event::Packet { layer, back, skip, later, key } => {
+                        now += ms(later);
+                        let (seq, time) = &mut layers[layer];
+                        if back == 0 {
+                            *seq += skip;
+                            *time = time.wrapping_add(later as u32 * 90);
+                        }
+                        let starts_keyframe = key && back == 0;
+                        Incoming { starts_keyframe, ..packet(layer, *seq - back, *time, now) }
+                    }
+                };
+                let Some(sent) = forward.rewrite(&packet) else { continue };
+                prop_assert_eq!(forward.current(), Some(packet.layer));
+                let time_offset = sent.time.wrapping_sub(packet.time);
+                let in_run = run.is_some_and(|(layer, came, sent_first, offset)| {
+                    layer == packet.layer
+                        && packet.seq >= came
+                        && sent.seq - sent_first == packet.seq - came
+                        && offset == time_offset
+                });
+                if in_run {
+                    if let Some(before) = out.insert(sent.seq, (packet.layer, packet.seq)) {
+                        prop_assert_eq!(before, (packet.layer, packet.seq), "one number, two packets");
+                    }
+                } else {
+                    prop_assert!(packet.starts_keyframe, "a seam without a keyframe");
+                    prop_assert_eq!(sent.seq, next, "a seam with a gap");
+                    prop_assert!(newest.is_none_or(|newest| is_after(sent.time, newest)), "a step back");
+                    prop_assert!(out.insert(sent.seq, (packet.layer, packet.seq)).is_none());
+                    run = Some((packet.layer, packet.seq, sent.seq, time_offset));
+                }
+                next = next.max(sent.seq + 1);
+                if newest.is_none_or(|newest| is_after(sent.time, newest)) { newest = Some(sent.time) }
+            }
+        }
+
+        #[test]
+        fn nothing_that_comes_makes_it_panic(
+            packets in prop::collection::vec(
+                (0..3_usize, any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>(),
+                 prop::collection::vec(any::<u8>(), 0..10), prop::option::of(0..3_usize), 0..u32::MAX as u64),
+                1..60,
+            ),
+            first: u16,
+        ) {
+            let mut forward = Forward::new(first);
+            let start = noon();
+            let mut last = 0;
+            for (layer, seq, time, clock_hz, key, payload, aim, at) in packets {
+                forward.aim(aim.or(forward.target));
+                let incoming = Incoming {
+                    seq: if key { seq } else { last },
+                    clock_hz,
+                    starts_keyframe: key,
+                    codec: Codec::Vp8,
+                    payload: &payload,
+                    ..packet(layer, 0, time, start + ms(at))
+                };
+                last = incoming.seq.wrapping_add(1);
+                forward.rewrite(&incoming);
+            }
+        }
+    }
+}

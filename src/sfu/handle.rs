@@ -1,0 +1,371 @@
+//! How the rest of the house asks the media server for something, and how it is started.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use str0m::net::Protocol;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::engine::{self, Engine};
+use super::error::SfuError;
+use super::measures::Measures;
+use super::net::addresses::{Advertised, Reach, interfaces};
+use super::net::bind::{Bound, Buffers, Transport, bind};
+use super::net::tcp::{self, Tcp};
+use super::net::udp::Udp;
+use super::request::{self, Outcome, Request};
+use super::thread::{self, Command, Core, SfuThread, Sockets};
+use super::wire::{self, Asked};
+use crate::config::MediaAddress;
+use crate::metrics::Metrics;
+
+/// Questions that may wait for the media thread.
+const QUESTIONS: usize = 1024;
+
+/// How long an answer may take, waiting included.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How the media server is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where media arrive, by UDP and TCP.
+    pub listen: SocketAddr,
+    /// The addresses that peers are told; none are those of the interfaces.
+    pub advertise: Vec<MediaAddress>,
+    /// From where people reach the pages.
+    pub reach: Reach,
+    /// Whether peers may also come by TCP.
+    pub transport: Transport,
+    /// What TCP connections may use.
+    pub tcp: tcp::Limits,
+    /// What sessions may use.
+    pub limits: request::Limits,
+}
+
+/// The embedded media server, to be started.
+#[derive(Debug)]
+pub struct Sfu;
+
+impl Sfu {
+    /// Binds the sockets and starts the media thread, which ends with `stop`.
+    ///
+    /// # Errors
+    /// An address cannot be had, or the system has no thread for us.
+    pub async fn start(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> io::Result<(SfuHandle, SfuThread)> {
+        let limits = settings.limits;
+        let core = |candidates| Engine::new(engine::Settings { limits, candidates }, now());
+        start(core, settings, metrics, stop).await
+    }
+}
+
+/// Starts the media thread with what `core` makes of the addresses that peers are told.
+async fn start<C: Core>(
+    core: impl FnOnce(Vec<engine::Address>) -> C,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> io::Result<(SfuHandle, SfuThread)> {
+    let Bound { udp, tcp, address, buffers } = bind(settings.listen, settings.transport)?;
+    let interfaces = interfaces().unwrap_or_else(|error| {
+        warn!(event = "sfuInterfacesUnknown", %error, "this system does not tell its addresses");
+        Vec::new()
+    });
+    let protocols = match settings.transport {
+        Transport::Udp => &[Protocol::Udp][..],
+        Transport::UdpAndTcp => &[Protocol::Udp, Protocol::Tcp],
+    };
+    let advertised = Advertised::choose(&settings.advertise, address, &interfaces, settings.reach, protocols);
+    let advertised = Arc::new(advertised);
+    let core = core(advertised.candidates());
+    let handle_addresses = advertised.clone();
+    let measures = Measures::new(metrics.clone());
+    let open = move || {
+        let udp = Udp::open(udp, &interfaces, advertised.clone())?;
+        let tcp = tcp.map(|tcp| Tcp::open(tcp, advertised, settings.tcp, metrics)).transpose()?;
+        Ok(Sockets { udp, tcp })
+    };
+    let (sender, commands) = mpsc::channel(QUESTIONS);
+    let thread = thread::start(core, open, commands, measures, stop).await?;
+    let handle = SfuHandle { commands: sender, bound: address, buffers, advertised: handle_addresses };
+    Ok((handle, thread))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a shell: it starts the engine's clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A way to ask the media thread.
+#[derive(Clone, Debug)]
+pub struct SfuHandle {
+    commands: mpsc::Sender<Command>,
+    bound: SocketAddr,
+    buffers: Buffers,
+    advertised: Arc<Advertised>,
+}
+
+impl SfuHandle {
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// What the engine says; [`SfuError::Unavailable`] where the thread ended or has no time.
+    pub async fn ask(&self, request: Request) -> Outcome {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.commands.send(Command { request, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(ANSWER, asked).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) | Err(_) => Err(SfuError::Unavailable),
+        }
+    }
+
+    /// Answers a call of the media API: with a status, and a body of JSON.
+    pub async fn serve(&self, asked: &Asked<'_>) -> (StatusCode, String) {
+        // Reading a description takes longer than anything the media thread does, so it is done here.
+        let outcome = match wire::read(asked) {
+            Ok(request) => self.ask(request).await,
+            Err(error) => Err(error),
+        };
+        wire::answer(asked.target, outcome)
+    }
+
+    /// Whether the media thread is there.
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// The addresses that peers are told.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.advertised.sockets()
+    }
+
+    /// The address that the sockets are bound to.
+    pub fn bound(&self) -> SocketAddr {
+        self.bound
+    }
+
+    /// What the system gives to the UDP socket.
+    pub fn buffers(&self) -> Buffers {
+        self.buffers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpStream, UdpSocket};
+
+    use super::*;
+    use crate::id::SessionId;
+    use crate::sfu::counters::Counters;
+    use crate::sfu::engine::{Address, Datagram, Transmit};
+    use crate::sfu::request::{Limits, Reply};
+    use crate::sfu::thread::Panicked;
+
+    /// Sends back what it gets: at once, or `LATER` when that is due.
+    #[derive(Default)]
+    struct Echo {
+        counters: Counters,
+        transmits: VecDeque<Transmit>,
+        later: Option<(Instant, Transmit)>,
+    }
+
+    const LATER: &[u8] = b"later";
+
+    /// The time for which [`LATER`] is kept.
+    const WAIT: Duration = Duration::from_millis(30);
+
+    impl Core for Echo {
+        fn handle(&mut self, _now: Instant, request: Request) -> Outcome {
+            match request {
+                Request::Report => Ok(Reply::Report(Box::default())),
+                Request::Tracks { .. } => panic!("a bug"),
+                _ => Err(SfuError::NoSession),
+            }
+        }
+
+        fn receive(&mut self, now: Instant, datagram: Datagram<'_>) {
+            self.counters.received_packets += 1;
+            self.counters.sessions = 1;
+            let transmit = Transmit {
+                proto: datagram.proto,
+                source: datagram.destination,
+                destination: datagram.source,
+                contents: datagram.contents.to_vec(),
+            };
+            if datagram.contents == LATER {
+                self.later = Some((now + WAIT, transmit));
+            } else {
+                self.transmits.push_back(transmit);
+            }
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            self.later.as_ref().map(|(at, _)| *at)
+        }
+
+        fn advance(&mut self, now: Instant) {
+            if let Some((_, transmit)) = self.later.take_if(|(at, _)| *at <= now) {
+                self.transmits.push_back(transmit);
+            }
+        }
+
+        fn transmit(&mut self) -> Option<Transmit> {
+            self.transmits.pop_front()
+        }
+
+        fn counters(&self) -> &Counters {
+            &self.counters
+        }
+    }
+
+    fn settings(listen: &str) -> Settings {
+        let minute = Duration::from_secs(60);
+        Settings {
+            listen: listen.parse().unwrap(),
+            advertise: Vec::new(),
+            reach: Reach::Loopback,
+            transport: Transport::UdpAndTcp,
+            tcp: tcp::Limits::default(),
+            limits: Limits {
+                sessions: 10,
+                sessions_per_owner: 10,
+                tracks_per_session: 10,
+                subscribers_per_track: 10,
+                connect: minute,
+                idle: minute,
+            },
+        }
+    }
+
+    async fn start_echo(metrics: &Arc<Metrics>) -> (SfuHandle, SfuThread) {
+        let core = |_: Vec<Address>| Echo::default();
+        start(core, settings("127.0.0.1:0"), metrics.clone(), CancellationToken::new()).await.unwrap()
+    }
+
+    /// A peer whose datagram came back.
+    async fn echoed(handle: &SfuHandle, contents: &[u8]) -> UdpSocket {
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        peer.send_to(contents, handle.bound()).await.unwrap();
+        let mut buffer = [0; 64];
+        let (length, from) = peer.recv_from(&mut buffer).await.unwrap();
+        assert_eq!((&buffer[..length], from), (contents, handle.bound()));
+        peer
+    }
+
+    fn tracks() -> Request {
+        Request::Tracks { session: SessionId::parse("a".repeat(32).as_str()).unwrap() }
+    }
+
+    #[tokio::test]
+    async fn packets_go_both_ways_and_questions_are_answered() {
+        let metrics = Metrics::new();
+        let (handle, thread) = start_echo(&metrics).await;
+        assert_eq!(handle.addresses(), [handle.bound()]);
+        assert!(handle.buffers().receive_bytes > 0);
+        echoed(&handle, b"hello").await;
+        let mut peer = TcpStream::connect(handle.bound()).await.unwrap();
+        let check = [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let wire = [&[0, 20][..], &check, b"\0\x05hello"].concat();
+        peer.write_all(&wire).await.unwrap();
+        let mut got = vec![0; wire.len()];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(got, wire);
+        assert!(matches!(handle.ask(Request::Report).await, Ok(Reply::Report(_))));
+        thread.join().await.unwrap();
+        assert!(!handle.is_running());
+        assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));
+        assert_eq!(metrics.sfu_received_packets.get(), 3);
+        assert_eq!(metrics.sfu_sessions.get(), 0);
+        assert_eq!(metrics.sfu_tcp_connections.get(), 0);
+        assert!(metrics.sfu_busy_seconds.get() > 0.0);
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_done_without_a_packet() {
+        let metrics = Metrics::new();
+        let (handle, thread) = start_echo(&metrics).await;
+        let asked = now();
+        echoed(&handle, LATER).await;
+        assert!(now() - asked >= WAIT);
+        thread.join().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn metrics_are_told_while_the_thread_runs() {
+        let metrics = Metrics::new();
+        let (handle, _thread) = start_echo(&metrics).await;
+        echoed(&handle, b"hello").await;
+        let told = async {
+            while metrics.sfu_received_packets.get() == 0 || metrics.sfu_sessions.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_is_known_to_all() {
+        let metrics = Metrics::new();
+        let (handle, thread) = start_echo(&metrics).await;
+        echoed(&handle, b"hello").await;
+        assert!(matches!(handle.ask(tracks()).await, Err(SfuError::Unavailable)));
+        assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));
+        assert_eq!(thread.join().await, Err(Panicked));
+        assert!(!handle.is_running());
+        assert_eq!(metrics.sfu_sessions.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_frees_the_port() {
+        let metrics = Metrics::new();
+        let stop = CancellationToken::new();
+        let core = |_: Vec<Address>| Echo::default();
+        let (handle, thread) =
+            start(core, settings("127.0.0.1:0"), metrics.clone(), stop.clone()).await.unwrap();
+        let again = settings(&handle.bound().to_string());
+        let error = start(core, again.clone(), metrics.clone(), CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        stop.cancel();
+        thread.join().await.unwrap();
+        let (handle, thread) = start(core, again, metrics, CancellationToken::new()).await.unwrap();
+        echoed(&handle, b"hello").await;
+        thread.join().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_nobody_has_ends() {
+        let metrics = Metrics::new();
+        let (handle, thread) = start_echo(&metrics).await;
+        drop(thread);
+        tokio::time::timeout(Duration::from_secs(20), handle.commands.closed()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_has_no_time_is_not_waited_for() {
+        let (sender, _nobody_reads) = mpsc::channel(1);
+        let bound = "127.0.0.1:1".parse().unwrap();
+        let advertised = Advertised::choose(&[], bound, &[], Reach::Loopback, &[Protocol::Udp]).into();
+        let buffers = Buffers { receive_bytes: 0, send_bytes: 0 };
+        let handle = SfuHandle { commands: sender, bound, buffers, advertised };
+        for _ in 0..2 {
+            // The second waits for a place already. Paused time passes only while all wait.
+            let early = tokio::time::timeout(ANSWER - Duration::from_millis(1), handle.ask(Request::Report));
+            assert!(early.await.is_err());
+            assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));
+        }
+    }
+}

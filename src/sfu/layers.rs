@@ -1,0 +1,829 @@
+//! The layers of a track, and which of them each subscription of one receiver gets.
+//!
+//! Layers are known by their place in the session description. Which is better tells the order of
+//! their names: in the Calls API the first is the best.
+
+use std::time::{Duration, Instant};
+
+use super::request::{Choice, LayerWish};
+
+/// How long a layer may lack while others of its track go on.
+const QUIET: Duration = Duration::from_millis(400);
+
+/// On how many occasions others have to go on without it, and how far apart these are. A shared
+/// screen may have a picture a second: while the packets of one are on their way, the layer that
+/// comes last must not look dead.
+const OCCASIONS: u32 = 4;
+const APART: Duration = Duration::from_millis(100);
+
+/// How long a track counts as active after its last packet.
+const ACTIVE: Duration = Duration::from_secs(30);
+
+/// Bits are counted in slots of so many milliseconds, and so many slots are kept.
+const SLOT_MS: u64 = 250;
+const SLOTS: usize = 16;
+
+/// How many slots before the current one tell the rate of the last second.
+const SECOND: u64 = 4;
+
+/// How many tell the steady rate, in which a keyframe weighs little.
+const STEADY: u64 = SLOTS as u64 - 1;
+
+/// An upgrade has to fit with this many percent to spare: what just fits would be taken back at the
+/// next small change, and each change costs a keyframe.
+const HEADROOM_PERCENT: u64 = 15;
+
+/// The layers of a track.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    layers: Vec<Layer>,
+    /// The indices, best first.
+    order: Vec<usize>,
+    /// When the last packet of any layer came.
+    newest: Option<Instant>,
+}
+
+/// A layer.
+#[derive(Clone, Debug)]
+struct Layer {
+    rid: Option<String>,
+    last: Option<Instant>,
+    /// How others went on since.
+    lacking: Option<Lacking>,
+    meter: Meter,
+}
+
+/// How the others of a track went on without a layer.
+#[derive(Clone, Copy, Debug)]
+struct Lacking {
+    since: Instant,
+    counted: Instant,
+    occasions: u32,
+}
+
+impl Layers {
+    /// The layers with these names, in the order of the session description; one without a name is a
+    /// track without simulcast.
+    pub fn new(rids: Vec<Option<String>>) -> Self {
+        let layers: Vec<Layer> = rids
+            .into_iter()
+            .map(|rid| Layer { rid, last: None, lacking: None, meter: Meter::default() })
+            .collect();
+        let mut order: Vec<usize> = (0..layers.len()).collect();
+        order.sort_by(|a, b| layers[*a].rid.cmp(&layers[*b].rid));
+        Self { layers, order, newest: None }
+    }
+
+    /// The layer with a name, or the one without.
+    pub fn index_of(&self, rid: Option<&str>) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.rid.as_deref() == rid)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// The name of a layer, if it has one.
+    pub fn rid(&self, index: usize) -> Option<&str> {
+        self.layers.get(index)?.rid.as_deref()
+    }
+
+    /// The layers, best first.
+    pub fn best_first(&self) -> impl Iterator<Item = usize> {
+        self.order.iter().copied()
+    }
+
+    /// Notes a packet.
+    pub fn saw(&mut self, index: usize, now: Instant, bytes: usize) {
+        if index >= self.layers.len() {
+            return;
+        }
+        self.newest = Some(now);
+        for (other, layer) in self.layers.iter_mut().enumerate() {
+            if other == index {
+                layer.last = Some(now);
+                layer.lacking = None;
+                layer.meter.add(now, bytes);
+            } else {
+                layer.lack(now);
+            }
+        }
+    }
+
+    /// Whether packets of a layer come.
+    ///
+    /// A layer that is silent together with all others lives: there is nothing to be sent.
+    pub fn is_live(&self, index: usize, now: Instant) -> bool {
+        let Some(layer) = self.layers.get(index) else { return false };
+        let (Some(_), Some(newest)) = (layer.last, self.newest) else { return false };
+        let lacks = layer.lacking.is_some_and(|lacking| {
+            lacking.occasions >= OCCASIONS && newest.saturating_duration_since(lacking.since) >= QUIET
+        });
+        !lacks && self.is_active(now)
+    }
+
+    /// The bits that a layer took in the last second or so.
+    pub fn bits(&self, index: usize, now: Instant) -> u64 {
+        self.layers.get(index).map_or(0, |layer| layer.meter.rate(now, SECOND))
+    }
+
+    /// The bits a second that a layer took in the last four seconds or so: what to reckon with.
+    pub fn steady_bits(&self, index: usize, now: Instant) -> u64 {
+        self.layers.get(index).map_or(0, |layer| layer.meter.rate(now, STEADY))
+    }
+
+    /// Whether any packet came lately.
+    pub fn is_active(&self, now: Instant) -> bool {
+        self.newest.is_some_and(|newest| now.saturating_duration_since(newest) < ACTIVE)
+    }
+
+    /// Whether any packet ever came.
+    pub fn ever(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    /// Whether the track has no simulcast.
+    fn is_single(&self) -> bool {
+        matches!(self.layers.as_slice(), [Layer { rid: None, .. }])
+    }
+
+    /// How many layers are better than this one.
+    fn rank(&self, index: usize) -> usize {
+        self.best_first().position(|other| other == index).unwrap_or(usize::MAX)
+    }
+}
+
+impl Layer {
+    /// Notes that another layer went on.
+    fn lack(&mut self, now: Instant) {
+        match &mut self.lacking {
+            None => self.lacking = Some(Lacking { since: now, counted: now, occasions: 1 }),
+            Some(lacking) if now.saturating_duration_since(lacking.counted) >= APART => {
+                lacking.counted = now;
+                lacking.occasions = lacking.occasions.saturating_add(1);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// The bits of a layer lately.
+#[derive(Clone, Debug, Default)]
+struct Meter {
+    /// When counting began; it begins anew after a silence.
+    began: Option<Instant>,
+    /// The slot of the last packet, counted from there.
+    slot: u64,
+    /// The bytes of the slots, each at its number modulo their count.
+    bytes: [u64; SLOTS],
+}
+
+impl Meter {
+    fn add(&mut self, now: Instant, bytes: usize) {
+        let slot = match self.began {
+            Some(began) if slot_of(began, now) < self.slot + SLOTS as u64 => {
+                // Time that goes back, if it ever does, is no reason to count into the past.
+                slot_of(began, now).max(self.slot)
+            }
+            _ => {
+                *self = Self { began: Some(now), ..Self::default() };
+                0
+            }
+        };
+        for skipped in self.slot + 1..=slot {
+            self.bytes[place(skipped)] = 0;
+        }
+        self.slot = slot;
+        self.bytes[place(slot)] += bytes as u64;
+    }
+
+    /// The bits a second in this slot and so many before it, or since counting began.
+    fn rate(&self, now: Instant, slots: u64) -> u64 {
+        let Some(began) = self.began else { return 0 };
+        let current = slot_of(began, now).max(self.slot);
+        let first = current.saturating_sub(slots);
+        // What is older than the ring holds was written over, and what is newer never written.
+        let bytes: u64 = (first..=self.slot).map(|slot| self.bytes[place(slot)]).sum();
+        let elapsed = now.saturating_duration_since(began).as_millis() as u64;
+        let counted = elapsed.saturating_sub(first * SLOT_MS).max(SLOT_MS);
+        bytes * 8 * 1000 / counted
+    }
+}
+
+fn slot_of(began: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(began).as_millis() as u64 / SLOT_MS
+}
+
+fn place(slot: u64) -> usize {
+    slot as usize % SLOTS
+}
+
+/// What one subscription to a video track wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand<'a> {
+    /// The layers of the track.
+    pub layers: &'a Layers,
+    /// What the subscriber wishes.
+    pub wish: &'a LayerWish,
+    /// The layer that it gets now.
+    pub current: Option<usize>,
+}
+
+impl Demand<'_> {
+    /// The layers that this subscription may get now, best first. With none it gets nothing.
+    fn allowed(&self, now: Instant) -> Vec<usize> {
+        let layers = self.layers;
+        if layers.is_single() {
+            return vec![0];
+        }
+        let preferred = self.wish.preferred.as_deref().filter(|rid| !rid.is_empty());
+        let (better, fine): (Vec<usize>, Vec<usize>) = layers
+            .best_first()
+            .partition(|index| preferred.is_some_and(|rid| layers.rid(*index) < Some(rid)));
+        let may_choose = self.wish.by_bandwidth == Choice::Free;
+
+        let is_live = |index: &usize| layers.is_live(*index, now);
+        let any_live = layers.best_first().any(|index| is_live(&index));
+        let is_missing = |rid| layers.index_of(Some(rid)).is_none_or(|index| any_live && !is_live(&index));
+        if self.wish.when_missing == Choice::Fixed && preferred.is_some_and(is_missing) {
+            return Vec::new();
+        }
+        let mut allowed: Vec<usize> = if any_live {
+            fine.into_iter().filter(is_live).collect()
+        } else {
+            // Nothing tells which will come. What goes out stays, so that it goes on at once.
+            let kept = self.current.filter(|current| may_choose && fine.contains(current));
+            kept.or(fine.first().copied()).into_iter().collect()
+        };
+        if allowed.is_empty() {
+            // The nearest: better ones cost more than was asked for.
+            let nearest = better.iter().rev().copied().find(is_live).or(better.last().copied());
+            allowed.extend(nearest);
+        }
+        if !may_choose {
+            allowed.truncate(1);
+        }
+        allowed
+    }
+
+    /// Whether this layer is better than what the subscription gets now.
+    fn is_upgrade(&self, index: usize) -> bool {
+        self.current.is_none_or(|current| self.layers.rank(index) < self.layers.rank(current))
+    }
+}
+
+/// Which layer each subscription of one receiver is to aim at.
+///
+/// Everyone gets the worst layer that it may get, whether it fits or not; then all in turn get the
+/// next better one as long as the sum fits in what the receiver is estimated to take. `held` is what
+/// is sent to it besides (sound). Without an estimate everyone gets the best.
+pub fn allocate(
+    demands: &[Demand<'_>],
+    estimate: Option<u64>,
+    now: Instant,
+    held: u64,
+) -> Vec<Option<usize>> {
+    let allowed: Vec<Vec<usize>> = demands.iter().map(|demand| demand.allowed(now)).collect();
+    let Some(estimate) = estimate else {
+        return allowed.iter().map(|layers| layers.first().copied()).collect();
+    };
+    // Positions in `allowed`; a list without anything stays at no layer.
+    let mut chosen: Vec<usize> = allowed.iter().map(|layers| layers.len().saturating_sub(1)).collect();
+    let bits = |which: usize, position: usize| {
+        allowed[which].get(position).map_or(0, |index| demands[which].layers.steady_bits(*index, now))
+    };
+    let mut sum =
+        chosen.iter().enumerate().fold(held, |sum, (which, at)| sum.saturating_add(bits(which, *at)));
+
+    // What somebody gets already comes first. Else an upgrade of one would take it from another.
+    for step in [Step::Keep, Step::Upgrade] {
+        loop {
+            let mut moved = false;
+            for (which, demand) in demands.iter().enumerate() {
+                let Some(better) = chosen[which].checked_sub(1) else { continue };
+                let index = allowed[which][better];
+                let next = sum.saturating_sub(bits(which, chosen[which])).saturating_add(bits(which, better));
+                let fits = match step {
+                    Step::Keep => !demand.is_upgrade(index) && next <= estimate,
+                    // What a layer takes that told nothing lately is unknown: no step into the dark.
+                    Step::Upgrade => bits(which, better) > 0 && with_headroom(next) <= estimate,
+                };
+                if fits {
+                    (chosen[which], sum, moved) = (better, next, true);
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+    }
+    chosen.iter().zip(&allowed).map(|(at, layers)| layers.get(*at).copied()).collect()
+}
+
+/// What is given out.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Layers that are not better than what the subscription gets.
+    Keep,
+    /// Layers that are.
+    Upgrade,
+}
+
+/// The bits a second that one receiver would take with the best of everything, with what an upgrade
+/// to it needs to spare: so far the estimate is worth probing.
+pub fn desired(demands: &[Demand<'_>], now: Instant, held: u64) -> u64 {
+    let best = demands.iter().filter_map(|demand| {
+        let index = demand.allowed(now).first().copied()?;
+        Some(demand.layers.steady_bits(index, now))
+    });
+    with_headroom(best.fold(held, u64::saturating_add))
+}
+
+fn with_headroom(bits: u64) -> u64 {
+    bits.saturating_add(bits / 100 * HEADROOM_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test has to start at some time")]
+    fn noon() -> Instant {
+        Instant::now()
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn named(rids: &[&str]) -> Layers {
+        Layers::new(rids.iter().map(|rid| Some((*rid).to_owned())).collect())
+    }
+
+    /// A track with these layers that went on for five seconds with so many kbit/s each, and a packet
+    /// of each 20 ms; layers of 0 never came.
+    fn track(layers: &[(&str, usize)], start: Instant) -> Layers {
+        let mut track = named(&layers.iter().map(|(rid, _)| *rid).collect::<Vec<_>>());
+        for packet in 0..=250 {
+            for (index, (_, kbits)) in layers.iter().enumerate() {
+                if *kbits > 0 {
+                    track.saw(index, start + ms(packet * 20), kbits * 1000 / 8 / 50);
+                }
+            }
+        }
+        track
+    }
+
+    /// The time at which [`track`] ends.
+    fn end(start: Instant) -> Instant {
+        start + ms(5000)
+    }
+
+    fn wish(preferred: &str) -> LayerWish {
+        LayerWish { preferred: Some(preferred.to_owned()), ..LayerWish::default() }
+    }
+
+    fn about(bits: u64, expected: u64) -> bool {
+        bits.abs_diff(expected) <= expected / 10
+    }
+
+    #[test]
+    fn layers_are_found_by_name_and_ordered_by_it() {
+        let layers = named(&["h", "a", "q"]);
+        assert_eq!((layers.len(), layers.is_empty()), (3, false));
+        assert_eq!(layers.index_of(Some("q")), Some(2));
+        assert_eq!((layers.index_of(Some("x")), layers.index_of(None)), (None, None));
+        assert_eq!((layers.rid(1), layers.rid(3)), (Some("a"), None));
+        assert_eq!(layers.best_first().collect::<Vec<_>>(), [1, 0, 2]);
+
+        let single = Layers::new(vec![None]);
+        assert_eq!((single.index_of(None), single.rid(0)), (Some(0), None));
+        assert!(Layers::new(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_track_is_active_for_a_while_after_a_packet() {
+        let start = noon();
+        let mut layers = named(&["a", "b"]);
+        assert!(!layers.ever() && !layers.is_active(start));
+        layers.saw(1, start, 100);
+        assert!(layers.ever() && layers.is_active(start + ms(29_999)));
+        assert!(!layers.is_active(start + ms(30_000)) && layers.ever());
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_live_and_takes_nothing() {
+        let start = noon();
+        let mut layers = named(&["a"]);
+        layers.saw(7, start, 100);
+        assert!(!layers.ever() && !layers.is_live(0, start) && !layers.is_live(7, start));
+        assert_eq!((layers.bits(7, start), layers.steady_bits(7, start)), (0, 0));
+    }
+
+    #[test]
+    fn a_layer_dies_when_others_go_on_without_it() {
+        let start = noon();
+        for apart in [1, 20, 33, 50, 100, 200] {
+            let mut layers = named(&["a", "b"]);
+            layers.saw(0, start, 100);
+            let mut died = None;
+            for at in (0..2000).step_by(apart) {
+                let now = start + ms(at);
+                layers.saw(1, now, 100);
+                if died.is_none() && !layers.is_live(0, now) {
+                    died = Some(at);
+                }
+            }
+            let died = died.expect("it dies");
+            assert!((400..=600).contains(&died), "{died} ms, a packet each {apart} ms");
+            assert!(layers.is_live(1, start + ms(2000)));
+
+            layers.saw(0, start + ms(2000), 100);
+            assert!(layers.is_live(0, start + ms(2000)), "it came back");
+        }
+    }
+
+    #[test]
+    fn a_slow_picture_is_not_a_dead_one() {
+        let start = noon();
+        for between in [50, 200, 500, 1000, 5000] {
+            let mut layers = named(&["a", "b", "c"]);
+            for picture in 0..20 {
+                for index in 0..3 {
+                    for part in 0..4 {
+                        let now = start + ms(picture * between + index as u64 * 10 + part * 3);
+                        layers.saw(index, now, 1000);
+                        let seen = if picture == 0 { index } else { 2 };
+                        assert!((0..=seen).all(|each| layers.is_live(each, now)), "{between} ms");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_track_that_is_silent_as_a_whole_lives_for_a_while() {
+        let start = noon();
+        let layers = track(&[("a", 500), ("b", 100)], start);
+        for later in [0, 400, 5000, 29_000] {
+            assert!(layers.is_live(0, end(start) + ms(later)) && layers.is_live(1, end(start) + ms(later)));
+        }
+        assert!(!layers.is_live(0, end(start) + ms(31_000)));
+    }
+
+    #[test]
+    fn bits_are_counted_over_about_a_second() {
+        let start = noon();
+        let mut layers = track(&[("a", 800), ("b", 0)], start);
+        let now = end(start);
+        assert!(about(layers.bits(0, now), 800_000), "{}", layers.bits(0, now));
+        assert!(about(layers.steady_bits(0, now), 800_000), "{}", layers.steady_bits(0, now));
+        assert_eq!(layers.bits(1, now), 0);
+
+        // A keyframe of 60 kB: it shows in the last second, and little in the steady rate.
+        layers.saw(0, now, 60_000);
+        assert!(layers.bits(0, now) > 1_150_000);
+        assert!(layers.steady_bits(0, now) < 950_000);
+
+        assert!(layers.bits(0, now + ms(600)) < layers.bits(0, now), "it falls in silence");
+        assert_eq!(layers.bits(0, now + ms(1300)), 0);
+        assert!(layers.steady_bits(0, now + ms(1300)) > 0);
+        assert_eq!(layers.steady_bits(0, now + ms(5000)), 0);
+    }
+
+    #[test]
+    fn counting_begins_anew_after_a_silence() {
+        let start = noon();
+        let mut layers = track(&[("a", 800)], start);
+        let later = end(start) + ms(60_000);
+        for packet in 0..=25 {
+            layers.saw(0, later + ms(packet * 20), 2000);
+        }
+        let now = later + ms(500);
+        assert!(about(layers.steady_bits(0, now), 832_000), "{}", layers.steady_bits(0, now));
+    }
+
+    /// Layers with their kbit/s, the preferred one, and the one that is to be got.
+    type Case = (&'static [(&'static str, usize)], &'static str, Option<&'static str>);
+
+    /// The layers that subscriptions are to get, by name.
+    fn aims<'a>(demands: &[Demand<'a>], estimate: Option<u64>, now: Instant) -> Vec<Option<&'a str>> {
+        let aims = allocate(demands, estimate, now, 0);
+        aims.iter().zip(demands).map(|(aim, demand)| aim.and_then(|index| demand.layers.rid(index))).collect()
+    }
+
+    #[test]
+    fn without_simulcast_there_is_one_layer_always() {
+        let start = noon();
+        let layers = Layers::new(vec![None]);
+        let fixed = LayerWish {
+            preferred: Some("a".to_owned()),
+            by_bandwidth: Choice::Fixed,
+            when_missing: Choice::Fixed,
+        };
+        for wish in [&LayerWish::default(), &fixed] {
+            let demand = Demand { layers: &layers, wish, current: None };
+            for estimate in [None, Some(0), Some(1_000_000)] {
+                assert_eq!(allocate(&[demand], estimate, start, 0), [Some(0)]);
+            }
+        }
+        let none = Layers::new(Vec::new());
+        let demand = Demand { layers: &none, wish: &fixed, current: None };
+        assert_eq!(allocate(&[demand], Some(0), start, 0), [None]);
+        assert_eq!(allocate(&[], Some(0), start, 0), []);
+    }
+
+    #[test]
+    fn without_an_estimate_everyone_gets_what_is_preferred() {
+        let start = noon();
+        let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
+        for (wish, expected) in [
+            (LayerWish::default(), "a"),
+            (wish(""), "a"),
+            (wish("a"), "a"),
+            (wish("b"), "b"),
+            (wish("c"), "c"),
+        ] {
+            let demand = Demand { layers: &layers, wish: &wish, current: None };
+            assert_eq!(aims(&[demand], None, end(start)), [Some(expected)], "{wish:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_better_one_than_preferred_as_long_as_there_is_another() {
+        let start = noon();
+        let layers = track(&[("a", 200), ("b", 100), ("c", 50)], start);
+        let wish = wish("b");
+        for current in [None, Some(0), Some(1), Some(2)] {
+            let demand = Demand { layers: &layers, wish: &wish, current };
+            assert_eq!(aims(&[demand], Some(u64::MAX), end(start)), [Some("b")]);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_replaced_by_the_next_worse_then_the_next_better() {
+        let start = noon();
+        let cases: [Case; 6] = [
+            (&[("a", 900), ("b", 0), ("c", 100), ("d", 50)], "b", Some("c")),
+            (&[("a", 900), ("b", 500), ("c", 0), ("d", 0)], "c", Some("b")),
+            (&[("a", 900), ("b", 500)], "aa", Some("b")),
+            (&[("a", 900), ("b", 500)], "x", Some("b")),
+            (&[("b", 900), ("c", 500)], "a", Some("b")),
+            (&[("a", 0), ("b", 0)], "a", Some("a")),
+        ];
+        for (layers, preferred, expected) in cases {
+            let layers = track(layers, start);
+            for by_bandwidth in [Choice::Free, Choice::Fixed] {
+                let wish = LayerWish { by_bandwidth, ..wish(preferred) };
+                let demand = Demand { layers: &layers, wish: &wish, current: None };
+                assert_eq!(aims(&[demand], None, end(start)), [expected], "{preferred}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_not_replaced_where_it_must_not_be() {
+        let start = noon();
+        let cases: [Case; 5] = [
+            (&[("a", 900), ("b", 0), ("c", 100)], "b", None),
+            (&[("a", 900), ("b", 500)], "x", None),
+            (&[("a", 900), ("b", 500)], "a", Some("a")),
+            (&[("a", 0), ("b", 0)], "b", Some("b")),
+            (&[("a", 0), ("b", 0)], "x", None),
+        ];
+        for (layers, preferred, expected) in cases {
+            let layers = track(layers, start);
+            let wish = LayerWish { when_missing: Choice::Fixed, ..wish(preferred) };
+            let demand = Demand { layers: &layers, wish: &wish, current: None };
+            assert_eq!(aims(&[demand], None, end(start)), [expected], "{preferred}");
+        }
+
+        // The best that there is cannot be missing.
+        let layers = track(&[("a", 0), ("b", 500)], start);
+        let wish = LayerWish { when_missing: Choice::Fixed, ..LayerWish::default() };
+        let demand = Demand { layers: &layers, wish: &wish, current: None };
+        assert_eq!(aims(&[demand], None, end(start)), [Some("b")]);
+    }
+
+    #[test]
+    fn what_goes_out_stays_while_the_track_is_silent() {
+        let start = noon();
+        let layers = track(&[("a", 900), ("b", 100)], start);
+        let later = end(start) + ms(60_000);
+        for (by_bandwidth, current, expected) in [
+            (Choice::Free, Some(1), Some("b")),
+            (Choice::Free, None, Some("a")),
+            (Choice::Fixed, Some(1), Some("a")),
+        ] {
+            for when_missing in [Choice::Free, Choice::Fixed] {
+                let wish = LayerWish { by_bandwidth, when_missing, ..wish("a") };
+                let demand = Demand { layers: &layers, wish: &wish, current };
+                assert_eq!(aims(&[demand], Some(150_000), later), [expected]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_estimate_chooses_a_lower_layer() {
+        let start = noon();
+        let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
+        let wish = LayerWish::default();
+        let demand = Demand { layers: &layers, wish: &wish, current: None };
+        for (kbits, expected) in [(0, "c"), (50, "c"), (500, "c"), (700, "b"), (2000, "b"), (2600, "a")] {
+            assert_eq!(aims(&[demand], Some(kbits * 1000), end(start)), [Some(expected)], "{kbits}");
+        }
+        assert_eq!(allocate(&[demand], Some(700_000), end(start), 200_000), [Some(2)], "with sound");
+    }
+
+    #[test]
+    fn the_estimate_chooses_nothing_where_it_must_not() {
+        let start = noon();
+        let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
+        for preferred in ["a", "b", "c"] {
+            let wish = LayerWish { by_bandwidth: Choice::Fixed, ..wish(preferred) };
+            for current in [None, Some(2)] {
+                let demand = Demand { layers: &layers, wish: &wish, current };
+                assert_eq!(aims(&[demand], Some(1), end(start)), [Some(preferred)]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_not_choose_leaves_the_rest_to_the_others() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 100)], start);
+        let (free, fixed) =
+            (LayerWish::default(), LayerWish { by_bandwidth: Choice::Fixed, ..LayerWish::default() });
+        let demand = |wish| Demand { layers: &layers, wish, current: None };
+        let now = end(start);
+        assert_eq!(aims(&[demand(&free), demand(&fixed)], Some(2_000_000), now), [Some("b"), Some("a")]);
+        assert_eq!(aims(&[demand(&free), demand(&fixed)], Some(2_500_000), now), [Some("a"), Some("a")]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_headroom_and_what_is_there_does_not() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 200)], start);
+        let wish = LayerWish::default();
+        let now = end(start);
+        let takes = layers.steady_bits(0, now);
+        let aim = |current, percent: u64| {
+            let demand = Demand { layers: &layers, wish: &wish, current };
+            allocate(&[demand], Some(takes * percent / 100), now, 0)[0]
+        };
+        assert_eq!((aim(Some(1), 114), aim(Some(1), 116)), (Some(1), Some(0)));
+        assert_eq!((aim(None, 114), aim(None, 116)), (Some(1), Some(0)));
+        assert_eq!((aim(Some(0), 99), aim(Some(0), 100)), (Some(1), Some(0)));
+    }
+
+    #[test]
+    fn upgrades_go_round() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 400), ("c", 100)], start);
+        let wish = LayerWish::default();
+        let demand = Demand { layers: &layers, wish: &wish, current: None };
+        let three = [demand; 3];
+        let b = [Some("b"); 3];
+        let now = end(start);
+        assert_eq!(aims(&three, Some(500_000), now), [Some("c"); 3]);
+        assert_eq!(aims(&three, Some(750_000), now), [Some("b"), Some("c"), Some("c")]);
+        assert_eq!(aims(&three, Some(1_500_000), now), b, "all before one gets more");
+        assert_eq!(aims(&three, Some(2_200_000), now), [Some("a"), Some("b"), Some("b")]);
+        assert_eq!(aims(&three, Some(4_000_000), now), [Some("a"); 3]);
+    }
+
+    #[test]
+    fn an_upgrade_takes_nothing_from_another() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 100)], start);
+        let wish = LayerWish::default();
+        let demand = |current| Demand { layers: &layers, wish: &wish, current };
+        for kbits in [1_150, 1_300, 1_500, 2_000] {
+            let aims = aims(&[demand(Some(1)), demand(Some(0))], Some(kbits * 1000), end(start));
+            assert_eq!(aims, [Some("b"), Some("a")], "{kbits} kbit/s");
+        }
+    }
+
+    #[test]
+    fn there_is_no_step_into_the_dark() {
+        let start = noon();
+        let mut layers = track(&[("a", 1000), ("b", 100)], start);
+        // Silent as a whole, then the lower one speaks first.
+        let later = end(start) + ms(10_000);
+        layers.saw(1, later, 100);
+        assert!(layers.is_live(0, later));
+        let wish = LayerWish::default();
+        let aim = |current| {
+            let demand = Demand { layers: &layers, wish: &wish, current };
+            allocate(&[demand], Some(200_000), later, 0)[0]
+        };
+        assert_eq!((aim(Some(1)), aim(None), aim(Some(0))), (Some(1), Some(1), Some(0)));
+    }
+
+    #[test]
+    fn what_is_desired_is_the_best_that_is_allowed_and_a_little_more() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 100)], start);
+        let (best, low) = (LayerWish::default(), wish("b"));
+        let demand = |wish| Demand { layers: &layers, wish, current: Some(1) };
+        let desired = desired(&[demand(&best), demand(&low)], end(start), 40_000);
+        assert!(about(desired, 1_140_000 * 115 / 100), "{desired}");
+
+        // With it as an estimate everything fits.
+        let aims = allocate(&[demand(&best), demand(&low)], Some(desired), end(start), 40_000);
+        assert_eq!(aims, [Some(0), Some(1)]);
+        assert_eq!(super::desired(&[], end(start), 0), 0);
+    }
+
+    #[test]
+    fn a_weak_receiver_changes_nothing_for_a_strong_one() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 100)], start);
+        let wish = LayerWish::default();
+        let demand = |current| [Demand { layers: &layers, wish: &wish, current }];
+        let now = end(start);
+        assert_eq!(aims(&demand(Some(0)), Some(5_000_000), now), [Some("a")]);
+        assert_eq!(aims(&demand(Some(0)), Some(150_000), now), [Some("b")], "the weak one");
+        assert_eq!(aims(&demand(Some(0)), Some(5_000_000), now), [Some("a")], "as before");
+    }
+
+    proptest! {
+        #[test]
+        fn an_allocation_keeps_its_promises(
+            tracks in prop::collection::vec(
+                (prop::collection::vec(prop_oneof![1 => Just(0_usize), 4 => 10..3000_usize], 1..4),
+                 prop::option::of(0..4_usize), any::<bool>(), any::<bool>(), prop::option::of(0..4_usize)),
+                0..6,
+            ),
+            estimate in 0..20_000_000_u64,
+            held in 0..500_000_u64,
+        ) {
+            const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+            let start = noon();
+            let now = end(start);
+            let choice = |free| if free { Choice::Free } else { Choice::Fixed };
+            let tracks: Vec<(Layers, LayerWish, Option<usize>)> = tracks
+                .into_iter()
+                .map(|(kbits, preferred, bandwidth, missing, current)| {
+                    let layers: Vec<_> = NAMES.iter().copied().zip(kbits).collect();
+                    let wish = LayerWish {
+                        preferred: preferred.map(|index| NAMES[index].to_owned()),
+                        by_bandwidth: choice(bandwidth),
+                        when_missing: choice(missing),
+                    };
+                    (track(&layers, start), wish, current)
+                })
+                .collect();
+            let demands: Vec<_> = tracks
+                .iter()
+                .map(|(layers, wish, current)| Demand { layers, wish, current: *current })
+                .collect();
+
+            let aims = allocate(&demands, Some(estimate), now, held);
+            prop_assert_eq!(aims.len(), demands.len());
+            let mut sum = held;
+            let mut least = held;
+            for (demand, aim) in demands.iter().zip(&aims) {
+                let allowed = demand.allowed(now);
+                prop_assert_eq!(aim.is_some(), !allowed.is_empty());
+                let (Some(aim), Some(worst)) = (aim, allowed.last()) else { continue };
+                prop_assert!(allowed.contains(aim));
+                sum += demand.layers.steady_bits(*aim, now);
+                least += demand.layers.steady_bits(*worst, now);
+            }
+            prop_assert!(sum <= estimate.max(least), "more than fits and than it must be");
+
+            // Who gets what was chosen keeps it.
+            let settled: Vec<_> =
+                demands.iter().zip(&aims).map(|(demand, aim)| Demand { current: *aim, ..*demand }).collect();
+            let again = allocate(&settled, Some(estimate), now, held);
+            for (before, (after, demand)) in aims.iter().zip(again.iter().zip(&demands)) {
+                let rank = |index: &Option<usize>| index.map(|index| demand.layers.rank(index));
+                prop_assert!(sum > estimate || rank(after) <= rank(before), "it swings");
+            }
+        }
+
+        #[test]
+        fn counting_bears_any_time(
+            packets in prop::collection::vec((0..3_usize, 0..10_000_u64, 0..100_000_usize), 1..100),
+        ) {
+            let start = noon() + ms(20_000);
+            let mut layers = named(&["a", "b"]);
+            for (index, at, bytes) in packets {
+                // Forth and back.
+                layers.saw(index, start + ms(at), bytes);
+                layers.is_live(index, start);
+                prop_assert!(layers.bits(index, start + ms(at)) <= 100 * 100_000 * 32);
+                layers.steady_bits(index, start - ms(at));
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Makes metrics of what the engine and its sockets count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::counters::{Counters, Drop};
+use super::net::Undelivered;
+use crate::metrics::{ByReason, Metrics};
+
+/// What was told to the metrics already. A metric is touched a few times a second, not for each packet.
+pub struct Measures {
+    metrics: Arc<Metrics>,
+    told: Counters,
+    told_busy: Duration,
+    /// Packets that were not sent since they were told.
+    undelivered: [u64; Undelivered::ALL.len()],
+}
+
+impl Measures {
+    /// Tells `metrics` from zero on.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            told: Counters::default(),
+            told_busy: Duration::ZERO,
+            undelivered: [0; Undelivered::ALL.len()],
+        }
+    }
+
+    /// Counts a packet that was not sent.
+    pub fn undelivered(&mut self, why: Undelivered) {
+        self.undelivered[why as usize] += 1;
+    }
+
+    /// Counts a failure to read datagrams.
+    pub fn receive_failed(&self) {
+        self.metrics.sfu_receive_errors.inc();
+    }
+
+    /// Tells how long the oldest datagram of a batch was under way through this machine.
+    pub fn forwarded(&self, after: Duration) {
+        self.metrics.sfu_forward_seconds.observe(after.as_secs_f64());
+    }
+
+    /// Tells what was counted since the last time.
+    pub fn publish(&mut self, now: &Counters, busy: Duration) {
+        let (metrics, told) = (&self.metrics, &self.told);
+        let more = |counter: &Counter, now: u64, told: u64| {
+            counter.inc_by(now.saturating_sub(told));
+        };
+        more(&metrics.sfu_received_packets, now.received_packets, told.received_packets);
+        more(&metrics.sfu_received_bytes, now.received_bytes, told.received_bytes);
+        more(&metrics.sfu_forwarded_packets, now.forwarded_packets, told.forwarded_packets);
+        more(&metrics.sfu_forwarded_bytes, now.forwarded_bytes, told.forwarded_bytes);
+        let more = |family: &Family<ByReason, Counter>, reason, now: u64, told: u64| {
+            if now > told {
+                family.get_or_create(&ByReason { reason }).inc_by(now - told);
+            }
+        };
+        more(&metrics.sfu_nacks, "received", now.nacks_received, told.nacks_received);
+        more(&metrics.sfu_nacks, "sent", now.nacks_sent, told.nacks_sent);
+        let asked = &metrics.sfu_keyframe_requests;
+        more(asked, "received", now.keyframe_requests_received, told.keyframe_requests_received);
+        more(asked, "sent", now.keyframe_requests_sent, told.keyframe_requests_sent);
+        for why in Drop::ALL {
+            more(&metrics.sfu_drops, why.label(), now.drops_by(why), told.drops_by(why));
+        }
+        for why in Undelivered::ALL {
+            more(&metrics.sfu_undelivered, why.label(), self.undelivered[why as usize], 0);
+        }
+        self.undelivered = Default::default();
+        if let Some(busy) = busy.checked_sub(self.told_busy) {
+            metrics.sfu_busy_seconds.inc_by(busy.as_secs_f64());
+        }
+        self.told_busy = busy;
+        self.gauge(now);
+        self.told.clone_from(now);
+    }
+
+    fn gauge(&self, now: &Counters) {
+        let set = |gauge: &Gauge, value: usize| {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.metrics.sfu_sessions, now.sessions);
+        set(&self.metrics.sfu_connected_sessions, now.connected);
+        set(&self.metrics.sfu_tracks, now.tracks);
+        set(&self.metrics.sfu_subscriptions, now.subscriptions);
+    }
+}
+
+impl std::ops::Drop for Measures {
+    /// Whatever ends the thread, its sessions end with it.
+    fn drop(&mut self) {
+        self.gauge(&Counters::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_told_each_thing_once() {
+        let metrics = Metrics::new();
+        let mut measures = Measures::new(metrics.clone());
+        let mut counters =
+            Counters { received_packets: 5, nacks_sent: 2, sessions: 3, ..Counters::default() };
+        counters.dropped(Drop::Late);
+        measures.undelivered(Undelivered::Full);
+        measures.forwarded(Duration::from_millis(3));
+        for _ in 0..2 {
+            measures.publish(&counters, Duration::from_millis(1500));
+        }
+        counters.received_packets += 1;
+        counters.dropped(Drop::Late);
+        measures.publish(&counters, Duration::from_millis(2500));
+        let text = metrics.render();
+        for line in [
+            "satsuma_sfu_received_packets_total 6",
+            "satsuma_sfu_nacks_total{reason=\"sent\"} 2",
+            "satsuma_sfu_drops_total{reason=\"late\"} 2",
+            "satsuma_sfu_undelivered_total{reason=\"full\"} 1",
+            "satsuma_sfu_sessions 3",
+            "satsuma_sfu_busy_seconds_total 2.5",
+            "satsuma_sfu_forward_seconds_bucket{le=\"0.005\"} 1",
+            "satsuma_sfu_forward_seconds_bucket{le=\"0.002\"} 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("reason=\"received\""), "nothing is told of what never was");
+        drop(measures);
+        assert_eq!(metrics.sfu_sessions.get(), 0, "the thread ended");
+    }
+}

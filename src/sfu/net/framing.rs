@@ -1,0 +1,285 @@
+//! One connection's bytes as frames (RFC 4571: a length of 16 bits before each), and how it may behave.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::tcp::Limits;
+
+/// The longest frame that is read; a packet of media or of DTLS has less.
+const MOST_BYTES: usize = 2048;
+
+/// What is read from the connection at once.
+const READ_BYTES: usize = 8 << 10;
+
+/// How many waiting frames are written at once.
+const FRAMES_AT_ONCE: usize = 32;
+
+/// Why a connection ended, or was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The peer, or the media thread, closed it.
+    Closed,
+    /// The system says that it broke.
+    Failed,
+    /// A frame was empty or too long.
+    BadFrame,
+    /// It did not begin with a check of ICE (RFC 6544 section 7.2).
+    NoCheck,
+    /// The first frame took too long.
+    Slow,
+    /// The media server had no answer: no session knows the peer.
+    Unanswered,
+    /// Nothing came for too long.
+    Idle,
+    /// What the peer was sent, it did not read.
+    Unread,
+    /// There were too many.
+    TooMany,
+    /// There were too many from its address.
+    TooManyOfAddress,
+}
+
+impl End {
+    /// The word by which metrics count it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::BadFrame => "bad_frame",
+            Self::NoCheck => "no_check",
+            Self::Slow => "slow",
+            Self::Unanswered => "unanswered",
+            Self::Idle => "idle",
+            Self::Unread => "unread",
+            Self::TooMany => "too_many",
+            Self::TooManyOfAddress => "too_many_of_address",
+        }
+    }
+}
+
+/// Reads and writes frames until one of both ends.
+pub(super) async fn serve<S, A, F>(
+    stream: S,
+    arrived: A,
+    outgoing: mpsc::Receiver<Vec<u8>>,
+    limits: Limits,
+) -> End
+where
+    S: AsyncRead + AsyncWrite,
+    A: Fn(Vec<u8>) -> F,
+    F: Future<Output = ()>,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    tokio::select! {
+        end = read(reader, arrived, limits) => end,
+        end = write(writer, outgoing, limits) => end,
+    }
+}
+
+async fn read<R, A, F>(reader: R, arrived: A, limits: Limits) -> End
+where
+    R: AsyncRead + Unpin,
+    A: Fn(Vec<u8>) -> F,
+    F: Future<Output = ()>,
+{
+    let mut reader = BufReader::with_capacity(READ_BYTES, reader);
+    match timeout(limits.first, frame(&mut reader)).await {
+        Ok(Ok(contents)) if is_check(&contents) => arrived(contents).await,
+        Ok(Ok(_)) => return End::NoCheck,
+        Ok(Err(end)) => return end,
+        Err(_) => return End::Slow,
+    }
+    loop {
+        match timeout(limits.idle, frame(&mut reader)).await {
+            Ok(Ok(contents)) => arrived(contents).await,
+            Ok(Err(end)) => return end,
+            Err(_) => return End::Idle,
+        }
+    }
+}
+
+async fn frame<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Vec<u8>, End> {
+    let length = usize::from(reader.read_u16().await.map_err(end_of)?);
+    if length == 0 || length > MOST_BYTES {
+        return Err(End::BadFrame);
+    }
+    let mut contents = vec![0; length];
+    reader.read_exact(&mut contents).await.map_err(end_of)?;
+    Ok(contents)
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut outgoing: mpsc::Receiver<Vec<u8>>,
+    limits: Limits,
+) -> End {
+    let mut frames = Vec::with_capacity(FRAMES_AT_ONCE);
+    let mut bytes = Vec::new();
+    let mut count = match timeout(limits.answered, outgoing.recv_many(&mut frames, FRAMES_AT_ONCE)).await {
+        Ok(count) => count,
+        Err(_) => return End::Unanswered,
+    };
+    while count > 0 {
+        bytes.clear();
+        for frame in frames.drain(..) {
+            // Nobody leaves longer ones to a connection.
+            let Ok(length) = u16::try_from(frame.len()) else { continue };
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(&frame);
+        }
+        match timeout(limits.unread, writer.write_all(&bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return end_of(error),
+            Err(_) => return End::Unread,
+        }
+        count = outgoing.recv_many(&mut frames, FRAMES_AT_ONCE).await;
+    }
+    End::Closed
+}
+
+fn end_of(error: io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => End::Closed,
+        _ => End::Failed,
+    }
+}
+
+/// Whether it is a binding request (RFC 8489 sections 5 and 18.2).
+fn is_check(contents: &[u8]) -> bool {
+    contents.len() >= 20 && contents.starts_with(&[0, 1]) && contents[4..8] == [0x21, 0x12, 0xA4, 0x42]
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A binding request without attributes.
+    pub(in crate::sfu::net) const CHECK: [u8; 20] =
+        [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+
+    /// A frame on the wire.
+    pub(in crate::sfu::net) fn framed(contents: &[u8]) -> Vec<u8> {
+        [&(contents.len() as u16).to_be_bytes(), contents].concat()
+    }
+
+    /// A connection that is served.
+    struct Served {
+        peer: DuplexStream,
+        arrived: mpsc::UnboundedReceiver<Vec<u8>>,
+        outgoing: mpsc::Sender<Vec<u8>>,
+        end: JoinHandle<End>,
+    }
+
+    fn start(buffer: usize) -> Served {
+        let (stream, peer) = tokio::io::duplex(buffer);
+        let (sender, arrived) = mpsc::unbounded_channel();
+        let (outgoing, waiting) = mpsc::channel(64);
+        let take = move |contents| {
+            sender.send(contents).unwrap();
+            std::future::ready(())
+        };
+        #[expect(clippy::disallowed_methods, reason = "a test awaits its end")]
+        let end = tokio::spawn(serve(stream, take, waiting, Limits::default()));
+        Served { peer, arrived, outgoing, end }
+    }
+
+    /// A connection whose first check was answered.
+    async fn start_answered(buffer: usize) -> Served {
+        let mut served = start(buffer);
+        served.peer.write_all(&framed(&CHECK)).await.unwrap();
+        served.arrived.recv().await.unwrap();
+        served.outgoing.send(b"ok".to_vec()).await.unwrap();
+        served.peer.read_exact(&mut [0; 4]).await.unwrap();
+        served
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_arrive_whole_however_they_are_cut() {
+        let mut served = start(3);
+        let long: Vec<u8> = (0..MOST_BYTES).map(|n| n as u8).collect();
+        let wire = [framed(&CHECK), framed(b"x"), framed(&long)].concat();
+        served.peer.write_all(&wire).await.unwrap();
+        for contents in [&CHECK[..], b"x", &long] {
+            assert_eq!(served.arrived.recv().await.unwrap(), contents);
+        }
+        drop(served.peer);
+        assert_eq!(served.end.await.unwrap(), End::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_sent_has_its_length_before_it() {
+        let mut served = start_answered(1 << 17).await;
+        served.outgoing.send(b"hello".to_vec()).await.unwrap();
+        served.outgoing.send(vec![7; 1 << 16]).await.unwrap_or_default();
+        served.outgoing.send(b"again".to_vec()).await.unwrap();
+        let mut wire = [0; 14];
+        served.peer.read_exact(&mut wire).await.unwrap();
+        assert_eq!(&wire, b"\0\x05hello\0\x05again", "one too long for a frame spoils no other");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_peer_ends() {
+        for (wire, end) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], End::BadFrame),
+            (b"\0\0", End::BadFrame),
+            (&framed(&[1; MOST_BYTES + 1]), End::BadFrame),
+            (&framed(b"hello"), End::NoCheck),
+            (&framed(&[0; 40]), End::NoCheck),
+            (&framed(&CHECK[..19]), End::NoCheck),
+            (b"\0\x14\0\x01", End::Slow),
+            (b"", End::Slow),
+            (&framed(&CHECK), End::Unanswered),
+        ] {
+            let mut served = start(1 << 16);
+            served.peer.write_all(wire).await.unwrap();
+            assert_eq!(served.end.await.unwrap(), end, "{wire:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_after_another_does_not_hide_that_nobody_answers() {
+        let mut served = start(1 << 16);
+        let written = Arc::new(Mutex::new(0));
+        while !served.end.is_finished() {
+            // Once ended, the other side is closed.
+            if served.peer.write_all(&framed(&CHECK)).await.is_ok() {
+                *written.lock().unwrap() += 1;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
+        assert_eq!(served.end.await.unwrap(), End::Unanswered);
+        assert!((9..=11).contains(&*written.lock().unwrap()), "{written:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_ends() {
+        let served = start_answered(1 << 16).await;
+        assert_eq!(served.end.await.unwrap(), End::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_nothing_ends_and_is_read_until_then() {
+        let mut served = start_answered(1024).await;
+        for _ in 0..4 {
+            served.outgoing.send(vec![0; 1000]).await.unwrap();
+        }
+        served.peer.write_all(&framed(b"media")).await.unwrap();
+        assert_eq!(served.arrived.recv().await.unwrap(), b"media");
+        assert_eq!(served.end.await.unwrap(), End::Unread);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_media_threads_end_is_the_connections() {
+        let served = start_answered(1 << 16).await;
+        drop(served.outgoing);
+        assert_eq!(served.end.await.unwrap(), End::Closed);
+    }
+}

@@ -1,0 +1,322 @@
+//! The UDP socket that all sessions share: whole batches in, one datagram at a time out.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use str0m::net::Protocol;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::Undelivered;
+use super::addresses::{Advertised, canonical};
+use crate::sfu::engine::{Datagram, Transmit};
+
+/// The most bytes that the system hands over as one: datagrams of one sender that it put together.
+const MOST_BYTES: usize = 1 << 16;
+
+/// A socket that can be read by a runtime's tasks.
+#[derive(Debug)]
+pub struct Udp {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    /// Addresses that a datagram may be sent from, where the socket has several.
+    sources: Vec<IpAddr>,
+    advertised: Arc<Advertised>,
+}
+
+/// What was read from the socket last.
+pub struct Inbox {
+    memory: Box<[u8]>,
+    metas: [RecvMeta; BATCH_SIZE],
+    count: usize,
+}
+
+impl Inbox {
+    /// Room for one batch.
+    pub fn new() -> Self {
+        // Only the pages that something was written to are ever taken from the system.
+        Self {
+            memory: vec![0; BATCH_SIZE * MOST_BYTES].into(),
+            metas: [RecvMeta::default(); BATCH_SIZE],
+            count: 0,
+        }
+    }
+
+    /// Forgets what was read.
+    fn clear(&mut self) {
+        self.count = 0;
+    }
+
+    /// When the system received the oldest datagram, as the time since 1970; not every system tells.
+    pub fn oldest(&self) -> Option<Duration> {
+        self.metas[..self.count].iter().filter_map(|meta| meta.timestamp).min()
+    }
+
+    /// What was read, with the addresses as the system tells them, in the order of arrival.
+    fn read(&self) -> impl Iterator<Item = (&RecvMeta, &[u8])> {
+        let buffers = self.memory.chunks_exact(MOST_BYTES);
+        self.metas[..self.count].iter().zip(buffers).flat_map(|(meta, buffer)| {
+            let filled = &buffer[..meta.len.min(buffer.len())];
+            filled.chunks(meta.stride.max(1)).map(move |contents| (meta, contents))
+        })
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Udp {
+    /// Hands a bound socket to the runtime in whose context this is called.
+    ///
+    /// # Errors
+    /// The system refuses an option.
+    pub fn open(
+        socket: std::net::UdpSocket,
+        interfaces: &[IpAddr],
+        advertised: Arc<Advertised>,
+    ) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let socket = UdpSocket::from_std(socket)?;
+        let local = socket.local_addr()?;
+        let sources = if local.ip().is_unspecified() { interfaces.to_vec() } else { Vec::new() };
+        Ok(Self { socket, state, local, sources, advertised })
+    }
+
+    /// Waits until there may be something to receive.
+    pub async fn readable(&self) {
+        // An error here is the runtime's end, which nobody outlives.
+        let _ = self.socket.readable().await;
+    }
+
+    /// Reads what has come, a batch at most. Nothing is an empty batch.
+    ///
+    /// # Errors
+    /// The system's; what is in the socket stays there.
+    pub fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+        inbox.clear();
+        let mut count = 0;
+        let result = self.socket.try_io(Interest::READABLE, || {
+            let mut buffers = inbox.memory.chunks_exact_mut(MOST_BYTES);
+            let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
+                std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+            count = self.state.recv((&self.socket).into(), &mut buffers, &mut inbox.metas)?;
+            // Less than there was room for was all there was. Saying so spares the call that would
+            // find the socket empty; what comes later wakes us anew.
+            if count < BATCH_SIZE { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        inbox.count = count;
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The datagrams of a batch, in the order of arrival.
+    pub fn datagrams<'a>(&'a self, inbox: &'a Inbox) -> impl Iterator<Item = Datagram<'a>> {
+        inbox.read().map(|(meta, contents)| Datagram {
+            proto: Protocol::Udp,
+            source: canonical(meta.addr),
+            destination: self.advertised.meant_by(self.arrived_at(meta)),
+            contents,
+        })
+    }
+
+    /// Where a datagram arrived.
+    fn arrived_at(&self, meta: &RecvMeta) -> SocketAddr {
+        let ip = meta.dst_ip.unwrap_or_else(|| self.local.ip()).to_canonical();
+        if !ip.is_unspecified() {
+            return SocketAddr::new(ip, self.local.port());
+        }
+        // The system did not tell: what counts is the family.
+        let unspecified: IpAddr = match canonical(meta.addr) {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(unspecified, self.local.port())
+    }
+
+    /// Sends a datagram, from the address that its peer expects, or not at all.
+    ///
+    /// # Errors
+    /// Why it was not sent.
+    pub fn send(&self, transmit: &Transmit) -> Result<(), Undelivered> {
+        // Behind a translation of addresses the source is none of this machine's, and the route decides.
+        let source = transmit.source.ip();
+        let source = self.sources.contains(&source).then(|| self.in_family(source));
+        let destination =
+            SocketAddr::new(self.in_family(transmit.destination.ip()), transmit.destination.port());
+        let transmit = quinn_udp::Transmit {
+            destination,
+            ecn: None,
+            contents: &transmit.contents,
+            segment_size: None,
+            src_ip: source,
+        };
+        // The runtime is not asked whether there is room: nothing waits for it.
+        self.state.try_send((&self.socket).into(), &transmit).map_err(|error| match error {
+            error if error.kind() == io::ErrorKind::WouldBlock => Undelivered::Full,
+            error if quinn_udp::is_msg_size_err(&error) => Undelivered::TooLong,
+            _ => Undelivered::Refused,
+        })
+    }
+
+    /// The address as the socket's family writes it.
+    fn in_family(&self, ip: IpAddr) -> IpAddr {
+        match ip {
+            IpAddr::V4(v4) if self.local.is_ipv6() => v4.to_ipv6_mapped().into(),
+            ip => ip,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MediaAddress;
+    use crate::sfu::net::addresses::{Reach, interfaces};
+    use crate::sfu::net::bind::{Transport, bind};
+
+    /// A socket on `address`, which tells peers `configured`.
+    fn open(address: &str, configured: &[&str]) -> Udp {
+        let configured: Vec<MediaAddress> = configured.iter().map(|text| text.parse().unwrap()).collect();
+        let bound = bind(address.parse().unwrap(), Transport::Udp).unwrap();
+        let interfaces = interfaces().unwrap();
+        let advertised =
+            Advertised::choose(&configured, bound.address, &interfaces, Reach::Loopback, &[Protocol::Udp]);
+        Udp::open(bound.udp, &interfaces, advertised.into()).unwrap()
+    }
+
+    /// Waits for `count` datagrams; each with its source, destination and contents.
+    async fn receive(udp: &Udp, count: usize) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+        let mut inbox = Inbox::new();
+        let mut got = Vec::new();
+        while got.len() < count {
+            udp.readable().await;
+            udp.receive(&mut inbox).unwrap();
+            got.extend(udp.datagrams(&inbox).map(|it| (it.source, it.destination, it.contents.to_vec())));
+        }
+        got
+    }
+
+    fn reply(to: &(SocketAddr, SocketAddr, Vec<u8>)) -> Transmit {
+        Transmit { proto: Protocol::Udp, source: to.1, destination: to.0, contents: to.2.clone() }
+    }
+
+    #[tokio::test]
+    async fn a_peer_of_either_family_hears_from_the_address_that_it_spoke_to() {
+        let udp = open("[::]:0", &[]);
+        let port = udp.local.port();
+        let own = udp.sources.iter().map(IpAddr::to_canonical);
+        let own: Vec<IpAddr> =
+            own.filter(|ip| ip.is_loopback() && (ip.is_ipv4() || udp.local.is_ipv6())).collect();
+        assert!(!own.is_empty());
+        for ip in own {
+            let peer = UdpSocket::bind((ip, 0)).await.unwrap();
+            peer.send_to(b"ping", (ip, port)).await.unwrap();
+            let got = receive(&udp, 1).await;
+            assert_eq!(got[0].0, peer.local_addr().unwrap());
+            assert_eq!(got[0].1, SocketAddr::new(ip, port));
+            assert_eq!(got[0].2, b"ping");
+            udp.send(&reply(&got[0])).unwrap();
+            let mut buffer = [0; 8];
+            let (length, from) = peer.recv_from(&mut buffer).await.unwrap();
+            assert_eq!((&buffer[..length], from), (&b"ping"[..], SocketAddr::new(ip, port)));
+        }
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn an_answer_leaves_from_one_of_several_addresses() {
+        // All of 127.0.0.0/8 is this machine's on Linux; the route alone would answer from 127.0.0.1.
+        let mut udp = open("[::]:0", &["127.0.0.2"]);
+        udp.sources.push("127.0.0.2".parse().unwrap());
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let asked = SocketAddr::new("127.0.0.2".parse().unwrap(), udp.local.port());
+        peer.send_to(b"ping", asked).await.unwrap();
+        let got = receive(&udp, 1).await;
+        assert_eq!(got[0].1, asked);
+        udp.send(&reply(&got[0])).unwrap();
+        let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
+        assert_eq!(from, asked);
+    }
+
+    #[tokio::test]
+    async fn behind_a_translation_of_addresses_a_told_one_stands_in_both_ways() {
+        let udp = open("127.0.0.1:0", &["203.0.113.7:9000", "[2001:db8::7]:9000"]);
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        peer.send_to(b"ping", udp.local).await.unwrap();
+        let got = receive(&udp, 1).await;
+        assert_eq!(got[0].1, "203.0.113.7:9000".parse().unwrap());
+        udp.send(&reply(&got[0])).unwrap();
+        let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
+        assert_eq!(from, udp.local);
+    }
+
+    #[tokio::test]
+    async fn a_burst_arrives_whole_and_in_order() {
+        let udp = open("127.0.0.1:0", &[]);
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // More than a batch, so that one reading cannot be all.
+        let sent: Vec<Vec<u8>> = (1..=3 * BATCH_SIZE).map(|n| vec![n as u8; n]).collect();
+        for contents in &sent {
+            peer.send_to(contents, udp.local).await.unwrap();
+        }
+        let got: Vec<Vec<u8>> = receive(&udp, sent.len()).await.into_iter().map(|it| it.2).collect();
+        assert_eq!(got, sent);
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn datagrams_that_the_system_put_together_are_taken_apart() {
+        let udp = open("127.0.0.1:0", &[]);
+        let peer = open("127.0.0.1:0", &[]);
+        let contents: Vec<u8> = (0..250).collect();
+        let together = quinn_udp::Transmit {
+            destination: udp.local,
+            ecn: None,
+            contents: &contents,
+            segment_size: Some(100),
+            src_ip: None,
+        };
+        peer.state.try_send((&peer.socket).into(), &together).unwrap();
+        let got: Vec<Vec<u8>> = receive(&udp, 3).await.into_iter().map(|it| it.2).collect();
+        assert_eq!(got, [&contents[..100], &contents[100..200], &contents[200..]]);
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn the_time_of_arrival_is_the_systems() {
+        let udp = open("127.0.0.1:0", &[]);
+        let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut inbox = Inbox::new();
+        assert_eq!(inbox.oldest(), None);
+        peer.send_to(b"ping", udp.local).await.unwrap();
+        udp.readable().await;
+        udp.receive(&mut inbox).unwrap();
+        assert!(inbox.oldest().unwrap() > Duration::from_secs(1_700_000_000));
+        udp.receive(&mut inbox).unwrap();
+        assert_eq!((inbox.oldest(), udp.datagrams(&inbox).count()), (None, 0), "an empty batch");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_says_why() {
+        let udp = open("127.0.0.1:0", &[]);
+        let mut transmit = Transmit {
+            proto: Protocol::Udp,
+            source: udp.local,
+            destination: udp.local,
+            contents: vec![0; 1 << 17],
+        };
+        assert_eq!(udp.send(&transmit), Err(Undelivered::TooLong));
+        transmit.contents.truncate(10);
+        transmit.destination = "[2001:db8::1]:9".parse().unwrap();
+        assert_eq!(udp.send(&transmit), Err(Undelivered::Refused), "a family that it does not speak");
+    }
+}

@@ -1,0 +1,446 @@
+//! The media thread: it owns the engine, the sockets and the time.
+//!
+//! It is a thread of its own, so that media never delay a room and no room delays media. Work comes
+//! in rounds, each with a bounded share for everyone: one question, some frames, one batch of
+//! datagrams, what is due. What the engine wants sent leaves after each of them, or is dropped.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{io, thread};
+
+use str0m::net::Protocol;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, warn};
+
+use super::counters::Counters;
+use super::engine::{Datagram, Engine, Transmit};
+use super::measures::Measures;
+use super::net::Undelivered;
+use super::net::tcp::{Frame, Tcp};
+use super::net::udp::{Inbox, Udp};
+use super::request::{Outcome, Request};
+
+/// Frames from TCP connections that are handled before all else has its turn.
+const FRAMES_A_ROUND: usize = 32;
+
+/// Rounds after which the connections' tasks have their turn, though there is more to do.
+const ROUNDS_AT_ONCE: usize = 8;
+
+/// How often metrics are told.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+
+/// The pause after the socket could not be read, which a further try would likely meet again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the thread runs: an [`Engine`], or what a test puts in its place.
+pub trait Core: Send + 'static {
+    /// Answers a question.
+    fn handle(&mut self, now: Instant, request: Request) -> Outcome;
+    /// Takes a packet.
+    fn receive(&mut self, now: Instant, datagram: Datagram<'_>);
+    /// When [`Core::advance`] is due.
+    fn deadline(&self) -> Option<Instant>;
+    /// Does what is due.
+    fn advance(&mut self, now: Instant);
+    /// A packet that is to be sent; asked for after each of the above until there is none.
+    fn transmit(&mut self) -> Option<Transmit>;
+    /// What it counted.
+    fn counters(&self) -> &Counters;
+}
+
+impl Core for Engine {
+    fn handle(&mut self, now: Instant, request: Request) -> Outcome {
+        Engine::handle(self, now, request)
+    }
+
+    fn receive(&mut self, now: Instant, datagram: Datagram<'_>) {
+        Engine::receive(self, now, datagram);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Engine::deadline(self)
+    }
+
+    fn advance(&mut self, now: Instant) {
+        Engine::advance(self, now);
+    }
+
+    fn transmit(&mut self) -> Option<Transmit> {
+        Engine::transmit(self)
+    }
+
+    fn counters(&self) -> &Counters {
+        Engine::counters(self)
+    }
+}
+
+/// A question, and whom to answer.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) request: Request,
+    pub(super) reply: oneshot::Sender<Outcome>,
+}
+
+/// What the thread sends and receives by.
+pub(super) struct Sockets {
+    pub(super) udp: Udp,
+    pub(super) tcp: Option<Tcp>,
+}
+
+impl Sockets {
+    /// Sends all that the engine wants sent.
+    fn drain(&self, core: &mut impl Core, measures: &mut Measures) {
+        while let Some(transmit) = core.transmit() {
+            let sent = match (transmit.proto, &self.tcp) {
+                (Protocol::Udp, _) => self.udp.send(&transmit),
+                (Protocol::Tcp, Some(tcp)) => tcp.send(transmit),
+                _ => Err(Undelivered::Gone),
+            };
+            if let Err(why) = sent {
+                measures.undelivered(why);
+            }
+        }
+    }
+
+    /// Waits for a frame, for ever where nobody comes by TCP.
+    async fn frame(tcp: &mut Option<Tcp>) -> Frame {
+        match tcp {
+            Some(tcp) => tcp.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The thread, which is somebody's to stop and to wait for.
+#[derive(Debug)]
+pub struct SfuThread {
+    stop: DropGuard,
+    ended: oneshot::Receiver<()>,
+    thread: thread::JoinHandle<Result<(), Panicked>>,
+}
+
+/// The media thread ended by a panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the media thread ended by a panic")]
+pub struct Panicked;
+
+impl SfuThread {
+    /// Asks the thread to stop, and waits for its end.
+    ///
+    /// # Errors
+    /// It ended by a panic, now or before.
+    pub async fn join(self) -> Result<(), Panicked> {
+        self.stop.disarm().cancel();
+        // However the thread ends, its sender goes first; what is left of it takes no time.
+        let _ = self.ended.await;
+        self.thread.join().unwrap_or(Err(Panicked))
+    }
+}
+
+/// Starts the thread.
+///
+/// `open` makes the sockets known to the thread's own runtime, in which it is called; `stop` ends the
+/// thread, and so does dropping what this gives back.
+///
+/// # Errors
+/// There can be no thread, no runtime, or `open` failed.
+pub(super) async fn start<C: Core>(
+    core: C,
+    open: impl FnOnce() -> io::Result<Sockets> + Send + 'static,
+    commands: mpsc::Receiver<Command>,
+    measures: Measures,
+    stop: CancellationToken,
+) -> io::Result<SfuThread> {
+    let (started, start) = oneshot::channel();
+    let (ending, ended) = oneshot::channel();
+    let stop = stop.child_token();
+    let token = stop.clone();
+    let body = move || {
+        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let opened = runtime.and_then(|runtime| {
+            let entered = runtime.enter();
+            let sockets = open()?;
+            drop(entered);
+            Ok((runtime, sockets))
+        });
+        let (runtime, sockets) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return Ok(());
+            }
+        };
+        let _ = started.send(Ok(()));
+        let media = Media::new(core, sockets, commands, measures, token);
+        let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(media.run())));
+        if result.is_err() {
+            error!(event = "sfuEnded", reason = "panic", "the media thread ended by a panic; no media flow");
+        }
+        drop(runtime);
+        drop(ending);
+        result.map_err(|_| Panicked)
+    };
+    let thread = thread::Builder::new().name("sfu-media".into()).spawn(body)?;
+    match start.await {
+        Ok(Ok(())) => Ok(SfuThread { stop: stop.drop_guard(), ended, thread }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other(Panicked)),
+    }
+}
+
+/// Why the thread woke.
+enum Woken {
+    Stop,
+    Command(Command),
+    Frame(Frame),
+    /// Datagrams came, or something is due: both are looked at in each round.
+    Other,
+}
+
+/// What the thread owns.
+struct Media<C> {
+    core: C,
+    sockets: Sockets,
+    commands: mpsc::Receiver<Command>,
+    inbox: Inbox,
+    measures: Measures,
+    publish_at: Instant,
+    /// Until when the UDP socket is left alone.
+    deaf_until: Option<Instant>,
+    stop: CancellationToken,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a shell: it is the clock of the engine")]
+impl<C: Core> Media<C> {
+    fn new(
+        core: C,
+        sockets: Sockets,
+        commands: mpsc::Receiver<Command>,
+        measures: Measures,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            core,
+            sockets,
+            commands,
+            inbox: Inbox::new(),
+            measures,
+            publish_at: Instant::now(),
+            deaf_until: None,
+            stop,
+        }
+    }
+
+    async fn run(mut self) {
+        let runtime = runtime::Handle::current().metrics();
+        for round in 1_usize.. {
+            match self.wait().await {
+                Woken::Stop => break,
+                Woken::Command(command) => self.answer(Some(command)),
+                Woken::Frame(frame) => {
+                    self.frames(Some(frame));
+                    self.answer(None);
+                }
+                Woken::Other => {
+                    self.answer(None);
+                    self.frames(None);
+                }
+            }
+            self.datagrams();
+            self.due();
+            let now = Instant::now();
+            if now >= self.publish_at {
+                self.publish_at = now + PUBLISH_EVERY;
+                self.measures.publish(self.core.counters(), runtime.worker_total_busy_duration(0));
+            }
+            if round % ROUNDS_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.measures.publish(self.core.counters(), runtime.worker_total_busy_duration(0));
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) -> Woken {
+        let until = self.core.deadline().map_or(self.publish_at, |deadline| deadline.min(self.publish_at));
+        let (udp, deaf_until) = (&self.sockets.udp, self.deaf_until);
+        let readable = async {
+            if let Some(until) = deaf_until {
+                tokio::time::sleep_until(until.into()).await;
+            }
+            udp.readable().await;
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Woken::Stop,
+            Some(command) = self.commands.recv() => Woken::Command(command),
+            frame = Sockets::frame(&mut self.sockets.tcp) => Woken::Frame(frame),
+            () = readable => Woken::Other,
+            () = tokio::time::sleep_until(until.into()) => Woken::Other,
+        }
+    }
+
+    /// Answers one question, the given one or the next.
+    fn answer(&mut self, command: Option<Command>) {
+        let Some(Command { request, reply }) = command.or_else(|| self.commands.try_recv().ok()) else {
+            return;
+        };
+        // Who asked gave up: a session that nobody knows of would only be in the way.
+        if reply.is_closed() {
+            return;
+        }
+        let outcome = self.core.handle(Instant::now(), request);
+        self.sockets.drain(&mut self.core, &mut self.measures);
+        let _ = reply.send(outcome);
+    }
+
+    /// Hands over frames that came by TCP.
+    fn frames(&mut self, first: Option<Frame>) {
+        let mut next = first;
+        for _ in 0..FRAMES_A_ROUND {
+            let Some(frame) = next.take().or_else(|| self.sockets.tcp.as_mut()?.try_next()) else {
+                return;
+            };
+            self.core.receive(Instant::now(), frame.datagram());
+            self.sockets.drain(&mut self.core, &mut self.measures);
+        }
+    }
+
+    /// Hands over a batch of datagrams.
+    fn datagrams(&mut self) {
+        if let Some(until) = self.deaf_until {
+            if Instant::now() < until {
+                return;
+            }
+            self.deaf_until = None;
+        }
+        let Self { core, sockets, inbox, measures, .. } = self;
+        if let Err(error) = sockets.udp.receive(inbox) {
+            warn!(event = "sfuReceiveFailed", %error, "reading the media socket pauses");
+            measures.receive_failed();
+            self.deaf_until = Some(Instant::now() + PAUSE);
+            return;
+        }
+        // All of the batch came before this moment; later ones would tell senders of a queue that is ours.
+        let arrived = Instant::now();
+        for datagram in sockets.udp.datagrams(inbox) {
+            core.receive(arrived, datagram);
+            sockets.drain(core, measures);
+        }
+        let oldest = inbox.oldest().and_then(|oldest| UNIX_EPOCH.checked_add(oldest));
+        // A clock that was set back in between tells nothing.
+        if let Some(Ok(after)) = oldest.map(|oldest| SystemTime::now().duration_since(oldest)) {
+            measures.forwarded(after);
+        }
+    }
+
+    /// Does what is due.
+    fn due(&mut self) {
+        let now = Instant::now();
+        if self.core.deadline().is_some_and(|deadline| deadline <= now) {
+            self.core.advance(now);
+            self.sockets.drain(&mut self.core, &mut self.measures);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::sfu::error::SfuError;
+    use crate::sfu::net::addresses::{Advertised, Reach};
+    use crate::sfu::net::bind::{Transport, bind};
+
+    /// Writes down what it is given, and in which order.
+    #[derive(Default)]
+    struct Recorder {
+        counters: Counters,
+        record: Arc<Mutex<String>>,
+    }
+
+    impl Core for Recorder {
+        fn handle(&mut self, _now: Instant, _request: Request) -> Outcome {
+            self.record.lock().unwrap().push('?');
+            Err(SfuError::NoSession)
+        }
+
+        fn receive(&mut self, _now: Instant, _datagram: Datagram<'_>) {
+            self.record.lock().unwrap().push('.');
+        }
+
+        fn deadline(&self) -> Option<Instant> {
+            None
+        }
+
+        fn advance(&mut self, _now: Instant) {}
+
+        fn transmit(&mut self) -> Option<Transmit> {
+            None
+        }
+
+        fn counters(&self) -> &Counters {
+            &self.counters
+        }
+    }
+
+    const QUESTIONS: usize = 20;
+
+    #[tokio::test]
+    async fn questions_and_datagrams_take_turns() {
+        let bound = bind("127.0.0.1:0".parse().unwrap(), Transport::Udp).unwrap();
+        let address = bound.address;
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let batch = quinn_udp::BATCH_SIZE;
+        for _ in 0..10 * batch {
+            peer.send_to(b"media", address).unwrap();
+        }
+        let (sender, commands) = mpsc::channel(64);
+        let mut answers = Vec::new();
+        for number in 0..2 * QUESTIONS {
+            let (reply, answer) = oneshot::channel();
+            sender.try_send(Command { request: Request::Report, reply }).unwrap();
+            // Every other one gave up.
+            if number % 2 == 0 {
+                answers.push(answer);
+            }
+        }
+        let core = Recorder::default();
+        let record = core.record.clone();
+        let open = move || {
+            let advertised = Advertised::choose(&[], address, &[], Reach::Loopback, &[Protocol::Udp]);
+            Ok(Sockets { udp: Udp::open(bound.udp, &[], advertised.into())?, tcp: None })
+        };
+        let measures = Measures::new(Metrics::new());
+        let thread = start(core, open, commands, measures, CancellationToken::new()).await.unwrap();
+        for answer in answers {
+            assert!(answer.await.unwrap().is_err());
+        }
+        let all = async {
+            while record.lock().unwrap().matches('.').count() < 10 * batch {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+        thread.join().await.unwrap();
+        let record = record.lock().unwrap();
+        assert_eq!(record.matches('?').count(), QUESTIONS, "those who gave up are not answered: {record}");
+        let datagrams = record.trim_matches('.').split('?').map(str::len).max().unwrap();
+        assert!(datagrams <= 2 * batch, "{datagrams} datagrams before a question had its turn: {record}");
+        let questions = record.trim_end_matches('?').split('.').map(str::len).max().unwrap();
+        assert!(questions <= ROUNDS_AT_ONCE, "{questions} questions before media had their turn: {record}");
+    }
+
+    #[tokio::test]
+    async fn sockets_that_cannot_be_opened_are_the_starts_error() {
+        let (_sender, commands) = mpsc::channel(1);
+        let open = || Err(io::ErrorKind::PermissionDenied.into());
+        let measures = Measures::new(Metrics::new());
+        let started = start(Recorder::default(), open, commands, measures, CancellationToken::new()).await;
+        assert_eq!(started.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+}

@@ -1,0 +1,485 @@
+//! The Calls API's JSON: from a body to a request, and from an outcome to an answer.
+//!
+//! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21.
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::description::Description;
+use super::error::SfuError;
+use super::request::{
+    Choice, DescriptionType, Ice, Kind, LayerWish, Outcome, Publish, Reply, Request, Subscribe, Told,
+    TrackDone, TrackFailed, Transceiver, Update, Way,
+};
+use crate::calls::api::{Action, ApiFailure, Caller, Target};
+use crate::id::SessionId;
+
+/// Tracks in one call (the API's own limit).
+const MOST_TRACKS: usize = 64;
+
+/// Bytes of a track's name.
+const MOST_NAME_BYTES: usize = 256;
+
+/// A call as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// What is called.
+    pub target: &'a Target,
+    /// The query, without its `?`.
+    pub query: Option<&'a str>,
+    /// The body.
+    pub body: &'a [u8],
+    /// Who calls.
+    pub caller: &'a Caller,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Body {
+    session_description: Option<Sdp>,
+    tracks: Vec<Track>,
+    auto_discover: bool,
+    force: bool,
+}
+
+#[derive(Deserialize)]
+struct Sdp {
+    r#type: String,
+    sdp: String,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Track {
+    location: Option<String>,
+    mid: Option<String>,
+    session_id: Option<String>,
+    track_name: Option<String>,
+    bidirectional_media_stream: bool,
+    kind: Option<String>,
+    simulcast: Option<Simulcast>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Simulcast {
+    preferred_rid: Option<String>,
+    priority_ordering: Option<String>,
+    rid_not_available: Option<String>,
+}
+
+/// Reads a call.
+///
+/// # Errors
+/// [`SfuError`] says what of it cannot be read.
+pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
+    let body = || -> Result<Body, SfuError> {
+        // The library's sentence names the field, and is of the caller's own text.
+        serde_json::from_slice(asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
+    };
+    let Target::Session { session, action } = asked.target else {
+        let body = if asked.body.is_empty() { Body::default() } else { body()? };
+        let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
+        let ice = match asked.caller {
+            // A person's browser makes the checks. Whoever has the server make them could have it
+            // knock at any address.
+            Caller::Person(_) => Ice::Lite,
+            Caller::Ai | Caller::Server => ice(asked.query),
+        };
+        return Ok(Request::Open { owner: asked.caller.clone(), offer, ice });
+    };
+    let session = session.clone();
+    match action {
+        Action::Get => Ok(Request::Tracks { session }),
+        Action::NewTracks => new_tracks(session, body()?),
+        Action::Renegotiate => {
+            let missing = SfuError::InvalidParams("sessionDescription is missing");
+            let answer = body()?.session_description.ok_or(missing)?.read(DescriptionType::Answer)?;
+            Ok(Request::Answer { session, answer })
+        }
+        Action::CloseTracks => {
+            let body = body()?;
+            count(&body.tracks)?;
+            let missing = SfuError::InvalidParams("a track has no mid");
+            let mids = body.tracks.into_iter().map(|track| track.mid);
+            let mids = mids.collect::<Option<Vec<_>>>().ok_or(missing)?;
+            let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
+            if offer.is_none() && !body.force {
+                return Err(SfuError::InvalidParams("sessionDescription is missing, and force is not set"));
+            }
+            Ok(Request::Close { session, mids, offer })
+        }
+        Action::UpdateTracks => {
+            let body = body()?;
+            count(&body.tracks)?;
+            let tracks = body.tracks.into_iter().map(update).collect::<Result<_, _>>()?;
+            Ok(Request::Update { session, tracks })
+        }
+        Action::EstablishDataChannels
+        | Action::NewDataChannels
+        | Action::UpdateDataChannels
+        | Action::CloseDataChannels => Err(SfuError::Unsupported("this media server has no data channels")),
+    }
+}
+
+impl Sdp {
+    fn read(self, expected: DescriptionType) -> Result<Description, SfuError> {
+        let (word, wrong) = match expected {
+            DescriptionType::Offer => ("offer", "an offer is due here"),
+            DescriptionType::Answer => ("answer", "an answer is due here"),
+        };
+        if self.r#type != word {
+            return Err(SfuError::Description(wrong.into()));
+        }
+        Description::parse(expected, &self.sdp)
+    }
+}
+
+/// `thirdparty` says that the peer is another server.
+fn ice(query: Option<&str>) -> Ice {
+    let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut asked = pairs.filter(|(name, _)| *name == "thirdparty").map(|(_, value)| value);
+    if asked.any(|value| !matches!(value, "false" | "0")) { Ice::Full } else { Ice::Lite }
+}
+
+fn count(tracks: &[Track]) -> Result<(), SfuError> {
+    match tracks.len() {
+        0 => Err(SfuError::Empty),
+        1..=MOST_TRACKS => Ok(()),
+        _ => Err(SfuError::InvalidParams("there are more than 64 tracks")),
+    }
+}
+
+fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
+    let Body { tracks, session_description, auto_discover, .. } = body;
+    let offer = session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
+    let is_remote = |track: &Track| track.location.as_deref() == Some("remote");
+    let is_local = |track: &Track| track.location.as_deref() == Some("local");
+    if tracks.is_empty()
+        && auto_discover
+        && let Some(offer) = offer
+    {
+        return Ok(Request::Publish { session, tracks: discovered(&offer, &[]), offer: Some(offer) });
+    }
+    count(&tracks)?;
+    if tracks.iter().all(is_remote) {
+        if offer.is_some() {
+            return Err(SfuError::InvalidParams("remote tracks take no sessionDescription"));
+        }
+        // A transceiver that is there already takes another track without a negotiation.
+        match tracks.iter().filter(|track| track.mid.is_some()).count() {
+            0 => {}
+            named if named == tracks.len() => {
+                let tracks = tracks.into_iter().map(update).collect::<Result<_, _>>()?;
+                return Ok(Request::Update { session, tracks });
+            }
+            _ => return Err(SfuError::InvalidParams("all remote tracks are to have a mid, or none")),
+        }
+        let tracks = tracks.into_iter().map(subscribe).collect::<Result<_, _>>()?;
+        return Ok(Request::Subscribe { session, tracks });
+    }
+    if !tracks.iter().all(is_local) {
+        return Err(SfuError::InvalidParams("location is to be local for all tracks, or remote for all"));
+    }
+    let mut tracks: Vec<Publish> = tracks.into_iter().map(publish).collect::<Result<_, _>>()?;
+    if auto_discover && let Some(offer) = &offer {
+        let more = discovered(offer, &tracks);
+        tracks.extend(more);
+    }
+    Ok(Request::Publish { session, tracks, offer })
+}
+
+/// The tracks that an offer sends and that were not named.
+fn discovered(offer: &Description, named: &[Publish]) -> Vec<Publish> {
+    let sends = offer.sections.iter().filter_map(|section| Some((section, section.sends.clone()?)));
+    let unnamed =
+        sends.filter(|(section, _)| !named.iter().any(|track| track.mid.as_ref() == Some(&section.mid)));
+    let publish = unnamed.map(|(section, name)| {
+        let mid = Some(section.mid.clone());
+        Publish { name, mid, kind: None, way: Way::In }
+    });
+    publish.take(MOST_TRACKS).collect()
+}
+
+fn publish(track: Track) -> Result<Publish, SfuError> {
+    let kind = match track.kind.as_deref() {
+        None => None,
+        Some("audio") => Some(Kind::Audio),
+        Some("video") => Some(Kind::Video),
+        Some(_) => return Err(SfuError::InvalidParams("kind is to be audio or video")),
+    };
+    let way = if track.bidirectional_media_stream { Way::Both } else { Way::In };
+    Ok(Publish { name: name(track.track_name)?, mid: track.mid, kind, way })
+}
+
+fn subscribe(track: Track) -> Result<Subscribe, SfuError> {
+    let publisher = publisher(track.session_id)?;
+    Ok(Subscribe { publisher, name: name(track.track_name)?, layer: layer(track.simulcast)? })
+}
+
+fn update(track: Track) -> Result<Update, SfuError> {
+    let layer = layer(track.simulcast)?;
+    let carried = match (track.session_id, track.track_name) {
+        (None, None) => None,
+        (session, track) => Some((publisher(session)?, name(track)?)),
+    };
+    let Some(mid) = track.mid else {
+        let (publisher, name) = carried.ok_or(SfuError::InvalidParams("a track has neither mid nor name"))?;
+        return Ok(Update { at: Transceiver::Carrying(publisher, name), track: None, layer });
+    };
+    let at = match mid.strip_prefix('#') {
+        Some(name) => Transceiver::Published(name.to_owned()),
+        None => Transceiver::Mid(mid),
+    };
+    Ok(Update { at, track: carried, layer })
+}
+
+fn publisher(session: Option<String>) -> Result<SessionId, SfuError> {
+    let session = session.ok_or(SfuError::InvalidParams("a track has no sessionId"))?;
+    SessionId::parse(&session).map_err(|_| SfuError::InvalidParams("a sessionId is none"))
+}
+
+fn name(name: Option<String>) -> Result<String, SfuError> {
+    let name =
+        name.filter(|name| !name.is_empty()).ok_or(SfuError::InvalidParams("a track has no trackName"))?;
+    if name.len() > MOST_NAME_BYTES {
+        return Err(SfuError::InvalidParams("a trackName is longer than 256 bytes"));
+    }
+    Ok(name)
+}
+
+fn layer(simulcast: Option<Simulcast>) -> Result<LayerWish, SfuError> {
+    let Some(Simulcast { preferred_rid, priority_ordering, rid_not_available }) = simulcast else {
+        return Ok(LayerWish::default());
+    };
+    Ok(LayerWish {
+        preferred: preferred_rid.filter(|rid| !rid.is_empty()),
+        by_bandwidth: choice(priority_ordering.as_deref())?,
+        when_missing: choice(rid_not_available.as_deref())?,
+    })
+}
+
+fn choice(word: Option<&str>) -> Result<Choice, SfuError> {
+    match word {
+        None | Some("asciibetical") => Ok(Choice::Free),
+        Some("none") => Ok(Choice::Fixed),
+        Some(_) => Err(SfuError::InvalidParams("a simulcast ordering is to be none or asciibetical")),
+    }
+}
+
+/// The status and the body of the answer to a call.
+pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
+    let reply = match outcome {
+        Ok(reply) => reply,
+        Err(error) => {
+            let told =
+                ApiFailure { error_code: error.code().to_owned(), error_description: error.to_string() };
+            return (error.status(), json!(told).to_string());
+        }
+    };
+    let (status, value) = match reply {
+        Reply::Opened { session, description } => {
+            let mut value = json!({"sessionId": session.as_str()});
+            describe(&mut value, description);
+            (StatusCode::CREATED, value)
+        }
+        Reply::Tracks { description, tracks } => {
+            let wants_answer = description.as_ref().is_some_and(|told| told.r#type == DescriptionType::Offer);
+            let is_close = matches!(target, Target::Session { action: Action::CloseTracks, .. });
+            let tracks: Vec<Value> = tracks.into_iter().map(|track| told_track(track, is_close)).collect();
+            let mut value = json!({"requiresImmediateRenegotiation": wants_answer, "tracks": tracks});
+            describe(&mut value, description);
+            (StatusCode::OK, value)
+        }
+        Reply::Answered | Reply::Report(_) => (StatusCode::OK, json!({})),
+        Reply::Session(tracks) => {
+            let tracks: Vec<Value> = tracks
+                .into_iter()
+                .map(|track| {
+                    let location = if track.publisher.is_some() { "remote" } else { "local" };
+                    let mut told = Map::new();
+                    told.insert("location".into(), location.into());
+                    told.insert("mid".into(), track.mid.into());
+                    told.insert("trackName".into(), track.name.into());
+                    told.insert("status".into(), json!(track.status));
+                    if let Some(publisher) = track.publisher {
+                        told.insert("sessionId".into(), publisher.as_str().into());
+                    }
+                    told.into()
+                })
+                .collect();
+            (StatusCode::OK, json!({"tracks": tracks, "dataChannels": []}))
+        }
+    };
+    (status, value.to_string())
+}
+
+fn describe(value: &mut Value, description: Option<Told>) {
+    if let Some(Told { r#type, sdp }) = description {
+        value["sessionDescription"] = json!({"type": r#type, "sdp": sdp});
+    }
+}
+
+/// A track of an answer. Of one that is closed only its `mid` is told.
+fn told_track(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
+    let (mid, publisher, name, error) = match track {
+        Ok(TrackDone { mid, publisher, name }) => (Some(mid), publisher, name, None),
+        Err(TrackFailed { mid, publisher, name, error }) => (mid, publisher, name, Some(error)),
+    };
+    let mut told = Map::new();
+    if let Some(mid) = mid {
+        told.insert("mid".into(), mid.into());
+    }
+    if !is_close {
+        if let Some(publisher) = publisher {
+            told.insert("sessionId".into(), publisher.as_str().into());
+        }
+        if let Some(name) = name {
+            told.insert("trackName".into(), name.into());
+        }
+    }
+    if let Some(error) = error {
+        told.insert("errorCode".into(), error.code().into());
+        told.insert("errorDescription".into(), error.to_string().into());
+    }
+    told.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Method;
+
+    use super::*;
+
+    fn target(method: &str, path: &str) -> Target {
+        Target::parse(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap()
+    }
+
+    fn read_text(method: &str, path: &str, body: &str) -> Result<Request, SfuError> {
+        let target = target(method, path);
+        read(&Asked { target: &target, query: None, body: body.as_bytes(), caller: &Caller::Ai })
+    }
+
+    #[test]
+    fn a_session_may_be_opened_without_a_body() {
+        for body in ["", "{}"] {
+            let opened = read_text("POST", "sessions/new", body).unwrap();
+            assert!(matches!(opened, Request::Open { offer: None, ice: Ice::Lite, .. }), "{opened:?}");
+        }
+        for (query, expected) in [
+            ("correlationId=x&thirdparty=true", Ice::Full),
+            ("thirdparty", Ice::Full),
+            ("thirdparty=false", Ice::Lite),
+            ("correlationId=thirdparty", Ice::Lite),
+        ] {
+            assert_eq!(ice(Some(query)), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_library_pulls_is_read() {
+        let body = r#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":null,
+                       "simulcast":{"preferredRid":"a"}}]}"#;
+        let Request::Subscribe { tracks, .. } = read_text("POST", "sessions/s/tracks/new", body).unwrap()
+        else {
+            panic!("not a subscription");
+        };
+        assert_eq!(tracks[0].name, "t");
+        assert_eq!(tracks[0].publisher.as_str(), "p");
+        assert_eq!(tracks[0].layer.preferred.as_deref(), Some("a"));
+        assert_eq!(tracks[0].layer.by_bandwidth, Choice::Free);
+    }
+
+    #[test]
+    fn what_the_ai_asks_for_is_read() {
+        let body = r#"{"tracks":[{"location":"local","trackName":"ai-generated-voice",
+                       "bidirectionalMediaStream":true,"kind":"audio"}]}"#;
+        let Request::Publish { tracks, offer: None, .. } =
+            read_text("POST", "sessions/s/tracks/new", body).unwrap()
+        else {
+            panic!("not a publication");
+        };
+        assert_eq!((tracks[0].kind, tracks[0].way), (Some(Kind::Audio), Way::Both));
+        let body = r##"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":"#ai-generated-voice"}]}"##;
+        for (method, path) in [("POST", "sessions/s/tracks/new"), ("PUT", "sessions/s/tracks/update")] {
+            let Request::Update { tracks, .. } = read_text(method, path, body).unwrap() else {
+                panic!("no change");
+            };
+            assert_eq!(tracks[0].at, Transceiver::Published("ai-generated-voice".into()));
+            assert_eq!(tracks[0].track, Some((SessionId::parse("p").unwrap(), "t".into())));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_the_apis_code() {
+        let many = format!(r#"{{"tracks":[{}]}}"#, vec![r#"{"location":"remote"}"#; 65].join(","));
+        for (method, path, body, code) in [
+            ("POST", "sessions/new", "{", "decoding_error"),
+            ("POST", "sessions/s/tracks/new", "", "decoding_error"),
+            ("POST", "sessions/s/tracks/new", "7", "decoding_error"),
+            ("POST", "sessions/s/tracks/new", "{}", "empty_track_error"),
+            ("POST", "sessions/s/tracks/new", r#"{"tracks":[]}"#, "empty_track_error"),
+            ("POST", "sessions/s/tracks/new", &many, "invalid_params"),
+            ("POST", "sessions/s/tracks/new", r#"{"tracks":[{}]}"#, "invalid_params"),
+            ("POST", "sessions/s/tracks/new", r#"{"tracks":[{"location":"remote"}]}"#, "invalid_params"),
+            (
+                "POST",
+                "sessions/s/tracks/new",
+                r#"{"tracks":[{"location":"local","trackName":"a"},{"location":"remote","sessionId":"p","trackName":"a"}]}"#,
+                "invalid_params",
+            ),
+            (
+                "POST",
+                "sessions/s/tracks/new",
+                r#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"a","mid":"0"},{"location":"remote","sessionId":"p","trackName":"a"}]}"#,
+                "invalid_params",
+            ),
+            (
+                "POST",
+                "sessions/s/tracks/new",
+                r#"{"tracks":[{"location":"local","trackName":"a","kind":"smell"}]}"#,
+                "invalid_params",
+            ),
+            ("PUT", "sessions/s/renegotiate", "{}", "invalid_params"),
+            (
+                "PUT",
+                "sessions/s/renegotiate",
+                r#"{"sessionDescription":{"type":"offer","sdp":""}}"#,
+                "invalid_session_description",
+            ),
+            ("PUT", "sessions/s/tracks/close", r#"{"tracks":[{"mid":"0"}]}"#, "invalid_params"),
+            ("PUT", "sessions/s/tracks/close", r#"{"tracks":[{}],"force":true}"#, "invalid_params"),
+            ("PUT", "sessions/s/tracks/update", r#"{"tracks":[{}]}"#, "invalid_params"),
+            ("POST", "sessions/s/datachannels/new", "{}", "invalid_params"),
+        ] {
+            assert_eq!(read_text(method, path, body).unwrap_err().code(), code, "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn answers_have_the_apis_form() {
+        let session = SessionId::parse("0123").unwrap();
+        let (status, body) =
+            answer(&Target::NewSession, Ok(Reply::Opened { session: session.clone(), description: None }));
+        assert_eq!((status.as_u16(), &*body), (201, r#"{"sessionId":"0123"}"#));
+        let done = TrackDone { mid: "0".into(), publisher: Some(session), name: Some("t".into()) };
+        let failed =
+            TrackFailed { mid: None, publisher: None, name: Some("u".into()), error: SfuError::NoTrack };
+        let description = Some(Told { r#type: DescriptionType::Offer, sdp: "v=0".into() });
+        let reply = Reply::Tracks { description, tracks: vec![Ok(done), Err(failed)] };
+        let (status, body) = answer(&target("POST", "sessions/s/tracks/new"), Ok(reply));
+        assert_eq!(status.as_u16(), 200);
+        assert_eq!(
+            serde_json::from_str::<Value>(&body).unwrap(),
+            json!({"requiresImmediateRenegotiation": true,
+                   "sessionDescription": {"type": "offer", "sdp": "v=0"},
+                   "tracks": [{"mid": "0", "sessionId": "0123", "trackName": "t"},
+                              {"trackName": "u", "errorCode": "not_found_track_error",
+                               "errorDescription": "there is no such track"}]})
+        );
+        let (status, body) = answer(&target("GET", "sessions/s"), Err(SfuError::NoSession));
+        assert_eq!(status.as_u16(), 410);
+        assert!(body.contains("session_error"), "{body}");
+    }
+}

@@ -1,0 +1,160 @@
+//! People see and hear each other on our own page, over the embedded media server, in a real browser.
+
+use satsuma::config::Config;
+use serde_json::json;
+
+use crate::browser::{Browser, Tab, Visitor};
+use crate::harness::TestServer;
+use crate::page::{join, tile, until_on_stage, until_pressed};
+
+/// What watches what a page receives; see its own comments.
+const WITNESS: &str = include_str!("witness.js");
+
+/// Opens a tab whose pages are watched, on a page that has no connections.
+pub async fn watched(visitor: &Visitor, url: &str) -> Tab {
+    let tab = visitor.open(url).await;
+    tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": WITNESS})).await;
+    tab
+}
+
+/// A server whose pages have small pictures, since all of them are made on one machine.
+async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
+    TestServer::with(|config| {
+        config.client.max_webcam_quality_level = 360;
+        edit(config);
+    })
+    .await
+}
+
+/// Waits until each of these shows the moving pictures that are named, and plays so many voices, all
+/// of it newer than this call.
+pub async fn until_live(all: &[(&Tab, &[String], usize)]) {
+    for (tab, ..) in all {
+        tab.eval("witness.mark()").await;
+    }
+    for (tab, pictures, voices) in all {
+        for picture in *pictures {
+            tab.until(&format!("witness.sees({picture})")).await;
+        }
+        tab.until(&format!("witness.heard === {voices}")).await;
+    }
+}
+
+/// JavaScript for the video in the tile of this name.
+fn video(name: &str) -> String {
+    format!("({})?.querySelector('video')", tile(name))
+}
+
+/// Waits until everybody sees and hears everybody else.
+async fn until_all_live(people: &[(&Tab, &str)]) {
+    let seen_by = |own: &str| -> Vec<String> {
+        people.iter().filter(|(_, name)| *name != own).map(|(_, name)| video(name)).collect()
+    };
+    let seen: Vec<_> = people.iter().map(|(_, name)| seen_by(name)).collect();
+    let all: Vec<_> =
+        people.iter().zip(&seen).map(|((tab, _), seen)| (*tab, seen.as_slice(), seen.len())).collect();
+    until_live(&all).await;
+}
+
+/// Comes into a room under a name, in a tab that is watched.
+async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
+    let visitor = browser.visitor().await;
+    let tab = watched(&visitor, &format!("{}/set-username?return-url=/r", server.http())).await;
+    tab.fill("#username", name).await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    tab
+}
+
+async fn click(tab: &Tab, action: &str) {
+    tab.click(&format!(".controls [data-action={action}]")).await;
+}
+
+#[tokio::test]
+async fn people_see_and_hear_each_other() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = server_with(|_| {}).await;
+    let ada = meet(&browser, &server, "Ada").await;
+    let bob = meet(&browser, &server, "Bob").await;
+    let both = [(&ada, "Ada"), (&bob, "Bob")];
+    until_all_live(&both).await;
+
+    // Bob is silent, and heard again.
+    click(&bob, "microphone").await;
+    until_pressed(&bob, "microphone", "false").await;
+    ada.eval("witness.mark()").await;
+    ada.until("witness.silent === 1").await;
+    click(&bob, "microphone").await;
+    until_all_live(&both).await;
+
+    // His camera goes off and on.
+    let has_picture = format!("({}).classList.contains('picture')", tile("Bob"));
+    click(&bob, "camera").await;
+    ada.until(&format!("!{has_picture}")).await;
+    click(&bob, "camera").await;
+    ada.until(&has_picture).await;
+    until_all_live(&both).await;
+
+    // He shows his screen, twice.
+    for _ in 0..2 {
+        click(&bob, "screen").await;
+        let screen = [video("Bob’s screen")];
+        until_live(&[(&ada, &screen, 1)]).await;
+        until_all_live(&both).await;
+        click(&bob, "screen").await;
+        until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
+    }
+
+    // He leaves, and comes back.
+    bob.click("[data-action=leave]").await;
+    until_on_stage(&ada, &["Ada (you)"]).await;
+    assert_eq!(ada.eval("witness.heard").await, 0);
+    bob.click("#return").await;
+    bob.until("document.querySelector('#join:enabled')").await;
+    join(&bob).await;
+    until_all_live(&both).await;
+
+    // A third comes, and goes.
+    let cy = meet(&browser, &server, "Cy").await;
+    until_all_live(&[(&ada, "Ada"), (&bob, "Bob"), (&cy, "Cy")]).await;
+    cy.click("[data-action=leave]").await;
+    until_all_live(&both).await;
+    for tab in [&ada, &bob, &cy] {
+        tab.assert_quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn media_come_back_after_a_restart() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = server_with(|_| {}).await;
+    let ada = meet(&browser, &server, "Ada").await;
+    let bob = meet(&browser, &server, "Bob").await;
+    let both = [(&ada, "Ada"), (&bob, "Bob")];
+    until_all_live(&both).await;
+    let address = server.addresses().http;
+    let server = server.stop().await.start_with(|config| config.http.listen = address).await;
+    // They ask by themselves, and do not wait for their connections to fail.
+    let asked = r#"satsuma_call_seconds_count{operation="get_session",status="410"}"#;
+    server.until_metric(asked, 2.0).await;
+    until_all_live(&both).await;
+}
+
+#[tokio::test]
+async fn a_picture_comes_in_whichever_size_is_sent() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = server_with(|config| config.client.simulcast = true).await;
+    let ada = meet(&browser, &server, "Ada").await;
+    let bob = meet(&browser, &server, "Bob").await;
+    let both = [(&ada, "Ada"), (&bob, "Bob")];
+    until_all_live(&both).await;
+    let full = bob.eval(&format!("{}.videoWidth", video("Bob (you)"))).await.as_u64().unwrap();
+    for _ in 0..2 {
+        for (rid, width) in [("a", full), ("b", full / 2)] {
+            bob.eval(&format!("witness.sendOnly('{rid}')")).await;
+            ada.until(&format!("witness.width({}) === {width}", video("Bob"))).await;
+            until_all_live(&both).await;
+        }
+    }
+}

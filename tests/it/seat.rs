@@ -1,0 +1,154 @@
+//! A session of the media API together with the peer that it is for.
+
+use axum::http::Method;
+use reqwest::RequestBuilder;
+use serde_json::{Value, json};
+use str0m::media::Mid;
+
+use crate::harness::{Answer, Person, TestServer, answer};
+use crate::peer::{Media, Net, Peer};
+
+/// A way to the media API, with what proves who asks.
+#[derive(Clone)]
+pub struct Door {
+    prefix: String,
+    proof: (&'static str, String),
+}
+
+impl Door {
+    /// As browsers go, with a name and cookies.
+    pub async fn for_person(server: &TestServer, name: &str) -> Self {
+        Self::for_cookie(Person::log_in(server, name).await.cookie())
+    }
+
+    /// As older clients go.
+    pub async fn for_older_client(server: &TestServer, name: &str) -> Self {
+        Self { prefix: "/api/calls".to_owned(), ..Self::for_person(server, name).await }
+    }
+
+    /// As a member of a room goes, whose cookies are known.
+    pub fn for_cookie(cookie: &str) -> Self {
+        Self { prefix: "/partytracks".to_owned(), proof: ("cookie", cookie.to_owned()) }
+    }
+
+    /// As another server goes, with the application's secret.
+    pub fn for_server(prefix: &str, secret: &str) -> Self {
+        Self { prefix: prefix.to_owned(), proof: ("authorization", format!("Bearer {secret}")) }
+    }
+
+    pub fn ask(&self, server: &TestServer, method: Method, path: &str) -> RequestBuilder {
+        let (name, value) = &self.proof;
+        server.request(&method, &format!("{}/sessions/{path}", self.prefix)).header(*name, value)
+    }
+
+    pub async fn call(&self, server: &TestServer, method: Method, path: &str, body: &Value) -> Answer {
+        answer(self.ask(server, method, path).body(body.to_string())).await
+    }
+
+    /// Opens a session, and keeps its cookie where it has one.
+    pub async fn open(&mut self, server: &TestServer) -> String {
+        let opened = answer(self.ask(server, Method::POST, "new")).await;
+        assert_eq!(opened.status, 201, "{opened:?}");
+        if let Some(cookie) =
+            opened.header("set-cookie").split(';').next().filter(|cookie| !cookie.is_empty())
+        {
+            self.proof.1 += &format!("; {cookie}");
+        }
+        opened.json()["sessionId"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A session with its peer.
+pub struct Seat<'a> {
+    pub server: &'a TestServer,
+    pub door: Door,
+    pub session: String,
+    pub peer: Peer,
+}
+
+impl<'a> Seat<'a> {
+    pub async fn open(server: &'a TestServer, mut door: Door, net: Net) -> Self {
+        let session = door.open(server).await;
+        Self { server, door, session, peer: Peer::new(net).await }
+    }
+
+    /// One of somebody new, over UDP.
+    pub async fn of(server: &'a TestServer, name: &str) -> Self {
+        Self::open(server, Door::for_person(server, name).await, Net::Udp).await
+    }
+
+    /// A call on this session that goes well.
+    pub async fn call(&self, method: Method, rest: &str, body: &Value) -> Value {
+        let answered = self.try_call(method, rest, body).await;
+        assert_eq!(answered.status, 200, "{answered:?}");
+        answered.json()
+    }
+
+    pub async fn try_call(&self, method: Method, rest: &str, body: &Value) -> Answer {
+        self.door.call(self.server, method, &format!("{}{rest}", self.session), body).await
+    }
+
+    /// Publishes tracks by an offer; gives back their transceivers and the server's answer.
+    pub async fn publish(&self, tracks: &[(&str, Media)]) -> (Vec<Mid>, String) {
+        let media: Vec<Media> = tracks.iter().map(|(_, media)| *media).collect();
+        let (mids, offer) = self.peer.offer(&media).await;
+        let named = tracks
+            .iter()
+            .zip(&mids)
+            .map(|((name, _), mid)| json!({"location": "local", "mid": mid.to_string(), "trackName": name}));
+        let body = json!({"tracks": named.collect::<Vec<_>>(),
+                          "sessionDescription": {"type": "offer", "sdp": offer}});
+        let told = self.call(Method::POST, "/tracks/new", &body).await;
+        assert_eq!(told["requiresImmediateRenegotiation"], false);
+        let told_mids: Vec<&str> = told["tracks"].as_array().unwrap().iter().map(mid_of).collect();
+        assert_eq!(told_mids, mids.iter().map(|mid| &**mid).collect::<Vec<_>>());
+        assert_eq!(told["sessionDescription"]["type"], "answer");
+        let sdp = told["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        self.peer.accept(&sdp).await;
+        (mids, sdp)
+    }
+
+    /// Subscribes to a track; gives back its transceiver.
+    pub async fn subscribe(&self, publisher: &str, name: &str) -> Mid {
+        self.subscribe_as(json!({"location": "remote", "sessionId": publisher, "trackName": name})).await
+    }
+
+    /// The same with a track object of its own.
+    pub async fn subscribe_as(&self, track: Value) -> Mid {
+        let told = self.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
+        assert_eq!(told["requiresImmediateRenegotiation"], true, "{told}");
+        assert_eq!(told["sessionDescription"]["type"], "offer");
+        self.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+        Mid::from(mid_of(&told["tracks"][0]))
+    }
+
+    /// Answers the server's offer.
+    pub async fn answer(&self, offer: &str) {
+        let answer = self.peer.answer(offer).await;
+        let body = json!({"sessionDescription": {"type": "answer", "sdp": answer}});
+        assert_eq!(self.call(Method::PUT, "/renegotiate", &body).await, json!({}));
+    }
+
+    /// Stops transceivers, and tells the server.
+    pub async fn close(&self, mids: &[Mid]) {
+        let offer = self.peer.stop(mids).await;
+        let tracks: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid.to_string()})).collect();
+        let body = json!({"tracks": tracks, "force": false,
+                          "sessionDescription": {"type": "offer", "sdp": offer}});
+        let told = self.call(Method::PUT, "/tracks/close", &body).await;
+        assert_eq!(
+            (&told["tracks"], &told["requiresImmediateRenegotiation"]),
+            (&json!(tracks), &json!(false))
+        );
+        self.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    }
+
+    /// The session's tracks, as the server tells them.
+    pub async fn tracks(&self) -> Value {
+        self.call(Method::GET, "", &Value::Null).await["tracks"].take()
+    }
+}
+
+fn mid_of(track: &Value) -> &str {
+    track["mid"].as_str().unwrap_or_else(|| panic!("no transceiver: {track}"))
+}

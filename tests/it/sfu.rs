@@ -1,0 +1,387 @@
+//! Media through the real server: peers on sockets of this machine, who ask it as browsers and as
+//! other servers do.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use satsuma::config::{Config, Optional};
+use serde_json::{Value, json};
+use str0m::media::Mid;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::harness::{PATIENCE, TestServer, eventually};
+use crate::peer::{CAMERA, LAYERED_CAMERA, MICROPHONE, Net, Peer, candidates};
+use crate::seat::{Door, Seat};
+
+const SECRET: &str = "a-secret-for-other-servers";
+
+fn for_other_servers(config: &mut Config) {
+    config.sfu.api_secret = Optional(Some(SECRET.into()));
+}
+
+/// The ways in: people's with cookies, another server's with the secret.
+async fn doors(server: &TestServer) -> [Door; 4] {
+    [
+        Door::for_person(server, "Ada").await,
+        Door::for_older_client(server, "Ada").await,
+        Door::for_server("/v1/apps/embedded", SECRET),
+        Door::for_server("/apps/embedded", SECRET),
+    ]
+}
+
+fn state(tracks: &Value, mid: Mid) -> &Value {
+    tracks.as_array().unwrap().iter().find(|track| track["mid"] == *mid).expect("the track")
+}
+
+/// Waits until something was counted: the media thread tells its counts now and then.
+async fn until_counted(server: &TestServer, name: &str) {
+    eventually(format!("{name} is counted"), async || server.metric(name).await > 0.0).await;
+}
+
+#[tokio::test]
+async fn what_one_says_and_shows_the_other_hears_and_sees_by_every_door() {
+    let server = TestServer::with(for_other_servers).await;
+    for door in doors(&server).await {
+        let ada = Seat::open(&server, door.clone(), Net::Udp).await;
+        let bob = Seat::open(&server, door, Net::Udp).await;
+        let (mids, _) = ada.publish(&[("mic", MICROPHONE), ("cam", CAMERA)]).await;
+        ada.peer.until_connected().await;
+        let before = ada.tracks().await;
+        assert_eq!(
+            state(&before, mids[0]),
+            &json!({"location": "local", "mid": *mids[0], "trackName": "mic", "status": "initializing"})
+        );
+        ada.peer.say(mids[0], "hello").await;
+        ada.peer.say(mids[1], "waves").await;
+        let mic = bob.subscribe(&ada.session, "mic").await;
+        let cam = bob.subscribe(&ada.session, "cam").await;
+        tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+        let after = bob.tracks().await;
+        let shown = json!({"location": "remote", "mid": *cam, "trackName": "cam", "status": "active",
+                           "sessionId": ada.session});
+        assert_eq!(state(&after, cam), &shown);
+        assert_eq!(state(&ada.tracks().await, mids[1])["status"], "active");
+
+        // Who closes hears no more of it, and of the rest all.
+        bob.close(&[cam]).await;
+        assert_eq!(bob.tracks().await.as_array().unwrap().len(), 1);
+        bob.peer.until_hears(mic, "hello").await;
+        // What the publisher closes nobody can subscribe to.
+        ada.close(&[mids[1]]).await;
+        let asked = json!({"tracks": [{"location": "remote", "sessionId": ada.session, "trackName": "cam"}]});
+        let refused = bob.call(Method::POST, "/tracks/new", &asked).await;
+        assert_eq!(refused["tracks"][0]["errorCode"], "not_found_track_error", "{refused}");
+        bob.peer.until_hears(mic, "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn both_ways_at_once_and_a_subscription_before_anything_is_published() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(of_ada[0], "from Ada").await;
+    // The server's offer is the first description of Bob's session.
+    let heard_by_bob = bob.subscribe(&ada.session, "mic").await;
+    let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
+    bob.peer.say(of_bob[0], "from Bob").await;
+    let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
+    tokio::join!(
+        bob.peer.until_hears(heard_by_bob, "from Ada"),
+        ada.peer.until_hears(heard_by_ada, "from Bob"),
+    );
+}
+
+#[tokio::test]
+async fn the_server_offers_to_those_who_publish_without_an_offer() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let track = json!({"location": "local", "trackName": "mic", "kind": "audio"});
+    let told = ada.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
+    assert_eq!(told["requiresImmediateRenegotiation"], true);
+    ada.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    ada.peer.say(Mid::from(told["tracks"][0]["mid"].as_str().unwrap()), "hello").await;
+    let mic = bob.subscribe(&ada.session, "mic").await;
+    bob.peer.until_hears(mic, "hello").await;
+}
+
+#[tokio::test]
+async fn a_session_may_begin_with_an_offer() {
+    let server = TestServer::with(for_other_servers).await;
+    let door = Door::for_server("/v1/apps/embedded", SECRET);
+    let peer = Peer::new(Net::Udp).await;
+    let (mics, offer) = peer.offer(&[MICROPHONE]).await;
+    let body = json!({"sessionDescription": {"type": "offer", "sdp": offer}});
+    let opened = door.call(&server, Method::POST, "new?correlationId=x", &body).await;
+    assert_eq!((opened.status, &opened.json()["sessionDescription"]["type"]), (201, &json!("answer")));
+    peer.accept(opened.json()["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    peer.until_connected().await;
+
+    let session = opened.json()["sessionId"].as_str().unwrap().to_owned();
+    let ada = Seat { server: &server, door: door.clone(), session, peer };
+    let (cams, offer) = ada.peer.offer(&[CAMERA]).await;
+    let local = |mid: &str, name: &str| json!({"location": "local", "mid": mid, "trackName": name});
+    let body = json!({"tracks": [local(&mics[0], "mic"), local("77", "none"), local(&cams[0], "cam")],
+                      "sessionDescription": {"type": "offer", "sdp": offer}});
+    let told = ada.call(Method::POST, "/tracks/new", &body).await;
+    let codes = [0, 1, 2].map(|place| told["tracks"][place]["errorCode"].clone());
+    assert_eq!(codes, [Value::Null, json!("invalid_params"), Value::Null], "{told}");
+    ada.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    ada.peer.say(mics[0], "hello").await;
+    ada.peer.say(cams[0], "waves").await;
+
+    // Several subscriptions in one call, of which one fails.
+    let bob = Seat::open(&server, door, Net::Udp).await;
+    let remote = |name: &str| json!({"location": "remote", "sessionId": ada.session, "trackName": name});
+    let body = json!({"tracks": [remote("mic"), remote("none"), remote("cam")]});
+    let told = bob.call(Method::POST, "/tracks/new", &body).await;
+    assert_eq!(told["tracks"][1]["errorCode"], "not_found_track_error");
+    bob.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    let [mic, cam] = [0, 2].map(|place| Mid::from(told["tracks"][place]["mid"].as_str().unwrap()));
+    tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+
+    // The client library stops one transceiver of several that it closes; all end.
+    let offer = bob.peer.stop(&[mic]).await;
+    let body = json!({"tracks": [{"mid": *mic}, {"mid": *cam}], "force": false,
+                      "sessionDescription": {"type": "offer", "sdp": offer}});
+    let told = bob.call(Method::PUT, "/tracks/close", &body).await;
+    bob.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    assert_eq!(bob.tracks().await, json!([]));
+    // By force nothing is negotiated.
+    let body = json!({"tracks": [{"mid": *cams[0]}, {"mid": "77"}], "force": true});
+    let told = ada.call(Method::PUT, "/tracks/close", &body).await;
+    assert_eq!(told["tracks"][1]["errorCode"], "close_track_error", "{told}");
+    assert_eq!(ada.tracks().await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_update_changes_the_layer_and_swaps_the_track() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (mids, _) = ada.publish(&[("cam", LAYERED_CAMERA), ("screen", CAMERA)]).await;
+    ada.peer.say_in(mids[0], Some("a"), "large").await;
+    ada.peer.say_in(mids[0], Some("b"), "small").await;
+    ada.peer.say(mids[1], "slides").await;
+    let of_rid = |rid: &str| {
+        json!({"location": "remote", "sessionId": ada.session, "trackName": "cam",
+               "simulcast": {"preferredRid": rid}})
+    };
+    let cam = bob.subscribe_as(of_rid("b")).await;
+    bob.peer.until_hears(cam, "small").await;
+    assert_eq!(bob.peer.heard(cam, "large"), 0);
+
+    let updated = |told: &Value| {
+        let [track] = &told["tracks"].as_array().unwrap()[..] else { panic!("{told}") };
+        assert_eq!((&track["mid"], &track["errorCode"]), (&json!(*cam), &Value::Null));
+        assert_eq!(
+            (&told["requiresImmediateRenegotiation"], &told["sessionDescription"]),
+            (&json!(false), &Value::Null)
+        );
+    };
+    // As the client library does it: the whole of the track's description, without its `mid`.
+    updated(&bob.call(Method::PUT, "/tracks/update", &json!({"tracks": [of_rid("a")]})).await);
+    bob.peer.until_hears(cam, "large").await;
+
+    let swap = json!({"tracks": [{"location": "remote", "mid": *cam, "sessionId": ada.session,
+                                  "trackName": "screen"}]});
+    updated(&bob.call(Method::PUT, "/tracks/update", &swap).await);
+    bob.peer.until_hears(cam, "slides").await;
+    assert_eq!(state(&bob.tracks().await, cam)["trackName"], "screen");
+}
+
+#[tokio::test]
+async fn media_also_come_by_tcp_alone_and_by_ipv6() {
+    let servers = [
+        (TestServer::start().await, Net::Tcp),
+        (TestServer::with(|config| config.sfu.udp_listen = "[::1]:0".parse().unwrap()).await, Net::Udp6),
+    ];
+    for (server, net) in &servers {
+        let ada = Seat::open(server, Door::for_person(server, "Ada").await, *net).await;
+        let bob = Seat::open(server, Door::for_person(server, "Bob").await, *net).await;
+        let (mids, _) = ada.publish(&[("mic", MICROPHONE), ("cam", CAMERA)]).await;
+        ada.peer.say(mids[0], "hello").await;
+        ada.peer.say(mids[1], "waves").await;
+        let mic = bob.subscribe(&ada.session, "mic").await;
+        let cam = bob.subscribe(&ada.session, "cam").await;
+        tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+        let connections = if *net == Net::Tcp { 2.0 } else { 0.0 };
+        server.until_metric("satsuma_sfu_tcp_connections", connections).await;
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_peer_and_a_udp_peer_hear_each_other() {
+    let server = TestServer::start().await;
+    let ada = Seat::open(&server, Door::for_person(&server, "Ada").await, Net::Tcp).await;
+    let bob = Seat::of(&server, "Bob").await;
+    let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
+    let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(of_ada[0], "by TCP").await;
+    bob.peer.say(of_bob[0], "by UDP").await;
+    let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
+    let heard_by_bob = bob.subscribe(&ada.session, "mic").await;
+    tokio::join!(ada.peer.until_hears(heard_by_ada, "by UDP"), bob.peer.until_hears(heard_by_bob, "by TCP"),);
+}
+
+#[tokio::test]
+async fn without_tcp_no_address_for_it_is_told() {
+    let server = TestServer::with(|config| config.sfu.tcp = false).await;
+    let ada = Seat::of(&server, "Ada").await;
+    let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
+    assert_eq!(candidates(&answer, "tcp"), []);
+    assert_eq!(candidates(&answer, "udp").len(), 1);
+    ada.peer.until_connected().await;
+}
+
+#[tokio::test]
+async fn clients_are_told_the_addresses_that_are_configured() {
+    let server = TestServer::with(|config| {
+        config.sfu.advertise = ["203.0.113.7:4000", "127.0.0.1"]
+            .map(|text| {
+                use satsuma::config::MediaAddress;
+                text.parse().map_or_else(|_| MediaAddress::Ip(text.parse().unwrap()), MediaAddress::Socket)
+            })
+            .into();
+    });
+    let server = server.await;
+    let ada = Seat::of(&server, "Ada").await;
+    let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
+    let told = candidates(&answer, "udp");
+    assert_eq!((told.len(), told[0].ip().is_loopback()), (2, true), "{told:?}");
+    assert_eq!(told[1], "203.0.113.7:4000".parse().unwrap());
+    ada.peer.until_connected().await;
+}
+
+#[tokio::test]
+async fn media_flow_on_through_a_hail_of_random_datagrams() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(mids[0], "hello").await;
+    let mic = bob.subscribe(&ada.session, "mic").await;
+    bob.peer.until_hears(mic, "hello").await;
+
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = candidates(&answer, "udp")[0];
+    // Marsaglia's xorshift: the same bytes in every run.
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for round in 0..2000 {
+        let mut datagram: Vec<u8> = (0..next() % 1400 + 1).map(|_| next() as u8).collect();
+        // RFC 7983: what looks like STUN, like DTLS, like media, and like nothing.
+        datagram[0] = [0, 22, 128, 255][round % 4];
+        if round % 8 == 0 && datagram.len() >= 8 {
+            datagram[..8].copy_from_slice(&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42]);
+        }
+        let _ = stranger.send_to(&datagram, to).await;
+    }
+    bob.peer.until_hears(mic, "hello").await;
+    until_counted(&server, r#"satsuma_sfu_drops_total{reason="unknown_source"}"#).await;
+    assert_eq!(server.metric(r#"satsuma_sfu_drops_total{reason="panic"}"#).await, 0.0);
+    assert_eq!(server.metric("satsuma_sfu_sessions").await, 2.0);
+}
+
+#[tokio::test]
+async fn metrics_and_operators_are_told_who_hears_what() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    assert_eq!(server.admin("/admin/sfu").send().await.unwrap().status(), 401);
+    let (mids, _) = ada.publish(&[("cam", CAMERA)]).await;
+    ada.peer.say(mids[0], "waves").await;
+    // Her first picture has passed, so that one has to be asked for.
+    let has_come = async || state(&ada.tracks().await, mids[0])["status"] == "active";
+    eventually("a picture came".to_owned(), has_come).await;
+    let cam = bob.subscribe(&ada.session, "cam").await;
+    bob.peer.until_hears(cam, "waves").await;
+
+    let report = server.admin_get("/admin/sfu").await.json();
+    let session = |id: &str| {
+        let sessions = report["sessions"].as_array().unwrap();
+        sessions.iter().find(|session| session["id"] == id).unwrap_or_else(|| panic!("{report}"))
+    };
+    let of_ada = session(&ada.session);
+    assert_eq!((&of_ada["publishes"], &of_ada["subscribes"]), (&json!(1), &json!(0)));
+    assert_eq!(session(&bob.session)["state"], "connected");
+    assert!(of_ada["received_bytes"].as_u64().unwrap() > 0);
+    let [track] = &report["tracks"].as_array().unwrap()[..] else { panic!("{report}") };
+    assert_eq!(
+        (&track["session"], &track["name"], &track["kind"]),
+        (&json!(ada.session), &json!("cam"), &json!("video"))
+    );
+    assert_eq!(
+        (&track["subscribers"][0]["session"], &track["subscribers"][0]["mid"]),
+        (&json!(bob.session), &json!(*cam))
+    );
+    assert!(track["subscribers"][0]["packets"].as_u64().unwrap() >= 5, "{report}");
+
+    for (name, wanted) in
+        [("sessions", 2.0), ("connected_sessions", 2.0), ("tracks", 1.0), ("subscriptions", 1.0)]
+    {
+        server.until_metric(&format!("satsuma_sfu_{name}"), wanted).await;
+    }
+    for name in [
+        "received_packets_total",
+        "received_bytes_total",
+        "forwarded_packets_total",
+        "forwarded_bytes_total",
+        "forward_seconds_count",
+    ] {
+        until_counted(&server, &format!("satsuma_sfu_{name}")).await;
+    }
+    until_counted(&server, r#"satsuma_sfu_keyframe_requests_total{reason="sent"}"#).await;
+    let calls = r#"satsuma_call_seconds_count{operation="new_tracks",status="200"}"#;
+    assert_eq!(server.metric(calls).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_media_in_time_and_frees_the_port() {
+    let server = TestServer::start().await;
+    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(mids[0], "hello").await;
+    let mic = bob.subscribe(&ada.session, "mic").await;
+    bob.peer.until_hears(mic, "hello").await;
+    // They talk on while the server stops.
+    let _talking = [ada.peer, bob.peer];
+    let address = candidates(&answer, "udp")[0];
+    assert!(UdpSocket::bind(address).await.is_err(), "the server has it");
+    timeout(PATIENCE, server.stop()).await.expect("in time");
+    UdpSocket::bind(address).await.expect("nobody has it");
+    std::net::TcpListener::bind(address).expect("nobody has it");
+}
+
+#[tokio::test]
+async fn after_a_restart_sessions_are_gone_in_words_that_heal() {
+    let server = TestServer::with(for_other_servers).await;
+    let mut person = Door::for_person(&server, "Ada").await;
+    let other = Door::for_server("/v1/apps/embedded", SECRET);
+    let session = person.open(&server).await;
+    let server = server.restart().await;
+
+    let path = |rest: &str| format!("{session}{rest}");
+    let gone = other.call(&server, Method::GET, &path(""), &Value::Null).await;
+    assert_eq!((gone.status, &gone.json()["errorCode"]), (410, &json!("session_error")));
+    let pull = json!({"tracks": [{"location": "remote", "sessionId": "p", "trackName": "t"}]});
+    let healing = person.call(&server, Method::POST, &path("/tracks/new"), &pull).await;
+    assert_eq!(healing.status, 410);
+    let told = healing.json();
+    assert_eq!(told["errorCode"], Value::Null, "a code at the top would be final");
+    assert_eq!(
+        (&told["tracks"][0]["sessionId"], &told["tracks"][0]["errorCode"]),
+        (&json!("p"), &json!("session_error"))
+    );
+    let closing = json!({"tracks": [{"mid": "0"}], "force": true});
+    let closed = person.call(&server, Method::PUT, &path("/tracks/close"), &closing).await;
+    assert_eq!((closed.status, closed.json()["sessionDescription"].is_object()), (410, true));
+
+    // And a new session works at once.
+    let ada = Seat::open(&server, person, Net::Udp).await;
+    ada.publish(&[("mic", MICROPHONE)]).await;
+    timeout(Duration::from_secs(5), ada.peer.until_connected()).await.unwrap();
+}

@@ -58,6 +58,17 @@ pub struct Section {
     kind: String,
 }
 
+/// Whether a client is to tell how each packet arrives that it is sent (transport-wide congestion control,
+/// draft-holmer-rmcat-transport-wide-cc-extensions-01). It tells 20 times a second, and what nobody acts
+/// on costs both sides about as much as the media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// It is.
+    Wanted,
+    /// It is not. What it sends itself is told of all the same.
+    Unwanted,
+}
+
 /// Whether media may flow in a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionState {
@@ -90,7 +101,13 @@ impl Description {
 
 /// The answer to an offer in which every section has ended.
 pub fn nothing_goes_on(sections: &[Section]) -> Told {
-    told(DescriptionType::Answer, "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n", sections, &[])
+    told(
+        DescriptionType::Answer,
+        "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n",
+        sections,
+        &[],
+        Feedback::Unwanted,
+    )
 }
 
 /// The text with every section that str0m is not to know about made one of no kind.
@@ -186,7 +203,13 @@ impl Section {
 /// them, and new ones in the places of ended ones.
 ///
 /// `sections` are the client's as of its last description; `candidates` the server's, as lines.
-pub fn told(r#type: DescriptionType, text: &str, sections: &[Section], candidates: &[String]) -> Told {
+pub fn told(
+    r#type: DescriptionType,
+    text: &str,
+    sections: &[Section],
+    candidates: &[String],
+    feedback: Feedback,
+) -> Told {
     let mut blocks = blocks(text);
     let session = blocks.next().unwrap_or_default();
     let mut places: Vec<Option<Vec<&str>>> = sections.iter().map(|_| None).collect();
@@ -223,7 +246,9 @@ pub fn told(r#type: DescriptionType, text: &str, sections: &[Section], candidate
             // Formatting into a String cannot fail.
             let _ = write!(mids, " {mid}");
         }
-        lines(&mut bodies, block.into_iter().filter(|line| !is_candidate(line)));
+        let only_sends = block.contains(&"a=sendonly");
+        let is_unwanted = |line: &str| only_sends && feedback == Feedback::Unwanted && is_feedback(line);
+        lines(&mut bodies, block.into_iter().filter(|line| !is_candidate(line) && !is_unwanted(line)));
         if !refused && let Some(candidates) = candidates.take() {
             // A bundle has the candidates of its first section (RFC 9143 section 9.2).
             for candidate in candidates {
@@ -254,6 +279,12 @@ fn live_mids(sections: &[Section]) -> String {
 
 fn is_candidate(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates"
+}
+
+/// Whether a line negotiates feedback for each packet.
+fn is_feedback(line: &str) -> bool {
+    line.starts_with("a=rtcp-fb:") && line.ends_with(" transport-cc")
+        || line.starts_with("a=extmap:") && line.contains("transport-wide-cc-extensions")
 }
 
 /// The lines of the session, then those of each section.
@@ -338,7 +369,7 @@ mod tests {
         let (_, sections) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
-        let told = told(DescriptionType::Offer, &server, &sections, &candidates);
+        let told = told(DescriptionType::Offer, &server, &sections, &candidates, Feedback::Wanted);
         assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
         assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
         assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
@@ -351,8 +382,28 @@ mod tests {
             ("audio", "9", "b"),
             ("audio", "9", "c"),
         ]);
-        let told = super::told(DescriptionType::Offer, &more, &sections, &candidates);
+        let told = super::told(DescriptionType::Offer, &more, &sections, &candidates, Feedback::Wanted);
         assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
+    }
+
+    #[test]
+    fn feedback_that_is_not_wanted_is_not_negotiated_for_what_is_sent() {
+        let lines = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
+                     a=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 nack\r\n";
+        let server = text(&[("video", "9", "0"), ("video", "9", "1")]);
+        let server = server.replace("a=sendonly\r\n", &format!("a=sendonly\r\n{lines}"));
+        let server = server.replace("a=mid:1\r\n", "a=mid:1\r\na=recvonly\r\n");
+        let (first, second) = server.split_at(server.rfind("m=").unwrap());
+        let server = first.to_owned() + &second.replace("a=sendonly\r\n", "");
+        for (feedback, negotiated) in [(Feedback::Wanted, 2), (Feedback::Unwanted, 1)] {
+            let told = told(DescriptionType::Offer, &server, &[], &[], feedback).sdp;
+            for line in ["transport-wide-cc-extensions", "transport-cc"] {
+                assert_eq!(told.matches(line).count(), negotiated, "{told}");
+            }
+            assert_eq!(told.matches("a=rtcp-fb:96 nack").count(), 2);
+            let received = &told[told.rfind("m=").unwrap()..];
+            assert!(received.contains("a=recvonly") && received.contains("96 transport-cc"), "{told}");
+        }
     }
 
     #[test]
@@ -394,7 +445,7 @@ mod tests {
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
-            let told = told(DescriptionType::Offer, &text(&server), &sections, &[]);
+            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], Feedback::Wanted);
             let placed = mids(&told.sdp);
             for (index, live) in live.iter().enumerate() {
                 if *live {

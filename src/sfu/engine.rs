@@ -1,7 +1,8 @@
 //! The media server as a value: sessions, tracks, and who receives what. It has no socket and no clock.
 //!
-//! Whatever enters (a request, a datagram, a time that has come) is dealt with at once and to the end:
-//! what is to be sent lies ready for [`Engine::transmit`] when the call returns.
+//! Whatever enters (a request, a datagram, a time that has come) is dealt with at once. What is to be
+//! sent is made while [`Engine::transmit`] asks for it: a session that is to send ten packets of a batch
+//! is looked after once, and nothing piles up in between.
 
 mod calls;
 mod forwarding;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 use slotmap::{SlotMap, new_key_type};
 use str0m::bwe::BweKind;
 use str0m::config::DtlsCert;
+use str0m::media::Pt;
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpPacket;
-use str0m::{Event, Input, Output, Rtc};
+use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
 
 use super::counters::{Counters, Drop};
 use super::request::{Ice, Limits};
@@ -37,6 +39,14 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// The library wants to be called again right after each packet, to keep its books. Together will do.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// How long books may wait where nothing is left to send: mostly the next packet comes before. While
+/// layers are chosen they are not to wait: the measurement of the connection is among them.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+
+/// How often a session is asked at once for what it has to send; it has no more packets than are written
+/// to it in a batch, sent again or made up to measure the connection.
+const MOST_PASSES: usize = 512;
 
 new_key_type! {
     /// A session, as long as it lives.
@@ -104,14 +114,34 @@ pub struct Engine {
     timers: BTreeSet<(Instant, SessionKey)>,
     next_tick: Instant,
     strangers: Strangers,
-    /// What sessions told of themselves and nobody dealt with yet.
-    events: VecDeque<(SessionKey, Event)>,
-    /// Packets that came and were not forwarded yet.
-    packets: VecDeque<(SessionKey, RtpPacket)>,
+    said: Said,
     /// Sessions that ended while something was done with them.
     ended: Vec<SessionKey>,
-    transmits: VecDeque<Transmit>,
+    /// Sessions to which something was written that they did not send yet, and since when.
+    unsent: VecDeque<SessionKey>,
+    written_at: Instant,
     counters: Counters,
+}
+
+/// When a session's peer wants to be called.
+enum Wanted {
+    /// Then.
+    Known(Instant),
+    /// Then, to measure the connection and to pace what it sends.
+    ForBooks(Instant),
+    /// Some time after it sent all that there was.
+    Later,
+}
+
+/// What sessions said and nobody dealt with yet.
+#[derive(Default)]
+struct Said {
+    /// What they told of themselves.
+    events: VecDeque<(SessionKey, Event)>,
+    /// Packets that came to them.
+    packets: VecDeque<(SessionKey, RtpPacket)>,
+    /// What they want sent.
+    transmits: VecDeque<Transmit>,
 }
 
 impl Engine {
@@ -134,10 +164,10 @@ impl Engine {
             timers: BTreeSet::new(),
             next_tick: start + TICK,
             strangers: Strangers::new(start),
-            events: VecDeque::new(),
-            packets: VecDeque::new(),
+            said: Said::default(),
             ended: Vec::new(),
-            transmits: VecDeque::new(),
+            unsent: VecDeque::new(),
+            written_at: start,
             counters: Counters::default(),
         }
     }
@@ -148,9 +178,14 @@ impl Engine {
         (!self.sessions.is_empty()).then(|| timer.min(self.next_tick))
     }
 
-    /// What is to be sent next.
+    /// What is to be sent next. To be called after each of the other calls until there is nothing.
     pub fn transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        while self.said.transmits.is_empty() {
+            let key = self.unsent.pop_front()?;
+            self.send_written(self.written_at, key);
+            self.settle(self.written_at);
+        }
+        self.said.transmits.pop_front()
     }
 
     /// What was counted since the beginning, and how much there is now.
@@ -214,79 +249,100 @@ impl Engine {
 
     /// Hands something to a session's peer, and takes what it says.
     fn input(&mut self, now: Instant, key: SessionKey, input: Input<'_>) {
-        self.with_rtc(now, key, |rtc| rtc.handle_input(input));
+        let is_time = matches!(input, Input::Timeout(_));
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mut awaited = std::mem::take(&mut session.awaited);
+        let mut said = std::mem::take(&mut self.said);
+        let before = said.transmits.len();
+        let done = self.attempt(key, |rtc| match rtc.handle_input(input) {
+            // What strangers send may be nonsense. That time goes on cannot be wrong.
+            Err(error) if is_time => Err(error),
+            _ => said.hear(now, key, rtc, &mut awaited).map(|at| (at, rtc.is_alive())),
+        });
+        self.said = said;
+        let (mut timer, mut wait) = (None, IDLE_WAIT);
+        if let Some(session) = self.sessions.get_mut(key) {
+            awaited.clear();
+            session.awaited = awaited;
+            timer = session.timer.filter(|at| *at > now);
+            if session.has_choice {
+                wait = SHORTEST_WAIT;
+            }
+            let sent = self.said.transmits.iter().skip(before);
+            session.sent_bytes += sent.map(|sent| sent.contents.len() as u64).sum::<u64>();
+            if session.ice == Ice::Full {
+                self.expect_answers(key, before);
+            }
+        }
+        match done {
+            Some(Ok((Wanted::Known(at), true))) => self.set_timer(key, at.max(now + SHORTEST_WAIT)),
+            Some(Ok((Wanted::ForBooks(at), true))) => self.set_timer(key, at.max(now + wait)),
+            Some(Ok((Wanted::Later, true))) => {
+                self.set_timer(key, timer.map_or(now + wait, |at| at.min(now + wait)));
+            }
+            Some(Ok((_, false))) => self.ended.push(key),
+            Some(Err(error)) => {
+                tracing::debug!(event = "mediaSessionFailed", %error);
+                self.ended.push(key);
+            }
+            None => {}
+        }
     }
 
     /// Does something with a session's peer, and takes what it says.
-    ///
-    /// A panic in it ends the session, and nothing else.
     fn with_rtc<T, E: std::fmt::Display>(
         &mut self,
         now: Instant,
         key: SessionKey,
         act: impl FnOnce(&mut Rtc) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
+        let result = self.attempt(key, act)?;
+        self.input(now, key, Input::Timeout(now));
+        Some(result)
+    }
+
+    /// Writes something to a session's peer, which is sent once somebody asks for it.
+    fn write<T, E: std::fmt::Display>(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        act: impl FnOnce(&mut Rtc) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let result = self.attempt(key, act)?;
+        self.written_at = now;
+        if let Some(session) = self.sessions.get_mut(key)
+            && !std::mem::replace(&mut session.has_unsent, true)
+        {
+            self.unsent.push_back(key);
+        }
+        Some(result)
+    }
+
+    /// Lets a session's peer send what was written to it.
+    fn send_written(&mut self, now: Instant, key: SessionKey) {
+        // It may have ended since.
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.has_unsent = false;
+        self.input(now, key, Input::Timeout(now));
+    }
+
+    /// Does something with a session's peer. A panic in it ends the session, and nothing else.
+    fn attempt<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut Rtc) -> T) -> Option<T> {
         let session = self.sessions.get_mut(key)?;
         let rtc = session.rtc.as_deref_mut()?;
-        let Self { transmits, packets, events, .. } = self;
-        let (ice, sent_bytes) = (session.ice, &mut session.sent_bytes);
-        let before = transmits.len();
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let result = act(rtc);
-            // Without time going on the library keeps what was written.
-            let mut polled = rtc.handle_input(Input::Timeout(now)).map(|()| now);
-            while polled.is_ok() {
-                match rtc.poll_output() {
-                    Ok(Output::Timeout(at)) => {
-                        polled = Ok(at);
-                        break;
-                    }
-                    Ok(Output::Transmit(transmit)) => {
-                        *sent_bytes += transmit.contents.len() as u64;
-                        transmits.push_back(Transmit {
-                            proto: transmit.proto,
-                            source: transmit.source,
-                            destination: transmit.destination,
-                            contents: transmit.contents.into(),
-                        });
-                    }
-                    Ok(Output::Event(Event::RtpPacket(packet))) => packets.push_back((key, packet)),
-                    Ok(Output::Event(event)) => events.push_back((key, event)),
-                    Err(error) => polled = Err(error),
-                }
-            }
-            (result, polled, rtc.is_alive())
-        }));
-        if ice == Ice::Full {
-            self.expect_answers(key, before);
+        let done = catch_unwind(AssertUnwindSafe(|| act(rtc)));
+        if done.is_err() {
+            // What is left of it cannot be trusted.
+            session.rtc = None;
+            self.counters.dropped(Drop::Panic);
+            self.ended.push(key);
         }
-        match done {
-            Ok((result, Ok(at), true)) => {
-                self.set_timer(key, at.max(now + SHORTEST_WAIT));
-                Some(result)
-            }
-            Ok((result, polled, _)) => {
-                if let Err(error) = polled {
-                    tracing::debug!(event = "mediaSessionFailed", %error);
-                }
-                self.ended.push(key);
-                Some(result)
-            }
-            Err(_) => {
-                // What is left of it cannot be trusted.
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.rtc = None;
-                }
-                self.counters.dropped(Drop::Panic);
-                self.ended.push(key);
-                None
-            }
-        }
+        done.ok()
     }
 
     /// Keeps in mind whom a session asks that makes checks of its own: answers to them name nobody.
     fn expect_answers(&mut self, key: SessionKey, before: usize) {
-        let asked = self.transmits.iter().skip(before).map(|sent| (sent.proto, sent.destination));
+        let asked = self.said.transmits.iter().skip(before).map(|sent| (sent.proto, sent.destination));
         let new: Vec<_> = asked.filter(|asked| !self.by_source.contains_key(asked)).collect();
         for (proto, destination) in new {
             self.learn(key, proto, destination);
@@ -311,7 +367,7 @@ impl Engine {
 
     /// Deals with everything that came of what was done, until nothing comes any more.
     fn settle(&mut self, now: Instant) {
-        while let Some((key, packet)) = self.packets.pop_front() {
+        while let Some((key, packet)) = self.said.packets.pop_front() {
             self.forward(now, key, packet);
             self.take_events(now);
         }
@@ -327,7 +383,7 @@ impl Engine {
 
     /// Deals with what sessions told of themselves.
     fn take_events(&mut self, now: Instant) {
-        while let Some((key, event)) = self.events.pop_front() {
+        while let Some((key, event)) = self.said.events.pop_front() {
             let Some(session) = self.sessions.get_mut(key) else { continue };
             match event {
                 Event::Connected => {
@@ -336,7 +392,7 @@ impl Engine {
                 }
                 Event::IceConnectionStateChange(state) => session.link = session.link.after(state, now),
                 Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
-                Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) => {
+                Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) if session.has_choice => {
                     session.estimate = Some(estimate.as_u64());
                     self.choose_layers(now, key);
                 }
@@ -357,7 +413,7 @@ impl Engine {
             Link::Connected => false,
         };
         self.ended.extend(self.sessions.iter().filter(|(_, session)| over(session)).map(|(key, _)| key));
-        let subscribers = self.sessions.iter().filter(|(_, session)| !session.subscriptions.is_empty());
+        let subscribers = self.sessions.iter().filter(|(_, session)| session.has_choice);
         let subscribers: Vec<SessionKey> = subscribers.map(|(key, _)| key).collect();
         for key in subscribers {
             self.choose_layers(now, key);
@@ -393,6 +449,66 @@ impl Engine {
         self.counters.subscriptions = sessions().map(|session| session.subscriptions.len()).sum();
         self.counters.sessions = self.sessions.len();
         self.counters.tracks = self.tracks.len();
+    }
+}
+
+impl Said {
+    /// Takes what a session's peer has to say, which is at least the packets that are awaited.
+    fn hear(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        rtc: &mut Rtc,
+        awaited: &mut Vec<Pt>,
+    ) -> Result<Wanted, RtcError> {
+        let awaits_some = !awaited.is_empty();
+        for _ in 0..MOST_PASSES {
+            let before = self.transmits.len();
+            let at = self.hear_once(key, rtc)?;
+            if at > now || self.transmits.len() == before {
+                return Ok(match rtc.last_timeout_reason() {
+                    Reason::BweDelayControl | Reason::BweProbeControl | Reason::Pacer(_) => {
+                        Wanted::ForBooks(at)
+                    }
+                    _ => Wanted::Known(at),
+                });
+            }
+            for sent in self.transmits.iter().skip(before).filter_map(media_payload_type) {
+                if let Some(place) = awaited.iter().position(|awaited| **awaited == sent) {
+                    awaited.swap_remove(place);
+                }
+            }
+            if awaits_some && awaited.is_empty() {
+                return Ok(Wanted::Later);
+            }
+            // It sends one packet at a time; for the next one time has to go on, if only by nothing.
+            rtc.handle_input(Input::Timeout(now))?;
+        }
+        Ok(Wanted::Known(now))
+    }
+
+    fn hear_once(&mut self, key: SessionKey, rtc: &mut Rtc) -> Result<Instant, RtcError> {
+        loop {
+            match rtc.poll_output()? {
+                Output::Timeout(at) => return Ok(at),
+                Output::Transmit(transmit) => self.transmits.push_back(Transmit {
+                    proto: transmit.proto,
+                    source: transmit.source,
+                    destination: transmit.destination,
+                    contents: transmit.contents.into(),
+                }),
+                Output::Event(Event::RtpPacket(packet)) => self.packets.push_back((key, packet)),
+                Output::Event(event) => self.events.push_back((key, event)),
+            }
+        }
+    }
+}
+
+/// The payload type of an encrypted media packet; none of what is something else (RFC 7983, RFC 5761).
+fn media_payload_type(transmit: &Transmit) -> Option<u8> {
+    match transmit.contents[..] {
+        [128..=191, second, ..] if !(64..=95).contains(&(second & 0x7f)) => Some(second & 0x7f),
+        _ => None,
     }
 }
 

@@ -145,7 +145,8 @@ impl Engine {
             self.by_ufrag.insert(ufrag, key);
         }
         let text = answer.to_sdp_string();
-        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines))
+        let feedback = session.feedback();
+        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, feedback))
     }
 
     /// Forgets an offer that will not be answered any more, and what was to come of it.
@@ -228,7 +229,8 @@ impl Engine {
         session.pending =
             Some(Pending { offer: pending, publications: Vec::new(), subscriptions: Vec::new() });
         let text = offer.to_sdp_string();
-        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines);
+        let feedback = session.feedback();
+        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, feedback);
         Ok((Some(offer), mids))
     }
 
@@ -247,6 +249,10 @@ impl Engine {
                 Some((self.tracks.get(*found.as_ref().ok()?)?.kind, Direction::SendOnly, stream))
             })
             .collect();
+        if let Some(session) = self.sessions.get_mut(key) {
+            let found = found.iter().flatten().filter_map(|track| self.tracks.get(*track));
+            session.has_choice |= found.into_iter().any(|track| track.layers.len() > 1);
+        }
         let (offer, mids) = self.make_offer(now, key, &media)?;
         let mut mids = mids.into_iter();
         let mut done = Vec::with_capacity(tracks.len());

@@ -165,7 +165,7 @@ impl Engine {
         if let Some(patch) = outgoing.vp8_patch {
             write = write.vp8_patch(patch);
         }
-        let written = self.with_rtc(now, to, |rtc| {
+        let written = self.write(now, to, |rtc| {
             let mut api = rtc.direct_api();
             let stream = api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?;
             // The publisher paced it already, and a second pacer would only add to the delay.
@@ -179,8 +179,11 @@ impl Engine {
         }
         self.counters.forwarded_packets += 1;
         self.counters.forwarded_bytes += packet.payload.len() as u64;
-        if let Some(subscription) = self.sessions.get_mut(to).and_then(|s| s.subscriptions.get_mut(&mid)) {
-            subscription.packets += 1;
+        if let Some(session) = self.sessions.get_mut(to) {
+            session.awaited.push(payload_type);
+            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
+                subscription.packets += 1;
+            }
         }
         false
     }
@@ -261,7 +264,7 @@ impl Engine {
         }
         let (publisher, mid) = (track.publisher, track.mid);
         let rid = track.layers.rid(layer).map(Rid::from);
-        let asked = self.with_rtc(now, publisher, |rtc| {
+        let asked = self.write(now, publisher, |rtc| {
             let mut api = rtc.direct_api();
             let stream = api.stream_rx_by_mid(mid, rid).ok_or("nothing came yet")?;
             stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -293,7 +296,7 @@ impl Engine {
             return;
         }
         let chosen = allocate(&demands, estimate, now, held);
-        let desired = Bitrate::from(desired(&demands, now, held));
+        let desired = session.has_choice.then(|| Bitrate::from(desired(&demands, now, held)));
         let mut changed = false;
         for (mid, layer) in mids.into_iter().zip(chosen) {
             if let Some(subscription) = session.subscriptions.get_mut(&mid) {
@@ -302,10 +305,12 @@ impl Engine {
                 changed |= subscription.forward.waits_for() != before;
             }
         }
-        self.with_rtc(now, of, |rtc| {
-            rtc.bwe().set_desired_bitrate(desired);
-            Ok::<_, RtcError>(())
-        });
+        if let Some(desired) = desired {
+            self.write(now, of, |rtc| {
+                rtc.bwe().set_desired_bitrate(desired);
+                Ok::<_, RtcError>(())
+            });
+        }
         if changed {
             self.ask_for_pictures(now, of);
         }

@@ -16,7 +16,7 @@ use super::TrackKey;
 use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::sfu::counters::Counters;
-use crate::sfu::description::Section;
+use crate::sfu::description::{Feedback, Section};
 use crate::sfu::forward::Forward;
 use crate::sfu::request::{Ice, Kind, LayerWish};
 
@@ -46,7 +46,13 @@ pub(super) struct Session {
     pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
     /// When the peer wants to be called.
     pub(super) timer: Option<Instant>,
-    /// What the connection takes, in bits a second.
+    /// Whether something was written to the peer that it did not send yet.
+    pub(super) has_unsent: bool,
+    /// The payload types of the packets among that.
+    pub(super) awaited: Vec<Pt>,
+    /// Whether it subscribes, or did, to a track of several layers: only then its connection is measured.
+    pub(super) has_choice: bool,
+    /// What the connection takes, in bits a second, where it is measured.
     pub(super) estimate: Option<u64>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
@@ -145,6 +151,9 @@ impl Session {
             sources: VecDeque::new(),
             streams: HashMap::new(),
             timer: None,
+            has_unsent: false,
+            awaited: Vec::new(),
+            has_choice: false,
             estimate: None,
             received_bytes: 0,
             sent_bytes: 0,
@@ -158,6 +167,11 @@ impl Session {
         self.sources.retain(|known| *known != source);
         self.sources.push_back(source);
         if self.sources.len() > MOST_SOURCES { self.sources.pop_front() } else { None }
+    }
+
+    /// Whether the client is to tell how packets arrive.
+    pub(super) fn feedback(&self) -> Feedback {
+        if self.has_choice { Feedback::Wanted } else { Feedback::Unwanted }
     }
 
     /// How many tracks it publishes and subscribes to.

@@ -96,6 +96,8 @@ impl Engine {
             return Err(SfuError::InvalidParams("the transceiver carries another kind"));
         }
         source.subscribers.push((key, mid));
+        // The client tells how packets arrive from the next negotiation on.
+        session.has_choice |= source.layers.len() > 1;
         let before = match session.subscriptions.get_mut(&mid) {
             Some(subscription) => {
                 subscription.forward.source_changed();

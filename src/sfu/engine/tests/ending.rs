@@ -6,7 +6,7 @@ use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
 /// How much the engine keeps in mind.
-fn kept(world: &World) -> [usize; 11] {
+fn kept(world: &World) -> [usize; 12] {
     let engine = &world.engine;
     [
         engine.sessions.len(),
@@ -16,10 +16,11 @@ fn kept(world: &World) -> [usize; 11] {
         engine.by_source.len(),
         engine.by_name.len(),
         engine.timers.len(),
-        engine.events.len(),
-        engine.packets.len(),
+        engine.said.events.len(),
+        engine.said.packets.len(),
         engine.ended.len(),
-        engine.transmits.len(),
+        engine.unsent.len(),
+        engine.said.transmits.len(),
     ]
 }
 
@@ -70,7 +71,7 @@ fn who_restarts_ice_and_leaves_is_forgotten() {
     world.ask(Request::Publish { session, tracks: Vec::new(), offer: Some(offer) }).unwrap();
     world.peers[ada].gone = true;
     world.pass(70 * SECOND);
-    assert_eq!(kept(&world), [0; 11]);
+    assert_eq!(kept(&world), [0; 12]);
 }
 
 #[test]
@@ -179,7 +180,7 @@ fn those_who_came_and_went_leave_nothing() {
     assert_eq!(kept(&world)[..7], [1, 1, 1, 1, 1, 1, 1]);
     world.peers[ada].gone = true;
     world.pass(80 * SECOND);
-    assert_eq!(kept(&world), [0; 11]);
+    assert_eq!(kept(&world), [0; 12]);
     let counters = world.engine.counters();
     assert_eq!([counters.sessions, counters.connected, counters.tracks, counters.subscriptions], [0; 4]);
 }

@@ -1,0 +1,124 @@
+//! What forwarding costs: the real server as a process of its own, and clients of the library str0m.
+//!
+//! Clients say in each packet when it was sent, and the system tells when it came to the receiver, so a
+//! packet's way through the server is measured by one clock: with the sender's encryption, and without
+//! the receivers' work. Processor time and memory are those of the server's media thread and process,
+//! as the system (Linux) tells them.
+
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench measures time and may panic")]
+
+mod meeting;
+mod peer;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use str0m::media::MediaKind;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use peer::{Latency, Peer};
+use server::Server;
+
+/// How long each load is measured.
+const MEASURED: Duration = Duration::from_secs(10);
+
+/// How long it runs before that.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+fn main() {
+    // `cargo test --benches` runs this too; there it has nothing to check.
+    let (flags, wanted): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    if !flags.iter().any(|flag| flag == "--bench") {
+        return;
+    }
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    println!(
+        "load | forwarded/s | of a core | a packet | latency p50, p99, most | with keyframes p99 | memory"
+    );
+    for (name, people, subscribers, bits) in [
+        ("1 to 30 at 0.5 Mbit/s", 0, 30, 500_000),
+        ("1 to 100 at 0.5 Mbit/s", 0, 100, 500_000),
+        ("room of 6 at 0.5 Mbit/s", 6, 0, 500_000),
+        ("room of 6 at 2.5 Mbit/s", 6, 0, 2_500_000),
+    ] {
+        if is_wanted(name) {
+            runtime.block_on(LocalSet::new().run_until(run(name, people, subscribers, bits)));
+        }
+    }
+    if is_wanted("meeting") {
+        runtime.block_on(LocalSet::new().run_until(meeting::run()));
+    }
+}
+
+/// A load: a room of `people` who all see and hear each other, or one picture for `subscribers`.
+async fn run(name: &str, people: usize, subscribers: usize, bits: u32) {
+    let server = Server::start();
+    let empty = server.memory();
+    let publishers = people.max(1);
+    let (latencies, mut told) = mpsc::unbounded_channel();
+    let mut peers = Vec::new();
+    for _ in 0..publishers + subscribers {
+        peers.push(Peer::join(&server, latencies.clone()).await);
+    }
+    let mut tracks = Vec::new();
+    for (number, peer) in peers.iter().take(publishers).enumerate() {
+        let mut names = vec![(format!("video-{number}"), MediaKind::Video)];
+        if people > 0 {
+            names.push((format!("audio-{number}"), MediaKind::Audio));
+        }
+        peer.publish(&server, &names, bits).await;
+        tracks.push((peer.session.clone(), names));
+    }
+    for (number, peer) in peers.iter().enumerate() {
+        let others = tracks.iter().enumerate().filter(|(publisher, _)| *publisher != number);
+        let wanted: Vec<Value> = others.flat_map(|(_, (session, names))| wishes(session, names)).collect();
+        if !wanted.is_empty() {
+            peer.subscribe(&server, &wanted).await;
+        }
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let media = server.media_seconds();
+    let start = Instant::now();
+    while told.try_recv().is_ok() {}
+    let (mut plain, mut all) = (Vec::new(), Vec::new());
+    tokio::time::sleep(MEASURED).await;
+    let took = start.elapsed().as_secs_f64();
+    let busy = server.media_seconds() - media;
+    while let Ok(Latency { took, of_keyframe }) = told.try_recv() {
+        all.push(took);
+        if !of_keyframe {
+            plain.push(took);
+        }
+    }
+    let packets = all.len();
+    let [plain, all] = [plain, all].map(|mut latencies| {
+        latencies.sort_unstable();
+        latencies
+    });
+    let at = |sorted: &[Duration], share: f64| {
+        let index = ((sorted.len() as f64 - 1.0) * share) as usize;
+        sorted.get(index).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+    };
+    println!(
+        "{name} | {:.0} | {:.1} % | {:.1} µs | {:.2}, {:.2}, {:.1} ms | {:.2} ms | {:.1} MB for {} sessions",
+        packets as f64 / took,
+        100.0 * busy / took,
+        1e6 * busy / packets as f64,
+        at(&plain, 0.5),
+        at(&plain, 0.99),
+        at(&plain, 1.0),
+        at(&all, 0.99),
+        (server.memory() - empty) as f64 / 1e6,
+        peers.len(),
+    );
+}
+
+/// What a request says that wants these tracks.
+fn wishes(session: &str, names: &[(String, MediaKind)]) -> Vec<Value> {
+    let wish = |name| json!({"location": "remote", "sessionId": session, "trackName": name});
+    names.iter().map(|(name, _)| wish(name)).collect()
+}

@@ -1,0 +1,285 @@
+//! A client of the library str0m.
+
+use std::io::IoSliceMut;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use quinn_udp::{RecvMeta, UdpSocketState};
+use reqwest::Method;
+use serde_json::{Value, json};
+use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpWrite;
+use str0m::{Candidate, Event, Input, Output, Rtc};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
+
+use super::server::Server;
+
+/// Bytes of a packet of a picture, as browsers make them.
+const PICTURE_PACKET: usize = 1100;
+
+/// How long a packet was under way.
+pub struct Latency {
+    pub took: Duration,
+    pub of_keyframe: bool,
+}
+
+type Change = Box<dyn FnOnce(&mut Rtc) -> Option<String>>;
+
+/// A client: a task that owns its socket and its library.
+pub struct Peer {
+    pub session: String,
+    changes: mpsc::UnboundedSender<(Change, oneshot::Sender<Option<String>>)>,
+    streams: mpsc::UnboundedSender<Stream>,
+}
+
+/// A stream that a client sends.
+struct Stream {
+    mid: Mid,
+    kind: MediaKind,
+    bits: u32,
+}
+
+impl Peer {
+    pub async fn join(server: &Server, latencies: mpsc::UnboundedSender<Latency>) -> Self {
+        let opened = server.call(Method::POST, "sessions/new", json!({})).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut rtc = Rtc::builder()
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
+        let (changes, to_change) = mpsc::unbounded_channel();
+        let (streams, to_send) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(live(rtc, socket, to_change, to_send, latencies));
+        Self { session: opened["sessionId"].as_str().unwrap().to_owned(), changes, streams }
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut Rtc) -> Option<String> + 'static) -> Option<String> {
+        let (tell, told) = oneshot::channel();
+        self.changes.send((Box::new(change), tell)).ok().unwrap();
+        told.await.unwrap()
+    }
+
+    pub async fn publish(&self, server: &Server, tracks: &[(String, MediaKind)], bits: u32) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let kinds: Vec<MediaKind> = tracks.iter().map(|(_, kind)| *kind).collect();
+        let offer = self.change(move |rtc| {
+            let mut api = rtc.sdp_api();
+            let add = |kind: &MediaKind| api.add_media(*kind, Direction::SendOnly, None, None, None);
+            let mids: Vec<Mid> = kinds.iter().map(add).collect();
+            let (offer, pending) = api.apply().unwrap();
+            tell.send((mids, pending)).unwrap();
+            Some(offer.to_sdp_string())
+        });
+        let offer = offer.await.unwrap();
+        let (mids, pending) = told.recv().unwrap();
+        let named = tracks.iter().zip(&mids);
+        let named: Vec<Value> = named
+            .map(|((name, _), mid)| json!({"location": "local", "mid": mid.to_string(), "trackName": name}))
+            .collect();
+        let body = json!({"tracks": named, "sessionDescription": {"type": "offer", "sdp": offer}});
+        let path = format!("sessions/{}/tracks/new", self.session);
+        let answer = server.call(Method::POST, &path, body).await;
+        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        self.change(move |rtc| {
+            rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
+            None
+        })
+        .await;
+        for ((_, kind), mid) in tracks.iter().zip(mids) {
+            self.streams.send(Stream { mid, kind: *kind, bits }).ok().unwrap();
+        }
+    }
+
+    /// Subscribes; gives back the transceivers, and how long the server's offer was.
+    pub async fn subscribe(&self, server: &Server, tracks: &[Value]) -> (Vec<Mid>, usize) {
+        let path = format!("sessions/{}/tracks/new", self.session);
+        let answer = server.call(Method::POST, &path, json!({"tracks": tracks})).await;
+        let mids = answer["tracks"].as_array().unwrap().iter();
+        let mids = mids.map(|track| Mid::from(track["mid"].as_str().unwrap())).collect();
+        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        let bytes = sdp.len();
+        let answer = self.change(move |rtc| {
+            let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
+            Some(rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string())
+        });
+        let body = json!({"sessionDescription": {"type": "answer", "sdp": answer.await.unwrap()}});
+        let path = format!("sessions/{}/renegotiate", self.session);
+        server.call(Method::PUT, &path, body).await;
+        (mids, bytes)
+    }
+
+    /// Stops transceivers and closes what they carried.
+    pub async fn unsubscribe(&self, server: &Server, mids: &[Mid]) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let stopped = mids.to_vec();
+        let offer = self.change(move |rtc| {
+            let mut api = rtc.sdp_api();
+            stopped.into_iter().for_each(|mid| api.stop_media(mid));
+            let (offer, pending) = api.apply().unwrap();
+            tell.send(pending).unwrap();
+            Some(offer.to_sdp_string())
+        });
+        let offer = offer.await.unwrap();
+        let pending = told.recv().unwrap();
+        let closed: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid.to_string()})).collect();
+        let body = json!({"tracks": closed, "sessionDescription": {"type": "offer", "sdp": offer}});
+        let path = format!("sessions/{}/tracks/close", self.session);
+        let answer = server.call(Method::PUT, &path, body).await;
+        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        self.change(move |rtc| {
+            rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
+            None
+        })
+        .await;
+    }
+
+    /// Closes the connection, as a page does that is left.
+    pub async fn leave(self) {
+        self.change(|rtc| {
+            rtc.close().unwrap();
+            None
+        })
+        .await;
+    }
+}
+
+/// A stream under way.
+struct Sending {
+    mid: Mid,
+    kind: MediaKind,
+    /// How often a picture or a piece of sound is sent, and of how many packets it is.
+    every: Duration,
+    packets: usize,
+    next: Instant,
+    seq: u64,
+    time: u32,
+    number: u64,
+    keyframe_due: bool,
+}
+
+async fn live(
+    mut rtc: Rtc,
+    socket: UdpSocket,
+    mut changes: mpsc::UnboundedReceiver<(Change, oneshot::Sender<Option<String>>)>,
+    mut streams: mpsc::UnboundedReceiver<Stream>,
+    latencies: mpsc::UnboundedSender<Latency>,
+) {
+    let state = UdpSocketState::new((&socket).into()).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    // When what is dealt with came, as the system tells it.
+    let mut arrived = Duration::ZERO;
+    let mut sending: Vec<Sending> = Vec::new();
+    let local = socket.local_addr().unwrap();
+    let mut connected = false;
+    loop {
+        let wake = loop {
+            match rtc.poll_output().unwrap() {
+                Output::Timeout(_) if !rtc.is_alive() => return,
+                Output::Timeout(at) => break at,
+                Output::Transmit(transmit) => {
+                    let _ = socket.try_send_to(&transmit.contents, transmit.destination);
+                }
+                Output::Event(Event::Connected) => connected = true,
+                Output::Event(Event::KeyframeRequest(request)) => {
+                    for stream in sending.iter_mut().filter(|stream| stream.mid == request.mid) {
+                        stream.keyframe_due = true;
+                    }
+                }
+                Output::Event(Event::RtpPacket(packet)) => {
+                    let Some(sent) = packet.payload.get(5..13) else { continue };
+                    let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().unwrap()));
+                    let took = arrived.saturating_sub(sent);
+                    let of_keyframe = packet.payload.get(4) == Some(&0);
+                    let _ = latencies.send(Latency { took, of_keyframe });
+                }
+                Output::Event(_) => {}
+            }
+        };
+        let next = sending.iter().map(|stream| stream.next).min().filter(|_| connected);
+        let wake = next.map_or(wake, |next| next.min(wake));
+        tokio::select! {
+            () = async { socket.readable().await.unwrap() } => {
+                let mut meta = [RecvMeta::default()];
+                let received = socket.try_io(Interest::READABLE, || {
+                    state.recv((&socket).into(), &mut [IoSliceMut::new(&mut buffer)], &mut meta)
+                });
+                if received.is_ok() {
+                    arrived = meta[0].timestamp.unwrap();
+                    for bytes in buffer[..meta[0].len].chunks(meta[0].stride) {
+                        take(&mut rtc, bytes, meta[0].addr, local);
+                    }
+                }
+            }
+            Some((change, tell)) = changes.recv() => {
+                let told = change(&mut rtc);
+                let _ = tell.send(told);
+            }
+            Some(Stream { mid, kind, bits }) = streams.recv() => {
+                let (every, packets) = match kind {
+                    MediaKind::Audio => (Duration::from_millis(20), 1),
+                    MediaKind::Video => {
+                        let pictures = 30.0;
+                        let packets = f64::from(bits) / 8.0 / pictures / PICTURE_PACKET as f64;
+                        (Duration::from_secs_f64(packets.ceil() / packets / pictures), packets.ceil() as usize)
+                    }
+                };
+                sending.push(Sending {
+                    mid, kind, every, packets, next: Instant::now(), seq: 1000, time: 0, number: 0,
+                    keyframe_due: true,
+                });
+            }
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        let now = Instant::now();
+        if connected {
+            for stream in sending.iter_mut().filter(|stream| stream.next <= now) {
+                send(&mut rtc, stream);
+            }
+        }
+        rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
+    }
+}
+
+fn take(rtc: &mut Rtc, bytes: &[u8], source: SocketAddr, destination: SocketAddr) {
+    if let Ok(receive) = Receive::new(Protocol::Udp, source, destination, bytes) {
+        rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+    }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// Sends one picture, or one piece of sound.
+fn send(rtc: &mut Rtc, stream: &mut Sending) {
+    let pt = rtc.media(stream.mid).unwrap().remote_pts()[0];
+    let keyframe = std::mem::take(&mut stream.keyframe_due) && stream.kind == MediaKind::Video;
+    // A keyframe is about eight times as long.
+    let packets = if keyframe { stream.packets * 8 } else { stream.packets };
+    let id = (stream.number as u16) & 0x7fff;
+    for packet in 0..packets {
+        let [high, low] = (id | 0x8000).to_be_bytes();
+        // RFC 7741: extended, a start at the first packet, a long PictureID; then the P bit.
+        let start = if packet == 0 { 0x90 } else { 0x80 };
+        let mut payload = vec![start, 0x80, high, low, u8::from(!keyframe)];
+        payload.extend_from_slice(&(since_1970().as_nanos() as u64).to_be_bytes());
+        payload.resize(if stream.kind == MediaKind::Audio { 80 } else { PICTURE_PACKET }, 0);
+        let write = RtpWrite::new(pt, stream.seq.into(), stream.time, Instant::now(), payload)
+            .marker(packet + 1 == packets)
+            .nackable(true);
+        stream.seq += 1;
+        let mut api = rtc.direct_api();
+        api.stream_tx_by_mid(stream.mid, None).unwrap().write_rtp(write);
+    }
+    stream.number += 1;
+    let clock = if stream.kind == MediaKind::Audio { 48_000.0 } else { 90_000.0 };
+    stream.time = stream.time.wrapping_add((stream.every.as_secs_f64() * clock) as u32);
+    stream.next += stream.every;
+}

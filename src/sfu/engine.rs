@@ -44,6 +44,9 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// layers are chosen they are not to wait: the measurement of the connection is among them.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
+/// The library sends one packet at a time, and the next once so much time went on.
+const NEXT_PACKET: Duration = Duration::from_micros(1);
+
 /// How often a session is asked at once for what it has to send; it has no more packets than are written
 /// to it in a batch, sent again or made up to measure the connection.
 const MOST_PASSES: usize = 512;
@@ -462,17 +465,10 @@ impl Said {
         awaited: &mut Vec<Pt>,
     ) -> Result<Wanted, RtcError> {
         let awaits_some = !awaited.is_empty();
+        let mut time = now;
         for _ in 0..MOST_PASSES {
             let before = self.transmits.len();
             let at = self.hear_once(key, rtc)?;
-            if at > now || self.transmits.len() == before {
-                return Ok(match rtc.last_timeout_reason() {
-                    Reason::BweDelayControl | Reason::BweProbeControl | Reason::Pacer(_) => {
-                        Wanted::ForBooks(at)
-                    }
-                    _ => Wanted::Known(at),
-                });
-            }
             for sent in self.transmits.iter().skip(before).filter_map(media_payload_type) {
                 if let Some(place) = awaited.iter().position(|awaited| **awaited == sent) {
                     awaited.swap_remove(place);
@@ -481,8 +477,16 @@ impl Said {
             if awaits_some && awaited.is_empty() {
                 return Ok(Wanted::Later);
             }
-            // It sends one packet at a time; for the next one time has to go on, if only by nothing.
-            rtc.handle_input(Input::Timeout(now))?;
+            if at > time + NEXT_PACKET || (self.transmits.len() == before && awaited.is_empty()) {
+                return Ok(match rtc.last_timeout_reason() {
+                    Reason::BweDelayControl | Reason::BweProbeControl | Reason::Pacer(_) => {
+                        Wanted::ForBooks(at)
+                    }
+                    _ => Wanted::Known(at),
+                });
+            }
+            time = at.max(time);
+            rtc.handle_input(Input::Timeout(time))?;
         }
         Ok(Wanted::Known(now))
     }

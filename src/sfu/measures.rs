@@ -32,8 +32,8 @@ impl Measures {
     }
 
     /// Counts a packet that was not sent.
-    pub fn undelivered(&mut self, why: Undelivered) {
-        self.undelivered[why as usize] += 1;
+    pub fn undelivered(&mut self, why: Undelivered, packets: usize) {
+        self.undelivered[why as usize] += packets as u64;
     }
 
     /// Counts a failure to read datagrams.
@@ -110,7 +110,7 @@ mod tests {
         let mut counters =
             Counters { received_packets: 5, nacks_sent: 2, sessions: 3, ..Counters::default() };
         counters.dropped(Drop::Late);
-        measures.undelivered(Undelivered::Full);
+        measures.undelivered(Undelivered::Full, 1);
         measures.forwarded(Duration::from_millis(3));
         for _ in 0..2 {
             measures.publish(&counters, Duration::from_millis(1500));

@@ -18,6 +18,7 @@ use super::counters::Counters;
 use super::engine::{Datagram, Engine, Transmit};
 use super::measures::Measures;
 use super::net::Undelivered;
+use super::net::batch::Batch;
 use super::net::tcp::{Frame, Tcp};
 use super::net::udp::{Inbox, Udp};
 use super::request::{Outcome, Request};
@@ -92,15 +93,28 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Sends all that the engine wants sent.
     fn drain(&self, core: &mut impl Core, measures: &mut Measures) {
+        let mut batch = Batch::default();
         while let Some(transmit) = core.transmit() {
-            let sent = match (transmit.proto, &self.tcp) {
-                (Protocol::Udp, _) => self.udp.send(&transmit),
-                (Protocol::Tcp, Some(tcp)) => tcp.send(transmit),
-                _ => Err(Undelivered::Gone),
-            };
-            if let Err(why) = sent {
-                measures.undelivered(why);
+            if transmit.proto == Protocol::Udp {
+                if let Some(next) = batch.add(transmit, self.udp.most_segments()) {
+                    self.send(&mut batch, measures);
+                    // An empty batch takes everything.
+                    let _ = batch.add(next, 1);
+                }
+                continue;
             }
+            let sent = self.tcp.as_ref().ok_or(Undelivered::Gone).and_then(|tcp| tcp.send(transmit));
+            if let Err(why) = sent {
+                measures.undelivered(why, 1);
+            }
+        }
+        self.send(&mut batch, measures);
+    }
+
+    fn send(&self, batch: &mut Batch, measures: &mut Measures) {
+        let Some((transmit, segment, packets)) = batch.take() else { return };
+        if let Err(why) = self.udp.send(&transmit, segment) {
+            measures.undelivered(why, packets);
         }
     }
 
@@ -327,8 +341,9 @@ impl<C: Core> Media<C> {
         let arrived = Instant::now();
         for datagram in sockets.udp.datagrams(inbox) {
             core.receive(arrived, datagram);
-            sockets.drain(core, measures);
         }
+        // Together: what a peer gets of a picture's packets leaves in one call.
+        sockets.drain(core, measures);
         let oldest = inbox.oldest().and_then(|oldest| UNIX_EPOCH.checked_add(oldest));
         // A clock that was set back in between tells nothing.
         if let Some(Ok(after)) = oldest.map(|oldest| SystemTime::now().duration_since(oldest)) {

@@ -1,6 +1,7 @@
 //! The media server's edge to the network: which addresses it tells, and its two kinds of socket.
 
 pub mod addresses;
+pub mod batch;
 pub mod bind;
 pub mod framing;
 pub mod tcp;

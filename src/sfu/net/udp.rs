@@ -142,11 +142,17 @@ impl Udp {
         SocketAddr::new(unspecified, self.local.port())
     }
 
-    /// Sends a datagram, from the address that its peer expects, or not at all.
+    /// How many datagrams the system takes as one.
+    pub fn most_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Sends a datagram, or several of `segment` bytes each, from the address that their peer expects, or
+    /// not at all.
     ///
     /// # Errors
     /// Why it was not sent.
-    pub fn send(&self, transmit: &Transmit) -> Result<(), Undelivered> {
+    pub fn send(&self, transmit: &Transmit, segment: Option<usize>) -> Result<(), Undelivered> {
         // Behind a translation of addresses the source is none of this machine's, and the route decides.
         let source = transmit.source.ip();
         let source = self.sources.contains(&source).then(|| self.in_family(source));
@@ -156,7 +162,7 @@ impl Udp {
             destination,
             ecn: None,
             contents: &transmit.contents,
-            segment_size: None,
+            segment_size: segment,
             src_ip: source,
         };
         // The runtime is not asked whether there is room: nothing waits for it.
@@ -224,7 +230,7 @@ mod tests {
             assert_eq!(got[0].0, peer.local_addr().unwrap());
             assert_eq!(got[0].1, SocketAddr::new(ip, port));
             assert_eq!(got[0].2, b"ping");
-            udp.send(&reply(&got[0])).unwrap();
+            udp.send(&reply(&got[0]), None).unwrap();
             let mut buffer = [0; 8];
             let (length, from) = peer.recv_from(&mut buffer).await.unwrap();
             assert_eq!((&buffer[..length], from), (&b"ping"[..], SocketAddr::new(ip, port)));
@@ -242,7 +248,7 @@ mod tests {
         peer.send_to(b"ping", asked).await.unwrap();
         let got = receive(&udp, 1).await;
         assert_eq!(got[0].1, asked);
-        udp.send(&reply(&got[0])).unwrap();
+        udp.send(&reply(&got[0]), None).unwrap();
         let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
         assert_eq!(from, asked);
     }
@@ -254,7 +260,7 @@ mod tests {
         peer.send_to(b"ping", udp.local).await.unwrap();
         let got = receive(&udp, 1).await;
         assert_eq!(got[0].1, "203.0.113.7:9000".parse().unwrap());
-        udp.send(&reply(&got[0])).unwrap();
+        udp.send(&reply(&got[0]), None).unwrap();
         let (_, from) = peer.recv_from(&mut [0; 8]).await.unwrap();
         assert_eq!(from, udp.local);
     }
@@ -278,14 +284,10 @@ mod tests {
         let udp = open("127.0.0.1:0", &[]);
         let peer = open("127.0.0.1:0", &[]);
         let contents: Vec<u8> = (0..250).collect();
-        let together = quinn_udp::Transmit {
-            destination: udp.local,
-            ecn: None,
-            contents: &contents,
-            segment_size: Some(100),
-            src_ip: None,
-        };
-        peer.state.try_send((&peer.socket).into(), &together).unwrap();
+        let (source, destination) = (peer.local, udp.local);
+        let together = Transmit { proto: Protocol::Udp, source, destination, contents: contents.clone() };
+        assert!(peer.most_segments() > 1);
+        peer.send(&together, Some(100)).unwrap();
         let got: Vec<Vec<u8>> = receive(&udp, 3).await.into_iter().map(|it| it.2).collect();
         assert_eq!(got, [&contents[..100], &contents[100..200], &contents[200..]]);
     }
@@ -314,9 +316,9 @@ mod tests {
             destination: udp.local,
             contents: vec![0; 1 << 17],
         };
-        assert_eq!(udp.send(&transmit), Err(Undelivered::TooLong));
+        assert_eq!(udp.send(&transmit, None), Err(Undelivered::TooLong));
         transmit.contents.truncate(10);
         transmit.destination = "[2001:db8::1]:9".parse().unwrap();
-        assert_eq!(udp.send(&transmit), Err(Undelivered::Refused), "a family that it does not speak");
+        assert_eq!(udp.send(&transmit, None), Err(Undelivered::Refused), "a family that it does not speak");
     }
 }

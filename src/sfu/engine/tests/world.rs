@@ -203,8 +203,9 @@ impl World {
     fn arrive(&mut self, flight: Flight, contents: &[u8]) {
         match flight {
             Flight::Up(peer) => {
+                // What comes together is answered together, as the media thread has it.
                 let source = self.peers[peer].address;
-                self.knock(source, contents);
+                self.receive(source, contents);
             }
             Flight::Down(peer) => {
                 let own = &mut self.peers[peer];
@@ -221,10 +222,14 @@ impl World {
 
     /// Lets bytes arrive at the engine.
     pub(crate) fn knock(&mut self, source: SocketAddr, contents: &[u8]) {
+        self.receive(source, contents);
+        self.send();
+    }
+
+    fn receive(&mut self, source: SocketAddr, contents: &[u8]) {
         let destination = SERVER.parse().unwrap();
         let datagram = Datagram { proto: Protocol::Udp, source, destination, contents };
         self.engine.receive(self.now, datagram);
-        self.send();
     }
 
     /// Lets what the engine said go on its way.

@@ -164,8 +164,20 @@ struct Sending {
     keyframe_due: bool,
 }
 
+/// What a client's task owns.
+struct Client {
+    rtc: Rtc,
+    socket: UdpSocket,
+    local: SocketAddr,
+    sending: Vec<Sending>,
+    connected: bool,
+    /// When what is dealt with came, as the system tells it.
+    arrived: Duration,
+    latencies: mpsc::UnboundedSender<Latency>,
+}
+
 async fn live(
-    mut rtc: Rtc,
+    rtc: Rtc,
     socket: UdpSocket,
     mut changes: mpsc::UnboundedReceiver<(Change, oneshot::Sender<Option<String>>)>,
     mut streams: mpsc::UnboundedReceiver<Stream>,
@@ -173,83 +185,94 @@ async fn live(
 ) {
     let state = UdpSocketState::new((&socket).into()).unwrap();
     let mut buffer = vec![0; 1 << 16];
-    // When what is dealt with came, as the system tells it.
-    let mut arrived = Duration::ZERO;
-    let mut sending: Vec<Sending> = Vec::new();
     let local = socket.local_addr().unwrap();
-    let mut connected = false;
+    let (sending, connected, arrived) = (Vec::new(), false, Duration::ZERO);
+    let mut client = Client { rtc, socket, local, sending, connected, arrived, latencies };
     loop {
-        let wake = loop {
-            match rtc.poll_output().unwrap() {
-                Output::Timeout(_) if !rtc.is_alive() => return,
-                Output::Timeout(at) => break at,
-                Output::Transmit(transmit) => {
-                    let _ = socket.try_send_to(&transmit.contents, transmit.destination);
+        let wake = client.poll();
+        if !client.rtc.is_alive() {
+            return;
+        }
+        let next = client.sending.iter().map(|stream| stream.next).min().filter(|_| client.connected);
+        let wake = next.map_or(wake, |next| next.min(wake));
+        tokio::select! {
+            () = async { client.socket.readable().await.unwrap() } => {
+                let mut meta = [RecvMeta::default()];
+                let received = client.socket.try_io(Interest::READABLE, || {
+                    state.recv((&client.socket).into(), &mut [IoSliceMut::new(&mut buffer)], &mut meta)
+                });
+                if received.is_ok() {
+                    client.arrived = meta[0].timestamp.unwrap();
+                    for bytes in buffer[..meta[0].len].chunks(meta[0].stride) {
+                        client.take(bytes, meta[0].addr);
+                    }
                 }
-                Output::Event(Event::Connected) => connected = true,
+            }
+            Some((change, tell)) = changes.recv() => {
+                let told = change(&mut client.rtc);
+                let _ = tell.send(told);
+            }
+            Some(stream) = streams.recv() => client.sending.push(Sending::new(stream)),
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        let now = Instant::now();
+        if client.connected {
+            for stream in client.sending.iter_mut().filter(|stream| stream.next <= now) {
+                send(&mut client.rtc, stream);
+            }
+        }
+        client.rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
+    }
+}
+
+impl Client {
+    /// Does what the library says; gives back when it wants to be called.
+    fn poll(&mut self) -> Instant {
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => return at,
+                Output::Transmit(transmit) => {
+                    let _ = self.socket.try_send_to(&transmit.contents, transmit.destination);
+                }
+                Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::KeyframeRequest(request)) => {
-                    for stream in sending.iter_mut().filter(|stream| stream.mid == request.mid) {
+                    for stream in self.sending.iter_mut().filter(|stream| stream.mid == request.mid) {
                         stream.keyframe_due = true;
                     }
                 }
                 Output::Event(Event::RtpPacket(packet)) => {
                     let Some(sent) = packet.payload.get(5..13) else { continue };
                     let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().unwrap()));
-                    let took = arrived.saturating_sub(sent);
+                    let took = self.arrived.saturating_sub(sent);
                     let of_keyframe = packet.payload.get(4) == Some(&0);
-                    let _ = latencies.send(Latency { took, of_keyframe });
+                    let _ = self.latencies.send(Latency { took, of_keyframe });
                 }
                 Output::Event(_) => {}
             }
-        };
-        let next = sending.iter().map(|stream| stream.next).min().filter(|_| connected);
-        let wake = next.map_or(wake, |next| next.min(wake));
-        tokio::select! {
-            () = async { socket.readable().await.unwrap() } => {
-                let mut meta = [RecvMeta::default()];
-                let received = socket.try_io(Interest::READABLE, || {
-                    state.recv((&socket).into(), &mut [IoSliceMut::new(&mut buffer)], &mut meta)
-                });
-                if received.is_ok() {
-                    arrived = meta[0].timestamp.unwrap();
-                    for bytes in buffer[..meta[0].len].chunks(meta[0].stride) {
-                        take(&mut rtc, bytes, meta[0].addr, local);
-                    }
-                }
-            }
-            Some((change, tell)) = changes.recv() => {
-                let told = change(&mut rtc);
-                let _ = tell.send(told);
-            }
-            Some(Stream { mid, kind, bits }) = streams.recv() => {
-                let (every, packets) = match kind {
-                    MediaKind::Audio => (Duration::from_millis(20), 1),
-                    MediaKind::Video => {
-                        let pictures = 30.0;
-                        let packets = f64::from(bits) / 8.0 / pictures / PICTURE_PACKET as f64;
-                        (Duration::from_secs_f64(packets.ceil() / packets / pictures), packets.ceil() as usize)
-                    }
-                };
-                sending.push(Sending {
-                    mid, kind, every, packets, next: Instant::now(), seq: 1000, time: 0, number: 0,
-                    keyframe_due: true,
-                });
-            }
-            () = tokio::time::sleep_until(wake.into()) => {}
         }
-        let now = Instant::now();
-        if connected {
-            for stream in sending.iter_mut().filter(|stream| stream.next <= now) {
-                send(&mut rtc, stream);
-            }
+    }
+
+    fn take(&mut self, bytes: &[u8], source: SocketAddr) {
+        if let Ok(receive) = Receive::new(Protocol::Udp, source, self.local, bytes) {
+            self.rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+            // The library keeps one packet at a time.
+            self.poll();
         }
-        rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
     }
 }
 
-fn take(rtc: &mut Rtc, bytes: &[u8], source: SocketAddr, destination: SocketAddr) {
-    if let Ok(receive) = Receive::new(Protocol::Udp, source, destination, bytes) {
-        rtc.handle_input(Input::Receive(Instant::now(), receive)).unwrap();
+impl Sending {
+    fn new(Stream { mid, kind, bits }: Stream) -> Self {
+        let (every, packets) = match kind {
+            MediaKind::Audio => (Duration::from_millis(20), 1),
+            MediaKind::Video => {
+                let pictures = 30.0;
+                let packets = f64::from(bits) / 8.0 / pictures / PICTURE_PACKET as f64;
+                (Duration::from_secs_f64(packets.ceil() / packets / pictures), packets.ceil() as usize)
+            }
+        };
+        let next = Instant::now();
+        Self { mid, kind, every, packets, next, seq: 1000, time: 0, number: 0, keyframe_due: true }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::forward`], [`sfu::layers`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
+//! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::handle`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the seam | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 4 |
@@ -28,6 +29,7 @@ pub mod feedback;
 pub mod http;
 pub mod id;
 pub mod identity;
+pub mod load;
 pub mod metrics;
 pub mod protocol;
 pub mod room;

@@ -1,0 +1,238 @@
+//! Compressed messages (`permessage-deflate`, RFC 7692): what is offered, what was agreed, and inflating.
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+/// What every browser offers.
+pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
+
+/// The most bytes that a message may inflate to.
+const LONGEST_MESSAGE: usize = 64 << 20;
+
+/// What the sender left out at the end of each message (RFC 7692 section 7.2.2).
+const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
+
+/// Whether a message refers to those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// It may refer to them.
+    TakenOver,
+    /// It stands alone, so that it can be the same bytes for everyone.
+    None,
+}
+
+/// What the server answered to the offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// How its messages are compressed.
+    pub context: Context,
+    /// The answer, as the server wrote it.
+    pub text: String,
+}
+
+/// Why the server's answer is none to what was offered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server answered an extension that was not offered, or a parameter that there is none of: {0}")]
+pub struct NotOffered(String);
+
+/// Reads the answer, which is the value of `Sec-WebSocket-Extensions`; `None` if compression is not agreed on.
+///
+/// What the client's side was asked to do needs no care: it sends nothing compressed, as it may.
+///
+/// # Errors
+/// [`NotOffered`] if the offer leads to no such answer (RFC 7692 section 7.1).
+pub fn agreed(answer: &str) -> Result<Option<Agreed>, NotOffered> {
+    let text = answer.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let mut parts = text.split(';').map(str::trim);
+    if parts.next() != Some("permessage-deflate") {
+        return Err(NotOffered(text.to_owned()));
+    }
+    let mut seen = Vec::new();
+    for part in parts {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            None => (part, None),
+        };
+        let is_window = value.is_some_and(|bits| matches!(bits.parse(), Ok(8_u8..=15)));
+        let is_good = match name {
+            "server_no_context_takeover" | "client_no_context_takeover" => value.is_none(),
+            "server_max_window_bits" | "client_max_window_bits" => is_window,
+            _ => false,
+        };
+        if !is_good || seen.contains(&name) {
+            return Err(NotOffered(text.to_owned()));
+        }
+        seen.push(name);
+    }
+    let stands_alone = seen.contains(&"server_no_context_takeover");
+    let context = if stands_alone { Context::None } else { Context::TakenOver };
+    Ok(Some(Agreed { context, text: text.to_owned() }))
+}
+
+/// Makes messages of what one server's connection compressed.
+#[derive(Debug)]
+pub struct Inflater {
+    context: Context,
+    state: Decompress,
+    message: Vec<u8>,
+}
+
+/// Why a message cannot be inflated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotInflate {
+    /// It is not what a compressor writes.
+    #[error("a compressed message is malformed")]
+    Malformed,
+    /// It would fill the tool's memory.
+    #[error("a compressed message has more than 64 MiB")]
+    TooLong,
+}
+
+impl Inflater {
+    /// An inflater for a connection that has just been opened.
+    pub fn new(context: Context) -> Self {
+        Self { context, state: Decompress::new(false), message: Vec::new() }
+    }
+
+    /// The message of a compressed payload, until the next one.
+    ///
+    /// # Errors
+    /// [`CannotInflate`]; later messages cannot be inflated either, unless they stand alone.
+    pub fn inflate(&mut self, payload: &[u8]) -> Result<&[u8], CannotInflate> {
+        self.message.clear();
+        for mut part in [payload, &TAIL] {
+            while !part.is_empty() {
+                let Step { read, written, status } = self.step(part)?;
+                if status == Status::StreamEnd {
+                    // The compressor ended its stream, as it may; the next message begins another one.
+                    self.state.reset(false);
+                    return Ok(&self.message);
+                }
+                if read == 0 && written == 0 {
+                    return Err(CannotInflate::Malformed);
+                }
+                part = &part[read..];
+            }
+        }
+        // The input may be used up while output still waits for room.
+        while self.step(&[])?.written > 0 {}
+        if self.context == Context::None {
+            self.state.reset(false);
+        }
+        Ok(&self.message)
+    }
+
+    fn step(&mut self, part: &[u8]) -> Result<Step, CannotInflate> {
+        if self.message.len() > LONGEST_MESSAGE {
+            return Err(CannotInflate::TooLong);
+        }
+        self.message.reserve(4096.max(part.len()));
+        let (read, written) = (self.state.total_in(), self.state.total_out());
+        let status = self
+            .state
+            .decompress_vec(part, &mut self.message, FlushDecompress::Sync)
+            .map_err(|_| CannotInflate::Malformed)?;
+        let read = (self.state.total_in() - read) as usize;
+        Ok(Step { read, written: self.state.total_out() - written, status })
+    }
+}
+
+/// What one call of the library did.
+struct Step {
+    read: usize,
+    written: u64,
+    status: Status,
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compress, Compression, FlushCompress};
+
+    use super::*;
+
+    #[test]
+    fn answers_of_all_four_parameters_are_read() {
+        let context = |answer| agreed(answer).unwrap().unwrap().context;
+        assert_eq!(context("permessage-deflate"), Context::TakenOver);
+        assert_eq!(context("permessage-deflate; server_no_context_takeover"), Context::None);
+        let all = " permessage-deflate;client_no_context_takeover ; server_no_context_takeover;\
+                   server_max_window_bits=\"12\"; client_max_window_bits = 15";
+        assert_eq!(agreed(all).unwrap().unwrap(), Agreed { context: Context::None, text: all.trim().to_owned() });
+        assert_eq!(context("permessage-deflate; server_max_window_bits=8"), Context::TakenOver);
+        assert_eq!(agreed(""), Ok(None));
+    }
+
+    #[test]
+    fn answers_to_something_else_are_refused() {
+        for answer in [
+            "x-webkit-deflate-frame",
+            "permessage-bzip2",
+            "permessage-deflate, permessage-deflate",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; server_max_window_bits=16",
+            "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; server_no_context_takeover=1",
+            "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+            "permessage-deflate; mode=fast",
+            "permessage-deflate;",
+        ] {
+            assert_eq!(agreed(answer), Err(NotOffered(answer.to_owned())));
+        }
+    }
+
+    /// A message as a server compresses it.
+    fn compress(state: &mut Compress, message: &[u8]) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(message.len() + 1024);
+        state.compress_vec(message, &mut payload, FlushCompress::Sync).unwrap();
+        assert!(payload.ends_with(&TAIL));
+        payload.truncate(payload.len() - TAIL.len());
+        payload
+    }
+
+    fn messages() -> Vec<Vec<u8>> {
+        let random: Vec<u8> = (0..50_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let zeros = vec![b'0'; 3_000_000];
+        vec![b"{\"type\":\"roomState\"}".to_vec(), random.clone(), Vec::new(), random, zeros, b"end".to_vec()]
+    }
+
+    #[test]
+    fn messages_are_inflated_with_what_came_before() {
+        let (mut server, mut inflater) =
+            (Compress::new(Compression::fast(), false), Inflater::new(Context::TakenOver));
+        for message in messages() {
+            let payload = compress(&mut server, &message);
+            assert_eq!(inflater.inflate(&payload).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn messages_that_stand_alone_are_inflated() {
+        let mut inflater = Inflater::new(Context::None);
+        for message in messages() {
+            let payload = compress(&mut Compress::new(Compression::best(), false), &message);
+            assert_eq!(inflater.inflate(&payload).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_is_a_message_too() {
+        let mut inflater = Inflater::new(Context::TakenOver);
+        for _ in 0..2 {
+            let mut payload = Vec::with_capacity(100);
+            let mut state = Compress::new(Compression::fast(), false);
+            state.compress_vec(b"final", &mut payload, FlushCompress::Finish).unwrap();
+            assert_eq!(inflater.inflate(&payload).unwrap(), b"final");
+        }
+    }
+
+    #[test]
+    fn bombs_and_nonsense_are_refused() {
+        let mut inflater = Inflater::new(Context::None);
+        assert_eq!(inflater.inflate(&[0xFF; 20]), Err(CannotInflate::Malformed));
+        let bomb = compress(&mut Compress::new(Compression::fast(), false), &vec![0; LONGEST_MESSAGE + 1]);
+        assert!(bomb.len() < LONGEST_MESSAGE / 100);
+        assert_eq!(Inflater::new(Context::None).inflate(&bomb), Err(CannotInflate::TooLong));
+    }
+}

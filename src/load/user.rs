@@ -1,0 +1,126 @@
+//! What the members of a load test look like: like real ones.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// The field of a user that carries a [`Stamp`]. Servers keep fields that they do not know.
+pub const STAMP: &str = "t";
+
+const NAMES: [&str; 16] = [
+    "Ada", "Barbara", "Charles", "Dorothy", "Edsger", "Frances", "Grace", "Hedy", "Ivan", "Jean", "Katherine",
+    "Leslie", "Margaret", "Niklaus", "Radia", "Sophie",
+];
+
+/// Which update of a user a snapshot shows, and when it was sent; on the wire an array of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Stamp {
+    /// The member's number in this run.
+    pub member: u32,
+    /// The update's number among the member's measured ones, from 1 on; 0 is not measured.
+    pub update: u32,
+    /// When it was sent, in microseconds of the tool's clock.
+    pub at: u64,
+}
+
+/// A member's looks: random ids as the media API makes them, which no compression can shorten.
+///
+/// Constant ones would make snapshots compress far better than those of a real meeting.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The `_pk`.
+    pub id: Uuid,
+    /// What it calls itself.
+    pub name: String,
+    session: Uuid,
+    microphone: Uuid,
+    camera: Uuid,
+}
+
+impl User {
+    /// Somebody who was never here before.
+    pub fn random() -> Self {
+        let id = Uuid::new_v4();
+        let [name, initial, ..] = *id.as_bytes();
+        let name = NAMES[usize::from(name) % NAMES.len()];
+        let name = format!("{name} {}", char::from(b'A' + initial % 26));
+        Self { id, name, session: Uuid::new_v4(), microphone: Uuid::new_v4(), camera: Uuid::new_v4() }
+    }
+
+    /// Writes the `userUpdate` with which the member says how it is now, in place of `text`.
+    pub fn write_update(&self, stamp: Stamp, text: &mut String) {
+        let Self { id, name, session, microphone, camera } = self;
+        let Stamp { member, update, at } = stamp;
+        let session = session.simple();
+        // As in a meeting, it is mostly speaking that changes; hands are up now and then.
+        let (speaking, hand) = (at & 1 == 1, at & 0b1110 == 0);
+        text.clear();
+        // Formatting into a String cannot fail.
+        let _ = write!(
+            text,
+            r#"{{"type":"userUpdate","user":{{"id":"{id}","name":"{name}","joined":true,"raisedHand":{hand},"speaking":{speaking},"transceiverSessionId":"{session}","tracks":{{"audioEnabled":true,"audioUnavailable":false,"videoEnabled":true,"screenShareEnabled":false,"video":"{session}/{camera}","audio":"{session}/{microphone}"}},"{STAMP}":[{member},{update},{at}]}}}}"#
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
+    use super::*;
+    use crate::protocol::client::ClientMessage;
+
+    /// What a server keeps of the update, as it stands in a snapshot.
+    fn kept(user: &User, stamp: Stamp) -> String {
+        let mut text = "what was here before".to_owned();
+        user.write_update(stamp, &mut text);
+        let Ok(ClientMessage::UserUpdate(user)) = ClientMessage::parse(&text) else {
+            panic!("no userUpdate: {text}")
+        };
+        user.to_json()
+    }
+
+    fn stamp(member: u32) -> Stamp {
+        Stamp { member, update: 7, at: 40_000_000 + u64::from(member) * 1009 }
+    }
+
+    #[test]
+    fn users_are_as_long_as_real_ones() {
+        let lengths: Vec<usize> = (0..500).map(|member| kept(&User::random(), stamp(member)).len()).collect();
+        assert!(lengths.iter().all(|length| (400..=460).contains(length)), "{lengths:?}");
+        let (shortest, longest) = (User::random(), User::random());
+        let first = kept(&User { name: "Ada L".into(), ..shortest }, Stamp { member: 0, update: 0, at: 0 });
+        let last = Stamp { member: 9_999, update: 9_999, at: 600_000_000 };
+        let last = kept(&User { name: "Katherine J".into(), ..longest }, last);
+        assert!(first.len() >= 400 && last.len() <= 465, "{} and {}", first.len(), last.len());
+    }
+
+    #[test]
+    fn no_two_are_alike_and_the_stamp_survives() {
+        let mut all: Vec<String> = (0..500).map(|member| kept(&User::random(), stamp(member))).collect();
+        let value: serde_json::Value = serde_json::from_str(&all[3]).unwrap();
+        let survived: Stamp = serde_json::from_value(value[STAMP].clone()).unwrap();
+        assert_eq!(survived, stamp(3));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 500);
+        let user = User::random();
+        assert_eq!(kept(&user, stamp(1)), kept(&user, stamp(1)), "a member keeps its looks");
+    }
+
+    #[test]
+    fn a_room_of_them_compresses_like_a_real_one() {
+        let room: Vec<String> = (0..100).map(|member| kept(&User::random(), stamp(member))).collect();
+        let room = room.join(",");
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(room.as_bytes()).unwrap();
+        let compressed = encoder.finish().unwrap().len();
+        // Four random UUIDs and a session are 72 bytes that nothing can shorten; field names go.
+        let per_user = compressed / 100;
+        assert!((85..200).contains(&per_user), "{per_user} bytes a user of {}", room.len() / 100);
+    }
+}

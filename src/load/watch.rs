@@ -1,0 +1,144 @@
+//! What a room's watcher sees: whose updates a snapshot shows for the first time, and how old they are.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::histogram::Histogram;
+use super::user::Stamp;
+
+/// What all watchers saw of measured updates.
+#[derive(Clone, Debug, Default)]
+pub struct Sightings {
+    /// Microseconds from an update to its sight by another member, each update once.
+    pub latencies: Histogram,
+    /// Updates that no snapshot showed, because their member's next one came before.
+    pub overtaken: u64,
+    /// Snapshots that came while it was measured.
+    pub snapshots: u64,
+    /// Their bytes on the wire.
+    pub snapshot_bytes: u64,
+}
+
+impl Sightings {
+    /// How many updates are accounted for.
+    pub fn settled(&self) -> u64 {
+        self.latencies.total() + self.overtaken
+    }
+}
+
+/// The member of a room that reads its snapshots.
+#[derive(Debug)]
+pub struct Watcher {
+    member: u32,
+    last: HashMap<u32, u32>,
+}
+
+/// What a message was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A `roomState`.
+    Snapshot,
+    /// Anything else.
+    Other,
+}
+
+/// A message is not what the protocol says.
+#[derive(Debug, thiserror::Error)]
+#[error("a message is not of the room protocol: {0}")]
+pub struct NotOurs(#[from] serde_json::Error);
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    state: Option<State>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    users: Vec<Shown>,
+}
+
+/// A user, of which everything but the stamp is skipped.
+#[derive(Deserialize)]
+struct Shown {
+    // The same as `user::STAMP`, which a test holds.
+    #[serde(default, rename = "t")]
+    stamp: Option<Stamp>,
+}
+
+impl Watcher {
+    /// The member of this number begins to watch.
+    pub fn new(member: u32) -> Self {
+        Self { member, last: HashMap::new() }
+    }
+
+    /// Looks at a message that came at `now`, and enters into `found` what is new in it.
+    ///
+    /// # Errors
+    /// [`NotOurs`] if it is no message of a room.
+    pub fn see(&mut self, message: &[u8], now: u64, found: &mut Sightings) -> Result<Message, NotOurs> {
+        let Some(State { users }) = serde_json::from_slice::<Envelope>(message)?.state else {
+            return Ok(Message::Other);
+        };
+        for stamp in users.into_iter().filter_map(|user| user.stamp) {
+            let Stamp { member, update, at } = stamp;
+            // Its own updates it has from itself; those of number 0 are not measured.
+            if member == self.member || update == 0 {
+                continue;
+            }
+            let last = self.last.entry(member).or_default();
+            if update > *last {
+                found.latencies.record(now.saturating_sub(at));
+                found.overtaken += u64::from(update - *last - 1);
+                *last = update;
+            }
+        }
+        Ok(Message::Snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::user::{STAMP, User};
+
+    /// A snapshot with these stamps, as a server writes it.
+    fn snapshot(stamps: &[(u32, u32, u64)]) -> String {
+        let mut users = vec![r#"{"id":"x","name":"somebody else","tracks":{}}"#.to_owned()];
+        for &(member, update, at) in stamps {
+            let mut text = String::new();
+            User::random().write_update(Stamp { member, update, at }, &mut text);
+            let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(message["user"][STAMP].is_array());
+            users.push(message["user"].to_string());
+        }
+        format!(r#"{{"state":{{"meetingId":"m","users":[{}],"ai":{{}}}},"type":"roomState"}}"#, users.join(","))
+    }
+
+    #[test]
+    fn each_update_is_seen_once_and_those_between_are_overtaken() {
+        let (mut watcher, mut found) = (Watcher::new(1), Sightings::default());
+        let mut see = |text: &str, now| {
+            let message = watcher.see(text.as_bytes(), now, &mut found).unwrap();
+            (message, found.latencies.total(), found.overtaken, found.latencies.most())
+        };
+        // The watcher's own, and one from before the measurement.
+        assert_eq!(see(&snapshot(&[(1, 5, 10), (2, 0, 10)]), 50), (Message::Snapshot, 0, 0, None));
+        assert_eq!(see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 160), (Message::Snapshot, 2, 0, Some(100)));
+        // The same again, and then an old one.
+        assert_eq!(see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 900), (Message::Snapshot, 2, 0, Some(100)));
+        assert_eq!(see(&snapshot(&[(2, 4, 800), (3, 1, 60)]), 1000), (Message::Snapshot, 3, 2, Some(200)));
+        assert_eq!(see(&snapshot(&[(2, 3, 700)]), 2000), (Message::Snapshot, 3, 2, Some(200)));
+        assert_eq!(see(r#"{"type":"userLeftNotification","id":"x"}"#, 2000).0, Message::Other);
+        assert_eq!(found.settled(), 5);
+    }
+
+    #[test]
+    fn what_is_no_message_is_said() {
+        let mut watcher = Watcher::new(1);
+        for text in ["", "no", "[1]", r#"{"state":{"users":7}}"#] {
+            assert!(watcher.see(text.as_bytes(), 0, &mut Sightings::default()).is_err(), "{text}");
+        }
+    }
+}

@@ -29,30 +29,35 @@ enum Command {
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
+    Load(satsuma::load::options::Options),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Err(error) = run(Cli::parse()).await else { return ExitCode::SUCCESS };
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = if let Some(Command::Load(options)) = &cli.command {
+        satsuma::load::command::main(options)
+    } else {
+        run(cli)
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("satsuma: {error}");
     ExitCode::FAILURE
 }
 
+#[tokio::main]
 async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> {
     let loaded = Config::load(config.as_deref(), std::env::vars_os(), &flags)?;
-    for warning in loaded.warnings {
-        eprintln!("satsuma: {warning}");
-    }
-    match command.unwrap_or(Command::Serve) {
-        Command::Serve => {
-            satsuma::telemetry::init(&loaded.config.log)?;
-            Server::start(loaded.config).await?.run_until_signal().await?;
-        }
-        Command::CheckConfig => {
+    loaded.warnings.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
+    match command {
+        Some(Command::CheckConfig) => {
             check(&loaded.config)?.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
             println!("the configuration is good");
         }
-        Command::Healthcheck => healthcheck(&loaded.config).await?,
+        Some(Command::Healthcheck) => healthcheck(&loaded.config).await?,
+        _ => {
+            satsuma::telemetry::init(&loaded.config.log)?;
+            Server::start(loaded.config).await?.run_until_signal().await?;
+        }
     }
     Ok(())
 }

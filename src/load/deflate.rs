@@ -159,7 +159,10 @@ mod tests {
         assert_eq!(context("permessage-deflate; server_no_context_takeover"), Context::None);
         let all = " permessage-deflate;client_no_context_takeover ; server_no_context_takeover;\
                    server_max_window_bits=\"12\"; client_max_window_bits = 15";
-        assert_eq!(agreed(all).unwrap().unwrap(), Agreed { context: Context::None, text: all.trim().to_owned() });
+        assert_eq!(
+            agreed(all).unwrap().unwrap(),
+            Agreed { context: Context::None, text: all.trim().to_owned() }
+        );
         assert_eq!(context("permessage-deflate; server_max_window_bits=8"), Context::TakenOver);
         assert_eq!(agreed(""), Ok(None));
     }
@@ -192,7 +195,8 @@ mod tests {
     }
 
     fn messages() -> Vec<Vec<u8>> {
-        let random: Vec<u8> = (0..50_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        let random: Vec<u8> =
+            (0..50_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
         let zeros = vec![b'0'; 3_000_000];
         vec![b"{\"type\":\"roomState\"}".to_vec(), random.clone(), Vec::new(), random, zeros, b"end".to_vec()]
     }

@@ -76,9 +76,15 @@ mod tests {
         for value in 1..=100 {
             times.record(value);
         }
-        assert_eq!([0.0, 0.5, 0.9, 0.99, 1.0].map(|share| times.quantile(share).unwrap()), [1, 50, 90, 99, 100]);
+        assert_eq!(
+            [0.0, 0.5, 0.9, 0.99, 1.0].map(|share| times.quantile(share).unwrap()),
+            [1, 50, 90, 99, 100]
+        );
         times.record(1_000_003);
-        assert_eq!((times.quantile(1.0), times.most(), times.total()), (Some(1_000_003), Some(1_000_003), 101));
+        assert_eq!(
+            (times.quantile(1.0), times.most(), times.total()),
+            (Some(1_000_003), Some(1_000_003), 101)
+        );
     }
 
     proptest! {

@@ -9,8 +9,22 @@ use uuid::Uuid;
 pub const STAMP: &str = "t";
 
 const NAMES: [&str; 16] = [
-    "Ada", "Barbara", "Charles", "Dorothy", "Edsger", "Frances", "Grace", "Hedy", "Ivan", "Jean", "Katherine",
-    "Leslie", "Margaret", "Niklaus", "Radia", "Sophie",
+    "Ada",
+    "Barbara",
+    "Charles",
+    "Dorothy",
+    "Edsger",
+    "Frances",
+    "Grace",
+    "Hedy",
+    "Ivan",
+    "Jean",
+    "Katherine",
+    "Leslie",
+    "Margaret",
+    "Niklaus",
+    "Radia",
+    "Sophie",
 ];
 
 /// Which update of a user a snapshot shows, and when it was sent; on the wire an array of the three.

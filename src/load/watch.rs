@@ -113,7 +113,10 @@ mod tests {
             assert!(message["user"][STAMP].is_array());
             users.push(message["user"].to_string());
         }
-        format!(r#"{{"state":{{"meetingId":"m","users":[{}],"ai":{{}}}},"type":"roomState"}}"#, users.join(","))
+        format!(
+            r#"{{"state":{{"meetingId":"m","users":[{}],"ai":{{}}}},"type":"roomState"}}"#,
+            users.join(",")
+        )
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! Everybody of a run: who comes, who goes, and who comes in their place.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+use uuid::Uuid;
+
+use super::door::Refusal;
+use super::member::{Leave, Member, Role, Room, Watch};
+use super::options::Options;
+use super::world::{World, chance, now};
+
+/// How many log in and shake hands at a time; more would measure the queue at the door.
+const COMING: usize = 64;
+
+/// How much faster users leave than they came.
+const HURRY: f64 = 4.0;
+
+/// How long the last ones may take to leave.
+const LAST_GOODBYES: Duration = Duration::from_secs(10);
+
+/// Everybody of a run.
+#[derive(Debug)]
+pub struct Crowd {
+    world: Rc<World>,
+    rooms: Vec<Rc<Room>>,
+    users: u32,
+    period: Option<Duration>,
+    join_rate: f64,
+    churn: f64,
+    /// They stay until the end, or nobody would see what happens in their room.
+    watchers: Vec<Seat>,
+    others: Vec<Seat>,
+    numbers: std::ops::RangeFrom<u32>,
+    coming: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+}
+
+/// Somebody who came, or is on the way.
+#[derive(Debug)]
+struct Seat {
+    room: Rc<Room>,
+    leave: oneshot::Sender<Leave>,
+}
+
+/// Whether somebody was let in.
+type Came = Result<(), Refusal>;
+
+impl Crowd {
+    /// A crowd of nobody yet.
+    pub fn new(world: Rc<World>, options: &Options) -> Self {
+        // Rooms of an earlier run may still have members.
+        let run = Uuid::new_v4().simple().to_string();
+        let room =
+            |number| Room { name: format!("load-{}-{number}", &run[..8]), watch: Cell::new(Watch::Off) };
+        Self {
+            world,
+            rooms: (1..=options.rooms).map(|number| Rc::new(room(number))).collect(),
+            users: options.users,
+            period: options.period(),
+            join_rate: options.join_rate,
+            churn: options.churn,
+            watchers: Vec::new(),
+            others: Vec::new(),
+            numbers: 0..,
+            coming: Arc::new(Semaphore::new(COMING)),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Has everybody come, to all rooms in turns; ends when each is in or was refused.
+    ///
+    /// # Errors
+    /// The [`Refusal`] of the very first, with whom all the others would share it.
+    pub async fn gather(&mut self) -> Result<(), Refusal> {
+        let (came, mut arrivals) = unbounded_channel();
+        let rooms = self.rooms.clone();
+        let begin = now();
+        let everybody = (0..self.users).flat_map(|_| &rooms);
+        for (place, room) in everybody.enumerate() {
+            sleep_until(after(begin, place, self.join_rate).into()).await;
+            let role = if place < rooms.len() { Role::Watcher } else { Role::Other };
+            self.seat(room.clone(), role, came.clone()).await;
+            if place == 0 {
+                // Nothing at all arrives only from a task that panicked.
+                arrivals.recv().await.transpose()?;
+            }
+        }
+        drop(came);
+        while arrivals.recv().await.is_some() {}
+        Ok(())
+    }
+
+    /// Has users go and others come in their places, for as long as it is asked; it never ends by itself.
+    pub async fn churn(&mut self) {
+        if self.churn <= 0.0 {
+            return std::future::pending().await;
+        }
+        let (came, _arrivals) = unbounded_channel();
+        let begin = now();
+        for place in 1.. {
+            sleep_until(after(begin, place, self.churn).into()).await;
+            // What ended is forgotten, or it would pile up.
+            while self.tasks.try_join_next().is_some() {}
+            self.others.retain(|seat| !seat.leave.is_closed());
+            if self.others.is_empty() {
+                continue;
+            }
+            let one = ((chance() * self.others.len() as f64) as usize).min(self.others.len() - 1);
+            let Seat { room, leave } = self.others.swap_remove(one);
+            // Fails if the server has just sent it away.
+            let _ = leave.send(if place % 2 == 0 { Leave::Abruptly } else { Leave::Properly });
+            self.seat(room, Role::Other, came.clone()).await;
+        }
+    }
+
+    /// Has everybody leave properly, and waits for it.
+    pub async fn leave(mut self) {
+        let begin = now();
+        for (place, seat) in self.others.into_iter().chain(self.watchers).enumerate() {
+            sleep_until(after(begin, place, self.join_rate * HURRY).into()).await;
+            let _ = seat.leave.send(Leave::Properly);
+        }
+        let _ = timeout(LAST_GOODBYES, async { while self.tasks.join_next().await.is_some() {} }).await;
+    }
+
+    /// Sends somebody new on the way, once there is a place at the door.
+    async fn seat(&mut self, room: Rc<Room>, role: Role, came: UnboundedSender<Came>) {
+        // The semaphore is never closed.
+        let Ok(place) = self.coming.clone().acquire_owned().await else { return };
+        let Some(number) = self.numbers.next() else { return };
+        let (leave, told) = oneshot::channel();
+        let (world, period) = (self.world.clone(), self.period);
+        let member = Member { world: world.clone(), room: room.clone(), number, role, period };
+        self.tasks.spawn_local(async move {
+            let session = match member.come().await {
+                Ok(session) => session,
+                Err(refusal) => {
+                    world.counts.borrow_mut().refuse(refusal.clone());
+                    // Nobody waits for those who come in somebody's place.
+                    let _ = came.send(Err(refusal));
+                    return;
+                }
+            };
+            let _ = came.send(Ok(()));
+            drop((place, came));
+            session.stay(told).await;
+        });
+        match role {
+            Role::Watcher => self.watchers.push(Seat { room, leave }),
+            Role::Other => self.others.push(Seat { room, leave }),
+        }
+    }
+}
+
+/// When the thing of this number is due, if so many are a second.
+fn after(begin: Instant, number: usize, rate: f64) -> Instant {
+    begin + Duration::from_secs_f64(number as f64 / rate)
+}

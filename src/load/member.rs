@@ -1,0 +1,399 @@
+//! One user of a load test: its socket, and what it says there.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::sync::oneshot;
+use tokio::time::{sleep_until, timeout};
+
+use super::deflate::{Agreed, Context, Inflater};
+use super::door::{Opened, Refusal};
+use super::frames::{self, Encoding, Event, Frames, Payloads, Say};
+use super::schedule::Schedule;
+use super::user::{Stamp, User};
+use super::watch::{Message, Watcher};
+use super::world::{Stage, World, chance, now};
+
+/// The stock client's time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long a user that left waits for its socket to be closed.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How many bytes are read where nobody looks at the payload: the headers, and little of what follows.
+const READ_BYTES: usize = 4 << 10;
+
+/// How many bytes are read where all of it is needed.
+const WATCHER_READ_BYTES: usize = 64 << 10;
+
+/// Less than this is sooner read than thrown away.
+const WORTH_SKIPPING: u64 = 4 << 10;
+
+/// How often a socket is read before the others have their turn.
+const READS_AT_A_TIME: usize = 32;
+
+/// The most bytes that wait for a server which does not read.
+const MOST_UNSENT: usize = 4 << 20;
+
+/// How browsers call a close frame without a code.
+const NO_CODE: u16 = 1005;
+
+/// How browsers call an end without a close frame.
+const NO_CLOSE: u16 = 1006;
+
+/// A room, as its members know it.
+#[derive(Debug)]
+pub struct Room {
+    /// Its name, of letters, digits and `-`.
+    pub name: String,
+    /// Whether somebody watches it.
+    pub watch: Cell<Watch>,
+}
+
+/// Whether somebody watches a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Its watcher is in.
+    On,
+    /// Its watcher has not come yet, or is gone.
+    Off,
+}
+
+/// What a member does beside sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It reads every snapshot.
+    Watcher,
+    /// It counts bytes.
+    Other,
+}
+
+/// How a user goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// With `userLeft`.
+    Properly,
+    /// As if its network died.
+    Abruptly,
+}
+
+/// A user that is to come.
+#[derive(Debug)]
+pub struct Member {
+    /// What it shares with all others.
+    pub world: Rc<World>,
+    /// Where it goes.
+    pub room: Rc<Room>,
+    /// Its number, which no other one of this run has.
+    pub number: u32,
+    /// What it does there.
+    pub role: Role,
+    /// The time between two of its updates, if it sends any.
+    pub period: Option<Duration>,
+}
+
+/// Why a member's socket is no more.
+#[derive(Debug)]
+enum Gone {
+    /// The server said so, with a code unless it gave none.
+    Closed(Option<u16>),
+    /// The connection ended without a close.
+    Lost,
+    /// What came makes no sense, or nothing is taken any more.
+    Broken(String),
+}
+
+impl Member {
+    /// Comes in: logs in, and opens the room's socket.
+    ///
+    /// # Errors
+    /// The [`Refusal`] with which that ended.
+    pub async fn come(self) -> Result<Session, Refusal> {
+        let user = User::random();
+        let cookies = self.world.door.log_in(&user.name).await?;
+        let asked = now();
+        let opened = self.world.door.open(&self.room.name, user.id, cookies.as_deref()).await?;
+        let Opened { stream, rest, agreed } = opened;
+        let encoding = if agreed.is_some() { Encoding::Deflate } else { Encoding::Plain };
+        let context = agreed.as_ref().map_or(Context::None, |agreed| agreed.context);
+        let (payloads, watching) = match self.role {
+            Role::Watcher => {
+                self.room.watch.set(Watch::On);
+                (
+                    Payloads::Kept,
+                    Some(Watching { watcher: Watcher::new(self.number), inflater: Inflater::new(context) }),
+                )
+            }
+            Role::Other => (Payloads::Skipped, None),
+        };
+        let mut counts = self.world.counts.borrow_mut();
+        counts.joined += 1;
+        if let Some(Agreed { text, .. }) = agreed {
+            counts.compression.get_or_insert(text);
+        }
+        drop(counts);
+        Ok(Session {
+            user,
+            stream,
+            rest,
+            asked: Some(asked),
+            heartbeat: Schedule::new(now(), HEARTBEAT, chance()),
+            updates: self.period.map(|period| Schedule::new(now(), period, chance())),
+            frames: Frames::new(payloads, encoding),
+            watching: watching.map(Box::new),
+            measured: 0,
+            unsent: Vec::new(),
+            member: self,
+        })
+    }
+}
+
+/// What a watcher reads with.
+#[derive(Debug)]
+struct Watching {
+    watcher: Watcher,
+    inflater: Inflater,
+}
+
+/// A user that is in its room.
+#[derive(Debug)]
+pub struct Session {
+    member: Member,
+    user: User,
+    stream: TcpStream,
+    /// What came with the handshake and is still to be read.
+    rest: Vec<u8>,
+    /// When the connection was asked for, until the first message came.
+    asked: Option<Instant>,
+    heartbeat: Schedule,
+    updates: Option<Schedule>,
+    frames: Frames,
+    watching: Option<Box<Watching>>,
+    /// How many of its updates were measured.
+    measured: u32,
+    unsent: Vec<u8>,
+}
+
+impl Session {
+    /// Stays until it is told to leave, or the server ends it.
+    pub async fn stay(mut self, leave: oneshot::Receiver<Leave>) {
+        let left = self.until_told(leave).await;
+        if self.watching.is_some() {
+            self.member.room.watch.set(Watch::Off);
+        }
+        let world = self.member.world.clone();
+        match left {
+            Ok(Leave::Abruptly) => world.counts.borrow_mut().dropped += 1,
+            Ok(Leave::Properly) => match timeout(GOODBYE, self.say_goodbye()).await {
+                Ok(Gone::Broken(why)) => world.count_broken(why),
+                Ok(Gone::Closed(_) | Gone::Lost) => world.counts.borrow_mut().left += 1,
+                Err(_) => world.counts.borrow_mut().unanswered += 1,
+            },
+            Err(Gone::Closed(code)) => world.count_close(code.unwrap_or(NO_CODE)),
+            Err(Gone::Lost) => world.count_close(NO_CLOSE),
+            Err(Gone::Broken(why)) => world.count_broken(why),
+        }
+    }
+
+    async fn until_told(&mut self, mut leave: oneshot::Receiver<Leave>) -> Result<Leave, Gone> {
+        let rest = std::mem::take(&mut self.rest);
+        self.take_in(&rest)?;
+        self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
+        // A client says once how it is, however idle it is afterwards.
+        self.update(now(), Duration::ZERO)?;
+        let mut timer = pin!(sleep_until(self.next().into()));
+        loop {
+            select! {
+                biased;
+                how = &mut leave => return Ok(how.unwrap_or(Leave::Abruptly)),
+                () = &mut timer => {
+                    self.speak(now())?;
+                    timer.as_mut().reset(self.next().into());
+                }
+                moved = self.move_bytes() => moved?,
+            }
+        }
+    }
+
+    /// Says that it leaves, and reads on until the socket is closed.
+    async fn say_goodbye(&mut self) -> Gone {
+        let mut moved = self.say(Say::Text(r#"{"type":"userLeft"}"#));
+        loop {
+            match moved {
+                Ok(()) => moved = self.move_bytes().await,
+                Err(gone) => return gone,
+            }
+        }
+    }
+
+    /// When there is something to say.
+    fn next(&self) -> Instant {
+        let heartbeat = self.heartbeat.due();
+        self.updates.map_or(heartbeat, |updates| updates.due().min(heartbeat))
+    }
+
+    /// Says what is due.
+    fn speak(&mut self, now: Instant) -> Result<(), Gone> {
+        while self.heartbeat.take(now).is_some() {
+            self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
+        }
+        while let Some(late) = self.updates.as_mut().and_then(|updates| updates.take(now)) {
+            self.update(now, late)?;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, now: Instant, late: Duration) -> Result<(), Gone> {
+        let Member { world, room, number, .. } = &self.member;
+        let world = world.clone();
+        let mut update = 0;
+        match world.stage.get() {
+            Stage::Quiet => return Ok(()),
+            Stage::Unmeasured => {}
+            Stage::Measured => {
+                let mut counts = world.counts.borrow_mut();
+                counts.sent += 1;
+                counts.latest = counts.latest.max(late + now.elapsed());
+                if room.watch.get() == Watch::On && self.watching.is_none() {
+                    counts.watched += 1;
+                    self.measured += 1;
+                    update = self.measured;
+                }
+            }
+        }
+        let stamp = Stamp { member: *number, update, at: world.micros() };
+        let mut text = world.text.borrow_mut();
+        self.user.write_update(stamp, &mut text);
+        self.say(Say::Text(&text))
+    }
+
+    fn say(&mut self, say: Say<'_>) -> Result<(), Gone> {
+        // Masks keep pages from writing what proxies would take for requests; here the time is enough.
+        let key = (self.member.world.micros() as u32).to_le_bytes();
+        frames::write(say, key, &mut self.unsent);
+        self.flush()
+    }
+
+    /// Waits until the socket can be read or written, and does it.
+    async fn move_bytes(&mut self) -> Result<(), Gone> {
+        let interest =
+            if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let ready = self.stream.ready(interest).await.map_err(|_| Gone::Lost)?;
+        if ready.is_writable() {
+            self.flush()?;
+        }
+        if ready.is_readable() { self.read() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        while !self.unsent.is_empty() {
+            match self.stream.try_write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Reading tells the end, and perhaps why the server went.
+                Err(_) => self.unsent.clear(),
+            }
+        }
+        if self.unsent.len() > MOST_UNSENT {
+            return Err(Gone::Broken("the server reads nothing".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), Gone> {
+        let world = self.member.world.clone();
+        let mut scratch = world.scratch.borrow_mut();
+        let read_bytes = if self.watching.is_some() { WATCHER_READ_BYTES } else { READ_BYTES };
+        for _ in 0..READS_AT_A_TIME {
+            let skippable = self.frames.skippable();
+            let is_skipped = skippable >= WORTH_SKIPPING;
+            let read = if is_skipped {
+                let most = usize::try_from(skippable).unwrap_or(usize::MAX).min(scratch.len());
+                discard(&self.stream, &mut scratch[..most])
+            } else {
+                self.stream.try_read(&mut scratch[..read_bytes])
+            };
+            let read = match read {
+                Ok(0) => return Err(Gone::Lost),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(Gone::Lost),
+            };
+            if world.stage.get() == Stage::Measured {
+                world.counts.borrow_mut().bytes += read as u64;
+            }
+            if !is_skipped {
+                self.take_in(&scratch[..read])?;
+            } else if let Some(event) = self.frames.skip(read as u64) {
+                self.heed(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
+        let broken = |error: frames::Broken| Gone::Broken(error.to_string());
+        while let Some(event) = self.frames.next(&mut bytes).map_err(broken)? {
+            self.heed(event)?;
+        }
+        Ok(())
+    }
+
+    fn heed(&mut self, event: Event) -> Result<(), Gone> {
+        match event {
+            Event::Message { wire_bytes } => self.count(wire_bytes),
+            Event::Ping(payload) => self.say(Say::Pong(&payload)),
+            Event::Close(code) => {
+                frames::write(Say::Close(code), [0; 4], &mut self.unsent);
+                // Whether the server reads the answer is its own affair.
+                let _ = self.stream.try_write(&self.unsent);
+                Err(Gone::Closed(code))
+            }
+        }
+    }
+
+    fn count(&mut self, wire_bytes: u64) -> Result<(), Gone> {
+        let world = &self.member.world;
+        let is_measured = world.stage.get() == Stage::Measured;
+        let mut counts = world.counts.borrow_mut();
+        if let Some(asked) = self.asked.take() {
+            counts.joins.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        counts.frames += u64::from(is_measured);
+        let Some(watching) = &mut self.watching else { return Ok(()) };
+        // The clock is read before the tool's own work.
+        let now = world.micros();
+        let broken = |error: &dyn std::error::Error| Gone::Broken(error.to_string());
+        let (payload, encoding) = self.frames.message();
+        let message = match encoding {
+            Encoding::Plain => payload,
+            Encoding::Deflate => watching.inflater.inflate(payload).map_err(|error| broken(&error))?,
+        };
+        let sightings = &mut counts.sightings;
+        let seen = watching.watcher.see(message, now, sightings).map_err(|error| broken(&error))?;
+        if is_measured && seen == Message::Snapshot {
+            sightings.snapshots += 1;
+            sightings.snapshot_bytes += wire_bytes;
+        }
+        Ok(())
+    }
+}
+
+/// Throws away what came, at most as much as `scratch` holds, without copying it.
+#[cfg(target_os = "linux")]
+fn discard(stream: &TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
+    use rustix::net::{RecvFlags, recv};
+    stream.try_io(Interest::READABLE, || Ok(recv(stream, scratch, RecvFlags::TRUNC)?.1))
+}
+
+/// Throws away what came, at most as much as `scratch` holds.
+#[cfg(not(target_os = "linux"))]
+fn discard(stream: &TcpStream, scratch: &mut [u8]) -> io::Result<usize> {
+    stream.try_read(scratch)
+}

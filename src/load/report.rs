@@ -1,0 +1,356 @@
+//! What a run found, as figures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::histogram::Histogram;
+use super::options::Options;
+use super::process::Usage;
+use super::world::Counts;
+
+/// The share of a core from which on the tool itself may be what is measured.
+const BUSY_PERCENT: f64 = 80.0;
+
+/// The lateness of an update from which on the load was not spread as asked.
+const LATE: Duration = Duration::from_millis(50);
+
+/// What was looked at beside the members' own counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Measured {
+    /// How long joining took.
+    pub joining: Duration,
+    /// How long it was measured.
+    pub time: Duration,
+    /// Sockets that were open when it began.
+    pub sockets: u64,
+    /// The server before anybody came, if it is to be looked at.
+    pub before: Option<Usage>,
+    /// The server while it was measured, if it could be looked at.
+    pub server: Option<Used>,
+    /// The tool's own processor time while it was measured.
+    pub own_cpu: Duration,
+}
+
+/// What the server used while it was measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Used {
+    /// Processor time.
+    pub cpu: Duration,
+    /// Resident memory when it began, with everybody in.
+    pub joined_bytes: u64,
+    /// Resident memory at the end.
+    pub after_bytes: u64,
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The server.
+    pub url: String,
+    /// Rooms that were asked for.
+    pub rooms: u32,
+    /// Users that were asked for in each.
+    pub users: u32,
+    /// Updates a second that were asked for of each user.
+    pub rate: f64,
+    /// Users a second that were to be replaced.
+    pub churn: f64,
+    /// What became of compression.
+    pub compression: Compression,
+    /// How long it was measured; 0 if it was stopped before.
+    pub seconds: f64,
+    /// Whether it was measured for as long as was asked.
+    pub is_whole: bool,
+    /// How the users came.
+    pub joins: Joins,
+    /// What became of their updates.
+    pub updates: Updates,
+    /// From an update to its sight by another member; none was seen if it is null.
+    pub latency_ms: Option<Quantiles>,
+    /// What came.
+    pub received: Received,
+    /// Who was not let in, by the status of the answer or the word for why there was none.
+    pub refusals: BTreeMap<String, Refused>,
+    /// Sockets that the server closed, by code; 1005 is no code and 1006 no close frame.
+    pub closes: BTreeMap<u16, u64>,
+    /// Connections that could not be read on, by what was wrong with them.
+    pub broken: BTreeMap<String, u64>,
+    /// How users left.
+    pub leaves: Leaves,
+    /// What the server used; null without `--pid`, or if its process ended.
+    pub server: Option<Server>,
+    /// What the tool itself used.
+    pub tool: Tool,
+    /// What a reader of the figures should know.
+    pub notes: Vec<String>,
+}
+
+/// What became of compression.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compression {
+    /// Whether it was offered.
+    pub offered: bool,
+    /// What the server answered; null is: messages go uncompressed.
+    pub agreed: Option<String>,
+}
+
+/// How the users came.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Joins {
+    /// Sockets that were opened, those of users who came in somebody's place included.
+    pub made: u64,
+    /// Users that were not let in.
+    pub refused: u64,
+    /// How long it took until all were there.
+    pub seconds: f64,
+    /// From the connection to the first message.
+    pub latency_ms: Option<Quantiles>,
+}
+
+/// What became of the updates.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Updates {
+    /// All that were sent.
+    pub sent: u64,
+    /// Those of others than their room's watcher, which it should see.
+    pub watched: u64,
+    /// Those of them that it saw.
+    pub seen: u64,
+    /// Those that it did not see, because it saw the same member's next one.
+    pub overtaken: u64,
+    /// The rest.
+    pub unseen: u64,
+}
+
+/// Milliseconds that shares of all values do not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Half of them.
+    pub p50: f64,
+    /// 90 of 100.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// All.
+    pub max: f64,
+}
+
+/// What came while it was measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Received {
+    /// Messages.
+    pub frames: u64,
+    /// Bytes, of frames with their headers.
+    pub bytes: u64,
+    /// Messages a second.
+    pub frames_per_second: f64,
+    /// Bytes a second.
+    pub bytes_per_second: f64,
+    /// Bytes of one snapshot on the wire, on average; null if none came.
+    pub snapshot_bytes: Option<f64>,
+}
+
+/// Users that were not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// How many.
+    pub count: u64,
+    /// What the first was told.
+    pub says: String,
+}
+
+/// How users left, in their time and at the end.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Leaves {
+    /// With `userLeft`, and the server closed their socket.
+    pub properly: u64,
+    /// With `userLeft`, and the server did nothing.
+    pub unanswered: u64,
+    /// By dropping their socket.
+    pub dropped: u64,
+}
+
+/// What the server used.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// Processor time while it was measured.
+    pub cpu_seconds: f64,
+    /// The same as a share of one core.
+    pub core_percent: f64,
+    /// The same for each update; null if there were none.
+    pub cpu_micros_per_update: Option<f64>,
+    /// Resident memory before anybody came.
+    pub resident_before_bytes: u64,
+    /// Resident memory with everybody in, before it was measured.
+    pub resident_joined_bytes: u64,
+    /// Resident memory after it was measured.
+    pub resident_after_bytes: u64,
+    /// What each socket added: the second less the first, by the sockets.
+    pub bytes_per_connection: Option<f64>,
+}
+
+/// What the tool itself used.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tool {
+    /// Processor time while it was measured.
+    pub cpu_seconds: f64,
+    /// The same as a share of one core, of which it uses one.
+    pub core_percent: f64,
+    /// The longest time that an update was sent after it was due.
+    pub latest_update_ms: f64,
+}
+
+/// The run was not what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Shortfall(String);
+
+impl Report {
+    /// Puts together what a run found.
+    pub fn new(options: &Options, is_whole: bool, counts: Counts, measured: Measured) -> Self {
+        let seconds = measured.time.as_secs_f64();
+        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
+        let mut report = Self {
+            url: options.url.origin(),
+            rooms: options.rooms,
+            users: options.users,
+            rate: options.rate,
+            churn: options.churn,
+            compression: Compression { offered: options.deflate, agreed: counts.compression.clone() },
+            seconds,
+            is_whole,
+            joins: Joins {
+                made: counts.joined,
+                refused: counts.refused(),
+                seconds: measured.joining.as_secs_f64(),
+                latency_ms: Quantiles::of(&counts.joins),
+            },
+            updates: Updates {
+                sent: counts.sent,
+                watched: counts.watched,
+                seen,
+                overtaken,
+                unseen: counts.watched.saturating_sub(seen + overtaken),
+            },
+            latency_ms: Quantiles::of(&counts.sightings.latencies),
+            received: Received {
+                frames: counts.frames,
+                bytes: counts.bytes,
+                frames_per_second: per_second(counts.frames),
+                bytes_per_second: per_second(counts.bytes),
+                snapshot_bytes: ratio(counts.sightings.snapshot_bytes as f64, counts.sightings.snapshots),
+            },
+            leaves: Leaves { properly: counts.left, unanswered: counts.unanswered, dropped: counts.dropped },
+            server: measured.before.zip(measured.server).map(|(before, used)| Server {
+                cpu_seconds: used.cpu.as_secs_f64(),
+                core_percent: 100.0 * used.cpu.as_secs_f64() / seconds,
+                cpu_micros_per_update: ratio(used.cpu.as_secs_f64() * 1e6, counts.sent),
+                resident_before_bytes: before.resident_bytes,
+                resident_joined_bytes: used.joined_bytes,
+                resident_after_bytes: used.after_bytes,
+                bytes_per_connection: ratio(
+                    used.joined_bytes as f64 - before.resident_bytes as f64,
+                    measured.sockets,
+                ),
+            }),
+            tool: Tool {
+                cpu_seconds: measured.own_cpu.as_secs_f64(),
+                core_percent: 100.0 * per_second(1) * measured.own_cpu.as_secs_f64(),
+                latest_update_ms: counts.latest.as_secs_f64() * 1000.0,
+            },
+            refusals: counts
+                .refusals
+                .into_iter()
+                .map(|(kind, (count, says))| (kind, Refused { count, says }))
+                .collect(),
+            closes: counts.closes,
+            broken: counts.broken,
+            notes: Vec::new(),
+        };
+        report.notes = report.remarks(options, counts.latest);
+        report
+    }
+
+    /// Whether everybody got in, and nobody was sent away.
+    ///
+    /// # Errors
+    /// [`Shortfall`] says what was otherwise.
+    pub fn verdict(&self) -> Result<(), Shortfall> {
+        let mut faults = Vec::new();
+        if self.joins.refused > 0 {
+            let kinds = self
+                .refusals
+                .iter()
+                .map(|(kind, Refused { count, says })| format!("{count} × {kind} ({says})"));
+            faults.push(format!(
+                "{} not let in: {}",
+                self.joins.refused,
+                kinds.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        let closed: u64 = self.closes.values().sum();
+        if closed > 0 {
+            let codes = self.closes.iter().map(|(code, count)| format!("{count} × {code}"));
+            faults.push(format!("{closed} closed by the server: {}", codes.collect::<Vec<_>>().join(", ")));
+        }
+        faults.extend(self.broken.iter().map(|(why, count)| format!("{count} broken: {why}")));
+        if faults.is_empty() { Ok(()) } else { Err(Shortfall(faults.join("; "))) }
+    }
+
+    fn remarks(&self, options: &Options, latest: Duration) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.seconds == 0.0 {
+            notes.push("stopped before the measurement began".to_owned());
+        } else if !self.is_whole {
+            notes.push("stopped early".to_owned());
+        }
+        if self.compression.offered && self.compression.agreed.is_none() {
+            notes.push(
+                "compression was offered, and the server answered none: messages went uncompressed"
+                    .to_owned(),
+            );
+        }
+        if self.tool.core_percent > BUSY_PERCENT {
+            notes.push("the tool's own core was nearly full: it may be what was measured".to_owned());
+        }
+        if latest > LATE {
+            notes.push(
+                "the tool fell behind its schedule: the load was not spread as evenly as asked".to_owned(),
+            );
+        }
+        if self.users == 1 && options.rate > 0.0 {
+            notes.push("nobody sees anybody else's updates in rooms of one user".to_owned());
+        }
+        if options.pid.is_some() && self.server.is_none() && self.seconds > 0.0 {
+            notes.push("the server's process ended while it was measured".to_owned());
+        }
+        notes
+    }
+}
+
+impl Quantiles {
+    /// Those of a histogram of microseconds; `None` if it is empty.
+    pub fn of(times: &Histogram) -> Option<Self> {
+        let millis = |micros: u64| micros as f64 / 1000.0;
+        Some(Self {
+            p50: millis(times.quantile(0.5)?),
+            p90: millis(times.quantile(0.9)?),
+            p99: millis(times.quantile(0.99)?),
+            max: millis(times.most()?),
+        })
+    }
+}
+
+fn ratio(whole: f64, parts: u64) -> Option<f64> {
+    (parts > 0).then(|| whole / parts as f64)
+}

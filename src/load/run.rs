@@ -1,0 +1,223 @@
+//! A run from its beginning to its report.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::crowd::Crowd;
+use super::door::{Door, Offer, Refusal, Unreachable};
+use super::options::{Options, OptionsDisagree};
+use super::process::{NoProcess, TooFewFiles, Usage, allow_sockets, own_cpu, usage};
+use super::report::{Measured, Report, Used};
+use super::world::{Stage, World, now};
+
+/// The time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// How long the last updates may take to be seen, and how long nothing may be seen before waiting ends.
+const LONGEST_DRAIN: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Why nothing can be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotRun {
+    /// The options do not fit together.
+    #[error(transparent)]
+    Options(#[from] OptionsDisagree),
+    /// The system allows too few sockets.
+    #[error(transparent)]
+    Files(#[from] TooFewFiles),
+    /// The server's process cannot be looked at.
+    #[error(transparent)]
+    Process(#[from] NoProcess),
+    /// Nothing listens there.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// The very first user was not let in.
+    #[error("the server lets nobody in: {0}")]
+    Refused(#[from] Refusal),
+}
+
+/// What a run has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// What is under way.
+    pub step: Step,
+    /// How many users are to be in.
+    pub asked: u64,
+    /// How many sockets were opened.
+    pub joined: u64,
+    /// How many updates were sent.
+    pub updates: u64,
+    /// The 99th percentile of the latencies, in microseconds.
+    pub p99: Option<u64>,
+    /// How many users were refused, closed or broken.
+    pub trouble: u64,
+}
+
+/// A step of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Users come.
+    Joining,
+    /// The load is on, and is not measured yet.
+    WarmingUp,
+    /// What happens is counted.
+    Measuring,
+    /// The last updates are waited for.
+    Draining,
+    /// Users go.
+    Leaving,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, asked, joined, updates, p99, trouble } = self;
+        let step = match step {
+            Step::Joining => "joining",
+            Step::WarmingUp => "warming up",
+            Step::Measuring => "measuring",
+            Step::Draining => "waiting for the last updates",
+            Step::Leaving => "leaving",
+        };
+        write!(f, "{step}: {joined} joined of {asked}, {updates} updates")?;
+        if let Some(p99) = p99 {
+            write!(f, ", p99 {:.1} ms", *p99 as f64 / 1000.0)?;
+        }
+        if *trouble > 0 { write!(f, ", {trouble} refused or closed") } else { Ok(()) }
+    }
+}
+
+/// Loads a server as the options say, until the end or until `stop`; tells about it once a second.
+///
+/// # Errors
+/// [`CannotRun`] if there is nothing to report.
+pub async fn run(
+    options: &Options,
+    stop: CancellationToken,
+    tell: impl Fn(Progress),
+) -> Result<Report, CannotRun> {
+    options.check()?;
+    allow_sockets(options.members())?;
+    let offer = if options.deflate { Offer::Deflate } else { Offer::Nothing };
+    let world = Rc::new(World::new(Door::find(options.url.clone(), offer).await?));
+    let run = Run { options, world: world.clone(), stop, tell: &tell };
+    LocalSet::new().run_until(run.all(Crowd::new(world, options))).await
+}
+
+struct Run<'a, T> {
+    options: &'a Options,
+    world: Rc<World>,
+    stop: CancellationToken,
+    tell: &'a T,
+}
+
+/// The run was stopped.
+struct Stopped;
+
+impl<T: Fn(Progress)> Run<'_, T> {
+    async fn all(self, mut crowd: Crowd) -> Result<Report, CannotRun> {
+        let before = self.look()?;
+        let begin = now();
+        let mut measured = Measured { before, ..Measured::default() };
+        if let Ok(gathered) = self.meanwhile(Step::Joining, crowd.gather()).await {
+            gathered?;
+            measured.joining = begin.elapsed();
+            // Figures of part of the crowd would be of another test.
+            if self.meanwhile(Step::WarmingUp, sleep(self.options.warm_up)).await.is_ok() {
+                self.measure(&mut crowd, &mut measured).await?;
+            }
+        }
+        let is_whole = !self.stop.is_cancelled();
+        // Whoever stopped the run still wants everybody to leave; only a second Ctrl-C does not.
+        let leaving = Run { stop: CancellationToken::new(), world: self.world.clone(), ..self };
+        let _ = leaving.meanwhile(Step::Leaving, crowd.leave()).await;
+        let counts = std::mem::take(&mut *self.world.counts.borrow_mut());
+        Ok(Report::new(self.options, is_whole, counts, measured))
+    }
+
+    async fn measure(&self, crowd: &mut Crowd, measured: &mut Measured) -> Result<(), CannotRun> {
+        let (begin, own, server) = (now(), own_cpu(), self.look()?);
+        measured.sockets = {
+            let counts = self.world.counts.borrow();
+            counts.joined - counts.lost().min(counts.joined)
+        };
+        self.world.stage.set(Stage::Measured);
+        let measuring = async {
+            select! {
+                () = sleep(self.options.duration) => {}
+                () = crowd.churn() => {}
+            }
+        };
+        let _ = self.meanwhile(Step::Measuring, measuring).await;
+        self.world.stage.set(Stage::Quiet);
+        measured.time = begin.elapsed();
+        measured.own_cpu = own_cpu().saturating_sub(own);
+        // A server that did not survive the test is a result, too.
+        let after = self.options.pid.and_then(|pid| usage(pid).ok());
+        measured.server = server.zip(after).map(|(joined, after)| Used {
+            cpu: after.cpu.saturating_sub(joined.cpu),
+            joined_bytes: joined.resident_bytes,
+            after_bytes: after.resident_bytes,
+        });
+        // Whoever stops it is not kept waiting.
+        let _ = self.meanwhile(Step::Draining, self.drain()).await;
+        Ok(())
+    }
+
+    /// Waits until all measured updates were seen, or nothing is seen any more.
+    async fn drain(&self) {
+        let begin = now();
+        let mut last = (0, begin);
+        loop {
+            let (settled, watched) = {
+                let counts = self.world.counts.borrow();
+                (counts.sightings.settled(), counts.watched)
+            };
+            if settled > last.0 {
+                last = (settled, now());
+            }
+            if settled >= watched || last.1.elapsed() > SILENCE || begin.elapsed() > LONGEST_DRAIN {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Looks at the server's process, if there is one to look at.
+    fn look(&self) -> Result<Option<Usage>, NoProcess> {
+        self.options.pid.map(usage).transpose()
+    }
+
+    /// Does some work, unless it is stopped, and tells about it.
+    async fn meanwhile<W>(&self, step: Step, work: impl Future<Output = W>) -> Result<W, Stopped> {
+        let mut progress = interval(PROGRESS);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(work);
+        loop {
+            select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Stopped),
+                _ = progress.tick() => (self.tell)(self.progress(step)),
+                done = &mut work => return Ok(done),
+            }
+        }
+    }
+
+    fn progress(&self, step: Step) -> Progress {
+        let counts = self.world.counts.borrow();
+        Progress {
+            step,
+            asked: self.options.members(),
+            joined: counts.joined,
+            updates: counts.sent,
+            p99: counts.sightings.latencies.quantile(0.99),
+            trouble: counts.refused() + counts.lost(),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A report as people read it.
+
+use std::fmt;
+
+use super::report::{Quantiles, Report};
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, rooms, users, rate, churn, seconds, .. } = self;
+        write!(f, "{url}, {rooms} × {users} users, {rate} updates a second each")?;
+        if *churn > 0.0 {
+            write!(f, ", {churn} users a second replaced")?;
+        }
+        writeln!(f, ", {seconds:.1} s")?;
+        for (name, text) in self.lines() {
+            writeln!(f, "  {name:<12} {text}")?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+impl Report {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("joins", self.joins_text())];
+        let updates = &self.updates;
+        lines.push((
+            "updates",
+            format!(
+                "{} sent; of the {} by others than a room's watcher {} seen, {} overtaken by the next, {} not seen",
+                updates.sent, updates.watched, updates.seen, updates.overtaken, updates.unseen
+            ),
+        ));
+        lines.push(("latency", self.latency_ms.map_or("nothing was seen".to_owned(), quantiles)));
+        let received = &self.received;
+        let snapshot =
+            received.snapshot_bytes.map_or(String::new(), |size| format!("; a snapshot {}", bytes(size)));
+        lines.push((
+            "received",
+            format!(
+                "{} frames ({:.0}/s), {} ({}/s){snapshot}",
+                received.frames,
+                received.frames_per_second,
+                bytes(received.bytes as f64),
+                bytes(received.bytes_per_second)
+            ),
+        ));
+        lines.push((
+            "compression",
+            match &self.compression.agreed {
+                Some(agreed) => agreed.clone(),
+                None if self.compression.offered => "offered, not agreed to".to_owned(),
+                None => "not offered".to_owned(),
+            },
+        ));
+        let refused = self
+            .refusals
+            .iter()
+            .map(|(kind, refused)| format!("{} × {kind} ({})", refused.count, refused.says));
+        lines.push(("refusals", or_none(refused.collect())));
+        let closes = self.closes.iter().map(|(code, count)| format!("{count} × {code}"));
+        let broken = self.broken.iter().map(|(why, count)| format!("{count} × {why}"));
+        lines.push(("closes", or_none(closes.chain(broken).collect())));
+        let leaves = &self.leaves;
+        let mut left = format!("{} properly", leaves.properly);
+        if leaves.unanswered > 0 {
+            left += &format!(", {} without an answer", leaves.unanswered);
+        }
+        if leaves.dropped > 0 {
+            left += &format!(", {} dropped their socket", leaves.dropped);
+        }
+        lines.push(("leaves", left));
+        lines.extend(self.server.is_some().then(|| ("server", self.server_text())));
+        let tool = &self.tool;
+        lines.push((
+            "tool",
+            format!(
+                "{:.2} s of processor time ({:.1} % of a core); latest update {:.1} ms late",
+                tool.cpu_seconds, tool.core_percent, tool.latest_update_ms
+            ),
+        ));
+        lines
+    }
+
+    fn joins_text(&self) -> String {
+        let joins = &self.joins;
+        let mut text = format!("{} in {:.1} s", joins.made, joins.seconds);
+        if let Some(latency) = joins.latency_ms {
+            text += &format!("; to the first message {}", quantiles(latency));
+        }
+        text
+    }
+
+    fn server_text(&self) -> String {
+        let Some(server) = &self.server else { return String::new() };
+        let mut text =
+            format!("{:.2} s of processor time ({:.1} % of a core)", server.cpu_seconds, server.core_percent);
+        if let Some(micros) = server.cpu_micros_per_update {
+            text += &format!(", {micros:.0} µs an update");
+        }
+        let [before, joined, after] =
+            [server.resident_before_bytes, server.resident_joined_bytes, server.resident_after_bytes]
+                .map(|resident| bytes(resident as f64));
+        text += &format!("; memory {before} before, {joined} with everybody in, {after} after");
+        if let Some(each) = server.bytes_per_connection {
+            text += &format!(": {} a connection", bytes(each));
+        }
+        text
+    }
+}
+
+fn or_none(parts: Vec<String>) -> String {
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+fn quantiles(Quantiles { p50, p90, p99, max }: Quantiles) -> String {
+    format!("p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
+}
+
+/// Bytes with a unit, in three digits or so.
+fn bytes(count: f64) -> String {
+    let (value, unit) = match count.abs() {
+        size if size < 1e3 => return format!("{count:.0} B"),
+        size if size < 1e6 => (count / 1e3, "kB"),
+        size if size < 1e9 => (count / 1e6, "MB"),
+        _ => (count / 1e9, "GB"),
+    };
+    format!("{value:.1} {unit}")
+}

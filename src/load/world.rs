@@ -1,0 +1,132 @@
+//! What all members of a run share: the way in, the clock, and what was counted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::door::{Door, Refusal};
+use super::histogram::Histogram;
+use super::watch::Sightings;
+
+/// The most bytes that are thrown away at once. Nothing is ever written there on Linux, so it costs nothing.
+const SCRATCH_BYTES: usize = 1 << 20;
+
+/// What of a run is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Users join, and the load begins.
+    Unmeasured,
+    /// What happens is counted.
+    Measured,
+    /// No more updates are sent, so that the last ones can be seen.
+    Quiet,
+}
+
+/// What happened until now.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Sockets that were opened.
+    pub joined: u64,
+    /// Who was not let in, by kind: how many, and what the first was told.
+    pub refusals: BTreeMap<String, (u64, String)>,
+    /// Microseconds from the connection to the first message.
+    pub joins: Histogram,
+    /// What the server answered to the offer of compression, if it did.
+    pub compression: Option<String>,
+    /// Updates while it was measured.
+    pub sent: u64,
+    /// Those of them that a watcher, who is another member, waits for.
+    pub watched: u64,
+    /// The longest time that one of them was sent after it was due.
+    pub latest: Duration,
+    /// What watchers saw of them.
+    pub sightings: Sightings,
+    /// Messages that came while it was measured.
+    pub frames: u64,
+    /// Bytes that came while it was measured.
+    pub bytes: u64,
+    /// Sockets that the server closed, by code; 1005 is no code and 1006 no close frame, as in browsers.
+    pub closes: BTreeMap<u16, u64>,
+    /// Connections that could not be read on, by what was wrong.
+    pub broken: BTreeMap<String, u64>,
+    /// Users that said `userLeft` and saw their socket closed.
+    pub left: u64,
+    /// Users that said `userLeft` and saw nothing.
+    pub unanswered: u64,
+    /// Users that dropped their socket.
+    pub dropped: u64,
+}
+
+impl Counts {
+    /// Counts somebody who was not let in.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusals.entry(refusal.kind).or_insert((0, refusal.says)).0 += 1;
+    }
+
+    /// How many were not let in.
+    pub fn refused(&self) -> u64 {
+        self.refusals.values().map(|(count, _)| count).sum()
+    }
+
+    /// How many were in and went by no wish of their own.
+    pub fn lost(&self) -> u64 {
+        self.closes.values().chain(self.broken.values()).sum()
+    }
+}
+
+/// What all members of a run share. They live on one thread.
+#[derive(Debug)]
+pub struct World {
+    /// The way in.
+    pub door: Door,
+    /// What is under way.
+    pub stage: Cell<Stage>,
+    /// What happened until now.
+    pub counts: RefCell<Counts>,
+    /// Where bytes are read to, by one member at a time.
+    pub scratch: RefCell<Vec<u8>>,
+    /// Where messages are written, by one member at a time.
+    pub text: RefCell<String>,
+    epoch: Instant,
+}
+
+impl World {
+    /// A world in which nothing has happened yet.
+    pub fn new(door: Door) -> Self {
+        Self {
+            door,
+            stage: Cell::new(Stage::Unmeasured),
+            counts: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            text: RefCell::default(),
+            epoch: now(),
+        }
+    }
+
+    /// The tool's clock, in microseconds: both ends of every latency are read from it.
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Counts a socket that the server closed.
+    pub fn count_close(&self, code: u16) {
+        *self.counts.borrow_mut().closes.entry(code).or_default() += 1;
+    }
+
+    /// Counts a connection that could not be read on.
+    pub fn count_broken(&self, why: String) {
+        *self.counts.borrow_mut().broken.entry(why).or_default() += 1;
+    }
+}
+
+/// The time.
+#[expect(clippy::disallowed_methods, reason = "a load tool measures how long things take")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// A number from 0 to 1 by chance.
+pub fn chance() -> f64 {
+    // Without randomness the members would only be spread less evenly.
+    f64::from(getrandom::u32().unwrap_or(1 << 31)) / f64::from(u32::MAX)
+}

@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,11 +32,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = if let Some(Command::Load(options)) = &cli.command {
-        satsuma::load::command::main(options)
-    } else {
-        run(cli)
+    let done = match Cli::parse() {
+        Cli { command: Some(Command::Load(options)), .. } => satsuma::load::command::main(&options),
+        cli => run(cli),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("satsuma: {error}");
@@ -45,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn Error>> {
+async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = Config::load(config.as_deref(), std::env::vars_os(), &flags)?;
     loaded.warnings.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
     match command {

@@ -143,7 +143,7 @@ mod tests {
     fn what_cannot_be_is_said() {
         for (line, sentence) in [
             ("", "--url"),
-            ("--url http://a --rate -1", "0.001 to 1000"),
+            ("--url http://a --rate=-1", "0.001 to 1000"),
             ("--url http://a --rate nan", "0.001 to 1000"),
             ("--url http://a --users 0", "--users"),
             ("--url http://a --for soon", "--for"),

@@ -218,7 +218,7 @@ impl Report {
     /// Puts together what a run found.
     pub fn new(options: &Options, is_whole: bool, counts: Counts, measured: Measured) -> Self {
         let seconds = measured.time.as_secs_f64();
-        let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+        let per_second = |amount: f64| if seconds > 0.0 { rounded(amount / seconds) } else { 0.0 };
         let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
         let mut report = Self {
             url: options.url.origin(),
@@ -227,12 +227,12 @@ impl Report {
             rate: options.rate,
             churn: options.churn,
             compression: Compression { offered: options.deflate, agreed: counts.compression.clone() },
-            seconds,
+            seconds: rounded(seconds),
             is_whole,
             joins: Joins {
                 made: counts.joined,
                 refused: counts.refused(),
-                seconds: measured.joining.as_secs_f64(),
+                seconds: rounded(measured.joining.as_secs_f64()),
                 latency_ms: Quantiles::of(&counts.joins),
             },
             updates: Updates {
@@ -246,14 +246,14 @@ impl Report {
             received: Received {
                 frames: counts.frames,
                 bytes: counts.bytes,
-                frames_per_second: per_second(counts.frames),
-                bytes_per_second: per_second(counts.bytes),
+                frames_per_second: per_second(counts.frames as f64),
+                bytes_per_second: per_second(counts.bytes as f64),
                 snapshot_bytes: ratio(counts.sightings.snapshot_bytes as f64, counts.sightings.snapshots),
             },
             leaves: Leaves { properly: counts.left, unanswered: counts.unanswered, dropped: counts.dropped },
             server: measured.before.zip(measured.server).map(|(before, used)| Server {
-                cpu_seconds: used.cpu.as_secs_f64(),
-                core_percent: 100.0 * used.cpu.as_secs_f64() / seconds,
+                cpu_seconds: rounded(used.cpu.as_secs_f64()),
+                core_percent: per_second(100.0 * used.cpu.as_secs_f64()),
                 cpu_micros_per_update: ratio(used.cpu.as_secs_f64() * 1e6, counts.sent),
                 resident_before_bytes: before.resident_bytes,
                 resident_joined_bytes: used.joined_bytes,
@@ -264,9 +264,9 @@ impl Report {
                 ),
             }),
             tool: Tool {
-                cpu_seconds: measured.own_cpu.as_secs_f64(),
-                core_percent: 100.0 * per_second(1) * measured.own_cpu.as_secs_f64(),
-                latest_update_ms: counts.latest.as_secs_f64() * 1000.0,
+                cpu_seconds: rounded(measured.own_cpu.as_secs_f64()),
+                core_percent: per_second(100.0 * measured.own_cpu.as_secs_f64()),
+                latest_update_ms: rounded(counts.latest.as_secs_f64() * 1000.0),
             },
             refusals: counts
                 .refusals
@@ -351,6 +351,121 @@ impl Quantiles {
     }
 }
 
+/// What each part has; `None` if there are none.
 fn ratio(whole: f64, parts: u64) -> Option<f64> {
-    (parts > 0).then(|| whole / parts as f64)
+    (parts > 0).then(|| rounded(whole / parts as f64))
+}
+
+/// To three places: more would only pretend to be measured.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::door::Refusal;
+
+    fn options() -> Options {
+        Options {
+            url: "http://127.0.0.1:8787".parse().unwrap(),
+            rooms: 2,
+            users: 3,
+            rate: 1.0,
+            deflate: true,
+            churn: 0.0,
+            duration: Duration::from_secs(10),
+            warm_up: Duration::ZERO,
+            join_rate: 500.0,
+            pid: Some(7),
+            json: false,
+        }
+    }
+
+    fn counts() -> Counts {
+        let mut counts =
+            Counts { joined: 6, sent: 60, watched: 40, frames: 90, bytes: 9000, ..Counts::default() };
+        (1..=36).for_each(|millis| counts.sightings.latencies.record(millis * 1000));
+        counts.sightings.overtaken = 3;
+        (counts.sightings.snapshots, counts.sightings.snapshot_bytes) = (30, 3001);
+        counts.latest = Duration::from_micros(1500);
+        counts
+    }
+
+    fn measured() -> Measured {
+        let cpu = Duration::from_millis(300);
+        Measured {
+            time: Duration::from_secs(10),
+            sockets: 6,
+            before: Some(Usage { cpu, resident_bytes: 10_000 }),
+            server: Some(Used { cpu: Duration::from_millis(600), joined_bytes: 16_000, after_bytes: 17_000 }),
+            own_cpu: Duration::from_millis(100),
+            ..Measured::default()
+        }
+    }
+
+    #[test]
+    fn figures_add_up() {
+        let report = Report::new(&options(), true, counts(), measured());
+        let Updates { watched, seen, overtaken, unseen, .. } = report.updates;
+        assert_eq!((seen, overtaken, unseen), (36, 3, 1));
+        assert_eq!(seen + overtaken + unseen, watched);
+        assert_eq!(report.latency_ms.map(|latency| latency.max), Some(36.0));
+        assert_eq!((report.received.frames_per_second, report.received.snapshot_bytes), (9.0, Some(100.033)));
+        let server = report.server.unwrap();
+        assert_eq!((server.core_percent, server.cpu_micros_per_update), (6.0, Some(10_000.0)));
+        assert_eq!(server.bytes_per_connection, Some(1000.0));
+        assert_eq!((report.tool.core_percent, report.tool.latest_update_ms), (1.0, 1.5));
+        assert_eq!(report.notes.len(), 1, "{:?}", report.notes);
+        assert!(report.notes[0].contains("uncompressed"));
+        assert_eq!(report.verdict(), Ok(()));
+        let text = report.to_string();
+        for part in [
+            "2 × 3 users",
+            "36 seen, 3 overtaken",
+            "p50 18.2 ms",
+            "10000 µs an update",
+            "1.0 kB a connection",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_went_wrong_is_said() {
+        let mut counts = counts();
+        for _ in 0..2 {
+            counts.refuse(Refusal { kind: "503".into(), says: "the room is full".into() });
+        }
+        counts.closes.insert(1013, 4);
+        counts.broken.insert("a frame is masked".into(), 1);
+        let report = Report::new(&options(), true, counts, measured());
+        assert_eq!(
+            report.verdict().unwrap_err().to_string(),
+            "2 not let in: 2 × 503 (the room is full); 4 closed by the server: 4 × 1013; 1 broken: a frame is masked"
+        );
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["refusals"]["503"]["count"], 2);
+        assert_eq!(json["closes"]["1013"], 4);
+    }
+
+    #[test]
+    fn a_run_that_was_not_measured_has_no_figures_and_says_so() {
+        let measured = Measured { time: Duration::ZERO, server: None, ..measured() };
+        let report = Report::new(&options(), false, Counts { joined: 1, ..Counts::default() }, measured);
+        assert!(report.latency_ms.is_none() && report.server.is_none());
+        assert!(report.notes[0].contains("before the measurement"), "{:?}", report.notes);
+        assert!(!report.to_string().contains("NaN"));
+        let early = Report::new(&options(), false, counts(), self::measured());
+        assert!(early.notes.contains(&"stopped early".to_owned()));
+    }
+
+    #[test]
+    fn a_tool_that_was_the_bottleneck_says_so() {
+        let mut counts = counts();
+        counts.latest = Duration::from_millis(51);
+        let measured = Measured { own_cpu: Duration::from_secs(9), ..measured() };
+        let notes = Report::new(&options(), true, counts, measured).notes.join("\n");
+        assert!(notes.contains("nearly full") && notes.contains("fell behind"), "{notes}");
+    }
 }

@@ -50,8 +50,8 @@ pub struct Progress {
     pub step: Step,
     /// How many users are to be in.
     pub asked: u64,
-    /// How many sockets were opened.
-    pub joined: u64,
+    /// How many are.
+    pub present: u64,
     /// How many updates were sent.
     pub updates: u64,
     /// The 99th percentile of the latencies, in microseconds.
@@ -77,7 +77,7 @@ pub enum Step {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { step, asked, joined, updates, p99, trouble } = self;
+        let Self { step, asked, present, updates, p99, trouble } = self;
         let step = match step {
             Step::Joining => "joining",
             Step::WarmingUp => "warming up",
@@ -85,7 +85,7 @@ impl fmt::Display for Progress {
             Step::Draining => "waiting for the last updates",
             Step::Leaving => "leaving",
         };
-        write!(f, "{step}: {joined} joined of {asked}, {updates} updates")?;
+        write!(f, "{step}: {present} of {asked} users in, {updates} updates")?;
         if let Some(p99) = p99 {
             write!(f, ", p99 {:.1} ms", *p99 as f64 / 1000.0)?;
         }
@@ -143,10 +143,7 @@ impl<T: Fn(Progress)> Run<'_, T> {
 
     async fn measure(&self, crowd: &mut Crowd, measured: &mut Measured) -> Result<(), CannotRun> {
         let (begin, own, server) = (now(), own_cpu(), self.look()?);
-        measured.sockets = {
-            let counts = self.world.counts.borrow();
-            counts.joined - counts.lost().min(counts.joined)
-        };
+        measured.sockets = self.world.counts.borrow().present();
         self.world.stage.set(Stage::Measured);
         let measuring = async {
             select! {
@@ -214,7 +211,7 @@ impl<T: Fn(Progress)> Run<'_, T> {
         Progress {
             step,
             asked: self.options.members(),
-            joined: counts.joined,
+            present: counts.present(),
             updates: counts.sent,
             p99: counts.sightings.latencies.quantile(0.99),
             trouble: counts.refused() + counts.lost(),

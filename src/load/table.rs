@@ -7,9 +7,9 @@ use super::report::{Quantiles, Report};
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, rooms, users, rate, churn, seconds, .. } = self;
-        write!(f, "{url}, {rooms} × {users} users, {rate} updates a second each")?;
+        write!(f, "{url}, {rooms} × {users} users, each {rate}/s")?;
         if *churn > 0.0 {
-            write!(f, ", {churn} users a second replaced")?;
+            write!(f, ", churn {churn}/s")?;
         }
         writeln!(f, ", {seconds:.1} s")?;
         for (name, text) in self.lines() {

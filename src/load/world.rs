@@ -68,6 +68,12 @@ impl Counts {
         self.refusals.values().map(|(count, _)| count).sum()
     }
 
+    /// How many are in.
+    pub fn present(&self) -> u64 {
+        let gone = self.lost() + self.left + self.unanswered + self.dropped;
+        self.joined.saturating_sub(gone)
+    }
+
     /// How many were in and went by no wish of their own.
     pub fn lost(&self) -> u64 {
         self.closes.values().chain(self.broken.values()).sum()

@@ -17,6 +17,7 @@ mod feedback;
 mod harness;
 mod identity;
 mod law;
+mod load;
 mod media;
 mod nothing_lost;
 mod npm_clients;

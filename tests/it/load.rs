@@ -1,0 +1,215 @@
+//! The load tool against the real server: its counts add up, and it leaves nothing behind.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use satsuma::load::options::Options;
+use satsuma::load::report::Report;
+use satsuma::load::run::{CannotRun, run};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{PATIENCE, TestServer};
+
+/// A short run: 2 rooms of 3, each 20 updates a second, for half a second.
+fn short(url: &str) -> Options {
+    Options {
+        url: url.parse().unwrap(),
+        rooms: 2,
+        users: 3,
+        rate: 20.0,
+        deflate: false,
+        churn: 0.0,
+        duration: Duration::from_millis(500),
+        warm_up: Duration::ZERO,
+        join_rate: 500.0,
+        pid: None,
+        json: false,
+    }
+}
+
+async fn load(options: Options) -> Result<Report, CannotRun> {
+    timeout(PATIENCE, run(&options, CancellationToken::new(), |_| {})).await.unwrap()
+}
+
+/// Waits until the server has forgotten everybody.
+async fn until_empty(server: &TestServer) {
+    for gauge in ["satsuma_connections", "satsuma_members", "satsuma_rooms", "satsuma_tcp_connections"] {
+        server.until_metric(gauge, 0.0).await;
+    }
+    server.until_metric("satsuma_outbox_bytes", 0.0).await;
+}
+
+/// A server whose rooms end soon after their last member.
+async fn quick() -> TestServer {
+    TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(50);
+        config.room.heartbeat_timeout = Duration::from_secs(15);
+    })
+    .await
+}
+
+fn assert_adds_up(report: &Report) {
+    let updates = report.updates;
+    assert!(updates.sent > 0, "{report}");
+    assert_eq!(updates.seen + updates.overtaken + updates.unseen, updates.watched, "{report}");
+    assert!(report.received.frames > 0 && report.received.bytes > report.received.frames * 400, "{report}");
+    assert!(report.closes.is_empty() && report.broken.is_empty() && report.refusals.is_empty(), "{report}");
+}
+
+#[tokio::test]
+async fn every_update_is_seen_and_everybody_leaves() {
+    let server = quick().await;
+    let report = load(short(&server.http())).await.unwrap();
+    assert_adds_up(&report);
+    report.verdict().unwrap();
+    let updates = report.updates;
+    // 6 users of 20 a second for half a second, one of three in each room being its watcher.
+    assert!((54..=66).contains(&updates.sent), "{report}");
+    assert_eq!(updates.unseen, 0, "{report}");
+    assert!(updates.watched < updates.sent && updates.seen > 0, "{report}");
+    let latency = report.latency_ms.unwrap();
+    assert!(latency.p50 > 0.0 && latency.p50 <= latency.p99 && latency.p99 <= latency.max, "{report}");
+    // Three users of about 450 bytes.
+    let snapshot = report.received.snapshot_bytes.unwrap();
+    assert!((1200.0..1600.0).contains(&snapshot), "{report}");
+    assert_eq!((report.joins.made, report.leaves.properly), (6, 6), "{report}");
+    assert_eq!(server.metric("satsuma_messages_total{type=\"userLeft\"}").await, 6.0);
+    until_empty(&server).await;
+}
+
+#[tokio::test]
+async fn idle_users_say_once_how_they_are_and_send_heartbeats_only() {
+    let server = quick().await;
+    let report = load(Options { rate: 0.0, ..short(&server.http()) }).await.unwrap();
+    report.verdict().unwrap();
+    assert_eq!((report.updates.sent, report.latency_ms), (0, None), "{report}");
+    assert_eq!(server.metric("satsuma_messages_total{type=\"userUpdate\"}").await, 6.0);
+    assert!(server.metric("satsuma_messages_total{type=\"heartbeat\"}").await >= 6.0);
+    until_empty(&server).await;
+}
+
+#[tokio::test]
+async fn users_that_come_and_go_leave_nothing_behind() {
+    // Who drops the socket is removed by a tick; nobody else's heartbeat gets so old.
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(50);
+        config.room.heartbeat_timeout = Duration::from_secs(2);
+    })
+    .await;
+    let options = Options { churn: 20.0, rooms: 2, users: 4, ..short(&server.http()) };
+    let report = load(options).await.unwrap();
+    assert_adds_up(&report);
+    assert!(report.joins.made >= 12, "{report}");
+    assert!(report.leaves.dropped >= 2 && report.leaves.properly >= 8, "{report}");
+    assert_eq!(report.leaves.dropped + report.leaves.properly, report.joins.made, "{report}");
+    until_empty(&server).await;
+}
+
+#[tokio::test]
+async fn compression_is_offered_and_what_the_server_answers_is_said() {
+    let server = quick().await;
+    let report = load(Options { deflate: true, ..short(&server.http()) }).await.unwrap();
+    assert_adds_up(&report);
+    assert_eq!(report.updates.unseen, 0, "{report}");
+    assert!(report.compression.offered);
+    let is_noted = report.notes.iter().any(|note| note.contains("uncompressed"));
+    assert_eq!(is_noted, report.compression.agreed.is_none(), "{report}");
+    until_empty(&server).await;
+}
+
+#[tokio::test]
+async fn a_full_room_is_said_with_the_servers_own_words() {
+    let server = TestServer::with(|config| config.limits.members_per_room = 2).await;
+    let report = load(short(&server.http())).await.unwrap();
+    assert_eq!((report.joins.made, report.joins.refused), (4, 2), "{report}");
+    assert_eq!(report.refusals["503"].says, "the room is full");
+    assert_eq!(report.verdict().unwrap_err().to_string(), "2 not let in: 2 × 503 (the room is full)");
+}
+
+#[tokio::test]
+async fn a_server_that_lets_nobody_in_is_an_error() {
+    let server = TestServer::with(|config| config.limits.connections = 0).await;
+    let error = load(short(&server.http())).await.unwrap_err().to_string();
+    assert_eq!(error, "the server lets nobody in: 503: the server is full");
+    // The operators' listener is another server, which has neither a login nor rooms.
+    let wrong = format!("http://{}", server.addresses().admin);
+    let error = load(short(&wrong)).await.unwrap_err().to_string();
+    assert!(error.starts_with("the server lets nobody in: 404: "), "{error}");
+    let address = server.addresses().http;
+    server.stop().await;
+    let error = load(short(&format!("http://{address}"))).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("http://{address} cannot be reached: ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_reports_what_it_has() {
+    let server = quick().await;
+    let stop = CancellationToken::new();
+    let options = Options { duration: Duration::from_secs(3600), ..short(&server.http()) };
+    let stopping = stop.clone();
+    let tell = move |progress: satsuma::load::run::Progress| {
+        if progress.p99.is_some() {
+            stopping.cancel();
+        }
+    };
+    let report = timeout(PATIENCE, run(&options, stop, tell)).await.unwrap().unwrap();
+    assert!(!report.is_whole && report.updates.seen > 0, "{report}");
+    assert_eq!(report.leaves.properly, 6, "{report}");
+    until_empty(&server).await;
+}
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_satsuma"));
+    command.arg("load").args(arguments).kill_on_drop(true).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn output(arguments: &[&str]) -> Output {
+    timeout(PATIENCE, program(arguments).output()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_program_prints_one_json_object() {
+    let server = quick().await;
+    let pid = std::process::id().to_string();
+    let url = server.http();
+    let line = ["--url", &url, "--rooms=2", "--users=3", "--for=1s", "--warm-up=0s", "--json", "--pid", &pid];
+    let output = output(&line).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["joins"]["made"], &report["leaves"]["properly"]), (&6.into(), &6.into()));
+    assert_eq!(report["updates"]["sent"], 6);
+    assert_eq!(report["updates"]["seen"], report["updates"]["watched"]);
+    assert!(report["latencyMs"]["p99"].as_f64().unwrap() > 0.0);
+    assert!(report["server"]["residentBeforeBytes"].as_u64().unwrap() > 1 << 20);
+    assert!(error.contains("measuring: 6 of 6 users in"), "{error}");
+}
+
+#[tokio::test]
+async fn the_program_reports_after_ctrl_c_and_says_what_is_wrong_with_its_line() {
+    let server = quick().await;
+    let url = server.http();
+    let mut child =
+        program(&["--url", &url, "--users=3", "--rate=20", "--for=1h", "--warm-up=0s"]).spawn().unwrap();
+    let mut progress = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !timeout(PATIENCE, progress.next_line()).await.unwrap().unwrap().unwrap().contains("p99") {}
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let drained = async { while let Ok(Some(_)) = progress.next_line().await {} };
+    let (output, ()) =
+        timeout(PATIENCE, async { tokio::join!(child.wait_with_output(), drained) }).await.unwrap();
+    let output = output.unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    assert!(table.contains("latency      p50 ") && table.contains("note: stopped early"), "{table}");
+
+    let wrong = self::output(&["--url", "https://127.0.0.1:1"]).await;
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert!(!wrong.status.success() && error.contains("http:// (or ws://) only"), "{error}");
+}

@@ -22,6 +22,9 @@ use super::target::Target;
 /// How long the server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the text of a refusal may take.
+const PATIENCE_FOR_REASONS: Duration = Duration::from_secs(1);
+
 /// The most bytes of an answer's head, or of a refusal.
 const LONGEST_ANSWER: usize = 64 << 10;
 
@@ -189,7 +192,11 @@ impl Door {
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             let length =
                 header(&answer, "content-length").parse().unwrap_or(LONGEST_ANSWER).min(LONGEST_ANSWER);
-            while rest.len() < length && stream.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {}
+            let reading = async {
+                while rest.len() < length && stream.read_buf(&mut rest).await.is_ok_and(|read| read > 0) {}
+            };
+            // A body without a length may be followed by nothing, for as long as the connection is kept.
+            let _ = timeout(PATIENCE_FOR_REASONS, reading).await;
             let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or_default();
             return Err(Refusal::new(status.as_str(), sentence(&rest, status)));
         }

@@ -82,6 +82,21 @@ async fn every_update_is_seen_and_everybody_leaves() {
 }
 
 #[tokio::test]
+async fn bytes_that_are_thrown_away_unread_are_counted() {
+    let server = quick().await;
+    let options = Options { rooms: 1, users: 30, rate: 2.0, ..short(&server.http()) };
+    let report = load(Options { warm_up: Duration::from_millis(200), ..options }).await.unwrap();
+    assert_adds_up(&report);
+    assert_eq!((report.updates.unseen, report.leaves.properly), (0, 30), "{report}");
+    let snapshot = report.received.snapshot_bytes.unwrap();
+    assert!(snapshot > 12_000.0, "so long that payloads are skipped: {report}");
+    // Everybody receives what the watcher does; frames are cut by the beginning and the end.
+    let expected = report.received.frames as f64 * snapshot;
+    let share = report.received.bytes as f64 / expected;
+    assert!((0.9..1.1).contains(&share), "{share}: {report}");
+}
+
+#[tokio::test]
 async fn idle_users_say_once_how_they_are_and_send_heartbeats_only() {
     let server = quick().await;
     let report = load(Options { rate: 0.0, ..short(&server.http()) }).await.unwrap();

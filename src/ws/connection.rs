@@ -607,6 +607,18 @@ mod tests {
         }
     }
 
+    /// The answer waited until something else was to be written or read.
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_answered_at_once() {
+        let (_stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        for payload in ["one", "two"] {
+            client.send(Message::Ping(payload.into())).await.unwrap();
+            let pong = tokio::time::timeout(Duration::from_secs(1), client.next()).await.expect("an answer");
+            assert_eq!(pong.unwrap().unwrap(), Message::Pong(payload.into()));
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn after_user_left_nothing_is_read_and_the_room_closes() {
         let (mut stage, network) = stage(limits(), 1 << 20);

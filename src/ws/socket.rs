@@ -168,7 +168,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let received = loop {
             match self.incoming.read(&mut bridge) {
                 Ok(Message::Pong(payload)) => return Poll::Ready(Ok(Received::Pong(payload))),
-                Ok(Message::Ping(_) | Message::Frame(_)) => return Poll::Ready(Ok(Received::Ping)),
+                Ok(Message::Ping(_) | Message::Frame(_)) => {
+                    // The library would keep its answer until it is asked to read again, and the
+                    // client would wait for it until somebody says something.
+                    return Poll::Ready(match self.incoming.flush(&mut bridge) {
+                        Ok(()) => Ok(Received::Ping),
+                        Err(error) => Err(read_end(&error)),
+                    });
+                }
                 // The next read writes the library's answer, and says that the socket is closed.
                 Ok(Message::Close(_)) => {}
                 Ok(Message::Text(text)) => break Received::Text(text),

@@ -6,14 +6,18 @@
 
 mod addresses;
 mod ai;
+mod autobahn;
 mod browser;
 mod calls;
 mod chat;
 mod client;
 mod cloud;
 mod conformance;
+mod deflate;
 mod delivery;
+mod echo;
 mod feedback;
+mod frames;
 mod harness;
 mod identity;
 mod law;
@@ -26,6 +30,7 @@ mod page;
 mod page_trouble;
 mod partytracks;
 mod peer;
+mod raw;
 mod refusals;
 mod rooms;
 mod seat;

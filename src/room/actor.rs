@@ -336,8 +336,9 @@ impl Actor {
 
     fn broadcast(&mut self) {
         let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All);
-        if let Some(bytes) = snapshot.deflated_bytes() {
-            self.room.learn_deflated(snapshot.text().len(), bytes);
+        if self.room.audience().deflated > 0 {
+            let bytes = snapshot.text().len();
+            self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
         }
         for seated in self.outboxes.values() {
             seated.outbox.put_snapshot(&snapshot);

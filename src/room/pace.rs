@@ -18,11 +18,16 @@ const WRITTEN_PER_SECOND: f64 = 1.5e9;
 const DEFLATED_PER_SECOND: f64 = 100e6;
 
 /// What each socket costs beside its bytes: its task is woken, and the system is called.
-const SECONDS_PER_SOCKET: f64 = 5e-6;
+const SECONDS_PER_SOCKET: f64 = 10e-6;
 
 /// A room's snapshots take about a third of one core. A room that would need more sends fewer of
 /// them, each for more changes.
-const QUIET_PER_COST: f64 = 3.0;
+const QUIET_PER_COST: f64 = 2.0;
+
+/// A room in which so many are woken for each change waits for the next one longer than it must, but
+/// not longer than a screen takes from one picture to the next: nobody sees it, and it halves the work.
+const QUIET_PER_SOCKET: Duration = Duration::from_micros(160);
+const UNSEEN: Duration = Duration::from_millis(16);
 
 /// What is left of a snapshot of usual users when it is compressed.
 const USUAL_SHARE: f64 = 0.25;
@@ -69,7 +74,9 @@ impl Pace {
 
     /// How long to be quiet after a snapshot of `bytes`.
     pub fn window(&self, bytes: usize, audience: Audience) -> Duration {
+        let sockets = u32::try_from(audience.plain + audience.deflated).unwrap_or(u32::MAX);
         Duration::from_secs_f64(self.cost(bytes, audience) * QUIET_PER_COST)
+            .max(QUIET_PER_SOCKET.saturating_mul(sockets).min(UNSEEN))
             .clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
     }
 
@@ -97,11 +104,12 @@ mod tests {
     fn the_window_follows_what_a_snapshot_costs() {
         let pace = Pace::default();
         assert_eq!(millis(pace, 4_400, 10, 0), 5, "the shortest");
-        assert_eq!(millis(pace, 44_000, 100, 0), 10);
-        assert_eq!(millis(pace, 44_000, 0, 100), 5);
-        assert_eq!(millis(pace, 440_000, 1000, 0), 895);
-        assert_eq!(millis(pace, 440_000, 0, 1000), 248);
-        assert_eq!(millis(pace, 440_000, 500, 500), 578);
+        assert_eq!(millis(pace, 22_000, 0, 50), 8, "many are woken");
+        assert_eq!(millis(pace, 44_000, 100, 0), 16);
+        assert_eq!(millis(pace, 44_000, 0, 100), 16);
+        assert_eq!(millis(pace, 440_000, 1000, 0), 606);
+        assert_eq!(millis(pace, 440_000, 0, 1000), 175);
+        assert_eq!(millis(pace, 440_000, 500, 500), 395);
         assert_eq!(millis(pace, 8_000_000, 1000, 0), 1000, "the longest");
     }
 
@@ -109,7 +117,7 @@ mod tests {
     fn users_that_do_not_become_smaller_cost_more() {
         let mut pace = Pace::default();
         pace.learn(440_000, 330_000);
-        assert_eq!(millis(pace, 440_000, 0, 1000), 688);
+        assert_eq!(millis(pace, 440_000, 0, 1000), 468);
         pace.learn(0, 0);
         assert_eq!(millis(pace, 440_000, 0, 1000), 28);
     }

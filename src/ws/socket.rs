@@ -20,8 +20,9 @@ use super::boundary::{Binary, Boundary};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::{Form, InflateError, inflate};
 
-/// What is read at a time, and what an idle socket costs; the library's default is 128 KiB.
-const READ_BUFFER_BYTES: usize = 4096;
+/// What is read at a time, and what an idle socket costs: a user's update with room to spare. The
+/// library's default is 128 KiB.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// The longest header of a frame without a mask (RFC 6455 section 5.2).
 const HEADER_BYTES: usize = 10;

@@ -49,7 +49,10 @@ async fn autobahn_finds_nothing() {
                 println!("{case}: {what} {word}");
             }
             if !allowed.contains(&word) {
-                failed.push(format!("{case}: {what} {word}"));
+                let report = dir.path().join("reports").join(result["reportfile"].as_str().unwrap());
+                let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
+                failed
+                    .push(format!("{case}: {what} {word}: {}, {}", report["result"], report["resultClose"]));
             }
         }
     }

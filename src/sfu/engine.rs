@@ -6,6 +6,7 @@
 
 mod calls;
 mod forwarding;
+mod hearing;
 mod peer;
 mod report;
 mod session;
@@ -21,35 +22,20 @@ use std::time::{Duration, Instant};
 use slotmap::{SlotMap, new_key_type};
 use str0m::bwe::BweKind;
 use str0m::config::DtlsCert;
-use str0m::media::Pt;
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpPacket;
-use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
+use str0m::{Event, Input};
 
 use super::counters::{Counters, Drop};
-use super::request::{Ice, Limits};
+use super::request::Limits;
 use crate::id::SessionId;
 use forwarding::Track;
+use hearing::Said;
 use peer::candidate;
 use session::{Link, Session};
 use strangers::Strangers;
 
 /// How often sessions are looked at that nothing happens to.
 const TICK: Duration = Duration::from_millis(500);
-
-/// The library wants to be called again right after each packet, to keep its books. Together will do.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
-
-/// How long books may wait where nothing is left to send: mostly the next packet comes before. While
-/// layers are chosen they are not to wait: the measurement of the connection is among them.
-const IDLE_WAIT: Duration = Duration::from_millis(50);
-
-/// The library sends one packet at a time, and the next once so much time went on.
-const NEXT_PACKET: Duration = Duration::from_micros(1);
-
-/// How often a session is asked at once for what it has to send; it has no more packets than are written
-/// to it in a batch, sent again or made up to measure the connection.
-const MOST_PASSES: usize = 512;
 
 new_key_type! {
     /// A session, as long as it lives.
@@ -124,27 +110,6 @@ pub struct Engine {
     unsent: VecDeque<SessionKey>,
     written_at: Instant,
     counters: Counters,
-}
-
-/// When a session's peer wants to be called.
-enum Wanted {
-    /// Then.
-    Known(Instant),
-    /// Then, to measure the connection and to pace what it sends.
-    ForBooks(Instant),
-    /// Some time after it sent all that there was.
-    Later,
-}
-
-/// What sessions said and nobody dealt with yet.
-#[derive(Default)]
-struct Said {
-    /// What they told of themselves.
-    events: VecDeque<(SessionKey, Event)>,
-    /// Packets that came to them.
-    packets: VecDeque<(SessionKey, RtpPacket)>,
-    /// What they want sent.
-    transmits: VecDeque<Transmit>,
 }
 
 impl Engine {
@@ -250,124 +215,6 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Hands something to a session's peer, and takes what it says.
-    fn input(&mut self, now: Instant, key: SessionKey, input: Input<'_>) {
-        let is_time = matches!(input, Input::Timeout(_));
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let mut awaited = std::mem::take(&mut session.awaited);
-        let mut said = std::mem::take(&mut self.said);
-        let before = said.transmits.len();
-        let done = self.attempt(key, |rtc| match rtc.handle_input(input) {
-            // What strangers send may be nonsense. That time goes on cannot be wrong.
-            Err(error) if is_time => Err(error),
-            _ => said.hear(now, key, rtc, &mut awaited).map(|at| (at, rtc.is_alive())),
-        });
-        self.said = said;
-        let (mut timer, mut wait) = (None, IDLE_WAIT);
-        if let Some(session) = self.sessions.get_mut(key) {
-            awaited.clear();
-            session.awaited = awaited;
-            timer = session.timer.filter(|at| *at > now);
-            if session.has_choice {
-                wait = SHORTEST_WAIT;
-            }
-            let sent = self.said.transmits.iter().skip(before);
-            session.sent_bytes += sent.map(|sent| sent.contents.len() as u64).sum::<u64>();
-            if session.ice == Ice::Full {
-                self.expect_answers(key, before);
-            }
-        }
-        match done {
-            Some(Ok((Wanted::Known(at), true))) => self.set_timer(key, at.max(now + SHORTEST_WAIT)),
-            Some(Ok((Wanted::ForBooks(at), true))) => self.set_timer(key, at.max(now + wait)),
-            Some(Ok((Wanted::Later, true))) => {
-                self.set_timer(key, timer.map_or(now + wait, |at| at.min(now + wait)));
-            }
-            Some(Ok((_, false))) => self.ended.push(key),
-            Some(Err(error)) => {
-                tracing::debug!(event = "mediaSessionFailed", %error);
-                self.ended.push(key);
-            }
-            None => {}
-        }
-    }
-
-    /// Does something with a session's peer, and takes what it says.
-    fn with_rtc<T, E: std::fmt::Display>(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        act: impl FnOnce(&mut Rtc) -> Result<T, E>,
-    ) -> Option<Result<T, E>> {
-        let result = self.attempt(key, act)?;
-        self.input(now, key, Input::Timeout(now));
-        Some(result)
-    }
-
-    /// Writes something to a session's peer, which is sent once somebody asks for it.
-    fn write<T, E: std::fmt::Display>(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        act: impl FnOnce(&mut Rtc) -> Result<T, E>,
-    ) -> Option<Result<T, E>> {
-        let result = self.attempt(key, act)?;
-        self.written_at = now;
-        if let Some(session) = self.sessions.get_mut(key)
-            && !std::mem::replace(&mut session.has_unsent, true)
-        {
-            self.unsent.push_back(key);
-        }
-        Some(result)
-    }
-
-    /// Lets a session's peer send what was written to it.
-    fn send_written(&mut self, now: Instant, key: SessionKey) {
-        // It may have ended since.
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        session.has_unsent = false;
-        self.input(now, key, Input::Timeout(now));
-    }
-
-    /// Does something with a session's peer. A panic in it ends the session, and nothing else.
-    fn attempt<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut Rtc) -> T) -> Option<T> {
-        let session = self.sessions.get_mut(key)?;
-        let rtc = session.rtc.as_deref_mut()?;
-        let done = catch_unwind(AssertUnwindSafe(|| act(rtc)));
-        if done.is_err() {
-            // What is left of it cannot be trusted.
-            session.rtc = None;
-            self.counters.dropped(Drop::Panic);
-            self.ended.push(key);
-        }
-        done.ok()
-    }
-
-    /// Keeps in mind whom a session asks that makes checks of its own: answers to them name nobody.
-    fn expect_answers(&mut self, key: SessionKey, before: usize) {
-        let asked = self.said.transmits.iter().skip(before).map(|sent| (sent.proto, sent.destination));
-        let new: Vec<_> = asked.filter(|asked| !self.by_source.contains_key(asked)).collect();
-        for (proto, destination) in new {
-            self.learn(key, proto, destination);
-        }
-    }
-
-    fn set_timer(&mut self, key: SessionKey, at: Instant) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        // The library's "never" is years away, and its own past is now.
-        let at =
-            Some(at).filter(|at| at.saturating_duration_since(self.next_tick) < Duration::from_secs(3600));
-        if session.timer == at {
-            return;
-        }
-        if let Some(before) = std::mem::replace(&mut session.timer, at) {
-            self.timers.remove(&(before, key));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, key));
-        }
-    }
-
     /// Deals with everything that came of what was done, until nothing comes any more.
     fn settle(&mut self, now: Instant) {
         while let Some((key, packet)) = self.said.packets.pop_front() {
@@ -452,67 +299,6 @@ impl Engine {
         self.counters.subscriptions = sessions().map(|session| session.subscriptions.len()).sum();
         self.counters.sessions = self.sessions.len();
         self.counters.tracks = self.tracks.len();
-    }
-}
-
-impl Said {
-    /// Takes what a session's peer has to say, which is at least the packets that are awaited.
-    fn hear(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        rtc: &mut Rtc,
-        awaited: &mut Vec<Pt>,
-    ) -> Result<Wanted, RtcError> {
-        let awaits_some = !awaited.is_empty();
-        let mut time = now;
-        for _ in 0..MOST_PASSES {
-            let before = self.transmits.len();
-            let at = self.hear_once(key, rtc)?;
-            for sent in self.transmits.iter().skip(before).filter_map(media_payload_type) {
-                if let Some(place) = awaited.iter().position(|awaited| **awaited == sent) {
-                    awaited.swap_remove(place);
-                }
-            }
-            if awaits_some && awaited.is_empty() {
-                return Ok(Wanted::Later);
-            }
-            if at > time + NEXT_PACKET || (self.transmits.len() == before && awaited.is_empty()) {
-                return Ok(match rtc.last_timeout_reason() {
-                    Reason::BweDelayControl | Reason::BweProbeControl | Reason::Pacer(_) => {
-                        Wanted::ForBooks(at)
-                    }
-                    _ => Wanted::Known(at),
-                });
-            }
-            time = at.max(time);
-            rtc.handle_input(Input::Timeout(time))?;
-        }
-        Ok(Wanted::Known(now))
-    }
-
-    fn hear_once(&mut self, key: SessionKey, rtc: &mut Rtc) -> Result<Instant, RtcError> {
-        loop {
-            match rtc.poll_output()? {
-                Output::Timeout(at) => return Ok(at),
-                Output::Transmit(transmit) => self.transmits.push_back(Transmit {
-                    proto: transmit.proto,
-                    source: transmit.source,
-                    destination: transmit.destination,
-                    contents: transmit.contents.into(),
-                }),
-                Output::Event(Event::RtpPacket(packet)) => self.packets.push_back((key, packet)),
-                Output::Event(event) => self.events.push_back((key, event)),
-            }
-        }
-    }
-}
-
-/// The payload type of an encrypted media packet; none of what is something else (RFC 7983, RFC 5761).
-fn media_payload_type(transmit: &Transmit) -> Option<u8> {
-    match transmit.contents[..] {
-        [128..=191, second, ..] if !(64..=95).contains(&(second & 0x7f)) => Some(second & 0x7f),
-        _ => None,
     }
 }
 

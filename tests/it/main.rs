@@ -37,4 +37,5 @@ mod sfu_ai;
 mod slow;
 mod stock_client;
 mod tls;
+mod unbreakable;
 mod webhook;

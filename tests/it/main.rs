@@ -14,6 +14,7 @@ mod cloud;
 mod conformance;
 mod delivery;
 mod feedback;
+mod fuzz;
 mod harness;
 mod identity;
 mod killed;

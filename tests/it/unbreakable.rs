@@ -342,7 +342,7 @@ async fn visit(server: &TestServer, eve: &Person, number: usize) {
             client.closed().await;
         }
     }
-    if number % 20 == 0 {
+    if number.is_multiple_of(20) {
         for path in ["", "/room", "/no/such/evil"] {
             answer(server.get(&format!("/{number}-evil{path}"))).await;
         }

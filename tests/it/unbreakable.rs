@@ -318,9 +318,9 @@ async fn a_thousand_joins_into_rooms_of_any_name_leave_nothing() {
     }
     workers.join_all().await;
     until_nothing_is_taken(&server).await;
-    // A full server's refusals may be new, with the times of their answers.
+    // New answers and reasons may have come, which are few; names would be a thousand.
     let after = lines_of_metrics(&server).await;
-    assert!(after <= before + 20, "{before} lines, then {after}");
+    assert!(after <= before + 100, "{before} lines, then {after}");
 }
 
 /// Somebody comes to a room of its own, and goes in one of the ways in which people do.

@@ -1,22 +1,26 @@
-//! What a change of one member costs a room: encoding the snapshot, and handing it to everyone.
+//! What a change of one member costs a room: encoding the snapshot, compressing it, and handing it to everyone.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::ClientMessage;
+use satsuma::protocol::deflate::Form;
 use satsuma::room::io::{Input, Join};
-use satsuma::room::outbox::{Outbox, shared_text};
+use satsuma::room::message::Message;
+use satsuma::room::outbox::Outbox;
 use satsuma::room::state::{Room, RoomSettings};
+use uuid::Uuid;
 
-/// A user as the stock client sends it in a call: about 430 bytes.
+/// A user as the stock client sends it in a call: about 430 bytes, of which the ids are random.
 fn update(hand: &str) -> String {
-    let session = "0123456789abcdef0123456789abcdef";
+    let session = Uuid::new_v4().simple();
+    let [video, audio] = [Uuid::new_v4(), Uuid::new_v4()];
     format!(
-        r#"{{"type":"userUpdate","user":{{"id":"x","name":"x","joined":true,"raisedHand":{hand},"speaking":false,"transceiverSessionId":"{session}","tracks":{{"audioEnabled":true,"audioUnavailable":false,"videoEnabled":true,"screenShareEnabled":false,"video":"{session}/5e884898-da28-4047-b1d2-ac6d5b6a8c8b","audio":"{session}/6e884898-da28-4047-b1d2-ac6d5b6a8c8b"}}}}}}"#
+        r#"{{"type":"userUpdate","user":{{"id":"x","name":"x","joined":true,"raisedHand":{hand},"speaking":false,"transceiverSessionId":"{session}","tracks":{{"audioEnabled":true,"audioUnavailable":false,"videoEnabled":true,"screenShareEnabled":false,"video":"{session}/{video}","audio":"{session}/{audio}"}}}}}}"#
     )
 }
 
@@ -36,6 +40,7 @@ fn room_of(members: u64, now: Instant) -> Room {
             user: UserId::random(),
             identity: IdentityId::new(format!("cookie:{member}")),
             name: Arc::from(format!("Member number {member}")),
+            form: Form::Plain,
             new_meeting: MeetingId::random(),
         };
         room.handle(now, Input::Join(join));
@@ -75,25 +80,45 @@ fn snapshot(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A snapshot is compressed, once for all of its receivers.
+fn deflate(criterion: &mut Criterion) {
+    let metrics = Metrics::new();
+    let mut group = criterion.benchmark_group("snapshot compressed once");
+    for members in [2, 3, 6, 10, 100, 1000] {
+        let text = room_of(members, start()).encode_snapshot();
+        let deflated = Message::deflated(text.clone(), &metrics).payload(Form::Deflated).bytes.len();
+        println!("{members} members: {} bytes, {deflated} compressed", text.len());
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(members), |bencher| {
+            bencher.iter_batched(
+                || text.clone(),
+                |text| black_box(Message::deflated(text, &metrics)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
 /// One snapshot is put into the outboxes of 100 members, and one event.
 fn fan_out(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let outboxes: Vec<_> = (0..100)
         .map(|member| {
             let outbox = Outbox::new(8 << 20, metrics.clone());
-            let reader = outbox.attach(ConnectionId(member));
+            let reader = outbox.attach(ConnectionId(member), Form::Plain);
             (outbox, reader)
         })
         .collect();
-    let snapshot = shared_text(room_of(100, start()).encode_snapshot(), &metrics);
+    let snapshot = Message::plain(room_of(100, start()).encode_snapshot(), &metrics);
     criterion.bench_function("fan-out of a snapshot to 100 outboxes", |bencher| {
         bencher.iter(|| {
             for (outbox, _) in &outboxes {
-                outbox.put_snapshot(black_box(&snapshot).clone());
+                outbox.put_snapshot(black_box(&snapshot));
             }
         });
     });
-    let event = shared_text(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
+    let event = Message::plain(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     criterion.bench_function("fan-out of an event to 100 outboxes, taken and confirmed", |bencher| {
         bencher.iter(|| {
@@ -108,5 +133,5 @@ fn fan_out(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, snapshot, fan_out);
+criterion_group!(benches, snapshot, deflate, fan_out);
 criterion_main!(benches);

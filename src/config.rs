@@ -93,6 +93,8 @@ pub struct Http {
     pub tls_reload: Duration,
     /// Whether the listener speaks https with a certificate that the server makes itself.
     pub tls_self_signed: bool,
+    /// Whether the messages of sockets are compressed (permessage-deflate) where the client can.
+    pub socket_compression: bool,
 }
 
 /// The operators' listener.
@@ -259,6 +261,7 @@ impl Default for Http {
             tls_key: Optional(None),
             tls_reload: Duration::from_secs(10),
             tls_self_signed: false,
+            socket_compression: true,
         }
     }
 }
@@ -506,7 +509,7 @@ mod tests {
         ];
         let expected = [
             "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
-             public_url, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
+             public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
              [client], [feedback], [http], [identity], [limits], [log], [room], [sfu], \

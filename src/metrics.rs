@@ -118,6 +118,12 @@ metrics! {
     conflated_snapshots: Counter = "conflated_snapshots", Counter::default();
     /// Bytes that wait in outboxes or for their acknowledgement; shared bytes count once.
     outbox_bytes: Gauge = "outbox_bytes", Gauge::default();
+    /// WebSocket connections that are open and take compressed messages.
+    deflated_connections: Gauge = "deflated_connections", Gauge::default();
+    /// Bytes of the broadcasts that were compressed, before that; each counts once for all of its receivers.
+    deflate_from_bytes: Counter = "deflate_from_bytes", Counter::default();
+    /// Bytes of the broadcasts that were compressed, after that.
+    deflate_to_bytes: Counter = "deflate_to_bytes", Counter::default();
     /// Bytes written to WebSockets.
     sent_bytes: Counter = "sent_bytes", Counter::default();
     /// Things that were dropped, by reason.

@@ -170,6 +170,7 @@ impl Server {
             calls: Proxy::new(upstream, &config.calls, limits),
             media_api: MediaApi::new(sfu.as_ref(), &config.sfu, limits),
             connection_limits: connection_limits(limits),
+            socket_compression: config.http.socket_compression,
             desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
             sockets: Sockets::default(),
             metrics: metrics.clone(),

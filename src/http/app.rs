@@ -42,6 +42,8 @@ pub struct App {
     pub admission: Admission,
     /// The limits of a socket.
     pub connection_limits: ConnectionLimits,
+    /// Whether sockets may be compressed.
+    pub socket_compression: bool,
     /// The sockets' tasks.
     pub sockets: Sockets,
     /// Where reports are taken.

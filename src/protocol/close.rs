@@ -22,6 +22,8 @@ pub enum Close {
     ProtocolError,
     /// A text frame that is no UTF-8 (RFC 6455 section 8.1). The client is broken.
     InvalidText,
+    /// A compressed message that cannot be inflated. The client is broken.
+    InvalidDeflate,
     /// The client sent too fast for too long. It may come back and be slower.
     TooFast,
     /// The client reads too slowly: what waits for it is over the budget. Its seat is given up; it
@@ -37,7 +39,7 @@ impl Close {
         match self {
             Self::UserLeft => 1000,
             Self::ProtocolError => 1002,
-            Self::InvalidText => 1007,
+            Self::InvalidText | Self::InvalidDeflate => 1007,
             Self::TooFast => 1008,
             Self::MessageTooBig => 1009,
             Self::TimedOut | Self::RoomFailed => 1011,
@@ -58,6 +60,7 @@ impl Close {
             Self::MessageTooBig => "Message too big",
             Self::ProtocolError => "Protocol error",
             Self::InvalidText => "Text is not UTF-8",
+            Self::InvalidDeflate => "Compressed data is broken",
             Self::TooFast => "Too many messages for too long",
             Self::TooSlow => "Too much waits to be read",
             Self::Stalled => "Nothing was read for too long",
@@ -75,6 +78,7 @@ impl Close {
             Self::MessageTooBig => "message_too_big",
             Self::ProtocolError => "protocol_error",
             Self::InvalidText => "invalid_text",
+            Self::InvalidDeflate => "invalid_deflate",
             Self::TooFast => "too_fast",
             Self::TooSlow => "too_slow",
             Self::Stalled => "stalled",

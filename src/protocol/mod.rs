@@ -5,5 +5,6 @@
 pub mod ai;
 pub mod client;
 pub mod close;
+pub mod deflate;
 pub mod server;
 pub mod user;

@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
@@ -15,12 +14,14 @@ use tracing::{error, info};
 use super::io::{AiOutcome, AiTask, Effect, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
 use super::mailbox::{Command, Inbox, MemberStatus, RoomView};
-use super::outbox::{Outbox, OutboxReader, OverBudget, shared_text};
+use super::message::Message;
+use super::outbox::{Outbox, OutboxReader, OverBudget};
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, Report, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Form;
 use crate::store::{Change, StoreHandle};
 
 /// Everything that an actor needs besides its mailbox.
@@ -92,9 +93,10 @@ impl Actor {
                     outboxes.insert(member.user, Seated { outbox, since: now });
                 }
                 restored_events = !kept.waiting.is_empty();
-                let mut shared: HashMap<&str, Bytes> = HashMap::new();
+                let mut shared: HashMap<&str, Message> = HashMap::new();
                 for (user, text) in &kept.waiting {
-                    let event = shared.entry(text).or_insert_with(|| shared_text(text.to_string(), &metrics));
+                    let event =
+                        shared.entry(text).or_insert_with(|| Message::plain(text.to_string(), &metrics));
                     let pushed = outboxes.get(user).map(|seated| seated.outbox.push(event.clone()));
                     // Over the budget it could not have been kept, unless the budget was lowered.
                     if let Some(Err(OverBudget)) = pushed {
@@ -200,8 +202,8 @@ impl Actor {
         while let Some(input) = inputs.pop_front() {
             for effect in self.room.handle(now.into_std(), input) {
                 match effect {
-                    Effect::Admit { connection, user } => {
-                        if !self.admit(now, connection, user, ack.take()) {
+                    Effect::Admit { connection, form, user } => {
+                        if !self.admit(now, (connection, form), user, ack.take()) {
                             inputs.push_back(Input::Disconnected { connection });
                         }
                     }
@@ -216,7 +218,7 @@ impl Actor {
                         }
                     }
                     Effect::Send { to, event } => {
-                        let event = shared_text(event.encode(), &self.surroundings.metrics);
+                        let event = self.encoded(event.encode(), &to);
                         inputs.extend(self.send(&to, &event).map(|user| Input::OutboxFull { user }));
                     }
                     Effect::Snapshot => self.broadcast(),
@@ -282,19 +284,39 @@ impl Actor {
     }
 
     /// Gives the seat's outbox to the socket. False if nobody waits for the answer any more.
-    fn admit(&mut self, now: Instant, connection: ConnectionId, user: UserId, ack: Option<Ack>) -> bool {
+    fn admit(
+        &mut self,
+        now: Instant,
+        (connection, form): (ConnectionId, Form),
+        user: UserId,
+        ack: Option<Ack>,
+    ) -> bool {
         let Surroundings { outbox_bytes, metrics, .. } = &self.surroundings;
         let seated = self
             .outboxes
             .entry(user)
             .or_insert_with(|| Seated { outbox: Outbox::new(*outbox_bytes, metrics.clone()), since: now });
         seated.since = now;
-        let reader = seated.outbox.attach(connection);
+        let reader = seated.outbox.attach(connection, form);
         ack.is_some_and(|ack| ack.send(Ok(reader)).is_ok())
     }
 
+    /// A text as a message, compressed if it is for several and one of them takes it so.
+    ///
+    /// For one alone it is not: compressing pays where many share it.
+    fn encoded(&self, text: String, to: &Recipients) -> Message {
+        let metrics = &self.surroundings.metrics;
+        match to {
+            Recipients::One(_) => Message::plain(text, metrics),
+            Recipients::All | Recipients::AllBut(_) if self.room.audience().deflated == 0 => {
+                Message::plain(text, metrics)
+            }
+            Recipients::All | Recipients::AllBut(_) => Message::deflated(text, metrics),
+        }
+    }
+
     /// Puts an event into outboxes, and gives back whose budget does not hold it.
-    fn send(&self, to: &Recipients, event: &Bytes) -> impl Iterator<Item = UserId> + use<> {
+    fn send(&self, to: &Recipients, event: &Message) -> impl Iterator<Item = UserId> + use<> {
         let is_full = |seated: &Seated| seated.outbox.push(event.clone()) == Err(OverBudget);
         let full: Vec<UserId> = match to {
             Recipients::One(user) => self
@@ -312,13 +334,16 @@ impl Actor {
         full.into_iter()
     }
 
-    fn broadcast(&self) {
-        let metrics = &self.surroundings.metrics;
-        let snapshot = shared_text(self.room.encode_snapshot(), metrics);
-        for seated in self.outboxes.values() {
-            seated.outbox.put_snapshot(snapshot.clone());
+    fn broadcast(&mut self) {
+        let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All);
+        if self.room.audience().deflated > 0 {
+            let bytes = snapshot.text().len();
+            self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
         }
-        metrics.broadcasts.inc();
+        for seated in self.outboxes.values() {
+            seated.outbox.put_snapshot(&snapshot);
+        }
+        self.surroundings.metrics.broadcasts.inc();
     }
 
     fn remove(&mut self, user: &UserId, close: Close) {

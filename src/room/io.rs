@@ -6,6 +6,7 @@ use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, SessionId, UserId
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Form;
 use crate::protocol::server::Event;
 
 /// Something that happened to a room.
@@ -64,6 +65,8 @@ pub struct Join {
     pub identity: IdentityId,
     /// The name that goes with that identity.
     pub name: Arc<str>,
+    /// What its socket takes.
+    pub form: Form,
     /// The meeting that begins if this is the first member of an empty room. (Chance, like time,
     /// is an argument.)
     pub new_meeting: MeetingId,
@@ -76,6 +79,8 @@ pub enum Effect {
     Admit {
         /// The socket.
         connection: ConnectionId,
+        /// What it takes.
+        form: Form,
         /// The seat.
         user: UserId,
     },

@@ -13,9 +13,11 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::message::{Message, Payload};
 use crate::id::ConnectionId;
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Form;
 
 /// Events of that many bytes are not taken without asking for a confirmation. Without this, a
 /// client that is always a little behind would never be asked, and its budget run out.
@@ -32,13 +34,14 @@ pub struct Outbox {
 pub struct OutboxReader {
     shared: Arc<Shared>,
     connection: ConnectionId,
+    form: Form,
 }
 
 /// The next thing that a socket should do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Write this message.
-    Message(Bytes),
+    Message(Payload),
     /// Write a ping, and call [`OutboxReader::acknowledge`] with the number when it is answered.
     Ping(u64),
     /// Write the close frame; there is nothing after it.
@@ -60,11 +63,13 @@ struct Shared {
 struct State {
     /// The socket that may take. Another one has lost the seat.
     connection: Option<ConnectionId>,
+    /// What that socket takes.
+    form: Form,
     /// Wakes that socket's task.
     waker: Option<Waker>,
     queue: VecDeque<Queued>,
     /// Events that were taken but not confirmed, oldest first.
-    sent: VecDeque<(u64, Bytes)>,
+    sent: VecDeque<(u64, Message)>,
     /// The bytes of all events in `queue` and `sent`.
     event_bytes: usize,
     last_number: u64,
@@ -78,8 +83,10 @@ struct State {
 
 #[derive(Debug)]
 enum Queued {
-    Snapshot(Bytes),
-    Event(u64, Bytes),
+    /// In the socket's own form: a snapshot is worthless to the next socket.
+    Snapshot(Payload),
+    /// In both forms: the next socket may take the other one.
+    Event(u64, Message),
 }
 
 impl Outbox {
@@ -88,16 +95,17 @@ impl Outbox {
         Self { shared: Arc::new(Shared { state: Mutex::default(), budget_bytes, metrics }) }
     }
 
-    /// Gives the outbox to `connection`; an older socket is told that it lost the seat.
+    /// Gives the outbox to `connection`, which takes `form`; an older socket is told that it lost the seat.
     ///
     /// What the older one did not confirm goes out again, before everything else.
-    pub fn attach(&self, connection: ConnectionId) -> OutboxReader {
+    pub fn attach(&self, connection: ConnectionId, form: Form) -> OutboxReader {
         let mut state = self.shared.lock();
         state.rewind();
         state.connection = Some(connection);
+        state.form = form;
         state.end = None;
         state.wake();
-        OutboxReader { shared: self.shared.clone(), connection }
+        OutboxReader { shared: self.shared.clone(), connection, form }
     }
 
     /// Takes note that `connection` is gone. Events wait for the next one.
@@ -114,12 +122,13 @@ impl Outbox {
     ///
     /// # Errors
     /// [`OverBudget`] if the budget does not hold it; the event is not added.
-    pub fn push(&self, event: Bytes) -> Result<(), OverBudget> {
+    pub fn push(&self, event: Message) -> Result<(), OverBudget> {
         let mut state = self.shared.lock();
-        if state.event_bytes.saturating_add(event.len()) > self.shared.budget_bytes {
+        let bytes = event.text().len();
+        if state.event_bytes.saturating_add(bytes) > self.shared.budget_bytes {
             return Err(OverBudget);
         }
-        state.event_bytes += event.len();
+        state.event_bytes += bytes;
         state.last_number += 1;
         let number = state.last_number;
         state.queue.push_back(Queued::Event(number, event));
@@ -130,11 +139,12 @@ impl Outbox {
     /// Makes `snapshot` the one that waits; an older one gives it its place.
     ///
     /// A member whose socket is away gets none: its return makes a new one.
-    pub fn put_snapshot(&self, snapshot: Bytes) {
+    pub fn put_snapshot(&self, snapshot: &Message) {
         let mut state = self.shared.lock();
         if state.connection.is_none() {
             return;
         }
+        let snapshot = snapshot.payload(state.form);
         let older = state.queue.iter_mut().find(|queued| matches!(queued, Queued::Snapshot(_)));
         if let Some(older) = older {
             *older = Queued::Snapshot(snapshot);
@@ -159,14 +169,14 @@ impl Outbox {
         state.end(close);
     }
 
-    /// The events that no socket has confirmed, oldest first.
+    /// The texts of the events that no socket has confirmed, oldest first.
     pub fn unconfirmed(&self) -> Vec<Bytes> {
         let state = self.shared.lock();
         let queued = state.queue.iter().filter_map(|queued| match queued {
             Queued::Event(_, event) => Some(event),
             Queued::Snapshot(_) => None,
         });
-        state.sent.iter().map(|(_, event)| event).chain(queued).cloned().collect()
+        state.sent.iter().map(|(_, event)| event).chain(queued).map(|event| event.text().clone()).collect()
     }
 
     /// The bytes of all events that no socket has confirmed.
@@ -182,6 +192,11 @@ impl Drop for Outbox {
 }
 
 impl OutboxReader {
+    /// The form in which messages are taken.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
     /// The next thing to do, or `Pending` until there is one. Only the last caller is woken.
     pub fn poll_take(&self, context: &Context<'_>) -> Poll<Taken> {
         let mut state = self.shared.lock();
@@ -216,7 +231,7 @@ impl OutboxReader {
         let mut news = Acknowledged::Unasked;
         while state.sent.front().is_some_and(|(sent, _)| *sent <= number) {
             if let Some((_, event)) = state.sent.pop_front() {
-                state.event_bytes -= event.len();
+                state.event_bytes -= event.text().len();
                 news = Acknowledged::News;
             }
         }
@@ -273,10 +288,11 @@ impl State {
         match self.queue.pop_front() {
             Some(Queued::Snapshot(snapshot)) => Some(Taken::Message(snapshot)),
             Some(Queued::Event(number, event)) => {
-                self.sent.push_back((number, event.clone()));
+                let payload = event.payload(self.form);
                 self.to_confirm = Some(number);
-                self.unasked_bytes += event.len();
-                Some(Taken::Message(event))
+                self.unasked_bytes += payload.bytes.len();
+                self.sent.push_back((number, event));
+                Some(Taken::Message(payload))
             }
             None => self.ask().or(self.end.map(Taken::Close)),
         }
@@ -289,25 +305,10 @@ impl State {
     }
 }
 
-/// A message's bytes, counted in the gauge of waiting bytes for as long as anyone holds them: once,
-/// however many outboxes share them.
-pub fn shared_text(text: String, metrics: &Metrics) -> Bytes {
-    struct Text {
-        text: String,
-        _counted: Counted,
-    }
-    impl AsRef<[u8]> for Text {
-        fn as_ref(&self) -> &[u8] {
-            self.text.as_bytes()
-        }
-    }
-    let counted = Counted::new(&metrics.outbox_bytes, text.len());
-    Bytes::from_owner(Text { text, _counted: counted })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::deflate::inflate;
 
     const A: ConnectionId = ConnectionId(1);
     const B: ConnectionId = ConnectionId(2);
@@ -330,16 +331,24 @@ mod tests {
     }
 
     fn text(text: &'static str) -> Taken {
-        Taken::Message(Bytes::from_static(text.as_bytes()))
+        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), form: Form::Plain })
+    }
+
+    fn message(text: &str) -> Message {
+        Message::plain(text.to_owned(), &Metrics::new())
+    }
+
+    fn of_bytes(bytes: usize) -> Message {
+        message(&"x".repeat(bytes))
     }
 
     #[test]
     fn a_newer_snapshot_takes_the_place_of_the_one_that_waits() {
         let outbox = outbox();
-        let reader = outbox.attach(A);
-        outbox.put_snapshot("s1".into());
-        outbox.push("e1".into()).unwrap();
-        outbox.put_snapshot("s2".into());
+        let reader = outbox.attach(A, Form::Plain);
+        outbox.put_snapshot(&message("s1"));
+        outbox.push(message("e1")).unwrap();
+        outbox.put_snapshot(&message("s2"));
         assert_eq!(take_all(&reader), [text("s2"), text("e1"), Taken::Ping(1)]);
         assert_eq!(outbox.shared.metrics.conflated_snapshots.get(), 1);
     }
@@ -347,16 +356,16 @@ mod tests {
     #[test]
     fn what_was_not_confirmed_goes_out_again_before_anything_newer() {
         let outbox = outbox();
-        let first = outbox.attach(A);
+        let first = outbox.attach(A, Form::Plain);
         for event in ["e1", "e2", "e3"] {
-            outbox.push(event.into()).unwrap();
+            outbox.push(message(event)).unwrap();
         }
         assert_eq!(take_all(&first), [text("e1"), text("e2"), text("e3"), Taken::Ping(3)]);
         assert_eq!(first.acknowledge(1), Acknowledged::News);
         outbox.detach(A);
-        outbox.push("e4".into()).unwrap();
-        let second = outbox.attach(B);
-        outbox.put_snapshot("s".into());
+        outbox.push(message("e4")).unwrap();
+        let second = outbox.attach(B, Form::Plain);
+        outbox.put_snapshot(&message("s"));
         assert_eq!(take_all(&second), [text("e2"), text("e3"), text("e4"), text("s"), Taken::Ping(4)]);
         assert_eq!(second.acknowledge(4), Acknowledged::News);
         assert_eq!(outbox.event_bytes(), 0);
@@ -367,9 +376,9 @@ mod tests {
     #[test]
     fn a_queue_that_is_never_empty_is_confirmed_all_the_same() {
         let outbox = Outbox::new(10 * CONFIRM_BYTES, Metrics::new());
-        let reader = outbox.attach(A);
+        let reader = outbox.attach(A, Form::Plain);
         for _ in 0..4 {
-            outbox.push(Bytes::from(vec![b'x'; CONFIRM_BYTES / 2])).unwrap();
+            outbox.push(of_bytes(CONFIRM_BYTES / 2)).unwrap();
         }
         let pings = take_all(&reader).into_iter().filter(|taken| matches!(taken, Taken::Ping(_)));
         assert_eq!(pings.collect::<Vec<_>>(), [Taken::Ping(2), Taken::Ping(4)]);
@@ -378,33 +387,33 @@ mod tests {
     #[test]
     fn a_socket_that_lost_its_seat_takes_nothing_and_confirms_nothing() {
         let outbox = outbox();
-        let first = outbox.attach(A);
-        outbox.push("e1".into()).unwrap();
-        let second = outbox.attach(B);
+        let first = outbox.attach(A, Form::Plain);
+        outbox.push(message("e1")).unwrap();
+        let second = outbox.attach(B, Form::Plain);
         assert_eq!(take_all(&first), [Taken::Close(Close::Superseded)]);
         assert_eq!(first.acknowledge(1), Acknowledged::Unasked);
         assert_eq!(take_all(&second), [text("e1"), Taken::Ping(1)]);
         outbox.detach(A);
-        outbox.push("e2".into()).unwrap();
+        outbox.push(message("e2")).unwrap();
         assert_eq!(take_all(&second), [text("e2"), Taken::Ping(2)], "the older socket's end touches nothing");
     }
 
     #[test]
     fn the_budget_counts_what_is_not_confirmed() {
         let outbox = outbox();
-        let reader = outbox.attach(A);
-        outbox.push(Bytes::from(vec![0; 60])).unwrap();
+        let reader = outbox.attach(A, Form::Plain);
+        outbox.push(of_bytes(60)).unwrap();
         let _ = take_all(&reader);
-        assert_eq!(outbox.push(Bytes::from(vec![0; 41])), Err(OverBudget));
+        assert_eq!(outbox.push(of_bytes(41)), Err(OverBudget));
         let _ = reader.acknowledge(1);
-        assert_eq!(outbox.push(Bytes::from(vec![0; 41])), Ok(()));
+        assert_eq!(outbox.push(of_bytes(41)), Ok(()));
     }
 
     #[test]
     fn a_close_comes_after_everything_that_waits_and_the_first_reason_stays() {
         let outbox = outbox();
-        let reader = outbox.attach(A);
-        outbox.push("own notice".into()).unwrap();
+        let reader = outbox.attach(A, Form::Plain);
+        outbox.push(message("own notice")).unwrap();
         outbox.close(Close::TimedOut);
         drop(outbox);
         assert_eq!(take_all(&reader), [text("own notice"), Taken::Ping(1), Taken::Close(Close::TimedOut)]);
@@ -413,20 +422,34 @@ mod tests {
     #[test]
     fn a_room_that_is_gone_closes_its_sockets() {
         let outbox = outbox();
-        let reader = outbox.attach(A);
+        let reader = outbox.attach(A, Form::Plain);
         drop(outbox);
         assert_eq!(take_all(&reader), [Taken::Close(Close::RoomFailed)]);
     }
 
+    /// Whoever comes back may take another form than before.
     #[test]
-    fn shared_bytes_are_counted_once_and_given_back() {
-        let metrics = Metrics::new();
-        let (one, other) = (Outbox::new(100, metrics.clone()), Outbox::new(100, metrics.clone()));
-        let event = shared_text("12345".to_owned(), &metrics);
-        one.push(event.clone()).unwrap();
-        other.push(event).unwrap();
-        assert_eq!(metrics.outbox_bytes.get(), 5);
-        drop((one, other));
-        assert_eq!(metrics.outbox_bytes.get(), 0);
+    fn what_waits_comes_in_the_form_that_the_socket_takes() {
+        let outbox = Outbox::new(100_000, Metrics::new());
+        let long = "an event that is long enough ".repeat(50);
+        let event = Message::deflated(long.clone(), &Metrics::new());
+        let take_one = |reader: &OutboxReader| match reader.poll_take(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Taken::Message(payload)) => payload,
+            other => panic!("{other:?}"),
+        };
+        outbox.push(event.clone()).unwrap();
+        for (connection, form) in [(A, Form::Deflated), (B, Form::Plain), (A, Form::Deflated)] {
+            let reader = outbox.attach(connection, form);
+            let payload = take_one(&reader);
+            assert_eq!(payload, event.payload(form));
+            if form == Form::Deflated {
+                assert_eq!(inflate(&payload.bytes, 1 << 20).unwrap(), long.as_bytes());
+            }
+            assert_eq!(outbox.event_bytes(), long.len(), "the budget knows one size");
+            outbox.put_snapshot(&event);
+            let _ping_or_snapshot = reader.poll_take(&Context::from_waker(Waker::noop()));
+            outbox.detach(connection);
+        }
+        assert_eq!(outbox.unconfirmed(), [long]);
     }
 }

@@ -273,6 +273,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;
+    use crate::protocol::deflate::Form;
     use crate::room::outbox::Taken;
     use crate::room::state::RoomSettings;
     use crate::store::Store;
@@ -325,6 +326,7 @@ mod tests {
             user: UserId::parse(user).unwrap(),
             identity: IdentityId::new(user),
             name: user.into(),
+            form: Form::Plain,
             new_meeting: MeetingId::random(),
         }
     }

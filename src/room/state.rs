@@ -8,22 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
 use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
+use super::pace::{Audience, Pace};
 use super::seat::Seat;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Form;
 use crate::protocol::server::{Event, encode_room_state};
 use crate::protocol::user::User;
-
-/// The least time between two snapshots, so that a burst of updates gives two and not one each.
-const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
-
-/// The most time that a change waits for its snapshot.
-const LONGEST_WINDOW: Duration = Duration::from_secs(1);
-
-/// Bytes a second that one room's snapshots may take: about a third of what one core can write
-/// into sockets. A room that would need more sends fewer snapshots, each for more changes.
-const BROADCAST_BYTES_PER_SECOND: f64 = 500e6;
 
 /// What a room is told once.
 #[derive(Clone, Debug)]
@@ -52,7 +44,7 @@ pub struct Room {
     /// In the order of the wire: plain string order of the ids.
     seats: BTreeMap<UserId, Seat>,
     /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
-    connections: HashMap<ConnectionId, UserId>,
+    connections: HashMap<ConnectionId, (UserId, Form)>,
     ai: Ai,
     /// The number of the chat's last line.
     last_chat: u64,
@@ -61,6 +53,7 @@ pub struct Room {
     changed: bool,
     /// No snapshot is sent before, except by the tick.
     quiet_until: Instant,
+    pace: Pace,
     stopping: bool,
 }
 
@@ -93,6 +86,7 @@ impl Room {
             next_tick,
             changed: false,
             quiet_until: now,
+            pace: Pace::default(),
             stopping: false,
         }
     }
@@ -121,12 +115,12 @@ impl Room {
         match input {
             Input::Join(join) => self.join(now, join, &mut effects),
             Input::Message { connection, at, message } => {
-                if let Some(user) = self.connections.get(&connection).cloned() {
+                if let Some(user) = self.user_at(connection) {
                     self.message(now, at, &user, message, &mut effects);
                 }
             }
             Input::Rejected { connection, why } => {
-                if let Some(user) = self.connections.get(&connection).cloned() {
+                if let Some(user) = self.user_at(connection) {
                     self.refuse_message(&user, why.to_string(), &mut effects);
                 }
             }
@@ -167,6 +161,16 @@ impl Room {
         encode_room_state(self.meeting, users, &self.ai.state())
     }
 
+    /// Takes note of how many bytes compressing has made of a snapshot's.
+    pub fn learn_deflated(&mut self, plain_bytes: usize, deflated_bytes: usize) {
+        self.pace.learn(plain_bytes, deflated_bytes);
+    }
+
+    /// The sockets that get a broadcast.
+    pub fn audience(&self) -> Audience {
+        self.connections.values().map(|(_, form)| *form).collect()
+    }
+
     /// The AI, which its owner closes where the room cannot do so itself any more.
     pub fn ai(&self) -> &Ai {
         &self.ai
@@ -193,7 +197,7 @@ impl Room {
     }
 
     fn join(&mut self, now: Instant, join: Join, effects: &mut Vec<Effect>) {
-        let Join { connection, user, identity, name, new_meeting } = join;
+        let Join { connection, user, identity, name, form, new_meeting } = join;
         if self.stopping {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
             return;
@@ -229,8 +233,8 @@ impl Room {
                 self.seats.insert(user.clone(), seat);
             }
         }
-        self.connections.insert(connection, user.clone());
-        effects.push(Effect::Admit { connection, user: user.clone() });
+        self.connections.insert(connection, (user.clone(), form));
+        effects.push(Effect::Admit { connection, form, user: user.clone() });
         effects.push(self.log(Note::OnConnect { user: user.clone(), connection }));
         effects.extend(self.keep_seat(&user));
         if self.seats.len() > self.peak {
@@ -344,7 +348,7 @@ impl Room {
 
     fn disconnected(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
         // A socket that lost its seat to a newer one ends here without touching the seat.
-        let Some(user) = self.connections.remove(&connection) else { return };
+        let Some((user, _)) = self.connections.remove(&connection) else { return };
         if let Some(seat) = self.seats.get_mut(&user) {
             seat.connection = None;
         }
@@ -417,15 +421,13 @@ impl Room {
 
     fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.changed = false;
-        self.quiet_until = now + self.window();
+        let bytes = self.seats.values().map(|seat| seat.json().len()).sum();
+        self.quiet_until = now + self.pace.window(bytes, self.audience());
         effects.push(Effect::Snapshot);
     }
 
-    /// How long the room is quiet after a snapshot: as long as what it costs to send one.
-    fn window(&self) -> Duration {
-        let bytes: usize = self.seats.values().map(|seat| seat.json().len()).sum();
-        let cost = (bytes * self.connections.len()) as f64 / BROADCAST_BYTES_PER_SECOND;
-        Duration::from_secs_f64(cost).clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
+    fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
+        self.connections.get(&connection).map(|(user, _)| user.clone())
     }
 
     fn refuse_message(&self, user: &UserId, why: String, effects: &mut Vec<Effect>) {
@@ -442,8 +444,7 @@ impl Room {
     }
 
     fn keep_seat(&self, user: &UserId) -> Option<Effect> {
-        let seat = self.seats.get(user)?;
-        self.keep(Keep::Seat(seat.kept(user)))
+        self.keep(Keep::Seat(self.seats.get(user)?.kept(user)))
     }
 }
 
@@ -457,6 +458,7 @@ mod tests {
     use crate::id::{IdentityId, RoomName, SessionId};
     use crate::protocol::server::AiState;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
+    use crate::room::pace::{LONGEST_WINDOW, SHORTEST_WINDOW};
 
     const TICK: Duration = Duration::from_secs(15);
 
@@ -489,6 +491,7 @@ mod tests {
             user: user(id),
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
+            form: Form::Plain,
             new_meeting: MeetingId::random(),
         })
     }
@@ -516,7 +519,7 @@ mod tests {
     /// The effects that somebody sees, as words.
     fn seen(effects: &[Effect]) -> Vec<String> {
         let words = effects.iter().filter_map(|effect| match effect {
-            Effect::Admit { connection, user } => Some(format!("admit {connection} as {user}")),
+            Effect::Admit { connection, user, .. } => Some(format!("admit {connection} as {user}")),
             Effect::Refuse { connection, refusal } => Some(format!("refuse {connection}: {refusal:?}")),
             Effect::Detach { connection, user } => Some(format!("detach {connection} from {user}")),
             Effect::Send { to: Recipients::One(to), event } => Some(format!("to {to}: {}", event.encode())),
@@ -919,7 +922,7 @@ mod tests {
                 let mut snapshots = 0;
                 for effect in &effects {
                     match effect {
-                        Effect::Admit { connection, user } => {
+                        Effect::Admit { connection, user, .. } => {
                             let identity = identity.clone().expect("only joins admit");
                             if seats.contains_key(user) {
                                 prop_assert_eq!(&owners[user], &identity, "a seat changed its owner");

@@ -16,13 +16,16 @@ use tokio::sync::mpsc::{self, Permit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use tungstenite::Utf8Bytes;
+use tungstenite::protocol::frame::coding::Data;
 
 use super::socket::{ReadEnd, Received, Socket};
 use crate::id::ConnectionId;
-use crate::metrics::{ByType, Metrics};
+use crate::metrics::{ByType, Counted, Metrics};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Form;
 use crate::room::mailbox::Command;
+use crate::room::message::Payload;
 use crate::room::outbox::{Acknowledged, Taken};
 use crate::room::registry::Seat;
 
@@ -70,6 +73,7 @@ pub struct Connection<S> {
     stall: Option<Instant>,
     /// When the socket is given up although it takes some, because its end is due.
     linger: Option<Instant>,
+    _deflated: Option<Counted>,
 }
 
 #[derive(Debug)]
@@ -122,7 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         let quota = Quota::per_second(limits.messages_per_second).allow_burst(limits.message_burst);
-        let socket = Socket::new(stream, limits.frame_bytes.max(limits.history_entry_bytes));
+        let form = seat.outbox.form();
+        let socket = Socket::new(stream, limits.frame_bytes.max(limits.history_entry_bytes), form);
+        let deflated = (form == Form::Deflated).then(|| Counted::new(&metrics.deflated_connections, 1));
         Self {
             id,
             socket,
@@ -137,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             written: 0,
             stall: None,
             linger: None,
+            _deflated: deflated,
         }
     }
 
@@ -217,7 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
                 match self.seat.outbox.poll_take(context) {
-                    Poll::Ready(Taken::Message(text)) => self.socket.queue_text(text),
+                    Poll::Ready(Taken::Message(Payload { bytes, form })) => {
+                        self.socket.queue_message(Data::Text, form, bytes);
+                    }
                     Poll::Ready(Taken::Ping(number)) => {
                         self.socket.queue_ping(Bytes::copy_from_slice(&number.to_be_bytes()));
                     }
@@ -395,6 +404,7 @@ mod tests {
     use tungstenite::protocol::Role;
 
     use super::*;
+    use crate::room;
     use crate::room::outbox::Outbox;
 
     /// A connection whose room and network are played by the test.
@@ -431,7 +441,7 @@ mod tests {
         let metrics = Metrics::new();
         let outbox = Outbox::new(1 << 20, metrics.clone());
         let (mailbox, commands) = mpsc::channel(4);
-        let seat = Seat { mailbox, outbox: outbox.attach(ID) };
+        let seat = Seat { mailbox, outbox: outbox.attach(ID, Form::Plain) };
         let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, commands, metrics, connection }
@@ -439,6 +449,14 @@ mod tests {
 
     async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
         WebSocketStream::from_raw_socket(stream, Role::Client, None).await
+    }
+
+    fn message(text: &str) -> room::message::Message {
+        room::message::Message::plain(text.to_owned(), &Metrics::new())
+    }
+
+    fn of_bytes(bytes: usize) -> room::message::Message {
+        message(&"x".repeat(bytes))
     }
 
     fn closes(metrics: &Metrics, reason: &'static str) -> u64 {
@@ -457,7 +475,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_no_byte_is_closed_and_one_that_takes_some_is_not() {
         let (mut stage, mut network) = stage(limits(), 1000);
-        stage.outbox.push(Bytes::from(vec![b'x'; 10_000])).unwrap();
+        stage.outbox.push(of_bytes(10_000)).unwrap();
         let mut taken = [0; 100];
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(19)).await;
@@ -476,7 +494,7 @@ mod tests {
     async fn what_the_stream_took_and_kept_is_written_too() {
         let (ours, mut network) = duplex(100);
         let stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
-        stage.outbox.push(Bytes::from(vec![b'x'; 996])).unwrap();
+        stage.outbox.push(of_bytes(996)).unwrap();
         let mut taken = [0; 1000];
         let arrived = tokio::time::timeout(Duration::from_secs(19), network.read_exact(&mut taken));
         arrived.await.expect("all of it arrives").unwrap();
@@ -489,7 +507,7 @@ mod tests {
     async fn a_client_that_leaves_all_to_the_stream_is_closed_too() {
         let (ours, _network) = duplex(100);
         let mut stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
-        stage.outbox.push(Bytes::from(vec![b'x'; 996])).unwrap();
+        stage.outbox.push(of_bytes(996)).unwrap();
         let start = now();
         let end = tokio::time::timeout(Duration::from_secs(60), stage.commands.recv()).await;
         assert_eq!(kind(end.expect("an end")), "gone");
@@ -501,7 +519,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_a_little_is_closed_when_its_end_is_due() {
         let (mut stage, mut network) = stage(limits(), 1000);
-        stage.outbox.push(Bytes::from(vec![b'x'; 200_000])).unwrap();
+        stage.outbox.push(of_bytes(200_000)).unwrap();
         let (start, mut taken) = (now(), [0; 100]);
         let trickle = async {
             loop {
@@ -568,7 +586,7 @@ mod tests {
             client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
         }
         // The mailbox holds four and nobody reads it.
-        stage.outbox.push("still heard".into()).unwrap();
+        stage.outbox.push(message("still heard")).unwrap();
         assert_eq!(client.next().await.unwrap().unwrap(), Message::text("still heard"));
         for _ in 0..10 {
             assert_eq!(kind(stage.commands.recv().await), "heartbeat");
@@ -579,13 +597,25 @@ mod tests {
     async fn events_are_confirmed_by_the_clients_pong() {
         let (stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
-        stage.outbox.push("event".into()).unwrap();
+        stage.outbox.push(message("event")).unwrap();
         assert_eq!(client.next().await.unwrap().unwrap(), Message::text("event"));
         assert_eq!(stage.outbox.event_bytes(), 5, "written is not arrived");
         assert!(client.next().await.unwrap().unwrap().is_ping());
         client.flush().await.unwrap();
         while stage.outbox.event_bytes() > 0 {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The answer waited until something else was to be written or read.
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_answered_at_once() {
+        let (_stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        for payload in ["one", "two"] {
+            client.send(Message::Ping(payload.into())).await.unwrap();
+            let pong = tokio::time::timeout(Duration::from_secs(1), client.next()).await.expect("an answer");
+            assert_eq!(pong.unwrap().unwrap(), Message::Pong(payload.into()));
         }
     }
 

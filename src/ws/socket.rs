@@ -4,7 +4,7 @@
 //! header and bytes that many sockets share; writing them ourselves spares a copy a socket.
 
 use std::collections::VecDeque;
-use std::io::{self, Cursor, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,21 +14,17 @@ use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Error, Message};
+use tungstenite::{Error, Message, Utf8Bytes};
 
+use super::boundary::{Binary, Boundary};
 use crate::protocol::close::Close;
+use crate::protocol::deflate::{Form, InflateError, inflate};
 
 /// What is read at a time, and what an idle socket costs; the library's default is 128 KiB.
 const READ_BUFFER_BYTES: usize = 4096;
 
 /// The longest header of a frame without a mask (RFC 6455 section 5.2).
 const HEADER_BYTES: usize = 10;
-
-/// The longest header of a frame with a mask (RFC 6455 section 5.2).
-const LONGEST_HEADER_BYTES: usize = 14;
-
-/// A frame of more bytes leaves nothing behind; it is more than is read at a time.
-const LARGE_BYTES: u64 = 64 * 1024;
 
 /// How many pieces one write hands to the system.
 const SLICES: usize = 32;
@@ -37,6 +33,7 @@ const SLICES: usize = 32;
 #[derive(Debug)]
 pub struct Socket<S> {
     stream: S,
+    max_message_bytes: usize,
     config: WebSocketConfig,
     incoming: WebSocketContext,
     boundary: Boundary,
@@ -68,9 +65,11 @@ struct Frame {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     /// A whole text message.
-    Text(tungstenite::Utf8Bytes),
-    /// A message that means nothing in this protocol: a binary one, or a ping (answered already).
-    Other,
+    Text(Utf8Bytes),
+    /// A whole binary message.
+    Binary(Bytes),
+    /// A ping, answered already.
+    Ping,
     /// A pong with its payload.
     Pong(Bytes),
 }
@@ -87,26 +86,32 @@ pub enum ReadEnd {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Takes over a stream whose handshake is done. No message may be longer than `max_message_bytes`.
-    pub fn new(stream: S, max_message_bytes: usize) -> Self {
+    /// Takes over a stream whose handshake is done. No message may be longer than `max_message_bytes`,
+    /// as its sender meant it; with [`Form::Deflated`] the handshake allowed both sides to compress.
+    pub fn new(stream: S, max_message_bytes: usize, form: Form) -> Self {
+        // Compressing makes some messages longer: nine bits for a byte is the worst.
+        let max_frame_bytes = match form {
+            Form::Plain => max_message_bytes,
+            Form::Deflated => max_message_bytes + max_message_bytes / 8 + 64,
+        };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
+            .max_message_size(Some(max_frame_bytes))
+            .max_frame_size(Some(max_frame_bytes));
         let incoming = WebSocketContext::new(Role::Server, Some(config));
-        let (boundary, outgoing) = (Boundary::default(), Outgoing::default());
-        Self { stream, config, incoming, boundary, outgoing, unflushed: false }
+        let (boundary, outgoing) = (Boundary::new(form), Outgoing::default());
+        Self { stream, max_message_bytes, config, incoming, boundary, outgoing, unflushed: false }
     }
 
-    /// Puts a text message behind what is to be written.
-    pub fn queue_text(&mut self, text: Bytes) {
-        self.outgoing.push(OpCode::Data(Data::Text), text);
+    /// Puts a message behind what is to be written. Only if the handshake allowed it, it is compressed.
+    pub fn queue_message(&mut self, kind: Data, form: Form, payload: Bytes) {
+        self.outgoing.push(OpCode::Data(kind), form, payload);
     }
 
     /// Puts a ping behind what is to be written.
     pub fn queue_ping(&mut self, payload: Bytes) {
-        self.outgoing.push(OpCode::Control(Control::Ping), payload);
+        self.outgoing.push(OpCode::Control(Control::Ping), Form::Plain, payload);
     }
 
     /// Puts a close frame behind what is to be written; nothing follows it.
@@ -114,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // RFC 6455 section 5.5.1: a code in network order, then the reason.
         let mut payload = close.code().to_be_bytes().to_vec();
         payload.extend_from_slice(close.reason().as_bytes());
-        self.outgoing.push(OpCode::Control(Control::Close), payload.into());
+        self.outgoing.push(OpCode::Control(Control::Close), Form::Plain, payload.into());
         self.outgoing.closed = true;
     }
 
@@ -160,22 +165,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Received, ReadEnd>> {
         let (boundary, outgoing) = (&mut self.boundary, &mut self.outgoing);
         let mut bridge = Bridge { stream: &mut self.stream, boundary, outgoing, context };
-        loop {
-            let received = match self.incoming.read(&mut bridge) {
-                Ok(Message::Text(text)) => Received::Text(text),
-                Ok(Message::Pong(payload)) => Received::Pong(payload),
+        let received = loop {
+            match self.incoming.read(&mut bridge) {
+                Ok(Message::Pong(payload)) => return Poll::Ready(Ok(Received::Pong(payload))),
+                Ok(Message::Ping(_) | Message::Frame(_)) => {
+                    // The library would keep its answer until it is asked to read again, and the
+                    // client would wait for it until somebody says something.
+                    return Poll::Ready(match self.incoming.flush(&mut bridge) {
+                        Ok(()) => Ok(Received::Ping),
+                        Err(error) => Err(read_end(&error)),
+                    });
+                }
                 // The next read writes the library's answer, and says that the socket is closed.
-                Ok(Message::Close(_)) => continue,
-                Ok(Message::Binary(_) | Message::Ping(_) | Message::Frame(_)) => Received::Other,
+                Ok(Message::Close(_)) => {}
+                Ok(Message::Text(text)) => break Received::Text(text),
+                Ok(Message::Binary(payload)) => {
+                    let binary = bridge.boundary.next_binary();
+                    break opened(binary, payload, self.max_message_bytes)?;
+                }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(read_end(&error))),
-            };
-            if self.boundary.is_large && self.boundary.is_between_frames() {
-                self.incoming = WebSocketContext::new(Role::Server, Some(self.config));
-                self.boundary = Boundary::default();
             }
-            return Poll::Ready(Ok(received));
+        };
+        // Only now: between the fragments of a message the library holds those that came.
+        if self.boundary.is_to_be_renewed() {
+            self.incoming = WebSocketContext::new(Role::Server, Some(self.config));
+            self.boundary.renewed();
         }
+        Poll::Ready(match received {
+            Received::Text(text) if text.len() > self.max_message_bytes => {
+                Err(ReadEnd::Broken(Close::MessageTooBig))
+            }
+            received => Ok(received),
+        })
     }
 
     /// Reads and forgets until the client closes the stream.
@@ -213,12 +235,31 @@ fn read_end(error: &Error) -> ReadEnd {
     }
 }
 
+/// What a message that the library takes for a binary one says.
+fn opened(binary: Binary, payload: Bytes, most: usize) -> Result<Received, ReadEnd> {
+    let message = match binary {
+        Binary::Plain if payload.len() > most => return Err(ReadEnd::Broken(Close::MessageTooBig)),
+        Binary::Plain => return Ok(Received::Binary(payload)),
+        Binary::Deflated | Binary::DeflatedText => inflate(&payload, most).map_err(|error| match error {
+            InflateError::TooLong => ReadEnd::Broken(Close::MessageTooBig),
+            InflateError::Broken => ReadEnd::Broken(Close::InvalidDeflate),
+        })?,
+    };
+    match binary {
+        Binary::DeflatedText => {
+            Utf8Bytes::try_from(message).map(Received::Text).map_err(|_| ReadEnd::Broken(Close::InvalidText))
+        }
+        _ => Ok(Received::Binary(message.into())),
+    }
+}
+
 impl Outgoing {
-    fn push(&mut self, opcode: OpCode, payload: Bytes) {
+    fn push(&mut self, opcode: OpCode, form: Form, payload: Bytes) {
         if self.closed {
             return;
         }
-        let head = FrameHeader { is_final: true, opcode, ..FrameHeader::default() };
+        let rsv1 = form == Form::Deflated;
+        let head = FrameHeader { is_final: true, rsv1, opcode, ..FrameHeader::default() };
         let mut header = [0; HEADER_BYTES];
         let mut rest = &mut header[..];
         // The array is as long as the longest header, so there is always room.
@@ -282,59 +323,6 @@ impl Frame {
     }
 }
 
-/// Follows the frames as they are read.
-///
-/// The library keeps the buffer of the longest frame for as long as the socket lives: a thousand
-/// clients that once sent 8 MiB would cost 8 GB. So after a large frame nothing is read past the end
-/// of a frame, and with the message that it belonged to, the library's state is made anew.
-#[derive(Debug, Default)]
-struct Boundary {
-    header: [u8; LONGEST_HEADER_BYTES],
-    header_bytes: usize,
-    /// The bytes of the current frame's payload that were not read yet.
-    payload_left: u64,
-    /// Whether a frame was large since the library's state was new.
-    is_large: bool,
-}
-
-impl Boundary {
-    fn is_between_frames(&self) -> bool {
-        self.header_bytes == 0 && self.payload_left == 0
-    }
-
-    /// How many of `wanted` bytes may be read at once.
-    fn most(&self, wanted: usize) -> usize {
-        match (self.is_large, self.payload_left) {
-            (false, _) => wanted,
-            (true, 0) => wanted.min(1),
-            (true, left) => wanted.min(usize::try_from(left).unwrap_or(usize::MAX)),
-        }
-    }
-
-    fn pass(&mut self, mut bytes: &[u8]) {
-        while let Some((first, rest)) = bytes.split_first() {
-            if self.payload_left > 0 {
-                let of_payload = bytes.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX));
-                self.payload_left -= of_payload as u64;
-                bytes = &bytes[of_payload..];
-                continue;
-            }
-            self.header[self.header_bytes] = *first;
-            self.header_bytes += 1;
-            bytes = rest;
-            // What is no header is the library's to complain about, when it comes to it.
-            let header = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_bytes]));
-            if let Ok(Some((_, payload))) = header {
-                self.header_bytes = 0;
-                self.payload_left = payload;
-                self.is_large |= payload > LARGE_BYTES;
-            } else if self.header_bytes == LONGEST_HEADER_BYTES {
-                self.header_bytes = 0;
-            }
-        }
-    }
-}
-
 /// Lets the library read the stream without waiting, and collects what it wants to say itself:
 /// whole pongs and close frames.
 struct Bridge<'a, 'b, S> {
@@ -350,7 +338,7 @@ impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
         let mut buffer = ReadBuf::new(&mut buffer[..most]);
         match Pin::new(&mut *self.stream).poll_read(self.context, &mut buffer) {
             Poll::Ready(result) => {
-                self.boundary.pass(buffer.filled());
+                self.boundary.pass(buffer.filled_mut());
                 result.map(|()| buffer.filled().len())
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -375,6 +363,8 @@ mod tests {
 
     use super::*;
 
+    const MOST: usize = 1 << 20;
+
     fn masked(payload: &[u8], first_byte: u8) -> Vec<u8> {
         let mut frame = vec![first_byte];
         match payload.len() {
@@ -393,16 +383,54 @@ mod tests {
         frame
     }
 
+    /// What a socket without compression reads.
     fn read_all(bytes: &[u8]) -> (Vec<usize>, Socket<ready::Stream>) {
-        let mut socket = Socket::new(ready::Stream(bytes.to_vec().into()), 1 << 20);
+        let (messages, _, socket) = read(bytes, Form::Plain);
+        let texts = messages.iter().filter_map(|received| match received {
+            Received::Text(text) => Some(text.len()),
+            _ => None,
+        });
+        (texts.collect(), socket)
+    }
+
+    fn read(bytes: &[u8], form: Form) -> (Vec<Received>, ReadEnd, Socket<ready::Stream>) {
+        let mut socket = Socket::new(ready::Stream(bytes.to_vec().into()), MOST, form);
         let mut context = Context::from_waker(std::task::Waker::noop());
-        let mut lengths = Vec::new();
-        while let Poll::Ready(Ok(received)) = socket.poll_receive(&mut context) {
-            if let Received::Text(text) = received {
-                lengths.push(text.len());
+        let mut messages = Vec::new();
+        loop {
+            match socket.poll_receive(&mut context) {
+                Poll::Ready(Ok(received)) => messages.push(received),
+                Poll::Ready(Err(end)) => return (messages, end, socket),
+                Poll::Pending => panic!("the stream never waits"),
             }
         }
-        (lengths, socket)
+    }
+
+    /// As other people compress: whatever it makes of the message.
+    fn deflated(message: &[u8]) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(message.len() * 2 + 100);
+        let mut deflater = flate2::Compress::new(flate2::Compression::fast(), false);
+        deflater.compress_vec(message, &mut payload, flate2::FlushCompress::Sync).unwrap();
+        payload.truncate(payload.len() - 4);
+        payload
+    }
+
+    /// The frames of a message whose payload is cut into `pieces`.
+    fn frames(payload: &[u8], first_byte: u8, pieces: usize) -> Vec<u8> {
+        let chunks: Vec<&[u8]> = payload.chunks(payload.len().div_ceil(pieces).max(1)).collect();
+        let Some((first, rest)) = chunks.split_first() else { return masked(&[], first_byte | 0x80) };
+        let fin = |place: usize| if place == rest.len() { 0x80 } else { 0 };
+        let mut bytes = masked(first, first_byte | fin(0));
+        for (place, piece) in rest.iter().enumerate() {
+            // A ping may come between any two frames of a message (RFC 6455 section 5.4).
+            bytes.extend(masked(b"", 0x89));
+            bytes.extend(masked(piece, fin(place + 1)));
+        }
+        bytes
+    }
+
+    fn without_pings(messages: Vec<Received>) -> Vec<Received> {
+        messages.into_iter().filter(|received| *received != Received::Ping).collect()
     }
 
     /// A stream of bytes that are there already.
@@ -461,17 +489,155 @@ mod tests {
         for bytes in [whole, in_fragments] {
             let (lengths, socket) = read_all(&[masked(b"before", 0x81), bytes].concat());
             assert_eq!(lengths.len(), 2);
-            assert!(!socket.boundary.is_large, "the library's state is new");
+            assert_eq!(socket.boundary.most(2), 2, "the library's state is new");
         }
     }
 
+    /// The library's state was made anew at the ping, and the fragment before it was forgotten.
+    #[test]
+    fn a_ping_amid_a_large_message_does_not_break_it() {
+        let large = vec![b'x'; 200_000];
+        let bytes = [masked(&large, 0x01), masked(b"ping", 0x89), masked(b"end", 0x80)].concat();
+        let (lengths, socket) = read_all(&bytes);
+        assert_eq!(lengths, [200_003]);
+        assert_eq!(socket.unwritten_bytes(), b"ping".len() + 2, "and the ping is answered");
+    }
+
+    #[test]
+    fn compressed_messages_and_others_are_told_apart() {
+        let text = "the same, the same, the same";
+        let bytes = [
+            masked(&deflated(text.as_bytes()), 0xc1),
+            masked(text.as_bytes(), 0x81),
+            masked(text.as_bytes(), 0x82),
+            masked(&deflated(text.as_bytes()), 0xc2),
+            masked(&[0x00], 0xc1),
+            masked(&[], 0xc1),
+            masked(&[], 0x82),
+        ]
+        .concat();
+        let binary = || Received::Binary(Bytes::from_static(text.as_bytes()));
+        let text = |text: &'static str| Received::Text(text.into());
+        let (messages, end, _) = read(&bytes, Form::Deflated);
+        assert_eq!(end, ReadEnd::Gone);
+        let expected = [
+            text("the same, the same, the same"),
+            text("the same, the same, the same"),
+            binary(),
+            binary(),
+            text(""),
+            text(""),
+            Received::Binary(Bytes::new()),
+        ];
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
+    fn the_reserved_bits_mean_nothing_elsewhere() {
+        let begun = masked(&deflated(b"x")[..1], 0x41);
+        for (bytes, form) in [
+            (masked(&deflated(b"x"), 0xc1), Form::Plain),
+            (masked(&deflated(b"x"), 0xa1), Form::Deflated),
+            (masked(&deflated(b"x"), 0x91), Form::Deflated),
+            (masked(&deflated(b"x"), 0xe1), Form::Deflated),
+            (masked(b"", 0xc9), Form::Deflated),
+            (masked(b"", 0xca), Form::Deflated),
+            (masked(b"", 0xc8), Form::Deflated),
+            (masked(b"", 0xc3), Form::Deflated),
+            ([begun.clone(), masked(&deflated(b"x")[1..], 0xc0)].concat(), Form::Deflated),
+            ([begun.clone(), masked(&deflated(b"x"), 0xc1)].concat(), Form::Deflated),
+            ([begun, masked(b"", 0xc9)].concat(), Form::Deflated),
+        ] {
+            let (messages, end, _) = read(&bytes, form);
+            assert_eq!((messages, end), (vec![], ReadEnd::Broken(Close::ProtocolError)), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_the_same_for_every_form_and_bombs_are_too_long() {
+        let mut noise = vec![0; MOST];
+        getrandom::fill(&mut noise).unwrap();
+        let grown = deflated(&noise);
+        assert!(grown.len() > MOST);
+        let (messages, end, _) = read(&masked(&grown, 0xc2), Form::Deflated);
+        assert_eq!((messages.len(), end), (1, ReadEnd::Gone), "at the limit, though it grew");
+
+        let (fits, too_long) = (vec![b'x'; MOST], vec![b'x'; MOST + 1]);
+        for form in [Form::Plain, Form::Deflated] {
+            for first_byte in [0x81, 0x82] {
+                let (messages, end, _) = read(&masked(&fits, first_byte), form);
+                assert_eq!((messages.len(), end), (1, ReadEnd::Gone));
+                let (messages, end, _) = read(&masked(&too_long, first_byte), form);
+                assert_eq!((messages.len(), end), (0, ReadEnd::Broken(Close::MessageTooBig)));
+            }
+        }
+        for bomb in [too_long, vec![0; 64 << 20]] {
+            let (messages, end, _) = read(&masked(&deflated(&bomb), 0xc1), Form::Deflated);
+            assert_eq!((messages.len(), end), (0, ReadEnd::Broken(Close::MessageTooBig)));
+        }
+    }
+
+    #[test]
+    fn broken_compression_and_broken_text_are_told_apart() {
+        for (payload, close) in [
+            (deflated(&[b'a', 0xff]), Close::InvalidText),
+            (deflated("ä".as_bytes())[..2].to_vec(), Close::InvalidDeflate),
+            (vec![0xff; 10], Close::InvalidDeflate),
+        ] {
+            let (messages, end, _) = read(&masked(&payload, 0xc1), Form::Deflated);
+            assert_eq!((messages, end), (vec![], ReadEnd::Broken(close)), "{payload:x?}");
+        }
+        let (messages, end, _) = read(&masked(&deflated(&[0xff]), 0xc2), Form::Deflated);
+        assert_eq!((messages.len(), end), (1, ReadEnd::Gone), "what is no text need not be one");
+    }
+
+    #[derive(Clone, Debug)]
+    struct Said {
+        bytes: Vec<u8>,
+        is_text: bool,
+        is_deflated: bool,
+        pieces: usize,
+    }
+
+    fn something_said() -> impl Strategy<Value = Said> {
+        let bytes = prop_oneof![6 => 0..300usize, 1 => 65_000..66_000usize, 1 => 100_000..150_000usize];
+        (bytes, any::<bool>(), any::<bool>(), 1..5usize).prop_map(|(bytes, is_text, is_deflated, pieces)| {
+            let bytes = "ä1€2".repeat(bytes / 7).into_bytes();
+            Said { bytes, is_text, is_deflated, pieces }
+        })
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
-        fn every_message_arrives_whole_whatever_its_size(
-            sizes in prop::collection::vec(prop_oneof![0..200usize, 60_000..70_000usize, 100_000..150_000usize], 1..8)
+        fn every_message_arrives_whole_whatever_its_size_form_and_fragments(
+            all in prop::collection::vec(something_said(), 1..8)
         ) {
-            let bytes: Vec<u8> = sizes.iter().flat_map(|size| masked(&vec![b'x'; *size], 0x81)).collect();
-            prop_assert_eq!(read_all(&bytes).0, sizes);
+            let bytes: Vec<u8> = all.iter().flat_map(|said| {
+                let opcode = if said.is_text { 0x1 } else { 0x2 };
+                if said.is_deflated {
+                    frames(&deflated(&said.bytes), 0x40 | opcode, said.pieces)
+                } else {
+                    frames(&said.bytes, opcode, said.pieces)
+                }
+            }).collect();
+            let (messages, end, _) = read(&bytes, Form::Deflated);
+            prop_assert_eq!(end, ReadEnd::Gone);
+            let expected: Vec<Received> = all.into_iter().map(|said| {
+                if said.is_text {
+                    Received::Text(String::from_utf8(said.bytes).unwrap().into())
+                } else {
+                    Received::Binary(said.bytes.into())
+                }
+            }).collect();
+            prop_assert!(without_pings(messages) == expected);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            read(&bytes, Form::Plain);
+            read(&bytes, Form::Deflated);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{SET_COOKIE, UPGRADE};
+use axum::http::header::{SEC_WEBSOCKET_EXTENSIONS, SET_COOKIE, UPGRADE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
@@ -20,12 +20,14 @@ use tungstenite::handshake::server::create_response;
 use url::form_urlencoded;
 
 use super::connection::Connection;
+use super::extension::{Compression, Malformed};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
 use crate::identity::Asked;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
+use crate::protocol::deflate::Form;
 use crate::room::io::Join;
 use crate::room::mailbox::Command;
 
@@ -54,6 +56,11 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     let (mut parts, _) = request.into_parts();
     // Absent where the connection cannot be upgraded, as in HTTP/2.
     let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(ApiError::InvalidHandshake)?;
+    let compression = match Compression::negotiate(&parts.headers) {
+        // What is malformed is to be refused (RFC 6455 sections 4.2.1 and 9.1), compressing or not.
+        Err(Malformed) => return Err(ApiError::InvalidHandshake),
+        Ok(compression) => compression.filter(|_| app.socket_compression),
+    };
     let handshake =
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
     let place = app.admission.enter(peer.address)?;
@@ -64,6 +71,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         user,
         identity: identity.id,
         name: identity.name,
+        form: if compression.is_some() { Form::Deflated } else { Form::Plain },
         new_meeting: MeetingId::random(),
     };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
@@ -98,6 +106,9 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     answer.await.map_err(|_| ApiError::Internal)??;
 
     let mut response = handshake.map(|()| Body::empty());
+    if let Some(compression) = compression {
+        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, compression.answer());
+    }
     if let Some(cookie) = renew {
         response.headers_mut().insert(SET_COOKIE, cookie);
     }

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
@@ -21,6 +22,14 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use crate::harness::{Answer, PATIENCE, Person, Reach, TestServer, answer};
+use crate::raw::compressing;
+
+/// What carries a client's bytes.
+type Network = Box<dyn ByteStream>;
+
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for S {}
 
 /// A request for a room's socket, which can be sent any number of times.
 #[derive(Clone)]
@@ -28,6 +37,7 @@ pub struct Ask {
     path: String,
     pk: Option<String>,
     headers: HeaderMap,
+    compresses: bool,
 }
 
 impl Ask {
@@ -39,7 +49,7 @@ impl Ask {
 
     /// To a path that may be no room's.
     pub fn path(path: &str) -> Self {
-        Self { path: path.to_owned(), pk: None, headers: HeaderMap::new() }
+        Self { path: path.to_owned(), pk: None, headers: HeaderMap::new(), compresses: false }
     }
 
     pub fn by(self, person: &Person) -> Self {
@@ -55,6 +65,12 @@ impl Ask {
         self
     }
 
+    /// Offers compression as Chromium does, and compresses what it says if that is taken.
+    pub fn compressing(self) -> Self {
+        let ask = self.header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits");
+        Self { compresses: true, ..ask }
+    }
+
     /// Opens the socket.
     pub async fn open(self, server: &impl Reach) -> Client {
         self.try_open(server).await.unwrap_or_else(|status| panic!("refused with {status}"))
@@ -65,10 +81,14 @@ impl Ask {
         let address = server.reached_at().http;
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        let stream: Network = if self.compresses { Box::new(compressing(stream)) } else { Box::new(stream) };
         let mut request = format!("ws://{address}{}", self.target()).into_client_request().unwrap();
         request.headers_mut().extend(self.headers.clone());
         let socket = match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
-            Ok((socket, _)) => socket,
+            Ok((socket, answer)) => {
+                assert_eq!(answer.headers().contains_key("sec-websocket-extensions"), self.compresses);
+                socket
+            }
             Err(Error::Http(response)) => return Err(response.status().as_u16()),
             Err(error) => panic!("no answer to a handshake: {error}"),
         };
@@ -109,7 +129,7 @@ pub enum Heard {
 /// A client with an open socket, which reads all the time as browsers do.
 pub struct Client {
     ask: Ask,
-    sink: SplitSink<WebSocketStream<TcpStream>, Message>,
+    sink: SplitSink<WebSocketStream<Network>, Message>,
     heard: UnboundedReceiver<Heard>,
     reader: JoinSet<()>,
 }
@@ -314,7 +334,7 @@ pub fn user_of<'a>(state: &'a Value, pk: &str) -> &'a Value {
     state["users"].as_array().unwrap().iter().find(|user| user["id"] == pk).unwrap_or(&Value::Null)
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<TcpStream>>, tell: UnboundedSender<Heard>) {
+async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: UnboundedSender<Heard>) {
     let mut closed = false;
     // Reading on after a close frame is what sends its answer.
     while let Some(Ok(message)) = stream.next().await {

@@ -21,16 +21,25 @@ const FAST: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_sessions_pass_in_real_time() {
-    play_all(TestServer::start().await, 1).await;
+    play_all(TestServer::start().await, 1, |ask| ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_sessions_pass_with_all_times_scaled() {
+    play_all(fast_server().await, FAST, |ask| ask).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recorded_sessions_pass_compressed() {
+    play_all(fast_server().await, FAST, Ask::compressing).await;
+}
+
+async fn fast_server() -> TestServer {
     let server = TestServer::with(|config| {
         config.room.tick /= FAST;
         config.room.heartbeat_timeout /= FAST;
     });
-    play_all(server.await, FAST).await;
+    server.await
 }
 
 #[derive(Deserialize)]
@@ -103,14 +112,14 @@ fn scenarios() -> Vec<Scenario> {
     recordings.map(read).collect()
 }
 
-async fn play_all(server: TestServer, pace: u32) {
+async fn play_all(server: TestServer, pace: u32, ask: fn(Ask) -> Ask) {
     let scenarios = scenarios();
     assert!(!scenarios.is_empty(), "there are no recordings in tests/conformance");
     let server = std::sync::Arc::new(server);
     let mut plays = JoinSet::new();
     for scenario in scenarios {
         let server = server.clone();
-        plays.spawn(async move { Player::new(&server, &scenario, pace).play(&scenario).await });
+        plays.spawn(async move { Player::new(&server, &scenario, pace, ask).play(&scenario).await });
     }
     let differences: Vec<String> = plays.join_all().await.into_iter().flatten().collect();
     assert!(differences.is_empty(), "not as recorded:\n{}", differences.join("\n"));
@@ -119,6 +128,8 @@ async fn play_all(server: TestServer, pace: u32) {
 struct Player<'a> {
     server: &'a TestServer,
     pace: u32,
+    /// How everybody asks for a socket.
+    ask: fn(Ask) -> Ask,
     room: String,
     people: BTreeMap<String, Person>,
     /// In the order in which they first came, which is the order of replacing their ids.
@@ -135,10 +146,10 @@ struct Played {
 }
 
 impl<'a> Player<'a> {
-    fn new(server: &'a TestServer, scenario: &Scenario, pace: u32) -> Self {
+    fn new(server: &'a TestServer, scenario: &Scenario, pace: u32, ask: fn(Ask) -> Ask) -> Self {
         let random = Uuid::new_v4().simple().to_string();
         let room = scenario.room.as_deref().unwrap_or("conf-*").replacen('*', &random, 1);
-        Self { server, pace, room, people: BTreeMap::new(), clients: Vec::new(), meetings: Vec::new() }
+        Self { server, pace, ask, room, people: BTreeMap::new(), clients: Vec::new(), meetings: Vec::new() }
     }
 
     /// Plays every step, and says where what was seen is not what was recorded.
@@ -189,7 +200,7 @@ impl<'a> Player<'a> {
             Some(other) => self.client(other).pk.clone(),
             None => pk.unwrap_or(true).then(|| self.own_pk(r#as)),
         };
-        let mut ask = Ask::room(&self.room);
+        let mut ask = (self.ask)(Ask::room(&self.room));
         if let Some(pk) = &pk {
             ask = ask.pk(pk);
         }

@@ -6,14 +6,18 @@
 
 mod addresses;
 mod ai;
+mod autobahn;
 mod browser;
 mod calls;
 mod chat;
 mod client;
 mod cloud;
 mod conformance;
+mod deflate;
 mod delivery;
+mod echo;
 mod feedback;
+mod frames;
 mod fuzz;
 mod harness;
 mod identity;
@@ -29,6 +33,7 @@ mod page_trouble;
 mod partytracks;
 mod peer;
 mod process;
+mod raw;
 mod refusals;
 mod rooms;
 mod seat;

@@ -1,0 +1,116 @@
+//! How long a room is quiet after a snapshot: in proportion to what it costs to send one.
+
+use std::time::Duration;
+
+use super::message::DEFLATE_FROM_BYTES;
+use crate::protocol::deflate::Form;
+
+/// The least time between two snapshots, so that a burst of updates gives two and not one each.
+pub const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
+
+/// The most time that a change waits for its snapshot.
+pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
+
+/// Bytes a second that one core writes into sockets.
+const WRITTEN_PER_SECOND: f64 = 1.5e9;
+
+/// Bytes a second that one core compresses.
+const DEFLATED_PER_SECOND: f64 = 100e6;
+
+/// What each socket costs beside its bytes: its task is woken, and the system is called.
+const SECONDS_PER_SOCKET: f64 = 5e-6;
+
+/// A room's snapshots take about a third of one core. A room that would need more sends fewer of
+/// them, each for more changes.
+const QUIET_PER_COST: f64 = 3.0;
+
+/// What is left of a snapshot of usual users when it is compressed.
+const USUAL_SHARE: f64 = 0.25;
+
+/// The sockets of a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// Those that get messages as they are.
+    pub plain: usize,
+    /// Those that take them compressed.
+    pub deflated: usize,
+}
+
+impl FromIterator<Form> for Audience {
+    fn from_iter<T: IntoIterator<Item = Form>>(forms: T) -> Self {
+        let mut audience = Self::default();
+        for form in forms {
+            match form {
+                Form::Plain => audience.plain += 1,
+                Form::Deflated => audience.deflated += 1,
+            }
+        }
+        audience
+    }
+}
+
+/// What a room has learned about the cost of its snapshots.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    deflated_share: f64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { deflated_share: USUAL_SHARE }
+    }
+}
+
+impl Pace {
+    /// Takes note of what compressing has made of a snapshot.
+    pub fn learn(&mut self, plain_bytes: usize, deflated_bytes: usize) {
+        self.deflated_share = deflated_bytes as f64 / plain_bytes.max(1) as f64;
+    }
+
+    /// How long to be quiet after a snapshot of `bytes`.
+    pub fn window(&self, bytes: usize, audience: Audience) -> Duration {
+        Duration::from_secs_f64(self.cost(bytes, audience) * QUIET_PER_COST)
+            .clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
+    }
+
+    /// The seconds that a core needs for a snapshot.
+    fn cost(&self, bytes: usize, Audience { plain, deflated }: Audience) -> f64 {
+        let sockets = (plain + deflated) as f64 * SECONDS_PER_SOCKET;
+        let bytes_each = bytes as f64;
+        if deflated == 0 || bytes < DEFLATE_FROM_BYTES {
+            return sockets + bytes_each * (plain + deflated) as f64 / WRITTEN_PER_SECOND;
+        }
+        let written = bytes_each * (plain as f64 + deflated as f64 * self.deflated_share);
+        sockets + bytes_each / DEFLATED_PER_SECOND + written / WRITTEN_PER_SECOND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(pace: Pace, bytes: usize, plain: usize, deflated: usize) -> u128 {
+        pace.window(bytes, Audience { plain, deflated }).as_millis()
+    }
+
+    #[test]
+    fn the_window_follows_what_a_snapshot_costs() {
+        let pace = Pace::default();
+        assert_eq!(millis(pace, 4_400, 10, 0), 5, "the shortest");
+        assert_eq!(millis(pace, 44_000, 100, 0), 10);
+        assert_eq!(millis(pace, 44_000, 0, 100), 5);
+        assert_eq!(millis(pace, 440_000, 1000, 0), 895);
+        assert_eq!(millis(pace, 440_000, 0, 1000), 248);
+        assert_eq!(millis(pace, 440_000, 500, 500), 578);
+        assert_eq!(millis(pace, 8_000_000, 1000, 0), 1000, "the longest");
+    }
+
+    #[test]
+    fn users_that_do_not_become_smaller_cost_more() {
+        let mut pace = Pace::default();
+        pace.learn(440_000, 330_000);
+        assert_eq!(millis(pace, 440_000, 0, 1000), 688);
+        pace.learn(0, 0);
+        assert_eq!(millis(pace, 440_000, 0, 1000), 28);
+    }
+}

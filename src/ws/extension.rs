@@ -1,0 +1,268 @@
+//! Whether both sides of a socket compress: the offers of `Sec-WebSocket-Extensions`, and our answer.
+//!
+//! Of the offers of permessage-deflate (RFC 7692 section 7.1) the first is taken that we can keep. An
+//! offer that asks for something unknown, something twice, a value that there is not, or for a
+//! window smaller than the one in which messages are compressed for everybody, is passed over, as
+//! are other extensions; nothing is negotiated then. Only what is no list of extensions at all is an
+//! error: RFC 6455 section 9.1 lets nobody ignore that. A header's length is bounded by the limit on
+//! all headers, and each byte is looked at once.
+
+use axum::http::header::SEC_WEBSOCKET_EXTENSIONS;
+use axum::http::{HeaderMap, HeaderValue};
+
+/// What compresses.
+const NAME: &str = "permessage-deflate";
+
+/// The only window (as a power of two) that all who take the same bytes can have.
+const WINDOW_BITS: &str = "15";
+
+/// An offer of permessage-deflate that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// Whether the client asked for a window, which the answer has to name then.
+    names_window: bool,
+}
+
+/// The header is no list of extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl Compression {
+    /// Takes the first offer that can be kept; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Malformed`] if a header breaks the grammar of RFC 6455 section 9.1.
+    pub fn negotiate(headers: &HeaderMap) -> Result<Option<Self>, Malformed> {
+        let mut taken = None;
+        for header in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+            let offers = Offers { rest: header.to_str().map_err(|_| Malformed)? }.first_acceptable()?;
+            taken = taken.or(offers);
+        }
+        Ok(taken)
+    }
+
+    /// What the server says to it: neither side keeps anything from one message to the next.
+    pub fn answer(self) -> HeaderValue {
+        HeaderValue::from_static(if self.names_window {
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
+        } else {
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        })
+    }
+}
+
+/// What an offer of permessage-deflate has asked for until now.
+#[derive(Debug, Default)]
+struct Offer {
+    server_no_context_takeover: bool,
+    client_no_context_takeover: bool,
+    server_max_window_bits: bool,
+    client_max_window_bits: bool,
+    is_unacceptable: bool,
+}
+
+impl Offer {
+    fn take(&mut self, name: &str, value: Option<&str>) {
+        let (seen, is_acceptable) = match name {
+            "server_no_context_takeover" => (&mut self.server_no_context_takeover, value.is_none()),
+            "client_no_context_takeover" => (&mut self.client_no_context_takeover, value.is_none()),
+            "server_max_window_bits" => (&mut self.server_max_window_bits, value == Some(WINDOW_BITS)),
+            // Any window is small enough for an inflater that has the largest.
+            "client_max_window_bits" => (&mut self.client_max_window_bits, value.is_none_or(is_window)),
+            _ => {
+                self.is_unacceptable = true;
+                return;
+            }
+        };
+        self.is_unacceptable |= *seen || !is_acceptable;
+        *seen = true;
+    }
+}
+
+/// A decimal number from 8 to 15 without a leading zero (RFC 7692 section 7.1.2).
+fn is_window(value: &str) -> bool {
+    matches!(value, "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15")
+}
+
+/// What is left to read of a header.
+struct Offers<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Offers<'a> {
+    fn first_acceptable(&mut self) -> Result<Option<Compression>, Malformed> {
+        let mut taken = None;
+        loop {
+            // Elements of a list may be empty (RFC 9110 section 5.6.1.2).
+            while self.eat(',') {}
+            if self.rest.is_empty() {
+                return Ok(taken);
+            }
+            let is_ours = self.token()?.eq_ignore_ascii_case(NAME);
+            let mut offer = Offer::default();
+            while self.eat(';') {
+                let name = self.token()?;
+                let value = if self.eat('=') { Some(self.value()?) } else { None };
+                if is_ours {
+                    offer.take(name, value);
+                }
+            }
+            if is_ours && !offer.is_unacceptable {
+                taken = taken.or(Some(Compression { names_window: offer.server_max_window_bits }));
+            }
+            if !self.rest.is_empty() && !self.rest.starts_with(',') {
+                return Err(Malformed);
+            }
+        }
+    }
+
+    /// Reads a separator, if it is the next thing but white space.
+    fn eat(&mut self, separator: char) -> bool {
+        self.skip_space();
+        let Some(rest) = self.rest.strip_prefix(separator) else { return false };
+        self.rest = rest;
+        self.skip_space();
+        true
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start_matches([' ', '\t']);
+    }
+
+    fn token(&mut self) -> Result<&'a str, Malformed> {
+        let end = self.rest.find(|char: char| !is_token(char)).unwrap_or(self.rest.len());
+        let (token, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        if token.is_empty() { Err(Malformed) } else { Ok(token) }
+    }
+
+    /// A token, in quotes or not. A quoted one that needs them is against the grammar, and one with a
+    /// backslash, which is not, has no value that anybody knows: so it stays as it is written.
+    fn value(&mut self) -> Result<&'a str, Malformed> {
+        let Some(quoted) = self.rest.strip_prefix('"') else { return self.token() };
+        let end = quoted.find(|char: char| !is_token(char) && char != '\\').ok_or(Malformed)?;
+        let value = &quoted[..end];
+        self.rest = quoted[end..].strip_prefix('"').ok_or(Malformed)?;
+        if value.is_empty() || value.ends_with('\\') { Err(Malformed) } else { Ok(value) }
+    }
+}
+
+/// A character of a token (RFC 9110 section 5.6.2).
+fn is_token(char: char) -> bool {
+    char.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+
+    fn negotiate(headers: &[&str]) -> Result<Option<String>, Malformed> {
+        let mut map = HeaderMap::new();
+        for header in headers {
+            map.append(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_str(header).unwrap());
+        }
+        let taken = Compression::negotiate(&map)?;
+        Ok(taken.map(|taken| taken.answer().to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn the_first_offer_that_can_be_kept_is_taken() {
+        for offers in [
+            // Chromium, Firefox; Safari.
+            &["permessage-deflate; client_max_window_bits"][..],
+            &["permessage-deflate"],
+            &["Permessage-Deflate ; client_max_window_bits=\"10\"\t; server_no_context_takeover"],
+            &["x-webkit-deflate-frame, permessage-deflate;client_no_context_takeover"],
+            &["permessage-deflate; server_max_window_bits=10, permessage-deflate"],
+            &["mux; max-channels=4; flow-control", "", " , permessage-deflate,"],
+            &["permessage-deflate; unknown", "permessage-deflate"],
+            &["permessage-deflate", "permessage-deflate; server_max_window_bits=15"],
+        ] {
+            assert_eq!(negotiate(offers), Ok(Some(ANSWER.to_owned())), "{offers:?}");
+        }
+        for offer in [
+            "permessage-deflate; server_max_window_bits=15",
+            "permessage-deflate;server_max_window_bits=\"15\"",
+        ] {
+            let answer = format!("{ANSWER}; server_max_window_bits=15");
+            assert_eq!(negotiate(&[offer]), Ok(Some(answer)), "who asks for a window hears of it");
+        }
+    }
+
+    #[test]
+    fn an_offer_that_cannot_be_kept_is_passed_over() {
+        assert_eq!(negotiate(&[]), Ok(None));
+        for parameters in [
+            "unknown",
+            "server_no_context_takeover; server_no_context_takeover",
+            "client_max_window_bits; client_max_window_bits=10",
+            "server_no_context_takeover=1",
+            "client_no_context_takeover=true",
+            "server_max_window_bits",
+            "server_max_window_bits=14",
+            "server_max_window_bits=16",
+            "server_max_window_bits=015",
+            "server_max_window_bits=\"1\\5\"",
+            "client_max_window_bits=7",
+            "client_max_window_bits=16",
+            "client_max_window_bits=08",
+            "client_max_window_bits=x",
+        ] {
+            let offer = format!("permessage-deflate; {parameters}");
+            assert_eq!(negotiate(&[&offer]), Ok(None), "{offer}");
+        }
+        for offer in
+            ["", ",,", "deflate-frame", "permessage-deflates", "permessage-bzip2; x=\"permessage-deflate\""]
+        {
+            assert_eq!(negotiate(&[offer]), Ok(None), "{offer}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_extensions_is_told() {
+        for header in [
+            ";",
+            "=",
+            "permessage-deflate;",
+            "permessage-deflate client_max_window_bits",
+            "permessage-deflate; client_max_window_bits=",
+            "permessage-deflate; client_max_window_bits=\"10",
+            "permessage-deflate; client_max_window_bits=\"\"",
+            "permessage-deflate; client_max_window_bits=\"1 0\"",
+            "permessage-deflate; client_max_window_bits=\"10\"x",
+            "permessage-deflate; =10",
+            "permessage-deflate, \"mux\"",
+            "mux; a; b=c d",
+        ] {
+            assert_eq!(negotiate(&[header]), Err(Malformed), "{header}");
+            assert_eq!(negotiate(&["permessage-deflate", header]), Err(Malformed), "{header}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut map = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                map.insert(SEC_WEBSOCKET_EXTENSIONS, value);
+            }
+            let _ = Compression::negotiate(&map);
+        }
+
+        #[test]
+        fn what_looks_like_a_header_never_breaks_it(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "permessage-deflate", "client_max_window_bits", "server_max_window_bits", "=", "15", "\"15\"", "\"", "\\", ";", ",", " ", "x",
+            ]), 0..30)
+        ) {
+            if let Ok(Some(answer)) = negotiate(&[&pieces.concat()]) {
+                prop_assert!(answer.starts_with(ANSWER));
+                prop_assert!(pieces.contains(&"permessage-deflate"));
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! A production build of the client: found, read and judged at the start.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 use std::{fs, io};
 
@@ -157,7 +157,7 @@ impl Build {
         judge(&written).map_err(|problem| InvalidBuild::Foreign { path: path.clone(), problem })?;
         let Written { entry, routes, url } = written;
         let file = |url: &str| {
-            let found = url.strip_prefix('/').map(|inside| dir.join(inside)).filter(|file| file.is_file());
+            let found = inside(url).map(|inside| dir.join(inside)).filter(|file| file.is_file());
             let (path, dir, url) = (path.clone(), dir.to_owned(), url.to_owned());
             found.ok_or(InvalidBuild::Incomplete { path, url, dir })
         };
@@ -213,6 +213,12 @@ fn manifests(dir: &Path, folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, In
     Ok(found)
 }
 
+/// The path below the folder that an address names; none that leads out of it.
+fn inside(url: &str) -> Option<&Path> {
+    let path = Path::new(url.strip_prefix('/')?);
+    path.components().all(|part| matches!(part, Component::Normal(_))).then_some(path)
+}
+
 fn read(path: &Path) -> Result<String, InvalidBuild> {
     fs::read_to_string(path).map_err(|error| InvalidBuild::Unreadable { path: path.to_owned(), error })
 }
@@ -256,6 +262,7 @@ fn styles_in(module: &str) -> impl Iterator<Item = String> {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
@@ -381,9 +388,69 @@ mod tests {
             refused(&other),
             "client.dir: DIR/build/manifest-1.js names /build/gone.js, which is not in DIR; is the build complete?"
         );
-        for url in ["gone.js", "https://evil.example/a.js"] {
+        // A second slash, or two dots, once led to every file of the machine.
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        let outside = format!("/{}", outside.path().display());
+        for url in ["gone.js", "https://evil.example/a.js", &outside, "/build/../../../../../../etc/passwd"] {
             other["entry"]["module"] = url.into();
             assert!(refused(&other).contains("which is not in DIR"), "{url}");
+        }
+    }
+
+    /// A value that may stand anywhere in a manifest.
+    fn anything() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "(/build/)?(\\.\\./|/|root|routes/_index|:|\\?|\\*|[ -~é]){0,6}".prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!(["/build/shared.js", 1])),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_text_gets_an_answer(text in ".{0,200}", is_assigned in any::<bool>()) {
+            let prefix = if is_assigned { ASSIGNED } else { "" };
+            let read = parse(&format!("{prefix}{text}"));
+            prop_assert!(read.is_err());
+            prop_assert!(styles_in(&text).all(|url| url.starts_with("/build/") && url.ends_with(".css")));
+        }
+
+        #[test]
+        fn a_changed_manifest_is_refused_or_all_of_it_is_in_the_folder(
+            changes in prop::collection::vec((0..6_usize, prop::sample::select(&[
+                "id", "parentId", "path", "index", "module", "imports", "css", "hasLoader",
+            ][..]), anything()), 1..4),
+            entry in prop::option::of(anything()),
+        ) {
+            let dir = build(&manifest());
+            let mut changed = manifest();
+            for (route, field, value) in changes {
+                changed["routes"].as_object_mut().unwrap().values_mut().nth(route).unwrap()[field] = value;
+            }
+            if let Some(entry) = entry {
+                changed["entry"]["module"] = entry;
+            }
+            fs::write(dir.path().join("build/manifest-1.js"), format!("{ASSIGNED}{changed};")).unwrap();
+            match Build::find(dir.path()) {
+                Ok(build) => {
+                    for module in build.modules.values().chain([&build.entry]) {
+                        for url in module.imports.iter().chain([&module.url]) {
+                            let file = dir.path().join(&url[1..]).canonicalize().unwrap();
+                            prop_assert!(file.starts_with(dir.path().canonicalize().unwrap()), "{}", url);
+                        }
+                    }
+                    for path in ["/", "/a", "/a/room", "//", "/a/b/c", "/set-username"] {
+                        let _ = build.routes.find(path);
+                    }
+                }
+                Err(error) => prop_assert!(error.to_string().starts_with("client.dir: ")),
+            }
         }
     }
 }

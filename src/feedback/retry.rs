@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::store::reports::Outcome;
+use crate::store::reports::{LONGEST_WAIT, Outcome};
 
 /// The wait after the first failure, before chance is added.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -11,7 +11,7 @@ pub const FIRST_WAIT: Duration = Duration::from_secs(1);
 pub const LAST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// How long a card is tried.
-pub const GIVE_UP_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+pub const GIVE_UP_AFTER: Duration = LONGEST_WAIT;
 
 /// The wait after the `failures`th failure in a row: it doubles from a second to an hour.
 ///

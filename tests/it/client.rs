@@ -21,7 +21,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-use crate::harness::{Answer, PATIENCE, Person, TestServer, answer};
+use crate::harness::{Answer, PATIENCE, Person, Reach, TestServer, answer};
 use crate::raw::compressing;
 
 /// What carries a client's bytes.
@@ -72,16 +72,17 @@ impl Ask {
     }
 
     /// Opens the socket.
-    pub async fn open(self, server: &TestServer) -> Client {
+    pub async fn open(self, server: &impl Reach) -> Client {
         self.try_open(server).await.unwrap_or_else(|status| panic!("refused with {status}"))
     }
 
     /// Opens the socket, or gives back the status with which that was refused.
-    pub async fn try_open(self, server: &TestServer) -> Result<Client, u16> {
-        let stream = TcpStream::connect(server.addresses().http).await.unwrap();
+    pub async fn try_open(self, server: &impl Reach) -> Result<Client, u16> {
+        let address = server.reached_at().http;
+        let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let stream: Network = if self.compresses { Box::new(compressing(stream)) } else { Box::new(stream) };
-        let mut request = (server.ws() + &self.target()).into_client_request().unwrap();
+        let mut request = format!("ws://{address}{}", self.target()).into_client_request().unwrap();
         request.headers_mut().extend(self.headers.clone());
         let socket = match timeout(PATIENCE, client_async(request, stream)).await.unwrap() {
             Ok((socket, answer)) => {
@@ -135,7 +136,7 @@ pub struct Client {
 
 impl Client {
     /// A new person with a new `_pk` in a room.
-    pub async fn join(server: &TestServer, room: &str, name: &str) -> Self {
+    pub async fn join(server: &impl Reach, room: &str, name: &str) -> Self {
         let person = Person::log_in(server, name).await;
         Ask::room(room).by(&person).pk(&Uuid::new_v4().to_string()).open(server).await
     }
@@ -159,7 +160,12 @@ impl Client {
 
     /// Says it to a server that may have closed by now, and gives back whether it was sent.
     pub async fn try_say(&mut self, message: Value) -> bool {
-        self.sink.send(Message::text(message.to_string())).await.is_ok()
+        self.try_say_raw(Message::text(message.to_string())).await
+    }
+
+    /// The same for what is no JSON.
+    pub async fn try_say_raw(&mut self, message: Message) -> bool {
+        self.sink.send(message).await.is_ok()
     }
 
     /// Begins a text message and sends it in frames of `bytes` each, without ever ending it.

@@ -1,15 +1,14 @@
 //! Cards on their way to the webhook: exactly these, at least once, whatever happens.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::feedback::{OK, bug, info};
-use crate::harness::{PATIENCE, Person, TestServer, answer, eventually, logged};
+use crate::harness::{Person, TestServer, answer, eventually, logged};
+use crate::process::Process;
 use crate::webhook::{Broken, Posted, Say, Webhook};
 
 async fn server_for(url: &str) -> TestServer {
@@ -223,63 +222,11 @@ async fn after_three_days_operators_see_a_dead_card() {
     server.until_metric("satsuma_deliveries_dead", 1.0).await;
 }
 
-/// A server of its own process, which is killed with its value.
-struct Process {
-    child: Child,
-    http: String,
-}
-
-impl Process {
-    async fn start(data: &std::path::Path, feedback_url: &str) -> Self {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let admin = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_satsuma"));
-        command
-            .current_dir(data.parent().unwrap())
-            .env("SATSUMA_DATA_DIR", data)
-            .env("SATSUMA_HTTP__LISTEN", address.to_string())
-            .env("SATSUMA_ADMIN__LISTEN", admin.local_addr().unwrap().to_string())
-            .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
-            .env("FEEDBACK_URL", feedback_url)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // The ports are free for as long as it takes the process to ask for them.
-        drop((listener, admin));
-        let process = Self { child: command.spawn().unwrap(), http: format!("http://{address}") };
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        eventually("the process answers".to_owned(), async || {
-            client.get(format!("{}/set-username", process.http)).send().await.is_ok()
-        })
-        .await;
-        process
-    }
-
-    /// Posts a report, and says what came back.
-    async fn report(&self) -> (StatusCode, String) {
-        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let client = client.timeout(PATIENCE).build().unwrap();
-        let form = |fields: &[(&str, &str)]| {
-            url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
-        };
-        let post = |path: &str, body: String| {
-            let kind = ("content-type", "application/x-www-form-urlencoded");
-            client.post(format!("{}{path}", self.http)).header(kind.0, kind.1).body(body)
-        };
-        let named = post("/set-username", form(&[("username", "Ada")])).send().await.unwrap();
-        let cookie = named.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
-        let body = form(&[("description", ""), ("info", &info("r").to_string())]);
-        let answer = post("/api/bugReport", body).header("cookie", cookie).send().await.unwrap();
-        (answer.status(), answer.text().await.unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL; it may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Posts a report to a server of its own process, and says what came back.
+async fn report_to(process: &Process) -> (u16, String) {
+    let ada = Person::log_in(process, "Ada").await;
+    let answer = answer(bug(process, &ada, "", &info("r"))).await;
+    (answer.status, answer.text)
 }
 
 #[tokio::test]
@@ -287,13 +234,13 @@ async fn a_card_survives_kill_9_between_accept_and_delivery() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let silent = Webhook::start([Say::Nothing]).await;
-    let process = Process::start(&data, silent.url()).await;
-    assert_eq!(process.report().await, (StatusCode::OK, OK.to_owned()));
+    let process = Process::start(&data, &[("FEEDBACK_URL", silent.url())]).await;
+    assert_eq!(report_to(&process).await, (200, OK.to_owned()));
     silent.until(1).await;
     drop(process);
 
     let hook = Webhook::start([]).await;
-    let _process = Process::start(&data, hook.url()).await;
+    let _process = Process::start(&data, &[("FEEDBACK_URL", hook.url())]).await;
     assert_eq!(titles(&hook.until(1).await), ["Feedback from Ada"]);
     let card = &hook.posted()[0].card;
     assert_eq!(card, &silent.posted()[0].card, "it is the same card");

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::client::Client;
-use crate::harness::{Answer, Person, TestServer, answer, eventually, logged};
+use crate::harness::{Answer, Person, Reach, TestServer, answer, eventually, logged, post_form};
 use crate::webhook::Webhook;
 
 pub const OK: &str = r#"{"status":"ok"}"#;
@@ -29,10 +29,9 @@ pub fn info(room: &str) -> Value {
 }
 
 /// A report as the stock client posts it.
-pub fn bug(server: &TestServer, by: &Person, description: &str, info: &Value) -> RequestBuilder {
+pub fn bug(server: &impl Reach, by: &Person, description: &str, info: &Value) -> RequestBuilder {
     let info = info.to_string();
-    server
-        .post_form("/api/bugReport", &[("description", description), ("info", &info)])
+    post_form(server, "/api/bugReport", &[("description", description), ("info", &info)])
         .header("cookie", by.cookie())
         .header("user-agent", "Browser/1")
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::Location;
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, Once};
+use std::sync::{Arc, LazyLock, Mutex, Once};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
@@ -29,6 +29,48 @@ static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| {
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 static LOGGING: Once = Once::new();
+
+/// A server that people can reach, whether it runs in this process or in another.
+pub trait Reach {
+    /// Where it listens.
+    fn reached_at(&self) -> Addresses;
+}
+
+impl<T: Reach> Reach for &T {
+    fn reached_at(&self) -> Addresses {
+        (**self).reached_at()
+    }
+}
+
+impl<T: Reach> Reach for Arc<T> {
+    fn reached_at(&self) -> Addresses {
+        (**self).reached_at()
+    }
+}
+
+impl Reach for Addresses {
+    fn reached_at(&self) -> Addresses {
+        *self
+    }
+}
+
+impl Reach for TestServer {
+    fn reached_at(&self) -> Addresses {
+        self.addresses()
+    }
+}
+
+/// A form for a server.
+pub fn post_form(server: &impl Reach, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
+    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let url = format!("http://{}{path}", server.reached_at().http);
+    HTTP.post(url).header("content-type", "application/x-www-form-urlencoded").body(body)
+}
+
+/// A question to a server's operators' listener, without the token.
+pub fn ask_admin(server: &impl Reach, path: &str) -> RequestBuilder {
+    HTTP.get(format!("http://{}{path}", server.reached_at().admin))
+}
 
 /// A running server, with a data directory that ends with it.
 pub struct TestServer {
@@ -97,11 +139,6 @@ impl TestServer {
         format!("http://{}", self.addresses().http)
     }
 
-    /// The same, as WebSocket URLs begin with it.
-    pub fn ws(&self) -> String {
-        format!("ws://{}", self.addresses().http)
-    }
-
     pub fn get(&self, path: &str) -> RequestBuilder {
         HTTP.get(self.http() + path)
     }
@@ -112,13 +149,12 @@ impl TestServer {
     }
 
     pub fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        HTTP.post(self.http() + path).header("content-type", "application/x-www-form-urlencoded").body(body)
+        post_form(self, path, fields)
     }
 
     /// A request to the operators' listener, without the token.
     pub fn admin(&self, path: &str) -> RequestBuilder {
-        HTTP.get(format!("http://{}{path}", self.addresses().admin))
+        ask_admin(self, path)
     }
 
     /// Asks the operators' listener, with the operator's token.
@@ -129,9 +165,7 @@ impl TestServer {
 
     /// The value of a metric, labels included in its name; 0 if it was never counted.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = answer(self.admin("/metrics")).await.text;
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        metric(self, name).await
     }
 
     /// How many upgrades and forms were refused for `reason`.
@@ -170,6 +204,13 @@ impl Stopped {
     }
 }
 
+/// The value of a server's metric, labels included in its name; 0 if it was never counted.
+pub async fn metric(server: &impl Reach, name: &str) -> f64 {
+    let text = answer(ask_admin(server, "/metrics")).await.text;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
 /// A whole answer.
 #[derive(Debug)]
 pub struct Answer {
@@ -204,8 +245,8 @@ pub struct Person {
 
 impl Person {
     /// Somebody who was not here before.
-    pub async fn log_in(server: &TestServer, name: &str) -> Self {
-        Self::with_cookie_of(&answer(server.post_form("/set-username", &[("username", name)])).await)
+    pub async fn log_in(server: &impl Reach, name: &str) -> Self {
+        Self::with_cookie_of(&answer(post_form(server, "/set-username", &[("username", name)])).await)
     }
 
     /// The same person under another name.

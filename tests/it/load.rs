@@ -37,10 +37,9 @@ async fn load(options: Options) -> Result<Report, CannotRun> {
 
 /// Waits until the server has forgotten everybody.
 async fn until_empty(server: &TestServer) {
-    for gauge in ["satsuma_connections", "satsuma_members", "satsuma_rooms", "satsuma_tcp_connections"] {
-        server.until_metric(gauge, 0.0).await;
+    for gauge in ["connections", "members", "rooms", "tcp_connections", "outbox_bytes", "store_pending"] {
+        server.until_metric(&format!("satsuma_{gauge}"), 0.0).await;
     }
-    server.until_metric("satsuma_outbox_bytes", 0.0).await;
 }
 
 /// A server whose rooms end soon after their last member.
@@ -121,6 +120,34 @@ async fn users_that_come_and_go_leave_nothing_behind() {
     assert!(report.joins.made >= 12, "{report}");
     assert!(report.leaves.dropped >= 2 && report.leaves.properly >= 8, "{report}");
     assert_eq!(report.leaves.dropped + report.leaves.properly, report.joins.made, "{report}");
+    until_empty(&server).await;
+}
+
+/// A few seconds of the load that is run by hand for ten minutes against a release build, as the README
+/// says: `satsuma load --rooms 50 --users 6 --churn 10 --for 10m --pid …`.
+#[tokio::test]
+async fn a_mixed_load_is_served_whole_and_leaves_nothing_behind() {
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(100);
+        // Longer than users are between two heartbeats.
+        config.room.heartbeat_timeout = Duration::from_millis(6500);
+    })
+    .await;
+    let crowds = [
+        Options { rooms: 6, users: 5, rate: 3.0, churn: 20.0, ..short(&server.http()) },
+        Options { rooms: 1, users: 30, rate: 1.0, churn: 5.0, deflate: true, ..short(&server.http()) },
+        Options { rooms: 10, users: 3, rate: 0.0, ..short(&server.http()) },
+    ];
+    let runs = crowds.map(|crowd| load(Options { duration: Duration::from_secs(1), ..crowd }));
+    let [small, large, idle] = runs;
+    let reports = tokio::join!(small, large, idle);
+    for report in [&reports.0, &reports.1, &reports.2] {
+        let report = report.as_ref().unwrap();
+        assert!(report.closes.is_empty() && report.broken.is_empty(), "{report}");
+        assert!(report.refusals.is_empty(), "{report}");
+        assert_eq!(report.leaves.dropped + report.leaves.properly, report.joins.made, "{report}");
+    }
+    assert_eq!(server.metric("satsuma_room_panics_total").await, 0.0);
     until_empty(&server).await;
 }
 

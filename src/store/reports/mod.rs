@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 pub use counts::{CountedDay, Counts};
 pub use lists::{Cursor, DeliveryView, MeetingLine, ReportFilter, ReportLine, ReportView};
-pub use queue::{Due, Outcome};
+pub use queue::{Due, LONGEST_WAIT, Outcome};
 
 use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
@@ -329,6 +329,27 @@ mod tests {
         reports.measure_queue().await;
         let gauges = (desk.metrics.deliveries_waiting.get(), desk.metrics.deliveries_dead.get());
         assert_eq!(gauges, (0, 1));
+    }
+
+    /// A report that came while the clock was a year ahead had its card delivered a year later.
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_holds_no_card_up() {
+        let desk = Desk::open().await;
+        let reports = desk.reports();
+        let year = 365 * 86_400;
+        let early = desk.keep(year, Some("early")).await;
+        let due = reports.due(at(0), 10, &[]).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [early]);
+        // As after every failure, but by the clock of now.
+        let until = at(0) + LONGEST_WAIT;
+        reports.attempted(early, Outcome::Postponed { until }, Some("busy")).await.unwrap();
+        assert_eq!(reports.due(at(0), 10, &[]).await.unwrap(), []);
+        assert_eq!(reports.due(until, 10, &[]).await.unwrap().len(), 1);
+        // Those whose time has come regularly are not held up by it, nor it by those under way.
+        let now = desk.keep(0, Some("now")).await;
+        let late = desk.keep(year, Some("late")).await;
+        let due = reports.due(at(0), 1, &[now]).await.unwrap();
+        assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [late]);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The queue of cards that wait for the webhook.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -8,6 +8,9 @@ use sqlx::sqlite::SqliteRow;
 use super::{Reports, ReportsError};
 use crate::id::ReportId;
 use crate::store::sql::rfc3339;
+
+/// How long a card is tried, and so the longest time for which one is put off.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
 /// A card whose time has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub enum Outcome {
 impl Reports {
     /// The cards to deliver at `now`, the longest waiting first, without those of `except`.
     ///
+    /// A time that no card can be put off to was written by a clock that was ahead, and is not
+    /// waited for.
+    ///
     /// # Errors
     /// [`ReportsError`].
     pub async fn due(
@@ -49,10 +55,12 @@ impl Reports {
     ) -> Result<Vec<Due>, ReportsError> {
         let select = sqlx::query(
             "SELECT report_id, card, attempts, created FROM deliveries
-             WHERE state = 'waiting' AND next_try <= $1 ORDER BY next_try, report_id LIMIT $2",
+             WHERE state = 'waiting' AND (next_try <= $1 OR next_try > $2)
+             ORDER BY next_try, report_id LIMIT $3",
         );
         let limit = i64::try_from(most + except.len()).unwrap_or(i64::MAX);
-        let rows = select.bind(rfc3339(now)).bind(limit).fetch_all(&self.pool).await?;
+        let select = select.bind(rfc3339(now)).bind(rfc3339(now + LONGEST_WAIT)).bind(limit);
+        let rows = select.fetch_all(&self.pool).await?;
         let due = rows.iter().map(|row| read(row, now)).collect::<Result<Vec<_>, _>>()?;
         let due = due.into_iter().flatten().filter(|due| !except.contains(&due.report));
         Ok(due.take(most).collect())

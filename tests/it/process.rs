@@ -1,0 +1,103 @@
+//! A server of its own process, which can be killed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use satsuma::server::Addresses;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Reach, eventually_within};
+
+/// How long a process may take to start, in a build without optimization on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// A server of its own process, which is killed with its value.
+pub struct Process {
+    child: Child,
+    addresses: Addresses,
+}
+
+impl Process {
+    /// Starts a server with these settings, and waits until both of its listeners answer.
+    pub async fn start(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let process = Self::launch(data, settings);
+        process.until_started().await;
+        process
+    }
+
+    /// Starts a server, and does not wait for it.
+    pub fn launch(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let [http, admin] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let [http_address, admin_address] = [&http, &admin].map(|listener| listener.local_addr().unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_satsuma"));
+        command
+            .current_dir(data.parent().unwrap())
+            .env("SATSUMA_DATA_DIR", data)
+            .env("SATSUMA_HTTP__LISTEN", http_address.to_string())
+            .env("SATSUMA_ADMIN__LISTEN", admin_address.to_string())
+            .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // The ports are free for as long as it takes the process to ask for them.
+        drop((http, admin));
+        let addresses = Addresses { http: http_address, admin: admin_address };
+        Self { child: command.spawn().unwrap(), addresses }
+    }
+
+    /// Waits until people can come.
+    ///
+    /// The kernel takes connections from the moment in which the server listens, so an answer is
+    /// waited for, not a connection.
+    #[track_caller]
+    pub fn until_started(&self) -> impl Future<Output = ()> {
+        let Addresses { http, admin } = self.addresses;
+        eventually_within(START, "the process answers".to_owned(), async move || {
+            answers(http).await && answers(admin).await
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until it has had its effect.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the exit code that says whether everything is kept.
+    pub async fn stop(self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut process = self;
+        let status = tokio::task::spawn_blocking(move || process.child.wait().unwrap()).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Reach for Process {
+    fn reached_at(&self) -> Addresses {
+        self.addresses
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL; it may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn answers(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut head = [0; 9];
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.is_ok()
+        && stream.read_exact(&mut head).await.is_ok()
+        && head.starts_with(b"HTTP/1.")
+}

@@ -1,0 +1,493 @@
+//! What attackers, broken clients and broken machines do, and what everybody else keeps meanwhile.
+//!
+//! In each test a meeting goes on: whatever is said in it arrives, once and in its order. Afterwards
+//! what was taken is given back, which the gauges say. `killed.rs` has `kill -9`, `load.rs` the load
+//! with comings and goings, `calls.rs` and `ai.rs` the services that hang.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection, Executor};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::client::{Ask, Client, user_of};
+use crate::harness::{PATIENCE, Person, TestServer, answer};
+
+/// Two people who talk, whatever else happens.
+struct Meeting {
+    ada: Client,
+    bob: Client,
+    said: u64,
+}
+
+impl Meeting {
+    async fn begin(server: &TestServer) -> Self {
+        let (ada, bob) =
+            tokio::join!(Client::join(server, "meeting", "Ada"), Client::join(server, "meeting", "Bob"));
+        Self { ada, bob, said: 0 }
+    }
+
+    /// Each says something, and the other has it as the next thing that it hears.
+    async fn goes_on(&mut self) {
+        self.said += 1;
+        let word = json!({"type": "e2eeMlsMessage", "payload": self.said.to_string()});
+        self.ada.say(word.clone()).await;
+        assert_eq!(self.bob.event().await, word);
+        self.bob.say(word.clone()).await;
+        assert_eq!(self.ada.event().await, word);
+    }
+}
+
+/// Waits until everything that sockets and rooms take is given back.
+async fn until_nothing_is_taken(server: &TestServer) {
+    for gauge in ["connections", "tcp_connections", "rooms", "members", "outbox_bytes", "store_pending"] {
+        server.until_metric(&format!("satsuma_{gauge}"), 0.0).await;
+    }
+    assert_eq!(server.admin_get("/admin/rooms").await.json(), json!({"rooms": []}));
+    assert_eq!(server.metric("satsuma_room_panics_total").await, 0.0);
+}
+
+async fn everybody_leaves(server: &TestServer, clients: impl IntoIterator<Item = Client>) {
+    for mut client in clients {
+        client.say(json!({"type": "userLeft"})).await;
+        client.closed().await;
+    }
+    until_nothing_is_taken(server).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_costs_the_flooder_alone() {
+    let server = TestServer::with(|config| {
+        config.limits.messages_per_second = 200;
+        config.limits.message_burst = 300;
+        config.limits.held_back = Duration::from_millis(200);
+        config.room.tick = Duration::from_millis(100);
+    });
+    let server = server.await;
+    let mut meeting = Meeting::begin(&server).await;
+    let update = json!({"type": "userUpdate", "user": {"raisedHand": true, "extra": "x".repeat(2000)}});
+    let floods = [
+        Message::text(update.to_string()),
+        Message::text("[".repeat(2000)),
+        Message::text(json!({"type": "directMessage", "to": "nobody", "message": "x"}).to_string()),
+        Message::binary(vec![0; 2000]),
+        Message::Ping("flood".into()),
+    ];
+    let mut flooders = Vec::new();
+    for flood in floods {
+        let mut eve = Client::join(&server, "meeting", "Eve").await;
+        let is_over = Cell::new(false);
+        let flooding = async {
+            while eve.try_say_raw(flood.clone()).await {}
+            is_over.set(true);
+        };
+        let talking = async {
+            // As much as people talk: whoever says more is held back like everybody.
+            for _ in 0..20 {
+                meeting.goes_on().await;
+            }
+        };
+        tokio::join!(flooding, talking);
+        assert!(is_over.get());
+        assert_eq!(eve.closed().await.0, 1008, "{flood:.40?}");
+        flooders.push(eve.ask());
+    }
+    assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 5.0);
+    server.until_metric("satsuma_connections", 2.0).await;
+    // A flooder's seat waits for it like everybody's; it comes back to it, and leaves.
+    let mut clients = vec![meeting.ada, meeting.bob];
+    for ask in flooders {
+        clients.push(ask.open(&server).await);
+    }
+    everybody_leaves(&server, clients).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
+    const FLOOD: usize = 120;
+    let server = TestServer::with(|config| {
+        config.limits.connections = 3;
+        config.limits.http_connections = 20;
+        config.room.tick = Duration::from_millis(100);
+    });
+    let server = Arc::new(server.await);
+    let mut meeting = Meeting::begin(&server).await;
+    let cyd = Person::log_in(&server, "Cyd").await;
+    let last = Ask::room("meeting").by(&cyd).pk("last").open(&server).await;
+    let seat = meeting.ada.pk();
+    // Nobody's, broken, for another's seat, and for a place where there is none.
+    let asks = [
+        (Ask::room("meeting").pk("x"), 401),
+        (Ask::room("meeting").by(&cyd).pk("x").header("sec-websocket-version", "7"), 400),
+        (Ask::room("").by(&cyd).pk("x"), 400),
+        (Ask::room("meeting").by(&cyd).pk("x"), 503),
+        (Ask::room("meeting").by(&cyd).pk(&seat), 503),
+        (Ask::room("another").by(&cyd).pk("x"), 503),
+    ];
+    let mut flood = JoinSet::new();
+    for (ask, status) in asks.iter().cycle().take(FLOOD).cloned() {
+        let server = server.clone();
+        flood.spawn(async move { (ask.answer(&server).await.status, status) });
+    }
+    while !flood.is_empty() {
+        meeting.goes_on().await;
+        while let Some(refused) = flood.try_join_next() {
+            let (status, wanted) = refused.unwrap();
+            assert_eq!(status, wanted);
+        }
+    }
+    assert_eq!(server.refusals("server_full").await, (FLOOD / 2) as f64);
+    server.until_metric("satsuma_tcp_connections", 0.0).await;
+    assert_eq!((server.metric("satsuma_rooms").await, server.metric("satsuma_members").await), (1.0, 3.0));
+    // The flood holds no place: whoever comes next has the one that becomes free.
+    let ask = last.drop_tcp().await;
+    server.until_metric("satsuma_connections", 2.0).await;
+    let last = ask.open(&server).await;
+    everybody_leaves(&server, [meeting.ada, meeting.bob, last]).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_loses_its_seat_and_its_socket() {
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(50);
+        config.room.heartbeat_timeout = Duration::from_millis(1500);
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    // One says nothing any more; the other vanished in the middle of a message. None of them ends its
+    // connection, reads, or answers a close frame.
+    let mut silent = Client::join(&server, "r", "Bob").await;
+    let mut broken = Client::join(&server, "r", "Cyd").await;
+    broken.say_in_pieces("{\"type\":", 3).await;
+    let mut missing = vec![silent.pk(), broken.pk()];
+    silent.stop_reading().await;
+    broken.stop_reading().await;
+    let listen = async {
+        while !missing.is_empty() || server.metric("satsuma_connections").await > 1.0 {
+            ada.say(json!({"type": "heartbeat"})).await;
+            // Every tick sends something.
+            let message = ada.next().await;
+            if message["type"] == "userLeftNotification" {
+                missing.retain(|pk| message["id"] != **pk);
+            }
+        }
+    };
+    timeout(PATIENCE, listen).await.expect("both are given up");
+    ada.until_users(&[&ada.pk()]).await;
+    everybody_leaves(&server, [ada]).await;
+}
+
+#[tokio::test]
+async fn slow_requests_are_ended_and_keep_nobody_out() {
+    const SLOW: usize = 60;
+    let server = TestServer::with(|config| {
+        config.limits.handshake = Duration::from_millis(700);
+        config.limits.http_connections = SLOW + 10;
+        config.limits.http_connections_per_address = SLOW + 10;
+        config.room.tick = Duration::from_millis(100);
+    });
+    let server = server.await;
+    let mut meeting = Meeting::begin(&server).await;
+    let beginnings: [&[u8]; 3] = [
+        b"G",
+        b"GET /parties/rooms/meeting?_pk=x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nX: ",
+        b"POST /set-username HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+          Content-Length: 100000\r\n\r\nusername=",
+    ];
+    let mut slow = Vec::new();
+    for beginning in beginnings.iter().cycle().take(SLOW) {
+        let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        stream.write_all(beginning).await.unwrap();
+        slow.push(stream);
+    }
+    server.until_metric("satsuma_tcp_connections", SLOW as f64).await;
+    let drip = async {
+        while !slow.is_empty() {
+            // One byte each, and then somebody comes in past them all.
+            slow.retain(|stream| {
+                let is_open = !matches!(stream.try_read(&mut [0; 1024]), Ok(0));
+                is_open && stream.try_write(b"x").is_ok()
+            });
+            Person::log_in(&server, "Cyd").await;
+            meeting.goes_on().await;
+        }
+    };
+    timeout(PATIENCE, drip).await.expect("every slow request is ended");
+    server.until_metric("satsuma_tcp_connections", 0.0).await;
+    everybody_leaves(&server, [meeting.ada, meeting.bob]).await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_events_costs_its_budget_and_no_more() {
+    const BUDGET: usize = 1 << 20;
+    let server = TestServer::with(|config| {
+        config.limits.outbox_bytes = BUDGET;
+        config.limits.messages_per_second = 10_000;
+        config.limits.message_burst = 10_000;
+        config.room.tick = Duration::from_millis(100);
+    });
+    let server = server.await;
+    let Meeting { mut ada, mut bob, .. } = Meeting::begin(&server).await;
+    let mut cyd = Client::join(&server, "meeting", "Cyd").await;
+    let pk = cyd.pk();
+    cyd.stop_reading().await;
+    let payload = "x".repeat(50_000);
+    let (mut most, mut gone) = (0.0_f64, false);
+    while !gone {
+        bob.say(json!({"type": "e2eeMlsMessage", "payload": payload})).await;
+        loop {
+            let event = ada.event().await;
+            if event["type"] == "e2eeMlsMessage" {
+                break;
+            }
+            assert_eq!(event, json!({"type": "userLeftNotification", "id": pk}));
+            gone = true;
+        }
+        most = most.max(server.metric("satsuma_outbox_bytes").await);
+    }
+    // What the others have not confirmed yet are the same bytes, which count once.
+    assert!(most > 500_000.0 && most <= BUDGET as f64 * 1.5, "{most} bytes were kept");
+    assert_eq!(server.metric(r#"satsuma_drops_total{reason="outbox_over_budget"}"#).await, 1.0);
+    server.until_metric("satsuma_connections", 2.0).await;
+    server.until_metric("satsuma_outbox_bytes", 0.0).await;
+    everybody_leaves(&server, [ada, bob]).await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_snapshots_costs_one_and_is_closed() {
+    let server = TestServer::with(|config| {
+        config.limits.user_bytes = 500_000;
+        config.limits.write_stall = Duration::from_millis(800);
+        config.room.tick = Duration::from_millis(100);
+    });
+    let server = server.await;
+    let Meeting { mut ada, mut bob, .. } = Meeting::begin(&server).await;
+    let pk = bob.pk();
+    let mut cyd = Client::join(&server, "meeting", "Cyd").await;
+    cyd.stop_reading().await;
+    let extra = "x".repeat(400_000);
+    let (mut number, mut most) = (0, 0.0_f64);
+    let update = async {
+        while server.metric(r#"satsuma_closes_total{reason="stalled"}"#).await == 0.0 {
+            number += 1;
+            let user = json!({"number": number, "extra": extra});
+            bob.say(json!({"type": "userUpdate", "user": user})).await;
+            ada.until_state(|state| user_of(state, &pk)["number"] == number).await;
+            most = most.max(server.metric("satsuma_outbox_bytes").await);
+        }
+    };
+    timeout(PATIENCE * 3, update).await.expect("the reader is closed");
+    // The one that waits, and those that sockets are just given.
+    assert!(most < 4.0 * 500_000.0, "{most} bytes were kept after {number} updates");
+    server.until_metric("satsuma_connections", 2.0).await;
+    let cyd = cyd.ask().open(&server).await;
+    everybody_leaves(&server, [ada, bob, cyd]).await;
+}
+
+/// Over ten thousand a minute, where the machine has nothing else to do.
+#[tokio::test]
+async fn a_thousand_joins_into_rooms_of_any_name_leave_nothing() {
+    const WORKERS: usize = 6;
+    const JOINS: usize = 1200;
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(100);
+        config.room.heartbeat_timeout = Duration::from_secs(2);
+        config.limits.rooms = 200;
+        config.limits.new_rooms_per_minute = 0;
+    });
+    let server = Arc::new(server.await);
+    let eve = Person::log_in(&server, "Eve").await;
+    visit(&server, &eve, 0).await;
+    let before = lines_of_metrics(&server).await;
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let (server, eve) = (server.clone(), eve.clone());
+        workers.spawn(async move {
+            for number in (1 + worker..JOINS).step_by(WORKERS) {
+                visit(&server, &eve, number).await;
+            }
+        });
+    }
+    workers.join_all().await;
+    until_nothing_is_taken(&server).await;
+    // New answers and reasons may have come, which are few; names would be a thousand.
+    let after = lines_of_metrics(&server).await;
+    assert!(after <= before + 100, "{before} lines, then {after}");
+}
+
+/// Somebody comes to a room of its own, and goes in one of the ways in which people do.
+async fn visit(server: &TestServer, eve: &Person, number: usize) {
+    let ask = Ask::room(&format!("{number}-evil-{}", "n".repeat(100))).by(eve).pk("e");
+    let mut client = loop {
+        match ask.clone().try_open(server).await {
+            Ok(client) => break client,
+            // The rooms of before end with a tick.
+            Err(status) => assert_eq!(status, 503),
+        }
+    };
+    client.try_say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    match number % 4 {
+        0 => drop(client.drop_tcp().await),
+        1 => drop(client.close().await),
+        _ => {
+            client.try_say(json!({"type": "userLeft"})).await;
+            client.closed().await;
+        }
+    }
+    if number.is_multiple_of(20) {
+        for path in ["", "/room", "/no/such/evil"] {
+            answer(server.get(&format!("/{number}-evil{path}"))).await;
+        }
+    }
+}
+
+/// How much there is of the metrics, in which no name is that a client chose.
+async fn lines_of_metrics(server: &TestServer) -> usize {
+    let text = answer(server.admin("/metrics")).await.text;
+    assert!(!text.contains("evil"), "{text}");
+    text.lines().count()
+}
+
+#[tokio::test]
+async fn a_snapshot_of_megabytes_arrives_whole() {
+    const MEMBERS: usize = 40;
+    let server = TestServer::with(|config| {
+        config.limits.user_bytes = 100_000;
+        // A heartbeat is not what this is about.
+        config.room.heartbeat_timeout = Duration::from_secs(600);
+    });
+    let server = server.await;
+    let eve = Person::log_in(&server, "Eve").await;
+    let long: String = ('a'..='z').cycle().take(99_000).collect();
+    let ids: Vec<String> = (0..MEMBERS).map(|number| format!("member-{number:02}")).collect();
+    for pk in &ids {
+        let mut member = Ask::room("meeting").by(&eve).pk(pk).open(&server).await;
+        member.say(json!({"type": "userUpdate", "user": {"extra": format!("{pk}{long}")}})).await;
+        member.say(json!({"type": "directMessage", "to": pk, "message": "done"})).await;
+        member.until_text(r#"{"type":"directMessage","from":"Eve","message":"done"}"#).await;
+        // Its seat stays, and with it its share of the snapshot.
+        member.drop_tcp().await;
+    }
+    let mut meeting = Meeting::begin(&server).await;
+    let (ada, bob) = (meeting.ada.pk(), meeting.bob.pk());
+    let state = meeting.ada.until_state(|state| !user_of(state, &bob).is_null()).await;
+    for pk in &ids {
+        assert_eq!(user_of(&state, pk)["extra"], format!("{pk}{long}"));
+    }
+    assert!(state.to_string().len() > 3_900_000);
+    meeting.ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    meeting.bob.until_state(|state| user_of(state, &ada)["raisedHand"] == true).await;
+    for _ in 0..5 {
+        meeting.goes_on().await;
+    }
+    // One byte too much is an error for one, and changes nothing for the others.
+    let too_long = json!({"type": "userUpdate", "user": {"extra": "x".repeat(100_000)}});
+    meeting.bob.say(too_long).await;
+    assert_eq!(meeting.bob.event().await["type"], "error");
+    meeting.goes_on().await;
+    let returned = Ask::room("meeting").by(&eve).pk(&ids[0]).open(&server).await;
+    drop((meeting, returned));
+    server.until_metric("satsuma_connections", 0.0).await;
+}
+
+#[tokio::test]
+async fn while_the_store_hangs_meetings_begin_go_on_and_end() {
+    let server = TestServer::with(|config| config.room.tick = Duration::from_millis(100)).await;
+    let mut meeting = Meeting::begin(&server).await;
+    let pk = meeting.bob.pk();
+    let mut database = open(&server.data_dir().join("satsuma.db")).await;
+    database.execute("BEGIN IMMEDIATE").await.unwrap();
+
+    for _ in 0..10 {
+        meeting.goes_on().await;
+    }
+    let Meeting { mut ada, bob, .. } = meeting;
+    let ask = bob.drop_tcp().await;
+    server.until_away("meeting", &pk).await;
+    let word = json!({"type": "e2eeMlsMessage", "payload": "while Bob is away"});
+    ada.say(word.clone()).await;
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    let mut bob = ask.open(&server).await;
+    assert_eq!(bob.event().await, word);
+    let mut cyd = Client::join(&server, "short", "Cyd").await;
+    let state = cyd.until_state(|_| true).await;
+    let short = state["meetingId"].as_str().unwrap().to_owned();
+    cyd.say(json!({"type": "userLeft"})).await;
+    cyd.closed().await;
+    server.until_metric("satsuma_rooms", 1.0).await;
+    assert!(server.metric("satsuma_store_pending").await > 0.0, "all of it waits");
+    assert_eq!(server.metric("satsuma_drops_total{reason=\"store_queue\"}").await, 0.0);
+
+    database.execute("ROLLBACK").await.unwrap();
+    // What waited is written by the try that is under way, or by the next.
+    server.until_metric("satsuma_store_pending", 0.0).await;
+    let ended: Option<String> = sqlx::query_scalar(r#"SELECT ended FROM "Meetings" WHERE id = $1"#)
+        .bind(&short)
+        .fetch_one(&mut database)
+        .await
+        .unwrap();
+    assert!(ended.is_some());
+    database.close().await.unwrap();
+    let server = server.restart().await;
+    let mut bob = bob.ask().open(&server).await;
+    bob.until_state(|state| user_of(state, &ada.pk())["raisedHand"] == true).await;
+}
+
+/// A clock that is set while people meet ends no meeting, since no room, socket or limit reads it: it
+/// stamps what is kept and shown, and says what has expired. Whoever adds a place asks what a jump does.
+#[test]
+fn the_clock_that_can_be_set_is_read_where_it_must_be_and_nowhere_else() {
+    let mut readers: Vec<String> = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .into_iter()
+        .filter(|(_, text)| {
+            text.split("#[cfg(test)]\nmod tests").next().unwrap().contains("SystemTime::now()")
+        })
+        .map(|(name, _)| name)
+        .collect();
+    readers.sort();
+    let allowed = [
+        // When a card is due, is too old, or is wanted by `Retry-After`.
+        "feedback/delivery.rs",
+        // What is too old to be kept.
+        "feedback/retention.rs",
+        // Cookies, tokens and links.
+        "http/app.rs",
+        // Certificates.
+        "http/tls/mod.rs",
+        // The times of lines of the chat, and of what is kept.
+        "room/actor.rs",
+        // How long the oldest datagram has waited in the kernel, as the kernel stamps it.
+        "sfu/thread.rs",
+        // Since when the store fails, as operators see it.
+        "store/task.rs",
+    ];
+    assert_eq!(readers, allowed);
+}
+
+/// Every file of a folder, by its name below it.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            found.extend(sources(&path).into_iter().map(|(below, text)| (format!("{name}/{below}"), text)));
+        } else if name.ends_with(".rs") {
+            found.push((name, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+async fn open(database: &Path) -> SqliteConnection {
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(Duration::from_secs(5));
+    SqliteConnection::connect_with(&options).await.unwrap()
+}

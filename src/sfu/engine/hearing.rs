@@ -65,7 +65,10 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(key) {
             awaited.clear();
             session.awaited = awaited;
-            timer = session.timer.filter(|at| *at > now);
+            // What is put off for books alone is put off by every packet: with it they are kept, too.
+            timer = session.timer.filter(|at| *at > now && !session.waits_for_books);
+            session.waits_for_books = matches!(done, Some(Ok((Wanted::ForBooks(_), true))))
+                || timer.is_none() && matches!(done, Some(Ok((Wanted::Later, true))));
             if session.has_choice {
                 wait = SHORTEST_WAIT;
             }

@@ -46,6 +46,8 @@ pub(super) struct Session {
     pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
     /// When the peer wants to be called.
     pub(super) timer: Option<Instant>,
+    /// Whether it does only to keep its books.
+    pub(super) waits_for_books: bool,
     /// Whether something was written to the peer that it did not send yet.
     pub(super) has_unsent: bool,
     /// The payload types of the packets among that.
@@ -151,6 +153,7 @@ impl Session {
             sources: VecDeque::new(),
             streams: HashMap::new(),
             timer: None,
+            waits_for_books: false,
             has_unsent: false,
             awaited: Vec::new(),
             has_choice: false,

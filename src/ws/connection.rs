@@ -12,6 +12,7 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Permit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -106,11 +107,22 @@ enum Step {
     CloseQueued,
     /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
     EndIsDue,
-    /// Bytes were written, began to wait or wait no more, so the stall timer is to be set anew.
-    Wrote,
+    /// Bytes began to wait, wait no more or went on, so the timer is to be set anew.
+    StallMoved,
     WriteFailed,
     Drained,
     Flushed,
+}
+
+/// How much of the outbox the socket holds now.
+#[derive(Debug)]
+enum Filled {
+    /// As much as is written ahead; there may be more.
+    Some,
+    /// Everything; this task is woken by what comes next.
+    All,
+    /// The close frame.
+    Close,
 }
 
 /// How a connection ended, as metrics and logs count it.
@@ -148,22 +160,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Runs until the socket is gone, then tells the room.
-    pub async fn run(mut self) {
-        let end = self.serve().await;
-        Metrics::count(&self.metrics.closes, end);
-        debug!(event = "socketClosed", socket = %self.id, reason = end);
-        // What the client said before it went still counts, in its order.
-        for command in self.command.take().into_iter().chain([Command::Disconnected { connection: self.id }])
-        {
-            // A room that is gone needs no goodbye.
-            let _ = self.seat.mailbox.send(command).await;
+    #[expect(clippy::manual_async_fn, reason = "an async fn would hold the connection twice")]
+    pub fn run(mut self) -> impl Future<Output = ()> + use<S> {
+        async move {
+            let end = self.serve().await;
+            Metrics::count(&self.metrics.closes, end);
+            debug!(event = "socketClosed", socket = %self.id, reason = end);
+            // What the client said before it went still counts, in its order.
+            let last = Command::Disconnected { connection: self.id };
+            for command in self.command.take().into_iter().chain([last]) {
+                // A room that is gone needs no goodbye.
+                let _ = self.seat.mailbox.send(command).await;
+            }
         }
     }
 
     async fn serve(&mut self) -> EndLabel {
         let mailbox = self.seat.mailbox.clone();
         loop {
-            self.watch_progress();
             let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall];
             let timer = timer.into_iter().flatten().min();
             let wants_room = self.command.is_some();
@@ -211,7 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Step::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
                 Step::CloseQueued => self.linger = None,
-                Step::Wrote => {}
+                Step::StallMoved => {}
             }
             if self.linger.is_none() && !self.phase.is_before_close() {
                 self.linger = Some(now() + LINGER);
@@ -222,31 +236,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Fills the socket from the outbox, writes, and reads, as far as each goes without waiting.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         loop {
-            while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
-                match self.seat.outbox.poll_take(context) {
-                    Poll::Ready(Taken::Message(Payload { bytes, form })) => {
-                        self.socket.queue_message(Data::Text, form, bytes);
-                    }
-                    Poll::Ready(Taken::Ping(number)) => {
-                        self.socket.queue_ping(Bytes::copy_from_slice(&number.to_be_bytes()));
-                    }
-                    Poll::Ready(Taken::Close(close)) => {
-                        self.close(close);
-                        return Poll::Ready(Step::CloseQueued);
-                    }
-                    Poll::Pending => break,
-                }
-            }
+            let taken_all = match self.fill(context) {
+                Filled::Some => false,
+                Filled::All => true,
+                Filled::Close => return Poll::Ready(Step::CloseQueued),
+            };
             if !self.socket.wants_write() {
                 break;
             }
             match self.socket.poll_write(context) {
-                // There may be more to take by now.
+                // What comes into an empty outbox from now on wakes this task.
+                Poll::Ready(Ok(())) if taken_all => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Step::WriteFailed),
                 Poll::Pending => break,
             }
         }
+        let stall_moved = self.watch_progress();
         let (unwritten, wants_write) = (self.socket.unwritten_bytes(), self.socket.wants_write());
         if self.phase == Phase::Answering && !wants_write {
             return Poll::Ready(Step::Flushed);
@@ -258,8 +264,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             return Poll::Ready(Step::EndIsDue);
         }
-        if self.socket.written_bytes() > self.written || wants_write != self.stall.is_some() {
-            return Poll::Ready(Step::Wrote);
+        if stall_moved {
+            return Poll::Ready(Step::StallMoved);
         }
         match self.phase {
             Phase::Open | Phase::Closing(_) if self.held.is_some() || self.command.is_some() => Poll::Pending,
@@ -278,6 +284,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Phase::Left | Phase::Answering => Poll::Pending,
         }
+    }
+
+    /// Fills the socket from the outbox, up to what it writes ahead.
+    fn fill(&mut self, context: &Context<'_>) -> Filled {
+        while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
+            match self.seat.outbox.poll_take(context) {
+                Poll::Ready(Taken::Message(Payload { bytes, form })) => {
+                    self.socket.queue_message(Data::Text, form, bytes);
+                }
+                Poll::Ready(Taken::Ping(number)) => {
+                    self.socket.queue_ping(Bytes::copy_from_slice(&number.to_be_bytes()));
+                }
+                Poll::Ready(Taken::Close(close)) => {
+                    self.close(close);
+                    return Filled::Close;
+                }
+                Poll::Pending => return Filled::All,
+            }
+        }
+        Filled::Some
     }
 
     /// Takes in what the client sent, if there is a token for it; holds it back otherwise.
@@ -324,7 +350,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if matches!(message, Ok(ClientMessage::UserLeft)) {
             self.phase = Phase::Left;
         }
-        self.command = Some(Command::Said { connection: self.id, message });
+        match self.seat.mailbox.try_send(Command::Said { connection: self.id, message }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(command)) => self.command = Some(command),
+            // The room is gone; its outbox closes the socket.
+            Err(TrySendError::Closed(_)) => self.phase = Phase::Left,
+        }
     }
 
     fn close(&mut self, close: Close) {
@@ -332,17 +363,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.phase = Phase::Closing(close);
     }
 
-    /// Winds the stall timer up anew whenever the socket took something.
-    fn watch_progress(&mut self) {
+    /// Winds the stall timer up anew whenever the socket took something. True if that moved it.
+    fn watch_progress(&mut self) -> bool {
         let written = self.socket.written_bytes();
         self.metrics.sent_bytes.inc_by(written - self.written);
         let progressed = written > self.written;
         self.written = written;
-        self.stall = match self.stall {
+        let before = self.stall;
+        self.stall = match before {
             _ if !self.socket.wants_write() => None,
             Some(at) if !progressed => Some(at),
             _ => Some(now() + self.limits.write_stall),
         };
+        self.stall != before
     }
 }
 

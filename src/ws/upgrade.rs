@@ -101,6 +101,8 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             drop(place);
         }
     };
+    // Boxed, since each future that wraps another holds room for it twice: before and while it runs.
+    let serve = Box::pin(serve);
     let abort = app.sockets.abort.clone();
     app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
     answer.await.map_err(|_| ApiError::Internal)??;

@@ -38,7 +38,8 @@ impl Default for Settings {
         Self {
             queue: 65_536,
             max_pending: 1_000_000,
-            delay: Duration::from_millis(200),
+            // Long enough that the seats of a busy room, which lie together, are written together.
+            delay: Duration::from_millis(500),
             backoff: Duration::from_millis(200),
             max_backoff: Duration::from_secs(30),
             hung_after: Duration::from_secs(10),

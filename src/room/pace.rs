@@ -25,7 +25,8 @@ const SECONDS_PER_SOCKET: f64 = 10e-6;
 const QUIET_PER_COST: f64 = 2.0;
 
 /// A room in which so many are woken for each change waits for the next one longer than it must, but
-/// not longer than a screen takes from one picture to the next: nobody sees it, and it halves the work.
+/// not longer than a screen takes from one picture to the next: nobody sees it, and a third of the
+/// snapshots are spared.
 const QUIET_PER_SOCKET: Duration = Duration::from_micros(160);
 const UNSEEN: Duration = Duration::from_millis(16);
 

@@ -67,6 +67,13 @@ async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
     tab
 }
 
+/// Two people who see and hear each other.
+async fn two_meet(browser: &Browser, server: &TestServer) -> [Tab; 2] {
+    let [ada, bob] = [meet(browser, server, "Ada").await, meet(browser, server, "Bob").await];
+    until_all_live(&[(&ada, "Ada"), (&bob, "Bob")]).await;
+    [ada, bob]
+}
+
 async fn click(tab: &Tab, action: &str) {
     tab.click(&format!(".controls [data-action={action}]")).await;
 }
@@ -75,10 +82,8 @@ async fn click(tab: &Tab, action: &str) {
 async fn people_see_and_hear_each_other() {
     let Some(browser) = Browser::start().await else { return };
     let server = server_with(|_| {}).await;
-    let ada = meet(&browser, &server, "Ada").await;
-    let bob = meet(&browser, &server, "Bob").await;
+    let [ada, bob] = two_meet(&browser, &server).await;
     let both = [(&ada, "Ada"), (&bob, "Bob")];
-    until_all_live(&both).await;
 
     // Bob is silent, and heard again.
     click(&bob, "microphone").await;
@@ -129,10 +134,8 @@ async fn people_see_and_hear_each_other() {
 async fn media_come_back_after_a_restart() {
     let Some(browser) = Browser::start().await else { return };
     let server = server_with(|_| {}).await;
-    let ada = meet(&browser, &server, "Ada").await;
-    let bob = meet(&browser, &server, "Bob").await;
+    let [ada, bob] = two_meet(&browser, &server).await;
     let both = [(&ada, "Ada"), (&bob, "Bob")];
-    until_all_live(&both).await;
     let address = server.addresses().http;
     let server = server.stop().await.start_with(|config| config.http.listen = address).await;
     // They ask by themselves, and do not wait for their connections to fail.
@@ -145,10 +148,8 @@ async fn media_come_back_after_a_restart() {
 async fn a_picture_comes_in_whichever_size_is_sent() {
     let Some(browser) = Browser::start().await else { return };
     let server = server_with(|config| config.client.simulcast = true).await;
-    let ada = meet(&browser, &server, "Ada").await;
-    let bob = meet(&browser, &server, "Bob").await;
+    let [ada, bob] = two_meet(&browser, &server).await;
     let both = [(&ada, "Ada"), (&bob, "Bob")];
-    until_all_live(&both).await;
     let full = bob.eval(&format!("{}.videoWidth", video("Bob (you)"))).await.as_u64().unwrap();
     for _ in 0..2 {
         for (rid, width) in [("a", full), ("b", full / 2)] {

@@ -39,6 +39,16 @@ async fn until_counted(server: &TestServer, name: &str) {
     eventually(format!("{name} is counted"), async || server.metric(name).await > 0.0).await;
 }
 
+/// Two people of whom one hears the other, with the section that he hears her in and what she was answered.
+async fn bob_hears_ada(server: &TestServer) -> (Seat<'_>, Seat<'_>, Mid, String) {
+    let (ada, bob) = (Seat::of(server, "Ada").await, Seat::of(server, "Bob").await);
+    let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(mids[0], "hello").await;
+    let mic = bob.subscribe(&ada.session, "mic").await;
+    bob.peer.until_hears(mic, "hello").await;
+    (ada, bob, mic, answer)
+}
+
 #[tokio::test]
 async fn what_one_says_and_shows_the_other_hears_and_sees_by_every_door() {
     let server = TestServer::with(for_other_servers).await;
@@ -260,11 +270,7 @@ async fn clients_are_told_the_addresses_that_are_configured() {
 #[tokio::test]
 async fn media_flow_on_through_a_hail_of_random_datagrams() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
-    let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
-    ada.peer.say(mids[0], "hello").await;
-    let mic = bob.subscribe(&ada.session, "mic").await;
-    bob.peer.until_hears(mic, "hello").await;
+    let (_ada, bob, mic, answer) = bob_hears_ada(&server).await;
 
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = candidates(&answer, "udp")[0];
@@ -346,11 +352,7 @@ async fn metrics_and_operators_are_told_who_hears_what() {
 #[tokio::test]
 async fn a_stop_ends_the_media_in_time_and_frees_the_port() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
-    let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
-    ada.peer.say(mids[0], "hello").await;
-    let mic = bob.subscribe(&ada.session, "mic").await;
-    bob.peer.until_hears(mic, "hello").await;
+    let (ada, bob, _, answer) = bob_hears_ada(&server).await;
     // They talk on while the server stops.
     let _talking = [ada.peer, bob.peer];
     let address = candidates(&answer, "udp")[0];

@@ -162,7 +162,9 @@ impl Build {
             found.ok_or(InvalidBuild::Incomplete { path, url, dir })
         };
         file(&url)?;
-        file(&entry.module)?;
+        for named in entry.imports.iter().chain([&entry.module]) {
+            file(named)?;
+        }
         let mut modules = BTreeMap::new();
         for route in routes.values() {
             let mut styles = route.css.clone();
@@ -395,6 +397,9 @@ mod tests {
             other["entry"]["module"] = url.into();
             assert!(refused(&other).contains("which is not in DIR"), "{url}");
         }
+        let mut other = manifest();
+        other["entry"]["imports"] = json!(["/build/shared.js", "/build/gone.js"]);
+        assert!(refused(&other).contains("names /build/gone.js, which is not in DIR"));
     }
 
     /// A value that may stand anywhere in a manifest.

@@ -1,0 +1,26 @@
+//! Bytes that a fuzzer finds by the code that they reach, given to what strangers reach.
+//!
+//! `./run` builds and runs it; the variable FUZZ_TARGET names one of the targets.
+
+#![no_main]
+
+mod frames;
+mod manifest;
+mod proofs;
+mod requests;
+mod room;
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+
+static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| match std::env::var("FUZZ_TARGET").as_deref() {
+    Ok("frames") => frames::frames,
+    Ok("room") => room::room,
+    Ok("proofs") => proofs::proofs,
+    Ok("requests") => requests::requests,
+    Ok("manifest") => manifest::manifest,
+    other => panic!("FUZZ_TARGET is none of the targets: {other:?}"),
+});
+
+fuzz_target!(|data: &[u8]| TARGET(data));

@@ -1,0 +1,90 @@
+//! What the members of a room say: lines of text, from two of them in turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use satsuma::protocol::client::ClientMessage;
+use satsuma::protocol::deflate::Form;
+use satsuma::room::io::{Effect, Input, Join, Keep, KeptRoom};
+use satsuma::room::state::{Room, RoomSettings};
+use serde::de::IgnoredAny;
+
+fn assert_json(text: &str) {
+    assert!(serde_json::from_str::<IgnoredAny>(text).is_ok(), "no JSON: {text}");
+}
+
+fn settings() -> RoomSettings {
+    RoomSettings {
+        tick: Duration::from_secs(15),
+        heartbeat_timeout: Duration::from_secs(15),
+        restore_grace: Duration::from_secs(30),
+        members: 3,
+        user_bytes: 2048,
+        ai_starts_per_minute: 2,
+    }
+}
+
+/// Whatever they say, everything that the room says is JSON, and what it keeps can be restored.
+pub fn room(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let now = Instant::now();
+    let mut room = Room::new(settings(), now);
+    let mut kept = None;
+    for (number, id) in (0..).zip(["a", "b"]) {
+        let join = Join {
+            connection: ConnectionId(number),
+            user: UserId::parse(id).expect("an id"),
+            identity: IdentityId::new(format!("cookie:{id}")),
+            name: Arc::from("\"\\ \u{2028}"),
+            form: Form::Plain,
+            new_meeting: MeetingId::random(),
+        };
+        heed(&room.handle(now, Input::Join(join)), &mut kept);
+    }
+    for (number, line) in (0..).zip(text.split('\n')) {
+        let connection = ConnectionId(number % 2);
+        let input = match ClientMessage::parse(line) {
+            Ok(message) => Input::Message { connection, at: number, message },
+            Err(why) => Input::Rejected { connection, why },
+        };
+        heed(&room.handle(now, input), &mut kept);
+        assert_json(&room.encode_snapshot());
+    }
+    if let (Some(kept), Some(meeting)) = (kept, room.meeting()) {
+        let kept = KeptRoom { meeting, ..kept };
+        let restored = Room::restore(settings(), now, &kept);
+        assert_eq!(restored.members().len(), kept.seats.len());
+        assert_json(&restored.encode_snapshot());
+    }
+}
+
+fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
+    for effect in effects {
+        match effect {
+            Effect::Send { event, .. } => assert_json(&event.encode()),
+            Effect::Keep { meeting, change } => {
+                let kept = kept.get_or_insert_with(|| KeptRoom {
+                    room: satsuma::id::RoomName::parse("r").expect("a name"),
+                    meeting: *meeting,
+                    ai: None,
+                    seats: Vec::new(),
+                    waiting: Vec::new(),
+                });
+                match change {
+                    Keep::Seat(seat) => {
+                        kept.seats.retain(|other| other.user != seat.user);
+                        kept.seats.push(seat.clone());
+                    }
+                    Keep::SeatRemoved { user } => kept.seats.retain(|seat| seat.user != *user),
+                    Keep::Ai { json } => {
+                        assert_json(json);
+                        kept.ai = Some(json.clone());
+                    }
+                    Keep::MeetingStarted | Keep::Peak { .. } | Keep::MeetingEnded => {}
+                }
+            }
+            _ => {}
+        }
+    }
+}

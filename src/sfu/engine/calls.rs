@@ -2,6 +2,7 @@
 
 mod publish;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use str0m::change::SdpAnswer;
@@ -237,8 +238,16 @@ impl Engine {
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
         self.ensure_rtc(now, key);
         self.void_pending(key);
-        let found: Vec<_> =
-            tracks.iter().map(|track| self.find(now, &track.publisher, &track.name)).collect();
+        let mut asked: HashMap<TrackKey, usize> = HashMap::new();
+        let find = |track: &Subscribe| {
+            let found = self.find(now, &track.publisher, &track.name)?;
+            // One call may ask for a track many times.
+            let before = asked.entry(found).or_default();
+            self.check_subscribers(found, *before)?;
+            *before += 1;
+            Ok(found)
+        };
+        let found: Vec<_> = tracks.iter().map(find).collect();
         self.check_room(key, found.iter().filter(|found| found.is_ok()).count())?;
         let media: Vec<_> = tracks
             .iter()
@@ -293,10 +302,17 @@ impl Engine {
         if self.status(now, track) == TrackStatus::Inactive {
             return Err(SfuError::NoTrack);
         }
-        if track.subscribers.len() >= self.settings.limits.subscribers_per_track {
+        self.check_subscribers(key, 0)?;
+        Ok(key)
+    }
+
+    /// Whether a track may have one subscriber more, after so `many` more.
+    fn check_subscribers(&self, key: TrackKey, many: usize) -> Result<(), SfuError> {
+        let track = self.tracks.get(key).ok_or(SfuError::NoTrack)?;
+        if track.subscribers.len() + many >= self.settings.limits.subscribers_per_track {
             return Err(SfuError::TooMany("the track has too many subscribers"));
         }
-        Ok(key)
+        Ok(())
     }
 
     fn answer(&mut self, now: Instant, key: SessionKey, answer: Description) -> Outcome {

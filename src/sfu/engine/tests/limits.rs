@@ -77,6 +77,11 @@ fn a_track_has_so_many_subscribers_until_one_leaves() {
         world.push(peer, &[("mic", Kind::Audio, &[])]);
     }
     world.connect();
+    // Also where one call asks for it again and again.
+    let pulled = world.pull(bob, &[0; 3].map(|_| (ada, "mic", wish(""))));
+    assert!(matches!(&pulled[..], [Ok(_), Ok(_), Err(SfuError::TooMany(_))]), "{pulled:?}");
+    let both: Vec<_> = pulled.into_iter().flatten().collect();
+    world.close(bob, &both);
     let of_bob = world.pull_one(bob, ada, "mic");
     world.pull_one(eve, ada, "mic");
     let refused = world.pull(dan, &[(ada, "mic", wish(""))]);

@@ -34,6 +34,10 @@ use crate::room::registry::Seat;
 /// replaced by a newer snapshot.
 const WRITE_AHEAD_BYTES: usize = 64 * 1024;
 
+/// So many bytes of a message count as a message. Otherwise a few kilobytes of compressed ones would
+/// be as much work as megabytes.
+const BYTES_A_TOKEN: usize = 64 * 1024;
+
 /// How long a client has to answer a close frame, and to read the one that it is sent.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -306,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Filled::Some
     }
 
-    /// Takes in what the client sent, if there is a token for it; holds it back otherwise.
+    /// Takes in what the client sent, if there are tokens for it; holds it back otherwise.
     fn receive(&mut self, received: Received) {
         if !self.phase.heeds_messages() {
             return;
@@ -318,7 +322,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // It answers us, and is none of the client's own messages.
             return;
         }
-        if let Err(not_yet) = self.rate.check() {
+        let more = u32::try_from(received.bytes() / BYTES_A_TOKEN).unwrap_or(u32::MAX);
+        // More than the burst would never come true.
+        let tokens = NonZeroU32::MIN.saturating_add(more).min(self.limits.message_burst);
+        if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
             let now = now();
             if self.held_in_all >= self.limits.held_back {
                 self.close(Close::TooFast);
@@ -591,6 +598,21 @@ mod tests {
             assert_eq!(message.as_json(), format!("\"{number}\""));
         }
         assert!(stage.metrics.held_back.get() >= 1);
+    }
+
+    /// A few kilobytes, compressed, made the server inflate and read 8 MiB, and counted as one message.
+    #[tokio::test(start_paused = true)]
+    async fn a_long_message_counts_as_several() {
+        let message_burst = NonZeroU32::new(20).unwrap();
+        let limits = ConnectionLimits { frame_bytes: 1 << 20, message_burst, ..limits() };
+        let (mut stage, network) = stage(limits, 1 << 21);
+        let mut client = client(network).await;
+        let long = format!(r#"{{"type":"heartbeat","and":"{}"}}"#, "x".repeat(10 * BYTES_A_TOKEN));
+        for held_back in [0, 1] {
+            client.send(Message::text(&long)).await.unwrap();
+            assert_eq!(kind(stage.commands.recv().await), "heartbeat");
+            assert_eq!(stage.metrics.held_back.get(), held_back);
+        }
     }
 
     #[tokio::test]

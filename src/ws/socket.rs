@@ -75,6 +75,17 @@ pub enum Received {
     Pong(Bytes),
 }
 
+impl Received {
+    /// How many bytes it has, inflated.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) | Self::Pong(bytes) => bytes.len(),
+            Self::Ping => 0,
+        }
+    }
+}
+
 /// Why nothing more comes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadEnd {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use satsuma::protocol::deflate::{Form, deflate, inflate};
-use satsuma::ws::socket::{Received, Socket};
+use satsuma::ws::socket::Socket;
 use tokio::io::AsyncReadExt;
 
 const MOST: usize = 4096;
@@ -18,12 +18,7 @@ pub fn frames(data: &[u8]) {
     let mut socket = Socket::new(stream, MOST, form);
     let mut context = Context::from_waker(Waker::noop());
     while let Poll::Ready(Ok(received)) = socket.poll_receive(&mut context) {
-        let length = match received {
-            Received::Text(text) => text.len(),
-            Received::Binary(bytes) => bytes.len(),
-            Received::Ping => 0,
-            Received::Pong(payload) => payload.len(),
-        };
+        let length = received.bytes();
         assert!(length <= MOST, "a message of {length} bytes");
         assert!(socket.poll_write(&mut context).is_ready());
     }

@@ -103,6 +103,8 @@ impl Door {
         let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
         let addresses = timeout(PATIENCE, find).await.map_err(silent).flatten().map_err(unreachable)?;
         let http = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE);
+        // Sooner than servers do it: a login over a connection that is just being closed was a refusal.
+        let http = http.pool_idle_timeout(Duration::from_secs(2));
         let http = http.build().map_err(|error| unreachable(io::Error::other(error.without_url())))?;
         Ok(Self { target, addresses, offer, http })
     }

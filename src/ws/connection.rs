@@ -122,7 +122,7 @@ enum Step {
 #[derive(Debug)]
 enum Filled {
     /// As much as is written ahead; there may be more.
-    Some,
+    Partly,
     /// Everything; this task is woken by what comes next.
     All,
     /// The close frame.
@@ -241,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         loop {
             let taken_all = match self.fill(context) {
-                Filled::Some => false,
+                Filled::Partly => false,
                 Filled::All => true,
                 Filled::Close => return Poll::Ready(Step::CloseQueued),
             };
@@ -307,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Poll::Pending => return Filled::All,
             }
         }
-        Filled::Some
+        Filled::Partly
     }
 
     /// Takes in what the client sent, if there are tokens for it; holds it back otherwise.

@@ -306,7 +306,7 @@ impl Engine {
         Ok(key)
     }
 
-    /// Whether a track may have one subscriber more, after so `many` more.
+    /// Whether a track that gets `many` subscribers may have one more.
     fn check_subscribers(&self, key: TrackKey, many: usize) -> Result<(), SfuError> {
         let track = self.tracks.get(key).ok_or(SfuError::NoTrack)?;
         if track.subscribers.len() + many >= self.settings.limits.subscribers_per_track {

@@ -179,19 +179,10 @@ impl Said {
         rtc: &mut Rtc,
         awaited: &mut Vec<Pt>,
     ) -> Result<Wanted, RtcError> {
-        let awaits_some = !awaited.is_empty();
         let mut time = now;
         for _ in 0..MOST_PASSES {
             let before = self.transmits.len();
-            let at = self.hear_once(key, rtc)?;
-            for sent in self.transmits.iter().skip(before).filter_map(media_payload_type) {
-                if let Some(place) = awaited.iter().position(|awaited| **awaited == sent) {
-                    awaited.swap_remove(place);
-                }
-            }
-            if awaits_some && awaited.is_empty() {
-                return Ok(Wanted::Later);
-            }
+            let Some(at) = self.hear_once(key, rtc, awaited)? else { return Ok(Wanted::Later) };
             if at > time + NEXT_PACKET || (self.transmits.len() == before && awaited.is_empty()) {
                 return Ok(match rtc.last_timeout_reason() {
                     Reason::BweDelayControl | Reason::BweProbeControl | Reason::Pacer(_) => {
@@ -206,16 +197,33 @@ impl Said {
         Ok(Wanted::Known(now))
     }
 
-    fn hear_once(&mut self, key: SessionKey, rtc: &mut Rtc) -> Result<Instant, RtcError> {
+    /// Takes what there is, until the peer has no more or the last awaited packet came: what else there is
+    /// came before it, and asking on costs as much as the packet. Tells when the peer wants to be called.
+    fn hear_once(
+        &mut self,
+        key: SessionKey,
+        rtc: &mut Rtc,
+        awaited: &mut Vec<Pt>,
+    ) -> Result<Option<Instant>, RtcError> {
         loop {
             match rtc.poll_output()? {
-                Output::Timeout(at) => return Ok(at),
-                Output::Transmit(transmit) => self.transmits.push_back(Transmit {
-                    proto: transmit.proto,
-                    source: transmit.source,
-                    destination: transmit.destination,
-                    contents: transmit.contents.into(),
-                }),
+                Output::Timeout(at) => return Ok(Some(at)),
+                Output::Transmit(transmit) => {
+                    let transmit = Transmit {
+                        proto: transmit.proto,
+                        source: transmit.source,
+                        destination: transmit.destination,
+                        contents: transmit.contents.into(),
+                    };
+                    let sent = media_payload_type(&transmit);
+                    self.transmits.push_back(transmit);
+                    if let Some(place) = awaited.iter().position(|awaited| Some(**awaited) == sent) {
+                        awaited.swap_remove(place);
+                        if awaited.is_empty() {
+                            return Ok(None);
+                        }
+                    }
+                }
                 Output::Event(Event::RtpPacket(packet)) => self.packets.push_back((key, packet)),
                 Output::Event(event) => self.events.push_back((key, event)),
             }

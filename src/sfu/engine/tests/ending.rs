@@ -134,6 +134,38 @@ fn what_is_closed_by_force_ends_without_a_word_of_the_client() {
 }
 
 #[test]
+fn a_stream_that_was_closed_by_force_is_published_again_under_another_name() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let pulled = world.pull_one(bob, ada, "mic");
+    world.connect();
+    world.talk(ada, own, 5);
+    world.pass(50 * MS);
+    assert_eq!(world.got(bob, pulled).len(), 5);
+    let session = world.session(ada);
+    let close = Request::Close { session: session.clone(), mids: vec![own.to_string()], offer: None };
+    assert!(world.ask(close).is_ok());
+
+    // Its section and its SSRC stay the same.
+    let mut api = world.peers[ada].rtc.sdp_api();
+    api.add_media(str0m::media::MediaKind::Video, str0m::media::Direction::SendOnly, None, None, None);
+    let (offer, pending) = api.apply().unwrap();
+    let offer = Some(super::client::read(DescriptionType::Offer, &offer.to_sdp_string()));
+    let tracks = vec![Publish { name: "again".into(), mid: Some(own.to_string()), kind: None, way: Way::In }];
+    match world.ask(Request::Publish { session, tracks, offer }).unwrap() {
+        Reply::Tracks { description: Some(told), tracks } if tracks[0].is_ok() => {
+            world.take_answer(ada, pending, &told);
+        }
+        other => panic!("{other:?}"),
+    }
+    let again = world.pull_one(bob, ada, "again");
+    world.talk(ada, own, 5);
+    world.pass(50 * MS);
+    assert_eq!(world.got(bob, again).len(), 5);
+}
+
+#[test]
 fn who_closes_all_publishes_again() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());

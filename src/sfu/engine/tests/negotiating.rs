@@ -18,6 +18,34 @@ fn two() -> (World, usize, usize, Mid) {
 }
 
 #[test]
+fn only_who_has_a_choice_is_asked_how_packets_arrive() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let tracks: [(&str, Kind, &[&str]); 4] = [
+        ("mic", Kind::Audio, &[]),
+        ("cam", Kind::Video, &[]),
+        ("other", Kind::Video, &[]),
+        ("layers", Kind::Video, &["a", "b"]),
+    ];
+    world.push(ada, &tracks);
+    let pull = |world: &mut World, name| {
+        let (done, told) = world.ask_to_pull(bob, &[(ada, name, wish(""))]);
+        let told = told.unwrap();
+        world.answer(bob, &told).unwrap();
+        (done[0].clone().unwrap(), told.sdp.contains("transport-cc"))
+    };
+    let (cam, is_asked) = pull(&mut world, "cam");
+    assert!(!is_asked);
+    let mut swap = |name| {
+        world.update(bob, Transceiver::Mid(cam.to_string()), Some((ada, name)), wish("")).unwrap();
+        pull(&mut world, "mic").1
+    };
+    assert!(!swap("other"), "it has one layer, too");
+    assert!(swap("layers"));
+    assert!(swap("cam"), "what was asked once stays");
+}
+
+#[test]
 fn an_offer_that_nobody_answers_is_void_with_the_next_request() {
     let (mut world, ada, bob, cam) = two();
     for _ in 0..3 {

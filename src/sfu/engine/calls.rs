@@ -1,26 +1,25 @@
 //! What clients ask for, call by call.
 
+mod negotiation;
 mod publish;
 
 use std::collections::HashMap;
 use std::time::Instant;
 
-use str0m::change::SdpAnswer;
 use str0m::media::{Direction, Mid};
-use str0m::{IceCreds, Rtc, RtcError};
+use str0m::{IceCreds, RtcError};
 use tracing::debug;
 
-use super::forwarding::media_kind;
 use super::session::{Link, Pending, Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::calls::api::Caller;
 use crate::id::SessionId;
-use crate::sfu::description::{Description, Parsed, Section, SectionState, nothing_goes_on, told};
+use crate::sfu::description::{Description, Parsed};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{
-    DescriptionType, Ice, Kind, Outcome, Reply, Request, Subscribe, Told, TrackDone, TrackFailed,
-    TrackStatus, Update,
+    Ice, Outcome, Reply, Request, Subscribe, TrackDone, TrackFailed, TrackStatus, Update,
 };
+use negotiation::{accept_answer, negotiated};
 
 type Done = Result<TrackDone, TrackFailed>;
 
@@ -96,92 +95,6 @@ impl Engine {
         Ok(Reply::Opened { session: id, description })
     }
 
-    /// The session's peer, which is made with its first description.
-    fn ensure_rtc(&mut self, now: Instant, key: SessionKey) {
-        let Some(session) = self.sessions.get(key) else { return };
-        if session.rtc.is_some() {
-            return;
-        }
-        let credentials = IceCreds::new();
-        let ufrag = credentials.ufrag.clone();
-        let rtc = Box::new(self.new_rtc(now, session.ice, credentials));
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.rtc = Some(rtc);
-            self.by_ufrag.remove(&session.ufrag);
-            session.ufrag.clone_from(&ufrag);
-            session.link = Link::Connecting(now);
-        }
-        self.by_ufrag.insert(ufrag, key);
-    }
-
-    /// Takes a client's offer; gives back the answer.
-    fn accept_offer(&mut self, now: Instant, key: SessionKey, offer: Description) -> Result<Told, SfuError> {
-        let Description { parsed, sections } = offer;
-        if let Some(Parsed::Answer(_)) = parsed {
-            return Err(SfuError::Description("an offer is due".into()));
-        }
-        self.ensure_rtc(now, key);
-        self.void_pending(key);
-        self.end_sections(now, key, &sections);
-        let parsed = match parsed {
-            Some(Parsed::Offer(parsed)) => parsed,
-            _ => {
-                let answer = nothing_goes_on(&sections);
-                self.sessions.get_mut(key).ok_or(SfuError::Internal)?.sections = sections;
-                return Ok(answer);
-            }
-        };
-        let accepted = self.with_rtc(now, key, |rtc| {
-            let answer = rtc.sdp_api().accept_offer(parsed)?;
-            let ufrag = rtc.direct_api().local_ice_credentials().ufrag;
-            Ok::<_, RtcError>((answer, ufrag))
-        });
-        let (answer, ufrag) = negotiated(accepted)?;
-        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
-        session.sections = sections;
-        if session.ufrag != ufrag {
-            // The client restarted ICE (RFC 8445 section 9), and we follow with a new name.
-            self.by_ufrag.remove(&session.ufrag);
-            session.ufrag.clone_from(&ufrag);
-            self.by_ufrag.insert(ufrag, key);
-        }
-        let text = answer.to_sdp_string();
-        let feedback = session.feedback();
-        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, feedback))
-    }
-
-    /// Forgets an offer that will not be answered any more, and what was to come of it.
-    fn void_pending(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(pending) = session.pending.take() else { return };
-        let void = pending.subscriptions.into_iter();
-        let void: Vec<_> = void.filter_map(|mid| Some((mid, session.subscriptions.remove(&mid)?))).collect();
-        for (mid, subscription) in void {
-            self.unlink(key, mid, subscription.track);
-        }
-    }
-
-    /// Ends what the client ended: its sections are free for other tracks.
-    fn end_sections(&mut self, now: Instant, key: SessionKey, sections: &[Section]) {
-        let Some(session) = self.sessions.get(key) else { return };
-        let is_live = |mid: &str| {
-            sections.iter().any(|section| section.state == SectionState::Live && section.mid == mid)
-        };
-        let before = session.sections.iter().filter(|section| section.state == SectionState::Live);
-        let ended: Vec<Mid> =
-            before.filter(|section| !is_live(&section.mid)).map(|section| Mid::from(&*section.mid)).collect();
-        for mid in ended {
-            self.end_track(key, mid);
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.forget(mid);
-            }
-            self.with_rtc(now, key, |rtc| {
-                rtc.direct_api().remove_media(mid);
-                Ok::<_, RtcError>(())
-            });
-        }
-    }
-
     /// Ends what a transceiver carries, whichever way; tells whether it carried anything.
     fn end_track(&mut self, key: SessionKey, mid: Mid) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
@@ -204,35 +117,6 @@ impl Engine {
             return Err(SfuError::TooMany("the session has too many tracks"));
         }
         Ok(())
-    }
-
-    /// Makes an offer with new sections; none where there is nothing to offer.
-    fn make_offer(
-        &mut self,
-        now: Instant,
-        key: SessionKey,
-        media: &[(Kind, Direction, Option<String>)],
-    ) -> Result<(Option<Told>, Vec<Mid>), SfuError> {
-        if media.is_empty() {
-            return Ok((None, Vec::new()));
-        }
-        let offered = self.with_rtc(now, key, |rtc| {
-            let mut api = rtc.sdp_api();
-            let add = |(kind, direction, stream): &(Kind, Direction, Option<String>)| {
-                // A track id of its own: Chromium refuses the second of the same (stream, track).
-                api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
-            };
-            let mids: Vec<Mid> = media.iter().map(add).collect();
-            api.apply().map(|(offer, pending)| (offer, pending, mids)).ok_or("nothing to offer")
-        });
-        let (offer, pending, mids) = negotiated(offered)?;
-        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
-        session.pending =
-            Some(Pending { offer: pending, publications: Vec::new(), subscriptions: Vec::new() });
-        let text = offer.to_sdp_string();
-        let feedback = session.feedback();
-        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, feedback);
-        Ok((Some(offer), mids))
     }
 
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
@@ -386,20 +270,6 @@ impl Engine {
         self.ask_for_pictures(now, key);
         Reply::Tracks { description: None, tracks }
     }
-}
-
-/// Only for its name: a closure with these types reads badly.
-fn accept_answer(
-    rtc: &mut Rtc,
-    offer: str0m::change::SdpPendingOffer,
-    answer: SdpAnswer,
-) -> Result<(), RtcError> {
-    rtc.sdp_api().accept_answer(offer, answer)
-}
-
-/// What came of a negotiation: the library's own sentence says what is wrong with a description.
-fn negotiated<T, E: std::fmt::Display>(done: Option<Result<T, E>>) -> Result<T, SfuError> {
-    done.ok_or(SfuError::Internal)?.map_err(|error| SfuError::Description(error.to_string()))
 }
 
 fn random_id() -> Result<SessionId, SfuError> {

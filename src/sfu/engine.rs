@@ -4,6 +4,7 @@
 //! sent is made while [`Engine::transmit`] asks for it: a session that is to send ten packets of a batch
 //! is looked after once, and nothing piles up in between.
 
+mod bandwidth;
 mod calls;
 mod forwarding;
 mod hearing;
@@ -20,7 +21,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use slotmap::{SlotMap, new_key_type};
-use str0m::bwe::BweKind;
 use str0m::config::DtlsCert;
 use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input};
@@ -242,11 +242,8 @@ impl Engine {
                 }
                 Event::IceConnectionStateChange(state) => session.link = session.link.after(state, now),
                 Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
-                Event::EgressBitrateEstimate(BweKind::Twcc { estimate, .. }) if session.has_choice => {
-                    session.estimate = Some(estimate.as_u64());
-                    self.choose_layers(now, key);
-                }
-                Event::MediaEgressStats(stats) => session.count_losses(&stats, &mut self.counters),
+                Event::EgressBitrateEstimate(estimate) => self.take_estimate(now, key, &estimate),
+                Event::MediaEgressStats(stats) => session.count_losses(now, &stats, &mut self.counters),
                 Event::MediaIngressStats(stats) => session.count_requests(&stats, &mut self.counters),
                 Event::Closed => self.ended.push(key),
                 _ => {}
@@ -263,11 +260,7 @@ impl Engine {
             Link::Connected => false,
         };
         self.ended.extend(self.sessions.iter().filter(|(_, session)| over(session)).map(|(key, _)| key));
-        let subscribers = self.sessions.iter().filter(|(_, session)| session.has_choice);
-        let subscribers: Vec<SessionKey> = subscribers.map(|(key, _)| key).collect();
-        for key in subscribers {
-            self.choose_layers(now, key);
-        }
+        self.choose_again(now);
         self.ask_again(now);
         self.count_gauges();
     }

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod description;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod forward;
 pub mod handle;
 pub mod keyframe;

@@ -287,7 +287,7 @@ pub struct SessionReport {
     pub subscribes: usize,
     /// How many sections its session description has, ended ones that wait to be used again included.
     pub sections: usize,
-    /// What its connection is estimated to take, in bits a second.
+    /// What its connection is estimated to take, in bits a second; none where nothing is known to be short.
     pub estimate_bits: Option<u64>,
     /// Bytes of media that came from it.
     pub received_bytes: u64,
@@ -334,6 +334,8 @@ pub struct SubscriberReport {
     pub mid: String,
     /// The layer that it gets.
     pub rid: Option<String>,
+    /// Whether it gets none because its connection takes no more.
+    pub paused: bool,
     /// Packets that were forwarded to it.
     pub packets: u64,
 }

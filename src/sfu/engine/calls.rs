@@ -144,7 +144,7 @@ impl Engine {
             .collect();
         if let Some(session) = self.sessions.get_mut(key) {
             let found = found.iter().flatten().filter_map(|track| self.tracks.get(*track));
-            session.has_choice |= found.into_iter().any(|track| track.layers.len() > 1);
+            session.wants_twcc |= found.into_iter().any(|track| track.layers.len() > 1);
         }
         let (offer, mids) = self.make_offer(now, key, &media)?;
         let mut mids = mids.into_iter();

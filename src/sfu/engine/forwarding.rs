@@ -5,14 +5,13 @@ use std::time::Instant;
 use str0m::format::PayloadParams;
 use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
 use str0m::rtp::{RtpPacket, RtpWrite};
-use str0m::{RtcError, bwe::Bitrate};
 
 use super::session::{Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::sfu::counters::Drop;
 use crate::sfu::forward::Incoming;
 use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
-use crate::sfu::layers::{Demand, Layers, allocate, desired};
+use crate::sfu::layers::Layers;
 use crate::sfu::request::Kind;
 
 /// How many streams of a session are kept in mind.
@@ -146,6 +145,8 @@ impl Engine {
             return waits;
         };
         let is_video = subscription.kind == Kind::Video;
+        // The publisher paced it already, and a second pacer would only add to the delay, where there is room.
+        let is_paced = is_video && session.is_constrained;
         let mut extensions = packet.header.ext_vals.clone();
         // These name the publisher's own streams; the library writes the subscriber's.
         extensions.mid = None;
@@ -168,8 +169,7 @@ impl Engine {
         let written = self.write(now, to, |rtc| {
             let mut api = rtc.direct_api();
             let stream = api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?;
-            // The publisher paced it already, and a second pacer would only add to the delay.
-            stream.set_unpaced(true);
+            stream.set_unpaced(!is_paced);
             stream.write_rtp(write);
             Ok::<_, &str>(())
         });
@@ -272,47 +272,6 @@ impl Engine {
         });
         if let Some(Ok(())) = asked {
             self.counters.keyframe_requests_sent += 1;
-        }
-    }
-
-    /// Chooses for each picture of a session which layer it gets.
-    pub(super) fn choose_layers(&mut self, now: Instant, of: SessionKey) {
-        let Some(session) = self.sessions.get_mut(of) else { return };
-        let estimate = session.estimate;
-        let mut demands = Vec::new();
-        let mut mids = Vec::new();
-        let mut held = 0;
-        for (mid, subscription) in &session.subscriptions {
-            let Some(track) = subscription.track.and_then(|key| self.tracks.get(key)) else { continue };
-            if subscription.kind == Kind::Audio {
-                held += track.layers.bits(0, now);
-                continue;
-            }
-            let current = subscription.forward.current();
-            demands.push(Demand { layers: &track.layers, wish: &subscription.wish, current });
-            mids.push(*mid);
-        }
-        if demands.is_empty() {
-            return;
-        }
-        let chosen = allocate(&demands, estimate, now, held);
-        let desired = session.has_choice.then(|| Bitrate::from(desired(&demands, now, held)));
-        let mut changed = false;
-        for (mid, layer) in mids.into_iter().zip(chosen) {
-            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
-                let before = subscription.forward.waits_for();
-                subscription.forward.aim(layer);
-                changed |= subscription.forward.waits_for() != before;
-            }
-        }
-        if let Some(desired) = desired {
-            self.write(now, of, |rtc| {
-                rtc.bwe().set_desired_bitrate(desired);
-                Ok::<_, RtcError>(())
-            });
-        }
-        if changed {
-            self.ask_for_pictures(now, of);
         }
     }
 

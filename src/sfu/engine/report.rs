@@ -21,7 +21,7 @@ impl Engine {
             publishes: session.publications.len(),
             subscribes: session.subscriptions.len(),
             sections: session.sections.len(),
-            estimate_bits: session.estimate,
+            estimate_bits: session.estimate(),
             received_bytes: session.received_bytes,
             sent_bytes: session.sent_bytes,
             lost_packets: session.lost_packets(),
@@ -40,6 +40,7 @@ impl Engine {
                     session: session.id.to_string(),
                     mid: mid.to_string(),
                     rid: layer.and_then(|layer| track.layers.rid(layer)).map(str::to_owned),
+                    paused: subscription.paused.is_some(),
                     packets: subscription.packets,
                 })
             });

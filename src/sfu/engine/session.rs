@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::change::SdpPendingOffer;
 use str0m::format::CodecConfig;
@@ -17,11 +17,18 @@ use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::sfu::counters::Counters;
 use crate::sfu::description::{Feedback, Section};
+use crate::sfu::estimate::RembLimit;
 use crate::sfu::forward::Forward;
 use crate::sfu::request::{Ice, Kind, LayerWish};
 
 /// How many addresses a session's peer may send from; more than a phone that walks has.
 const MOST_SOURCES: usize = 8;
+
+/// The share of a video's packets that is much to lose: radio links lose less, and full queues more.
+const MUCH_LOSS: f32 = 0.15;
+
+/// Time for which such a loss is remembered; losses are counted every two seconds.
+const LOSSY: Duration = Duration::from_secs(3);
 
 /// One session.
 pub(super) struct Session {
@@ -52,10 +59,21 @@ pub(super) struct Session {
     pub(super) has_unsent: bool,
     /// The payload types of the packets among that.
     pub(super) awaited: Vec<Pt>,
-    /// Whether it subscribes, or did, to a track of several layers: only then its connection is measured.
-    pub(super) has_choice: bool,
-    /// What the connection takes, in bits a second, where it is measured.
-    pub(super) estimate: Option<u64>,
+    /// Whether its connection is measured finely, from the next negotiation on: it subscribes, or did, to a track
+    /// of several layers, or its connection was too narrow.
+    pub(super) wants_twcc: bool,
+    /// What the connection takes, in bits a second, where the client reports each packet (TWCC).
+    pub(super) twcc: Option<u64>,
+    /// Since when that is a guess that no report confirmed.
+    pub(super) unmeasured: Option<Instant>,
+    /// The same by its reports of a bandwidth (REMB), elsewhere.
+    pub(super) remb: RembLimit,
+    /// When the client missed much.
+    lossy: Option<Instant>,
+    /// Whether it takes less than all that is subscribed to: then video is paced, so that audio goes first.
+    pub(super) is_constrained: bool,
+    /// Since when it takes less than what cannot be less without pausing video.
+    pub(super) short_since: Option<Instant>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
     /// What each transceiver counted so far: packets lost, NACKs, requests for pictures.
@@ -122,6 +140,8 @@ pub(super) struct Subscription {
     pub(super) wish: LayerWish,
     pub(super) state: SubscriptionState,
     pub(super) forward: Forward,
+    /// Since when it is paused because the connection takes no more.
+    pub(super) paused: Option<Instant>,
     /// The payload type here for each of the publisher's; none where this client cannot take it.
     pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
     pub(super) packets: u64,
@@ -156,8 +176,13 @@ impl Session {
             waits_for_books: false,
             has_unsent: false,
             awaited: Vec::new(),
-            has_choice: false,
-            estimate: None,
+            wants_twcc: false,
+            twcc: None,
+            unmeasured: None,
+            remb: RembLimit::default(),
+            lossy: None,
+            is_constrained: false,
+            short_since: None,
             received_bytes: 0,
             sent_bytes: 0,
             lost: HashMap::new(),
@@ -172,9 +197,14 @@ impl Session {
         if self.sources.len() > MOST_SOURCES { self.sources.pop_front() } else { None }
     }
 
+    /// What the connection takes, in bits a second; none where nothing is known to be short.
+    pub(super) fn estimate(&self) -> Option<u64> {
+        self.twcc.or(self.remb.bits())
+    }
+
     /// Whether the client is to tell how packets arrive.
     pub(super) fn feedback(&self) -> Feedback {
-        if self.has_choice { Feedback::Wanted } else { Feedback::Unwanted }
+        if self.wants_twcc { Feedback::Wanted } else { Feedback::Unwanted }
     }
 
     /// How many tracks it publishes and subscribes to.
@@ -187,8 +217,17 @@ impl Session {
         self.lost.values().map(|counted| counted[0]).sum()
     }
 
+    /// Whether the client missed much video lately.
+    pub(super) fn is_lossy(&self, now: Instant) -> bool {
+        self.lossy.is_some_and(|at| now.saturating_duration_since(at) < LOSSY)
+    }
+
     /// Counts what the library counted of a stream to the client.
-    pub(super) fn count_losses(&mut self, stats: &MediaEgressStats, counters: &mut Counters) {
+    pub(super) fn count_losses(&mut self, now: Instant, stats: &MediaEgressStats, counters: &mut Counters) {
+        let is_video = self.subscriptions.get(&stats.mid).is_some_and(|s| s.kind == Kind::Video);
+        if is_video && stats.loss.is_some_and(|loss| loss > MUCH_LOSS) {
+            self.lossy = Some(now);
+        }
         let lost = stats.remote.as_ref().map_or(0, |remote| remote.packets_lost);
         let counted = self.lost.entry(stats.mid).or_default();
         counters.nacks_received += stats.nacks.saturating_sub(counted[1]);

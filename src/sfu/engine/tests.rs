@@ -6,6 +6,7 @@ use crate::sfu::request::LayerWish;
 use client::Got;
 
 mod client;
+mod congestion;
 mod ending;
 mod hostile;
 mod joining;

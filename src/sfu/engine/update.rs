@@ -97,7 +97,7 @@ impl Engine {
         }
         source.subscribers.push((key, mid));
         // The client tells how packets arrive from the next negotiation on.
-        session.has_choice |= source.layers.len() > 1;
+        session.wants_twcc |= source.layers.len() > 1;
         let before = match session.subscriptions.get_mut(&mid) {
             Some(subscription) => {
                 subscription.forward.source_changed();
@@ -132,6 +132,8 @@ impl Engine {
         });
         let others = session.subscriptions.iter().map(|(mid, subscription)| {
             let track = subscription.track.and_then(|track| self.tracks.get(track));
+            // The publisher sends; to this session nothing flows.
+            let track = track.filter(|_| subscription.paused.is_none());
             TrackState {
                 mid: mid.to_string(),
                 publisher: Some(subscription.publisher.clone()),
@@ -171,6 +173,7 @@ impl Subscription {
             wish: LayerWish::default(),
             state: SubscriptionState::Offered,
             forward: Forward::new(first),
+            paused: None,
             payload_types: Vec::new(),
             packets: 0,
         })

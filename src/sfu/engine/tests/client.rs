@@ -35,6 +35,10 @@ pub(crate) struct Peer {
     /// How many bits a second its link takes towards it, and until when that is busy.
     pub(crate) capacity: Option<u64>,
     pub(super) busy_until: Instant,
+    /// Bytes that left its link since the last report of a bandwidth, where it makes such reports.
+    pub(super) remb: Option<usize>,
+    /// The bandwidth that it reported last.
+    pub(super) reported: u64,
     /// What came, by transceiver.
     pub(crate) got: HashMap<Mid, Vec<Got>>,
     /// Requests for a keyframe that came, and when.
@@ -112,6 +116,8 @@ impl World {
             due_at: self.now,
             capacity: None,
             busy_until: self.now,
+            remb: None,
+            reported: 300_000,
             got: HashMap::new(),
             asked: Vec::new(),
             obliging: true,

@@ -112,6 +112,11 @@ impl World {
         if self.peers[peer].gone || self.chance(self.loss[way]) {
             return;
         }
+        if let Some(left) = &mut self.peers[peer].remb
+            && way == 1
+        {
+            *left += bytes.len();
+        }
         let mut arrives = self.now + DELAY;
         if let (Flight::Down(_), Some(bits)) = (flight, self.peers[peer].capacity) {
             let busy = self.peers[peer].busy_until.max(self.now);

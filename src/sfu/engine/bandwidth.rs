@@ -1,0 +1,172 @@
+//! The bandwidth of subscribers' connections, and the video that they are sent within it.
+
+use std::time::{Duration, Instant};
+
+use str0m::RtcError;
+use str0m::bwe::{Bitrate, BweKind};
+
+use super::peer::FIRST_ESTIMATE;
+use super::session::Session;
+use super::{Engine, SessionKey, Track};
+use crate::sfu::layers::{Budget, Demand, allocate, desired};
+use crate::sfu::request::Kind;
+
+/// Time for which an estimate may be a little short before video is paused for it: it dips after each
+/// moment of queueing.
+const PAUSED_AFTER: Duration = Duration::from_secs(1);
+
+/// Percent of what is sent below which an estimate pauses video at once.
+const SEVERE_PERCENT: u64 = 70;
+
+/// Time for which paused video stays paused: a picture that comes and goes is worse than none.
+const RESUMED_AFTER: Duration = Duration::from_secs(3);
+
+/// The bits a second of which the first probes find out whether a connection takes them.
+const FIRST_DESIRED: u64 = 1_500_000;
+
+/// Time after which a client that was to report packets and does not is taken for one that never will.
+const UNMEASURED: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Takes an estimate of what a session's connection takes.
+    pub(super) fn take_estimate(&mut self, now: Instant, key: SessionKey, estimate: &BweKind) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match *estimate {
+            BweKind::Twcc { estimate, can_probe } if session.wants_twcc => {
+                session.twcc = can_probe.then_some(estimate.as_u64());
+                let is_first = can_probe && estimate == FIRST_ESTIMATE;
+                session.unmeasured = is_first.then(|| session.unmeasured.unwrap_or(now));
+                self.choose_layers(now, key);
+            }
+            BweKind::Remb { estimate, .. } if session.twcc.is_none() => {
+                let sent = sent_bits(session, &self.tracks, now);
+                let before = session.remb.bits();
+                session.remb.report(now, estimate.as_u64(), sent, session.is_lossy(now));
+                if session.remb.bits() != before {
+                    // From its next negotiation on it is measured more finely.
+                    session.wants_twcc = true;
+                    self.choose_layers(now, key);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks after the video of sessions to which nothing happens.
+    pub(super) fn choose_again(&mut self, now: Instant) {
+        let constrained = self.sessions.iter().filter(|(_, session)| session.wants_twcc);
+        let constrained: Vec<SessionKey> = constrained.map(|(key, _)| key).collect();
+        for key in constrained {
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            let (demands, held) = demands(session, &self.tracks, now);
+            let wanted = desired(demands.iter().map(|(_, demand)| demand), now, held);
+            session.remb.raise(now, wanted);
+            self.choose_layers(now, key);
+        }
+    }
+
+    /// Chooses for each video of a session the layer that it gets, and pauses what does not fit.
+    pub(super) fn choose_layers(&mut self, now: Instant, of: SessionKey) {
+        let Some(session) = self.sessions.get(of) else { return };
+        let (demands, held) = demands(session, &self.tracks, now);
+        if demands.is_empty() {
+            return;
+        }
+        let (mids, demands): (Vec<_>, Vec<_>) = demands.into_iter().unzip();
+        let sent = sent_bits(session, &self.tracks, now);
+        let is_first = session.unmeasured.is_some();
+        let is_silent =
+            session.unmeasured.is_some_and(|since| now.saturating_duration_since(since) > UNMEASURED);
+        let estimate = match session.estimate() {
+            _ if is_silent => None,
+            // Nothing was measured yet: nothing better is begun, and nothing that flows is taken away.
+            Some(first) if is_first => Some(first.max(sent + sent / 10)),
+            estimate => estimate,
+        };
+        let mut budget = Budget { estimate, held, may_pause: true };
+        let mut chosen = allocate(&demands, budget, now);
+        let is_short =
+            demands.iter().zip(&chosen).any(|(demand, layer)| demand.current.is_some() && layer.is_none());
+        let short_since = is_short.then(|| session.short_since.unwrap_or(now));
+        if let (Some(since), Some(estimate)) = (short_since, estimate) {
+            let is_severe = estimate < sent / 100 * SEVERE_PERCENT;
+            if !is_severe && now.saturating_duration_since(since) < PAUSED_AFTER {
+                budget.may_pause = false;
+                chosen = allocate(&demands, budget, now);
+            }
+        }
+        let paused: Vec<bool> = demands
+            .iter()
+            .zip(&chosen)
+            .map(|(demand, layer)| estimate.is_some() && layer.is_none() && demand.has_layer(now))
+            .collect();
+        let wanted = desired(&demands, now, held);
+        // The library's pacer keeps to the estimates that it makes itself.
+        let is_measured = session.twcc.is_some();
+        let is_constrained = is_measured && !is_first && estimate.is_some_and(|estimate| estimate < wanted);
+
+        let Some(session) = self.sessions.get_mut(of) else { return };
+        session.short_since = short_since;
+        session.is_constrained = is_constrained;
+        let mut changed = false;
+        for ((mid, layer), is_paused) in mids.into_iter().zip(chosen).zip(paused) {
+            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
+                let before = subscription.forward.waits_for();
+                subscription.forward.aim(layer);
+                subscription.paused = is_paused.then(|| subscription.paused.unwrap_or(now));
+                changed |= subscription.forward.waits_for() != before;
+            }
+        }
+        if is_measured {
+            // Probes go to twice of it: on a narrow connection they are not to fill its queue.
+            let desired = match estimate {
+                Some(estimate) if is_constrained => wanted.min(estimate + estimate / 2),
+                // Video that begins tells later what it takes, and the first probes are soon over.
+                Some(_) if is_first => wanted.max(FIRST_DESIRED),
+                _ => wanted,
+            };
+            self.write(now, of, |rtc| {
+                rtc.bwe().set_desired_bitrate(Bitrate::from(desired));
+                Ok::<_, RtcError>(())
+            });
+        }
+        if changed {
+            self.ask_for_pictures(now, of);
+        }
+    }
+}
+
+type Tracks = slotmap::SlotMap<super::TrackKey, Track>;
+
+/// What a session's subscriptions to video want, and the bits of its audio.
+fn demands<'a>(
+    session: &'a Session,
+    tracks: &'a Tracks,
+    now: Instant,
+) -> (Vec<(str0m::media::Mid, Demand<'a>)>, u64) {
+    let mut demands = Vec::new();
+    let mut held = 0;
+    for (mid, subscription) in &session.subscriptions {
+        let Some(track) = subscription.track.and_then(|key| tracks.get(key)) else { continue };
+        if subscription.kind == Kind::Audio {
+            held += track.layers.bits(0, now);
+            continue;
+        }
+        let rests =
+            subscription.paused.is_some_and(|since| now.saturating_duration_since(since) < RESUMED_AFTER);
+        let current = subscription.forward.current();
+        demands.push((*mid, Demand { layers: &track.layers, wish: &subscription.wish, current, rests }));
+    }
+    (demands, held)
+}
+
+/// The bits a second that a session is sent, without bursts.
+fn sent_bits(session: &Session, tracks: &Tracks, now: Instant) -> u64 {
+    let bits = session.subscriptions.values().filter_map(|subscription| {
+        let layers = &tracks.get(subscription.track?)?.layers;
+        let current = subscription.forward.current()?;
+        // A keyframe shows in the one, what has just begun in the other.
+        Some(layers.bits(current, now).min(layers.steady_bits(current, now)))
+    });
+    bits.sum()
+}

@@ -1,7 +1,6 @@
 //! The names of things: newtypes whose constructors validate, so that an invalid one cannot exist.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -171,17 +170,6 @@ fn is_token(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// What one subscriber of an internet provider has: an IPv4 address, or an IPv6 network of 64 bits.
-pub fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
-    }
-}
-
 /// Whether `text` has 1 to `max_chars` characters and no control characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
     // Bytes first: a text of a megabyte is refused without being walked.
@@ -246,12 +234,5 @@ mod tests {
         for bad in ["", "ai", "a b", "é", "a\"b", &"x".repeat(65)] {
             assert_eq!(UserId::parse(bad), Err(InvalidId::UserId), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_subscriber_has_one_address_or_one_network() {
-        let of = |address: &str| subscriber(address.parse().unwrap()).to_string();
-        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(of("2001:db8::1:2:3:4"), "2001:db8::");
     }
 }

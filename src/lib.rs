@@ -6,7 +6,7 @@
 //!
 //! | level | modules | may know |
 //! |---|---|---|
-//! | 0 | [`id`], [`metrics`], [`config`] | nothing of ours but each other |
+//! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
 //! | 2 | [`room::io`], [`room::seat`], [`room::ai`], [`room::state`], [`room::message`], [`room::pace`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
@@ -29,8 +29,10 @@ pub mod feedback;
 pub mod http;
 pub mod id;
 pub mod identity;
+pub mod limit;
 pub mod load;
 pub mod metrics;
+pub mod network;
 pub mod protocol;
 pub mod room;
 pub mod server;

@@ -8,7 +8,7 @@ mod media;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +154,6 @@ impl Server {
             webhook.map(|url| Delivery::new(reports.clone(), url.clone(), metrics.clone(), Pace::default()));
         let delivery = delivery.transpose()?;
 
-        let per_address = NonZeroUsize::new(limits.connections_per_address as usize);
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let app = Arc::new(App {
             identities: Identities::new(
@@ -165,7 +164,11 @@ impl Server {
             site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: proxies.clone(),
-            admission: Admission::new(limits.connections, per_address, metrics.clone()),
+            admission: Admission::new(
+                limits.connections,
+                limits.connections_per_address as usize,
+                metrics.clone(),
+            ),
             registry: registry.clone(),
             calls: Proxy::new(upstream, &config.calls, limits),
             media_api: MediaApi::new(sfu.as_ref(), &config.sfu, limits),
@@ -196,7 +199,7 @@ impl Server {
             header_bytes: limits.header_bytes,
             handshake: limits.handshake,
             connections: limits.http_connections,
-            per_address: NonZeroUsize::new(limits.http_connections_per_address),
+            per_network: limits.http_connections_per_address,
         };
         let door = certificates.as_ref().map_or(Door::Plain, Certificates::door);
         let tls = certificates.as_ref().map(Certificates::facts);

@@ -1,6 +1,5 @@
 //! The two mounts of the media API, `/api/calls/` and `/partytracks/` (protocol section 9).
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use axum::http::{HeaderValue, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -30,6 +28,7 @@ use crate::http::error::ApiError;
 use crate::id::{IdentityId, SessionId};
 use crate::identity::Asked as Identified;
 use crate::identity::peer::Peer;
+use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 
 /// Bodies up to this length may be read whole at any time; longer ones need a place.
@@ -43,8 +42,8 @@ pub struct Proxy {
     /// The TURN credentials.
     pub turn: TurnCredentials,
     lock: Lock,
-    calls: DefaultKeyedRateLimiter<SessionId>,
-    sessions: Option<DefaultKeyedRateLimiter<IdentityId>>,
+    calls: KeyedLimit<SessionId>,
+    sessions: KeyedLimit<IdentityId>,
     places: Places,
     body_bytes: usize,
     timeout: Duration,
@@ -78,14 +77,12 @@ impl Mount {
 impl Proxy {
     /// A proxy to `upstream`.
     pub fn new(upstream: Arc<Upstream>, calls: &Calls, limits: &Limits) -> Self {
-        let per_second = NonZeroU32::new(limits.calls_per_second).unwrap_or(NonZeroU32::MIN);
-        let per_minute = NonZeroU32::new(limits.new_sessions_per_minute);
         Self {
             turn: TurnCredentials::new(upstream.clone()),
             upstream,
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
-            calls: RateLimiter::keyed(Quota::per_second(per_second)),
-            sessions: per_minute.map(|most| RateLimiter::keyed(Quota::per_minute(most))),
+            calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
+            sessions: KeyedLimit::rate(Rate::per_minute(limits.new_sessions_per_minute)),
             places: Places::new(limits.calls_per_identity),
             body_bytes: limits.call_bytes,
             timeout: calls.timeout,
@@ -94,23 +91,16 @@ impl Proxy {
 
     /// Forgets who called nothing for a while; without it every session ever seen would stay.
     pub fn tidy(&self) {
-        self.calls.retain_recent();
-        self.calls.shrink_to_fit();
-        if let Some(sessions) = &self.sessions {
-            sessions.retain_recent();
-            sessions.shrink_to_fit();
-        }
+        self.calls.prune();
+        self.sessions.prune();
     }
 
     /// Whether `identity` may make this call now.
     fn check_pace(&self, target: &Target, identity: &IdentityId) -> Result<(), CallFailure> {
         match target {
-            Target::NewSession => match &self.sessions {
-                Some(sessions) if sessions.check_key(identity).is_err() => Err(CallFailure::TooManySessions),
-                _ => Ok(()),
-            },
+            Target::NewSession => self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions),
             Target::Session { session, .. } => {
-                self.calls.check_key(session).map_err(|_| CallFailure::TooManyCalls)
+                self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)
             }
         }
     }

@@ -4,14 +4,12 @@
 //! Another Orange server, or whatever speaks the Calls API, uses this one for its media. It proves
 //! itself by the application's secret, and answers for its own users.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use secrecy::SecretString;
 
 use super::api::{Caller, Target};
@@ -20,6 +18,7 @@ use crate::admin::bears;
 use crate::config::{Limits, Sfu};
 use crate::http::app::App;
 use crate::id::SessionId;
+use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::wire::Asked;
@@ -30,25 +29,23 @@ pub struct MediaApi {
     sfu: SfuHandle,
     app_id: String,
     secret: SecretString,
-    calls: DefaultKeyedRateLimiter<SessionId>,
+    calls: KeyedLimit<SessionId>,
 }
 
 impl MediaApi {
     /// The media API of these settings, where they have a secret for it.
     pub fn new(sfu: Option<&SfuHandle>, settings: &Sfu, limits: &Limits) -> Option<Self> {
-        let per_second = NonZeroU32::new(limits.calls_per_second).unwrap_or(NonZeroU32::MIN);
         Some(Self {
             sfu: sfu?.clone(),
             app_id: settings.app_id.clone(),
             secret: settings.api_secret.0.clone()?,
-            calls: RateLimiter::keyed(Quota::per_second(per_second)),
+            calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
         })
     }
 
     /// Forgets the sessions that nobody called for a while.
     pub fn tidy(&self) {
-        self.calls.retain_recent();
-        self.calls.shrink_to_fit();
+        self.calls.prune();
     }
 }
 
@@ -79,7 +76,7 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     let below = path.find("/sessions/").map(|start| &path[start + 1..]).ok_or(CallFailure::NotFound)?;
     let target = Target::parse(&head.method, below).ok_or(CallFailure::NotFound)?;
     if let Target::Session { session, .. } = &target
-        && api.calls.check_key(session).is_err()
+        && api.calls.check(session).is_err()
     {
         return Err(CallFailure::TooManyCalls);
     }

@@ -1,10 +1,8 @@
 //! Accepts connections and serves HTTP on them, with limits on what arrives and how slowly.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -25,9 +23,10 @@ use tracing::{debug, warn};
 use super::error::ApiError;
 use super::tls::door::{Door, Opened};
 use super::tls::hint;
-use crate::id::subscriber;
 use crate::identity::peer::{Scheme, TrustedProxies};
+use crate::limit::{KeyedLimit, LimitReached, Permit};
 use crate::metrics::{Counted, Metrics};
+use crate::network::{ClientNetwork, client_network};
 
 /// The pause after an error that a further try would meet again, such as too many open files.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -60,48 +59,26 @@ pub struct HttpLimits {
     pub handshake: Duration,
     /// The most connections at a time, upgraded ones not counted.
     pub connections: usize,
-    /// The most of those from one address, or one IPv6 network of 64 bits; `None` is no limit.
-    pub per_address: Option<NonZeroUsize>,
+    /// The most of those from one client's network; 0 is no limit.
+    pub per_network: usize,
 }
 
-/// The connections of each address, which the accept loop alone counts.
-#[derive(Debug)]
-struct ByAddress {
-    counts: HashMap<IpAddr, usize>,
-    most: Option<NonZeroUsize>,
+/// The connections of each client's network.
+struct ByNetwork {
+    limit: KeyedLimit<ClientNetwork>,
     /// Everybody behind these comes from their one address.
     exempt: TrustedProxies,
 }
 
-impl ByAddress {
-    /// Counts a connection, unless its address has too many; gives back by what to uncount it.
-    fn count(&mut self, address: IpAddr) -> Result<Option<IpAddr>, TooManyOfAddress> {
-        let Some(most) = self.most else { return Ok(None) };
+impl ByNetwork {
+    /// Counts a connection until the permit is dropped; a proxy's needs none.
+    fn acquire(&self, address: IpAddr) -> Result<Option<Permit<ClientNetwork>>, LimitReached> {
         if self.exempt.contain(address) {
             return Ok(None);
         }
-        let network = subscriber(address);
-        let count = self.counts.entry(network).or_default();
-        if *count >= most.get() {
-            return Err(TooManyOfAddress);
-        }
-        *count += 1;
-        Ok(Some(network))
-    }
-
-    fn uncount(&mut self, network: Option<IpAddr>) {
-        let Some(network) = network else { return };
-        if let Some(count) = self.counts.get_mut(&network) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&network);
-            }
-        }
+        self.limit.acquire(&client_network(address)).map(Some)
     }
 }
-
-#[derive(Debug)]
-struct TooManyOfAddress;
 
 /// Serves `router` on every connection that `door` lets in until `stop`; then waits for the requests
 /// under way.
@@ -115,27 +92,19 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let mut by_address = ByAddress { counts: HashMap::new(), most: limits.per_address, exempt: proxies };
+    let by_network = ByNetwork { limit: KeyedLimit::concurrent(limits.per_network), exempt: proxies };
     let places = Arc::new(Semaphore::new(limits.connections));
-    let mut networks: HashMap<Id, Option<IpAddr>> = HashMap::new();
     let mut backoff = FIRST_BACKOFF;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next_with_id() => {
-                let id = match ended {
-                    Ok((id, ())) => id,
-                    Err(error) => error.id(),
-                };
-                by_address.uncount(networks.remove(&id).flatten());
-                continue;
-            }
+            Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
             Ok((stream, address, place)) => {
                 backoff = FIRST_BACKOFF;
-                let Ok(network) = by_address.count(address.ip()) else {
+                let Ok(permit) = by_network.acquire(address.ip()) else {
                     Metrics::count(&metrics.refusals, "too_many_of_address");
                     continue;
                 };
@@ -148,11 +117,10 @@ pub async fn serve(
                     stop: stop.clone(),
                 };
                 let door = door.clone();
-                let task = connections.spawn(async move {
+                connections.spawn(async move {
                     connection.run(stream, door).await;
-                    drop((counted, place));
+                    drop((counted, place, permit));
                 });
-                networks.insert(task.id(), network);
             }
             Err(error) if is_of_one_connection(&error) => {
                 Metrics::count(&metrics.accept_errors, "connection");
@@ -279,28 +247,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_has_its_share_and_a_proxy_has_everybodys() {
-        let proxies = TrustedProxies::new(["10.0.0.1/32".parse().unwrap()]);
-        let most = NonZeroUsize::new(2);
-        let mut counted = ByAddress { counts: HashMap::new(), most, exempt: proxies };
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let first = counted.count(address("192.0.2.1")).unwrap();
-        assert_eq!(first, Some(address("192.0.2.1")));
-        counted.count(address("::ffff:192.0.2.1")).unwrap();
-        assert!(counted.count(address("192.0.2.1")).is_err(), "the same address, written otherwise");
-        counted.count(address("192.0.2.2")).unwrap();
-        counted.uncount(first);
-        counted.count(address("192.0.2.1")).unwrap();
-        for _ in 0..9 {
-            assert_eq!(counted.count(address("10.0.0.1")).unwrap(), None);
-        }
-        counted.count(address("2001:db8::1")).unwrap();
-        counted.count(address("2001:db8::2")).unwrap();
-        assert!(counted.count(address("2001:db8::ffff:3")).is_err(), "one network");
-        counted.count(address("2001:db8:0:1::1")).unwrap();
-        for network in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::", "2001:db8::", "2001:db8:0:1::"] {
-            counted.uncount(Some(address(network)));
-        }
-        assert!(counted.counts.is_empty());
+    fn one_network_has_its_share_and_a_proxy_has_everybodys() {
+        let exempt = TrustedProxies::new(["10.0.0.1/32".parse().unwrap()]);
+        let limited = ByNetwork { limit: KeyedLimit::concurrent(2), exempt };
+        let acquire = |text: &str| limited.acquire(text.parse().unwrap());
+        let first = acquire("192.0.2.1").unwrap();
+        let _second = acquire("::ffff:192.0.2.1").unwrap();
+        assert!(acquire("192.0.2.1").is_err(), "the same address, written otherwise");
+        let _other = acquire("192.0.2.2").unwrap();
+        drop(first);
+        let _in_its_place = acquire("192.0.2.1").unwrap();
+        let proxied: Vec<_> = (0..9).map(|_| acquire("10.0.0.1").unwrap()).collect();
+        assert!(proxied.iter().all(Option::is_none));
+        let _v6 = (acquire("2001:db8::1").unwrap(), acquire("2001:db8::2").unwrap());
+        assert!(acquire("2001:db8::ffff:3").is_err(), "one network");
+        let _next = acquire("2001:db8:0:1::1").unwrap();
     }
 }

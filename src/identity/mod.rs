@@ -179,7 +179,7 @@ mod tests {
     use super::access::tests::TeamServer;
     use super::token::tests::{key, today};
     use super::*;
-    use crate::identity::peer::{Scheme, Trust, TrustedProxies};
+    use crate::identity::peer::{AddressOwner, Scheme, Trust, TrustedProxies};
 
     const USER: HeaderName = HeaderName::from_static("x-auth-user");
 
@@ -188,7 +188,8 @@ mod tests {
     }
 
     fn peer(scheme: Scheme) -> Peer {
-        Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), scheme, host: None, trust: Trust::Untrusted }
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Peer { address, scheme, host: None, trust: Trust::Untrusted, owner: AddressOwner::Client }
     }
 
     fn trusted_peer() -> Peer {

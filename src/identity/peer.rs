@@ -11,6 +11,8 @@ use axum::http::{HeaderMap, Uri};
 use ipnet::{IpNet, Ipv4Net};
 use url::Host;
 
+use crate::network::{ClientNetwork, client_network};
+
 /// The addresses whose `X-Forwarded-*` headers and user header are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
@@ -72,9 +74,29 @@ pub struct Peer {
     pub host: Option<String>,
     /// Whether the request came through a trusted proxy.
     pub trust: Trust,
+    /// Whose the address is, as far as this is known.
+    pub owner: AddressOwner,
+}
+
+/// Whose a request's address is, as far as this is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressOwner {
+    /// The client's own: it came straight, or a trusted proxy told its address.
+    Client,
+    /// A trusted proxy's, which told no other.
+    TrustedProxy,
 }
 
 impl Peer {
+    /// The network that this request's costs are charged to; `None` where the address is not the
+    /// client's own, since a limit would then count everybody as one.
+    pub fn network(&self) -> Option<ClientNetwork> {
+        match self.owner {
+            AddressOwner::Client => Some(client_network(self.address)),
+            AddressOwner::TrustedProxy => None,
+        }
+    }
+
     /// Finds the client of a request that came from `socket` to a listener of the scheme
     /// `listener`.
     ///
@@ -98,13 +120,17 @@ impl Peer {
             None => only_host_header(headers).and_then(host_text),
         };
         if !proxies.contain(socket) {
-            return Self { address: socket, scheme: listener, host: asked, trust: Trust::Untrusted };
+            let (trust, owner) = (Trust::Untrusted, AddressOwner::Client);
+            return Self { address: socket, scheme: listener, host: asked, trust, owner };
         }
+        let address = forwarded_for(socket, headers, proxies);
+        let is_proxys = proxies.contain(address);
         Self {
-            address: forwarded_for(socket, headers, proxies),
+            address,
             scheme: last_value(headers, "x-forwarded-proto").and_then(scheme).unwrap_or(listener),
             host: last_value(headers, "x-forwarded-host").and_then(host_text).or(asked),
             trust: Trust::TrustedProxy,
+            owner: if is_proxys { AddressOwner::TrustedProxy } else { AddressOwner::Client },
         }
     }
 }
@@ -242,6 +268,7 @@ mod tests {
                 scheme: Scheme::Http,
                 host: Some("meet.example".into()),
                 trust: Trust::Untrusted,
+                owner: AddressOwner::Client,
             }
         );
     }
@@ -264,6 +291,7 @@ mod tests {
                 scheme: Scheme::Https,
                 host: Some("meet.example".into()),
                 trust: Trust::TrustedProxy,
+                owner: AddressOwner::Client,
             }
         );
     }

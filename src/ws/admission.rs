@@ -1,22 +1,18 @@
-//! How many sockets there may be: in all, and for each address.
+//! The places for sockets: in all, and for each client's network.
 
-use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
+use crate::network::ClientNetwork;
 
 /// Gives out the places for sockets.
 #[derive(Clone, Debug)]
 pub struct Admission {
     places: Arc<Semaphore>,
-    /// The most of one address; `None` is no limit.
-    per_address: Option<NonZeroUsize>,
-    by_address: Arc<DashMap<IpAddr, usize>>,
+    of_network: KeyedLimit<ClientNetwork>,
     metrics: Arc<Metrics>,
 }
 
@@ -25,13 +21,7 @@ pub struct Admission {
 pub struct Place {
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
-    _of_address: Option<OfAddress>,
-}
-
-#[derive(Debug)]
-struct OfAddress {
-    address: IpAddr,
-    by_address: Arc<DashMap<IpAddr, usize>>,
+    _of_network: Option<Permit<ClientNetwork>>,
 }
 
 /// Why there is no place.
@@ -46,63 +36,50 @@ pub enum NoPlace {
 }
 
 impl Admission {
-    /// Places for `connections` sockets, of which one address may have `per_address`.
-    pub fn new(connections: usize, per_address: Option<NonZeroUsize>, metrics: Arc<Metrics>) -> Self {
+    /// Places for `connections` sockets, of which one network may have `per_network`; 0 is no limit.
+    pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { places, per_address, by_address: Arc::default(), metrics }
+        Self { places, of_network: KeyedLimit::concurrent(per_network), metrics }
     }
 
-    /// Takes a place.
+    /// Takes a place; for a client whose network is not known only those in all count.
     ///
     /// # Errors
     /// [`NoPlace`] if there is none.
-    pub fn enter(&self, address: IpAddr) -> Result<Place, NoPlace> {
-        let of_address = match self.per_address {
-            None => None,
-            Some(most) => Some(self.count(address, most)?),
-        };
+    pub fn enter(&self, network: Option<ClientNetwork>) -> Result<Place, NoPlace> {
+        let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
+        let of_network = of_network.map_err(|_| NoPlace::TooManyOfAddress)?;
         let permit = self.places.clone().try_acquire_owned().map_err(|_| NoPlace::Full)?;
         let counted = Counted::new(&self.metrics.connections, 1);
-        Ok(Place { _permit: permit, _counted: counted, _of_address: of_address })
-    }
-
-    fn count(&self, address: IpAddr, most: NonZeroUsize) -> Result<OfAddress, NoPlace> {
-        let mut count = self.by_address.entry(address).or_insert(0);
-        if *count >= most.get() {
-            return Err(NoPlace::TooManyOfAddress);
-        }
-        *count += 1;
-        Ok(OfAddress { address, by_address: self.by_address.clone() })
-    }
-}
-
-impl Drop for OfAddress {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.by_address.entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        Ok(Place { _permit: permit, _counted: counted, _of_network: of_network })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::client_network;
 
     #[test]
     fn places_are_given_back() {
         let metrics = Metrics::new();
-        let admission = Admission::new(2, NonZeroUsize::new(1), metrics.clone());
-        let [one, two, three] = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]].map(IpAddr::from);
-        let first = admission.enter(one).unwrap();
-        assert_eq!(admission.enter(one).unwrap_err(), NoPlace::TooManyOfAddress);
-        let _second = admission.enter(two).unwrap();
-        assert_eq!(admission.enter(three).unwrap_err(), NoPlace::Full);
+        let admission = Admission::new(2, 1, metrics.clone());
+        let network = |address: &str| Some(client_network(address.parse().unwrap()));
+        let first = admission.enter(network("2001:db8::1")).unwrap();
+        assert_eq!(admission.enter(network("2001:db8::2")).unwrap_err(), NoPlace::TooManyOfAddress);
+        let _second = admission.enter(network("2001:db8:0:1::1")).unwrap();
+        assert_eq!(admission.enter(network("192.0.2.3")).unwrap_err(), NoPlace::Full);
+        assert_eq!(admission.enter(None).unwrap_err(), NoPlace::Full);
         drop(first);
-        let _third = admission.enter(three).unwrap();
+        let _third = admission.enter(network("192.0.2.3")).unwrap();
         assert_eq!(metrics.connections.get(), 2);
-        assert_eq!(admission.by_address.len(), 2, "an address without sockets is forgotten");
+        assert_eq!(admission.of_network.keys(), 2, "a network without sockets is forgotten");
+    }
+
+    #[test]
+    fn an_unknown_network_has_no_limit_of_its_own() {
+        let admission = Admission::new(10, 1, Metrics::new());
+        let places: Vec<_> = (0..10).map(|_| admission.enter(None).unwrap()).collect();
+        assert_eq!((places.len(), admission.of_network.keys()), (10, 0));
     }
 }

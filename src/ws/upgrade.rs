@@ -63,7 +63,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     };
     let handshake =
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
-    let place = app.admission.enter(peer.address)?;
+    let place = app.admission.enter(peer.network())?;
 
     let connection = app.sockets.next_id();
     let join = Join {

@@ -145,6 +145,14 @@ async fn one_address_has_only_so_many_sockets() {
     first.drop_tcp().await;
     server.until_metric("satsuma_connections", 1.0).await;
     let _in_its_place = ask("b", "192.0.2.1").open(&server).await;
+    // An IPv6 subscriber has addresses without end, all of one /64.
+    let _v6 = ask("d", "2001:db8::1").open(&server).await;
+    assert_refused(&server, ask("e", "2001:db8::ffff:1:2"), 429, "too_many_of_address").await;
+    assert_refused(&server, ask("f", "::ffff:192.0.2.2"), 429, "too_many_of_address").await;
+    let _other_network = ask("g", "2001:db8:0:1::1").open(&server).await;
+    // What the proxy itself asks, and whom it does not name, is nobody's share.
+    let _proxy = ask("h", "127.0.0.1").open(&server).await;
+    let _proxy_again = ask("i", "unknown").open(&server).await;
 }
 
 #[tokio::test]

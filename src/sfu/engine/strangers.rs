@@ -1,15 +1,17 @@
-//! How many connectivity checks an address may make before one of them is good.
+//! How many connectivity checks a client's network may make before one of them is good.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::network::{ClientNetwork, client_network};
+
 /// Checks in a second. A browser with many interfaces makes about 20 for a connection, and an office
 /// has one address.
 const MOST_CHECKS: u32 = 200;
 
-/// How many addresses are counted; with more, checks cost an attacker more than they cost here.
-const MOST_ADDRESSES: usize = 4096;
+/// How many networks are counted; with more, checks cost an attacker more than they cost here.
+const MOST_NETWORKS: usize = 4096;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -17,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Strangers {
     since: Instant,
-    checks: HashMap<IpAddr, u32>,
+    checks: HashMap<ClientNetwork, u32>,
 }
 
 impl Strangers {
@@ -32,10 +34,11 @@ impl Strangers {
             self.since = now;
             self.checks.clear();
         }
-        if self.checks.len() >= MOST_ADDRESSES && !self.checks.contains_key(&address) {
+        let network = client_network(address);
+        if self.checks.len() >= MOST_NETWORKS && !self.checks.contains_key(&network) {
             return true;
         }
-        let checks = self.checks.entry(address).or_default();
+        let checks = self.checks.entry(network).or_default();
         *checks += 1;
         *checks <= MOST_CHECKS
     }
@@ -60,12 +63,22 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+    fn checks_of_one_v6_network_are_counted_together() {
+        let start = Instant::now();
+        let mut strangers = Strangers::new(start);
+        let address = |low: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, low]);
+        let admitted = (0..1000).filter(|low| strangers.admit(start, address(*low))).count();
+        assert_eq!(admitted, MOST_CHECKS as usize);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
     fn addresses_without_number_take_no_memory_without_end() {
         let start = Instant::now();
         let mut strangers = Strangers::new(start);
         for number in 0..10_000_u32 {
             assert!(strangers.admit(start, IpAddr::from(number.to_be_bytes())));
         }
-        assert_eq!(strangers.checks.len(), MOST_ADDRESSES);
+        assert_eq!(strangers.checks.len(), MOST_NETWORKS);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use tracing::warn;
 use super::Undelivered;
 use super::addresses::{Advertised, canonical};
 use super::framing::{self, End};
-use crate::id::subscriber;
 use crate::metrics::{Counted, Metrics};
+use crate::network::{ClientNetwork, client_network};
 use crate::sfu::engine::{Datagram, Transmit};
 
 /// Frames of all connections that wait for the media thread.
@@ -105,7 +105,7 @@ pub struct Tcp {
 /// A connection, as the media thread knows it.
 struct Connection {
     outgoing: mpsc::Sender<Vec<u8>>,
-    network: IpAddr,
+    network: ClientNetwork,
     _counted: Counted,
 }
 
@@ -177,7 +177,7 @@ impl Tcp {
     }
 
     fn admit(&mut self, stream: TcpStream, source: SocketAddr) -> Result<(), End> {
-        let network = subscriber(source.ip());
+        let network = client_network(source.ip());
         if self.connections.len() >= self.limits.connections {
             return Err(End::TooMany);
         }

@@ -1,0 +1,312 @@
+//! A limit for each key, such as an identity or a client's network: on what it has at a time, and
+//! on how often it asks.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::time::Instant;
+
+/// Keys whose rates are remembered. Identities and IPv6 networks are free to make, memory is not.
+pub const MAX_KEYS: usize = 100_000;
+
+/// Time between two prunings of a full map; each walks over all keys.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often something may happen: a burst of `most`, and `most` in each `interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Times in an interval; 0 is no limit.
+    most: u32,
+    interval: Duration,
+}
+
+impl Rate {
+    /// No limit.
+    pub const UNLIMITED: Self = Self::per_second(0);
+
+    /// So many times a second; 0 is no limit.
+    pub const fn per_second(most: u32) -> Self {
+        Self { most, interval: Duration::from_secs(1) }
+    }
+
+    /// So many times a minute; 0 is no limit.
+    pub const fn per_minute(most: u32) -> Self {
+        Self { most, interval: Duration::from_secs(60) }
+    }
+
+    /// So many times an hour; 0 is no limit.
+    pub const fn per_hour(most: u32) -> Self {
+        Self { most, interval: Duration::from_secs(60 * 60) }
+    }
+
+    /// The time at which an unused burst is there again, if one more is taken at `now`; `None` if
+    /// none is left. This is the generic cell rate algorithm (ITU-T I.371).
+    fn take(self, due: Option<Instant>, now: Instant) -> Option<Instant> {
+        let due = due.unwrap_or(now).max(now) + self.interval / self.most.max(1);
+        (due <= now + self.interval).then_some(due)
+    }
+}
+
+/// Permits and rates for each key. A clone counts together with the original.
+///
+/// A key without permits whose burst is whole again is forgotten. While as many keys as are
+/// remembered have used something, further ones are not rate-limited: whoever makes keys without
+/// end must not lock others out, and has another limit, such as that of its network.
+#[derive(Debug)]
+pub struct KeyedLimit<K: Eq + Hash> {
+    inner: Arc<Inner<K>>,
+}
+
+#[derive(Debug)]
+struct Inner<K: Eq + Hash> {
+    /// Permits of one key at a time; 0 is no limit.
+    concurrent: usize,
+    rate: Rate,
+    max_keys: usize,
+    usage: DashMap<K, Usage>,
+    start: Instant,
+    /// The last pruning of a full map, in milliseconds from the start.
+    pruned: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    held: usize,
+    /// The time at which an unused burst is there again.
+    due: Option<Instant>,
+}
+
+impl Usage {
+    fn is_over(&self, now: Instant) -> bool {
+        self.held == 0 && self.due.is_none_or(|due| due <= now)
+    }
+}
+
+/// One of a key's permits, until it is dropped.
+#[derive(Debug)]
+pub struct Permit<K: Eq + Hash>(Option<(K, Arc<Inner<K>>)>);
+
+/// The limit that a key has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LimitReached {
+    /// It has all of its permits.
+    #[error("too many at a time")]
+    Concurrency,
+    /// It asked too often.
+    #[error("too many in a short time")]
+    Rate,
+}
+
+impl<K: Clone + Eq + Hash> KeyedLimit<K> {
+    /// A limit on permits at a time (0 is no limit), and on how often they are taken.
+    pub fn new(concurrent: usize, rate: Rate) -> Self {
+        Self::with_max_keys(concurrent, rate, MAX_KEYS)
+    }
+
+    /// A limit on permits at a time; 0 is no limit.
+    pub fn concurrent(most: usize) -> Self {
+        Self::new(most, Rate::UNLIMITED)
+    }
+
+    /// A limit on how often permits are taken.
+    pub fn rate(rate: Rate) -> Self {
+        Self::new(0, rate)
+    }
+
+    fn with_max_keys(concurrent: usize, rate: Rate, max_keys: usize) -> Self {
+        let usage = DashMap::new();
+        let pruned = AtomicU64::new(0);
+        Self { inner: Arc::new(Inner { concurrent, rate, max_keys, usage, start: now(), pruned }) }
+    }
+
+    /// Takes a permit.
+    ///
+    /// # Errors
+    /// [`LimitReached`]; nothing was counted then.
+    pub fn acquire(&self, key: &K) -> Result<Permit<K>, LimitReached> {
+        self.acquire_at(key, now())
+    }
+
+    /// Counts one more where only the rate is limited.
+    ///
+    /// # Errors
+    /// [`LimitReached::Rate`]; nothing was counted then.
+    pub fn check(&self, key: &K) -> Result<(), LimitReached> {
+        self.acquire(key).map(drop)
+    }
+
+    fn acquire_at(&self, key: &K, now: Instant) -> Result<Permit<K>, LimitReached> {
+        let Inner { concurrent, rate, usage, .. } = &*self.inner;
+        let remembers = rate.most > 0 && (usage.contains_key(key) || self.inner.has_room(now));
+        if *concurrent == 0 && !remembers {
+            return Ok(Permit(None));
+        }
+        let mut entry = match usage.entry(key.clone()) {
+            Entry::Occupied(known) => known.into_ref(),
+            Entry::Vacant(new) => new.insert(Usage::default()),
+        };
+        if *concurrent > 0 && entry.held >= *concurrent {
+            return Err(LimitReached::Concurrency);
+        }
+        if remembers {
+            entry.due = Some(rate.take(entry.due, now).ok_or(LimitReached::Rate)?);
+        }
+        if *concurrent == 0 {
+            return Ok(Permit(None));
+        }
+        entry.held += 1;
+        Ok(Permit(Some((key.clone(), self.inner.clone()))))
+    }
+
+    /// Forgets keys that hold nothing and may ask for a whole burst again.
+    pub fn prune(&self) {
+        self.inner.prune(now());
+    }
+
+    /// Keys that are remembered.
+    #[cfg(test)]
+    pub fn keys(&self) -> usize {
+        self.inner.usage.len()
+    }
+}
+
+impl<K: Eq + Hash> Inner<K> {
+    /// Whether one more key can be remembered.
+    fn has_room(&self, now: Instant) -> bool {
+        if self.usage.len() < self.max_keys {
+            return true;
+        }
+        let elapsed =
+            u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX);
+        let last = self.pruned.load(Ordering::Relaxed);
+        let is_due = Duration::from_millis(elapsed.saturating_sub(last)) >= PRUNE_INTERVAL;
+        if is_due && self.pruned.compare_exchange(last, elapsed, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            self.prune(now);
+        }
+        self.usage.len() < self.max_keys
+    }
+
+    fn prune(&self, now: Instant) {
+        self.usage.retain(|_, usage| !usage.is_over(now));
+        self.usage.shrink_to_fit();
+    }
+}
+
+impl<K: Eq + Hash> Clone for KeyedLimit<K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+impl<K: Eq + Hash> Drop for Permit<K> {
+    fn drop(&mut self) {
+        let Some((key, inner)) = self.0.take() else { return };
+        if let Entry::Occupied(mut usage) = inner.usage.entry(key) {
+            usage.get_mut().held = usage.get().held.saturating_sub(1);
+            // What still has a rate to remember is pruned later.
+            if usage.get().held == 0 && usage.get().due.is_none() {
+                usage.remove();
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a limit on rates needs a clock; its tests feed their own")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn admitted(limit: &KeyedLimit<&'static str>, key: &'static str, asked: usize, now: Instant) -> usize {
+        (0..asked).filter(|_| limit.acquire_at(&key, now).is_ok()).count()
+    }
+
+    #[test]
+    fn permits_come_back_and_keys_are_forgotten() {
+        let limit = KeyedLimit::concurrent(2);
+        let first = limit.acquire(&"ada").unwrap();
+        let second = limit.acquire(&"ada").unwrap();
+        assert_eq!(limit.acquire(&"ada").unwrap_err(), LimitReached::Concurrency);
+        let other = limit.acquire(&"bob").unwrap();
+        drop(first);
+        let third = limit.acquire(&"ada").unwrap();
+        assert_eq!(limit.keys(), 2);
+        drop((second, third, other));
+        assert_eq!(limit.keys(), 0);
+    }
+
+    #[test]
+    fn a_burst_is_used_up_and_comes_back_evenly() {
+        let limit = KeyedLimit::rate(Rate::per_minute(30));
+        let start = now();
+        assert_eq!(admitted(&limit, "ada", 100, start), 30);
+        assert_eq!(admitted(&limit, "bob", 100, start), 30);
+        assert_eq!(admitted(&limit, "ada", 100, start + seconds(1)), 0);
+        assert_eq!(admitted(&limit, "ada", 100, start + seconds(4)), 2);
+        assert_eq!(admitted(&limit, "ada", 100, start + seconds(64)), 30);
+        assert_eq!(admitted(&limit, "ada", 100, start + seconds(3600)), 30);
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_nothing_is_remembered() {
+        let limit = KeyedLimit::new(0, Rate::UNLIMITED);
+        assert_eq!(admitted(&limit, "ada", 1000, now()), 1000);
+        assert_eq!(limit.keys(), 0);
+    }
+
+    #[test]
+    fn a_refused_permit_costs_no_rate() {
+        let limit = KeyedLimit::new(1, Rate::per_minute(2));
+        let start = now();
+        let first = limit.acquire_at(&"ada", start).unwrap();
+        for _ in 0..10 {
+            assert_eq!(limit.acquire_at(&"ada", start).unwrap_err(), LimitReached::Concurrency);
+        }
+        drop(first);
+        drop(limit.acquire_at(&"ada", start).unwrap());
+        assert_eq!(limit.acquire_at(&"ada", start).unwrap_err(), LimitReached::Rate);
+        drop(limit.acquire_at(&"ada", start + seconds(30)).unwrap());
+    }
+
+    #[test]
+    fn pruning_forgets_whole_bursts_alone() {
+        let limit = KeyedLimit::new(1, Rate::per_minute(60));
+        let start = now();
+        let held = limit.acquire_at(&"ada", start).unwrap();
+        drop(limit.acquire_at(&"bob", start).unwrap());
+        limit.inner.prune(start);
+        assert_eq!(limit.keys(), 2, "what was used a moment ago counts");
+        limit.inner.prune(start + seconds(1));
+        assert_eq!(limit.keys(), 1, "what is held counts");
+        drop(held);
+        limit.inner.prune(start + seconds(1));
+        assert_eq!(limit.keys(), 0);
+    }
+
+    #[test]
+    fn a_full_map_locks_nobody_out_and_grows_no_more() {
+        let limit = KeyedLimit::with_max_keys(0, Rate::per_minute(1), 3);
+        let start = now();
+        let keys = ["a", "b", "c", "d", "e"];
+        let asked = |now| keys.map(|key| admitted(&limit, key, 2, now));
+        assert_eq!(asked(start), [1, 1, 1, 2, 2]);
+        assert_eq!(limit.keys(), 3);
+        // A minute later the first three are forgotten as soon as another needs their place.
+        let later = start + seconds(60);
+        assert_eq!(["d", "e", "f", "a"].map(|key| admitted(&limit, key, 2, later)), [1, 1, 1, 2]);
+        assert_eq!(limit.keys(), 3);
+    }
+}

@@ -158,6 +158,13 @@ pub struct Limits {
     pub members_per_room: usize,
     /// New rooms a minute for one identity; 0 is no limit.
     pub new_rooms_per_minute: u32,
+    /// Rooms at a time that clients of one network started; 0 is no limit.
+    pub rooms_per_network: usize,
+    /// New rooms a minute for one network; 0 is no limit.
+    pub new_rooms_per_minute_per_network: u32,
+    /// Networks for which none of the limits for an address or network hold.
+    #[serde(with = "texts")]
+    pub exempt_networks: Vec<IpNet>,
     /// Bytes of one WebSocket message; at least 1,024.
     pub frame_bytes: usize,
     /// Bytes of one `callsApiHistoryEntry`, which is read and dropped; at least `frame_bytes`.
@@ -193,6 +200,8 @@ pub struct Limits {
     pub calls_per_identity: usize,
     /// New sessions of the media API a minute for one identity; 0 is no limit.
     pub new_sessions_per_minute: u32,
+    /// New sessions of the media API a minute for one network; 0 is no limit.
+    pub new_sessions_per_minute_per_network: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
     /// How often the AI may be invited into one room in a minute; 0 is no limit.
@@ -286,12 +295,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            connections_per_address: 0,
+            connections_per_address: 1000,
             rooms: 10_000,
             members_per_room: 1_000,
             http_connections: 4096,
             http_connections_per_address: 1024,
             new_rooms_per_minute: 30,
+            rooms_per_network: 200,
+            new_rooms_per_minute_per_network: 300,
+            exempt_networks: Vec::new(),
             frame_bytes: 1 << 20,
             history_entry_bytes: 8 << 20,
             messages_per_second: 50,
@@ -308,6 +320,7 @@ impl Default for Limits {
             calls_per_second: 50,
             calls_per_identity: 8,
             new_sessions_per_minute: 60,
+            new_sessions_per_minute_per_network: 2000,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
         }
@@ -360,6 +373,14 @@ impl Config {
         sources.read_flags(flags);
         let (config, warnings) = sources.finish()?;
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
+    }
+
+    /// Whether everybody comes through a proxy whose address is not known: https is spoken, and not
+    /// by this server.
+    pub fn has_unknown_proxy(&self) -> bool {
+        let Http { public_url, tls_certificate, tls_self_signed, trusted_proxies, .. } = &self.http;
+        let is_https = public_url.as_ref().is_some_and(|url| url.as_str().starts_with("https:"));
+        is_https && tls_certificate.is_none() && !tls_self_signed && trusted_proxies.is_empty()
     }
 
     /// Whether the media server of this process carries the media.

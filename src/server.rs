@@ -30,6 +30,7 @@ use crate::feedback::delivery::{Delivery, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
 use crate::http::app::{App, Sockets, warnings};
+use crate::http::charge::Charge;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
@@ -42,6 +43,7 @@ use crate::identity::Identities;
 use crate::identity::access::Access;
 use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
+use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::room::actor::Surroundings;
 use crate::room::registry::{Registry, RegistryLimits};
@@ -144,7 +146,9 @@ impl Server {
         };
         let registry_limits = RegistryLimits {
             rooms: limits.rooms,
-            new_rooms_per_minute: NonZeroU32::new(limits.new_rooms_per_minute),
+            new_rooms: Rate::per_minute(limits.new_rooms_per_minute),
+            rooms_of_network: limits.rooms_per_network,
+            new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
         let (reports, feedback) = (store.reports(), &config.feedback);
@@ -164,6 +168,7 @@ impl Server {
             site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: proxies.clone(),
+            charge: Charge::new(&config),
             admission: Admission::new(
                 limits.connections,
                 limits.connections_per_address as usize,
@@ -205,12 +210,15 @@ impl Server {
         let tls = certificates.as_ref().map(Certificates::facts);
         upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
         let public = router(app.clone());
+        let exempt = &config.limits.exempt_networks;
+        let uncounted_networks =
+            TrustedProxies::new(config.http.trusted_proxies.iter().chain(exempt).copied());
         let http = serve(
             http_listener,
             door,
             public,
             http_limits,
-            proxies.clone(),
+            uncounted_networks.clone(),
             metrics.clone(),
             stopping.clone(),
         );
@@ -221,7 +229,7 @@ impl Server {
             Door::Plain,
             own_routes,
             http_limits,
-            proxies,
+            uncounted_networks,
             uncounted,
             admin_stop.clone(),
         );

@@ -30,6 +30,9 @@ pub enum CallFailure {
     /// Too many new sessions of one identity.
     #[error("too many new sessions; try again in a minute")]
     TooManySessions,
+    /// Too many new sessions of one network.
+    #[error("too many new sessions from this network; try again in a minute")]
+    TooManySessionsOfNetwork,
     /// The call did not come through.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -44,7 +47,10 @@ impl CallFailure {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoIdentity | Self::NoSecret | Self::NotYourSession => StatusCode::UNAUTHORIZED,
-            Self::TooManyCalls | Self::TooManyAtOnce | Self::TooManySessions => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyCalls
+            | Self::TooManyAtOnce
+            | Self::TooManySessions
+            | Self::TooManySessionsOfNetwork => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(status) => status,
             Self::Upstream(error) => match error {
                 UpstreamError::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -69,6 +75,7 @@ impl CallFailure {
             Self::TooManyCalls => "call_too_many",
             Self::TooManyAtOnce => "call_too_many_at_once",
             Self::TooManySessions => "call_too_many_sessions",
+            Self::TooManySessionsOfNetwork => "call_too_many_sessions_of_network",
             Self::Upstream(error) => error.label(),
             Self::Refused(_) => "call_refused",
         }
@@ -78,7 +85,7 @@ impl CallFailure {
     pub fn retry_after(self) -> Option<u16> {
         match self {
             Self::TooManyCalls | Self::TooManyAtOnce => Some(1),
-            Self::TooManySessions => Some(60),
+            Self::TooManySessions | Self::TooManySessionsOfNetwork => Some(60),
             Self::Upstream(UpstreamError::CircuitOpen | UpstreamError::Unreachable) => Some(5),
             _ => None,
         }

@@ -30,6 +30,7 @@ use crate::identity::Asked as Identified;
 use crate::identity::peer::Peer;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
+use crate::network::ClientNetwork;
 
 /// Bodies up to this length may be read whole at any time; longer ones need a place.
 const SMALL_BYTES: usize = 64 << 10;
@@ -44,6 +45,7 @@ pub struct Proxy {
     lock: Lock,
     calls: KeyedLimit<SessionId>,
     sessions: KeyedLimit<IdentityId>,
+    sessions_of_network: KeyedLimit<ClientNetwork>,
     places: Places,
     body_bytes: usize,
     timeout: Duration,
@@ -83,6 +85,9 @@ impl Proxy {
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
             calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
             sessions: KeyedLimit::rate(Rate::per_minute(limits.new_sessions_per_minute)),
+            sessions_of_network: KeyedLimit::rate(Rate::per_minute(
+                limits.new_sessions_per_minute_per_network,
+            )),
             places: Places::new(limits.calls_per_identity),
             body_bytes: limits.call_bytes,
             timeout: calls.timeout,
@@ -93,12 +98,22 @@ impl Proxy {
     pub fn tidy(&self) {
         self.calls.prune();
         self.sessions.prune();
+        self.sessions_of_network.prune();
     }
 
     /// Whether `identity` may make this call now.
-    fn check_pace(&self, target: &Target, identity: &IdentityId) -> Result<(), CallFailure> {
+    fn check_pace(
+        &self,
+        target: &Target,
+        identity: &IdentityId,
+        network: Option<ClientNetwork>,
+    ) -> Result<(), CallFailure> {
         match target {
-            Target::NewSession => self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions),
+            Target::NewSession => {
+                self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions)?;
+                let checked = network.map_or(Ok(()), |network| self.sessions_of_network.check(&network));
+                checked.map_err(|_| CallFailure::TooManySessionsOfNetwork)
+            }
             Target::Session { session, .. } => {
                 self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)
             }
@@ -221,6 +236,11 @@ fn target(mount: Mount, head: &request::Parts) -> Option<Target> {
     Target::parse(&head.method, head.uri.path().strip_prefix(mount.path())?.strip_prefix('/')?)
 }
 
+/// The network that a call is charged to, where it is known.
+fn network(head: &request::Parts) -> Option<ClientNetwork> {
+    head.extensions.get::<Peer>().and_then(Peer::network)
+}
+
 async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFailure> {
     let peer = head.extensions.get::<Peer>().ok_or(CallFailure::NoIdentity)?;
     match app.identities.identify(&head.headers, peer, wall_clock()).await {
@@ -258,7 +278,7 @@ async fn admit(
             Some(Proof::Fresh) => {}
         }
     }
-    app.calls.check_pace(target, &caller)?;
+    app.calls.check_pace(target, &caller, network(head))?;
     let place = app.calls.places.take(&caller).ok_or(CallFailure::TooManyAtOnce)?;
     Ok(Admitted { mount, caller, place, renewal })
 }
@@ -359,7 +379,7 @@ async fn heal_answer(app: &App, target: &Target, asked: &Asked, response: Respon
 async fn ice_servers(app: &App, head: &request::Parts) -> Response {
     let servers = match caller(app, head).await {
         // A session asks once, so the pace of new sessions is that of these questions.
-        Ok(identity) => match app.calls.check_pace(&Target::NewSession, &identity) {
+        Ok(identity) => match app.calls.check_pace(&Target::NewSession, &identity, network(head)) {
             Ok(()) => app.calls.turn.ice_servers(&identity).await.map_err(CallFailure::from),
             Err(failure) => Err(failure),
         },

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
 use crate::feedback::desk::Desk;
+use crate::http::charge::Charge;
 use crate::http::origin::OriginRule;
 use crate::http::site::Site;
 use crate::id::ConnectionId;
@@ -32,6 +33,8 @@ pub struct App {
     pub origins: OriginRule,
     /// Whose forwarding headers are believed.
     pub proxies: TrustedProxies,
+    /// Whose addresses are.
+    pub charge: Charge,
     /// The rooms.
     pub registry: Registry,
     /// The media API.

@@ -123,9 +123,12 @@ impl ApiError {
             Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
                 StatusCode::FORBIDDEN
             }
-            Self::NoPlace(NoPlace::TooManyOfAddress) | Self::CannotJoin(CannotJoin::TooManyNewRooms) => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Self::NoPlace(NoPlace::TooManyOfAddress)
+            | Self::CannotJoin(
+                CannotJoin::TooManyNewRooms
+                | CannotJoin::TooManyRoomsOfNetwork
+                | CannotJoin::TooManyNewRoomsOfNetwork,
+            ) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoPlace(NoPlace::Full)
             | Self::CannotJoin(
                 CannotJoin::RoomsFull
@@ -135,6 +138,18 @@ impl ApiError {
             Self::UrlTooLong => StatusCode::URI_TOO_LONG,
             Self::RoomSilent => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The setting to raise where many people share the network whose limit is reached.
+    pub fn network_limit(self) -> Option<&'static str> {
+        match self {
+            Self::NoPlace(NoPlace::TooManyOfAddress) => Some("limits.connections_per_address"),
+            Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => Some("limits.rooms_per_network"),
+            Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => {
+                Some("limits.new_rooms_per_minute_per_network")
+            }
+            _ => None,
         }
     }
 
@@ -162,6 +177,8 @@ impl ApiError {
             Self::NoPlace(NoPlace::TooManyOfAddress) => "too_many_of_address",
             Self::CannotJoin(CannotJoin::RoomsFull) => "rooms_full",
             Self::CannotJoin(CannotJoin::TooManyNewRooms) => "too_many_new_rooms",
+            Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => "too_many_rooms_of_network",
+            Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => "too_many_new_rooms_of_network",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",

@@ -59,7 +59,8 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     }
     let SocketPeer { address, scheme } =
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
-    let peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
+    let mut peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
+    peer.owner = app.charge.owner(&peer, request.headers());
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
         // Behind a proxy that does not pass the host on, this is what people trip over; but
         // strangers can cause it as often as they like.

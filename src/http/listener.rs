@@ -66,7 +66,7 @@ pub struct HttpLimits {
 /// The connections of each client's network.
 struct ByNetwork {
     limit: KeyedLimit<ClientNetwork>,
-    /// Everybody behind these comes from their one address.
+    /// Proxies, since everybody behind one has its address, and networks without limits.
     exempt: TrustedProxies,
 }
 
@@ -87,12 +87,12 @@ pub async fn serve(
     door: Door,
     router: Router,
     limits: HttpLimits,
-    proxies: TrustedProxies,
+    exempt: TrustedProxies,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let by_network = ByNetwork { limit: KeyedLimit::concurrent(limits.per_network), exempt: proxies };
+    let by_network = ByNetwork { limit: KeyedLimit::concurrent(limits.per_network), exempt };
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut backoff = FIRST_BACKOFF;
     loop {

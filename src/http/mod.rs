@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod assets;
+pub mod charge;
 pub mod error;
 pub mod gate;
 pub mod listener;

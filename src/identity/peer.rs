@@ -85,6 +85,10 @@ pub enum AddressOwner {
     Client,
     /// A trusted proxy's, which told no other.
     TrustedProxy,
+    /// That of a proxy that is not configured as trusted.
+    UntrustedProxy,
+    /// Of a network for which no limits hold.
+    Exempt,
 }
 
 impl Peer {
@@ -93,7 +97,7 @@ impl Peer {
     pub fn network(&self) -> Option<ClientNetwork> {
         match self.owner {
             AddressOwner::Client => Some(client_network(self.address)),
-            AddressOwner::TrustedProxy => None,
+            AddressOwner::TrustedProxy | AddressOwner::UntrustedProxy | AddressOwner::Exempt => None,
         }
     }
 

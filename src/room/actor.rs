@@ -19,7 +19,9 @@ use super::outbox::{Outbox, OutboxReader, OverBudget};
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, Report, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
+use crate::limit::Permit;
 use crate::metrics::{Counted, Metrics};
+use crate::network::ClientNetwork;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
 use crate::store::{Change, StoreHandle};
@@ -41,6 +43,13 @@ pub struct Surroundings {
     pub force: CancellationToken,
 }
 
+/// A room's place among all rooms, and among those that its starter's network may have.
+#[derive(Debug)]
+pub struct RoomPermit {
+    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _network: Option<Permit<ClientNetwork>>,
+}
+
 /// The owner of one room.
 pub struct Actor {
     name: RoomName,
@@ -52,7 +61,7 @@ pub struct Actor {
     surroundings: Surroundings,
     members: Counted,
     _running: Counted,
-    _place: OwnedSemaphorePermit,
+    _permit: RoomPermit,
     stopping: bool,
     /// Whether events of before a restart may still be in the store.
     restored_events: bool,
@@ -76,7 +85,7 @@ impl Actor {
         name: RoomName,
         kept: Option<KeptRoom>,
         inbox: Inbox,
-        place: OwnedSemaphorePermit,
+        permit: RoomPermit,
         surroundings: Surroundings,
     ) -> Self {
         let now = now();
@@ -117,7 +126,7 @@ impl Actor {
             surroundings,
             members,
             _running: running,
-            _place: place,
+            _permit: permit,
             stopping: false,
             restored_events,
         };

@@ -1,6 +1,5 @@
 //! Finds or starts the one room of a name, and lets people join it.
 
-use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +8,20 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::actor::{Actor, Surroundings};
+use super::actor::{Actor, RoomPermit, Surroundings};
 use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{IdentityId, RoomName};
+use crate::limit::{KeyedLimit, LimitReached, Rate};
+use crate::network::ClientNetwork;
 
 /// How many rooms are sent away at a time at a shutdown.
 const DRAIN_BATCH: usize = 64;
@@ -37,8 +37,12 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct RegistryLimits {
     /// The most rooms that run at a time.
     pub rooms: usize,
-    /// The most rooms that one identity may start in a minute; `None` is no limit.
-    pub new_rooms_per_minute: Option<NonZeroU32>,
+    /// New rooms of one identity.
+    pub new_rooms: Rate,
+    /// Rooms at a time that clients of one network started; 0 is no limit.
+    pub rooms_of_network: usize,
+    /// New rooms of one network.
+    pub new_rooms_of_network: Rate,
 }
 
 /// All rooms of this server. A clone leads to the same rooms.
@@ -50,7 +54,8 @@ pub struct Registry {
 struct Inner {
     rooms: DashMap<RoomName, RoomHandle>,
     places: Arc<Semaphore>,
-    starts: Option<DefaultKeyedRateLimiter<IdentityId>>,
+    of_identity: KeyedLimit<IdentityId>,
+    of_network: KeyedLimit<ClientNetwork>,
     surroundings: Surroundings,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -77,11 +82,35 @@ pub enum CannotJoin {
     /// This identity started too many rooms in the last minute.
     #[error("too many new rooms; try again in a minute")]
     TooManyNewRooms,
+    /// Clients of this network have too many rooms.
+    #[error("too many rooms were started from this network; join one of them, or try again later")]
+    TooManyRoomsOfNetwork,
+    /// Clients of this network started too many rooms in the last minute.
+    #[error("too many new rooms from this network; try again in a minute")]
+    TooManyNewRoomsOfNetwork,
 }
 
 impl Inner {
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.places.clone().try_acquire_owned().ok()
+    /// The permit of a room that was kept, which nobody starts.
+    fn permit(&self) -> Option<RoomPermit> {
+        Some(RoomPermit { _room: self.places.clone().try_acquire_owned().ok()?, _network: None })
+    }
+
+    /// The permit of a room that somebody starts. The room's first: who finds the server full has not
+    /// started one.
+    fn permit_for(
+        &self,
+        identity: &IdentityId,
+        network: Option<ClientNetwork>,
+    ) -> Result<RoomPermit, CannotJoin> {
+        let permit = self.permit().ok_or(CannotJoin::RoomsFull)?;
+        self.of_identity.check(identity).map_err(|_| CannotJoin::TooManyNewRooms)?;
+        let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
+        let of_network = of_network.map_err(|reached| match reached {
+            LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
+            LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
+        })?;
+        Ok(RoomPermit { _network: of_network, ..permit })
     }
 }
 
@@ -89,12 +118,12 @@ impl Registry {
     /// A registry that starts every kept room at once, so that nobody else can take their seats.
     pub fn start(limits: RegistryLimits, surroundings: Surroundings, kept: Vec<KeptRoom>) -> Self {
         let places = limits.rooms.max(kept.len());
-        let starts = limits.new_rooms_per_minute.map(|most| RateLimiter::keyed(Quota::per_minute(most)));
         let registry = Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
                 places: Arc::new(Semaphore::new(places)),
-                starts,
+                of_identity: KeyedLimit::rate(limits.new_rooms),
+                of_network: KeyedLimit::new(limits.rooms_of_network, limits.new_rooms_of_network),
                 surroundings,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
@@ -104,13 +133,19 @@ impl Registry {
         registry
     }
 
-    /// Joins the room of that name, and starts it if need be.
+    /// Joins the room of that name, and starts it if need be; a new room is charged to the client's
+    /// identity, and to its network where that is known.
     ///
     /// # Errors
     /// [`CannotJoin`] says why not; nothing was changed then.
-    pub async fn join(&self, name: &RoomName, join: Join) -> Result<Seat, CannotJoin> {
+    pub async fn join(
+        &self,
+        name: &RoomName,
+        join: Join,
+        network: Option<ClientNetwork>,
+    ) -> Result<Seat, CannotJoin> {
         loop {
-            let room = self.find_or_start(name, &join.identity)?;
+            let room = self.find_or_start(name, &join.identity, network)?;
             let (ack, answer) = oneshot::channel();
             // A command that could not be sent goes here, or its ack would be waited for for ever.
             let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
@@ -162,10 +197,8 @@ impl Registry {
 
     /// Forgets who started no room for a while; without it every identity ever seen would stay.
     pub fn tidy(&self) {
-        if let Some(starts) = &self.inner.starts {
-            starts.retain_recent();
-            starts.shrink_to_fit();
-        }
+        self.inner.of_identity.prune();
+        self.inner.of_network.prune();
     }
 
     /// Sends everyone away, room by room, and waits until all rooms have kept their state.
@@ -193,7 +226,12 @@ impl Registry {
         info!(rooms = rooms.len(), "all rooms are kept");
     }
 
-    fn find_or_start(&self, name: &RoomName, identity: &IdentityId) -> Result<RoomHandle, CannotJoin> {
+    fn find_or_start(
+        &self,
+        name: &RoomName,
+        identity: &IdentityId,
+        network: Option<ClientNetwork>,
+    ) -> Result<RoomHandle, CannotJoin> {
         let entry = self.inner.rooms.entry(name.clone());
         // Asked under the entry's lock: a room is either seen by the shutdown's walk or not started.
         if self.inner.stopping.is_cancelled() {
@@ -202,13 +240,8 @@ impl Registry {
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
             Entry::Vacant(vacant) => {
-                // The place first: who finds the server full has not started a room.
-                let place = self.inner.place().ok_or(CannotJoin::RoomsFull)?;
-                let starts = self.inner.starts.as_ref();
-                if starts.is_some_and(|starts| starts.check_key(identity).is_err()) {
-                    return Err(CannotJoin::TooManyNewRooms);
-                }
-                let handle = self.spawn(name.clone(), None, place);
+                let permit = self.inner.permit_for(identity, network)?;
+                let handle = self.spawn(name.clone(), None, permit);
                 vacant.insert(handle.clone());
                 Ok(handle)
             }
@@ -220,8 +253,8 @@ impl Registry {
     fn restore(&self, kept: KeptRoom) {
         let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
-        let Some(place) = self.inner.place() else { return };
-        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), place));
+        let Some(permit) = self.inner.permit() else { return };
+        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), permit));
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
@@ -238,9 +271,9 @@ impl Registry {
     }
 
     /// Starts a room's task; its caller holds the entry of the name, so that there is only one.
-    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, place: OwnedSemaphorePermit) -> RoomHandle {
+    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, permit: RoomPermit) -> RoomHandle {
         let (handle, inbox) = RoomHandle::new();
-        let actor = Actor::new(name.clone(), kept, inbox, place, self.inner.surroundings.clone());
+        let actor = Actor::new(name.clone(), kept, inbox, permit, self.inner.surroundings.clone());
         let registry = self.clone();
         let own = handle.clone();
         self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
@@ -271,6 +304,7 @@ mod tests {
     use crate::config::{Ai as AiSettings, Calls, Optional, Turn};
     use crate::id::{ConnectionId, MeetingId, UserId};
     use crate::metrics::Metrics;
+    use crate::network::client_network;
     use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;
     use crate::protocol::deflate::Form;
@@ -312,7 +346,12 @@ mod tests {
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };
-        let limits = RegistryLimits { rooms, new_rooms_per_minute: NonZeroU32::new(1000) };
+        let limits = RegistryLimits {
+            rooms,
+            new_rooms: Rate::per_minute(1000),
+            rooms_of_network: 2,
+            new_rooms_of_network: Rate::per_minute(5),
+        };
         House { registry: Registry::start(limits, surroundings, rooms_kept), store, metrics, _dir: dir }
     }
 
@@ -355,7 +394,7 @@ mod tests {
         let House { registry, .. } = house(tick, 10).await;
         let room = name("r");
         let tick_at = now() + tick;
-        let first = registry.join(&room, asks(1, "a")).await.unwrap();
+        let first = registry.join(&room, asks(1, "a"), None).await.unwrap();
         let meeting = registry.describe(&room).await.unwrap().meeting;
         leave(&first, 1).await;
         assert_eq!(closed(&first.outbox).await, Close::UserLeft);
@@ -363,7 +402,7 @@ mod tests {
         // This task and the room's wake at the same instant, and this one runs first: the room finds
         // its tick due and the join in its mailbox, and retires with the join unread.
         tokio::time::sleep_until(tick_at).await;
-        let second = registry.join(&room, asks(2, "b"));
+        let second = registry.join(&room, asks(2, "b"), None);
         tokio::pin!(second);
         assert!(poll!(&mut second).is_pending(), "the join waits in the mailbox");
         let _second = second.await.unwrap();
@@ -384,7 +423,7 @@ mod tests {
                     for turn in 0..300 {
                         let connection = task * 1000 + turn;
                         let seat = loop {
-                            match registry.join(&room, asks(connection, &user)).await {
+                            match registry.join(&room, asks(connection, &user), None).await {
                                 Ok(seat) => break seat,
                                 // The retired room still has the only place for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
@@ -409,6 +448,50 @@ mod tests {
         store.shutdown(now() + Duration::from_secs(10)).await.unwrap();
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn one_network_has_its_share_of_rooms_until_they_end() {
+        let House { registry, .. } = house(Duration::from_secs(15), 100).await;
+        let network = |address: &str| Some(client_network(address.parse().unwrap()));
+        let join = async |room: &str, number: u64, from: &str| {
+            // An identity for each join, as free cookies give them.
+            let ask = asks(number, &format!("u{number}"));
+            registry.join(&name(room), ask, network(from)).await
+        };
+        let first = join("1", 1, "2001:db8::1").await.unwrap();
+        let _second = join("2", 2, "2001:db8::2").await.unwrap();
+        let refused = join("3", 3, "2001:db8::3").await.unwrap_err();
+        assert_eq!(refused, CannotJoin::TooManyRoomsOfNetwork);
+        let _no_new_room = join("2", 4, "2001:db8::3").await.unwrap();
+        let _other_network = join("3", 5, "2001:db8:0:1::1").await.unwrap();
+        for number in 10..20 {
+            registry.join(&name(&number.to_string()), asks(number, "p"), None).await.unwrap();
+        }
+        leave(&first, 1).await;
+        while registry.is_running(&name("1")) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let _in_its_place = join("4", 6, "2001:db8::1").await.unwrap();
+        registry.shutdown(now() + Duration::from_secs(10)).await;
+    }
+
+    #[tokio::test]
+    async fn one_network_starts_only_so_many_rooms_a_minute() {
+        let House { registry, .. } = house(Duration::from_millis(10), 100).await;
+        let network = Some(client_network([192, 0, 2, 1].into()));
+        for number in 0..5 {
+            let room = name(&number.to_string());
+            let user = format!("u{number}");
+            let seat = registry.join(&room, asks(number, &user), network).await.unwrap();
+            leave(&seat, number).await;
+            while registry.is_running(&room) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let refused = registry.join(&name("5"), asks(9, "u9"), network).await.unwrap_err();
+        assert_eq!(refused, CannotJoin::TooManyNewRoomsOfNetwork);
+        registry.join(&name("5"), asks(9, "u9"), Some(client_network([192, 0, 2, 2].into()))).await.unwrap();
+    }
+
     /// A join that met a room after its end kept its own ack, and waited for it for ever.
     #[tokio::test]
     async fn a_join_that_meets_a_room_after_its_end_finds_another() {
@@ -416,7 +499,7 @@ mod tests {
         let (ended, inbox) = RoomHandle::new();
         drop(inbox);
         registry.inner.rooms.insert(name("r"), ended);
-        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"))).await;
+        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"), None)).await;
         leave(&joined.expect("the join is not forgotten").unwrap(), 1).await;
         store.handle().flush().await.unwrap();
     }
@@ -425,13 +508,13 @@ mod tests {
     async fn a_panic_in_one_room_ends_that_room_alone() {
         let House { registry, metrics, store, .. } = house(Duration::from_secs(15), 10).await;
         let (bad, good) = (name("bad"), name("good"));
-        let victim = registry.join(&bad, asks(1, "a")).await.unwrap();
-        let other = registry.join(&good, asks(2, "b")).await.unwrap();
+        let victim = registry.join(&bad, asks(1, "a"), None).await.unwrap();
+        let other = registry.join(&good, asks(2, "b"), None).await.unwrap();
         let meeting = registry.describe(&bad).await.unwrap().meeting;
         victim.mailbox.send(Command::Panic).await.unwrap();
         assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
 
-        let again = registry.join(&bad, asks(3, "a")).await.unwrap();
+        let again = registry.join(&bad, asks(3, "a"), None).await.unwrap();
         assert_ne!(registry.describe(&bad).await.unwrap().meeting, meeting, "the next join starts afresh");
         leave(&again, 3).await;
         leave(&other, 2).await;
@@ -466,7 +549,7 @@ mod tests {
             waiting: Vec::new(),
         };
         let House { registry, .. } = house_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
-        let victim = registry.join(&name("bad"), asks(1, "a")).await.unwrap();
+        let victim = registry.join(&name("bad"), asks(1, "a"), None).await.unwrap();
         victim.mailbox.send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
         let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
@@ -478,10 +561,10 @@ mod tests {
     #[tokio::test]
     async fn rooms_are_limited_in_all_and_for_each_identity() {
         let House { registry, .. } = house(Duration::from_secs(15), 2).await;
-        let _one = registry.join(&name("1"), asks(1, "a")).await.unwrap();
-        let _two = registry.join(&name("2"), asks(2, "a")).await.unwrap();
-        assert_eq!(registry.join(&name("3"), asks(3, "a")).await.unwrap_err(), CannotJoin::RoomsFull);
-        let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
+        let _one = registry.join(&name("1"), asks(1, "a"), None).await.unwrap();
+        let _two = registry.join(&name("2"), asks(2, "a"), None).await.unwrap();
+        assert_eq!(registry.join(&name("3"), asks(3, "a"), None).await.unwrap_err(), CannotJoin::RoomsFull);
+        let _more = registry.join(&name("1"), asks(4, "b"), None).await.unwrap();
     }
 
     /// The order to stop went through the mailbox, and was lost where it was full for too long: the
@@ -489,7 +572,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_without_time_ends_even_the_fullest_room() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let seat = registry.join(&name("r"), asks(1, "a"), None).await.unwrap();
         while seat.mailbox.try_send(Command::Describe(oneshot::channel().0)).is_ok() {}
         registry.shutdown(now()).await;
         assert!(seat.mailbox.is_closed());
@@ -498,11 +581,11 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_sends_everyone_away_and_refuses_joins() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let seat = registry.join(&name("r"), asks(1, "a"), None).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));
         tokio::pin!(shutdown);
         assert!(poll!(&mut shutdown).is_pending());
-        let late = registry.join(&name("r"), asks(2, "b")).await.unwrap_err();
+        let late = registry.join(&name("r"), asks(2, "b"), None).await.unwrap_err();
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
         assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");

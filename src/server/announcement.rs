@@ -72,18 +72,39 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
     }
 }
 
-fn parts(announced: &Announced<'_>) -> [Part; 4] {
+fn parts(announced: &Announced<'_>) -> Vec<Part> {
     let Config { turn, feedback, ai, .. } = announced.config;
     let unless = |is_set: bool, missing| (!is_set).then_some(missing);
     let has_turn = turn.service_id.is_some() && turn.service_token.is_some();
     let has_model = ai.model_endpoint.is_some() && ai.api_token.is_some();
     let model = "OPENAI_MODEL_ENDPOINT or OPENAI_API_TOKEN is not set";
-    [
+    let mut parts = vec![
         Part { name: "media", missing: announced.media.missing() },
         Part { name: "TURN", missing: unless(has_turn, "TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set") },
         Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
         Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
-    ]
+    ];
+    // Limits are not worth a word where they hold.
+    let missing = network_limits_off(announced.config);
+    if missing.is_some() {
+        parts.push(Part { name: "limits for each client network", missing });
+    }
+    parts
+}
+
+/// The reason for which nothing is limited for a client's network.
+fn network_limits_off(config: &Config) -> Option<&'static str> {
+    let limits = &config.limits;
+    let is_unlimited = limits.connections_per_address == 0
+        && limits.rooms_per_network == 0
+        && limits.new_rooms_per_minute_per_network == 0;
+    if config.has_unknown_proxy() {
+        Some("a proxy speaks the https of http.public_url, and http.trusted_proxies does not name it")
+    } else if is_unlimited {
+        Some("limits.connections_per_address, rooms_per_network and new_rooms_per_minute_per_network are 0")
+    } else {
+        None
+    }
 }
 
 /// Who carries media, for people and for machines.
@@ -137,6 +158,20 @@ mod tests {
         for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
             assert!(said.contains(variable), "{said}");
         }
+    }
+
+    #[test]
+    fn limits_that_cannot_hold_are_said() {
+        let mut config = Config::default();
+        assert!(!said(&config).contains("client network"));
+        config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
+        assert!(said(&config).contains("limits for each client network (a proxy speaks"));
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        assert!(!said(&config).contains("client network"));
+        config.limits.connections_per_address = 0;
+        config.limits.rooms_per_network = 0;
+        config.limits.new_rooms_per_minute_per_network = 0;
+        assert!(said(&config).contains("limits for each client network (limits.connections_per_address,"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 use tungstenite::handshake::server::create_response;
 use url::form_urlencoded;
 
@@ -42,6 +42,11 @@ pub async fn upgrade(
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
             debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
+            if let (Some(setting), Some(network)) = (error.network_limit(), peer.network())
+                && app.warnings.check().is_ok()
+            {
+                warn!(event = "networkLimitReached", %network, setting);
+            }
             error.into_response()
         }
     }
@@ -63,7 +68,8 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     };
     let handshake =
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
-    let place = app.admission.enter(peer.network())?;
+    let network = peer.network();
+    let place = app.admission.enter(network)?;
 
     let connection = app.sockets.next_id();
     let join = Join {
@@ -80,7 +86,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     let serve = {
         let app = app.clone();
         async move {
-            let seat = match app.registry.join(&room, join).await {
+            let seat = match app.registry.join(&room, join, network).await {
                 Ok(seat) => seat,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal));

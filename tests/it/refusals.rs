@@ -155,6 +155,63 @@ async fn one_address_has_only_so_many_sockets() {
     let _proxy_again = ask("i", "unknown").open(&server).await;
 }
 
+/// Cookies are free, and every one may start rooms.
+#[tokio::test]
+async fn one_network_cannot_take_all_rooms() {
+    let server =
+        TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
+    let server = server.await;
+    let mut sockets = Vec::new();
+    let mut status = 101;
+    for cookie in 0..10 {
+        let person = Person::log_in(&server, &format!("Mallory {cookie}")).await;
+        for room in 0..30 {
+            let ask = Ask::room(&format!("r{cookie}-{room}")).by(&person).pk("a");
+            match ask.header("x-forwarded-for", "203.0.113.9").try_open(&server).await {
+                Ok(socket) => sockets.push(socket),
+                Err(refused) => status = refused,
+            }
+        }
+    }
+    assert_eq!((sockets.len(), status), (200, 429), "limits.rooms_per_network");
+    assert_eq!(server.refusals("too_many_rooms_of_network").await, 100.0);
+    let ada = Person::log_in(&server, "Ada").await;
+    let honest = Ask::room("honest").by(&ada).pk("a");
+    let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
+}
+
+/// Everybody behind a proxy that nobody configured has its address; but only a proxy of this machine or
+/// a private network is believed to be one.
+#[tokio::test]
+async fn an_untrusted_proxy_is_no_client_and_a_direct_one_is() {
+    let server = TestServer::with(|config| config.limits.connections_per_address = 2).await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut sockets = Vec::new();
+    for pk in ["a", "b", "c", "d"] {
+        let ask = Ask::room("r").by(&ada).pk(pk).header("x-forwarded-for", "203.0.113.9");
+        sockets.push(ask.open(&server).await);
+    }
+    for pk in ["e", "f"] {
+        sockets.push(Ask::room("r").by(&ada).pk(pk).open(&server).await);
+    }
+    assert_refused(&server, Ask::room("r").by(&ada).pk("g"), 429, "too_many_of_address").await;
+}
+
+#[tokio::test]
+async fn an_exempt_network_has_no_limit() {
+    let server = TestServer::with(|config| {
+        config.limits.connections_per_address = 1;
+        config.limits.rooms_per_network = 1;
+        config.limits.exempt_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let server = server.await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut sockets = Vec::new();
+    for pk in ["a", "b", "c"] {
+        sockets.push(Ask::room(pk).by(&ada).pk(pk).open(&server).await);
+    }
+}
+
 #[tokio::test]
 async fn a_full_room_refuses_all_but_its_members() {
     let server = TestServer::with(|config| config.limits.members_per_room = 2).await;

@@ -6,18 +6,22 @@
 //! in its place (which it skips), and the next track that is offered takes the place, as RFC 8829
 //! section 5.2.2 has it. So a description grows with the tracks of a moment, not with those of a day.
 
+mod terms;
+
 use std::fmt::Write;
 
 use str0m::change::{SdpAnswer, SdpOffer};
 
 use super::error::SfuError;
 use super::request::{DescriptionType, Told};
+pub use terms::{Feedback, Terms, first_formats};
 
-/// The longest description that is read, in bytes. 100 tracks with all of a browser's codecs have 600 kB.
-const MOST_BYTES: usize = 1 << 20;
+/// The longest description that is read, in bytes. A browser's own offer lists all of its codecs in each
+/// section, up to 6 kB, also in those that it only receives: 400 tracks have 2.4 MB.
+const MOST_BYTES: usize = 3 << 20;
 
-/// The most sections of a description.
-const MOST_SECTIONS: usize = 512;
+/// The most sections of a description, and so the most tracks that a session may be allowed.
+pub const MOST_SECTIONS: usize = 512;
 
 /// The longest `mid` that str0m keeps whole.
 const MOST_MID_BYTES: usize = 16;
@@ -58,17 +62,6 @@ pub struct Section {
     kind: String,
 }
 
-/// Whether a client is to tell how each packet arrives that it is sent (transport-wide congestion control,
-/// draft-holmer-rmcat-transport-wide-cc-extensions-01). It tells 20 times a second, and what nobody acts
-/// on costs both sides about as much as the media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feedback {
-    /// It is.
-    Wanted,
-    /// It is not. What it sends itself is told of all the same.
-    Unwanted,
-}
-
 /// Whether media may flow in a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionState {
@@ -106,7 +99,7 @@ pub fn nothing_goes_on(sections: &[Section]) -> Told {
         "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n",
         sections,
         &[],
-        Feedback::Unwanted,
+        &Terms::default(),
     )
 }
 
@@ -208,7 +201,7 @@ pub fn told(
     text: &str,
     sections: &[Section],
     candidates: &[String],
-    feedback: Feedback,
+    terms: &Terms,
 ) -> Told {
     let mut blocks = blocks(text);
     let session = blocks.next().unwrap_or_default();
@@ -246,9 +239,8 @@ pub fn told(
             // Formatting into a String cannot fail.
             let _ = write!(mids, " {mid}");
         }
-        let only_sends = block.contains(&"a=sendonly");
-        let is_unwanted = |line: &str| only_sends && feedback == Feedback::Unwanted && is_feedback(line);
-        lines(&mut bodies, block.into_iter().filter(|line| !is_candidate(line) && !is_unwanted(line)));
+        let block = terms.section(block, r#type == DescriptionType::Answer);
+        lines(&mut bodies, block.iter().map(|line| &**line).filter(|line| !is_candidate(line)));
         if !refused && let Some(candidates) = candidates.take() {
             // A bundle has the candidates of its first section (RFC 9143 section 9.2).
             for candidate in candidates {
@@ -279,12 +271,6 @@ fn live_mids(sections: &[Section]) -> String {
 
 fn is_candidate(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates"
-}
-
-/// Whether a line negotiates feedback for each packet.
-fn is_feedback(line: &str) -> bool {
-    line.starts_with("a=rtcp-fb:") && line.ends_with(" transport-cc")
-        || line.starts_with("a=extmap:") && line.contains("transport-wide-cc-extensions")
 }
 
 /// The lines of the session, then those of each section.
@@ -334,6 +320,10 @@ mod tests {
         text
     }
 
+    fn terms(feedback: Feedback) -> Terms {
+        Terms { feedback, ..Terms::default() }
+    }
+
     fn kinds(text: &str) -> Vec<String> {
         let sections = blocks(text).skip(1);
         let word = |block: &[&str], index| block[0].split(' ').nth(index).unwrap_or_default().to_owned();
@@ -369,7 +359,7 @@ mod tests {
         let (_, sections) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
-        let told = told(DescriptionType::Offer, &server, &sections, &candidates, Feedback::Wanted);
+        let told = told(DescriptionType::Offer, &server, &sections, &candidates, &terms(Feedback::Wanted));
         assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
         assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
         assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
@@ -382,7 +372,8 @@ mod tests {
             ("audio", "9", "b"),
             ("audio", "9", "c"),
         ]);
-        let told = super::told(DescriptionType::Offer, &more, &sections, &candidates, Feedback::Wanted);
+        let told =
+            super::told(DescriptionType::Offer, &more, &sections, &candidates, &terms(Feedback::Wanted));
         assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
     }
 
@@ -396,10 +387,8 @@ mod tests {
         let (first, second) = server.split_at(server.rfind("m=").unwrap());
         let server = first.to_owned() + &second.replace("a=sendonly\r\n", "");
         for (feedback, negotiated) in [(Feedback::Wanted, 2), (Feedback::Unwanted, 1)] {
-            let told = told(DescriptionType::Offer, &server, &[], &[], feedback).sdp;
-            for line in ["transport-wide-cc-extensions", "transport-cc"] {
-                assert_eq!(told.matches(line).count(), negotiated, "{told}");
-            }
+            let told = told(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
+            assert_eq!(told.matches("transport-wide-cc-extensions").count(), negotiated, "{told}");
             assert_eq!(told.matches("a=rtcp-fb:96 nack").count(), 2);
             let received = &told[told.rfind("m=").unwrap()..];
             assert!(received.contains("a=recvonly") && received.contains("96 transport-cc"), "{told}");
@@ -445,7 +434,7 @@ mod tests {
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
-            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], Feedback::Wanted);
+            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], &terms(Feedback::Wanted));
             let placed = mids(&told.sdp);
             for (index, live) in live.iter().enumerate() {
                 if *live {

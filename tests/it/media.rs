@@ -1,10 +1,12 @@
 //! People see and hear each other on our own page, over the embedded media server, in a real browser.
 
+use std::time::Duration;
+
 use satsuma::config::Config;
 use serde_json::json;
 
 use crate::browser::{Browser, Tab, Visitor};
-use crate::harness::TestServer;
+use crate::harness::{TestServer, eventually};
 use crate::page::{join, tile, until_on_stage, until_pressed};
 
 /// What watches what a page receives; see its own comments.
@@ -158,4 +160,31 @@ async fn a_picture_comes_in_whichever_size_is_sent() {
             until_all_live(&both).await;
         }
     }
+}
+
+#[tokio::test]
+async fn muted_microphone_sends_little() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = server_with(|_| {}).await;
+    let [_ada, bob] = two_meet(&browser, &server).await;
+    click(&bob, "microphone").await;
+    until_pressed(&bob, "microphone", "false").await;
+    // How many packets of audio each of the two was sent so far, the fewer first.
+    let packets = async || {
+        let report = server.admin_get("/admin/sfu").await.json();
+        let tracks = report["tracks"].as_array().unwrap().iter();
+        let audio = tracks.filter(|track| track["kind"] == "audio");
+        let mut packets: Vec<u64> =
+            audio.filter_map(|track| track["subscribers"][0]["packets"].as_u64()).collect();
+        packets.sort_unstable();
+        packets
+    };
+    let is_quiet = async || {
+        let before = packets().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let now = packets().await;
+        // It is the one that sent fewer by then, or will be soon.
+        now.len() == 2 && now[0] > before[0] && now[0] - before[0] < 20 && now[1] - before[1] > 60
+    };
+    eventually("silence takes fewer than 10 packets a second".to_owned(), is_quiet).await;
 }

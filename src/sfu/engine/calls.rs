@@ -19,7 +19,7 @@ use crate::sfu::error::SfuError;
 use crate::sfu::request::{
     Ice, Outcome, Reply, Request, Subscribe, TrackDone, TrackFailed, TrackStatus, Update,
 };
-use negotiation::{accept_answer, negotiated};
+use negotiation::{Offered, accept_answer, negotiated};
 
 type Done = Result<TrackDone, TrackFailed>;
 
@@ -139,7 +139,9 @@ impl Engine {
             .filter_map(|(track, found)| {
                 // Browsers play what is in one stream in step.
                 let stream = Some(track.publisher.as_str().to_owned());
-                Some((self.tracks.get(*found.as_ref().ok()?)?.kind, Direction::SendOnly, stream))
+                let found = *found.as_ref().ok()?;
+                let (kind, formats) = (self.tracks.get(found)?.kind, self.formats_for(key, found));
+                Some(Offered { kind, direction: Direction::SendOnly, stream, formats })
             })
             .collect();
         if let Some(session) = self.sessions.get_mut(key) {
@@ -160,6 +162,7 @@ impl Engine {
                     continue;
                 }
             };
+            let formats = self.formats_for(key, found);
             let (Some(session), Some(source)) = (self.sessions.get_mut(key), self.tracks.get_mut(found))
             else {
                 return Err(SfuError::Internal);
@@ -168,6 +171,7 @@ impl Engine {
             let mut subscription = Subscription::new(publisher.clone(), name.clone(), source.kind)?;
             subscription.track = Some(found);
             subscription.wish = layer;
+            subscription.formats = formats;
             subscription.forward.aim(Some(0));
             session.subscriptions.insert(mid, subscription);
             if let Some(pending) = &mut session.pending {

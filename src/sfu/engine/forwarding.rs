@@ -6,7 +6,7 @@ use str0m::format::PayloadParams;
 use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
 use str0m::rtp::{RtpPacket, RtpWrite};
 
-use super::session::{Subscription, SubscriptionState};
+use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::sfu::counters::Drop;
 use crate::sfu::forward::Incoming;
@@ -29,6 +29,8 @@ pub(super) struct Track {
     asking: Vec<Asking>,
     /// Who receives it.
     pub(super) subscribers: Vec<(SessionKey, Mid)>,
+    /// The payload type that the publisher was answered with; none where it was left the choice.
+    pub(super) answered: Option<Pt>,
     /// What the publisher's payload types mean.
     formats: Vec<(Pt, PayloadParams)>,
 }
@@ -52,6 +54,7 @@ impl Track {
             layers: Layers::new(rids),
             asking,
             subscribers: Vec::new(),
+            answered: None,
             formats: Vec::new(),
         }
     }
@@ -210,6 +213,20 @@ impl Engine {
         Some((key, layer))
     }
 
+    /// The payload types by which a session is to receive a track: those of its codec.
+    pub(super) fn formats_for(&self, subscriber: SessionKey, key: TrackKey) -> Vec<u8> {
+        let ours = self.sessions.get(subscriber).and_then(Session::codecs);
+        let (Some(track), Some(ours)) = (self.tracks.get(key), ours) else { return Vec::new() };
+        let theirs = self.sessions.get(track.publisher).and_then(Session::codecs);
+        let answered = theirs.and_then(|theirs| theirs.find(|params| Some(params.pt()) == track.answered));
+        let seen = track.formats.iter().map(|(_, params)| params).chain(answered);
+        let mut formats: Vec<u8> =
+            seen.filter_map(|params| ours.match_params(*params)).map(|params| *params.pt()).collect();
+        formats.sort_unstable();
+        formats.dedup();
+        formats
+    }
+
     /// What a publisher's payload type means.
     fn format(&mut self, key: TrackKey, from: SessionKey, payload_type: Pt) -> Option<PayloadParams> {
         let track = self.tracks.get_mut(key)?;
@@ -302,7 +319,8 @@ impl Subscription {
         if let Some((_, ours)) = self.payload_types.iter().find(|(known, _)| *known == theirs) {
             return *ours;
         }
-        let ours = codecs.match_params(format).map(PayloadParams::pt);
+        let is_offered = |pt: &Pt| self.formats.is_empty() || self.formats.contains(pt);
+        let ours = codecs.match_params(format).map(PayloadParams::pt).filter(is_offered);
         self.payload_types.push((theirs, ours));
         ours
     }

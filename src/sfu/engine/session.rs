@@ -16,7 +16,7 @@ use super::TrackKey;
 use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::sfu::counters::Counters;
-use crate::sfu::description::{Feedback, Section};
+use crate::sfu::description::{Feedback, Section, Terms};
 use crate::sfu::estimate::RembLimit;
 use crate::sfu::forward::Forward;
 use crate::sfu::request::{Ice, Kind, LayerWish};
@@ -144,6 +144,8 @@ pub(super) struct Subscription {
     pub(super) paused: Option<Instant>,
     /// The payload type here for each of the publisher's; none where this client cannot take it.
     pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
+    /// The payload types that were offered for it; all where there are none.
+    pub(super) formats: Vec<u8>,
     pub(super) packets: u64,
 }
 
@@ -202,9 +204,13 @@ impl Session {
         self.twcc.or(self.remb.bits())
     }
 
-    /// Whether the client is to tell how packets arrive.
-    pub(super) fn feedback(&self) -> Feedback {
-        if self.wants_twcc { Feedback::Wanted } else { Feedback::Unwanted }
+    /// What is negotiated with the client.
+    pub(super) fn terms(&self) -> Terms {
+        let subscriptions = self.subscriptions.iter().filter(|(_, s)| !s.formats.is_empty());
+        Terms {
+            feedback: if self.wants_twcc { Feedback::Wanted } else { Feedback::Unwanted },
+            formats: subscriptions.map(|(mid, s)| (mid.to_string(), s.formats.clone())).collect(),
+        }
     }
 
     /// How many tracks it publishes and subscribes to.

@@ -78,6 +78,7 @@ impl Engine {
         name: &str,
     ) -> Result<(), SfuError> {
         let new = self.find(now, publisher, name)?;
+        let formats = self.formats_for(key, new);
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
         let kind = match (session.subscriptions.get(&mid), session.publications.get(&mid)) {
             (Some(subscription), _) if subscription.track == Some(new) => return Ok(()),
@@ -94,6 +95,11 @@ impl Engine {
         let source = self.tracks.get_mut(new).ok_or(SfuError::NoTrack)?;
         if source.kind != kind {
             return Err(SfuError::InvalidParams("the transceiver carries another kind"));
+        }
+        let negotiated = session.subscriptions.get(&mid).map_or(&[][..], |before| &before.formats);
+        let knows = |format: &u8| negotiated.is_empty() || negotiated.contains(format);
+        if !formats.is_empty() && !formats.iter().any(knows) {
+            return Err(SfuError::InvalidParams("the transceiver was negotiated for another codec"));
         }
         source.subscribers.push((key, mid));
         // The client tells how packets arrive from the next negotiation on.
@@ -175,6 +181,7 @@ impl Subscription {
             forward: Forward::new(first),
             paused: None,
             payload_types: Vec::new(),
+            formats: Vec::new(),
             packets: 0,
         })
     }

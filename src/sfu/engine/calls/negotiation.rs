@@ -13,6 +13,16 @@ use crate::sfu::description::{Description, Parsed, Section, SectionState, nothin
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
 
+/// A new section of an offer.
+pub(super) struct Offered {
+    pub(super) kind: Kind,
+    pub(super) direction: Direction,
+    /// The id of the stream that it belongs to.
+    pub(super) stream: Option<String>,
+    /// Its payload types; all where there are none.
+    pub(super) formats: Vec<u8>,
+}
+
 impl Engine {
     /// The session's peer, which is made with its first description.
     pub(super) fn ensure_rtc(&mut self, now: Instant, key: SessionKey) {
@@ -69,8 +79,8 @@ impl Engine {
             self.by_ufrag.insert(ufrag, key);
         }
         let text = answer.to_sdp_string();
-        let feedback = session.feedback();
-        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, feedback))
+        let terms = session.terms();
+        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
     }
 
     /// Forgets an offer that will not be answered any more, and what was to come of it.
@@ -110,14 +120,14 @@ impl Engine {
         &mut self,
         now: Instant,
         key: SessionKey,
-        media: &[(Kind, Direction, Option<String>)],
+        media: &[Offered],
     ) -> Result<(Option<Told>, Vec<Mid>), SfuError> {
         if media.is_empty() {
             return Ok((None, Vec::new()));
         }
         let offered = self.with_rtc(now, key, |rtc| {
             let mut api = rtc.sdp_api();
-            let add = |(kind, direction, stream): &(Kind, Direction, Option<String>)| {
+            let add = |Offered { kind, direction, stream, .. }: &Offered| {
                 // A track id of its own: Chromium refuses the second of the same (stream, track).
                 api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
             };
@@ -129,8 +139,10 @@ impl Engine {
         session.pending =
             Some(Pending { offer: pending, publications: Vec::new(), subscriptions: Vec::new() });
         let text = offer.to_sdp_string();
-        let feedback = session.feedback();
-        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, feedback);
+        let mut terms = session.terms();
+        let formats = mids.iter().zip(media).filter(|(_, media)| !media.formats.is_empty());
+        terms.formats.extend(formats.map(|(mid, media)| (mid.to_string(), media.formats.clone())));
+        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, &terms);
         Ok((Some(offer), mids))
     }
 }

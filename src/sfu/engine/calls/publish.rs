@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use str0m::media::{Direction, Mid, Rids};
+use str0m::media::{Direction, Mid, Pt, Rids};
 
 use super::super::forwarding::{Track, kind_of};
 use super::super::{Engine, SessionKey, TrackKey};
 use super::Done;
-use crate::sfu::description::{Description, SectionState};
+use super::negotiation::Offered;
+use crate::sfu::description::{Description, SectionState, first_formats};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{Kind, Outcome, Publish, Reply, TrackDone, TrackFailed, Way};
 
@@ -21,9 +22,14 @@ impl Engine {
         offer: Description,
     ) -> Outcome {
         let answer = self.accept_offer(now, key, offer)?;
+        let formats = first_formats(&answer.sdp);
         let done = tracks.into_iter().map(|track| {
             let error = match self.register(now, key, &track) {
-                Ok(mid) => {
+                Ok((mid, published)) => {
+                    let format = formats.get(&*mid).copied().map(Pt::from);
+                    if let Some(track) = self.tracks.get_mut(published) {
+                        track.answered = format;
+                    }
                     return Ok(TrackDone { mid: mid.to_string(), publisher: None, name: Some(track.name) });
                 }
                 Err(error) => error,
@@ -35,7 +41,12 @@ impl Engine {
     }
 
     /// Publishes a track of the client's offer.
-    fn register(&mut self, now: Instant, key: SessionKey, track: &Publish) -> Result<Mid, SfuError> {
+    fn register(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        track: &Publish,
+    ) -> Result<(Mid, TrackKey), SfuError> {
         let mid = track.mid.as_deref().ok_or(SfuError::InvalidParams("a track of an offer needs its mid"))?;
         let session = self.sessions.get(key).ok_or(SfuError::NoSession)?;
         let section = session.sections.iter().find(|section| section.mid == mid);
@@ -53,8 +64,8 @@ impl Engine {
             Rids::None | Rids::Any => vec![None],
         };
         let kind = kind_of(media.kind());
-        self.add_track(now, key, track.name.clone(), mid, kind, rids)?;
-        Ok(mid)
+        let track = self.add_track(now, key, track.name.clone(), mid, kind, rids)?;
+        Ok((mid, track))
     }
 
     /// Makes a track known.
@@ -111,7 +122,7 @@ impl Engine {
                     Way::In => Direction::RecvOnly,
                     Way::Both => Direction::SendRecv,
                 };
-                (*kind, direction, None)
+                Offered { kind: *kind, direction, stream: None, formats: Vec::new() }
             })
             .collect();
         let (offer, mids) = self.make_offer(now, key, &media)?;

@@ -204,3 +204,17 @@ fn wide_link_gets_every_video_at_once() {
         assert!(lately.iter().all(|got| matches!(got.layer(), b'a' | 0)), "it stays");
     }
 }
+
+#[test]
+fn session_that_saw_one_layer_first_is_measured_once_it_has_several() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("plain", Kind::Video, &[]), ("cam", Kind::Video, &["a", "b"])]);
+    world.pull_one(bob, ada, "plain");
+    world.connect();
+    world.pull_one(bob, ada, "cam");
+    world.film(ada, own[1], &[(Some("a"), 4), (Some("b"), 1)], 60);
+    let report = world.report();
+    let bob = report.sessions.iter().find(|session| session.subscribes == 2).unwrap();
+    assert!(bob.estimate_bits > Some(1_000_000), "{bob:?}");
+}

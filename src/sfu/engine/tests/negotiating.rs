@@ -5,6 +5,7 @@ use str0m::media::Mid;
 use super::client::read;
 use super::world::World;
 use super::*;
+use crate::sfu::description::Description;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
@@ -32,7 +33,7 @@ fn only_who_has_a_choice_is_asked_how_packets_arrive() {
         let (done, told) = world.ask_to_pull(bob, &[(ada, name, wish(""))]);
         let told = told.unwrap();
         world.answer(bob, &told).unwrap();
-        (done[0].clone().unwrap(), told.sdp.contains("transport-cc"))
+        (done[0].clone().unwrap(), told.sdp.contains("transport-wide-cc"))
     };
     let (cam, is_asked) = pull(&mut world, "cam");
     assert!(!is_asked);
@@ -193,4 +194,43 @@ fn names_are_published_once() {
     assert!(matches!(done[1], Err(SfuError::InvalidParams(_))));
     assert_eq!(told, None);
     world.push(bob, &[("cam", Kind::Video, &[])]);
+}
+
+#[test]
+fn subscription_is_offered_with_the_codec_of_its_track() {
+    let mut world = World::new();
+    let (ada, bob, eve) = (world.join(), world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    world.push(eve, &[("cam", Kind::Video, &[])]);
+    world.connect_one(ada);
+    world.film(ada, own[1], &[(None, 1)], 2);
+    let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    let told = told.unwrap();
+    let lines: Vec<&str> = told.sdp.lines().filter(|line| line.starts_with("m=")).collect();
+    assert_eq!(lines, ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]);
+    assert!(told.sdp.len() < 2_000, "{} bytes for two sections", told.sdp.len());
+    world.answer(bob, &told).unwrap();
+    // The section may carry another track of the codec.
+    let at = Transceiver::Mid(done[1].clone().unwrap().to_string());
+    world.update(bob, at, Some((eve, "cam")), wish("")).unwrap();
+}
+
+#[test]
+fn as_many_sections_as_tracks_are_allowed_are_read() {
+    // What Chromium lists in each section of its own offers has up to 6 kB.
+    let mut text = String::from("v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE");
+    (0..400).for_each(|mid| text.push_str(&format!(" {mid}")));
+    text.push_str("\r\na=ice-ufrag:abcd\r\na=ice-pwd:aaaaaaaaaaaaaaaaaaaaaaaa\r\na=setup:actpass\r\n");
+    let print = ["AB"; 32].join(":");
+    text.push_str(&format!("a=fingerprint:sha-256 {print}\r\n"));
+    for mid in 0..400 {
+        text.push_str(&format!(
+            "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\na=recvonly\r\n"
+        ));
+        text.push_str("a=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n");
+        text.push_str(&"a=rtcp-fb:96 goog-remb\r\n".repeat(240));
+    }
+    assert!(text.len() > 2_300_000);
+    let read = Description::parse(DescriptionType::Offer, &text).unwrap();
+    assert_eq!(read.sections.len(), 400);
 }

@@ -159,7 +159,14 @@ impl Services {
         let called = async {
             let answer = self
                 .upstream
-                .call(Call { target, caller: Caller::Ai, query: Some(query), body, deadline: None })
+                .call(Call {
+                    target,
+                    caller: Caller::Ai,
+                    network: None,
+                    query: Some(query),
+                    body,
+                    deadline: None,
+                })
                 .await?;
             let status: StatusCode = answer.status;
             let body =

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::api::{Caller, Target};
+use crate::network::ClientNetwork;
 
 /// A call of the media API.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct Call {
     pub target: Target,
     /// Who calls.
     pub caller: Caller,
+    /// The network from which a person calls, where it is known.
+    pub network: Option<ClientNetwork>,
     /// The query, without its `?`, as it is passed on.
     pub query: Option<String>,
     /// The body.

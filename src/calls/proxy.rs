@@ -301,6 +301,7 @@ async fn forward(
     let call = Call {
         target: target.clone(),
         caller: Caller::Person(caller.clone()),
+        network: network(head),
         query,
         body,
         deadline: Some(deadline),

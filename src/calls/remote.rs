@@ -290,7 +290,7 @@ mod tests {
         let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
         let body = CallBody::Stream(Body::from_stream(chunks));
         let caller = Caller::Ai;
-        Call { target: Target::NewSession, caller, query: None, body, deadline: None }
+        Call { target: Target::NewSession, caller, network: None, query: None, body, deadline: None }
     }
 
     #[tokio::test]

@@ -81,7 +81,9 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
         return Err(CallFailure::TooManyCalls);
     }
     let body = app.calls.read_whole(body).await?;
-    let asked = Asked { target: &target, query: head.uri.query(), body: &body, caller: &Caller::Server };
+    // The other server's address says nothing of its users'.
+    let (caller, network) = (&Caller::Server, None);
+    let asked = Asked { target: &target, query: head.uri.query(), body: &body, caller, network };
     let (status, text) = api.sfu.serve(&asked).await;
     Ok(json(status, text))
 }

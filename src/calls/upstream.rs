@@ -81,7 +81,7 @@ impl Upstream {
     }
 
     async fn call_embedded(&self, sfu: &SfuHandle, call: Call) -> Result<Answer, UpstreamError> {
-        let Call { target, caller, query, body, deadline } = call;
+        let Call { target, caller, network, query, body, deadline } = call;
         let latest = now() + self.timeout;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         let body = match body {
@@ -91,7 +91,8 @@ impl Upstream {
                 .await
                 .map_err(|_| UpstreamError::RequestTooSlow)??,
         };
-        let asked = Asked { target: &target, query: query.as_deref(), body: &body, caller: &caller };
+        let query = query.as_deref();
+        let asked = Asked { target: &target, query, body: &body, caller: &caller, network };
         let (status, text) =
             timeout_at(deadline, sfu.serve(&asked)).await.map_err(|_| UpstreamError::TimedOut)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);

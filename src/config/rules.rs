@@ -58,6 +58,8 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.call_bytes", limits.call_bytes, 1024..=MANY),
         ("sfu.sessions", sfu.sessions, 1..=MANY),
         ("sfu.sessions_per_identity", sfu.sessions_per_identity, 1..=MANY),
+        ("sfu.subscriptions_per_identity", sfu.subscriptions_per_identity, 1..=MANY),
+        ("sfu.subscriptions_per_identity_and_track", sfu.subscriptions_per_identity_and_track, 1..=MANY),
         ("sfu.tracks_per_session", sfu.tracks_per_session, 1..=512),
         ("sfu.subscribers_per_track", sfu.subscribers_per_track, 1..=MANY),
     ]

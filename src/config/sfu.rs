@@ -40,6 +40,12 @@ pub struct Sfu {
     pub sessions: usize,
     /// Sessions of one identity; at least 1.
     pub sessions_per_identity: usize,
+    /// Sessions that clients of one network opened; 0 is no limit.
+    pub sessions_per_network: usize,
+    /// Subscriptions of one identity in all of its sessions; at least 1.
+    pub subscriptions_per_identity: usize,
+    /// Subscriptions of one identity to one track; at least 1.
+    pub subscriptions_per_identity_and_track: usize,
     /// Tracks that one session publishes and subscribes to; at least 1.
     pub tracks_per_session: usize,
     /// Subscribers of one track; at least 1.
@@ -56,6 +62,9 @@ impl Default for Sfu {
             api_secret: Optional(None),
             sessions: 2000,
             sessions_per_identity: 20,
+            sessions_per_network: 1000,
+            subscriptions_per_identity: 1200,
+            subscriptions_per_identity_and_track: 8,
             tracks_per_session: 400,
             subscribers_per_track: 1000,
         }

@@ -21,9 +21,10 @@ use crate::sfu::thread::SfuThread;
 /// Calls API has the same 30 s.
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// How long a session is kept that negotiated nothing: whoever is alone in a room without a camera
-/// negotiates nothing until somebody comes.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+/// Time for which a session is kept that negotiated nothing: a client opens one some time before it
+/// publishes or subscribes. Whoever waits longer opens another; opening them costs nothing, so that
+/// they must not fill the table for long.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 
 /// Starts the media server, if this configuration has it carry the media.
 ///
@@ -47,6 +48,9 @@ pub(super) async fn start(
         limits: Limits {
             sessions: sfu.sessions,
             sessions_per_owner: sfu.sessions_per_identity,
+            sessions_per_network: sfu.sessions_per_network,
+            subscriptions_per_owner: sfu.subscriptions_per_identity,
+            subscriptions_per_owner_and_track: sfu.subscriptions_per_identity_and_track,
             tracks_per_session: sfu.tracks_per_session,
             subscribers_per_track: sfu.subscribers_per_track,
             connect: CONNECT,

@@ -13,6 +13,7 @@ mod report;
 mod session;
 mod sources;
 mod strangers;
+mod table;
 mod update;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -31,6 +31,9 @@ pub enum SfuError {
     /// The session publishes a track of that name already.
     #[error("the session publishes a track of this name already")]
     RepeatedTrack,
+    /// The session subscribes to this track already.
+    #[error("the session subscribes to this track already")]
+    RepeatedSubscription,
     /// The track that is to be closed or changed is not the session's.
     #[error("the session has no such track to close")]
     NothingToClose,
@@ -55,9 +58,11 @@ impl SfuError {
     /// The status of the answer, where the whole call failed.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Decoding(_) | Self::InvalidParams(_) | Self::Empty | Self::RepeatedTrack => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Decoding(_)
+            | Self::InvalidParams(_)
+            | Self::Empty
+            | Self::RepeatedTrack
+            | Self::RepeatedSubscription => StatusCode::BAD_REQUEST,
             Self::NoSession => StatusCode::GONE,
             Self::Description(_) | Self::NoOffer => StatusCode::NOT_ACCEPTABLE,
             Self::NoTrack | Self::NothingToClose | Self::NothingToChange => StatusCode::NOT_FOUND,
@@ -72,7 +77,7 @@ impl SfuError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Decoding(_) => "decoding_error",
-            Self::InvalidParams(_) | Self::Unsupported(_) => "invalid_params",
+            Self::InvalidParams(_) | Self::Unsupported(_) | Self::RepeatedSubscription => "invalid_params",
             Self::Empty => "empty_track_error",
             Self::NoSession => "session_error",
             Self::Description(_) | Self::NoOffer => "invalid_session_description",

@@ -243,6 +243,9 @@ mod tests {
             limits: Limits {
                 sessions: 10,
                 sessions_per_owner: 10,
+                sessions_per_network: 10,
+                subscriptions_per_owner: 10,
+                subscriptions_per_owner_and_track: 10,
                 tracks_per_session: 10,
                 subscribers_per_track: 10,
                 connect: minute,

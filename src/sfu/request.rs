@@ -9,6 +9,7 @@ use super::description::Description;
 use super::error::SfuError;
 use crate::calls::api::Caller;
 use crate::id::SessionId;
+use crate::network::ClientNetwork;
 
 /// A question, already read and checked for its form.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub enum Request {
     Open {
         /// Whose session it is. One person may have so many.
         owner: Caller,
+        /// The network of the client, where it is known. One network may have so many.
+        network: Option<ClientNetwork>,
         /// The client's offer, where it has one already.
         offer: Option<Description>,
         /// How the session finds its way.
@@ -347,6 +350,12 @@ pub struct Limits {
     pub sessions: usize,
     /// Sessions of one owner.
     pub sessions_per_owner: usize,
+    /// Sessions that clients of one network opened; 0 is no limit.
+    pub sessions_per_network: usize,
+    /// Subscriptions of one owner.
+    pub subscriptions_per_owner: usize,
+    /// Subscriptions of one owner to one track, in several sessions.
+    pub subscriptions_per_owner_and_track: usize,
     /// Tracks that one session publishes and subscribes to, together.
     pub tracks_per_session: usize,
     /// Subscribers of one track.

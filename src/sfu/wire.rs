@@ -14,6 +14,7 @@ use super::request::{
 };
 use crate::calls::api::{Action, ApiFailure, Caller, Target};
 use crate::id::SessionId;
+use crate::network::ClientNetwork;
 
 /// Tracks in one call (the API's own limit).
 const MOST_TRACKS: usize = 64;
@@ -32,6 +33,8 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
     /// Who calls.
     pub caller: &'a Caller,
+    /// The network from which a person calls, where it is known.
+    pub network: Option<ClientNetwork>,
 }
 
 #[derive(Default, Deserialize)]
@@ -87,7 +90,7 @@ pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
             Caller::Person(_) => Ice::Lite,
             Caller::Ai | Caller::Server => ice(asked.query),
         };
-        return Ok(Request::Open { owner: asked.caller.clone(), offer, ice });
+        return Ok(Request::Open { owner: asked.caller.clone(), network: asked.network, offer, ice });
     };
     let session = session.clone();
     match action {
@@ -358,7 +361,13 @@ mod tests {
 
     fn read_text(method: &str, path: &str, body: &str) -> Result<Request, SfuError> {
         let target = target(method, path);
-        read(&Asked { target: &target, query: None, body: body.as_bytes(), caller: &Caller::Ai })
+        read(&Asked {
+            target: &target,
+            query: None,
+            body: body.as_bytes(),
+            caller: &Caller::Ai,
+            network: None,
+        })
     }
 
     #[test]

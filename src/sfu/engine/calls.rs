@@ -3,17 +3,17 @@
 mod negotiation;
 mod publish;
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use str0m::media::{Direction, Mid};
 use str0m::{IceCreds, RtcError};
 use tracing::debug;
 
-use super::session::{Link, Pending, Session, Subscription, SubscriptionState};
+use super::session::{Pending, Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::calls::api::Caller;
 use crate::id::SessionId;
+use crate::network::ClientNetwork;
 use crate::sfu::description::{Description, Parsed};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{
@@ -30,7 +30,7 @@ impl Engine {
     /// [`SfuError`], where nothing was done at all. What failed with single tracks is in the reply.
     pub fn handle(&mut self, now: Instant, request: Request) -> Outcome {
         let outcome = match request {
-            Request::Open { owner, offer, ice } => self.open(now, owner, offer, ice),
+            Request::Open { owner, network, offer, ice } => self.open(now, owner, network, offer, ice),
             Request::Publish { session, tracks, offer: Some(offer) } => {
                 self.session(&session).and_then(|key| self.publish(now, key, tracks, offer))
             }
@@ -63,22 +63,18 @@ impl Engine {
         self.by_id.get(id).copied().ok_or(SfuError::NoSession)
     }
 
-    fn open(&mut self, now: Instant, owner: Caller, offer: Option<Description>, ice: Ice) -> Outcome {
-        let limits = self.settings.limits;
-        let own = || self.sessions.iter().filter(|(_, session)| session.owner == owner);
-        if matches!(owner, Caller::Person(_)) && own().count() >= limits.sessions_per_owner {
-            // Pages that were reloaded leave sessions behind that nothing came of.
-            let unused = own().filter(|(_, session)| !matches!(session.link, Link::Connected));
-            let oldest = unused.min_by_key(|(_, session)| session.opened).map(|(key, _)| key);
-            let oldest = oldest.ok_or(SfuError::TooMany("you have too many sessions"))?;
-            self.remove(now, oldest);
-        }
-        if self.sessions.len() >= limits.sessions {
-            return Err(SfuError::TooMany("the media server has too many sessions"));
-        }
+    fn open(
+        &mut self,
+        now: Instant,
+        owner: Caller,
+        network: Option<ClientNetwork>,
+        offer: Option<Description>,
+        ice: Ice,
+    ) -> Outcome {
+        self.make_room(now, &owner, network)?;
         let id = random_id()?;
         let ufrag = IceCreds::new().ufrag;
-        let session = Session::new(id.clone(), owner, ice, ufrag, now);
+        let session = Session::new(id.clone(), owner, network, ice, ufrag, now);
         let key = self.sessions.insert(session);
         self.by_id.insert(id.clone(), key);
         let description = match offer {
@@ -122,13 +118,10 @@ impl Engine {
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
         self.ensure_rtc(now, key);
         self.void_pending(key);
-        let mut asked: HashMap<TrackKey, usize> = HashMap::new();
+        let mut owned = self.subscriptions_of_owner(key);
         let find = |track: &Subscribe| {
             let found = self.find(now, &track.publisher, &track.name)?;
-            // One call may ask for a track many times.
-            let before = asked.entry(found).or_default();
-            self.check_subscribers(found, *before)?;
-            *before += 1;
+            owned.admit(found)?;
             Ok(found)
         };
         let found: Vec<_> = tracks.iter().map(find).collect();
@@ -190,17 +183,10 @@ impl Engine {
         if self.status(now, track) == TrackStatus::Inactive {
             return Err(SfuError::NoTrack);
         }
-        self.check_subscribers(key, 0)?;
-        Ok(key)
-    }
-
-    /// Whether a track that gets `many` subscribers may have one more.
-    fn check_subscribers(&self, key: TrackKey, many: usize) -> Result<(), SfuError> {
-        let track = self.tracks.get(key).ok_or(SfuError::NoTrack)?;
-        if track.subscribers.len() + many >= self.settings.limits.subscribers_per_track {
+        if track.subscribers.len() >= self.settings.limits.subscribers_per_track {
             return Err(SfuError::TooMany("the track has too many subscribers"));
         }
-        Ok(())
+        Ok(key)
     }
 
     fn answer(&mut self, now: Instant, key: SessionKey, answer: Description) -> Outcome {

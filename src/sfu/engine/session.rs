@@ -15,6 +15,7 @@ use str0m::{IceConnectionState, Rtc};
 use super::TrackKey;
 use crate::calls::api::Caller;
 use crate::id::SessionId;
+use crate::network::ClientNetwork;
 use crate::sfu::counters::Counters;
 use crate::sfu::description::{Feedback, Section, Terms};
 use crate::sfu::estimate::RembLimit;
@@ -34,6 +35,8 @@ const LOSSY: Duration = Duration::from_secs(3);
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Caller,
+    /// The network of the client that opened it, where it is known.
+    pub(super) network: Option<ClientNetwork>,
     pub(super) ice: Ice,
     pub(super) opened: Instant,
     pub(super) link: Link,
@@ -159,10 +162,18 @@ pub(super) enum SubscriptionState {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, owner: Caller, ice: Ice, ufrag: String, now: Instant) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        owner: Caller,
+        network: Option<ClientNetwork>,
+        ice: Ice,
+        ufrag: String,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             owner,
+            network,
             ice,
             opened: now,
             link: Link::New(now),

@@ -79,6 +79,7 @@ impl Engine {
     ) -> Result<(), SfuError> {
         let new = self.find(now, publisher, name)?;
         let formats = self.formats_for(key, new);
+        let mut owned = self.subscriptions_of_owner(key);
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
         let kind = match (session.subscriptions.get(&mid), session.publications.get(&mid)) {
             (Some(subscription), _) if subscription.track == Some(new) => return Ok(()),
@@ -92,6 +93,7 @@ impl Engine {
             }
             (None, None) => return Err(SfuError::NothingToChange),
         };
+        if session.subscriptions.contains_key(&mid) { owned.admit_in_place(new) } else { owned.admit(new) }?;
         let source = self.tracks.get_mut(new).ok_or(SfuError::NoTrack)?;
         if source.kind != kind {
             return Err(SfuError::InvalidParams("the transceiver carries another kind"));

@@ -89,7 +89,7 @@ impl World {
 
     /// A client with a session of this owner; who makes checks, server and client.
     pub(crate) fn join_as(&mut self, owner: Caller, server: Ice, client: Ice) -> Result<usize, SfuError> {
-        let session = match self.ask(Request::Open { owner, offer: None, ice: server })? {
+        let session = match self.ask(Request::Open { owner, network: None, offer: None, ice: server })? {
             Reply::Opened { session, .. } => session,
             other => panic!("not opened: {other:?}"),
         };

@@ -78,11 +78,13 @@ fn who_restarts_ice_and_leaves_is_forgotten() {
 fn of_several_that_are_closed_all_end_though_one_was_stopped() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
-    let tracks = [(ada, "mic", wish("")), (ada, "cam", wish("")), (ada, "mic", wish(""))];
+    let tracks = [("mic", Kind::Audio, &[][..]), ("cam", Kind::Video, &[]), ("two", Kind::Audio, &[])];
+    let own = world.push(ada, &tracks);
+    let tracks = tracks.map(|(name, ..)| (ada, name, wish("")));
     let pulled: Vec<_> = world.pull(bob, &tracks).into_iter().map(Result::unwrap).collect();
     world.connect();
     world.talk(ada, own[0], 5);
+    world.talk(ada, own[2], 5);
     world.film(ada, own[1], &[(None, 2)], 5);
     world.pass(50 * MS);
     let before: Vec<usize> = pulled.iter().map(|mid| world.got(bob, *mid).len()).collect();
@@ -92,6 +94,7 @@ fn of_several_that_are_closed_all_end_though_one_was_stopped() {
     assert!(closed[0].is_ok() && closed[2].is_ok());
     assert_eq!(closed[1], Err(SfuError::NothingToClose));
     world.talk(ada, own[0], 5);
+    world.talk(ada, own[2], 5);
     world.film(ada, own[1], &[(None, 2)], 5);
     world.pass(50 * MS);
     let after: Vec<usize> = pulled.iter().map(|mid| world.got(bob, *mid).len()).collect();

@@ -282,7 +282,7 @@ fn descriptions_that_were_tampered_with_end_nothing_but_their_session() {
         let world = &mut scene.borrow_mut().world;
         let owner = person("mallory");
         let Ok(Reply::Opened { session, .. }) =
-            world.ask(Request::Open { owner, offer: None, ice: Ice::Lite })
+            world.ask(Request::Open { owner, network: None, offer: None, ice: Ice::Lite })
         else {
             panic!("not opened");
         };

@@ -3,6 +3,7 @@
 use super::client::person;
 use super::world::{World, limits};
 use super::*;
+use crate::network::client_network;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
@@ -34,12 +35,120 @@ fn an_owner_has_so_many_sessions_and_the_oldest_unused_makes_room() {
 fn the_server_has_so_many_sessions() {
     let mut world = World::with(Limits { sessions: 3, ..limits() });
     for _ in 0..3 {
-        world.join();
+        let peer = world.join();
+        world.push(peer, &[("mic", Kind::Audio, &[])]);
     }
+    world.connect();
     let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
     assert!(matches!(refused, Err(SfuError::TooMany(_))));
     // Whose sessions take all the places still gets one of its own anew.
     assert!(world.join_as(crate::calls::api::Caller::Ai, Ice::Full, Ice::Full).is_err());
+}
+
+fn is_there(world: &mut World, peer: usize) -> bool {
+    let session = world.session(peer);
+    world.ask(Request::Tracks { session }).is_ok()
+}
+
+/// Sessions are free to open: a hundred cookies filled the table for a day.
+#[test]
+fn unused_sessions_make_room_when_the_table_is_full() {
+    let mut world = World::with(Limits { sessions: 3, ..limits() });
+    let [unused, negotiated, connected] = [(); 3].map(|()| {
+        world.pass(MS);
+        world.join()
+    });
+    world.push(connected, &[("mic", Kind::Audio, &[])]);
+    world.connect_one(connected);
+    world.push(negotiated, &[("mic", Kind::Audio, &[])]);
+    world.peers[negotiated].gone = true;
+    let newer = world.join();
+    assert!(!is_there(&mut world, unused), "it never negotiated");
+    let newest = world.join();
+    assert!(!is_there(&mut world, newer), "the newer one did not either");
+    world.push(newest, &[("mic", Kind::Audio, &[])]);
+    world.connect_one(newest);
+    let last = world.join();
+    assert!(!is_there(&mut world, negotiated), "it never connected");
+    assert!(is_there(&mut world, connected) && is_there(&mut world, newest));
+    world.push(last, &[("mic", Kind::Audio, &[])]);
+    world.connect_one(last);
+    // A connection that is lost for a moment keeps its place.
+    world.peers[connected].gone = true;
+    world.pass(20 * SECOND);
+    let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
+    assert!(matches!(refused, Err(SfuError::TooMany(_))));
+}
+
+#[test]
+fn one_network_evicts_its_own_sessions_alone() {
+    let mut world = World::with(Limits { sessions_per_network: 2, ..limits() });
+    let open = |world: &mut World, name: &str, network: &str| {
+        world.pass(MS);
+        let network = Some(client_network(network.parse().unwrap()));
+        match world.ask(Request::Open { owner: person(name), network, offer: None, ice: Ice::Lite }) {
+            Ok(Reply::Opened { session, .. }) => session,
+            other => panic!("not opened: {other:?}"),
+        }
+    };
+    let other = open(&mut world, "ada", "2001:db8:0:1::1");
+    let first = open(&mut world, "m1", "2001:db8::1");
+    let second = open(&mut world, "m2", "2001:db8::2");
+    let third = open(&mut world, "m3", "2001:db8::3");
+    let there = [other, first, second, third].map(|session| world.ask(Request::Tracks { session }).is_ok());
+    assert_eq!(there, [true, false, true, true]);
+}
+
+#[test]
+fn a_session_subscribes_to_a_track_once() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
+    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    let pulled = world.pull(bob, &[0; 3].map(|_| (ada, "mic", wish(""))));
+    assert!(
+        matches!(
+            &pulled[..],
+            [Ok(_), Err(SfuError::RepeatedSubscription), Err(SfuError::RepeatedSubscription)]
+        ),
+        "{pulled:?}"
+    );
+    let mic = *pulled[0].as_ref().unwrap();
+    assert_eq!(world.pull(bob, &[(ada, "mic", wish(""))]), [Err(SfuError::RepeatedSubscription)]);
+    let two = world.pull_one(bob, ada, "two");
+    let at = Transceiver::Mid(two.to_string());
+    let refused = world.update(bob, at.clone(), Some((ada, "mic")), wish("")).unwrap_err();
+    assert_eq!(refused.error, SfuError::RepeatedSubscription);
+    assert!(world.update(bob, at, Some((ada, "two")), wish("")).is_ok(), "it carries that already");
+    assert_eq!(world.engine.counters().subscriptions, 2);
+    world.close(bob, &[mic]);
+    world.pull_one(bob, ada, "mic");
+}
+
+#[test]
+fn an_identity_subscribes_so_often_in_all_its_sessions() {
+    let per_owner = Limits { subscriptions_per_owner: 3, subscriptions_per_owner_and_track: 2, ..limits() };
+    let mut world = World::with(per_owner);
+    let ada = world.join();
+    world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
+    let eves = [(); 3].map(|()| world.join_as(person("eve"), Ice::Lite, Ice::Full).unwrap());
+    let bob = world.join();
+    for peer in eves.into_iter().chain([bob]) {
+        world.push(peer, &[("mic", Kind::Audio, &[])]);
+    }
+    world.connect();
+    let mic = world.pull_one(eves[0], ada, "mic");
+    world.pull_one(eves[1], ada, "mic");
+    let refused = world.pull(eves[2], &[(ada, "mic", wish(""))]);
+    assert!(matches!(refused[0], Err(SfuError::TooMany(_))), "{refused:?}");
+    world.pull_one(eves[2], ada, "two");
+    let refused = world.pull(eves[0], &[(ada, "two", wish(""))]);
+    assert!(matches!(refused[0], Err(SfuError::TooMany(_))), "{refused:?}");
+    // What takes the place of another is no more.
+    let at = Transceiver::Mid(mic.to_string());
+    world.update(eves[0], at, Some((ada, "two")), wish("")).unwrap();
+    world.pull_one(bob, ada, "mic");
 }
 
 #[test]
@@ -77,11 +186,6 @@ fn a_track_has_so_many_subscribers_until_one_leaves() {
         world.push(peer, &[("mic", Kind::Audio, &[])]);
     }
     world.connect();
-    // Also where one call asks for it again and again.
-    let pulled = world.pull(bob, &[0; 3].map(|_| (ada, "mic", wish(""))));
-    assert!(matches!(&pulled[..], [Ok(_), Ok(_), Err(SfuError::TooMany(_))]), "{pulled:?}");
-    let both: Vec<_> = pulled.into_iter().flatten().collect();
-    world.close(bob, &both);
     let of_bob = world.pull_one(bob, ada, "mic");
     world.pull_one(eve, ada, "mic");
     let refused = world.pull(dan, &[(ada, "mic", wish(""))]);

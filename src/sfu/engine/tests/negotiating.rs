@@ -22,8 +22,10 @@ fn two() -> (World, usize, usize, Mid) {
 fn only_who_has_a_choice_is_asked_how_packets_arrive() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let tracks: [(&str, Kind, &[&str]); 4] = [
-        ("mic", Kind::Audio, &[]),
+    let tracks: [(&str, Kind, &[&str]); 6] = [
+        ("mic 1", Kind::Audio, &[]),
+        ("mic 2", Kind::Audio, &[]),
+        ("mic 3", Kind::Audio, &[]),
         ("cam", Kind::Video, &[]),
         ("other", Kind::Video, &[]),
         ("layers", Kind::Video, &["a", "b"]),
@@ -37,13 +39,13 @@ fn only_who_has_a_choice_is_asked_how_packets_arrive() {
     };
     let (cam, is_asked) = pull(&mut world, "cam");
     assert!(!is_asked);
-    let mut swap = |name| {
+    let mut swap = |name, next| {
         world.update(bob, Transceiver::Mid(cam.to_string()), Some((ada, name)), wish("")).unwrap();
-        pull(&mut world, "mic").1
+        pull(&mut world, next).1
     };
-    assert!(!swap("other"), "it has one layer, too");
-    assert!(swap("layers"));
-    assert!(swap("cam"), "what was asked once stays");
+    assert!(!swap("other", "mic 1"), "it has one layer, too");
+    assert!(swap("layers", "mic 2"));
+    assert!(swap("cam", "mic 3"), "what was asked once stays");
 }
 
 #[test]

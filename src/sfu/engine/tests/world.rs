@@ -57,6 +57,9 @@ pub(crate) fn limits() -> Limits {
     Limits {
         sessions: 1000,
         sessions_per_owner: 10,
+        sessions_per_network: 500,
+        subscriptions_per_owner: 1000,
+        subscriptions_per_owner_and_track: 10,
         tracks_per_session: 200,
         subscribers_per_track: 200,
         connect: Duration::from_secs(30),

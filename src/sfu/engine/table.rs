@@ -1,0 +1,156 @@
+//! The places for sessions and subscriptions: who gets one, and who loses one to a newer session.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use super::session::{Link, Session};
+use super::{Engine, SessionKey, TrackKey};
+use crate::calls::api::Caller;
+use crate::network::ClientNetwork;
+use crate::sfu::error::SfuError;
+use crate::sfu::request::Limits;
+
+/// A session's worth to its client: the least worth is the first to go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    NeverNegotiated,
+    NeverConnected,
+    Lost,
+}
+
+impl Worth {
+    /// The worth of a session that may go; a connected one may not.
+    fn of(session: &Session) -> Option<Self> {
+        match session.link {
+            Link::New(_) => Some(Self::NeverNegotiated),
+            Link::Connecting(_) => Some(Self::NeverConnected),
+            Link::Lost(_) => Some(Self::Lost),
+            Link::Connected => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Makes room for a new session, where the owner, its network or all have as many as they may.
+    ///
+    /// The oldest session that never negotiated goes first, then the oldest that never connected: pages
+    /// that were reloaded leave such sessions behind, and anybody can open them for nothing. A session
+    /// whose connection was lost a moment ago makes room for its owner's alone.
+    ///
+    /// # Errors
+    /// [`SfuError::TooMany`], where all of them are used.
+    pub(super) fn make_room(
+        &mut self,
+        now: Instant,
+        owner: &Caller,
+        network: Option<ClientNetwork>,
+    ) -> Result<(), SfuError> {
+        let Limits { sessions, sessions_per_owner, sessions_per_network, .. } = self.settings.limits;
+        if matches!(owner, Caller::Person(_)) {
+            let full = SfuError::TooMany("you have too many sessions");
+            self.evict_from(now, sessions_per_owner, Worth::Lost, full, |session| session.owner == *owner)?;
+        }
+        if let Some(network) = network.filter(|_| sessions_per_network > 0) {
+            let full = SfuError::TooMany("your network has too many sessions");
+            let worth = Worth::NeverConnected;
+            self.evict_from(now, sessions_per_network, worth, full, |session| {
+                session.network == Some(network)
+            })?;
+        }
+        let full = SfuError::TooMany("the media server has too many sessions");
+        self.evict_from(now, sessions, Worth::NeverConnected, full, |_| true)
+    }
+
+    /// Ends the session of the least worth, up to `most_worth`, if as many as there may be are `among`.
+    fn evict_from(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        most_worth: Worth,
+        full: SfuError,
+        among: impl Fn(&Session) -> bool,
+    ) -> Result<(), SfuError> {
+        let counted = || self.sessions.iter().filter(|(_, session)| among(session));
+        if counted().count() < limit {
+            return Ok(());
+        }
+        let ranked = counted().filter_map(|(key, session)| {
+            let worth = Worth::of(session).filter(|worth| *worth <= most_worth)?;
+            Some((worth, session.opened, key))
+        });
+        let (_, _, least) = ranked.min().ok_or(full)?;
+        self.remove(now, least);
+        Ok(())
+    }
+
+    /// What the owner of a session subscribes to, in all of its sessions.
+    pub(super) fn subscriptions_of_owner(&self, key: SessionKey) -> OwnedSubscriptions {
+        let mut owned = OwnedSubscriptions {
+            limits: self.settings.limits,
+            is_limited: false,
+            in_session: HashSet::new(),
+            of_track: HashMap::new(),
+            all: 0,
+        };
+        let Some(own) = self.sessions.get(key) else { return owned };
+        owned.in_session = own.subscriptions.values().filter_map(|subscription| subscription.track).collect();
+        // Another server answers for its own users.
+        if let Caller::Person(_) = own.owner {
+            owned.is_limited = true;
+            for session in self.sessions.values().filter(|session| session.owner == own.owner) {
+                owned.all += session.subscriptions.len();
+                for track in session.subscriptions.values().filter_map(|subscription| subscription.track) {
+                    *owned.of_track.entry(track).or_default() += 1;
+                }
+            }
+        }
+        owned
+    }
+}
+
+/// What one owner subscribes to.
+#[derive(Debug)]
+pub(super) struct OwnedSubscriptions {
+    limits: Limits,
+    is_limited: bool,
+    /// Those of the session that asks.
+    in_session: HashSet<TrackKey>,
+    /// Those of all of the owner's sessions, by track.
+    of_track: HashMap<TrackKey, usize>,
+    all: usize,
+}
+
+impl OwnedSubscriptions {
+    /// Counts one more, if it may be.
+    ///
+    /// # Errors
+    /// [`SfuError::RepeatedSubscription`] where the session has one to this track, else
+    /// [`SfuError::TooMany`].
+    pub(super) fn admit(&mut self, track: TrackKey) -> Result<(), SfuError> {
+        if self.in_session.contains(&track) {
+            return Err(SfuError::RepeatedSubscription);
+        }
+        if self.is_limited {
+            let of_track = self.of_track.entry(track).or_default();
+            if *of_track >= self.limits.subscriptions_per_owner_and_track {
+                return Err(SfuError::TooMany("you subscribe to this track too often"));
+            }
+            if self.all >= self.limits.subscriptions_per_owner {
+                return Err(SfuError::TooMany("you subscribe to too many tracks"));
+            }
+            *of_track += 1;
+        }
+        self.in_session.insert(track);
+        self.all += 1;
+        Ok(())
+    }
+
+    /// The same, where the subscription takes the place of another.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub(super) fn admit_in_place(mut self, track: TrackKey) -> Result<(), SfuError> {
+        self.all = self.all.saturating_sub(1);
+        self.admit(track)
+    }
+}

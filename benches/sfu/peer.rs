@@ -93,6 +93,10 @@ impl Peer {
         })
         .await;
         for ((_, kind), mid) in tracks.iter().zip(mids) {
+            // Who is muted and shows nothing sends a packet of audio now and then (DTX).
+            if bits == 0 && *kind == MediaKind::Video {
+                continue;
+            }
             self.streams.send(Stream { mid, kind: *kind, bits }).ok().unwrap();
         }
     }
@@ -264,7 +268,7 @@ impl Client {
 impl Sending {
     fn new(Stream { mid, kind, bits }: Stream) -> Self {
         let (every, packets) = match kind {
-            MediaKind::Audio => (Duration::from_millis(20), 1),
+            MediaKind::Audio => (Duration::from_millis(if bits == 0 { 400 } else { 20 }), 1),
             MediaKind::Video => {
                 let pictures = 30.0;
                 let packets = f64::from(bits) / 8.0 / pictures / PICTURE_PACKET as f64;

@@ -33,10 +33,16 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match *estimate {
             BweKind::Twcc { estimate, can_probe } if session.wants_twcc => {
+                let before = session.twcc;
                 session.twcc = can_probe.then_some(estimate.as_u64());
                 let is_first = can_probe && estimate == FIRST_ESTIMATE;
                 session.unmeasured = is_first.then(|| session.unmeasured.unwrap_or(now));
-                self.choose_layers(now, key);
+                // With room for everything before and now there is nothing to choose; ticks see what changes.
+                let wanted = session.wanted;
+                let has_room = |estimate: Option<u64>| estimate.is_some_and(|estimate| estimate >= wanted);
+                if is_first || !has_room(before) || !has_room(session.twcc) {
+                    self.choose_layers(now, key);
+                }
             }
             BweKind::Remb { estimate, .. } if session.twcc.is_none() => {
                 let sent = sent_bits(session, &self.tracks, now);
@@ -106,6 +112,7 @@ impl Engine {
         let is_constrained = is_measured && !is_first && estimate.is_some_and(|estimate| estimate < wanted);
 
         let Some(session) = self.sessions.get_mut(of) else { return };
+        session.wanted = if paused.contains(&true) { u64::MAX } else { wanted };
         session.short_since = short_since;
         session.is_constrained = is_constrained;
         let mut changed = false;

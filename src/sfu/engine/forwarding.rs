@@ -169,23 +169,31 @@ impl Engine {
         if let Some(patch) = outgoing.vp8_patch {
             write = write.vp8_patch(patch);
         }
+        let known = subscription.ssrc;
         let written = self.write(now, to, |rtc| {
             let mut api = rtc.direct_api();
-            let stream = api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?;
+            // By its mid the library looks through all streams.
+            let ssrc =
+                match known.filter(|ssrc| api.stream_tx(ssrc).is_some_and(|stream| stream.mid() == mid)) {
+                    Some(ssrc) => ssrc,
+                    None => api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?.ssrc(),
+                };
+            let stream = api.stream_tx(&ssrc).ok_or("it has no stream")?;
             stream.set_unpaced(!is_paced);
             stream.write_rtp(write);
-            Ok::<_, &str>(())
+            Ok::<_, &str>(ssrc)
         });
-        if !matches!(written, Some(Ok(()))) {
+        let Some(Ok(ssrc)) = written else {
             self.counters.dropped(Drop::Refused);
             return false;
-        }
+        };
         self.counters.forwarded_packets += 1;
         self.counters.forwarded_bytes += packet.payload.len() as u64;
         if let Some(session) = self.sessions.get_mut(to) {
             session.awaited.push(payload_type);
             if let Some(subscription) = session.subscriptions.get_mut(&mid) {
                 subscription.packets += 1;
+                subscription.ssrc = Some(ssrc);
             }
         }
         false

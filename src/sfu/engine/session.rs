@@ -73,6 +73,8 @@ pub(super) struct Session {
     pub(super) remb: RembLimit,
     /// When the client missed much.
     lossy: Option<Instant>,
+    /// What all that it subscribes to would take at best, in bits a second, as of the last look.
+    pub(super) wanted: u64,
     /// Whether it takes less than all that is subscribed to: then video is paced, so that audio goes first.
     pub(super) is_constrained: bool,
     /// Since when it takes less than what cannot be less without pausing video.
@@ -147,6 +149,8 @@ pub(super) struct Subscription {
     pub(super) paused: Option<Instant>,
     /// The payload type here for each of the publisher's; none where this client cannot take it.
     pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
+    /// The stream by which the library sends it, once something was sent.
+    pub(super) ssrc: Option<Ssrc>,
     /// The payload types that were offered for it; all where there are none.
     pub(super) formats: Vec<u8>,
     pub(super) packets: u64,
@@ -194,6 +198,7 @@ impl Session {
             unmeasured: None,
             remb: RembLimit::default(),
             lossy: None,
+            wanted: u64::MAX,
             is_constrained: false,
             short_since: None,
             received_bytes: 0,

@@ -183,6 +183,7 @@ impl Subscription {
             forward: Forward::new(first),
             paused: None,
             payload_types: Vec::new(),
+            ssrc: None,
             formats: Vec::new(),
             packets: 0,
         })

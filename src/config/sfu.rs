@@ -32,6 +32,10 @@ pub struct Sfu {
     pub advertise: Vec<MediaAddress>,
     /// Whether clients may send their media over TCP.
     pub tcp: bool,
+    /// Connections for media over TCP in all; at least 1.
+    pub tcp_connections: usize,
+    /// Of those, from one client network; at least 1.
+    pub tcp_connections_per_network: usize,
     /// The id of the application, where the media API is served to other servers.
     pub app_id: String,
     /// The application's secret; with it the media API is served to other servers.
@@ -58,6 +62,8 @@ impl Default for Sfu {
             udp_listen: SocketAddr::from(([0; 16], 8789)),
             advertise: Vec::new(),
             tcp: true,
+            tcp_connections: 2048,
+            tcp_connections_per_network: 256,
             app_id: "embedded".to_owned(),
             api_secret: Optional(None),
             sessions: 2000,

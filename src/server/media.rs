@@ -44,7 +44,11 @@ pub(super) async fn start(
         advertise: sfu.advertise.clone(),
         reach: Reach::of(addresses.http.ip()),
         transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },
-        tcp: tcp::Limits::default(),
+        tcp: tcp::Limits {
+            connections: sfu.tcp_connections,
+            per_network: sfu.tcp_connections_per_network,
+            ..tcp::Limits::default()
+        },
         limits: Limits {
             sessions: sfu.sessions,
             sessions_per_owner: sfu.sessions_per_identity,

@@ -85,6 +85,8 @@ pub struct Transmit {
     pub source: SocketAddr,
     /// To where.
     pub destination: SocketAddr,
+    /// Whether it is video, before which everything else goes. Only told of what does not go by UDP.
+    pub is_video: bool,
     /// The bytes.
     pub contents: Vec<u8>,
 }

@@ -204,6 +204,7 @@ mod tests {
                 proto: datagram.proto,
                 source: datagram.destination,
                 destination: datagram.source,
+                is_video: false,
                 contents: datagram.contents.to_vec(),
             };
             if datagram.contents == LATER {

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use str0m::media::Pt;
+use str0m::net::Protocol;
 use str0m::rtp::RtpPacket;
 use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
 
@@ -209,13 +210,15 @@ impl Said {
             match rtc.poll_output()? {
                 Output::Timeout(at) => return Ok(Some(at)),
                 Output::Transmit(transmit) => {
+                    let contents: Vec<u8> = transmit.contents.into();
+                    let sent = media_payload_type(&contents);
                     let transmit = Transmit {
                         proto: transmit.proto,
                         source: transmit.source,
                         destination: transmit.destination,
-                        contents: transmit.contents.into(),
+                        is_video: transmit.proto != Protocol::Udp && sent.is_some_and(|pt| is_video(rtc, pt)),
+                        contents,
                     };
-                    let sent = media_payload_type(&transmit);
                     self.transmits.push_back(transmit);
                     if let Some(place) = awaited.iter().position(|awaited| Some(**awaited) == sent) {
                         awaited.swap_remove(place);
@@ -231,9 +234,18 @@ impl Said {
     }
 }
 
+/// Whether a payload type is one of video, or sends video again.
+fn is_video(rtc: &Rtc, payload_type: u8) -> bool {
+    let mut formats = rtc.codec_config().params().iter();
+    let format = formats.find(|format| {
+        *format.pt() == payload_type || format.resend().is_some_and(|again| *again == payload_type)
+    });
+    format.is_some_and(|format| format.spec().codec.is_video())
+}
+
 /// The payload type of an encrypted media packet; none of what is something else (RFC 7983, RFC 5761).
-fn media_payload_type(transmit: &Transmit) -> Option<u8> {
-    match transmit.contents[..] {
+fn media_payload_type(contents: &[u8]) -> Option<u8> {
+    match *contents {
         [128..=191, second, ..] if !(64..=95).contains(&(second & 0x7f)) => Some(second & 0x7f),
         _ => None,
     }

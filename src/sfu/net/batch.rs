@@ -57,6 +57,7 @@ mod tests {
             proto: Protocol::Udp,
             source: "127.0.0.1:1".parse().unwrap(),
             destination: ([127, 0, 0, 1], to).into(),
+            is_video: false,
             contents: vec![length as u8; length],
         }
     }

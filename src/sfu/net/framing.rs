@@ -4,8 +4,9 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::Undelivered;
 use super::tcp::Limits;
 
 /// The longest frame that is read; a packet of media or of DTLS has less.
@@ -14,8 +15,59 @@ const MOST_BYTES: usize = 2048;
 /// What is read from the connection at once.
 const READ_BYTES: usize = 8 << 10;
 
-/// How many waiting frames are written at once.
-const FRAMES_AT_ONCE: usize = 32;
+/// How many waiting frames are written at once. What comes first meanwhile waits for them.
+const FRAMES_AT_ONCE: usize = 8;
+
+/// The way to a connection for what a peer is sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    first: mpsc::Sender<Waiting>,
+    video: mpsc::Sender<Waiting>,
+}
+
+/// What a peer is to be sent.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    first: mpsc::Receiver<Waiting>,
+    video: mpsc::Receiver<Waiting>,
+}
+
+/// A frame, and when it began to wait.
+type Waiting = (Instant, Vec<u8>);
+
+impl Outgoing {
+    /// Queues of so many frames each.
+    pub(super) fn new(frames: usize) -> (Self, Incoming) {
+        let ((first, first_end), (video, video_end)) = (mpsc::channel(frames), mpsc::channel(frames));
+        (Self { first, video }, Incoming { first: first_end, video: video_end })
+    }
+
+    /// Leaves a frame to the connection.
+    #[expect(clippy::disallowed_methods, reason = "a shell: frames wait in real time")]
+    pub(super) fn send(&self, is_video: bool, contents: Vec<u8>) -> Result<(), Undelivered> {
+        let queue = if is_video { &self.video } else { &self.first };
+        queue.try_send((Instant::now(), contents)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Undelivered::Full,
+            mpsc::error::TrySendError::Closed(_) => Undelivered::Gone,
+        })
+    }
+}
+
+impl Incoming {
+    /// The next frame, video last; none once the media thread has gone.
+    async fn next(&mut self) -> Option<Waiting> {
+        tokio::select! {
+            biased;
+            waiting = self.first.recv() => waiting,
+            waiting = self.video.recv() => waiting,
+        }
+    }
+
+    /// The next frame that waits already.
+    fn try_next(&mut self) -> Option<Waiting> {
+        self.first.try_recv().or_else(|_| self.video.try_recv()).ok()
+    }
+}
 
 /// Why a connection ended, or was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +116,8 @@ impl End {
 pub(super) async fn serve<S, A, F>(
     stream: S,
     arrived: A,
-    outgoing: mpsc::Receiver<Vec<u8>>,
+    outgoing: Incoming,
+    late: impl Fn(),
     limits: Limits,
 ) -> End
 where
@@ -75,7 +128,7 @@ where
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
         end = read(reader, arrived, limits) => end,
-        end = write(writer, outgoing, limits) => end,
+        end = write(writer, outgoing, late, limits) => end,
     }
 }
 
@@ -111,22 +164,29 @@ async fn frame<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Vec<u8>, End> {
     Ok(contents)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a shell: frames wait in real time")]
 async fn write<W: AsyncWrite + Unpin>(
     mut writer: W,
-    mut outgoing: mpsc::Receiver<Vec<u8>>,
+    mut outgoing: Incoming,
+    late: impl Fn(),
     limits: Limits,
 ) -> End {
-    let mut frames = Vec::with_capacity(FRAMES_AT_ONCE);
     let mut bytes = Vec::new();
-    let mut count = match timeout(limits.answered, outgoing.recv_many(&mut frames, FRAMES_AT_ONCE)).await {
-        Ok(count) => count,
+    let mut next = match timeout(limits.answered, outgoing.next()).await {
+        Ok(next) => next,
         Err(_) => return End::Unanswered,
     };
-    while count > 0 {
+    while let Some(waiting) = next {
         bytes.clear();
-        for frame in frames.drain(..) {
+        let now = Instant::now();
+        let more = std::iter::from_fn(|| outgoing.try_next());
+        for (since, frame) in std::iter::once(waiting).chain(more).take(FRAMES_AT_ONCE) {
             // Nobody leaves longer ones to a connection.
             let Ok(length) = u16::try_from(frame.len()) else { continue };
+            if now.duration_since(since) > limits.waiting {
+                late();
+                continue;
+            }
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(&frame);
         }
@@ -135,7 +195,7 @@ async fn write<W: AsyncWrite + Unpin>(
             Ok(Err(error)) => return end_of(error),
             Err(_) => return End::Unread,
         }
-        count = outgoing.recv_many(&mut frames, FRAMES_AT_ONCE).await;
+        next = outgoing.next().await;
     }
     End::Closed
 }
@@ -174,21 +234,25 @@ pub(super) mod tests {
     struct Served {
         peer: DuplexStream,
         arrived: mpsc::UnboundedReceiver<Vec<u8>>,
-        outgoing: mpsc::Sender<Vec<u8>>,
+        outgoing: Outgoing,
+        late: Arc<Mutex<usize>>,
         end: JoinHandle<End>,
     }
 
     fn start(buffer: usize) -> Served {
         let (stream, peer) = tokio::io::duplex(buffer);
         let (sender, arrived) = mpsc::unbounded_channel();
-        let (outgoing, waiting) = mpsc::channel(64);
+        let (outgoing, waiting) = Outgoing::new(64);
+        let late = Arc::new(Mutex::new(0));
+        let count = late.clone();
+        let count = move || *count.lock().unwrap() += 1;
         let take = move |contents| {
             sender.send(contents).unwrap();
             std::future::ready(())
         };
         #[expect(clippy::disallowed_methods, reason = "a test awaits its end")]
-        let end = tokio::spawn(serve(stream, take, waiting, Limits::default()));
-        Served { peer, arrived, outgoing, end }
+        let end = tokio::spawn(serve(stream, take, waiting, count, Limits::default()));
+        Served { peer, arrived, outgoing, late, end }
     }
 
     /// A connection whose first check was answered.
@@ -196,7 +260,7 @@ pub(super) mod tests {
         let mut served = start(buffer);
         served.peer.write_all(&framed(&CHECK)).await.unwrap();
         served.arrived.recv().await.unwrap();
-        served.outgoing.send(b"ok".to_vec()).await.unwrap();
+        served.outgoing.send(false, b"ok".to_vec()).unwrap();
         served.peer.read_exact(&mut [0; 4]).await.unwrap();
         served
     }
@@ -217,9 +281,9 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_sent_has_its_length_before_it() {
         let mut served = start_answered(1 << 17).await;
-        served.outgoing.send(b"hello".to_vec()).await.unwrap();
-        served.outgoing.send(vec![7; 1 << 16]).await.unwrap_or_default();
-        served.outgoing.send(b"again".to_vec()).await.unwrap();
+        served.outgoing.send(false, b"hello".to_vec()).unwrap();
+        served.outgoing.send(false, vec![7; 1 << 16]).unwrap();
+        served.outgoing.send(false, b"again".to_vec()).unwrap();
         let mut wire = [0; 14];
         served.peer.read_exact(&mut wire).await.unwrap();
         assert_eq!(&wire, b"\0\x05hello\0\x05again", "one too long for a frame spoils no other");
@@ -269,7 +333,7 @@ pub(super) mod tests {
     async fn a_peer_that_reads_nothing_ends_and_is_read_until_then() {
         let mut served = start_answered(1024).await;
         for _ in 0..4 {
-            served.outgoing.send(vec![0; 1000]).await.unwrap();
+            served.outgoing.send(false, vec![0; 1000]).unwrap();
         }
         served.peer.write_all(&framed(b"media")).await.unwrap();
         assert_eq!(served.arrived.recv().await.unwrap(), b"media");
@@ -281,5 +345,34 @@ pub(super) mod tests {
         let served = start_answered(1 << 16).await;
         drop(served.outgoing);
         assert_eq!(served.end.await.unwrap(), End::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn audio_goes_before_video_that_waits() {
+        let mut served = start_answered(16).await;
+        for number in 0..20 {
+            served.outgoing.send(true, vec![number; 100]).unwrap();
+        }
+        // The connection is busy with the first few.
+        tokio::task::yield_now().await;
+        served.outgoing.send(false, b"sound".to_vec()).unwrap();
+        let mut wire = vec![0; 20 * 102 + 7];
+        served.peer.read_exact(&mut wire).await.unwrap();
+        let place = wire.windows(7).position(|bytes| bytes == b"\0\x05sound").unwrap();
+        assert!(place <= FRAMES_AT_ONCE * 102, "{place}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frame_that_waited_too_long_is_dropped() {
+        let mut served = start_answered(16).await;
+        for number in 0..20 {
+            served.outgoing.send(true, vec![number; 100]).unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        served.outgoing.send(true, b"now".to_vec()).unwrap();
+        let mut wire = vec![0; FRAMES_AT_ONCE * 102 + 5];
+        served.peer.read_exact(&mut wire).await.unwrap();
+        assert!(wire.ends_with(b"\0\x03now"), "what was under way, and what is new");
+        assert_eq!(*served.late.lock().unwrap(), 20 - FRAMES_AT_ONCE);
     }
 }

@@ -18,11 +18,13 @@ pub enum Undelivered {
     Gone,
     /// The system refuses: no route, or a firewall.
     Refused,
+    /// It waited too long for its connection.
+    Late,
 }
 
 impl Undelivered {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Full, Self::TooLong, Self::Gone, Self::Refused];
+    pub const ALL: [Self; 5] = [Self::Full, Self::TooLong, Self::Gone, Self::Refused, Self::Late];
 
     /// The word by which metrics count it.
     pub const fn label(self) -> &'static str {
@@ -31,6 +33,7 @@ impl Undelivered {
             Self::TooLong => "too_long",
             Self::Gone => "gone",
             Self::Refused => "refused",
+            Self::Late => "late",
         }
     }
 }

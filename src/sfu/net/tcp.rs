@@ -1,8 +1,9 @@
 //! Connections of peers whose network lets no UDP through: ICE over TCP, where we are passive.
 //!
 //! Each connection is one task. What a peer sends waits in one bounded queue for the media thread, so
-//! a peer that sends too fast is read more slowly. What a peer is sent waits in a bounded queue of its
-//! own, and what finds it full is dropped: the media thread never waits.
+//! a peer that sends too fast is read more slowly. What a peer is sent waits in two bounded queues of its
+//! own, video behind all else. What finds its queue full, or waits too long, is dropped: the media thread
+//! never waits, and a slow line gets few pictures rather than late ones.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,8 +31,11 @@ const FRAMES_IN: usize = 256;
 /// Frames that wait for one connection: a keyframe, and what comes meanwhile.
 const FRAMES_OUT: usize = 256;
 
-/// What the system may hold for one connection. More would be seconds of late media on a slow line.
+/// What the system may hold for one connection, most of it on its way.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// What of it may wait to be sent. More would be late media, behind which audio waits.
+const UNSENT_BYTES: u32 = 8 << 10;
 
 /// The pause after an error that a further try would meet again, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -41,8 +45,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one address, or of one IPv6 network of 64 bits.
-    pub per_address: usize,
+    /// Connections of one client network.
+    pub per_network: usize,
     /// How long a first frame may take.
     pub first: Duration,
     /// How long the media server may find no reason to answer.
@@ -51,17 +55,20 @@ pub struct Limits {
     pub idle: Duration,
     /// How long a peer may take to read what is written to it at once.
     pub unread: Duration,
+    /// How long a frame may wait for its connection.
+    pub waiting: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 512,
-            per_address: 32,
+            connections: 2048,
+            per_network: 256,
             first: Duration::from_secs(5),
             answered: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             unread: Duration::from_secs(10),
+            waiting: Duration::from_millis(400),
         }
     }
 }
@@ -104,7 +111,7 @@ pub struct Tcp {
 
 /// A connection, as the media thread knows it.
 struct Connection {
-    outgoing: mpsc::Sender<Vec<u8>>,
+    outgoing: framing::Outgoing,
     network: ClientNetwork,
     _counted: Counted,
 }
@@ -164,10 +171,7 @@ impl Tcp {
             return Err(Undelivered::TooLong);
         }
         let connection = self.connections.get(&transmit.destination).ok_or(Undelivered::Gone)?;
-        connection.outgoing.try_send(transmit.contents).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Undelivered::Full,
-            mpsc::error::TrySendError::Closed(_) => Undelivered::Gone,
-        })
+        connection.outgoing.send(transmit.is_video, transmit.contents)
     }
 
     fn accept(&mut self, stream: TcpStream, source: SocketAddr) {
@@ -182,7 +186,7 @@ impl Tcp {
             return Err(End::TooMany);
         }
         let of_network = self.connections.values().filter(|connection| connection.network == network);
-        if of_network.count() >= self.limits.per_address || self.connections.contains_key(&source) {
+        if of_network.count() >= self.limits.per_network || self.connections.contains_key(&source) {
             return Err(End::TooManyOfAddress);
         }
         let local = stream.local_addr().map_err(|_| End::Failed)?;
@@ -190,14 +194,18 @@ impl Tcp {
         // Without these the connection is only slower.
         let _ = stream.set_nodelay(true);
         let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
-        let (outgoing, waiting) = mpsc::channel(FRAMES_OUT);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+        let (outgoing, waiting) = framing::Outgoing::new(FRAMES_OUT);
         let (frames, limits) = (self.sender.clone(), self.limits);
         let arrived = move |contents| {
             let frames = frames.clone();
             // An error is the media thread's end, and with it that of this task.
             async move { drop(frames.send(Frame { source, destination, contents }).await) }
         };
-        let task = self.tasks.spawn(framing::serve(stream, arrived, waiting, limits));
+        let metrics = self.metrics.clone();
+        let late = move || Metrics::count(&metrics.sfu_undelivered, Undelivered::Late.label());
+        let task = self.tasks.spawn(framing::serve(stream, arrived, waiting, late, limits));
         self.ends.insert(task.id(), source);
         let counted = Counted::new(&self.metrics.sfu_tcp_connections, 1);
         self.connections.insert(source, Connection { outgoing, network, _counted: counted });
@@ -290,6 +298,7 @@ mod tests {
             proto: Protocol::Tcp,
             source: frame.destination,
             destination: frame.source,
+            is_video: false,
             contents: contents.to_vec(),
         }
     }
@@ -336,7 +345,7 @@ mod tests {
     async fn there_are_only_so_many_connections() {
         for (limits, end) in [
             (Limits { connections: 1, ..Limits::default() }, End::TooMany),
-            (Limits { per_address: 1, ..Limits::default() }, End::TooManyOfAddress),
+            (Limits { per_network: 1, ..Limits::default() }, End::TooManyOfAddress),
         ] {
             let (mut tcp, address, metrics) = open(limits);
             let (first, _) = connect(&mut tcp, address).await;

@@ -212,7 +212,13 @@ mod tests {
     }
 
     fn reply(to: &(SocketAddr, SocketAddr, Vec<u8>)) -> Transmit {
-        Transmit { proto: Protocol::Udp, source: to.1, destination: to.0, contents: to.2.clone() }
+        Transmit {
+            proto: Protocol::Udp,
+            source: to.1,
+            destination: to.0,
+            is_video: false,
+            contents: to.2.clone(),
+        }
     }
 
     #[tokio::test]
@@ -285,7 +291,13 @@ mod tests {
         let peer = open("127.0.0.1:0", &[]);
         let contents: Vec<u8> = (0..250).collect();
         let (source, destination) = (peer.local, udp.local);
-        let together = Transmit { proto: Protocol::Udp, source, destination, contents: contents.clone() };
+        let together = Transmit {
+            proto: Protocol::Udp,
+            source,
+            destination,
+            is_video: false,
+            contents: contents.clone(),
+        };
         assert!(peer.most_segments() > 1);
         peer.send(&together, Some(100)).unwrap();
         let got: Vec<Vec<u8>> = receive(&udp, 3).await.into_iter().map(|it| it.2).collect();
@@ -314,6 +326,7 @@ mod tests {
             proto: Protocol::Udp,
             source: udp.local,
             destination: udp.local,
+            is_video: false,
             contents: vec![0; 1 << 17],
         };
         assert_eq!(udp.send(&transmit, None), Err(Undelivered::TooLong));

@@ -122,7 +122,7 @@ pub struct Room {
 }
 
 /// Who vouches for users beside the signed cookie.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
     /// The header in which a trusted proxy names the user; needs `http.trusted_proxies`.
@@ -131,6 +131,8 @@ pub struct Identity {
     pub access_team_domain: Optional<TeamDomain>,
     /// The audience tag that an assertion must name; needs `access_team_domain`.
     pub access_audience: Optional<String>,
+    /// Whether everybody must be named by the header or by Access, where one of them is set.
+    pub required: bool,
 }
 
 impl Identity {
@@ -287,6 +289,17 @@ impl Default for Room {
             tick: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(15),
             restore_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            proxy_header: Optional(None),
+            access_team_domain: Optional(None),
+            access_audience: Optional(None),
+            required: true,
         }
     }
 }

@@ -142,6 +142,36 @@ impl IdentityId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The way in which it was proven; what has no prefix of another is our own cookie's.
+    pub fn auth_method(&self) -> AuthMethod {
+        let prefix = self.0.split(':').next().unwrap_or_default();
+        let others = [AuthMethod::ProxyHeader, AuthMethod::Access];
+        others.into_iter().find(|method| method.prefix() == prefix).unwrap_or(AuthMethod::Cookie)
+    }
+}
+
+/// The way in which an identity was proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AuthMethod {
+    /// By a cookie of ours: the one method whose name is typed into a form.
+    Cookie,
+    /// By a trusted proxy's header.
+    ProxyHeader,
+    /// By an assertion of Cloudflare Access.
+    Access,
+}
+
+impl AuthMethod {
+    /// The prefix of ids that were proven so.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Cookie => "cookie",
+            Self::ProxyHeader => "proxy",
+            Self::Access => "access",
+        }
+    }
 }
 
 /// A text that is not the id it should be; the message says what is allowed.

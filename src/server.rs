@@ -40,7 +40,7 @@ use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::http::tls::door::Door;
 use crate::http::tls::source::Source;
 use crate::identity::Identities;
-use crate::identity::access::Access;
+use crate::identity::access::{Access, AccessHandle};
 use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
 use crate::limit::Rate;
@@ -160,11 +160,7 @@ impl Server {
 
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let app = Arc::new(App {
-            identities: Identities::new(
-                SigningKey::new(data_dir.signing_key()),
-                config.identity.proxy_header.0.clone(),
-                access,
-            ),
+            identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
             site: open_site(&config)?,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: proxies.clone(),
@@ -372,6 +368,11 @@ fn open_site(config: &Config) -> Result<Site, InvalidSite> {
         warn!(event = "severalBuilds", "{warning}");
     }
     Ok(site)
+}
+
+fn identities(config: &Config, key: SigningKey, access: Option<AccessHandle>) -> Identities {
+    let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
+    if config.identity.required { identities } else { identities.beside_cookies() }
 }
 
 fn room_settings(config: &Config) -> RoomSettings {

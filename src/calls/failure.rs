@@ -15,6 +15,11 @@ pub enum CallFailure {
     /// Nobody known is asking.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
+    /// Nobody known is asking, and only a login in front of this server makes people known.
+    #[error(
+        "this server learns who you are from the login in front of it, and this request came without one"
+    )]
+    LoginRequired,
     /// Another server did not prove itself.
     #[error("the application's secret is missing, or is another: Authorization: Bearer …")]
     NoSecret,
@@ -46,7 +51,9 @@ impl CallFailure {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NoIdentity | Self::NoSecret | Self::NotYourSession => StatusCode::UNAUTHORIZED,
+            Self::NoIdentity | Self::LoginRequired | Self::NoSecret | Self::NotYourSession => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::TooManyCalls
             | Self::TooManyAtOnce
             | Self::TooManySessions
@@ -70,6 +77,7 @@ impl CallFailure {
         match self {
             Self::NotFound => "call_not_found",
             Self::NoIdentity => "call_no_identity",
+            Self::LoginRequired => "call_login_required",
             Self::NoSecret => "call_no_secret",
             Self::NotYourSession => "call_not_your_session",
             Self::TooManyCalls => "call_too_many",

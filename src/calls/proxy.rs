@@ -245,7 +245,8 @@ async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFail
     let peer = head.extensions.get::<Peer>().ok_or(CallFailure::NoIdentity)?;
     match app.identities.identify(&head.headers, peer, wall_clock()).await {
         Identified::Known { identity, .. } => Ok(identity.id),
-        Identified::Nobody => Err(CallFailure::NoIdentity),
+        Identified::Nobody if app.identities.takes_names() => Err(CallFailure::NoIdentity),
+        Identified::Nobody => Err(CallFailure::LoginRequired),
     }
 }
 

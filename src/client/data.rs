@@ -101,10 +101,14 @@ async fn answer(app: &App, loader: Loader, leaf: &str, head: &request::Parts) ->
         Asked::Known { identity, by, renew } => {
             with_cookie(told(&load(app, loader, &identity, by).await), renew)
         }
-        Asked::Nobody if loader == Loader::Root && leaf == "routes/set-username" => {
+        Asked::Nobody
+            if loader == Loader::Root && leaf == "routes/set-username" && app.identities.takes_names() =>
+        {
             told(&app.site.told.to_nobody())
         }
-        Asked::Nobody => to_client(name_needed(app, &page_of(&head.uri), peer)),
+        Asked::Nobody => {
+            to_client(name_needed(app, &page_of(&head.uri), peer).unwrap_or_else(IntoResponse::into_response))
+        }
     }
 }
 

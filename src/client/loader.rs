@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::http::app::App;
-use crate::identity::{Identity, Proof};
+use crate::identity::{AuthMethod, Identity};
 
 /// How long a page waits for TURN credentials; without them its client asks for them by itself.
 const TURN_WAIT: Duration = Duration::from_secs(2);
@@ -183,14 +183,14 @@ impl Told {
 }
 
 /// The data of a route for somebody.
-pub async fn load(app: &App, loader: Loader, identity: &Identity, by: Proof) -> Value {
+pub async fn load(app: &App, loader: Loader, identity: &Identity, by: AuthMethod) -> Value {
     let told = &app.site.told;
     let username = &*identity.name;
     match loader {
         Loader::Root => json(&told.root),
         Loader::Home => json(&Home {
             username,
-            used_access: by != Proof::Cookie,
+            used_access: by != AuthMethod::Cookie,
             directory_url: told.root.user_directory_url.as_deref(),
         }),
         Loader::Room => {

@@ -63,11 +63,11 @@ pub async fn open(
             }
             renew
         }
-        Asked::Nobody if leaf == "routes/set-username" => {
+        Asked::Nobody if leaf == "routes/set-username" && app.identities.takes_names() => {
             data.insert("root".to_owned(), app.site.told.to_nobody());
             None
         }
-        Asked::Nobody => return Ok(name_needed(app, uri, peer)),
+        Asked::Nobody => return name_needed(app, uri, peer),
     };
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
@@ -90,10 +90,16 @@ pub fn way(peer: &Peer) -> Way {
 }
 
 /// Leads whoever has no name to the form for one, and from there back to `uri`.
-pub fn name_needed(app: &App, uri: &Uri, peer: &Peer) -> Response {
+///
+/// # Errors
+/// [`ApiError::LoginRequired`], where this server takes no names.
+pub fn name_needed(app: &App, uri: &Uri, peer: &Peer) -> Result<Response, ApiError> {
+    if !app.identities.takes_names() {
+        return Err(app.nobody());
+    }
     let form = format!("/set-username?return-url={}", escape(&whole_url(uri, peer)));
     // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
-    redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" })
+    Ok(redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" }))
 }
 
 /// An answer that also renews a cookie, where one is due.

@@ -156,7 +156,7 @@ fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
 
 fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
-    let Identity { proxy_header, access_team_domain, access_audience } = identity;
+    let Identity { proxy_header, access_team_domain, access_audience, required: _ } = identity;
     let speaks_https = http.tls_certificate.is_some() || http.tls_self_signed;
     let is_https = |url: &Origin| url.as_str().starts_with("https:");
     let frame_bytes = limits.frame_bytes;

@@ -194,11 +194,11 @@ pub fn failing(error: ReportsError) -> ApiError {
 /// Who reports.
 ///
 /// # Errors
-/// [`ApiError::NoIdentity`].
+/// [`ApiError::NoIdentity`] or [`ApiError::LoginRequired`].
 pub async fn reporter(app: &App, headers: &HeaderMap, peer: &Peer) -> Result<Identity, ApiError> {
     match app.identities.identify(headers, peer, wall_clock()).await {
         Asked::Known { identity, .. } => Ok(identity),
-        Asked::Nobody => Err(ApiError::NoIdentity),
+        Asked::Nobody => Err(app.nobody()),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
 use crate::feedback::desk::Desk;
 use crate::http::charge::Charge;
+use crate::http::error::ApiError;
 use crate::http::origin::OriginRule;
 use crate::http::site::Site;
 use crate::id::ConnectionId;
@@ -63,6 +64,13 @@ pub struct App {
     pub body_bytes: usize,
     /// The time for a request to arrive and be answered, and for an upgrade to happen.
     pub handshake: Duration,
+}
+
+impl App {
+    /// The refusal of a request that is nobody's.
+    pub fn nobody(&self) -> ApiError {
+        if self.identities.takes_names() { ApiError::NoIdentity } else { ApiError::LoginRequired }
+    }
 }
 
 /// The owner of the sockets' tasks.

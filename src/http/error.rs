@@ -72,6 +72,11 @@ pub enum ApiError {
     /// Nobody known is asking.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
+    /// Nobody known is asking, and only a login in front of this server makes people known.
+    #[error(
+        "this server learns who you are from the login in front of it, and this request came without one; open its usual address and log in there"
+    )]
+    LoginRequired,
     /// A page that is not ours is asking.
     #[error("this origin may not use this server; see http.allowed_origins in its configuration")]
     ForeignOrigin,
@@ -119,7 +124,7 @@ impl ApiError {
             | Self::PlainHttp => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoIdentity | Self::NoOperator => StatusCode::UNAUTHORIZED,
+            Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
                 StatusCode::FORBIDDEN
             }
@@ -171,6 +176,7 @@ impl ApiError {
             Self::InvalidHandshake => "invalid_handshake",
             Self::PlainHttp => "plain_http",
             Self::NoIdentity => "no_identity",
+            Self::LoginRequired => "login_required",
             Self::ForeignOrigin => "foreign_origin",
             Self::NoOperator => "no_operator",
             Self::NoPlace(NoPlace::Full) => "server_full",

@@ -25,7 +25,7 @@ use crate::client::visit::{self, name_needed, with_cookie};
 use crate::config::Origin;
 use crate::id::RoomName;
 use crate::identity::peer::Peer;
-use crate::identity::{Asked, Proof};
+use crate::identity::{Asked, AuthMethod};
 
 /// The web app manifest of the stock client.
 const ORANGE_MANIFEST: &str = r##"{"name":"Orange Meets","short_name":"Orange Meets","icons":[{"src":"/android-chrome-192x192.png","sizes":"192x192","type":"image/png"},{"src":"/android-chrome-512x512.png","sizes":"512x512","type":"image/png"}],"theme_color":"#ffffff","background_color":"#ffffff","display":"standalone"}"##;
@@ -112,7 +112,7 @@ async fn page(
     }
     match app.identities.identify(headers, peer, wall_clock()).await {
         Asked::Known { renew, .. } => Ok(with_cookie(Site::own_page(app, page, peer, headers).await?, renew)),
-        Asked::Nobody => Ok(name_needed(app, uri, peer)),
+        Asked::Nobody => name_needed(app, uri, peer),
     }
 }
 
@@ -122,11 +122,26 @@ pub async fn name_form(
     Extension(peer): Extension<Peer>,
     uri: Uri,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    match &app.site.stock {
+) -> Response {
+    let page = match &app.site.stock {
         Some(stock) => visit::open(&app, stock, &peer, &uri, &headers).await,
-        None => Site::own_page(&app, OwnPage::Name, &peer, &headers).await,
+        None => own_name_form(&app, &peer, &headers).await,
+    };
+    match page {
+        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Ok(page) => page,
     }
+}
+
+/// Our own form for a name, which is for nobody where the server takes none.
+async fn own_name_form(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Response, ApiError> {
+    if !app.identities.takes_names() {
+        return match app.identities.identify(headers, peer, wall_clock()).await {
+            Asked::Known { .. } => Ok(redirect("/")),
+            Asked::Nobody => Err(app.nobody()),
+        };
+    }
+    Site::own_page(app, OwnPage::Name, peer, headers).await
 }
 
 /// `GET /site.webmanifest`: what a phone shows that keeps the page among its programs.
@@ -165,10 +180,13 @@ pub async fn set_name(
     let return_url = return_url.unwrap_or_default();
     let back = redirect(&return_path(&return_url, |origin| app.origins.leads_here(origin, &peer)));
     // A proxy or Access brings the name along, and it wins over the form's.
-    if let Asked::Known { by: Proof::ProxyHeader | Proof::Access, .. } =
+    if let Asked::Known { by: AuthMethod::ProxyHeader | AuthMethod::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
     {
         return back;
+    }
+    if !app.identities.takes_names() {
+        return problem::answer(&app, &peer, &headers, app.nobody()).await;
     }
     let (typed, error) = match field(sent, "username") {
         Ok(name) => match app.identities.sign_in(&headers, &name, &peer, now) {

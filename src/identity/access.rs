@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Host, Url};
 
 use super::token::seconds;
-use super::{Identity, Proof, external_name};
+use super::{AuthMethod, Identity, external_name};
 
 /// The header that carries the assertion.
 pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
@@ -227,7 +227,7 @@ impl Assertion {
         if !external_name(name) {
             return None;
         }
-        Some(Identity::new(Proof::Access, &name.to_lowercase(), name))
+        Some(Identity::new(AuthMethod::Access, &name.to_lowercase(), name))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::token::{Claims, SigningKey};
-use super::{Identity, InvalidName, Proof};
+use super::{AuthMethod, Identity, InvalidName};
 use crate::id::text_is_valid;
 use crate::identity::peer::{Peer, Scheme};
 
@@ -45,7 +45,7 @@ impl Session {
     }
 
     pub(super) fn identity(&self) -> Identity {
-        Identity::new(Proof::Cookie, &self.sub, &self.name)
+        Identity::new(AuthMethod::Cookie, &self.sub, &self.name)
     }
 
     /// Writes the `Set-Cookie` value for a client at `peer`.

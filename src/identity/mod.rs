@@ -18,6 +18,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use self::access::AccessHandle;
 use self::cookie::Session;
 use self::token::SigningKey;
+pub use crate::id::AuthMethod;
 use crate::id::{IdentityId, text_is_valid};
 use crate::identity::peer::Peer;
 
@@ -34,29 +35,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn new(proof: Proof, subject: &str, name: &str) -> Self {
-        Self { id: IdentityId::new(format!("{}:{subject}", proof.prefix())), name: name.into() }
-    }
-}
-
-/// The way an identity was proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// By a cookie of ours: the one proof whose name is typed into the form.
-    Cookie,
-    /// By a trusted proxy's header.
-    ProxyHeader,
-    /// By an assertion of Cloudflare Access.
-    Access,
-}
-
-impl Proof {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Cookie => "cookie",
-            Self::ProxyHeader => "proxy",
-            Self::Access => "access",
-        }
+    fn new(method: AuthMethod, subject: &str, name: &str) -> Self {
+        Self { id: IdentityId::new(format!("{}:{subject}", method.prefix())), name: name.into() }
     }
 }
 
@@ -68,7 +48,7 @@ pub enum Asked {
         /// Who.
         identity: Identity,
         /// How it was proven.
-        by: Proof,
+        by: AuthMethod,
         /// A `Set-Cookie` value to answer with, where the cookie is due for renewal.
         renew: Option<HeaderValue>,
     },
@@ -87,13 +67,34 @@ pub struct Identities {
     key: SigningKey,
     proxy_header: Option<HeaderName>,
     access: Option<AccessHandle>,
+    cookies: Cookies,
+}
+
+/// Whether our own cookie counts where a proxy or Access names users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cookies {
+    /// Only where nobody else names users: a request that the proxy did not sign in is nobody's.
+    Alone,
+    /// For whom the others do not name.
+    Beside,
 }
 
 impl Identities {
     /// Takes the key that signs cookies, the header in which trusted proxies name their user, and
     /// Cloudflare Access, where they are configured.
     pub fn new(key: SigningKey, proxy_header: Option<HeaderName>, access: Option<AccessHandle>) -> Self {
-        Self { key, proxy_header, access }
+        Self { key, proxy_header, access, cookies: Cookies::Alone }
+    }
+
+    /// Lets in by cookie whom neither the header nor Access names.
+    #[must_use]
+    pub fn beside_cookies(self) -> Self {
+        Self { cookies: Cookies::Beside, ..self }
+    }
+
+    /// Whether people may give themselves a name.
+    pub fn takes_names(&self) -> bool {
+        self.cookies == Cookies::Beside || (self.proxy_header.is_none() && self.access.is_none())
     }
 
     /// The key that signs this server's tokens; each other kind has its own [`token::Claims`].
@@ -103,26 +104,33 @@ impl Identities {
 
     /// Finds out who sent a request with these headers from `peer`.
     ///
-    /// With Access configured only its assertion counts: a request that came around Access is
-    /// nobody's, whatever else it has. Otherwise a trusted proxy's header wins over the cookie,
-    /// and an unclear one (several values, or no valid name) makes the request nobody's.
+    /// With Access configured its assertion counts, else a trusted proxy's header; an unclear one
+    /// (several values, or no valid name) makes the request nobody's. So does a missing one: a login
+    /// that whoever comes around it may replace by a name of their own is none. Only where neither is
+    /// configured, or [beside them](Self::beside_cookies), the cookie counts.
     ///
     /// It waits only for Access' keys, where an assertion is signed by a key not seen before.
     pub async fn identify(&self, headers: &HeaderMap, peer: &Peer, now: SystemTime) -> Asked {
         if let Some(access) = &self.access {
-            return match access.identify(headers, now).await {
-                Some(identity) => Asked::Known { identity, by: Proof::Access, renew: None },
-                None => Asked::Nobody,
-            };
+            match access.identify(headers, now).await {
+                Some(identity) => {
+                    return Asked::Known { identity, by: AuthMethod::Access, renew: None };
+                }
+                None if self.cookies == Cookies::Alone => return Asked::Nobody,
+                None => {}
+            }
         }
         let header = self.proxy_header.as_ref();
         match header.map_or(proxy::Said::Nothing, |header| proxy::read(header, headers, peer)) {
-            proxy::Said::User(identity) => Asked::Known { identity, by: Proof::ProxyHeader, renew: None },
+            proxy::Said::User(identity) => {
+                Asked::Known { identity, by: AuthMethod::ProxyHeader, renew: None }
+            }
             proxy::Said::Unclear => {
                 tracing::debug!("the trusted proxy's user header is not one valid name");
                 Asked::Nobody
             }
-            proxy::Said::Nothing => self.by_cookie(headers, peer, now),
+            proxy::Said::Nothing if self.takes_names() => self.by_cookie(headers, peer, now),
+            proxy::Said::Nothing => Asked::Nobody,
         }
     }
 
@@ -135,14 +143,14 @@ impl Identities {
             cookie::Renewal::Due => Some(found.session.set_cookie(&self.key, peer, now)),
             cookie::Renewal::NotDue => None,
         };
-        Asked::Known { identity, by: Proof::Cookie, renew }
+        Asked::Known { identity, by: AuthMethod::Cookie, renew }
     }
 
     /// Gives whoever typed `name` into the form a cookie, as a `Set-Cookie` value.
     ///
     /// Somebody with a valid cookie keeps the id, so a new name ends no call. It is for requests
-    /// that [`Identities::identify`] finds to be nobody's or proven by the cookie; the other proofs
-    /// bring their names along.
+    /// that [`Identities::identify`] finds to be nobody's or proven by the cookie, where the server
+    /// [takes names](Self::takes_names); the other methods bring their names along.
     ///
     /// # Errors
     /// [`InvalidName`] if the trimmed name is empty, too long, or holds a control character. The
@@ -275,7 +283,7 @@ mod tests {
         let day = Duration::from_secs(24 * 60 * 60);
         let ann = sign_in("Ann");
         let at = async |headers: &HeaderMap, now| match ours.identify(headers, &here, now).await {
-            Asked::Known { identity, by: Proof::Cookie, renew } => (identity, renew),
+            Asked::Known { identity, by: AuthMethod::Cookie, renew } => (identity, renew),
             other => panic!("{other:?}"),
         };
         let (_, fresh) = at(&ann, today() + day).await;
@@ -298,13 +306,32 @@ mod tests {
             Asked::Nobody => None,
         };
         let trusted = by(ours.identify(&headers, &trusted_peer(), today()).await);
-        assert_eq!(trusted, Some((Proof::ProxyHeader, "proxy:bee@example.com".into())));
+        assert_eq!(trusted, Some((AuthMethod::ProxyHeader, "proxy:bee@example.com".into())));
         // The attack: the header straight from a client.
-        let untrusted = by(ours.identify(&headers, &peer(Scheme::Http), today()).await).unwrap();
-        assert_eq!(untrusted.0, Proof::Cookie);
+        assert_eq!(ours.identify(&headers, &peer(Scheme::Http), today()).await, Asked::Nobody);
+        let beside = identities(Some(USER)).beside_cookies();
+        let untrusted = by(beside.identify(&headers, &peer(Scheme::Http), today()).await).unwrap();
+        assert_eq!(untrusted.0, AuthMethod::Cookie);
+        let trusted = by(beside.identify(&headers, &trusted_peer(), today()).await);
+        assert_eq!(trusted, Some((AuthMethod::ProxyHeader, "proxy:bee@example.com".into())));
         // Not configured, so it is a header like others.
         let ignored = by(identities(None).identify(&headers, &trusted_peer(), today()).await).unwrap();
-        assert_eq!(ignored.0, Proof::Cookie);
+        assert_eq!(ignored.0, AuthMethod::Cookie);
+    }
+
+    #[tokio::test]
+    async fn a_configured_login_is_required_unless_it_is_said_otherwise() {
+        let ours = identities(Some(USER));
+        assert!(!ours.takes_names() && identities(None).takes_names());
+        for value in ["", " "] {
+            let mut headers = sign_in("Ann");
+            headers.insert(USER, HeaderValue::from_str(value).unwrap());
+            assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
+        }
+        assert_eq!(ours.identify(&sign_in("Ann"), &trusted_peer(), today()).await, Asked::Nobody);
+        let beside = identities(Some(USER)).beside_cookies();
+        assert!(beside.takes_names());
+        assert!(who(&beside, &sign_in("Ann"), &trusted_peer()).await.is_some());
     }
 
     #[tokio::test]
@@ -342,12 +369,19 @@ mod tests {
         headers.append(USER, "bee".parse().unwrap());
         assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
         headers.append(access::HEADER, team.assertion("Ann@Example.com").parse().unwrap());
-        let Asked::Known { identity, by: Proof::Access, renew: None } =
+        let Asked::Known { identity, by: AuthMethod::Access, renew: None } =
             ours.identify(&headers, &peer(Scheme::Http), today()).await
         else {
             panic!()
         };
         assert_eq!(identity.id.as_str(), "access:ann@example.com");
+        assert_eq!(identity.id.auth_method(), AuthMethod::Access);
+        let beside = ours.beside_cookies();
+        headers.remove(access::HEADER);
+        headers.remove(USER);
+        assert!(
+            who(&beside, &headers, &peer(Scheme::Http)).await.unwrap().id.as_str().starts_with("cookie:")
+        );
         assert_eq!(&*identity.name, "Ann@Example.com");
     }
 

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
-use super::{Identity, Proof, external_name};
+use super::{AuthMethod, Identity, external_name};
 use crate::identity::peer::{Peer, Trust};
 
 /// What the proxy's header says about a request.
@@ -40,7 +40,7 @@ pub(super) fn read(header: &HeaderName, headers: &HeaderMap, peer: &Peer) -> Sai
     if text.contains(',') || !external_name(text) {
         return Said::Unclear;
     }
-    Said::User(Identity::new(Proof::ProxyHeader, &text.to_lowercase(), text))
+    Said::User(Identity::new(AuthMethod::ProxyHeader, &text.to_lowercase(), text))
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The user object, as clients send it and everyone sees it.
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+
+use crate::id::AuthMethod;
 
 /// A member as everyone sees it. Fields that this server does not know are kept.
 ///
@@ -15,6 +18,10 @@ pub struct User {
     pub id: String,
     /// The name of the identity. What a client writes here is never believed.
     pub name: String,
+    /// The way in which the name was proven, where that is more than our own cookie. What a client
+    /// writes here is never believed, nor kept.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "not_believed")]
+    pub auth_method: Option<AuthMethod>,
     /// The media session of the member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transceiver_session_id: Option<String>,
@@ -60,6 +67,10 @@ pub struct Tracks {
     /// Everything else that the client sent.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+fn not_believed<'de, D: Deserializer<'de>>(said: D) -> Result<Option<AuthMethod>, D::Error> {
+    IgnoredAny::deserialize(said).map(|_| None)
 }
 
 impl User {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::io::KeptSeat;
-use crate::id::{ConnectionId, IdentityId, UserId};
+use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
 use crate::protocol::user::User;
 
 /// A seat.
@@ -38,14 +38,15 @@ impl Seat {
         connection: ConnectionId,
         now: Instant,
     ) -> Self {
-        let json = User::fresh(id.as_str(), &name).to_json().into();
+        let auth_method = shown(&identity);
+        let json = User { auth_method, ..User::fresh(id.as_str(), &name) }.to_json().into();
         Self { identity, name, connection: Some(connection), heartbeat: now, json }
     }
 
     /// A seat of before a restart. `None` if the store was edited by hand and holds no user.
     pub fn restored(kept: &KeptSeat, heartbeat: Instant) -> Option<Self> {
         let user: User = serde_json::from_str(&kept.json).ok()?;
-        let user = User { id: kept.user.to_string(), ..user };
+        let user = User { id: kept.user.to_string(), auth_method: shown(&kept.identity), ..user };
         Some(Self {
             identity: kept.identity.clone(),
             json: user.to_json().into(),
@@ -70,7 +71,8 @@ impl Seat {
     /// # Errors
     /// [`UserTooBig`] if it has more than `most` bytes; the old one stays then.
     pub fn update(&mut self, id: &UserId, user: User, most: usize) -> Result<(), UserTooBig> {
-        let user = User { id: id.to_string(), name: self.name.to_string(), ..user };
+        let auth_method = shown(&self.identity);
+        let user = User { id: id.to_string(), name: self.name.to_string(), auth_method, ..user };
         let json = user.to_json();
         if json.len() > most {
             return Err(UserTooBig { bytes: json.len(), most });
@@ -95,7 +97,13 @@ impl Seat {
     #[expect(clippy::expect_used, reason = "every seat's JSON was written by User::to_json")]
     fn edit(&mut self, change: impl FnOnce(&mut User)) {
         let mut user: User = serde_json::from_str(&self.json).expect("a seat holds a user object");
+        user.auth_method = shown(&self.identity);
         change(&mut user);
         self.json = user.to_json().into();
     }
+}
+
+/// The method that others are told: that of a login which others than its owner vouch for.
+fn shown(identity: &IdentityId) -> Option<AuthMethod> {
+    Some(identity.auth_method()).filter(|method| *method != AuthMethod::Cookie)
 }

@@ -124,9 +124,10 @@ fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
 }
 
 fn identity(config: &Config) -> String {
+    let or_cookie = if config.identity.required { "" } else { ", or the signed cookie" };
     match (config.identity.access(), config.identity.proxy_header.as_ref()) {
-        (Some((team, _)), _) => format!("Cloudflare Access of {}", team.as_str()),
-        (None, Some(header)) => format!("the proxy's header {header}, or the signed cookie"),
+        (Some((team, _)), _) => format!("Cloudflare Access of {}{or_cookie}", team.as_str()),
+        (None, Some(header)) => format!("the proxy's header {header}{or_cookie}"),
         (None, None) => "the signed cookie".to_owned(),
     }
 }

@@ -56,7 +56,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     let (room, user) = address(request.uri(), request.headers())?;
     let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
     let Asked::Known { identity, renew, .. } = asked else {
-        return Err(ApiError::NoIdentity);
+        return Err(app.nobody());
     };
     let (mut parts, _) = request.into_parts();
     // Absent where the connection cannot be upgraded, as in HTTP/2.

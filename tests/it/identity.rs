@@ -206,7 +206,9 @@ async fn a_users_header_from_an_untrusted_address_is_ignored() {
     let server = server.await;
     let attack = named_by_proxy("boss@example.com").pk("a").header("x-forwarded-for", "192.0.2.1");
     assert_eq!(attack.answer(&server).await.status, 401);
-    // With a cookie, it is the cookie that counts.
+    // With a cookie it is the cookie that counts, where it may.
+    let server = server.stop().await.start_with(|config| config.identity.required = false).await;
+    assert_eq!(attack.answer(&server).await.status, 401);
     let eve = Person::log_in(&server, "Eve").await;
     let mut eve = attack.by(&eve).open(&server).await;
     eve.until_state(|state| user_of(state, "a")["name"] == "Eve").await;
@@ -223,6 +225,7 @@ async fn a_trusted_proxys_header_names_the_user_and_wins_over_the_cookie() {
     let server = TestServer::with(|config| {
         believe_a_header(config);
         trust_this_machine(config);
+        config.identity.required = false;
     });
     let server = server.await;
     let eve = Person::log_in(&server, "Eve").await;
@@ -237,6 +240,66 @@ async fn a_trusted_proxys_header_names_the_user_and_wins_over_the_cookie() {
     let form = server.post_form("/set-username?return-url=/r", &[("username", "Boss")]);
     let sent = answer(form.header("cf-access-authenticated-user-email", "ada@example.com")).await;
     assert_eq!((sent.status, sent.header("location"), sent.header("set-cookie")), (302, "/r", ""));
+}
+
+/// The proxy may have a path on which it signs nobody in.
+#[tokio::test]
+async fn a_request_without_the_proxys_header_is_nobodys() {
+    let server = TestServer::start().await;
+    let eve = Person::log_in(&server, "Eve").await;
+    let server = server.stop().await.start_with(|config| {
+        believe_a_header(config);
+        trust_this_machine(config);
+    });
+    let server = server.await;
+    // Eve has a cookie of before; nobody gets another.
+    for named in ["", " "] {
+        assert_eq!(named_by_proxy(named).by(&eve).pk("a").answer(&server).await.status, 401, "{named:?}");
+    }
+    assert_eq!(Ask::room("r").by(&eve).pk("a").answer(&server).await.status, 401);
+    assert_eq!(server.refusals("login_required").await, 3.0);
+    let page = async |request: reqwest::RequestBuilder| {
+        answer(request.header("accept", "text/html").header("cookie", eve.cookie())).await
+    };
+    let form = server.post_form("/set-username?return-url=/r", &[("username", "boss@example.com")]);
+    for request in [server.get("/"), server.get("/r"), server.get("/set-username"), form] {
+        let refused = page(request).await;
+        assert_eq!((refused.status, refused.header("set-cookie")), (401, ""));
+        assert!(refused.text.contains("came without one"), "{}", refused.text);
+    }
+    let call = server.request(&axum::http::Method::POST, "/api/calls/sessions/new");
+    assert_eq!(answer(call.header("cookie", eve.cookie())).await.status, 401);
+    let named = server.get("/").header("cf-access-authenticated-user-email", "ada@example.com");
+    assert_eq!(answer(named).await.status, 200);
+}
+
+#[tokio::test]
+async fn others_are_told_how_a_name_was_proven() {
+    let server = TestServer::with(|config| {
+        believe_a_header(config);
+        trust_this_machine(config);
+        config.identity.required = false;
+    });
+    let server = server.await;
+    let mut ada = named_by_proxy("ada@example.com").pk("a").open(&server).await;
+    let eve = Person::log_in(&server, "ada@example.com").await;
+    let mut eve = Ask::room("r").by(&eve).pk("e").open(&server).await;
+    // A name is anybody's to type, and so is this field.
+    eve.say(json!({"type": "userUpdate", "user": {"raisedHand": true, "authMethod": "proxyHeader"}})).await;
+    let both = |state: &serde_json::Value| {
+        let users = state["users"].as_array().unwrap();
+        users.len() == 2 && users.iter().any(|user| user["raisedHand"] == true)
+    };
+    let state = ada.until_state(both).await;
+    assert_eq!(user_of(&state, "a")["authMethod"], "proxyHeader");
+    assert_eq!(user_of(&state, "e").get("authMethod"), None);
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true, "authMethod": 7}})).await;
+    eve.say(json!({"type": "muteMic", "id": "a"})).await;
+    let all = |state: &serde_json::Value| {
+        state["users"].as_array().unwrap().iter().all(|user| user["raisedHand"] == true)
+    };
+    let state = eve.until_state(all).await;
+    assert_eq!(user_of(&state, "a")["authMethod"], "proxyHeader");
 }
 
 #[tokio::test]

@@ -87,9 +87,16 @@ impl Usage {
     }
 }
 
-/// One of a key's permits, until it is dropped.
+/// Some of a key's permits, until this is dropped.
 #[derive(Debug)]
-pub struct Permit<K: Eq + Hash>(Option<(K, Arc<Inner<K>>)>);
+pub struct Permit<K: Eq + Hash>(Option<Held<K>>);
+
+#[derive(Debug)]
+struct Held<K: Eq + Hash> {
+    key: K,
+    count: usize,
+    inner: Arc<Inner<K>>,
+}
 
 /// The limit that a key has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,7 +136,15 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
     /// # Errors
     /// [`LimitReached`]; nothing was counted then.
     pub fn acquire(&self, key: &K) -> Result<Permit<K>, LimitReached> {
-        self.acquire_at(key, now())
+        self.acquire_at(key, 1, now())
+    }
+
+    /// Takes several permits at once, as for bytes.
+    ///
+    /// # Errors
+    /// [`LimitReached`]; nothing was counted then.
+    pub fn acquire_many(&self, key: &K, count: usize) -> Result<Permit<K>, LimitReached> {
+        self.acquire_at(key, count, now())
     }
 
     /// Counts one more where only the rate is limited.
@@ -140,7 +155,7 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire(key).map(drop)
     }
 
-    fn acquire_at(&self, key: &K, now: Instant) -> Result<Permit<K>, LimitReached> {
+    fn acquire_at(&self, key: &K, count: usize, now: Instant) -> Result<Permit<K>, LimitReached> {
         let Inner { concurrent, rate, usage, .. } = &*self.inner;
         let remembers = rate.most > 0 && (usage.contains_key(key) || self.inner.has_room(now));
         if *concurrent == 0 && !remembers {
@@ -150,7 +165,7 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
             Entry::Occupied(known) => known.into_ref(),
             Entry::Vacant(new) => new.insert(Usage::default()),
         };
-        if *concurrent > 0 && entry.held >= *concurrent {
+        if *concurrent > 0 && count > concurrent.saturating_sub(entry.held) {
             return Err(LimitReached::Concurrency);
         }
         if remembers {
@@ -159,8 +174,8 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         if *concurrent == 0 {
             return Ok(Permit(None));
         }
-        entry.held += 1;
-        Ok(Permit(Some((key.clone(), self.inner.clone()))))
+        entry.held += count;
+        Ok(Permit(Some(Held { key: key.clone(), count, inner: self.inner.clone() })))
     }
 
     /// Forgets keys that hold nothing and may ask for a whole burst again.
@@ -206,9 +221,9 @@ impl<K: Eq + Hash> Clone for KeyedLimit<K> {
 
 impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let Some((key, inner)) = self.0.take() else { return };
+        let Some(Held { key, count, inner }) = self.0.take() else { return };
         if let Entry::Occupied(mut usage) = inner.usage.entry(key) {
-            usage.get_mut().held = usage.get().held.saturating_sub(1);
+            usage.get_mut().held = usage.get().held.saturating_sub(count);
             // What still has a rate to remember is pruned later.
             if usage.get().held == 0 && usage.get().due.is_none() {
                 usage.remove();
@@ -231,7 +246,7 @@ mod tests {
     }
 
     fn admitted(limit: &KeyedLimit<&'static str>, key: &'static str, asked: usize, now: Instant) -> usize {
-        (0..asked).filter(|_| limit.acquire_at(&key, now).is_ok()).count()
+        (0..asked).filter(|_| limit.acquire_at(&key, 1, now).is_ok()).count()
     }
 
     #[test]
@@ -246,6 +261,19 @@ mod tests {
         assert_eq!(limit.keys(), 2);
         drop((second, third, other));
         assert_eq!(limit.keys(), 0);
+    }
+
+    #[test]
+    fn several_permits_are_taken_and_given_back_at_once() {
+        let limit = KeyedLimit::concurrent(10);
+        let six = limit.acquire_many(&"ada", 6).unwrap();
+        assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
+        assert_eq!(limit.acquire_many(&"bob", 11).unwrap_err(), LimitReached::Concurrency);
+        let four = limit.acquire_many(&"ada", 4).unwrap();
+        drop(six);
+        let _six = limit.acquire_many(&"ada", 6).unwrap();
+        drop(four);
+        assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
     }
 
     #[test]
@@ -271,22 +299,22 @@ mod tests {
     fn a_refused_permit_costs_no_rate() {
         let limit = KeyedLimit::new(1, Rate::per_minute(2));
         let start = now();
-        let first = limit.acquire_at(&"ada", start).unwrap();
+        let first = limit.acquire_at(&"ada", 1, start).unwrap();
         for _ in 0..10 {
-            assert_eq!(limit.acquire_at(&"ada", start).unwrap_err(), LimitReached::Concurrency);
+            assert_eq!(limit.acquire_at(&"ada", 1, start).unwrap_err(), LimitReached::Concurrency);
         }
         drop(first);
-        drop(limit.acquire_at(&"ada", start).unwrap());
-        assert_eq!(limit.acquire_at(&"ada", start).unwrap_err(), LimitReached::Rate);
-        drop(limit.acquire_at(&"ada", start + seconds(30)).unwrap());
+        drop(limit.acquire_at(&"ada", 1, start).unwrap());
+        assert_eq!(limit.acquire_at(&"ada", 1, start).unwrap_err(), LimitReached::Rate);
+        drop(limit.acquire_at(&"ada", 1, start + seconds(30)).unwrap());
     }
 
     #[test]
     fn pruning_forgets_whole_bursts_alone() {
         let limit = KeyedLimit::new(1, Rate::per_minute(60));
         let start = now();
-        let held = limit.acquire_at(&"ada", start).unwrap();
-        drop(limit.acquire_at(&"bob", start).unwrap());
+        let held = limit.acquire_at(&"ada", 1, start).unwrap();
+        drop(limit.acquire_at(&"bob", 1, start).unwrap());
         limit.inner.prune(start);
         assert_eq!(limit.keys(), 2, "what was used a moment ago counts");
         limit.inner.prune(start + seconds(1));

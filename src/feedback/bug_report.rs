@@ -61,9 +61,9 @@ pub(super) fn taken() -> Response {
 async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let limits = app.desk.limits;
     let user_agent = user_agent(request.headers());
-    let mut memory = app.desk.memory();
     let fields = ["description", "info"];
-    let [description, info] = read_form(request, fields, limits.form_bytes, &mut memory).await?;
+    let room = app.desk.room(peer, limits.form_bytes);
+    let ([description, info], _upload) = read_form(request, fields, room).await?;
     let parse = move || Parsed::read(description, info, limits);
     // Megabytes take their time, in which rooms are to go on.
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;

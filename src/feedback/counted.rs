@@ -50,14 +50,15 @@ pub async fn call_quality(
         drain(request.into_body(), app.body_bytes).await;
         return Ok(home());
     }
-    let result = rate(&app, request).await;
+    let result = rate(&app, &peer, request).await;
     app.desk.count_result(CALL_QUALITY, &result);
     result.map(|()| home())
 }
 
-async fn rate(app: &App, request: Request) -> Result<(), ApiError> {
+async fn rate(app: &App, peer: &Peer, request: Request) -> Result<(), ApiError> {
     let fields = ["experiencedIssues", "meetingId"];
-    let [issues, meeting] = read_form(request, fields, app.body_bytes, &mut app.desk.memory()).await?;
+    let room = app.desk.room(peer, app.body_bytes);
+    let ([issues, meeting], _upload) = read_form(request, fields, room).await?;
     let issues = match issues.as_deref() {
         Some("true") => 1,
         Some("false") => 0,

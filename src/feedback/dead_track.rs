@@ -65,7 +65,8 @@ struct Members<'a> {
 
 async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body, app.body_bytes, &mut app.desk.memory()).await?;
+    let room = app.desk.room(peer, app.body_bytes);
+    let (body, _upload) = read_body(&parts.headers, body, room).await?;
     let body: &RawValue = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     if !body.get().starts_with('{') {
         return Err(ApiError::NotJson);

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::HeaderMap;
 use secrecy::SecretString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::error;
 
+use super::budget::UploadBudget;
+use super::form::BodyRoom;
 use super::quota::Quota;
 use crate::config::{Config, Feedback, HttpUrl, Origin};
 use crate::http::app::{App, wall_clock};
@@ -17,18 +18,12 @@ use crate::id::ReportId;
 use crate::identity::peer::Peer;
 use crate::identity::token::SigningKey;
 use crate::identity::{Asked, Identity};
-use crate::metrics::{ByOutcome, Counted, Metrics};
+use crate::metrics::{ByOutcome, Metrics};
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
 /// The version that cards and counts name.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
-
-/// How many of the longest forms may be in memory at a time.
-const FORMS: usize = 4;
-
-/// Memory for forms is taken in steps of so many bytes.
-const MEMORY_STEP: usize = 64 << 10;
 
 /// How long the link on a card opens its report.
 const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -48,46 +43,15 @@ pub struct Desk {
     pub count_quota: Quota,
     /// The limits of a form.
     pub limits: FormLimits,
+    /// The memory for forms.
+    pub uploads: UploadBudget,
     /// The dashboard that cards link to.
     pub dashboard: Option<HttpUrl>,
     /// What opens every report.
     pub operator_token: SecretString,
     public_url: Option<Origin>,
     webhook: Webhook,
-    memory: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-}
-
-/// The memory that a form takes as it arrives, until this is dropped.
-#[derive(Debug)]
-pub struct FormMemory {
-    budget: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-    bytes: usize,
-    counted: Counted,
-}
-
-impl FormMemory {
-    /// Waits until there is memory for `more` bytes.
-    ///
-    /// # Errors
-    /// [`ApiError::Internal`] never: the budget is not closed.
-    pub async fn grow(&mut self, more: usize) -> Result<(), ApiError> {
-        self.bytes += more;
-        let wanted = self.bytes.div_ceil(MEMORY_STEP) * (MEMORY_STEP / 1024);
-        let missing = wanted - self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if missing > 0 {
-            let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-            let more = self.budget.clone().acquire_many_owned(missing).await;
-            let more = more.map_err(|_| ApiError::Internal)?;
-            match &mut self.taken {
-                Some(taken) => taken.merge(more),
-                None => self.taken = Some(more),
-            }
-        }
-        self.counted.set(self.bytes);
-        Ok(())
-    }
 }
 
 /// Whether cards are made.
@@ -118,7 +82,6 @@ impl Desk {
         let Feedback { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
         let feedback = &config.feedback;
-        let kibibytes = FORMS * (form_bytes.div_ceil(MEMORY_STEP) * (MEMORY_STEP / 1024));
         Self {
             reports: store.reports(),
             store: store.handle(),
@@ -135,19 +98,14 @@ impl Desk {
             operator_token,
             public_url: config.http.public_url.0.clone(),
             webhook: if url.is_some() { Webhook::Set } else { Webhook::NotSet },
-            memory: Arc::new(Semaphore::new(kibibytes.min(Semaphore::MAX_PERMITS))),
+            uploads: UploadBudget::new(*form_bytes, metrics.clone()),
             metrics,
         }
     }
 
-    /// Memory for a form, of which none is taken yet.
-    pub fn memory(&self) -> FormMemory {
-        FormMemory {
-            budget: self.memory.clone(),
-            taken: None,
-            bytes: 0,
-            counted: Counted::new(&self.metrics.form_bytes, 0),
-        }
+    /// The room for a body of at most `most_bytes` that `peer` sends.
+    pub fn room(&self, peer: &Peer, most_bytes: usize) -> BodyRoom<'_> {
+        BodyRoom { uploads: &self.uploads, network: peer.network(), most_bytes }
     }
 
     /// Keeps a report, with its card where there is somebody to send it to.

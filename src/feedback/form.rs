@@ -8,39 +8,59 @@ use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
-use super::desk::FormMemory;
+use super::budget::{Upload, UploadBudget};
 use crate::http::error::ApiError;
+use crate::network::ClientNetwork;
 
 /// The bytes that a request says its body has, where it says so.
 pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a body whole.
+/// Where a body's memory comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyRoom<'a> {
+    /// The memory for all.
+    pub uploads: &'a UploadBudget,
+    /// The network of the one who sends it, where it is known.
+    pub network: Option<ClientNetwork>,
+    /// The most bytes of this body.
+    pub most_bytes: usize,
+}
+
+/// Reads a body whole; its memory is free again when the [`Upload`] is dropped.
 ///
 /// # Errors
-/// [`ApiError::BodyTooLarge`] if it is longer than `most_bytes`, [`ApiError::BrokenBody`] if it ends early.
+/// [`ApiError::BodyTooLarge`] if it is longer than it may be, [`ApiError::UploadsBusy`] if there is no
+/// memory for it, [`ApiError::BrokenBody`] if it ends early.
 pub async fn read_body(
     headers: &HeaderMap,
     body: Body,
-    most_bytes: usize,
-    memory: &mut FormMemory,
-) -> Result<Bytes, ApiError> {
-    if announced_bytes(headers).is_some_and(|bytes| bytes > most_bytes) {
+    room: BodyRoom<'_>,
+) -> Result<(Bytes, Upload), ApiError> {
+    let BodyRoom { uploads, network, most_bytes } = room;
+    let announced = announced_bytes(headers);
+    if announced.is_some_and(|bytes| bytes > most_bytes) {
         return Err(ApiError::BodyTooLarge);
     }
-    // Not as long as announced: who announces much and sends nothing takes nothing.
-    let mut whole = Vec::new();
+    let upload = match uploads.reserve(announced.unwrap_or(most_bytes), network).await {
+        Ok(upload) => upload,
+        Err(busy) => {
+            drain(body, most_bytes).await;
+            return Err(busy);
+        }
+    };
+    // Reserved already, and in one piece: a vector that grows would take twice as much.
+    let mut whole = Vec::with_capacity(announced.unwrap_or_default());
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::BrokenBody)?;
         if whole.len() + chunk.len() > most_bytes {
             return Err(ApiError::BodyTooLarge);
         }
-        memory.grow(chunk.len()).await?;
         whole.extend_from_slice(&chunk);
     }
-    Ok(whole.into())
+    Ok((whole.into(), upload))
 }
 
 /// Reads and drops a body that nobody wants, of at most `most_bytes`: a browser that is still sending
@@ -66,24 +86,24 @@ pub async fn drain(body: Body, most_bytes: usize) {
 pub async fn read_form<const N: usize>(
     request: Request,
     names: [&'static str; N],
-    most_bytes: usize,
-    memory: &mut FormMemory,
-) -> Result<[Option<String>; N], ApiError> {
+    room: BodyRoom<'_>,
+) -> Result<([Option<String>; N], Upload), ApiError> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match &*kind {
         "multipart/form-data" => {
-            let bytes = read_body(&parts.headers, body, most_bytes, memory).await?;
+            let (bytes, upload) = read_body(&parts.headers, body, room).await?;
             let request = Request::from_parts(parts, Body::from(bytes));
             let form = Multipart::from_request(request, &()).await.map_err(|_| ApiError::BrokenBody)?;
-            multipart(form, names).await
+            Ok((multipart(form, names).await?, upload))
         }
         "application/x-www-form-urlencoded" => {
-            let bytes = read_body(&parts.headers, body, most_bytes, memory).await?;
+            let (bytes, upload) = read_body(&parts.headers, body, room).await?;
             let decode = move || url_encoded(&bytes, names);
             // Megabytes take their time, in which rooms are to go on.
-            tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)
+            let found = tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?;
+            Ok((found, upload))
         }
         _ => Err(ApiError::NotAForm),
     }

@@ -3,6 +3,7 @@
 //! A report is kept before it is answered. With a webhook configured its card is queued in the same
 //! transaction, and a task of its own delivers it: nobody who reports waits for the webhook.
 
+pub mod budget;
 pub mod bug_report;
 pub mod card;
 pub mod counted;

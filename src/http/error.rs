@@ -60,6 +60,9 @@ pub enum ApiError {
     /// The body is too long.
     #[error("the body is too long")]
     BodyTooLarge,
+    /// There is no memory for another form.
+    #[error("too many forms are arriving; send it again in a moment")]
+    UploadsBusy,
     /// The store cannot keep or show what is asked for.
     #[error("the store cannot do this at the moment; try again later")]
     StoreFailing,
@@ -123,7 +126,7 @@ impl ApiError {
             | Self::InvalidHandshake
             | Self::PlainHttp => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::StoreFailing => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreFailing | Self::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
             Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
                 StatusCode::FORBIDDEN
@@ -173,6 +176,7 @@ impl ApiError {
             Self::NotAForm | Self::NotUrlEncoded | Self::NotJson | Self::BrokenBody => "invalid_body",
             Self::BodyTooLarge => "body_too_large",
             Self::StoreFailing => "store_failing",
+            Self::UploadsBusy => "uploads_busy",
             Self::InvalidHandshake => "invalid_handshake",
             Self::PlainHttp => "plain_http",
             Self::NoIdentity => "no_identity",

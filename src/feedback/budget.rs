@@ -1,0 +1,141 @@
+//! The memory for forms that arrive: reserved whole before a byte of one is read, or refused.
+//!
+//! Forms that took it piece by piece could each hold a part of what another waited for, until none
+//! of them could finish.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::http::error::ApiError;
+use crate::limit::{KeyedLimit, Permit};
+use crate::metrics::{Counted, Metrics};
+use crate::network::ClientNetwork;
+
+/// The longest forms that may be in memory at a time.
+const LARGE_FORMS: usize = 4;
+
+/// The memory of so many is for one client's network, so that there is some for others: what is
+/// announced is reserved, sent or not.
+const LARGE_FORMS_OF_NETWORK: usize = 3;
+
+/// Bytes up to which a form is small: those have memory of their own, and never wait behind large ones.
+const SMALL_BYTES: usize = 1 << 20;
+
+/// The longest small forms that may be in memory at a time.
+const SMALL_FORMS: usize = 16;
+
+/// The memory of so many is for one client's network.
+const SMALL_FORMS_OF_NETWORK: usize = 8;
+
+/// Time that a form waits for memory before it is refused; nothing of it is read meanwhile.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The memory for forms.
+#[derive(Debug)]
+pub struct UploadBudget {
+    large: Lane,
+    small: Lane,
+    metrics: Arc<Metrics>,
+}
+
+/// Memory for forms of about one size, in KiB.
+#[derive(Debug)]
+struct Lane {
+    kibibytes: Arc<Semaphore>,
+    of_network: KeyedLimit<ClientNetwork>,
+}
+
+/// A form's memory, until it is dropped.
+#[derive(Debug)]
+pub struct Upload {
+    _memory: OwnedSemaphorePermit,
+    _of_network: Option<Permit<ClientNetwork>>,
+    _counted: Counted,
+}
+
+impl Lane {
+    fn new(forms: usize, bytes: usize, of_network: usize) -> Self {
+        let kibibytes = bytes.div_ceil(1024);
+        Self {
+            kibibytes: Arc::new(Semaphore::new((forms * kibibytes).min(Semaphore::MAX_PERMITS))),
+            of_network: KeyedLimit::concurrent(of_network * kibibytes),
+        }
+    }
+}
+
+impl UploadBudget {
+    /// Memory for forms of at most `form_bytes`.
+    pub fn new(form_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            large: Lane::new(LARGE_FORMS, form_bytes, LARGE_FORMS_OF_NETWORK),
+            small: Lane::new(SMALL_FORMS, SMALL_BYTES, SMALL_FORMS_OF_NETWORK),
+            metrics,
+        }
+    }
+
+    /// Reserves memory for a form of `bytes`, which a client of `network` sends.
+    ///
+    /// # Errors
+    /// [`ApiError::UploadsBusy`], if there is none for a while.
+    pub async fn reserve(&self, bytes: usize, network: Option<ClientNetwork>) -> Result<Upload, ApiError> {
+        let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
+        let kibibytes = bytes.div_ceil(1024).max(1);
+        let of_network = network.map(|network| lane.of_network.acquire_many(&network, kibibytes)).transpose();
+        let of_network = of_network.map_err(|_| ApiError::UploadsBusy)?;
+        let kibibytes = u32::try_from(kibibytes).map_err(|_| ApiError::BodyTooLarge)?;
+        let memory = timeout(RESERVE_TIMEOUT, lane.kibibytes.clone().acquire_many_owned(kibibytes)).await;
+        let Ok(Ok(memory)) = memory else { return Err(ApiError::UploadsBusy) };
+        let counted = Counted::new(&self.metrics.form_bytes, bytes);
+        Ok(Upload { _memory: memory, _of_network: of_network, _counted: counted })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::client_network;
+
+    const FORM: usize = 32 << 20;
+
+    fn network(number: u8) -> Option<ClientNetwork> {
+        Some(client_network([192, 0, 2, number].into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_without_memory_waits_and_is_refused_whole() {
+        let metrics = Metrics::new();
+        let budget = UploadBudget::new(FORM, metrics.clone());
+        let mut held = Vec::new();
+        for number in 0..4 {
+            held.push(budget.reserve(FORM, network(number)).await.unwrap());
+        }
+        assert_eq!(metrics.form_bytes.get(), 4 * i64::try_from(FORM).unwrap());
+        assert_eq!(budget.reserve(2 << 20, network(9)).await.unwrap_err(), ApiError::UploadsBusy);
+        let small = budget.reserve(SMALL_BYTES, network(9)).await.unwrap();
+        let (waiting, ()) = tokio::join!(budget.reserve(FORM, network(9)), async { drop(held.pop()) });
+        drop((waiting.unwrap(), small, held));
+        assert_eq!(metrics.form_bytes.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_network_leaves_memory_to_others() {
+        let budget = UploadBudget::new(FORM, Metrics::new());
+        for (bytes, places) in [(FORM, LARGE_FORMS_OF_NETWORK), (SMALL_BYTES, SMALL_FORMS_OF_NETWORK)] {
+            let mut held = Vec::new();
+            for _ in 0..places {
+                held.push(budget.reserve(bytes, network(1)).await.unwrap());
+            }
+            assert_eq!(budget.reserve(bytes, network(1)).await.unwrap_err(), ApiError::UploadsBusy);
+            budget.reserve(bytes, network(2)).await.unwrap();
+            budget.reserve(bytes, None).await.unwrap();
+        }
+        // A whole office that answers a question at once takes almost nothing.
+        let mut answers = Vec::new();
+        for _ in 0..1000 {
+            answers.push(budget.reserve(100, network(1)).await.unwrap());
+        }
+    }
+}

@@ -391,9 +391,14 @@ impl Config {
     /// Whether everybody comes through a proxy whose address is not known: https is spoken, and not
     /// by this server.
     pub fn has_unknown_proxy(&self) -> bool {
-        let Http { public_url, tls_certificate, tls_self_signed, trusted_proxies, .. } = &self.http;
+        let Http { public_url, trusted_proxies, .. } = &self.http;
         let is_https = public_url.as_ref().is_some_and(|url| url.as_str().starts_with("https:"));
-        is_https && tls_certificate.is_none() && !tls_self_signed && trusted_proxies.is_empty()
+        is_https && !self.speaks_tls() && trusted_proxies.is_empty()
+    }
+
+    /// Whether the public listener speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.http.tls_certificate.is_some() || self.http.tls_self_signed
     }
 
     /// Whether the media server of this process carries the media.

@@ -70,6 +70,9 @@ pub enum UpstreamError {
     /// The request's body did not arrive in time.
     #[error("the body did not arrive in time")]
     RequestTooSlow,
+    /// Too many large bodies are under way.
+    #[error("too many large bodies are under way; try again in a moment")]
+    RequestsBusy,
     /// The request's body broke off.
     #[error("the body broke off")]
     RequestBroken,
@@ -86,6 +89,7 @@ impl UpstreamError {
             Self::BadAnswer => "bad_answer",
             Self::RequestTooLong => "request_too_long",
             Self::RequestTooSlow => "request_too_slow",
+            Self::RequestsBusy => "requests_busy",
             Self::RequestBroken => "request_broken",
         }
     }

@@ -60,7 +60,9 @@ impl CallFailure {
             | Self::TooManySessionsOfNetwork => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(status) => status,
             Self::Upstream(error) => match error {
-                UpstreamError::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
+                UpstreamError::NotConfigured(_) | UpstreamError::RequestsBusy => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
                 UpstreamError::Unreachable | UpstreamError::CircuitOpen | UpstreamError::BadAnswer => {
                     StatusCode::BAD_GATEWAY
                 }
@@ -92,7 +94,7 @@ impl CallFailure {
     /// When the client may come back, in seconds, where that can be told.
     pub fn retry_after(self) -> Option<u16> {
         match self {
-            Self::TooManyCalls | Self::TooManyAtOnce => Some(1),
+            Self::TooManyCalls | Self::TooManyAtOnce | Self::Upstream(UpstreamError::RequestsBusy) => Some(1),
             Self::TooManySessions | Self::TooManySessionsOfNetwork => Some(60),
             Self::Upstream(UpstreamError::CircuitOpen | UpstreamError::Unreachable) => Some(5),
             _ => None,

@@ -1,15 +1,27 @@
-//! Places for calls under way: so many for each identity, and so many for large bodies in all.
+//! Places for calls under way: so many for each identity, and so many for large bodies in all and for
+//! each client's network.
 //!
 //! Without them one client that sends its bodies slowly could hold every stream of the connection
 //! to the media API, and everybody's calls would wait behind it.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use super::call::UpstreamError;
 use crate::id::IdentityId;
 use crate::limit::{KeyedLimit, Permit};
+use crate::network::ClientNetwork;
 
-/// How many large bodies are under way at a time, in memory or on their way up; more wait.
+/// Large bodies under way at a time, in memory or on their way up.
 const LARGE_BODIES: usize = 32;
+
+/// Those of one client's network: whoever sends slowly holds a place as long as a call may take.
+const LARGE_BODIES_OF_NETWORK: usize = 16;
+
+/// Time that a large body waits for a place before its call is refused.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A place, until it is dropped.
 pub type Place = Permit<IdentityId>;
@@ -19,12 +31,24 @@ pub type Place = Permit<IdentityId>;
 pub struct Places {
     of_identity: KeyedLimit<IdentityId>,
     large: Semaphore,
+    large_of_network: KeyedLimit<ClientNetwork>,
+}
+
+/// A large body's place, until it is dropped.
+#[derive(Debug)]
+pub struct LargeBody<'a> {
+    _permit: SemaphorePermit<'a>,
+    _of_network: Option<Permit<ClientNetwork>>,
 }
 
 impl Places {
     /// Places for so many calls of each identity; 0 is no limit.
     pub fn new(most_of_identity: usize) -> Self {
-        Self { of_identity: KeyedLimit::concurrent(most_of_identity), large: Semaphore::new(LARGE_BODIES) }
+        Self {
+            of_identity: KeyedLimit::concurrent(most_of_identity),
+            large: Semaphore::new(LARGE_BODIES),
+            large_of_network: KeyedLimit::concurrent(LARGE_BODIES_OF_NETWORK),
+        }
     }
 
     /// Takes a place for a call of `identity`, if one is free.
@@ -32,15 +56,24 @@ impl Places {
         self.of_identity.acquire(identity).ok()
     }
 
-    /// Waits for a place for a large body.
-    pub async fn large(&self) -> Option<SemaphorePermit<'_>> {
-        self.large.acquire().await.ok()
+    /// Takes a place for a large body, and waits a little for one.
+    ///
+    /// # Errors
+    /// [`UpstreamError::RequestsBusy`], where there is none.
+    pub async fn large(&self, network: Option<ClientNetwork>) -> Result<LargeBody<'_>, UpstreamError> {
+        let of_network = network.map(|network| self.large_of_network.acquire(&network)).transpose();
+        let of_network = of_network.map_err(|_| UpstreamError::RequestsBusy)?;
+        match timeout(LARGE_TIMEOUT, self.large.acquire()).await {
+            Ok(Ok(permit)) => Ok(LargeBody { _permit: permit, _of_network: of_network }),
+            _ => Err(UpstreamError::RequestsBusy),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::client_network;
 
     #[test]
     fn each_identity_has_its_own_places_and_none_is_remembered_without_one() {
@@ -56,5 +89,22 @@ mod tests {
         drop(second);
         assert_eq!(places.of_identity.keys(), 0);
         assert!((0..100).map(|_| Places::new(0).take(&ada)).all(|place| place.is_some()));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_of_one_network_leave_places_to_others() {
+        let places = Places::new(8);
+        let network = |number: u8| Some(client_network([192, 0, 2, number].into()));
+        let mut held = Vec::new();
+        for _ in 0..LARGE_BODIES_OF_NETWORK {
+            held.push(places.large(network(1)).await.unwrap());
+        }
+        assert_eq!(places.large(network(1)).await.unwrap_err(), UpstreamError::RequestsBusy);
+        for _ in LARGE_BODIES_OF_NETWORK..LARGE_BODIES {
+            held.push(places.large(network(2)).await.unwrap());
+        }
+        // It is told after a while, and does not wait behind a queue without end.
+        assert_eq!(places.large(network(3)).await.unwrap_err(), UpstreamError::RequestsBusy);
+        let (waiting, ()) = tokio::join!(places.large(network(3)), async { drop(held.pop()) });
+        waiting.unwrap();
     }
 }

@@ -125,7 +125,7 @@ impl Proxy {
     /// # Errors
     /// [`UpstreamError`], if it is too long, too slow, or breaks off.
     pub async fn read_whole(&self, body: Body) -> Result<Bytes, UpstreamError> {
-        self.read(body, self.body_bytes).await
+        self.read(body, self.body_bytes, None).await
     }
 
     /// The body for a call: short ones whole, so that no client's pace holds the media API up.
@@ -139,14 +139,19 @@ impl Proxy {
         }
         match size.exact() {
             Some(bytes) if bytes <= SMALL_BYTES as u64 => {
-                Ok(CallBody::Whole(self.read(body, SMALL_BYTES).await?))
+                Ok(CallBody::Whole(self.read(body, SMALL_BYTES, network(head)).await?))
             }
             _ => Ok(CallBody::Stream(body)),
         }
     }
 
     /// Reads a body of at most `limit` bytes whole. One that turns out to be long takes a place.
-    async fn read(&self, mut body: Body, limit: usize) -> Result<Bytes, UpstreamError> {
+    async fn read(
+        &self,
+        mut body: Body,
+        limit: usize,
+        network: Option<ClientNetwork>,
+    ) -> Result<Bytes, UpstreamError> {
         if body.size_hint().lower() > limit as u64 {
             return Err(UpstreamError::RequestTooLong);
         }
@@ -160,7 +165,7 @@ impl Proxy {
                     return Err(UpstreamError::RequestTooLong);
                 }
                 if whole.len() + chunk.len() > SMALL_BYTES && place.is_none() {
-                    place = self.places.large().await;
+                    place = Some(self.places.large(network).await?);
                 }
                 whole.extend_from_slice(&chunk);
             }
@@ -203,7 +208,7 @@ pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Respo
                 // What heals depends on what was asked for, so that it is read even if it is refused;
                 // but of those who are refused only what takes no place.
                 let limit = if admitted.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
-                let body = app.calls.read(body, limit).await;
+                let body = app.calls.read(body, limit, network(&head)).await;
                 asked = body.as_deref().map_or(Asked::Unknown, Asked::read);
                 body.map(CallBody::Whole)
             }
@@ -295,7 +300,7 @@ async fn forward(
 ) -> Result<Response, CallFailure> {
     let Admitted { mount, caller, place, renewal } = admitted;
     let large = match &body {
-        CallBody::Stream(_) => app.calls.places.large().await,
+        CallBody::Stream(_) => Some(app.calls.places.large(network(head)).await?),
         CallBody::Empty | CallBody::Whole(_) => None,
     };
     let query = head.uri.query().map(str::to_owned);

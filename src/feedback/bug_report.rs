@@ -43,7 +43,7 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
     let desk = &app.desk;
-    if !desk.report_quota.admits(&identity.id, peer.address) {
+    if !desk.report_quota.admits(&identity.id, &peer) {
         desk.count(KIND, "rate_limited");
         drain(request.into_body(), desk.limits.form_bytes).await;
         return Ok(taken());

@@ -29,7 +29,7 @@ pub async fn refresh(
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let identity = reporter(&app, &headers, &peer).await?;
-    if !app.desk.count_quota.admits(&identity.id, peer.address) {
+    if !app.desk.count_quota.admits(&identity.id, &peer) {
         app.desk.count(REFRESH, "rate_limited");
         return Ok(StatusCode::CREATED);
     }
@@ -45,7 +45,7 @@ pub async fn call_quality(
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
-    if !app.desk.count_quota.admits(&identity.id, peer.address) {
+    if !app.desk.count_quota.admits(&identity.id, &peer) {
         app.desk.count(CALL_QUALITY, "rate_limited");
         drain(request.into_body(), app.body_bytes).await;
         return Ok(home());

@@ -35,7 +35,7 @@ pub async fn post(
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
-    if !app.desk.report_quota.admits(&identity.id, peer.address) {
+    if !app.desk.report_quota.admits(&identity.id, &peer) {
         app.desk.count(KIND, "rate_limited");
         drain(request.into_body(), app.body_bytes).await;
         return Ok(taken());

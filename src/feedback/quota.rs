@@ -1,8 +1,7 @@
 //! How much of one thing an identity and a client's network may send in an hour.
 
-use std::net::IpAddr;
-
 use crate::id::IdentityId;
+use crate::identity::peer::{AddressOwner, Peer};
 use crate::limit::{KeyedLimit, Rate};
 use crate::network::{ClientNetwork, client_network};
 
@@ -21,9 +20,11 @@ impl Quota {
     }
 
     /// Whether one more may be sent; if so, it counts.
-    pub fn admits(&self, identity: &IdentityId, address: IpAddr) -> bool {
+    pub fn admits(&self, identity: &IdentityId, peer: &Peer) -> bool {
         // The identity first: whoever sends too much must not use up the network of a whole office.
-        self.identities.check(identity).is_ok() && self.networks.check(&client_network(address)).is_ok()
+        self.identities.check(identity).is_ok()
+            && (peer.owner == AddressOwner::Exempt
+                || self.networks.check(&client_network(peer.address)).is_ok())
     }
 
     /// Forgets whoever has the whole quota again.
@@ -36,15 +37,23 @@ impl Quota {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::{HeaderMap, Uri};
+
+    use crate::identity::peer::{Scheme, TrustedProxies};
     use crate::limit::MAX_KEYS;
 
     fn who(name: &str) -> IdentityId {
         IdentityId::new(name)
     }
 
+    fn from(address: &str) -> Peer {
+        let (headers, proxies) = (HeaderMap::new(), TrustedProxies::default());
+        Peer::new(address.parse().unwrap(), Scheme::Http, &Uri::from_static("/"), &headers, &proxies)
+    }
+
     fn admitted(quota: &Quota, name: &str, address: &str, asked: usize) -> usize {
-        let address = address.parse().unwrap();
-        (0..asked).filter(|_| quota.admits(&who(name), address)).count()
+        let peer = from(address);
+        (0..asked).filter(|_| quota.admits(&who(name), &peer)).count()
     }
 
     #[test]
@@ -63,11 +72,20 @@ mod tests {
     #[test]
     fn nobody_can_use_up_what_others_may_send() {
         let quota = Quota::hourly(20, 60);
+        let office = from("10.0.0.1");
         for number in 0..MAX_KEYS {
-            quota.admits(&who(&number.to_string()), [10, 0, 0, 1].into());
+            quota.admits(&who(&number.to_string()), &office);
         }
         assert_eq!(admitted(&quota, "ada", "10.0.0.2", 1), 1);
         assert_eq!(admitted(&quota, "one more", "10.0.0.1", 1), 0);
+    }
+
+    #[test]
+    fn an_exempt_network_has_no_quota_and_its_identities_have() {
+        let quota = Quota::hourly(1, 1);
+        let exempt = Peer { owner: AddressOwner::Exempt, ..from("10.0.0.1") };
+        assert!(quota.admits(&who("ada"), &exempt) && quota.admits(&who("bob"), &exempt));
+        assert!(!quota.admits(&who("ada"), &exempt));
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Charge {
     exempt: TrustedProxies,
     /// By the configuration every request comes through a proxy, whose address is not known.
     proxy_is_unknown: bool,
+    /// Browsers speak TLS with this server, so that a proxy is in front of it on this machine at most.
+    speaks_tls: bool,
     warned: AtomicBool,
 }
 
@@ -28,6 +30,7 @@ impl Charge {
         Self {
             exempt: TrustedProxies::new(config.limits.exempt_networks.iter().copied()),
             proxy_is_unknown: config.has_unknown_proxy(),
+            speaks_tls: config.speaks_tls(),
             warned: AtomicBool::new(false),
         }
     }
@@ -35,9 +38,9 @@ impl Charge {
     /// Whose the address of a request with these headers is.
     ///
     /// A proxy that is not trusted gives everybody its own address, and a limit for it would lock
-    /// all of them out. It is known by the headers that it adds; those count only from this
-    /// machine and from private networks, where proxies are: anybody else would write them to be rid of
-    /// the limits.
+    /// all of them out. It is known by the headers that it adds; those count only from where proxies
+    /// are, this machine and, without TLS here, private networks: anybody else would write them to be
+    /// rid of the limits.
     pub fn owner(&self, peer: &Peer, headers: &HeaderMap) -> AddressOwner {
         if self.exempt.contain(peer.address) {
             return AddressOwner::Exempt;
@@ -45,8 +48,9 @@ impl Charge {
         if peer.trust == Trust::TrustedProxy {
             return peer.owner;
         }
-        let is_told =
-            || is_internal(peer.address) && OF_PROXIES.iter().any(|name| headers.contains_key(*name));
+        let may_be_proxys =
+            if self.speaks_tls { peer.address.is_loopback() } else { is_internal(peer.address) };
+        let is_told = || may_be_proxys && OF_PROXIES.iter().any(|name| headers.contains_key(*name));
         if !self.proxy_is_unknown && !is_told() {
             return peer.owner;
         }
@@ -145,6 +149,8 @@ mod tests {
         config.http.trusted_proxies.clear();
         config.http.tls_self_signed = true;
         assert_eq!(owner(&config, "203.0.113.9", &[]), AddressOwner::Client);
+        assert_eq!(owner(&config, "192.168.1.7", FORWARDED), AddressOwner::Client, "a visitor of the LAN");
+        assert_eq!(owner(&config, "127.0.0.1", FORWARDED), AddressOwner::UntrustedProxy);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Media through the real server: peers on sockets of this machine, who ask it as browsers and as
 //! other servers do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::Method;
@@ -8,9 +9,10 @@ use satsuma::config::{Config, Optional};
 use serde_json::{Value, json};
 use str0m::media::Mid;
 use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{PATIENCE, TestServer, eventually};
+use crate::harness::{PATIENCE, Person, TestServer, answer, eventually};
 use crate::peer::{CAMERA, LAYERED_CAMERA, MICROPHONE, Net, Peer, candidates};
 use crate::seat::{Door, Seat};
 
@@ -295,6 +297,35 @@ async fn media_flow_on_through_a_hail_of_random_datagrams() {
     until_counted(&server, r#"satsuma_sfu_drops_total{reason="unknown_source"}"#).await;
     assert_eq!(server.metric(r#"satsuma_sfu_drops_total{reason="panic"}"#).await, 0.0);
     assert_eq!(server.metric("satsuma_sfu_sessions").await, 2.0);
+}
+
+/// Asks for a session, as somebody behind a trusted proxy; the status of the answer.
+async fn new_session(server: &TestServer, person: &Person, from: &str) -> u16 {
+    let call = server.request(&Method::POST, "/api/calls/sessions/new").header("cookie", person.cookie());
+    answer(call.header("x-forwarded-for", from)).await.status
+}
+
+/// Sessions cost whoever opens them nothing; a hundred cookies had all of them for a day.
+#[tokio::test]
+async fn one_network_does_not_take_all_sessions() {
+    let server =
+        TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
+    let server = Arc::new(server.await);
+    let mut visitors = JoinSet::new();
+    for number in 0..52 {
+        let server = server.clone();
+        visitors.spawn(async move {
+            let mallory = Person::log_in(&*server, &format!("Mallory {number}")).await;
+            for _ in 0..20 {
+                // The addresses of one network are without number.
+                assert_eq!(new_session(&server, &mallory, &format!("2001:db8::{number:x}")).await, 201);
+            }
+        });
+    }
+    visitors.join_all().await;
+    assert_eq!(server.metric("satsuma_sfu_sessions").await, 1000.0, "sfu.sessions_per_network");
+    let ada = Person::log_in(&*server, "Ada").await;
+    assert_eq!(new_session(&server, &ada, "192.0.2.1").await, 201);
 }
 
 #[tokio::test]

@@ -161,21 +161,23 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         if *concurrent == 0 && !remembers {
             return Ok(Permit(None));
         }
-        let mut entry = match usage.entry(key.clone()) {
-            Entry::Occupied(known) => known.into_ref(),
-            Entry::Vacant(new) => new.insert(Usage::default()),
+        let entry = usage.entry(key.clone());
+        let mut used = match &entry {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(_) => Usage::default(),
         };
-        if *concurrent > 0 && count > concurrent.saturating_sub(entry.held) {
+        if *concurrent > 0 && count > concurrent.saturating_sub(used.held) {
             return Err(LimitReached::Concurrency);
         }
         if remembers {
-            entry.due = Some(rate.take(entry.due, now).ok_or(LimitReached::Rate)?);
+            used.due = Some(rate.take(used.due, now).ok_or(LimitReached::Rate)?);
         }
-        if *concurrent == 0 {
-            return Ok(Permit(None));
+        let permit = (*concurrent > 0).then(|| Held { key: key.clone(), count, inner: self.inner.clone() });
+        if permit.is_some() {
+            used.held += count;
         }
-        entry.held += count;
-        Ok(Permit(Some(Held { key: key.clone(), count, inner: self.inner.clone() })))
+        entry.insert(used);
+        Ok(Permit(permit))
     }
 
     /// Forgets keys that hold nothing and may ask for a whole burst again.
@@ -269,6 +271,7 @@ mod tests {
         let six = limit.acquire_many(&"ada", 6).unwrap();
         assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
         assert_eq!(limit.acquire_many(&"bob", 11).unwrap_err(), LimitReached::Concurrency);
+        assert_eq!(limit.keys(), 1, "who got nothing is not remembered");
         let four = limit.acquire_many(&"ada", 4).unwrap();
         drop(six);
         let _six = limit.acquire_many(&"ada", 6).unwrap();

@@ -54,15 +54,31 @@ impl Charge {
         if !self.proxy_is_unknown && !is_told() {
             return peer.owner;
         }
+        AddressOwner::UntrustedProxy
+    }
+
+    /// Says once that a proxy hides its clients' addresses from the limits, and how to mend it.
+    ///
+    /// To be called for what people alone ask for: proxies look themselves whether a server is well.
+    pub fn warn_once(&self, peer: &Peer) {
+        let (event, setting, mend) = match peer.owner {
+            AddressOwner::Client | AddressOwner::Exempt => return,
+            AddressOwner::UntrustedProxy => {
+                ("proxyNotTrusted", "http.trusted_proxies", "add its address there")
+            }
+            AddressOwner::TrustedProxy => {
+                ("proxyTellsNoClient", "http.trusted_proxies", "let it send X-Forwarded-For")
+            }
+        };
         if !self.warned.swap(true, Ordering::Relaxed) {
             warn!(
-                event = "proxyNotTrusted",
+                event,
                 address = %peer.address,
-                setting = "http.trusted_proxies",
-                "requests come through a proxy that is not trusted: limits for each client's network are off for them",
+                setting,
+                mend,
+                "a proxy hides where people come from: limits for each client's network are off for them",
             );
         }
-        AddressOwner::UntrustedProxy
     }
 }
 

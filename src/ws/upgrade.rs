@@ -68,6 +68,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     };
     let handshake =
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
+    app.charge.warn_once(peer);
     let network = peer.network();
     let place = app.admission.enter(network)?;
 

@@ -191,6 +191,7 @@ async fn an_untrusted_proxy_is_no_client_and_a_direct_one_is() {
         let ask = Ask::room("r").by(&ada).pk(pk).header("x-forwarded-for", "203.0.113.9");
         sockets.push(ask.open(&server).await);
     }
+    assert!(crate::harness::logged().contains("proxyNotTrusted"));
     for pk in ["e", "f"] {
         sockets.push(Ask::room("r").by(&ada).pk(pk).open(&server).await);
     }

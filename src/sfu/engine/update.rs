@@ -78,11 +78,15 @@ impl Engine {
         name: &str,
     ) -> Result<(), SfuError> {
         let new = self.find(now, publisher, name)?;
+        let carried = self.sessions.get(key).and_then(|session| session.subscriptions.get(&mid)?.track);
+        if carried == Some(new) {
+            // Clients name the track also where they only wish for another layer of it.
+            return Ok(());
+        }
         let formats = self.formats_for(key, new);
         let mut owned = self.subscriptions_of_owner(key);
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
         let kind = match (session.subscriptions.get(&mid), session.publications.get(&mid)) {
-            (Some(subscription), _) if subscription.track == Some(new) => return Ok(()),
             (Some(subscription), _) => subscription.kind,
             (None, Some(own)) => {
                 let sends = session.rtc.as_deref().and_then(|rtc| rtc.media(mid));

@@ -54,6 +54,8 @@ pub struct Sfu {
     pub tracks_per_session: usize,
     /// Subscribers of one track; at least 1.
     pub subscribers_per_track: usize,
+    /// Subscribers of one track from one network; 0 is no limit.
+    pub subscribers_per_track_and_network: usize,
 }
 
 impl Default for Sfu {
@@ -73,6 +75,7 @@ impl Default for Sfu {
             subscriptions_per_identity_and_track: 8,
             tracks_per_session: 400,
             subscribers_per_track: 1000,
+            subscribers_per_track_and_network: 750,
         }
     }
 }

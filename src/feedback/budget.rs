@@ -25,7 +25,7 @@ const LARGE_FORMS_OF_NETWORK: usize = 3;
 const SMALL_BYTES: usize = 1 << 20;
 
 /// The longest small forms that may be in memory at a time.
-const SMALL_FORMS: usize = 16;
+const SMALL_FORMS: usize = 64;
 
 /// The memory of so many is for one client's network.
 const SMALL_FORMS_OF_NETWORK: usize = 8;

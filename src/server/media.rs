@@ -57,6 +57,7 @@ pub(super) async fn start(
             subscriptions_per_owner_and_track: sfu.subscriptions_per_identity_and_track,
             tracks_per_session: sfu.tracks_per_session,
             subscribers_per_track: sfu.subscribers_per_track,
+            subscribers_per_track_and_network: sfu.subscribers_per_track_and_network,
             connect: CONNECT,
             idle: IDLE,
         },

@@ -249,6 +249,7 @@ mod tests {
                 subscriptions_per_owner_and_track: 10,
                 tracks_per_session: 10,
                 subscribers_per_track: 10,
+                subscribers_per_track_and_network: 10,
                 connect: minute,
                 idle: minute,
             },

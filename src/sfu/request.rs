@@ -360,6 +360,8 @@ pub struct Limits {
     pub tracks_per_session: usize,
     /// Subscribers of one track.
     pub subscribers_per_track: usize,
+    /// Subscribers of one track from one network; 0 is no limit.
+    pub subscribers_per_track_and_network: usize,
     /// How long a session may take to connect, and how long one that lost its connection is kept.
     pub connect: Duration,
     /// How long a session is kept that negotiated nothing yet.

@@ -121,6 +121,7 @@ impl Engine {
         let mut owned = self.subscriptions_of_owner(key);
         let find = |track: &Subscribe| {
             let found = self.find(now, &track.publisher, &track.name)?;
+            self.check_share(key, found)?;
             owned.admit(found)?;
             Ok(found)
         };

@@ -83,6 +83,25 @@ impl Engine {
         Ok(())
     }
 
+    /// Checks that the network of a session leaves places at a track to others: identities are free.
+    ///
+    /// # Errors
+    /// [`SfuError::TooMany`].
+    pub(super) fn check_share(&self, key: SessionKey, track: TrackKey) -> Result<(), SfuError> {
+        let limit = self.settings.limits.subscribers_per_track_and_network;
+        let network = self.sessions.get(key).and_then(|session| session.network);
+        let (Some(network), Some(track)) = (network, self.tracks.get(track)) else { return Ok(()) };
+        // Most tracks have fewer subscribers, and nobody is counted.
+        if limit == 0 || track.subscribers.len() < limit {
+            return Ok(());
+        }
+        let networks = track.subscribers.iter().filter_map(|(of, _)| self.sessions.get(*of)?.network);
+        if networks.filter(|of| *of == network).count() >= limit {
+            return Err(SfuError::TooMany("your network subscribes to this track too often"));
+        }
+        Ok(())
+    }
+
     /// What the owner of a session subscribes to, in all of its sessions.
     pub(super) fn subscriptions_of_owner(&self, key: SessionKey) -> OwnedSubscriptions {
         let mut owned = OwnedSubscriptions {

@@ -84,6 +84,7 @@ impl Engine {
             return Ok(());
         }
         let formats = self.formats_for(key, new);
+        self.check_share(key, new)?;
         let mut owned = self.subscriptions_of_owner(key);
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
         let kind = match (session.subscriptions.get(&mid), session.publications.get(&mid)) {

@@ -13,6 +13,7 @@ use str0m::{Candidate, Rtc};
 use super::world::World;
 use crate::calls::api::Caller;
 use crate::id::{IdentityId, SessionId};
+use crate::network::ClientNetwork;
 use crate::sfu::description::Description;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
@@ -89,7 +90,18 @@ impl World {
 
     /// A client with a session of this owner; who makes checks, server and client.
     pub(crate) fn join_as(&mut self, owner: Caller, server: Ice, client: Ice) -> Result<usize, SfuError> {
-        let session = match self.ask(Request::Open { owner, network: None, offer: None, ice: server })? {
+        self.join_from(owner, None, server, client)
+    }
+
+    /// The same, from this network.
+    pub(crate) fn join_from(
+        &mut self,
+        owner: Caller,
+        network: Option<ClientNetwork>,
+        server: Ice,
+        client: Ice,
+    ) -> Result<usize, SfuError> {
+        let session = match self.ask(Request::Open { owner, network, offer: None, ice: server })? {
             Reply::Opened { session, .. } => session,
             other => panic!("not opened: {other:?}"),
         };

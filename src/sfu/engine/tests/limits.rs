@@ -83,19 +83,14 @@ fn unused_sessions_make_room_when_the_table_is_full() {
 #[test]
 fn one_network_evicts_its_own_sessions_alone() {
     let mut world = World::with(Limits { sessions_per_network: 2, ..limits() });
-    let open = |world: &mut World, name: &str, network: &str| {
+    let mut open = |name: &str, network: &str| {
         world.pass(MS);
         let network = Some(client_network(network.parse().unwrap()));
-        match world.ask(Request::Open { owner: person(name), network, offer: None, ice: Ice::Lite }) {
-            Ok(Reply::Opened { session, .. }) => session,
-            other => panic!("not opened: {other:?}"),
-        }
+        world.join_from(person(name), network, Ice::Lite, Ice::Full).unwrap()
     };
-    let other = open(&mut world, "ada", "2001:db8:0:1::1");
-    let first = open(&mut world, "m1", "2001:db8::1");
-    let second = open(&mut world, "m2", "2001:db8::2");
-    let third = open(&mut world, "m3", "2001:db8::3");
-    let there = [other, first, second, third].map(|session| world.ask(Request::Tracks { session }).is_ok());
+    let other = open("ada", "2001:db8:0:1::1");
+    let sessions = [other, open("m1", "2001:db8::1"), open("m2", "2001:db8::2"), open("m3", "2001:db8::3")];
+    let there = sessions.map(|peer| is_there(&mut world, peer));
     assert_eq!(there, [true, false, true, true]);
 }
 
@@ -149,6 +144,33 @@ fn an_identity_subscribes_so_often_in_all_its_sessions() {
     let at = Transceiver::Mid(mic.to_string());
     world.update(eves[0], at, Some((ada, "two")), wish("")).unwrap();
     world.pull_one(bob, ada, "mic");
+}
+
+/// A person has as many identities as it wants.
+#[test]
+fn one_network_leaves_places_at_a_track() {
+    let mut world =
+        World::with(Limits { subscribers_per_track: 3, subscribers_per_track_and_network: 2, ..limits() });
+    let ada = world.join();
+    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    let mut peers = Vec::new();
+    for (name, network) in
+        [("m1", "2001:db8::1"), ("m2", "2001:db8::2"), ("m3", "2001:db8::3"), ("bob", "::1")]
+    {
+        let network = Some(client_network(network.parse().unwrap()));
+        let peer = world.join_from(person(name), network, Ice::Lite, Ice::Full).unwrap();
+        world.push(peer, &[("mic", Kind::Audio, &[])]);
+        peers.push(peer);
+    }
+    world.connect();
+    let [m1, m2, m3, bob] = *peers else { panic!("four") };
+    let of_m1 = world.pull_one(m1, ada, "mic");
+    world.pull_one(m2, ada, "mic");
+    let refused = world.pull(m3, &[(ada, "mic", wish(""))]);
+    assert!(matches!(refused[0], Err(SfuError::TooMany(_))), "{refused:?}");
+    world.pull_one(bob, ada, "mic");
+    world.close(m1, &[of_m1]);
+    world.pull_one(m3, ada, "mic");
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub(crate) fn limits() -> Limits {
         subscriptions_per_owner_and_track: 10,
         tracks_per_session: 200,
         subscribers_per_track: 200,
+        subscribers_per_track_and_network: 150,
         connect: Duration::from_secs(30),
         idle: Duration::from_secs(600),
     }

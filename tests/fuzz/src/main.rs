@@ -6,6 +6,7 @@
 
 mod frames;
 mod manifest;
+mod media;
 mod proofs;
 mod requests;
 mod room;
@@ -20,6 +21,10 @@ static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| match std::env::var("FUZZ_
     Ok("proofs") => proofs::proofs,
     Ok("requests") => requests::requests,
     Ok("manifest") => manifest::manifest,
+    Ok("sdp") => media::sdp,
+    Ok("calls") => media::calls,
+    Ok("stun") => media::stun,
+    Ok("engine") => media::engine,
     other => panic!("FUZZ_TARGET is none of the targets: {other:?}"),
 });
 

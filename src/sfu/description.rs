@@ -36,6 +36,8 @@ pub struct Description {
     pub parsed: Option<Parsed>,
     /// Its sections, in order.
     pub sections: Vec<Section>,
+    /// Whether video is sent in several layers (RFC 8853).
+    pub has_layers: bool,
 }
 
 /// A description as str0m takes it.
@@ -77,9 +79,10 @@ impl Description {
     /// # Errors
     /// [`SfuError::Description`] says what cannot be used.
     pub fn parse(r#type: DescriptionType, text: &str) -> Result<Self, SfuError> {
+        let has_layers = text.contains("\na=simulcast:");
         let (text, sections) = for_str0m(text).map_err(|error| SfuError::Description(error.into()))?;
         if sections.iter().all(|section| section.state == SectionState::Ended) {
-            return Ok(Self { parsed: None, sections });
+            return Ok(Self { parsed: None, sections, has_layers });
         }
         // What a stranger sends is not to end more than its own call, whatever the library does with it.
         let parsed = std::panic::catch_unwind(|| match r#type {
@@ -88,7 +91,7 @@ impl Description {
         });
         let parsed = parsed.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
         let parsed = parsed.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))?;
-        Ok(Self { parsed: Some(parsed), sections })
+        Ok(Self { parsed: Some(parsed), sections, has_layers })
     }
 }
 

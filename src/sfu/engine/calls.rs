@@ -116,7 +116,7 @@ impl Engine {
     }
 
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
-        self.ensure_rtc(now, key);
+        self.ensure_rtc(now, key, false);
         self.void_pending(key);
         let mut owned = self.subscriptions_of_owner(key);
         let find = |track: &Subscribe| {
@@ -191,7 +191,7 @@ impl Engine {
     }
 
     fn answer(&mut self, now: Instant, key: SessionKey, answer: Description) -> Outcome {
-        let Description { parsed: Some(Parsed::Answer(parsed)), sections } = answer else {
+        let Description { parsed: Some(Parsed::Answer(parsed)), sections, .. } = answer else {
             return Err(SfuError::Description("it takes nothing of what was offered".into()));
         };
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;

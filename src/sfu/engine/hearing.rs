@@ -70,7 +70,7 @@ impl Engine {
             timer = session.timer.filter(|at| *at > now && !session.waits_for_books);
             session.waits_for_books = matches!(done, Some(Ok((Wanted::ForBooks(_), true))))
                 || timer.is_none() && matches!(done, Some(Ok((Wanted::Later, true))));
-            if session.wants_twcc {
+            if session.is_measured() {
                 wait = SHORTEST_WAIT;
             }
             let sent = self.said.transmits.iter().skip(before);

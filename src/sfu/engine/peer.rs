@@ -21,13 +21,13 @@ const STATISTICS: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// A peer that speaks for the server in a new session.
-    pub(super) fn new_rtc(&self, now: Instant, ice: Ice, credentials: IceCreds) -> Rtc {
+    pub(super) fn new_rtc(&self, now: Instant, ice: Ice, credentials: IceCreds, is_measurable: bool) -> Rtc {
         let mut config: RtcConfig = Rtc::builder()
             // Payloads pass untouched, so that they may be encrypted from end to end.
             .set_rtp_mode(true)
             .set_ice_lite(ice == Ice::Lite)
             .set_local_ice_credentials(credentials)
-            .enable_bwe(Some(FIRST_ESTIMATE))
+            .enable_bwe(is_measurable.then_some(FIRST_ESTIMATE))
             .set_send_buffer_video(VIDEO_PACKETS_KEPT)
             .set_stats_interval(Some(STATISTICS))
             .clear_codecs()

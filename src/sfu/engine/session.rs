@@ -62,6 +62,8 @@ pub(super) struct Session {
     pub(super) has_unsent: bool,
     /// The payload types of the packets among that.
     pub(super) awaited: Vec<Pt>,
+    /// Whether its connection can be measured finely: there was simulcast when it began.
+    pub(super) is_measurable: bool,
     /// Whether its connection is measured finely, from the next negotiation on: it subscribes, or did, to a track
     /// of several layers, or its connection was too narrow.
     pub(super) wants_twcc: bool,
@@ -193,6 +195,7 @@ impl Session {
             waits_for_books: false,
             has_unsent: false,
             awaited: Vec::new(),
+            is_measurable: false,
             wants_twcc: false,
             twcc: None,
             unmeasured: None,
@@ -220,11 +223,16 @@ impl Session {
         self.twcc.or(self.remb.bits())
     }
 
+    /// Whether its connection is measured finely, or will be.
+    pub(super) fn is_measured(&self) -> bool {
+        self.wants_twcc && self.is_measurable
+    }
+
     /// What is negotiated with the client.
     pub(super) fn terms(&self) -> Terms {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| !s.formats.is_empty());
         Terms {
-            feedback: if self.wants_twcc { Feedback::Wanted } else { Feedback::Unwanted },
+            feedback: if self.is_measured() { Feedback::Wanted } else { Feedback::Unwanted },
             formats: subscriptions.map(|(mid, s)| (mid.to_string(), s.formats.clone())).collect(),
         }
     }

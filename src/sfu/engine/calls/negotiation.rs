@@ -24,16 +24,19 @@ pub(super) struct Offered {
 }
 
 impl Engine {
-    /// The session's peer, which is made with its first description.
-    pub(super) fn ensure_rtc(&mut self, now: Instant, key: SessionKey) {
+    /// The session's peer, which is made with its first description; `has_layers` where that has simulcast.
+    pub(super) fn ensure_rtc(&mut self, now: Instant, key: SessionKey, has_layers: bool) {
         let Some(session) = self.sessions.get(key) else { return };
         if session.rtc.is_some() {
             return;
         }
         let credentials = IceCreds::new();
         let ufrag = credentials.ufrag.clone();
-        let rtc = Box::new(self.new_rtc(now, session.ice, credentials));
+        // The library measures from the beginning or never, and that costs as much as a fifth of forwarding.
+        let is_measurable = has_layers || self.tracks.values().any(|track| track.layers.len() > 1);
+        let rtc = Box::new(self.new_rtc(now, session.ice, credentials, is_measurable));
         if let Some(session) = self.sessions.get_mut(key) {
+            session.is_measurable = is_measurable;
             session.rtc = Some(rtc);
             self.by_ufrag.remove(&session.ufrag);
             session.ufrag.clone_from(&ufrag);
@@ -49,11 +52,11 @@ impl Engine {
         key: SessionKey,
         offer: Description,
     ) -> Result<Told, SfuError> {
-        let Description { parsed, sections } = offer;
+        let Description { parsed, sections, has_layers } = offer;
         if let Some(Parsed::Answer(_)) = parsed {
             return Err(SfuError::Description("an offer is due".into()));
         }
-        self.ensure_rtc(now, key);
+        self.ensure_rtc(now, key, has_layers);
         self.void_pending(key);
         self.end_sections(now, key, &sections);
         let parsed = match parsed {

@@ -32,6 +32,15 @@ impl Call {
     fn new(layers: &'static [(Option<&'static str>, usize)], capacity: Option<u64>) -> Self {
         let mut world = World::new();
         let (ada, bob) = (world.join(), world.join());
+        Self::between(world, [ada, bob], layers, capacity)
+    }
+
+    fn between(
+        mut world: World,
+        [ada, bob]: [usize; 2],
+        layers: &'static [(Option<&'static str>, usize)],
+        capacity: Option<u64>,
+    ) -> Self {
         let rids: Vec<&str> = layers.iter().filter_map(|(rid, _)| *rid).collect();
         let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &rids)]);
         world.connect_one(ada);
@@ -187,6 +196,22 @@ fn single_layer_is_paused_by_remb_and_audio_goes_on() {
         assert_complete(&video);
         assert_eq!(call.video_status(), TrackStatus::Active);
     }
+}
+
+#[test]
+fn session_that_began_without_simulcast_gets_the_layer_that_fits_by_remb() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    let mut call = Call::between(world, [ada, bob], &LAYERS, Some(800_000));
+    call.world.peers[bob].remb = Some(0);
+    let joined = call.world.now;
+    call.go_on(20 * SECOND);
+    let (late, missing) = call.audio_since(joined + 5 * SECOND);
+    assert!(late <= 100 * MS && missing == 0, "{late:?}, {missing} missing");
+    let video = call.video_since(joined + 5 * SECOND);
+    assert_complete(&video);
+    assert!(!video.is_empty() && video.iter().all(|got| got.layer() != b'a'));
 }
 
 #[test]

@@ -158,6 +158,8 @@ pub struct Limits {
     pub rooms: usize,
     /// Members in one room; at least 1.
     pub members_per_room: usize,
+    /// Members in one room from one network; 0 is no limit.
+    pub members_per_room_per_network: usize,
     /// New rooms a minute for one identity; 0 is no limit.
     pub new_rooms_per_minute: u32,
     /// Rooms at a time that clients of one network started; 0 is no limit.
@@ -311,6 +313,7 @@ impl Default for Limits {
             connections_per_address: 1000,
             rooms: 10_000,
             members_per_room: 1_000,
+            members_per_room_per_network: 750,
             http_connections: 4096,
             http_connections_per_address: 1024,
             new_rooms_per_minute: 30,

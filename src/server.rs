@@ -381,6 +381,7 @@ fn room_settings(config: &Config) -> RoomSettings {
         heartbeat_timeout: config.room.heartbeat_timeout,
         restore_grace: config.room.restore_grace,
         members: config.limits.members_per_room,
+        members_per_network: config.limits.members_per_room_per_network,
         user_bytes: config.limits.user_bytes,
         ai_starts_per_minute: config.limits.ai_starts_per_minute,
     }

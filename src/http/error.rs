@@ -135,7 +135,8 @@ impl ApiError {
             | Self::CannotJoin(
                 CannotJoin::TooManyNewRooms
                 | CannotJoin::TooManyRoomsOfNetwork
-                | CannotJoin::TooManyNewRoomsOfNetwork,
+                | CannotJoin::TooManyNewRoomsOfNetwork
+                | CannotJoin::Refused(JoinRefusal::NetworkFull),
             ) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoPlace(NoPlace::Full)
             | Self::CannotJoin(
@@ -156,6 +157,9 @@ impl ApiError {
             Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => Some("limits.rooms_per_network"),
             Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => {
                 Some("limits.new_rooms_per_minute_per_network")
+            }
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => {
+                Some("limits.members_per_room_per_network")
             }
             _ => None,
         }
@@ -191,6 +195,7 @@ impl ApiError {
             Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => "too_many_new_rooms_of_network",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => "room_full_for_network",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",
             Self::HeadersTooLarge => "headers_too_large",
             Self::UrlTooLong => "url_too_long",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, SessionId, UserId};
+use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
@@ -65,6 +66,8 @@ pub struct Join {
     pub identity: IdentityId,
     /// The name that goes with that identity.
     pub name: Arc<str>,
+    /// The network of its client, where it is known.
+    pub network: Option<ClientNetwork>,
     /// What its socket takes.
     pub form: Form,
     /// The meeting that begins if this is the first member of an empty room. (Chance, like time,
@@ -216,6 +219,9 @@ pub enum JoinRefusal {
     /// The room has as many members as the limit allows.
     #[error("the room is full")]
     RoomFull,
+    /// As many members of the room come from one network as the limit allows.
+    #[error("too many members of this room come from your network")]
+    NetworkFull,
     /// The server stops.
     #[error("the server is restarting")]
     ShuttingDown,

@@ -138,14 +138,9 @@ impl Registry {
     ///
     /// # Errors
     /// [`CannotJoin`] says why not; nothing was changed then.
-    pub async fn join(
-        &self,
-        name: &RoomName,
-        join: Join,
-        network: Option<ClientNetwork>,
-    ) -> Result<Seat, CannotJoin> {
+    pub async fn join(&self, name: &RoomName, join: Join) -> Result<Seat, CannotJoin> {
         loop {
-            let room = self.find_or_start(name, &join.identity, network)?;
+            let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
             // A command that could not be sent goes here, or its ack would be waited for for ever.
             let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
@@ -334,6 +329,7 @@ mod tests {
             heartbeat_timeout: Duration::from_secs(3600),
             restore_grace: Duration::from_secs(30),
             members: 10,
+            members_per_network: 10,
             user_bytes: 8192,
             ai_starts_per_minute: 0,
         };
@@ -365,6 +361,7 @@ mod tests {
             user: UserId::parse(user).unwrap(),
             identity: IdentityId::new(user),
             name: user.into(),
+            network: None,
             form: Form::Plain,
             new_meeting: MeetingId::random(),
         }
@@ -394,7 +391,7 @@ mod tests {
         let House { registry, .. } = house(tick, 10).await;
         let room = name("r");
         let tick_at = now() + tick;
-        let first = registry.join(&room, asks(1, "a"), None).await.unwrap();
+        let first = registry.join(&room, asks(1, "a")).await.unwrap();
         let meeting = registry.describe(&room).await.unwrap().meeting;
         leave(&first, 1).await;
         assert_eq!(closed(&first.outbox).await, Close::UserLeft);
@@ -402,7 +399,7 @@ mod tests {
         // This task and the room's wake at the same instant, and this one runs first: the room finds
         // its tick due and the join in its mailbox, and retires with the join unread.
         tokio::time::sleep_until(tick_at).await;
-        let second = registry.join(&room, asks(2, "b"), None);
+        let second = registry.join(&room, asks(2, "b"));
         tokio::pin!(second);
         assert!(poll!(&mut second).is_pending(), "the join waits in the mailbox");
         let _second = second.await.unwrap();
@@ -423,7 +420,7 @@ mod tests {
                     for turn in 0..300 {
                         let connection = task * 1000 + turn;
                         let seat = loop {
-                            match registry.join(&room, asks(connection, &user), None).await {
+                            match registry.join(&room, asks(connection, &user)).await {
                                 Ok(seat) => break seat,
                                 // The retired room still has the only place for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
@@ -455,7 +452,7 @@ mod tests {
         let join = async |room: &str, number: u64, from: &str| {
             // An identity for each join, as free cookies give them.
             let ask = asks(number, &format!("u{number}"));
-            registry.join(&name(room), ask, network(from)).await
+            registry.join(&name(room), Join { network: network(from), ..ask }).await
         };
         let first = join("1", 1, "2001:db8::1").await.unwrap();
         let _second = join("2", 2, "2001:db8::2").await.unwrap();
@@ -464,7 +461,7 @@ mod tests {
         let _no_new_room = join("2", 4, "2001:db8::3").await.unwrap();
         let _other_network = join("3", 5, "2001:db8:0:1::1").await.unwrap();
         for number in 10..20 {
-            registry.join(&name(&number.to_string()), asks(number, "p"), None).await.unwrap();
+            registry.join(&name(&number.to_string()), asks(number, "p")).await.unwrap();
         }
         leave(&first, 1).await;
         while registry.is_running(&name("1")) {
@@ -481,15 +478,16 @@ mod tests {
         for number in 0..5 {
             let room = name(&number.to_string());
             let user = format!("u{number}");
-            let seat = registry.join(&room, asks(number, &user), network).await.unwrap();
+            let seat = registry.join(&room, Join { network, ..asks(number, &user) }).await.unwrap();
             leave(&seat, number).await;
             while registry.is_running(&room) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        let refused = registry.join(&name("5"), asks(9, "u9"), network).await.unwrap_err();
+        let refused = registry.join(&name("5"), Join { network, ..asks(9, "u9") }).await.unwrap_err();
         assert_eq!(refused, CannotJoin::TooManyNewRoomsOfNetwork);
-        registry.join(&name("5"), asks(9, "u9"), Some(client_network([192, 0, 2, 2].into()))).await.unwrap();
+        let network = Some(client_network([192, 0, 2, 2].into()));
+        registry.join(&name("5"), Join { network, ..asks(9, "u9") }).await.unwrap();
     }
 
     /// A join that met a room after its end kept its own ack, and waited for it for ever.
@@ -499,7 +497,7 @@ mod tests {
         let (ended, inbox) = RoomHandle::new();
         drop(inbox);
         registry.inner.rooms.insert(name("r"), ended);
-        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"), None)).await;
+        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"))).await;
         leave(&joined.expect("the join is not forgotten").unwrap(), 1).await;
         store.handle().flush().await.unwrap();
     }
@@ -508,13 +506,13 @@ mod tests {
     async fn a_panic_in_one_room_ends_that_room_alone() {
         let House { registry, metrics, store, .. } = house(Duration::from_secs(15), 10).await;
         let (bad, good) = (name("bad"), name("good"));
-        let victim = registry.join(&bad, asks(1, "a"), None).await.unwrap();
-        let other = registry.join(&good, asks(2, "b"), None).await.unwrap();
+        let victim = registry.join(&bad, asks(1, "a")).await.unwrap();
+        let other = registry.join(&good, asks(2, "b")).await.unwrap();
         let meeting = registry.describe(&bad).await.unwrap().meeting;
         victim.mailbox.send(Command::Panic).await.unwrap();
         assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
 
-        let again = registry.join(&bad, asks(3, "a"), None).await.unwrap();
+        let again = registry.join(&bad, asks(3, "a")).await.unwrap();
         assert_ne!(registry.describe(&bad).await.unwrap().meeting, meeting, "the next join starts afresh");
         leave(&again, 3).await;
         leave(&other, 2).await;
@@ -549,7 +547,7 @@ mod tests {
             waiting: Vec::new(),
         };
         let House { registry, .. } = house_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
-        let victim = registry.join(&name("bad"), asks(1, "a"), None).await.unwrap();
+        let victim = registry.join(&name("bad"), asks(1, "a")).await.unwrap();
         victim.mailbox.send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
         let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
@@ -561,10 +559,10 @@ mod tests {
     #[tokio::test]
     async fn rooms_are_limited_in_all_and_for_each_identity() {
         let House { registry, .. } = house(Duration::from_secs(15), 2).await;
-        let _one = registry.join(&name("1"), asks(1, "a"), None).await.unwrap();
-        let _two = registry.join(&name("2"), asks(2, "a"), None).await.unwrap();
-        assert_eq!(registry.join(&name("3"), asks(3, "a"), None).await.unwrap_err(), CannotJoin::RoomsFull);
-        let _more = registry.join(&name("1"), asks(4, "b"), None).await.unwrap();
+        let _one = registry.join(&name("1"), asks(1, "a")).await.unwrap();
+        let _two = registry.join(&name("2"), asks(2, "a")).await.unwrap();
+        assert_eq!(registry.join(&name("3"), asks(3, "a")).await.unwrap_err(), CannotJoin::RoomsFull);
+        let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
     }
 
     /// The order to stop went through the mailbox, and was lost where it was full for too long: the
@@ -572,7 +570,7 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_without_time_ends_even_the_fullest_room() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a"), None).await.unwrap();
+        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
         while seat.mailbox.try_send(Command::Describe(oneshot::channel().0)).is_ok() {}
         registry.shutdown(now()).await;
         assert!(seat.mailbox.is_closed());
@@ -581,11 +579,11 @@ mod tests {
     #[tokio::test]
     async fn a_shutdown_sends_everyone_away_and_refuses_joins() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a"), None).await.unwrap();
+        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));
         tokio::pin!(shutdown);
         assert!(poll!(&mut shutdown).is_pending());
-        let late = registry.join(&name("r"), asks(2, "b"), None).await.unwrap_err();
+        let late = registry.join(&name("r"), asks(2, "b")).await.unwrap_err();
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
         assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");

@@ -1,10 +1,13 @@
 //! One seat of a room: whose it is, and its user object, encoded once for all snapshots.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::io::KeptSeat;
+use super::io::{Join, JoinRefusal, KeptSeat};
+use super::state::RoomSettings;
 use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
+use crate::network::ClientNetwork;
 use crate::protocol::user::User;
 
 /// A seat.
@@ -14,6 +17,8 @@ pub struct Seat {
     pub identity: IdentityId,
     /// The name of that identity.
     pub name: Arc<str>,
+    /// The network of the client that came last, where it is known.
+    pub network: Option<ClientNetwork>,
     /// The socket, unless it is away.
     pub connection: Option<ConnectionId>,
     /// The last sign of life.
@@ -29,18 +34,37 @@ pub struct UserTooBig {
     most: usize,
 }
 
+/// The reason for which a join gets no seat among `seats`, if there is one.
+pub fn refusal(seats: &BTreeMap<UserId, Seat>, settings: &RoomSettings, join: &Join) -> Option<JoinRefusal> {
+    if let Some(seat) = seats.get(&join.user) {
+        return (seat.identity != join.identity).then_some(JoinRefusal::SeatTaken);
+    }
+    if seats.len() >= settings.members {
+        return Some(JoinRefusal::RoomFull);
+    }
+    // Identities are free, and others need places too. Most rooms have fewer members, and nobody is counted.
+    let limit = settings.members_per_network;
+    if limit == 0 || seats.len() < limit {
+        return None;
+    }
+    let network = join.network?;
+    let of_network = seats.values().filter(|seat| seat.network == Some(network)).count();
+    (of_network >= limit).then_some(JoinRefusal::NetworkFull)
+}
+
 impl Seat {
     /// A seat for somebody who has just come.
     pub fn fresh(
         id: &UserId,
         identity: IdentityId,
         name: Arc<str>,
+        network: Option<ClientNetwork>,
         connection: ConnectionId,
         now: Instant,
     ) -> Self {
         let auth_method = shown(&identity);
         let json = User { auth_method, ..User::fresh(id.as_str(), &name) }.to_json().into();
-        Self { identity, name, connection: Some(connection), heartbeat: now, json }
+        Self { identity, name, network, connection: Some(connection), heartbeat: now, json }
     }
 
     /// A seat of before a restart. `None` if the store was edited by hand and holds no user.
@@ -51,6 +75,7 @@ impl Seat {
             identity: kept.identity.clone(),
             json: user.to_json().into(),
             name: user.name.into(),
+            network: None,
             connection: None,
             heartbeat,
         })

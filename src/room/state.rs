@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::ai::{Ai, AiTurn};
 use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
 use super::pace::{Audience, Pace};
-use super::seat::Seat;
+use super::seat::{Seat, refusal};
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
@@ -28,6 +28,8 @@ pub struct RoomSettings {
     pub restore_grace: Duration,
     /// The most members.
     pub members: usize,
+    /// The most members from one network; 0 is no limit.
+    pub members_per_network: usize,
     /// The most bytes of a user object, as kept.
     pub user_bytes: usize,
     /// How often the AI may be invited in a minute; 0 is no limit.
@@ -197,25 +199,20 @@ impl Room {
     }
 
     fn join(&mut self, now: Instant, join: Join, effects: &mut Vec<Effect>) {
-        let Join { connection, user, identity, name, form, new_meeting } = join;
+        let connection = join.connection;
         if self.stopping {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
             return;
         }
-        if let Some(own) = self.seats.get_mut(&user).filter(|seat| seat.identity == identity) {
+        if let Some(own) = self.seats.get_mut(&join.user).filter(|seat| seat.identity == join.identity) {
             own.heartbeat = now;
         }
         self.remove_silent(now, effects);
-        let refusal = match self.seats.get(&user) {
-            Some(seat) if seat.identity != identity => Some(JoinRefusal::SeatTaken),
-            None if self.seats.len() >= self.settings.members => Some(JoinRefusal::RoomFull),
-            _ => None,
-        };
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = refusal(&self.seats, &self.settings, &join) {
             effects.push(Effect::Refuse { connection, refusal });
             return;
         }
-
+        let Join { user, identity, name, network, form, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
             effects.push(self.log(Note::StartingMeeting));
@@ -224,12 +221,13 @@ impl Room {
         match self.seats.get_mut(&user) {
             Some(seat) => {
                 seat.rename(name);
+                seat.network = network;
                 if let Some(older) = seat.connection.replace(connection) {
                     self.connections.remove(&older);
                 }
             }
             None => {
-                let seat = Seat::fresh(&user, identity, name, connection, now);
+                let seat = Seat::fresh(&user, identity, name, network, connection, now);
                 self.seats.insert(user.clone(), seat);
             }
         }
@@ -456,6 +454,7 @@ mod tests {
 
     use super::*;
     use crate::id::{IdentityId, RoomName, SessionId};
+    use crate::network::client_network;
     use crate::protocol::server::AiState;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
     use crate::room::pace::{LONGEST_WINDOW, SHORTEST_WINDOW};
@@ -468,6 +467,7 @@ mod tests {
             heartbeat_timeout: TICK,
             restore_grace: Duration::from_secs(30),
             members: 4,
+            members_per_network: 2,
             user_bytes: 400,
             ai_starts_per_minute: 0,
         }
@@ -491,6 +491,7 @@ mod tests {
             user: user(id),
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
+            network: None,
             form: Form::Plain,
             new_meeting: MeetingId::random(),
         })
@@ -545,6 +546,25 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    #[test]
+    fn one_network_leaves_places_in_a_room() {
+        let (mut room, now) = (Room::new(settings(), start()), start());
+        let mut from = |connection: u64, id: &str, address: [u8; 4]| {
+            let Input::Join(ask) = join(connection, id, id) else { unreachable!() };
+            let network = Some(client_network(address.into()));
+            seen(&room.handle(now, Input::Join(Join { network, ..ask }))).join(", ")
+        };
+        let [office, other] = [[192, 0, 2, 1], [192, 0, 2, 2]];
+        from(1, "a", office);
+        from(2, "b", office);
+        assert_eq!(from(3, "c", office), "refuse 3: NetworkFull");
+        from(4, "d", other);
+        // Who has a seat comes back from wherever it is now.
+        assert!(!from(5, "a", other).contains("refuse"));
+        assert!(!from(6, "c", office).contains("refuse"), "the one who moved made room");
+        assert_eq!(from(7, "e", [192, 0, 2, 3]), "refuse 7: RoomFull");
     }
 
     #[test]

@@ -78,6 +78,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         user,
         identity: identity.id,
         name: identity.name,
+        network,
         form: if compression.is_some() { Form::Deflated } else { Form::Plain },
         new_meeting: MeetingId::random(),
     };
@@ -87,7 +88,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     let serve = {
         let app = app.clone();
         async move {
-            let seat = match app.registry.join(&room, join, network).await {
+            let seat = match app.registry.join(&room, join).await {
                 Ok(seat) => seat,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal));

@@ -180,6 +180,26 @@ async fn one_network_cannot_take_all_rooms() {
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
 }
 
+#[tokio::test]
+async fn one_network_cannot_fill_a_room() {
+    let server = TestServer::with(|config| {
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.limits.members_per_room = 4;
+        config.limits.members_per_room_per_network = 3;
+    });
+    let server = server.await;
+    let come = async |number: u16, from: &str| {
+        let person = Person::log_in(&server, &format!("Mallory {number}")).await;
+        Ask::room("r").by(&person).pk(&format!("pk-{number}")).header("x-forwarded-for", from)
+    };
+    let mut sockets = Vec::new();
+    for number in 1..4 {
+        sockets.push(come(number, &format!("2001:db8::{number}")).await.open(&server).await);
+    }
+    assert_refused(&server, come(4, "2001:db8::4").await, 429, "room_full_for_network").await;
+    let _other_network = come(5, "192.0.2.1").await.open(&server).await;
+}
+
 /// Everybody behind a proxy that nobody configured has its address; but only a proxy of this machine or
 /// a private network is believed to be one.
 #[tokio::test]

@@ -20,6 +20,7 @@ fn settings() -> RoomSettings {
         heartbeat_timeout: Duration::from_secs(15),
         restore_grace: Duration::from_secs(30),
         members: 3,
+        members_per_network: 0,
         user_bytes: 2048,
         ai_starts_per_minute: 2,
     }
@@ -37,6 +38,7 @@ pub fn room(data: &[u8]) {
             user: UserId::parse(id).expect("an id"),
             identity: IdentityId::new(format!("cookie:{id}")),
             name: Arc::from("\"\\ \u{2028}"),
+            network: None,
             form: Form::Plain,
             new_meeting: MeetingId::random(),
         };

@@ -23,7 +23,9 @@ use tracing::{debug, error, info, warn};
 use crate::calls::upstream::Upstream;
 use crate::config::{Ai as AiSettings, Calls};
 use crate::id::{MeetingId, RoomName, SessionId};
+use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::{ByOutcome, Metrics};
+use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::room::io::{AiJob, AiSession};
 use services::Services;
@@ -53,6 +55,8 @@ struct Inner {
     services: Services,
     /// The time that a job has in all.
     timeout: Duration,
+    /// How often rooms of one network may call an AI, each of which costs money.
+    starts: KeyedLimit<ClientNetwork>,
     tasks: TaskTracker,
     /// A track may be dropped where no runtime is entered.
     runtime: runtime::Handle,
@@ -139,12 +143,14 @@ impl AiHandle {
         upstream: Arc<Upstream>,
         calls: &Calls,
         ai: &AiSettings,
+        starts_of_network: Rate,
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
         let quota = Quota::per_second(NonZeroU32::MIN).allow_burst(const { NonZeroU32::new(10).unwrap() });
         let inner = Inner {
             services: Services::new(upstream, calls, ai)?,
             timeout: ai.timeout,
+            starts: KeyedLimit::rate(starts_of_network),
             tasks: TaskTracker::new(),
             runtime: runtime::Handle::current(),
             stop: CancellationToken::new(),
@@ -156,8 +162,19 @@ impl AiHandle {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Starts to bring an AI into a room.
-    pub fn invite(&self, job: AiJob, room: &RoomName, meeting: MeetingId, wish: AiWish) -> Running {
+    /// Starts to bring an AI into a room, which a client of `network` started: rooms are free, and a
+    /// limit for each of them would be none.
+    pub fn invite(
+        &self,
+        job: AiJob,
+        (room, network): (&RoomName, Option<ClientNetwork>),
+        meeting: MeetingId,
+        wish: AiWish,
+    ) -> Running {
+        if network.is_some_and(|network| self.inner.starts.check(&network).is_err()) {
+            let why = "limits.ai_starts_per_minute_per_network is reached";
+            return self.inner.fail("invite", "rate_limited", job, (room, meeting), why);
+        }
         let ai = self.clone();
         let work = async move { ai.handshake(meeting, wish).await.map(Report::Came) };
         self.start("invite", job, room, meeting, work)
@@ -168,6 +185,11 @@ impl AiHandle {
         let (inner, meeting) = (self.inner.clone(), session.meeting);
         let work = async move { inner.services.hear(&session, &track).await.map(|()| Report::Hears) };
         self.start("hear", job, room, meeting, work)
+    }
+
+    /// Forgets the networks that called no AI for a while.
+    pub fn tidy(&self) {
+        self.inner.starts.prune();
     }
 
     /// Closes an AI's track, with some tries if need be.
@@ -202,18 +224,12 @@ impl AiHandle {
         meeting: MeetingId,
         work: impl Future<Output = Result<Report, Failure>> + Send + 'static,
     ) -> Running {
-        let (tell, report) = oneshot::channel();
-        match self.inner.services.missing() {
-            Some(missing) => {
-                self.inner.count(kind, "not_configured");
-                self.inner.warn(room, meeting, kind, &missing);
-                let _ = tell.send(Report::Failed);
-            }
-            None => {
-                let run = self.inner.clone().run(kind, room.clone(), meeting, tell, work);
-                self.inner.tasks.spawn_on(run, &self.inner.runtime);
-            }
+        if let Some(missing) = self.inner.services.missing() {
+            return self.inner.fail(kind, "not_configured", job, (room, meeting), &missing);
         }
+        let (tell, report) = oneshot::channel();
+        let run = self.inner.clone().run(kind, room.clone(), meeting, tell, work);
+        self.inner.tasks.spawn_on(run, &self.inner.runtime);
         Running { job, report }
     }
 
@@ -263,6 +279,22 @@ impl AiHandle {
 }
 
 impl Inner {
+    /// A job that fails at once.
+    fn fail(
+        &self,
+        kind: Kind,
+        outcome: &'static str,
+        job: AiJob,
+        (room, meeting): (&RoomName, MeetingId),
+        why: &str,
+    ) -> Running {
+        self.count(kind, outcome);
+        self.warn(room, meeting, kind, why);
+        let (tell, report) = oneshot::channel();
+        let _ = tell.send(Report::Failed);
+        Running { job, report }
+    }
+
     async fn run(
         self: Arc<Self>,
         kind: Kind,

@@ -210,6 +210,8 @@ pub struct Limits {
     pub call_bytes: usize,
     /// How often the AI may be invited into one room in a minute; 0 is no limit.
     pub ai_starts_per_minute: u32,
+    /// How often the AI may be invited into rooms that one network started in a minute; 0 is no limit.
+    pub ai_starts_per_minute_per_network: u32,
 }
 
 /// The way down.
@@ -339,6 +341,7 @@ impl Default for Limits {
             new_sessions_per_minute_per_network: 2000,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
+            ai_starts_per_minute_per_network: 30,
         }
     }
 }

@@ -135,7 +135,8 @@ impl Server {
         let upstream =
             Upstream::new(&config.calls, &config.turn, limits.call_bytes, sfu.clone(), metrics.clone())?;
         let upstream = Arc::new(upstream);
-        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, metrics.clone())?;
+        let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
+        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, ai_starts, metrics.clone())?;
         let surroundings = Surroundings {
             settings: room_settings(&config),
             outbox_bytes: limits.outbox_bytes,

@@ -47,7 +47,9 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct RoomPermit {
     pub(super) _room: OwnedSemaphorePermit,
-    pub(super) _network: Option<Permit<ClientNetwork>>,
+    pub(super) _of_network: Option<Permit<ClientNetwork>>,
+    /// The network of the client that started the room, where it is known.
+    pub(super) network: Option<ClientNetwork>,
 }
 
 /// The owner of one room.
@@ -61,7 +63,7 @@ pub struct Actor {
     surroundings: Surroundings,
     members: Counted,
     _running: Counted,
-    _permit: RoomPermit,
+    permit: RoomPermit,
     stopping: bool,
     /// Whether events of before a restart may still be in the store.
     restored_events: bool,
@@ -126,7 +128,7 @@ impl Actor {
             surroundings,
             members,
             _running: running,
-            _permit: permit,
+            permit,
             stopping: false,
             restored_events,
         };
@@ -267,7 +269,8 @@ impl Actor {
         let ai = &self.surroundings.ai;
         match task {
             AiTask::Invite { job, meeting, wish } => {
-                self.ai_job = Some(ai.invite(job, &self.name, meeting, wish));
+                let room = (&self.name, self.permit.network);
+                self.ai_job = Some(ai.invite(job, room, meeting, wish));
             }
             AiTask::Hear { job, session, track } => {
                 self.ai_job = Some(ai.hear(job, &self.name, session, track));

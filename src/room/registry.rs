@@ -93,7 +93,11 @@ pub enum CannotJoin {
 impl Inner {
     /// The permit of a room that was kept, which nobody starts.
     fn permit(&self) -> Option<RoomPermit> {
-        Some(RoomPermit { _room: self.places.clone().try_acquire_owned().ok()?, _network: None })
+        Some(RoomPermit {
+            _room: self.places.clone().try_acquire_owned().ok()?,
+            _of_network: None,
+            network: None,
+        })
     }
 
     /// The permit of a room that somebody starts. The room's first: who finds the server full has not
@@ -110,7 +114,7 @@ impl Inner {
             LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
             LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
         })?;
-        Ok(RoomPermit { _network: of_network, ..permit })
+        Ok(RoomPermit { _of_network: of_network, network, ..permit })
     }
 }
 
@@ -194,6 +198,7 @@ impl Registry {
     pub fn tidy(&self) {
         self.inner.of_identity.prune();
         self.inner.of_network.prune();
+        self.inner.surroundings.ai.tidy();
     }
 
     /// Sends everyone away, room by room, and waits until all rooms have kept their state.
@@ -338,7 +343,8 @@ mod tests {
             settings,
             outbox_bytes: 100_000,
             store: store.handle(),
-            ai: AiHandle::new(upstream, &calls, &AiSettings::default(), metrics.clone()).unwrap(),
+            ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
+                .unwrap(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };

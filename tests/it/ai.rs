@@ -476,6 +476,24 @@ async fn the_room_goes_on_while_a_job_hangs_and_takes_no_second_one() {
     assert_eq!(cloud.seen().len(), 1);
 }
 
+/// Rooms are free, and each had a limit of its own.
+#[tokio::test]
+async fn invitations_are_limited_for_the_rooms_of_a_network() {
+    let cloud = Cloud::start().await;
+    let server = server_with(&cloud, |config| config.limits.ai_starts_per_minute_per_network = 2).await;
+    let mut visitors = Vec::new();
+    for room in ["r1", "r2"] {
+        let mut visitor = Client::join(&server, room, "Ada").await;
+        invite(&mut visitor).await;
+        visitors.push(visitor);
+    }
+    let mut third = Client::join(&server, "r3", "Ada").await;
+    third.say(enable()).await;
+    third.until_state(|state| state["ai"]["error"] == "Error establishing connection with AI").await;
+    assert_eq!(cloud.seen_at("/sessions/new").len(), 2);
+    assert_eq!(server.metric(r#"satsuma_ai_jobs_total{kind="invite",outcome="rate_limited"}"#).await, 1.0);
+}
+
 #[tokio::test]
 async fn invitations_are_limited() {
     let cloud = Cloud::start().await;

@@ -1,7 +1,7 @@
 //! What is refused before the upgrade, with which status, and that it is counted.
 
 use crate::client::{Ask, Client};
-use crate::harness::{Answer, Person, TestServer, answer};
+use crate::harness::{Answer, Person, TestServer, answer, logged};
 
 /// A refusal: its status and what it is counted as.
 async fn assert_refused(server: &TestServer, ask: Ask, status: u16, reason: &str) -> Answer {
@@ -153,6 +153,7 @@ async fn one_address_has_only_so_many_sockets() {
     // What the proxy itself asks, and whom it does not name, is nobody's share.
     let _proxy = ask("h", "127.0.0.1").open(&server).await;
     let _proxy_again = ask("i", "unknown").open(&server).await;
+    assert!(logged().contains("proxyTellsNoClient"), "such people have no limit, which is said");
 }
 
 /// Cookies are free, and every one may start rooms.
@@ -175,6 +176,8 @@ async fn one_network_cannot_take_all_rooms() {
     }
     assert_eq!((sockets.len(), status), (200, 429), "limits.rooms_per_network");
     assert_eq!(server.refusals("too_many_rooms_of_network").await, 100.0);
+    let said = "network=203.0.113.9 setting=\"limits.rooms_per_network\"";
+    assert!(logged().lines().any(|line| line.contains("networkLimitReached") && line.contains(said)));
     let ada = Person::log_in(&server, "Ada").await;
     let honest = Ask::room("honest").by(&ada).pk("a");
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
@@ -211,7 +214,7 @@ async fn an_untrusted_proxy_is_no_client_and_a_direct_one_is() {
         let ask = Ask::room("r").by(&ada).pk(pk).header("x-forwarded-for", "203.0.113.9");
         sockets.push(ask.open(&server).await);
     }
-    assert!(crate::harness::logged().contains("proxyNotTrusted"));
+    assert!(logged().contains("proxyNotTrusted"));
     for pk in ["e", "f"] {
         sockets.push(Ask::room("r").by(&ada).pk(pk).open(&server).await);
     }

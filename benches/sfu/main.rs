@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench measures time and may panic")]
 
 mod meeting;
+mod narrow;
 mod peer;
 mod server;
 
@@ -48,6 +49,11 @@ fn main() {
     ] {
         if is_wanted(name) {
             runtime.block_on(LocalSet::new().run_until(run(name, people, speakers, subscribers, bits)));
+        }
+    }
+    for bits in [800_000, 100_000] {
+        if is_wanted("narrow") {
+            runtime.block_on(LocalSet::new().run_until(narrow::run(bits)));
         }
     }
     if is_wanted("meeting") {
@@ -93,7 +99,7 @@ async fn run(name: &str, people: usize, speakers: usize, subscribers: usize, bit
     tokio::time::sleep(MEASURED).await;
     let took = start.elapsed().as_secs_f64();
     let busy = server.media_seconds() - media;
-    while let Ok(Latency { took, of_keyframe }) = told.try_recv() {
+    while let Ok(Latency { took, of_keyframe, .. }) = told.try_recv() {
         all.push(took);
         if !of_keyframe {
             plain.push(took);

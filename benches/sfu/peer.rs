@@ -8,7 +8,7 @@ use quinn_udp::{RecvMeta, UdpSocketState};
 use reqwest::Method;
 use serde_json::{Value, json};
 use str0m::change::{SdpAnswer, SdpOffer};
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc};
@@ -25,6 +25,16 @@ const PICTURE_PACKET: usize = 1100;
 pub struct Latency {
     pub took: Duration,
     pub of_keyframe: bool,
+    /// Which part of which picture it was; none of audio.
+    pub part: Option<Part>,
+}
+
+/// A part of a picture.
+pub struct Part {
+    /// The first letter of the layer, 0 without.
+    pub layer: u8,
+    pub picture: u64,
+    pub parts: u8,
 }
 
 type Change = Box<dyn FnOnce(&mut Rtc) -> Option<String>>;
@@ -39,6 +49,7 @@ pub struct Peer {
 /// A stream that a client sends.
 struct Stream {
     mid: Mid,
+    rid: Option<&'static str>,
     kind: MediaKind,
     bits: u32,
 }
@@ -97,17 +108,69 @@ impl Peer {
             if bits == 0 && *kind == MediaKind::Video {
                 continue;
             }
-            self.streams.send(Stream { mid, kind: *kind, bits }).ok().unwrap();
+            self.streams.send(Stream { mid, rid: None, kind: *kind, bits }).ok().unwrap();
+        }
+    }
+
+    /// Publishes audio, and video in layers of so many bits a second.
+    pub async fn publish_layers(&self, server: &Server, layers: &[(&'static str, u32)]) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let send = layers.iter().map(|(rid, _)| SimulcastLayer::new(rid)).collect();
+        let simulcast = Simulcast { send, recv: Vec::new() };
+        let offer = self.change(move |rtc| {
+            let mut api = rtc.sdp_api();
+            let audio = api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
+            let video = api.add_media(MediaKind::Video, Direction::SendOnly, None, None, Some(simulcast));
+            let (offer, pending) = api.apply().unwrap();
+            tell.send((audio, video, pending)).unwrap();
+            Some(offer.to_sdp_string())
+        });
+        let offer = offer.await.unwrap();
+        let (audio, video, pending) = told.recv().unwrap();
+        let named = json!([{"location": "local", "mid": audio.to_string(), "trackName": "audio"},
+                           {"location": "local", "mid": video.to_string(), "trackName": "video"}]);
+        let body = json!({"tracks": named, "sessionDescription": {"type": "offer", "sdp": offer}});
+        let path = format!("sessions/{}/tracks/new", self.session);
+        let answer = server.call(Method::POST, &path, body).await;
+        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        self.change(move |rtc| {
+            rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
+            None
+        })
+        .await;
+        let stream = |mid, rid, kind, bits| self.streams.send(Stream { mid, rid, kind, bits }).ok().unwrap();
+        stream(audio, None, MediaKind::Audio, 32_000);
+        for (rid, bits) in layers {
+            stream(video, Some(rid), MediaKind::Video, *bits);
         }
     }
 
     /// Subscribes; gives back the transceivers, and how long the server's offer was.
     pub async fn subscribe(&self, server: &Server, tracks: &[Value]) -> (Vec<Mid>, usize) {
+        self.subscribe_by(server, tracks, None).await
+    }
+
+    /// Subscribes, and speaks with the server through another address, which this finds for the server's own.
+    pub async fn subscribe_by(
+        &self,
+        server: &Server,
+        tracks: &[Value],
+        through: Option<&dyn Fn(SocketAddr) -> SocketAddr>,
+    ) -> (Vec<Mid>, usize) {
         let path = format!("sessions/{}/tracks/new", self.session);
         let answer = server.call(Method::POST, &path, json!({"tracks": tracks})).await;
         let mids = answer["tracks"].as_array().unwrap().iter();
         let mids = mids.map(|track| Mid::from(track["mid"].as_str().unwrap())).collect();
-        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        let mut sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        if let Some(through) = through {
+            let line = sdp.lines().find(|line| line.starts_with("a=candidate:")).unwrap().to_owned();
+            let words: Vec<&str> = line.split(' ').collect();
+            let other = through(SocketAddr::new(words[4].parse().unwrap(), words[5].parse().unwrap()));
+            sdp = sdp.replace(
+                &format!(" {} {} typ", words[4], words[5]),
+                &format!(" {} {} typ", other.ip(), other.port()),
+            );
+        }
         let bytes = sdp.len();
         let answer = self.change(move |rtc| {
             let offer = SdpOffer::from_sdp_string(&sdp).unwrap();
@@ -157,6 +220,7 @@ impl Peer {
 /// A stream under way.
 struct Sending {
     mid: Mid,
+    rid: Option<Rid>,
     kind: MediaKind,
     /// How often a picture or a piece of sound is sent, and of how many packets it is.
     every: Duration,
@@ -240,7 +304,9 @@ impl Client {
                 }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::KeyframeRequest(request)) => {
-                    for stream in self.sending.iter_mut().filter(|stream| stream.mid == request.mid) {
+                    let asked =
+                        |stream: &&mut Sending| stream.mid == request.mid && stream.rid == request.rid;
+                    for stream in self.sending.iter_mut().filter(asked) {
                         stream.keyframe_due = true;
                     }
                 }
@@ -249,7 +315,13 @@ impl Client {
                     let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().unwrap()));
                     let took = self.arrived.saturating_sub(sent);
                     let of_keyframe = packet.payload.get(4) == Some(&0);
-                    let _ = self.latencies.send(Latency { took, of_keyframe });
+                    let part =
+                        packet.payload.get(13..24).filter(|_| packet.payload.len() > 80).map(|part| Part {
+                            layer: part[0],
+                            picture: u64::from_be_bytes(part[1..9].try_into().unwrap()),
+                            parts: part[10],
+                        });
+                    let _ = self.latencies.send(Latency { took, of_keyframe, part });
                 }
                 Output::Event(_) => {}
             }
@@ -266,7 +338,7 @@ impl Client {
 }
 
 impl Sending {
-    fn new(Stream { mid, kind, bits }: Stream) -> Self {
+    fn new(Stream { mid, rid, kind, bits }: Stream) -> Self {
         let (every, packets) = match kind {
             MediaKind::Audio => (Duration::from_millis(if bits == 0 { 400 } else { 20 }), 1),
             MediaKind::Video => {
@@ -276,7 +348,18 @@ impl Sending {
             }
         };
         let next = Instant::now();
-        Self { mid, kind, every, packets, next, seq: 1000, time: 0, number: 0, keyframe_due: true }
+        Self {
+            mid,
+            rid: rid.map(Rid::from),
+            kind,
+            every,
+            packets,
+            next,
+            seq: 1000,
+            time: 0,
+            number: 0,
+            keyframe_due: true,
+        }
     }
 }
 
@@ -297,13 +380,16 @@ fn send(rtc: &mut Rtc, stream: &mut Sending) {
         let start = if packet == 0 { 0x90 } else { 0x80 };
         let mut payload = vec![start, 0x80, high, low, u8::from(!keyframe)];
         payload.extend_from_slice(&(since_1970().as_nanos() as u64).to_be_bytes());
+        payload.push(stream.rid.map_or(0, |rid| rid.as_bytes()[0]));
+        payload.extend_from_slice(&stream.number.to_be_bytes());
+        payload.extend_from_slice(&[packet as u8, packets as u8]);
         payload.resize(if stream.kind == MediaKind::Audio { 80 } else { PICTURE_PACKET }, 0);
         let write = RtpWrite::new(pt, stream.seq.into(), stream.time, Instant::now(), payload)
             .marker(packet + 1 == packets)
             .nackable(true);
         stream.seq += 1;
         let mut api = rtc.direct_api();
-        api.stream_tx_by_mid(stream.mid, None).unwrap().write_rtp(write);
+        api.stream_tx_by_mid(stream.mid, stream.rid).unwrap().write_rtp(write);
     }
     stream.number += 1;
     let clock = if stream.kind == MediaKind::Audio { 48_000.0 } else { 90_000.0 };

@@ -244,8 +244,8 @@ pub struct Budget {
     pub estimate: Option<u64>,
     /// The bits a second that are sent to it besides: audio, which is never left out.
     pub held: u64,
-    /// Whether video that flows may be paused where its lowest layer does not fit.
-    pub may_pause: bool,
+    /// Whether what flows may be lowered or paused where it does not fit.
+    pub may_lower: bool,
 }
 
 impl Demand<'_> {
@@ -290,6 +290,13 @@ impl Demand<'_> {
         !self.allowed(now).is_empty()
     }
 
+    /// Whether it would get less than it gets.
+    pub fn is_lowered_to(&self, layer: Option<usize>) -> bool {
+        self.current.is_some_and(|current| {
+            layer.is_none_or(|layer| self.layers.rank(layer) > self.layers.rank(current))
+        })
+    }
+
     /// Whether this layer is better than what the subscription gets now.
     fn is_upgrade(&self, index: usize) -> bool {
         self.current.is_none_or(|current| self.layers.rank(index) < self.layers.rank(current))
@@ -317,15 +324,17 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
     order.sort_by_key(|which| (demands[*which].current.is_none(), bits(*which, lowest(which))));
     for which in order {
         let demand = &demands[which];
-        let least = bits(which, lowest(&which));
+        let kept = || allowed[which].iter().position(|index| Some(*index) == demand.current);
+        let first = if budget.may_lower { None } else { kept() }.unwrap_or(lowest(&which));
+        let least = bits(which, first);
         let next = sum.saturating_add(least);
         let fits = match demand.current {
-            Some(_) => next <= estimate || !budget.may_pause,
+            Some(_) => next <= estimate || !budget.may_lower,
             None => with_headroom(next) <= estimate && !demand.rests,
         };
         // What tells nothing lately takes nothing.
         if fits || least == 0 {
-            (chosen[which], sum) = (Some(lowest(&which)), next);
+            (chosen[which], sum) = (Some(first), next);
         }
     }
 
@@ -421,7 +430,7 @@ mod tests {
     }
 
     fn give(estimate: Option<u64>, held: u64) -> Budget {
-        Budget { estimate, held, may_pause: true }
+        Budget { estimate, held, may_lower: true }
     }
 
     fn about(bits: u64, expected: u64) -> bool {
@@ -704,10 +713,10 @@ mod tests {
             [(&simulcast, &free, Some(2)), (&single, &free, Some(0)), (&simulcast, &fixed, Some(0))]
         {
             let takes = layers.steady_bits(lowest.unwrap(), now);
-            let aim = |current, percent: u64, rests, may_pause| {
+            let aim = |current, percent: u64, rests, may_lower| {
                 let demand = Demand { layers, wish, current, rests };
                 let estimate = Some(40_000 + takes * percent / 100);
-                allocate(&[demand], Budget { estimate, held: 40_000, may_pause }, now)[0]
+                allocate(&[demand], Budget { estimate, held: 40_000, may_lower }, now)[0]
             };
             assert_eq!(aim(lowest, 99, false, true), None);
             assert_eq!(aim(lowest, 99, false, false), lowest, "not yet");
@@ -716,6 +725,21 @@ mod tests {
             assert_eq!(aim(None, 170, false, true), lowest);
             assert_eq!(aim(None, 170, true, true), None, "and some time");
         }
+    }
+
+    #[test]
+    fn what_flows_is_not_lowered_before_its_time() {
+        let start = noon();
+        let layers = track(&[("a", 1000), ("b", 200)], start);
+        let wish = LayerWish::default();
+        let demand = |current| Demand { layers: &layers, wish: &wish, current, rests: false };
+        let aim = |may_lower| {
+            let budget = Budget { estimate: Some(900_000), held: 0, may_lower };
+            allocate(&[demand(Some(0)), demand(None)], budget, end(start))
+        };
+        assert_eq!((aim(true), aim(false)), (vec![Some(1), Some(1)], vec![Some(0), None]));
+        assert!(demand(Some(0)).is_lowered_to(Some(1)) && demand(Some(1)).is_lowered_to(None));
+        assert!(!demand(Some(1)).is_lowered_to(Some(0)) && !demand(None).is_lowered_to(None));
     }
 
     #[test]

@@ -11,11 +11,11 @@ use super::{Engine, SessionKey, Track};
 use crate::sfu::layers::{Budget, Demand, allocate, desired};
 use crate::sfu::request::Kind;
 
-/// Time for which an estimate may be a little short before video is paused for it: it dips after each
-/// moment of queueing.
-const PAUSED_AFTER: Duration = Duration::from_secs(1);
+/// Time for which an estimate may be a little short before video is lowered or paused for it: it dips after each
+/// moment of queueing, such as a keyframe causes.
+const LOWERED_AFTER: Duration = Duration::from_secs(1);
 
-/// Percent of what is sent below which an estimate pauses video at once.
+/// Percent of what is sent below which an estimate lowers video at once.
 const SEVERE_PERCENT: u64 = 70;
 
 /// Time for which paused video stays paused: a picture that comes and goes is worse than none.
@@ -89,15 +89,14 @@ impl Engine {
             Some(first) if is_first => Some(first.max(sent + sent / 10)),
             estimate => estimate,
         };
-        let mut budget = Budget { estimate, held, may_pause: true };
+        let mut budget = Budget { estimate, held, may_lower: true };
         let mut chosen = allocate(&demands, budget, now);
-        let is_short =
-            demands.iter().zip(&chosen).any(|(demand, layer)| demand.current.is_some() && layer.is_none());
+        let is_short = demands.iter().zip(&chosen).any(|(demand, layer)| demand.is_lowered_to(*layer));
         let short_since = is_short.then(|| session.short_since.unwrap_or(now));
         if let (Some(since), Some(estimate)) = (short_since, estimate) {
             let is_severe = estimate < sent / 100 * SEVERE_PERCENT;
-            if !is_severe && now.saturating_duration_since(since) < PAUSED_AFTER {
-                budget.may_pause = false;
+            if !is_severe && now.saturating_duration_since(since) < LOWERED_AFTER {
+                budget.may_lower = false;
                 chosen = allocate(&demands, budget, now);
             }
         }

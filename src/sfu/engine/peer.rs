@@ -11,7 +11,7 @@ use crate::sfu::request::Ice;
 
 /// What a connection is taken for until it is known. A narrow one would queue audio behind more for its first
 /// second; on another the first probes, at three and six times of it, tell within a few round trips.
-pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(600);
+pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 
 /// How many packets of a picture are kept to be sent again; half a second at 2.5 Mbit/s.
 const VIDEO_PACKETS_KEPT: usize = 256;

@@ -79,7 +79,7 @@ pub(super) struct Session {
     pub(super) wanted: u64,
     /// Whether it takes less than all that is subscribed to: then video is paced, so that audio goes first.
     pub(super) is_constrained: bool,
-    /// Since when it takes less than what cannot be less without pausing video.
+    /// Since when it takes less than what flows.
     pub(super) short_since: Option<Instant>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,

@@ -31,6 +31,7 @@ fn limits() -> Limits {
         subscriptions_per_owner_and_track: 4,
         tracks_per_session: 16,
         subscribers_per_track: 8,
+        subscribers_per_track_and_network: 8,
         connect: Duration::from_secs(30),
         idle: Duration::from_secs(600),
     }

@@ -136,3 +136,25 @@ fn a_report_tells_who_gets_what() {
     assert_eq!((&*subscriber.mid, subscriber.rid.as_deref()), (&*pulled.to_string(), Some("a")));
     assert_eq!(subscriber.packets, world.got(bob, pulled).len() as u64);
 }
+
+#[test]
+fn muted_microphone_stays_active() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let mic = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let pulled = world.pull_one(bob, ada, "mic");
+    world.connect();
+    world.talk(ada, mic, 50);
+    // DTX: a packet of comfort noise every 400 ms, whose numbers go on without a gap.
+    for _ in 0..100 {
+        world.speak(ada, mic);
+        world.pass(400 * MS);
+    }
+    world.talk(ada, mic, 50);
+    let got = world.got(bob, pulled);
+    assert_complete(&got);
+    assert_eq!(got.len(), 200);
+    assert_eq!(world.states(bob)[0].status, TrackStatus::Active);
+    let eve = world.join();
+    world.pull_one(eve, ada, "mic");
+}

@@ -6,6 +6,7 @@
 
 mod bandwidth;
 mod calls;
+mod credentials;
 mod forwarding;
 mod hearing;
 mod peer;
@@ -211,6 +212,7 @@ impl Engine {
             }
             self.learn(key, proto, source);
         }
+        self.touch(key, datagram);
         if let Some(session) = self.sessions.get_mut(key) {
             session.received_bytes += contents.len() as u64;
         }

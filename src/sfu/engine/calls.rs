@@ -5,8 +5,8 @@ mod publish;
 
 use std::time::Instant;
 
+use str0m::RtcError;
 use str0m::media::{Direction, Mid};
-use str0m::{IceCreds, RtcError};
 use tracing::debug;
 
 use super::session::{Pending, Session, Subscription, SubscriptionState};
@@ -73,8 +73,7 @@ impl Engine {
     ) -> Outcome {
         self.make_room(now, &owner, network)?;
         let id = random_id()?;
-        let ufrag = IceCreds::new().ufrag;
-        let session = Session::new(id.clone(), owner, network, ice, ufrag, now);
+        let session = Session::new(id.clone(), owner, network, ice, now);
         let key = self.sessions.insert(session);
         self.by_id.insert(id.clone(), key);
         let description = match offer {
@@ -116,7 +115,7 @@ impl Engine {
     }
 
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
-        self.ensure_rtc(now, key, false);
+        self.ensure_rtc(now, key, false)?;
         self.void_pending(key);
         let mut owned = self.subscriptions_of_owner(key);
         let find = |track: &Subscribe| {

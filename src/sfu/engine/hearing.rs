@@ -9,6 +9,7 @@ use str0m::net::Protocol;
 use str0m::rtp::RtpPacket;
 use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
 
+use super::credentials::reseed;
 use super::{Engine, SessionKey, Transmit};
 use crate::sfu::counters::Drop;
 use crate::sfu::request::Ice;
@@ -101,6 +102,7 @@ impl Engine {
         key: SessionKey,
         act: impl FnOnce(&mut Rtc) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
+        reseed();
         let result = self.attempt(key, act)?;
         self.input(now, key, Input::Timeout(now));
         Some(result)

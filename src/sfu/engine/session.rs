@@ -22,8 +22,8 @@ use crate::sfu::estimate::RembLimit;
 use crate::sfu::forward::Forward;
 use crate::sfu::request::{Ice, Kind, LayerWish};
 
-/// How many addresses a session's peer may send from; more than a phone that walks has.
-const MOST_SOURCES: usize = 8;
+/// Source addresses that are remembered of a session's peer; more than a phone that walks has.
+const MAX_SOURCES: usize = 8;
 
 /// The share of a video's packets that is much to lose: radio links lose less, and full queues more.
 const MUCH_LOSS: f32 = 0.15;
@@ -42,7 +42,7 @@ pub(super) struct Session {
     pub(super) link: Link,
     /// The peer; none before the first description and after a panic.
     pub(super) rtc: Option<Box<Rtc>>,
-    /// By what the client's connectivity checks name this session.
+    /// By what the client's connectivity checks name this session; empty before the first description.
     pub(super) ufrag: String,
     /// The sections of the client's last description.
     pub(super) sections: Vec<Section>,
@@ -50,8 +50,10 @@ pub(super) struct Session {
     pub(super) pending: Option<Pending>,
     pub(super) publications: HashMap<Mid, TrackKey>,
     pub(super) subscriptions: HashMap<Mid, Subscription>,
-    /// Where the peer sends from, the newest at the end.
+    /// Source addresses of the peer, the one that was heard last at the end.
     pub(super) sources: VecDeque<(Protocol, SocketAddr)>,
+    /// The one of these that the peer nominated or sent media from last, which is never forgotten.
+    path: Option<(Protocol, SocketAddr)>,
     /// To which layer of which track a stream belongs.
     pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
     /// When the peer wants to be called.
@@ -173,7 +175,6 @@ impl Session {
         owner: Caller,
         network: Option<ClientNetwork>,
         ice: Ice,
-        ufrag: String,
         now: Instant,
     ) -> Self {
         Self {
@@ -184,12 +185,13 @@ impl Session {
             opened: now,
             link: Link::New(now),
             rtc: None,
-            ufrag,
+            ufrag: String::new(),
             sections: Vec::new(),
             pending: None,
             publications: HashMap::new(),
             subscriptions: HashMap::new(),
             sources: VecDeque::new(),
+            path: None,
             streams: HashMap::new(),
             timer: None,
             waits_for_books: false,
@@ -211,11 +213,28 @@ impl Session {
         }
     }
 
-    /// Keeps a source in mind; gives back one that is to be forgotten.
+    /// Adds a source address; gives back the one that it displaces: the least recently heard that carries no media.
     pub(super) fn learn(&mut self, source: (Protocol, SocketAddr)) -> Option<(Protocol, SocketAddr)> {
         self.sources.retain(|known| *known != source);
         self.sources.push_back(source);
-        if self.sources.len() > MOST_SOURCES { self.sources.pop_front() } else { None }
+        if self.sources.len() <= MAX_SOURCES {
+            return None;
+        }
+        let oldest = self.sources.iter().position(|known| Some(*known) != self.path)?;
+        self.sources.remove(oldest)
+    }
+
+    /// Notes that a source address was heard, and whether media take it.
+    pub(super) fn heard(&mut self, source: (Protocol, SocketAddr), is_path: bool) {
+        if self.sources.back() != Some(&source)
+            && let Some(place) = self.sources.iter().position(|known| *known == source)
+        {
+            self.sources.remove(place);
+            self.sources.push_back(source);
+        }
+        if is_path {
+            self.path = Some(source);
+        }
     }
 
     /// What the connection takes, in bits a second; none where nothing is known to be short.

@@ -26,7 +26,8 @@ impl Engine {
         if !is_stun {
             return known.ok_or(Drop::UnknownSource);
         }
-        if known.is_none() && !self.strangers.admit(now, datagram.source.ip()) {
+        let source = datagram.source.ip();
+        if known.is_none() && !self.strangers.admit(now, source) {
             return Err(Drop::UnknownTooMany);
         }
         let message = catch_unwind(|| {
@@ -39,6 +40,10 @@ impl Engine {
             Some(None) => known.or_else(|| self.asked(now, datagram)),
             None => known,
         };
+        // A session's own client could guess at the credentials of another's.
+        if known.is_some() && named != known && !self.strangers.admit(now, source) {
+            return Err(Drop::UnknownTooMany);
+        }
         named.ok_or(Drop::UnknownSource)
     }
 
@@ -72,4 +77,22 @@ impl Engine {
             self.by_source.remove(&oldest);
         }
     }
+
+    /// Notes that a session's peer was heard from an address, and whether media take it.
+    pub(super) fn touch(&mut self, key: SessionKey, datagram: Datagram<'_>) {
+        let Datagram { proto, source, contents, .. } = datagram;
+        let is_path = match contents.first() {
+            Some(0..4) => is_nominating(contents),
+            _ => true,
+        };
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.heard((proto, source), is_path);
+        }
+    }
+}
+
+/// Whether a connectivity check nominates its path (RFC 8445 section 8.1.1).
+fn is_nominating(contents: &[u8]) -> bool {
+    let nominates = || StunMessage::parse(contents).is_ok_and(|message| message.use_candidate());
+    catch_unwind(nominates).unwrap_or(false)
 }

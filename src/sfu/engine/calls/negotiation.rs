@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, Mid};
-use str0m::{IceCreds, Rtc, RtcError};
+use str0m::{Rtc, RtcError};
 
+use super::super::credentials::{ice_credentials, with_credentials};
 use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
@@ -25,12 +26,17 @@ pub(super) struct Offered {
 
 impl Engine {
     /// The session's peer, which is made with its first description; `has_layers` where that has simulcast.
-    pub(super) fn ensure_rtc(&mut self, now: Instant, key: SessionKey, has_layers: bool) {
-        let Some(session) = self.sessions.get(key) else { return };
+    pub(super) fn ensure_rtc(
+        &mut self,
+        now: Instant,
+        key: SessionKey,
+        has_layers: bool,
+    ) -> Result<(), SfuError> {
+        let session = self.sessions.get(key).ok_or(SfuError::NoSession)?;
         if session.rtc.is_some() {
-            return;
+            return Ok(());
         }
-        let credentials = IceCreds::new();
+        let credentials = ice_credentials()?;
         let ufrag = credentials.ufrag.clone();
         // The library measures from the beginning or never, and that costs as much as a fifth of forwarding.
         let is_measurable = has_layers || self.tracks.values().any(|track| track.layers.len() > 1);
@@ -43,6 +49,7 @@ impl Engine {
             session.link = Link::Connecting(now);
         }
         self.by_ufrag.insert(ufrag, key);
+        Ok(())
     }
 
     /// Takes a client's offer; gives back the answer.
@@ -56,7 +63,7 @@ impl Engine {
         if let Some(Parsed::Answer(_)) = parsed {
             return Err(SfuError::Description("an offer is due".into()));
         }
-        self.ensure_rtc(now, key, has_layers);
+        self.ensure_rtc(now, key, has_layers)?;
         self.void_pending(key);
         self.end_sections(now, key, &sections);
         let parsed = match parsed {
@@ -67,21 +74,26 @@ impl Engine {
                 return Ok(answer);
             }
         };
+        let fresh = ice_credentials()?;
         let accepted = self.with_rtc(now, key, |rtc| {
-            let answer = rtc.sdp_api().accept_offer(parsed)?;
-            let ufrag = rtc.direct_api().local_ice_credentials().ufrag;
-            Ok::<_, RtcError>((answer, ufrag))
+            let before = rtc.direct_api().local_ice_credentials();
+            let answer = rtc.sdp_api().accept_offer(parsed)?.to_sdp_string();
+            let after = rtc.direct_api().local_ice_credentials();
+            if after == before {
+                return Ok((answer, None));
+            }
+            // The client restarted ICE (RFC 8445 section 9). The library's new credentials can be predicted.
+            rtc.direct_api().set_local_ice_credentials(fresh.clone());
+            Ok::<_, RtcError>((with_credentials(&answer, &after, &fresh), Some(fresh.ufrag)))
         });
-        let (answer, ufrag) = negotiated(accepted)?;
+        let (text, ufrag) = negotiated(accepted)?;
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         session.sections = sections;
-        if session.ufrag != ufrag {
-            // The client restarted ICE (RFC 8445 section 9), and we follow with a new name.
+        if let Some(ufrag) = ufrag {
             self.by_ufrag.remove(&session.ufrag);
             session.ufrag.clone_from(&ufrag);
             self.by_ufrag.insert(ufrag, key);
         }
-        let text = answer.to_sdp_string();
         let terms = session.terms();
         Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
     }

@@ -98,7 +98,7 @@ impl Engine {
         key: SessionKey,
         tracks: Vec<Publish>,
     ) -> Outcome {
-        self.ensure_rtc(now, key, false);
+        self.ensure_rtc(now, key, false)?;
         self.void_pending(key);
         let mut wanted = Vec::new();
         let mut done: Vec<Done> = Vec::new();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use str0m::media::Mid;
 
-use super::client::person;
+use super::client::{person, read};
 use super::world::World;
 use super::*;
 use crate::sfu::counters::Drop;
@@ -347,4 +347,76 @@ fn a_panic_in_one_peer_ends_that_session_only() {
     scene.goes_on();
     let source: SocketAddr = scene.world.peers[eve].address;
     assert!(!scene.world.engine.by_source.keys().any(|(_, known)| *known == source));
+}
+
+/// The ICE credentials of a description.
+fn credentials(told: &Told) -> (String, String) {
+    let value = |name: &str| told.sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    (value("a=ice-ufrag:"), value("a=ice-pwd:"))
+}
+
+#[test]
+fn ice_credentials_owe_nothing_to_library_generator() {
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mut world = World::new();
+        let (ada, bob) = (world.join(), world.join());
+        world.push(ada, &[("mic", Kind::Audio, &[])]);
+        fastrand::seed(7);
+        let (_, told) = world.ask_to_pull(bob, &[(ada, "mic", LayerWish::default())]);
+        let told = told.unwrap();
+        seen.push(credentials(&told));
+        world.answer(bob, &told).unwrap();
+        world.connect();
+        fastrand::seed(7);
+        let mut api = world.peers[ada].rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending) = api.apply().unwrap();
+        let offer = Some(read(DescriptionType::Offer, &offer.to_sdp_string()));
+        let request = Request::Publish { session: world.session(ada), tracks: Vec::new(), offer };
+        let Ok(Reply::Tracks { description: Some(told), .. }) = world.ask(request) else { panic!("refused") };
+        seen.push(credentials(&told));
+        world.take_answer(ada, pending, &told);
+        world.pass(SECOND);
+        assert!(world.report().sessions.iter().all(|session| session.state == "connected"));
+    }
+    for (at, (ufrag, password)) in seen.iter().enumerate() {
+        assert!(!seen[..at].iter().any(|(other, secret)| other == ufrag || secret == password), "{seen:?}");
+        assert_eq!((ufrag.len(), password.len()), (16, 24), "96 and 144 bits");
+    }
+}
+
+#[test]
+fn guesses_at_another_session_from_known_source_are_limited() {
+    let mut scene = Scene::new();
+    let source = scene.world.peers[0].address;
+    let datagrams = scene.datagrams();
+    let of_bob = datagrams.iter().find(|(peer, bytes)| *peer == 1 && bytes[0] == 0 && bytes[1] == 1);
+    let mut guess = of_bob.unwrap().1.clone();
+    // Its integrity is wrong, as that of a guess is.
+    let end = guess.len() - 12;
+    guess[end] ^= 1;
+    for _ in 0..1000 {
+        scene.world.knock(source, &guess);
+    }
+    let dropped = |drop| scene.world.engine.counters().drops_by(drop);
+    assert!(dropped(Drop::UnknownTooMany) >= 700, "{:?}", scene.world.engine.counters());
+    scene.goes_on();
+}
+
+#[test]
+fn path_of_media_outlives_checks_from_other_addresses() {
+    let mut scene = Scene::new();
+    let address = scene.world.peers[0].address;
+    let check = scene.datagrams().into_iter().find(|(peer, bytes)| *peer == 0 && bytes[..2] == [0, 1]);
+    let check = check.unwrap().1;
+    for port in 0..12 {
+        let other = SocketAddr::new(address.ip(), 6000 + port);
+        scene.world.by_address.insert(other, 0);
+        scene.world.knock(other, &check);
+    }
+    let known: Vec<SocketAddr> = scene.world.engine.by_source.keys().map(|(_, source)| *source).collect();
+    assert!(known.len() > 2 && known.len() < 12, "{known:?}");
+    assert!(known.contains(&address), "{known:?}");
+    scene.goes_on();
 }

@@ -18,9 +18,9 @@ const FRESH: Duration = Duration::from_millis(300);
 ///
 /// What has nothing to wait for (sound, and whatever is unknown) starts with every packet.
 ///
-/// The library's functions for H.264 and H.265 find the picture but not the parameter sets, which
-/// browsers send in a packet before it: a receiver that starts at the picture cannot decode it. The
-/// one for VP9 takes every packet of the picture, and of every spatial layer, for the first.
+/// The library's functions for H.264 and H.265 find the picture, also its later slices, but not the
+/// parameter sets, which browsers send before each such picture and without which no receiver can decode
+/// it: a start is the first of these. The one for VP9 takes every packet of the picture, and of every spatial layer, for the first.
 pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match codec {
         // The header that tells is clear even where the picture is encrypted end to end.
@@ -57,13 +57,13 @@ fn starts_vp9(payload: &[u8]) -> bool {
     rest.get(picture_id).is_some_and(|indices| indices >> 1 & 0x07 == 0)
 }
 
-/// RFC 6184: the parameters of a sequence, or a picture that needs no other (IDR).
+/// RFC 6184: the parameters of a sequence (SPS).
 fn starts_h264(payload: &[u8]) -> bool {
     const SEVERAL: u8 = 24;
     const FRAGMENT: u8 = 28;
 
     fn starts(header: u8) -> bool {
-        matches!(header & 0x1f, 5 | 7)
+        header & 0x1f == 7
     }
 
     let Some((&header, rest)) = payload.split_first() else { return false };
@@ -74,13 +74,13 @@ fn starts_h264(payload: &[u8]) -> bool {
     }
 }
 
-/// RFC 7798: the parameters of a video or a sequence, or a picture at which one may start (IRAP).
+/// RFC 7798: the parameters of a video (VPS), which come before those of a sequence.
 fn starts_h265(payload: &[u8]) -> bool {
     const SEVERAL: u8 = 48;
     const FRAGMENT: u8 = 49;
 
     fn starts(kind: u8) -> bool {
-        matches!(kind, 16..=21 | 32 | 33)
+        kind == 32
     }
     fn kind(header: u8) -> u8 {
         header >> 1 & 0x3f
@@ -152,7 +152,7 @@ fn within(at: Option<Instant>, now: Instant, long: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use str0m::format::{detect_h264_keyframe, detect_h265_keyframe, detect_vp9_keyframe};
+    use str0m::format::detect_vp9_keyframe;
 
     use super::*;
 
@@ -200,19 +200,21 @@ mod tests {
     }
 
     #[test]
-    fn h264_starts_with_its_parameters_or_the_picture() {
+    fn h264_starts_with_its_parameters() {
         check(
             Codec::H264,
             &[
-                ("IDR", &[0x65, 0x88], true),
+                ("IDR, or a later slice of it", &[0x65, 0x88], false),
                 ("SPS", &[0x67, 0x42], true),
                 ("PPS", &[0x68, 0xce], false),
                 ("a predicted slice", &[0x41, 0x9a], false),
                 ("SPS and PPS together", &[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xce], true),
-                ("PPS and IDR together", &[0x78, 0, 2, 0x68, 0xce, 0, 2, 0x65, 0x88], true),
+                ("PPS and IDR together", &[0x78, 0, 2, 0x68, 0xce, 0, 2, 0x65, 0x88], false),
                 ("predicted slices together", &[0x78, 0, 1, 0x41, 0, 1, 0x41], false),
                 ("together, cut off", &[0x78, 0, 9, 0x67], false),
-                ("first fragment of IDR", &[0x7c, 0x85, 0x88], true),
+                ("SPS, PPS and IDR together", &[0x78, 0, 1, 0x67, 0, 1, 0x68, 0, 1, 0x65], true),
+                ("first fragment of IDR", &[0x7c, 0x85, 0x88], false),
+                ("first fragment of SPS", &[0x7c, 0x87, 0x42], true),
                 ("later fragment of IDR", &[0x7c, 0x05, 0x88], false),
                 ("first fragment of a predicted slice", &[0x5c, 0x81, 0x9a], false),
                 ("a fragment without its header", &[0x7c], false),
@@ -222,20 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn h265_starts_with_its_parameters_or_the_picture() {
+    fn h265_starts_with_its_parameters() {
         check(
             Codec::H265,
             &[
-                ("IDR", &[19 << 1, 1, 0xaf], true),
-                ("CRA", &[21 << 1, 1, 0xaf], true),
+                ("IDR", &[19 << 1, 1, 0xaf], false),
+                ("CRA", &[21 << 1, 1, 0xaf], false),
                 ("VPS", &[32 << 1, 1], true),
-                ("SPS", &[33 << 1, 1], true),
+                ("SPS", &[33 << 1, 1], false),
                 ("PPS", &[34 << 1, 1], false),
                 ("a predicted slice", &[1 << 1, 1, 0xd0], false),
                 ("a reserved kind after the last", &[22 << 1, 1], false),
                 ("VPS together with others", &[48 << 1, 1, 0, 2, 34 << 1, 1, 0, 2, 32 << 1, 1], true),
                 ("others together", &[48 << 1, 1, 0, 2, 34 << 1, 1, 0, 2, 1 << 1, 1], false),
-                ("first fragment of IDR", &[49 << 1, 1, 0x80 | 19, 0xaf], true),
+                ("first fragment of IDR", &[49 << 1, 1, 0x80 | 19, 0xaf], false),
+                ("first fragment of VPS", &[49 << 1, 1, 0x80 | 32, 0xaf], true),
                 ("later fragment of IDR", &[49 << 1, 1, 19, 0xaf], false),
                 ("one octet", &[19 << 1], false),
                 ("nothing", &[], false),
@@ -269,8 +272,6 @@ mod tests {
             for codec in VIDEO {
                 starts_keyframe(codec, &payload);
             }
-            prop_assert!(!detect_h264_keyframe(&payload) || starts_keyframe(Codec::H264, &payload));
-            prop_assert!(!detect_h265_keyframe(&payload) || starts_keyframe(Codec::H265, &payload));
             prop_assert!(!starts_keyframe(Codec::Vp9, &payload) || detect_vp9_keyframe(&payload));
         }
 

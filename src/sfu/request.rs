@@ -52,8 +52,8 @@ pub enum Request {
     Close {
         /// The session.
         session: SessionId,
-        /// The `mid`s of the tracks.
-        mids: Vec<String>,
+        /// The transceivers of the tracks.
+        tracks: Vec<Transceiver>,
         /// The client's offer, in which they are stopped; none where they are ended by force.
         offer: Option<Description>,
     },
@@ -166,6 +166,25 @@ pub enum Transceiver {
     Published(String),
     /// By the track that it carries now: its publisher and name.
     Carrying(SessionId, String),
+}
+
+impl Transceiver {
+    /// A `mid` as the API has it: one of a description, or `#{trackName}`.
+    pub fn named(mid: String) -> Self {
+        match mid.strip_prefix('#') {
+            Some(name) => Self::Published(name.to_owned()),
+            None => Self::Mid(mid),
+        }
+    }
+
+    /// What the API calls it by; none where it has no such name.
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Mid(mid) => Some(mid.clone()),
+            Self::Published(name) => Some(format!("#{name}")),
+            Self::Carrying(..) => None,
+        }
+    }
 }
 
 /// What came of a question.

@@ -105,13 +105,13 @@ pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
             let body = body()?;
             count(&body.tracks)?;
             let missing = SfuError::InvalidParams("a track has no mid");
-            let mids = body.tracks.into_iter().map(|track| track.mid);
-            let mids = mids.collect::<Option<Vec<_>>>().ok_or(missing)?;
+            let tracks = body.tracks.into_iter().map(|track| track.mid.map(Transceiver::named));
+            let tracks = tracks.collect::<Option<Vec<_>>>().ok_or(missing)?;
             let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
             if offer.is_none() && !body.force {
                 return Err(SfuError::InvalidParams("sessionDescription is missing, and force is not set"));
             }
-            Ok(Request::Close { session, mids, offer })
+            Ok(Request::Close { session, tracks, offer })
         }
         Action::UpdateTracks => {
             let body = body()?;
@@ -231,11 +231,7 @@ fn update(track: Track) -> Result<Update, SfuError> {
         let (publisher, name) = carried.ok_or(SfuError::InvalidParams("a track has neither mid nor name"))?;
         return Ok(Update { at: Transceiver::Carrying(publisher, name), track: None, layer });
     };
-    let at = match mid.strip_prefix('#') {
-        Some(name) => Transceiver::Published(name.to_owned()),
-        None => Transceiver::Mid(mid),
-    };
-    Ok(Update { at, track: carried, layer })
+    Ok(Update { at: Transceiver::named(mid), track: carried, layer })
 }
 
 fn publisher(session: Option<String>) -> Result<SessionId, SfuError> {

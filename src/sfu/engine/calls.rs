@@ -17,7 +17,7 @@ use crate::network::ClientNetwork;
 use crate::sfu::description::{Description, Parsed};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{
-    Ice, Outcome, Reply, Request, Subscribe, TrackDone, TrackFailed, TrackStatus, Update,
+    Ice, Outcome, Reply, Request, Subscribe, TrackDone, TrackFailed, TrackStatus, Transceiver, Update,
 };
 use negotiation::{Offered, accept_answer, negotiated};
 
@@ -43,8 +43,8 @@ impl Engine {
             Request::Answer { session, answer } => {
                 self.session(&session).and_then(|key| self.answer(now, key, answer))
             }
-            Request::Close { session, mids, offer } => {
-                self.session(&session).and_then(|key| self.close(now, key, mids, offer))
+            Request::Close { session, tracks, offer } => {
+                self.session(&session).and_then(|key| self.close(now, key, tracks, offer))
             }
             Request::Update { session, tracks } => {
                 self.session(&session).map(|key| self.update(now, key, tracks))
@@ -225,15 +225,17 @@ impl Engine {
         &mut self,
         now: Instant,
         key: SessionKey,
-        mids: Vec<String>,
+        tracks: Vec<Transceiver>,
         offer: Option<Description>,
     ) -> Outcome {
-        let closed = mids.into_iter().map(|mid| {
-            if self.end_track(key, Mid::from(&*mid)) {
-                return Ok(TrackDone { mid, publisher: None, name: None });
+        let closed = tracks.into_iter().map(|at| match self.transceiver(key, &at) {
+            Some(mid) if self.end_track(key, mid) => {
+                Ok(TrackDone { mid: mid.to_string(), publisher: None, name: None })
             }
-            let error = SfuError::NothingToClose;
-            Err(TrackFailed { mid: Some(mid), publisher: None, name: None, error })
+            _ => {
+                let error = SfuError::NothingToClose;
+                Err(TrackFailed { mid: at.name(), publisher: None, name: None, error })
+            }
         });
         let closed: Vec<Done> = closed.collect();
         let description = match offer {

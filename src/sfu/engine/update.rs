@@ -47,7 +47,7 @@ impl Engine {
         })
     }
 
-    fn transceiver(&self, key: SessionKey, at: &Transceiver) -> Option<Mid> {
+    pub(super) fn transceiver(&self, key: SessionKey, at: &Transceiver) -> Option<Mid> {
         let session = self.sessions.get(key)?;
         match at {
             Transceiver::Mid(mid) => {

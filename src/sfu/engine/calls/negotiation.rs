@@ -1,5 +1,6 @@
 //! Offers and answers: the client's, and our own.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
@@ -13,6 +14,9 @@ use super::super::{Engine, SessionKey};
 use crate::sfu::description::{Description, Parsed, Section, SectionState, nothing_goes_on, told};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
+
+/// Tries of mids for an offer: one in five fails with as many as a session may have.
+const MAX_TRIES: usize = 50;
 
 /// A new section of an offer.
 pub(super) struct Offered {
@@ -140,14 +144,24 @@ impl Engine {
         if media.is_empty() {
             return Ok((None, Vec::new()));
         }
+        let sections = self.sessions.get(key).map_or(&[][..], |session| &session.sections);
+        let taken: HashSet<Mid> = sections.iter().map(|section| Mid::from(&*section.mid)).collect();
         let offered = self.with_rtc(now, key, |rtc| {
-            let mut api = rtc.sdp_api();
-            let add = |Offered { kind, direction, stream, .. }: &Offered| {
-                // A track id of its own: Chromium refuses the second of the same (stream, track).
-                api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
-            };
-            let mids: Vec<Mid> = media.iter().map(add).collect();
-            api.apply().map(|(offer, pending)| (offer, pending, mids)).ok_or("nothing to offer")
+            // The library makes mids of three letters, which may be alike, or those of sections that ended.
+            for _ in 0..MAX_TRIES {
+                let mut api = rtc.sdp_api();
+                let add = |Offered { kind, direction, stream, .. }: &Offered| {
+                    // A track id of its own: Chromium refuses the second of the same (stream, track).
+                    api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
+                };
+                let mids: Vec<Mid> = media.iter().map(add).collect();
+                let mut all = taken.clone();
+                if mids.iter().all(|mid| all.insert(*mid)) {
+                    let applied = api.apply().ok_or("nothing to offer")?;
+                    return Ok((applied.0, applied.1, mids));
+                }
+            }
+            Err("no mids are free")
         });
         let (offer, pending, mids) = negotiated(offered)?;
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;

@@ -321,7 +321,7 @@ impl World {
         let (offer, pending) = api.apply().unwrap();
         let request = Request::Close {
             session: self.session(peer),
-            mids: mids.iter().map(ToString::to_string).collect(),
+            tracks: mids.iter().map(|mid| Transceiver::Mid(mid.to_string())).collect(),
             offer: Some(read(DescriptionType::Offer, &offer.to_sdp_string())),
         };
         match self.ask(request).unwrap() {

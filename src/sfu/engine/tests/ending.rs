@@ -115,9 +115,9 @@ fn what_is_closed_by_force_ends_without_a_word_of_the_client() {
     let pulled: Vec<_> = pulled.into_iter().map(Result::unwrap).collect();
     world.connect();
     let force = |world: &mut World, peer, mids: &[str0m::media::Mid]| {
-        let mids = mids.iter().map(ToString::to_string).collect();
+        let tracks = mids.iter().map(|mid| Transceiver::Mid(mid.to_string())).collect();
         let session = world.session(peer);
-        match world.ask(Request::Close { session, mids, offer: None }).unwrap() {
+        match world.ask(Request::Close { session, tracks, offer: None }).unwrap() {
             Reply::Tracks { description: None, tracks } => {
                 tracks.iter().map(Result::is_ok).collect::<Vec<_>>()
             }
@@ -147,7 +147,11 @@ fn a_stream_that_was_closed_by_force_is_published_again_under_another_name() {
     world.pass(50 * MS);
     assert_eq!(world.got(bob, pulled).len(), 5);
     let session = world.session(ada);
-    let close = Request::Close { session: session.clone(), mids: vec![own.to_string()], offer: None };
+    let close = Request::Close {
+        session: session.clone(),
+        tracks: vec![Transceiver::Mid(own.to_string())],
+        offer: None,
+    };
     assert!(world.ask(close).is_ok());
 
     // Its section and its SSRC stay the same.

@@ -314,8 +314,8 @@ fn descriptions_that_were_tampered_with_end_nothing_but_their_session() {
             taken.set(taken.get() + usize::from(world.ask(request).is_ok()));
         }
         let _ = world.ask(Request::Tracks { session: session.clone() });
-        let mids = vec!["0".into()];
-        let _ = world.ask(Request::Close { session, mids, offer: None });
+        let tracks = vec![Transceiver::Mid("0".into())];
+        let _ = world.ask(Request::Close { session, tracks, offer: None });
         world.pass(MS);
     });
     assert!(taken.get() > 10, "some were taken: {}", taken.get());

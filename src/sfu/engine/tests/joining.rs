@@ -90,7 +90,7 @@ fn where_nothing_is_there_nothing_is_offered() {
     for request in [
         Request::Subscribe { session: nobody.clone(), tracks: Vec::new() },
         Request::Tracks { session: nobody.clone() },
-        Request::Close { session: nobody.clone(), mids: vec!["0".into()], offer: None },
+        Request::Close { session: nobody.clone(), tracks: vec![Transceiver::Mid("0".into())], offer: None },
     ] {
         assert_eq!(world.ask(request).err(), Some(SfuError::NoSession));
     }

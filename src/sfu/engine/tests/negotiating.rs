@@ -236,3 +236,35 @@ fn as_many_sections_as_tracks_are_allowed_are_read() {
     let read = Description::parse(DescriptionType::Offer, &text).unwrap();
     assert_eq!(read.sections.len(), 400);
 }
+
+#[test]
+fn mids_of_large_offers_are_distinct() {
+    let mut world = World::new();
+    let bob = world.join();
+    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    let names: Vec<String> = (0..190).map(|number| format!("track {number}")).collect();
+    let tracks: Vec<_> = names.iter().map(|name| (&**name, Some(Kind::Audio), Way::In)).collect();
+    // One such offer in eleven has two alike where nothing is done about it.
+    for _ in 0..100 {
+        world.pass(10 * SECOND);
+        let (done, told) = world.ask_to_push(bob, &tracks);
+        let mids: std::collections::HashSet<Mid> = done.into_iter().map(Result::unwrap).collect();
+        assert_eq!(mids.len(), 190);
+        assert!(Description::parse(DescriptionType::Offer, &told.unwrap().sdp).is_ok());
+    }
+}
+
+#[test]
+fn track_is_closed_by_its_name() {
+    let (mut world, ada, bob, _) = two();
+    let named = |name: &str| Transceiver::Published(name.to_owned());
+    let tracks = vec![named("cam"), named("none")];
+    let request = Request::Close { session: world.session(ada), tracks, offer: None };
+    let Ok(Reply::Tracks { tracks, .. }) = world.ask(request) else { panic!("refused") };
+    assert!(tracks[0].is_ok());
+    let failed = tracks[1].as_ref().unwrap_err();
+    assert_eq!((failed.mid.as_deref(), &failed.error), (Some("#none"), &SfuError::NothingToClose));
+    assert_eq!(world.states(ada).len(), 1);
+    assert_eq!(world.pull(bob, &[(ada, "cam", wish(""))]), [Err(SfuError::NoTrack)]);
+}

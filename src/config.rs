@@ -732,6 +732,42 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_resemble_a_setting_are_faults() {
+        for (name, right) in [
+            ("SATSUMA_HTTP_LISTEN", "SATSUMA_HTTP__LISTEN"),
+            ("SATSUMA_HTTPLISTEN", "SATSUMA_HTTP__LISTEN"),
+            ("SATSUMA_HTTP_LISTN", "SATSUMA_HTTP__LISTEN"),
+            ("SATSUMA_PUBLIC_URL", "SATSUMA_HTTP__PUBLIC_URL"),
+            ("SATSUMA_DATADIR", "SATSUMA_DATA_DIR"),
+            ("SATSUMA_LIMITS_ROOMS", "SATSUMA_LIMITS__ROOMS"),
+            ("SATSUMA_LOG_FITLER", "SATSUMA_LOG__FILTER"),
+            ("SATSUMA_CALLS_APP_SECRET_FILE", "SATSUMA_CALLS__APP_SECRET_FILE"),
+            ("SATSUMA_FEEDBACK_URL", "SATSUMA_FEEDBACK__URL"),
+        ] {
+            assert_eq!(
+                faults("", &[(name, "hush")]),
+                [format!("{name}: no such setting; did you mean {right}?")]
+            );
+        }
+        let platform = [
+            "SATSUMA_PORT",
+            "SATSUMA_PORT_8787_TCP",
+            "SATSUMA_PORT_8787_TCP_ADDR",
+            "SATSUMA_PORT_8787_UDP_PROTO",
+            "SATSUMA_SERVICE_HOST",
+            "SATSUMA_SERVICE_PORT",
+            "SATSUMA_SERVICE_PORT_HTTP",
+            "SATSUMA_HTTP_PORT",
+            "SATSUMA_HTTP_SERVICE_HOST",
+            "SATSUMA_ADMIN_SERVICE_PORT",
+            "SATSUMA_VERSION",
+            "SATSUMA_IMAGE",
+        ];
+        let loaded = load("", &platform.map(|name| (name, "tcp://10.0.0.1:8787")));
+        assert_eq!(loaded.unwrap().warnings.len(), 1);
+    }
+
+    #[test]
     fn every_name_of_oranges_reaches_its_key() {
         let defaults = Config::default().to_settings();
         for (name, key) in ORANGE {

@@ -177,13 +177,27 @@ impl Sources {
                     let problem = self.unknown_problem(&key);
                     self.fault(name, Some(key), problem);
                 }
-                Some(_) => ignored.push(name),
+                Some(_) => match self.resembled(&name) {
+                    Some(right) => {
+                        let problem = format!("no such setting; did you mean {right}?");
+                        self.fault(name, None, problem);
+                    }
+                    None => ignored.push(name),
+                },
                 None => {}
             }
         }
         if !ignored.is_empty() {
             self.warnings.push(format!("unknown variables, ignored: {}", ignored.join(", ")));
         }
+    }
+
+    /// The variable that was likely meant by `name`, which sets nothing.
+    fn resembled(&self, name: &str) -> Option<String> {
+        let variables = self.known.keys().map(|key| (key, variable(key)));
+        let files = self.known.keys().filter(|key| SECRETS.contains(&key.as_str()));
+        let files = files.map(|key| (key, format!("{}_FILE", variable(key))));
+        resembled(name, variables.chain(files))
     }
 
     /// Adds what flags set.
@@ -271,6 +285,29 @@ impl Sources {
 /// The variable that sets `key`.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
+}
+
+/// The one of `variables` that is most like `name`, if it is more than a bit like it: the same letters,
+/// or all but one or two of them, with or without the section.
+///
+/// A container's platform adds variables of its own for a service of our name, such as
+/// `SATSUMA_PORT_8787_TCP_ADDR`, which are like none.
+fn resembled<'k>(name: &str, variables: impl Iterator<Item = (&'k String, String)>) -> Option<String> {
+    let letters = |text: &str| -> String {
+        text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase()).collect()
+    };
+    let wanted = letters(name.strip_prefix(PREFIX)?);
+    let distance = |(key, variable): (&String, String)| {
+        let whole = letters(&variable[PREFIX.len()..]);
+        let last = letters(key.rsplit('.').next().unwrap_or(key));
+        // Of few letters, two others make another word.
+        let most = if whole.len() < 8 { 1 } else { 2 };
+        let edits = strsim::damerau_levenshtein(&wanted, &whole);
+        let edits = if wanted == last { 0 } else { edits };
+        (edits <= most).then_some((edits, variable))
+    };
+    let found = variables.filter_map(distance).min()?;
+    Some(found.1)
 }
 
 fn list(names: impl Iterator<Item = impl Into<String>>) -> String {

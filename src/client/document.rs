@@ -10,6 +10,10 @@ use serde_json::{Map, Value, json};
 use super::manifest::Build;
 use crate::feedback::desk::RELEASE;
 
+/// The alert of the client's production build that it shows once where its media do not come from
+/// Cloudflare. As long as it stands, the page sends no heartbeats, so that its user drops out.
+const ANYCAST_ALERT: &str = "You are not connected to CF anycast address";
+
 /// What a document is made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
@@ -34,6 +38,7 @@ impl Document<'_> {
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <title>Orange Meets</title>",
         );
+        html.push_str(&self.without_alert());
         // Formatting into a String cannot fail.
         let mut write = |text: std::fmt::Arguments<'_>| {
             let _ = html.write_fmt(text);
@@ -60,6 +65,16 @@ impl Document<'_> {
             self.start(),
         ));
         html
+    }
+
+    /// The script that writes [`ANYCAST_ALERT`] to the console; every other alert is shown as before.
+    fn without_alert(&self) -> String {
+        let Self { nonce, .. } = self;
+        let text = script(&ANYCAST_ALERT.into());
+        format!(
+            "<script nonce=\"{nonce}\">{{const show=window.alert;window.alert=function(text){{\
+             if(String(text)==={text})console.info({text});else return show.apply(window,arguments)}}}}</script>"
+        )
     }
 
     fn context(&self) -> Value {
@@ -180,10 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn the_script_against_the_anycast_alert_runs_first() {
+        let html = render(&json!({}), "/");
+        let first = html.split_once("<script nonce=\"n0\">").unwrap().1.split_once("</script>").unwrap().0;
+        assert_eq!(
+            first,
+            "{const show=window.alert;window.alert=function(text){\
+             if(String(text)===\"You are not connected to CF anycast address\")\
+             console.info(\"You are not connected to CF anycast address\");\
+             else return show.apply(window,arguments)}}"
+        );
+        assert!(html.find("window.alert").unwrap() < html.find("modulepreload").unwrap());
+    }
+
+    #[test]
     fn a_name_cannot_end_the_script() {
         let name = "</script><script>alert(1)</script><!--\u{2028}\u{2029}&amp;";
         let html = render(&json!({"routes/_index": {"username": name}}), "/%3C/script%3E</script>");
-        assert_eq!(html.matches("</script").count(), 2, "{html}");
+        assert_eq!(html.matches("</script").count(), 3, "{html}");
         assert!(!html.contains("<!--") && !html.contains(['\u{2028}', '\u{2029}']), "{html}");
     }
 

@@ -107,7 +107,7 @@ async fn every_page_is_a_document_with_the_data_of_its_routes() {
             assert_eq!(room["maxWebcamBitrate"], 1_000_000);
         }
         assert!(!document.text.contains("Ada </script>"));
-        assert_eq!(document.text.matches("</script>").count(), 2, "{path}");
+        assert_eq!(document.text.matches("</script>").count(), 3, "{path}");
         assert!(document.text.contains("import(\"/build/entry.client-AAAA0010.js\")"));
     }
     let document = get(&server, &ada, "/r").await;
@@ -136,7 +136,7 @@ async fn a_documents_policy_is_its_own() {
     let nonce = |document: &Answer| {
         let policy = document.header("content-security-policy");
         let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
-        assert_eq!(document.text.matches(&format!("<script nonce=\"{nonce}\"")).count(), 2);
+        assert_eq!(document.text.matches(&format!("<script nonce=\"{nonce}\"")).count(), 3);
         nonce
     };
     assert_ne!(nonce(&first), nonce(&second));
@@ -464,6 +464,8 @@ async fn the_build_starts_in_a_browser() {
     assert_eq!((&told["status"], &told["data"]["username"]), (&json!(200), &json!("Ada </script><!--")));
     let sent = tab.eval("send('/?index', 'routes/_index', {room: 'x y'})").await;
     assert_eq!(sent, json!({"status": 204, "redirect": "/x-y"}));
+    // It would stand, and the page with it.
+    assert_eq!(tab.eval("alert('You are not connected to CF anycast address'), 'on'").await, "on");
     tab.assert_quiet().await;
     // The policy holds for what is not ours.
     let foreign = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.evil = 1'})), \

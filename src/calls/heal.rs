@@ -20,7 +20,9 @@ pub(super) enum Asked {
     Pull(Vec<(String, String)>),
     /// To publish tracks.
     Push,
-    /// Nothing that can be read.
+    /// Nothing that this API has. The library asks for no such thing, so that nobody has to recover.
+    Malformed,
+    /// It was not read.
     Unknown,
 }
 
@@ -52,13 +54,13 @@ impl Asked {
             #[serde(default)]
             track_name: String,
         }
-        let Ok(Request { tracks }) = serde_json::from_slice(body) else { return Self::Unknown };
+        let Ok(Request { tracks }) = serde_json::from_slice(body) else { return Self::Malformed };
         match tracks.first().map(|track| &*track.location) {
             Some("remote") => {
                 Self::Pull(tracks.into_iter().map(|track| (track.session_id, track.track_name)).collect())
             }
             Some("local") => Self::Push,
-            _ => Self::Unknown,
+            _ => Self::Malformed,
         }
     }
 }
@@ -78,7 +80,11 @@ pub(super) fn failure(target: &Target, asked: &Asked, failure: &ApiFailure) -> H
             };
             json!({"tracks": tracks.iter().map(failed).collect::<Vec<_>>()})
         }
-        (Action::NewTracks, Asked::Unknown) => json!({"tracks": []}),
+        // A pull recovers by tracks without its own among them, and reads nothing else; a push of which
+        // nothing was read does not.
+        (Action::NewTracks, Asked::Unknown) => {
+            json!({"tracks": [], "failureCode": error_code, "failureDescription": error_description})
+        }
         (Action::Renegotiate, _) => {
             json!({"failureCode": error_code, "failureDescription": error_description})
         }
@@ -211,8 +217,20 @@ mod tests {
         assert_eq!(pull(), Asked::Pull(vec![("p".into(), "t".into())]));
         assert_eq!(push(), Asked::Push);
         for unreadable in ["", "{", "{}", "[]", r#"{"tracks":[]}"#, r#"{"tracks":[{"location":7}]}"#] {
-            assert_eq!(Asked::read(unreadable.as_bytes()), Asked::Unknown, "{unreadable}");
+            assert_eq!(Asked::read(unreadable.as_bytes()), Asked::Malformed, "{unreadable}");
         }
+    }
+
+    #[test]
+    fn a_malformed_or_unread_call_is_told_what_is_wrong() {
+        let body = r#"{"errorCode":"invalid_params","errorDescription":"location is missing"}"#;
+        let healing = told(&target(Action::NewTracks), &Asked::Malformed, 400, body).unwrap();
+        assert_eq!(healing.text, body);
+        let healing = told(&target(Action::NewTracks), &Asked::Unknown, 400, body).unwrap();
+        assert_eq!(
+            json(&healing),
+            json!({"tracks": [], "failureCode": "invalid_params", "failureDescription": "location is missing"})
+        );
     }
 
     #[test]

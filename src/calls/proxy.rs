@@ -260,8 +260,8 @@ struct Admitted {
     mount: Mount,
     caller: IdentityId,
     place: Place,
-    /// The session whose cookie is to be made anew.
-    renewal: Option<SessionId>,
+    /// The session whose cookie is to be made anew, and its proof.
+    renewal: Option<(SessionId, Proof)>,
 }
 
 /// Finds out who calls, and whether they may.
@@ -278,10 +278,10 @@ async fn admit(
     let mut renewal = None;
     if let (Lock::On, Target::Session { session, .. }) = (app.calls.lock, target) {
         let key = app.identities.signing_key();
-        match session_lock::proof(key, session, &caller, &head.headers, wall_clock()) {
-            None => return Err(CallFailure::NotYourSession),
-            Some(Proof::Aging) => renewal = Some(session.clone()),
-            Some(Proof::Fresh) => {}
+        let proof = session_lock::proof(key, session, &caller, &head.headers, wall_clock());
+        match proof.ok_or(CallFailure::NotYourSession)? {
+            Proof::Fresh => {}
+            due @ (Proof::Aging | Proof::Old) => renewal = Some((session.clone(), due)),
         }
     }
     app.calls.check_pace(target, &caller, network(head))?;
@@ -320,14 +320,16 @@ async fn forward(
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
     if opens || is_short {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-        session = if opens { new_session(&body) } else { session };
+        session = if opens { new_session(&body).map(|session| (session, Proof::Fresh)) } else { session };
         answer.body = body.into();
     }
     let mut response = pass_on(answer, place);
-    if let (Some(session), Some(peer)) = (session, head.extensions.get::<Peer>()) {
-        let key = app.identities.signing_key();
-        let (path, headers) = (mount.path(), &head.headers);
-        for cookie in session_lock::set_cookies(key, &session, &caller, path, peer, headers, wall_clock()) {
+    if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<Peer>()) {
+        let (key, path) = (app.identities.signing_key(), mount.path());
+        let new = session_lock::set_cookie(key, &session, &caller, path, peer, wall_clock());
+        let is_old = proof == Proof::Old;
+        let removed = is_old.then(|| session_lock::remove_old_cookie(&session, path, peer)).flatten();
+        for cookie in new.into_iter().chain(removed) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }

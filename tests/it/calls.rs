@@ -272,13 +272,57 @@ async fn the_locks_cookie_is_for_its_mount_and_follows_the_scheme() {
         let plain = answer(ask()).await;
         let session = plain.json()["sessionId"].as_str().unwrap().to_owned();
         let cookie = plain.header("set-cookie");
-        assert!(cookie.starts_with(&format!("partytracks-session-{session}=")), "{cookie}");
-        assert!(
-            cookie.ends_with(&format!("; HttpOnly; SameSite=Strict; Path={mount}; Max-Age=86400")),
-            "{cookie}"
-        );
+        let attributes =
+            format!("; HttpOnly; SameSite=Strict; Path={mount}/sessions/{session}; Max-Age=86400");
+        assert!(cookie.ends_with(&attributes), "{cookie}");
         let tls = answer(ask().header("x-forwarded-proto", "https")).await;
         assert!(tls.header("set-cookie").contains("; Secure; "), "{tls:?}");
+    }
+}
+
+#[tokio::test]
+async fn cookies_of_120_sessions_are_under_4_kb() {
+    let server = TestServer::with(|config| {
+        config.limits.new_sessions_per_minute = 0;
+        config.sfu.sessions_per_identity = 120;
+    })
+    .await;
+    let mut ada = Caller::log_in(&server, "Ada").await;
+    let mut opened = Vec::new();
+    for number in 0..120 {
+        let mount = MOUNTS[number % 2];
+        let answered = answer(ada.ask(Method::POST, &format!("{mount}/sessions/new"))).await;
+        assert_eq!(answered.status, 201, "{answered:?}");
+        ada.cookies += &format!("; {}", answered.header("set-cookie").split(';').next().unwrap());
+        opened.push(format!("{mount}/sessions/{}", answered.json()["sessionId"].as_str().unwrap()));
+    }
+    assert!(ada.cookies.len() < 4000, "{} bytes", ada.cookies.len());
+    for session in opened {
+        assert_eq!(answer(ada.ask(Method::GET, &session)).await.status, 200, "{session}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_calls_are_told_what_is_wrong() {
+    let server = TestServer::start().await;
+    let mut ada = Caller::log_in(&server, "Ada").await;
+    for mount in MOUNTS {
+        let opened = answer(ada.ask(Method::POST, &format!("{mount}/sessions/new"))).await;
+        ada.cookies += &format!("; {}", opened.header("set-cookie").split(';').next().unwrap());
+        let session = opened.json()["sessionId"].as_str().unwrap().to_owned();
+        for body in [
+            "{",
+            "{}",
+            r#"{"tracks":"x"}"#,
+            r#"{"tracks":[{"mid":"0","trackName":"a"}]}"#,
+            r#"{"tracks":[{"location":"both","mid":"0","trackName":"a"}]}"#,
+        ] {
+            let path = format!("{mount}/sessions/{session}/tracks/new");
+            let answered = answer(ada.ask(Method::POST, &path).body(body)).await;
+            assert_eq!(answered.status, 400, "{mount} {body}: {answered:?}");
+            let description = answered.json()["errorDescription"].as_str().unwrap_or_default().to_owned();
+            assert!(description.len() > 8, "{mount} {body}: {answered:?}");
+        }
     }
 }
 
@@ -563,9 +607,12 @@ async fn what_the_gate_refuses_is_told_in_the_mounts_form() {
     let refused = foreign("/api/calls/sessions/new").await;
     assert_eq!((refused.status, &refused.json()["errorCode"]), (403, &json!("unauthorized")));
     let refused = foreign("/partytracks/sessions/a/tracks/new").await;
-    assert_eq!((refused.status, refused.json()), (403, json!({"tracks": []})));
+    assert_eq!((refused.status, &refused.json()["tracks"]), (403, &json!([])));
     let long = format!("/partytracks/sessions/a/tracks/new?{}", "x".repeat(10_000));
-    assert_eq!(answer(ada.ask(Method::POST, &long)).await.json(), json!({"tracks": []}));
+    let refused = answer(ada.ask(Method::POST, &long)).await.json();
+    let expected =
+        json!({"tracks": [], "failureCode": "invalid_params", "failureDescription": "the URL is too long"});
+    assert_eq!(refused, expected);
     assert!(foreign("/partytracks/sessions/new").await.header("content-type").starts_with("text/plain"));
 }
 

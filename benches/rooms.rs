@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::metrics::Metrics;
-use satsuma::protocol::client::ClientMessage;
+use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Form;
 use satsuma::room::io::{Input, Join};
 use satsuma::room::message::Message;
@@ -52,7 +52,8 @@ fn room_of(members: u64, now: Instant) -> Room {
 }
 
 fn says(connection: u64, text: &str) -> Input {
-    let message = ClientMessage::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let message = ClientMessage::parse(text, MessageLimits::default())
+        .unwrap_or_else(|error| panic!("{error}: {text}"));
     Input::Message { connection: ConnectionId(connection), at: 0, message }
 }
 

@@ -45,6 +45,7 @@ use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
 use crate::limit::Rate;
 use crate::metrics::Metrics;
+use crate::protocol::client::MessageLimits;
 use crate::room::actor::Surroundings;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
@@ -390,7 +391,7 @@ fn room_settings(config: &Config) -> RoomSettings {
 
 fn connection_limits(limits: &Limits) -> ConnectionLimits {
     ConnectionLimits {
-        frame_bytes: limits.frame_bytes,
+        message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
         history_entry_bytes: limits.history_entry_bytes,
         messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
         message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),

@@ -86,13 +86,14 @@ mod tests {
     use flate2::write::DeflateEncoder;
 
     use super::*;
-    use crate::protocol::client::ClientMessage;
+    use crate::protocol::client::{ClientMessage, MessageLimits};
 
     /// What a server keeps of the update, as it stands in a snapshot.
     fn kept(user: &User, stamp: Stamp) -> String {
         let mut text = "what was here before".to_owned();
         user.write_update(stamp, &mut text);
-        let Ok(ClientMessage::UserUpdate(user)) = ClientMessage::parse(&text) else {
+        let Ok(ClientMessage::UserUpdate(user)) = ClientMessage::parse(&text, MessageLimits::default())
+        else {
             panic!("no userUpdate: {text}")
         };
         user.to_json()

@@ -118,11 +118,11 @@ pub fn encode_ai_user(session: &SessionId, track_name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client::ClientMessage;
+    use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::user::User;
 
     fn parsed(text: &str) -> Result<AiMessage, String> {
-        match ClientMessage::parse(text) {
+        match ClientMessage::parse(text, MessageLimits::default()) {
             Ok(ClientMessage::Ai(message)) => Ok(message),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),

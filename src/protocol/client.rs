@@ -13,6 +13,24 @@ use crate::id::UserId;
 /// The most characters of a line of the room's chat.
 const CHAT_CHARS: usize = 2000;
 
+/// The text of a user object may be longer than the object as it is kept, by white space and escapes.
+const USER_TEXT_FACTOR: usize = 4;
+
+/// The limits that a message's text is held to before anything is made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageLimits {
+    /// The most bytes of a message that is no `callsApiHistoryEntry`.
+    pub frame_bytes: usize,
+    /// The most bytes of a user object, as kept.
+    pub user_bytes: usize,
+}
+
+impl Default for MessageLimits {
+    fn default() -> Self {
+        Self { frame_bytes: 1 << 20, user_bytes: 8192 }
+    }
+}
+
 /// One message of a client.
 #[derive(Clone, Debug)]
 pub enum ClientMessage {
@@ -80,6 +98,17 @@ pub struct HistoryEntry {
 /// Why a text is no message. The sentence goes to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
+    /// The text is longer than a message of its type may be.
+    #[error("the message is too long")]
+    TooLong,
+    /// The text of the user object is far longer than what is kept of one.
+    #[error("the user object has {bytes} bytes; at most {most} are kept")]
+    UserTooLong {
+        /// Its bytes, as they came.
+        bytes: usize,
+        /// The most bytes of a user object, as kept.
+        most: usize,
+    },
     /// The text is no JSON.
     #[error("the message is not valid JSON")]
     NotJson,
@@ -128,17 +157,20 @@ struct Envelope<'a> {
 }
 
 impl ClientMessage {
-    /// Reads one text frame.
+    /// Reads one text frame. The memory that it takes is in proportion to the limits, not to the text.
     ///
     /// # Errors
     /// [`InvalidMessage`] tells what is wrong with the text.
-    pub fn parse(text: &str) -> Result<Self, InvalidMessage> {
+    pub fn parse(text: &str, limits: MessageLimits) -> Result<Self, InvalidMessage> {
         let envelope: Envelope = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => InvalidMessage::NoType,
             Category::Io | Category::Syntax | Category::Eof => InvalidMessage::NotJson,
         })?;
+        if text.len() > limits.frame_bytes && envelope.kind != "callsApiHistoryEntry" {
+            return Err(InvalidMessage::TooLong);
+        }
         Ok(match &*envelope.kind {
-            "userUpdate" => Self::UserUpdate(read("userUpdate", "user", "a user object", envelope.user)?),
+            "userUpdate" => Self::UserUpdate(read_user(envelope.user, limits.user_bytes)?),
             "heartbeat" => Self::Heartbeat,
             "userLeft" => Self::UserLeft,
             "directMessage" => Self::DirectMessage {
@@ -187,9 +219,11 @@ impl HistoryEntry {
     fn read(entry: Option<&RawValue>, bytes: usize) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Head {
-            r#type: String,
-            endpoint: String,
+        struct Head<'a> {
+            #[serde(borrow)]
+            r#type: Cow<'a, str>,
+            #[serde(borrow)]
+            endpoint: Cow<'a, str>,
         }
         let head: Head = entry.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
         let clip = |text: &str| text.split('?').next().unwrap_or_default().chars().take(200).collect();
@@ -208,6 +242,14 @@ pub(super) fn read<'a, T: Deserialize<'a>>(
         field,
         expected,
     })
+}
+
+fn read_user(raw: Option<&RawValue>, most: usize) -> Result<Box<User>, InvalidMessage> {
+    let bytes = raw.map_or(0, |raw| raw.get().len());
+    if bytes > most.saturating_mul(USER_TEXT_FACTOR) {
+        return Err(InvalidMessage::UserTooLong { bytes, most });
+    }
+    read("userUpdate", "user", "a user object", raw)
 }
 
 /// Reads a member's id. One that breaks the rules for ids is nobody's, which is no error: the
@@ -247,8 +289,39 @@ mod tests {
 
     use super::*;
 
+    fn parse(text: &str) -> Result<ClientMessage, InvalidMessage> {
+        ClientMessage::parse(text, MessageLimits::default())
+    }
+
     fn error(text: &str) -> InvalidMessage {
-        ClientMessage::parse(text).expect_err(text)
+        parse(text).expect_err(text)
+    }
+
+    /// Eleven such updates took 1.09 GB before a limit was asked.
+    #[test]
+    fn a_long_user_is_refused_as_text() {
+        let user = |items: usize| {
+            format!(r#"{{"type":"userUpdate","user":{{"x":[{}0]}}}}"#, r#"{"a":0},"#.repeat(items))
+        };
+        let (kept, long, longest) = (user(3_000), user(5_000), user(131_000));
+        assert_eq!(parse(&kept).map(|message| message.kind()), Ok("userUpdate"));
+        assert_eq!(error(&long), InvalidMessage::UserTooLong { bytes: 40_009, most: 8192 });
+        assert!(matches!(error(&longest), InvalidMessage::UserTooLong { .. }));
+        assert_eq!(error(&user(131_072)), InvalidMessage::TooLong);
+    }
+
+    #[test]
+    fn only_a_history_entry_may_be_longer_than_a_message() {
+        let of = |kind: &str| {
+            format!(r#"{{"type":"{kind}","entry":{{"type":"request"}},"x":"{}"}}"#, "x".repeat(1 << 20))
+        };
+        assert_eq!(
+            parse(&of("callsApiHistoryEntry")).map(|message| message.kind()),
+            Ok("callsApiHistoryEntry")
+        );
+        for kind in ["heartbeat", "userLeft", "e2eeMlsMessage", "unknown"] {
+            assert_eq!(error(&of(kind)), InvalidMessage::TooLong, "{kind}");
+        }
     }
 
     #[test]
@@ -269,7 +342,7 @@ mod tests {
             (r#"{"type":"relenquishAiControl"}"#, "relenquishAiControl"),
             (r#"{"typ\u0065":"heart\u0062eat"}"#, "heartbeat"),
         ] {
-            assert_eq!(ClientMessage::parse(text).map(|message| message.kind()), Ok(kind), "{text}");
+            assert_eq!(parse(text).map(|message| message.kind()), Ok(kind), "{text}");
         }
     }
 
@@ -295,13 +368,13 @@ mod tests {
     fn a_payload_keeps_every_character() {
         // A lone surrogate is a text in JavaScript and in JSON, but none in Rust.
         let text = r#"{"type":"e2eeMlsMessage","payload":"\ud83c \u0000 é🍊\/"}"#;
-        let Ok(ClientMessage::E2eeMlsMessage { payload }) = ClientMessage::parse(text) else { panic!() };
+        let Ok(ClientMessage::E2eeMlsMessage { payload }) = parse(text) else { panic!() };
         assert_eq!(payload.as_json(), r#""\ud83c \u0000 é🍊\/""#);
     }
 
     #[test]
     fn a_line_of_the_chat_has_limits() {
-        let chat = |line: &str| ClientMessage::parse(&format!(r#"{{"type":"chat","message":{line}}}"#));
+        let chat = |line: &str| parse(&format!(r#"{{"type":"chat","message":{line}}}"#));
         for line in ["\"x\"", "\" \\u00e9 \"", &format!("\"{}\"", "\\u00e9".repeat(2000))] {
             let Ok(ClientMessage::Chat { message }) = chat(line) else { panic!("{line}") };
             assert_eq!(message.as_json(), line, "it goes on as it came");
@@ -329,19 +402,19 @@ mod tests {
     fn an_entry_is_logged_without_its_query_and_bodies() {
         let text =
             r#"{"type":"callsApiHistoryEntry","entry":{"type":"request","endpoint":"/x?token=1","body":{}}}"#;
-        let Ok(ClientMessage::CallsApiHistoryEntry(entry)) = ClientMessage::parse(text) else { panic!() };
+        let Ok(ClientMessage::CallsApiHistoryEntry(entry)) = parse(text) else { panic!() };
         assert_eq!(entry, HistoryEntry { kind: "request".into(), endpoint: "/x".into(), bytes: text.len() });
     }
 
     proptest! {
         #[test]
         fn parsing_never_panics(text in ".*") {
-            let _ = ClientMessage::parse(&text);
+            let _ = parse(&text);
         }
 
         #[test]
         fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|chat|muteUser|e2eeMlsMessage|enableAi|requestAiControl", field in "user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
-            let _ = ClientMessage::parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
+            let _ = parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
         }
     }
 }

@@ -149,11 +149,13 @@ fn json_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::client::ClientMessage;
+    use crate::protocol::client::{ClientMessage, MessageLimits};
 
     fn json_string(json: &str) -> JsonString {
         let text = format!(r#"{{"type":"e2eeMlsMessage","payload":{json}}}"#);
-        let Ok(ClientMessage::E2eeMlsMessage { payload }) = ClientMessage::parse(&text) else {
+        let Ok(ClientMessage::E2eeMlsMessage { payload }) =
+            ClientMessage::parse(&text, MessageLimits::default())
+        else {
             panic!("{json}")
         };
         payload

@@ -1,18 +1,26 @@
 //! The user object, as clients send it and everyone sees it.
 
-use serde::de::IgnoredAny;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::id::AuthMethod;
 
-/// A member as everyone sees it. Fields that this server does not know are kept.
+/// The deepest nesting of a field that this server does not know. Many clients' parsers recurse, and
+/// would fail on the whole snapshot.
+const MAX_DEPTH: usize = 100;
+
+/// A member as everyone sees it. Fields that this server does not know are kept as text.
 ///
 /// A known field of another type than its own is refused, because the stock client would break
 /// on it for everyone; a known field that is missing takes its default, as a fresh user has it.
 /// Source: protocol section 2.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct User {
     /// The id that the client claimed. What a client writes here is never believed.
     pub id: String,
@@ -20,7 +28,7 @@ pub struct User {
     pub name: String,
     /// The way in which the name was proven, where that is more than our own cookie. What a client
     /// writes here is never believed, nor kept.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "not_believed")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<AuthMethod>,
     /// The media session of the member.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,14 +43,14 @@ pub struct User {
     pub tracks: Tracks,
     /// Everything else that the client sent.
     #[serde(flatten)]
-    pub other: Map<String, Value>,
+    pub other: Unknown,
 }
 
 /// What a member sends; a track is named `{session id}/{track name}`.
 ///
 /// Source: protocol section 2.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Tracks {
     /// The microphone's track.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,11 +74,155 @@ pub struct Tracks {
     pub screen_share_enabled: Option<bool>,
     /// Everything else that the client sent.
     #[serde(flatten)]
-    pub other: Map<String, Value>,
+    pub other: Unknown,
 }
 
-fn not_believed<'de, D: Deserializer<'de>>(said: D) -> Result<Option<AuthMethod>, D::Error> {
-    IgnoredAny::deserialize(said).map(|_| None)
+/// The fields that this server does not know, each as the JSON text that the client sent.
+///
+/// A tree of values would take a hundred times the memory of its text.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Unknown(BTreeMap<String, Box<RawValue>>);
+
+impl Unknown {
+    /// Whether the client sent known fields alone.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the value of the field `name`, the last one if it comes several times.
+    fn take<'de, A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, fields: &mut A) -> Result<(), A::Error> {
+        // Owned, since the keys are kept; the deserializer of borrowed text gives the value as it stands.
+        let value: Box<RawValue> = fields.next_value()?;
+        if !is_shallow(value.get()) {
+            return Err(A::Error::custom("a field is nested too deeply"));
+        }
+        self.0.insert(name.into_owned(), value);
+        Ok(())
+    }
+}
+
+/// Whether valid JSON nests at most [`MAX_DEPTH`] arrays and objects.
+fn is_shallow(json: &str) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    json.bytes().all(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth <= MAX_DEPTH
+    })
+}
+
+/// A field's name, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Reads a known field, which may come once.
+fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    field: &mut Option<T>,
+    name: &'static str,
+    fields: &mut A,
+) -> Result<(), A::Error> {
+    if field.is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    *field = Some(fields.next_value()?);
+    Ok(())
+}
+
+// By hand, since a derived `flatten` reads the unknown fields into trees before it gives them out.
+impl<'de> Deserialize<'de> for User {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = User;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a user object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<User, A::Error> {
+                let (mut id, mut name, mut session, mut tracks) = (None, None, None, None);
+                let (mut raised_hand, mut speaking, mut joined) = (None, None, None);
+                let mut other = Unknown::default();
+                while let Some(Name(field)) = fields.next_key()? {
+                    match &*field {
+                        "id" => once(&mut id, "id", &mut fields)?,
+                        "name" => once(&mut name, "name", &mut fields)?,
+                        "authMethod" => drop(fields.next_value::<IgnoredAny>()?),
+                        "transceiverSessionId" => once(&mut session, "transceiverSessionId", &mut fields)?,
+                        "raisedHand" => once(&mut raised_hand, "raisedHand", &mut fields)?,
+                        "speaking" => once(&mut speaking, "speaking", &mut fields)?,
+                        "joined" => once(&mut joined, "joined", &mut fields)?,
+                        "tracks" => once(&mut tracks, "tracks", &mut fields)?,
+                        _ => other.take(field, &mut fields)?,
+                    }
+                }
+                Ok(User {
+                    id: id.unwrap_or_default(),
+                    name: name.unwrap_or_default(),
+                    auth_method: None,
+                    transceiver_session_id: session.flatten(),
+                    raised_hand: raised_hand.unwrap_or_default(),
+                    speaking: speaking.unwrap_or_default(),
+                    joined: joined.unwrap_or_default(),
+                    tracks: tracks.unwrap_or_default(),
+                    other,
+                })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tracks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Tracks;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of tracks")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Tracks, A::Error> {
+                let (mut audio, mut audio_enabled, mut audio_unavailable) = (None, None, None);
+                let (mut video, mut video_enabled) = (None, None);
+                let (mut screenshare, mut screen_share_enabled) = (None, None);
+                let mut other = Unknown::default();
+                while let Some(Name(field)) = fields.next_key()? {
+                    match &*field {
+                        "audio" => once(&mut audio, "audio", &mut fields)?,
+                        "audioEnabled" => once(&mut audio_enabled, "audioEnabled", &mut fields)?,
+                        "audioUnavailable" => once(&mut audio_unavailable, "audioUnavailable", &mut fields)?,
+                        "video" => once(&mut video, "video", &mut fields)?,
+                        "videoEnabled" => once(&mut video_enabled, "videoEnabled", &mut fields)?,
+                        "screenshare" => once(&mut screenshare, "screenshare", &mut fields)?,
+                        "screenShareEnabled" => {
+                            once(&mut screen_share_enabled, "screenShareEnabled", &mut fields)?;
+                        }
+                        _ => other.take(field, &mut fields)?,
+                    }
+                }
+                Ok(Tracks {
+                    audio: audio.flatten(),
+                    audio_enabled: audio_enabled.flatten(),
+                    audio_unavailable: audio_unavailable.unwrap_or_default(),
+                    video: video.flatten(),
+                    video_enabled: video_enabled.flatten(),
+                    screenshare: screenshare.flatten(),
+                    screen_share_enabled: screen_share_enabled.flatten(),
+                    other,
+                })
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 impl User {
@@ -120,9 +272,29 @@ mod tests {
             r#"{"tracks":{"audio":7}}"#,
             r#"[]"#,
             r#"{"joined":true,"joined":false}"#,
+            r#"{"tracks":{"audio":"a","audio":"b"}}"#,
         ] {
             assert!(serde_json::from_str::<User>(text).is_err(), "{text}");
         }
+    }
+
+    /// The tree of such a field took a hundred times its text, before any limit was asked.
+    #[test]
+    fn an_unknown_field_stays_the_text_that_it_was() {
+        let text = r#"{"x":[{"a": 0}, 1e2,"\u0041\ud800"]}"#;
+        let user: User = serde_json::from_str(text).unwrap();
+        assert!(user.to_json().ends_with(r#""x":[{"a": 0}, 1e2,"\u0041\ud800"]}"#), "{}", user.to_json());
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            serde_json::from_str::<User>(&format!(r#"{{"x":{open}"[[\\\"[["{close},"tracks":{{"y":1}}}}"#))
+        };
+        assert!(nested(MAX_DEPTH).is_ok());
+        assert!(nested(MAX_DEPTH + 1).is_err());
+        assert!(nested(100_000).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use super::io::{AiOutcome, AiTask, Effect, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
-use super::mailbox::{Command, Inbox, MemberStatus, RoomView};
+use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::Message;
 use super::outbox::{Outbox, OutboxReader, OverBudget};
 use super::state::{Room, RoomSettings};
@@ -190,11 +190,13 @@ impl Actor {
     fn obey(&mut self, command: Command) -> Turn {
         match command {
             Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)),
-            Command::Said { connection, message: Ok(message) } => {
-                self.handle(Input::Message { connection, at: unix_millis(), message }, None)
-            }
-            Command::Said { connection, message: Err(why) } => {
-                self.handle(Input::Rejected { connection, why }, None)
+            // The message's share of the mailbox's bytes is held until it is handled.
+            Command::Message(Incoming { connection, message, permit: _permit, .. }) => {
+                let input = match message {
+                    Ok(message) => Input::Message { connection, at: unix_millis(), message },
+                    Err(why) => Input::Rejected { connection, why },
+                };
+                self.handle(input, None)
             }
             Command::Disconnected { connection } => self.handle(Input::Disconnected { connection }, None),
             Command::Describe(answer) => {
@@ -209,6 +211,12 @@ impl Actor {
     fn handle(&mut self, input: Input, mut ack: Option<Ack>) -> Turn {
         let now = now();
         let mut inputs = VecDeque::from([input]);
+        // Whoever is timed out goes at a tick or a join.
+        if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
+            for (user, _) in self.outboxes.iter().filter(|(_, seated)| seated.outbox.take_throttled()) {
+                self.room.keep_alive(now.into_std(), user);
+            }
+        }
         let mut turn = Turn::Continue;
         while let Some(input) = inputs.pop_front() {
             for effect in self.room.handle(now.into_std(), input) {

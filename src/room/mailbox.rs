@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::Permit;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::io::{Join, JoinRefusal};
@@ -13,6 +15,12 @@ use crate::protocol::client::{ClientMessage, InvalidMessage};
 
 /// How many commands wait for one room. A socket that finds it full waits, and only that socket.
 const MAILBOX: usize = 256;
+
+/// The most bytes of long messages that wait for one room.
+const MAILBOX_BYTES: usize = 4 << 20;
+
+/// Shorter messages are bounded by their number alone.
+const LONG_BYTES: usize = 4 << 10;
 
 /// What is asked of a room's task.
 #[derive(Debug)]
@@ -25,12 +33,7 @@ pub enum Command {
         ack: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
     },
     /// A text frame came.
-    Said {
-        /// The socket.
-        connection: ConnectionId,
-        /// The message, or what is wrong with the text.
-        message: Result<ClientMessage, InvalidMessage>,
-    },
+    Message(Incoming),
     /// A socket is gone.
     Disconnected {
         /// The socket.
@@ -41,6 +44,19 @@ pub enum Command {
     /// Panic, so that a test can see what a panic does.
     #[cfg(test)]
     Panic,
+}
+
+/// A text frame, read.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The socket.
+    pub connection: ConnectionId,
+    /// The message, or what is wrong with the text.
+    pub message: Result<ClientMessage, InvalidMessage>,
+    /// The bytes of the text.
+    pub bytes: usize,
+    /// The share of the mailbox's bytes that a long one holds until the room has handled it.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What operators see of a room.
@@ -70,7 +86,7 @@ pub struct MemberStatus {
 /// What sends to a room's task.
 #[derive(Clone, Debug)]
 pub struct RoomHandle {
-    mailbox: mpsc::Sender<Command>,
+    mailbox: Mailbox,
     stop: CancellationToken,
 }
 
@@ -84,7 +100,7 @@ pub struct Inbox {
 impl RoomHandle {
     /// A handle, and the end that an actor reads.
     pub fn new() -> (Self, Inbox) {
-        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let (mailbox, commands) = Mailbox::new(MAILBOX);
         let stop = CancellationToken::new();
         (Self { mailbox, stop: stop.clone() }, Inbox { commands, stop })
     }
@@ -96,12 +112,94 @@ impl RoomHandle {
     }
 
     /// The way into the room's mailbox.
-    pub fn mailbox(&self) -> &mpsc::Sender<Command> {
+    pub fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }
 
     /// Whether both lead to the same task.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.mailbox.same_channel(&other.mailbox)
+        self.mailbox.commands.same_channel(&other.mailbox.commands)
     }
+}
+
+/// The sending side of a room's mailbox, bounded in commands and in bytes.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    commands: mpsc::Sender<Command>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Mailbox {
+    /// A mailbox for `commands`, and the end that is read.
+    pub fn new(commands: usize) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, received) = mpsc::channel(commands);
+        (Self { commands, bytes: Arc::new(Semaphore::new(MAILBOX_BYTES)) }, received)
+    }
+
+    /// Sends a command that no client can make long.
+    ///
+    /// # Errors
+    /// [`SendError`] if the room is gone.
+    pub async fn send(&self, command: Command) -> Result<(), SendError<Command>> {
+        self.commands.send(command).await
+    }
+
+    /// Sends what a socket said, if there is room for it now.
+    ///
+    /// # Errors
+    /// [`TrySendError`] if there is none, or if the room is gone.
+    pub fn try_deliver(&self, mut incoming: Incoming) -> Result<(), TrySendError<Incoming>> {
+        if let bytes @ 1.. = long_bytes(incoming.bytes) {
+            match self.bytes.clone().try_acquire_many_owned(bytes) {
+                Ok(permit) => incoming.permit = Some(permit),
+                Err(_) => return Err(TrySendError::Full(incoming)),
+            }
+        }
+        self.commands.try_send(Command::Message(incoming)).map_err(|error| match error {
+            TrySendError::Full(Command::Message(incoming)) => TrySendError::Full(incoming),
+            TrySendError::Closed(Command::Message(incoming)) => TrySendError::Closed(incoming),
+            _ => unreachable!("the command that was given comes back"),
+        })
+    }
+
+    /// Waits until a message of `bytes` has room; `None` if the room is gone.
+    pub async fn reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
+        let bytes = match long_bytes(bytes) {
+            0 => None,
+            bytes => tokio::select! {
+                permit = self.bytes.clone().acquire_many_owned(bytes) => Some(permit.ok()?),
+                () = self.commands.closed() => return None,
+            },
+        };
+        Some(Reserved { command: self.commands.reserve().await.ok()?, bytes })
+    }
+
+    /// Waits until the room is gone.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
+    }
+
+    /// Whether the room is gone.
+    pub fn is_closed(&self) -> bool {
+        self.commands.is_closed()
+    }
+}
+
+/// Room for one message in a mailbox.
+#[derive(Debug)]
+pub struct Reserved<'a> {
+    command: Permit<'a, Command>,
+    bytes: Option<OwnedSemaphorePermit>,
+}
+
+impl Reserved<'_> {
+    /// Sends the message.
+    pub fn deliver(self, incoming: Incoming) {
+        self.command.send(Command::Message(Incoming { permit: self.bytes, ..incoming }));
+    }
+}
+
+/// The bytes that a message of `bytes` takes of the mailbox's: none if it is short, at most all.
+fn long_bytes(bytes: usize) -> u32 {
+    if bytes < LONG_BYTES { 0 } else { u32::try_from(bytes.min(MAILBOX_BYTES)).unwrap_or(u32::MAX) }
 }

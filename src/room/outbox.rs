@@ -79,6 +79,10 @@ struct State {
     unasked_bytes: usize,
     /// What the socket is closed with, once the queue is empty.
     end: Option<Close>,
+    /// Whether what the member sends is not read, because it sent too much or the room is busy.
+    throttled: bool,
+    /// Whether that was so since the room last looked.
+    was_throttled: bool,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,7 @@ impl Outbox {
         let mut state = self.shared.lock();
         state.rewind();
         state.connection = Some(connection);
+        state.throttled = false;
         state.form = form;
         state.end = None;
         state.wake();
@@ -114,6 +119,7 @@ impl Outbox {
         if state.connection == Some(connection) {
             state.connection = None;
             state.waker = None;
+            state.throttled = false;
             state.rewind();
         }
     }
@@ -179,6 +185,13 @@ impl Outbox {
         state.sent.iter().map(|(_, event)| event).chain(queued).map(|event| event.text().clone()).collect()
     }
 
+    /// Whether the member's socket was not read since the last call, so that a heartbeat may wait there.
+    pub fn take_throttled(&self) -> bool {
+        let mut state = self.shared.lock();
+        let is_throttled = state.throttled;
+        mem::replace(&mut state.was_throttled, is_throttled)
+    }
+
     /// The bytes of all events that no socket has confirmed.
     pub fn event_bytes(&self) -> usize {
         self.shared.lock().event_bytes
@@ -218,6 +231,15 @@ impl OutboxReader {
         }
         state.waker = Some(context.waker().clone());
         Poll::Pending
+    }
+
+    /// Takes note of whether the socket is read no further for now. Its member is alive meanwhile.
+    pub fn set_throttled(&self, throttled: bool) {
+        let mut state = self.shared.lock();
+        if state.connection == Some(self.connection) {
+            state.throttled = throttled;
+            state.was_throttled |= throttled;
+        }
     }
 
     /// Takes note that the client has everything up to the ping of that number.
@@ -396,6 +418,26 @@ mod tests {
         outbox.detach(A);
         outbox.push(message("e2")).unwrap();
         assert_eq!(take_all(&second), [text("e2"), Taken::Ping(2)], "the older socket's end touches nothing");
+    }
+
+    #[test]
+    fn the_room_learns_once_that_a_socket_was_throttled() {
+        let outbox = outbox();
+        let reader = outbox.attach(A, Form::Plain);
+        assert!(!outbox.take_throttled());
+        reader.set_throttled(true);
+        reader.set_throttled(false);
+        assert!(outbox.take_throttled(), "it was between two looks");
+        assert!(!outbox.take_throttled());
+        reader.set_throttled(true);
+        assert!(outbox.take_throttled() && outbox.take_throttled(), "it is");
+        outbox.detach(A);
+        assert!(
+            outbox.take_throttled() && !outbox.take_throttled(),
+            "a socket that is gone is no sign of life"
+        );
+        reader.set_throttled(true);
+        assert!(!outbox.take_throttled());
     }
 
     #[test]

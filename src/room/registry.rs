@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::actor::{Actor, RoomPermit, Surroundings};
 use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
-use super::mailbox::{Command, RoomHandle, RoomView};
+use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{IdentityId, RoomName};
 use crate::limit::{KeyedLimit, LimitReached, Rate};
@@ -65,7 +65,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Seat {
     /// Where the socket's messages go.
-    pub mailbox: mpsc::Sender<Command>,
+    pub mailbox: Mailbox,
     /// Where the socket's messages come from.
     pub outbox: OutboxReader,
 }
@@ -295,7 +295,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use axum::http::Uri;
-    use futures_util::poll;
+    use futures_util::{FutureExt, poll};
     use tempfile::TempDir;
 
     use super::*;
@@ -305,9 +305,10 @@ mod tests {
     use crate::id::{ConnectionId, MeetingId, UserId};
     use crate::metrics::Metrics;
     use crate::network::client_network;
-    use crate::protocol::client::ClientMessage;
+    use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::close::Close;
     use crate::protocol::deflate::Form;
+    use crate::room::mailbox::Incoming;
     use crate::room::outbox::Taken;
     use crate::room::state::RoomSettings;
     use crate::store::Store;
@@ -374,10 +375,12 @@ mod tests {
     }
 
     async fn leave(seat: &Seat, connection: u64) {
-        let said = Command::Said {
+        let said = Command::Message(Incoming {
             connection: ConnectionId(connection),
-            message: ClientMessage::parse(r#"{"type":"userLeft"}"#),
-        };
+            bytes: 0,
+            permit: None,
+            message: ClientMessage::parse(r#"{"type":"userLeft"}"#, MessageLimits::default()),
+        });
         seat.mailbox.send(said).await.unwrap();
     }
 
@@ -530,7 +533,7 @@ mod tests {
     /// A room that panicked forgot its AI, which went on billing.
     #[tokio::test]
     async fn a_panic_closes_the_ai_of_the_room() {
-        let (tell, mut closings) = mpsc::unbounded_channel();
+        let (tell, mut closings) = tokio::sync::mpsc::unbounded_channel();
         let media_api = axum::Router::new().fallback(async move |uri: Uri, body: String| {
             tell.send((uri.path().to_owned(), body)).unwrap();
             "{}"
@@ -577,7 +580,12 @@ mod tests {
     async fn a_shutdown_without_time_ends_even_the_fullest_room() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
         let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
-        while seat.mailbox.try_send(Command::Describe(oneshot::channel().0)).is_ok() {}
+        while seat
+            .mailbox
+            .send(Command::Describe(oneshot::channel().0))
+            .now_or_never()
+            .is_some_and(|sent| sent.is_ok())
+        {}
         registry.shutdown(now()).await;
         assert!(seat.mailbox.is_closed());
     }

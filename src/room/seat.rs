@@ -52,6 +52,19 @@ pub fn refusal(seats: &BTreeMap<UserId, Seat>, settings: &RoomSettings, join: &J
     (of_network >= limit).then_some(JoinRefusal::NetworkFull)
 }
 
+/// What operators see of a member.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// The member's id on the wire.
+    pub user: UserId,
+    /// The name of its identity.
+    pub name: Arc<str>,
+    /// Its socket, if it is not away.
+    pub connection: Option<ConnectionId>,
+    /// Its last heartbeat; in the future for a seat that was restored a moment ago.
+    pub heartbeat: Instant,
+}
+
 impl Seat {
     /// A seat for somebody who has just come.
     pub fn fresh(

@@ -3,13 +3,12 @@
 //! Source: protocol sections 2 to 5.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
 use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
 use super::pace::{Audience, Pace};
-use super::seat::{Seat, refusal};
+use super::seat::{MemberView, Seat, refusal};
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
@@ -57,19 +56,6 @@ pub struct Room {
     quiet_until: Instant,
     pace: Pace,
     stopping: bool,
-}
-
-/// What operators see of a member.
-#[derive(Clone, Debug)]
-pub struct MemberView {
-    /// The member's id on the wire.
-    pub user: UserId,
-    /// The name of its identity.
-    pub name: Arc<str>,
-    /// Its socket, if it is not away.
-    pub connection: Option<ConnectionId>,
-    /// Its last heartbeat; in the future for a seat that was restored a moment ago.
-    pub heartbeat: Instant,
 }
 
 impl Room {
@@ -141,7 +127,7 @@ impl Room {
             Input::Wake => {}
             Input::Shutdown => self.shutdown(&mut effects),
         }
-        if now >= self.next_tick && !self.stopping {
+        if self.is_tick_due(now) {
             self.tick(now, &mut effects);
         }
         if self.changed && now >= self.quiet_until {
@@ -155,6 +141,18 @@ impl Room {
         let snapshot = self.changed.then_some((self.quiet_until, Reason::Snapshot));
         let tick = (!self.stopping).then_some((self.next_tick, Reason::Tick));
         snapshot.into_iter().chain(tick).min_by_key(|(at, _)| *at)
+    }
+
+    /// Takes note that `user` is alive, although its heartbeats may wait in a socket that is not read.
+    pub fn keep_alive(&mut self, now: Instant, user: &UserId) {
+        if let Some(seat) = self.seats.get_mut(user) {
+            seat.heartbeat = now;
+        }
+    }
+
+    /// Whether the members who are timed out go at the next input.
+    pub fn is_tick_due(&self, now: Instant) -> bool {
+        now >= self.next_tick && !self.stopping
     }
 
     /// The newest state, encoded as a `roomState` message.
@@ -455,6 +453,7 @@ mod tests {
     use super::*;
     use crate::id::{IdentityId, RoomName, SessionId};
     use crate::network::client_network;
+    use crate::protocol::client::MessageLimits;
     use crate::protocol::server::AiState;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
     use crate::room::pace::{LONGEST_WINDOW, SHORTEST_WINDOW};
@@ -502,7 +501,7 @@ mod tests {
     }
 
     fn says_at(connection: u64, at: u64, text: &str) -> Input {
-        let message = ClientMessage::parse(text).unwrap();
+        let message = ClientMessage::parse(text, MessageLimits::default()).unwrap();
         Input::Message { connection: ConnectionId(connection), at, message }
     }
 
@@ -683,6 +682,19 @@ mod tests {
                 "snapshot"
             ]
         );
+    }
+
+    /// A client that came back with 2,200 messages was timed out, since its heartbeats waited behind them.
+    #[test]
+    fn a_throttled_member_is_not_timed_out() {
+        let (mut room, _) = room_of_two();
+        let tick = room.next_tick;
+        room.handle(tick, Input::Wake);
+        let ada = UserId::parse("a").unwrap();
+        room.keep_alive(tick + TICK, &ada);
+        assert!(room.is_tick_due(tick + TICK));
+        room.handle(tick + TICK, Input::Wake);
+        assert_eq!(room.members().map(|member| member.user).collect::<Vec<_>>(), [ada]);
     }
 
     #[test]

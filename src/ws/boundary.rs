@@ -13,6 +13,11 @@ const LONGEST_HEADER_BYTES: usize = 14;
 /// A frame of more bytes leaves nothing behind; it is more than is read at a time.
 const LARGE_BYTES: u64 = 64 * 1024;
 
+/// The bytes of a message, and its frames, that cost one token of the rate limit as they arrive.
+/// Honest clients send a message in few frames, and a million empty ones are work for a core.
+pub(super) const BYTES_A_TOKEN: usize = 64 * 1024;
+const FRAMES_A_TOKEN: usize = 16;
+
 /// The bits of a header's first byte that are the opcode (RFC 6455 section 5.2).
 const OPCODE: u8 = 0x0f;
 
@@ -43,6 +48,9 @@ pub(super) struct Boundary {
     payload_left: u64,
     /// Whether a frame was large since the library's state was new.
     is_large: bool,
+    /// The frames and bytes of the message that is arriving, as far as they are not charged.
+    frames: usize,
+    bytes: usize,
     /// What the client may send.
     form: Form,
     /// What the library takes for binary messages, in their order: those that it has not given out.
@@ -64,6 +72,8 @@ impl Boundary {
             header_bytes: 0,
             payload_left: 0,
             is_large: false,
+            frames: 0,
+            bytes: 0,
             form,
             binaries: VecDeque::new(),
         }
@@ -77,6 +87,24 @@ impl Boundary {
     /// Takes note that the library's state is new.
     pub(super) fn renewed(&mut self) {
         self.is_large = false;
+    }
+
+    /// Whether enough arrived of a message to charge it before more is read.
+    pub(super) fn is_piece_due(&self) -> bool {
+        self.frames >= FRAMES_A_TOKEN || self.bytes >= BYTES_A_TOKEN
+    }
+
+    /// The tokens that are due for what arrived of a message; they are charged then.
+    pub(super) fn take_piece(&mut self) -> u32 {
+        let tokens = self.frames / FRAMES_A_TOKEN + self.bytes / BYTES_A_TOKEN;
+        self.frames %= FRAMES_A_TOKEN;
+        self.bytes %= BYTES_A_TOKEN;
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+
+    /// Takes note that a message is whole, which is charged by what it says.
+    pub(super) fn message_is_whole(&mut self) {
+        (self.frames, self.bytes) = (0, 0);
     }
 
     /// What the binary message is that the library has given out.
@@ -95,6 +123,7 @@ impl Boundary {
 
     /// Takes in what was read, and changes the headers in it that the library would not understand.
     pub(super) fn pass(&mut self, mut bytes: &mut [u8]) {
+        self.bytes += bytes.len();
         while !bytes.is_empty() {
             let of_payload = bytes.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX));
             self.payload_left -= of_payload as u64;
@@ -109,6 +138,7 @@ impl Boundary {
             let header = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_bytes]));
             if let Ok(Some((_, payload))) = header {
                 self.header_bytes = 0;
+                self.frames += 1;
                 self.payload_left = payload;
                 self.is_large |= payload > LARGE_BYTES;
             } else if self.header_bytes == LONGEST_HEADER_BYTES {

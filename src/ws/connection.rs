@@ -6,26 +6,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, Permit};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::Data;
 
+use super::boundary::BYTES_A_TOKEN;
 use super::socket::{ReadEnd, Received, Socket};
+use super::throttle::{Charge, Throttle};
 use crate::id::ConnectionId;
 use crate::metrics::{ByType, Counted, Metrics};
-use crate::protocol::client::ClientMessage;
+use crate::protocol::client::{ClientMessage, InvalidMessage, MessageLimits};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
-use crate::room::mailbox::Command;
+use crate::room::mailbox::{Command, Incoming};
 use crate::room::message::Payload;
 use crate::room::outbox::{Acknowledged, Taken};
 use crate::room::registry::Seat;
@@ -34,18 +30,14 @@ use crate::room::registry::Seat;
 /// replaced by a newer snapshot.
 const WRITE_AHEAD_BYTES: usize = 64 * 1024;
 
-/// So many bytes of a message count as a message. Otherwise a few kilobytes of compressed ones would
-/// be as much work as megabytes.
-const BYTES_A_TOKEN: usize = 64 * 1024;
-
 /// How long a client has to answer a close frame, and to read the one that it is sent.
 const LINGER: Duration = Duration::from_secs(3);
 
 /// The limits of one socket.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// The most bytes of a message.
-    pub frame_bytes: usize,
+    /// The limits of a message's text.
+    pub message: MessageLimits,
     /// The most bytes of a `callsApiHistoryEntry`, which is read and dropped.
     pub history_entry_bytes: usize,
     /// How many messages a second are read.
@@ -65,13 +57,14 @@ pub struct Connection<S> {
     seat: Seat,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
-    rate: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
+    throttle: Throttle,
     phase: Phase,
     /// A message that was read and has no token yet.
     held: Option<Held>,
-    held_in_all: Duration,
+    /// Whether the room believes that this socket is read no further for now.
+    is_throttled: bool,
     /// What the room has no place for yet; nothing is read meanwhile.
-    command: Option<Command>,
+    incoming: Option<Incoming>,
     /// How many bytes the socket had taken when this was last looked at.
     written: u64,
     /// When the socket is given up for taking none.
@@ -141,9 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let quota = Quota::per_second(limits.messages_per_second).allow_burst(limits.message_burst);
-        let form = seat.outbox.form();
-        let socket = Socket::new(stream, limits.frame_bytes.max(limits.history_entry_bytes), form);
+        let (form, throttle) = (seat.outbox.form(), Throttle::new(&limits));
+        let socket = Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), form);
         let deflated = (form == Form::Deflated).then(|| Counted::new(&metrics.deflated_connections, 1));
         Self {
             id,
@@ -151,11 +143,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             seat,
             limits,
             metrics,
-            rate: RateLimiter::direct_with_clock(quota, SinceStart(now())),
+            throttle,
             phase: Phase::Open,
             held: None,
-            held_in_all: Duration::ZERO,
-            command: None,
+            is_throttled: false,
+            incoming: None,
             written: 0,
             stall: None,
             linger: None,
@@ -171,11 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Metrics::count(&self.metrics.closes, end);
             debug!(event = "socketClosed", socket = %self.id, reason = end);
             // What the client said before it went still counts, in its order.
-            let last = Command::Disconnected { connection: self.id };
-            for command in self.command.take().into_iter().chain([last]) {
-                // A room that is gone needs no goodbye.
-                let _ = self.seat.mailbox.send(command).await;
+            if let Some(incoming) = self.incoming.take()
+                && let Some(reserved) = self.seat.mailbox.reserve(incoming.bytes).await
+            {
+                reserved.deliver(incoming);
             }
+            // A room that is gone needs no goodbye.
+            let _ = self.seat.mailbox.send(Command::Disconnected { connection: self.id }).await;
         }
     }
 
@@ -184,13 +178,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall];
             let timer = timer.into_iter().flatten().min();
-            let wants_room = self.command.is_some();
+            let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
+            let is_throttled = self.held.is_some() || waiting.is_some();
+            if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
+                self.seat.outbox.set_throttled(is_throttled);
+            }
             let step = tokio::select! {
                 biased;
                 step = std::future::poll_fn(|context| self.poll_step(context)) => step,
-                permit = reserve(&mailbox), if wants_room => {
-                    match (permit, self.command.take()) {
-                        (Some(permit), Some(command)) => permit.send(command),
+                reserved = mailbox.reserve(waiting.unwrap_or_default()), if waiting.is_some() => {
+                    match (reserved, self.incoming.take()) {
+                        (Some(reserved), Some(incoming)) => reserved.deliver(incoming),
                         // The room is gone; its outbox closes the socket.
                         _ => self.phase = Phase::Left,
                     }
@@ -205,14 +203,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         return Close::Stalled.label();
                     }
                     if let Some(held) = self.held.take_if(|held| held.until <= now) {
-                        self.held_in_all += now - held.since;
+                        self.throttle.add_wait(now - held.since, now);
                         self.receive(held.received);
                     }
                     continue;
                 }
             };
             match step {
-                Step::Received(received) => self.receive(received),
+                Step::Received(received) => {
+                    let is_long = received.bytes() >= BYTES_A_TOKEN;
+                    self.receive(received);
+                    if is_long {
+                        // Inflating and reading it took as long as hundreds of usual messages.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Step::ReadEnd(ReadEnd::Broken(close)) if self.phase.is_before_close() => {
                     debug!(event = "onErrorHandler", socket = %self.id, reason = close.label());
                     self.socket.queue_close(close);
@@ -272,7 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Step::StallMoved);
         }
         match self.phase {
-            Phase::Open | Phase::Closing(_) if self.held.is_some() || self.command.is_some() => Poll::Pending,
+            Phase::Open | Phase::Closing(_) if self.held.is_some() || self.incoming.is_some() => {
+                Poll::Pending
+            }
             Phase::Open | Phase::Closing(_) => {
                 self.socket.poll_receive(context).map(|received| match received {
                     Ok(received) => Step::Received(received),
@@ -322,34 +329,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // It answers us, and is none of the client's own messages.
             return;
         }
-        let more = u32::try_from(received.bytes() / BYTES_A_TOKEN).unwrap_or(u32::MAX);
-        // More than the burst would never come true.
-        let tokens = NonZeroU32::MIN.saturating_add(more).min(self.limits.message_burst);
-        if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
-            let now = now();
-            if self.held_in_all >= self.limits.held_back {
-                self.close(Close::TooFast);
-                return;
+        match (self.throttle.charge(&received), received) {
+            (Charge::TooFast, _) => self.close(Close::TooFast),
+            (Charge::Wait(wait), received) => {
+                self.metrics.held_back.inc();
+                let since = now();
+                self.held = Some(Held { received, since, until: since + wait });
             }
-            self.metrics.held_back.inc();
-            // The time that is left is all that it may still wait.
-            let wait = not_yet.wait_time_from(self.rate.clock().now());
-            let wait = wait.min(self.limits.held_back - self.held_in_all).max(Duration::from_millis(1));
-            self.held = Some(Held { received, since: now, until: now + wait });
-            return;
-        }
-        if let Received::Text(text) = received {
-            self.said(&text);
+            (Charge::Paid, Received::Text(text)) => self.said(&text),
+            (Charge::Paid, _) => {}
         }
     }
 
     fn said(&mut self, text: &Utf8Bytes) {
         self.metrics.received_bytes.inc_by(text.len() as u64);
-        let message = ClientMessage::parse(text);
+        let message = ClientMessage::parse(text, self.limits.message);
         let kind = message.as_ref().map_or("invalid", ClientMessage::kind);
         self.metrics.messages.get_or_create(&ByType { r#type: kind }).inc();
-        let is_history = matches!(message, Ok(ClientMessage::CallsApiHistoryEntry(_)));
-        if text.len() > self.limits.frame_bytes && !is_history {
+        if matches!(message, Err(InvalidMessage::TooLong)) {
             self.socket.queue_close(Close::MessageTooBig);
             self.phase = Phase::Draining(Close::MessageTooBig);
             return;
@@ -357,9 +354,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if matches!(message, Ok(ClientMessage::UserLeft)) {
             self.phase = Phase::Left;
         }
-        match self.seat.mailbox.try_send(Command::Said { connection: self.id, message }) {
+        let incoming = Incoming { connection: self.id, message, bytes: text.len(), permit: None };
+        match self.seat.mailbox.try_deliver(incoming) {
             Ok(()) => {}
-            Err(TrySendError::Full(command)) => self.command = Some(command),
+            Err(TrySendError::Full(incoming)) => self.incoming = Some(incoming),
             // The room is gone; its outbox closes the socket.
             Err(TrySendError::Closed(_)) => self.phase = Phase::Left,
         }
@@ -406,22 +404,6 @@ impl Phase {
     }
 }
 
-/// The runtime's clock in the form of the rate limiter's, so that tests can pause both.
-#[derive(Clone, Debug)]
-struct SinceStart(Instant);
-
-impl Clock for SinceStart {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        now().duration_since(self.0).into()
-    }
-}
-
-async fn reserve(mailbox: &mpsc::Sender<Command>) -> Option<Permit<'_, Command>> {
-    mailbox.reserve().await.ok()
-}
-
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -445,12 +427,13 @@ mod tests {
 
     use super::*;
     use crate::room;
+    use crate::room::mailbox::Mailbox;
     use crate::room::outbox::Outbox;
 
     /// A connection whose room and network are played by the test.
     struct Stage {
         outbox: Outbox,
-        commands: mpsc::Receiver<Command>,
+        commands: tokio::sync::mpsc::Receiver<Command>,
         metrics: Arc<Metrics>,
         connection: AbortOnDropHandle<()>,
     }
@@ -459,7 +442,7 @@ mod tests {
 
     fn limits() -> ConnectionLimits {
         ConnectionLimits {
-            frame_bytes: 2000,
+            message: MessageLimits { frame_bytes: 2000, user_bytes: 2000 },
             history_entry_bytes: 8000,
             messages_per_second: NonZeroU32::new(50).unwrap(),
             message_burst: NonZeroU32::new(200).unwrap(),
@@ -480,7 +463,7 @@ mod tests {
     ) -> Stage {
         let metrics = Metrics::new();
         let outbox = Outbox::new(1 << 20, metrics.clone());
-        let (mailbox, commands) = mpsc::channel(4);
+        let (mailbox, commands) = Mailbox::new(4);
         let seat = Seat { mailbox, outbox: outbox.attach(ID, Form::Plain) };
         let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
@@ -505,8 +488,8 @@ mod tests {
 
     fn kind(command: Option<Command>) -> String {
         match command {
-            Some(Command::Said { message: Ok(message), .. }) => message.kind().to_owned(),
-            Some(Command::Said { message: Err(error), .. }) => error.to_string(),
+            Some(Command::Message(Incoming { message: Ok(message), .. })) => message.kind().to_owned(),
+            Some(Command::Message(Incoming { message: Err(error), .. })) => error.to_string(),
             Some(Command::Disconnected { .. }) => "gone".to_owned(),
             other => format!("{other:?}"),
         }
@@ -590,8 +573,10 @@ mod tests {
             client.send(Message::text(text)).await.unwrap();
         }
         for number in 0..230 {
-            let Some(Command::Said { message: Ok(ClientMessage::DirectMessage { message, .. }), .. }) =
-                stage.commands.recv().await
+            let Some(Command::Message(Incoming {
+                message: Ok(ClientMessage::DirectMessage { message, .. }),
+                ..
+            })) = stage.commands.recv().await
             else {
                 panic!("message {number} is lost")
             };
@@ -604,15 +589,68 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_long_message_counts_as_several() {
         let message_burst = NonZeroU32::new(20).unwrap();
-        let limits = ConnectionLimits { frame_bytes: 1 << 20, message_burst, ..limits() };
+        let limits = ConnectionLimits { message: MessageLimits::default(), message_burst, ..limits() };
         let (mut stage, network) = stage(limits, 1 << 21);
         let mut client = client(network).await;
         let long = format!(r#"{{"type":"heartbeat","and":"{}"}}"#, "x".repeat(10 * BYTES_A_TOKEN));
-        for held_back in [0, 1] {
+        for is_held_back in [false, true] {
             client.send(Message::text(&long)).await.unwrap();
             assert_eq!(kind(stage.commands.recv().await), "heartbeat");
-            assert_eq!(stage.metrics.held_back.get(), held_back);
+            assert_eq!(stage.metrics.held_back.get() > 0, is_held_back);
         }
+    }
+
+    /// Millions of frames of a message that never ended were read as fast as they came, for no token.
+    #[tokio::test(start_paused = true)]
+    async fn frames_without_content_are_charged_as_they_arrive() {
+        let (mut stage, network) = stage(limits(), 1 << 16);
+        let (mut hear, mut say) = tokio::io::split(network);
+        let sent = std::cell::Cell::new(0);
+        // A first frame of a text, then empty ones that continue it, each masked with zeros.
+        let flood = async {
+            let mut frames = [0x00, 0x80, 0, 0, 0, 0].repeat(1000);
+            frames[0] = 0x01;
+            loop {
+                say.write_all(&frames).await.unwrap();
+                frames[0] = 0x00;
+                sent.set(sent.get() + 1000);
+            }
+        };
+        let mut close_frame = [0; 2];
+        tokio::select! {
+            () = flood => {}
+            read = hear.read_exact(&mut close_frame) => assert_eq!(read.unwrap(), 2),
+        }
+        let sent = sent.get();
+        assert_eq!(close_frame[0], 0x88);
+        drop((hear, say));
+        assert_eq!(kind(stage.commands.recv().await), "gone");
+        assert_eq!(closes(&stage.metrics, "too_fast"), 1);
+        // 60 s of 50 tokens and a burst of 200, 16 frames each; and what waited in the network.
+        assert!((50_000..90_000).contains(&sent), "{sent}");
+    }
+
+    /// Large messages filled a room's mailbox by their number alone: 256 of 1 MiB.
+    #[tokio::test(start_paused = true)]
+    async fn long_messages_wait_for_their_bytes_in_the_mailbox() {
+        let (mailbox, mut commands) = Mailbox::new(256);
+        let long = || Incoming {
+            connection: ID,
+            message: Ok(ClientMessage::Heartbeat),
+            bytes: 1 << 20,
+            permit: None,
+        };
+        for _ in 0..4 {
+            mailbox.try_deliver(long()).unwrap();
+        }
+        assert!(matches!(mailbox.try_deliver(long()), Err(TrySendError::Full(_))));
+        mailbox.try_deliver(Incoming { bytes: 100, ..long() }).unwrap();
+        let handled = commands.recv().await;
+        assert!(mailbox.try_deliver(long()).is_err(), "its share is held until it is handled");
+        drop(handled);
+        mailbox.reserve(1 << 20).await.unwrap().deliver(long());
+        drop(commands);
+        assert!(mailbox.reserve(1 << 20).await.is_none(), "nobody waits for a room that is gone");
     }
 
     #[tokio::test]

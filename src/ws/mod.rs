@@ -8,4 +8,5 @@ mod boundary;
 pub mod connection;
 pub mod extension;
 pub mod socket;
+mod throttle;
 pub mod upgrade;

@@ -73,6 +73,8 @@ pub enum Received {
     Ping,
     /// A pong with its payload.
     Pong(Bytes),
+    /// A part of a message that is not whole yet, and the tokens that it costs by its bytes and frames.
+    Piece(u32),
 }
 
 impl Received {
@@ -81,7 +83,7 @@ impl Received {
         match self {
             Self::Text(text) => text.len(),
             Self::Binary(bytes) | Self::Pong(bytes) => bytes.len(),
-            Self::Ping => 0,
+            Self::Ping | Self::Piece(_) => 0,
         }
     }
 }
@@ -195,10 +197,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     let binary = bridge.boundary.next_binary();
                     break opened(binary, payload, self.max_message_bytes)?;
                 }
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return match bridge.boundary.take_piece() {
+                        0 => Poll::Pending,
+                        tokens => Poll::Ready(Ok(Received::Piece(tokens))),
+                    };
+                }
                 Err(error) => return Poll::Ready(Err(read_end(&error))),
             }
         };
+        self.boundary.message_is_whole();
         // Only now: between the fragments of a message the library holds those that came.
         if self.boundary.is_to_be_renewed() {
             self.incoming = WebSocketContext::new(Role::Server, Some(self.config));
@@ -346,6 +354,10 @@ struct Bridge<'a, 'b, S> {
 
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.boundary.is_piece_due() {
+            // Not to wait, but to have it charged: the library would read a message without an end.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let most = self.boundary.most(buffer.len());
         let mut buffer = ReadBuf::new(&mut buffer[..most]);
         match Pin::new(&mut *self.stream).poll_read(self.context, &mut buffer) {
@@ -411,6 +423,7 @@ mod tests {
         let mut messages = Vec::new();
         loop {
             match socket.poll_receive(&mut context) {
+                Poll::Ready(Ok(Received::Piece(_))) => {}
                 Poll::Ready(Ok(received)) => messages.push(received),
                 Poll::Ready(Err(end)) => return (messages, end, socket),
                 Poll::Pending => panic!("the stream never waits"),

@@ -73,7 +73,7 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, form: Fo
         let (kind, bytes) = match received.await {
             Ok(Received::Text(text)) => (Data::Text, Bytes::from(text)),
             Ok(Received::Binary(bytes)) => (Data::Binary, bytes),
-            Ok(Received::Ping | Received::Pong(_)) => continue,
+            Ok(Received::Ping | Received::Pong(_) | Received::Piece(_)) => continue,
             Err(ReadEnd::Gone) => return,
             Err(ReadEnd::Closed) => return end(socket, None).await,
             Err(ReadEnd::Broken(close)) => return end(socket, Some(close)).await,

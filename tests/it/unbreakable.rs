@@ -110,6 +110,44 @@ async fn a_flood_of_messages_costs_the_flooder_alone() {
     everybody_leaves(&server, clients).await;
 }
 
+/// Who came back with many messages was timed out, since the heartbeats waited behind them.
+#[tokio::test]
+async fn a_throttled_member_is_alive() {
+    let server = TestServer::with(|config| {
+        config.room.tick = Duration::from_millis(100);
+        config.room.heartbeat_timeout = Duration::from_millis(300);
+    });
+    let server = server.await;
+    let mut ada = Client::join(&server, "meeting", "Ada").await;
+    // Three seconds at 50 a second, ten times what a member may be silent for.
+    const QUEUED: u64 = 350;
+    for number in 0..QUEUED {
+        ada.say(json!({"type": "chat", "message": number.to_string()})).await;
+    }
+    for number in 0..QUEUED {
+        let event = ada.event().await;
+        assert_eq!(event["message"], json!(number.to_string()), "{event}");
+    }
+    assert!(server.metric("satsuma_held_back_total").await > 0.0);
+    everybody_leaves(&server, [ada]).await;
+}
+
+/// 17 kB that are compressed became a gigabyte of values, of which the process gave nothing back.
+#[tokio::test]
+async fn a_bomb_of_values_is_refused_as_text() {
+    let server = TestServer::with(|config| config.room.tick = Duration::from_millis(100)).await;
+    let mut meeting = Meeting::begin(&server).await;
+    let mut eve = Client::join(&server, "meeting", "Eve").await;
+    let values = r#"{"a":0},"#.repeat(131_000);
+    for _ in 0..2 {
+        eve.say_raw(Message::text(format!(r#"{{"type":"userUpdate","user":{{"x":[{values}0]}}}}"#))).await;
+        let refusal = eve.event().await;
+        assert_eq!(refusal["type"], "error", "{refusal}");
+    }
+    meeting.goes_on().await;
+    everybody_leaves(&server, [meeting.ada, meeting.bob, eve]).await;
+}
+
 #[tokio::test]
 async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
     const FLOOD: usize = 120;

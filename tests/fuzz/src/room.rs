@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
-use satsuma::protocol::client::ClientMessage;
+use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Form;
 use satsuma::room::io::{Effect, Input, Join, Keep, KeptRoom};
 use satsuma::room::state::{Room, RoomSettings};
@@ -46,7 +46,7 @@ pub fn room(data: &[u8]) {
     }
     for (number, line) in (0..).zip(text.split('\n')) {
         let connection = ConnectionId(number % 2);
-        let input = match ClientMessage::parse(line) {
+        let input = match ClientMessage::parse(line, MessageLimits::default()) {
             Ok(message) => Input::Message { connection, at: number, message },
             Err(why) => Input::Rejected { connection, why },
         };

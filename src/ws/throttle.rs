@@ -1,0 +1,151 @@
+//! The rate at which one socket is read: tokens for what arrives, and the time that it had to wait.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tokio::time::Instant;
+
+use super::boundary::BYTES_A_TOKEN;
+use super::connection::ConnectionLimits;
+use super::socket::Received;
+
+/// A socket that was throttled for a minute has that forgiven within an hour: the limit is for a
+/// flood, and not for the sum of a long day.
+const FORGIVEN_SHARE: u32 = 60;
+
+/// The rate limit of one socket.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    rate: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
+    burst: NonZeroU32,
+    /// The longest time in all for which a socket is throttled.
+    most: Duration,
+    waited: Waited,
+    /// Tokens that were charged for pieces of the message that is arriving.
+    charged: u32,
+}
+
+/// What becomes of something that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// It is paid for.
+    Paid,
+    /// It waits for its tokens.
+    Wait(Duration),
+    /// The socket was throttled for too long.
+    TooFast,
+}
+
+impl Throttle {
+    pub(super) fn new(limits: &ConnectionLimits) -> Self {
+        let quota = Quota::per_second(limits.messages_per_second).allow_burst(limits.message_burst);
+        let start = now();
+        Self {
+            rate: RateLimiter::direct_with_clock(quota, SinceStart(start)),
+            burst: limits.message_burst,
+            most: limits.held_back,
+            waited: Waited { sum: Duration::ZERO, at: start },
+            charged: 0,
+        }
+    }
+
+    /// Charges something that arrived.
+    pub(super) fn charge(&mut self, received: &Received) -> Charge {
+        // More than the burst would never come true.
+        let tokens = self.tokens(received).min(self.burst);
+        if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
+            let waited = self.waited.sum(now());
+            if waited >= self.most {
+                return Charge::TooFast;
+            }
+            // The time that is left is all that it may still wait.
+            let wait = not_yet.wait_time_from(self.rate.clock().now());
+            return Charge::Wait(wait.min(self.most - waited).max(Duration::from_millis(1)));
+        }
+        match received {
+            Received::Piece(_) => self.charged = self.charged.saturating_add(tokens.get()),
+            Received::Text(_) | Received::Binary(_) => self.charged = 0,
+            Received::Ping | Received::Pong(_) => {}
+        }
+        Charge::Paid
+    }
+
+    /// Takes note that the socket was not read for `waited`, until `now`.
+    pub(super) fn add_wait(&mut self, waited: Duration, now: Instant) {
+        self.waited.add(waited, now);
+    }
+
+    /// The tokens that something costs, less what was charged for its pieces.
+    fn tokens(&self, received: &Received) -> NonZeroU32 {
+        let tokens = match received {
+            Received::Piece(tokens) => *tokens,
+            Received::Text(_) | Received::Binary(_) => {
+                let more = u32::try_from(received.bytes() / BYTES_A_TOKEN).unwrap_or(u32::MAX);
+                more.saturating_add(1).saturating_sub(self.charged)
+            }
+            Received::Ping | Received::Pong(_) => 1,
+        };
+        NonZeroU32::new(tokens).unwrap_or(NonZeroU32::MIN)
+    }
+}
+
+/// The time for which a socket was throttled, less what is forgiven.
+#[derive(Clone, Copy, Debug)]
+struct Waited {
+    sum: Duration,
+    at: Instant,
+}
+
+impl Waited {
+    fn sum(self, now: Instant) -> Duration {
+        self.sum.saturating_sub(now.saturating_duration_since(self.at) / FORGIVEN_SHARE)
+    }
+
+    fn add(&mut self, waited: Duration, now: Instant) {
+        *self = Self { sum: self.sum(now) + waited, at: now };
+    }
+}
+
+/// The runtime's clock in the form of the rate limiter's, so that tests can pause both.
+#[derive(Clone, Debug)]
+struct SinceStart(Instant);
+
+impl Clock for SinceStart {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        now().duration_since(self.0).into()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is a shell; the clock is its input")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of a long day closed a socket that was never a flood.
+    #[test]
+    fn time_that_was_throttled_is_forgiven() {
+        let start = now();
+        let mut waited = Waited { sum: Duration::ZERO, at: start };
+        for hour in 1..24 {
+            let now = start + Duration::from_secs(3600) * hour;
+            waited.add(Duration::from_secs(40), now);
+            assert_eq!(waited.sum(now), Duration::from_secs(40), "hour {hour}");
+        }
+        let mut flood = Waited { sum: Duration::ZERO, at: start };
+        for second in 1..=62 {
+            flood.add(Duration::from_secs(1), start + Duration::from_secs(second));
+        }
+        assert!(flood.sum(start + Duration::from_secs(62)) > Duration::from_secs(60));
+    }
+}

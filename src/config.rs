@@ -74,7 +74,7 @@ pub struct Http {
     /// The address and port to listen on; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub listen: SocketAddr,
-    /// The origin under which browsers reach the server; not set, a request's `Host` is ours.
+    /// The origin under which browsers reach the server; not set, a `Host` that can only mean this machine is ours.
     pub public_url: Optional<Origin>,
     /// The folder of our own page, over the one that is compiled in.
     pub static_dir: Optional<PathBuf>,
@@ -104,6 +104,9 @@ pub struct Admin {
     /// The address and port to listen on; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub listen: SocketAddr,
+    /// Names under which it answers beside IP addresses, names without a dot and this machine's own.
+    #[serde(with = "texts")]
+    pub allowed_hosts: Vec<String>,
 }
 
 /// The pace of a room.
@@ -283,7 +286,7 @@ impl Default for Http {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)), allowed_hosts: Vec::new() }
     }
 }
 

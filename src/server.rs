@@ -31,6 +31,7 @@ use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
 use crate::http::app::{App, Sockets, warnings};
 use crate::http::charge::Charge;
+use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
@@ -196,6 +197,7 @@ impl Server {
             sfu,
             metrics: metrics.clone(),
             token: data_dir.operator_token().clone(),
+            hosts: HostNames::new(&config.admin.allowed_hosts),
             stopping: stopping.clone(),
         });
         let http_limits = HttpLimits {

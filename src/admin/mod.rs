@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::error::ApiError;
+use crate::http::host::HostNames;
 use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::room::mailbox::{MemberStatus, RoomView};
@@ -42,6 +43,8 @@ pub struct Operators {
     pub metrics: Arc<Metrics>,
     /// What proves an operator.
     pub token: SecretString,
+    /// The hosts under which this listener answers.
+    pub hosts: HostNames,
     /// Cancelled when the server stops.
     pub stopping: CancellationToken,
 }
@@ -60,7 +63,20 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .route("/metrics", get(metrics))
         .merge(guarded)
         .fallback(async || ApiError::NotFound)
+        .layer(middleware::from_fn_with_state(operators.clone(), only_known_hosts))
         .with_state(operators)
+}
+
+/// Answers nobody's page that had its own name resolve to this listener.
+async fn only_known_hosts(
+    State(operators): State<Arc<Operators>>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    if !operators.hosts.admit(request.uri(), request.headers()) {
+        return ApiError::UnknownOperatorsHost.into_response();
+    }
+    next.run(request).await
 }
 
 async fn only_operators(

@@ -13,7 +13,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::card::{self, Origin};
+use super::card::{self, DebugInfo, Origin};
 use super::desk::{FormLimits, RELEASE, reporter, signed_link};
 use super::form::{drain, read_form, required_text, text};
 use super::history::{History, keep_newest};
@@ -73,7 +73,9 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let name = parsed.name.as_deref().unwrap_or(&report.name).to_owned();
     let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
     let Parsed { room, url, host, .. } = &parsed;
-    let link = signed_link(app.identities.signing_key(), &app.desk.origin(peer), id, now);
+    let key = app.identities.signing_key();
+    let link = app.desk.link_origin().map(|origin| signed_link(key, origin.as_str(), id, now));
+    let id_text = id.to_string();
     let card = || {
         let origin = Origin { time: now, environment: host, release: RELEASE };
         let report = card::BugReport {
@@ -82,7 +84,7 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
             user_agent: &user_agent,
             room: room.as_str(),
             url,
-            debug_info: &link,
+            debug_info: link.as_deref().map_or(DebugInfo::Id(&id_text), DebugInfo::Link),
         };
         card::bug_report(origin, report)
     };

@@ -35,7 +35,16 @@ pub struct BugReport<'a> {
     /// The page.
     pub url: &'a str,
     /// Where the history is.
-    pub debug_info: &'a str,
+    pub debug_info: DebugInfo<'a>,
+}
+
+/// Where a report's history is.
+#[derive(Clone, Copy, Debug)]
+pub enum DebugInfo<'a> {
+    /// At an address.
+    Link(&'a str),
+    /// Under this id, on a server whose address is not configured.
+    Id(&'a str),
 }
 
 /// What the card of a dead track says.
@@ -63,7 +72,12 @@ pub fn bug_report(origin: Origin<'_>, report: BugReport<'_>) -> String {
         Section::text("Description", report.description),
         Section::text("User Agent", report.user_agent),
         Section::links("Room", [(report.room.into(), report.url.into())]),
-        Section::links("Debug Info", [("View JSON".into(), report.debug_info.into())]),
+        match report.debug_info {
+            DebugInfo::Link(link) => Section::links("Debug Info", [("View JSON".into(), link.into())]),
+            DebugInfo::Id(id) => {
+                Section::text("Debug Info", &format!("Report {id}; set http.public_url for a link to it"))
+            }
+        },
     ];
     message("orange-meets-feedback-card", header, sections)
 }
@@ -207,7 +221,7 @@ mod tests {
             user_agent: "Browser/1",
             room: "my room",
             url: "https://meet.example/my%20room/room",
-            debug_info: "https://meet.example/api/debugInfo?id=1&exp=2&sig=3",
+            debug_info: DebugInfo::Link("https://meet.example/api/debugInfo?id=1&exp=2&sig=3"),
         };
         let expected = concat!(
             r#"{"cardsV2":[{"cardId":"orange-meets-feedback-card","card":{"header":{"#,

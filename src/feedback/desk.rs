@@ -132,6 +132,12 @@ impl Desk {
         self.count(kind, outcome);
     }
 
+    /// The origin of a link in a card. A request's host is no such origin: whoever reports writes it, and
+    /// operators follow the link.
+    pub fn link_origin(&self) -> Option<&Origin> {
+        self.public_url.as_ref()
+    }
+
     /// The origin under which the one who asks knows this server, without a slash at its end.
     pub fn origin(&self, peer: &Peer) -> String {
         match (&self.public_url, &peer.host) {

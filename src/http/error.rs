@@ -83,6 +83,16 @@ pub enum ApiError {
     /// A page that is not ours is asking.
     #[error("this origin may not use this server; see http.allowed_origins in its configuration")]
     ForeignOrigin,
+    /// The request's host may be anybody's name for this machine.
+    #[error(
+        "this server does not know the name in this address; open it by its IP address, or have its operator set http.public_url to the address that people open"
+    )]
+    UnknownHost,
+    /// The same at the operators' listener.
+    #[error(
+        "this listener does not know the name in this address; open it by its IP address, or add the name to admin.allowed_hosts"
+    )]
+    UnknownOperatorsHost,
     /// The operator's token is missing or wrong.
     #[error("this needs the operator token: Authorization: Bearer ...")]
     NoOperator,
@@ -128,9 +138,10 @@ impl ApiError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing | Self::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
-            Self::ForeignOrigin | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::ForeignOrigin
+            | Self::UnknownHost
+            | Self::UnknownOperatorsHost
+            | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => StatusCode::FORBIDDEN,
             Self::NoPlace(NoPlace::TooManyOfAddress)
             | Self::CannotJoin(
                 CannotJoin::TooManyNewRooms
@@ -186,6 +197,7 @@ impl ApiError {
             Self::NoIdentity => "no_identity",
             Self::LoginRequired => "login_required",
             Self::ForeignOrigin => "foreign_origin",
+            Self::UnknownHost | Self::UnknownOperatorsHost => "unknown_host",
             Self::NoOperator => "no_operator",
             Self::NoPlace(NoPlace::Full) => "server_full",
             Self::NoPlace(NoPlace::TooManyOfAddress) => "too_many_of_address",

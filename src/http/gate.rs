@@ -13,6 +13,7 @@ use tracing::warn;
 use super::app::App;
 use super::error::ApiError;
 use super::listener::SocketPeer;
+use super::problem;
 use crate::calls::proxy::refused_at_the_gate;
 use crate::client::data;
 use crate::identity::peer::{Peer, Scheme};
@@ -26,9 +27,13 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         Ok(()) => next.run(request).await,
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
-            refused_at_the_gate(request.method(), request.uri().path(), error)
-                .or_else(|| data::refused(request.uri(), error))
-                .unwrap_or_else(|| error.into_response())
+            let told = refused_at_the_gate(request.method(), request.uri().path(), error)
+                .or_else(|| data::refused(request.uri(), error));
+            match (told, request.extensions().get::<Peer>()) {
+                (Some(told), _) => told,
+                (None, Some(peer)) => problem::answer(&app, peer, request.headers(), error).await,
+                (None, None) => error.into_response(),
+            }
         }
     };
     let headers = response.headers_mut();
@@ -61,6 +66,9 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
     let mut peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
     peer.owner = app.charge.owner(&peer, request.headers());
+    // A cookie that is not Secure goes over the first plain request that somebody makes a browser send.
+    peer.scheme = app.origins.public_scheme().unwrap_or(peer.scheme);
+    request.extensions_mut().insert(peer.clone());
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
         // Behind a proxy that does not pass the host on, this is what people trip over; but
         // strangers can cause it as often as they like.
@@ -72,9 +80,16 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
                 setting = "http.allowed_origins, http.public_url or http.trusted_proxies",
             );
         }
-        return Err(ApiError::ForeignOrigin);
+        return Err(if refused.host { ApiError::ForeignOrigin } else { ApiError::UnknownHost });
     }
-    request.extensions_mut().insert(peer);
+    // Its form and its socket would be refused: better said at once.
+    if problem::wants_page(request.headers()) && peer.host.is_some() && !app.origins.knows_host(&peer) {
+        if app.warnings.check().is_ok() {
+            let host = peer.host.as_deref().unwrap_or_default();
+            warn!(event = "hostUnknown", host, setting = "http.public_url");
+        }
+        return Err(ApiError::UnknownHost);
+    }
     Ok(())
 }
 

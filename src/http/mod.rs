@@ -5,6 +5,7 @@ pub mod assets;
 pub mod charge;
 pub mod error;
 pub mod gate;
+pub mod host;
 pub mod listener;
 pub mod origin;
 pub mod pages;

@@ -7,28 +7,50 @@
 use axum::http::header::{ORIGIN, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method};
 
+use super::host::HostNames;
 use crate::config::Origin;
-use crate::identity::peer::Peer;
+use crate::identity::peer::{Peer, Scheme};
 
 /// Which origins are acceptable.
 #[derive(Clone, Debug, Default)]
 pub struct OriginRule {
     public: Option<Origin>,
     allowed: Vec<Origin>,
+    /// The hosts that are ours without a public URL.
+    hosts: HostNames,
 }
 
 impl OriginRule {
     /// Takes the origin of `http.public_url`, where set, and `http.allowed_origins`.
     pub fn new(public: Option<Origin>, allowed: Vec<Origin>) -> Self {
-        Self { public, allowed }
+        Self { public, allowed, hosts: HostNames::new(&[]) }
+    }
+
+    /// How browsers reach this server, where the public URL tells it, whatever a proxy passes on.
+    pub fn public_scheme(&self) -> Option<Scheme> {
+        let is_https = self.public.as_ref().is_some_and(|public| public.as_str().starts_with("https:"));
+        is_https.then_some(Scheme::Https)
+    }
+
+    /// Whether the host that `peer` asked for means this server, as far as can be told.
+    ///
+    /// Without a public URL that is a host that nobody else can have resolve to us, that of an allowed
+    /// origin, or one that came by https: for it a browser saw a certificate.
+    pub fn knows_host(&self, peer: &Peer) -> bool {
+        let Some(host) = peer.host.as_deref() else { return self.public.is_some() };
+        self.public.is_some()
+            || peer.scheme == Scheme::Https
+            || self.hosts.contain(host)
+            || self.allowed.iter().any(|origin| is_at(origin, host))
     }
 
     /// Decides whether a request may come from the page that its `Origin` names.
     ///
     /// Asked are all methods but GET, HEAD and OPTIONS, and every upgrade. A request without an
     /// `Origin` is no browser's and passes. Ours is the public URL's origin, compared whole, or
-    /// without one the host and port that were asked for; then the scheme is not compared, because
-    /// a proxy that ends TLS may not say so, but it gives the port where none is written.
+    /// without one the host and port that were asked for, if [they mean us](Self::knows_host); then the
+    /// scheme is not compared, because a proxy that ends TLS may not say so, but it gives the port where
+    /// none is written.
     ///
     /// # Errors
     /// [`Refused`] if the `Origin` is neither ours nor allowed, is `null`, malformed, or there are
@@ -45,7 +67,7 @@ impl OriginRule {
         if origins.next().is_none() && self.accepts(only, peer) {
             return Ok(());
         }
-        Err(Refused { origin: shown(headers), expected: self.expected(peer) })
+        Err(Refused { origin: shown(headers), expected: self.expected(peer), host: self.knows_host(peer) })
     }
 
     fn accepts(&self, origin: &HeaderValue, peer: &Peer) -> bool {
@@ -67,14 +89,15 @@ impl OriginRule {
     fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
         match &self.public {
             Some(public) => public == origin,
-            None => peer.host.as_deref().is_some_and(|host| is_at(origin, host)),
+            None => self.knows_host(peer) && peer.host.as_deref().is_some_and(|host| is_at(origin, host)),
         }
     }
 
     fn expected(&self, peer: &Peer) -> String {
         match (&self.public, &peer.host) {
             (Some(public), _) => public.to_string(),
-            (None, Some(host)) => host.clone(),
+            (None, Some(host)) if self.knows_host(peer) => host.clone(),
+            (None, Some(_)) => "an IP address, localhost or a name of this machine".into(),
             (None, None) => "a request that names its host".into(),
         }
     }
@@ -108,6 +131,8 @@ pub struct Refused {
     pub origin: String,
     /// What it would have had to say.
     pub expected: String,
+    /// Whether the host means this server.
+    pub host: bool,
 }
 
 #[cfg(test)]
@@ -129,6 +154,12 @@ mod tests {
         headers
     }
 
+    /// A rule of a machine of these names.
+    fn rule_of(names: &[&str], allowed: Vec<Origin>) -> OriginRule {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        OriginRule { hosts: HostNames::new(&names), ..OriginRule::new(None, allowed) }
+    }
+
     fn peer(headers: &HeaderMap, proxies: &TrustedProxies) -> Peer {
         let socket = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
         Peer::new(socket, Scheme::Http, &Uri::from_static("/"), headers, proxies)
@@ -145,7 +176,8 @@ mod tests {
 
     #[test]
     fn without_a_public_url_the_host_that_was_asked_for_is_ours() {
-        let rule = OriginRule::new(None, vec!["https://friend.example:8443".parse().unwrap()]);
+        let friends = vec!["https://friend.example:8443".parse().unwrap()];
+        let rule = rule_of(&["meet.example"], friends);
         let rows = [
             ("http://meet.example", "meet.example", ACCEPTED),
             ("https://meet.example", "meet.example", ACCEPTED),
@@ -231,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_forwarded_host_counts_from_a_trusted_proxy_only() {
-        let rule = OriginRule::default();
+        let rule = rule_of(&["meet.example"], Vec::new());
         let headers = headers(&[
             ("origin", "https://meet.example"),
             ("host", "inner:8787"),
@@ -247,8 +279,26 @@ mod tests {
     }
 
     #[test]
-    fn several_origins_are_refused_even_if_one_is_ours() {
+    fn a_host_that_may_be_anybodys_is_not_ours() {
         let rule = OriginRule::default();
+        let rebound = [("origin", "http://evil.example:8787"), ("host", "evil.example:8787")];
+        let refused = post(&rule, &rebound).unwrap_err();
+        assert!(!refused.host && refused.expected.contains("IP address"), "{refused:?}");
+        for origin in ["http://10.0.0.7:8787", "http://localhost:8787", "http://meetbox:8787"] {
+            let host = origin.trim_start_matches("http://");
+            assert!(post(&rule, &[("origin", origin), ("host", host)]).is_ok(), "{origin}");
+        }
+        let allowed = OriginRule::new(None, vec!["http://evil.example:8787".parse().unwrap()]);
+        assert!(post(&allowed, &rebound).is_ok());
+        // A browser saw a certificate for the name.
+        let headers = headers(&rebound);
+        let peer = Peer { scheme: Scheme::Https, ..peer(&headers, &TrustedProxies::default()) };
+        assert!(rule.check(&Method::POST, &headers, &peer).is_ok());
+    }
+
+    #[test]
+    fn several_origins_are_refused_even_if_one_is_ours() {
+        let rule = rule_of(&["meet.example"], Vec::new());
         for second in ["https://meet.example", "https://evil.example"] {
             let first = ("origin", "https://meet.example");
             let lines = [first, ("origin", second), ("host", "meet.example")];
@@ -258,7 +308,7 @@ mod tests {
 
     #[test]
     fn the_rule_asks_changing_methods_and_upgrades() {
-        let rule = OriginRule::default();
+        let rule = rule_of(&["meet.example"], Vec::new());
         let plain = headers(&[("origin", "https://evil.example"), ("host", "meet.example")]);
         let upgrade = headers(&[
             ("origin", "https://evil.example"),
@@ -281,13 +331,13 @@ mod tests {
 
     #[test]
     fn a_request_without_an_origin_is_no_browsers_and_passes() {
-        assert!(post(&OriginRule::default(), &[("host", "meet.example")]).is_ok());
-        assert!(post(&OriginRule::default(), &[]).is_ok());
+        assert!(post(&rule_of(&["meet.example"], Vec::new()), &[("host", "meet.example")]).is_ok());
+        assert!(post(&rule_of(&["meet.example"], Vec::new()), &[]).is_ok());
     }
 
     #[test]
     fn a_refused_origin_is_fit_for_a_log() {
-        let rule = OriginRule::default();
+        let rule = rule_of(&["meet.example"], Vec::new());
         let long = format!("https://evil.example/{}\t", "x".repeat(60_000));
         let refused = post(&rule, &[("origin", &long)]).unwrap_err();
         assert_eq!(refused.origin.chars().count(), 200);
@@ -303,7 +353,7 @@ mod tests {
                 let mut headers = headers(&[("host", "meet.example")]);
                 headers.insert(ORIGIN, value);
                 let peer = peer(&headers, &TrustedProxies::default());
-                prop_assert!(OriginRule::default().check(&Method::POST, &headers, &peer).is_err());
+                prop_assert!(rule_of(&["meet.example"], Vec::new()).check(&Method::POST, &headers, &peer).is_err());
             }
         }
 

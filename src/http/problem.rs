@@ -60,7 +60,7 @@ async fn show(
 }
 
 /// Whether whoever asks shows pages to somebody.
-fn wants_page(headers: &HeaderMap) -> bool {
+pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     accepted.into_iter().any(|line| line.contains("text/html"))
 }

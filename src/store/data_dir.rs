@@ -44,7 +44,9 @@ pub struct DataDir {
 impl DataDir {
     /// Makes the directory and its files where they are missing, and locks it.
     ///
-    /// A directory that is made gets mode 0700, every file 0600.
+    /// A directory that is made gets mode 0700, every file 0600. Where the directory's group may write,
+    /// it may use the files as well (0660): a platform that gives each container another user has only
+    /// the group in common.
     ///
     /// # Errors
     /// [`DataDirError`]; each names the path.
@@ -54,10 +56,11 @@ impl DataDir {
             .mode(0o700)
             .create(path)
             .map_err(|error| DataDirError::io("create the data directory", path, error))?;
-        let lock = lock(path)?;
-        let (signing_key, _) = SIGNING_KEY.read_or_make(path)?;
-        let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path)?;
-        make_database(path)?;
+        let access = Access::of(path)?;
+        let lock = lock(path, access)?;
+        let (signing_key, _) = SIGNING_KEY.read_or_make(path, access)?;
+        let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
+        make_database(path, access)?;
         Ok(Self {
             path: path.to_owned(),
             signing_key: signing_key.to_vec().into(),
@@ -108,6 +111,18 @@ pub enum DataDirError {
         /// The other process, if it is known.
         pid: Option<u32>,
     },
+    /// Everybody could replace its files.
+    #[error(
+        "everybody may write to the data directory {} (its mode is {mode:04o}), and so read or replace \
+         its keys; run chmod o-w on it",
+        path.display()
+    )]
+    WritableByAll {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// A secret file does not hold what it should; it is never replaced without being asked.
     #[error(
         "{} does not hold {form}; restore it from a backup, or remove it and a new one is made \
@@ -148,7 +163,57 @@ impl DataDirError {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, DataDirError> {
+/// Who may use the files of a data directory, by the directory's own permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Access {
+    /// The permissions of each file.
+    mode: u32,
+    /// Whether others than owner and group get to the files at all.
+    is_open: bool,
+}
+
+impl Access {
+    fn of(directory: &Path) -> Result<Self, DataDirError> {
+        let metadata = fs::metadata(directory).map_err(|error| DataDirError::io("read", directory, error))?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & 0o002 != 0 {
+            return Err(DataDirError::WritableByAll { path: directory.to_owned(), mode });
+        }
+        let files = if mode & 0o020 != 0 { 0o660 } else { 0o600 };
+        Ok(Self { mode: files, is_open: mode & 0o001 != 0 })
+    }
+
+    /// Gives a file that this process made its permissions, whatever its umask takes away.
+    fn settle(self, file: &File) -> io::Result<()> {
+        file.set_permissions(Permissions::from_mode(self.mode))
+    }
+
+    /// Takes from a file what others may do with it, and from its group what that may not do.
+    fn close(self, file: &File, path: &Path) -> Result<(), DataDirError> {
+        let wrong = |error| DataDirError::io("make private", path, error);
+        let mode = || Ok(file.metadata().map_err(wrong)?.permissions().mode() & 0o7777);
+        let found = mode()?;
+        if found & !self.mode & 0o077 == 0 {
+            return Ok(());
+        }
+        match file.set_permissions(Permissions::from_mode(found & self.mode)) {
+            // A file of another user's, which its directory keeps from others.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_open => return Ok(()),
+            result => result.map_err(wrong)?,
+        }
+        // Some file systems have no permissions, and say that they changed them.
+        let (path, now) = (path.display(), mode()?);
+        let (found, now) = (format!("{found:04o}"), format!("{now:04o}"));
+        if now == found {
+            tracing::warn!(%path, found, "others may read this, and its file system does not let that be changed");
+        } else {
+            tracing::warn!(%path, found, now, "others could read this; its permissions are changed");
+        }
+        Ok(())
+    }
+}
+
+fn lock(directory: &Path, access: Access) -> Result<File, DataDirError> {
     let path = directory.join(LOCK);
     let wrong = |error| DataDirError::io("lock", &path, error);
     let mut file = OpenOptions::new()
@@ -156,9 +221,11 @@ fn lock(directory: &Path) -> Result<File, DataDirError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
+        .mode(access.mode)
         .open(&path)
         .map_err(wrong)?;
+    // Fails for a file of another user's, whose permissions are right already, as it was opened.
+    let _ = access.settle(&file);
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -175,35 +242,23 @@ fn lock(directory: &Path) -> Result<File, DataDirError> {
     Ok(file)
 }
 
-fn make_database(directory: &Path) -> Result<(), DataDirError> {
+fn make_database(directory: &Path, access: Access) -> Result<(), DataDirError> {
     let path = directory.join(DATABASE);
-    // SQLite would make it readable by everyone; the files beside it inherit its mode.
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| DataDirError::io("create the database", &path, error))?;
+    // SQLite would make it readable by everyone; the files beside it inherit its permissions.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+        Ok(file) => {
+            access.settle(&file).map_err(|error| DataDirError::io("create the database", &path, error))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(DataDirError::io("create the database", &path, error)),
+    }
     for name in [DATABASE, "satsuma.db-wal", "satsuma.db-shm"] {
         let path = directory.join(name);
         match File::open(&path) {
-            Ok(file) => close_to_others(&file, &path)?,
+            Ok(file) => access.close(&file, &path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(DataDirError::io("read", &path, error)),
         }
-    }
-    Ok(())
-}
-
-/// Takes from group and others what they may do with a file.
-fn close_to_others(file: &File, path: &Path) -> Result<(), DataDirError> {
-    let wrong = |error| DataDirError::io("make private to its owner", path, error);
-    let mode = file.metadata().map_err(wrong)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        let found = format!("{mode:04o}");
-        tracing::warn!(path = %path.display(), found, "others could read this; its mode is 0600 now");
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(wrong)?;
     }
     Ok(())
 }
@@ -221,17 +276,17 @@ struct SecretFile {
 type Secret = (Zeroizing<Vec<u8>>, Zeroizing<String>);
 
 impl SecretFile {
-    fn read_or_make(&self, directory: &Path) -> Result<Secret, DataDirError> {
+    fn read_or_make(&self, directory: &Path, access: Access) -> Result<Secret, DataDirError> {
         let path = directory.join(self.name);
         match File::open(&path) {
-            Ok(file) => self.read(file, &path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory, &path),
+            Ok(file) => self.read(file, &path, access),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(directory, &path, access),
             Err(error) => Err(DataDirError::io("read", &path, error)),
         }
     }
 
-    fn read(&self, file: File, path: &Path) -> Result<Secret, DataDirError> {
-        close_to_others(&file, path)?;
+    fn read(&self, file: File, path: &Path, access: Access) -> Result<Secret, DataDirError> {
+        access.close(&file, path)?;
         let mut raw = Zeroizing::new(Vec::with_capacity(128));
         file.take(MAX_SECRET_BYTES)
             .read_to_end(&mut raw)
@@ -246,12 +301,12 @@ impl SecretFile {
     }
 
     /// Writes a new secret so that a crash leaves either all of it or nothing.
-    fn make(&self, directory: &Path, path: &Path) -> Result<Secret, DataDirError> {
+    fn make(&self, directory: &Path, path: &Path, access: Access) -> Result<Secret, DataDirError> {
         let mut bytes = Zeroizing::new(vec![0; self.bytes]);
         getrandom::fill(&mut bytes)
             .map_err(|source| DataDirError::Random { path: path.to_owned(), source })?;
         let text = Zeroizing::new(self.encoding.encode(bytes.as_slice()));
-        write_whole(directory, self.name, text.as_bytes())
+        write_whole(directory, self.name, text.as_bytes(), access)
             .map_err(|error| DataDirError::io("create", path, error))?;
         Ok((bytes, text))
     }
@@ -267,7 +322,8 @@ pub fn read_private(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(DataDirError::io("read", path, error)),
     };
-    close_to_others(&file, path)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    Access::of(directory)?.close(&file, path)?;
     let mut raw = Zeroizing::new(Vec::with_capacity(4096));
     file.take(most).read_to_end(&mut raw).map_err(|error| DataDirError::io("read", path, error))?;
     Ok(Some(raw))
@@ -279,11 +335,11 @@ pub fn read_private(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>
 /// # Errors
 /// [`DataDirError`] names the path.
 pub fn write_private(directory: &Path, name: &str, text: &[u8]) -> Result<(), DataDirError> {
-    write_whole(directory, name, text)
+    write_whole(directory, name, text, Access::of(directory)?)
         .map_err(|error| DataDirError::io("create", &directory.join(name), error))
 }
 
-fn write_whole(directory: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+fn write_whole(directory: &Path, name: &str, text: &[u8], access: Access) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     // What a crash left there may be anything; the lock makes sure that nobody else writes it.
     match fs::remove_file(&temporary) {
@@ -291,6 +347,7 @@ fn write_whole(directory: &Path, name: &str, text: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    access.settle(&file)?;
     file.write_all(text)?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -390,6 +447,35 @@ mod tests {
         for name in names {
             assert_eq!(mode(&directory.path().join(name)), 0o600, "{name}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_everybody_may_write_is_refused() {
+        for mode in [0o777, 0o1777, 0o702] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            let error = DataDir::open(directory.path()).unwrap_err();
+            assert!(matches!(error, DataDirError::WritableByAll { .. }), "{error:?}");
+            assert!(error.to_string().contains(&format!("{mode:04o}")), "{error}");
+            assert!(files(directory.path()).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_group_that_may_write_may_use_the_files() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o2770)).unwrap();
+        let names = ["signing.key", "operator.token", "satsuma.db", "satsuma.lock"];
+        for _ in 0..2 {
+            drop(DataDir::open(directory.path()).unwrap());
+            for name in names {
+                assert_eq!(mode(&directory.path().join(name)), 0o660, "{name}");
+            }
+        }
+        let key = directory.path().join("signing.key");
+        fs::set_permissions(&key, Permissions::from_mode(0o664)).unwrap();
+        drop(DataDir::open(directory.path()).unwrap());
+        assert_eq!(mode(&key), 0o660);
     }
 
     #[test]

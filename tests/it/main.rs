@@ -20,6 +20,7 @@ mod feedback;
 mod frames;
 mod fuzz;
 mod harness;
+mod hosts;
 mod identity;
 mod killed;
 mod law;

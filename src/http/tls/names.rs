@@ -75,6 +75,14 @@ fn machine_name() -> Vec<String> {
     if name.contains('.') { vec![name] } else { vec![format!("{name}.local"), name] }
 }
 
+/// All names of this machine, the short one as a LAN finds it among them.
+pub(in crate::http) fn machine_names() -> Vec<String> {
+    let mut names = machine_name();
+    let short = names.last().and_then(|name| name.split('.').next()).map(|short| format!("{short}.local"));
+    names.extend(short.filter(|short| !names.contains(short)).into_iter().collect::<Vec<_>>());
+    names
+}
+
 /// The IPv4 address from which this machine reaches others; nothing is sent to find it.
 fn route_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;

@@ -1,0 +1,91 @@
+//! The names in a request's `Host` that can only mean this machine.
+//!
+//! A page of another site can have its own name resolve to an address of ours (DNS rebinding); its
+//! browser then takes our answers for that site's. `Host` still holds the site's name.
+
+use std::net::Ipv4Addr;
+
+use axum::http::{HeaderMap, Uri, header::HOST};
+use url::Host;
+
+use super::tls::names::machine_names;
+use crate::identity::peer::{Peer, Scheme, TrustedProxies};
+
+/// The names that nobody else can have resolve to this machine.
+#[derive(Clone, Debug, Default)]
+pub struct HostNames(Vec<String>);
+
+impl HostNames {
+    /// The machine's names and those that are configured.
+    pub fn new(configured: &[String]) -> Self {
+        let configured = configured.iter().map(|name| name.trim_end_matches('.').to_lowercase());
+        Self(machine_names().into_iter().chain(configured).collect())
+    }
+
+    /// Whether `host`, or `host:port`, is an IP address, `localhost`, a name without a dot, which no
+    /// public name server answers for, or one of ours.
+    pub fn contain(&self, host: &str) -> bool {
+        let bare = match host.rsplit_once(':') {
+            Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
+            _ => host,
+        };
+        let Ok(Host::Domain(name)) = Host::parse(bare) else { return Host::parse(bare).is_ok() };
+        let name = name.trim_end_matches('.');
+        !name.contains('.') || name.ends_with(".localhost") || self.0.iter().any(|known| known == name)
+    }
+
+    /// Whether a request may be answered: its host is [one of these](Self::contain), or it names none,
+    /// which no browser does.
+    pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        let names_none = uri.authority().is_none() && !headers.contains_key(HOST);
+        let (nobody, proxies) = (Ipv4Addr::UNSPECIFIED.into(), TrustedProxies::default());
+        let host = || Peer::new(nobody, Scheme::Http, uri, headers, &proxies).host;
+        names_none || host().is_some_and(|host| self.contain(&host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_else_can_have_are_ours() {
+        let names = HostNames::new(&["Meet.LAN.".to_owned()]);
+        for host in [
+            "127.0.0.1",
+            "192.168.1.7:8787",
+            "[::1]:8787",
+            "[fe80::1]",
+            "localhost",
+            "localhost:8787",
+            "app.localhost:1",
+            "localhost.",
+            "meetbox",
+            "meetbox:8787",
+            "meet.lan:8787",
+        ] {
+            assert!(names.contain(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:8787", "localhost.evil.example", "127.0.0.1.evil.example"]
+        {
+            assert!(!names.contain(host), "{host}");
+        }
+        for name in machine_names() {
+            assert!(names.contain(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_no_browsers() {
+        let names = HostNames::default();
+        let admits = |host: Option<&'static str>| {
+            let host = host.map(|host| (HOST, HeaderValue::from_static(host)));
+            names.admit(&Uri::from_static("/metrics"), &HeaderMap::from_iter(host))
+        };
+        assert!(admits(None) && admits(Some("127.0.0.1:8788")) && admits(Some("satsuma:8788")));
+        assert!(!admits(Some("evil.example")) && !admits(Some("")) && !admits(Some("a@localhost")));
+        assert!(!names.admit(&Uri::from_static("http://evil.example/metrics"), &HeaderMap::new()));
+    }
+}

@@ -247,6 +247,7 @@ impl Engine {
                 }
                 Event::IceConnectionStateChange(state) => session.link = session.link.after(state, now),
                 Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
+                Event::SenderFeedback(report) => self.take_report(key, &report),
                 Event::EgressBitrateEstimate(estimate) => self.take_estimate(now, key, &estimate),
                 Event::MediaEgressStats(stats) => session.count_losses(now, &stats, &mut self.counters),
                 Event::MediaIngressStats(stats) => session.count_requests(&stats, &mut self.counters),

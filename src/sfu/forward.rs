@@ -12,6 +12,9 @@ use str0m::rtp::{Vp8Descriptor, Vp8Patch};
 /// How far a number may be from the highest of its layer. Beyond it the source started anew.
 const FAR: u64 = 10_000;
 
+/// Time for which packets of a source may come late after another took its place.
+const LATE: Duration = Duration::from_secs(2);
+
 /// The longest step of a timestamp. From half of what it counts to on, it would look like one back.
 const LONGEST_STEP: u128 = 1 << 30;
 
@@ -24,12 +27,16 @@ const PICTURE_SHORT: u16 = 0x7f;
 pub struct Incoming<'a> {
     /// Its layer.
     pub layer: usize,
+    /// Its source.
+    pub ssrc: u32,
     /// Its number, extended.
     pub seq: u64,
     /// Its timestamp.
     pub time: u32,
     /// When it came.
     pub arrived: Instant,
+    /// When its content was captured: see [`super::clock`].
+    pub captured: Instant,
     /// What its timestamp counts in a second.
     pub clock_hz: u32,
     /// What it carries.
@@ -58,9 +65,11 @@ pub struct Forward {
     target: Option<usize>,
     /// What goes out now.
     stream: Option<Stream>,
+    /// The source before the present one, and when it was left.
+    left: Option<(u32, Instant)>,
     /// The number after the highest that was sent.
     next: u64,
-    /// The newest timestamp that was sent, and when its first packet came.
+    /// The newest timestamp that was sent, and when it was captured.
     newest: Option<(u32, Instant)>,
     /// The newest PictureID that was sent.
     picture: Option<u16>,
@@ -72,6 +81,7 @@ pub struct Forward {
 #[derive(Clone, Copy, Debug)]
 struct Stream {
     layer: usize,
+    ssrc: u32,
     /// The number with which it started, as it came and as it was sent.
     came: u64,
     sent: u64,
@@ -92,6 +102,7 @@ impl Forward {
         Self {
             target: None,
             stream: None,
+            left: None,
             next: u64::from(first_seq & 0x7fff),
             newest: None,
             picture: None,
@@ -125,8 +136,21 @@ impl Forward {
 
     /// What a packet becomes; none if it is not for this subscriber.
     pub fn rewrite(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
-        if self.stream.is_some_and(|stream| stream.is_far(packet)) {
-            self.source_changed();
+        let is_late = |(ssrc, at): (u32, Instant)| {
+            ssrc == packet.ssrc && packet.arrived.saturating_duration_since(at) < LATE
+        };
+        if self.left.is_some_and(is_late) {
+            return None;
+        }
+        let current = self.stream.filter(|stream| stream.layer == packet.layer);
+        if let Some(stream) = current {
+            if stream.ssrc != packet.ssrc {
+                // Its numbers may be close to those of before, and mean something else.
+                self.left = Some((stream.ssrc, packet.arrived));
+                self.source_changed();
+            } else if stream.is_far(packet) {
+                self.source_changed();
+            }
         }
         if packet.starts_keyframe && self.waits_for() == Some(packet.layer) {
             self.stream = Some(self.start(packet));
@@ -139,7 +163,7 @@ impl Forward {
 
         let time = packet.time.wrapping_add(stream.time);
         if self.newest.is_none_or(|(newest, _)| is_after(time, newest)) {
-            self.newest = Some((time, packet.arrived));
+            self.newest = Some((time, packet.captured));
         }
         let vp8_patch = if packet.codec == Codec::Vp8 { self.patch(packet.payload) } else { None };
         Some(Outgoing { seq, time, vp8_patch })
@@ -148,12 +172,13 @@ impl Forward {
     /// Starts a layer right after what was sent.
     fn start(&self, packet: &Incoming<'_>) -> Stream {
         // Layers have unrelated timestamps. The time between their packets is what they share.
-        let time = self.newest.map_or(0, |(newest, arrived)| {
-            let step = ticks(packet.arrived.saturating_duration_since(arrived), packet.clock_hz);
+        let time = self.newest.map_or(0, |(newest, captured)| {
+            let step = ticks(packet.captured.saturating_duration_since(captured), packet.clock_hz);
             newest.wrapping_add(step).wrapping_sub(packet.time)
         });
         Stream {
             layer: packet.layer,
+            ssrc: packet.ssrc,
             came: packet.seq,
             sent: self.next,
             highest: packet.seq,
@@ -205,9 +230,9 @@ impl Forward {
 }
 
 impl Stream {
-    /// Whether a packet of this layer has a number that cannot follow from the others.
+    /// Whether a packet of this source has a number that cannot follow from the others.
     fn is_far(&self, packet: &Incoming<'_>) -> bool {
-        self.layer == packet.layer && self.highest.abs_diff(packet.seq) > FAR
+        self.highest.abs_diff(packet.seq) > FAR
     }
 }
 
@@ -244,7 +269,19 @@ mod tests {
     /// A packet that no receiver can start with.
     fn packet(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
         let (codec, payload) = (Codec::H264, &AFTER[..]);
-        Incoming { layer, seq, time, arrived, clock_hz: 90_000, codec, payload, starts_keyframe: false }
+        let ssrc = 100 + layer as u32;
+        Incoming {
+            layer,
+            ssrc,
+            seq,
+            time,
+            arrived,
+            captured: arrived,
+            clock_hz: 90_000,
+            codec,
+            payload,
+            starts_keyframe: false,
+        }
     }
 
     fn key(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
@@ -395,6 +432,22 @@ mod tests {
         assert_eq!(sent(&mut forward, packet(0, 1000 + FAR, 0, at)), Some((FAR, 0)), "a long gap");
         assert_eq!(sent(&mut forward, packet(0, 1001, 5000, at)), Some((1, 5000)), "and late ones");
         assert_eq!(sent(&mut forward, key(0, 999, 5000, at)), Some((FAR + 1, 5001)), "too far back");
+    }
+
+    #[test]
+    fn another_ssrc_with_near_numbers_is_another_source() {
+        let at = noon();
+        let mut forward = started(0, at);
+        assert_eq!(sent(&mut forward, packet(0, 1001, 8000, at)), Some((1, 8000)));
+        let other = |packet: Incoming<'static>| Incoming { ssrc: 7, ..packet };
+        assert_eq!(sent(&mut forward, other(packet(0, 1002, 3, at))), None, "it waits for a keyframe");
+        assert_eq!(forward.waits_for(), Some(0));
+        assert_eq!(sent(&mut forward, key(0, 1003, 11_000, at)), None, "late, of the source before");
+        assert_eq!(sent(&mut forward, other(key(0, 1003, 3000, at + ms(50)))), Some((2, 8000 + 4500)));
+        assert_eq!(sent(&mut forward, packet(0, 1002, 8000, at + ms(60))), None, "late");
+        assert_eq!(sent(&mut forward, other(packet(0, 1004, 3000, at + ms(60)))), Some((3, 8000 + 4500)));
+        assert_eq!(sent(&mut forward, packet(0, 1005, 9000, at + LATE + ms(1))), None);
+        assert_eq!(forward.waits_for(), Some(0), "one that comes back is another one again");
     }
 
     #[test]

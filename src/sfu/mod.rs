@@ -4,6 +4,7 @@
 //! neither a socket nor the clock; one thread ([`thread`]) owns the engine, the socket and the time;
 //! [`handle`] is how the rest of the house asks for something.
 
+pub mod clock;
 pub mod counters;
 pub mod description;
 pub mod engine;

@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use str0m::format::PayloadParams;
-use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Pt, Rid};
+use str0m::media::{KeyframeRequestKind, MediaKind, Mid, Pt, Rid, SenderFeedback};
 use str0m::rtp::{RtpPacket, RtpWrite};
 
+use super::peer::keep_for_retransmission;
 use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
+use crate::sfu::clock::StreamClock;
 use crate::sfu::counters::Drop;
 use crate::sfu::forward::Incoming;
 use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
@@ -27,6 +29,8 @@ pub(super) struct Track {
     pub(super) layers: Layers,
     /// For each layer, when a picture that needs no other was asked for.
     asking: Vec<Asking>,
+    /// For each layer, when its packets were captured.
+    pub(super) clocks: Vec<StreamClock>,
     /// Who receives it.
     pub(super) subscribers: Vec<(SessionKey, Mid)>,
     /// The payload type that the publisher was answered with; none where it was left the choice.
@@ -45,6 +49,7 @@ impl Track {
         now: Instant,
     ) -> Self {
         let asking = rids.iter().map(|_| Asking::default()).collect();
+        let clocks = vec![StreamClock::default(); rids.len()];
         Self {
             publisher,
             name,
@@ -53,6 +58,7 @@ impl Track {
             published: now,
             layers: Layers::new(rids),
             asking,
+            clocks,
             subscribers: Vec::new(),
             answered: None,
             formats: Vec::new(),
@@ -77,17 +83,24 @@ impl Engine {
             self.counters.dropped(Drop::NoCodec);
             return;
         };
-        let Some(track) = self.tracks.get_mut(key) else { return };
+        let (Some(track), Some(publisher)) = (self.tracks.get_mut(key), self.sessions.get_mut(from)) else {
+            return;
+        };
         let was_live = track.layers.is_live(layer, now);
         track.layers.saw(layer, now, packet.payload.len());
         let is_video = track.kind == Kind::Video;
         let codec = format.spec().codec;
+        let (ssrc, time, arrived) = (*packet.header.ssrc, packet.header.timestamp, packet.timestamp);
+        let clock_hz = format.spec().clock_rate.get();
+        let captured = track.clocks[layer].captured(&mut publisher.clock, ssrc, time, clock_hz, arrived);
         let incoming = Incoming {
             layer,
+            ssrc,
             seq: *packet.seq_no,
-            time: packet.header.timestamp,
-            arrived: packet.timestamp,
-            clock_hz: format.spec().clock_rate.get(),
+            time,
+            arrived,
+            captured,
+            clock_hz,
             codec,
             payload: &packet.payload,
             starts_keyframe: !is_video || starts_keyframe(codec, &packet.payload),
@@ -160,7 +173,7 @@ impl Engine {
             payload_type,
             outgoing.seq.into(),
             outgoing.time,
-            packet.timestamp,
+            incoming.captured,
             packet.payload.clone(),
         )
         .marker(packet.header.marker)
@@ -176,7 +189,13 @@ impl Engine {
             let ssrc =
                 match known.filter(|ssrc| api.stream_tx(ssrc).is_some_and(|stream| stream.mid() == mid)) {
                     Some(ssrc) => ssrc,
-                    None => api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?.ssrc(),
+                    None => {
+                        let stream = api.stream_tx_by_mid(mid, None).ok_or("it has no stream")?;
+                        if is_video {
+                            keep_for_retransmission(stream);
+                        }
+                        stream.ssrc()
+                    }
                 };
             let stream = api.stream_tx(&ssrc).ok_or("it has no stream")?;
             stream.set_unpaced(!is_paced);
@@ -197,6 +216,19 @@ impl Engine {
             }
         }
         false
+    }
+
+    /// Takes a publisher's sender report.
+    pub(super) fn take_report(&mut self, from: SessionKey, report: &SenderFeedback) {
+        let SenderFeedback { mid, rid, received_at, sender_info } = report;
+        let Some(session) = self.sessions.get_mut(from) else { return };
+        let track = session.publications.get(mid).and_then(|key| self.tracks.get_mut(*key));
+        let Some(track) = track else { return };
+        let clock = track.layers.index_of(rid.as_deref()).and_then(|layer| track.clocks.get_mut(layer));
+        let Some(clock) = clock else { return };
+        // The library extends the timestamp; its lower half is as it came.
+        let timestamp = sender_info.rtp_time.numer() as u32;
+        clock.report(&mut session.clock, *sender_info.ssrc, timestamp, sender_info.ntp_time, *received_at);
     }
 
     /// To which layer of which track a packet belongs.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
 use str0m::net::{Protocol, TcpType};
+use str0m::rtp::StreamTx;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::{Address, Engine};
@@ -13,8 +14,16 @@ use crate::sfu::request::Ice;
 /// second; on another the first probes, at three and six times of it, tell within a few round trips.
 pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 
-/// How many packets of a picture are kept to be sent again; half a second at 2.5 Mbit/s.
-const VIDEO_PACKETS_KEPT: usize = 256;
+/// Time for which packets of video are kept to be sent again: a second, and the way of the request.
+const VIDEO_KEPT: Duration = Duration::from_millis(1250);
+
+/// Packets of a video that are kept at most: those of that time at 8 Mbit/s, of 1,000 bytes and a few small ones.
+/// Payloads are shared by all subscribers, and the rest takes memory only as the stream has packets.
+const MAX_VIDEO_PACKETS_KEPT: usize = 1280;
+
+/// The part of what is sent that may be retransmissions. A receiver far away that misses 10 % asks for a packet several
+/// times before it comes; beyond this the connection is too narrow, and more makes that worse.
+const MAX_RESENT: f32 = 0.4;
 
 /// How often a connection's losses are counted.
 const STATISTICS: Duration = Duration::from_secs(2);
@@ -28,7 +37,6 @@ impl Engine {
             .set_ice_lite(ice == Ice::Lite)
             .set_local_ice_credentials(credentials)
             .enable_bwe(is_measurable.then_some(FIRST_ESTIMATE))
-            .set_send_buffer_video(VIDEO_PACKETS_KEPT)
             .set_stats_interval(Some(STATISTICS))
             .clear_codecs()
             .enable_opus(true, false)
@@ -51,6 +59,11 @@ impl Engine {
         }
         rtc
     }
+}
+
+/// Lets a stream to a subscriber keep what it may have to send again.
+pub(super) fn keep_for_retransmission(stream: &mut StreamTx) {
+    stream.set_rtx_cache(MAX_VIDEO_PACKETS_KEPT, VIDEO_KEPT, Some(MAX_RESENT));
 }
 
 /// An address as ICE knows it.

@@ -16,6 +16,7 @@ use super::TrackKey;
 use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
+use crate::sfu::clock::PublisherClock;
 use crate::sfu::counters::Counters;
 use crate::sfu::description::{Feedback, Section, Terms};
 use crate::sfu::estimate::RembLimit;
@@ -54,6 +55,8 @@ pub(super) struct Session {
     pub(super) sources: VecDeque<(Protocol, SocketAddr)>,
     /// The one of these that the peer nominated or sent media from last, which is never forgotten.
     path: Option<(Protocol, SocketAddr)>,
+    /// The clock of what it publishes.
+    pub(super) clock: PublisherClock,
     /// To which layer of which track a stream belongs.
     pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
     /// When the peer wants to be called.
@@ -192,6 +195,7 @@ impl Session {
             subscriptions: HashMap::new(),
             sources: VecDeque::new(),
             path: None,
+            clock: PublisherClock::default(),
             streams: HashMap::new(),
             timer: None,
             waits_for_books: false,

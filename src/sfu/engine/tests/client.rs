@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::config::DtlsCert;
-use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::media::{Direction, MediaKind, Mid, Rid, SenderFeedback, Simulcast, SimulcastLayer};
 use str0m::{Candidate, Rtc};
 
 use super::world::World;
@@ -42,10 +42,14 @@ pub(crate) struct Peer {
     pub(super) reported: u64,
     /// What came, by transceiver.
     pub(crate) got: HashMap<Mid, Vec<Got>>,
+    /// Sender reports that came.
+    pub(crate) reports: Vec<SenderFeedback>,
     /// Requests for a keyframe that came, and when.
     pub(crate) asked: Vec<(Mid, Option<Rid>, Instant)>,
     /// Whether it does what these ask for.
     pub(crate) obliging: bool,
+    /// Time that it takes to encode a picture.
+    pub(crate) encoding: Duration,
     pub(super) numbers: HashMap<(Mid, Option<Rid>), u64>,
     /// Whether the next picture of a stream is a keyframe.
     pub(super) due: HashMap<(Mid, Option<Rid>), bool>,
@@ -131,7 +135,9 @@ impl World {
             remb: None,
             reported: 300_000,
             got: HashMap::new(),
+            reports: Vec::new(),
             asked: Vec::new(),
+            encoding: Duration::ZERO,
             obliging: true,
             numbers: HashMap::new(),
             due: HashMap::new(),

@@ -1,6 +1,6 @@
 //! Networks that lose, delay and double packets, and numbers that wrap.
 
-use str0m::media::Mid;
+use str0m::media::{Mid, SenderFeedback};
 
 use super::world::World;
 use super::*;
@@ -108,4 +108,80 @@ fn numbers_wrap_and_nobody_notices() {
     assert!(got.windows(2).all(|two| two[1].seq - two[0].seq == 40), "all in their places");
     let span = got[count - 1].seq - got[0].seq;
     assert!(span > 70_000, "{span}");
+}
+
+/// How far audio and video are apart at a subscriber that goes by these of its sender reports.
+fn skew(audio: &SenderFeedback, video: &SenderFeedback, encoding: Duration) -> f64 {
+    // Wall-clock time at which the timestamp was zero.
+    let origin = |report: &SenderFeedback, clock_hz: f64| {
+        let at = report.sender_info.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        at - f64::from(report.sender_info.rtp_time.numer() as u32) / clock_hz
+    };
+    // The client's audio and video begin together at zero, and pictures show what was `encoding` before.
+    origin(audio, 48_000.0) - (origin(video, 90_000.0) + encoding.as_secs_f64())
+}
+
+#[test]
+fn audio_and_video_stay_in_step_under_loss() {
+    let mut world = World::new();
+    world.delay = [50 * MS; 2];
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    let pulled: Vec<Mid> = pulled.into_iter().map(Result::unwrap).collect();
+    world.connect();
+    // More than may be between them: only the publisher's own reports tell of it.
+    let encoding = 80 * MS;
+    world.peers[ada].encoding = encoding;
+    let since = world.now.duration_since(world.start).as_nanos() as u64;
+    world.pass(20 * MS - Duration::from_nanos(since % 20_000_000));
+    let since = world.now.duration_since(world.start);
+    world.number_from(ada, own[0], None, since.as_millis() as u64 / 20);
+    both(&mut world, ada, &own, 300);
+    world.peers[bob].reports.clear();
+    world.loss = [10, 10];
+    both(&mut world, ada, &own, 1500);
+    let reports = &world.peers[bob].reports;
+    let of = |mid: Mid| reports.iter().filter(move |report| report.mid == mid);
+    assert!(of(pulled[0]).count() >= 3 && of(pulled[1]).count() >= 10, "{}", reports.len());
+    for audio in of(pulled[0]) {
+        for video in of(pulled[1]) {
+            let apart = skew(audio, video, encoding);
+            assert!(apart.abs() <= 0.040, "{apart}");
+        }
+    }
+}
+
+/// Sends so many pictures of `packets` packets, 30 a second, and lets the last retransmissions come.
+fn stream(world: &mut World, peer: usize, mid: Mid, packets: usize, pictures: usize) {
+    world.film(peer, mid, &[(None, packets)], pictures);
+    world.loss = [0, 0];
+    world.film(peer, mid, &[(None, 1)], 60);
+}
+
+#[test]
+fn video_survives_loss_far_away() {
+    let (mut world, [ada, bob], own, [_, cam]) = two();
+    world.delay = [75 * MS; 2];
+    world.film(ada, own[1], &[(None, 8)], 30);
+    world.loss = [0, 10];
+    stream(&mut world, ada, own[1], 8, 150);
+    assert_whole(&world, bob, cam, 8 * 180);
+}
+
+#[test]
+fn second_of_fast_video_is_kept_for_retransmission() {
+    let (mut world, [ada, _], own, _) = two();
+    stream(&mut world, ada, own[1], 33, 30);
+    // Requests take most of a second: what they ask for is that old.
+    world.delay = [900 * MS, 75 * MS];
+    world.counted.clear();
+    world.loss = [0, 10];
+    // 8 Mbit/s in packets of 1,000 bytes.
+    world.film(ada, own[1], &[(None, 33)], 60);
+    let lost = world.counted[&96][0];
+    world.loss = [0, 0];
+    world.film(ada, own[1], &[(None, 33)], 60);
+    let [_, resent] = world.counted[&97];
+    assert!(lost > 80 && resent >= lost, "{resent} of {lost}");
 }

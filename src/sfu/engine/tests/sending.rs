@@ -84,14 +84,15 @@ impl World {
         last: bool,
         payload: Vec<u8>,
     ) {
-        let now = self.now;
+        let (now, encoding) = (self.now, self.peers[peer].encoding);
         let rtc = &mut self.peers[peer].rtc;
         let pt = payload_type(rtc, mid);
         let is_video = rtc.media(mid).unwrap().kind() == MediaKind::Video;
         let mut api = rtc.direct_api();
         let stream = api.stream_tx_by_mid(mid, rid).expect("a stream");
         stream.set_unpaced(true);
-        let write = RtpWrite::new(pt, seq.into(), time, now, payload).marker(last).nackable(is_video);
+        let captured = if is_video { now - encoding } else { now };
+        let write = RtpWrite::new(pt, seq.into(), time, captured, payload).marker(last).nackable(is_video);
         stream.write_rtp(write);
         rtc.handle_input(Input::Timeout(now)).unwrap();
         self.poll(peer);

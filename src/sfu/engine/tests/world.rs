@@ -11,9 +11,6 @@ use super::client::{Got, Peer};
 use crate::sfu::engine::{Address, Datagram, Engine, Settings};
 use crate::sfu::request::*;
 
-/// How long a packet is under way, one way.
-const DELAY: Duration = Duration::from_millis(5);
-
 /// How much longer one is that is overtaken.
 const LATER: Duration = Duration::from_millis(25);
 
@@ -38,6 +35,10 @@ pub(crate) struct World {
     random: u64,
     /// How many of a hundred packets are lost on the way to the engine, and from it.
     pub(crate) loss: [u64; 2],
+    /// Time for which a packet is under way, to the engine and from it.
+    pub(crate) delay: [Duration; 2],
+    /// Packets from the engine with this payload type that were lost, and all.
+    pub(crate) counted: HashMap<u8, [usize; 2]>,
     /// How many of a hundred packets are overtaken, and how many come twice, both ways.
     pub(crate) overtaken: u64,
     pub(crate) doubled: u64,
@@ -92,6 +93,8 @@ impl World {
             count: 0,
             random: 7,
             loss: [0, 0],
+            delay: [Duration::from_millis(5); 2],
+            counted: HashMap::new(),
             overtaken: 0,
             doubled: 0,
             recorded: None,
@@ -113,7 +116,16 @@ impl World {
             Flight::Up(peer) => (0, peer),
             Flight::Down(peer) => (1, peer),
         };
-        if self.peers[peer].gone || self.chance(self.loss[way]) {
+        if self.peers[peer].gone {
+            return;
+        }
+        let is_lost = self.chance(self.loss[way]);
+        if way == 1 && (128..192).contains(&bytes[0]) {
+            let counted = self.counted.entry(bytes[1] & 0x7f).or_default();
+            counted[0] += usize::from(is_lost);
+            counted[1] += 1;
+        }
+        if is_lost {
             return;
         }
         if let Some(left) = &mut self.peers[peer].remb
@@ -121,7 +133,7 @@ impl World {
         {
             *left += bytes.len();
         }
-        let mut arrives = self.now + DELAY;
+        let mut arrives = self.now + self.delay[way];
         if let (Flight::Down(_), Some(bits)) = (flight, self.peers[peer].capacity) {
             let busy = self.peers[peer].busy_until.max(self.now);
             let sent = busy + Duration::from_nanos(bytes.len() as u64 * 8 * 1_000_000_000 / bits);
@@ -129,7 +141,7 @@ impl World {
                 return;
             }
             self.peers[peer].busy_until = sent;
-            arrives = sent + DELAY;
+            arrives = sent + self.delay[way];
         }
         if self.chance(self.overtaken) {
             arrives += LATER;
@@ -165,6 +177,7 @@ impl World {
                         own.due.insert((request.mid, request.rid), true);
                     }
                 }
+                Output::Event(Event::SenderFeedback(report)) => own.reports.push(report),
                 Output::Event(Event::RtpPacket(packet)) => {
                     let ssrc = packet.header.ssrc;
                     let mid = own.rtc.direct_api().stream_rx(&ssrc).unwrap().mid();

@@ -11,6 +11,7 @@ mod terms;
 use std::fmt::Write;
 
 use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::media::Mid;
 
 use super::error::SfuError;
 use super::request::{DescriptionType, Told};
@@ -23,8 +24,11 @@ const MOST_BYTES: usize = 3 << 20;
 /// The most sections of a description, and so the most tracks that a session may be allowed.
 pub const MOST_SECTIONS: usize = 512;
 
-/// The longest `mid` that str0m keeps whole.
-const MOST_MID_BYTES: usize = 16;
+/// Bytes of a `mid`. str0m keeps 16 of them, and letters and digits of these: see [`Section::alias`].
+const MAX_MID_BYTES: usize = 64;
+
+/// Bytes of an answer that refuses some sections, which is read on the media thread; about a hundred sections.
+const MAX_REFUSING_BYTES: usize = 256 << 10;
 
 /// The protocol of media sections (RFC 5764 section 8).
 const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
@@ -38,6 +42,10 @@ pub struct Description {
     pub sections: Vec<Section>,
     /// Whether video is sent in several layers (RFC 8853).
     pub has_layers: bool,
+    /// Whether its sections share one transport by name (RFC 9143). Where none is named, the first has it.
+    pub is_bundled: bool,
+    /// An answer as str0m would take it but for the sections that it refuses, where it refuses some.
+    refusing: Option<String>,
 }
 
 /// A description as str0m takes it.
@@ -54,6 +62,8 @@ pub enum Parsed {
 pub struct Section {
     /// Its `mid`.
     pub mid: String,
+    /// The same as str0m has it.
+    pub alias: Mid,
     /// Whether media may flow.
     pub state: SectionState,
     /// The id of the track that its author sends in it (RFC 8830), or its `mid` where it tells none.
@@ -80,62 +90,120 @@ impl Description {
     /// [`SfuError::Description`] says what cannot be used.
     pub fn parse(r#type: DescriptionType, text: &str) -> Result<Self, SfuError> {
         let has_layers = text.contains("\na=simulcast:");
-        let (text, sections) = for_str0m(text).map_err(|error| SfuError::Description(error.into()))?;
-        if sections.iter().all(|section| section.state == SectionState::Ended) {
-            return Ok(Self { parsed: None, sections, has_layers });
+        let (text, sections, is_bundled) =
+            for_str0m(text).map_err(|error| SfuError::Description(error.into()))?;
+        let is_ended = |section: &Section| section.state == SectionState::Ended;
+        if sections.iter().all(is_ended) {
+            return Ok(Self { parsed: None, sections, has_layers, is_bundled, refusing: None });
         }
         // What a stranger sends is not to end more than its own call, whatever the library does with it.
-        let parsed = std::panic::catch_unwind(|| match r#type {
+        let parsed = guarded(|| match r#type {
             DescriptionType::Offer => SdpOffer::from_sdp_string(&text).map(Parsed::Offer),
             DescriptionType::Answer => SdpAnswer::from_sdp_string(&text).map(Parsed::Answer),
-        });
-        let parsed = parsed.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
-        let parsed = parsed.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))?;
-        Ok(Self { parsed: Some(parsed), sections, has_layers })
+        })?;
+        let may_refuse = r#type == DescriptionType::Answer
+            && text.len() <= MAX_REFUSING_BYTES
+            && sections.iter().any(is_ended);
+        let refusing = may_refuse.then_some(text);
+        Ok(Self { parsed: Some(parsed), sections, has_layers, is_bundled, refusing })
+    }
+
+    /// Whether a section may carry media.
+    pub fn is_live(&self, mid: Mid) -> bool {
+        self.sections.iter().any(|section| section.alias == mid && section.state == SectionState::Live)
+    }
+
+    /// The answer with these sections refused: str0m wants to know of those that it offered.
+    ///
+    /// # Errors
+    /// [`SfuError::Description`] where it cannot be read so.
+    pub fn refusing(&self, mids: &[Mid]) -> Result<SdpAnswer, SfuError> {
+        let too_long = || SfuError::Description("it refuses sections and is too long".into());
+        let text = self.refusing.as_ref().ok_or_else(too_long)?;
+        let mut blocks = blocks(text);
+        let mut whole = String::with_capacity(text.len());
+        lines(&mut whole, blocks.next().unwrap_or_default());
+        for (block, section) in blocks.zip(&self.sections) {
+            if mids.contains(&section.alias) {
+                let line = format!("m={} 0 {MEDIA_PROTOCOL} 0", section.kind);
+                lines(&mut whole, std::iter::once(&*line).chain(block.into_iter().skip(1)));
+            } else {
+                lines(&mut whole, block);
+            }
+        }
+        guarded(|| SdpAnswer::from_sdp_string(&whole))
     }
 }
 
+/// What str0m reads of a client's text.
+fn guarded<T, E>(read: impl FnOnce() -> Result<T, E> + std::panic::UnwindSafe) -> Result<T, SfuError> {
+    let read = std::panic::catch_unwind(read);
+    let read = read.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
+    read.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))
+}
+
+/// The sections of str0m's answer that have no format: it knows no codec of theirs.
+pub fn without_formats(text: &str) -> Vec<Mid> {
+    let empty = blocks(text).skip(1).filter(|block| !has_format(block));
+    empty.filter_map(|block| Some(Mid::from(mid_of(&block)?))).collect()
+}
+
+fn has_format(block: &[&str]) -> bool {
+    block.first().is_some_and(|line| line.split_ascii_whitespace().count() > 3)
+}
+
+fn mid_of<'a>(block: &[&'a str]) -> Option<&'a str> {
+    block.iter().find_map(|line| line.strip_prefix("a=mid:"))
+}
+
 /// The answer to an offer in which every section has ended.
-pub fn nothing_goes_on(sections: &[Section]) -> Told {
+pub fn nothing_goes_on(sections: &[Section], terms: &Terms) -> Told {
     told(
         DescriptionType::Answer,
         "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n",
         sections,
         &[],
-        &Terms::default(),
+        terms,
     )
 }
 
 /// The text with every section that str0m is not to know about made one of no kind.
-fn for_str0m(text: &str) -> Result<(String, Vec<Section>), &'static str> {
+fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     if text.len() > MOST_BYTES {
         return Err("it is too long");
     }
     let mut blocks = blocks(text);
     let session = blocks.next().unwrap_or_default();
-    let bundled: Vec<&str> = session
-        .iter()
-        .find_map(|line| line.strip_prefix("a=group:BUNDLE"))
-        .ok_or("it has no a=group:BUNDLE")?
-        .split_ascii_whitespace()
-        .collect();
+    let group = session.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE"));
+    let bundled: Vec<&str> = group.unwrap_or_default().split_ascii_whitespace().collect();
+    // There is one transport, and without a bundle each section wants its own.
+    let mut has_room = true;
     let mut sections: Vec<Section> = Vec::new();
     let mut bodies = String::with_capacity(text.len());
     for block in blocks {
-        let section = Section::read(&block, &bundled)?;
+        let mut section = Section::read(&block, &bundled)?;
+        if section.state == SectionState::Live && !std::mem::replace(&mut has_room, group.is_some()) {
+            section.end();
+        }
         if sections.len() == MOST_SECTIONS {
             return Err("it has too many sections");
         }
         if sections.iter().any(|other| other.mid == section.mid) {
             return Err("two sections have the same a=mid");
         }
+        if sections.iter().any(|other| other.alias == section.alias) {
+            return Err("two sections have an a=mid that differs only in signs, or behind 16 characters");
+        }
+        let alias = format!("a=mid:{}", section.alias);
         match section.state {
-            SectionState::Live => lines(&mut bodies, block),
+            SectionState::Live => {
+                let line = |line: &&'_ str| line.starts_with("a=mid:");
+                lines(&mut bodies, block.iter().map(|text| if line(text) { &*alias } else { *text }));
+            }
             // A kind that is no kind is skipped, but keeps the places of those behind it.
             SectionState::Ended => {
-                let Section { mid, .. } = &section;
                 let line = format!("m=void 0 {MEDIA_PROTOCOL} 0");
-                lines(&mut bodies, [&*line, "c=IN IP4 0.0.0.0", &format!("a=mid:{mid}"), "a=inactive"]);
+                lines(&mut bodies, [&*line, "c=IN IP4 0.0.0.0", &*alias, "a=inactive"]);
             }
         }
         sections.push(section);
@@ -145,14 +213,10 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>), &'static str> {
     }
     let mut whole = String::with_capacity(text.len());
     let live = live_mids(&sections);
-    for line in session {
-        match line.strip_prefix("a=group:BUNDLE") {
-            Some(_) => lines(&mut whole, [&*format!("a=group:BUNDLE{live}")]),
-            None => lines(&mut whole, [line]),
-        }
-    }
+    lines(&mut whole, session.iter().filter(|line| !line.starts_with("a=group:BUNDLE")).copied());
+    lines(&mut whole, [&*format!("a=group:BUNDLE{live}")]);
     whole.push_str(&bodies);
-    Ok((whole, sections))
+    Ok((whole, sections, group.is_some()))
 }
 
 impl Section {
@@ -166,8 +230,8 @@ impl Section {
         let (Some(mid), None) = (mids.next(), mids.next()) else {
             return Err("a section has no a=mid, or several");
         };
-        if mid.is_empty() || mid.len() > MOST_MID_BYTES || !mid.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err("an a=mid is no word of at most 16 letters and digits");
+        if mid.is_empty() || mid.len() > MAX_MID_BYTES || !mid.bytes().all(is_token) {
+            return Err("an a=mid is no token of at most 64 characters");
         }
         // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
         let ended = port == "0" && !bundled.contains(&mid);
@@ -177,7 +241,14 @@ impl Section {
             && !block.iter().any(|line| matches!(*line, "a=recvonly" | "a=inactive"));
         let track = block.iter().find_map(|line| line.strip_prefix("a=msid:")?.split(' ').nth(1));
         let sends = sends.then(|| track.unwrap_or(mid).to_owned());
-        Ok(Self { mid: mid.to_owned(), state, sends, rest: rest.to_owned(), kind: kind.to_owned() })
+        let (rest, kind) = (rest.to_owned(), kind.to_owned());
+        Ok(Self { mid: mid.to_owned(), alias: Mid::from(mid), state, sends, rest, kind })
+    }
+
+    /// Nothing flows in it from now on.
+    pub fn end(&mut self) {
+        self.state = SectionState::Ended;
+        self.sends = None;
     }
 
     /// The section as it is told where nothing flows.
@@ -211,10 +282,13 @@ pub fn told(
     let mut places: Vec<Option<Vec<&str>>> = sections.iter().map(|_| None).collect();
     let mut new = Vec::new();
     for block in blocks {
-        let mid = block.iter().find_map(|line| line.strip_prefix("a=mid:"));
+        if !has_format(&block) {
+            continue;
+        }
+        let mid = mid_of(&block).map(Mid::from);
         let place = sections
             .iter()
-            .position(|section| section.state == SectionState::Live && Some(&*section.mid) == mid);
+            .position(|section| section.state == SectionState::Live && Some(section.alias) == mid);
         match place {
             Some(place) => places[place] = Some(block),
             None => new.push(block),
@@ -238,12 +312,17 @@ pub fn told(
             continue;
         };
         let refused = block.first().and_then(|line| line.split(' ').nth(1)) == Some("0");
-        if !refused && let Some(mid) = block.iter().find_map(|line| line.strip_prefix("a=mid:")) {
+        // The client's own name for it, where it has one.
+        let known = sections.get(place).filter(|section| section.state == SectionState::Live);
+        let mid = known.map_or_else(|| mid_of(&block).unwrap_or_default(), |section| &section.mid);
+        if !refused {
             // Formatting into a String cannot fail.
             let _ = write!(mids, " {mid}");
         }
         let block = terms.section(block, r#type == DescriptionType::Answer);
-        lines(&mut bodies, block.iter().map(|line| &**line).filter(|line| !is_candidate(line)));
+        let name = format!("a=mid:{mid}");
+        let named = block.iter().map(|line| if line.starts_with("a=mid:") { &*name } else { &**line });
+        lines(&mut bodies, named.filter(|line| !is_candidate(line)));
         if !refused && let Some(candidates) = candidates.take() {
             // A bundle has the candidates of its first section (RFC 9143 section 9.2).
             for candidate in candidates {
@@ -253,8 +332,11 @@ pub fn told(
         }
     }
     let mut sdp = String::with_capacity(text.len());
+    // RFC 9143 section 7.3: an answer has no group that the offer had not.
+    let is_bundled = !terms.is_unbundled || r#type == DescriptionType::Offer;
     for line in session {
         match line.strip_prefix("a=group:BUNDLE") {
+            Some(_) if !is_bundled => {}
             Some(_) => lines(&mut sdp, [&*format!("a=group:BUNDLE{mids}")]),
             None => lines(&mut sdp, [line]),
         }
@@ -267,9 +349,14 @@ fn live_mids(sections: &[Section]) -> String {
     let live = sections.iter().filter(|section| section.state == SectionState::Live);
     live.fold(String::new(), |mut mids, section| {
         mids.push(' ');
-        mids.push_str(&section.mid);
+        mids.push_str(&section.alias);
         mids
     })
+}
+
+/// RFC 8866 section 9: what a token is made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]"#.contains(&byte)
 }
 
 fn is_candidate(line: &str) -> bool {
@@ -340,7 +427,7 @@ mod tests {
     #[test]
     fn ended_sections_and_data_are_of_no_kind_for_the_library() {
         let client = text(&[("audio", "9", "0"), ("video", "0", "1"), ("application", "9", "2")]);
-        let (shown, sections) = for_str0m(&client).unwrap();
+        let (shown, sections, _) = for_str0m(&client).unwrap();
         assert_eq!(kinds(&shown), ["m=audio 9", "m=void 0", "m=void 0"]);
         assert!(shown.contains("a=group:BUNDLE 0\r\n"), "{shown}");
         let states: Vec<_> = sections.iter().map(|section| section.state).collect();
@@ -351,7 +438,7 @@ mod tests {
     #[test]
     fn port_0_in_the_bundle_is_live() {
         let client = text(&[("audio", "9", "0"), ("video", "0", "1")]).replace("BUNDLE 0", "BUNDLE 0 1");
-        let (_, sections) = for_str0m(&client).unwrap();
+        let (_, sections, _) = for_str0m(&client).unwrap();
         assert_eq!(sections[1].state, SectionState::Live);
     }
 
@@ -359,7 +446,7 @@ mod tests {
     fn a_new_track_takes_the_place_of_an_ended_one() {
         let client =
             text(&[("audio", "9", "0"), ("video", "0", "1"), ("video", "9", "2"), ("audio", "0", "3")]);
-        let (_, sections) = for_str0m(&client).unwrap();
+        let (_, sections, _) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
         let told = told(DescriptionType::Offer, &server, &sections, &candidates, &terms(Feedback::Wanted));
@@ -433,7 +520,7 @@ mod tests {
             let names: Vec<String> = (0..live.len()).map(|index| format!("o{index}")).collect();
             let client: Vec<_> = live.iter().zip(&names)
                 .map(|(live, name)| ("video", if *live { "9" } else { "0" }, &**name)).collect();
-            let (_, sections) = for_str0m(&text(&client)).unwrap();
+            let (_, sections, _) = for_str0m(&text(&client)).unwrap();
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();

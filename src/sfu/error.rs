@@ -25,6 +25,12 @@ pub enum SfuError {
     /// There is no offer that this could be the answer to.
     #[error("the session made no offer that waits for an answer")]
     NoOffer,
+    /// An offer of the server's waits for its answer.
+    #[error("the session's last offer waits for its answer")]
+    OfferPending,
+    /// The client's answer does not accept a track.
+    #[error("the answer does not accept the track, or not its codec")]
+    NotAccepted,
     /// The publisher has no such track.
     #[error("there is no such track")]
     NoTrack,
@@ -64,7 +70,9 @@ impl SfuError {
             | Self::RepeatedTrack
             | Self::RepeatedSubscription => StatusCode::BAD_REQUEST,
             Self::NoSession => StatusCode::GONE,
-            Self::Description(_) | Self::NoOffer => StatusCode::NOT_ACCEPTABLE,
+            Self::Description(_) | Self::NoOffer | Self::OfferPending | Self::NotAccepted => {
+                StatusCode::NOT_ACCEPTABLE
+            }
             Self::NoTrack | Self::NothingToClose | Self::NothingToChange => StatusCode::NOT_FOUND,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
@@ -80,7 +88,9 @@ impl SfuError {
             Self::InvalidParams(_) | Self::Unsupported(_) | Self::RepeatedSubscription => "invalid_params",
             Self::Empty => "empty_track_error",
             Self::NoSession => "session_error",
-            Self::Description(_) | Self::NoOffer => "invalid_session_description",
+            Self::Description(_) | Self::NoOffer | Self::OfferPending | Self::NotAccepted => {
+                "invalid_session_description"
+            }
             Self::NoTrack => "not_found_track_error",
             Self::RepeatedTrack => "repeated_local_track_error",
             Self::NothingToClose => "close_track_error",

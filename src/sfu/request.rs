@@ -207,8 +207,8 @@ pub enum Reply {
         /// What became of each track, in the order of the question.
         tracks: Vec<Result<TrackDone, TrackFailed>>,
     },
-    /// The answer was taken.
-    Answered,
+    /// The answer was taken, and refuses these tracks.
+    Answered(Vec<TrackFailed>),
     /// The tracks of a session.
     Session(Vec<TrackState>),
     /// Everything that an operator may want to know.

@@ -291,7 +291,11 @@ pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
             describe(&mut value, description);
             (StatusCode::OK, value)
         }
-        Reply::Answered | Reply::Report(_) => (StatusCode::OK, json!({})),
+        Reply::Answered(refused) if !refused.is_empty() => {
+            let tracks = refused.into_iter().map(|track| told_track(Err(track), false));
+            (StatusCode::OK, json!({"tracks": tracks.collect::<Vec<_>>()}))
+        }
+        Reply::Answered(_) | Reply::Report(_) => (StatusCode::OK, json!({})),
         Reply::Session(tracks) => {
             let tracks: Vec<Value> = tracks
                 .into_iter()

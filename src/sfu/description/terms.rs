@@ -23,6 +23,8 @@ pub enum Feedback {
 pub struct Terms {
     /// Whether it reports the packets that it is sent.
     pub feedback: Feedback,
+    /// Whether the client's offer named no bundle.
+    pub is_unbundled: bool,
     /// The payload types of sections that send to it, by `mid`; all where there are none.
     pub formats: HashMap<String, Vec<u8>>,
 }

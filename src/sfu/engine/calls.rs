@@ -116,7 +116,7 @@ impl Engine {
 
     fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
         self.ensure_rtc(now, key, false)?;
-        self.void_pending(key);
+        self.supersede_pending(now, key)?;
         let mut owned = self.subscriptions_of_owner(key);
         let find = |track: &Subscribe| {
             let found = self.find(now, &track.publisher, &track.name)?;
@@ -189,36 +189,56 @@ impl Engine {
         Ok(key)
     }
 
-    fn answer(&mut self, now: Instant, key: SessionKey, answer: Description) -> Outcome {
-        let Description { parsed: Some(Parsed::Answer(parsed)), sections, .. } = answer else {
-            return Err(SfuError::Description("it takes nothing of what was offered".into()));
-        };
+    fn answer(&mut self, now: Instant, key: SessionKey, mut answer: Description) -> Outcome {
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
+        let parsed = match answer.parsed.take() {
+            Some(Parsed::Answer(parsed)) => parsed,
+            Some(Parsed::Offer(_)) => return Err(SfuError::Description("an answer is due".into())),
+            None => {
+                self.void_pending(key);
+                return Err(SfuError::Description("it takes nothing of what was offered".into()));
+            }
+        };
         let pending = session.pending.take().ok_or(SfuError::NoOffer)?;
-        let Pending { offer, publications, subscriptions } = pending;
-        let accepted = self.with_rtc(now, key, |rtc| accept_answer(rtc, offer, parsed));
-        if let Err(error) = negotiated(accepted) {
+        let Pending { offer, publications, subscriptions, .. } = pending;
+        let offered = publications.iter().map(|(mid, ..)| *mid).chain(subscriptions.iter().copied());
+        let refused: Vec<Mid> = offered.filter(|mid| !answer.is_live(*mid)).collect();
+        let parsed = if refused.is_empty() { Ok(parsed) } else { answer.refusing(&refused) };
+        let accepted = parsed
+            .and_then(|parsed| negotiated(self.with_rtc(now, key, |rtc| accept_answer(rtc, offer, parsed))));
+        if let Err(error) = accepted {
             for mid in subscriptions {
                 self.end_track(key, mid);
             }
             return Err(error);
         }
-        for (mid, name, kind) in publications {
+        for (mid, name, kind) in publications.into_iter().filter(|(mid, ..)| !refused.contains(mid)) {
             // Its name may have been taken while the client thought.
             let _ = self.add_track(now, key, name, mid, kind, vec![None]);
         }
         // What was stopped while the client answered ends here: no other offer says so.
-        self.end_sections(now, key, &sections);
+        self.end_sections(now, key, &answer.sections);
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
-        session.sections = sections;
+        session.sections = answer.sections;
+        let mut failed = Vec::new();
         for mid in subscriptions {
-            if let Some(subscription) = session.subscriptions.get_mut(&mid) {
-                subscription.state = SubscriptionState::Open;
+            let is_accepted = session.accepts(mid);
+            let Some(subscription) = session.subscriptions.get_mut(&mid) else { continue };
+            subscription.state =
+                if is_accepted { SubscriptionState::Open } else { SubscriptionState::Refused };
+            if !is_accepted {
+                let (publisher, name) =
+                    (Some(subscription.publisher.clone()), Some(subscription.name.clone()));
+                let error = SfuError::NotAccepted;
+                failed.push(TrackFailed { mid: Some(mid.to_string()), publisher, name, error });
             }
+        }
+        for mid in refused {
+            self.end_media(now, key, mid);
         }
         self.choose_layers(now, key);
         self.ask_for_pictures(now, key);
-        Ok(Reply::Answered)
+        Ok(Reply::Answered(failed))
     }
 
     fn close(
@@ -228,9 +248,12 @@ impl Engine {
         tracks: Vec<Transceiver>,
         offer: Option<Description>,
     ) -> Outcome {
+        let mut ended: Vec<Mid> = Vec::new();
         let closed = tracks.into_iter().map(|at| match self.transceiver(key, &at) {
             Some(mid) if self.end_track(key, mid) => {
-                Ok(TrackDone { mid: mid.to_string(), publisher: None, name: None })
+                ended.push(mid);
+                let mid = self.sessions.get(key).map_or_else(|| mid.to_string(), |s| s.client_mid(mid));
+                Ok(TrackDone { mid, publisher: None, name: None })
             }
             _ => {
                 let error = SfuError::NothingToClose;
@@ -238,11 +261,19 @@ impl Engine {
             }
         });
         let closed: Vec<Done> = closed.collect();
+        // Nobody will answer an offer of what was closed meanwhile.
+        if let Some(session) = self.sessions.get(key)
+            && session.pending.as_ref().is_some_and(|pending| {
+                let is_open = |mid: &Mid| session.subscriptions.contains_key(mid);
+                pending.publications.is_empty() && !pending.subscriptions.iter().any(is_open)
+            })
+        {
+            self.void_pending(key);
+        }
         let description = match offer {
             None => None,
             Some(offer) => {
                 // The library partytracks stops one of several, and the others are to end, too.
-                let ended: Vec<Mid> = closed.iter().flatten().map(|track| Mid::from(&*track.mid)).collect();
                 self.with_rtc(now, key, |rtc| {
                     let mut api = rtc.sdp_api();
                     for mid in ended {

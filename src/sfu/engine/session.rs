@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) ufrag: String,
     /// The sections of the client's last description.
     pub(super) sections: Vec<Section>,
+    /// Whether the client's offer named no bundle.
+    pub(super) is_unbundled: bool,
     /// The offer that waits for the client's answer.
     pub(super) pending: Option<Pending>,
     pub(super) publications: HashMap<Mid, TrackKey>,
@@ -136,6 +138,7 @@ impl Link {
 /// An offer of ours that waits for its answer.
 pub(super) struct Pending {
     pub(super) offer: SdpPendingOffer,
+    pub(super) made: Instant,
     /// What is published once it is answered.
     pub(super) publications: Vec<(Mid, String, Kind)>,
     /// What is subscribed to then.
@@ -170,6 +173,8 @@ pub(super) enum SubscriptionState {
     Offered,
     /// It did.
     Open,
+    /// It did not, or not to the track's codec.
+    Refused,
 }
 
 impl Session {
@@ -190,6 +195,7 @@ impl Session {
             rtc: None,
             ufrag: String::new(),
             sections: Vec::new(),
+            is_unbundled: false,
             pending: None,
             publications: HashMap::new(),
             subscriptions: HashMap::new(),
@@ -256,8 +262,36 @@ impl Session {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| !s.formats.is_empty());
         Terms {
             feedback: if self.is_measured() { Feedback::Wanted } else { Feedback::Unwanted },
+            is_unbundled: self.is_unbundled,
             formats: subscriptions.map(|(mid, s)| (mid.to_string(), s.formats.clone())).collect(),
         }
+    }
+
+    /// Whether the client takes a subscription's track, by the last negotiation.
+    pub(super) fn accepts(&self, mid: Mid) -> bool {
+        let (Some(rtc), Some(subscription)) = (self.rtc.as_deref(), self.subscriptions.get(&mid)) else {
+            return false;
+        };
+        let Some(media) = rtc.media(mid).filter(|media| media.direction().is_sending()) else { return false };
+        let formats = &subscription.formats;
+        media.remote_pts().iter().any(|pt| formats.is_empty() || formats.contains(pt))
+    }
+
+    /// Opens subscriptions that the client refused and takes now.
+    pub(super) fn accept_again(&mut self) {
+        let refused = self.subscriptions.iter().filter(|(_, s)| s.state == SubscriptionState::Refused);
+        let taken: Vec<Mid> = refused.map(|(mid, _)| *mid).filter(|mid| self.accepts(*mid)).collect();
+        for mid in taken {
+            if let Some(subscription) = self.subscriptions.get_mut(&mid) {
+                subscription.state = SubscriptionState::Open;
+            }
+        }
+    }
+
+    /// The client's name of a section.
+    pub(super) fn client_mid(&self, mid: Mid) -> String {
+        let section = self.sections.iter().find(|section| section.alias == mid);
+        section.map_or_else(|| mid.to_string(), |section| section.mid.clone())
     }
 
     /// How many tracks it publishes and subscribes to.

@@ -36,12 +36,13 @@ impl Engine {
         if let Some((publisher, name)) = &track {
             self.swap(now, key, mid, publisher, name).map_err(failed)?;
         }
-        let session = self.sessions.get_mut(key);
-        let subscription = session.and_then(|session| session.subscriptions.get_mut(&mid));
+        let session = self.sessions.get_mut(key).ok_or_else(|| failed(SfuError::NoSession))?;
+        let client_mid = session.client_mid(mid);
+        let subscription = session.subscriptions.get_mut(&mid);
         let subscription = subscription.ok_or_else(|| failed(SfuError::NothingToChange))?;
         subscription.wish = layer;
         Ok(TrackDone {
-            mid: mid.to_string(),
+            mid: client_mid,
             publisher: Some(subscription.publisher.clone()),
             name: Some(subscription.name.clone()),
         })
@@ -141,14 +142,20 @@ impl Engine {
         let own = session.publications.iter().filter_map(|(mid, track)| {
             let track = self.tracks.get(*track)?;
             let status = self.status(now, track);
-            Some(TrackState { mid: mid.to_string(), publisher: None, name: track.name.clone(), status })
+            Some(TrackState {
+                mid: session.client_mid(*mid),
+                publisher: None,
+                name: track.name.clone(),
+                status,
+            })
         });
         let others = session.subscriptions.iter().map(|(mid, subscription)| {
             let track = subscription.track.and_then(|track| self.tracks.get(track));
             // The publisher sends; to this session nothing flows.
-            let track = track.filter(|_| subscription.paused.is_none());
+            let is_refused = subscription.state == SubscriptionState::Refused;
+            let track = track.filter(|_| subscription.paused.is_none() && !is_refused);
             TrackState {
-                mid: mid.to_string(),
+                mid: session.client_mid(*mid),
                 publisher: Some(subscription.publisher.clone()),
                 name: subscription.name.clone(),
                 status: track.map_or(TrackStatus::Inactive, |track| self.status(now, track)),

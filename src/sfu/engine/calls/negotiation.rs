@@ -1,7 +1,7 @@
 //! Offers and answers: the client's, and our own.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, Mid};
@@ -11,12 +11,18 @@ use super::super::credentials::{ice_credentials, with_credentials};
 use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
-use crate::sfu::description::{Description, Parsed, Section, SectionState, nothing_goes_on, told};
+use crate::sfu::description::{
+    Description, Parsed, Section, SectionState, nothing_goes_on, told, without_formats,
+};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
 
 /// Tries of mids for an offer: one in five fails with as many as a session may have.
 const MAX_TRIES: usize = 50;
+
+/// Time for which an offer waits for its answer before another takes its place: a client that never got it could
+/// not go on otherwise.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// A new section of an offer.
 pub(super) struct Offered {
@@ -63,20 +69,18 @@ impl Engine {
         key: SessionKey,
         offer: Description,
     ) -> Result<Told, SfuError> {
-        let Description { parsed, sections, has_layers } = offer;
+        let Description { parsed, mut sections, has_layers, is_bundled, .. } = offer;
         if let Some(Parsed::Answer(_)) = parsed {
             return Err(SfuError::Description("an offer is due".into()));
         }
         self.ensure_rtc(now, key, has_layers)?;
         self.void_pending(key);
         self.end_sections(now, key, &sections);
-        let parsed = match parsed {
-            Some(Parsed::Offer(parsed)) => parsed,
-            _ => {
-                let answer = nothing_goes_on(&sections);
-                self.sessions.get_mut(key).ok_or(SfuError::Internal)?.sections = sections;
-                return Ok(answer);
-            }
+        let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
+        session.is_unbundled = !is_bundled;
+        let Some(Parsed::Offer(parsed)) = parsed else {
+            session.sections = sections;
+            return Ok(nothing_goes_on(&session.sections, &session.terms()));
         };
         let fresh = ice_credentials()?;
         let accepted = self.with_rtc(now, key, |rtc| {
@@ -91,6 +95,11 @@ impl Engine {
             Ok::<_, RtcError>((with_credentials(&answer, &after, &fresh), Some(fresh.ufrag)))
         });
         let (text, ufrag) = negotiated(accepted)?;
+        for mid in without_formats(&text) {
+            // It has no codec that we know: the answer refuses it, and the client ends it.
+            self.end_media(now, key, mid);
+            sections.iter_mut().filter(|section| section.alias == mid).for_each(Section::end);
+        }
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         session.sections = sections;
         if let Some(ufrag) = ufrag {
@@ -98,8 +107,19 @@ impl Engine {
             session.ufrag.clone_from(&ufrag);
             self.by_ufrag.insert(ufrag, key);
         }
+        session.accept_again();
         let terms = session.terms();
         Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
+    }
+
+    /// Makes way for another offer.
+    pub(super) fn supersede_pending(&mut self, now: Instant, key: SessionKey) -> Result<(), SfuError> {
+        let pending = self.sessions.get(key).and_then(|session| session.pending.as_ref());
+        if pending.is_some_and(|pending| now.saturating_duration_since(pending.made) < UNANSWERED) {
+            return Err(SfuError::OfferPending);
+        }
+        self.void_pending(key);
+        Ok(())
     }
 
     /// Forgets an offer that will not be answered any more, and what was to come of it.
@@ -121,17 +141,22 @@ impl Engine {
         };
         let before = session.sections.iter().filter(|section| section.state == SectionState::Live);
         let ended: Vec<Mid> =
-            before.filter(|section| !is_live(&section.mid)).map(|section| Mid::from(&*section.mid)).collect();
+            before.filter(|section| !is_live(&section.mid)).map(|section| section.alias).collect();
         for mid in ended {
-            self.end_track(key, mid);
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.forget(mid);
-            }
-            self.with_rtc(now, key, |rtc| {
-                rtc.direct_api().remove_media(mid);
-                Ok::<_, RtcError>(())
-            });
+            self.end_media(now, key, mid);
         }
+    }
+
+    /// Ends a section, and what it carries.
+    pub(super) fn end_media(&mut self, now: Instant, key: SessionKey, mid: Mid) {
+        self.end_track(key, mid);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.forget(mid);
+        }
+        self.with_rtc(now, key, |rtc| {
+            rtc.direct_api().remove_media(mid);
+            Ok::<_, RtcError>(())
+        });
     }
 
     /// Makes an offer with new sections; none where there is nothing to offer.
@@ -145,7 +170,7 @@ impl Engine {
             return Ok((None, Vec::new()));
         }
         let sections = self.sessions.get(key).map_or(&[][..], |session| &session.sections);
-        let taken: HashSet<Mid> = sections.iter().map(|section| Mid::from(&*section.mid)).collect();
+        let taken: HashSet<Mid> = sections.iter().map(|section| section.alias).collect();
         let offered = self.with_rtc(now, key, |rtc| {
             // The library makes mids of three letters, which may be alike, or those of sections that ended.
             for _ in 0..MAX_TRIES {
@@ -166,7 +191,7 @@ impl Engine {
         let (offer, pending, mids) = negotiated(offered)?;
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         session.pending =
-            Some(Pending { offer: pending, publications: Vec::new(), subscriptions: Vec::new() });
+            Some(Pending { offer: pending, made: now, publications: Vec::new(), subscriptions: Vec::new() });
         let text = offer.to_sdp_string();
         let mut terms = session.terms();
         let formats = mids.iter().zip(media).filter(|(_, media)| !media.formats.is_empty());

@@ -26,11 +26,12 @@ impl Engine {
         let done = tracks.into_iter().map(|track| {
             let error = match self.register(now, key, &track) {
                 Ok((mid, published)) => {
+                    let mid = track.mid.unwrap_or_else(|| mid.to_string());
                     let format = formats.get(&*mid).copied().map(Pt::from);
-                    if let Some(track) = self.tracks.get_mut(published) {
-                        track.answered = format;
+                    if let Some(published) = self.tracks.get_mut(published) {
+                        published.answered = format;
                     }
-                    return Ok(TrackDone { mid: mid.to_string(), publisher: None, name: Some(track.name) });
+                    return Ok(TrackDone { mid, publisher: None, name: Some(track.name) });
                 }
                 Err(error) => error,
             };
@@ -50,10 +51,13 @@ impl Engine {
         let mid = track.mid.as_deref().ok_or(SfuError::InvalidParams("a track of an offer needs its mid"))?;
         let session = self.sessions.get(key).ok_or(SfuError::NoSession)?;
         let section = session.sections.iter().find(|section| section.mid == mid);
-        if section.is_none_or(|section| section.state == SectionState::Ended) {
-            return Err(SfuError::InvalidParams("the offer has no section of this mid"));
+        let section = section.ok_or(SfuError::InvalidParams("the offer has no section of this mid"))?;
+        if section.state == SectionState::Ended {
+            return Err(SfuError::InvalidParams(
+                "the section of this mid ended, or has no codec that is known",
+            ));
         }
-        let mid = Mid::from(mid);
+        let mid = section.alias;
         let media = session.rtc.as_deref().and_then(|rtc| rtc.media(mid));
         let media = media.ok_or(SfuError::InvalidParams("the section of this mid was refused"))?;
         if !media.direction().is_receiving() {
@@ -99,7 +103,7 @@ impl Engine {
         tracks: Vec<Publish>,
     ) -> Outcome {
         self.ensure_rtc(now, key, false)?;
-        self.void_pending(key);
+        self.supersede_pending(now, key)?;
         let mut wanted = Vec::new();
         let mut done: Vec<Done> = Vec::new();
         for track in &tracks {

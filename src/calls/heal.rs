@@ -169,15 +169,10 @@ fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> A
 fn mend_tracks(asked: &Asked, body: &[u8]) -> Option<Healing> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let tracks = value.get_mut("tracks")?.as_array_mut()?;
-    match asked {
-        Asked::Push => {
-            tracks.retain(|track| matches!(error_code_of(track), None | Some("repeated_local_track_error")));
-        }
-        _ => {
-            for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some()) {
-                track.as_object_mut()?.remove("mid");
-            }
-        }
+    // The library takes a track with its `mid` for one that went well, and tries the others again.
+    let is_there = |code: &str| matches!(asked, Asked::Push) && code == "repeated_local_track_error";
+    for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some_and(|code| !is_there(code))) {
+        track.as_object_mut()?.remove("mid");
     }
     Some(Healing { content_type: JSON, text: value.to_string() })
 }
@@ -281,7 +276,7 @@ mod tests {
         let healing = told(&target(Action::NewTracks), &push(), 200, partly).unwrap();
         assert_eq!(
             json(&healing),
-            json!({"sessionDescription": {"type": "answer"}, "tracks": [{"mid": "0"}]})
+            json!({"sessionDescription": {"type": "answer"}, "tracks": [{"mid": "0"}, {"errorCode": "x"}]})
         );
         let there =
             r#"{"sessionDescription":{},"tracks":[{"mid":"0","errorCode":"repeated_local_track_error"}]}"#;

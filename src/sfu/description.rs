@@ -6,6 +6,7 @@
 //! in its place (which it skips), and the next track that is offered takes the place, as RFC 8829
 //! section 5.2.2 has it. So a description grows with the tracks of a moment, not with those of a day.
 
+mod section;
 mod terms;
 
 use std::fmt::Write;
@@ -15,6 +16,8 @@ use str0m::media::Mid;
 
 use super::error::SfuError;
 use super::request::{DescriptionType, Told};
+use section::MEDIA_PROTOCOL;
+pub use section::{Section, SectionState};
 pub use terms::{Feedback, Terms, first_formats};
 
 /// The longest description that is read, in bytes. A browser's own offer lists all of its codecs in each
@@ -24,14 +27,8 @@ const MOST_BYTES: usize = 3 << 20;
 /// The most sections of a description, and so the most tracks that a session may be allowed.
 pub const MOST_SECTIONS: usize = 512;
 
-/// Bytes of a `mid`. str0m keeps 16 of them, and letters and digits of these: see [`Section::alias`].
-const MAX_MID_BYTES: usize = 64;
-
 /// Bytes of an answer that refuses some sections, which is read on the media thread; about a hundred sections.
 const MAX_REFUSING_BYTES: usize = 256 << 10;
-
-/// The protocol of media sections (RFC 5764 section 8).
-const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
 
 /// A client's session description.
 #[derive(Debug)]
@@ -55,32 +52,6 @@ pub enum Parsed {
     Offer(SdpOffer),
     /// It is one.
     Answer(SdpAnswer),
-}
-
-/// One section (`m=`) of a description.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
-    /// Its `mid`.
-    pub mid: String,
-    /// The same as str0m has it.
-    pub alias: Mid,
-    /// Whether media may flow.
-    pub state: SectionState,
-    /// The id of the track that its author sends in it (RFC 8830), or its `mid` where it tells none.
-    pub sends: Option<String>,
-    /// Its `m=` line behind the port: protocol and formats.
-    rest: String,
-    /// Its `m=` line before the port.
-    kind: String,
-}
-
-/// Whether media may flow in a section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SectionState {
-    /// It may.
-    Live,
-    /// It ended, or was refused: another track may have its place.
-    Ended,
 }
 
 impl Description {
@@ -142,10 +113,30 @@ fn guarded<T, E>(read: impl FnOnce() -> Result<T, E> + std::panic::UnwindSafe) -
     read.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))
 }
 
-/// The sections of str0m's answer that have no format: it knows no codec of theirs.
-pub fn without_formats(text: &str) -> Vec<Mid> {
+/// Refuses the sections of which str0m's answer has no format, since it knows no codec of theirs, and tells which
+/// ended by that. `before` are those of the client's last description.
+///
+/// Where the first of a bundle ended, browsers would lose the others' transport: it is idle.
+pub fn refuse_unknown(text: &str, sections: &mut [Section], before: &[Section]) -> Vec<Mid> {
     let empty = blocks(text).skip(1).filter(|block| !has_format(block));
-    empty.filter_map(|block| Some(Mid::from(mid_of(&block)?))).collect()
+    let empty: Vec<Mid> = empty.filter_map(|block| Some(Mid::from(mid_of(&block)?))).collect();
+    let mut live = sections.iter().filter(|section| section.state == SectionState::Live);
+    let first = live.next().map(|section| section.alias);
+    let is_tag = |mid: Mid| Some(mid) == first && sections.iter().any(|s| is_other(s, mid, &empty));
+    let was_idle = |mid: Mid| before.iter().any(|section| section.alias == mid && section.is_idle);
+    let idle: Vec<Mid> = empty.iter().copied().filter(|mid| is_tag(*mid) || was_idle(*mid)).collect();
+    for section in sections.iter_mut().filter(|section| empty.contains(&section.alias)) {
+        section.is_idle = idle.contains(&section.alias);
+        if !section.is_idle {
+            section.end();
+        }
+    }
+    empty.into_iter().filter(|mid| !idle.contains(mid)).collect()
+}
+
+/// Whether a section lives on when others without formats are refused.
+fn is_other(section: &Section, mid: Mid, refused: &[Mid]) -> bool {
+    section.state == SectionState::Live && section.alias != mid && !refused.contains(&section.alias)
 }
 
 fn has_format(block: &[&str]) -> bool {
@@ -219,53 +210,6 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     Ok((whole, sections, group.is_some()))
 }
 
-impl Section {
-    fn read(block: &[&str], bundled: &[&str]) -> Result<Self, &'static str> {
-        let line = block.first().and_then(|line| line.strip_prefix("m=")).ok_or("it has no m= line")?;
-        let mut words = line.splitn(3, ' ');
-        let (Some(kind), Some(port), Some(rest)) = (words.next(), words.next(), words.next()) else {
-            return Err("an m= line is incomplete");
-        };
-        let mut mids = block.iter().filter_map(|line| line.strip_prefix("a=mid:"));
-        let (Some(mid), None) = (mids.next(), mids.next()) else {
-            return Err("a section has no a=mid, or several");
-        };
-        if mid.is_empty() || mid.len() > MAX_MID_BYTES || !mid.bytes().all(is_token) {
-            return Err("an a=mid is no token of at most 64 characters");
-        }
-        // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
-        let ended = port == "0" && !bundled.contains(&mid);
-        let is_media = matches!(kind, "audio" | "video") && rest.starts_with(MEDIA_PROTOCOL);
-        let state = if ended || !is_media { SectionState::Ended } else { SectionState::Live };
-        let sends = state == SectionState::Live
-            && !block.iter().any(|line| matches!(*line, "a=recvonly" | "a=inactive"));
-        let track = block.iter().find_map(|line| line.strip_prefix("a=msid:")?.split(' ').nth(1));
-        let sends = sends.then(|| track.unwrap_or(mid).to_owned());
-        let (rest, kind) = (rest.to_owned(), kind.to_owned());
-        Ok(Self { mid: mid.to_owned(), alias: Mid::from(mid), state, sends, rest, kind })
-    }
-
-    /// Nothing flows in it from now on.
-    pub fn end(&mut self) {
-        self.state = SectionState::Ended;
-        self.sends = None;
-    }
-
-    /// The section as it is told where nothing flows.
-    fn ended(&self) -> String {
-        let Self { mid, kind, rest, .. } = self;
-        let mut text = String::new();
-        // Formats are what is long, and 0 needs no further line.
-        let short = match rest.split_once(' ') {
-            Some((MEDIA_PROTOCOL, _)) => &format!("{MEDIA_PROTOCOL} 0"),
-            _ => rest,
-        };
-        let line = format!("m={kind} 0 {short}");
-        lines(&mut text, [&*line, "c=IN IP4 0.0.0.0", &format!("a=mid:{mid}"), "a=inactive"]);
-        text
-    }
-}
-
 /// What a client is told: str0m's description, with its sections in the places where the client has
 /// them, and new ones in the places of ended ones.
 ///
@@ -282,16 +226,14 @@ pub fn told(
     let mut places: Vec<Option<Vec<&str>>> = sections.iter().map(|_| None).collect();
     let mut new = Vec::new();
     for block in blocks {
-        if !has_format(&block) {
-            continue;
-        }
         let mid = mid_of(&block).map(Mid::from);
         let place = sections
             .iter()
             .position(|section| section.state == SectionState::Live && Some(section.alias) == mid);
         match place {
-            Some(place) => places[place] = Some(block),
-            None => new.push(block),
+            Some(place) if has_format(&block) || sections[place].is_idle => places[place] = Some(block),
+            None if has_format(&block) => new.push(block),
+            _ => {}
         }
     }
     let ended = |place: &usize| sections.get(*place).is_none_or(|s| s.state == SectionState::Ended);
@@ -311,15 +253,20 @@ pub fn told(
             bodies.push_str(&sections[place].ended());
             continue;
         };
-        let refused = block.first().and_then(|line| line.split(' ').nth(1)) == Some("0");
         // The client's own name for it, where it has one.
         let known = sections.get(place).filter(|section| section.state == SectionState::Live);
         let mid = known.map_or_else(|| mid_of(&block).unwrap_or_default(), |section| &section.mid);
+        let idle = known.filter(|section| section.is_idle && !has_format(&block));
+        let port = block.first().and_then(|line| line.split(' ').nth(1));
+        let refused = port == Some("0") && idle.is_none();
         if !refused {
             // Formatting into a String cannot fail.
             let _ = write!(mids, " {mid}");
         }
-        let block = terms.section(block, r#type == DescriptionType::Answer);
+        let block = match idle {
+            Some(section) => section.idle(&block),
+            None => terms.section(block, r#type == DescriptionType::Answer),
+        };
         let name = format!("a=mid:{mid}");
         let named = block.iter().map(|line| if line.starts_with("a=mid:") { &*name } else { &**line });
         lines(&mut bodies, named.filter(|line| !is_candidate(line)));
@@ -352,11 +299,6 @@ fn live_mids(sections: &[Section]) -> String {
         mids.push_str(&section.alias);
         mids
     })
-}
-
-/// RFC 8866 section 9: what a token is made of.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]"#.contains(&byte)
 }
 
 fn is_candidate(line: &str) -> bool {

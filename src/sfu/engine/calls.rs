@@ -219,6 +219,9 @@ impl Engine {
         // What was stopped while the client answered ends here: no other offer says so.
         self.end_sections(now, key, &answer.sections);
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
+        for section in &mut answer.sections {
+            section.is_idle = session.sections.iter().any(|s| s.alias == section.alias && s.is_idle);
+        }
         session.sections = answer.sections;
         let mut failed = Vec::new();
         for mid in subscriptions {

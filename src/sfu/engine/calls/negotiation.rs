@@ -12,7 +12,7 @@ use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
 use crate::sfu::description::{
-    Description, Parsed, Section, SectionState, nothing_goes_on, told, without_formats,
+    Description, Parsed, Section, SectionState, nothing_goes_on, refuse_unknown, told,
 };
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
@@ -95,10 +95,9 @@ impl Engine {
             Ok::<_, RtcError>((with_credentials(&answer, &after, &fresh), Some(fresh.ufrag)))
         });
         let (text, ufrag) = negotiated(accepted)?;
-        for mid in without_formats(&text) {
-            // It has no codec that we know: the answer refuses it, and the client ends it.
+        let before = self.sessions.get(key).map_or(&[][..], |session| &session.sections);
+        for mid in refuse_unknown(&text, &mut sections, before) {
             self.end_media(now, key, mid);
-            sections.iter_mut().filter(|section| section.alias == mid).for_each(Section::end);
         }
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         session.sections = sections;

@@ -52,7 +52,7 @@ impl Engine {
         let session = self.sessions.get(key).ok_or(SfuError::NoSession)?;
         let section = session.sections.iter().find(|section| section.mid == mid);
         let section = section.ok_or(SfuError::InvalidParams("the offer has no section of this mid"))?;
-        if section.state == SectionState::Ended {
+        if section.state == SectionState::Ended || section.is_idle {
             return Err(SfuError::InvalidParams(
                 "the section of this mid ended, or has no codec that is known",
             ));

@@ -1,0 +1,119 @@
+//! One section of a session description.
+
+use std::borrow::Cow;
+
+use str0m::media::Mid;
+
+use super::lines;
+
+/// Bytes of a `mid`. str0m keeps 16 of them, and letters and digits of these: see [`Section::alias`].
+const MAX_MID_BYTES: usize = 64;
+
+/// The protocol of media sections (RFC 5764 section 8).
+pub(super) const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
+
+/// One section (`m=`) of a description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its `mid`.
+    pub mid: String,
+    /// The same as str0m has it.
+    pub alias: Mid,
+    /// Whether media may flow.
+    pub state: SectionState,
+    /// The id of the track that its author sends in it (RFC 8830), or its `mid` where it tells none.
+    pub sends: Option<String>,
+    /// Whether media may not flow although it is live: it has no codec that we know, but it has the transport of the
+    /// bundle, and a browser loses all others with it.
+    pub is_idle: bool,
+    /// The line that tells its first format's codec, where there is one.
+    codec: Option<String>,
+    /// Its `m=` line behind the port: protocol and formats.
+    rest: String,
+    /// Its `m=` line before the port.
+    pub(super) kind: String,
+}
+
+/// Whether media may flow in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectionState {
+    /// It may.
+    Live,
+    /// It ended, or was refused: another track may have its place.
+    Ended,
+}
+
+impl Section {
+    pub(super) fn read(block: &[&str], bundled: &[&str]) -> Result<Self, &'static str> {
+        let line = block.first().and_then(|line| line.strip_prefix("m=")).ok_or("it has no m= line")?;
+        let mut words = line.splitn(3, ' ');
+        let (Some(kind), Some(port), Some(rest)) = (words.next(), words.next(), words.next()) else {
+            return Err("an m= line is incomplete");
+        };
+        let mut mids = block.iter().filter_map(|line| line.strip_prefix("a=mid:"));
+        let (Some(mid), None) = (mids.next(), mids.next()) else {
+            return Err("a section has no a=mid, or several");
+        };
+        if mid.is_empty() || mid.len() > MAX_MID_BYTES || !mid.bytes().all(is_token) {
+            return Err("an a=mid is no token of at most 64 characters");
+        }
+        // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
+        let ended = port == "0" && !bundled.contains(&mid);
+        let is_media = matches!(kind, "audio" | "video") && rest.starts_with(MEDIA_PROTOCOL);
+        let state = if ended || !is_media { SectionState::Ended } else { SectionState::Live };
+        let sends = state == SectionState::Live
+            && !block.iter().any(|line| matches!(*line, "a=recvonly" | "a=inactive"));
+        let track = block.iter().find_map(|line| line.strip_prefix("a=msid:")?.split(' ').nth(1));
+        let sends = sends.then(|| track.unwrap_or(mid).to_owned());
+        let first = rest.split(' ').nth(1).map(|format| format!("a=rtpmap:{format} ")).unwrap_or_default();
+        let codec = block.iter().find(|line| line.starts_with(&first)).filter(|_| !first.is_empty());
+        Ok(Self {
+            mid: mid.to_owned(),
+            alias: Mid::from(mid),
+            state,
+            sends,
+            is_idle: false,
+            codec: codec.map(|line| (*line).to_owned()),
+            rest: rest.to_owned(),
+            kind: kind.to_owned(),
+        })
+    }
+
+    /// Nothing flows in it from now on.
+    pub fn end(&mut self) {
+        self.state = SectionState::Ended;
+        self.sends = None;
+    }
+
+    /// str0m's section without formats as it is told: with the first of the client's, and inactive.
+    pub(super) fn idle<'a>(&'a self, block: &[&'a str]) -> Vec<Cow<'a, str>> {
+        let format = self.rest.split(' ').nth(1).unwrap_or("0");
+        let is_kept = |line: &&str| {
+            !["a=recvonly", "a=sendonly", "a=sendrecv", "a=inactive"].contains(line)
+                && !["a=extmap:", "a=msid", "a=ssrc"].iter().any(|start| line.starts_with(start))
+        };
+        let kept = block.iter().skip(1).copied().filter(is_kept).map(Cow::Borrowed);
+        let line = Cow::Owned(format!("m={} 9 {MEDIA_PROTOCOL} {format}", self.kind));
+        let codec = self.codec.as_deref().map(Cow::Borrowed);
+        std::iter::once(line).chain(kept).chain([Cow::Borrowed("a=inactive")]).chain(codec).collect()
+    }
+
+    /// The section as it is told where nothing flows.
+    pub(super) fn ended(&self) -> String {
+        let Self { mid, kind, rest, .. } = self;
+        let mut text = String::new();
+        // Formats are what is long, and 0 needs no further line.
+        let short = match rest.split_once(' ') {
+            Some((MEDIA_PROTOCOL, _)) => &format!("{MEDIA_PROTOCOL} 0"),
+            _ => rest,
+        };
+        let line = format!("m={kind} 0 {short}");
+        lines(&mut text, [&*line, "c=IN IP4 0.0.0.0", &format!("a=mid:{mid}"), "a=inactive"]);
+        text
+    }
+}
+
+/// RFC 8866 section 9: what a token is made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]"#.contains(&byte)
+}

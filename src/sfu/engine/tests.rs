@@ -15,6 +15,7 @@ mod layers;
 mod limits;
 mod loss;
 mod negotiating;
+mod refusing;
 mod sending;
 mod updating;
 mod world;

@@ -234,6 +234,8 @@ pub struct Log {
     pub filter: String,
     /// For whom the lines are written.
     pub format: LogFormat,
+    /// The bytes of lines that wait for their reader.
+    pub queue_bytes: usize,
 }
 
 /// For whom log lines are written.
@@ -357,7 +359,7 @@ impl Default for Shutdown {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Human }
+        Self { filter: "info".to_owned(), format: LogFormat::Human, queue_bytes: 4 << 20 }
     }
 }
 
@@ -612,6 +614,7 @@ mod tests {
             ("limits.messages_per_second", "1", "0"),
             ("limits.user_bytes", "512", "511"),
             ("limits.outbox_bytes", "65536", "65535"),
+            ("log.queue_bytes", "65536", "65535"),
             ("limits.header_bytes", "8192", "8191"),
             ("limits.header_bytes", "1048576", "1048577"),
             ("limits.url_bytes", "1024", "1023"),

@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::server::{Server, check, healthcheck};
+use satsuma::server::{check, healthcheck, run};
+use satsuma::telemetry::{self, complain};
 
 /// A self-hosted realtime room server that takes the place of Orange Meets' own server.
 #[derive(Parser)]
@@ -32,28 +34,26 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse() {
+    telemetry::exit_code(match Cli::parse() {
         Cli { command: Some(Command::Load(options)), .. } => satsuma::load::command::main(&options),
-        cli => run(cli),
-    };
-    let Err(error) = done else { return ExitCode::SUCCESS };
-    eprintln!("satsuma: {error}");
-    ExitCode::FAILURE
+        cli => obey(cli),
+    })
 }
 
 #[tokio::main]
-async fn run(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::error::Error>> {
+async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = Config::load(config.as_deref(), std::env::vars_os(), &flags)?;
-    loaded.warnings.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
+    let warn = |warning: &String| complain(format_args!("satsuma: {warning}"));
+    loaded.warnings.iter().for_each(warn);
     match command {
         Some(Command::CheckConfig) => {
-            check(&loaded.config)?.iter().for_each(|warning| eprintln!("satsuma: {warning}"));
-            println!("the configuration is good");
+            check(&loaded.config)?.iter().for_each(warn);
+            writeln!(std::io::stdout(), "the configuration is good")?;
         }
         Some(Command::Healthcheck) => healthcheck(&loaded.config).await?,
         _ => {
-            satsuma::telemetry::init(&loaded.config.log)?;
-            Server::start(loaded.config).await?.run_until_signal().await?;
+            telemetry::init(&loaded.config.log)?;
+            run(loaded.config).await?;
         }
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! Every metric that this server counts, one doc line each; `GET /metrics` shows them.
 //!
 //! The metrics belong to a server, not to the process, so that two servers in one test do not
-//! count into each other. The doc line of a field is also its help text.
+//! count into each other; the lines that its log dropped are the exception. The doc line of a field is also its help text.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -76,6 +76,9 @@ impl MetricConstructor<Histogram> for Moments {
     }
 }
 
+/// Lines of the log that were dropped. The log belongs to the process, unlike all that is counted besides.
+pub static LOG_LINES_DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
+
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal, $new:expr;)*) => {
         /// Every metric of one server.
@@ -126,6 +129,8 @@ metrics! {
     deflate_to_bytes: Counter = "deflate_to_bytes", Counter::default();
     /// Bytes written to WebSockets.
     sent_bytes: Counter = "sent_bytes", Counter::default();
+    /// Lines of the process's log that were dropped, because nobody read them in time.
+    log_lines_dropped: Counter = "log_lines_dropped", LOG_LINES_DROPPED.clone();
     /// Things that were dropped, by reason.
     drops: Family<ByReason, Counter> = "drops", Family::default();
     /// WebSocket connections that ended, by reason.

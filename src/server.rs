@@ -5,20 +5,20 @@ mod fault;
 mod files;
 mod health;
 mod media;
+mod run;
+mod signals;
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
@@ -55,10 +55,10 @@ use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
-use announcement::{Announced, announcement};
-pub use fault::{ShutdownError, StartError};
+pub use fault::{RunError, ShutdownError, StartError};
 use files::raise_file_limit;
 pub use health::healthcheck;
+pub use run::run;
 
 /// How often what nobody needs any more is forgotten.
 const TIDY: Duration = Duration::from_secs(60);
@@ -265,48 +265,6 @@ impl Server {
     /// Asks the server to stop; [`Self::join`] waits for it.
     pub fn shutdown(&self) {
         self.stopping.cancel();
-    }
-
-    /// Says what runs where, and runs until SIGTERM, SIGINT or [`Self::shutdown`]; a second signal ends the process at once.
-    ///
-    /// # Errors
-    /// As [`Self::join`].
-    pub async fn run_until_signal(self) -> Result<(), ShutdownError> {
-        let text = announcement(&Announced {
-            config: &self.config,
-            addresses: self.addresses,
-            data: self.data_dir.path(),
-            kept_rooms: self.kept_rooms,
-            media: &self.app.calls.upstream,
-            tls: self.tls.as_ref(),
-        });
-        // Nobody may be reading.
-        let _ = io::stdout().write_all(text.as_bytes());
-        let mut signals = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                warn!(%error, "signals cannot be received");
-                return self.join().await;
-            }
-        };
-        let stopping = self.stopping.clone();
-        let watch = own(async move {
-            for first in [true, false] {
-                tokio::select! {
-                    _ = signals.0.recv() => {}
-                    _ = signals.1.recv() => {}
-                }
-                if !first {
-                    error!("a second signal ends the process; what was not written is lost");
-                    std::process::exit(1);
-                }
-                info!("a signal stops the server; a second one ends it at once");
-                stopping.cancel();
-            }
-        });
-        let result = self.join().await;
-        drop(watch);
-        result
     }
 
     /// Waits until the server was asked to stop, and stops it: no new sockets, every client sent

@@ -11,27 +11,105 @@
 //! | `error` | a source error; it is for the log only, clients read constant sentences |
 //!
 //! Cookies, tokens, keys, message contents and query strings are never logged.
+//!
+//! Everything that is said on standard error goes through one bounded queue to a thread of its own, which
+//! alone waits for the reader. Otherwise a reader that is gone, a full disk or a stalled pipe would stop
+//! whoever has something to say.
 
-use std::io::IsTerminal;
+mod lines;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::panic::{self, PanicHookInfo};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+
+use tracing::{Level, enabled, error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat};
+use crate::metrics::LOG_LINES_DROPPED;
+use lines::Lines;
 
-/// Sends the lines of this process to its standard error, as the configuration asks.
+/// The time that what was said last has at the end of the process.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The lines of this process on their way to its standard error.
+static LINES: LazyLock<Lines> = LazyLock::new(|| {
+    let lines = Lines::new(Log::default().queue_bytes, LOG_LINES_DROPPED.clone());
+    let writer = lines.clone();
+    let tell = |lines| warn!(event = "logLinesDropped", lines, "lines were dropped: the log was not read in time");
+    // Without the thread nothing is said, and the service goes on.
+    let _ = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr(), tell));
+    lines
+});
+
+/// Sends the lines of this process to its standard error, as the configuration asks; panics become lines, too.
 ///
 /// # Errors
 /// [`CannotLog`] if the filter is malformed, or somebody set up logging before.
 pub fn init(log: &Log) -> Result<(), CannotLog> {
     let filter = EnvFilter::try_new(&log.filter)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    LINES.set_max_bytes(log.queue_bytes);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LINES.clone());
+    // Errors of the library go to standard error by themselves, and panic or wait where nobody reads it.
+    let lines = lines.log_internal_errors(false);
     match log.format {
-        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
+        LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).finish().try_init()?,
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
     }
+    panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Says a line on standard error without waiting for its reader; [`flush`] before the end of the process.
+///
+/// Unlike `eprintln!` this neither panics nor blocks.
+pub fn complain(text: impl Display) {
+    LINES.push(format!("{text}\n").as_bytes());
+}
+
+/// Waits until what was said has been read, for at most a second.
+pub fn flush() {
+    LINES.flush(FLUSH);
+}
+
+/// Says what went wrong, has it written, and gives the exit code for it.
+pub fn exit_code(done: Result<(), Box<dyn Error>>) -> ExitCode {
+    if let Err(error) = &done {
+        complain(format_args!("satsuma: {error}"));
+    }
+    flush();
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Writes to standard output without waiting for its reader, who may be gone or never read.
+pub fn print(text: String) {
+    let print = move || drop(io::stdout().write_all(text.as_bytes()));
+    // The thread ends with the process where its reader stalls.
+    let _ = thread::Builder::new().name("print".to_owned()).spawn(print);
+}
+
+/// Logs a panic, in place of the standard library's hook, which waits for the reader of standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let current = thread::current();
+    let thread = current.name().unwrap_or("unnamed");
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    if enabled!(Level::ERROR) {
+        error!(event = "panic", thread, location, backtrace, "{message}");
+    } else {
+        // A filter is for what may be missed.
+        complain(format_args!("thread {thread} panicked at {location}: {message}"));
+    }
 }
 
 /// Why there is no log.

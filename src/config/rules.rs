@@ -38,7 +38,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
 fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // Far above any use, and far below what would overflow where sizes are added up.
     const MANY: usize = 1 << 30;
-    let Config { limits, sfu, .. } = config;
+    let Config { limits, sfu, log, .. } = config;
     [
         ("limits.connections", limits.connections, 1..=MANY),
         ("limits.http_connections", limits.http_connections, 1..=MANY),
@@ -56,6 +56,7 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.body_bytes", limits.body_bytes, 1..=MANY),
         ("limits.calls_per_second", limits.calls_per_second as usize, 1..=MANY),
         ("limits.call_bytes", limits.call_bytes, 1024..=MANY),
+        ("log.queue_bytes", log.queue_bytes, 64 << 10..=MANY),
         ("sfu.tcp_connections", sfu.tcp_connections, 1..=MANY),
         ("sfu.tcp_connections_per_network", sfu.tcp_connections_per_network, 1..=MANY),
         ("sfu.sessions", sfu.sessions, 1..=MANY),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::Options;
 use super::run::run;
+use crate::telemetry::complain;
 
 /// The exit code of a program that a second Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
@@ -25,7 +26,7 @@ pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
         let stop = CancellationToken::new();
         let mut signals = JoinSet::new();
         signals.spawn(stop_by_signal(stop.clone()));
-        let report = run(options, stop, |progress| eprintln!("{progress}")).await?;
+        let report = run(options, stop, complain).await?;
         let mut out = std::io::stdout().lock();
         if options.json {
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
@@ -40,7 +41,7 @@ pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
 async fn stop_by_signal(stop: CancellationToken) {
     // Without signals there is only the end of the run.
     let Ok(()) = ctrl_c().await else { return };
-    eprintln!("stopping; once more ends it without a report");
+    complain("stopping; once more ends it without a report");
     stop.cancel();
     if ctrl_c().await.is_ok() {
         exit(INTERRUPTED);

@@ -46,6 +46,17 @@ pub enum StartError {
     Webhook(#[from] InvalidWebhook),
 }
 
+/// What went wrong with a server, at one end of its life or the other.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It did not end well.
+    #[error(transparent)]
+    Shutdown(#[from] ShutdownError),
+}
+
 /// What a shutdown left undone; the exit code tells.
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {

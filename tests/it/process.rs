@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use satsuma::server::Addresses;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +14,9 @@ use crate::harness::{Reach, eventually_within};
 
 /// How long a process may take to start, in a build without optimization on a busy machine.
 const START: Duration = Duration::from_secs(30);
+
+/// The program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_satsuma");
 
 /// A server of its own process, which is killed with its value.
 pub struct Process {
@@ -30,18 +34,22 @@ impl Process {
 
     /// Starts a server, and does not wait for it.
     pub fn launch(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(BINARY);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self::spawn(command, data, settings)
+    }
+
+    /// Starts a server by a command that runs [`BINARY`], and does not wait for it.
+    pub fn spawn(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
         let [http, admin] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [http_address, admin_address] = [&http, &admin].map(|listener| listener.local_addr().unwrap());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_satsuma"));
         command
             .current_dir(data.parent().unwrap())
             .env("SATSUMA_DATA_DIR", data)
             .env("SATSUMA_HTTP__LISTEN", http_address.to_string())
             .env("SATSUMA_ADMIN__LISTEN", admin_address.to_string())
             .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
-            .envs(settings.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .envs(settings.iter().copied());
         // The ports are free for as long as it takes the process to ask for them.
         drop((http, admin));
         let addresses = Addresses { http: http_address, admin: admin_address };
@@ -72,8 +80,17 @@ impl Process {
 
     /// SIGTERM, and waits for the exit code that says whether everything is kept.
     pub async fn stop(self) {
+        self.signal(Signal::TERM);
+        self.ended_well().await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the exit code that says whether everything is kept.
+    pub async fn ended_well(self) {
         let mut process = self;
         let status = tokio::task::spawn_blocking(move || process.child.wait().unwrap()).await.unwrap();
         assert!(status.success(), "{status}");

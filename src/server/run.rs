@@ -1,0 +1,43 @@
+//! A server's life in a process of its own: start, announcement, signals, end.
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::announcement::{Announced, announcement};
+use super::signals::Signals;
+use super::{RunError, Server, own};
+use crate::config::Config;
+use crate::telemetry::print;
+
+/// Starts a server, says what runs where, and runs it until SIGTERM, SIGINT or SIGHUP. A further signal ends
+/// the process at once, unless it comes within a second.
+///
+/// # Errors
+/// [`RunError`] says why it did not start, or what its end left undone.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let stop = CancellationToken::new();
+    // Before the start: the first process of a container does not even end by a signal that nobody takes.
+    let signals = Signals::new().inspect_err(|error| warn!(%error, "signals cannot be received"));
+    let _watch = signals.map(|signals| own(signals.watch(stop.clone())));
+    let server = tokio::select! {
+        started = Server::start(config) => started?,
+        () = stop.cancelled() => {
+            info!("stopped before the start; nobody was let in");
+            return Ok(());
+        }
+    };
+    print(announcement(&Announced {
+        config: &server.config,
+        addresses: server.addresses,
+        data: server.data_dir.path(),
+        kept_rooms: server.kept_rooms,
+        media: &server.app.calls.upstream,
+        tls: server.tls.as_ref(),
+    }));
+    let stopping = server.stopping.clone();
+    let _pass_on = own(async move {
+        stop.cancelled().await;
+        stopping.cancel();
+    });
+    Ok(server.join().await?)
+}

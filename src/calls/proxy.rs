@@ -386,23 +386,25 @@ async fn heal_answer(app: &App, target: &Target, asked: &Asked, response: Respon
 }
 
 async fn ice_servers(app: &App, head: &request::Parts) -> Response {
-    let servers = match caller(app, head).await {
-        // A session asks once, so the pace of new sessions is that of these questions.
-        Ok(identity) => match app.calls.check_pace(&Target::NewSession, &identity, network(head)) {
-            Ok(()) => app.calls.turn.ice_servers(&identity).await.map_err(CallFailure::from),
-            Err(failure) => Err(failure),
-        },
+    let turn = &app.calls.turn;
+    let fallback = Bytes::from_static(turn.without_turn().as_bytes());
+    // A session asks once, so the pace of new sessions is that of these questions.
+    let admitted = match caller(app, head).await {
+        Ok(identity) => {
+            app.calls.check_pace(&Target::NewSession, &identity, network(head)).map(|()| identity)
+        }
         Err(nobody) => Err(nobody),
     };
-    // The library never reads the status; without TURN many still meet, without a list nobody.
-    let (status, body) = match servers {
-        Ok(servers) => (StatusCode::OK, servers),
+    let (status, servers) = match admitted {
+        // Without TURN many still meet, and a client that reads a failure may give up.
+        Ok(identity) => (StatusCode::OK, turn.ice_servers(&identity).await.unwrap_or(fallback)),
+        // The library never reads the status; without a list nobody meets.
         Err(failure) => {
             Metrics::count(&app.metrics.refusals, failure.label());
-            (failure.status(), Bytes::from_static(app.calls.turn.without_turn().as_bytes()))
+            (failure.status(), fallback)
         }
     };
-    (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, NO_STORE)], body).into_response()
+    (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, NO_STORE)], servers).into_response()
 }
 
 /// A failure in the media API's own form.

@@ -26,6 +26,9 @@ const PONG: Duration = Duration::from_secs(5);
 /// How many seconds TURN credentials are valid, as the reference asks for them.
 pub const TURN_LIFETIME: Duration = Duration::from_secs(86_400);
 
+/// How long TURN credentials are waited for. A page asks for them before all else, and can do without.
+const TURN_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The media API of somebody else.
 #[derive(Debug)]
 pub struct Remote {
@@ -36,6 +39,8 @@ pub struct Remote {
     timeout: Duration,
     body_bytes: usize,
     circuit: Circuit,
+    /// Of its own: where TURN alone is down, calls go on.
+    turn_circuit: Circuit,
 }
 
 #[derive(Debug)]
@@ -88,6 +93,7 @@ impl Remote {
             timeout: calls.timeout,
             body_bytes,
             circuit: Circuit::new(now().into_std()),
+            turn_circuit: Circuit::new(now().into_std()),
         }
     }
 
@@ -115,7 +121,7 @@ impl Remote {
             url.push('?');
             url.push_str(&query);
         }
-        self.send(target.method(), &url, &app.secret, body, deadline).await
+        self.send(&self.circuit, target.method(), &url, &app.secret, body, deadline).await
     }
 
     /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
@@ -128,11 +134,13 @@ impl Remote {
         };
         let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
         let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
-        self.send(Method::POST, &url, &turn.token, body, None).await
+        let deadline = Some(now() + TURN_TIMEOUT);
+        self.send(&self.turn_circuit, Method::POST, &url, &turn.token, body, deadline).await
     }
 
     async fn send(
         &self,
+        circuit: &Circuit,
         method: Method,
         url: &str,
         token: &HeaderValue,
@@ -144,7 +152,7 @@ impl Remote {
         let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
         let latest = now() + self.timeout;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
-        self.circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
+        circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
         for tries_left in [1, 0] {
             let mut request = self.client.request(method.clone(), url.clone());
             request = request.timeout(deadline.saturating_duration_since(now()));
@@ -165,7 +173,7 @@ impl Remote {
             }
             let error = match request.send().await {
                 Ok(response) => {
-                    self.circuit.succeeded();
+                    circuit.succeeded();
                     return self.answer(response);
                 }
                 Err(error) => error.without_url(),
@@ -179,7 +187,7 @@ impl Remote {
                 _ => (UpstreamError::Unreachable, false),
             };
             if of_client {
-                self.circuit.untried(now().into_std());
+                circuit.untried(now().into_std());
                 return Err(failure);
             }
             let cause = causes(&error);
@@ -195,8 +203,8 @@ impl Remote {
             if error.is_connect() && may_try_again && tries_left > 0 {
                 continue;
             }
-            if self.circuit.failed(now().into_std()) {
-                warn!(event = "mediaApiDown", error = cause, "calls fail at once until it answers again");
+            if circuit.failed(now().into_std()) {
+                warn!(event = "mediaApiDown", url = self.base, error = cause, "calls fail at once until it answers again");
             }
             return Err(failure);
         }

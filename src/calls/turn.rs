@@ -1,6 +1,7 @@
 //! TURN credentials: asked for once, and kept for each identity for a part of their life.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use super::call::UpstreamError;
 use super::remote::TURN_LIFETIME;
@@ -38,6 +40,8 @@ const STUN_ONLY: &str =
 pub struct TurnCredentials {
     upstream: Arc<Upstream>,
     kept: Cache<IdentityId, Bytes>,
+    /// Whether the service failed at the last question, so that an outage is logged once.
+    is_down: AtomicBool,
 }
 
 /// Why there are no credentials.
@@ -91,7 +95,7 @@ impl TurnCredentials {
     /// Credentials of this TURN service; none are there yet.
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let kept = Cache::builder().max_capacity(IDENTITIES).time_to_live(KEPT).build();
-        Self { upstream, kept }
+        Self { upstream, kept, is_down: AtomicBool::new(false) }
     }
 
     /// The ICE servers for `identity`, as a JSON text in the form in which the service gave them.
@@ -126,6 +130,22 @@ impl TurnCredentials {
     }
 
     async fn ask(&self) -> Result<Bytes, NoCredentials> {
+        let asked = self.ask_service().await;
+        let is_down = asked.is_err();
+        if self.is_down.swap(is_down, Ordering::Relaxed) != is_down {
+            match &asked {
+                Ok(_) => info!(event = "turnBack", "the TURN service answers again"),
+                Err(error) => warn!(
+                    event = "turnDown",
+                    %error,
+                    "there are no TURN credentials; media work for those who need none"
+                ),
+            }
+        }
+        asked
+    }
+
+    async fn ask_service(&self) -> Result<Bytes, NoCredentials> {
         let answer = self.upstream.turn_credentials().await?;
         if !answer.status.is_success() {
             return Err(NoCredentials::Refused(answer.status));

@@ -12,7 +12,7 @@ use crate::room::ai::Ai;
 use crate::room::io::KeptRoom;
 use crate::sfu::handle::{Settings, Sfu, SfuHandle};
 use crate::sfu::net::addresses::Reach;
-use crate::sfu::net::bind::Transport;
+use crate::sfu::net::bind::{BUFFER_BYTES, Transport};
 use crate::sfu::net::tcp;
 use crate::sfu::request::Limits;
 use crate::sfu::thread::SfuThread;
@@ -69,6 +69,7 @@ pub(super) async fn start(
     if buffers.are_small() {
         warn!(
             event = "sfuBuffersSmall",
+            wanted_bytes = BUFFER_BYTES,
             receive_bytes = buffers.receive_bytes,
             send_bytes = buffers.send_bytes,
             "the system gives the media socket small buffers, and packets may be lost when it is busy: \

@@ -119,8 +119,8 @@ async fn heals_if(operation: &str, part: &str, scenario: &str) {
         }
         let told = run(&server, scenario).await;
         let got = statuses(&told, operation);
-        // ICE servers that are none are no answer, whatever their status.
-        let seen = if operation == ICE && status == 200 { 502 } else { status };
+        // Without TURN there are other ICE servers, so that is no failure.
+        let seen = if operation == ICE { 200 } else { status };
         assert!(got.contains(&seen.into()), "{operation}, {failure}: {got:?}");
         assert!(!told.iter().any(|fact| fact["fact"] == "reload"));
     });

@@ -4,13 +4,13 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::addresses::canonical;
 
 /// What both buffers of the UDP socket are raised to. A keyframe for a hundred subscribers is sent at
 /// once, and a machine that is busy for 50 ms gets as much as that.
-const BUFFER_BYTES: usize = 4 << 20;
+pub const BUFFER_BYTES: usize = 4 << 20;
 
 /// How many free ports are tried, where any will do, before TCP and UDP are both free.
 const FREE_PORTS: usize = 16;
@@ -133,16 +133,6 @@ fn raise(socket: &UdpSocket) -> io::Result<Buffers> {
         receive_bytes: socket.recv_buffer_size()? / told,
         send_bytes: socket.send_buffer_size()? / told,
     };
-    if buffers.are_small() {
-        warn!(
-            event = "sfuBuffersSmall",
-            wanted_bytes = BUFFER_BYTES,
-            buffers.receive_bytes,
-            buffers.send_bytes,
-            "the system gives the media socket small buffers, so bursts may be lost; \
-             raise net.core.rmem_max and net.core.wmem_max"
-        );
-    }
     Ok(buffers)
 }
 

@@ -3,8 +3,8 @@
 //! The metrics belong to a server, not to the process, so that two servers in one test do not
 //! count into each other; the lines that its log dropped are the exception. The doc line of a field is also its help text.
 
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, LazyLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;

@@ -44,7 +44,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 static LINES: LazyLock<Lines> = LazyLock::new(|| {
     let lines = Lines::new(Log::default().queue_bytes, LOG_LINES_DROPPED.clone());
     let writer = lines.clone();
-    let tell = |lines| warn!(event = "logLinesDropped", lines, "lines were dropped: the log was not read in time");
+    let tell =
+        |lines| warn!(event = "logLinesDropped", lines, "lines were dropped: the log was not read in time");
     // Without the thread nothing is said, and the service goes on.
     let _ = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr(), tell));
     lines

@@ -204,7 +204,12 @@ impl Remote {
                 continue;
             }
             if circuit.failed(now().into_std()) {
-                warn!(event = "mediaApiDown", url = self.base, error = cause, "calls fail at once until it answers again");
+                warn!(
+                    event = "mediaApiDown",
+                    url = self.base,
+                    error = cause,
+                    "calls fail at once until it answers again"
+                );
             }
             return Err(failure);
         }

@@ -5,6 +5,7 @@ mod fault;
 mod files;
 mod health;
 mod media;
+mod resources;
 mod run;
 mod signals;
 
@@ -13,20 +14,17 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
-use crate::calls::upstream::Upstream;
 use crate::config::{Config, Limits};
-use crate::feedback::delivery::{Delivery, Pace};
 use crate::feedback::desk::Desk;
 use crate::feedback::retention::keep_tidy;
 use crate::http::app::{App, Sockets, warnings};
@@ -35,13 +33,12 @@ use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
-use crate::http::site::{InvalidSite, Site};
+use crate::http::site::Site;
 use crate::http::tls;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::http::tls::door::Door;
-use crate::http::tls::source::Source;
 use crate::identity::Identities;
-use crate::identity::access::{Access, AccessHandle};
+use crate::identity::access::AccessHandle;
 use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
 use crate::limit::Rate;
@@ -56,8 +53,8 @@ use crate::store::data_dir::DataDir;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
 pub use fault::{RunError, ShutdownError, StartError};
-use files::raise_file_limit;
 pub use health::healthcheck;
+use resources::{Clients, Resources};
 pub use run::run;
 
 /// How often what nobody needs any more is forgotten.
@@ -105,40 +102,30 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what is in the way; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        raise_file_limit(config.limits.connections);
-        let data_dir = DataDir::open(&config.data_dir)?;
-        let metrics = Metrics::new();
-        let certificates = Source::of(&config).map(|source| Certificates::open(source, metrics.clone()));
-        let certificates = certificates.transpose()?;
-        let http_listener = listen("http.listen", config.http.listen).await?;
-        let admin_listener = listen("admin.listen", config.admin.listen).await?;
-        let addresses = Addresses {
-            http: http_listener.local_addr().unwrap_or(config.http.listen),
-            admin: admin_listener.local_addr().unwrap_or(config.admin.listen),
-        };
-        let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
-        let kept_rooms = kept.len();
-        let mut upkeep = Vec::new();
-        let access = match config.identity.access() {
-            None => None,
-            Some((team_domain, audience)) => {
-                let (handle, task) = Access::new(team_domain.as_str(), audience)?.start()?;
-                upkeep.push(task);
-                Some(handle)
+        let resources = Resources::open(&config).await?;
+        match Clients::new(&config, &resources) {
+            Ok(clients) => Ok(Self::run_with(config, resources, clients)),
+            Err(error) => {
+                resources.close().await;
+                Err(error)
             }
-        };
+        }
+    }
 
+    /// Starts all that runs. Nothing can fail any more, so nothing is left half started.
+    fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
+        let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
+        let Clients { site, access, upstream, ai, delivery } = clients;
+        let addresses = listeners.addresses(&config);
+        let kept_rooms = kept.len();
+        let (sfu, media) = media.unzip();
+        let mut upkeep = Vec::new();
+        let access = access.map(|(handle, task)| {
+            upkeep.push(task);
+            handle
+        });
         let limits = &config.limits;
         let stopping = CancellationToken::new();
-        let (sfu, media) = media::start(&config, addresses, metrics.clone()).await?.unzip();
-        if sfu.is_some() {
-            media::forget_ais(&mut kept);
-        }
-        let upstream =
-            Upstream::new(&config.calls, &config.turn, limits.call_bytes, sfu.clone(), metrics.clone())?;
-        let upstream = Arc::new(upstream);
-        let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
-        let ai = AiHandle::new(upstream.clone(), &config.calls, &config.ai, ai_starts, metrics.clone())?;
         let surroundings = Surroundings {
             settings: room_settings(&config),
             outbox_bytes: limits.outbox_bytes,
@@ -156,15 +143,10 @@ impl Server {
         let registry = Registry::start(registry_limits, surroundings, kept);
         let (reports, feedback) = (store.reports(), &config.feedback);
         upkeep.push(own(keep_tidy(reports.clone(), feedback.retention, feedback.stored_bytes)));
-        let webhook = feedback.url.as_ref();
-        let delivery =
-            webhook.map(|url| Delivery::new(reports.clone(), url.clone(), metrics.clone(), Pace::default()));
-        let delivery = delivery.transpose()?;
-
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let app = Arc::new(App {
             identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
-            site: open_site(&config)?,
+            site,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: proxies.clone(),
             charge: Charge::new(&config),
@@ -214,7 +196,7 @@ impl Server {
         let uncounted_networks =
             TrustedProxies::new(config.http.trusted_proxies.iter().chain(exempt).copied());
         let http = serve(
-            http_listener,
+            listeners.http,
             door,
             public,
             http_limits,
@@ -225,7 +207,7 @@ impl Server {
         let own_routes = admin::router(operators);
         let uncounted = Metrics::new();
         let admin = serve(
-            admin_listener,
+            listeners.admin,
             Door::Plain,
             own_routes,
             http_limits,
@@ -233,7 +215,7 @@ impl Server {
             uncounted,
             admin_stop.clone(),
         );
-        Ok(Self {
+        Self {
             addresses,
             stopping,
             admin_stop,
@@ -249,7 +231,7 @@ impl Server {
             config,
             kept_rooms,
             tls,
-        })
+        }
     }
 
     /// Where the server listens.
@@ -324,14 +306,6 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     Ok(warnings)
 }
 
-fn open_site(config: &Config) -> Result<Site, InvalidSite> {
-    let site = Site::open(config)?;
-    if let Some(warning) = site.warning() {
-        warn!(event = "severalBuilds", "{warning}");
-    }
-    Ok(site)
-}
-
 fn identities(config: &Config, key: SigningKey, access: Option<AccessHandle>) -> Identities {
     let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
     if config.identity.required { identities } else { identities.beside_cookies() }
@@ -358,10 +332,6 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
         held_back: limits.held_back,
         write_stall: limits.write_stall,
     }
-}
-
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
 }
 
 fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {

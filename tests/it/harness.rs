@@ -198,6 +198,16 @@ impl Stopped {
         TestServer { server, at_rest: self }
     }
 
+    /// Tries to start a server that must fail.
+    pub async fn fail_with(&self, edit: impl FnOnce(&mut Config)) -> StartError {
+        let mut config = self.config.clone();
+        edit(&mut config);
+        match Server::start(config).await {
+            Ok(_) => panic!("the server started"),
+            Err(error) => error,
+        }
+    }
+
     /// The database's file.
     pub fn database(&self) -> PathBuf {
         self.dir.path().join("data/satsuma.db")

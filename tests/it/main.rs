@@ -44,6 +44,7 @@ mod sfu_access;
 mod sfu_ai;
 mod signals;
 mod slow;
+mod start;
 mod stock_client;
 mod tls;
 mod unbreakable;

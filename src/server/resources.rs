@@ -1,0 +1,147 @@
+//! What a server needs before anything of it runs, and what of it may be refused.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+use super::files::raise_file_limit;
+use super::{Addresses, StartError, media, now};
+use crate::ai::AiHandle;
+use crate::calls::upstream::Upstream;
+use crate::config::Config;
+use crate::feedback::delivery::{Delivery, Pace};
+use crate::http::site::{InvalidSite, Site};
+use crate::http::tls::certificates::Certificates;
+use crate::http::tls::source::Source;
+use crate::identity::access::{Access, AccessHandle};
+use crate::limit::Rate;
+use crate::metrics::Metrics;
+use crate::room::io::KeptRoom;
+use crate::sfu::handle::SfuHandle;
+use crate::sfu::thread::SfuThread;
+use crate::store::Store;
+use crate::store::data_dir::DataDir;
+
+/// The time that a start which failed gives the store and the media thread to end.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// What a server holds of the machine.
+pub(super) struct Resources {
+    pub(super) data_dir: DataDir,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) certificates: Option<Certificates>,
+    pub(super) listeners: Listeners,
+    pub(super) store: Store,
+    /// The rooms of before.
+    pub(super) kept: Vec<KeptRoom>,
+    /// The embedded media server, where it carries the media.
+    pub(super) media: Option<(SfuHandle, SfuThread)>,
+}
+
+/// Sockets that listen already, and are not read yet.
+pub(super) struct Listeners {
+    pub(super) http: TcpListener,
+    pub(super) admin: TcpListener,
+}
+
+impl Resources {
+    /// Opens all of it.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is refused; nothing is held then.
+    pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
+        raise_file_limit(config.limits.connections);
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let metrics = Metrics::new();
+        let certificates = Source::of(config).map(|source| Certificates::open(source, metrics.clone()));
+        let certificates = certificates.transpose()?;
+        let listeners = Listeners {
+            http: listen("http.listen", config.http.listen).await?,
+            admin: listen("admin.listen", config.admin.listen).await?,
+        };
+        let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
+        let media = match media::start(config, listeners.addresses(config), metrics.clone()).await {
+            Ok(media) => media,
+            Err(error) => {
+                close(store, None).await;
+                return Err(error);
+            }
+        };
+        if media.is_some() {
+            media::forget_ais(&mut kept);
+        }
+        Ok(Self { data_dir, metrics, certificates, listeners, store, kept, media })
+    }
+
+    /// Gives all of it back, and waits until it is free.
+    pub(super) async fn close(self) {
+        close(self.store, self.media.map(|(_, thread)| thread)).await;
+    }
+}
+
+impl Listeners {
+    pub(super) fn addresses(&self, config: &Config) -> Addresses {
+        Addresses {
+            http: self.http.local_addr().unwrap_or(config.http.listen),
+            admin: self.admin.local_addr().unwrap_or(config.admin.listen),
+        }
+    }
+}
+
+/// Clients of other services, and the files for browsers: made before anything runs, since their settings
+/// may be wrong.
+pub(super) struct Clients {
+    pub(super) site: Site,
+    pub(super) access: Option<(AccessHandle, AbortOnDropHandle<()>)>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) ai: AiHandle,
+    pub(super) delivery: Option<Delivery>,
+}
+
+impl Clients {
+    /// Makes all of them.
+    ///
+    /// # Errors
+    /// [`StartError`] says which setting is wrong.
+    pub(super) fn new(config: &Config, resources: &Resources) -> Result<Self, StartError> {
+        let Config { limits, identity, calls, .. } = config;
+        let Resources { metrics, media, store, .. } = resources;
+        let access = match identity.access() {
+            Some((team_domain, audience)) => Some(Access::new(team_domain.as_str(), audience)?.start()?),
+            None => None,
+        };
+        let sfu = media.as_ref().map(|(handle, _)| handle.clone());
+        let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
+        let upstream = Arc::new(upstream);
+        let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
+        let ai = AiHandle::new(upstream.clone(), calls, &config.ai, ai_starts, metrics.clone())?;
+        let webhook = config.feedback.url.as_ref();
+        let delivery =
+            webhook.map(|url| Delivery::new(store.reports(), url.clone(), metrics.clone(), Pace::default()));
+        Ok(Self { site: open_site(config)?, access, upstream, ai, delivery: delivery.transpose()? })
+    }
+}
+
+fn open_site(config: &Config) -> Result<Site, InvalidSite> {
+    let site = Site::open(config)?;
+    if let Some(warning) = site.warning() {
+        warn!(event = "severalBuilds", "{warning}");
+    }
+    Ok(site)
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
+}
+
+/// Ends what a start that failed had started. Nothing was said to it, so nothing can be lost.
+async fn close(store: Store, media: Option<SfuThread>) {
+    let _ = store.shutdown(now() + CLOSE).await;
+    if let Some(media) = media {
+        let _ = tokio::time::timeout(CLOSE, media.join()).await;
+    }
+}

@@ -30,6 +30,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         heartbeat_timeout: Duration::from_secs(15),
         restore_grace: Duration::from_secs(30),
         members: 10_000,
+        members_per_identity: 0,
         members_per_network: 0,
         user_bytes: 8192,
         ai_starts_per_minute: 0,

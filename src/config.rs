@@ -122,6 +122,9 @@ pub struct Room {
     /// How long the seats of before a restart wait for their members.
     #[serde(with = "text")]
     pub restore_grace: Duration,
+    /// How long the row of an ended meeting is kept; an hour to 100 years.
+    #[serde(with = "text")]
+    pub meetings_retention: Duration,
 }
 
 /// Who vouches for users beside the signed cookie.
@@ -161,6 +164,8 @@ pub struct Limits {
     pub rooms: usize,
     /// Members in one room; at least 1.
     pub members_per_room: usize,
+    /// Members in one room of one identity; 0 is no limit.
+    pub members_per_room_per_identity: usize,
     /// Members in one room from one network; 0 is no limit.
     pub members_per_room_per_network: usize,
     /// New rooms a minute for one identity; 0 is no limit.
@@ -298,6 +303,7 @@ impl Default for Room {
             tick: Duration::from_secs(15),
             heartbeat_timeout: Duration::from_secs(15),
             restore_grace: Duration::from_secs(30),
+            meetings_retention: Duration::from_secs(90 * 24 * 60 * 60),
         }
     }
 }
@@ -320,6 +326,7 @@ impl Default for Limits {
             connections_per_address: 1000,
             rooms: 10_000,
             members_per_room: 1_000,
+            members_per_room_per_identity: 16,
             members_per_room_per_network: 750,
             http_connections: 4096,
             http_connections_per_address: 1024,
@@ -608,6 +615,7 @@ mod tests {
             ("room.tick", "'10ms'", "'9ms'"),
             ("room.tick", "'1day'", "'2days'"),
             ("room.restore_grace", "'0s'", "'1000000000years'"),
+            ("room.meetings_retention", "'1h'", "'59m'"),
             ("limits.connections_per_address", "0", "4294967296"),
             ("limits.connections", "1", "0"),
             ("limits.frame_bytes", "1024", "1023"),
@@ -720,7 +728,7 @@ mod tests {
         assert_eq!(
             faults("", &[("SATSUMA_ROOM__TOCK", "1s")]),
             ["SATSUMA_ROOM__TOCK: room.tock: no such setting; [room] has heartbeat_timeout, \
-              restore_grace, tick"]
+              meetings_retention, restore_grace, tick"]
         );
         let loaded = load(
             "",

@@ -81,6 +81,11 @@ impl MeetingId {
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::MeetingId)
     }
+
+    /// 62 bits that were random, and two that are the same in every id.
+    pub fn random_bits(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
 }
 
 /// A session of the media API: 1 to 64 of `[A-Za-z0-9_-]`, not `new`. Cloudflare's are 32 hex digits.

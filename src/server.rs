@@ -26,7 +26,7 @@ use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
 use crate::config::{Config, Limits};
 use crate::feedback::desk::Desk;
-use crate::feedback::retention::keep_tidy;
+use crate::feedback::retention::{Retention, keep_tidy};
 use crate::http::app::{App, Sockets, warnings};
 use crate::http::charge::Charge;
 use crate::http::host::HostNames;
@@ -142,7 +142,12 @@ impl Server {
         };
         let registry = Registry::start(registry_limits, surroundings, kept);
         let (reports, feedback) = (store.reports(), &config.feedback);
-        upkeep.push(own(keep_tidy(reports.clone(), feedback.retention, feedback.stored_bytes)));
+        let retention = Retention {
+            reports: feedback.retention,
+            report_bytes: feedback.stored_bytes,
+            meetings: config.room.meetings_retention,
+        };
+        upkeep.push(own(keep_tidy(reports.clone(), retention)));
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let app = Arc::new(App {
             identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
@@ -317,6 +322,7 @@ fn room_settings(config: &Config) -> RoomSettings {
         heartbeat_timeout: config.room.heartbeat_timeout,
         restore_grace: config.room.restore_grace,
         members: config.limits.members_per_room,
+        members_per_identity: config.limits.members_per_room_per_identity,
         members_per_network: config.limits.members_per_room_per_network,
         user_bytes: config.limits.user_bytes,
         ai_starts_per_minute: config.limits.ai_starts_per_minute,

@@ -27,6 +27,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     let mut violations = Vec::new();
     violations.extend(counts_out_of_range(config));
     violations.extend(reports_out_of_range(&config.feedback));
+    violations.extend(retentions_out_of_range(config));
     violations.extend(durations_out_of_range(config));
     violations.extend(empty_texts(config));
     violations.extend(wrong_urls(config));
@@ -70,13 +71,20 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
 }
 
-fn reports_out_of_range(feedback: &Feedback) -> impl Iterator<Item = Violation> {
-    const MOST: usize = 1 << 30;
+fn retentions_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // Shorter, and a typing error would remove what nobody has read yet.
     const SHORTEST: Duration = Duration::from_secs(60 * 60);
     const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
-    let retention =
-        out_of_range("feedback.retention", &feedback.retention, &(SHORTEST..=LONGEST), Duration::write);
+    [
+        ("feedback.retention", config.feedback.retention),
+        ("room.meetings_retention", config.room.meetings_retention),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| out_of_range(key, &value, &(SHORTEST..=LONGEST), Duration::write))
+}
+
+fn reports_out_of_range(feedback: &Feedback) -> impl Iterator<Item = Violation> {
+    const MOST: usize = 1 << 30;
     [
         ("feedback.stored_bytes", feedback.stored_bytes, 1 << 20..=u32::MAX as usize),
         ("feedback.form_bytes", feedback.form_bytes, 64 << 10..=MOST),
@@ -85,14 +93,13 @@ fn reports_out_of_range(feedback: &Feedback) -> impl Iterator<Item = Violation> 
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
-    .chain(retention)
 }
 
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // A timer set to zero, or so late that adding it to now overflows, would end the server.
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let Config { room: Room { tick, heartbeat_timeout, restore_grace }, limits, .. } = config;
+    let Config { room: Room { tick, heartbeat_timeout, restore_grace, .. }, limits, .. } = config;
     [
         ("room.tick", *tick, SHORTEST..=LONGEST),
         ("room.heartbeat_timeout", *heartbeat_timeout, SHORTEST..=LONGEST),

@@ -16,23 +16,39 @@ const AGAIN: Duration = Duration::from_secs(60 * 60);
 /// How far the clock may be set forward without being doubted.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
-/// Removes what is older than `retention`, and the oldest reports over `most_bytes`: now, and then
+/// How long, and how much, is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// How long reports and counts are kept.
+    pub reports: Duration,
+    /// The most bytes of all reports.
+    pub report_bytes: usize,
+    /// How long the row of an ended meeting is kept.
+    pub meetings: Duration,
+}
+
+/// Removes what is older than its retention, and the oldest reports over `report_bytes`: now, and then
 /// every day.
 ///
 /// Nothing goes by a clock that was just set forward: what it calls old may be of yesterday. Whoever
 /// looks after the machine has a day to set it right.
-pub async fn keep_tidy(reports: Reports, retention: Duration, most_bytes: usize) {
+pub async fn keep_tidy(reports: Reports, retention: Retention) {
     let mut before = Moment::now();
     loop {
         let moment = Moment::now();
-        let oldest = if moment.has_leapt_from(&before) {
-            error!(event = "clockLeapt", "the clock was set forward; no report is called too old for a day");
-            SystemTime::UNIX_EPOCH
-        } else {
-            moment.wall.checked_sub(retention).unwrap_or(SystemTime::UNIX_EPOCH)
+        let has_leapt = moment.has_leapt_from(&before);
+        if has_leapt {
+            error!(event = "clockLeapt", "the clock was set forward; nothing is called too old for a day");
+        }
+        let oldest = |kept: Duration| {
+            moment.wall.checked_sub(kept).filter(|_| !has_leapt).unwrap_or(SystemTime::UNIX_EPOCH)
         };
         before = moment;
-        let pause = match reports.expire(oldest, most_bytes).await {
+        let tidied = async {
+            reports.expire(oldest(retention.reports), retention.report_bytes).await?;
+            reports.expire_meetings(oldest(retention.meetings)).await
+        };
+        let pause = match tidied.await {
             Ok(()) => DAY,
             Err(error) => {
                 error!(event = "reportsNotTidied", %error, "it is tried again in an hour");

@@ -147,7 +147,7 @@ impl ApiError {
                 CannotJoin::TooManyNewRooms
                 | CannotJoin::TooManyRoomsOfNetwork
                 | CannotJoin::TooManyNewRoomsOfNetwork
-                | CannotJoin::Refused(JoinRefusal::NetworkFull),
+                | CannotJoin::Refused(JoinRefusal::IdentityFull | JoinRefusal::NetworkFull),
             ) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoPlace(NoPlace::Full)
             | Self::CannotJoin(
@@ -207,6 +207,7 @@ impl ApiError {
             Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => "too_many_new_rooms_of_network",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdentityFull)) => "room_full_for_identity",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => "room_full_for_network",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",
             Self::HeadersTooLarge => "headers_too_large",

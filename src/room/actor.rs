@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{AiOutcome, AiTask, Effect, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::io::{AiOutcome, AiTask, Effect, Gone, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
 use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::Message;
@@ -158,6 +158,8 @@ impl Actor {
             }
         }
         self.inbox.commands.close();
+        // Including what is still being sent: left in the channel, a join would wait for its answer for ever.
+        while self.inbox.commands.recv().await.is_some() {}
     }
 
     async fn serve(&mut self) {
@@ -198,7 +200,7 @@ impl Actor {
                 };
                 self.handle(input, None)
             }
-            Command::Disconnected { connection } => self.handle(Input::Disconnected { connection }, None),
+            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), None),
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -223,7 +225,7 @@ impl Actor {
                 match effect {
                     Effect::Admit { connection, form, user } => {
                         if !self.admit(now, (connection, form), user, ack.take()) {
-                            inputs.push_back(Input::Disconnected { connection });
+                            inputs.push_back(Input::Disconnected(Gone { connection, is_page_left: false }));
                         }
                     }
                     Effect::Refuse { connection: _, refusal } => {
@@ -410,7 +412,6 @@ impl Actor {
 }
 
 type Ack = oneshot::Sender<Result<OutboxReader, JoinRefusal>>;
-
 fn key((user, _): (&UserId, &Seated)) -> UserId {
     user.clone()
 }

@@ -32,11 +32,8 @@ pub enum Input {
         /// What is wrong with the text.
         why: InvalidMessage,
     },
-    /// A socket is gone, for whatever reason.
-    Disconnected {
-        /// The socket.
-        connection: ConnectionId,
-    },
+    /// A socket is gone.
+    Disconnected(Gone),
     /// What waits for a member is over the budget.
     OutboxFull {
         /// The member.
@@ -53,6 +50,16 @@ pub enum Input {
     Wake,
     /// The server stops; sockets are sent away so that they come back to the next one.
     Shutdown,
+}
+
+/// A socket that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The socket.
+    pub connection: ConnectionId,
+    /// Whether its client said that its page is left (RFC 6455 section 7.4.1, code 1001). Firefox
+    /// closes a page's sockets so before the page hears of its end, and could say that it leaves.
+    pub is_page_left: bool,
 }
 
 /// A socket's wish to sit in a room.
@@ -219,6 +226,9 @@ pub enum JoinRefusal {
     /// The room has as many members as the limit allows.
     #[error("the room is full")]
     RoomFull,
+    /// As many members of the room are of one identity as the limit allows.
+    #[error("you are in this room too many times already; close one of its pages")]
+    IdentityFull,
     /// As many members of the room come from one network as the limit allows.
     #[error("too many members of this room come from your network")]
     NetworkFull,
@@ -242,6 +252,18 @@ pub enum Keep {
     /// A seat is gone.
     SeatRemoved {
         /// Whose.
+        user: UserId,
+    },
+    /// The id of a member who left, whose it stays.
+    Departed {
+        /// The id.
+        user: UserId,
+        /// Whose it is.
+        identity: IdentityId,
+    },
+    /// The id is not remembered any more, since its member is back or others left.
+    DepartedForgotten {
+        /// The id.
         user: UserId,
     },
     /// The AI's state changed.
@@ -275,6 +297,8 @@ pub struct KeptRoom {
     pub ai: Option<Arc<str>>,
     /// Its seats.
     pub seats: Vec<KeptSeat>,
+    /// The ids of members who left, and whose they are.
+    pub departed: Vec<(UserId, IdentityId)>,
     /// Events that members had not acknowledged when the server stopped, in their order.
     pub waiting: Vec<(UserId, Arc<str>)>,
 }
@@ -286,6 +310,8 @@ pub enum Reason {
     Tick,
     /// Changes of the last moments are sent as one snapshot.
     Snapshot,
+    /// A member whose socket ended is given up.
+    GiveUp,
 }
 
 /// A line for the log, by the reference's event names (protocol section 5).
@@ -309,6 +335,11 @@ pub enum Note {
     },
     /// A member left by saying so.
     UserLeft {
+        /// The user.
+        user: UserId,
+    },
+    /// A member's page was left, or it never said anything, and no socket came back for it.
+    UserGone {
         /// The user.
         user: UserId,
     },

@@ -21,6 +21,7 @@ pub fn write(room: &RoomName, meeting: Option<MeetingId>, note: &Note) {
             info!(event = "onClose", room, meeting_id, connection_id = %user, socket = %connection);
         }
         Note::UserLeft { user } => info!(event = "userLeft", room, meeting_id, connection_id = %user),
+        Note::UserGone { user } => info!(event = "userGone", room, meeting_id, connection_id = %user),
         Note::UserTimedOut { user } => {
             info!(event = "userTimedOut", room, meeting_id, connection_id = %user)
         }

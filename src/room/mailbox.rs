@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::io::{Join, JoinRefusal};
+use super::io::{Gone, Join, JoinRefusal};
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
@@ -35,10 +35,7 @@ pub enum Command {
     /// A text frame came.
     Message(Incoming),
     /// A socket is gone.
-    Disconnected {
-        /// The socket.
-        connection: ConnectionId,
-    },
+    Disconnected(Gone),
     /// Operators want to know.
     Describe(oneshot::Sender<RoomView>),
     /// Panic, so that a test can see what a panic does.

@@ -1,13 +1,15 @@
 //! The rooms: a pure core that decides, and the task that carries out what it decided.
 //!
-//! [`state`] is a value with one method, [`seat`] and [`ai`] are parts of it; [`io`] is what goes in and comes out; [`outbox`] is what
-//! waits for one member; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it.
+//! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts of it; [`io`] is what goes in and
+//! comes out; [`outbox`] is what waits for one member; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it.
 
 pub mod actor;
 pub mod ai;
+pub mod departed;
 pub mod io;
 pub mod log;
 pub mod mailbox;
+pub mod members;
 pub mod message;
 pub mod outbox;
 pub mod pace;

@@ -308,6 +308,7 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::close::Close;
     use crate::protocol::deflate::Form;
+    use crate::room::io::Gone;
     use crate::room::mailbox::Incoming;
     use crate::room::outbox::Taken;
     use crate::room::state::RoomSettings;
@@ -335,6 +336,7 @@ mod tests {
             heartbeat_timeout: Duration::from_secs(3600),
             restore_grace: Duration::from_secs(30),
             members: 10,
+            members_per_identity: 10,
             members_per_network: 10,
             user_bytes: 8192,
             ai_starts_per_minute: 0,
@@ -553,6 +555,7 @@ mod tests {
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
             seats: Vec::new(),
+            departed: Vec::new(),
             waiting: Vec::new(),
         };
         let House { registry, .. } = house_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
@@ -601,7 +604,10 @@ mod tests {
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
         assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
-        seat.mailbox.send(Command::Disconnected { connection: ConnectionId(1) }).await.unwrap();
+        seat.mailbox
+            .send(Command::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false }))
+            .await
+            .unwrap();
         shutdown.await;
         let context = Context::from_waker(Waker::noop());
         assert_eq!(seat.outbox.poll_take(&context), Poll::Ready(Taken::Close(Close::Superseded)));

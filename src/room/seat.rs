@@ -1,11 +1,9 @@
 //! One seat of a room: whose it is, and its user object, encoded once for all snapshots.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::io::{Join, JoinRefusal, KeptSeat};
-use super::state::RoomSettings;
+use super::io::KeptSeat;
 use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
@@ -23,6 +21,8 @@ pub struct Seat {
     pub connection: Option<ConnectionId>,
     /// The last sign of life.
     pub heartbeat: Instant,
+    /// Whether a message came from the member since it joined.
+    pub has_spoken: bool,
     json: Arc<str>,
 }
 
@@ -32,24 +32,6 @@ pub struct Seat {
 pub struct UserTooBig {
     bytes: usize,
     most: usize,
-}
-
-/// The reason for which a join gets no seat among `seats`, if there is one.
-pub fn refusal(seats: &BTreeMap<UserId, Seat>, settings: &RoomSettings, join: &Join) -> Option<JoinRefusal> {
-    if let Some(seat) = seats.get(&join.user) {
-        return (seat.identity != join.identity).then_some(JoinRefusal::SeatTaken);
-    }
-    if seats.len() >= settings.members {
-        return Some(JoinRefusal::RoomFull);
-    }
-    // Identities are free, and others need places too. Most rooms have fewer members, and nobody is counted.
-    let limit = settings.members_per_network;
-    if limit == 0 || seats.len() < limit {
-        return None;
-    }
-    let network = join.network?;
-    let of_network = seats.values().filter(|seat| seat.network == Some(network)).count();
-    (of_network >= limit).then_some(JoinRefusal::NetworkFull)
 }
 
 /// What operators see of a member.
@@ -77,7 +59,15 @@ impl Seat {
     ) -> Self {
         let auth_method = shown(&identity);
         let json = User { auth_method, ..User::fresh(id.as_str(), &name) }.to_json().into();
-        Self { identity, name, network, connection: Some(connection), heartbeat: now, json }
+        Self {
+            identity,
+            name,
+            network,
+            connection: Some(connection),
+            heartbeat: now,
+            has_spoken: false,
+            json,
+        }
     }
 
     /// A seat of before a restart. `None` if the store was edited by hand and holds no user.
@@ -91,6 +81,7 @@ impl Seat {
             network: None,
             connection: None,
             heartbeat,
+            has_spoken: true,
         })
     }
 

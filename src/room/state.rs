@@ -2,19 +2,18 @@
 //!
 //! Source: protocol sections 2 to 5.
 
-use std::collections::{BTreeMap, HashMap};
+mod messages;
+
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{Effect, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
+use super::io::{Effect, Gone, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
+use super::members::Members;
 use super::pace::{Audience, Pace};
-use super::seat::{MemberView, Seat, refusal};
-use crate::id::{ConnectionId, MeetingId, UserId};
-use crate::protocol::client::{ClientMessage, JsonString};
+use super::seat::{MemberView, Seat};
+use crate::id::{MeetingId, UserId};
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Form;
 use crate::protocol::server::{Event, encode_room_state};
-use crate::protocol::user::User;
 
 /// What a room is told once.
 #[derive(Clone, Debug)]
@@ -27,6 +26,8 @@ pub struct RoomSettings {
     pub restore_grace: Duration,
     /// The most members.
     pub members: usize,
+    /// The most members of one identity; 0 is no limit.
+    pub members_per_identity: usize,
     /// The most members from one network; 0 is no limit.
     pub members_per_network: usize,
     /// The most bytes of a user object, as kept.
@@ -42,10 +43,9 @@ pub struct Room {
     meeting: Option<MeetingId>,
     /// The most members that the meeting had.
     peak: usize,
-    /// In the order of the wire: plain string order of the ids.
-    seats: BTreeMap<UserId, Seat>,
-    /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
-    connections: HashMap<ConnectionId, (UserId, Form)>,
+    members: Members,
+    /// Whether nobody said anything yet.
+    is_silent: bool,
     ai: Ai,
     /// The number of the chat's last line.
     last_chat: u64,
@@ -67,8 +67,8 @@ impl Room {
             settings,
             meeting: None,
             peak: 0,
-            seats: BTreeMap::new(),
-            connections: HashMap::new(),
+            members: Members::default(),
+            is_silent: true,
             ai,
             last_chat: 0,
             next_tick,
@@ -84,14 +84,19 @@ impl Room {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
         room.meeting = Some(kept.meeting);
+        room.is_silent = false;
+        room.next_tick = now + share_of(room.settings.tick, kept.meeting);
+        for (user, identity) in &kept.departed {
+            room.members.restore_departed(user.clone(), identity.clone());
+        }
         for kept_seat in &kept.seats {
             if let Some(seat) = Seat::restored(kept_seat, heartbeat) {
-                room.seats.insert(kept_seat.user.clone(), seat);
+                room.members.restore(kept_seat.user.clone(), seat);
             }
         }
-        room.peak = room.seats.len();
+        room.peak = room.members.len();
         if let Some(ai) = &kept.ai {
-            let is_member = |user: &UserId| room.seats.contains_key(user);
+            let is_member = |user: &UserId| room.members.contains(user);
             room.ai = Ai::restore(room.settings.ai_starts_per_minute, kept.meeting, ai, is_member);
         }
         room
@@ -103,18 +108,19 @@ impl Room {
         match input {
             Input::Join(join) => self.join(now, join, &mut effects),
             Input::Message { connection, at, message } => {
-                if let Some(user) = self.user_at(connection) {
+                if let Some(user) = self.members.user_at(connection) {
+                    self.is_silent = false;
                     self.message(now, at, &user, message, &mut effects);
                 }
             }
             Input::Rejected { connection, why } => {
-                if let Some(user) = self.user_at(connection) {
+                if let Some(user) = self.members.user_at(connection) {
                     self.refuse_message(&user, why.to_string(), &mut effects);
                 }
             }
-            Input::Disconnected { connection } => self.disconnected(connection, &mut effects),
+            Input::Disconnected(gone) => self.disconnected(now, gone, &mut effects),
             Input::OutboxFull { user } => {
-                if self.seats.contains_key(&user) {
+                if self.members.contains(&user) {
                     effects.push(self.log(Note::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove(&user, Close::TooSlow, &mut effects);
                     self.notify_left(user, &mut effects);
@@ -127,6 +133,7 @@ impl Room {
             Input::Wake => {}
             Input::Shutdown => self.shutdown(&mut effects),
         }
+        self.give_up(now, &mut effects);
         if self.is_tick_due(now) {
             self.tick(now, &mut effects);
         }
@@ -140,12 +147,14 @@ impl Room {
     pub fn deadline(&self) -> Option<(Instant, Reason)> {
         let snapshot = self.changed.then_some((self.quiet_until, Reason::Snapshot));
         let tick = (!self.stopping).then_some((self.next_tick, Reason::Tick));
-        snapshot.into_iter().chain(tick).min_by_key(|(at, _)| *at)
+        let given_up = self.members.next_given_up().filter(|_| !self.stopping);
+        let given_up = given_up.map(|at| (at, Reason::GiveUp));
+        snapshot.into_iter().chain(given_up).chain(tick).min_by_key(|(at, _)| *at)
     }
 
     /// Takes note that `user` is alive, although its heartbeats may wait in a socket that is not read.
     pub fn keep_alive(&mut self, now: Instant, user: &UserId) {
-        if let Some(seat) = self.seats.get_mut(user) {
+        if let Some(seat) = self.members.get_mut(user) {
             seat.heartbeat = now;
         }
     }
@@ -157,7 +166,7 @@ impl Room {
 
     /// The newest state, encoded as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
-        let users = self.seats.values().map(|seat| seat.json()).chain(self.ai.user_json());
+        let users = self.members.iter().map(|(_, seat)| seat.json()).chain(self.ai.user_json());
         encode_room_state(self.meeting, users, &self.ai.state())
     }
 
@@ -168,7 +177,7 @@ impl Room {
 
     /// The sockets that get a broadcast.
     pub fn audience(&self) -> Audience {
-        self.connections.values().map(|(_, form)| *form).collect()
+        self.members.audience()
     }
 
     /// The AI, which its owner closes where the room cannot do so itself any more.
@@ -183,7 +192,7 @@ impl Room {
 
     /// Who has a seat, in the order of the wire.
     pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView> {
-        self.seats.iter().map(|(user, seat)| MemberView {
+        self.members.iter().map(|(user, seat)| MemberView {
             user: user.clone(),
             name: seat.name.clone(),
             connection: seat.connection,
@@ -193,7 +202,7 @@ impl Room {
 
     /// Whether no socket is left.
     pub fn is_deserted(&self) -> bool {
-        self.connections.is_empty()
+        self.members.is_deserted()
     }
 
     fn join(&mut self, now: Instant, join: Join, effects: &mut Vec<Effect>) {
@@ -202,132 +211,35 @@ impl Room {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
             return;
         }
-        if let Some(own) = self.seats.get_mut(&join.user).filter(|seat| seat.identity == join.identity) {
+        if let Some(own) = self.members.get_mut(&join.user).filter(|seat| seat.identity == join.identity) {
             own.heartbeat = now;
         }
         self.remove_silent(now, effects);
-        if let Some(refusal) = refusal(&self.seats, &self.settings, &join) {
+        if let Some(user) = self.members.gives_way_to(&self.settings, &join) {
+            self.remove_gone(user, effects);
+        }
+        if let Some(refusal) = self.members.refusal(&self.settings, &join) {
             effects.push(Effect::Refuse { connection, refusal });
             return;
         }
-        let Join { user, identity, name, network, form, new_meeting, .. } = join;
+        let was_departed = self.members.seat(now, &join);
+        let Join { user, form, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
             effects.push(self.log(Note::StartingMeeting));
             effects.extend(self.keep(Keep::MeetingStarted));
         }
-        match self.seats.get_mut(&user) {
-            Some(seat) => {
-                seat.rename(name);
-                seat.network = network;
-                if let Some(older) = seat.connection.replace(connection) {
-                    self.connections.remove(&older);
-                }
-            }
-            None => {
-                let seat = Seat::fresh(&user, identity, name, network, connection, now);
-                self.seats.insert(user.clone(), seat);
-            }
+        if was_departed {
+            effects.extend(self.keep(Keep::DepartedForgotten { user: user.clone() }));
         }
-        self.connections.insert(connection, (user.clone(), form));
         effects.push(Effect::Admit { connection, form, user: user.clone() });
         effects.push(self.log(Note::OnConnect { user: user.clone(), connection }));
         effects.extend(self.keep_seat(&user));
-        if self.seats.len() > self.peak {
-            self.peak = self.seats.len();
+        if self.members.len() > self.peak {
+            self.peak = self.members.len();
             effects.extend(self.keep(Keep::Peak { members: self.peak }));
         }
         self.changed = true;
-    }
-
-    fn message(
-        &mut self,
-        now: Instant,
-        at: u64,
-        from: &UserId,
-        message: ClientMessage,
-        effects: &mut Vec<Effect>,
-    ) {
-        let kind = message.kind();
-        match message {
-            ClientMessage::UserUpdate(user) => self.update(from, *user, effects),
-            ClientMessage::Heartbeat => {
-                if let Some(seat) = self.seats.get_mut(from) {
-                    seat.heartbeat = now;
-                }
-            }
-            ClientMessage::UserLeft => {
-                effects.push(self.log(Note::UserLeft { user: from.clone() }));
-                self.remove(from, Close::UserLeft, effects);
-                self.notify_left(from.clone(), effects);
-            }
-            ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
-            ClientMessage::Chat { message } => self.chat(at, from, message, effects),
-            ClientMessage::MuteUser { id } => match id.filter(|id| self.seats.contains_key(id)) {
-                Some(id) => self.mute(id, effects),
-                None => effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: kind })),
-            },
-            ClientMessage::E2eeMlsMessage { payload } => effects.push(Effect::Send {
-                to: Recipients::AllBut(from.clone()),
-                event: Event::E2eeMlsMessage { payload },
-            }),
-            ClientMessage::CallsApiHistoryEntry(entry) => {
-                effects.push(self.log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
-            }
-            ClientMessage::PartyserverPing => {}
-            ClientMessage::Ai(message) => {
-                if let Some(meeting) = self.meeting {
-                    let turn = self.ai.asked(now, meeting, from, message);
-                    self.follow(turn, effects);
-                }
-            }
-        }
-    }
-
-    fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
-        let Some(seat) = self.seats.get_mut(from) else { return };
-        match seat.update(from, user, self.settings.user_bytes) {
-            Ok(()) => {
-                self.changed = true;
-                effects.extend(self.keep_seat(from));
-            }
-            Err(too_big) => self.refuse_message(from, too_big.to_string(), effects),
-        }
-    }
-
-    fn direct_message(
-        &self,
-        from: &UserId,
-        to: Option<UserId>,
-        message: JsonString,
-        effects: &mut Vec<Effect>,
-    ) {
-        let sender = self.seats.get(from).map(|seat| seat.name.clone());
-        match (to.filter(|to| self.seats.contains_key(to)), sender) {
-            (Some(to), Some(from)) => effects.push(Effect::Send {
-                to: Recipients::One(to),
-                event: Event::DirectMessage { from, message },
-            }),
-            _ => {
-                effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" }))
-            }
-        }
-    }
-
-    fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
-        let Some(name) = self.seats.get(from).map(|seat| seat.name.clone()) else { return };
-        // The time, unless that was taken: so it differs from those before a restart, too, without being kept.
-        self.last_chat = at.max(self.last_chat + 1);
-        let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
-        effects.push(Effect::Send { to: Recipients::All, event });
-    }
-
-    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
-        let Some(seat) = self.seats.get_mut(&target) else { return };
-        seat.mute();
-        self.changed = true;
-        effects.extend(self.keep_seat(&target));
-        effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
     }
 
     /// Does what a turn of the AI asks for.
@@ -342,25 +254,48 @@ impl Room {
         }
     }
 
-    fn disconnected(&mut self, connection: ConnectionId, effects: &mut Vec<Effect>) {
-        // A socket that lost its seat to a newer one ends here without touching the seat.
-        let Some((user, _)) = self.connections.remove(&connection) else { return };
-        if let Some(seat) = self.seats.get_mut(&user) {
-            seat.connection = None;
-        }
+    fn disconnected(&mut self, now: Instant, gone: Gone, effects: &mut Vec<Effect>) {
+        let Some(user) = self.members.detach(now, gone) else { return };
+        let connection = gone.connection;
         effects.push(Effect::Detach { connection, user: user.clone() });
         effects.push(self.log(Note::OnClose { user, connection }));
+        if self.is_silent && self.members.is_deserted() && !self.stopping {
+            // Nothing was said that somebody could come back for.
+            let ghosts: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
+            for user in ghosts {
+                self.remove(&user, Close::TimedOut, effects);
+            }
+            self.end(effects);
+        }
+    }
+
+    /// Removes those whose socket ended and who were waited for long enough.
+    fn give_up(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        while let Some(user) = self.members.given_up(now).filter(|_| !self.stopping) {
+            self.remove_gone(user, effects);
+        }
+    }
+
+    fn remove_gone(&mut self, user: UserId, effects: &mut Vec<Effect>) {
+        effects.push(self.log(Note::UserGone { user: user.clone() }));
+        self.remove(&user, Close::TimedOut, effects);
+        self.notify_left(user, effects);
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.next_tick = now + self.settings.tick;
         effects.push(self.log(Note::Alarm));
         self.remove_silent(now, effects);
-        if !self.seats.is_empty() {
+        if !self.members.is_empty() {
             // A client that lost a snapshot heals by this one, changed or not.
             self.send_snapshot(now, effects);
             return;
         }
+        self.end(effects);
+    }
+
+    /// Ends the meeting, and the room with it.
+    fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
             effects.push(self.log(Note::EndingMeeting));
@@ -368,13 +303,15 @@ impl Room {
         }
         self.changed = false;
         self.meeting = None;
+        self.is_silent = true;
+        self.members.clear();
         effects.push(Effect::Retire);
     }
 
     fn shutdown(&mut self, effects: &mut Vec<Effect>) {
         self.stopping = true;
         self.changed = false;
-        let seated = self.seats.iter().filter(|(_, seat)| seat.connection.is_some());
+        let seated = self.members.iter().filter(|(_, seat)| seat.connection.is_some());
         effects.extend(
             seated.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
         );
@@ -382,10 +319,7 @@ impl Room {
 
     /// Removes everyone whose last heartbeat is too old, as at every tick and join.
     fn remove_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let timeout = self.settings.heartbeat_timeout;
-        let is_silent = |seat: &Seat| now.saturating_duration_since(seat.heartbeat) > timeout;
-        let silent: Vec<UserId> =
-            self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect();
+        let silent = self.members.silent(now, self.settings.heartbeat_timeout);
         // Every notice first: whoever is removed hears them all, its own too, before its socket closes.
         for user in &silent {
             effects.push(self.log(Note::UserTimedOut { user: user.clone() }));
@@ -401,12 +335,12 @@ impl Room {
 
     /// Takes a member's seat away. Its notice is the caller's to send, before or after.
     fn remove(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
-        if let Some(connection) = self.seats.remove(user).and_then(|seat| seat.connection) {
-            self.connections.remove(&connection);
-        }
+        let Some((identity, forgotten)) = self.members.remove(user) else { return };
         self.changed = true;
         effects.push(Effect::Remove { user: user.clone(), close });
         effects.extend(self.keep(Keep::SeatRemoved { user: user.clone() }));
+        effects.extend(self.keep(Keep::Departed { user: user.clone(), identity }));
+        effects.extend(forgotten.and_then(|user| self.keep(Keep::DepartedForgotten { user })));
         let turn = self.ai.left(user);
         self.follow(turn, effects);
     }
@@ -417,13 +351,9 @@ impl Room {
 
     fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.changed = false;
-        let bytes = self.seats.values().map(|seat| seat.json().len()).sum();
+        let bytes = self.members.iter().map(|(_, seat)| seat.json().len()).sum();
         self.quiet_until = now + self.pace.window(bytes, self.audience());
         effects.push(Effect::Snapshot);
-    }
-
-    fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
-        self.connections.get(&connection).map(|(user, _)| user.clone())
     }
 
     fn refuse_message(&self, user: &UserId, why: String, effects: &mut Vec<Effect>) {
@@ -440,22 +370,32 @@ impl Room {
     }
 
     fn keep_seat(&self, user: &UserId) -> Option<Effect> {
-        self.keep(Keep::Seat(self.seats.get(user)?.kept(user)))
+        self.keep(Keep::Seat(self.members.get(user)?.kept(user)))
     }
+}
+
+/// A part of a tick that differs from meeting to meeting. After a restart all rooms are restored in one
+/// moment, and would tick together from then on.
+fn share_of(tick: Duration, meeting: MeetingId) -> Duration {
+    let nanos = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Duration::from_nanos(meeting.random_bits() % nanos)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeMap, HashMap, HashSet};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::{IdentityId, RoomName, SessionId};
+    use crate::id::{ConnectionId, IdentityId, RoomName, SessionId};
     use crate::network::client_network;
-    use crate::protocol::client::MessageLimits;
+    use crate::protocol::client::{ClientMessage, MessageLimits};
+    use crate::protocol::deflate::Form;
     use crate::protocol::server::AiState;
+    use crate::protocol::user::User;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
+    use crate::room::members::SHORT_GRACE;
     use crate::room::pace::{LONGEST_WINDOW, SHORTEST_WINDOW};
 
     const TICK: Duration = Duration::from_secs(15);
@@ -466,6 +406,7 @@ mod tests {
             heartbeat_timeout: TICK,
             restore_grace: Duration::from_secs(30),
             members: 4,
+            members_per_identity: 3,
             members_per_network: 2,
             user_bytes: 400,
             ai_starts_per_minute: 0,
@@ -578,7 +519,15 @@ mod tests {
         let (mut room, now) = room_of_two();
         assert_eq!(seen(&room.handle(now, join(3, "a", "A"))), ["admit 3 as a", "snapshot"]);
         assert_eq!(seen(&room.handle(now, says(1, r#"{"type":"userLeft"}"#))), [""; 0]);
-        assert_eq!(seen(&room.handle(now, Input::Disconnected { connection: ConnectionId(1) })), [""; 0]);
+        assert_eq!(
+            seen(
+                &room.handle(
+                    now,
+                    Input::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false })
+                )
+            ),
+            [""; 0]
+        );
         assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(3)));
     }
 
@@ -645,7 +594,8 @@ mod tests {
             seen(&effects),
             ["remove a: UserLeft", r#"to all: {"type":"userLeftNotification","id":"a"}"#, "snapshot"]
         );
-        assert_eq!(kept(&effects), [Keep::SeatRemoved { user: user("a") }]);
+        let departed = Keep::Departed { user: user("a"), identity: IdentityId::new("A") };
+        assert_eq!(kept(&effects), [Keep::SeatRemoved { user: user("a") }, departed]);
     }
 
     #[test]
@@ -682,6 +632,112 @@ mod tests {
                 "snapshot"
             ]
         );
+    }
+
+    /// Everybody sees the ids, and direct messages go to an id: whoever took that of a member who had been
+    /// timed out read what was meant for its owner, who was locked out.
+    #[test]
+    fn an_id_stays_its_owners_until_the_meeting_ends() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, says(2, r#"{"type":"userLeft"}"#));
+        assert_eq!(seen(&room.handle(now, join(3, "b", "mallory"))), ["refuse 3: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(4, "b", "B")))[0], "admit 4 as b");
+        room.handle(now + TICK, says(1, r#"{"type":"heartbeat"}"#));
+        let effects = room.handle(now + 2 * TICK, Input::Wake);
+        assert!(seen(&effects).contains(&"remove b: TimedOut".to_owned()));
+        assert_eq!(seen(&room.handle(now + 2 * TICK, join(5, "b", "mallory"))), ["refuse 5: SeatTaken"]);
+        let effects = room.handle(now + 2 * TICK, join(6, "b", "B"));
+        assert_eq!(seen(&effects)[0], "admit 6 as b");
+        assert_eq!(kept(&effects)[0], Keep::DepartedForgotten { user: user("b") });
+        room.handle(now + 2 * TICK, says(1, r#"{"type":"userLeft"}"#));
+        room.handle(now + 2 * TICK, says(6, r#"{"type":"userLeft"}"#));
+        let effects = room.handle(now + 10 * TICK, Input::Wake);
+        assert_eq!(seen(&effects), ["retire"]);
+        assert_eq!(seen(&room.handle(now + 10 * TICK, join(7, "b", "mallory")))[0], "admit 7 as b");
+    }
+
+    fn gone(connection: u64, is_page_left: bool) -> Input {
+        Input::Disconnected(Gone { connection: ConnectionId(connection), is_page_left })
+    }
+
+    #[test]
+    fn an_identity_has_only_so_many_members_and_those_without_a_socket_give_way() {
+        let (mut room, now) = (Room::new(RoomSettings { members: 9, ..settings() }, start()), start());
+        for (connection, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            room.handle(now, join(connection, id, "A"));
+            room.handle(now, says(connection, r#"{"type":"heartbeat"}"#));
+        }
+        assert_eq!(seen(&room.handle(now, join(4, "d", "A"))), ["refuse 4: IdentityFull"]);
+        assert!(!seen(&room.handle(now, join(5, "e", "E"))).is_empty(), "others are let in");
+        room.handle(now, gone(2, false));
+        let effects = seen(&room.handle(now, join(6, "d", "A")));
+        assert_eq!(effects[..1], ["remove b: TimedOut"]);
+        assert!(effects.contains(&"admit 6 as d".to_owned()), "{effects:?}");
+        assert_eq!(seen(&room.handle(now, join(7, "b", "A"))), ["refuse 7: IdentityFull"]);
+    }
+
+    #[test]
+    fn who_never_said_anything_is_given_up_soon_after_its_socket() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, says(1, r#"{"type":"heartbeat"}"#));
+        room.handle(now, gone(2, false));
+        assert_eq!(room.deadline(), Some((now + SHORT_GRACE, Reason::GiveUp)));
+        assert_eq!(seen(&room.handle(now + SHORT_GRACE / 2, join(3, "b", "B")))[0], "admit 3 as b");
+        room.handle(now + SHORT_GRACE, Input::Wake);
+        assert_eq!(room.members().count(), 2, "its socket came back");
+        let now = now + SHORT_GRACE;
+        room.handle(now, gone(1, false));
+        room.handle(now, gone(3, false));
+        let effects = room.handle(now + SHORT_GRACE, Input::Wake);
+        let seen = seen(&effects);
+        assert_eq!(seen[..2], ["remove b: TimedOut", r#"to all: {"type":"userLeftNotification","id":"b"}"#]);
+        assert_eq!(room.members().map(|member| member.user).collect::<Vec<_>>(), [user("a")]);
+    }
+
+    /// Firefox closes a page's sockets before the page can say that it leaves.
+    #[test]
+    fn who_left_its_page_is_given_up_soon_unless_it_is_back() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, says(1, r#"{"type":"heartbeat"}"#));
+        room.handle(now, says(2, r#"{"type":"heartbeat"}"#));
+        room.handle(now, gone(1, true));
+        room.handle(now, gone(2, false));
+        room.handle(now + SHORT_GRACE, Input::Wake);
+        assert_eq!(room.members().map(|member| member.user).collect::<Vec<_>>(), [user("b")]);
+        let now = now + SHORT_GRACE;
+        room.handle(now, join(3, "b", "B"));
+        room.handle(now, gone(3, true));
+        room.handle(now, join(4, "b", "B"));
+        room.handle(now + SHORT_GRACE, Input::Wake);
+        assert_eq!(room.members().count(), 1, "the same page is back");
+    }
+
+    #[test]
+    fn a_room_in_which_nobody_said_anything_ends_with_its_last_socket() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, gone(1, false));
+        let effects = room.handle(now, gone(2, false));
+        assert_eq!(seen(&effects), ["detach 2 from b", "remove a: TimedOut", "remove b: TimedOut", "retire"]);
+        assert_eq!(kept(&effects).last(), Some(&Keep::MeetingEnded));
+    }
+
+    #[test]
+    fn rooms_that_are_restored_together_tick_apart() {
+        let now = start();
+        let ticks = (0..20).map(|_| {
+            let kept = KeptRoom {
+                room: RoomName::parse("r").unwrap(),
+                meeting: MeetingId::random(),
+                ai: None,
+                seats: Vec::new(),
+                departed: Vec::new(),
+                waiting: Vec::new(),
+            };
+            Room::restore(settings(), now, &kept).deadline().unwrap().0
+        });
+        let ticks: HashSet<_> = ticks.collect();
+        assert!(ticks.len() > 10, "{ticks:?}");
+        assert!(ticks.iter().all(|tick| *tick <= now + TICK));
     }
 
     /// A client that came back with 2,200 messages was timed out, since its heartbeats waited behind them.
@@ -811,7 +867,8 @@ mod tests {
             room: RoomName::parse("r").unwrap(),
             meeting: room.meeting().unwrap(),
             ai: Some(room.ai.to_kept().into()),
-            seats: room.seats.iter().map(|(user, seat)| seat.kept(user)).collect(),
+            seats: room.members.iter().map(|(user, seat)| seat.kept(user)).collect(),
+            departed: Vec::new(),
             waiting: Vec::new(),
         };
         let mut room = Room::restore(settings(), now, &kept);
@@ -837,11 +894,13 @@ mod tests {
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
             seats: vec![seat("a", true), seat("b", false), broken],
+            departed: vec![(user("d"), IdentityId::new("D"))],
             waiting: Vec::new(),
         };
         let mut room = Room::restore(settings(), now, &kept);
         assert_eq!(room.members().count(), 2);
         assert_eq!(seen(&room.handle(now, join(1, "a", "mallory"))), ["refuse 1: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(1, "d", "mallory"))), ["refuse 1: SeatTaken"]);
         room.handle(now + 2 * TICK, Input::Wake);
         assert_eq!(room.members().count(), 2, "30 s after the start they may still come");
         let effects = room.handle(now + 2 * TICK, join(2, "a", "A"));
@@ -858,14 +917,14 @@ mod tests {
     #[test]
     fn a_shutdown_sends_the_seated_away_and_keeps_their_seats() {
         let (mut room, now) = room_of_two();
-        room.handle(now, Input::Disconnected { connection: ConnectionId(2) });
+        room.handle(now, Input::Disconnected(Gone { connection: ConnectionId(2), is_page_left: false }));
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart"]);
         assert_eq!(kept(&effects), []);
         assert_eq!(seen(&room.handle(now, join(3, "c", "C"))), ["refuse 3: ShuttingDown"]);
         assert_eq!(room.handle(now + 10 * TICK, Input::Wake).len(), 0, "no tick removes anybody now");
         assert!(!room.is_deserted());
-        room.handle(now, Input::Disconnected { connection: ConnectionId(1) });
+        room.handle(now, Input::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false }));
         assert!(room.is_deserted());
         assert_eq!(room.members().count(), 2);
     }
@@ -931,7 +990,7 @@ mod tests {
                         (join(connections, &format!("u{user}"), &identity), Some(IdentityId::new(identity)))
                     }
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
-                    Step::Drop { connection } => (Input::Disconnected { connection: ConnectionId(connection) }, None),
+                    Step::Drop { connection } => (Input::Disconnected(Gone { connection: ConnectionId(connection), is_page_left: false }), None),
                     Step::Full { user } => (Input::OutboxFull { user: super::tests::user(&format!("u{user}")) }, None),
                     Step::AiDone { job, well } => {
                         if jobs.is_empty() {
@@ -956,8 +1015,8 @@ mod tests {
                     match effect {
                         Effect::Admit { connection, user, .. } => {
                             let identity = identity.clone().expect("only joins admit");
-                            if seats.contains_key(user) {
-                                prop_assert_eq!(&owners[user], &identity, "a seat changed its owner");
+                            if let Some(owner) = owners.get(user) {
+                                prop_assert_eq!(owner, &identity, "an id changed its owner");
                             }
                             owners.insert(user.clone(), identity);
                             seats.insert(user.clone(), Some(*connection));
@@ -977,7 +1036,10 @@ mod tests {
                             jobs.push((*job, AiOutcome::Hears));
                         }
                         Effect::Ai(AiTask::Close(session)) => closed.push(session.clone()),
-                        Effect::Retire => prop_assert!(seats.is_empty()),
+                        Effect::Retire => {
+                            prop_assert!(seats.is_empty());
+                            owners.clear();
+                        }
                         _ => {}
                     }
                 }
@@ -989,7 +1051,7 @@ mod tests {
                 let members: Vec<_> = room.members().map(|member| (member.user, member.connection)).collect();
                 prop_assert_eq!(&members, &seats.clone().into_iter().collect::<Vec<_>>());
                 let sockets: HashSet<_> = members.iter().filter_map(|(_, connection)| *connection).collect();
-                prop_assert_eq!(sockets.len(), room.connections.len());
+                prop_assert_eq!(sockets.len(), room.members().filter(|member| room.members.user_at(member.connection.unwrap_or(ConnectionId(0))).is_some()).count());
                 prop_assert!(members.len() <= settings().members);
                 prop_assert!(room.meeting().is_some() || members.is_empty());
                 for session in &reported {
@@ -1005,7 +1067,7 @@ mod tests {
                 let (deadline, reason) = room.deadline().expect("a running room has a deadline");
                 prop_assert!(deadline > now);
                 if unseen_change {
-                    prop_assert!(reason == Reason::Snapshot && deadline <= now + LONGEST_WINDOW || reason == Reason::Tick);
+                    prop_assert!(reason == Reason::GiveUp || reason == Reason::Snapshot && deadline <= now + LONGEST_WINDOW || reason == Reason::Tick);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::id::{MeetingId, RoomName, UserId};
+use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::room::io::{Keep, KeptSeat};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
@@ -28,6 +28,7 @@ impl Batch {
     pub(super) fn knows(&self, meeting: MeetingId, changes: &Changes) -> bool {
         self.meetings.get(&meeting).is_some_and(|known| {
             changes.seats.keys().all(|user| known.seats.contains_key(user))
+                && changes.departed.keys().all(|user| known.departed.contains_key(user))
                 && (changes.ai.is_none() || known.ai.is_some())
                 && (changes.waiting.is_none() || known.waiting.is_some())
         })
@@ -63,6 +64,8 @@ pub(super) struct Changes {
     pub(super) ai: Option<Arc<str>>,
     /// New values, or none for a seat that is gone.
     pub(super) seats: BTreeMap<UserId, Option<KeptSeat>>,
+    /// Whose the ids of members are who left, or none for an id that is not remembered any more.
+    pub(super) departed: BTreeMap<UserId, Option<IdentityId>>,
     pub(super) waiting: Option<Vec<(UserId, Arc<str>)>>,
 }
 
@@ -97,8 +100,12 @@ impl Changes {
                 let seats = [(seat.user.clone(), Some(seat))].into();
                 Self { row: row(Life::Running, 0), seats, ..new }
             }
-            // These two never bring an ended meeting back: they touch only what there is.
+            Keep::Departed { user, identity } => {
+                Self { row: row(Life::Running, 0), departed: [(user, Some(identity))].into(), ..new }
+            }
+            // These never bring an ended meeting back: they touch only what there is.
             Keep::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
+            Keep::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
             Keep::Ai { json } => Self { ai: Some(json), ..new },
             Keep::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
         }
@@ -122,7 +129,7 @@ impl Changes {
 
     fn keys(&self) -> usize {
         let single = [self.row.is_some(), self.ai.is_some(), self.waiting.is_some()];
-        self.seats.len() + single.into_iter().filter(|&key| key).count()
+        self.seats.len() + self.departed.len() + single.into_iter().filter(|&key| key).count()
     }
 
     fn then(&mut self, newer: Self) {
@@ -137,6 +144,7 @@ impl Changes {
             waiting.retain(|(user, _)| !matches!(newer.seats.get(user), Some(None)));
         }
         self.seats.extend(newer.seats);
+        self.departed.extend(newer.departed);
         self.ai = newer.ai.or_else(|| self.ai.take());
         self.waiting = newer.waiting.or_else(|| self.waiting.take());
         self.row = match (self.row.take(), newer.row) {

@@ -331,6 +331,11 @@ mod tests {
         meeting.seat(1, "b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#);
         meeting.seat(1, "a", r#"{"id":"a"}"#);
         meeting.seat(2, "a", r#"{"id":"a","raisedHand":true}"#);
+        for id in ["c", "d", "e"] {
+            let identity = IdentityId::new(format!("cookie:{id}"));
+            meeting.keep(3, Keep::Departed { user: user(id), identity });
+        }
+        meeting.keep(3, Keep::DepartedForgotten { user: user("d") });
         meeting.keep(3, Keep::Ai { json: r#"{"enabled":true}"#.into() });
         let events = (0..130).map(|n| (user("b"), format!(r#"{{"n":{n}}}"#).into()));
         let events: Vec<(UserId, Arc<str>)> = events.collect();
@@ -346,6 +351,7 @@ mod tests {
                 seat("a", r#"{"id":"a","raisedHand":true}"#),
                 seat("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
             ],
+            departed: ["c", "e"].map(|id| (user(id), IdentityId::new(format!("cookie:{id}")))).into(),
             waiting: events,
         };
         assert_eq!(rooms, [kept]);

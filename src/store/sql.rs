@@ -121,6 +121,7 @@ impl Database {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         write_meetings(&mut transaction, batch).await?;
         write_seats(&mut transaction, batch).await?;
+        write_departed(&mut transaction, batch).await?;
         transaction.commit().await?;
         // Apart from the rest: what many members have not confirmed can be more than a shutdown's
         // time allows, and must not cost everybody else's seats.
@@ -213,6 +214,32 @@ async fn write_seats(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sql
                 SET identity_id = excluded.identity_id, json = excluded.json",
         );
         insert.build().persistent(seats.len() == ROWS).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+async fn write_departed(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    for (meeting, changes) in &batch.meetings {
+        for (user, _) in changes.departed.iter().filter(|(_, identity)| identity.is_none()) {
+            let delete = sqlx::query("DELETE FROM kept_departed WHERE meeting_id = $1 AND user_id = $2");
+            delete.bind(meeting.to_string()).bind(user.to_string()).execute(&mut *db).await?;
+        }
+    }
+    let departed: Vec<_> = batch
+        .kept()
+        .flat_map(|(meeting, changes, _)| {
+            let known =
+                changes.departed.iter().filter_map(|(user, identity)| Some((user, identity.as_ref()?)));
+            known.map(move |(user, identity)| (meeting, user, identity))
+        })
+        .collect();
+    for departed in departed.chunks(ROWS) {
+        let mut insert = QueryBuilder::new("INSERT INTO kept_departed (meeting_id, user_id, identity_id) ");
+        insert.push_values(departed, |mut values, (meeting, user, identity)| {
+            values.push_bind(meeting.to_string()).push_bind(user.to_string()).push_bind(identity.to_string());
+        });
+        insert.push(" ON CONFLICT (meeting_id, user_id) DO UPDATE SET identity_id = excluded.identity_id");
+        insert.build().persistent(departed.len() == ROWS).execute(&mut *db).await?;
     }
     Ok(())
 }
@@ -311,6 +338,16 @@ async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<KeptRoom
             room.seats.push(KeptSeat { user, identity: IdentityId::new(identity), json });
         }
     }
+    let rows = sqlx::query(
+        "SELECT meeting_id, user_id, identity_id FROM kept_departed ORDER BY meeting_id, user_id",
+    );
+    for row in rows.fetch_all(&mut *db).await? {
+        let Some((meeting, user)) = sensible(&row, meeting_and_user(&row)) else { continue };
+        let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
+        if let Some(room) = by_meeting.get_mut(&meeting) {
+            room.departed.push((user, IdentityId::new(identity)));
+        }
+    }
     let rows = sqlx::query("SELECT meeting_id, user_id, json FROM kept_events ORDER BY meeting_id, position");
     for row in rows.fetch_all(&mut *db).await? {
         let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
@@ -335,6 +372,7 @@ fn kept_room(row: &SqliteRow) -> Result<KeptRoom, Unreadable> {
         meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
         ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
         seats: Vec::new(),
+        departed: Vec::new(),
         waiting: Vec::new(),
     })
 }
@@ -344,8 +382,13 @@ fn user_json(row: &SqliteRow) -> Result<(MeetingId, UserId, Arc<str>), Unreadabl
     if !is_object(&json) {
         return Err("the JSON is no object".into());
     }
+    let (meeting, user) = meeting_and_user(row)?;
+    Ok((meeting, user, json.into()))
+}
+
+fn meeting_and_user(row: &SqliteRow) -> Result<(MeetingId, UserId), Unreadable> {
     let meeting = MeetingId::parse(&text(row, "meeting_id")?)?;
-    Ok((meeting, UserId::parse(&text(row, "user_id")?)?, json.into()))
+    Ok((meeting, UserId::parse(&text(row, "user_id")?)?))
 }
 
 fn is_object(json: &str) -> bool {

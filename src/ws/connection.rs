@@ -21,6 +21,7 @@ use crate::metrics::{ByType, Counted, Metrics};
 use crate::protocol::client::{ClientMessage, InvalidMessage, MessageLimits};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
+use crate::room::io::Gone;
 use crate::room::mailbox::{Command, Incoming};
 use crate::room::message::Payload;
 use crate::room::outbox::{Acknowledged, Taken};
@@ -71,6 +72,8 @@ pub struct Connection<S> {
     stall: Option<Instant>,
     /// When the socket is given up although it takes some, because its end is due.
     linger: Option<Instant>,
+    /// Whether the client said that its page is left.
+    is_page_left: bool,
     _deflated: Option<Counted>,
 }
 
@@ -151,6 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             written: 0,
             stall: None,
             linger: None,
+            is_page_left: false,
             _deflated: deflated,
         }
     }
@@ -169,7 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 reserved.deliver(incoming);
             }
             // A room that is gone needs no goodbye.
-            let _ = self.seat.mailbox.send(Command::Disconnected { connection: self.id }).await;
+            let gone = Command::Disconnected(Gone { connection: self.id, is_page_left: self.is_page_left });
+            let _ = self.seat.mailbox.send(gone).await;
         }
     }
 
@@ -223,8 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.socket.queue_close(close);
                     self.phase = Phase::Draining(close);
                 }
-                Step::ReadEnd(ReadEnd::Closed) if self.phase.is_before_close() => {
-                    self.phase = Phase::Answering
+                Step::ReadEnd(ReadEnd::Closed { is_page_left }) if self.phase.is_before_close() => {
+                    self.is_page_left = is_page_left;
+                    self.phase = Phase::Answering;
                 }
                 // After our close frame, whatever ends the reading ends the socket.
                 Step::ReadEnd(_) | Step::WriteFailed | Step::Drained | Step::Flushed => {
@@ -490,7 +496,7 @@ mod tests {
         match command {
             Some(Command::Message(Incoming { message: Ok(message), .. })) => message.kind().to_owned(),
             Some(Command::Message(Incoming { message: Err(error), .. })) => error.to_string(),
-            Some(Command::Disconnected { .. }) => "gone".to_owned(),
+            Some(Command::Disconnected(_)) => "gone".to_owned(),
             other => format!("{other:?}"),
         }
     }

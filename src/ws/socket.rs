@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
@@ -41,6 +41,8 @@ pub struct Socket<S> {
     outgoing: Outgoing,
     /// Whether the stream may hold bytes that it took and did not pass on: TLS encrypts ahead.
     unflushed: bool,
+    /// Whether the client closed since its page is left.
+    is_page_left: bool,
 }
 
 /// What is to be written.
@@ -92,7 +94,10 @@ impl Received {
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadEnd {
     /// The client closed, and the answer to its close frame is among what is to be written.
-    Closed,
+    Closed {
+        /// Whether its page is left: code 1001 (RFC 6455 section 7.4.1).
+        is_page_left: bool,
+    },
     /// The stream broke or ended without a close frame.
     Gone,
     /// The client broke a rule, and is to be told which.
@@ -115,7 +120,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_frame_size(Some(max_frame_bytes));
         let incoming = WebSocketContext::new(Role::Server, Some(config));
         let (boundary, outgoing) = (Boundary::new(form), Outgoing::default());
-        Self { stream, max_message_bytes, config, incoming, boundary, outgoing, unflushed: false }
+        Self {
+            stream,
+            max_message_bytes,
+            config,
+            incoming,
+            boundary,
+            outgoing,
+            unflushed: false,
+            is_page_left: false,
+        }
     }
 
     /// Puts a message behind what is to be written. Only if the handshake allowed it, it is compressed.
@@ -187,11 +201,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     // client would wait for it until somebody says something.
                     return Poll::Ready(match self.incoming.flush(&mut bridge) {
                         Ok(()) => Ok(Received::Ping),
-                        Err(error) => Err(read_end(&error)),
+                        Err(error) => Err(read_end(&error, self.is_page_left)),
                     });
                 }
                 // The next read writes the library's answer, and says that the socket is closed.
-                Ok(Message::Close(_)) => {}
+                Ok(Message::Close(frame)) => {
+                    self.is_page_left = frame.is_some_and(|frame| frame.code == CloseCode::Away);
+                }
                 Ok(Message::Text(text)) => break Received::Text(text),
                 Ok(Message::Binary(payload)) => {
                     let binary = bridge.boundary.next_binary();
@@ -203,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                         tokens => Poll::Ready(Ok(Received::Piece(tokens))),
                     };
                 }
-                Err(error) => return Poll::Ready(Err(read_end(&error))),
+                Err(error) => return Poll::Ready(Err(read_end(&error, self.is_page_left))),
             }
         };
         self.boundary.message_is_whole();
@@ -244,9 +260,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-fn read_end(error: &Error) -> ReadEnd {
+fn read_end(error: &Error, is_page_left: bool) -> ReadEnd {
     match error {
-        Error::ConnectionClosed | Error::AlreadyClosed => ReadEnd::Closed,
+        Error::ConnectionClosed | Error::AlreadyClosed => ReadEnd::Closed { is_page_left },
         Error::Capacity(_) => ReadEnd::Broken(Close::MessageTooBig),
         Error::Utf8(_) => ReadEnd::Broken(Close::InvalidText),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => ReadEnd::Gone,

@@ -28,6 +28,7 @@ use crate::identity::Asked;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
 use crate::protocol::deflate::Form;
+use crate::room::io::Gone;
 use crate::room::io::Join;
 use crate::room::mailbox::Command;
 
@@ -104,7 +105,9 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
                     Connection::new(connection, TokioIo::new(stream), seat, limits, metrics).run().await;
                 }
                 // A room that is gone needs no goodbye.
-                _ => drop(mailbox.send(Command::Disconnected { connection }).await),
+                _ => {
+                    drop(mailbox.send(Command::Disconnected(Gone { connection, is_page_left: false })).await)
+                }
             }
             drop(place);
         }

@@ -75,7 +75,7 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, form: Fo
             Ok(Received::Binary(bytes)) => (Data::Binary, bytes),
             Ok(Received::Ping | Received::Pong(_) | Received::Piece(_)) => continue,
             Err(ReadEnd::Gone) => return,
-            Err(ReadEnd::Closed) => return end(socket, None).await,
+            Err(ReadEnd::Closed { .. }) => return end(socket, None).await,
             Err(ReadEnd::Broken(close)) => return end(socket, Some(close)).await,
         };
         match deflate(&bytes).filter(|_| form == Form::Deflated) {

@@ -345,7 +345,7 @@ async fn a_room_to_which_nobody_returns_is_ended() {
 }
 
 #[tokio::test]
-async fn who_left_before_the_restart_is_gone_after_it() {
+async fn who_left_before_the_restart_is_gone_after_it_and_its_id_still_its_own() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let bob = Client::join(&server, "r", "Bob").await;
@@ -355,9 +355,12 @@ async fn who_left_before_the_restart_is_gone_after_it() {
     let server = server.restart().await;
     let mut bob = bob.ask().open(&server).await;
     bob.until_users(&[&bob.pk()]).await;
-    // The id is free again.
     let cyd = Person::log_in(&server, "Cyd").await;
-    let _cyd = Ask::room("r").by(&cyd).pk(&ada.pk()).open(&server).await;
+    let refused = Ask::room("r").by(&cyd).pk(&ada.pk()).answer(&server).await;
+    assert_eq!(refused.status, 403);
+    let mut ada = ada.ask().open(&server).await;
+    let pk = bob.pk();
+    ada.until_state(|state| !user_of(state, &pk).is_null()).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! What is refused before the upgrade, with which status, and that it is counted.
 
-use crate::client::{Ask, Client};
+use serde_json::json;
+
+use crate::client::{Ask, Client, user_of};
 use crate::harness::{Answer, Person, TestServer, answer, logged};
 
 /// A refusal: its status and what it is counted as.
@@ -66,9 +68,11 @@ async fn a_room_has_1_to_128_characters_of_any_script() {
         assert_refused(&server, Ask::room(room).by(&ada).pk("a"), 400, "invalid_id").await;
     }
     assert_refused(&server, Ask::path("/parties/rooms/%ff").by(&ada).pk("a"), 400, "invalid_id").await;
+    let mut clients = Vec::new();
     for room in ["a", "Größe 1/2 ?&#%", "..", "会議室", &"🍊".repeat(128)] {
         let mut client = Ask::room(room).by(&ada).pk("a").open(&server).await;
         client.until_users(&["a"]).await;
+        clients.push(client);
     }
     assert_eq!(server.metric("satsuma_rooms").await, 5.0);
 }
@@ -181,6 +185,30 @@ async fn one_network_cannot_take_all_rooms() {
     let ada = Person::log_in(&server, "Ada").await;
     let honest = Ask::room("honest").by(&ada).pk("a");
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
+}
+
+/// One cookie took all places of a room under a thousand ids, with no socket open.
+#[tokio::test]
+async fn one_identity_has_only_so_many_members_in_a_room() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut members = Vec::new();
+    for number in 0..16 {
+        let mut member = Ask::room("r").by(&ada).pk(&format!("m{number}")).open(&server).await;
+        member.say(json!({"type": "heartbeat"})).await;
+        members.push(member);
+    }
+    let one_more = Ask::room("r").by(&ada).pk("one-more");
+    assert_refused(&server, one_more.clone(), 429, "room_full_for_identity").await;
+    // It is her own member without a socket that goes for it.
+    let away = members.remove(3);
+    let pk = away.pk();
+    away.drop_tcp().await;
+    server.until_away("r", &pk).await;
+    let mut one_more = one_more.open(&server).await;
+    let state = one_more.until_state(|state| !user_of(state, "one-more").is_null()).await;
+    assert_eq!(state["users"].as_array().unwrap().len(), 16);
+    assert!(user_of(&state, &pk).is_null());
 }
 
 #[tokio::test]

@@ -400,6 +400,7 @@ async fn a_snapshot_of_megabytes_arrives_whole() {
     const MEMBERS: usize = 40;
     let server = TestServer::with(|config| {
         config.limits.user_bytes = 100_000;
+        config.limits.members_per_room_per_identity = 0;
         // A heartbeat is not what this is about.
         config.room.heartbeat_timeout = Duration::from_secs(600);
     });

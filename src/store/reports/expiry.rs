@@ -55,6 +55,28 @@ impl Reports {
     }
 }
 
+impl Reports {
+    /// Removes the rows of meetings that ended before `oldest`, unless feedback of them is still kept.
+    ///
+    /// # Errors
+    /// [`ReportsError`]; what was removed until then stays so.
+    pub async fn expire_meetings(&self, oldest: SystemTime) -> Result<(), ReportsError> {
+        let oldest = rfc3339(oldest);
+        loop {
+            let delete = sqlx::query(
+                r#"DELETE FROM "Meetings" WHERE id IN
+                    (SELECT id FROM "Meetings" WHERE created < $1 AND ended < $1 AND id NOT IN
+                        (SELECT "meetingId" FROM "AnalyticsSimpleCallFeedback" WHERE "meetingId" IS NOT NULL)
+                     ORDER BY created, id LIMIT $2)"#,
+            );
+            let delete = delete.bind(oldest.clone()).bind(COUNTS).execute(&self.pool).await?;
+            if delete.rows_affected() == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Removes the oldest reports, but never `newest`, until all take `most_bytes`; says how many.
 pub(super) async fn make_room(
     db: &mut SqliteConnection,

@@ -385,6 +385,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_of_meetings_go_once_they_ended_long_ago_and_nobody_rated_them() {
+        let desk = Desk::open().await;
+        let [running, rated, late, over] = [0; 4].map(|_| MeetingId::random());
+        let keep = |meeting, second, what| {
+            let change = Change { at: at(second), room: RoomName::parse("r").unwrap(), meeting, what };
+            desk.store.handle().keep(change);
+        };
+        for (meeting, ended) in [(running, None), (rated, Some(50)), (late, Some(120)), (over, Some(50))] {
+            keep(meeting, 0, Keep::MeetingStarted);
+            if let Some(second) = ended {
+                keep(meeting, second, Keep::MeetingEnded);
+            }
+        }
+        desk.store.handle().flush().await.unwrap();
+        assert!(desk.reports().call_rated("1", rated, 1, at(60)).await.unwrap());
+        desk.reports().expire_meetings(at(110)).await.unwrap();
+        assert_eq!(desk.rows("Meetings").await, 3);
+        desk.reports().expire(at(110), PLENTY).await.unwrap();
+        desk.reports().expire_meetings(at(110)).await.unwrap();
+        assert_eq!(desk.rows("Meetings").await, 2, "the one that runs, and the one that ended late");
+    }
+
+    #[tokio::test]
     async fn over_the_bytes_the_oldest_go_first_and_the_new_one_never() {
         let desk = Desk::open().await;
         let mut ids = Vec::new();

@@ -20,6 +20,7 @@ fn settings() -> RoomSettings {
         heartbeat_timeout: Duration::from_secs(15),
         restore_grace: Duration::from_secs(30),
         members: 3,
+        members_per_identity: 0,
         members_per_network: 0,
         user_bytes: 2048,
         ai_starts_per_minute: 2,
@@ -71,6 +72,7 @@ fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
                     meeting: *meeting,
                     ai: None,
                     seats: Vec::new(),
+                    departed: Vec::new(),
                     waiting: Vec::new(),
                 });
                 match change {
@@ -83,6 +85,7 @@ fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
                         assert_json(json);
                         kept.ai = Some(json.clone());
                     }
+                    Keep::Departed { .. } | Keep::DepartedForgotten { .. } => {}
                     Keep::MeetingStarted | Keep::Peak { .. } | Keep::MeetingEnded => {}
                 }
             }

@@ -1,0 +1,107 @@
+//! What members say, and what the room does about it (protocol section 3).
+
+use std::time::Instant;
+
+use super::Room;
+use crate::id::UserId;
+use crate::protocol::client::{ClientMessage, JsonString};
+use crate::protocol::close::Close;
+use crate::protocol::server::Event;
+use crate::protocol::user::User;
+use crate::room::io::{Effect, Note, Recipients};
+
+impl Room {
+    /// Does what a member's message asks for.
+    pub(super) fn message(
+        &mut self,
+        now: Instant,
+        at: u64,
+        from: &UserId,
+        message: ClientMessage,
+        effects: &mut Vec<Effect>,
+    ) {
+        let kind = message.kind();
+        if let Some(seat) = self.members.get_mut(from) {
+            seat.has_spoken = true;
+        }
+        match message {
+            ClientMessage::UserUpdate(user) => self.update(from, *user, effects),
+            ClientMessage::Heartbeat => {
+                if let Some(seat) = self.members.get_mut(from) {
+                    seat.heartbeat = now;
+                }
+            }
+            ClientMessage::UserLeft => {
+                effects.push(self.log(Note::UserLeft { user: from.clone() }));
+                self.remove(from, Close::UserLeft, effects);
+                self.notify_left(from.clone(), effects);
+            }
+            ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
+            ClientMessage::Chat { message } => self.chat(at, from, message, effects),
+            ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
+                Some(id) => self.mute(id, effects),
+                None => effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: kind })),
+            },
+            ClientMessage::E2eeMlsMessage { payload } => effects.push(Effect::Send {
+                to: Recipients::AllBut(from.clone()),
+                event: Event::E2eeMlsMessage { payload },
+            }),
+            ClientMessage::CallsApiHistoryEntry(entry) => {
+                effects.push(self.log(Note::ClientNegotiationRecord { user: from.clone(), entry }));
+            }
+            ClientMessage::PartyserverPing => {}
+            ClientMessage::Ai(message) => {
+                if let Some(meeting) = self.meeting {
+                    let turn = self.ai.asked(now, meeting, from, message);
+                    self.follow(turn, effects);
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
+        let Some(seat) = self.members.get_mut(from) else { return };
+        match seat.update(from, user, self.settings.user_bytes) {
+            Ok(()) => {
+                self.changed = true;
+                effects.extend(self.keep_seat(from));
+            }
+            Err(too_big) => self.refuse_message(from, too_big.to_string(), effects),
+        }
+    }
+
+    fn direct_message(
+        &self,
+        from: &UserId,
+        to: Option<UserId>,
+        message: JsonString,
+        effects: &mut Vec<Effect>,
+    ) {
+        let sender = self.members.get(from).map(|seat| seat.name.clone());
+        match (to.filter(|to| self.members.contains(to)), sender) {
+            (Some(to), Some(from)) => effects.push(Effect::Send {
+                to: Recipients::One(to),
+                event: Event::DirectMessage { from, message },
+            }),
+            _ => {
+                effects.push(self.log(Note::UnknownRecipient { user: from.clone(), r#type: "directMessage" }))
+            }
+        }
+    }
+
+    fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
+        let Some(name) = self.members.get(from).map(|seat| seat.name.clone()) else { return };
+        // The time, unless that was taken: so it differs from those before a restart, too, without being kept.
+        self.last_chat = at.max(self.last_chat + 1);
+        let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
+        effects.push(Effect::Send { to: Recipients::All, event });
+    }
+
+    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
+        let Some(seat) = self.members.get_mut(&target) else { return };
+        seat.mute();
+        self.changed = true;
+        effects.extend(self.keep_seat(&target));
+        effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
+    }
+}

@@ -11,7 +11,7 @@ use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Form;
 use satsuma::room::io::{Input, Join};
 use satsuma::room::message::Message;
-use satsuma::room::outbox::Outbox;
+use satsuma::room::outbox::{Outbox, OutboxLimits};
 use satsuma::room::state::{Room, RoomSettings};
 use uuid::Uuid;
 
@@ -107,10 +107,13 @@ fn deflate(criterion: &mut Criterion) {
 /// One snapshot is put into the outboxes of 100 members, and one event.
 fn fan_out(criterion: &mut Criterion) {
     let metrics = Metrics::new();
+    let limits =
+        OutboxLimits { member_bytes: 8 << 20, all_bytes: 512 << 20, write_stall: Duration::from_secs(20) };
+    let now = start().into();
     let outboxes: Vec<_> = (0..100)
         .map(|member| {
-            let outbox = Outbox::new(8 << 20, metrics.clone());
-            let reader = outbox.attach(ConnectionId(member), Form::Plain);
+            let outbox = Outbox::new(limits, metrics.clone());
+            let reader = outbox.attach(now, ConnectionId(member), Form::Plain);
             (outbox, reader)
         })
         .collect();
@@ -118,20 +121,21 @@ fn fan_out(criterion: &mut Criterion) {
     criterion.bench_function("fan-out of a snapshot to 100 outboxes", |bencher| {
         bencher.iter(|| {
             for (outbox, _) in &outboxes {
-                outbox.put_snapshot(black_box(&snapshot));
+                let _ = black_box(outbox.put_snapshot(black_box(&snapshot)));
             }
         });
     });
     let event = Message::plain(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
+    let account = outboxes[0].0.account();
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     criterion.bench_function("fan-out of an event to 100 outboxes, taken and confirmed", |bencher| {
         bencher.iter(|| {
             for (outbox, reader) in &outboxes {
-                let _ = black_box(outbox.push(event.clone()));
+                let _ = black_box(outbox.push(now, &event, Some(account)));
                 while let std::task::Poll::Ready(satsuma::room::outbox::Taken::Message(_)) =
                     reader.poll_take(&context)
                 {}
-                reader.acknowledge(u64::MAX);
+                reader.acknowledge(now, u64::MAX);
             }
         });
     });

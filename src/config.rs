@@ -192,6 +192,8 @@ pub struct Limits {
     pub user_bytes: usize,
     /// Bytes of events that wait for one member; at least 65,536.
     pub outbox_bytes: usize,
+    /// Bytes of all that waits for members of all rooms, snapshots included; at least 16 MiB.
+    pub outboxes_bytes: usize,
     /// How long a socket may take no byte before it is closed.
     #[serde(with = "text")]
     pub write_stall: Duration,
@@ -341,6 +343,7 @@ impl Default for Limits {
             held_back: Duration::from_secs(60),
             user_bytes: 8 << 10,
             outbox_bytes: 8 << 20,
+            outboxes_bytes: 512 << 20,
             write_stall: Duration::from_secs(20),
             header_bytes: 64 << 10,
             url_bytes: 8 << 10,
@@ -621,7 +624,7 @@ mod tests {
             ("limits.frame_bytes", "1024", "1023"),
             ("limits.messages_per_second", "1", "0"),
             ("limits.user_bytes", "512", "511"),
-            ("limits.outbox_bytes", "65536", "65535"),
+            ("limits.outboxes_bytes", "16777216", "16777215"),
             ("log.queue_bytes", "65536", "65535"),
             ("limits.header_bytes", "8192", "8191"),
             ("limits.header_bytes", "1048576", "1048577"),
@@ -652,8 +655,12 @@ mod tests {
     fn settings_that_need_others_are_checked_together() {
         assert_eq!(
             faults("[limits]\nframe_bytes = 16777216", &[]),
-            ["satsuma.toml: limits.history_entry_bytes: is less than limits.frame_bytes; write \
-              16777216 or more"]
+            [
+                "satsuma.toml: limits.history_entry_bytes: is less than limits.frame_bytes; write \
+                 16777216 or more",
+                "satsuma.toml: limits.outbox_bytes: holds fewer than two messages of limits.frame_bytes; \
+                 write 33554432 or more",
+            ]
         );
         assert_eq!(
             faults("", &[("SATSUMA_IDENTITY__PROXY_HEADER", "x-user")]),

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::pace`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::seat`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::pace`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::clock`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::handle`]: shells | up to level 2 |

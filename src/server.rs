@@ -45,6 +45,7 @@ use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::protocol::client::MessageLimits;
 use crate::room::actor::Surroundings;
+use crate::room::outbox::OutboxLimits;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
 use crate::sfu::thread::SfuThread;
@@ -128,7 +129,11 @@ impl Server {
         let stopping = CancellationToken::new();
         let surroundings = Surroundings {
             settings: room_settings(&config),
-            outbox_bytes: limits.outbox_bytes,
+            outbox: OutboxLimits {
+                member_bytes: limits.outbox_bytes,
+                all_bytes: limits.outboxes_bytes,
+                write_stall: limits.write_stall,
+            },
             store: store.handle(),
             ai: ai.clone(),
             metrics: metrics.clone(),

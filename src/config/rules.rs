@@ -51,6 +51,7 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.message_burst", limits.message_burst as usize, 1..=MANY),
         ("limits.user_bytes", limits.user_bytes, 512..=MANY),
         ("limits.outbox_bytes", limits.outbox_bytes, 64 << 10..=MANY),
+        ("limits.outboxes_bytes", limits.outboxes_bytes, 16 << 20..=u32::MAX as usize),
         ("limits.header_bytes", limits.header_bytes, 8 << 10..=1 << 20),
         ("limits.url_bytes", limits.url_bytes, 1024..=MANY),
         ("limits.kept_files_bytes", limits.kept_files_bytes, 1 << 20..=u32::MAX as usize),
@@ -173,6 +174,11 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             ["limits.history_entry_bytes", "limits.frame_bytes"],
             limits.history_entry_bytes < frame_bytes,
             format!("is less than limits.frame_bytes; write {frame_bytes} or more"),
+        ),
+        (
+            ["limits.outbox_bytes", "limits.frame_bytes"],
+            limits.outbox_bytes / 2 < frame_bytes,
+            format!("holds fewer than two messages of limits.frame_bytes; write {} or more", 2 * frame_bytes),
         ),
         (
             ["identity.proxy_header", "http.trusted_proxies"],

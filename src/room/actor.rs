@@ -1,5 +1,7 @@
 //! The task that owns one room: mailbox or deadline, `handle`, carry out the effects.
 
+mod delivery;
+
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,11 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{AiOutcome, AiTask, Effect, Gone, Input, JoinRefusal, KeptRoom, Note, Reason, Recipients};
+use super::io::{AiOutcome, AiTask, Effect, Gone, Input, JoinRefusal, KeptRoom, Note, Reason};
 use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::Message;
-use super::outbox::{Outbox, OutboxReader, OverBudget};
+use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, Report, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
@@ -31,8 +33,8 @@ use crate::store::{Change, StoreHandle};
 pub struct Surroundings {
     /// The rules of the rooms.
     pub settings: RoomSettings,
-    /// The most bytes of events that wait for a member.
-    pub outbox_bytes: usize,
+    /// The limits of what waits for members.
+    pub outbox: OutboxLimits,
     /// Where changes are kept.
     pub store: StoreHandle,
     /// Who brings the AI.
@@ -100,7 +102,7 @@ impl Actor {
             Some(kept) => {
                 let room = Room::restore(settings, now.into_std(), &kept);
                 for member in room.members() {
-                    let outbox = Outbox::new(surroundings.outbox_bytes, metrics.clone());
+                    let outbox = Outbox::new(surroundings.outbox, metrics.clone());
                     outboxes.insert(member.user, Seated { outbox, since: now });
                 }
                 restored_events = !kept.waiting.is_empty();
@@ -108,9 +110,8 @@ impl Actor {
                 for (user, text) in &kept.waiting {
                     let event =
                         shared.entry(text).or_insert_with(|| Message::plain(text.to_string(), &metrics));
-                    let pushed = outboxes.get(user).map(|seated| seated.outbox.push(event.clone()));
-                    // Over the budget it could not have been kept, unless the budget was lowered.
-                    if let Some(Err(OverBudget)) = pushed {
+                    let pushed = outboxes.get(user).map(|seated| seated.outbox.push(now, event, None));
+                    if let Some(Err(TooSlow)) = pushed {
                         Metrics::count(&metrics.drops, "restored_event");
                     }
                 }
@@ -168,15 +169,15 @@ impl Actor {
             let turn = tokio::select! {
                 // The deadline first: a room that is never idle still ticks, and still stops.
                 biased;
-                () = sleep_until(deadline) => self.handle(Input::Wake, None),
+                () = sleep_until(deadline) => self.handle(Input::Wake, None).await,
                 () = self.surroundings.force.cancelled() => break,
                 () = self.inbox.stop.cancelled(), if !self.stopping => {
                     self.stopping = true;
-                    self.handle(Input::Shutdown, None)
+                    self.handle(Input::Shutdown, None).await
                 }
-                report = reported(&mut self.ai_job) => self.ai_reported(report),
+                report = reported(&mut self.ai_job) => self.ai_reported(report).await,
                 command = self.inbox.commands.recv() => match command {
-                    Some(command) => self.obey(command),
+                    Some(command) => self.obey(command).await,
                     None => break,
                 },
             };
@@ -189,18 +190,18 @@ impl Actor {
         }
     }
 
-    fn obey(&mut self, command: Command) -> Turn {
+    async fn obey(&mut self, command: Command) -> Turn {
         match command {
-            Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)),
+            Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)).await,
             // The message's share of the mailbox's bytes is held until it is handled.
             Command::Message(Incoming { connection, message, permit: _permit, .. }) => {
                 let input = match message {
                     Ok(message) => Input::Message { connection, at: unix_millis(), message },
                     Err(why) => Input::Rejected { connection, why },
                 };
-                self.handle(input, None)
+                self.handle(input, None).await
             }
-            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), None),
+            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), None).await,
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -210,8 +211,12 @@ impl Actor {
         }
     }
 
-    fn handle(&mut self, input: Input, mut ack: Option<Ack>) -> Turn {
+    async fn handle(&mut self, input: Input, mut ack: Option<Ack>) -> Turn {
         let now = now();
+        let sender = match &input {
+            Input::Message { connection, .. } => self.room.user_at(*connection),
+            _ => None,
+        };
         let mut inputs = VecDeque::from([input]);
         // Whoever is timed out goes at a tick or a join.
         if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
@@ -239,10 +244,14 @@ impl Actor {
                         }
                     }
                     Effect::Send { to, event } => {
-                        let event = self.encoded(event.encode(), &to);
-                        inputs.extend(self.send(&to, &event).map(|user| Input::OutboxFull { user }));
+                        let event = self.encoded(event.encode(), &to).await;
+                        let slow = self.send(now, &to, &event, sender.as_ref());
+                        inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
-                    Effect::Snapshot => self.broadcast(),
+                    Effect::Snapshot => {
+                        let slow = self.broadcast().await;
+                        inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
+                    }
                     Effect::Remove { user, close } => self.remove(&user, close),
                     Effect::SendAway { user, close } => {
                         if let Some(seated) = self.outboxes.get(&user) {
@@ -290,14 +299,14 @@ impl Actor {
         }
     }
 
-    fn ai_reported(&mut self, report: Report) -> Turn {
+    async fn ai_reported(&mut self, report: Report) -> Turn {
         let Some(job) = self.ai_job.take().map(|running| running.job()) else { return Turn::Continue };
         let (outcome, opened) = match report {
             Report::Came(opened) => (AiOutcome::Came(opened.session().clone()), Some(opened)),
             Report::Hears => (AiOutcome::Hears, None),
             Report::Failed => (AiOutcome::Failed, None),
         };
-        let turn = self.handle(Input::AiDone { job, outcome }, None);
+        let turn = self.handle(Input::AiDone { job, outcome }, None).await;
         // Only now: had the room panicked, the track would have been dropped, and so closed.
         if let Some(opened) = opened {
             opened.hand_over();
@@ -313,59 +322,14 @@ impl Actor {
         user: UserId,
         ack: Option<Ack>,
     ) -> bool {
-        let Surroundings { outbox_bytes, metrics, .. } = &self.surroundings;
+        let Surroundings { outbox, metrics, .. } = &self.surroundings;
         let seated = self
             .outboxes
             .entry(user)
-            .or_insert_with(|| Seated { outbox: Outbox::new(*outbox_bytes, metrics.clone()), since: now });
+            .or_insert_with(|| Seated { outbox: Outbox::new(*outbox, metrics.clone()), since: now });
         seated.since = now;
-        let reader = seated.outbox.attach(connection, form);
+        let reader = seated.outbox.attach(now, connection, form);
         ack.is_some_and(|ack| ack.send(Ok(reader)).is_ok())
-    }
-
-    /// A text as a message, compressed if it is for several and one of them takes it so.
-    ///
-    /// For one alone it is not: compressing pays where many share it.
-    fn encoded(&self, text: String, to: &Recipients) -> Message {
-        let metrics = &self.surroundings.metrics;
-        match to {
-            Recipients::One(_) => Message::plain(text, metrics),
-            Recipients::All | Recipients::AllBut(_) if self.room.audience().deflated == 0 => {
-                Message::plain(text, metrics)
-            }
-            Recipients::All | Recipients::AllBut(_) => Message::deflated(text, metrics),
-        }
-    }
-
-    /// Puts an event into outboxes, and gives back whose budget does not hold it.
-    fn send(&self, to: &Recipients, event: &Message) -> impl Iterator<Item = UserId> + use<> {
-        let is_full = |seated: &Seated| seated.outbox.push(event.clone()) == Err(OverBudget);
-        let full: Vec<UserId> = match to {
-            Recipients::One(user) => self
-                .outboxes
-                .get_key_value(user)
-                .filter(|(_, seated)| is_full(seated))
-                .into_iter()
-                .map(key)
-                .collect(),
-            Recipients::AllBut(user) => {
-                self.outboxes.iter().filter(|(to, seated)| *to != user && is_full(seated)).map(key).collect()
-            }
-            Recipients::All => self.outboxes.iter().filter(|(_, seated)| is_full(seated)).map(key).collect(),
-        };
-        full.into_iter()
-    }
-
-    fn broadcast(&mut self) {
-        let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All);
-        if self.room.audience().deflated > 0 {
-            let bytes = snapshot.text().len();
-            self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
-        }
-        for seated in self.outboxes.values() {
-            seated.outbox.put_snapshot(&snapshot);
-        }
-        self.surroundings.metrics.broadcasts.inc();
     }
 
     fn remove(&mut self, user: &UserId, close: Close) {
@@ -412,10 +376,6 @@ impl Actor {
 }
 
 type Ack = oneshot::Sender<Result<OutboxReader, JoinRefusal>>;
-fn key((user, _): (&UserId, &Seated)) -> UserId {
-    user.clone()
-}
-
 fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
 }

@@ -34,8 +34,8 @@ pub enum Input {
     },
     /// A socket is gone.
     Disconnected(Gone),
-    /// What waits for a member is over the budget.
-    OutboxFull {
+    /// A member confirms nothing of what waits for it, or there is no memory left for who is slow.
+    TooSlow {
         /// The member.
         user: UserId,
     },
@@ -352,7 +352,7 @@ pub enum Note {
     StartingMeeting,
     /// Nobody is left.
     EndingMeeting,
-    /// A member's outbox was over its budget, so that events would be lost.
+    /// A member was too slow, so that events would be lost.
     ErrorBroadcastingToUser {
         /// The user.
         user: UserId,

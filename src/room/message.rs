@@ -10,6 +10,9 @@ use crate::protocol::deflate::{Form, deflate};
 /// A shorter message fits into one packet as it is, so that compressing it saves nobody anything.
 pub const DEFLATE_FROM_BYTES: usize = 1024;
 
+/// What a short message takes beside its bytes: the shared block, its counter and the allocator's share.
+const OVERHEAD_BYTES: usize = 160;
+
 /// A message, shared by all outboxes that it waits in.
 #[derive(Clone, Debug)]
 pub struct Message(Arc<Forms>);
@@ -50,6 +53,11 @@ impl Message {
         &self.0.plain
     }
 
+    /// What it takes in memory while it waits, however many outboxes share it.
+    pub fn cost(&self) -> usize {
+        self.0.plain.len() + self.deflated_bytes().unwrap_or_default() + OVERHEAD_BYTES
+    }
+
     /// The bytes of its compressed form, if it has one.
     pub fn deflated_bytes(&self) -> Option<usize> {
         self.0.deflated.as_ref().map(Bytes::len)
@@ -76,7 +84,7 @@ fn counted(bytes: Vec<u8>, metrics: &Metrics) -> Bytes {
             &self.bytes
         }
     }
-    let counted = Counted::new(&metrics.outbox_bytes, bytes.len());
+    let counted = Counted::new(&metrics.outbox_bytes, bytes.len() + OVERHEAD_BYTES);
     Bytes::from_owner(Owner { bytes, _counted: counted })
 }
 
@@ -116,12 +124,16 @@ mod tests {
     fn what_is_held_is_counted_in_each_form_once_and_given_back() {
         let metrics = Metrics::new();
         let message = Message::deflated("x".repeat(2000), &metrics);
-        let held = 2000 + message.deflated_bytes().unwrap() as i64;
+        let held = 2000 + message.deflated_bytes().unwrap() as i64 + 2 * OVERHEAD_BYTES as i64;
         let [plain, deflated, other] =
             [Form::Plain, Form::Deflated, Form::Plain].map(|form| message.payload(form));
         assert_eq!(metrics.outbox_bytes.get(), held);
         drop((message, deflated, other));
-        assert_eq!(metrics.outbox_bytes.get(), 2000, "who takes one form does not hold the other");
+        assert_eq!(
+            metrics.outbox_bytes.get(),
+            2000 + OVERHEAD_BYTES as i64,
+            "who takes one form does not hold the other"
+        );
         drop(plain);
         assert_eq!(metrics.outbox_bytes.get(), 0);
     }

@@ -1,10 +1,12 @@
 //! The rooms: a pure core that decides, and the task that carries out what it decided.
 //!
 //! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts of it; [`io`] is what goes in and
-//! comes out; [`outbox`] is what waits for one member; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it.
+//! comes out; [`outbox`] is what waits for one member,
+//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it.
 
 pub mod actor;
 pub mod ai;
+pub mod charge;
 pub mod departed;
 pub mod io;
 pub mod log;

@@ -310,7 +310,7 @@ mod tests {
     use crate::protocol::deflate::Form;
     use crate::room::io::Gone;
     use crate::room::mailbox::Incoming;
-    use crate::room::outbox::Taken;
+    use crate::room::outbox::{OutboxLimits, Taken};
     use crate::room::state::RoomSettings;
     use crate::store::Store;
     use crate::store::data_dir::DataDir;
@@ -344,7 +344,11 @@ mod tests {
         let upstream = Upstream::new(&calls, &Turn::default(), 1024, None, metrics.clone()).unwrap().into();
         let surroundings = Surroundings {
             settings,
-            outbox_bytes: 100_000,
+            outbox: OutboxLimits {
+                member_bytes: 100_000,
+                all_bytes: 1 << 30,
+                write_stall: Duration::from_secs(20),
+            },
             store: store.handle(),
             ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
                 .unwrap(),

@@ -11,7 +11,7 @@ use super::io::{Effect, Gone, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Re
 use super::members::Members;
 use super::pace::{Audience, Pace};
 use super::seat::{MemberView, Seat};
-use crate::id::{MeetingId, UserId};
+use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
 
@@ -119,7 +119,7 @@ impl Room {
                 }
             }
             Input::Disconnected(gone) => self.disconnected(now, gone, &mut effects),
-            Input::OutboxFull { user } => {
+            Input::TooSlow { user } => {
                 if self.members.contains(&user) {
                     effects.push(self.log(Note::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove(&user, Close::TooSlow, &mut effects);
@@ -188,6 +188,11 @@ impl Room {
     /// The meeting, if one runs.
     pub fn meeting(&self) -> Option<MeetingId> {
         self.meeting
+    }
+
+    /// Whose socket it is.
+    pub fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
+        self.members.user_at(connection)
     }
 
     /// Who has a seat, in the order of the wire.
@@ -388,7 +393,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::{ConnectionId, IdentityId, RoomName, SessionId};
+    use crate::id::{IdentityId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::deflate::Form;
@@ -991,7 +996,7 @@ mod tests {
                     }
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
                     Step::Drop { connection } => (Input::Disconnected(Gone { connection: ConnectionId(connection), is_page_left: false }), None),
-                    Step::Full { user } => (Input::OutboxFull { user: super::tests::user(&format!("u{user}")) }, None),
+                    Step::Full { user } => (Input::TooSlow { user: super::tests::user(&format!("u{user}")) }, None),
                     Step::AiDone { job, well } => {
                         if jobs.is_empty() {
                             continue;

@@ -14,6 +14,7 @@ use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::Data;
 
 use super::boundary::BYTES_A_TOKEN;
+use super::phase::{EndLabel, Phase};
 use super::socket::{ReadEnd, Received, Socket};
 use super::throttle::{Charge, Throttle};
 use crate::id::ConnectionId;
@@ -33,6 +34,10 @@ const WRITE_AHEAD_BYTES: usize = 64 * 1024;
 
 /// How long a client has to answer a close frame, and to read the one that it is sent.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// The longest time for which a client that sends much waits for others who fall behind, until its next
+/// message goes on all the same. Who never confirms anything must not silence others.
+const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
 /// The limits of one socket.
 #[derive(Clone, Debug)]
@@ -62,6 +67,10 @@ pub struct Connection<S> {
     phase: Phase,
     /// A message that was read and has no token yet.
     held: Option<Held>,
+    /// Until when nothing is read at the longest, because others fall behind with what this client sent.
+    behind: Option<Instant>,
+    /// Whether the next message is read all the same: it waited for them for long enough.
+    is_let_through: bool,
     /// Whether the room believes that this socket is read no further for now.
     is_throttled: bool,
     /// What the room has no place for yet; nothing is read meanwhile.
@@ -84,21 +93,6 @@ struct Held {
     until: Instant,
 }
 
-/// What the socket is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// For messages.
-    Open,
-    /// For nothing: the member left, and the room will close.
-    Left,
-    /// For the client's close frame, which answers ours.
-    Closing(Close),
-    /// For the end of the stream: the client broke a rule, and is told so.
-    Draining(Close),
-    /// The client closed; what answers it is written.
-    Answering,
-}
-
 /// What an attempt to read and write led to.
 #[derive(Debug)]
 enum Step {
@@ -107,6 +101,10 @@ enum Step {
     CloseQueued,
     /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
     EndIsDue,
+    /// Others have not confirmed much of what this client sent.
+    OthersFallBehind,
+    /// They have.
+    OthersKeepUp,
     /// Bytes began to wait, wait no more or went on, so the timer is to be set anew.
     StallMoved,
     WriteFailed,
@@ -124,9 +122,6 @@ enum Filled {
     /// The close frame.
     Close,
 }
-
-/// How a connection ended, as metrics and logs count it.
-type EndLabel = &'static str;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose seat is taken and whose handshake is done.
@@ -149,6 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             throttle,
             phase: Phase::Open,
             held: None,
+            behind: None,
+            is_let_through: false,
             is_throttled: false,
             incoming: None,
             written: 0,
@@ -181,12 +178,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self) -> EndLabel {
         let mailbox = self.seat.mailbox.clone();
         loop {
-            let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall];
+            let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall, self.behind];
             let timer = timer.into_iter().flatten().min();
             let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
-            let is_throttled = self.held.is_some() || waiting.is_some();
+            let is_throttled = self.held.is_some() || waiting.is_some() || self.behind.is_some();
             if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
-                self.seat.outbox.set_throttled(is_throttled);
+                self.seat.outbox.set_throttled(now(), is_throttled);
             }
             let step = tokio::select! {
                 biased;
@@ -206,6 +203,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     if [self.stall, self.linger].into_iter().flatten().any(|at| at <= now) {
                         return Close::Stalled.label();
+                    }
+                    if self.behind.take_if(|until| *until <= now).is_some() {
+                        self.is_let_through = true;
                     }
                     if let Some(held) = self.held.take_if(|held| held.until <= now) {
                         self.throttle.add_wait(now - held.since, now);
@@ -241,6 +241,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Step::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
                 Step::CloseQueued => self.linger = None,
                 Step::StallMoved => {}
+                Step::OthersFallBehind => {
+                    self.metrics.held_back.inc();
+                    self.behind = Some(now() + LONGEST_HOLD);
+                }
+                Step::OthersKeepUp => self.behind = None,
             }
             if self.linger.is_none() && !self.phase.is_before_close() {
                 self.linger = Some(now() + LINGER);
@@ -286,6 +291,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Phase::Open | Phase::Closing(_) if self.held.is_some() || self.incoming.is_some() => {
                 Poll::Pending
             }
+            Phase::Open
+                if !self.is_let_through && self.seat.outbox.poll_within_account(context).is_pending() =>
+            {
+                if self.behind.is_some() {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Step::OthersFallBehind)
+                }
+            }
+            Phase::Open if self.behind.is_some() => Poll::Ready(Step::OthersKeepUp),
             Phase::Open | Phase::Closing(_) => {
                 self.socket.poll_receive(context).map(|received| match received {
                     Ok(received) => Step::Received(received),
@@ -330,7 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if let Received::Pong(payload) = &received
             && let Ok(number) = <[u8; 8]>::try_from(&**payload)
-            && self.seat.outbox.acknowledge(u64::from_be_bytes(number)) == Acknowledged::News
+            && self.seat.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
         {
             // It answers us, and is none of the client's own messages.
             return;
@@ -348,6 +363,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn said(&mut self, text: &Utf8Bytes) {
+        self.is_let_through = false;
         self.metrics.received_bytes.inc_by(text.len() as u64);
         let message = ClientMessage::parse(text, self.limits.message);
         let kind = message.as_ref().map_or("invalid", ClientMessage::kind);
@@ -390,26 +406,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-impl Phase {
-    fn is_before_close(self) -> bool {
-        matches!(self, Self::Open | Self::Left)
-    }
-
-    /// At a restart, what the client sent before it saw our close frame is not to be lost: it
-    /// believes that it was heard. After every other close nobody would be the one who said it.
-    fn heeds_messages(self) -> bool {
-        matches!(self, Self::Open | Self::Closing(Close::ServiceRestart))
-    }
-
-    fn label(self) -> EndLabel {
-        match self {
-            Self::Closing(close) | Self::Draining(close) => close.label(),
-            Self::Answering => "closed_by_client",
-            Self::Open | Self::Left => "connection_lost",
-        }
-    }
-}
-
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -434,7 +430,7 @@ mod tests {
     use super::*;
     use crate::room;
     use crate::room::mailbox::Mailbox;
-    use crate::room::outbox::Outbox;
+    use crate::room::outbox::{Outbox, OutboxLimits};
 
     /// A connection whose room and network are played by the test.
     struct Stage {
@@ -468,9 +464,11 @@ mod tests {
         limits: ConnectionLimits,
     ) -> Stage {
         let metrics = Metrics::new();
-        let outbox = Outbox::new(1 << 20, metrics.clone());
+        let limits_of_outbox =
+            OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
+        let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
-        let seat = Seat { mailbox, outbox: outbox.attach(ID, Form::Plain) };
+        let seat = Seat { mailbox, outbox: outbox.attach(now(), ID, Form::Plain) };
         let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, commands, metrics, connection }
@@ -504,7 +502,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_no_byte_is_closed_and_one_that_takes_some_is_not() {
         let (mut stage, mut network) = stage(limits(), 1000);
-        stage.outbox.push(of_bytes(10_000)).unwrap();
+        stage.outbox.push(now(), &of_bytes(10_000), None).unwrap();
         let mut taken = [0; 100];
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_secs(19)).await;
@@ -523,7 +521,7 @@ mod tests {
     async fn what_the_stream_took_and_kept_is_written_too() {
         let (ours, mut network) = duplex(100);
         let stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
-        stage.outbox.push(of_bytes(996)).unwrap();
+        stage.outbox.push(now(), &of_bytes(996), None).unwrap();
         let mut taken = [0; 1000];
         let arrived = tokio::time::timeout(Duration::from_secs(19), network.read_exact(&mut taken));
         arrived.await.expect("all of it arrives").unwrap();
@@ -536,7 +534,7 @@ mod tests {
     async fn a_client_that_leaves_all_to_the_stream_is_closed_too() {
         let (ours, _network) = duplex(100);
         let mut stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
-        stage.outbox.push(of_bytes(996)).unwrap();
+        stage.outbox.push(now(), &of_bytes(996), None).unwrap();
         let start = now();
         let end = tokio::time::timeout(Duration::from_secs(60), stage.commands.recv()).await;
         assert_eq!(kind(end.expect("an end")), "gone");
@@ -548,7 +546,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_a_little_is_closed_when_its_end_is_due() {
         let (mut stage, mut network) = stage(limits(), 1000);
-        stage.outbox.push(of_bytes(200_000)).unwrap();
+        stage.outbox.push(now(), &of_bytes(200_000), None).unwrap();
         let (start, mut taken) = (now(), [0; 100]);
         let trickle = async {
             loop {
@@ -678,6 +676,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_sends_much_waits_for_others_but_not_for_ever() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        let account = stage.outbox.account().clone();
+        account.set_most(10);
+        let charge = account.charge(1000);
+        for _ in 0..3 {
+            client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
+        }
+        let half = LONGEST_HOLD / 2;
+        assert!(tokio::time::timeout(half, stage.commands.recv()).await.is_err(), "others fall behind");
+        assert!(stage.outbox.take_throttled(), "it is alive");
+        // One message goes on all the same; then the next waits as long.
+        assert_eq!(
+            kind(tokio::time::timeout(LONGEST_HOLD, stage.commands.recv()).await.unwrap()),
+            "heartbeat"
+        );
+        assert!(tokio::time::timeout(half, stage.commands.recv()).await.is_err());
+        drop(charge);
+        assert_eq!(kind(tokio::time::timeout(half, stage.commands.recv()).await.unwrap()), "heartbeat");
+        assert!(!stage.outbox.take_throttled() || !stage.outbox.take_throttled());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_full_room_holds_up_reading_but_not_writing() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
@@ -685,7 +707,7 @@ mod tests {
             client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
         }
         // The mailbox holds four and nobody reads it.
-        stage.outbox.push(message("still heard")).unwrap();
+        stage.outbox.push(now(), &message("still heard"), None).unwrap();
         assert_eq!(client.next().await.unwrap().unwrap(), Message::text("still heard"));
         for _ in 0..10 {
             assert_eq!(kind(stage.commands.recv().await), "heartbeat");
@@ -696,9 +718,9 @@ mod tests {
     async fn events_are_confirmed_by_the_clients_pong() {
         let (stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
-        stage.outbox.push(message("event")).unwrap();
+        stage.outbox.push(now(), &message("event"), None).unwrap();
         assert_eq!(client.next().await.unwrap().unwrap(), Message::text("event"));
-        assert_eq!(stage.outbox.event_bytes(), 5, "written is not arrived");
+        assert_ne!(stage.outbox.event_bytes(), 0, "written is not arrived");
         assert!(client.next().await.unwrap().unwrap().is_ping());
         client.flush().await.unwrap();
         while stage.outbox.event_bytes() > 0 {

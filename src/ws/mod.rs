@@ -7,6 +7,7 @@ pub mod admission;
 mod boundary;
 pub mod connection;
 pub mod extension;
+mod phase;
 pub mod socket;
 mod throttle;
 pub mod upgrade;

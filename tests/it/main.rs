@@ -16,6 +16,7 @@ mod conformance;
 mod deflate;
 mod delivery;
 mod echo;
+mod far;
 mod feedback;
 mod frames;
 mod fuzz;

@@ -1,0 +1,82 @@
+//! Events and snapshots on their way into the outboxes.
+
+use tokio::time::Instant;
+
+use super::{Actor, Seated};
+use crate::id::UserId;
+use crate::room::io::Recipients;
+use crate::room::message::Message;
+use crate::room::outbox::{Standing, TooSlow};
+
+/// Compressing so many bytes takes milliseconds.
+const LONG_BYTES: usize = 256 << 10;
+
+/// While somebody falls behind, a sender may have so small a share of a member's bytes unconfirmed.
+const HELD_BACK_SHARE: usize = 16;
+
+impl Actor {
+    /// A text as a message, compressed if it is for several and one of them takes it so.
+    ///
+    /// For one alone it is not: compressing pays where many share it.
+    /// A long one is compressed where it keeps no other room waiting.
+    pub(super) async fn encoded(&self, text: String, to: &Recipients) -> Message {
+        let metrics = &self.surroundings.metrics;
+        if matches!(to, Recipients::One(_)) || self.room.audience().deflated == 0 {
+            return Message::plain(text, metrics);
+        }
+        if text.len() < LONG_BYTES {
+            return Message::deflated(text, metrics);
+        }
+        let counted = metrics.clone();
+        let deflated = tokio::task::spawn_blocking(move || Message::deflated(text, &counted));
+        deflated.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Puts an event into outboxes on its sender's account, and gives back who is too slow for it.
+    ///
+    /// A sender of much is not read further while somebody falls behind.
+    pub(super) fn send(
+        &self,
+        now: Instant,
+        to: &Recipients,
+        event: &Message,
+        from: Option<&UserId>,
+    ) -> Vec<UserId> {
+        let account = from.and_then(|from| self.outboxes.get(from)).map(|seated| seated.outbox.account());
+        let (mut slow, mut standing) = (Vec::new(), Standing::KeepsUp);
+        let mut push = |user: &UserId, seated: &Seated| match seated.outbox.push(now, event, account) {
+            Ok(Standing::KeepsUp) => {}
+            Ok(Standing::FallsBehind) => standing = Standing::FallsBehind,
+            Err(TooSlow) => slow.push(user.clone()),
+        };
+        match to {
+            Recipients::One(user) => {
+                self.outboxes.get(user).into_iter().for_each(|seated| push(user, seated))
+            }
+            Recipients::AllBut(user) => {
+                let others = self.outboxes.iter().filter(|(to, _)| *to != user);
+                others.for_each(|(to, seated)| push(to, seated));
+            }
+            Recipients::All => self.outboxes.iter().for_each(|(to, seated)| push(to, seated)),
+        }
+        if let Some(account) = account {
+            account.set_most(match standing {
+                Standing::KeepsUp => usize::MAX,
+                Standing::FallsBehind => self.surroundings.outbox.member_bytes / HELD_BACK_SHARE,
+            });
+        }
+        slow
+    }
+
+    /// Makes the newest state the snapshot that waits everywhere, and gives back who is too slow for it.
+    pub(super) async fn broadcast(&mut self) -> Vec<UserId> {
+        let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All).await;
+        if self.room.audience().deflated > 0 {
+            let bytes = snapshot.text().len();
+            self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
+        }
+        self.surroundings.metrics.broadcasts.inc();
+        let slow = |seated: &Seated| seated.outbox.put_snapshot(&snapshot) == Err(TooSlow);
+        self.outboxes.iter().filter(|(_, seated)| slow(seated)).map(|(user, _)| user.clone()).collect()
+    }
+}

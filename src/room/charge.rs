@@ -1,0 +1,94 @@
+//! What a member's events take in the outboxes of others, charged to it until each of them confirms.
+//!
+//! A few kilobytes that a client sends can be megabytes for everybody. Whoever sends them waits for those
+//! who are slow; they do not lose their place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+
+/// One member's account: plain bytes times recipients, of what was not confirmed yet.
+#[derive(Debug)]
+pub struct Account {
+    unconfirmed: AtomicUsize,
+    /// More, and the member's socket is not read.
+    most: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+/// The charge for one event in one outbox, given back when it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            unconfirmed: AtomicUsize::new(0),
+            most: AtomicUsize::new(usize::MAX),
+            waker: AtomicWaker::new(),
+        }
+    }
+}
+
+impl Account {
+    /// Charges an event of `bytes` in one outbox.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.unconfirmed.fetch_add(bytes, Ordering::Relaxed);
+        Charge { account: self.clone(), bytes }
+    }
+
+    /// Sets the most bytes with which the member's socket is still read.
+    pub fn set_most(&self, bytes: usize) {
+        self.most.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Ready while the member's socket may be read; else the last caller is woken when it may.
+    pub fn poll_within(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_within() {
+            return Poll::Ready(());
+        }
+        self.waker.register(context.waker());
+        if self.is_within() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn is_within(&self) -> bool {
+        self.unconfirmed.load(Ordering::SeqCst) <= self.most.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let before = self.account.unconfirmed.fetch_sub(self.bytes, Ordering::SeqCst);
+        let most = self.account.most.load(Ordering::SeqCst);
+        if before > most && before - self.bytes <= most {
+            self.account.waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker_ref;
+
+    use super::*;
+
+    #[test]
+    fn an_account_is_within_its_limit_again_once_enough_was_confirmed() {
+        let account = Arc::new(Account::default());
+        let context = Context::from_waker(noop_waker_ref());
+        let charges: Vec<_> = (0..3).map(|_| account.charge(10)).collect();
+        assert!(account.poll_within(&context).is_ready(), "nobody is slow");
+        account.set_most(10);
+        assert!(account.poll_within(&context).is_pending());
+        let mut charges = charges.into_iter();
+        drop(charges.next());
+        assert!(account.poll_within(&context).is_pending());
+        drop(charges.next());
+        assert!(account.poll_within(&context).is_ready());
+    }
+}

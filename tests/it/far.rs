@@ -1,0 +1,104 @@
+//! Members who are far away: what others send costs them no seat.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use satsuma::server::Addresses;
+
+use crate::client::{Client, Heard};
+use crate::harness::TestServer;
+
+/// A way to the server that takes `delay` for what a client says, pongs too.
+struct FarWay {
+    addresses: Addresses,
+    _carriers: JoinSet<()>,
+}
+
+impl FarWay {
+    async fn to(server: &TestServer, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = server.addresses();
+        let addresses = Addresses { http: listener.local_addr().unwrap(), ..near };
+        let mut carriers = JoinSet::new();
+        carriers.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(near.http).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                connections.spawn(async move {
+                    let _ = copy(&mut from_server, &mut to_client).await;
+                });
+                connections.spawn(async move {
+                    let mut said = vec![0; 64 << 10];
+                    while let Ok(bytes @ 1..) = from_client.read(&mut said).await {
+                        sleep(delay).await;
+                        if to_server.write_all(&said[..bytes]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addresses, _carriers: carriers }
+    }
+}
+
+async fn has_all(client: &mut Client, payloads: &[String]) {
+    for payload in payloads {
+        let wanted = format!(r#"{{"type":"e2eeMlsMessage","payload":"{payload}"}}"#);
+        client.until_text(&wanted).await;
+    }
+    assert!(!client.heard_by_now().iter().any(|heard| matches!(heard, Heard::Closed(..))));
+}
+
+/// Nine such messages, a few kilobytes when compressed, took the seat of everybody whose pong took 50 ms.
+#[tokio::test]
+async fn nobody_loses_its_seat_for_what_another_sends_in_a_burst() {
+    let server = TestServer::start().await;
+    let far = FarWay::to(&server, Duration::from_millis(100)).await;
+    let mut eve = Client::join(&server, "r", "Eve").await;
+    let mut others = Vec::new();
+    for name in ["Ada", "Bob", "Cyd"] {
+        others.push(Client::join(&far.addresses, "r", name).await);
+    }
+    let payloads: Vec<String> = (0..9).map(|number| format!("{number}{}", "x".repeat(1_000_000))).collect();
+    for payload in &payloads {
+        eve.say(json!({"type": "e2eeMlsMessage", "payload": payload})).await;
+    }
+    for other in &mut others {
+        has_all(other, &payloads).await;
+    }
+    assert!(server.metric("satsuma_held_back_total").await >= 1.0, "the sender waited for them");
+    assert_eq!(server.metric("satsuma_members").await, 4.0);
+}
+
+/// Each of a hundred joins makes one member send all others a kilobyte for each.
+#[tokio::test]
+async fn a_wave_of_encrypted_joins_takes_nobodys_seat() {
+    const MEMBERS: usize = 100;
+    let server = TestServer::start().await;
+    let far = FarWay::to(&server, Duration::from_millis(300)).await;
+    let mut first = Client::join(&server, "r", "Ada").await;
+    let mut joining: JoinSet<Client> = JoinSet::new();
+    for number in 1..MEMBERS {
+        let addresses = far.addresses;
+        joining.spawn(async move { Client::join(&addresses, "r", &format!("Member {number}")).await });
+    }
+    let mut others = Vec::new();
+    let mut last = String::new();
+    while let Some(other) = joining.join_next().await {
+        others.push(other.unwrap());
+        last = format!("{}{}", others.len(), "x".repeat(1000 * others.len()));
+        first.say(json!({"type": "e2eeMlsMessage", "payload": last})).await;
+    }
+    for other in &mut others {
+        has_all(other, std::slice::from_ref(&last)).await;
+    }
+    assert_eq!(server.metric("satsuma_members").await, MEMBERS as f64);
+}

@@ -11,7 +11,7 @@ mod signals;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -46,6 +46,7 @@ use crate::metrics::Metrics;
 use crate::protocol::client::MessageLimits;
 use crate::room::actor::Surroundings;
 use crate::room::outbox::OutboxLimits;
+use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
 use crate::sfu::thread::SfuThread;
@@ -154,7 +155,9 @@ impl Server {
         };
         upkeep.push(own(keep_tidy(reports.clone(), retention)));
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
+        let readiness = Readiness::new(registry.clone(), store.handle(), stopping.clone());
         let app = Arc::new(App {
+            readiness: readiness.clone(),
             identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
             site,
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
@@ -173,6 +176,7 @@ impl Server {
             desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
+            upgrade_lost_from: Mutex::default(),
             warnings: warnings(),
             header_bytes: limits.header_bytes,
             url_bytes: limits.url_bytes,
@@ -184,13 +188,12 @@ impl Server {
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
             registry,
-            store: store.handle(),
             reports,
             sfu,
             metrics: metrics.clone(),
             token: data_dir.operator_token().clone(),
             hosts: HostNames::new(&config.admin.allowed_hosts),
-            stopping: stopping.clone(),
+            readiness,
         });
         let http_limits = HttpLimits {
             header_bytes: limits.header_bytes,

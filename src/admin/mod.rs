@@ -16,25 +16,23 @@ use axum::{Json, Router};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
-use tokio_util::sync::CancellationToken;
 
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
 use crate::id::RoomName;
 use crate::metrics::Metrics;
 use crate::room::mailbox::{MemberStatus, RoomView};
+use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::request::{Reply, Request};
+use crate::store::StoreHealth;
 use crate::store::reports::Reports;
-use crate::store::{StoreHandle, StoreHealth};
 
 /// What the operators' handlers may touch.
 pub struct Operators {
     /// The rooms.
     pub registry: Registry,
-    /// The store.
-    pub store: StoreHandle,
     /// What users reported.
     pub reports: Reports,
     /// The embedded media server, where it carries the media.
@@ -45,8 +43,8 @@ pub struct Operators {
     pub token: SecretString,
     /// The hosts under which this listener answers.
     pub hosts: HostNames,
-    /// Cancelled when the server stops.
-    pub stopping: CancellationToken,
+    /// Whether people should be sent here.
+    pub readiness: Readiness,
 }
 
 /// All routes of the operators' listener. `/admin/` needs the operator token.
@@ -101,22 +99,23 @@ pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
 }
 
 /// `GET /readyz`: whether this server should be sent people. A store that cannot write makes it
-/// unready, because what is promised over a restart would not hold; its rooms go on all the same.
+/// unready, too, because what is promised over a restart would not hold; its rooms go on all the same.
 async fn readyz(State(operators): State<Arc<Operators>>) -> Response {
-    let stopping = operators.stopping.is_cancelled();
-    let (healthy, store) = match operators.store.health() {
-        StoreHealth::Healthy => (true, json!({"status": "ok"})),
-        StoreHealth::Failing { since, message } => (
-            false,
-            json!({"status": "failing", "since": humantime::format_rfc3339_seconds(since).to_string(), "error": message}),
-        ),
+    let state = operators.readiness.state().await;
+    let word = match (state.stopping, state.is_ready()) {
+        (true, _) => "stopping",
+        (false, false) => "failing",
+        (false, true) => "ready",
     };
-    let (status, word) = match (stopping, healthy) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "failing"),
-        (false, true) => (StatusCode::OK, "ready"),
+    let status = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let rooms = json!({"status": if state.joins { "ok" } else { "failing" }});
+    let store = match state.store {
+        StoreHealth::Healthy => json!({"status": "ok"}),
+        StoreHealth::Failing { since, message } => {
+            json!({"status": "failing", "since": humantime::format_rfc3339_seconds(since).to_string(), "error": message})
+        }
     };
-    (status, Json(json!({"status": word, "store": store}))).into_response()
+    (status, Json(json!({"status": word, "rooms": rooms, "store": store}))).into_response()
 }
 
 async fn metrics(State(operators): State<Arc<Operators>>) -> Response {

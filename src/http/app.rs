@@ -1,8 +1,9 @@
 //! What every request handler of the public listener may touch.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -20,6 +21,7 @@ use crate::id::ConnectionId;
 use crate::identity::Identities;
 use crate::identity::peer::TrustedProxies;
 use crate::metrics::Metrics;
+use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
@@ -38,6 +40,8 @@ pub struct App {
     pub charge: Charge,
     /// The rooms.
     pub registry: Registry,
+    /// Whether people should be sent here.
+    pub readiness: Readiness,
     /// The media API.
     pub calls: Proxy,
     /// The media API for other servers, where it is served.
@@ -54,6 +58,8 @@ pub struct App {
     pub desk: Desk,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
+    /// Where the last socket's request came from that had lost its Upgrade on the way.
+    pub upgrade_lost_from: Mutex<Option<IpAddr>>,
     /// How often a warning may be written that a stranger causes.
     pub warnings: DefaultDirectRateLimiter,
     /// The most bytes of a request's headers.

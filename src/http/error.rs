@@ -1,6 +1,6 @@
 //! Every error that an HTTP request can end in, and the one table from error to status.
 
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -69,6 +69,11 @@ pub enum ApiError {
     /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
     #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
+    /// The request for a WebSocket came without its Upgrade header.
+    #[error(
+        "what stands in front of this server does not pass WebSockets on: it has to forward the Upgrade and Connection headers"
+    )]
+    UpgradeLost,
     /// Plain HTTP was spoken to a port that speaks TLS.
     #[error("this port speaks https: write https:// in front of its address")]
     PlainHttp,
@@ -135,6 +140,7 @@ impl ApiError {
             | Self::BrokenBody
             | Self::InvalidHandshake
             | Self::PlainHttp => StatusCode::BAD_REQUEST,
+            Self::UpgradeLost => StatusCode::UPGRADE_REQUIRED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing | Self::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
@@ -193,6 +199,7 @@ impl ApiError {
             Self::StoreFailing => "store_failing",
             Self::UploadsBusy => "uploads_busy",
             Self::InvalidHandshake => "invalid_handshake",
+            Self::UpgradeLost => "upgrade_lost",
             Self::PlainHttp => "plain_http",
             Self::NoIdentity => "no_identity",
             Self::LoginRequired => "login_required",
@@ -225,6 +232,8 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match status {
+            // RFC 9110 section 15.5.22.
+            StatusCode::UPGRADE_REQUIRED => headers.insert(UPGRADE, HeaderValue::from_static("websocket")),
             StatusCode::TOO_MANY_REQUESTS => headers.insert(RETRY_AFTER, HeaderValue::from_static("60")),
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,

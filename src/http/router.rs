@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::IntoResponse;
@@ -62,6 +62,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/apps/{app_id}/sessions/{*path}", any(serve::api));
     Router::new()
         .route("/", get(pages::home).post(pages::open_room))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
         .route("/new", get(pages::new_room))
         .route("/set-username", get(pages::name_form).post(pages::set_name))
         .route("/static/{*path}", get(site::own_file))
@@ -82,6 +84,14 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)
+}
+
+/// `GET /readyz`: whether people should be sent here, and nothing about why not.
+async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+    match app.readiness.state().await.is_ready() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    }
 }
 
 /// The routes whose bodies are long, and arrive slowly: they hold their own limits.

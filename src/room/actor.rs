@@ -48,7 +48,7 @@ pub struct Surroundings {
 /// A room's place among all rooms, and among those that its starter's network may have.
 #[derive(Debug)]
 pub struct RoomPermit {
-    pub(super) _room: OwnedSemaphorePermit,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
     pub(super) _of_network: Option<Permit<ClientNetwork>>,
     /// The network of the client that started the room, where it is known.
     pub(super) network: Option<ClientNetwork>,

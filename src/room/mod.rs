@@ -2,7 +2,8 @@
 //!
 //! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts of it; [`io`] is what goes in and
 //! comes out; [`outbox`] is what waits for one member,
-//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it.
+//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it,
+//! and [`readiness`] tries whether that works.
 
 pub mod actor;
 pub mod ai;
@@ -15,6 +16,7 @@ pub mod members;
 pub mod message;
 pub mod outbox;
 pub mod pace;
+pub mod readiness;
 pub mod registry;
 pub mod seat;
 pub mod state;

@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 use tracing::{error, info, warn};
 
 use super::actor::{Actor, RoomPermit, Surroundings};
@@ -19,9 +21,12 @@ use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
 use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
-use crate::id::{IdentityId, RoomName};
+use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
 use crate::limit::{KeyedLimit, LimitReached, Rate};
+use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
+use crate::protocol::deflate::Form;
+use crate::store::StoreHandle;
 
 /// How many rooms are sent away at a time at a shutdown.
 const DRAIN_BATCH: usize = 64;
@@ -94,7 +99,7 @@ impl Inner {
     /// The permit of a room that was kept, which nobody starts.
     fn permit(&self) -> Option<RoomPermit> {
         Some(RoomPermit {
-            _room: self.places.clone().try_acquire_owned().ok()?,
+            _room: Some(self.places.clone().try_acquire_owned().ok()?),
             _of_network: None,
             network: None,
         })
@@ -157,6 +162,32 @@ impl Registry {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Whether a room can be joined, tried with one that is nowhere to be found, kept, counted or logged.
+    pub async fn try_a_join(&self) -> bool {
+        let (handle, inbox) = RoomHandle::new();
+        let metrics = Metrics::new();
+        let store = StoreHandle::of_nothing(metrics.clone());
+        let surroundings = Surroundings { store, metrics, ..self.inner.surroundings.clone() };
+        let permit = RoomPermit { _room: None, _of_network: None, network: None };
+        let Ok(name) = RoomName::parse("readiness") else { return false };
+        let room = async move { Actor::new(name, None, inbox, permit, surroundings).run(|| {}).await };
+        self.inner.tasks.spawn(room.with_subscriber(NoSubscriber::new()));
+        let join = Join {
+            connection: ConnectionId(0),
+            user: UserId::random(),
+            identity: IdentityId::new("readiness"),
+            name: "readiness".into(),
+            network: None,
+            form: Form::Plain,
+            new_meeting: MeetingId::random(),
+        };
+        let (ack, answer) = oneshot::channel();
+        let _ = handle.mailbox().send(Command::Join { join, ack }).await;
+        let joined = matches!(answer.await, Ok(Ok(_)));
+        handle.shutdown();
+        joined
     }
 
     /// The names of all rooms that run, in order.
@@ -302,12 +333,9 @@ mod tests {
     use crate::ai::AiHandle;
     use crate::calls::upstream::Upstream;
     use crate::config::{Ai as AiSettings, Calls, Optional, Turn};
-    use crate::id::{ConnectionId, MeetingId, UserId};
-    use crate::metrics::Metrics;
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::close::Close;
-    use crate::protocol::deflate::Form;
     use crate::room::io::Gone;
     use crate::room::mailbox::Incoming;
     use crate::room::outbox::{OutboxLimits, Taken};

@@ -98,8 +98,13 @@ pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
         Action::NewTracks => new_tracks(session, body()?),
         Action::Renegotiate => {
             let missing = SfuError::InvalidParams("sessionDescription is missing");
-            let answer = body()?.session_description.ok_or(missing)?.read(DescriptionType::Answer)?;
-            Ok(Request::Answer { session, answer })
+            let description = body()?.session_description.ok_or(missing)?;
+            if description.is_offer() {
+                // Beyond the API: whoever changed its network restarts ICE by it, and closes nothing.
+                let offer = Some(description.read(DescriptionType::Offer)?);
+                return Ok(Request::Close { session, tracks: Vec::new(), offer });
+            }
+            Ok(Request::Answer { session, answer: description.read(DescriptionType::Answer)? })
         }
         Action::CloseTracks => {
             let body = body()?;
@@ -127,6 +132,10 @@ pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
 }
 
 impl Sdp {
+    fn is_offer(&self) -> bool {
+        self.r#type == "offer"
+    }
+
     fn read(self, expected: DescriptionType) -> Result<Description, SfuError> {
         let (word, wrong) = match expected {
             DescriptionType::Offer => ("offer", "an offer is due here"),

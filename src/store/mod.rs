@@ -141,6 +141,12 @@ enum Command {
 }
 
 impl StoreHandle {
+    /// A handle behind which nothing is kept.
+    pub fn of_nothing(metrics: Arc<Metrics>) -> Self {
+        let health = watch::channel(StoreHealth::Healthy).1;
+        Self { commands: mpsc::channel(1).0, health, metrics, queue_full: Arc::default() }
+    }
+
     /// Keeps a change.
     pub fn keep(&self, change: Change) {
         self.hand_over(Command::Keep(change));

@@ -3,11 +3,11 @@
 //! Refusals come as plain HTTP answers, because a client keeps what it wants to send over a refused
 //! upgrade and loses it over a socket that is closed at once (protocol section 1).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{SEC_WEBSOCKET_EXTENSIONS, SET_COOKIE, UPGRADE};
+use axum::http::header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SET_COOKIE, UPGRADE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
@@ -48,13 +48,32 @@ pub async fn upgrade(
             {
                 warn!(event = "networkLimitReached", %network, setting);
             }
+            if error == ApiError::UpgradeLost && upgrade_was_lost(&app, &peer) {
+                warn!(
+                    event = "upgradeLost",
+                    address = %peer.address,
+                    "a socket's request came without its Upgrade header: what stands in front of this server \
+                     does not pass WebSockets on, and nobody gets into a room through it"
+                );
+            }
             error.into_response()
         }
     }
 }
 
+/// Remembers from where a request came that had lost its Upgrade; gives back whether it is the first.
+fn upgrade_was_lost(app: &App, peer: &Peer) -> bool {
+    let mut from = app.upgrade_lost_from.lock().unwrap_or_else(PoisonError::into_inner);
+    from.replace(peer.address).is_none()
+}
+
 async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Response, ApiError> {
-    let (room, user) = address(request.uri(), request.headers())?;
+    let (room, user) = address(request.uri(), request.headers()).map_err(|error| {
+        // A page cannot see why its socket was refused, but it can ask for the same address again.
+        let lost_from = app.upgrade_lost_from.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_lost = error == ApiError::NotFound && *lost_from == Some(peer.address);
+        if was_lost && is_rooms(request.uri()) { ApiError::UpgradeLost } else { error }
+    })?;
     let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
     let Asked::Known { identity, renew, .. } = asked else {
         return Err(app.nobody());
@@ -129,6 +148,10 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
 }
 
 /// Reads the room and the claimed id; everything that is no room's socket is not found.
+fn is_rooms(uri: &Uri) -> bool {
+    uri.path().trim_start_matches('/').starts_with("parties/rooms/")
+}
+
 fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiError> {
     let mut segments = uri.path().trim_start_matches('/').split('/');
     let ("parties", "rooms", Some(room)) =
@@ -137,7 +160,8 @@ fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiErro
         return Err(ApiError::NotFound);
     };
     if !headers.contains_key(UPGRADE) {
-        return Err(ApiError::NotFound);
+        let was_lost = headers.contains_key(SEC_WEBSOCKET_KEY);
+        return Err(if was_lost { ApiError::UpgradeLost } else { ApiError::NotFound });
     }
     // A lone % stands for itself: `partysocket` writes the name into the address as it is, and browsers
     // leave such a % alone. The stock client could not enter a room called "50% off" otherwise.

@@ -18,6 +18,9 @@ export class Chat {
   #list = byId('lines');
   #recipient = byId('recipient');
   #text = byId('line');
+  /** Whose client, such as the stock one, shows no chat, as far as is known; and whom its writer was told of. */
+  #unreached = '';
+  #toldUnreached = '';
 
   constructor(signalling) {
     this.#signalling = signalling;
@@ -37,6 +40,7 @@ export class Chat {
   /** Offers all others as recipients. */
   showUsers(users) {
     const others = users.filter(({ id }) => id !== this.#myId && id !== 'ai');
+    this.#unreached = new Intl.ListFormat('en').format(others.filter(({ readsChat }) => !readsChat).map(({ name }) => name));
     const options = new Map([...this.#recipient.options].map((option) => [option.value, option]));
     for (const [id, option] of options) {
       if (id === EVERYONE || others.some((user) => user.id === id)) continue;
@@ -101,6 +105,9 @@ export class Chat {
     const line = this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
     line.dataset.socket = this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1);
     this.#signalling.say({ type: 'chat', message });
+    if (this.#unreached === this.#toldUnreached) return;
+    this.#toldUnreached = this.#unreached;
+    if (this.#unreached) this.#add({ name: 'Not seen by all', message: `No chat is shown to: ${this.#unreached}. Write to them alone.`, at: Date.now(), isDirect: true });
   }
 
   /**

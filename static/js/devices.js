@@ -6,6 +6,9 @@
 const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
 const CHOICES = 'satsuma.devices';
 
+/** What this tab wants on, so that loading the page again switches nothing on. */
+const WANTED = 'satsuma.wanted';
+
 /** Why a device cannot be had, in words for its owner. */
 const PROBLEMS = {
   NotAllowedError: 'The browser was not allowed to use it.',
@@ -33,7 +36,7 @@ export class Devices extends EventTarget {
   microphone = new Device();
   screen = { track: undefined, isAsked: false };
 
-  #chosen = storedChoices();
+  #chosen = stored(localStorage, CHOICES);
   #quality;
   #isEnded = false;
 
@@ -46,10 +49,11 @@ export class Devices extends EventTarget {
 
   /** Asks for both at once, so that the browser asks its user only once. */
   async start() {
-    this.camera.isWanted = true;
-    this.microphone.isWanted = true;
-    const both = ['microphone', 'camera'];
-    if (await this.#ask(both)) return;
+    const wanted = { camera: true, microphone: true, ...stored(sessionStorage, WANTED) };
+    this.camera.isWanted = wanted.camera;
+    this.microphone.isWanted = wanted.microphone;
+    const both = ['microphone', 'camera'].filter((kind) => this[kind].isWanted);
+    if (both.length === 0 || (await this.#ask(both))) return;
     // One of the two may be there all the same.
     for (const kind of both) {
       if (this[kind].isWanted && !this[kind].track && !this[kind].question) await this.#ask([kind]);
@@ -109,7 +113,18 @@ export class Devices extends EventTarget {
     localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
     // To choose a device is not to switch it on; but where one did not work, another may.
     if (device.problem) device.isWanted = true;
-    if (device.isWanted || device.track) await this.#ask([kind]);
+    this.#remember();
+    if (!device.isWanted && !device.track) return;
+    const before = device.track?.getSettings().deviceId;
+    // Many phones open no second camera while the first is open.
+    if (kind === 'camera') this.#drop(device);
+    if ((await this.#ask([kind])) || kind !== 'camera' || !before || before === id) return;
+    const { problem } = device;
+    this.#chosen[kind] = before;
+    localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
+    device.isWanted = true;
+    if (await this.#ask([kind])) device.problem = `The chosen one does not work, so the one before is used. ${problem}`;
+    this.#changed();
   }
 
   /** Gives all devices back, for good. */
@@ -122,9 +137,15 @@ export class Devices extends EventTarget {
     this.#changed();
   }
 
+  #remember() {
+    const wanted = { camera: this.camera.isWanted, microphone: this.microphone.isWanted };
+    sessionStorage.setItem(WANTED, JSON.stringify(wanted));
+  }
+
   async #want(kind, isWanted) {
     const device = this[kind];
     device.isWanted = isWanted;
+    this.#remember();
     if (!isWanted && kind === 'camera') this.#drop(device);
     if (device.track) device.track.enabled = isWanted;
     this.#changed();
@@ -209,9 +230,9 @@ export class Devices extends EventTarget {
   }
 }
 
-function storedChoices() {
+function stored(storage, key) {
   try {
-    return JSON.parse(localStorage.getItem(CHOICES)) ?? {};
+    return JSON.parse(storage.getItem(key)) ?? {};
   } catch {
     return {};
   }

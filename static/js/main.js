@@ -15,6 +15,10 @@ import { prepareReport } from './report.js';
 import { ask, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
 
+/** RFC 9110 section 15.5.22. */
+const UPGRADE_REQUIRED = 426;
+const WITHOUT_WEBSOCKETS = 'Nobody can meet at this address: a proxy in front of the server lets no WebSockets through. Its operator has to set it up for them.';
+
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.split('/')[1]);
 const roomPath = `/${encodeURIComponent(roomName)}`;
@@ -54,15 +58,16 @@ listen({
 devices.addEventListener('change', showDevices);
 lobby.addEventListener('join', () => {
   meeting = new Meeting({ settings, devices, signalling, state: lobby.state });
+  meeting.addEventListener('connection', showDisconnected);
   document.body.dataset.view = 'room';
   byId('stage').focus();
 });
 signalling.addEventListener('away', ({ detail }) => {
-  byId('reconnecting').hidden = false;
+  showDisconnected();
   if (detail.reason) notice(`The server says: ${detail.reason}`, 'away');
 });
 signalling.addEventListener('open', () => {
-  byId('reconnecting').hidden = true;
+  showDisconnected();
   withdrawNotice('refused');
 });
 signalling.addEventListener('refused', askWhy);
@@ -76,6 +81,13 @@ addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
 showDevices();
 document.body.dataset.view = 'lobby';
 await devices.start();
+
+/** One word about the network, whichever way it was noticed. */
+function showDisconnected() {
+  const isAway = !signalling.isOpen || Boolean(meeting?.isCutOff);
+  byId('reconnecting').hidden = !isAway;
+  document.body.classList.toggle('disconnected', isAway);
+}
 
 function showDevices() {
   const { microphone, camera, screen } = devices;
@@ -114,6 +126,9 @@ async function askWhy() {
     // A server that cannot be reached refuses nobody.
     why = error instanceof Refusal ? error.message : '';
   }
+  // The server says so where a request came from here that had lost its Upgrade on the way.
+  const again = await fetch(signalling.address).catch(() => undefined);
+  if (again?.status === UPGRADE_REQUIRED) why = `${WITHOUT_WEBSOCKETS} (${(await again.text()).trim()})`;
   if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
 }
 

@@ -14,7 +14,11 @@ import { Stage } from './stage.js';
 /** Who comes into a room of more than this many begins with a muted microphone. */
 const QUIET_ROOM = 5;
 
-export class Meeting {
+/** Event: `connection`, when media stop or go on arriving. */
+export class Meeting extends EventTarget {
+  /** Whether nothing arrives from the media service, although something should. */
+  isCutOff = false;
+
   panels = new Panels();
 
   #devices;
@@ -37,6 +41,7 @@ export class Meeting {
   #ending = new AbortController();
 
   constructor({ settings, devices, signalling, state }) {
+    super();
     this.#devices = devices;
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
@@ -51,7 +56,10 @@ export class Meeting {
     });
     this.panels.addEventListener('open', ({ detail }) => detail === 'chat' && this.#chat.focus());
     if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
-    if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM) devices.muteMicrophone();
+    if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
+      devices.muteMicrophone();
+      notice('Your microphone is off, since many are here already', 'microphone');
+    }
 
     const on = (target, type, handle) => target.addEventListener(type, handle, { signal: this.#ending.signal });
     on(signalling, 'roomState', ({ detail }) => this.#take(detail.state));
@@ -100,6 +108,8 @@ export class Meeting {
       joined: true,
       raisedHand: this.#raisedHand,
       speaking: this.#speaking,
+      // The stock client has no chat.
+      readsChat: true,
       transceiverSessionId: this.#media?.sessionId,
       tracks: {
         audioEnabled: microphone.isOn,
@@ -161,6 +171,17 @@ export class Meeting {
     on('received', () => this.#changed());
     on('trouble', ({ detail }) => lastingNotice(`No sound or picture can be carried: ${detail}. Trying again…`, 'media'));
     on('well', () => withdrawNotice('media'));
+    const restart = () => this.#media.restartIce();
+    addEventListener('online', restart, { signal: this.#ending.signal });
+    navigator.connection?.addEventListener('change', restart, { signal: this.#ending.signal });
+    on('flow', () => {
+      const wasCutOff = this.isCutOff;
+      this.isCutOff = this.#media.isCutOff;
+      // Whichever of the two is dead: they most likely go the same way.
+      if (this.isCutOff && !wasCutOff) this.#signalling.probe();
+      if (this.isCutOff !== wasCutOff) this.dispatchEvent(new Event('connection'));
+      this.#changed();
+    });
   }
 
   #take(state) {
@@ -186,13 +207,13 @@ export class Meeting {
 
   #useDevices() {
     const { camera, microphone, screen } = this.#devices;
-    const { simulcast, framerate, bitrate } = this.#webcam;
-    const pictures = simulcast
-      ? [
-          { rid: 'a', maxBitrate: 1_300_000, maxFramerate: 30 },
-          { rid: 'b', maxBitrate: 500_000, maxFramerate: 24, scaleResolutionDownBy: 2 },
-        ]
-      : [{ maxBitrate: bitrate, maxFramerate: framerate }];
+    const { framerate, bitrate } = this.#webcam;
+    // Who has a narrow connection gets a smaller picture, and not a broken one.
+    const pictures = [
+      { rid: 'a', maxBitrate: Math.min(bitrate, 1_300_000), maxFramerate: framerate },
+      { rid: 'b', maxBitrate: 500_000, maxFramerate: framerate, scaleResolutionDownBy: 2 },
+      { rid: 'c', maxBitrate: 150_000, maxFramerate: Math.min(framerate, 15), scaleResolutionDownBy: 4 },
+    ];
     this.#media?.send('audio', microphone.track, [{ networkPriority: 'high' }]);
     this.#media?.send('video', camera.track, pictures);
     this.#media?.send('screenshare', screen.track);
@@ -244,7 +265,8 @@ export class Meeting {
     this.#receive(seen);
     const received = this.#media?.received ?? new Map();
     const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
-    this.#stage.show(seen, all.length, me.id, (user, kind) => {
+    const isLost = ({ id, tracks }) => id !== me.id && Boolean(this.#media?.isStill([tracks.audio, tracks.video]));
+    this.#stage.show(seen, all.length, me.id, isLost, (user, kind) => {
       if (user.id === me.id) return own[kind];
       return isShown(user, kind) ? received.get(user.tracks[kind]) : undefined;
     });

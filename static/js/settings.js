@@ -65,7 +65,6 @@ export async function loadSettings(roomPath) {
       framerate: media.maxWebcamFramerate ?? 24,
       bitrate: media.maxWebcamBitrate ?? 2_500_000,
       quality: media.maxWebcamQualityLevel ?? 1080,
-      simulcast: media.simulcastEnabled,
     },
     maxHistory: media.maxApiHistory ?? 100,
     asksForQuality: room.hasDb,

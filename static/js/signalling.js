@@ -2,6 +2,15 @@
 
 const ATTEMPT = 4_000;
 const FIRST_PAUSE = 1_000;
+
+/** After a restart a room comes back at once, spread by so much for each of its people. */
+const RESTART_PAUSE = 150;
+const RESTART_SPREAD = 20;
+const LONGEST_RESTART_SPREAD = 4_000;
+
+/** The server is asked for a word when something else says that the network may be dead. */
+const PROBE = 2_000;
+
 const LONGEST_PAUSE = 10_000;
 const GROWTH = 1.3;
 
@@ -21,6 +30,9 @@ const DEAD_HEARTBEATS = 7;
 
 /** More than this is not said later. */
 const WAITING_MESSAGES = 500;
+
+/** The server restarts (RFC 6455 section 7.4.1 and its registry). */
+const RESTART = 1012;
 
 /** The server gave our seat to a newer socket. Coming back would only take it from there again. */
 const SUPERSEDED = 4001;
@@ -43,6 +55,8 @@ export class Signalling extends EventTarget {
   #unheardHeartbeats = 0;
   #waiting = [];
   #pause = 0;
+  #people = 1;
+  #probe;
   #timer;
   #heartbeat;
   #ended = false;
@@ -54,7 +68,24 @@ export class Signalling extends EventTarget {
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
     this.#heartbeat.addEventListener('message', () => this.#beat());
     addEventListener('online', () => this.#comeBackNow());
+    addEventListener('offline', () => this.#lose(this.#socket, { isOpened: true }));
     this.#connect();
+  }
+
+  /** Where the room's socket is, as an address that can be asked for. */
+  get address() {
+    return this.#url.replace(/^ws/, 'http');
+  }
+
+  /** Asks whether the server is there, and gives the socket up if no word comes. */
+  probe() {
+    if (!this.isOpen || this.#probe) return;
+    const socket = this.#socket;
+    this.#sayNow({ type: 'directMessage', to: this.id, message: this.#question });
+    this.#probe = setTimeout(() => {
+      this.#probe = undefined;
+      this.#lose(socket, { isOpened: true });
+    }, PROBE);
   }
 
   get isOpen() {
@@ -102,7 +133,10 @@ export class Signalling extends EventTarget {
     socket.addEventListener('message', ({ data }) => {
       if (socket !== this.#socket) return;
       this.#unheardHeartbeats = 0;
+      clearTimeout(this.#probe);
+      this.#probe = undefined;
       const message = JSON.parse(data);
+      if (message.type === 'roomState') this.#people = message.state.users.length;
       if (message.type !== 'directMessage' || message.message !== this.#question) this.#tell(message.type, message);
     });
     socket.addEventListener('close', ({ code, reason }) => {
@@ -114,8 +148,10 @@ export class Signalling extends EventTarget {
 
   /** Gives up a socket that is gone, or as good as gone. */
   #lose(socket, { isOpened, code, reason }) {
-    if (this.#ended || socket !== this.#socket) return;
+    if (this.#ended || !socket || socket !== this.#socket) return;
     this.#socket = undefined;
+    clearTimeout(this.#probe);
+    this.#probe = undefined;
     // Its own end can take long, and is of no interest any more.
     socket.close();
     if (code === SUPERSEDED) {
@@ -123,7 +159,8 @@ export class Signalling extends EventTarget {
       this.#tell('superseded');
       return;
     }
-    this.#timer = setTimeout(() => this.#connect(), this.#nextPause());
+    if (code === RESTART) this.#pause = RESTART_PAUSE + Math.random() * Math.min(RESTART_SPREAD * this.#people, LONGEST_RESTART_SPREAD);
+    this.#timer = setTimeout(() => this.#connect(), code === RESTART ? this.#pause : this.#nextPause());
     this.#tell('away', { reason });
     if (isOpened) return;
     this.#failedAttempts += 1;
@@ -160,6 +197,7 @@ export class Signalling extends EventTarget {
 
   #end() {
     this.#ended = true;
+    clearTimeout(this.#probe);
     this.#heartbeat.terminate();
     clearTimeout(this.#timer);
   }

@@ -41,12 +41,12 @@ export class Stage {
     return mineFirst.filter((user) => chosen.has(user));
   }
 
-  /** Shows them. `trackOf(user, kind)` is the picture of a `video` or a `screenshare`, if there is one. */
-  show(users, count, myId, trackOf) {
+  /** Shows them. `isLost(user)` is whether nothing arrives of a person; `trackOf(user, kind)` is the picture of a `video` or a `screenshare`, if there is one. */
+  show(users, count, myId, isLost, trackOf) {
     const seen = new Set();
     for (const user of users) {
       const isMe = user.id === myId;
-      this.#tile(user.id, this.#people, seen).showPerson(user, { track: trackOf(user, 'video'), isMe });
+      this.#tile(user.id, this.#people, seen).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
       if (user.tracks.screenShareEnabled) {
         const track = trackOf(user, 'screenshare');
         this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe });

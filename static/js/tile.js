@@ -9,24 +9,27 @@ export class Tile {
   #name = element('span', { class: 'name' });
   #muted = element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off'));
   #hand = element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand'));
+  #lost = element('span', { class: 'connection-lost', role: 'status' }, 'connection lost');
   #track;
 
   constructor() {
     // What is heard comes from elsewhere, and a muted video may start by itself.
     this.#video.muted = true;
     const label = element('figcaption', {}, this.#muted, this.#name);
-    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, label);
+    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label);
   }
 
   /** Shows a person. */
-  showPerson(user, { track, isMe }) {
+  showPerson(user, { track, isMe, isLost }) {
     this.#show(track, isMe ? `${user.name} (you)` : user.name);
     this.element.dataset.user = user.id;
     this.#initials.textContent = initials(user.name);
     this.element.style.setProperty('--hue', hue(user.id));
     this.#muted.hidden = Boolean(user.tracks.audioEnabled);
     this.#hand.hidden = !user.raisedHand;
-    this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled));
+    this.#lost.hidden = !isLost;
+    this.element.classList.toggle('lost', isLost);
+    this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled && !isLost));
     this.element.classList.toggle('mirrored', isMe);
   }
 
@@ -36,6 +39,7 @@ export class Tile {
     this.#initials.textContent = '';
     this.#muted.hidden = true;
     this.#hand.hidden = true;
+    this.#lost.hidden = true;
     this.element.classList.add('screen');
   }
 

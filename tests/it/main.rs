@@ -32,6 +32,7 @@ mod npm_clients;
 mod operators;
 mod output;
 mod page;
+mod page_network;
 mod page_trouble;
 mod partytracks;
 mod peer;

@@ -22,7 +22,10 @@ async fn health_and_readiness_are_open_and_say_so() {
     let health = answer(server.admin("/healthz")).await;
     assert_eq!((health.status, &*health.text), (200, "ok\n"));
     let ready = answer(server.admin("/readyz")).await;
-    assert_eq!((ready.status, ready.json()), (200, json!({"status": "ready", "store": {"status": "ok"}})));
+    assert_eq!(
+        (ready.status, ready.json()),
+        (200, json!({"status": "ready", "rooms": {"status": "ok"}, "store": {"status": "ok"}}))
+    );
     assert_eq!(answer(server.admin("/nothing")).await.status, 404);
 }
 
@@ -84,7 +87,11 @@ async fn nothing_of_the_operators_is_on_the_public_listener() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let token = std::fs::read_to_string(server.data_dir().join("operator.token")).unwrap();
-    for path in ["/admin/rooms", "/admin/rooms/r", "/metrics", "/healthz", "/readyz"] {
+    for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
+        let bare = answer(server.get(path)).await;
+        assert_eq!((bare.status, &*bare.text), (200, text), "no login, and no word more");
+    }
+    for path in ["/admin/rooms", "/admin/rooms/r", "/metrics"] {
         let request = server.get(path).header("cookie", ada.cookie()).bearer_auth(token.trim());
         let seen = answer(request).await;
         let is_a_page = seen.status == 200 && seen.header("content-type").starts_with("text/html");

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, Tab, Visitor};
 use crate::client::Client;
 use crate::cloud::Cloud;
-use crate::harness::TestServer;
+use crate::harness::{Reach, TestServer};
 
 /// A name that would like to be more than a name.
 const MARKUP: &str = "<img src=x onerror=\"document.title='owned'\">";
 
 /// Comes to a room's lobby under a name.
-pub async fn enter(visitor: &Visitor, server: &TestServer, room: &str, name: &str) -> Tab {
-    let tab = visitor.open(&format!("{}/{room}", server.http())).await;
+pub async fn enter(visitor: &Visitor, server: &impl Reach, room: &str, name: &str) -> Tab {
+    let tab = visitor.open(&format!("http://{}/{room}", server.reached_at().http)).await;
     tab.fill("#username", name).await;
     tab.press("Enter").await;
     tab.until("document.querySelector('#join:enabled')").await;
@@ -25,7 +25,7 @@ pub async fn enter(visitor: &Visitor, server: &TestServer, room: &str, name: &st
 }
 
 /// Comes into a room under a name.
-pub async fn meet(visitor: &Visitor, server: &TestServer, room: &str, name: &str) -> Tab {
+pub async fn meet(visitor: &Visitor, server: &impl Reach, room: &str, name: &str) -> Tab {
     let tab = enter(visitor, server, room, name).await;
     join(&tab).await;
     tab

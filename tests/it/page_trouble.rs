@@ -55,7 +55,7 @@ impl Network {
 }
 
 /// Opens the form for a name that leads to a room, and runs a script before every page that follows.
-async fn before_pages(visitor: &Visitor, origin: &str, room: &str, script: &str) -> Tab {
+pub async fn before_pages(visitor: &Visitor, origin: &str, room: &str, script: &str) -> Tab {
     let tab = visitor.open(&format!("{origin}/set-username?return-url=/{room}")).await;
     tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
     tab
@@ -104,7 +104,8 @@ async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
     tab.click_text("#lines .lost button", "Send again").await;
     assert_eq!(bob.event().await["message"], "lost");
     tab.until("!document.querySelector('#lines .lost, #lines .waiting')").await;
-    assert_eq!(tab.eval(&texts("#lines .text")).await, json!(["waits", "lost"]));
+    let note = "No chat is shown to: Bob. Write to them alone.";
+    assert_eq!(tab.eval(&texts("#lines .text")).await, json!([note, "waits", "lost"]));
 
     // A server that is merely quiet is asked, and its answer is nothing to show.
     let asked = r#"satsuma_messages_total{type="directMessage"}"#;
@@ -115,7 +116,7 @@ async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
         tab.until(&format!("{}.includes('after {questions}')", texts("#lines .text"))).await;
     }
     assert_eq!(tab.eval(is_away).await, false);
-    assert_eq!(tab.eval("document.querySelectorAll('#lines .direct').length").await, 0);
+    assert_eq!(tab.eval("document.querySelectorAll('#lines .direct').length").await, 1, "told once");
 }
 
 #[tokio::test]

@@ -187,6 +187,23 @@ async fn one_network_cannot_take_all_rooms() {
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
 }
 
+/// A proxy that passes no WebSockets on is the first thing that goes wrong when a server is set up.
+#[tokio::test]
+async fn a_request_that_lost_its_upgrade_is_told_so() {
+    let server = TestServer::start().await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let plain = || server.get("/parties/rooms/r?_pk=a").header("cookie", ada.cookie());
+    assert_eq!(answer(plain()).await.status, 404);
+    let lost =
+        plain().header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").header("sec-websocket-version", "13");
+    let lost = answer(lost).await;
+    assert_eq!((lost.status, lost.header("upgrade")), (426, "websocket"));
+    assert!(lost.text.contains("does not pass WebSockets on"), "{lost:?}");
+    assert_eq!(server.refusals("upgrade_lost").await, 1.0);
+    // A page cannot see that answer, but may ask for the same address.
+    assert_eq!(answer(plain()).await.text, lost.text);
+}
+
 /// One cookie took all places of a room under a thousand ids, with no socket open.
 #[tokio::test]
 async fn one_identity_has_only_so_many_members_in_a_room() {

@@ -2,6 +2,7 @@
 // sessions on the way.
 
 import { CallsError } from './api.js';
+import { Flow } from './flow.js';
 import { CallsSession, ConnectionError } from './session.js';
 
 /** The media API takes at most 64 tracks a call. */
@@ -19,7 +20,7 @@ const STARVING = 6;
 /**
  * Events: `sent`, when what others can receive of us has changed; `received` with
  * `{ reference, track }`, the track being undefined when it is gone; `trouble` with a sentence's end
- * that says why nothing can be carried, and `well` when that is over.
+ * that says why nothing can be carried, and `well` when that is over; `flow`, when tracks stop or go on arriving.
  */
 export class Media extends EventTarget {
   #api;
@@ -31,12 +32,14 @@ export class Media extends EventTarget {
   /** Transceivers that have served their time. */
   #closing = [];
   #session;
+  #flow;
   #failures = 0;
   /** Why the last one failed. */
   #lastFailure;
   #toldTrouble;
   #wake = () => {};
   #ended = false;
+  #isRestartDue = false;
 
   constructor(api, iceServers) {
     super();
@@ -95,13 +98,31 @@ export class Media extends EventTarget {
     return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
   }
 
+  /** Whether all of these that we receive have stopped arriving. */
+  isStill(references) {
+    const tracks = references.map((reference) => this.#incoming.get(reference)?.transceiver?.receiver.track).filter(Boolean);
+    return tracks.length > 0 && Boolean(this.#flow) && tracks.every((track) => this.#flow.isStill(track));
+  }
+
+  /** Whether nothing arrives any more, although something should. */
+  get isCutOff() {
+    return Boolean(this.#flow?.isCutOff);
+  }
+
   /** To be called when the server may be another one than before. */
   check() {
     this.#session?.check();
   }
 
+  /** To be called when the network may be another one than before. */
+  restartIce() {
+    this.#isRestartDue = true;
+    this.#wake();
+  }
+
   end() {
     this.#ended = true;
+    this.#flow?.end();
     this.#session?.end();
     this.#wake();
   }
@@ -112,13 +133,15 @@ export class Media extends EventTarget {
         while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) await this.#rest();
         if (this.#ended) return;
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
+        this.#flow = new Flow(this.#session.connection, () => this.#tell('flow'));
         this.#tell('sent');
         await this.#serve(this.#session);
       } catch (error) {
         this.#failed(error);
       }
       this.#forgetSession();
-      if (!this.#ended) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
+      // The first time after something worked there is nothing to wait for: the server began anew.
+      if (!this.#ended && this.#failures > 1) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
     }
   }
 
@@ -126,21 +149,28 @@ export class Media extends EventTarget {
   async #serve(session) {
     const broken = new Promise((_, reject) => session.addEventListener('broken', ({ detail }) => reject(detail)));
     session.addEventListener('connected', () => this.#worked());
+    session.addEventListener('disconnected', () => this.restartIce());
     // Whatever is under way then has nothing left to wait for.
     const orBroken = (step) => Promise.race([step, broken]);
     while (!this.#ended && !session.isBroken) {
-      const closes = this.#closing.splice(0, BATCH);
-      const pushes = closes.length > 0 ? [] : due(this.#unsent);
-      const pulls = closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
+      const isRestart = this.#isRestartDue;
+      this.#isRestartDue = false;
+      const closes = isRestart ? [] : this.#closing.splice(0, BATCH);
+      const pushes = isRestart || closes.length > 0 ? [] : due(this.#unsent);
+      const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
       try {
-        if (closes.length > 0) await orBroken(session.close(closes));
+        // Where the service knows no such thing, a session that stays without a way is replaced.
+        if (isRestart) await orBroken(session.restartIce()).catch(ignoreRefusal);
+        else if (closes.length > 0) await orBroken(session.close(closes));
         else if (pushes.length > 0) await orBroken(this.#push(session, pushes));
         else if (pulls.length > 0) await orBroken(this.#pull(session, pulls));
         else await orBroken(this.#rest());
       } catch (error) {
         if (!(error instanceof CallsError)) throw error;
-        // Nothing has changed on either side. What was to be closed ends by itself.
+        // Nothing has changed on either side. What is to be closed is closed with the next call.
+        this.#closing.unshift(...closes);
         [...pushes, ...pulls].forEach(tryLater);
+        if (closes.length > 0) await orBroken(new Promise((resolve) => setTimeout(resolve, pause(this.#failures))));
         this.#failed(error);
       }
     }
@@ -220,6 +250,10 @@ export class Media extends EventTarget {
   }
 
   #forgetSession() {
+    this.#flow?.end();
+    this.#flow = undefined;
+    this.#isRestartDue = false;
+    this.#tell('flow');
     this.#session?.end();
     this.#session = undefined;
     this.#closing = [];
@@ -281,6 +315,10 @@ function explain(error) {
   if (!refusal) return 'this page and the media service do not understand each other';
   if (refusal.code === 'unreachable') return 'the media service does not answer';
   return refusal.description || `the media service refuses it (${refusal.code})`;
+}
+
+function ignoreRefusal(error) {
+  if (!(error instanceof CallsError)) throw error;
 }
 
 function tryLater(track) {

@@ -18,7 +18,7 @@ const FATAL = new Set(['session_error', 'not_found', 'unauthorized', 'repeated_l
 /** The connection to the media service failed, or never came about. */
 export class ConnectionError extends Error {}
 
-/** Events: `connected`, and `broken` with a ConnectionError, when the connection failed. */
+/** Events: `connected`, `disconnected` when nothing answers for a moment, and `broken` with a ConnectionError, when the connection failed. */
 export class CallsSession extends EventTarget {
   #api;
   #iceTimer;
@@ -39,6 +39,7 @@ export class CallsSession extends EventTarget {
       clearTimeout(this.#iceTimer);
       if (this.connection.iceConnectionState === 'disconnected') {
         this.#iceTimer = setTimeout(() => this.#break(), ICE_PATIENCE);
+        this.dispatchEvent(new Event('disconnected'));
       }
     });
   }
@@ -47,10 +48,11 @@ export class CallsSession extends EventTarget {
   static async open(api, iceServers) {
     const [{ sessionId }, ice] = await Promise.all([
       api.call('POST', 'sessions/new'),
-      iceServers ? { iceServers } : api.call('GET', 'generate-ice-servers'),
+      // Most networks need none; without an answer we try it so.
+      iceServers ? { iceServers } : api.call('GET', 'generate-ice-servers').catch(() => ({ iceServers: [] })),
     ]);
     if (!sessionId) throw new CallsError('unreachable', 'no session');
-    return new CallsSession(api, sessionId, [ice.iceServers].flat());
+    return new CallsSession(api, sessionId, [ice.iceServers ?? []].flat());
   }
 
   get isConnected() {
@@ -104,12 +106,21 @@ export class CallsSession extends EventTarget {
 
   /** Ends what these transceivers send or receive. */
   async close(transceivers) {
-    if (!this.isConnected) return;
+    // Without a connection there is nothing to end, unless it is only interrupted.
+    if (!this.wasConnected) return;
     const tracks = transceivers.filter(({ mid }) => mid !== null).map(({ mid }) => ({ mid }));
     for (const transceiver of transceivers) transceiver.stop();
     if (tracks.length === 0) return;
     await this.connection.setLocalDescription();
     await this.#offer('PUT', 'tracks/close', { tracks, force: false });
+  }
+
+  /** Looks for another way to the same session, from whatever network we are in now (RFC 8445 section 9). */
+  async restartIce() {
+    if (!this.wasConnected) return;
+    this.connection.restartIce();
+    await this.connection.setLocalDescription();
+    await this.#offer('PUT', 'renegotiate', {});
   }
 
   end() {

@@ -1,12 +1,15 @@
 //! The names of things: newtypes whose constructors validate, so that an invalid one cannot exist.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// The name of a room: 1 to 128 characters of any script, none of them a control character.
+/// The name of a room: 1 to 128 characters of any script, none of them a control character or invisible, in
+/// Normalization Form C.
 ///
 /// Source: protocol section 1; the limit is this server's.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -17,12 +20,14 @@ impl RoomName {
     /// The most characters (Unicode scalar values) that a room's name may have.
     pub const MAX_CHARS: usize = 128;
 
-    /// Validates `name`, which is already percent-decoded.
+    /// Validates `name`, which is already percent-decoded. Two spellings of one text, such as an é of one
+    /// character or of two, name the same room.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is empty, too long, or holds a control character.
+    /// [`InvalidId`] if it is empty, too long, or holds a control character or an invisible one.
     pub fn parse(name: &str) -> Result<Self, InvalidId> {
-        if text_is_valid(name, Self::MAX_CHARS) { Ok(Self(name.into())) } else { Err(InvalidId::RoomName) }
+        let name = composed(name);
+        if text_is_valid(&name, Self::MAX_CHARS) { Ok(Self(name.into())) } else { Err(InvalidId::RoomName) }
     }
 
     /// The name as text.
@@ -183,7 +188,7 @@ impl AuthMethod {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// Not a [`RoomName`].
-    #[error("a room name has 1 to 128 characters and no control characters")]
+    #[error("a room name has 1 to 128 characters and no control or invisible characters")]
     RoomName,
     /// Not a [`UserId`].
     #[error("_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"")]
@@ -205,13 +210,35 @@ fn is_token(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// Whether `text` has 1 to `max_chars` characters and no control characters.
+/// `text` in Unicode's Normalization Form C (UAX #15).
+pub fn composed(text: &str) -> Cow<'_, str> {
+    ComposingNormalizerBorrowed::new_nfc().normalize(text)
+}
+
+/// Whether a character is not seen where it stands, or turns the direction of what follows. With these one
+/// name can look like another, or like none, or reverse what stands beside it. Those that join or choose
+/// forms (U+200C, U+200D, U+FE0E, U+FE0F) are needed by scripts and emoji.
+fn is_hidden(char: char) -> bool {
+    matches!(char,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether a character shows nothing by itself.
+fn is_blank(char: char) -> bool {
+    char.is_whitespace() || matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}')
+}
+
+/// Whether `text` has 1 to `max_chars` characters, one of them to be seen, and no control or invisible characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
     // Bytes first: a text of a megabyte is refused without being walked.
     !text.is_empty()
         && text.len() <= max_chars * 4
         && text.chars().count() <= max_chars
-        && !text.chars().any(char::is_control)
+        && !text.chars().any(|char| char.is_control() || is_hidden(char))
+        && !text.chars().all(is_blank)
 }
 
 macro_rules! show_as_text {
@@ -259,6 +286,19 @@ mod tests {
         assert_eq!(RoomName::parse(""), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse("a\u{7}b"), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse("a\u{85}b"), Err(InvalidId::RoomName));
+    }
+
+    #[test]
+    fn what_is_not_seen_is_no_part_of_a_name() {
+        for good in ["سلام", "می\u{200c}خواهم", "👩\u{200d}🚀", "❤\u{fe0f}", "x/standup"] {
+            assert!(RoomName::parse(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["a\u{202e}b", "a\u{200b}", "\u{2066}a", "\u{3164}", " ", "\u{200d}", "\u{feff}a", "a\u{e0041}"]
+        {
+            assert_eq!(RoomName::parse(bad), Err(InvalidId::RoomName), "{bad:?}");
+        }
+        assert_eq!(RoomName::parse("cafe\u{301}"), RoomName::parse("caf\u{e9}"));
     }
 
     #[test]

@@ -30,7 +30,8 @@ use std::time::Duration;
 
 use tracing::{Level, enabled, error, warn};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::{Log, LogFormat};
@@ -61,12 +62,19 @@ pub fn init(log: &Log) -> Result<(), CannotLog> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LINES.clone());
     // Errors of the library go to standard error by themselves, and panic or wait where nobody reads it.
     let lines = lines.log_internal_errors(false);
+    let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
     match log.format {
-        LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
+        LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).finish().with(harmless).try_init()?,
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(harmless).try_init()?,
     }
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Whether no secret is in a library's lines: that of ICE writes down passwords from `debug` on, with which
+/// a participant's media can be taken over.
+fn is_harmless(target: &str, level: Level) -> bool {
+    level <= Level::INFO || !(target == "is" || target.starts_with("is::"))
 }
 
 /// Says a line on standard error without waiting for its reader; [`flush`] before the end of the process.

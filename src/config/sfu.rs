@@ -30,6 +30,9 @@ pub struct Sfu {
     /// The addresses that clients are told; none are those of this machine's interfaces.
     #[serde(with = "texts")]
     pub advertise: Vec<MediaAddress>,
+    /// Beginnings of the names of interfaces whose addresses clients are not told.
+    #[serde(with = "texts")]
+    pub hidden_interfaces: Vec<String>,
     /// Whether clients may send their media over TCP.
     pub tcp: bool,
     /// Connections for media over TCP in all; at least 1.
@@ -58,11 +61,19 @@ pub struct Sfu {
     pub subscribers_per_track_and_network: usize,
 }
 
+/// The interfaces of containers and virtual machines, by the programs that make them: nobody elsewhere
+/// reaches their addresses, and each costs every connection checks in vain.
+const HIDDEN_INTERFACES: [&str; 14] = [
+    "docker", "br-", "veth", "virbr", "vnet", "podman", "cni", "flannel", "cali", "cilium", "lxc", "lxd",
+    "vmnet", "vboxnet",
+];
+
 impl Default for Sfu {
     fn default() -> Self {
         Self {
             udp_listen: SocketAddr::from(([0; 16], 8789)),
             advertise: Vec::new(),
+            hidden_interfaces: HIDDEN_INTERFACES.map(str::to_owned).into(),
             tcp: true,
             tcp_connections: 2048,
             tcp_connections_per_network: 256,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::token::{Claims, SigningKey};
 use super::{AuthMethod, Identity, InvalidName};
-use crate::id::text_is_valid;
+use crate::id::{composed, text_is_valid};
 use crate::identity::peer::{Peer, Scheme};
 
 /// The cookie's name, the reference server's.
@@ -102,8 +102,8 @@ fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Trims and validates a name that was typed into the form.
 pub(super) fn typed_name(name: &str) -> Result<String, InvalidName> {
-    let name = name.trim();
-    if text_is_valid(name, MAX_NAME_CHARS) { Ok(name.into()) } else { Err(InvalidName) }
+    let name = composed(name.trim());
+    if text_is_valid(&name, MAX_NAME_CHARS) { Ok(name.into()) } else { Err(InvalidName) }
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub enum Asked {
 
 /// A name that cannot be taken; the message says what is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a name has 1 to 64 characters and no control characters")]
+#[error("a name has 1 to 64 characters and no control or invisible characters")]
 pub struct InvalidName;
 
 /// The ways in which this server learns who is asking.
@@ -256,7 +256,7 @@ mod tests {
             let refused = identities(None).sign_in(&HeaderMap::new(), name, &peer(Scheme::Http), today());
             assert_eq!(refused, Err(InvalidName));
         }
-        let sentence = "a name has 1 to 64 characters and no control characters";
+        let sentence = "a name has 1 to 64 characters and no control or invisible characters";
         assert_eq!(InvalidName.to_string(), sentence);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Addresses, StartError};
 use crate::config::Config;
@@ -39,10 +39,12 @@ pub(super) async fn start(
         return Ok(None);
     }
     let sfu = &config.sfu;
+    let reach = Reach::of(addresses.http.ip());
     let settings = Settings {
         listen: sfu.udp_listen,
         advertise: sfu.advertise.clone(),
-        reach: Reach::of(addresses.http.ip()),
+        hidden_interfaces: sfu.hidden_interfaces.clone(),
+        reach,
         transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },
         tcp: tcp::Limits {
             connections: sfu.tcp_connections,
@@ -74,6 +76,14 @@ pub(super) async fn start(
             send_bytes = buffers.send_bytes,
             "the system gives the media socket small buffers, and packets may be lost when it is busy: \
              raise net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    if reach == Reach::Network && sfu.advertise.is_empty() && handle.advertised().is_private() {
+        info!(
+            event = "sfuAddressesPrivate",
+            setting = "sfu.advertise",
+            "clients are told private addresses: whoever is not in this network gets media once the setting has the \
+             public address of this machine"
         );
     }
     Ok(Some((handle, thread)))

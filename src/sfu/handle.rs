@@ -14,7 +14,7 @@ use tracing::warn;
 use super::engine::{self, Engine};
 use super::error::SfuError;
 use super::measures::Measures;
-use super::net::addresses::{Advertised, Reach, interfaces};
+use super::net::addresses::{Advertised, Reach, interfaces, shown};
 use super::net::bind::{Bound, Buffers, Transport, bind};
 use super::net::tcp::{self, Tcp};
 use super::net::udp::Udp;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The addresses that peers are told; none are those of the interfaces.
     pub advertise: Vec<MediaAddress>,
+    /// Beginnings of the names of interfaces whose addresses peers are not told.
+    pub hidden_interfaces: Vec<String>,
     /// From where people reach the pages.
     pub reach: Reach,
     /// Whether peers may also come by TCP.
@@ -83,7 +85,9 @@ async fn start<C: Core>(
         Transport::Udp => &[Protocol::Udp][..],
         Transport::UdpAndTcp => &[Protocol::Udp, Protocol::Tcp],
     };
-    let advertised = Advertised::choose(&settings.advertise, address, &interfaces, settings.reach, protocols);
+    let shown = shown(&interfaces, &settings.hidden_interfaces);
+    let interfaces: Vec<_> = interfaces.into_iter().map(|interface| interface.ip).collect();
+    let advertised = Advertised::choose(&settings.advertise, address, &shown, settings.reach, protocols);
     let advertised = Arc::new(advertised);
     let core = core(advertised.candidates());
     let handle_addresses = advertised.clone();
@@ -148,6 +152,11 @@ impl SfuHandle {
     /// The addresses that peers are told.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.advertised.sockets()
+    }
+
+    /// What clients are told.
+    pub fn advertised(&self) -> &Advertised {
+        &self.advertised
     }
 
     /// The address that the sockets are bound to.
@@ -238,6 +247,7 @@ mod tests {
         Settings {
             listen: listen.parse().unwrap(),
             advertise: Vec::new(),
+            hidden_interfaces: Vec::new(),
             reach: Reach::Loopback,
             transport: Transport::UdpAndTcp,
             tcp: tcp::Limits::default(),

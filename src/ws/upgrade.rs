@@ -153,12 +153,10 @@ fn is_rooms(uri: &Uri) -> bool {
 }
 
 fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiError> {
-    let mut segments = uri.path().trim_start_matches('/').split('/');
-    let ("parties", "rooms", Some(room)) =
-        (segments.next().unwrap_or_default(), segments.next().unwrap_or_default(), segments.next())
-    else {
-        return Err(ApiError::NotFound);
-    };
+    // All that follows: `partysocket` writes a room's name as it is, slashes too, and x/standup and
+    // x/retro are two rooms.
+    let room = uri.path().trim_start_matches('/').strip_prefix("parties/rooms/");
+    let room = room.ok_or(ApiError::NotFound)?.trim_end_matches('/');
     if !headers.contains_key(UPGRADE) {
         let was_lost = headers.contains_key(SEC_WEBSOCKET_KEY);
         return Err(if was_lost { ApiError::UpgradeLost } else { ApiError::NotFound });

@@ -44,9 +44,9 @@ async fn what_is_no_room_gets_a_page_that_says_so() {
             ("%", "The address holds a % that begins no encoded character"),
             ("%zz", "The address holds a % that begins no encoded character"),
             ("%ff", "The address holds a % that begins no encoded character"),
-            ("%00", "A room name has 1 to 128 characters and no control characters."),
-            ("a%0Ab", "A room name has 1 to 128 characters and no control characters."),
-            (&long, "A room name has 1 to 128 characters and no control characters."),
+            ("%00", "A room name has 1 to 128 characters and no control or invisible characters."),
+            ("a%0Ab", "A room name has 1 to 128 characters and no control or invisible characters."),
+            (&long, "A room name has 1 to 128 characters and no control or invisible characters."),
             ("parties", "This server needs that name for itself"),
         ] {
             let page = visit(server.get(&format!("/{room}?x=1")), &ada).await;

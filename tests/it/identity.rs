@@ -387,7 +387,7 @@ async fn a_name_that_cannot_be_taken_is_refused_with_a_sentence() {
     for name in ["", "   ", "a\nb", "a\u{0}", "\u{7f}", "a\u{85}b", &"x".repeat(65), &"🍊".repeat(65)] {
         let refused = answer(server.post_form("/set-username", &[("username", name)])).await;
         assert_eq!((refused.status, refused.header("set-cookie")), (400, ""), "{name:?}");
-        assert_eq!(refused.text, "a name has 1 to 64 characters and no control characters\n");
+        assert_eq!(refused.text, "a name has 1 to 64 characters and no control or invisible characters\n");
     }
     for (typed, shown) in
         [(" Ada ", "Ada"), ("Zoë \"Z\" <b>", "Zoë \"Z\" <b>"), (&"🍊".repeat(64), &"🍊".repeat(64))]

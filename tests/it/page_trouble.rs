@@ -239,7 +239,7 @@ async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
     // A name that is refused can be mended where it stands.
     tab.until(is_loaded).await;
     let problems = texts(".warning");
-    let a_name = json!(["A name has 1 to 64 characters and no control characters."]);
+    let a_name = json!(["A name has 1 to 64 characters and no control or invisible characters."]);
     tab.fill("#username", "   ").await;
     tab.press("Enter").await;
     tab.until(&format!("{problems}.length === 1")).await;

@@ -78,6 +78,17 @@ impl Advertised {
         Self { sockets, protocols: protocols.to_vec() }
     }
 
+    /// Whether no address is one that the whole internet may reach.
+    pub fn is_private(&self) -> bool {
+        self.sockets.iter().all(|address| match address.ip() {
+            // RFC 1918, and RFC 6598 for carriers.
+            IpAddr::V4(ip) => {
+                ip.is_private() || ip.is_loopback() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
+            }
+            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
+        })
+    }
+
     /// The addresses, without their protocols.
     pub fn sockets(&self) -> &[SocketAddr] {
         &self.sockets
@@ -117,27 +128,36 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// An address of this machine, and the name of its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Such as `eth0`.
+    pub name: String,
+    /// One of its addresses.
+    pub ip: IpAddr,
+}
+
 /// The addresses of this machine's interfaces.
 ///
 /// # Errors
 /// The system does not tell them.
-pub fn interfaces() -> io::Result<Vec<IpAddr>> {
-    Ok(if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect())
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let all = if_addrs::get_if_addrs()?.into_iter();
+    Ok(all.map(|interface| Interface { ip: interface.ip(), name: interface.name }).collect())
+}
+
+/// The addresses of all interfaces but those whose names begin with one of `hidden`.
+pub fn shown(interfaces: &[Interface], hidden: &[String]) -> Vec<IpAddr> {
+    let is_hidden = |name: &str| hidden.iter().any(|beginning| name.starts_with(beginning.as_str()));
+    interfaces.iter().filter(|interface| !is_hidden(&interface.name)).map(|interface| interface.ip).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const INTERFACES: [&str; 7] = [
-        "127.0.0.1",
-        "::1",
-        "192.168.1.5",
-        "fe80::1",
-        "2001:db8::5",
-        "169.254.3.4",
-        "172.17.0.1", // Docker's bridge; people in its containers may be peers.
-    ];
+    const INTERFACES: [&str; 7] =
+        ["127.0.0.1", "::1", "192.168.1.5", "fe80::1", "2001:db8::5", "169.254.3.4", "172.17.0.1"];
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -216,8 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_of_containers_are_not_told() {
+        let interfaces = [
+            ("eth0", "192.0.2.1"),
+            ("docker0", "172.17.0.1"),
+            ("br-0a1b", "172.18.0.1"),
+            ("bridge0", "10.0.0.1"),
+        ];
+        let interfaces =
+            interfaces.map(|(name, address)| Interface { name: name.to_owned(), ip: ip(address) });
+        let hidden = crate::config::Sfu::default().hidden_interfaces;
+        assert_eq!(shown(&interfaces, &hidden), [ip("192.0.2.1"), ip("10.0.0.1")]);
+        assert_eq!(shown(&interfaces, &[]).len(), 4);
+    }
+
+    #[test]
     fn the_machine_tells_its_loopback_at_least() {
-        assert!(interfaces().unwrap().iter().any(IpAddr::is_loopback));
+        assert!(interfaces().unwrap().iter().any(|interface| interface.ip.is_loopback()));
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
     fn open(address: &str, configured: &[&str]) -> Udp {
         let configured: Vec<MediaAddress> = configured.iter().map(|text| text.parse().unwrap()).collect();
         let bound = bind(address.parse().unwrap(), Transport::Udp).unwrap();
-        let interfaces = interfaces().unwrap();
+        let interfaces: Vec<_> = interfaces().unwrap().iter().map(|interface| interface.ip).collect();
         let advertised =
             Advertised::choose(&configured, bound.address, &interfaces, Reach::Loopback, &[Protocol::Udp]);
         Udp::open(bound.udp, &interfaces, advertised.into()).unwrap()

@@ -180,12 +180,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_is_one_segment_and_the_rest_is_ignored() {
+    fn all_that_follows_is_the_rooms_name() {
         let mut headers = HeaderMap::new();
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         let room =
             |uri: &'static str| address(&Uri::from_static(uri), &headers).map(|(room, _)| room.to_string());
-        assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y?_pk=a"), Ok("café/1".to_owned()));
+        assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y/?_pk=a"), Ok("café/1/x/y".to_owned()));
         assert_eq!(room("/parties/rooms/a"), Ok("a".to_owned()));
         assert_eq!(room("/parties/rooms/50%%20off"), Ok("50% off".to_owned()));
         assert_eq!(room("/parties/rooms/"), Err(ApiError::InvalidId(InvalidId::RoomName)));

@@ -11,7 +11,7 @@ mod signals;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -54,6 +54,7 @@ use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
+use crate::ws::refusals::Refusals;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 use resources::{Clients, Resources};
@@ -174,9 +175,9 @@ impl Server {
             connection_limits: connection_limits(limits),
             socket_compression: config.http.socket_compression,
             desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
+            refusals: Refusals::new(),
             sockets: Sockets::default(),
             metrics: metrics.clone(),
-            upgrade_lost_from: Mutex::default(),
             warnings: warnings(),
             header_bytes: limits.header_bytes,
             url_bytes: limits.url_bytes,

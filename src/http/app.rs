@@ -1,9 +1,8 @@
 //! What every request handler of the public listener may touch.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -25,6 +24,7 @@ use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::ws::admission::Admission;
 use crate::ws::connection::ConnectionLimits;
+use crate::ws::refusals::Refusals;
 
 /// The server as its request handlers see it.
 pub struct App {
@@ -52,14 +52,14 @@ pub struct App {
     pub connection_limits: ConnectionLimits,
     /// Whether sockets may be compressed.
     pub socket_compression: bool,
+    /// The last refusals of sockets.
+    pub refusals: Refusals,
     /// The sockets' tasks.
     pub sockets: Sockets,
     /// Where reports are taken.
     pub desk: Desk,
     /// Where things are counted.
     pub metrics: Arc<Metrics>,
-    /// Where the last socket's request came from that had lost its Upgrade on the way.
-    pub upgrade_lost_from: Mutex<Option<IpAddr>>,
     /// How often a warning may be written that a stranger causes.
     pub warnings: DefaultDirectRateLimiter,
     /// The most bytes of a request's headers.

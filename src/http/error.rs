@@ -1,6 +1,6 @@
 //! Every error that an HTTP request can end in, and the one table from error to status.
 
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, UPGRADE};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -69,9 +69,9 @@ pub enum ApiError {
     /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
     #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
-    /// The request for a WebSocket came without its Upgrade header.
+    /// A request for a WebSocket arrived without its upgrade.
     #[error(
-        "what stands in front of this server does not pass WebSockets on: it has to forward the Upgrade and Connection headers"
+        "a proxy in front of this server does not pass WebSockets on: it has to forward the headers Upgrade and Connection, over HTTP/1.1"
     )]
     UpgradeLost,
     /// Plain HTTP was spoken to a port that speaks TLS.
@@ -232,8 +232,11 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match status {
-            // RFC 9110 section 15.5.22.
-            StatusCode::UPGRADE_REQUIRED => headers.insert(UPGRADE, HeaderValue::from_static("websocket")),
+            // RFC 9110 sections 15.5.22 and 7.8.
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"))
+            }
             StatusCode::TOO_MANY_REQUESTS => headers.insert(RETRY_AFTER, HeaderValue::from_static("60")),
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,

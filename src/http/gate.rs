@@ -18,6 +18,7 @@ use crate::calls::proxy::refused_at_the_gate;
 use crate::client::data;
 use crate::identity::peer::{Peer, Scheme};
 use crate::metrics::{ByRoute, Metrics};
+use crate::ws::upgrade::claimed_id;
 
 /// Finds the peer, refuses foreign pages and overlong URLs, and counts the answer.
 pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
@@ -27,6 +28,9 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         Ok(()) => next.run(request).await,
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
+            if let Some(user) = claimed_id(request.uri()) {
+                app.refusals.remember(user, error).await;
+            }
             let told = refused_at_the_gate(request.method(), request.uri().path(), error)
                 .or_else(|| data::refused(request.uri(), error));
             match (told, request.extensions().get::<Peer>()) {

@@ -3,12 +3,14 @@
 //! Refusals come as plain HTTP answers, because a client keeps what it wants to send over a refused
 //! upgrade and loses it over a socket that is closed at once (protocol section 1).
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SET_COOKIE, UPGRADE};
-use axum::http::{HeaderMap, Uri};
+use axum::http::header::{
+    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+};
+use axum::http::{HeaderMap, HeaderName, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -23,21 +25,34 @@ use super::connection::Connection;
 use super::extension::{Compression, Malformed};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
+use crate::http::listener::SocketPeer;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
 use crate::identity::Asked;
 use crate::identity::peer::Peer;
 use crate::metrics::Metrics;
 use crate::protocol::deflate::Form;
-use crate::room::io::Gone;
-use crate::room::io::Join;
+use crate::room::io::{Gone, Join};
 use crate::room::mailbox::Command;
 
-/// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket.
+/// `Sec-Fetch-Mode`, in which browsers say that a script asks for a WebSocket.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket; with `&why` and without an upgrade, the
+/// last refusal of this `_pk`.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
+    Extension(socket): Extension<SocketPeer>,
     request: Request,
 ) -> Response {
+    let user = claimed_id(request.uri());
+    if asks_why(&request) {
+        let last = match &user {
+            Some(user) => app.refusals.last(user).await,
+            None => None,
+        };
+        return last.unwrap_or(ApiError::NotFound).into_response();
+    }
     match take_seat(&app, &peer, request).await {
         Ok(response) => response,
         Err(error) => {
@@ -48,32 +63,30 @@ pub async fn upgrade(
             {
                 warn!(event = "networkLimitReached", %network, setting);
             }
-            if error == ApiError::UpgradeLost && upgrade_was_lost(&app, &peer) {
+            if error == ApiError::UpgradeLost && app.refusals.is_first_lost_upgrade() {
                 warn!(
                     event = "upgradeLost",
-                    address = %peer.address,
-                    "a socket's request came without its Upgrade header: what stands in front of this server \
-                     does not pass WebSockets on, and nobody gets into a room through it"
+                    address = %socket.address.ip(),
+                    mend = "let it pass Upgrade and Connection on, over HTTP/1.1",
+                    "a proxy drops the Upgrade header of WebSockets: nobody can join a room through it",
                 );
+            }
+            if let Some(user) = user {
+                app.refusals.remember(user, error).await;
             }
             error.into_response()
         }
     }
 }
 
-/// Remembers from where a request came that had lost its Upgrade; gives back whether it is the first.
-fn upgrade_was_lost(app: &App, peer: &Peer) -> bool {
-    let mut from = app.upgrade_lost_from.lock().unwrap_or_else(PoisonError::into_inner);
-    from.replace(peer.address).is_none()
-}
-
 async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Response, ApiError> {
-    let (room, user) = address(request.uri(), request.headers()).map_err(|error| {
-        // A page cannot see why its socket was refused, but it can ask for the same address again.
-        let lost_from = app.upgrade_lost_from.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_lost = error == ApiError::NotFound && *lost_from == Some(peer.address);
-        if was_lost && is_rooms(request.uri()) { ApiError::UpgradeLost } else { error }
-    })?;
+    let (room, user) = address(request.uri())?;
+    if lost_upgrade(&request) {
+        return Err(ApiError::UpgradeLost);
+    }
+    if !request.headers().contains_key(UPGRADE) {
+        return Err(ApiError::NotFound);
+    }
     let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
     let Asked::Known { identity, renew, .. } = asked else {
         return Err(app.nobody());
@@ -147,20 +160,48 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     Ok(response)
 }
 
-/// Reads the room and the claimed id; everything that is no room's socket is not found.
-fn is_rooms(uri: &Uri) -> bool {
-    uri.path().trim_start_matches('/').starts_with("parties/rooms/")
+/// Whether a request for a WebSocket lost its upgrade on the way, as it does in a proxy that is not told to
+/// pass it on, or that speaks HTTP/1.0 or 2 with one of the two sides.
+///
+/// Scripts cannot set any of the headers by which it is known, so nobody is made to see this by another page.
+fn lost_upgrade(request: &Request) -> bool {
+    let headers = request.headers();
+    let is_websocket = headers.contains_key(SEC_WEBSOCKET_KEY)
+        || headers.contains_key(SEC_WEBSOCKET_VERSION)
+        || headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "websocket");
+    let arrived = request.version() == Version::HTTP_11
+        && has_token(headers, &CONNECTION, "upgrade")
+        && has_token(headers, &UPGRADE, "websocket");
+    is_websocket && !arrived
 }
 
-fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiError> {
+/// Whether a header that is a list of tokens has this one, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
+}
+
+/// Whether a page asks for the refusal that its browser did not show it.
+fn asks_why(request: &Request) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    !request.headers().contains_key(UPGRADE)
+        && !lost_upgrade(request)
+        && form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "why")
+}
+
+/// The valid `_pk` in the address of a socket, where there is one.
+pub fn claimed_id(uri: &Uri) -> Option<UserId> {
+    let query = uri.path().starts_with("/parties/").then(|| uri.query()).flatten()?;
+    let (_, id) = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "_pk")?;
+    UserId::parse(&id).ok()
+}
+
+/// Reads the room and the claimed id; everything that is no room's address is not found.
+fn address(uri: &Uri) -> Result<(RoomName, UserId), ApiError> {
     // All that follows: `partysocket` writes a room's name as it is, slashes too, and x/standup and
     // x/retro are two rooms.
     let room = uri.path().trim_start_matches('/').strip_prefix("parties/rooms/");
     let room = room.ok_or(ApiError::NotFound)?.trim_end_matches('/');
-    if !headers.contains_key(UPGRADE) {
-        let was_lost = headers.contains_key(SEC_WEBSOCKET_KEY);
-        return Err(if was_lost { ApiError::UpgradeLost } else { ApiError::NotFound });
-    }
     // A lone % stands for itself: `partysocket` writes the name into the address as it is, and browsers
     // leave such a % alone. The stock client could not enter a room called "50% off" otherwise.
     let room = percent_decode_str(room).decode_utf8().map_err(|_| InvalidId::RoomName)?;
@@ -175,16 +216,11 @@ fn address(uri: &Uri, headers: &HeaderMap) -> Result<(RoomName, UserId), ApiErro
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
     fn all_that_follows_is_the_rooms_name() {
-        let mut headers = HeaderMap::new();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        let room =
-            |uri: &'static str| address(&Uri::from_static(uri), &headers).map(|(room, _)| room.to_string());
+        let room = |uri: &'static str| address(&Uri::from_static(uri)).map(|(room, _)| room.to_string());
         assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y/?_pk=a"), Ok("café/1/x/y".to_owned()));
         assert_eq!(room("/parties/rooms/a"), Ok("a".to_owned()));
         assert_eq!(room("/parties/rooms/50%%20off"), Ok("50% off".to_owned()));
@@ -193,7 +229,27 @@ mod tests {
         assert_eq!(room("/parties/rooms/a?_pk=ai"), Err(ApiError::InvalidId(InvalidId::UserId)));
         assert_eq!(room("/parties/rooms"), Err(ApiError::NotFound));
         assert_eq!(room("/parties/main/a"), Err(ApiError::NotFound));
-        let plain = address(&Uri::from_static("/parties/rooms/a"), &HeaderMap::new());
-        assert_eq!(plain.map(|_| ()), Err(ApiError::NotFound));
+    }
+
+    #[test]
+    fn websocket_whose_upgrade_is_incomplete_lost_it() {
+        let whole = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
+        let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let lost = |version, headers: &[(&str, &str)]| {
+            let request = Request::builder().version(version);
+            let request =
+                headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            lost_upgrade(&request.body(Body::empty()).unwrap())
+        };
+        assert!(!lost(Version::HTTP_11, &[whole[0], whole[1], key]));
+        assert!(lost(Version::HTTP_10, &[whole[0], whole[1], key]), "nginx without proxy_http_version 1.1");
+        assert!(lost(Version::HTTP_11, &[whole[1], key]), "nginx without Connection");
+        assert!(lost(Version::HTTP_11, &[("connection", "close"), whole[1], key]));
+        assert!(lost(Version::HTTP_11, &[whole[0], key]));
+        assert!(lost(Version::HTTP_11, &[key]));
+        assert!(lost(Version::HTTP_11, &[("sec-websocket-version", "13")]), "HTTP/2 has no key (RFC 8441)");
+        assert!(lost(Version::HTTP_11, &[("sec-fetch-mode", "websocket")]));
+        assert!(!lost(Version::HTTP_11, &[("sec-fetch-mode", "cors")]));
+        assert!(!lost(Version::HTTP_11, &[]), "a plain GET asks for no WebSocket");
     }
 }

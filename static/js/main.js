@@ -12,12 +12,8 @@ import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
-import { ask, loadSettings, Refusal } from './settings.js';
+import { ask, askWhyRefused, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
-
-/** RFC 9110 section 15.5.22. */
-const UPGRADE_REQUIRED = 426;
-const WITHOUT_WEBSOCKETS = 'Nobody can meet at this address: a proxy in front of the server lets no WebSockets through. Its operator has to set it up for them.';
 
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.split('/')[1]);
@@ -116,19 +112,17 @@ function explain(kind, label) {
   if (problem) notice(`${label}: ${problem}`, kind);
 }
 
-/** A browser does not tell a page why a socket was refused; a plain request says at least a part of it. */
+/** A browser does not tell a page why a socket was refused; plain requests do. */
 async function askWhy() {
-  let why = 'The server does not let you into the room. It may be full, or too many may come from your network. Trying again…';
+  let why;
   try {
     // Leaves the page if we are to log in again; the way back leads to this room.
     await ask(roomPath, 'routes/_room.$roomName._index');
+    why = `${await askWhyRefused(signalling.address)} Trying again…`;
   } catch (error) {
     // A server that cannot be reached refuses nobody.
     why = error instanceof Refusal ? error.message : '';
   }
-  // The server says so where a request came from here that had lost its Upgrade on the way.
-  const again = await fetch(signalling.address).catch(() => undefined);
-  if (again?.status === UPGRADE_REQUIRED) why = `${WITHOUT_WEBSOCKETS} (${(await again.text()).trim()})`;
   if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
 }
 

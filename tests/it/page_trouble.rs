@@ -4,7 +4,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -52,6 +52,35 @@ impl Network {
     fn die(&self) {
         self.deaths.send_replace(());
     }
+}
+
+/// A proxy that does not pass `Upgrade` on.
+async fn proxy_without_upgrade(server: &TestServer) -> (SocketAddr, JoinSet<()>) {
+    let to = server.addresses().http;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (browser, _) = listener.accept().await.unwrap();
+            connections.spawn(async move {
+                let mut browser = BufReader::new(browser);
+                let mut server = TcpStream::connect(to).await.unwrap();
+                let mut line = String::new();
+                // A WebSocket is the first request of its connection. The end of the head is an empty line.
+                while browser.read_line(&mut line).await.is_ok_and(|bytes| bytes > 2) {
+                    if !line.to_lowercase().starts_with("upgrade:") {
+                        server.write_all(line.as_bytes()).await.unwrap();
+                    }
+                    line.clear();
+                }
+                server.write_all(line.as_bytes()).await.unwrap();
+                let _ = copy_bidirectional(&mut browser, &mut server).await;
+            });
+        }
+    });
+    (address, tasks)
 }
 
 /// Opens the form for a name that leads to a room, and runs a script before every page that follows.
@@ -218,10 +247,24 @@ async fn whom_a_full_room_refuses_is_told_so_and_comes_in_once_there_is_a_place(
     tab.fill("#username", "Ada").await;
     tab.press("Enter").await;
     let lasting = texts("#lasting p");
-    tab.until(&format!("{lasting}[0]?.startsWith('The server does not let you into the room.')")).await;
+    let why = "The server does not let you into the room. The room is full. Trying again…";
+    tab.until(&format!("{lasting}[0] === {}", json!(why))).await;
     bob.say(json!({"type": "userLeft"})).await;
     tab.until("document.querySelector('#join:enabled')").await;
     assert_eq!(tab.eval(&lasting).await, json!([]));
+}
+
+#[tokio::test]
+async fn page_behind_proxy_without_upgrade_says_so() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let (proxy, _tasks) = proxy_without_upgrade(&server).await;
+    let tab = browser.visitor().await.open(&format!("http://{proxy}/r")).await;
+    tab.fill("#username", "Ada").await;
+    tab.press("Enter").await;
+    let why = "Nobody can meet at this address: a proxy in front of the server lets no WebSockets through.";
+    tab.until(&format!("{}[0]?.startsWith({})", texts("#lasting p"), json!(why))).await;
+    assert!(server.refusals("upgrade_lost").await >= 1.0);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What is refused before the upgrade, with which status, and that it is counted.
 
+use std::net::IpAddr;
+
 use serde_json::json;
 
 use crate::client::{Ask, Client, user_of};
@@ -195,19 +197,47 @@ async fn one_network_cannot_take_all_rooms() {
 
 /// A proxy that passes no WebSockets on is the first thing that goes wrong when a server is set up.
 #[tokio::test]
-async fn a_request_that_lost_its_upgrade_is_told_so() {
+async fn websocket_whose_proxy_drops_upgrade_is_426() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
-    let plain = || server.get("/parties/rooms/r?_pk=a").header("cookie", ada.cookie());
-    assert_eq!(answer(plain()).await.status, 404);
-    let lost =
-        plain().header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").header("sec-websocket-version", "13");
-    let lost = answer(lost).await;
-    assert_eq!((lost.status, lost.header("upgrade")), (426, "websocket"));
-    assert!(lost.text.contains("does not pass WebSockets on"), "{lost:?}");
-    assert_eq!(server.refusals("upgrade_lost").await, 1.0);
-    // A page cannot see that answer, but may ask for the same address.
-    assert_eq!(answer(plain()).await.text, lost.text);
+    // An address that no other test comes from, to find its line in the log of all.
+    let proxy = reqwest::Client::builder().no_proxy().local_address(IpAddr::from([127, 0, 14, 26]));
+    let proxy = proxy.build().unwrap();
+    let ask = |path: &str| proxy.get(server.http() + path).header("cookie", ada.cookie());
+    let websocket = |path| {
+        let key = ask(path).header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        answer(key.header("sec-websocket-version", "13"))
+    };
+    for count in [1.0, 2.0] {
+        let lost = websocket("/parties/rooms/r?_pk=a").await;
+        assert_eq!(lost.status, 426, "{lost:?}");
+        assert_eq!((lost.header("upgrade"), lost.header("cache-control")), ("websocket", "no-store"));
+        assert!(lost.text.contains("does not pass WebSockets on"), "{lost:?}");
+        assert_eq!(server.refusals("upgrade_lost").await, count);
+    }
+    let is_told = |line: &&str| line.contains("upgradeLost") && line.contains("127.0.14.26");
+    assert_eq!(logged().lines().filter(is_told).count(), 1);
+    assert_eq!(websocket("/parties/main/r?_pk=a").await.status, 404);
+    assert_eq!(answer(ask("/parties/rooms/r?_pk=a")).await.status, 404);
+    assert_eq!(server.metric("satsuma_rooms").await, 0.0);
+}
+
+#[tokio::test]
+async fn page_can_ask_why_its_socket_was_refused() {
+    let server = TestServer::with(|config| config.limits.members_per_room = 1).await;
+    let _bob = Client::join(&server, "r", "Bob").await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let why =
+        |pk| answer(server.get(&format!("/parties/rooms/r?_pk={pk}&why")).header("cookie", ada.cookie()));
+    assert_eq!(why("ada").await.status, 404, "nothing was refused yet");
+    let refused = assert_refused(&server, Ask::room("r").by(&ada).pk("ada"), 503, "room_full").await;
+    let told = why("ada").await;
+    assert_eq!((told.status, &told.text), (503, &refused.text));
+    assert_eq!(why("eve").await.status, 404, "somebody else's refusal");
+    // At the gate, too: a proxy that hides the host makes our own page a foreign one.
+    let foreign = Ask::room("r").by(&ada).pk("ada").header("origin", "https://meet.example");
+    let refused = assert_refused(&server, foreign, 403, "foreign_origin").await;
+    assert_eq!(why("ada").await.text, refused.text);
 }
 
 /// One cookie took all places of a room under a thousand ids, with no socket open.

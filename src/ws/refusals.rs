@@ -1,0 +1,52 @@
+//! The last refusals of upgrades, for pages: a browser does not show a page the answer to a refused upgrade.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use crate::http::error::ApiError;
+use crate::id::UserId;
+
+/// Refusals that are remembered; a stranger who fills this costs others a sentence.
+const MAX_REFUSALS: u64 = 4096;
+
+/// A page asks within seconds; an older refusal says nothing about its newest attempt.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// The last refusal of each `_pk`, and whether any request lost its upgrade in a proxy.
+#[derive(Debug)]
+pub struct Refusals {
+    last: Cache<UserId, ApiError>,
+    lost_upgrade: AtomicBool,
+}
+
+impl Refusals {
+    /// An empty memory.
+    pub fn new() -> Self {
+        let last = Cache::builder().max_capacity(MAX_REFUSALS).time_to_live(LIFETIME).build();
+        Self { last, lost_upgrade: AtomicBool::new(false) }
+    }
+
+    /// Remembers a refusal.
+    pub async fn remember(&self, user: UserId, refusal: ApiError) {
+        self.last.insert(user, refusal).await;
+    }
+
+    /// The last refusal of `user`, within a minute.
+    pub async fn last(&self, user: &UserId) -> Option<ApiError> {
+        self.last.get(user).await
+    }
+
+    /// Whether this is the first upgrade that a proxy lost: clients try again and again, and a log line each
+    /// would bury the others.
+    pub fn is_first_lost_upgrade(&self) -> bool {
+        !self.lost_upgrade.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -70,6 +70,28 @@ async fn anothers_dead_connection_is_marked_and_is_not_ones_own() {
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
 }
 
+/// Chromium refused its own description, and the session was replaced with all that it carried.
+#[tokio::test]
+async fn a_camera_that_is_switched_on_late_keeps_the_session() {
+    let Some(browser) = Browser::start().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let server = Process::start(&dir.path().join("data"), &[]).await;
+    let origin = format!("http://{}", server.reached_at().http);
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    let off = format!(
+        r#"sessionStorage.setItem("satsuma.wanted", '{{"camera":false,"microphone":false}}'); {KEEP}"#
+    );
+    let bob = before_pages(&browser.visitor().await, &origin, "r", &off).await;
+    bob.fill("#username", "Bob").await;
+    bob.press("Enter").await;
+    bob.until("document.querySelector('#join:enabled')").await;
+    join(&bob).await;
+    bob.until(&shows_a_picture("Ada")).await;
+    bob.click(".controls [data-action=camera]").await;
+    ada.until(&shows_a_picture("Bob")).await;
+    assert_eq!(bob.eval("connections.length").await, 1);
+}
+
 /// With them a participant's media can be taken over.
 #[tokio::test]
 async fn no_log_has_the_passwords_of_ice() {

@@ -189,6 +189,7 @@ export class Media extends EventTarget {
       const { track, encodings } = push;
       push.name ??= crypto.randomUUID();
       push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings });
+      if (encodings.length > 1) nameLayers(push.transceiver);
     }
     await session.push(pushes);
     if (session !== this.#session) return;
@@ -315,6 +316,17 @@ function explain(error) {
   if (!refusal) return 'this page and the media service do not understand each other';
   if (refusal.code === 'unreachable') return 'the media service does not answer';
   return refusal.description || `the media service refuses it (${refusal.code})`;
+}
+
+/** The extensions that name the layers of a packet (RFC 8852). */
+const LAYER_NAMES = new Set(['urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id', 'urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id']);
+
+/** Chromium forgets them where the other side made the first offer, and refuses its own description then. */
+function nameLayers(transceiver) {
+  const extensions = transceiver.getHeaderExtensionsToNegotiate?.();
+  if (!extensions) return;
+  const named = extensions.map(({ uri, direction }) => ({ uri, direction: LAYER_NAMES.has(uri) ? 'sendrecv' : direction }));
+  transceiver.setHeaderExtensionsToNegotiate(named);
 }
 
 function ignoreRefusal(error) {

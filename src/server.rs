@@ -5,6 +5,7 @@ mod fault;
 mod files;
 mod health;
 mod media;
+mod platform;
 mod resources;
 mod run;
 mod signals;

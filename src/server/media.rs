@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Addresses, StartError};
+use super::{Addresses, StartError, platform};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::room::ai::Ai;
@@ -40,9 +40,12 @@ pub(super) async fn start(
     }
     let sfu = &config.sfu;
     let reach = Reach::of(addresses.http.ip());
+    let is_found =
+        reach == Reach::Network && sfu.advertise.is_empty() && sfu.udp_listen.ip().is_unspecified();
     let settings = Settings {
         listen: sfu.udp_listen,
         advertise: sfu.advertise.clone(),
+        public_address: if is_found { platform::public_address().await } else { None },
         hidden_interfaces: sfu.hidden_interfaces.clone(),
         reach,
         transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },

@@ -1,7 +1,7 @@
 //! How the rest of the house asks the media server for something, and how it is started.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The addresses that peers are told; none are those of the interfaces.
     pub advertise: Vec<MediaAddress>,
+    /// An address of this machine that no interface has, which clients are told besides those of interfaces.
+    pub public_address: Option<IpAddr>,
     /// Beginnings of the names of interfaces whose addresses peers are not told.
     pub hidden_interfaces: Vec<String>,
     /// From where people reach the pages.
@@ -85,7 +87,8 @@ async fn start<C: Core>(
         Transport::Udp => &[Protocol::Udp][..],
         Transport::UdpAndTcp => &[Protocol::Udp, Protocol::Tcp],
     };
-    let shown = shown(&interfaces, &settings.hidden_interfaces);
+    let mut shown = shown(&interfaces, &settings.hidden_interfaces);
+    shown.extend(settings.public_address);
     let interfaces: Vec<_> = interfaces.into_iter().map(|interface| interface.ip).collect();
     let advertised = Advertised::choose(&settings.advertise, address, &shown, settings.reach, protocols);
     let advertised = Arc::new(advertised);
@@ -247,6 +250,7 @@ mod tests {
         Settings {
             listen: listen.parse().unwrap(),
             advertise: Vec::new(),
+            public_address: None,
             hidden_interfaces: Vec::new(),
             reach: Reach::Loopback,
             transport: Transport::UdpAndTcp,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use reqwest::Method;
 use serde_json::{Value, json};
-use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::change::{SdpAnswer, SdpApi, SdpOffer};
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
@@ -78,31 +78,12 @@ impl Peer {
     }
 
     pub async fn publish(&self, server: &Server, tracks: &[(String, MediaKind)], bits: u32) {
-        let (tell, told) = std::sync::mpsc::channel();
         let kinds: Vec<MediaKind> = tracks.iter().map(|(_, kind)| *kind).collect();
-        let offer = self.change(move |rtc| {
-            let mut api = rtc.sdp_api();
-            let add = |kind: &MediaKind| api.add_media(*kind, Direction::SendOnly, None, None, None);
-            let mids: Vec<Mid> = kinds.iter().map(add).collect();
-            let (offer, pending) = api.apply().unwrap();
-            tell.send((mids, pending)).unwrap();
-            Some(offer.to_sdp_string())
-        });
-        let offer = offer.await.unwrap();
-        let (mids, pending) = told.recv().unwrap();
-        let named = tracks.iter().zip(&mids);
-        let named: Vec<Value> = named
-            .map(|((name, _), mid)| json!({"location": "local", "mid": mid.to_string(), "trackName": name}))
-            .collect();
-        let body = json!({"tracks": named, "sessionDescription": {"type": "offer", "sdp": offer}});
-        let path = format!("sessions/{}/tracks/new", self.session);
-        let answer = server.call(Method::POST, &path, body).await;
-        let sdp = answer["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
-        self.change(move |rtc| {
-            rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(&sdp).unwrap()).unwrap();
-            None
-        })
-        .await;
+        let names = tracks.iter().map(|(name, _)| name.clone());
+        let add = move |api: &mut SdpApi<'_>| {
+            kinds.iter().map(|kind| api.add_media(*kind, Direction::SendOnly, None, None, None)).collect()
+        };
+        let mids = self.offer(server, names, add).await;
         for ((_, kind), mid) in tracks.iter().zip(mids) {
             // Who is muted and shows nothing sends a packet of audio now and then (DTX).
             if bits == 0 && *kind == MediaKind::Video {
@@ -114,21 +95,43 @@ impl Peer {
 
     /// Publishes audio, and video in layers of so many bits a second.
     pub async fn publish_layers(&self, server: &Server, layers: &[(&'static str, u32)]) {
-        let (tell, told) = std::sync::mpsc::channel();
         let send = layers.iter().map(|(rid, _)| SimulcastLayer::new(rid)).collect();
         let simulcast = Simulcast { send, recv: Vec::new() };
-        let offer = self.change(move |rtc| {
-            let mut api = rtc.sdp_api();
+        let add = move |api: &mut SdpApi<'_>| {
             let audio = api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
             let video = api.add_media(MediaKind::Video, Direction::SendOnly, None, None, Some(simulcast));
+            vec![audio, video]
+        };
+        let mids = self.offer(server, ["audio", "video"].map(str::to_owned), add).await;
+        let stream = |mid, rid, kind, bits| self.streams.send(Stream { mid, rid, kind, bits }).ok().unwrap();
+        stream(mids[0], None, MediaKind::Audio, 32_000);
+        for (rid, bits) in layers {
+            stream(mids[1], Some(rid), MediaKind::Video, *bits);
+        }
+    }
+
+    /// Offers what `add` adds, as tracks with these names.
+    async fn offer(
+        &self,
+        server: &Server,
+        names: impl IntoIterator<Item = String>,
+        add: impl FnOnce(&mut SdpApi<'_>) -> Vec<Mid> + Send + 'static,
+    ) -> Vec<Mid> {
+        let (tell, told) = std::sync::mpsc::channel();
+        let offer = self.change(move |rtc| {
+            let mut api = rtc.sdp_api();
+            let mids = add(&mut api);
             let (offer, pending) = api.apply().unwrap();
-            tell.send((audio, video, pending)).unwrap();
+            tell.send((mids, pending)).unwrap();
             Some(offer.to_sdp_string())
         });
         let offer = offer.await.unwrap();
-        let (audio, video, pending) = told.recv().unwrap();
-        let named = json!([{"location": "local", "mid": audio.to_string(), "trackName": "audio"},
-                           {"location": "local", "mid": video.to_string(), "trackName": "video"}]);
+        let (mids, pending) = told.recv().unwrap();
+        let named: Vec<Value> = names
+            .into_iter()
+            .zip(&mids)
+            .map(|(name, mid)| json!({"location": "local", "mid": mid.to_string(), "trackName": name}))
+            .collect();
         let body = json!({"tracks": named, "sessionDescription": {"type": "offer", "sdp": offer}});
         let path = format!("sessions/{}/tracks/new", self.session);
         let answer = server.call(Method::POST, &path, body).await;
@@ -138,11 +141,7 @@ impl Peer {
             None
         })
         .await;
-        let stream = |mid, rid, kind, bits| self.streams.send(Stream { mid, rid, kind, bits }).ok().unwrap();
-        stream(audio, None, MediaKind::Audio, 32_000);
-        for (rid, bits) in layers {
-            stream(video, Some(rid), MediaKind::Video, *bits);
-        }
+        mids
     }
 
     /// Subscribes; gives back the transceivers, and how long the server's offer was.

@@ -83,34 +83,45 @@ impl Members {
         self.connections.values().map(|(_, form)| *form).collect()
     }
 
-    /// The reason for which a join gets no seat, if there is one.
-    pub fn refusal(&self, settings: &RoomSettings, join: &Join) -> Option<JoinRefusal> {
+    /// Decides about a join; gives back the member that gives way to it, if one must.
+    ///
+    /// Of an identity that has as many members as it may, the one without a socket that was silent for
+    /// the longest time gives way.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`]; nobody is to give way then.
+    pub fn admits(&self, settings: &RoomSettings, join: &Join) -> Result<Option<UserId>, JoinRefusal> {
         if let Some(seat) = self.seats.get(&join.user) {
-            return (seat.identity != join.identity).then_some(JoinRefusal::SeatTaken);
+            return if seat.identity == join.identity { Ok(None) } else { Err(JoinRefusal::SeatTaken) };
         }
         if self.departed.owner(&join.user).is_some_and(|owner| *owner != join.identity) {
-            return Some(JoinRefusal::SeatTaken);
+            return Err(JoinRefusal::SeatTaken);
         }
-        if self.seats.len() >= settings.members {
-            return Some(JoinRefusal::RoomFull);
+        let is_own = |seat: &Seat| seat.identity == join.identity;
+        let is_identity_full = self.is_full_for(settings.members_per_identity, is_own);
+        let away = self.seats.iter().filter(|(_, seat)| is_own(seat) && seat.connection.is_none());
+        let gives_way = if is_identity_full { away.min_by_key(|(_, seat)| seat.heartbeat) } else { None };
+        let Some((gives_way, seat)) = gives_way else {
+            return if self.seats.len() >= settings.members {
+                Err(JoinRefusal::RoomFull)
+            } else if is_identity_full {
+                Err(JoinRefusal::IdentityFull)
+            } else if self.is_full_for_network(settings, join) {
+                Err(JoinRefusal::NetworkFull)
+            } else {
+                Ok(None)
+            };
+        };
+        // Of the same network it makes room there, too.
+        if seat.network != join.network && self.is_full_for_network(settings, join) {
+            return Err(JoinRefusal::NetworkFull);
         }
-        if self.is_full_for(settings.members_per_identity, |seat| seat.identity == join.identity) {
-            return Some(JoinRefusal::IdentityFull);
-        }
-        let network = join.network?;
-        self.is_full_for(settings.members_per_network, |seat| seat.network == Some(network))
-            .then_some(JoinRefusal::NetworkFull)
+        Ok(Some(gives_way.clone()))
     }
 
-    /// The member that goes for another one of the same identity, which has as many as it may: the one
-    /// of those without a socket that was silent for the longest time.
-    pub fn gives_way_to(&self, settings: &RoomSettings, join: &Join) -> Option<UserId> {
-        let is_own = |seat: &Seat| seat.identity == join.identity;
-        if self.contains(&join.user) || !self.is_full_for(settings.members_per_identity, is_own) {
-            return None;
-        }
-        let away = self.seats.iter().filter(|(_, seat)| is_own(seat) && seat.connection.is_none());
-        away.min_by_key(|(_, seat)| seat.heartbeat).map(|(user, _)| user.clone())
+    fn is_full_for_network(&self, settings: &RoomSettings, join: &Join) -> bool {
+        join.network.is_some()
+            && self.is_full_for(settings.members_per_network, |seat| seat.network == join.network)
     }
 
     /// Whether there are `limit` members of a kind; 0 is no limit. Most rooms have fewer in all, and

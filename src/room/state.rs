@@ -220,12 +220,13 @@ impl Room {
             own.heartbeat = now;
         }
         self.remove_silent(now, effects);
-        if let Some(user) = self.members.gives_way_to(&self.settings, &join) {
-            self.remove_gone(user, effects);
-        }
-        if let Some(refusal) = self.members.refusal(&self.settings, &join) {
-            effects.push(Effect::Refuse { connection, refusal });
-            return;
+        match self.members.admits(&self.settings, &join) {
+            Ok(None) => {}
+            Ok(Some(gives_way)) => self.remove_gone(gives_way, effects),
+            Err(refusal) => {
+                effects.push(Effect::Refuse { connection, refusal });
+                return;
+            }
         }
         let was_departed = self.members.seat(now, &join);
         let Join { user, form, new_meeting, .. } = join;
@@ -681,6 +682,41 @@ mod tests {
         assert_eq!(seen(&room.handle(now, join(7, "b", "A"))), ["refuse 7: IdentityFull"]);
     }
 
+    /// Its own member went, and then it was refused.
+    #[test]
+    fn nobody_gives_way_to_a_join_that_is_refused() {
+        let (office, other) = (client_network([192, 0, 2, 1].into()), client_network([192, 0, 2, 2].into()));
+        let (mut room, now) = (Room::new(RoomSettings { members: 9, ..settings() }, start()), start());
+        let mut from = |connection: u64, id: &str, identity: &str, network| {
+            let Input::Join(ask) = join(connection, id, identity) else { unreachable!() };
+            let effects = room.handle(now, Input::Join(Join { network: Some(network), ..ask }));
+            room.handle(now, says(connection, r#"{"type":"heartbeat"}"#));
+            (seen(&effects).join(", "), room.members().count())
+        };
+        from(1, "e", "E", office);
+        from(2, "f", "F", office);
+        for (connection, id) in [(3, "a"), (4, "b")] {
+            from(connection, id, "A", other);
+        }
+        let Input::Join(unknown) = join(5, "c", "A") else { unreachable!() };
+        room.handle(now, Input::Join(unknown));
+        room.handle(now, says(5, r#"{"type":"heartbeat"}"#));
+        room.handle(now, gone(3, false));
+        let mut from = |connection: u64, id: &str, network| {
+            let Input::Join(ask) = join(connection, id, "A") else { unreachable!() };
+            let effects = room.handle(now, Input::Join(Join { network: Some(network), ..ask }));
+            (seen(&effects).join(", "), room.members().count())
+        };
+        assert_eq!(from(6, "d", office), ("refuse 6: NetworkFull".to_owned(), 5));
+        let (effects, members) = from(7, "d", other);
+        assert!(effects.contains("remove a: TimedOut") && effects.contains("admit 7 as d"), "{effects}");
+        assert_eq!(members, 5, "the one that gave way made room in its network");
+        room.handle(now, says(2, r#"{"type":"userLeft"}"#));
+        room.handle(now, gone(4, false));
+        assert_eq!(seen(&room.handle(now, join(8, "f", "A"))), ["refuse 8: SeatTaken"]);
+        assert!(room.members().any(|member| member.user == user("b")));
+    }
+
     #[test]
     fn who_never_said_anything_is_given_up_soon_after_its_socket() {
         let (mut room, now) = room_of_two();
@@ -939,7 +975,7 @@ mod tests {
     enum Step {
         Join { user: u8, identity: u8 },
         Say { connection: u64, text: usize },
-        Drop { connection: u64 },
+        Drop { connection: u64, is_page_left: bool },
         Full { user: u8 },
         AiDone { job: usize, well: bool },
         Wait { millis: u64 },
@@ -963,7 +999,8 @@ mod tests {
         prop_oneof![
             3 => (0..5u8, 0..6u8).prop_map(|(user, identity)| Step::Join { user, identity }),
             6 => (1..40u64, 0..TEXTS.len()).prop_map(|(connection, text)| Step::Say { connection, text }),
-            2 => (1..40u64).prop_map(|connection| Step::Drop { connection }),
+            2 => (1..40u64, any::<bool>())
+                .prop_map(|(connection, is_page_left)| Step::Drop { connection, is_page_left }),
             1 => (0..5u8).prop_map(|user| Step::Full { user }),
             3 => (0..4usize, any::<bool>()).prop_map(|(job, well)| Step::AiDone { job, well }),
             3 => (0..20_000u64).prop_map(|millis| Step::Wait { millis }),
@@ -995,7 +1032,7 @@ mod tests {
                         (join(connections, &format!("u{user}"), &identity), Some(IdentityId::new(identity)))
                     }
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
-                    Step::Drop { connection } => (Input::Disconnected(Gone { connection: ConnectionId(connection), is_page_left: false }), None),
+                    Step::Drop { connection, is_page_left } => (gone(connection, is_page_left), None),
                     Step::Full { user } => (Input::TooSlow { user: super::tests::user(&format!("u{user}")) }, None),
                     Step::AiDone { job, well } => {
                         if jobs.is_empty() {

@@ -147,6 +147,15 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire_at(key, count, now())
     }
 
+    /// Takes a permit for what is there already, over the limit too and at no rate.
+    pub fn hold(&self, key: &K) -> Permit<K> {
+        if self.inner.concurrent == 0 {
+            return Permit(None);
+        }
+        self.inner.usage.entry(key.clone()).or_default().held += 1;
+        Permit(Some(Held { key: key.clone(), count: 1, inner: self.inner.clone() }))
+    }
+
     /// Counts one more where only the rate is limited.
     ///
     /// # Errors
@@ -277,6 +286,20 @@ mod tests {
         let _six = limit.acquire_many(&"ada", 6).unwrap();
         drop(four);
         assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
+    }
+
+    #[test]
+    fn what_is_held_over_the_limit_counts() {
+        let limit = KeyedLimit::new(2, Rate::per_minute(1));
+        let held: Vec<_> = (0..3).map(|_| limit.hold(&"ada")).collect();
+        assert_eq!(limit.acquire(&"ada").unwrap_err(), LimitReached::Concurrency);
+        let mut held = held.into_iter();
+        drop((held.next(), held.next()));
+        drop(limit.acquire(&"ada").expect("no rate was used"));
+        drop(held);
+        limit.inner.prune(now() + seconds(60));
+        assert_eq!(limit.keys(), 0);
+        let _held = KeyedLimit::concurrent(0).hold(&"ada");
     }
 
     #[test]

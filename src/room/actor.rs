@@ -21,7 +21,7 @@ use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, Report, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
-use crate::limit::Permit;
+use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::close::Close;
@@ -52,6 +52,18 @@ pub struct RoomPermit {
     pub(super) _of_network: Option<Permit<ClientNetwork>>,
     /// The network of the client that started the room, where it is known.
     pub(super) network: Option<ClientNetwork>,
+    /// Of a room that a restart brought back, until a member is back: where its network is charged.
+    pub(super) unclaimed: Option<KeyedLimit<ClientNetwork>>,
+}
+
+impl RoomPermit {
+    /// Charges a room that a restart brought back to the network of the first member that is back. It is
+    /// no new room, so it is over no limit; further ones of that network may be.
+    fn claim(&mut self, network: Option<ClientNetwork>) {
+        let (Some(limit), Some(network)) = (self.unclaimed.take(), network) else { return };
+        self._of_network = Some(limit.hold(&network));
+        self.network = Some(network);
+    }
 }
 
 /// The owner of one room.
@@ -217,6 +229,7 @@ impl Actor {
             Input::Message { connection, .. } => self.room.user_at(*connection),
             _ => None,
         };
+        let joins_from = if let Input::Join(join) = &input { join.network } else { None };
         let mut inputs = VecDeque::from([input]);
         // Whoever is timed out goes at a tick or a join.
         if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
@@ -229,6 +242,7 @@ impl Actor {
             for effect in self.room.handle(now.into_std(), input) {
                 match effect {
                     Effect::Admit { connection, form, user } => {
+                        self.permit.claim(joins_from);
                         if !self.admit(now, (connection, form), user, ack.take()) {
                             inputs.push_back(Input::Disconnected(Gone { connection, is_page_left: false }));
                         }

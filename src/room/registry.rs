@@ -96,12 +96,13 @@ pub enum CannotJoin {
 }
 
 impl Inner {
-    /// The permit of a room that was kept, which nobody starts.
+    /// The permit of a room that was kept, which nobody starts and the first to come back claims.
     fn permit(&self) -> Option<RoomPermit> {
         Some(RoomPermit {
             _room: Some(self.places.clone().try_acquire_owned().ok()?),
             _of_network: None,
             network: None,
+            unclaimed: Some(self.of_network.clone()),
         })
     }
 
@@ -119,7 +120,7 @@ impl Inner {
             LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
             LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
         })?;
-        Ok(RoomPermit { _of_network: of_network, network, ..permit })
+        Ok(RoomPermit { _of_network: of_network, network, unclaimed: None, ..permit })
     }
 }
 
@@ -170,7 +171,7 @@ impl Registry {
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
         let surroundings = Surroundings { store, metrics, ..self.inner.surroundings.clone() };
-        let permit = RoomPermit { _room: None, _of_network: None, network: None };
+        let permit = RoomPermit { _room: None, _of_network: None, network: None, unclaimed: None };
         let Ok(name) = RoomName::parse("readiness") else { return false };
         let room = async move { Actor::new(name, None, inbox, permit, surroundings).run(|| {}).await };
         self.inner.tasks.spawn(room.with_subscriber(NoSubscriber::new()));
@@ -512,6 +513,33 @@ mod tests {
         }
         let _in_its_place = join("4", 6, "2001:db8::1").await.unwrap();
         registry.shutdown(now() + Duration::from_secs(10)).await;
+    }
+
+    /// After a restart a network had as many rooms again as it may have.
+    #[tokio::test]
+    async fn kept_rooms_count_for_who_comes_back_first() {
+        let kept = |number: u64| KeptRoom {
+            room: name(&format!("kept{number}")),
+            meeting: MeetingId::random(),
+            ai: None,
+            seats: Vec::new(),
+            departed: Vec::new(),
+            waiting: Vec::new(),
+        };
+        let rooms_kept = (0..3).map(kept).collect();
+        let House { registry, .. } =
+            house_with(Duration::from_secs(3600), 10, Calls::default(), rooms_kept).await;
+        let [office, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|address| client_network(address.into()));
+        let join = async |room: &str, number: u64, network| {
+            let ask = asks(number, &format!("u{number}"));
+            registry.join(&name(room), Join { network: Some(network), ..ask }).await
+        };
+        for number in 0..3 {
+            join(&format!("kept{number}"), number, office).await.expect("it is no new room");
+            join(&format!("kept{number}"), 10 + number, other).await.expect("nor for who comes later");
+        }
+        assert_eq!(join("new", 20, office).await.unwrap_err(), CannotJoin::TooManyRoomsOfNetwork);
+        join("new", 21, other).await.unwrap();
     }
 
     #[tokio::test]

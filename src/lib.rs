@@ -11,7 +11,7 @@
 //! | 2 | [`room::io`], [`room::seat`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::pace`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::clock`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
-//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::handle`]: shells | up to level 2 |
+//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::reading`], [`sfu::handle`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the seam | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |

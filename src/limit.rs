@@ -3,12 +3,14 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Keys whose rates are remembered. Identities and IPv6 networks are free to make, memory is not.
@@ -69,6 +71,8 @@ struct Inner<K: Eq + Hash> {
     rate: Rate,
     max_keys: usize,
     usage: DashMap<K, Usage>,
+    /// Tells those who wait for permits that some came back.
+    released: Notify,
     start: Instant,
     /// The last pruning of a full map, in milliseconds from the start.
     pruned: AtomicU64,
@@ -128,7 +132,17 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
     fn with_max_keys(concurrent: usize, rate: Rate, max_keys: usize) -> Self {
         let usage = DashMap::new();
         let pruned = AtomicU64::new(0);
-        Self { inner: Arc::new(Inner { concurrent, rate, max_keys, usage, start: now(), pruned }) }
+        Self {
+            inner: Arc::new(Inner {
+                concurrent,
+                rate,
+                max_keys,
+                usage,
+                released: Notify::new(),
+                start: now(),
+                pruned,
+            }),
+        }
     }
 
     /// Takes a permit.
@@ -145,6 +159,21 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
     /// [`LimitReached`]; nothing was counted then.
     pub fn acquire_many(&self, key: &K, count: usize) -> Result<Permit<K>, LimitReached> {
         self.acquire_at(key, count, now())
+    }
+
+    /// Takes several permits at once, and waits until they are free. Of many who wait, any may be next.
+    ///
+    /// More than the limit are never free. To be asked of limits without a rate alone: nothing tells when that allows more.
+    pub async fn wait(&self, key: &K, count: usize) -> Permit<K> {
+        loop {
+            let mut released = pin!(self.inner.released.notified());
+            // From here on none is missed.
+            released.as_mut().enable();
+            match self.acquire_many(key, count) {
+                Ok(permit) => return permit,
+                Err(_) => released.await,
+            }
+        }
     }
 
     /// Takes a permit for what is there already, over the limit too and at no rate.
@@ -240,6 +269,7 @@ impl<K: Eq + Hash> Drop for Permit<K> {
                 usage.remove();
             }
         }
+        inner.released.notify_waiters();
     }
 }
 
@@ -286,6 +316,18 @@ mod tests {
         let _six = limit.acquire_many(&"ada", 6).unwrap();
         drop(four);
         assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_what_comes_back() {
+        let limit = KeyedLimit::concurrent(2);
+        let all = limit.wait(&"ada", 2).await;
+        drop(limit.wait(&"bob", 2).await);
+        let (first, second) = (limit.wait(&"ada", 1), limit.wait(&"ada", 1));
+        let (first, second, ()) = tokio::join!(first, second, async { drop(all) });
+        assert_eq!(limit.acquire(&"ada").unwrap_err(), LimitReached::Concurrency);
+        drop((first, second));
+        assert_eq!(limit.keys(), 0);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::network::ClientNetwork;
 const LARGE_BODIES: usize = 32;
 
 /// Those of one client's network: whoever sends slowly holds a place as long as a call may take.
-const LARGE_BODIES_OF_NETWORK: usize = 16;
+const LARGE_BODIES_OF_NETWORK: usize = 8;
 
 /// Time that a large body waits for a place before its call is refused.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -61,12 +61,14 @@ impl Places {
     /// # Errors
     /// [`UpstreamError::RequestsBusy`], where there is none.
     pub async fn large(&self, network: Option<ClientNetwork>) -> Result<LargeBody<'_>, UpstreamError> {
-        let of_network = network.map(|network| self.large_of_network.acquire(&network)).transpose();
-        let of_network = of_network.map_err(|_| UpstreamError::RequestsBusy)?;
-        match timeout(LARGE_TIMEOUT, self.large.acquire()).await {
-            Ok(Ok(permit)) => Ok(LargeBody { _permit: permit, _of_network: of_network }),
-            _ => Err(UpstreamError::RequestsBusy),
-        }
+        let place = async {
+            let of_network = match network {
+                Some(network) => Some(self.large_of_network.wait(&network, 1).await),
+                None => None,
+            };
+            Some(LargeBody { _permit: self.large.acquire().await.ok()?, _of_network: of_network })
+        };
+        timeout(LARGE_TIMEOUT, place).await.ok().flatten().ok_or(UpstreamError::RequestsBusy)
     }
 }
 
@@ -90,6 +92,7 @@ mod tests {
         assert_eq!(places.of_identity.keys(), 0);
         assert!((0..100).map(|_| Places::new(0).take(&ada)).all(|place| place.is_some()));
     }
+
     #[tokio::test(start_paused = true)]
     async fn large_bodies_of_one_network_leave_places_to_others() {
         let places = Places::new(8);
@@ -99,8 +102,11 @@ mod tests {
             held.push(places.large(network(1)).await.unwrap());
         }
         assert_eq!(places.large(network(1)).await.unwrap_err(), UpstreamError::RequestsBusy);
-        for _ in LARGE_BODIES_OF_NETWORK..LARGE_BODIES {
-            held.push(places.large(network(2)).await.unwrap());
+        // An office comes at once, and its places are free again soon.
+        let (waiting, ()) = tokio::join!(places.large(network(1)), async { drop(held.pop()) });
+        held.push(waiting.unwrap());
+        for number in LARGE_BODIES_OF_NETWORK..LARGE_BODIES {
+            held.push(places.large(network(10 + u8::try_from(number).unwrap() / 8)).await.unwrap());
         }
         // It is told after a while, and does not wait behind a queue without end.
         assert_eq!(places.large(network(3)).await.unwrap_err(), UpstreamError::RequestsBusy);

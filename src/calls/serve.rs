@@ -82,9 +82,9 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     }
     let body = app.calls.read_whole(body).await?;
     // The other server's address says nothing of its users'.
-    let (caller, network) = (&Caller::Server, None);
-    let asked = Asked { target: &target, query: head.uri.query(), body: &body, caller, network };
-    let (status, text) = api.sfu.serve(&asked).await;
+    let (caller, network) = (Caller::Server, None);
+    let asked = Asked { target, query: head.uri.query().map(str::to_owned), body, caller, network };
+    let (status, text) = api.sfu.serve(asked).await;
     Ok(json(status, text))
 }
 

@@ -91,10 +91,9 @@ impl Upstream {
                 .await
                 .map_err(|_| UpstreamError::RequestTooSlow)??,
         };
-        let query = query.as_deref();
-        let asked = Asked { target: &target, query, body: &body, caller: &caller, network };
+        let asked = Asked { target, query, body, caller, network };
         let (status, text) =
-            timeout_at(deadline, sfu.serve(&asked)).await.map_err(|_| UpstreamError::TimedOut)?;
+            timeout_at(deadline, sfu.serve(asked)).await.map_err(|_| UpstreamError::TimedOut)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         Ok(Answer { status, headers, body: text.into() })
     }

@@ -19,7 +19,7 @@ const LARGE_FORMS: usize = 4;
 
 /// The memory of so many is for one client's network, so that there is some for others: what is
 /// announced is reserved, sent or not.
-const LARGE_FORMS_OF_NETWORK: usize = 3;
+const LARGE_FORMS_OF_NETWORK: usize = 2;
 
 /// Bytes up to which a form is small: those have memory of their own, and never wait behind large ones.
 const SMALL_BYTES: usize = 1 << 20;
@@ -83,13 +83,20 @@ impl UploadBudget {
     pub async fn reserve(&self, bytes: usize, network: Option<ClientNetwork>) -> Result<Upload, ApiError> {
         let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
         let kibibytes = bytes.div_ceil(1024).max(1);
-        let of_network = network.map(|network| lane.of_network.acquire_many(&network, kibibytes)).transpose();
-        let of_network = of_network.map_err(|_| ApiError::UploadsBusy)?;
-        let kibibytes = u32::try_from(kibibytes).map_err(|_| ApiError::BodyTooLarge)?;
-        let memory = timeout(RESERVE_TIMEOUT, lane.kibibytes.clone().acquire_many_owned(kibibytes)).await;
-        let Ok(Ok(memory)) = memory else { return Err(ApiError::UploadsBusy) };
-        let counted = Counted::new(&self.metrics.form_bytes, bytes);
-        Ok(Upload { _memory: memory, _of_network: of_network, _counted: counted })
+        let of_all = u32::try_from(kibibytes).map_err(|_| ApiError::BodyTooLarge)?;
+        let reserved = async {
+            let of_network = match network {
+                Some(network) => Some(lane.of_network.wait(&network, kibibytes).await),
+                None => None,
+            };
+            let memory = lane.kibibytes.clone().acquire_many_owned(of_all).await.ok()?;
+            Some(Upload {
+                _memory: memory,
+                _of_network: of_network,
+                _counted: Counted::new(&self.metrics.form_bytes, bytes),
+            })
+        };
+        timeout(RESERVE_TIMEOUT, reserved).await.ok().flatten().ok_or(ApiError::UploadsBusy)
     }
 }
 
@@ -129,6 +136,8 @@ mod tests {
                 held.push(budget.reserve(bytes, network(1)).await.unwrap());
             }
             assert_eq!(budget.reserve(bytes, network(1)).await.unwrap_err(), ApiError::UploadsBusy);
+            let (waiting, ()) = tokio::join!(budget.reserve(bytes, network(1)), async { drop(held.pop()) });
+            held.push(waiting.unwrap());
             budget.reserve(bytes, network(2)).await.unwrap();
             budget.reserve(bytes, None).await.unwrap();
         }

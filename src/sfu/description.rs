@@ -6,9 +6,11 @@
 //! in its place (which it skips), and the next track that is offered takes the place, as RFC 8829
 //! section 5.2.2 has it. So a description grows with the tracks of a moment, not with those of a day.
 
+mod lines;
 mod section;
 mod terms;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use str0m::change::{SdpAnswer, SdpOffer};
@@ -16,6 +18,7 @@ use str0m::media::Mid;
 
 use super::error::SfuError;
 use super::request::{DescriptionType, Told};
+use lines::{Candidates, kept_of_section, kept_of_session, lines};
 use section::MEDIA_PROTOCOL;
 pub use section::{Section, SectionState};
 pub use terms::{Feedback, Terms, first_formats};
@@ -166,7 +169,9 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     let mut blocks = blocks(text);
     let session = blocks.next().unwrap_or_default();
     let group = session.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE"));
-    let bundled: Vec<&str> = group.unwrap_or_default().split_ascii_whitespace().collect();
+    let bundled: HashSet<&str> = group.unwrap_or_default().split_ascii_whitespace().collect();
+    let mut candidates = Candidates::default();
+    let session = kept_of_session(&session, &mut candidates)?;
     // There is one transport, and without a bundle each section wants its own.
     let mut has_room = true;
     let mut sections: Vec<Section> = Vec::new();
@@ -188,8 +193,10 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
         let alias = format!("a=mid:{}", section.alias);
         match section.state {
             SectionState::Live => {
-                let line = |line: &&'_ str| line.starts_with("a=mid:");
-                lines(&mut bodies, block.iter().map(|text| if line(text) { &*alias } else { *text }));
+                let kept = kept_of_section(&block, &mut candidates)?;
+                let named =
+                    kept.into_iter().map(|line| if line.starts_with("a=mid:") { &*alias } else { line });
+                lines(&mut bodies, named);
             }
             // A kind that is no kind is skipped, but keeps the places of those behind it.
             SectionState::Ended => {
@@ -320,14 +327,6 @@ fn blocks(text: &str) -> impl Iterator<Item = Vec<&str>> {
         }
         Some(block)
     })
-}
-
-/// Appends lines, each with the end that RFC 8866 section 5 asks for.
-fn lines<'a>(text: &mut String, lines: impl IntoIterator<Item = &'a str>) {
-    for line in lines {
-        text.push_str(line);
-        text.push_str("\r\n");
-    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub enum SfuError {
     /// What the API has and this server has not.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// Too many long descriptions are to be read.
+    #[error("too many long calls at a time: try again")]
+    Busy,
     /// The media thread does not answer.
     #[error("the media server does not answer")]
     Unavailable,
@@ -76,7 +79,7 @@ impl SfuError {
             Self::NoTrack | Self::NothingToClose | Self::NothingToChange => StatusCode::NOT_FOUND,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -95,7 +98,7 @@ impl SfuError {
             Self::RepeatedTrack => "repeated_local_track_error",
             Self::NothingToClose => "close_track_error",
             Self::NothingToChange => "update_track_error",
-            Self::TooMany(_) | Self::Unavailable => "temporarily_unavailable_error",
+            Self::TooMany(_) | Self::Unavailable | Self::Busy => "temporarily_unavailable_error",
             Self::Internal => "internal_error",
         }
     }

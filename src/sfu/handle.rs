@@ -18,6 +18,7 @@ use super::net::addresses::{Advertised, Reach, interfaces, shown};
 use super::net::bind::{Bound, Buffers, Transport, bind};
 use super::net::tcp::{self, Tcp};
 use super::net::udp::Udp;
+use super::reading::Reading;
 use super::request::{self, Outcome, Request};
 use super::thread::{self, Command, Core, SfuThread, Sockets};
 use super::wire::{self, Asked};
@@ -102,7 +103,13 @@ async fn start<C: Core>(
     };
     let (sender, commands) = mpsc::channel(QUESTIONS);
     let thread = thread::start(core, open, commands, measures, stop).await?;
-    let handle = SfuHandle { commands: sender, bound: address, buffers, advertised: handle_addresses };
+    let handle = SfuHandle {
+        commands: sender,
+        bound: address,
+        buffers,
+        advertised: handle_addresses,
+        reading: Reading::default(),
+    };
     Ok((handle, thread))
 }
 
@@ -118,6 +125,7 @@ pub struct SfuHandle {
     bound: SocketAddr,
     buffers: Buffers,
     advertised: Arc<Advertised>,
+    reading: Reading,
 }
 
 impl SfuHandle {
@@ -138,13 +146,14 @@ impl SfuHandle {
     }
 
     /// Answers a call of the media API: with a status, and a body of JSON.
-    pub async fn serve(&self, asked: &Asked<'_>) -> (StatusCode, String) {
+    pub async fn serve(&self, asked: Asked) -> (StatusCode, String) {
+        let target = asked.target.clone();
         // Reading a description takes longer than anything the media thread does, so it is done here.
-        let outcome = match wire::read(asked) {
+        let outcome = match self.reading.read(asked).await {
             Ok(request) => self.ask(request).await,
             Err(error) => Err(error),
         };
-        wire::answer(asked.target, outcome)
+        wire::answer(&target, outcome)
     }
 
     /// Whether the media thread is there.
@@ -379,7 +388,7 @@ mod tests {
         let bound = "127.0.0.1:1".parse().unwrap();
         let advertised = Advertised::choose(&[], bound, &[], Reach::Loopback, &[Protocol::Udp]).into();
         let buffers = Buffers { receive_bytes: 0, send_bytes: 0 };
-        let handle = SfuHandle { commands: sender, bound, buffers, advertised };
+        let handle = SfuHandle { commands: sender, bound, buffers, advertised, reading: Reading::default() };
         for _ in 0..2 {
             // The second waits for a place already. Paused time passes only while all wait.
             let early = tokio::time::timeout(ANSWER - Duration::from_millis(1), handle.ask(Request::Report));

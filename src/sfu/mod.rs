@@ -16,6 +16,7 @@ pub mod keyframe;
 pub mod layers;
 pub mod measures;
 pub mod net;
+pub mod reading;
 pub mod request;
 pub mod thread;
 pub mod wire;

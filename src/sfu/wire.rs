@@ -2,6 +2,7 @@
 //!
 //! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21.
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,17 +23,20 @@ const MOST_TRACKS: usize = 64;
 /// Bytes of a track's name.
 const MOST_NAME_BYTES: usize = 256;
 
+/// Bytes of a layer's name.
+const MOST_RID_BYTES: usize = 64;
+
 /// A call as it came.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+#[derive(Clone, Debug)]
+pub struct Asked {
     /// What is called.
-    pub target: &'a Target,
+    pub target: Target,
     /// The query, without its `?`.
-    pub query: Option<&'a str>,
+    pub query: Option<String>,
     /// The body.
-    pub body: &'a [u8],
+    pub body: Bytes,
     /// Who calls.
-    pub caller: &'a Caller,
+    pub caller: Caller,
     /// The network from which a person calls, where it is known.
     pub network: Option<ClientNetwork>,
 }
@@ -76,19 +80,19 @@ struct Simulcast {
 ///
 /// # Errors
 /// [`SfuError`] says what of it cannot be read.
-pub fn read(asked: &Asked<'_>) -> Result<Request, SfuError> {
+pub fn read(asked: &Asked) -> Result<Request, SfuError> {
     let body = || -> Result<Body, SfuError> {
         // The library's sentence names the field, and is of the caller's own text.
-        serde_json::from_slice(asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
+        serde_json::from_slice(&asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
     };
-    let Target::Session { session, action } = asked.target else {
+    let Target::Session { session, action } = &asked.target else {
         let body = if asked.body.is_empty() { Body::default() } else { body()? };
         let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
-        let ice = match asked.caller {
+        let ice = match &asked.caller {
             // A person's browser makes the checks. Whoever has the server make them could have it
             // knock at any address.
             Caller::Person(_) => Ice::Lite,
-            Caller::Ai | Caller::Server => ice(asked.query),
+            Caller::Ai | Caller::Server => ice(asked.query.as_deref()),
         };
         return Ok(Request::Open { owner: asked.caller.clone(), network: asked.network, offer, ice });
     };
@@ -172,7 +176,7 @@ fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
         && auto_discover
         && let Some(offer) = offer
     {
-        return Ok(Request::Publish { session, tracks: discovered(&offer, &[]), offer: Some(offer) });
+        return Ok(Request::Publish { session, tracks: discovered(&offer, &[])?, offer: Some(offer) });
     }
     count(&tracks)?;
     if tracks.iter().all(is_remote) {
@@ -196,20 +200,20 @@ fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
     }
     let mut tracks: Vec<Publish> = tracks.into_iter().map(publish).collect::<Result<_, _>>()?;
     if auto_discover && let Some(offer) = &offer {
-        let more = discovered(offer, &tracks);
+        let more = discovered(offer, &tracks)?;
         tracks.extend(more);
     }
     Ok(Request::Publish { session, tracks, offer })
 }
 
 /// The tracks that an offer sends and that were not named.
-fn discovered(offer: &Description, named: &[Publish]) -> Vec<Publish> {
+fn discovered(offer: &Description, named: &[Publish]) -> Result<Vec<Publish>, SfuError> {
     let sends = offer.sections.iter().filter_map(|section| Some((section, section.sends.clone()?)));
     let unnamed =
         sends.filter(|(section, _)| !named.iter().any(|track| track.mid.as_ref() == Some(&section.mid)));
-    let publish = unnamed.map(|(section, name)| {
+    let publish = unnamed.map(|(section, id)| {
         let mid = Some(section.mid.clone());
-        Publish { name, mid, kind: None, way: Way::In }
+        Ok(Publish { name: name(Some(id))?, mid, kind: None, way: Way::In })
     });
     publish.take(MOST_TRACKS).collect()
 }
@@ -261,6 +265,9 @@ fn layer(simulcast: Option<Simulcast>) -> Result<LayerWish, SfuError> {
     let Some(Simulcast { preferred_rid, priority_ordering, rid_not_available }) = simulcast else {
         return Ok(LayerWish::default());
     };
+    if preferred_rid.as_ref().is_some_and(|rid| rid.len() > MOST_RID_BYTES) {
+        return Err(SfuError::InvalidParams("a preferredRid is longer than 64 bytes"));
+    }
     Ok(LayerWish {
         preferred: preferred_rid.filter(|rid| !rid.is_empty()),
         by_bandwidth: choice(priority_ordering.as_deref())?,
@@ -370,13 +377,7 @@ mod tests {
 
     fn read_text(method: &str, path: &str, body: &str) -> Result<Request, SfuError> {
         let target = target(method, path);
-        read(&Asked {
-            target: &target,
-            query: None,
-            body: body.as_bytes(),
-            caller: &Caller::Ai,
-            network: None,
-        })
+        read(&Asked { target, query: None, body: body.to_owned().into(), caller: Caller::Ai, network: None })
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! One section of a session description.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use str0m::media::Mid;
 
-use super::lines;
+use super::lines::{check_length, lines};
 
 /// Bytes of a `mid`. str0m keeps 16 of them, and letters and digits of these: see [`Section::alias`].
 const MAX_MID_BYTES: usize = 64;
@@ -44,8 +45,9 @@ pub enum SectionState {
 }
 
 impl Section {
-    pub(super) fn read(block: &[&str], bundled: &[&str]) -> Result<Self, &'static str> {
+    pub(super) fn read(block: &[&str], bundled: &HashSet<&str>) -> Result<Self, &'static str> {
         let line = block.first().and_then(|line| line.strip_prefix("m=")).ok_or("it has no m= line")?;
+        check_length(line)?;
         let mut words = line.splitn(3, ' ');
         let (Some(kind), Some(port), Some(rest)) = (words.next(), words.next(), words.next()) else {
             return Err("an m= line is incomplete");
@@ -58,7 +60,7 @@ impl Section {
             return Err("an a=mid is no token of at most 64 characters");
         }
         // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
-        let ended = port == "0" && !bundled.contains(&mid);
+        let ended = port == "0" && !bundled.contains(mid);
         let is_media = matches!(kind, "audio" | "video") && rest.starts_with(MEDIA_PROTOCOL);
         let state = if ended || !is_media { SectionState::Ended } else { SectionState::Live };
         let sends = state == SectionState::Live
@@ -67,6 +69,7 @@ impl Section {
         let sends = sends.then(|| track.unwrap_or(mid).to_owned());
         let first = rest.split(' ').nth(1).map(|format| format!("a=rtpmap:{format} ")).unwrap_or_default();
         let codec = block.iter().find(|line| line.starts_with(&first)).filter(|_| !first.is_empty());
+        codec.map_or(Ok(()), |line| check_length(line))?;
         Ok(Self {
             mid: mid.to_owned(),
             alias: Mid::from(mid),

@@ -76,9 +76,13 @@ impl Server {
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
         let Some(target) = Target::parse(&method, path) else { return };
-        let caller = Caller::Ai;
-        let asked =
-            wire::Asked { target: &target, query, body: body.as_bytes(), caller: &caller, network: None };
+        let asked = wire::Asked {
+            target: target.clone(),
+            query: query.map(str::to_owned),
+            body: body.to_owned().into(),
+            caller: Caller::Ai,
+            network: None,
+        };
         let outcome = match wire::read(&asked) {
             Ok(request) => self.engine.handle(self.now, request),
             Err(error) => Err(error),

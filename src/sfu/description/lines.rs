@@ -1,0 +1,198 @@
+//! The lines of a description of which str0m makes something; the others it never sees.
+//!
+//! It tries two dozen readers on a line before it leaves it aside, and walks over some kinds of lines once
+//! for each of them: three megabytes of nothing held it for a minute.
+
+/// The most of a section's lines that count. Browsers have up to 350 for video.
+const MOST_LINES: usize = 1024;
+
+/// The most bytes of a line that counts.
+const MOST_LINE_BYTES: usize = 4096;
+
+/// The most candidates that count, of all sections: a client's checks bring the one that matters.
+const MOST_CANDIDATES: usize = 64;
+
+/// The most lines about SSRCs in a section. Three layers with retransmission have 28.
+const MOST_SSRC_LINES: usize = 64;
+
+/// The most layers of a video (`a=rid`, RFC 8851). Browsers have three.
+const MOST_LAYERS: usize = 8;
+
+/// Attributes of the session.
+const OF_SESSION: &[&str] = &[
+    "end-of-candidates",
+    "extmap-allow-mixed",
+    "fingerprint",
+    "group",
+    "ice-lite",
+    "ice-options",
+    "ice-pwd",
+    "ice-ufrag",
+    "setup",
+];
+
+/// Attributes of a section.
+const OF_SECTION: &[&str] = &[
+    "end-of-candidates",
+    "extmap",
+    "fingerprint",
+    "fmtp",
+    "ice-options",
+    "ice-pwd",
+    "ice-ufrag",
+    "inactive",
+    "mid",
+    "msid",
+    "recvonly",
+    "rtcp-fb",
+    "rtcp-mux",
+    "rtcp-mux-only",
+    "rtcp-rsize",
+    "rtpmap",
+    "sendonly",
+    "sendrecv",
+    "setup",
+    "simulcast",
+];
+
+/// How many candidates of a description were kept.
+#[derive(Debug, Default)]
+pub(super) struct Candidates(usize);
+
+/// The lines of the session that str0m reads.
+pub(super) fn kept_of_session<'a>(
+    session: &[&'a str],
+    candidates: &mut Candidates,
+) -> Result<Vec<&'a str>, &'static str> {
+    let is_known = |line: &str| ["v=", "o=", "s=", "t="].iter().any(|start| line.starts_with(start));
+    let mut kept = Vec::new();
+    for &line in session {
+        let is_kept = match attribute(line) {
+            Some("candidate") => candidates.keep(),
+            // The mids of as many sections as there may be are longer than any other line.
+            Some("group") => false,
+            Some(name) => OF_SESSION.contains(&name),
+            None => is_known(line),
+        };
+        if is_kept {
+            keep(&mut kept, line)?;
+        }
+    }
+    Ok(kept)
+}
+
+/// The lines of a section that str0m reads.
+pub(super) fn kept_of_section<'a>(
+    section: &[&'a str],
+    candidates: &mut Candidates,
+) -> Result<Vec<&'a str>, &'static str> {
+    let mut kept = Vec::with_capacity(section.len().min(MOST_LINES));
+    let (mut of_ssrcs, mut layers) = (0, 0);
+    for &line in section {
+        let is_kept = match attribute(line) {
+            Some("candidate") => candidates.keep(),
+            Some("ssrc" | "ssrc-group") => {
+                of_ssrcs += 1;
+                true
+            }
+            Some("rid") => {
+                layers += 1;
+                true
+            }
+            Some(name) => OF_SECTION.contains(&name),
+            None => line.starts_with("m=") || line.starts_with("c="),
+        };
+        if !is_kept {
+            continue;
+        }
+        if of_ssrcs > MOST_SSRC_LINES {
+            return Err("a section has more than 64 lines about SSRCs");
+        }
+        if layers > MOST_LAYERS {
+            return Err("a section has more than 8 layers (a=rid)");
+        }
+        keep(&mut kept, line)?;
+    }
+    Ok(kept)
+}
+
+impl Candidates {
+    fn keep(&mut self) -> bool {
+        self.0 += 1;
+        self.0 <= MOST_CANDIDATES
+    }
+}
+
+fn keep<'a>(kept: &mut Vec<&'a str>, line: &'a str) -> Result<(), &'static str> {
+    check_length(line)?;
+    if kept.len() == MOST_LINES {
+        return Err("a section has more than 1,024 lines");
+    }
+    kept.push(line);
+    Ok(())
+}
+
+/// Checks the length of a line that is kept.
+pub(super) fn check_length(line: &str) -> Result<(), &'static str> {
+    if line.len() > MOST_LINE_BYTES { Err("a line is longer than 4,096 bytes") } else { Ok(()) }
+}
+
+/// The name of the attribute that a line sets.
+fn attribute(line: &str) -> Option<&str> {
+    let attribute = line.strip_prefix("a=")?;
+    Some(attribute.split_once(':').map_or(attribute, |(name, _)| name))
+}
+
+/// Appends lines, each with the end that RFC 8866 section 5 asks for.
+pub(super) fn lines<'a>(text: &mut String, lines: impl IntoIterator<Item = &'a str>) {
+    for line in lines {
+        text.push_str(line);
+        text.push_str("\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(section: &[&str]) -> Result<usize, &'static str> {
+        kept_of_section(section, &mut Candidates::default()).map(|kept| kept.len())
+    }
+
+    #[test]
+    fn what_the_library_leaves_aside_never_reaches_it() {
+        let section =
+            ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "i=x", "c=IN IP4 0.0.0.0", "b=AS:1", "b=TIAS:1", "a=mid:0"];
+        let lines = kept_of_section(&section, &mut Candidates::default()).unwrap();
+        assert_eq!(lines, [section[0], section[2], section[5]]);
+        let unknown = ["a=foo:1", "a=rtpmapx:1", "a=", "k=clear", "x", "a=group:BUNDLE 0"].repeat(100_000);
+        assert_eq!(kept(&unknown), Ok(0));
+        let session = ["v=0", "o=- 1 2 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"];
+        let mixed: Vec<&str> =
+            session.into_iter().flat_map(|line| [line, "e=x", "a=msid-semantic: WMS"]).collect();
+        assert_eq!(kept_of_session(&mixed, &mut Candidates::default()).unwrap(), session);
+    }
+
+    #[test]
+    fn a_section_has_limits() {
+        for (line, most) in [
+            ("a=ssrc:1 cname:x", MOST_SSRC_LINES),
+            ("a=rid:a send", MOST_LAYERS),
+            ("a=fmtp:96 x", MOST_LINES),
+        ] {
+            assert_eq!(kept(&vec![line; most]), Ok(most));
+            assert!(kept(&vec![line; most + 1]).is_err(), "{line}");
+        }
+        let long = format!("a=fmtp:96 {}", "x".repeat(MOST_LINE_BYTES));
+        assert!(kept(&[&long]).is_err());
+        assert_eq!(kept(&[&long.replace("fmtp", "foo")]), Ok(0));
+    }
+
+    #[test]
+    fn a_description_has_as_many_candidates_as_matter() {
+        let mut candidates = Candidates::default();
+        let section = ["a=candidate:1 1 udp 1 192.0.2.1 9 typ host"; 40];
+        let mut count = || kept_of_section(&section, &mut candidates).unwrap().len();
+        assert_eq!([count(), count(), count()], [40, 24, 0]);
+    }
+}

@@ -50,6 +50,8 @@ use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
+use crate::sfu::handle::SfuHandle;
+use crate::sfu::request::{Reply, Request};
 use crate::sfu::thread::SfuThread;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
@@ -83,6 +85,7 @@ pub struct Server {
     ai: AiHandle,
     /// Carries the media, where this server does.
     media: Option<SfuThread>,
+    sfu: Option<SfuHandle>,
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
@@ -191,7 +194,7 @@ impl Server {
         let operators = Arc::new(Operators {
             registry,
             reports,
-            sfu,
+            sfu: sfu.clone(),
             metrics: metrics.clone(),
             token: data_dir.operator_token().clone(),
             hosts: HostNames::new(&config.admin.allowed_hosts),
@@ -241,6 +244,7 @@ impl Server {
             app,
             ai,
             media,
+            sfu,
             store,
             data_dir,
             config,
@@ -275,7 +279,10 @@ impl Server {
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
         // First, so that what they opened has all of the time to be closed.
         self.ai.stop_jobs();
-        self.app.registry.shutdown(sockets_deadline).await;
+        let registry = &self.app.registry;
+        registry.send_away(sockets_deadline).await;
+        // Now that they come back, and not before: a browser that is not told waits for ICE to fail, 12 s and more.
+        tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
 
         let sockets = &self.app.sockets;
         sockets.tasks.close();
@@ -308,6 +315,14 @@ impl Server {
         }
         info!("stopped; everything is kept");
         Ok(())
+    }
+}
+
+/// Ends all media sessions, whose peers are told.
+async fn end_media(sfu: Option<&SfuHandle>) {
+    let Some(sfu) = sfu else { return };
+    if let Ok(Reply::Ended(sessions)) = sfu.ask(Request::EndAll).await {
+        info!(sessions, "all media sessions are ended");
     }
 }
 

@@ -237,6 +237,12 @@ impl Registry {
     ///
     /// At `deadline` sockets are no longer waited for. Joins are refused from now on.
     pub async fn shutdown(&self, deadline: Instant) {
+        self.send_away(deadline).await;
+        self.end(deadline).await;
+    }
+
+    /// The first half of [`Self::shutdown`]: starts no more rooms, and tells everybody in them to come back.
+    pub async fn send_away(&self, deadline: Instant) {
         self.inner.stopping.cancel();
         let rooms: Vec<RoomHandle> = self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
         // Batch by batch, so that not everyone comes back in the same second; within half of the
@@ -249,13 +255,18 @@ impl Registry {
             let mut ends: FuturesUnordered<_> = batch.iter().map(|room| room.mailbox().closed()).collect();
             let _ = timeout(pause, async { while ends.next().await.is_some() {} }).await;
         }
+        info!(rooms = rooms.len(), "all rooms are told");
+    }
+
+    /// The second half: waits for the rooms' ends.
+    pub async fn end(&self, deadline: Instant) {
         self.inner.tasks.close();
         if tokio::time::timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
             warn!(rooms = self.inner.tasks.len(), "the deadline ends the wait for slow sockets");
             self.inner.surroundings.force.cancel();
             self.inner.tasks.wait().await;
         }
-        info!(rooms = rooms.len(), "all rooms are kept");
+        info!("all rooms are kept");
     }
 
     fn find_or_start(

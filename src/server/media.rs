@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use secrecy::{ExposeSecret, SecretSlice};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -10,6 +11,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::room::ai::Ai;
 use crate::room::io::KeptRoom;
+use crate::sfu::engine::IceSecret;
 use crate::sfu::handle::{Settings, Sfu, SfuHandle};
 use crate::sfu::net::addresses::Reach;
 use crate::sfu::net::bind::{BUFFER_BYTES, Transport};
@@ -34,6 +36,7 @@ pub(super) async fn start(
     config: &Config,
     addresses: Addresses,
     metrics: Arc<Metrics>,
+    signing_key: &SecretSlice<u8>,
 ) -> Result<Option<(SfuHandle, SfuThread)>, StartError> {
     if !config.embeds_media() {
         return Ok(None);
@@ -66,6 +69,7 @@ pub(super) async fn start(
             connect: CONNECT,
             idle: IDLE,
         },
+        secret: IceSecret::new(signing_key.expose_secret()),
     };
     let (setting, address) = ("sfu.udp_listen", sfu.udp_listen);
     let started = Sfu::start(settings, metrics, CancellationToken::new()).await;

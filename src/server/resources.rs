@@ -64,7 +64,8 @@ impl Resources {
             admin: listen("admin.listen", config.admin.listen).await?,
         };
         let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
-        let media = match media::start(config, listeners.addresses(config), metrics.clone()).await {
+        let (addresses, key) = (listeners.addresses(config), data_dir.signing_key());
+        let media = match media::start(config, addresses, metrics.clone(), key).await {
             Ok(media) => media,
             Err(error) => {
                 close(store, None).await;

@@ -30,6 +30,7 @@ use str0m::{Event, Input};
 use super::counters::{Counters, Drop};
 use super::request::Limits;
 use crate::id::SessionId;
+pub use credentials::IceSecret;
 use forwarding::Track;
 use hearing::Said;
 use peer::candidate;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Where clients find this server.
     pub candidates: Vec<Address>,
+    /// Makes the passwords of ICE; the same over restarts.
+    pub secret: IceSecret,
 }
 
 /// An address at which clients find this server.
@@ -271,8 +274,18 @@ impl Engine {
         self.count_gauges();
     }
 
-    /// Ends a session: its tracks are gone for everybody.
+    /// Ends all sessions; tells their number.
+    fn end_all(&mut self, now: Instant) -> usize {
+        let keys: Vec<SessionKey> = self.sessions.keys().collect();
+        for key in &keys {
+            self.remove(now, *key);
+        }
+        keys.len()
+    }
+
+    /// Ends a session and tells its peer: its tracks are gone for everybody.
     fn remove(&mut self, now: Instant, key: SessionKey) {
+        self.say_goodbye(now, key);
         let Some(session) = self.sessions.remove(key) else { return };
         self.by_id.remove(&session.id);
         self.by_ufrag.remove(&session.ufrag);

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::engine::{self, Engine};
+use super::engine::{self, Engine, IceSecret};
 use super::error::SfuError;
 use super::measures::Measures;
 use super::net::addresses::{Advertised, Reach, interfaces, shown};
@@ -50,6 +50,8 @@ pub struct Settings {
     pub tcp: tcp::Limits,
     /// What sessions may use.
     pub limits: request::Limits,
+    /// Makes the passwords of ICE; the same over restarts.
+    pub secret: IceSecret,
 }
 
 /// The embedded media server, to be started.
@@ -66,8 +68,8 @@ impl Sfu {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> io::Result<(SfuHandle, SfuThread)> {
-        let limits = settings.limits;
-        let core = |candidates| Engine::new(engine::Settings { limits, candidates }, now());
+        let (limits, secret) = (settings.limits, settings.secret.clone());
+        let core = |candidates| Engine::new(engine::Settings { limits, candidates, secret }, now());
         start(core, settings, metrics, stop).await
     }
 }
@@ -276,6 +278,7 @@ mod tests {
                 connect: minute,
                 idle: minute,
             },
+            secret: IceSecret::new(b"a secret"),
         }
     }
 

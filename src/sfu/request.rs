@@ -71,6 +71,8 @@ pub enum Request {
     },
     /// Asks for everything that an operator may want to know.
     Report,
+    /// Ends all sessions, and tells their peers.
+    EndAll,
 }
 
 /// How a session finds its way through the network.
@@ -213,6 +215,8 @@ pub enum Reply {
     Session(Vec<TrackState>),
     /// Everything that an operator may want to know.
     Report(Box<Report>),
+    /// All sessions ended: their number.
+    Ended(usize),
 }
 
 /// A session description for the client.

@@ -273,6 +273,12 @@ impl<C: Core> Media<C> {
                 tokio::task::yield_now().await;
             }
         }
+        // Who came since all were told, or was never told.
+        let _ = self.core.handle(Instant::now(), Request::EndAll);
+        self.sockets.drain(&mut self.core, &mut self.measures);
+        if let Some(tcp) = self.sockets.tcp.take() {
+            tcp.close().await;
+        }
         self.measures.publish(self.core.counters(), runtime.worker_total_busy_duration(0));
     }
 
@@ -379,8 +385,10 @@ mod tests {
     }
 
     impl Core for Recorder {
-        fn handle(&mut self, _now: Instant, _request: Request) -> Outcome {
-            self.record.lock().unwrap().push('?');
+        fn handle(&mut self, _now: Instant, request: Request) -> Outcome {
+            // The end of the thread is one of all sessions, too.
+            let end = matches!(request, Request::EndAll);
+            self.record.lock().unwrap().push(if end { '!' } else { '?' });
             Err(SfuError::NoSession)
         }
 
@@ -443,6 +451,7 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
         thread.join().await.unwrap();
         let record = record.lock().unwrap();
+        let record = record.strip_suffix('!').expect("the last is the end");
         assert_eq!(record.matches('?').count(), QUESTIONS, "those who gave up are not answered: {record}");
         let datagrams = record.trim_matches('.').split('?').map(str::len).max().unwrap();
         assert!(datagrams <= 2 * batch, "{datagrams} datagrams before a question had its turn: {record}");

@@ -311,7 +311,7 @@ pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
             let tracks = refused.into_iter().map(|track| told_track(Err(track), false));
             (StatusCode::OK, json!({"tracks": tracks.collect::<Vec<_>>()}))
         }
-        Reply::Answered(_) | Reply::Report(_) => (StatusCode::OK, json!({})),
+        Reply::Answered(_) | Reply::Report(_) | Reply::Ended(_) => (StatusCode::OK, json!({})),
         Reply::Session(tracks) => {
             let tracks: Vec<Value> = tracks
                 .into_iter()

@@ -53,6 +53,7 @@ impl Engine {
                 self.session(&session).map(|key| Reply::Session(self.states(now, key)))
             }
             Request::Report => Ok(Reply::Report(Box::new(self.report(now)))),
+            Request::EndAll => Ok(Reply::Ended(self.end_all(now))),
         };
         self.settle(now);
         self.count_gauges();

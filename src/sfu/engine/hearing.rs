@@ -133,6 +133,20 @@ impl Engine {
         self.input(now, key, Input::Timeout(now));
     }
 
+    /// Tells a session's peer that this is its end, by RTCP's BYE and the alert of DTLS. Browsers notice a peer that only
+    /// falls silent after many seconds.
+    pub(super) fn say_goodbye(&mut self, now: Instant, key: SessionKey) {
+        if !self.sessions.get(key).is_some_and(|session| session.link.takes_media()) {
+            return;
+        }
+        let mut said = std::mem::take(&mut self.said);
+        let _ = self.attempt(key, |rtc| {
+            rtc.close()?;
+            said.hear(now, key, rtc, &mut Vec::new())
+        });
+        self.said = said;
+    }
+
     /// Does something with a session's peer. A panic in it ends the session, and nothing else.
     fn attempt<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut Rtc) -> T) -> Option<T> {
         let session = self.sessions.get_mut(key)?;

@@ -1,6 +1,7 @@
 //! One connection's bytes as frames (RFC 4571: a length of 16 bits before each), and how it may behave.
 
 use std::io;
+use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
@@ -125,11 +126,18 @@ where
     A: Fn(Vec<u8>) -> F,
     F: Future<Output = ()>,
 {
-    let (reader, writer) = tokio::io::split(stream);
-    tokio::select! {
-        end = read(reader, arrived, limits) => end,
-        end = write(writer, outgoing, late, limits) => end,
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reading = pin!(read(reader, arrived, limits));
+    let closed = tokio::select! {
+        end = &mut reading => return end,
+        end = write(&mut writer, outgoing, late, limits) => end,
+    };
+    if closed == End::Closed {
+        // With bytes left unread the system would reset the connection, and what the peer was sent last could be lost.
+        let closing = async { tokio::join!(writer.shutdown(), reading) };
+        let _ = timeout(limits.closing, closing).await;
     }
+    closed
 }
 
 async fn read<R, A, F>(reader: R, arrived: A, limits: Limits) -> End

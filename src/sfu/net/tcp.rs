@@ -57,6 +57,8 @@ pub struct Limits {
     pub unread: Duration,
     /// How long a frame may wait for its connection.
     pub waiting: Duration,
+    /// How long a peer may take to close a connection that is closed here.
+    pub closing: Duration,
 }
 
 impl Default for Limits {
@@ -69,6 +71,7 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             unread: Duration::from_secs(10),
             waiting: Duration::from_millis(400),
+            closing: Duration::from_millis(500),
         }
     }
 }
@@ -172,6 +175,16 @@ impl Tcp {
         }
         let connection = self.connections.get(&transmit.destination).ok_or(Undelivered::Gone)?;
         connection.outgoing.send(transmit.is_video, transmit.contents)
+    }
+
+    /// Closes all connections, each once its peer has read what it was sent, or after [`Limits::closing`].
+    pub async fn close(mut self) {
+        // The ends of their queues are the connections' word to go.
+        self.connections.clear();
+        self.frames.close();
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            self.ended(ended);
+        }
     }
 
     fn accept(&mut self, stream: TcpStream, source: SocketAddr) {

@@ -7,7 +7,7 @@ use http::Method;
 use satsuma::calls::api::{Caller, Target};
 use satsuma::id::SessionId;
 use satsuma::sfu::description::{Description, Terms, first_formats, told};
-use satsuma::sfu::engine::{Address, Datagram, Engine, Settings};
+use satsuma::sfu::engine::{Address, Datagram, Engine, IceSecret, Settings};
 use satsuma::sfu::request::{DescriptionType, Ice, Limits, Outcome, Reply, Request};
 use satsuma::sfu::wire;
 use serde::de::IgnoredAny;
@@ -49,7 +49,8 @@ impl Server {
     fn new() -> Self {
         let now = Instant::now();
         let address = Address { proto: Protocol::Udp, address: ([192, 0, 2, 1], 8789).into() };
-        let mut engine = Engine::new(Settings { limits: limits(), candidates: vec![address] }, now);
+        let secret = IceSecret::new(b"a secret");
+        let mut engine = Engine::new(Settings { limits: limits(), candidates: vec![address], secret }, now);
         let offer = Description::parse(DescriptionType::Offer, OFFER).expect("an offer");
         let (owner, network) = (Caller::Ai, None);
         let opened = engine.handle(now, Request::Open { owner, network, offer: Some(offer), ice: Ice::Lite });

@@ -7,7 +7,7 @@ use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, Mid};
 use str0m::{Rtc, RtcError};
 
-use super::super::credentials::{ice_credentials, with_credentials};
+use super::super::credentials::with_credentials;
 use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
@@ -46,7 +46,7 @@ impl Engine {
         if session.rtc.is_some() {
             return Ok(());
         }
-        let credentials = ice_credentials()?;
+        let credentials = self.settings.secret.credentials()?;
         let ufrag = credentials.ufrag.clone();
         // The library measures from the beginning or never, and that costs as much as a fifth of forwarding.
         let is_measurable = has_layers || self.tracks.values().any(|track| track.layers.len() > 1);
@@ -82,7 +82,7 @@ impl Engine {
             session.sections = sections;
             return Ok(nothing_goes_on(&session.sections, &session.terms()));
         };
-        let fresh = ice_credentials()?;
+        let fresh = self.settings.secret.credentials()?;
         let accepted = self.with_rtc(now, key, |rtc| {
             let before = rtc.direct_api().local_ice_credentials();
             let answer = rtc.sdp_api().accept_offer(parsed)?.to_sdp_string();

@@ -29,6 +29,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) session: SessionId,
     pub(crate) connected: bool,
+    /// It heard that the session ended.
+    pub(crate) told: bool,
     /// It was switched off: nothing leaves it and nothing reaches it.
     pub(crate) gone: bool,
     /// When it wants to be called.
@@ -128,6 +130,7 @@ impl World {
             address,
             session,
             connected: false,
+            told: false,
             gone: false,
             due_at: self.now,
             capacity: None,

@@ -1,7 +1,11 @@
 //! Tracks and sessions that end.
 
+use str0m::net::Protocol;
+
 use super::world::{World, limits};
 use super::*;
+use crate::sfu::counters::Drop;
+use crate::sfu::engine::{Datagram, Engine, IceSecret, Settings};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
@@ -54,6 +58,62 @@ fn a_publisher_that_dies_is_missed() {
     let mids: Vec<_> = world.states(bob).iter().map(|t| str0m::media::Mid::from(&*t.mid)).collect();
     world.close(bob, &mids);
     assert_eq!(world.engine.counters().subscriptions, 0);
+}
+
+#[test]
+fn peers_hear_of_a_session_that_ends() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let own = world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.pull(bob, &[(ada, "mic", wish(""))]);
+    world.connect();
+    world.talk(ada, own[0], 5);
+    assert!(matches!(world.ask(Request::EndAll), Ok(Reply::Ended(2))));
+    world.pass(10 * MS);
+    assert!(world.peers[ada].told && world.peers[bob].told);
+    assert_eq!(kept(&world), [0; 12]);
+    // A new one works as any other.
+    let eve = world.join();
+    world.push(eve, &[("mic", Kind::Audio, &[])]);
+    world.connect_one(eve);
+    assert!(!world.peers[eve].told);
+}
+
+#[test]
+fn who_asks_for_a_session_of_before_is_refused() {
+    let mut world = World::new();
+    world.recorded = Some(Vec::new());
+    let ada = world.join();
+    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.connect();
+    let source = world.peers[ada].address;
+    let sent = world.recorded.take().unwrap();
+    let check = sent.into_iter().map(|(_, bytes)| bytes).find(|bytes| bytes[..2] == [0, 1]).unwrap();
+    let answers = |engine: &mut Engine, proto, contents: &[u8]| {
+        let destination = super::world::SERVER.parse().unwrap();
+        engine.receive(world.now, Datagram { proto, source, destination, contents });
+        std::iter::from_fn(|| engine.transmit()).collect::<Vec<_>>()
+    };
+    let engine = |secret: &[u8]| {
+        let secret = IceSecret::new(secret);
+        Engine::new(Settings { limits: limits(), candidates: Vec::new(), secret }, world.now)
+    };
+    let mut next = engine(b"a secret");
+    let told = answers(&mut next, Protocol::Udp, &check);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].destination, source);
+    assert!(told[0].contents.len() <= check.len());
+    let refusal = str0m::ice::StunMessage::parse(&told[0].contents).unwrap();
+    assert_eq!((refusal.error_code(), &told[0].contents[8..20]), (Some((403, "")), &check[8..20]));
+
+    // Whoever has no password of ours hears nothing, and neither does a connection that is closed instead.
+    let mut forged = check.clone();
+    let end = forged.len() - 12;
+    forged[end] ^= 1;
+    assert_eq!(answers(&mut next, Protocol::Udp, &forged), []);
+    assert_eq!(answers(&mut next, Protocol::Tcp, &check), []);
+    assert_eq!(answers(&mut engine(b"another"), Protocol::Udp, &check), []);
+    assert_eq!(next.counters().drops_by(Drop::UnknownSource), 3);
 }
 
 #[test]

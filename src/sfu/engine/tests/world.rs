@@ -8,7 +8,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input, Output};
 
 use super::client::{Got, Peer};
-use crate::sfu::engine::{Address, Datagram, Engine, Settings};
+use crate::sfu::engine::{Address, Datagram, Engine, IceSecret, Settings};
 use crate::sfu::request::*;
 
 /// How much longer one is that is overtaken.
@@ -86,7 +86,7 @@ impl World {
         Self {
             start: now,
             now,
-            engine: Engine::new(Settings { limits, candidates }, now),
+            engine: Engine::new(Settings { limits, candidates, secret: IceSecret::new(b"a secret") }, now),
             peers: Vec::new(),
             by_address: HashMap::new(),
             flying: BTreeMap::new(),
@@ -171,6 +171,7 @@ impl World {
                     self.fly(Flight::Up(peer), bytes);
                 }
                 Output::Event(Event::Connected) => own.connected = true,
+                Output::Event(Event::Closed) => own.told = true,
                 Output::Event(Event::KeyframeRequest(request)) => {
                     own.asked.push((request.mid, request.rid, self.now));
                     if own.obliging {

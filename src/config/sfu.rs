@@ -81,7 +81,7 @@ impl Default for Sfu {
             api_secret: Optional(None),
             sessions: 2000,
             sessions_per_identity: 20,
-            sessions_per_network: 1000,
+            sessions_per_network: 500,
             subscriptions_per_identity: 1200,
             subscriptions_per_identity_and_track: 8,
             tracks_per_session: 400,

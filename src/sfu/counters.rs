@@ -9,6 +9,8 @@ pub enum Drop {
     UnknownTooMany,
     /// It cannot be read, or its session refused it.
     Malformed,
+    /// It is media that would not fit into a packet for its subscribers.
+    TooLong,
     /// It is media of a stream that no track has.
     UnknownStream,
     /// Its subscriber waits for a keyframe.
@@ -27,10 +29,11 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, in the order of [`Counters::drops`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnknownSource,
         Self::UnknownTooMany,
         Self::Malformed,
+        Self::TooLong,
         Self::UnknownStream,
         Self::NoKeyframe,
         Self::LayerNotWanted,
@@ -46,6 +49,7 @@ impl Drop {
             Self::UnknownSource => "unknown_source",
             Self::UnknownTooMany => "unknown_too_many",
             Self::Malformed => "malformed",
+            Self::TooLong => "too_long",
             Self::UnknownStream => "unknown_stream",
             Self::NoKeyframe => "no_keyframe",
             Self::LayerNotWanted => "layer_not_wanted",

@@ -213,9 +213,13 @@ impl Engine {
                 self.counters.dropped(Drop::UnknownSource);
                 return;
             }
+            if known.is_some_and(|other| self.is_in_use(now, other, (proto, source))) {
+                self.counters.dropped(Drop::UnknownSource);
+                return;
+            }
             self.learn(key, proto, source);
         }
-        self.touch(key, datagram);
+        self.touch(now, key, datagram);
         if let Some(session) = self.sessions.get_mut(key) {
             session.received_bytes += contents.len() as u64;
         }

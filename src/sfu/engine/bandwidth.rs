@@ -6,7 +6,7 @@ use str0m::RtcError;
 use str0m::bwe::{Bitrate, BweKind};
 
 use super::peer::FIRST_ESTIMATE;
-use super::session::Session;
+use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, Track};
 use crate::sfu::layers::{Budget, Demand, allocate, desired};
 use crate::sfu::request::Kind;
@@ -152,7 +152,9 @@ fn demands<'a>(
 ) -> (Vec<(str0m::media::Mid, Demand<'a>)>, u64) {
     let mut demands = Vec::new();
     let mut held = 0;
-    for (mid, subscription) in &session.subscriptions {
+    let is_sent = |subscription: &&Subscription| subscription.state == SubscriptionState::Open;
+    for (mid, subscription) in session.subscriptions.iter().filter(|(_, subscription)| is_sent(subscription))
+    {
         let Some(track) = subscription.track.and_then(|key| tracks.get(key)) else { continue };
         if subscription.kind == Kind::Audio {
             held += track.layers.bits(0, now);

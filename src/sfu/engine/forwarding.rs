@@ -71,9 +71,17 @@ impl Track {
     }
 }
 
+/// The longest payload that is forwarded: an Ethernet frame. The library keeps 2,000 bytes for a packet, which it
+/// gives a header of its own to, and panics in the subscriber's session where it does not fit.
+const MOST_PAYLOAD_BYTES: usize = 1500;
+
 impl Engine {
     /// Forwards one packet to everybody who receives its track.
     pub(super) fn forward(&mut self, now: Instant, from: SessionKey, packet: RtpPacket) {
+        if packet.payload.len() > MOST_PAYLOAD_BYTES {
+            self.counters.dropped(Drop::TooLong);
+            return;
+        }
         let Some((key, layer)) = self.track_of(from, &packet) else {
             self.counters.dropped(Drop::UnknownStream);
             return;

@@ -26,6 +26,13 @@ use crate::sfu::request::{Ice, Kind, LayerWish};
 /// Source addresses that are remembered of a session's peer; more than a phone that walks has.
 const MAX_SOURCES: usize = 8;
 
+/// Checks a second from unknown addresses that a session's name alone opens the door for: a browser with many
+/// interfaces makes about 20.
+const MOST_CHECKS: u32 = 50;
+
+/// Time for which an address is in use after something came from it: a client sends more often, if only checks.
+const IN_USE: Duration = Duration::from_secs(5);
+
 /// The share of a video's packets that is much to lose: radio links lose less, and full queues more.
 const MUCH_LOSS: f32 = 0.15;
 
@@ -55,8 +62,10 @@ pub(super) struct Session {
     pub(super) subscriptions: HashMap<Mid, Subscription>,
     /// Source addresses of the peer, the one that was heard last at the end.
     pub(super) sources: VecDeque<(Protocol, SocketAddr)>,
-    /// The one of these that the peer nominated or sent media from last, which is never forgotten.
-    path: Option<(Protocol, SocketAddr)>,
+    /// The one of these that the peer nominated or sent media from last, which is never forgotten; and when.
+    path: Option<((Protocol, SocketAddr), Instant)>,
+    /// The second that runs, and the checks from addresses that are not known as its own in it.
+    checks: (Instant, u32),
     /// The clock of what it publishes.
     pub(super) clock: PublisherClock,
     /// To which layer of which track a stream belongs.
@@ -201,6 +210,7 @@ impl Session {
             subscriptions: HashMap::new(),
             sources: VecDeque::new(),
             path: None,
+            checks: (now, 0),
             clock: PublisherClock::default(),
             streams: HashMap::new(),
             timer: None,
@@ -230,12 +240,13 @@ impl Session {
         if self.sources.len() <= MAX_SOURCES {
             return None;
         }
-        let oldest = self.sources.iter().position(|known| Some(*known) != self.path)?;
+        let path = self.path.map(|(path, _)| path);
+        let oldest = self.sources.iter().position(|known| Some(*known) != path)?;
         self.sources.remove(oldest)
     }
 
     /// Notes that a source address was heard, and whether media take it.
-    pub(super) fn heard(&mut self, source: (Protocol, SocketAddr), is_path: bool) {
+    pub(super) fn heard(&mut self, now: Instant, source: (Protocol, SocketAddr), is_path: bool) {
         if self.sources.back() != Some(&source)
             && let Some(place) = self.sources.iter().position(|known| *known == source)
         {
@@ -243,8 +254,23 @@ impl Session {
             self.sources.push_back(source);
         }
         if is_path {
-            self.path = Some(source);
+            self.path = Some((source, now));
         }
+    }
+
+    /// Whether media came from this address a moment ago.
+    pub(super) fn is_path(&self, now: Instant, source: (Protocol, SocketAddr)) -> bool {
+        self.path.is_some_and(|(path, heard)| path == source && now.saturating_duration_since(heard) < IN_USE)
+    }
+
+    /// Whether one more check from an unknown address is looked at because it names this session.
+    pub(super) fn expects(&mut self, now: Instant) -> bool {
+        let (since, checks) = &mut self.checks;
+        if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *checks) = (now, 0);
+        }
+        *checks += 1;
+        *checks <= MOST_CHECKS
     }
 
     /// What the connection takes, in bits a second; none where nothing is known to be short.

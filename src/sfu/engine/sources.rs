@@ -26,31 +26,43 @@ impl Engine {
         if !is_stun {
             return known.ok_or(Drop::UnknownSource);
         }
-        let source = datagram.source.ip();
-        if known.is_none() && !self.strangers.admit(now, source) {
-            return Err(Drop::UnknownTooMany);
-        }
         let message = catch_unwind(|| {
             let message = StunMessage::parse(datagram.contents).ok()?;
             Some(message.split_username().map(|(ufrag, _)| ufrag.to_owned()))
         });
-        let named = match message.ok().flatten() {
-            Some(Some(ufrag)) => {
-                let named = self.by_ufrag.get(&ufrag).copied();
-                if named.is_none() && known.is_none() {
-                    self.refuse(datagram);
-                }
-                named
-            }
+        let message = message.ok().flatten();
+        let named = match &message {
+            Some(Some(ufrag)) => self.by_ufrag.get(ufrag).copied(),
             // Answers to our own checks name nobody.
-            Some(None) => known.or_else(|| self.asked(now, datagram)),
-            None => known,
+            Some(None) | None => known,
         };
-        // A session's own client could guess at the credentials of another's.
-        if known.is_some() && named != known && !self.strangers.admit(now, source) {
+        if let Some(key) = known
+            && named == known
+        {
+            return Ok(key);
+        }
+        // A source can be forged, and an office has one: whoever knows a session's name is heard all the same.
+        let is_expected =
+            named.and_then(|key| self.sessions.get_mut(key)).is_some_and(|own| own.expects(now));
+        if !is_expected && !self.strangers.admit(now, datagram.source.ip()) {
             return Err(Drop::UnknownTooMany);
         }
-        named.ok_or(Drop::UnknownSource)
+        let owner = match message {
+            Some(None) => self.asked(now, datagram),
+            Some(Some(_)) if named.is_none() && known.is_none() => {
+                self.refuse(datagram);
+                None
+            }
+            _ => named,
+        };
+        owner.ok_or(Drop::UnknownSource)
+    }
+
+    /// Whether a source address is the one by which another session is connected, and was heard a moment ago: who can
+    /// forge it is not to have that session's media.
+    pub(super) fn is_in_use(&self, now: Instant, by: SessionKey, source: (Protocol, SocketAddr)) -> bool {
+        let session = self.sessions.get(by).filter(|session| session.link == Link::Connected);
+        session.is_some_and(|session| session.is_path(now, source))
     }
 
     /// Answers a check for a session that is not here any more, such as one of the process before a restart: a browser
@@ -101,14 +113,14 @@ impl Engine {
     }
 
     /// Notes that a session's peer was heard from an address, and whether media take it.
-    pub(super) fn touch(&mut self, key: SessionKey, datagram: Datagram<'_>) {
+    pub(super) fn touch(&mut self, now: Instant, key: SessionKey, datagram: Datagram<'_>) {
         let Datagram { proto, source, contents, .. } = datagram;
         let is_path = match contents.first() {
             Some(0..4) => is_nominating(contents),
             _ => true,
         };
         if let Some(session) = self.sessions.get_mut(key) {
-            session.heard((proto, source), is_path);
+            session.heard(now, (proto, source), is_path);
         }
     }
 }

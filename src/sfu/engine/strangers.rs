@@ -1,4 +1,4 @@
-//! How many connectivity checks a client's network may make before one of them is good.
+//! How many connectivity checks a client's network may make that name no session, or one that is asked for too often.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -15,17 +15,21 @@ use crate::sfu::request::Limits;
 enum Worth {
     NeverNegotiated,
     NeverConnected,
+    /// Connected, for nothing.
+    Unused,
     Lost,
 }
 
 impl Worth {
-    /// The worth of a session that may go; a connected one may not.
+    /// The worth of a session that may go; one that carries something may not.
     fn of(session: &Session) -> Option<Self> {
         match session.link {
             Link::New(_) => Some(Self::NeverNegotiated),
             Link::Connecting(_) => Some(Self::NeverConnected),
             Link::Lost(_) => Some(Self::Lost),
-            Link::Connected => None,
+            Link::Connected => {
+                (session.publications.is_empty() && session.subscriptions.is_empty()).then_some(Self::Unused)
+            }
         }
     }
 }
@@ -33,9 +37,9 @@ impl Worth {
 impl Engine {
     /// Makes room for a new session, where the owner, its network or all have as many as they may.
     ///
-    /// The oldest session that never negotiated goes first, then the oldest that never connected: pages
-    /// that were reloaded leave such sessions behind, and anybody can open them for nothing. A session
-    /// whose connection was lost a moment ago makes room for its owner's alone.
+    /// The oldest session that never negotiated goes first, then the oldest that never connected, then the
+    /// oldest that carries nothing: pages that were reloaded leave such sessions behind, and anybody can open
+    /// them for nothing. A session whose connection was lost a moment ago makes room for its owner's alone.
     ///
     /// # Errors
     /// [`SfuError::TooMany`], where all of them are used.
@@ -52,13 +56,13 @@ impl Engine {
         }
         if let Some(network) = network.filter(|_| sessions_per_network > 0) {
             let full = SfuError::TooMany("your network has too many sessions");
-            let worth = Worth::NeverConnected;
+            let worth = Worth::Unused;
             self.evict_from(now, sessions_per_network, worth, full, |session| {
                 session.network == Some(network)
             })?;
         }
         let full = SfuError::TooMany("the media server has too many sessions");
-        self.evict_from(now, sessions, Worth::NeverConnected, full, |_| true)
+        self.evict_from(now, sessions, Worth::Unused, full, |_| true)
     }
 
     /// Ends the session of the least worth, up to `most_worth`, if as many as there may be are `among`.

@@ -404,6 +404,56 @@ fn guesses_at_another_session_from_known_source_are_limited() {
     scene.goes_on();
 }
 
+/// The library panicked in each subscriber's session, and ended it.
+#[test]
+fn payload_that_fits_into_no_packet_ends_nobody() {
+    let mut scene = Scene::new();
+    for bytes in [1500, 1501, 1960] {
+        let number = scene.world.number(0, scene.cam, None);
+        scene.world.write(0, scene.cam, None, number, 90_000, true, vec![0x10; bytes]);
+        scene.world.pass(50 * MS);
+    }
+    let counters = scene.world.engine.counters();
+    assert_eq!((counters.drops_by(Drop::TooLong), counters.drops_by(Drop::Panic)), (2, 0));
+    assert_eq!(counters.sessions, 2);
+}
+
+/// Sources of datagrams are easily forged, and an office has one.
+#[test]
+fn who_makes_much_noise_at_an_address_keeps_no_session_from_its_checks() {
+    let mut scene = Scene::new();
+    let check = scene.datagrams().into_iter().find(|(peer, bytes)| *peer == 0 && bytes[..2] == [0, 1]);
+    let noise = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    let stranger: SocketAddr = STRANGER.parse().unwrap();
+    for _ in 0..1000 {
+        scene.world.knock(stranger, &noise);
+    }
+    let other = SocketAddr::new(stranger.ip(), 6000);
+    scene.world.by_address.insert(other, 0);
+    scene.world.knock(other, &check.unwrap().1);
+    assert!(scene.world.engine.by_source.keys().any(|(_, source)| *source == other));
+}
+
+/// Whoever forges another's address in a good check of its own had all of that one's media.
+#[test]
+fn path_that_is_in_use_is_nobody_elses() {
+    let mut scene = Scene::new();
+    let check = scene.datagrams().into_iter().find(|(peer, bytes)| *peer == 1 && bytes[..2] == [0, 1]);
+    let (source, check) = (scene.world.peers[0].address, check.unwrap().1);
+    let owner = |scene: &Scene| {
+        let known = scene.world.engine.by_source.iter().find(|((_, known), _)| *known == source);
+        scene.world.engine.sessions[*known.unwrap().1].id.clone()
+    };
+    scene.world.knock(source, &check);
+    assert_eq!(owner(&scene), scene.world.session(0));
+    scene.goes_on();
+    // An address that another has by now is that one's.
+    scene.world.peers[0].gone = true;
+    scene.world.pass(6 * SECOND);
+    scene.world.knock(source, &check);
+    assert_eq!(owner(&scene), scene.world.session(1));
+}
+
 #[test]
 fn path_of_media_outlives_checks_from_other_addresses() {
     let mut scene = Scene::new();

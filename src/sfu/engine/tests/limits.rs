@@ -1,5 +1,7 @@
 //! How much of everything there may be, and how long.
 
+use str0m::media::Mid;
+
 use super::client::person;
 use super::world::{World, limits};
 use super::*;
@@ -71,6 +73,16 @@ fn unused_sessions_make_room_when_the_table_is_full() {
     let last = world.join();
     assert!(!is_there(&mut world, negotiated), "it never connected");
     assert!(is_there(&mut world, connected) && is_there(&mut world, newest));
+    world.push(last, &[("mic", Kind::Audio, &[])]);
+    world.connect_one(last);
+    let again = world.push(newest, &[("two", Kind::Audio, &[])])[0];
+    let own = world.states(newest).into_iter().map(|track| track.mid);
+    let own: Vec<_> = own.map(|mid| Mid::from(&*mid)).collect();
+    assert!(own.contains(&again));
+    world.close(newest, &own);
+    world.join();
+    assert!(!is_there(&mut world, newest), "it is connected for nothing");
+    let last = world.join();
     world.push(last, &[("mic", Kind::Audio, &[])]);
     world.connect_one(last);
     // A connection that is lost for a moment keeps its place.

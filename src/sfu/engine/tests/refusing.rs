@@ -60,6 +60,8 @@ fn track_whose_codec_is_not_accepted_is_not_sent() {
         let state = world.states(bob).into_iter().find(|track| track.mid == mid).unwrap();
         assert_eq!(state.status, TrackStatus::Inactive);
         assert_eq!(world.engine.counters().forwarded_packets, 0);
+        let session = world.engine.by_id[&world.session(bob)];
+        assert_eq!(world.engine.sessions[session].wanted, u64::MAX, "it takes no bandwidth from others");
     }
 }
 

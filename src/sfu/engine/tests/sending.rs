@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    fn number(&mut self, peer: usize, mid: Mid, rid: Option<Rid>) -> u64 {
+    pub(crate) fn number(&mut self, peer: usize, mid: Mid, rid: Option<Rid>) -> u64 {
         let number = self.peers[peer].numbers.entry((mid, rid)).or_insert(1000);
         *number += 1;
         *number
@@ -74,7 +74,7 @@ impl World {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a packet has many parts")]
-    fn write(
+    pub(crate) fn write(
         &mut self,
         peer: usize,
         mid: Mid,

@@ -11,6 +11,7 @@ mod ending;
 mod hostile;
 mod joining;
 mod keyframes;
+mod knocking;
 mod layers;
 mod limits;
 mod loss;

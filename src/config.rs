@@ -190,6 +190,8 @@ pub struct Limits {
     pub held_back: Duration,
     /// Bytes of one user object as it is kept; at least 512.
     pub user_bytes: usize,
+    /// Bytes of messages of all sockets of which a part arrived; at least 1 MiB.
+    pub arriving_bytes: usize,
     /// Bytes of events that wait for one member; at least 65,536.
     pub outbox_bytes: usize,
     /// Bytes of all that waits for members of all rooms, snapshots included; at least 16 MiB.
@@ -343,6 +345,7 @@ impl Default for Limits {
             held_back: Duration::from_secs(60),
             user_bytes: 8 << 10,
             outbox_bytes: 8 << 20,
+            arriving_bytes: 64 << 20,
             outboxes_bytes: 512 << 20,
             write_stall: Duration::from_secs(20),
             header_bytes: 64 << 10,
@@ -387,8 +390,7 @@ pub struct Loaded {
 impl Config {
     /// Reads the configuration: `file`, `environment` over it, `flags` over both.
     ///
-    /// Without a `file`, `satsuma.toml` or `config/satsuma.toml` in the working directory is read
-    /// if there is one.
+    /// Without a `file`, `satsuma.toml` or `config/satsuma.toml` is read, if there is one.
     ///
     /// # Errors
     /// Everything that is wrong with any of the three, at once.
@@ -409,8 +411,7 @@ impl Config {
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
     }
 
-    /// Whether everybody comes through a proxy whose address is not known: https is spoken, and not
-    /// by this server.
+    /// Whether everybody comes through a proxy of unknown address: https is spoken, and not by this server.
     pub fn has_unknown_proxy(&self) -> bool {
         let Http { public_url, trusted_proxies, .. } = &self.http;
         let is_https = public_url.as_ref().is_some_and(|url| url.as_str().starts_with("https:"));
@@ -624,6 +625,7 @@ mod tests {
             ("limits.frame_bytes", "1024", "1023"),
             ("limits.messages_per_second", "1", "0"),
             ("limits.user_bytes", "512", "511"),
+            ("limits.arriving_bytes", "1048576", "1048575"),
             ("limits.outboxes_bytes", "16777216", "16777215"),
             ("log.queue_bytes", "65536", "65535"),
             ("limits.header_bytes", "8192", "8191"),

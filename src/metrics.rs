@@ -163,6 +163,8 @@ metrics! {
     reports: Family<ByOutcome, Counter> = "reports", Family::default();
     /// Bytes of reports' forms for which memory is taken while they arrive.
     form_bytes: Gauge = "form_bytes", Gauge::default();
+    /// Bytes of long messages that arrived in part.
+    arriving_bytes: Gauge = "arriving_bytes", Gauge::default();
     /// Attempts to deliver a card to the webhook, by outcome.
     deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
     /// Cards that wait for the webhook.

@@ -358,6 +358,7 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
     ConnectionLimits {
         message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
         history_entry_bytes: limits.history_entry_bytes,
+        arriving_bytes: limits.arriving_bytes,
         messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
         message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
         held_back: limits.held_back,

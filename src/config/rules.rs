@@ -51,6 +51,7 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("limits.message_burst", limits.message_burst as usize, 1..=MANY),
         ("limits.user_bytes", limits.user_bytes, 512..=MANY),
         ("limits.outbox_bytes", limits.outbox_bytes, 64 << 10..=MANY),
+        ("limits.arriving_bytes", limits.arriving_bytes, 1 << 20..=u32::MAX as usize),
         ("limits.outboxes_bytes", limits.outboxes_bytes, 16 << 20..=u32::MAX as usize),
         ("limits.header_bytes", limits.header_bytes, 8 << 10..=1 << 20),
         ("limits.url_bytes", limits.url_bytes, 1024..=MANY),

@@ -26,6 +26,8 @@ pub enum Close {
     InvalidDeflate,
     /// The client sent too fast for too long. It may come back and be slower.
     TooFast,
+    /// So much of unfinished messages is in memory that there is no more for the client's. It may come back.
+    TooMuchArrives,
     /// The client reads too slowly: what waits for it is over the budget. Its seat is given up; it
     /// may join again, as a fresh user.
     TooSlow,
@@ -44,7 +46,7 @@ impl Close {
             Self::MessageTooBig => 1009,
             Self::TimedOut | Self::RoomFailed => 1011,
             Self::ServiceRestart => 1012,
-            Self::TooSlow | Self::Stalled => 1013,
+            Self::TooMuchArrives | Self::TooSlow | Self::Stalled => 1013,
             Self::Superseded => 4001,
         }
     }
@@ -62,6 +64,7 @@ impl Close {
             Self::InvalidText => "Text is not UTF-8",
             Self::InvalidDeflate => "Compressed data is broken",
             Self::TooFast => "Too many messages for too long",
+            Self::TooMuchArrives => "Too many long messages at once",
             Self::TooSlow => "Too much waits to be read",
             Self::Stalled => "Nothing was read for too long",
         }
@@ -80,6 +83,7 @@ impl Close {
             Self::InvalidText => "invalid_text",
             Self::InvalidDeflate => "invalid_deflate",
             Self::TooFast => "too_fast",
+            Self::TooMuchArrives => "too_much_arrives",
             Self::TooSlow => "too_slow",
             Self::Stalled => "stalled",
         }

@@ -19,6 +19,9 @@ const MAILBOX: usize = 256;
 /// The most bytes of long messages that wait for one room.
 const MAILBOX_BYTES: usize = 4 << 20;
 
+/// The bytes that are free where any message may be read: a few compressed bytes may be as long.
+const ROOMY_BYTES: u32 = 1 << 20;
+
 /// Shorter messages are bounded by their number alone.
 const LONG_BYTES: usize = 4 << 10;
 
@@ -169,6 +172,19 @@ impl Mailbox {
             },
         };
         Some(Reserved { command: self.commands.reserve().await.ok()?, bytes })
+    }
+
+    /// Whether there is room for a long message. Where there is none, what is read would wait in memory.
+    pub fn is_roomy(&self) -> bool {
+        self.bytes.available_permits() >= ROOMY_BYTES as usize
+    }
+
+    /// Waits until there is, or the room is gone.
+    pub async fn until_roomy(&self) {
+        tokio::select! {
+            _ = self.bytes.acquire_many(ROOMY_BYTES) => {}
+            () = self.commands.closed() => {}
+        }
     }
 
     /// Waits until the room is gone.

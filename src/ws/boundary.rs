@@ -51,6 +51,8 @@ pub(super) struct Boundary {
     /// The frames and bytes of the message that is arriving, as far as they are not charged.
     frames: usize,
     bytes: usize,
+    /// All bytes of that message.
+    arrived: usize,
     /// What the client may send.
     form: Form,
     /// What the library takes for binary messages, in their order: those that it has not given out.
@@ -74,6 +76,7 @@ impl Boundary {
             is_large: false,
             frames: 0,
             bytes: 0,
+            arrived: 0,
             form,
             binaries: VecDeque::new(),
         }
@@ -102,9 +105,14 @@ impl Boundary {
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
+    /// The bytes that arrived of a message that is not whole.
+    pub(super) fn arriving_bytes(&self) -> usize {
+        self.arrived
+    }
+
     /// Takes note that a message is whole, which is charged by what it says.
     pub(super) fn message_is_whole(&mut self) {
-        (self.frames, self.bytes) = (0, 0);
+        (self.frames, self.bytes, self.arrived) = (0, 0, 0);
     }
 
     /// What the binary message is that the library has given out.
@@ -124,6 +132,7 @@ impl Boundary {
     /// Takes in what was read, and changes the headers in it that the library would not understand.
     pub(super) fn pass(&mut self, mut bytes: &mut [u8]) {
         self.bytes += bytes.len();
+        self.arrived += bytes.len();
         while !bytes.is_empty() {
             let of_payload = bytes.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX));
             self.payload_left -= of_payload as u64;

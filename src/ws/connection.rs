@@ -46,6 +46,9 @@ pub struct ConnectionLimits {
     pub message: MessageLimits,
     /// The most bytes of a `callsApiHistoryEntry`, which is read and dropped.
     pub history_entry_bytes: usize,
+    /// The bytes of messages of all sockets of which a part arrived. Over it those longer than a message that counts are
+    /// refused, and over twice of it all that are long.
+    pub arriving_bytes: usize,
     /// How many messages a second are read.
     pub messages_per_second: NonZeroU32,
     /// How many messages are read at once after a quiet time.
@@ -65,8 +68,8 @@ pub struct Connection<S> {
     metrics: Arc<Metrics>,
     throttle: Throttle,
     phase: Phase,
-    /// A message that was read and has no token yet.
-    held: Option<Held>,
+    /// What was read before its tokens were there; until they are, nothing more is read.
+    owed: Option<Owed>,
     /// Until when nothing is read at the longest, because others fall behind with what this client sent.
     behind: Option<Instant>,
     /// Whether the next message is read all the same: it waited for them for long enough.
@@ -75,6 +78,10 @@ pub struct Connection<S> {
     is_throttled: bool,
     /// What the room has no place for yet; nothing is read meanwhile.
     incoming: Option<Incoming>,
+    /// Whether the room has no place for a long message; nothing is read meanwhile.
+    is_room_full: bool,
+    /// The bytes of a message of which a part arrived.
+    arriving: Counted,
     /// How many bytes the socket had taken when this was last looked at.
     written: u64,
     /// When the socket is given up for taking none.
@@ -86,9 +93,9 @@ pub struct Connection<S> {
     _deflated: Option<Counted>,
 }
 
-#[derive(Debug)]
-struct Held {
-    received: Received,
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    tokens: NonZeroU32,
     since: Instant,
     until: Instant,
 }
@@ -105,6 +112,8 @@ enum Step {
     OthersFallBehind,
     /// They have.
     OthersKeepUp,
+    /// The room has no place for a long message.
+    RoomIsFull,
     /// Bytes began to wait, wait no more or went on, so the timer is to be set anew.
     StallMoved,
     WriteFailed,
@@ -140,19 +149,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             socket,
             seat,
             limits,
-            metrics,
             throttle,
             phase: Phase::Open,
-            held: None,
+            owed: None,
             behind: None,
             is_let_through: false,
             is_throttled: false,
             incoming: None,
+            is_room_full: false,
+            arriving: Counted::new(&metrics.arriving_bytes, 0),
             written: 0,
             stall: None,
             linger: None,
             is_page_left: false,
             _deflated: deflated,
+            metrics,
         }
     }
 
@@ -178,10 +189,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self) -> EndLabel {
         let mailbox = self.seat.mailbox.clone();
         loop {
-            let timer = [self.linger, self.held.as_ref().map(|held| held.until), self.stall, self.behind];
+            let timer = [self.linger, self.owed.map(|owed| owed.until), self.stall, self.behind];
             let timer = timer.into_iter().flatten().min();
             let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
-            let is_throttled = self.held.is_some() || waiting.is_some() || self.behind.is_some();
+            let is_throttled =
+                self.owed.is_some() || waiting.is_some() || self.is_room_full || self.behind.is_some();
             if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
                 self.seat.outbox.set_throttled(now(), is_throttled);
             }
@@ -196,6 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     continue;
                 }
+                () = mailbox.until_roomy(), if self.is_room_full => {
+                    self.is_room_full = false;
+                    continue;
+                }
                 () = sleep_until(timer) => {
                     let now = now();
                     if self.linger.is_some_and(|at| at <= now) && !self.phase.is_before_close() {
@@ -207,9 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if self.behind.take_if(|until| *until <= now).is_some() {
                         self.is_let_through = true;
                     }
-                    if let Some(held) = self.held.take_if(|held| held.until <= now) {
-                        self.throttle.add_wait(now - held.since, now);
-                        self.receive(held.received);
+                    if let Some(owed) = self.owed.take_if(|owed| owed.until <= now) {
+                        self.throttle.add_wait(now - owed.since, now);
+                        let charge = self.throttle.pay(owed.tokens);
+                        self.settle(charge);
                     }
                     continue;
                 }
@@ -246,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.behind = Some(now() + LONGEST_HOLD);
                 }
                 Step::OthersKeepUp => self.behind = None,
+                Step::RoomIsFull => self.is_room_full = true,
             }
             if self.linger.is_none() && !self.phase.is_before_close() {
                 self.linger = Some(now() + LINGER);
@@ -288,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Step::StallMoved);
         }
         match self.phase {
-            Phase::Open | Phase::Closing(_) if self.held.is_some() || self.incoming.is_some() => {
+            Phase::Open | Phase::Closing(_) if self.owed.is_some() || self.incoming.is_some() => {
                 Poll::Pending
             }
             Phase::Open
@@ -301,6 +319,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             Phase::Open if self.behind.is_some() => Poll::Ready(Step::OthersKeepUp),
+            Phase::Open if self.is_room_full => Poll::Pending,
+            Phase::Open if !self.seat.mailbox.is_roomy() => Poll::Ready(Step::RoomIsFull),
             Phase::Open | Phase::Closing(_) => {
                 self.socket.poll_receive(context).map(|received| match received {
                     Ok(received) => Step::Received(received),
@@ -338,7 +358,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Filled::Partly
     }
 
-    /// Takes in what the client sent, if there are tokens for it; holds it back otherwise.
+    /// Takes in what the client sent. Where there are no tokens for it, nothing more is read until there are: what
+    /// waited for them in memory could be long, and compressed it costs its sender almost nothing.
     fn receive(&mut self, received: Received) {
         if !self.phase.heeds_messages() {
             return;
@@ -350,15 +371,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // It answers us, and is none of the client's own messages.
             return;
         }
-        match (self.throttle.charge(&received), received) {
-            (Charge::TooFast, _) => self.close(Close::TooFast),
-            (Charge::Wait(wait), received) => {
+        let charge = self.throttle.charge(&received);
+        self.settle(charge);
+        match received {
+            Received::Text(text) => {
+                self.arriving.set(0);
+                if self.phase.heeds_messages() {
+                    self.said(&text);
+                }
+            }
+            Received::Binary(_) => self.arriving.set(0),
+            Received::Piece(_) => self.count_arriving(),
+            Received::Ping | Received::Pong(_) => {}
+        }
+    }
+
+    fn settle(&mut self, charge: Charge) {
+        match charge {
+            Charge::Paid => {}
+            Charge::Wait { tokens, wait } => {
                 self.metrics.held_back.inc();
                 let since = now();
-                self.held = Some(Held { received, since, until: since + wait });
+                self.owed = Some(Owed { tokens, since, until: since + wait });
             }
-            (Charge::Paid, Received::Text(text)) => self.said(&text),
-            (Charge::Paid, _) => {}
+            Charge::TooFast => self.close(Close::TooFast),
+        }
+    }
+
+    /// Counts what arrived of a message that is not whole. Where that is too much in all, those go who have the most of
+    /// it: first those whose messages are longer than any that counts.
+    fn count_arriving(&mut self) {
+        let own = self.socket.arriving_bytes();
+        self.arriving.set(own);
+        let all = usize::try_from(self.metrics.arriving_bytes.get()).unwrap_or_default();
+        let most = self.limits.arriving_bytes;
+        if all > 2 * most || all > most && own > self.limits.message.frame_bytes {
+            self.arriving.set(0);
+            self.socket.queue_close(Close::TooMuchArrives);
+            self.phase = Phase::Draining(Close::TooMuchArrives);
         }
     }
 
@@ -435,6 +485,7 @@ mod tests {
     /// A connection whose room and network are played by the test.
     struct Stage {
         outbox: Outbox,
+        mailbox: Mailbox,
         commands: tokio::sync::mpsc::Receiver<Command>,
         metrics: Arc<Metrics>,
         connection: AbortOnDropHandle<()>,
@@ -446,6 +497,7 @@ mod tests {
         ConnectionLimits {
             message: MessageLimits { frame_bytes: 2000, user_bytes: 2000 },
             history_entry_bytes: 8000,
+            arriving_bytes: 1 << 30,
             messages_per_second: NonZeroU32::new(50).unwrap(),
             message_burst: NonZeroU32::new(200).unwrap(),
             held_back: Duration::from_secs(60),
@@ -468,10 +520,10 @@ mod tests {
             OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
         let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
-        let seat = Seat { mailbox, outbox: outbox.attach(now(), ID, Form::Plain) };
+        let seat = Seat { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Form::Plain) };
         let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
-        Stage { outbox, commands, metrics, connection }
+        Stage { outbox, mailbox, commands, metrics, connection }
     }
 
     async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
@@ -587,6 +639,83 @@ mod tests {
             assert_eq!(message.as_json(), format!("\"{number}\""));
         }
         assert!(stage.metrics.held_back.get() >= 1);
+    }
+
+    /// Each throttled socket held what it had read last, up to 8 MiB that were a few compressed kilobytes.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_goes_on_at_once_and_is_paid_for_before_the_next() {
+        let message_burst = NonZeroU32::new(2).unwrap();
+        let (mut stage, network) = stage(ConnectionLimits { message_burst, ..limits() }, 1 << 20);
+        let mut client = client(network).await;
+        for _ in 0..4 {
+            client.send(Message::text(r#"{"type":"heartbeat"}"#)).await.unwrap();
+        }
+        let start = now();
+        let mut arrived = Vec::new();
+        for _ in 0..4 {
+            assert_eq!(kind(stage.commands.recv().await), "heartbeat");
+            arrived.push(start.elapsed().as_millis() / 10);
+        }
+        assert_eq!(arrived, [0, 0, 0, 2], "50 a second");
+    }
+
+    /// Each socket read one message more than the room had a place for, and inflated it.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_for_a_room_that_has_no_place_for_it() {
+        let (mut stage, network) = stage(limits(), 1 << 20);
+        let mut client = client(network).await;
+        let long =
+            Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes: 4 << 20, permit: None };
+        stage.mailbox.try_deliver(long).unwrap();
+        client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
+        let second = Duration::from_secs(1);
+        tokio::time::sleep(second).await;
+        assert!(stage.outbox.take_throttled(), "it is alive");
+        assert_eq!(stage.metrics.received_bytes.get(), 0);
+        let handled = stage.commands.recv().await;
+        assert!(tokio::time::timeout(second, stage.commands.recv()).await.is_err(), "it is not handled yet");
+        drop(handled);
+        assert_eq!(kind(stage.commands.recv().await), "userLeft");
+    }
+
+    /// A thousand sockets that each began a message of 8 MiB had 8 GB.
+    #[tokio::test(start_paused = true)]
+    async fn unfinished_messages_of_all_sockets_have_a_bound() {
+        let long = |bytes: usize| {
+            let mut frame = vec![0x81, 0xff];
+            frame.extend((1_000_000_u64).to_be_bytes());
+            frame.extend([0; 4]);
+            frame.resize(bytes, b' ');
+            frame
+        };
+        let message = MessageLimits { frame_bytes: 100_000, user_bytes: 2000 };
+        // (what others have, what this one sends, whether it may)
+        for (others, own, may) in [
+            (0, 90_000, true),
+            (0, 900_000, false),
+            (300_000, 90_000, true),
+            (500_000, 50_000, true),
+            (500_000, 90_000, false),
+        ] {
+            let limits = ConnectionLimits {
+                message,
+                history_entry_bytes: 1_000_000,
+                arriving_bytes: 250_000,
+                ..limits()
+            };
+            let (mut stage, mut network) = stage(limits, 1 << 20);
+            let _others = Counted::new(&stage.metrics.arriving_bytes, others);
+            network.write_all(&long(own)).await.unwrap();
+            let mut close = [0; 4];
+            let read = tokio::time::timeout(Duration::from_secs(1), network.read_exact(&mut close)).await;
+            assert_eq!(read.is_err(), may, "{others} {own}");
+            if !may {
+                assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1013));
+                drop(network);
+                assert_eq!(kind(stage.commands.recv().await), "gone");
+                assert_eq!(stage.metrics.arriving_bytes.get(), i64::try_from(others).unwrap());
+            }
+        }
     }
 
     /// A few kilobytes, compressed, made the server inflate and read 8 MiB, and counted as one message.

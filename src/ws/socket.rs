@@ -132,6 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// The bytes that arrived of a message that is not whole.
+    pub fn arriving_bytes(&self) -> usize {
+        self.boundary.arriving_bytes()
+    }
+
     /// Puts a message behind what is to be written. Only if the handshake allowed it, it is compressed.
     pub fn queue_message(&mut self, kind: Data, form: Form, payload: Bytes) {
         self.outgoing.push(OpCode::Data(kind), form, payload);

@@ -35,8 +35,13 @@ pub(super) struct Throttle {
 pub(super) enum Charge {
     /// It is paid for.
     Paid,
-    /// It waits for its tokens.
-    Wait(Duration),
+    /// It is owed: nothing more is to be read for a while, after which its tokens are to be paid.
+    Wait {
+        /// How many.
+        tokens: NonZeroU32,
+        /// For how long.
+        wait: Duration,
+    },
     /// The socket was throttled for too long.
     TooFast,
 }
@@ -58,6 +63,16 @@ impl Throttle {
     pub(super) fn charge(&mut self, received: &Received) -> Charge {
         // More than the burst would never come true.
         let tokens = self.tokens(received).min(self.burst);
+        match received {
+            Received::Piece(_) => self.charged = self.charged.saturating_add(tokens.get()),
+            Received::Text(_) | Received::Binary(_) => self.charged = 0,
+            Received::Ping | Received::Pong(_) => {}
+        }
+        self.pay(tokens)
+    }
+
+    /// Pays what is owed.
+    pub(super) fn pay(&mut self, tokens: NonZeroU32) -> Charge {
         if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
             let waited = self.waited.sum(now());
             if waited >= self.most {
@@ -65,12 +80,7 @@ impl Throttle {
             }
             // The time that is left is all that it may still wait.
             let wait = not_yet.wait_time_from(self.rate.clock().now());
-            return Charge::Wait(wait.min(self.most - waited).max(Duration::from_millis(1)));
-        }
-        match received {
-            Received::Piece(_) => self.charged = self.charged.saturating_add(tokens.get()),
-            Received::Text(_) | Received::Binary(_) => self.charged = 0,
-            Received::Ping | Received::Pong(_) => {}
+            return Charge::Wait { tokens, wait: wait.min(self.most - waited).max(Duration::from_millis(1)) };
         }
         Charge::Paid
     }

@@ -1,5 +1,7 @@
 //! The task of one socket: reader and writer share it, and so share their fate.
 
+mod receiving;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,25 +9,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
-use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::Data;
 
 use super::boundary::BYTES_A_TOKEN;
 use super::phase::{EndLabel, Phase};
 use super::socket::{ReadEnd, Received, Socket};
-use super::throttle::{Charge, Throttle};
+use super::throttle::Throttle;
 use crate::id::ConnectionId;
-use crate::metrics::{ByType, Counted, Metrics};
-use crate::protocol::client::{ClientMessage, InvalidMessage, MessageLimits};
+use crate::metrics::{Counted, Metrics};
+use crate::protocol::client::MessageLimits;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
 use crate::room::io::Gone;
 use crate::room::mailbox::{Command, Incoming};
 use crate::room::message::Payload;
-use crate::room::outbox::{Acknowledged, Taken};
+use crate::room::outbox::Taken;
 use crate::room::registry::Seat;
 
 /// How much is taken from the outbox before it is written. What is not taken yet can still be
@@ -358,83 +358,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Filled::Partly
     }
 
-    /// Takes in what the client sent. Where there are no tokens for it, nothing more is read until there are: what
-    /// waited for them in memory could be long, and compressed it costs its sender almost nothing.
-    fn receive(&mut self, received: Received) {
-        if !self.phase.heeds_messages() {
-            return;
-        }
-        if let Received::Pong(payload) = &received
-            && let Ok(number) = <[u8; 8]>::try_from(&**payload)
-            && self.seat.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
-        {
-            // It answers us, and is none of the client's own messages.
-            return;
-        }
-        let charge = self.throttle.charge(&received);
-        self.settle(charge);
-        match received {
-            Received::Text(text) => {
-                self.arriving.set(0);
-                if self.phase.heeds_messages() {
-                    self.said(&text);
-                }
-            }
-            Received::Binary(_) => self.arriving.set(0),
-            Received::Piece(_) => self.count_arriving(),
-            Received::Ping | Received::Pong(_) => {}
-        }
-    }
-
-    fn settle(&mut self, charge: Charge) {
-        match charge {
-            Charge::Paid => {}
-            Charge::Wait { tokens, wait } => {
-                self.metrics.held_back.inc();
-                let since = now();
-                self.owed = Some(Owed { tokens, since, until: since + wait });
-            }
-            Charge::TooFast => self.close(Close::TooFast),
-        }
-    }
-
-    /// Counts what arrived of a message that is not whole. Where that is too much in all, those go who have the most of
-    /// it: first those whose messages are longer than any that counts.
-    fn count_arriving(&mut self) {
-        let own = self.socket.arriving_bytes();
-        self.arriving.set(own);
-        let all = usize::try_from(self.metrics.arriving_bytes.get()).unwrap_or_default();
-        let most = self.limits.arriving_bytes;
-        if all > 2 * most || all > most && own > self.limits.message.frame_bytes {
-            self.arriving.set(0);
-            self.socket.queue_close(Close::TooMuchArrives);
-            self.phase = Phase::Draining(Close::TooMuchArrives);
-        }
-    }
-
-    fn said(&mut self, text: &Utf8Bytes) {
-        self.is_let_through = false;
-        self.metrics.received_bytes.inc_by(text.len() as u64);
-        let message = ClientMessage::parse(text, self.limits.message);
-        let kind = message.as_ref().map_or("invalid", ClientMessage::kind);
-        self.metrics.messages.get_or_create(&ByType { r#type: kind }).inc();
-        if matches!(message, Err(InvalidMessage::TooLong)) {
-            self.socket.queue_close(Close::MessageTooBig);
-            self.phase = Phase::Draining(Close::MessageTooBig);
-            return;
-        }
-        if matches!(message, Ok(ClientMessage::UserLeft)) {
-            self.phase = Phase::Left;
-        }
-        let incoming = Incoming { connection: self.id, message, bytes: text.len(), permit: None };
-        match self.seat.mailbox.try_deliver(incoming) {
-            Ok(()) => {}
-            Err(TrySendError::Full(incoming)) => self.incoming = Some(incoming),
-            // The room is gone; its outbox closes the socket.
-            Err(TrySendError::Closed(_)) => self.phase = Phase::Left,
-        }
-    }
-
     fn close(&mut self, close: Close) {
         self.socket.queue_close(close);
         self.phase = Phase::Closing(close);
@@ -472,12 +395,14 @@ fn now() -> Instant {
 mod tests {
     use futures_util::{SinkExt, StreamExt};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
+    use tokio::sync::mpsc::error::TrySendError;
     use tokio_tungstenite::WebSocketStream;
     use tokio_util::task::AbortOnDropHandle;
     use tungstenite::Message;
     use tungstenite::protocol::Role;
 
     use super::*;
+    use crate::protocol::client::ClientMessage;
     use crate::room;
     use crate::room::mailbox::Mailbox;
     use crate::room::outbox::{Outbox, OutboxLimits};

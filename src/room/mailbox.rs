@@ -156,7 +156,10 @@ impl Mailbox {
             }
         }
         self.commands.try_send(Command::Message(incoming)).map_err(|error| match error {
-            TrySendError::Full(Command::Message(incoming)) => TrySendError::Full(incoming),
+            // It waits without its share, or those who wait would hold all that each of them waits for.
+            TrySendError::Full(Command::Message(incoming)) => {
+                TrySendError::Full(Incoming { permit: None, ..incoming })
+            }
             TrySendError::Closed(Command::Message(incoming)) => TrySendError::Closed(incoming),
             _ => unreachable!("the command that was given comes back"),
         })

@@ -711,6 +711,20 @@ mod tests {
         assert!(mailbox.reserve(1 << 20).await.is_none(), "nobody waits for a room that is gone");
     }
 
+    /// Who waited for a place held its bytes, and waited for as many again: four such stopped a room for good.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_place_holds_no_bytes_of_the_mailbox() {
+        let (mailbox, mut commands) = Mailbox::new(1);
+        let of =
+            |bytes| Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes, permit: None };
+        mailbox.try_deliver(of(0)).unwrap();
+        let waiting: Vec<_> = (0..4).map(|_| mailbox.try_deliver(of(1 << 20)).unwrap_err()).collect();
+        drop(commands.recv().await);
+        let reserved = tokio::time::timeout(Duration::from_secs(1), mailbox.reserve(1 << 20)).await;
+        assert!(reserved.is_ok_and(|reserved| reserved.is_some()));
+        drop(waiting);
+    }
+
     #[tokio::test]
     async fn who_is_held_back_for_too_long_is_closed() {
         let limits = ConnectionLimits { held_back: Duration::from_millis(30), ..limits() };

@@ -193,6 +193,17 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire(key).map(drop)
     }
 
+    /// Gives back one that was counted for something that did not happen, where only the rate is limited.
+    pub fn refund(&self, key: &K) {
+        let Inner { rate, usage, .. } = &*self.inner;
+        if rate.most > 0
+            && let Some(mut used) = usage.get_mut(key)
+        {
+            let interval = rate.interval / rate.most;
+            used.due = used.due.and_then(|due| due.checked_sub(interval));
+        }
+    }
+
     fn acquire_at(&self, key: &K, count: usize, now: Instant) -> Result<Permit<K>, LimitReached> {
         let Inner { concurrent, rate, usage, .. } = &*self.inner;
         let remembers = rate.most > 0 && (usage.contains_key(key) || self.inner.has_room(now));
@@ -342,6 +353,20 @@ mod tests {
         limit.inner.prune(now() + seconds(60));
         assert_eq!(limit.keys(), 0);
         let _held = KeyedLimit::concurrent(0).hold(&"ada");
+    }
+
+    #[test]
+    fn what_is_refunded_may_be_asked_again_and_no_more() {
+        let limit = KeyedLimit::rate(Rate::per_minute(3));
+        limit.refund(&"bob");
+        let now = now();
+        assert_eq!(admitted(&limit, "ada", 5, now), 3);
+        limit.refund(&"ada");
+        assert_eq!(admitted(&limit, "ada", 5, now), 1);
+        (0..9).for_each(|_| limit.refund(&"ada"));
+        assert_eq!(admitted(&limit, "ada", 5, now), 3, "never more than the burst");
+        limit.refund(&"bob");
+        assert_eq!(limit.keys(), 1);
     }
 
     #[test]

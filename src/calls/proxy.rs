@@ -112,7 +112,11 @@ impl Proxy {
             Target::NewSession => {
                 self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions)?;
                 let checked = network.map_or(Ok(()), |network| self.sessions_of_network.check(&network));
-                checked.map_err(|_| CallFailure::TooManySessionsOfNetwork)
+                checked.map_err(|_| {
+                    // There is no session; the next try is not to be refused for the identity.
+                    self.sessions.refund(identity);
+                    CallFailure::TooManySessionsOfNetwork
+                })
             }
             Target::Session { session, .. } => {
                 self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)

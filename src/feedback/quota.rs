@@ -22,9 +22,16 @@ impl Quota {
     /// Whether one more may be sent; if so, it counts.
     pub fn admits(&self, identity: &IdentityId, peer: &Peer) -> bool {
         // The identity first: whoever sends too much must not use up the network of a whole office.
-        self.identities.check(identity).is_ok()
-            && (peer.owner == AddressOwner::Exempt
-                || self.networks.check(&client_network(peer.address)).is_ok())
+        if self.identities.check(identity).is_err() {
+            return false;
+        }
+        let is_within =
+            peer.owner == AddressOwner::Exempt || self.networks.check(&client_network(peer.address)).is_ok();
+        if !is_within {
+            // It is not sent, so it is not this identity's either.
+            self.identities.refund(identity);
+        }
+        is_within
     }
 
     /// Forgets whoever has the whole quota again.
@@ -86,6 +93,14 @@ mod tests {
         let exempt = Peer { owner: AddressOwner::Exempt, ..from("10.0.0.1") };
         assert!(quota.admits(&who("ada"), &exempt) && quota.admits(&who("bob"), &exempt));
         assert!(!quota.admits(&who("ada"), &exempt));
+    }
+
+    #[test]
+    fn what_the_address_was_refused_does_not_count_for_the_identity() {
+        let quota = Quota::hourly(2, 1);
+        assert_eq!(admitted(&quota, "bob", "10.0.0.1", 1), 1);
+        assert_eq!(admitted(&quota, "ada", "10.0.0.1", 9), 0);
+        assert_eq!(admitted(&quota, "ada", "10.0.0.2", 1), 1);
     }
 
     #[test]

@@ -114,11 +114,16 @@ impl Inner {
         network: Option<ClientNetwork>,
     ) -> Result<RoomPermit, CannotJoin> {
         let permit = self.permit().ok_or(CannotJoin::RoomsFull)?;
+        // The identity first: whoever starts too many must not use up the rate of a whole office.
         self.of_identity.check(identity).map_err(|_| CannotJoin::TooManyNewRooms)?;
         let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
-        let of_network = of_network.map_err(|reached| match reached {
-            LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
-            LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
+        let of_network = of_network.map_err(|reached| {
+            // No room was started.
+            self.of_identity.refund(identity);
+            match reached {
+                LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
+                LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
+            }
         })?;
         Ok(RoomPermit { _of_network: of_network, network, unclaimed: None, ..permit })
     }
@@ -524,6 +529,23 @@ mod tests {
         }
         let _in_its_place = join("4", 6, "2001:db8::1").await.unwrap();
         registry.shutdown(now() + Duration::from_secs(10)).await;
+    }
+
+    /// Tries at an office's limit used up what each of its people may start elsewhere.
+    #[tokio::test]
+    async fn a_room_refused_for_its_network_costs_its_identity_nothing() {
+        let House { registry, .. } = house(Duration::from_secs(15), 100).await;
+        let office = Some(client_network([192, 0, 2, 1].into()));
+        let join =
+            async |room: &str, network| registry.join(&name(room), Join { network, ..asks(9, "ada") }).await;
+        for number in 0..2 {
+            let other = asks(number, &format!("u{number}"));
+            registry.join(&name(&number.to_string()), Join { network: office, ..other }).await.unwrap();
+        }
+        for _ in 0..1100 {
+            assert_eq!(join("new", office).await.unwrap_err(), CannotJoin::TooManyRoomsOfNetwork);
+        }
+        join("new", Some(client_network([192, 0, 2, 2].into()))).await.expect("nothing was started");
     }
 
     /// After a restart a network had as many rooms again as it may have.

@@ -190,7 +190,7 @@ pub struct Limits {
     pub held_back: Duration,
     /// Bytes of one user object as it is kept; at least 512.
     pub user_bytes: usize,
-    /// Bytes of messages of all sockets of which a part arrived; at least 1 MiB.
+    /// Bytes of messages of all sockets of which a part arrived, half of them from one network; at least 1 MiB.
     pub arriving_bytes: usize,
     /// Bytes of events that wait for one member; at least 65,536.
     pub outbox_bytes: usize,

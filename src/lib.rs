@@ -15,7 +15,7 @@
 //! | 4 | [`calls::upstream`]: the seam | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
-//! | 6 | [`room::log`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
+//! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
 //! | 7 | [`feedback::desk`], [`feedback::budget`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
 //! | 7 | [`ws`], [`http`], [`client::manifest`], [`client::document`], [`client::loader`], [`client::data`], [`client::visit`], [`admin`], [`calls::proxy`], [`calls::serve`]: edges | everything below, and each other |
 //! | 8 | [`server`]: the composition root | everything |

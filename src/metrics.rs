@@ -243,6 +243,11 @@ impl Counted {
         Self { gauge: gauge.clone(), amount }
     }
 
+    /// The amount that is counted.
+    pub fn count(&self) -> i64 {
+        self.amount
+    }
+
     /// Makes `amount` what is counted from now on.
     pub fn set(&mut self, amount: usize) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);

@@ -46,6 +46,7 @@ use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::protocol::client::MessageLimits;
 use crate::room::actor::Surroundings;
+use crate::room::arrivals::Arrivals;
 use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
@@ -168,6 +169,7 @@ impl Server {
             origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
             proxies: proxies.clone(),
             charge: Charge::new(&config),
+            arrivals: Arrivals::new(limits.arriving_bytes),
             admission: Admission::new(
                 limits.connections,
                 limits.connections_per_address as usize,
@@ -358,7 +360,6 @@ fn connection_limits(limits: &Limits) -> ConnectionLimits {
     ConnectionLimits {
         message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
         history_entry_bytes: limits.history_entry_bytes,
-        arriving_bytes: limits.arriving_bytes,
         messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
         message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
         held_back: limits.held_back,

@@ -20,6 +20,7 @@ use crate::id::ConnectionId;
 use crate::identity::Identities;
 use crate::identity::peer::TrustedProxies;
 use crate::metrics::Metrics;
+use crate::room::arrivals::Arrivals;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::ws::admission::Admission;
@@ -48,6 +49,8 @@ pub struct App {
     pub media_api: Option<MediaApi>,
     /// The places for sockets.
     pub admission: Admission,
+    /// The bound on messages of which a part arrived.
+    pub arrivals: Arrivals,
     /// The limits of a socket.
     pub connection_limits: ConnectionLimits,
     /// Whether sockets may be compressed.

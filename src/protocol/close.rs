@@ -26,7 +26,8 @@ pub enum Close {
     InvalidDeflate,
     /// The client sent too fast for too long. It may come back and be slower.
     TooFast,
-    /// So much of unfinished messages is in memory that there is no more for the client's. It may come back.
+    /// So much of unfinished messages is in memory that others waited for the client's, which did not become whole. It may
+    /// come back.
     TooMuchArrives,
     /// The client reads too slowly: what waits for it is over the budget. Its seat is given up; it
     /// may join again, as a fresh user.

@@ -2,11 +2,12 @@
 //!
 //! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts of it; [`io`] is what goes in and
 //! comes out; [`outbox`] is what waits for one member,
-//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it; [`registry`] finds or starts it,
+//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it, [`arrivals`] the bound on what arrived in part; [`registry`] finds or starts it,
 //! and [`readiness`] tries whether that works.
 
 pub mod actor;
 pub mod ai;
+pub mod arrivals;
 pub mod charge;
 pub mod departed;
 pub mod io;

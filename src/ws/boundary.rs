@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::Cursor;
 
 use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::OpCode;
 
 use crate::protocol::deflate::Form;
 
@@ -51,8 +52,10 @@ pub(super) struct Boundary {
     /// The frames and bytes of the message that is arriving, as far as they are not charged.
     frames: usize,
     bytes: usize,
-    /// All bytes of that message.
+    /// All bytes of that message's content.
     arrived: usize,
+    /// Whether the current frame is one of data, and not a ping or pong.
+    is_data: bool,
     /// What the client may send.
     form: Form,
     /// What the library takes for binary messages, in their order: those that it has not given out.
@@ -77,6 +80,7 @@ impl Boundary {
             frames: 0,
             bytes: 0,
             arrived: 0,
+            is_data: false,
             form,
             binaries: VecDeque::new(),
         }
@@ -132,10 +136,10 @@ impl Boundary {
     /// Takes in what was read, and changes the headers in it that the library would not understand.
     pub(super) fn pass(&mut self, mut bytes: &mut [u8]) {
         self.bytes += bytes.len();
-        self.arrived += bytes.len();
         while !bytes.is_empty() {
             let of_payload = bytes.len().min(usize::try_from(self.payload_left).unwrap_or(usize::MAX));
             self.payload_left -= of_payload as u64;
+            self.arrived += if self.is_data { of_payload } else { 0 };
             let Some((first, rest)) = bytes[of_payload..].split_first_mut() else { return };
             if self.header_bytes == 0 && self.form == Form::Deflated {
                 self.begin(first);
@@ -145,7 +149,8 @@ impl Boundary {
             bytes = rest;
             // What is no header is the library's to complain about, when it comes to it.
             let header = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_bytes]));
-            if let Ok(Some((_, payload))) = header {
+            if let Ok(Some((header, payload))) = header {
+                self.is_data = matches!(header.opcode, OpCode::Data(_));
                 self.header_bytes = 0;
                 self.frames += 1;
                 self.payload_left = payload;

@@ -3,6 +3,7 @@
 mod receiving;
 
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::metrics::{Counted, Metrics};
 use crate::protocol::client::MessageLimits;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
+use crate::room::arrivals::{ArrivalPermit, ArrivalShare};
 use crate::room::io::Gone;
 use crate::room::mailbox::{Command, Incoming};
 use crate::room::message::Payload;
@@ -46,9 +48,6 @@ pub struct ConnectionLimits {
     pub message: MessageLimits,
     /// The most bytes of a `callsApiHistoryEntry`, which is read and dropped.
     pub history_entry_bytes: usize,
-    /// The bytes of messages of all sockets of which a part arrived. Over it those longer than a message that counts are
-    /// refused, and over twice of it all that are long.
-    pub arriving_bytes: usize,
     /// How many messages a second are read.
     pub messages_per_second: NonZeroU32,
     /// How many messages are read at once after a quiet time.
@@ -82,6 +81,13 @@ pub struct Connection<S> {
     is_room_full: bool,
     /// The bytes of a message of which a part arrived.
     arriving: Counted,
+    /// The permit for these bytes.
+    arrival: Option<ArrivalPermit>,
+    /// The one for the last of them, while the server has none for it; nothing is read meanwhile.
+    awaited: Option<Pin<Box<dyn Future<Output = ArrivalPermit> + Send>>>,
+    /// Deadline for a message that arrives over the server's bound: until it is whole, no other one does.
+    finish_by: Option<Instant>,
+    share: Arc<ArrivalShare>,
     /// How many bytes the socket had taken when this was last looked at.
     written: u64,
     /// When the socket is given up for taking none.
@@ -104,6 +110,8 @@ struct Owed {
 #[derive(Debug)]
 enum Step {
     Received(Received),
+    /// More of a long message may arrive.
+    Admitted(ArrivalPermit),
     ReadEnd(ReadEnd),
     CloseQueued,
     /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
@@ -138,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         id: ConnectionId,
         stream: S,
         seat: Seat,
+        share: Arc<ArrivalShare>,
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -158,6 +167,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming: None,
             is_room_full: false,
             arriving: Counted::new(&metrics.arriving_bytes, 0),
+            arrival: None,
+            awaited: None,
+            finish_by: None,
+            share,
             written: 0,
             stall: None,
             linger: None,
@@ -189,11 +202,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn serve(&mut self) -> EndLabel {
         let mailbox = self.seat.mailbox.clone();
         loop {
-            let timer = [self.linger, self.owed.map(|owed| owed.until), self.stall, self.behind];
+            let owed = self.owed.map(|owed| owed.until);
+            let timer = [self.linger, owed, self.stall, self.behind, self.finish_by];
             let timer = timer.into_iter().flatten().min();
             let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
-            let is_throttled =
-                self.owed.is_some() || waiting.is_some() || self.is_room_full || self.behind.is_some();
+            let is_throttled = self.owed.is_some()
+                || waiting.is_some()
+                || self.awaited.is_some()
+                || self.is_room_full
+                || self.behind.is_some();
             if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
                 self.seat.outbox.set_throttled(now(), is_throttled);
             }
@@ -220,6 +237,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if [self.stall, self.linger].into_iter().flatten().any(|at| at <= now) {
                         return Close::Stalled.label();
                     }
+                    if self.finish_by.take_if(|at| *at <= now).is_some() && self.phase.is_before_close() {
+                        self.break_off(Close::TooMuchArrives);
+                    }
                     if self.behind.take_if(|until| *until <= now).is_some() {
                         self.is_let_through = true;
                     }
@@ -242,8 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Step::ReadEnd(ReadEnd::Broken(close)) if self.phase.is_before_close() => {
                     debug!(event = "onErrorHandler", socket = %self.id, reason = close.label());
-                    self.socket.queue_close(close);
-                    self.phase = Phase::Draining(close);
+                    self.break_off(close);
                 }
                 Step::ReadEnd(ReadEnd::Closed { is_page_left }) if self.phase.is_before_close() => {
                     self.is_page_left = is_page_left;
@@ -264,6 +283,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Step::OthersKeepUp => self.behind = None,
                 Step::RoomIsFull => self.is_room_full = true,
+                Step::Admitted(permit) => {
+                    self.awaited = None;
+                    self.admit(permit);
+                }
             }
             if self.linger.is_none() && !self.phase.is_before_close() {
                 self.linger = Some(now() + LINGER);
@@ -308,6 +331,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.phase {
             Phase::Open | Phase::Closing(_) if self.owed.is_some() || self.incoming.is_some() => {
                 Poll::Pending
+            }
+            Phase::Open | Phase::Closing(_) if let Some(permit) = &mut self.awaited => {
+                permit.as_mut().poll(context).map(Step::Admitted)
             }
             Phase::Open
                 if !self.is_let_through && self.seat.outbox.poll_within_account(context).is_pending() =>
@@ -358,6 +384,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Filled::Partly
     }
 
+    /// Tells the client which rule it broke, and reads nothing more of it.
+    fn break_off(&mut self, close: Close) {
+        self.has_arrived();
+        self.socket.queue_close(close);
+        self.phase = Phase::Draining(close);
+    }
+
     fn close(&mut self, close: Close) {
         self.socket.queue_close(close);
         self.phase = Phase::Closing(close);
@@ -404,6 +437,7 @@ mod tests {
     use super::*;
     use crate::protocol::client::ClientMessage;
     use crate::room;
+    use crate::room::arrivals::Arrivals;
     use crate::room::mailbox::Mailbox;
     use crate::room::outbox::{Outbox, OutboxLimits};
 
@@ -422,7 +456,6 @@ mod tests {
         ConnectionLimits {
             message: MessageLimits { frame_bytes: 2000, user_bytes: 2000 },
             history_entry_bytes: 8000,
-            arriving_bytes: 1 << 30,
             messages_per_second: NonZeroU32::new(50).unwrap(),
             message_burst: NonZeroU32::new(200).unwrap(),
             held_back: Duration::from_secs(60),
@@ -435,9 +468,17 @@ mod tests {
         (stage_on(ours, limits), theirs)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
     fn stage_on(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        limits: ConnectionLimits,
+    ) -> Stage {
+        stage_with(stream, &Arrivals::new(1 << 20), limits)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
+    fn stage_with(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        arrivals: &Arrivals,
         limits: ConnectionLimits,
     ) -> Stage {
         let metrics = Metrics::new();
@@ -446,7 +487,7 @@ mod tests {
         let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
         let seat = Seat { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Form::Plain) };
-        let connection = Connection::new(ID, stream, seat, limits, metrics.clone());
+        let connection = Connection::new(ID, stream, seat, arrivals.share(None), limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, mailbox, commands, metrics, connection }
     }
@@ -603,44 +644,75 @@ mod tests {
         assert_eq!(kind(stage.commands.recv().await), "userLeft");
     }
 
+    fn of_mls(bytes: usize) -> Message {
+        Message::text(format!(r#"{{"type":"e2eeMlsMessage","payload":"{}"}}"#, "x".repeat(bytes)))
+    }
+
+    /// A stage for usual messages whose server has so much memory for what arrives, and its client.
+    async fn stage_within(arrivals: &Arrivals) -> (Stage, WebSocketStream<DuplexStream>) {
+        let message = MessageLimits::default();
+        let limits = ConnectionLimits { message, history_entry_bytes: 8 << 20, ..limits() };
+        let (ours, theirs) = duplex(1 << 16);
+        (stage_with(ours, arrivals, limits), client(theirs).await)
+    }
+
     /// A thousand sockets that each began a message of 8 MiB had 8 GB.
     #[tokio::test(start_paused = true)]
-    async fn unfinished_messages_of_all_sockets_have_a_bound() {
-        let long = |bytes: usize| {
-            let mut frame = vec![0x81, 0xff];
-            frame.extend((1_000_000_u64).to_be_bytes());
-            frame.extend([0; 4]);
-            frame.resize(bytes, b' ');
-            frame
-        };
-        let message = MessageLimits { frame_bytes: 100_000, user_bytes: 2000 };
-        // (what others have, what this one sends, whether it may)
-        for (others, own, may) in [
-            (0, 90_000, true),
-            (0, 900_000, false),
-            (300_000, 90_000, true),
-            (500_000, 50_000, true),
-            (500_000, 90_000, false),
-        ] {
-            let limits = ConnectionLimits {
-                message,
-                history_entry_bytes: 1_000_000,
-                arriving_bytes: 250_000,
-                ..limits()
-            };
-            let (mut stage, mut network) = stage(limits, 1 << 20);
-            let _others = Counted::new(&stage.metrics.arriving_bytes, others);
-            network.write_all(&long(own)).await.unwrap();
-            let mut close = [0; 4];
-            let read = tokio::time::timeout(Duration::from_secs(1), network.read_exact(&mut close)).await;
-            assert_eq!(read.is_err(), may, "{others} {own}");
-            if !may {
-                assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1013));
-                drop(network);
-                assert_eq!(kind(stage.commands.recv().await), "gone");
-                assert_eq!(stage.metrics.arriving_bytes.get(), i64::try_from(others).unwrap());
-            }
+    async fn long_messages_wait_for_memory_and_their_sender_is_alive() {
+        let arrivals = Arrivals::new(1 << 20);
+        let held = arrivals.share(None).try_acquire(1 << 20);
+        let overrun = arrivals.share(None).acquire(1).await;
+        let (mut stage, mut client) = stage_within(&arrivals).await;
+        let minute = Duration::from_secs(60);
+        client.send(of_mls(60_000)).await.unwrap();
+        assert_eq!(kind(stage.commands.recv().await), "e2eeMlsMessage");
+        let sent = tokio::time::timeout(minute, client.send(of_mls(900_000))).await;
+        assert!(sent.is_err(), "it is read no further");
+        assert!(stage.outbox.take_throttled() && !stage.connection.is_finished(), "and is alive");
+        assert!((60_000..300_000).contains(&stage.metrics.arriving_bytes.get()));
+        drop((held, overrun));
+        let (arrived, flushed) = tokio::join!(stage.commands.recv(), client.flush());
+        flushed.unwrap();
+        assert_eq!(kind(arrived), "e2eeMlsMessage");
+        assert_eq!(stage.metrics.arriving_bytes.get(), 0);
+        assert!(arrivals.share(None).try_acquire(1 << 20).is_some(), "all is given back");
+    }
+
+    /// Each would have waited for what the others hold.
+    #[tokio::test(start_paused = true)]
+    async fn parts_of_messages_do_not_wait_for_each_other() {
+        let arrivals = Arrivals::new(200_000);
+        let mut stages = Vec::new();
+        for _ in 0..4 {
+            stages.push(stage_within(&arrivals).await);
         }
+        let all = stages.iter_mut().map(|(stage, client)| async {
+            let (arrived, sent) = tokio::join!(stage.commands.recv(), client.send(of_mls(1_000_000)));
+            sent.unwrap();
+            kind(arrived)
+        });
+        let all = tokio::time::timeout(Duration::from_secs(60), futures_util::future::join_all(all)).await;
+        assert_eq!(all.expect("an end"), ["e2eeMlsMessage"; 4]);
+    }
+
+    /// Else nobody could finish a long message any more as long as its socket lives.
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_over_the_bound_finishes_its_message_or_goes() {
+        let (arrivals, start) = (Arrivals::new(1000), now());
+        let (ours, mut network) = duplex(1 << 16);
+        let message = MessageLimits::default();
+        let mut stage = stage_with(ours, &arrivals, ConnectionLimits { message, ..limits() });
+        let mut part = vec![0x81, 0xff];
+        part.extend(1_000_000_u64.to_be_bytes());
+        part.resize(300_000, b'x');
+        network.write_all(&part).await.expect("it is read");
+        let mut close = [0; 4];
+        network.read_exact(&mut close).await.unwrap();
+        assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1013));
+        assert_eq!(start.elapsed().as_secs(), 20);
+        assert_eq!(stage.metrics.arriving_bytes.get(), 0);
+        drop(network);
+        assert_eq!(kind(stage.commands.recv().await), "gone");
     }
 
     /// A few kilobytes, compressed, made the server inflate and read 8 MiB, and counted as one message.

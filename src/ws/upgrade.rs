@@ -104,6 +104,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     app.charge.warn_once(peer);
     let network = peer.network();
     let place = app.admission.enter(network)?;
+    let share = app.arrivals.share(network);
 
     let connection = app.sockets.next_id();
     let join = Join {
@@ -134,7 +135,8 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
             match timeout(app.handshake, on_upgrade).await {
                 Ok(Ok(stream)) => {
-                    Connection::new(connection, TokioIo::new(stream), seat, limits, metrics).run().await;
+                    let stream = TokioIo::new(stream);
+                    Connection::new(connection, stream, seat, share, limits, metrics).run().await;
                 }
                 // A room that is gone needs no goodbye.
                 _ => {

@@ -11,6 +11,7 @@ use super::{Connection, Owed, now};
 use crate::metrics::ByType;
 use crate::protocol::client::{ClientMessage, InvalidMessage};
 use crate::protocol::close::Close;
+use crate::room::arrivals::ArrivalPermit;
 use crate::room::mailbox::Incoming;
 use crate::room::outbox::Acknowledged;
 
@@ -32,12 +33,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.settle(charge);
         match received {
             Received::Text(text) => {
-                self.arriving.set(0);
+                self.has_arrived();
                 if self.phase.heeds_messages() {
                     self.said(&text);
                 }
             }
-            Received::Binary(_) => self.arriving.set(0),
+            Received::Binary(_) => self.has_arrived(),
             Received::Piece(_) => self.count_arriving(),
             Received::Ping | Received::Pong(_) => {}
         }
@@ -55,18 +56,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Counts what arrived of a message that is not whole. Where that is too much in all, those go who have the most of
-    /// it: first those whose messages are longer than any that counts.
+    /// Counts what arrived of a message that is not whole. Where that is too much in all, no more of it is read until
+    /// others are done.
     fn count_arriving(&mut self) {
         let own = self.socket.arriving_bytes();
+        let more = own.saturating_sub(usize::try_from(self.arriving.count()).unwrap_or_default());
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
         self.arriving.set(own);
-        let all = usize::try_from(self.metrics.arriving_bytes.get()).unwrap_or_default();
-        let most = self.limits.arriving_bytes;
-        if all > 2 * most || all > most && own > self.limits.message.frame_bytes {
-            self.arriving.set(0);
-            self.socket.queue_close(Close::TooMuchArrives);
-            self.phase = Phase::Draining(Close::TooMuchArrives);
+        if more == 0 || self.arrival.as_ref().is_some_and(ArrivalPermit::is_overrun) {
+            return;
         }
+        match self.share.try_acquire(more) {
+            Some(permit) => self.admit(permit),
+            None => {
+                self.metrics.held_back.inc();
+                self.awaited = Some(Box::pin(self.share.clone().acquire(more)));
+            }
+        }
+    }
+
+    /// Reads on in a message of which so much may arrive.
+    pub(super) fn admit(&mut self, permit: ArrivalPermit) {
+        if permit.is_overrun() {
+            self.finish_by = Some(now() + self.limits.write_stall);
+        }
+        match &mut self.arrival {
+            Some(arrival) => arrival.merge(permit),
+            arrival @ None => *arrival = Some(permit),
+        }
+    }
+
+    /// Makes room for others' messages: the client's is whole, or given up.
+    pub(super) fn has_arrived(&mut self) {
+        self.arriving.set(0);
+        (self.arrival, self.finish_by) = (None, None);
     }
 
     fn said(&mut self, text: &Utf8Bytes) {
@@ -76,9 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let kind = message.as_ref().map_or("invalid", ClientMessage::kind);
         self.metrics.messages.get_or_create(&ByType { r#type: kind }).inc();
         if matches!(message, Err(InvalidMessage::TooLong)) {
-            self.socket.queue_close(Close::MessageTooBig);
-            self.phase = Phase::Draining(Close::MessageTooBig);
-            return;
+            return self.break_off(Close::MessageTooBig);
         }
         if matches!(message, Ok(ClientMessage::UserLeft)) {
             self.phase = Phase::Left;

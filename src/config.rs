@@ -3,7 +3,9 @@
 //! Every fault is found before the server starts, and all of them are reported at once, each with
 //! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
 
+mod base_path;
 mod fault;
+mod http;
 mod policy;
 mod rules;
 mod services;
@@ -13,7 +15,6 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use base_path::{BasePath, PublicUrl};
 pub use fault::{Fault, Faults};
+pub use http::{Admin, Http};
 pub use policy::PolicySources;
 pub use services::{Ai, Calls, Client, Feedback, Turn};
 pub use sfu::{Media, MediaAddress, Sfu};
@@ -65,48 +68,6 @@ pub struct Config {
     pub feedback: Feedback,
     /// The AI participant.
     pub ai: Ai,
-}
-
-/// The public listener.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// The address and port to listen on; port 0 lets the system choose one.
-    #[serde(with = "text")]
-    pub listen: SocketAddr,
-    /// The origin under which browsers reach the server; not set, a `Host` that can only mean this machine is ours.
-    pub public_url: Optional<Origin>,
-    /// The folder of our own page, over the one that is compiled in.
-    pub static_dir: Optional<PathBuf>,
-    /// Other origins whose pages may open sockets and send forms.
-    #[serde(with = "texts")]
-    pub allowed_origins: Vec<Origin>,
-    /// The proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are believed.
-    #[serde(with = "texts")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// The file of the certificate, with its chain; with it the listener speaks https.
-    pub tls_certificate: Optional<PathBuf>,
-    /// The file of the certificate's key.
-    pub tls_key: Optional<PathBuf>,
-    /// How often those two files are looked at, since they are taken up again when they change.
-    #[serde(with = "text")]
-    pub tls_reload: Duration,
-    /// Whether the listener speaks https with a certificate that the server makes itself.
-    pub tls_self_signed: bool,
-    /// Whether the messages of sockets are compressed (permessage-deflate) where the client can.
-    pub socket_compression: bool,
-}
-
-/// The operators' listener.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// The address and port to listen on; port 0 lets the system choose one.
-    #[serde(with = "text")]
-    pub listen: SocketAddr,
-    /// Names under which it answers beside IP addresses, names without a dot and this machine's own.
-    #[serde(with = "texts")]
-    pub allowed_hosts: Vec<String>,
 }
 
 /// The pace of a room.
@@ -278,29 +239,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
-            public_url: Optional(None),
-            static_dir: Optional(None),
-            allowed_origins: Vec::new(),
-            trusted_proxies: Vec::new(),
-            tls_certificate: Optional(None),
-            tls_key: Optional(None),
-            tls_reload: Duration::from_secs(10),
-            tls_self_signed: false,
-            socket_compression: true,
-        }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)), allowed_hosts: Vec::new() }
-    }
-}
-
 impl Default for Room {
     fn default() -> Self {
         Self {
@@ -414,7 +352,7 @@ impl Config {
     /// Whether everybody comes through a proxy of unknown address: https is spoken, and not by this server.
     pub fn has_unknown_proxy(&self) -> bool {
         let Http { public_url, trusted_proxies, .. } = &self.http;
-        let is_https = public_url.as_ref().is_some_and(|url| url.as_str().starts_with("https:"));
+        let is_https = public_url.as_ref().is_some_and(PublicUrl::is_https);
         is_https && !self.speaks_tls() && trusted_proxies.is_empty()
     }
 
@@ -569,7 +507,7 @@ mod tests {
             ("SATSUMA_ROOMS__TICK", "1s"),
         ];
         let expected = [
-            "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, listen, \
+            "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, base_path, listen, \
              public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
@@ -643,7 +581,8 @@ mod tests {
             ("log.filter", "'debug'", "' '"),
             ("data_dir", "'.'", "''"),
             ("http.public_url", "'https://a.example'", "'ftp://a.example'"),
-            ("http.public_url", "''", "'https://a.example/b'"),
+            ("http.public_url", "'https://a.example/b'", "'https://a.example/b?c'"),
+            ("http.base_path", "'/meet/'", "'meet'"),
             ("http.tls_reload", "'10ms'", "'0s'"),
             ("identity.access_team_domain", "''", "'http://team.example'"),
         ] {
@@ -688,6 +627,23 @@ mod tests {
             faults(&format!("{both}public_url = 'http://meet.example'"), &[]),
             ["satsuma.toml: http.public_url: is an http URL, but the server is set up to speak https"]
         );
+        assert_eq!(
+            faults("[http]\nbase_path = '/'\npublic_url = 'https://meet.example/meet'", &[]),
+            [
+                "satsuma.toml: http.base_path: is another path than that of http.public_url; write one of them, \
+              or the same twice"
+            ]
+        );
+        for below in ["base_path = '/meet'", "public_url = 'https://meet.example/meet/'"] {
+            let http = config(&format!("[http]\n{below}"), &[]).http;
+            assert_eq!(http.base_path().as_str(), "/meet");
+            let lines = faults(&format!("[http]\n{below}\n[client]\ndir = 'orange'"), &[]);
+            assert!(matches!(&*lines, [line] if line.contains("cannot work below /meet/: ")), "{lines:?}");
+        }
+        let twice = "[http]\nbase_path = '/meet'\npublic_url = 'https://meet.example/meet/'";
+        assert_eq!(config(twice, &[]).http.base_path().to_string(), "/meet/");
+        let apart = "[http]\nbase_path = '/meet'\npublic_url = 'https://meet.example'";
+        assert_eq!(config(apart, &[]).http.base_path().to_string(), "/meet/");
         assert_eq!(config(both, &[]).http.tls_key.as_deref(), Some(Path::new("b")));
         // What cannot be read is not held to be missing as well.
         let file = "identity.proxy_header = 'x-user'\nhttp.trusted_proxies = ['home']";

@@ -166,8 +166,12 @@ impl Server {
             readiness: readiness.clone(),
             identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
             site,
-            origins: OriginRule::new(config.http.public_url.0.clone(), config.http.allowed_origins.clone()),
+            origins: OriginRule::new(
+                config.http.public_origin().cloned(),
+                config.http.allowed_origins.clone(),
+            ),
             proxies: proxies.clone(),
+            base_path: config.http.base_path(),
             charge: Charge::new(&config),
             arrivals: Arrivals::new(limits.arriving_bytes),
             admission: Admission::new(

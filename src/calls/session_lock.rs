@@ -146,7 +146,7 @@ fn read_hour(text: &str) -> Option<SystemTime> {
 
 fn value(name: String, value: String, path: String, lifetime: Duration, peer: &Peer) -> Option<HeaderValue> {
     let mut cookie = Cookie::build((name, value))
-        .path(path)
+        .path(format!("{}{path}", peer.base_path.as_str()))
         .http_only(true)
         .same_site(SameSite::Strict)
         .max_age(cookie::time::Duration::seconds(lifetime.as_secs().cast_signed()))

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::value::{HttpUrl, Origin, Text};
+use super::base_path::{BasePath, PublicUrl};
+use super::value::{HttpUrl, Text};
 use super::{Config, Feedback, Identity, Media, Room};
 
 /// A rule that the settings break.
@@ -144,7 +145,7 @@ fn empty_texts(config: &Config) -> impl Iterator<Item = Violation> {
 }
 
 fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
-    let own = config.http.public_url.as_ref().filter(|origin| !origin.is_web());
+    let own = config.http.public_url.as_ref().filter(|url| !url.is_web());
     let hook = config.feedback.url.as_ref();
     let hook = hook.filter(|url| HttpUrl::read(url.expose_secret()).is_none());
     [("http.public_url", own.is_some()), ("feedback.url", hook.is_some())]
@@ -168,7 +169,9 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
     let Identity { proxy_header, access_team_domain, access_audience, required: _ } = identity;
     let speaks_https = http.tls_certificate.is_some() || http.tls_self_signed;
-    let is_https = |url: &Origin| url.as_str().starts_with("https:");
+    let paths = http.base_path.as_ref().zip(http.public_url.as_ref());
+    let disagree =
+        |(path, url): (&BasePath, &PublicUrl)| !url.base_path().is_root() && path != url.base_path();
     let frame_bytes = limits.frame_bytes;
     [
         (
@@ -193,8 +196,23 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
         ),
         (
             ["http.public_url", "http.tls_certificate"],
-            speaks_https && !http.public_url.as_ref().is_none_or(is_https),
+            speaks_https && !http.public_url.as_ref().is_none_or(PublicUrl::is_https),
             "is an http URL, but the server is set up to speak https".to_owned(),
+        ),
+        (
+            ["http.base_path", "http.public_url"],
+            paths.is_some_and(disagree),
+            "is another path than that of http.public_url; write one of them, or the same twice".to_owned(),
+        ),
+        (
+            ["client.dir", "http.base_path"],
+            config.client.dir.is_some() && !http.base_path().is_root(),
+            format!(
+                "the stock client cannot work below {}: its build asks for /build/, /parties/, /partytracks/ and \
+                 /api/ of its host; give it a host of its own (no http.base_path, no path in http.public_url), or \
+                 leave client.dir out for Satsuma's own page",
+                http.base_path()
+            ),
         ),
         (
             ["calls.upstream", "calls.app_id"],

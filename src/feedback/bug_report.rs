@@ -74,7 +74,7 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
     let Parsed { room, url, host, .. } = &parsed;
     let key = app.identities.signing_key();
-    let link = app.desk.link_origin().map(|origin| signed_link(key, origin.as_str(), id, now));
+    let link = app.desk.link_base().map(|base| signed_link(key, &base, id, now));
     let id_text = id.to_string();
     let card = || {
         let origin = Origin { time: now, environment: host, release: RELEASE };

@@ -80,8 +80,8 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let meeting = text(members.meeting_id, "meetingId", NAME_CHARS)?.filter(|meeting| !meeting.is_empty());
 
     let now = wall_clock();
-    let origin = app.desk.origin(peer);
-    let host = Url::parse(&origin).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let address = app.desk.address(peer);
+    let host = Url::parse(&address).ok().and_then(|url| url.host_str().map(str::to_owned));
     // The one who pulls is the one who reports.
     let pulling_user = pulling_user.unwrap_or_else(|| identity.name.to_string());
     let history = keep_newest(body, app.desk.limits.history_bytes);
@@ -95,7 +95,7 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
         name: identity.name,
         description: track_id.clone(),
         user_agent: user_agent(&parts.headers),
-        url: origin.clone(),
+        url: address,
         cut_entries: history.cut_entries,
         json: history.json,
     };

@@ -1,5 +1,6 @@
 //! The desk that takes reports: what its request handlers share.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use tracing::error;
 use super::budget::UploadBudget;
 use super::form::BodyRoom;
 use super::quota::Quota;
-use crate::config::{Config, Feedback, HttpUrl, Origin};
+use crate::config::{BasePath, Config, Feedback, HttpUrl, Origin};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::http::gate::scheme_text;
@@ -49,7 +50,8 @@ pub struct Desk {
     pub dashboard: Option<HttpUrl>,
     /// What opens every report.
     pub operator_token: SecretString,
-    public_url: Option<Origin>,
+    public_origin: Option<Origin>,
+    base_path: BasePath,
     webhook: Webhook,
     metrics: Arc<Metrics>,
 }
@@ -96,7 +98,8 @@ impl Desk {
             },
             dashboard: feedback.dashboard_worker_url.0.clone(),
             operator_token,
-            public_url: config.http.public_url.0.clone(),
+            public_origin: config.http.public_origin().cloned(),
+            base_path: config.http.base_path(),
             webhook: if url.is_some() { Webhook::Set } else { Webhook::NotSet },
             uploads: UploadBudget::new(*form_bytes, metrics.clone()),
             metrics,
@@ -132,20 +135,25 @@ impl Desk {
         self.count(kind, outcome);
     }
 
-    /// The origin of a link in a card. A request's host is no such origin: whoever reports writes it, and
-    /// operators follow the link.
-    pub fn link_origin(&self) -> Option<&Origin> {
-        self.public_url.as_ref()
+    /// The start of a link in a card, without a slash at its end. A request's host is no such origin: whoever
+    /// reports writes it, and operators follow the link.
+    pub fn link_base(&self) -> Option<String> {
+        self.public_origin.as_ref().map(|origin| self.below(origin))
     }
 
-    /// The origin under which the one who asks knows this server, without a slash at its end.
-    pub fn origin(&self, peer: &Peer) -> String {
-        match (&self.public_url, &peer.host) {
-            (Some(public), _) => public.to_string(),
+    /// The address under which the one who asks knows this server, without a slash at its end.
+    pub fn address(&self, peer: &Peer) -> String {
+        match (&self.public_origin, &peer.host) {
+            (Some(public), _) => self.below(public),
             (None, host) => {
-                format!("{}://{}", scheme_text(peer.scheme), host.as_deref().unwrap_or("localhost"))
+                let host = host.as_deref().unwrap_or("localhost");
+                self.below(format_args!("{}://{host}", scheme_text(peer.scheme)))
             }
         }
+    }
+
+    fn below(&self, origin: impl fmt::Display) -> String {
+        format!("{origin}{}", self.base_path.as_str())
     }
 }
 
@@ -167,11 +175,11 @@ pub async fn reporter(app: &App, headers: &HeaderMap, peer: &Peer) -> Result<Ide
 }
 
 /// The address that opens a report's JSON for 30 days, to whoever has it.
-pub fn signed_link(key: &SigningKey, origin: &str, id: ReportId, now: SystemTime) -> String {
+pub fn signed_link(key: &SigningKey, base: &str, id: ReportId, now: SystemTime) -> String {
     let expires = now + LINK_LIFETIME;
     let expires = expires.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let signature = key.sign_text(PURPOSE, &signed(id, expires));
-    format!("{origin}/api/debugInfo?id={id}&exp={expires}&sig={signature}")
+    format!("{base}/api/debugInfo?id={id}&exp={expires}&sig={signature}")
 }
 
 /// Whether a link's parts are those that [`signed_link`] made, and still open at `now`.

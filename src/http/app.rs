@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
+use crate::config::BasePath;
 use crate::feedback::desk::Desk;
 use crate::http::charge::Charge;
 use crate::http::error::ApiError;
@@ -37,6 +38,8 @@ pub struct App {
     pub origins: OriginRule,
     /// Whose forwarding headers are believed.
     pub proxies: TrustedProxies,
+    /// The path below which browsers reach everything.
+    pub base_path: BasePath,
     /// Whose addresses are.
     pub charge: Charge,
     /// The rooms.

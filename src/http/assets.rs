@@ -32,6 +32,8 @@ use self::coding::Coding;
 use self::condition::{Part, is_known, is_other_wanted, part};
 use self::kind::{Freshness, Kind, Nature};
 use self::source::{FilePath, Found, Place, Source, Stamp};
+use super::base_path::with_links_below;
+use crate::config::BasePath;
 
 /// Files up to this length are read whole and kept; longer ones are read as they are sent.
 const WHOLE_BYTES: u64 = 8 << 20;
@@ -43,6 +45,8 @@ const WORTHWHILE_BYTES: u64 = 1024;
 #[derive(Debug)]
 pub struct Assets {
     source: Source,
+    /// The path below which the links of pages lead.
+    base_path: BasePath,
     kept: Cache<Key, Arc<Kept>>,
     /// One at a time, so that rooms go on while a first visitor's files are compressed.
     compressing: Arc<Semaphore>,
@@ -65,7 +69,13 @@ impl Assets {
     pub fn new(source: Source, kept_bytes: usize) -> Self {
         let weight = |_: &Key, kept: &Arc<Kept>| u32::try_from(kept.body.len() + 256).unwrap_or(u32::MAX);
         let kept = Cache::builder().weigher(weight).max_capacity(kept_bytes as u64).build();
-        Self { source, kept, compressing: Arc::new(Semaphore::new(1)) }
+        let base_path = BasePath::default();
+        Self { source, base_path, kept, compressing: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The same files, with pages whose links to the root lead to `base_path`.
+    pub fn below(self, base_path: BasePath) -> Self {
+        Self { base_path, ..self }
     }
 
     /// Answers a request for the file at `path`, which is percent-encoded and has no slash at its
@@ -126,7 +136,8 @@ impl Assets {
     }
 
     async fn coded(&self, path: &FilePath, found: Found, coding: Coding) -> io::Result<Coded> {
-        if coding != Coding::Identity {
+        // A compressed page has links that cannot be seen.
+        if coding != Coding::Identity && !self.has_links(path) {
             // Somebody may have taken more time over it than we would.
             let sibling = self.source.find(&path.with(coding.suffix())).await?;
             if let Some(sibling) = sibling.filter(|sibling| sibling.stamp.bytes <= WHOLE_BYTES) {
@@ -147,6 +158,7 @@ impl Assets {
                 Place::Memory(body) => body,
                 Place::Disk(file) => tokio::fs::read(file).await?.into(),
             };
+            let body = if self.has_links(path) { with_links_below(&self.base_path, body) } else { body };
             let kept = match (coding, work) {
                 (Coding::Identity, _) | (_, Work::Read) => Kept::new(body, coding),
                 (_, Work::Compress) => self.compress(body, coding).await?,
@@ -156,6 +168,11 @@ impl Assets {
         let kept = self.kept.try_get_with(key, make).await;
         // The error is shared by all who waited.
         kept.map_err(|error: Arc<io::Error>| io::Error::new(error.kind(), error))
+    }
+
+    /// Whether the file is a page whose links are to be placed.
+    fn has_links(&self, path: &FilePath) -> bool {
+        !self.base_path.is_root() && Kind::of(path.as_str()).content_type.starts_with("text/html")
     }
 
     async fn compress(&self, body: Bytes, coding: Coding) -> io::Result<Kept> {

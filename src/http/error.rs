@@ -16,6 +16,11 @@ pub enum ApiError {
     /// Nothing is here.
     #[error("not found")]
     NotFound,
+    /// The address is not below the path at which this server is.
+    #[error(
+        "this server is below a path of its host (http.base_path), and this address is not; a proxy that strips the path has to be in http.trusted_proxies, or to name it in X-Forwarded-Prefix"
+    )]
+    OutsideBasePath,
     /// A part of the URL is no id.
     #[error(transparent)]
     InvalidId(#[from] InvalidId),
@@ -125,7 +130,7 @@ impl ApiError {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::OutsideBasePath => StatusCode::NOT_FOUND,
             Self::InvalidId(_)
             | Self::InvalidName(_)
             | Self::NoPage
@@ -186,6 +191,7 @@ impl ApiError {
     pub fn label(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
+            Self::OutsideBasePath => "outside_base_path",
             Self::InvalidId(_) => "invalid_id",
             Self::InvalidName(_)
             | Self::NoPage

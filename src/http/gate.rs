@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
 use super::app::App;
+use super::base_path::OutsideBasePath;
 use super::error::ApiError;
 use super::listener::SocketPeer;
 use super::problem;
@@ -72,7 +73,11 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     peer.owner = app.charge.owner(&peer, request.headers());
     // A cookie that is not Secure goes over the first plain request that somebody makes a browser send.
     peer.scheme = app.origins.public_scheme().unwrap_or(peer.scheme);
+    peer.base_path = app.base_path.clone();
     request.extensions_mut().insert(peer.clone());
+    if request.extensions().get::<OutsideBasePath>().is_some() {
+        return Err(ApiError::OutsideBasePath);
+    }
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
         // Behind a proxy that does not pass the host on, this is what people trip over; but
         // strangers can cause it as often as they like.

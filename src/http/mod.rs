@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod assets;
+pub mod base_path;
 pub mod charge;
 pub mod error;
 pub mod gate;

@@ -22,7 +22,7 @@ use super::router::Use;
 use super::site::{OwnPage, Site, file};
 use crate::client::loader::is_of_room;
 use crate::client::visit::{self, name_needed, with_cookie};
-use crate::config::Origin;
+use crate::config::{BasePath, Origin};
 use crate::id::RoomName;
 use crate::identity::peer::Peer;
 use crate::identity::{Asked, AuthMethod};
@@ -178,7 +178,8 @@ pub async fn set_name(
     let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let return_url = query.into_iter().find(|(name, _)| name == "return-url").map(|(_, url)| url);
     let return_url = return_url.unwrap_or_default();
-    let back = redirect(&return_path(&return_url, |origin| app.origins.leads_here(origin, &peer)));
+    let back =
+        redirect(&return_path(&return_url, &app.base_path, |origin| app.origins.leads_here(origin, &peer)));
     // A proxy or Access brings the name along, and it wins over the form's.
     if let Asked::Known { by: AuthMethod::ProxyHeader | AuthMethod::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
@@ -235,7 +236,9 @@ async fn path_of(app: &App, typed: &str) -> Result<String, ApiError> {
         Some(stock) => stock.files.has(&escaped).await.unwrap_or(false),
         None => false,
     };
-    if is_file || taken(room.as_str()).is_some() {
+    // To a proxy that strips the base path such a room's page looks like the start page.
+    let is_base = room.as_str() == app.base_path.first_segment();
+    if is_file || is_base || taken(room.as_str()).is_some() {
         return Err(ApiError::NameTaken);
     }
     Ok(format!("/{escaped}"))
@@ -270,27 +273,29 @@ pub fn escape(text: &str) -> String {
 
 /// The address that a request was sent to, whole where its host is known.
 pub fn whole_url(uri: &Uri, peer: &Peer) -> String {
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let (base, path) = (peer.base_path.as_str(), uri.path_and_query().map_or("/", |path| path.as_str()));
     match &peer.host {
-        Some(host) => format!("{}://{host}{path}", scheme_text(peer.scheme)),
-        None => path.to_owned(),
+        Some(host) => format!("{}://{host}{base}{path}", scheme_text(peer.scheme)),
+        None => format!("{base}{path}"),
     }
 }
 
-/// The path of ours that `return_url` names, or `/` if it names another server's.
+/// The path of ours below `base` that `return_url` names, or `/` if it names another server's.
 ///
 /// It is read as browsers read it (WHATWG URL), so that nothing means one thing here and another
 /// there: `\\evil.example`, `/\evil.example` and `//evil.example` are all other servers.
-fn return_path(return_url: &str, is_ours: impl FnOnce(&Origin) -> bool) -> String {
+fn return_path(return_url: &str, base: &BasePath, is_ours: impl FnOnce(&Origin) -> bool) -> String {
     const OURS: &str = "http://ours.invalid";
-    let url = Url::parse(OURS).and_then(|base| base.join(return_url)).ok().filter(|url| url.has_host());
+    let url = Url::parse(&format!("{OURS}{base}")).and_then(|start| start.join(return_url)).ok();
+    let url = url.filter(|url| url.has_host());
     let Some(url) = url else { return "/".to_owned() };
     let origin = url.origin().ascii_serialization();
     if origin != OURS && !origin.parse().is_ok_and(|origin| is_ours(&origin)) {
         return "/".to_owned();
     }
+    let Some(inside) = base.strip(url.path()) else { return "/".to_owned() };
     // "http://ours//evil.example" is ours, but its path alone is another server's address.
-    let mut path = format!("/{}", url.path().trim_start_matches('/'));
+    let mut path = format!("/{}", inside.trim_start_matches('/'));
     for (mark, part) in [('?', url.query()), ('#', url.fragment())] {
         if let Some(part) = part {
             path.push(mark);
@@ -333,7 +338,22 @@ mod tests {
             ("data:text/html,x", "/"),
             ("http:evil.example", "/evil.example"),
         ] {
-            assert_eq!(return_path(return_url, ours), path, "{return_url}");
+            assert_eq!(return_path(return_url, &BasePath::default(), ours), path, "{return_url}");
+        }
+        let base = "/meet".parse().unwrap();
+        for (return_url, path) in [
+            ("https://meet.example/meet/a%20b?c", "/a%20b?c"),
+            ("/meet/r", "/r"),
+            ("r", "/r"),
+            ("/meet", "/"),
+            ("/", "/"),
+            ("/other/r", "/"),
+            ("/meet/../other", "/"),
+            ("/meet//evil.example", "/evil.example"),
+            ("https://meet.example/meeting", "/"),
+            ("https://evil.example/meet/a", "/"),
+        ] {
+            assert_eq!(return_path(return_url, &base, ours), path, "{return_url}");
         }
     }
 
@@ -357,7 +377,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_location_never_leaves_this_server(return_url in r#"[/\\:.?#a-z@\t %]{0,24}"#) {
-            let path = return_path(&return_url, ours);
+            let path = return_path(&return_url, &BasePath::default(), ours);
             let base = Url::parse("https://meet.example/set-username").unwrap();
             prop_assert!(path.starts_with('/') && !path.starts_with("//"));
             let target = base.join(&path).unwrap();

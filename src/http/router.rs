@@ -13,7 +13,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{gate, pages, paths, site};
+use super::{base_path, gate, pages, paths, site};
 use crate::calls::{proxy, serve};
 use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
@@ -52,7 +52,7 @@ pub const TAKEN: [(&str, Use); 14] = [
     ("v1", Use::Shared),
 ];
 
-/// All public routes.
+/// All public routes, from the root of the server; [`base_path`] puts them where browsers find them.
 pub fn router(app: Arc<App>) -> Router {
     // A call of the media API has its own limits and its own time.
     let calls = Router::new()
@@ -60,7 +60,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/partytracks/{*path}", any(proxy::partytracks))
         .route("/v1/apps/{app_id}/sessions/{*path}", any(serve::api))
         .route("/apps/{app_id}/sessions/{*path}", any(serve::api));
-    Router::new()
+    let routes = Router::new()
         .route("/", get(pages::home).post(pages::open_room))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -83,7 +83,8 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(paths::one_spelling))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
-        .with_state(app)
+        .with_state(app.clone());
+    base_path::below(app, routes)
 }
 
 /// `GET /readyz`: whether people should be sent here, and nothing about why not.

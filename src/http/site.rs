@@ -15,6 +15,7 @@ use super::assets::Assets;
 use super::assets::kind::Kind;
 use super::assets::source::Source;
 use super::error::ApiError;
+use super::paths::taken;
 use super::{pages, problem};
 use crate::client::loader::Told;
 use crate::client::manifest::{Build, InvalidBuild};
@@ -52,6 +53,11 @@ pub enum InvalidSite {
     /// The folder of the stock client holds no build that can be served.
     #[error(transparent)]
     Client(#[from] InvalidBuild),
+    /// The base path is an address of ours.
+    #[error(
+        "http.base_path: begins with /{0}, which is an address of this server itself, so that a proxy which strips the path would not be understood; choose another path (also in http.public_url)"
+    )]
+    BasePath(&'static str),
     /// The folder of our own page cannot be used.
     #[error("http.static_dir: {path} cannot be used: {error}", path = .path.display())]
     StaticDir {
@@ -102,6 +108,10 @@ impl Site {
                 Source::folder(path).map_err(|error| InvalidSite::StaticDir { path: path.clone(), error })?
             }
         };
+        let base_path = config.http.base_path();
+        if let Some((name, _)) = taken(base_path.first_segment()) {
+            return Err(InvalidSite::BasePath(name));
+        }
         let kept_bytes = config.limits.kept_files_bytes;
         let client = &config.client;
         let stock = match client.dir.as_ref() {
@@ -114,7 +124,7 @@ impl Site {
                 Some(StockClient { build, files: Assets::new(source, kept_bytes), policy })
             }
         };
-        let own = Assets::new(source, kept_bytes);
+        let own = Assets::new(source, kept_bytes).below(base_path);
         Ok(Self { stock, own, told: Told::new(config), orange: Routes::orange() })
     }
 

@@ -52,7 +52,7 @@ impl Session {
     #[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
     pub(super) fn set_cookie(self, key: &SigningKey, peer: &Peer, now: SystemTime) -> HeaderValue {
         let mut cookie = Cookie::build((NAME, key.sign(self, now)))
-            .path("/")
+            .path(peer.base_path.to_string())
             .http_only(true)
             // Strict would keep it from those who follow an invitation on another site.
             .same_site(SameSite::Lax)

@@ -187,7 +187,7 @@ mod tests {
     use super::access::tests::TeamServer;
     use super::token::tests::{key, today};
     use super::*;
-    use crate::identity::peer::{AddressOwner, Scheme, Trust, TrustedProxies};
+    use crate::identity::peer::{Scheme, Trust, TrustedProxies};
 
     const USER: HeaderName = HeaderName::from_static("x-auth-user");
 
@@ -197,7 +197,7 @@ mod tests {
 
     fn peer(scheme: Scheme) -> Peer {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Peer { address, scheme, host: None, trust: Trust::Untrusted, owner: AddressOwner::Client }
+        Peer::new(address, scheme, &Uri::from_static("/"), &HeaderMap::new(), &TrustedProxies::default())
     }
 
     fn trusted_peer() -> Peer {

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Uri};
 use ipnet::{IpNet, Ipv4Net};
 use url::Host;
 
+use crate::config::BasePath;
 use crate::network::{ClientNetwork, client_network};
 
 /// The addresses whose `X-Forwarded-*` headers and user header are believed.
@@ -76,6 +77,8 @@ pub struct Peer {
     pub trust: Trust,
     /// Whose the address is, as far as this is known.
     pub owner: AddressOwner,
+    /// The path below which the client reaches this server.
+    pub base_path: BasePath,
 }
 
 /// Whose a request's address is, as far as this is known.
@@ -125,7 +128,8 @@ impl Peer {
         };
         if !proxies.contain(socket) {
             let (trust, owner) = (Trust::Untrusted, AddressOwner::Client);
-            return Self { address: socket, scheme: listener, host: asked, trust, owner };
+            let base_path = BasePath::default();
+            return Self { address: socket, scheme: listener, host: asked, trust, owner, base_path };
         }
         let address = forwarded_for(socket, headers, proxies);
         let is_proxys = proxies.contain(address);
@@ -135,6 +139,7 @@ impl Peer {
             host: last_value(headers, "x-forwarded-host").and_then(host_text).or(asked),
             trust: Trust::TrustedProxy,
             owner: if is_proxys { AddressOwner::TrustedProxy } else { AddressOwner::Client },
+            base_path: BasePath::default(),
         }
     }
 }
@@ -273,6 +278,7 @@ mod tests {
                 host: Some("meet.example".into()),
                 trust: Trust::Untrusted,
                 owner: AddressOwner::Client,
+                base_path: BasePath::default(),
             }
         );
     }
@@ -296,6 +302,7 @@ mod tests {
                 host: Some("meet.example".into()),
                 trust: Trust::TrustedProxy,
                 owner: AddressOwner::Client,
+                base_path: BasePath::default(),
             }
         );
     }

@@ -62,9 +62,9 @@ pub struct Opened {
 
 /// The server cannot be reached at all.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin} cannot be reached: {error}")]
+#[error("{url} cannot be reached: {error}")]
 pub struct Unreachable {
-    origin: String,
+    url: String,
     error: io::Error,
 }
 
@@ -94,7 +94,7 @@ impl Door {
     /// # Errors
     /// [`Unreachable`] if nothing listens there, or its name is unknown.
     pub async fn find(target: Target, offer: Offer) -> Result<Self, Unreachable> {
-        let unreachable = |error| Unreachable { origin: target.origin(), error };
+        let unreachable = |error| Unreachable { url: target.url(), error };
         let find = async {
             let addresses: Vec<_> = lookup_host((target.host(), target.port())).await?.collect();
             TcpStream::connect(&addresses[..]).await?;
@@ -117,7 +117,7 @@ impl Door {
         let form = form_urlencoded::Serializer::new(String::new()).append_pair("username", name).finish();
         let request = self
             .http
-            .post(self.target.origin() + "/set-username?return-url=/")
+            .post(self.target.url() + "/set-username?return-url=/")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
         let answer = match request.send().await {
@@ -167,8 +167,9 @@ impl Door {
         stream.set_nodelay(true).map_err(lost)?;
         let key = generate_key();
         let mut request = format!(
-            "GET /parties/rooms/{room}?_pk={id} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
+            "GET {}/parties/rooms/{room}?_pk={id} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
+            self.target.base_path().as_str(),
             self.target.authority()
         );
         if let Some(cookies) = cookies {

@@ -19,7 +19,7 @@ const MOST_MEMBERS: u64 = 1_000_000;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = OF_THE_TEST, after_help = AFTER)]
 pub struct Options {
-    /// The server, such as http://127.0.0.1:8787.
+    /// The server, such as http://127.0.0.1:8787 or http://127.0.0.1:8787/meet.
     #[arg(long, value_name = "URL")]
     pub url: Target,
     /// Rooms; their names are new ones each time.

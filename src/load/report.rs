@@ -221,7 +221,7 @@ impl Report {
         let per_second = |amount: f64| if seconds > 0.0 { rounded(amount / seconds) } else { 0.0 };
         let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
         let mut report = Self {
-            url: options.url.origin(),
+            url: options.url.url(),
             rooms: options.rooms,
             users: options.users,
             rate: options.rate,

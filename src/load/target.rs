@@ -4,11 +4,14 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// An origin that speaks plain HTTP.
+use crate::config::BasePath;
+
+/// A server that speaks plain HTTP, perhaps below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     host: Host,
     port: u16,
+    base_path: BasePath,
 }
 
 /// Why a text names no server that can be loaded.
@@ -20,11 +23,11 @@ pub enum NoTarget {
     /// It needs TLS, or is of something else.
     #[error("the load tool speaks http:// (or ws://) only, not {0}://; measure behind whatever ends TLS")]
     Scheme(String),
-    /// It is more than an origin.
+    /// It is more than a server's address.
     #[error(
-        "give the server's origin alone, such as http://127.0.0.1:8787, without a path, a query or a user"
+        "give the server's address alone, such as http://127.0.0.1:8787 or http://127.0.0.1:8787/meet, without a query or a user"
     )]
-    MoreThanOrigin,
+    MoreThanAddress,
 }
 
 impl Target {
@@ -47,9 +50,14 @@ impl Target {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The origin as a URL.
-    pub fn origin(&self) -> String {
-        format!("http://{}", self.authority())
+    /// The path below which the server is, without a slash at its end.
+    pub fn base_path(&self) -> &BasePath {
+        &self.base_path
+    }
+
+    /// The server's address as a URL, without a slash at its end.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.authority(), self.base_path.as_str())
     }
 }
 
@@ -61,14 +69,15 @@ impl FromStr for Target {
         if !["http", "ws"].contains(&url.scheme()) {
             return Err(NoTarget::Scheme(url.scheme().to_owned()));
         }
-        let is_origin = url.path() == "/"
-            && url.query().is_none()
+        let is_address = url.query().is_none()
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        match (url.host(), url.port_or_known_default()) {
-            (Some(host), Some(port)) if is_origin => Ok(Self { host: host.to_owned(), port }),
-            _ => Err(NoTarget::MoreThanOrigin),
+        match (url.host(), url.port_or_known_default(), url.path().parse()) {
+            (Some(host), Some(port), Ok(base_path)) if is_address => {
+                Ok(Self { host: host.to_owned(), port, base_path })
+            }
+            _ => Err(NoTarget::MoreThanAddress),
         }
     }
 }
@@ -91,13 +100,29 @@ mod tests {
     }
 
     #[test]
+    fn path_of_a_server_is_kept() {
+        let target: Target = "http://127.0.0.1:8787/meet/".parse().unwrap();
+        assert_eq!(
+            (target.url(), target.authority()),
+            ("http://127.0.0.1:8787/meet".into(), "127.0.0.1:8787".into())
+        );
+    }
+
+    #[test]
     fn everything_else_is_refused() {
         let refused = |text: &str| text.parse::<Target>().unwrap_err();
         assert!(matches!(refused("127.0.0.1:8787"), NoTarget::NoUrl(_)));
         assert_eq!(refused("wss://a"), NoTarget::Scheme("wss".into()));
         assert_eq!(refused("localhost:8787"), NoTarget::Scheme("localhost".into()));
-        for text in ["http://a/room", "http://a/?x", "http://a/#x", "http://me@a", "http://me:secret@a"] {
-            assert_eq!(refused(text), NoTarget::MoreThanOrigin, "{text}");
+        for text in [
+            "http://a//room",
+            "http://a/b c",
+            "http://a/?x",
+            "http://a/#x",
+            "http://me@a",
+            "http://me:secret@a",
+        ] {
+            assert_eq!(refused(text), NoTarget::MoreThanAddress, "{text}");
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
     let Announced { config, addresses: Addresses { http, admin }, data, kept_rooms, tls, .. } = announced;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let certificate = tls.map(|tls| format!("{tls}\n")).unwrap_or_default();
+    let base_path = config.http.base_path();
+    let below = if base_path.is_root() { String::new() } else { base_path.to_string() };
     let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
     let identity = identity(config);
     let parts = parts(announced);
@@ -50,7 +52,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let off = if off.is_empty() { String::new() } else { format!("off: {}\n", off.join(", ")) };
             format!(
                 "satsuma {VERSION}\n\
-                 listening on {scheme}://{http}, for operators on http://{admin}\n\
+                 listening on {scheme}://{http}{below}, for operators on http://{admin}\n\
                  {certificate}\
                  data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
                  on: rooms, reports{on}; identity by {identity}\n\
@@ -63,7 +65,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
         LogFormat::Json => {
             let off: serde_json::Map<_, _> = off.map(|(name, why)| (name.to_owned(), why.into())).collect();
             let line = serde_json::json!({
-                "event": "listening", "version": VERSION, "http": http, "admin": admin, "data": data,
+                "event": "listening", "version": VERSION, "http": http, "basePath": base_path.to_string(), "admin": admin, "data": data,
                 "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page, "media": carried,
                 "scheme": scheme, "fingerprint": tls.map(|tls| tls.fingerprint.to_string()),
             });

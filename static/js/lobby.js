@@ -1,5 +1,6 @@
 // The lobby: how one looks, who is there already, and the way in.
 
+import { BASE } from './base.js';
 import { byId } from './element.js';
 
 const NO_MEDIA = 'This server has no media service yet. You can meet, write and raise hands, but not see or hear each other.';
@@ -18,7 +19,7 @@ export class Lobby extends EventTarget {
     this.#devices = devices;
     this.#signalling = signalling;
     byId('lobby-name').textContent = settings.name;
-    byId('rename').href = `/set-username?return-url=${encodeURIComponent(location.href)}`;
+    byId('rename').href = `${BASE}set-username?return-url=${encodeURIComponent(location.href)}`;
     const problem = settings.mustEncrypt ? MUST_ENCRYPT : NO_MEDIA;
     byId('lobby-problem').textContent = problem;
     byId('lobby-problem').hidden = settings.canCarryMedia;

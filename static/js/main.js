@@ -3,6 +3,7 @@
 // Who reads this as an example: `signalling.js` is the room's protocol, `calls/` is the media API,
 // `meeting.js` is what connects the two; everything else is what one sees.
 
+import { BASE } from './base.js';
 import { listen, showAction } from './controls.js';
 import { offerDevices } from './device-choice.js';
 import { Devices } from './devices.js';
@@ -16,8 +17,8 @@ import { ask, askWhyRefused, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
 
 placeIcons();
-const roomName = decodeURIComponent(location.pathname.split('/')[1]);
-const roomPath = `/${encodeURIComponent(roomName)}`;
+const roomName = decodeURIComponent(location.pathname.slice(BASE.length).split('/')[0]);
+const roomPath = `${BASE}${encodeURIComponent(roomName)}`;
 document.title = `${roomName} – Satsuma`;
 byId('lobby-title').textContent = roomName;
 byId('room-title').textContent = roomName;

@@ -1,5 +1,6 @@
 // The dialog in which somebody reports a bug.
 
+import { BASE } from './base.js';
 import { byId } from './element.js';
 
 /** `collect` gives what goes along: `{ roomName, identity, roomHistory, url }`. */
@@ -15,7 +16,7 @@ export function prepareReport(collect) {
     body.set('description', byId('description').value);
     body.set('info', JSON.stringify(collect()));
     try {
-      const answer = await fetch('/api/bugReport', { method: 'POST', body });
+      const answer = await fetch(`${BASE}api/bugReport`, { method: 'POST', body });
       if (!answer.ok) throw new Error(await answer.text());
       form.reset();
       form.hidden = true;

@@ -54,7 +54,7 @@ async function sentence(answer) {
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 
-/** Everything that a room needs to know. `roomPath` is the room's address, such as `/my-room`. */
+/** Everything that a room needs to know. `roomPath` is the room's address, such as `/my-room` or `/meet/my-room`. */
 export async function loadSettings(roomPath) {
   const [media, lobby, room] = await Promise.all([
     ask(roomPath, 'routes/_room'),

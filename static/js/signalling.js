@@ -1,5 +1,7 @@
 // The room's socket: it comes back by itself, and what is said while it is away waits.
 
+import { BASE } from './base.js';
+
 const ATTEMPT = 4_000;
 const FIRST_PAUSE = 1_000;
 
@@ -64,7 +66,7 @@ export class Signalling extends EventTarget {
   constructor(roomName) {
     super();
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-    this.#url = `${scheme}://${location.host}/parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
+    this.#url = `${scheme}://${location.host}${BASE}parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
     this.#heartbeat.addEventListener('message', () => this.#beat());
     addEventListener('online', () => this.#comeBackNow());

@@ -7,6 +7,7 @@
 mod addresses;
 mod ai;
 mod autobahn;
+mod below;
 mod browser;
 mod calls;
 mod chat;

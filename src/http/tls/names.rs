@@ -19,7 +19,7 @@ pub struct Names {
 impl Names {
     /// The host of `http.public_url`, or without one what this machine is called and its addresses.
     pub fn of(http: &Http) -> Self {
-        let public = http.public_url.as_ref().and_then(|url| host_of(url.as_str()));
+        let public = http.public_origin().and_then(|origin| host_of(origin.as_str()));
         let (mut needed, mut more) = (Vec::new(), Vec::new());
         match public {
             Some(host) => needed.push(host),

@@ -1,5 +1,7 @@
 // Calls to the media API, through our server.
 
+import { BASE } from '../base.js';
+
 /** How long one call may take; our server gives up before. */
 const PATIENCE = 20_000;
 
@@ -32,7 +34,7 @@ export class CallsApi {
     if (this.history.length > this.#maxHistory) this.history.shift();
     let response, answer;
     try {
-      response = await fetch(`/partytracks/${path}?${this.#parameters}`, {
+      response = await fetch(`${BASE}partytracks/${path}?${this.#parameters}`, {
         method,
         headers: body && { 'Content-Type': 'application/json' },
         body: body && JSON.stringify(body),

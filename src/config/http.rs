@@ -1,0 +1,92 @@
+//! The settings of the two listeners.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::base_path::{BasePath, PublicUrl};
+use super::value::{Optional, Origin, text, texts};
+
+/// The public listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// The address and port to listen on; port 0 lets the system choose one.
+    #[serde(with = "text")]
+    pub listen: SocketAddr,
+    /// The URL under which browsers reach the server; not set, a `Host` that can only mean this machine is ours.
+    pub public_url: Optional<PublicUrl>,
+    /// The path below which browsers reach everything; not set, it is that of `public_url`.
+    pub base_path: Optional<BasePath>,
+    /// The folder of our own page, over the one that is compiled in.
+    pub static_dir: Optional<PathBuf>,
+    /// Other origins whose pages may open sockets and send forms.
+    #[serde(with = "texts")]
+    pub allowed_origins: Vec<Origin>,
+    /// The proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are believed.
+    #[serde(with = "texts")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The file of the certificate, with its chain; with it the listener speaks https.
+    pub tls_certificate: Optional<PathBuf>,
+    /// The file of the certificate's key.
+    pub tls_key: Optional<PathBuf>,
+    /// How often those two files are looked at, since they are taken up again when they change.
+    #[serde(with = "text")]
+    pub tls_reload: Duration,
+    /// Whether the listener speaks https with a certificate that the server makes itself.
+    pub tls_self_signed: bool,
+    /// Whether the messages of sockets are compressed (permessage-deflate) where the client can.
+    pub socket_compression: bool,
+}
+
+/// The operators' listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// The address and port to listen on; port 0 lets the system choose one.
+    #[serde(with = "text")]
+    pub listen: SocketAddr,
+    /// Names under which it answers beside IP addresses, names without a dot and this machine's own.
+    #[serde(with = "texts")]
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Http {
+    /// The path below which browsers reach everything.
+    pub fn base_path(&self) -> BasePath {
+        let of_url = || self.public_url.as_ref().map(|url| url.base_path().clone());
+        self.base_path.as_ref().cloned().or_else(of_url).unwrap_or_default()
+    }
+
+    /// The origin under which browsers reach the server, if it is known.
+    pub fn public_origin(&self) -> Option<&Origin> {
+        self.public_url.as_ref().map(PublicUrl::origin)
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            public_url: Optional(None),
+            base_path: Optional(None),
+            static_dir: Optional(None),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tls_certificate: Optional(None),
+            tls_key: Optional(None),
+            tls_reload: Duration::from_secs(10),
+            tls_self_signed: false,
+            socket_compression: true,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)), allowed_hosts: Vec::new() }
+    }
+}

@@ -1,0 +1,214 @@
+//! The path below which browsers reach this server (`http.base_path`): taken off requests, put before
+//! what answers lead to.
+//!
+//! All handlers know addresses from the root alone. A proxy may pass the path on or strip it. One that
+//! strips it is trusted, or says so in `X-Forwarded-Prefix`, which gives nobody anything; everybody
+//! else asks below the path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::header::LOCATION;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+
+use super::app::App;
+use super::listener::SocketPeer;
+use super::pages::moved;
+use super::paths::with_query;
+use crate::client::data::REDIRECT;
+use crate::config::BasePath;
+
+/// The addresses that are answered at the root, too: load balancers ask this machine, not the proxy.
+const AT_THE_ROOT: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The path that a proxy stripped.
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// The attributes of HTML whose values are addresses.
+const ATTRIBUTES: [&str; 5] = ["href", "src", "action", "formaction", "poster"];
+
+/// Marks a request for what is not below the path.
+#[derive(Clone, Copy, Debug)]
+pub struct OutsideBasePath;
+
+/// Puts `routes` below the configured path, if there is one.
+pub fn below(app: Arc<App>, routes: Router) -> Router {
+    if app.base_path.is_root() {
+        return routes;
+    }
+    // Before the routes are asked, which a layer of their own would not be.
+    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(app, translate))
+}
+
+async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let base = &app.base_path;
+    let socket = request.extensions().get::<SocketPeer>();
+    let may_strip = is_stripped(base, request.headers())
+        || socket.is_some_and(|socket| app.proxies.contain(socket.address.ip()));
+    match place(base, request.uri().path(), request.headers(), may_strip) {
+        Place::Below => {
+            if let Some(uri) = without_base(base, request.uri()) {
+                *request.uri_mut() = uri;
+            }
+        }
+        Place::Start => return moved(&with_query(base.to_string(), request.uri())),
+        Place::Stripped => {}
+        Place::Outside => {
+            request.extensions_mut().insert(OutsideBasePath);
+        }
+    }
+    let mut response = next.run(request).await;
+    for name in [LOCATION, REDIRECT] {
+        let headers = response.headers_mut();
+        if let Some(address) = headers.get(&name).and_then(|address| with_base(base, address)) {
+            headers.insert(name, address);
+        }
+    }
+    response
+}
+
+/// Where a request's path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Below the base path.
+    Below,
+    /// At the base path, without the slash at its end.
+    Start,
+    /// At the root, where it belongs: the base path was stripped, or never there.
+    Stripped,
+    /// Somewhere else.
+    Outside,
+}
+
+fn place(base: &BasePath, path: &str, headers: &HeaderMap, may_strip: bool) -> Place {
+    if is_stripped(base, headers) {
+        Place::Stripped
+    } else if path == base.as_str() {
+        Place::Start
+    } else if base.strip(path).is_some() {
+        Place::Below
+    } else if may_strip || AT_THE_ROOT.contains(&path) {
+        Place::Stripped
+    } else {
+        Place::Outside
+    }
+}
+
+/// Whether a proxy says that it stripped this very path.
+fn is_stripped(base: &BasePath, headers: &HeaderMap) -> bool {
+    let prefix = headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
+    prefix.is_some_and(|prefix| prefix.trim_end_matches('/') == base.as_str())
+}
+
+/// The address as the handlers know it.
+fn without_base(base: &BasePath, uri: &Uri) -> Option<Uri> {
+    let inside = base.strip(uri.path_and_query()?.as_str())?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(inside).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// The address as browsers know it; none for one of another server.
+fn with_base(base: &BasePath, address: &HeaderValue) -> Option<HeaderValue> {
+    let path = address.to_str().ok().filter(|path| path.starts_with('/'))?;
+    HeaderValue::try_from(format!("{}{path}", base.as_str())).ok()
+}
+
+/// A page of ours whose links lead below the path, in place of to the root.
+pub fn with_links_below(base: &BasePath, page: Bytes) -> Bytes {
+    let Ok(html) = str::from_utf8(&page) else { return page };
+    let mut placed = String::with_capacity(html.len() + 1024);
+    let mut rest = html;
+    while let Some(found) = rest.find("=\"/") {
+        let (name, slash) = (&rest[..found], found + 2);
+        let is_link = ATTRIBUTES.iter().any(|attribute| {
+            name.strip_suffix(attribute).is_some_and(|before| before.ends_with(char::is_whitespace))
+        });
+        placed.push_str(&rest[..slash]);
+        if is_link && !rest[slash..].starts_with("//") {
+            placed.push_str(base.as_str());
+        }
+        rest = &rest[slash..];
+    }
+    placed.push_str(rest);
+    placed.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> BasePath {
+        "/meet".parse().unwrap()
+    }
+
+    #[test]
+    fn place_tells_passed_on_from_stripped() {
+        let (said, nothing) = (
+            HeaderMap::from_iter([(FORWARDED_PREFIX, HeaderValue::from_static("/meet/"))]),
+            HeaderMap::from_iter([(FORWARDED_PREFIX, HeaderValue::from_static("/other"))]),
+        );
+        for (path, headers, trusted, expected) in [
+            ("/meet/", &nothing, false, Place::Below),
+            ("/meet/r", &nothing, true, Place::Below),
+            ("/meet", &nothing, true, Place::Start),
+            ("/r", &nothing, false, Place::Outside),
+            ("/meeting", &nothing, false, Place::Outside),
+            ("/", &nothing, false, Place::Outside),
+            ("*", &nothing, false, Place::Outside),
+            ("/r", &nothing, true, Place::Stripped),
+            ("/healthz", &nothing, false, Place::Stripped),
+            ("/meet/healthz", &nothing, false, Place::Below),
+            // A room of that name, where the path is known to be gone.
+            ("/meet", &said, false, Place::Stripped),
+            ("/meet/room", &said, true, Place::Stripped),
+        ] {
+            assert_eq!(place(&base(), path, headers, trusted), expected, "{path} {trusted}");
+        }
+    }
+
+    #[test]
+    fn addresses_lose_the_path_and_get_it_back() {
+        for (asked, known) in [
+            ("/meet/", "/"),
+            ("/meet/a%20b?x=/meet/&y#z", "/a%20b?x=/meet/&y"),
+            ("/meet/meet/r", "/meet/r"),
+            ("/meet//r", "//r"),
+            ("http://h.example/meet/r?q", "http://h.example/r?q"),
+        ] {
+            let uri = without_base(&base(), &asked.parse().unwrap()).unwrap();
+            assert_eq!(uri.to_string(), known, "{asked}");
+        }
+        let told = |address| with_base(&base(), &HeaderValue::from_static(address));
+        assert_eq!(told("/a?b").unwrap(), "/meet/a?b");
+        assert_eq!(told("https://elsewhere.example/a"), None);
+    }
+
+    #[test]
+    fn links_of_pages_are_placed() {
+        let html = "<a  href=\"/\">/</a><a href=\"\"><img src=\"/static/a.svg\"><form\naction=\"/?index\">\
+                    <a href=\"//evil.example\" data-href=\"/x\" href=\"https://a/\"><p title=\"/\">=\"/é";
+        let placed = "<a  href=\"/meet/\">/</a><a href=\"\"><img src=\"/meet/static/a.svg\"><form\naction=\"/meet/?index\">\
+                      <a href=\"//evil.example\" data-href=\"/x\" href=\"https://a/\"><p title=\"/\">=\"/é";
+        assert_eq!(with_links_below(&base(), html.into()), placed);
+        let latin: Bytes = Bytes::from_static(b"<a href=\"/\">\xe9");
+        assert_eq!(with_links_below(&base(), latin.clone()), latin);
+    }
+
+    /// Every page of ours, so that a new one cannot hold an address that leads out of the path.
+    #[test]
+    fn no_page_of_ours_leads_out_of_the_path() {
+        for page in ["index.html", "room.html", "set-username.html", "404.html", "refused.html"] {
+            let html = std::fs::read_to_string(format!("static/{page}")).unwrap();
+            let placed = with_links_below(&base(), html.clone().into());
+            let placed = str::from_utf8(&placed).unwrap();
+            assert_eq!(placed.matches("=\"/").count(), placed.matches("=\"/meet/").count(), "{page}");
+            assert_eq!(placed.matches("/meet").count(), html.matches("=\"/").count(), "{page}");
+        }
+    }
+}

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, StatusCode};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{any, get, post};
@@ -22,7 +23,7 @@ use crate::ws::upgrade;
 /// What has a name at the start of an address that no new room gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// A page or a form of ours.
+    /// A page, a form or a health address of ours.
     Page,
     /// Sockets and the media API: below it a room's page would have no address.
     Calls,
@@ -40,12 +41,12 @@ pub const TAKEN: [(&str, Use); 14] = [
     ("api", Use::Shared),
     ("apps", Use::Shared),
     ("call-quality-feedback", Use::Page),
-    ("healthz", Use::Operators),
+    ("healthz", Use::Page),
     ("metrics", Use::Operators),
     ("new", Use::Page),
     ("parties", Use::Calls),
     ("partytracks", Use::Calls),
-    ("readyz", Use::Operators),
+    ("readyz", Use::Page),
     ("set-username", Use::Page),
     ("site.webmanifest", Use::Page),
     ("static", Use::Shared),
@@ -62,7 +63,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/apps/{app_id}/sessions/{*path}", any(serve::api));
     let routes = Router::new()
         .route("/", get(pages::home).post(pages::open_room))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(async || (NOT_KEPT, "ok\n")))
         .route("/readyz", get(readyz))
         .route("/new", get(pages::new_room))
         .route("/set-username", get(pages::name_form).post(pages::set_name))
@@ -87,11 +88,14 @@ pub fn router(app: Arc<App>) -> Router {
     base_path::below(app, routes)
 }
 
+/// A cache in between would answer for a server that is gone.
+const NOT_KEPT: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
+
 /// `GET /readyz`: whether people should be sent here, and nothing about why not.
-async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     match app.readiness.state().await.is_ready() {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        true => (StatusCode::OK, NOT_KEPT, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, NOT_KEPT, "not ready\n"),
     }
 }
 

@@ -42,6 +42,7 @@ mod raw;
 mod refusals;
 mod rooms;
 mod seat;
+mod secrets;
 mod sfu;
 mod sfu_access;
 mod sfu_ai;

@@ -90,6 +90,9 @@ async fn nothing_of_the_operators_is_on_the_public_listener() {
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         let bare = answer(server.get(path)).await;
         assert_eq!((bare.status, &*bare.text), (200, text), "no login, and no word more");
+        assert_eq!(bare.header("cache-control"), "no-store");
+        let spelled = answer(server.get(&format!("{}/", path.to_uppercase()))).await;
+        assert_eq!((spelled.status, spelled.header("location")), (308, path), "no room has this address");
     }
     for path in ["/admin/rooms", "/admin/rooms/r", "/metrics"] {
         let request = server.get(path).header("cookie", ada.cookie()).bearer_auth(token.trim());

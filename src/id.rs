@@ -1,12 +1,14 @@
 //! The names of things: newtypes whose constructors validate, so that an invalid one cannot exist.
 
-use std::borrow::Cow;
+mod text;
+
 use std::fmt;
 use std::sync::Arc;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::Serialize;
 use uuid::Uuid;
+
+pub use text::{composed, nfc, text_is_valid, visible};
 
 /// The name of a room: 1 to 128 characters of any script, none of them a control character or invisible, in
 /// Normalization Form C.
@@ -208,37 +210,6 @@ pub enum InvalidId {
 fn is_token(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
-}
-
-/// `text` in Unicode's Normalization Form C (UAX #15).
-pub fn composed(text: &str) -> Cow<'_, str> {
-    ComposingNormalizerBorrowed::new_nfc().normalize(text)
-}
-
-/// Whether a character is not seen where it stands, or turns the direction of what follows. With these one
-/// name can look like another, or like none, or reverse what stands beside it. Those that join or choose
-/// forms (U+200C, U+200D, U+FE0E, U+FE0F) are needed by scripts and emoji.
-fn is_hidden(char: char) -> bool {
-    matches!(char,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// Whether a character shows nothing by itself.
-fn is_blank(char: char) -> bool {
-    char.is_whitespace() || matches!(char, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}')
-}
-
-/// Whether `text` has 1 to `max_chars` characters, one of them to be seen, and no control or invisible characters.
-pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
-    // Bytes first: a text of a megabyte is refused without being walked.
-    !text.is_empty()
-        && text.len() <= max_chars * 4
-        && text.chars().count() <= max_chars
-        && !text.chars().any(|char| char.is_control() || is_hidden(char))
-        && !text.chars().all(is_blank)
 }
 
 macro_rules! show_as_text {

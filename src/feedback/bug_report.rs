@@ -15,7 +15,7 @@ use url::Url;
 
 use super::card::{self, DebugInfo, Origin};
 use super::desk::{FormLimits, RELEASE, reporter, signed_link};
-use super::form::{drain, read_form, required_text, text};
+use super::form::{drain, name, read_form, required_text};
 use super::history::{History, keep_newest};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
@@ -28,9 +28,6 @@ const KIND: &str = "bug";
 
 /// The most characters of a page's address.
 const URL_CHARS: usize = 8192;
-
-/// The most characters of a name.
-pub(super) const NAME_CHARS: usize = 254;
 
 /// The most characters that are kept of a browser's name for itself.
 const USER_AGENT_CHARS: usize = 1024;
@@ -151,7 +148,7 @@ impl Parsed {
                     return Err(wrong);
                 }
                 let reporter: Reporter<'_> = serde_json::from_str(identity.get()).map_err(|_| wrong)?;
-                text(reporter.name, "info.identity.name", NAME_CHARS)?
+                name(reporter.name, "info.identity.name")?
             }
         };
         let history = match info.room_history {

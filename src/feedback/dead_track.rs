@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::bug_report::{NAME_CHARS, taken, user_agent};
+use super::bug_report::{taken, user_agent};
 use super::card::{self, Origin, dashboard_link};
 use super::desk::{RELEASE, reporter};
-use super::form::{drain, read_body, required_text, text};
+use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
 use super::history::keep_newest;
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
@@ -75,8 +75,8 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let pull_trace = required_text(members.pull_session_trace, "pullSessionTrace", TEXT_CHARS)?;
     let push_trace = required_text(members.pushed_session_trace, "pushedSessionTrace", TEXT_CHARS)?;
     let track_id = required_text(members.track_id, "trackId", TEXT_CHARS)?;
-    let pulling_user = text(members.pulling_user, "pullingUser", NAME_CHARS)?;
-    let pushing_user = text(members.pushing_user, "pushingUser", NAME_CHARS)?;
+    let pulling_user = name(members.pulling_user, "pullingUser")?;
+    let pushing_user = name(members.pushing_user, "pushingUser")?;
     let meeting = text(members.meeting_id, "meetingId", NAME_CHARS)?.filter(|meeting| !meeting.is_empty());
 
     let now = wall_clock();

@@ -10,7 +10,11 @@ use url::form_urlencoded;
 
 use super::budget::{Upload, UploadBudget};
 use crate::http::error::ApiError;
+use crate::id::visible;
 use crate::network::ClientNetwork;
+
+/// The most characters of a name.
+pub const NAME_CHARS: usize = 254;
 
 /// The bytes that a request says its body has, where it says so.
 pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
@@ -152,6 +156,14 @@ pub fn text(
         return Err(ApiError::InvalidField { field, rule: "is too long" });
     }
     Ok(Some(text))
+}
+
+/// The same for what a client says that somebody's name is: without what turns or hides the text beside it.
+///
+/// # Errors
+/// Those of [`text`].
+pub fn name(member: Option<&RawValue>, field: &'static str) -> Result<Option<String>, ApiError> {
+    Ok(text(member, field, NAME_CHARS)?.map(|name| visible(&name).into_owned()))
 }
 
 /// The same, where it must be there and not empty.

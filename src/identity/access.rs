@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Host, Url};
 
 use super::token::seconds;
-use super::{AuthMethod, Identity, external_name};
+use super::{AuthMethod, Identity};
 
 /// The header that carries the assertion.
 pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
@@ -224,10 +224,7 @@ impl Assertion {
     fn identity(&self) -> Option<Identity> {
         let names = [&self.email, &self.common_name, &self.sub];
         let name = names.into_iter().flatten().map(|name| name.trim()).find(|n| !n.is_empty())?;
-        if !external_name(name) {
-            return None;
-        }
-        Some(Identity::new(AuthMethod::Access, &name.to_lowercase(), name))
+        Identity::external(AuthMethod::Access, name)
     }
 }
 

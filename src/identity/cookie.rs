@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::token::{Claims, SigningKey};
 use super::{AuthMethod, Identity, InvalidName};
-use crate::id::{composed, text_is_valid};
+use crate::id::{composed, text_is_valid, visible};
 use crate::identity::peer::{Peer, Scheme};
 
 /// The cookie's name, the reference server's.
@@ -44,8 +44,11 @@ impl Session {
         Self { name, ..self }
     }
 
-    pub(super) fn identity(&self) -> Identity {
-        Identity::new(AuthMethod::Cookie, &self.sub, &self.name)
+    /// Who it is; `None` if nothing of the name can be seen, as cookies of before this was refused may have it.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        let name = visible(&self.name);
+        let name = name.trim();
+        (!name.is_empty()).then(|| Identity::new(AuthMethod::Cookie, &self.sub, name))
     }
 
     /// Writes the `Set-Cookie` value for a client at `peer`.

@@ -19,7 +19,7 @@ use self::access::AccessHandle;
 use self::cookie::Session;
 use self::token::SigningKey;
 pub use crate::id::AuthMethod;
-use crate::id::{IdentityId, text_is_valid};
+use crate::id::{IdentityId, nfc, text_is_valid, visible};
 use crate::identity::peer::Peer;
 
 /// The most characters of a name that a proxy or Access gives: an e-mail address' (RFC 5321).
@@ -37,6 +37,17 @@ pub struct Identity {
 impl Identity {
     fn new(method: AuthMethod, subject: &str, name: &str) -> Self {
         Self { id: IdentityId::new(format!("{}:{subject}", method.prefix())), name: name.into() }
+    }
+
+    /// Somebody whom a login in front of this server names; `None` if that is no name.
+    ///
+    /// Who it is by [`nfc`] alone: names that look the same may be two accounts there. Nobody here could mend
+    /// what is hidden in such a name, so it is only not shown.
+    fn external(method: AuthMethod, name: &str) -> Option<Self> {
+        let shown = visible(name);
+        let is_name =
+            text_is_valid(shown.trim(), MAX_EXTERNAL_NAME_CHARS) && name.len() <= 4 * MAX_EXTERNAL_NAME_CHARS;
+        is_name.then(|| Self::new(method, &nfc(&name.to_lowercase()), shown.trim()))
     }
 }
 
@@ -138,7 +149,9 @@ impl Identities {
         let Some(found) = cookie::find(headers, &self.key, now) else {
             return Asked::Nobody;
         };
-        let identity = found.session.identity();
+        let Some(identity) = found.session.identity() else {
+            return Asked::Nobody;
+        };
         let renew = match found.renewal {
             cookie::Renewal::Due => Some(found.session.set_cookie(&self.key, peer, now)),
             cookie::Renewal::NotDue => None,
@@ -169,11 +182,6 @@ impl Identities {
         };
         Ok(session.set_cookie(&self.key, peer, now))
     }
-}
-
-/// Whether a proxy or Access may give this name.
-fn external_name(name: &str) -> bool {
-    text_is_valid(name, MAX_EXTERNAL_NAME_CHARS)
 }
 
 #[cfg(test)]

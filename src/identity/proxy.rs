@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
-use super::{AuthMethod, Identity, external_name};
+use super::{AuthMethod, Identity};
 use crate::identity::peer::{Peer, Trust};
 
 /// What the proxy's header says about a request.
@@ -37,10 +37,10 @@ pub(super) fn read(header: &HeaderName, headers: &HeaderMap, peer: &Peer) -> Sai
     if text.is_empty() {
         return Said::Nothing;
     }
-    if text.contains(',') || !external_name(text) {
+    if text.contains(',') {
         return Said::Unclear;
     }
-    Said::User(Identity::new(AuthMethod::ProxyHeader, &text.to_lowercase(), text))
+    Identity::external(AuthMethod::ProxyHeader, text).map_or(Said::Unclear, Said::User)
 }
 
 #[cfg(test)]
@@ -71,6 +71,19 @@ mod tests {
         assert_eq!(&*user.name, "Ann@Example.com");
         let Said::User(user) = said("10.0.0.1", &["Zoë".as_bytes()]) else { panic!() };
         assert_eq!(user.id.as_str(), "proxy:zoë");
+    }
+
+    #[test]
+    fn what_is_hidden_in_a_name_is_not_shown() {
+        let user = |name: &str| match said("10.0.0.1", &[name.as_bytes()]) {
+            Said::User(user) => (user.id.as_str().to_owned(), user.name.to_string()),
+            other => panic!("{name:?}: {other:?}"),
+        };
+        assert_eq!(user("Zoe\u{308}"), user("Zoë"));
+        let (turned, name) = user("an\u{202e}n");
+        assert_eq!(name, "ann");
+        assert_ne!(turned, user("ann").0, "another account");
+        assert_eq!(said("10.0.0.1", &["\u{200b}".as_bytes()]), Said::Unclear);
     }
 
     #[test]

@@ -1,24 +1,84 @@
 //! The places for sockets: in all, and for each client's network.
+//!
+//! Where there is none left, a member may still have that of its own older socket. An office at its limit
+//! whose sockets all died could not come back otherwise until each of them timed out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use crate::id::{RoomName, UserId};
 use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
+
+/// Time for a socket whose place is taken over to tell its client.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The longest wait for it to end.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// The member to which a socket leads.
+type Member = (RoomName, UserId);
 
 /// Gives out the places for sockets.
 #[derive(Clone, Debug)]
 pub struct Admission {
     places: Arc<Semaphore>,
     of_network: KeyedLimit<ClientNetwork>,
+    /// The place of each member's newest socket.
+    newest: Arc<DashMap<Member, Arc<Slot>>>,
     metrics: Arc<Metrics>,
+}
+
+/// The right to a place, before the room has admitted the socket.
+#[derive(Debug)]
+pub struct Ticket {
+    admission: Admission,
+    member: Member,
+    network: Option<ClientNetwork>,
+    entitlement: Entitlement,
 }
 
 /// A socket's place, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
+    admission: Admission,
+    member: Member,
+    slot: Arc<Slot>,
+}
+
+#[derive(Debug)]
+enum Entitlement {
+    Permits(Arc<Permits>),
+    Successor(Claim),
+}
+
+/// The only claim to the place of a socket that is to give way.
+#[derive(Debug)]
+struct Claim {
+    slot: Arc<Slot>,
+    is_redeemed: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    permits: Arc<Permits>,
+    network: Option<ClientNetwork>,
+    is_claimed: AtomicBool,
+    /// Tells the socket to end.
+    gives_way: CancellationToken,
+    /// Tells its successor that it has.
+    has_ended: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Permits {
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
     _of_network: Option<Permit<ClientNetwork>>,
@@ -39,47 +99,170 @@ impl Admission {
     /// Places for `connections` sockets, of which one network may have `per_network`; 0 is no limit.
     pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { places, of_network: KeyedLimit::concurrent(per_network), metrics }
+        let of_network = KeyedLimit::concurrent(per_network);
+        Self { places, of_network, newest: Arc::default(), metrics }
     }
 
-    /// Takes a place; for a client whose network is not known only those in all count.
+    /// Asks for a place; for a client whose network is not known only those in all count. Where there is
+    /// none, it is that of the member's newest socket, if that came from the same network.
     ///
     /// # Errors
     /// [`NoPlace`] if there is none.
-    pub fn enter(&self, network: Option<ClientNetwork>) -> Result<Place, NoPlace> {
+    pub fn ask(
+        &self,
+        network: Option<ClientNetwork>,
+        room: &RoomName,
+        user: &UserId,
+    ) -> Result<Ticket, NoPlace> {
+        let member = (room.clone(), user.clone());
+        let entitlement = match self.acquire(network) {
+            Ok(permits) => Entitlement::Permits(Arc::new(permits)),
+            Err(none) => Entitlement::Successor(self.claim(network, &member).ok_or(none)?),
+        };
+        Ok(Ticket { admission: self.clone(), member, network, entitlement })
+    }
+
+    fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, NoPlace> {
         let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
         let of_network = of_network.map_err(|_| NoPlace::TooManyOfAddress)?;
         let permit = self.places.clone().try_acquire_owned().map_err(|_| NoPlace::Full)?;
         let counted = Counted::new(&self.metrics.connections, 1);
-        Ok(Place { _permit: permit, _counted: counted, _of_network: of_network })
+        Ok(Permits { _permit: permit, _counted: counted, _of_network: of_network })
+    }
+
+    fn claim(&self, network: Option<ClientNetwork>, member: &Member) -> Option<Claim> {
+        let slot = self.newest.get(member).map(|slot| slot.clone())?;
+        let is_ours = slot.network == network && !slot.is_claimed.swap(true, Ordering::AcqRel);
+        is_ours.then(|| Claim { slot, is_redeemed: false })
+    }
+}
+
+impl Ticket {
+    /// Takes the place, once the room has admitted the socket and so superseded the member's older one.
+    ///
+    /// # Errors
+    /// [`NoPlace`] if the older one does not end.
+    pub async fn redeem(self) -> Result<Place, NoPlace> {
+        let Self { admission, member, network, entitlement } = self;
+        let permits = match entitlement {
+            Entitlement::Permits(permits) => permits,
+            Entitlement::Successor(claim) => {
+                claim.slot.gives_way.cancel();
+                timeout(HANDOVER, claim.slot.has_ended.cancelled()).await.map_err(|_| NoPlace::Full)?;
+                claim.redeem()
+            }
+        };
+        let slot = Arc::new(Slot {
+            permits,
+            network,
+            is_claimed: AtomicBool::new(false),
+            gives_way: CancellationToken::new(),
+            has_ended: CancellationToken::new(),
+        });
+        admission.newest.insert(member.clone(), slot.clone());
+        Ok(Place { admission, member, slot })
+    }
+}
+
+impl Place {
+    /// Waits until the socket has to end, since the place is another one's.
+    pub async fn given_away(&self) {
+        self.slot.gives_way.cancelled().await;
+        sleep(FAREWELL).await;
+    }
+}
+
+impl Claim {
+    fn redeem(mut self) -> Arc<Permits> {
+        self.is_redeemed = true;
+        self.slot.permits.clone()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.is_redeemed {
+            self.slot.is_claimed.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.newest.remove_if(&self.member, |_, slot| Arc::ptr_eq(slot, &self.slot));
+        self.slot.has_ended.cancel();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::network::client_network;
+
+    fn network(address: &str) -> Option<ClientNetwork> {
+        Some(client_network(address.parse().unwrap()))
+    }
+
+    fn ask(admission: &Admission, address: &str, user: &str) -> Result<Ticket, NoPlace> {
+        let (room, user) = (RoomName::parse("r").unwrap(), UserId::parse(user).unwrap());
+        admission.ask(network(address), &room, &user)
+    }
+
+    fn enter(admission: &Admission, address: &str, user: &str) -> Result<Place, NoPlace> {
+        ask(admission, address, user)?.redeem().now_or_never().expect("it waits for nobody")
+    }
 
     #[test]
     fn places_are_given_back() {
         let metrics = Metrics::new();
         let admission = Admission::new(2, 1, metrics.clone());
-        let network = |address: &str| Some(client_network(address.parse().unwrap()));
-        let first = admission.enter(network("2001:db8::1")).unwrap();
-        assert_eq!(admission.enter(network("2001:db8::2")).unwrap_err(), NoPlace::TooManyOfAddress);
-        let _second = admission.enter(network("2001:db8:0:1::1")).unwrap();
-        assert_eq!(admission.enter(network("192.0.2.3")).unwrap_err(), NoPlace::Full);
-        assert_eq!(admission.enter(None).unwrap_err(), NoPlace::Full);
+        let first = enter(&admission, "2001:db8::1", "a").unwrap();
+        assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), NoPlace::TooManyOfAddress);
+        let _second = enter(&admission, "2001:db8:0:1::1", "c").unwrap();
+        assert_eq!(enter(&admission, "192.0.2.3", "d").unwrap_err(), NoPlace::Full);
         drop(first);
-        let _third = admission.enter(network("192.0.2.3")).unwrap();
+        let _third = enter(&admission, "192.0.2.3", "d").unwrap();
         assert_eq!(metrics.connections.get(), 2);
         assert_eq!(admission.of_network.keys(), 2, "a network without sockets is forgotten");
+        assert_eq!(admission.newest.len(), 2, "and so is a member");
     }
 
     #[test]
     fn an_unknown_network_has_no_limit_of_its_own() {
         let admission = Admission::new(10, 1, Metrics::new());
-        let places: Vec<_> = (0..10).map(|_| admission.enter(None).unwrap()).collect();
-        assert_eq!((places.len(), admission.of_network.keys()), (10, 0));
+        let room = RoomName::parse("r").unwrap();
+        let ask = |_| admission.ask(None, &room, &UserId::random()).unwrap();
+        let tickets: Vec<_> = (0..10).map(ask).collect();
+        assert_eq!((tickets.len(), admission.of_network.keys()), (10, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_members_newer_socket_takes_the_place_of_the_older() {
+        let metrics = Metrics::new();
+        let admission = Admission::new(10, 1, metrics.clone());
+        let older = enter(&admission, "192.0.2.1", "a").unwrap();
+        assert!(ask(&admission, "192.0.2.1", "b").is_err(), "it is not b's");
+        let refused = ask(&admission, "192.0.2.1", "a").expect("it is a's");
+        assert!(ask(&admission, "192.0.2.1", "a").is_err(), "one place is for one");
+        assert!(older.given_away().now_or_never().is_none());
+        drop(refused);
+        assert!(older.given_away().now_or_never().is_none(), "the room refused it");
+
+        let ticket = ask(&admission, "192.0.2.1", "a").unwrap();
+        let gives_way = async {
+            older.given_away().await;
+            drop(older);
+        };
+        let (newer, ()) = tokio::join!(ticket.redeem(), gives_way);
+        let newer = newer.unwrap();
+        assert!(enter(&admission, "192.0.2.1", "b").is_err(), "there is still one place");
+        assert_eq!(metrics.connections.get(), 1);
+        let stuck = ask(&admission, "192.0.2.1", "a").unwrap().redeem().await;
+        assert_eq!(stuck.unwrap_err(), NoPlace::Full, "never two in one place");
+        drop(newer);
+        assert_eq!((metrics.connections.get(), admission.newest.len()), (0, 0));
+        enter(&admission, "192.0.2.1", "b").unwrap();
     }
 }

@@ -103,7 +103,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
     app.charge.warn_once(peer);
     let network = peer.network();
-    let place = app.admission.enter(network)?;
+    let ticket = app.admission.ask(network, &room, &user)?;
     let share = app.arrivals.share(network);
 
     let connection = app.sockets.next_id();
@@ -118,32 +118,46 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
     // moment, and a seat that was taken for it would stay taken.
-    let (joined, answer) = oneshot::channel();
+    let (joined, answer) = oneshot::channel::<Result<(), ApiError>>();
     let serve = {
         let app = app.clone();
         async move {
             let seat = match app.registry.join(&room, join).await {
                 Ok(seat) => seat,
                 Err(refusal) => {
-                    let _ = joined.send(Err(refusal));
+                    let _ = joined.send(Err(refusal.into()));
                     return;
                 }
             };
             let mailbox = seat.mailbox.clone();
+            let gone = Command::Disconnected(Gone { connection, is_page_left: false });
+            let place = match ticket.redeem().await {
+                Ok(place) => place,
+                Err(none) => {
+                    // A room that is gone needs no goodbye.
+                    let _ = mailbox.send(gone).await;
+                    let _ = joined.send(Err(none.into()));
+                    return;
+                }
+            };
             // Fails if nobody waits for the answer; then there is no upgrade either.
             let _ = joined.send(Ok(()));
             let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
-            match timeout(app.handshake, on_upgrade).await {
-                Ok(Ok(stream)) => {
-                    let stream = TokioIo::new(stream);
-                    Connection::new(connection, stream, seat, share, limits, metrics).run().await;
+            // Boxed for the same reason as all of this below.
+            let run = Box::pin(async {
+                match timeout(app.handshake, on_upgrade).await {
+                    Ok(Ok(stream)) => {
+                        let stream = TokioIo::new(stream);
+                        Connection::new(connection, stream, seat, share, limits, metrics).run().await;
+                    }
+                    _ => drop(mailbox.send(gone).await),
                 }
-                // A room that is gone needs no goodbye.
-                _ => {
-                    drop(mailbox.send(Command::Disconnected(Gone { connection, is_page_left: false })).await)
-                }
+            });
+            tokio::select! {
+                () = run => {}
+                // The member has another socket, so the room asks for nothing of this one.
+                () = place.given_away() => {}
             }
-            drop(place);
         }
     };
     // Boxed, since each future that wraps another holds room for it twice: before and while it runs.

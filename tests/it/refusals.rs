@@ -317,6 +317,26 @@ async fn an_exempt_network_has_no_limit() {
     }
 }
 
+/// An office at its limit whose sockets all died was locked out until the last of them timed out.
+#[tokio::test]
+async fn who_comes_back_has_the_place_of_the_socket_that_died() {
+    let server = TestServer::with(|config| config.limits.connections_per_address = 2).await;
+    let mut older = Client::join(&server, "r", "Ada").await;
+    let _bob = Client::join(&server, "r", "Bob").await;
+    let eve = Person::log_in(&server, "Eve").await;
+    assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 429, "too_many_of_address").await;
+    // Who only claims to be Ada is refused by the room, and costs her nothing.
+    let claims = Ask::room("r").by(&eve).pk(&older.pk());
+    assert_refused(&server, claims, 403, "seat_taken").await;
+    older.echo().await;
+    let mut newer = older.ask().open(&server).await;
+    assert_eq!(older.closed().await.0, 4001);
+    newer.echo().await;
+    server.until_metric("satsuma_connections", 2.0).await;
+    assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 429, "too_many_of_address").await;
+    let _newest = newer.ask().open(&server).await;
+}
+
 #[tokio::test]
 async fn a_full_room_refuses_all_but_its_members() {
     let server = TestServer::with(|config| config.limits.members_per_room = 2).await;

@@ -1,10 +1,11 @@
 //! What a server needs before anything of it runs, and what of it may be refused.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
@@ -25,6 +26,10 @@ use crate::sfu::handle::SfuHandle;
 use crate::sfu::thread::SfuThread;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+
+/// Connections that wait to be accepted, as far as the system allows. The library's 128 are an office of a
+/// hundred whose browsers open four each; those over it try again after a second.
+const BACKLOG: u32 = 4096;
 
 /// The time that a start which failed gives the store and the media thread to end.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -60,8 +65,8 @@ impl Resources {
         let certificates = Source::of(config).map(|source| Certificates::open(source, metrics.clone()));
         let certificates = certificates.transpose()?;
         let listeners = Listeners {
-            http: listen("http.listen", config.http.listen).await?,
-            admin: listen("admin.listen", config.admin.listen).await?,
+            http: listen("http.listen", config.http.listen)?,
+            admin: listen("admin.listen", config.admin.listen)?,
         };
         let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
         let (addresses, key) = (listeners.addresses(config), data_dir.signing_key());
@@ -135,8 +140,17 @@ fn open_site(config: &Config) -> Result<Site, InvalidSite> {
     Ok(site)
 }
 
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { setting, address, error })
+fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|error| StartError::Listen { setting, address, error })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart finds connections of before on their way out.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Ends what a start that failed had started. Nothing was said to it, so nothing can be lost.
@@ -144,5 +158,25 @@ async fn close(store: Store, media: Option<SfuThread>) {
     let _ = store.shutdown(now() + CLOSE).await;
     if let Some(media) = media {
         let _ = tokio::time::timeout(CLOSE, media.join()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// A hundred people behind one address open a page in the same second, and each browser opens several connections.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_offices_connections_all_wait_to_be_accepted() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = allowed.trim().parse::<usize>().unwrap().min(400);
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(900));
+        let connected = (0..count).map(connect).take_while(Result::is_ok).count();
+        assert_eq!(connected, count, "nobody accepts, and nobody is lost");
     }
 }

@@ -16,7 +16,7 @@ pub const BUFFER_BYTES: usize = 4 << 20;
 const FREE_PORTS: usize = 16;
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 4096;
 
 /// Whether peers may also come by TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

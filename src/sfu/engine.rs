@@ -252,7 +252,13 @@ impl Engine {
                     session.link = Link::Connected;
                     self.ask_for_pictures(now, key);
                 }
-                Event::IceConnectionStateChange(state) => session.link = session.link.after(state, now),
+                Event::IceConnectionStateChange(state) => {
+                    let before = session.link;
+                    session.link = before.after(state, now);
+                    if matches!(before, Link::Lost(_)) && session.link == Link::Connected {
+                        self.renew_pictures(now, key);
+                    }
+                }
                 Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
                 Event::SenderFeedback(report) => self.take_report(key, &report),
                 Event::EgressBitrateEstimate(estimate) => self.take_estimate(now, key, &estimate),

@@ -310,6 +310,18 @@ impl Engine {
         }
     }
 
+    /// Asks for new beginnings of all that a session subscribes to: a decoder that missed seconds waits as long again
+    /// before it asks.
+    pub(super) fn renew_pictures(&mut self, now: Instant, of: SessionKey) {
+        let Some(session) = self.sessions.get(of) else { return };
+        let open = session.subscriptions.values().filter(|s| s.state == SubscriptionState::Open);
+        let current = open.filter_map(|s| Some((s.track?, s.forward.waits_for().or(s.forward.current())?)));
+        let missed: Vec<_> = current.collect();
+        for (key, layer) in missed {
+            self.ask_publisher(now, key, layer, Why::Lost);
+        }
+    }
+
     /// Asks again for what somebody still waits for: the publisher may send nothing until it is asked.
     pub(super) fn ask_again(&mut self, now: Instant) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();

@@ -81,3 +81,29 @@ fn who_is_not_connected_asks_for_nothing_and_nothing_is_kept_for_it() {
     assert!(got[0].is_keyframe() && got[0].at + 100 * MS >= since, "the first is a new one");
     assert!(got.len() <= 24, "no burst of what is over: {}", got.len());
 }
+
+#[test]
+fn returning_subscriber_gets_keyframe() {
+    let mut world = World::new();
+    let (ada, bob) = (world.join(), world.join());
+    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let pulled = world.pull_one(bob, ada, "cam");
+    world.connect();
+    world.film(ada, cam, &[(None, 2)], 30);
+    let state = |world: &mut World| world.report().sessions.iter().map(|s| s.state).collect::<Vec<_>>();
+    world.peers[bob].gone = true;
+    for _ in 0..60 {
+        world.film(ada, cam, &[(None, 2)], 30);
+        if state(&mut world).contains(&"lost") {
+            break;
+        }
+    }
+    assert!(state(&mut world).contains(&"lost"));
+    world.peers[ada].asked.clear();
+    world.peers[bob].gone = false;
+    let before = world.got(bob, pulled).len();
+    world.until("it is back", |world| world.engine.counters().connected == 2);
+    world.film(ada, cam, &[(None, 2)], 30);
+    assert!(!world.peers[ada].asked.is_empty(), "nobody complained");
+    assert!(world.got(bob, pulled)[before..].iter().any(super::client::Got::is_keyframe));
+}

@@ -16,6 +16,9 @@ import { prepareReport } from './report.js';
 import { ask, askWhyRefused, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
 
+/** On a dead network questions would wait for minutes, and in the way of all that is asked once it is back. */
+const WHY_PATIENCE = 4_000;
+
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.slice(BASE.length).split('/')[0]);
 const roomPath = `${BASE}${encodeURIComponent(roomName)}`;
@@ -30,6 +33,7 @@ const lobby = new Lobby({ settings, devices, signalling });
 offerDevices(byId('lobby-devices'), devices);
 offerDevices(byId('room-devices'), devices);
 let meeting;
+let isAskingWhy = false;
 
 listen({
   microphone: () => devices.toggleMicrophone().then(() => explain('microphone', 'Microphone')),
@@ -115,15 +119,19 @@ function explain(kind, label) {
 
 /** A browser does not tell a page why a socket was refused; plain requests do. */
 async function askWhy() {
+  if (isAskingWhy) return;
+  isAskingWhy = true;
+  const signal = AbortSignal.timeout(WHY_PATIENCE);
   let why;
   try {
     // Leaves the page if we are to log in again; the way back leads to this room.
-    await ask(roomPath, 'routes/_room.$roomName._index');
-    why = `${await askWhyRefused(signalling.address)} Trying again…`;
+    await ask(roomPath, 'routes/_room.$roomName._index', { signal });
+    why = `${await askWhyRefused(signalling.address, { signal })} Trying again…`;
   } catch (error) {
     // A server that cannot be reached refuses nobody.
     why = error instanceof Refusal ? error.message : '';
   }
+  isAskingWhy = false;
   if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
 }
 

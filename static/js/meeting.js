@@ -35,6 +35,8 @@ export class Meeting extends EventTarget {
   #chat;
   #api;
   #media;
+  /** By user id: whether the microphone is muted, and since when it is so. */
+  #microphones = new Map();
   #heardTrack;
   #stopWatching = () => {};
   #isDue = false;
@@ -173,7 +175,15 @@ export class Meeting extends EventTarget {
     on('well', () => withdrawNotice('media'));
     const restart = () => this.#media.restartIce();
     addEventListener('online', restart, { signal: this.#ending.signal });
-    navigator.connection?.addEventListener('change', restart, { signal: this.#ending.signal });
+    const network = navigator.connection;
+    let kind = network?.type;
+    const look = () => {
+      // Most changes are other estimates of the same network's speed.
+      if (network.type !== kind) restart();
+      kind = network.type;
+    };
+    network?.addEventListener('change', look, { signal: this.#ending.signal });
+    on('connected', () => this.#signalling.comeBackNow());
     on('flow', () => {
       const wasCutOff = this.isCutOff;
       this.isCutOff = this.#media.isCutOff;
@@ -197,7 +207,10 @@ export class Meeting extends EventTarget {
       if (!known) notice(`${user.name} came in`, 'came');
       else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, 'hand');
     }
-    for (const user of before.values()) notice(`${user.name} left`, 'left');
+    for (const user of before.values()) {
+      notice(`${user.name} left`, 'left');
+      this.#microphones.delete(user.id);
+    }
     this.#changed();
   }
 
@@ -265,8 +278,7 @@ export class Meeting extends EventTarget {
     this.#receive(seen);
     const received = this.#media?.received ?? new Map();
     const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
-    const isLost = ({ id, tracks }) => id !== me.id && Boolean(this.#media?.isStill([tracks.audio, tracks.video]));
-    this.#stage.show(seen, all.length, me.id, isLost, (user, kind) => {
+    this.#stage.show(seen, all.length, me.id, (user) => this.#isLost(user), (user, kind) => {
       if (user.id === me.id) return own[kind];
       return isShown(user, kind) ? received.get(user.tracks[kind]) : undefined;
     });
@@ -274,6 +286,15 @@ export class Meeting extends EventTarget {
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
     this.#people.show(all, me.id);
     this.#chat.showUsers(all);
+  }
+
+  /** Whether nothing arrives of somebody else. A model that has nothing to say may send nothing. */
+  #isLost({ id, tracks }) {
+    if (id === this.#signalling.id || id === 'ai') return false;
+    const isMuted = !tracks.audioEnabled;
+    if (this.#microphones.get(id)?.isMuted !== isMuted) this.#microphones.set(id, { isMuted, since: performance.now() });
+    const video = tracks.videoEnabled ? tracks.video : undefined;
+    return Boolean(this.#media?.isLost({ audio: tracks.audio, video, ...this.#microphones.get(id) }));
   }
 
   /** Everyone's voice, and the pictures of those on the stage. */

@@ -6,8 +6,8 @@ export class Refusal extends Error {
 }
 
 /** Asks for the data of one route; leaves the page if the server wants us to log in first. */
-export async function ask(path, route) {
-  const answer = await request(path, route);
+export async function ask(path, route, options) {
+  const answer = await request(path, route, options);
   return answer.json();
 }
 
@@ -17,8 +17,8 @@ export function send(form, route) {
 }
 
 /** Says why the server does not let a socket of ours in; a browser shows a page nothing of a refused upgrade. */
-export async function askWhyRefused(address) {
-  const answer = await fetch(`${address}&why`);
+export async function askWhyRefused(address, options) {
+  const answer = await fetch(`${address}&why`, options);
   switch (answer.status) {
     case 404:
       return 'The server answers, but the WebSocket that a room needs does not reach it. A proxy, a firewall or a browser extension may block it.';

@@ -10,6 +10,9 @@ const RESTART_PAUSE = 150;
 const RESTART_SPREAD = 20;
 const LONGEST_RESTART_SPREAD = 4_000;
 
+/** A connection that broke without a close frame is spread by this at least: many rooms may share its fate. */
+const BROKEN_SPREAD = 500;
+
 /** The server is asked for a word when something else says that the network may be dead. */
 const PROBE = 2_000;
 
@@ -23,18 +26,20 @@ const STEADY = 5_000;
 const DOUBTFUL_ATTEMPTS = 2;
 
 /**
- * A network can die without a word: the socket stays open, and nothing comes any more. A server speaks
- * at each tick (`room.tick`, 15 s); after so many heartbeats without a word from it, it is asked for
- * one, and after so many in all the socket is given up.
+ * A network can die without a word: the socket stays open, and nothing comes any more. Where media say
+ * nothing about it, it is the server's silence that does. A server speaks at each tick (`room.tick`,
+ * 15 s); after so many heartbeats without a word from it, it is asked for one.
  */
 const QUIET_HEARTBEATS = 4;
-const DEAD_HEARTBEATS = 7;
 
 /** More than this is not said later. */
 const WAITING_MESSAGES = 500;
 
 /** The server restarts (RFC 6455 section 7.4.1 and its registry). */
 const RESTART = 1012;
+
+/** There was no close frame (RFC 6455 section 7.1.5). */
+const BROKEN = 1006;
 
 /** The server gave our seat to a newer socket. Coming back would only take it from there again. */
 const SUPERSEDED = 4001;
@@ -69,8 +74,21 @@ export class Signalling extends EventTarget {
     this.#url = `${scheme}://${location.host}${BASE}parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
     this.#heartbeat.addEventListener('message', () => this.#beat());
-    addEventListener('online', () => this.#comeBackNow());
+    addEventListener('online', () => this.comeBackNow());
     addEventListener('offline', () => this.#lose(this.#socket, { isOpened: true }));
+    this.#connect();
+  }
+
+  /** To be called when something else says that the server can be reached: a pause is of no use then. */
+  comeBackNow() {
+    if (this.#ended || this.isOpen) return;
+    clearTimeout(this.#timer);
+    // An attempt from before may wait for an answer that was lost.
+    const attempt = this.#socket;
+    this.#socket = undefined;
+    attempt?.close();
+    // A network that has just come up may refuse the first attempts.
+    this.#pause = RESTART_PAUSE;
     this.#connect();
   }
 
@@ -125,7 +143,9 @@ export class Signalling extends EventTarget {
     socket.addEventListener('open', () => {
       isOpened = true;
       clearTimeout(attempt);
-      steady = setTimeout(() => (this.#pause = 0), STEADY);
+      steady = setTimeout(() => {
+        if (socket === this.#socket) this.#pause = 0;
+      }, STEADY);
       this.opened += 1;
       this.#failedAttempts = 0;
       this.#unheardHeartbeats = 0;
@@ -161,8 +181,8 @@ export class Signalling extends EventTarget {
       this.#tell('superseded');
       return;
     }
-    if (code === RESTART) this.#pause = RESTART_PAUSE + Math.random() * Math.min(RESTART_SPREAD * this.#people, LONGEST_RESTART_SPREAD);
-    this.#timer = setTimeout(() => this.#connect(), code === RESTART ? this.#pause : this.#nextPause());
+    // Without a code it is we who gave it up.
+    this.#timer = setTimeout(() => this.#connect(), this.#nextPause(isOpened ? (code ?? BROKEN) : undefined));
     this.#tell('away', { reason });
     if (isOpened) return;
     this.#failedAttempts += 1;
@@ -173,10 +193,7 @@ export class Signalling extends EventTarget {
     if (!this.isOpen) return;
     this.#sayNow({ type: 'heartbeat' });
     this.#unheardHeartbeats += 1;
-    if (this.#unheardHeartbeats === QUIET_HEARTBEATS) {
-      this.#sayNow({ type: 'directMessage', to: this.id, message: this.#question });
-    }
-    if (this.#unheardHeartbeats >= DEAD_HEARTBEATS) this.#lose(this.#socket, { isOpened: true });
+    if (this.#unheardHeartbeats >= QUIET_HEARTBEATS) this.probe();
   }
 
   /** What we say to ourselves to hear whether the server still hears us: a heartbeat is not answered. */
@@ -185,16 +202,17 @@ export class Signalling extends EventTarget {
   }
 
   /** The first pause is a matter of chance, so that a whole room does not come back at one moment. */
-  #nextPause() {
-    const grown = this.#pause * GROWTH || FIRST_PAUSE + Math.random() * 4_000;
-    this.#pause = Math.min(grown, LONGEST_PAUSE);
+  #nextPause(code) {
+    this.#pause = Math.min(this.#pause * GROWTH || this.#firstPause(code), LONGEST_PAUSE);
     return this.#pause;
   }
 
-  #comeBackNow() {
-    if (this.#ended || this.#socket) return;
-    clearTimeout(this.#timer);
-    this.#connect();
+  #firstPause(code) {
+    const spread = Math.min(RESTART_SPREAD * this.#people, LONGEST_RESTART_SPREAD);
+    if (code === RESTART) return RESTART_PAUSE + Math.random() * spread;
+    if (code === BROKEN) return RESTART_PAUSE + Math.random() * Math.max(spread, BROKEN_SPREAD);
+    // Other codes are an answer to us (too many messages, too slow): coming back at once would not mend it.
+    return FIRST_PAUSE + Math.random() * 4_000;
   }
 
   #end() {

@@ -49,7 +49,7 @@ export class Stage {
       this.#tile(user.id, this.#people, seen).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
       if (user.tracks.screenShareEnabled) {
         const track = trackOf(user, 'screenshare');
-        this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe });
+        this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe, isLost: isLost(user) });
       }
     }
     for (const [id, tile] of this.#tiles) {

@@ -27,20 +27,24 @@ export class Tile {
     this.element.style.setProperty('--hue', hue(user.id));
     this.#muted.hidden = Boolean(user.tracks.audioEnabled);
     this.#hand.hidden = !user.raisedHand;
-    this.#lost.hidden = !isLost;
-    this.element.classList.toggle('lost', isLost);
+    this.#showLost(isLost);
     this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled && !isLost));
     this.element.classList.toggle('mirrored', isMe);
   }
 
   /** Shows a person's screen. */
-  showScreen(user, { track, isMe }) {
+  showScreen(user, { track, isMe, isLost }) {
     this.#show(track, isMe ? 'Your screen' : `${user.name}’s screen`);
     this.#initials.textContent = '';
     this.#muted.hidden = true;
     this.#hand.hidden = true;
-    this.#lost.hidden = true;
+    this.#showLost(isLost);
     this.element.classList.add('screen');
+  }
+
+  #showLost(isLost) {
+    this.#lost.hidden = !isLost;
+    this.element.classList.toggle('lost', isLost);
   }
 
   #show(track, name) {

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::browser::{Browser, Tab};
-use crate::harness::Reach;
+use crate::harness::{Reach, TestServer, eventually};
 use crate::page::{join, meet, tile, until_on_stage, until_pressed};
 use crate::page_trouble::before_pages;
 use crate::process::{BINARY, Process};
@@ -57,11 +58,7 @@ async fn anothers_dead_connection_is_marked_and_is_not_ones_own() {
     let server = Process::start(&dir.path().join("data"), &[]).await;
     let origin = format!("http://{}", server.reached_at().http);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
-    let bob = before_pages(&browser.visitor().await, &origin, "r", KEEP).await;
-    bob.fill("#username", "Bob").await;
-    bob.press("Enter").await;
-    bob.until("document.querySelector('#join:enabled')").await;
-    join(&bob).await;
+    let bob = bob_with(&browser, &origin, KEEP).await;
     ada.until(&shows_a_picture("Bob")).await;
     bob.eval("connections.forEach((connection) => connection.close())").await;
     ada.until(&is_lost("Bob")).await;
@@ -81,11 +78,7 @@ async fn a_camera_that_is_switched_on_late_keeps_the_session() {
     let off = format!(
         r#"sessionStorage.setItem("satsuma.wanted", '{{"camera":false,"microphone":false}}'); {KEEP}"#
     );
-    let bob = before_pages(&browser.visitor().await, &origin, "r", &off).await;
-    bob.fill("#username", "Bob").await;
-    bob.press("Enter").await;
-    bob.until("document.querySelector('#join:enabled')").await;
-    join(&bob).await;
+    let bob = bob_with(&browser, &origin, &off).await;
     bob.until(&shows_a_picture("Ada")).await;
     bob.click(".controls [data-action=camera]").await;
     ada.until(&shows_a_picture("Bob")).await;
@@ -103,11 +96,7 @@ async fn no_log_has_the_passwords_of_ice() {
     let server = Process::spawn(command, &dir.path().join("data"), &[("SATSUMA_LOG__FILTER", "trace")]);
     server.until_started().await;
     let origin = format!("http://{}", server.reached_at().http);
-    let bob = before_pages(&browser.visitor().await, &origin, "r", KEEP).await;
-    bob.fill("#username", "Bob").await;
-    bob.press("Enter").await;
-    bob.until("document.querySelector('#join:enabled')").await;
-    join(&bob).await;
+    let bob = bob_with(&browser, &origin, KEEP).await;
     bob.until("connections.at(-1)?.connectionState === 'connected'").await;
     let sides = "[connections.at(-1).localDescription.sdp, connections.at(-1).remoteDescription.sdp]";
     let passwords = bob.eval(&format!("{sides}.map((sdp) => sdp.match(/ice-pwd:(.*)/)[1])")).await;
@@ -127,21 +116,22 @@ async fn another_network_is_followed() {
     let server = Process::start(&dir.path().join("data"), &[]).await;
     let origin = format!("http://{}", server.reached_at().http);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
-    let bob = before_pages(&browser.visitor().await, &origin, "r", KEEP).await;
-    bob.fill("#username", "Bob").await;
-    bob.press("Enter").await;
-    bob.until("document.querySelector('#join:enabled')").await;
-    join(&bob).await;
+    let bob = bob_with(&browser, &origin, KEEP).await;
     bob.until(&shows_a_picture("Ada")).await;
     ada.until(&shows_a_picture("Bob")).await;
-    // Asked before anything can come of it.
+    // Counted before anything can come of it.
     let offered = "connections.at(-1).restartIce = function () {
-        this.wasRestarted = true;
+        this.restarts = (this.restarts ?? 0) + 1;
         RTCPeerConnection.prototype.restartIce.call(this);
     }";
     bob.eval(offered).await;
+    let side = "connections.at(-1).remoteDescription.sdp.match(/ice-ufrag:(.*)/)[1]";
+    let before = bob.eval(side).await;
+    // The browser estimates the same network's speed anew, which is no reason.
+    bob.eval("navigator.connection.dispatchEvent(new Event('change'))").await;
     bob.eval("dispatchEvent(new Event('online'))").await;
-    bob.until("connections.at(-1).wasRestarted && connections.at(-1).connectionState === 'connected'").await;
+    bob.until(&format!("{side} !== {before} && connections.at(-1).connectionState === 'connected'")).await;
+    assert_eq!(bob.eval("connections.at(-1).restarts").await, 1);
     let frames =
         format!("({}).querySelector('video').getVideoPlaybackQuality().totalVideoFrames", tile("Ada"));
     let shown = bob.eval(&frames).await;
@@ -171,4 +161,188 @@ async fn a_restart_is_over_in_a_moment_and_what_was_off_stays_off() {
     bob.until("document.querySelector('#join:enabled')").await;
     bob.until("document.getElementById('preview-note').textContent === 'The camera is off'").await;
     drop(server);
+}
+
+/// What is said of a connection, by the bytes that arrived: time and counts are the test's.
+#[tokio::test]
+async fn arrival_is_judged_by_what_is_due() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let tab = browser.visitor().await.open(&format!("{}/set-username", server.http())).await;
+    tab.until("document.readyState === 'complete'").await;
+    let judge = "(async () => {
+        const { Arrival } = await import('/static/js/calls/arrival.js');
+        // Looks twice a second for so many seconds; each of these has more bytes at each look.
+        const world = () => {
+            const arrival = new Arrival();
+            const tracks = new Map();
+            let bytes = 0;
+            const self = { now: 0, arrival, after(seconds, rising, reports = true) {
+                for (let look = 0; look < seconds * 2; look += 1) {
+                    self.now += 500;
+                    for (const id of rising) tracks.set(id, (tracks.get(id) ?? 0) + 100);
+                    if (rising.length > 0 || reports) bytes += 100;
+                    arrival.take(self.now, { tracks: new Map(tracks), bytes, isSending: true });
+                }
+                return self;
+            } };
+            return self;
+        };
+        const told = {};
+        const speech = { audio: 'mic', isMuted: false, since: 0 };
+
+        let w = world().after(10, ['mic']);
+        told.speaks = w.arrival.isLost(speech);
+        told.pauses = w.after(1.5, []).arrival.isLost(speech);
+        told.dies = w.after(0.5, []).arrival.isLost(speech);
+        told.diesAlone = w.arrival.isCutOff;
+
+        w = world().after(10, ['mic', 'cam']).after(10, ['mic']);
+        told.onlyPictureStands = w.arrival.isLost({ ...speech, video: 'cam' });
+        told.bothStand = w.after(2, []).arrival.isLost({ ...speech, video: 'cam' });
+
+        w = world().after(10, ['mic']);
+        let muted = { audio: 'mic', isMuted: true, since: w.now };
+        told.mutedAndSilent = w.after(1, ['mic']).after(20, []).arrival.isLost(muted);
+        told.justUnmuted = w.arrival.isLost({ audio: 'mic', isMuted: false, since: w.now });
+        told.unmutedAndSilent = w.after(2, []).arrival.isLost({ audio: 'mic', isMuted: false, since: w.now - 2000 });
+        w = world().after(10, ['mic']);
+        muted = { audio: 'mic', isMuted: true, since: w.now };
+        told.mutedAndSending = w.after(10, ['mic']).arrival.isLost(muted);
+        told.mutedAndDead = w.after(2, []).arrival.isLost(muted);
+        told.nothingToArrive = world().after(10, []).arrival.isLost({ isMuted: true, since: 0 });
+
+        // An outage is no measure for the next.
+        w = world().after(10, ['mic']);
+        told.cutOff = [1.5, 0.5, 10].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
+        told.back = w.after(0.5, ['mic']).arrival.isCutOff;
+        told.again = [1.5, 0.5].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
+
+        // Reports alone may be five seconds apart.
+        w = world().after(0.5, []);
+        told.rareReports = [];
+        for (let round = 0; round < 8; round += 1) {
+            told.rareReports.push(w.after(4.5, [], false).arrival.isCutOff);
+            w.after(0.5, []);
+        }
+        return told;
+    })()";
+    let told = tab.eval(judge).await;
+    let expected = json!({
+        "speaks": false, "pauses": false, "dies": true, "diesAlone": false,
+        "onlyPictureStands": false, "bothStand": true,
+        "mutedAndSilent": false, "justUnmuted": false, "unmutedAndSilent": true,
+        "mutedAndSending": false, "mutedAndDead": true, "nothingToArrive": false,
+        "cutOff": [false, true, true], "back": false, "again": [false, true],
+        "rareReports": [false, false, false, false, false, false, false, false],
+    });
+    assert_eq!(told, expected);
+}
+
+/// Comes into the room `r` as Bob, whose connections a test can reach.
+async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
+    let bob = before_pages(&browser.visitor().await, origin, "r", script).await;
+    bob.fill("#username", "Bob").await;
+    bob.press("Enter").await;
+    bob.until("document.querySelector('#join:enabled')").await;
+    join(&bob).await;
+    bob
+}
+
+/// What a browser says where ICE is interrupted, or at its end.
+fn pretend(state: &str) -> String {
+    format!(
+        "(of => {{
+            Object.defineProperty(of, 'connectionState', {{ get: () => '{state}', configurable: true }});
+            of.dispatchEvent(new Event('connectionstatechange'));
+        }})(connections.at(-1))"
+    )
+}
+
+#[tokio::test]
+async fn what_is_closed_while_ice_is_interrupted_is_closed_once_it_is_not() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let bob = bob_with(&browser, &server.http(), KEEP).await;
+    let published = async || {
+        let report = server.admin_get("/admin/sfu").await.json();
+        report["tracks"].as_array().unwrap().iter().filter(|track| track["kind"] == "video").count()
+    };
+    eventually("the camera is published".to_owned(), async || published().await == 1).await;
+    bob.until("connections.at(-1).connectionState === 'connected'").await;
+    bob.eval(&pretend("disconnected")).await;
+    bob.click(".controls [data-action=camera]").await;
+    until_pressed(&bob, "camera", "false").await;
+    // It is pushed anew meanwhile, which needs no connection; the close before it waits.
+    bob.click(".controls [data-action=camera]").await;
+    eventually("the next one is published".to_owned(), async || published().await == 2).await;
+    let back = "delete connections.at(-1).connectionState,
+        connections.at(-1).dispatchEvent(new Event('connectionstatechange'))";
+    bob.eval(back).await;
+    eventually("the first one is closed".to_owned(), async || published().await == 1).await;
+    bob.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_replaced_is_told_until_its_successor_carries() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let bob = bob_with(&browser, &server.http(), KEEP).await;
+    bob.until("connections.at(-1)?.connectionState === 'connected'").await;
+    let told = "window.told = [];
+        setInterval(() => {
+            const banner = document.getElementById('reconnecting').hidden ? '' : 'banner';
+            const notice = document.querySelector('#lasting p') ? 'notice' : '';
+            const now = banner + notice;
+            if (now !== told.at(-1)) told.push(now);
+        }, 5)";
+    bob.eval(told).await;
+    bob.call("Network.setBlockedURLs", json!({"urls": ["*sessions/new*"]})).await;
+    bob.eval(&pretend("failed")).await;
+    // In the end it is told why, and that is one word, not two.
+    bob.until("told.at(-1) === 'notice'").await;
+    bob.call("Network.setBlockedURLs", json!({"urls": []})).await;
+    bob.until("told.at(-1) === ''").await;
+    let told = bob.eval("told.filter((now, place) => place > 0 || now)").await;
+    assert_eq!(told.as_array().unwrap()[..2], [json!("banner"), json!("notice")], "{told}");
+    bob.until("connections.length === 2 && connections[1].connectionState === 'connected'").await;
+}
+
+#[tokio::test]
+async fn a_lost_socket_comes_back_soon_in_a_small_room() {
+    let Some(browser) = Browser::start().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Process::start(&data, &[]).await;
+    let http = server.reached_at().http.to_string();
+    let settings = [("SATSUMA_HTTP__LISTEN", http.as_str())];
+    // The longest pauses that chance can bring. The first that is asked for once a socket closed is the socket's.
+    let chance = "Math.random = () => 1;
+        window.closes = [];
+        window.opened = 0;
+        window.WebSocket = class extends WebSocket {
+            constructor(...address) {
+                super(...address);
+                let isOpened = false;
+                this.addEventListener('open', () => { isOpened = true; opened += 1; });
+                this.addEventListener('close', ({ code }) => isOpened && closes.push([code]));
+            }
+        };
+        const wait = window.setTimeout;
+        window.setTimeout = (then, time, ...more) => {
+            if (closes.at(-1)?.length === 1) closes.at(-1).push(time);
+            return wait(then, time, ...more);
+        }";
+    let bob = bob_with(&browser, &format!("http://{http}"), chance).await;
+    server.stop().await;
+    bob.until("closes.length === 1").await;
+    let server = Process::start(&data, &settings).await;
+    bob.until("opened === 2").await;
+    let cy = bob_with(&browser, &format!("http://{http}"), chance).await;
+    server.kill();
+    cy.until("closes.length === 1").await;
+    let _server = Process::start(&data, &settings).await;
+    cy.until("opened === 2").await;
+    assert_eq!(bob.eval("closes[0]").await, json!([1012, 170]));
+    assert_eq!(cy.eval("closes[0]").await, json!([1006, 650]));
 }

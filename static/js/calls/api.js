@@ -28,7 +28,7 @@ export class CallsApi {
   }
 
   /** Calls, and gives back the answer's JSON, in which single tracks may still have failed. */
-  async call(method, path, body) {
+  async call(method, path, body, patience = PATIENCE) {
     const entry = { at: new Date().toISOString(), method, endpoint: path, tracks: body?.tracks };
     this.history.push(entry);
     if (this.history.length > this.#maxHistory) this.history.shift();
@@ -38,7 +38,7 @@ export class CallsApi {
         method,
         headers: body && { 'Content-Type': 'application/json' },
         body: body && JSON.stringify(body),
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.timeout(patience),
       });
       entry.status = response.status;
       // What is refused may be refused without a word.

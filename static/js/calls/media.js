@@ -17,10 +17,14 @@ const WORRYING = 3;
 /** After so many tries nothing of the others is to be hoped for soon: their own media may heal by then. */
 const STARVING = 6;
 
+/** A network that comes up refuses calls for a moment. */
+const RESTART_AGAIN = 1_000;
+
 /**
  * Events: `sent`, when what others can receive of us has changed; `received` with
  * `{ reference, track }`, the track being undefined when it is gone; `trouble` with a sentence's end
- * that says why nothing can be carried, and `well` when that is over; `flow`, when tracks stop or go on arriving.
+ * that says why nothing can be carried, and `well` when that is over; `flow`, when tracks stop or go on arriving;
+ * `connected`, when the media service is reached.
  */
 export class Media extends EventTarget {
   #api;
@@ -40,6 +44,9 @@ export class Media extends EventTarget {
   #wake = () => {};
   #ended = false;
   #isRestartDue = false;
+  #restartTimer;
+  /** Whether there was a connection, and its successor is not there yet. */
+  #isBroken = false;
 
   constructor(api, iceServers) {
     super();
@@ -98,15 +105,15 @@ export class Media extends EventTarget {
     return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
   }
 
-  /** Whether all of these that we receive have stopped arriving. */
-  isStill(references) {
-    const tracks = references.map((reference) => this.#incoming.get(reference)?.transceiver?.receiver.track).filter(Boolean);
-    return tracks.length > 0 && Boolean(this.#flow) && tracks.every((track) => this.#flow.isStill(track));
+  /** Whether a person's connection is lost, of whom we receive `audio` and `video`; see `Arrival`. */
+  isLost({ audio, video, ...microphone }) {
+    const idOf = (reference) => this.#incoming.get(reference)?.transceiver?.receiver.track.id;
+    return Boolean(this.#flow?.isLost({ audio: idOf(audio), video: idOf(video), ...microphone }));
   }
 
-  /** Whether nothing arrives any more, although something should. */
+  /** Whether nothing arrives any more, although something should. Not while there is `trouble`, which says more. */
   get isCutOff() {
-    return Boolean(this.#flow?.isCutOff);
+    return !this.#toldTrouble && (this.#isBroken || Boolean(this.#flow?.isCutOff));
   }
 
   /** To be called when the server may be another one than before. */
@@ -130,10 +137,13 @@ export class Media extends EventTarget {
   async #run() {
     while (!this.#ended) {
       try {
-        while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) await this.#rest();
+        while (!this.#ended && this.#outgoing.size + this.#incoming.size === 0) {
+          this.#setBroken(false);
+          await this.#rest();
+        }
         if (this.#ended) return;
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
-        this.#flow = new Flow(this.#session.connection, () => this.#tell('flow'));
+        this.#flow = this.#watch(this.#session);
         this.#tell('sent');
         await this.#serve(this.#session);
       } catch (error) {
@@ -148,19 +158,24 @@ export class Media extends EventTarget {
   /** Does one thing after the other until the session is at its end. */
   async #serve(session) {
     const broken = new Promise((_, reject) => session.addEventListener('broken', ({ detail }) => reject(detail)));
-    session.addEventListener('connected', () => this.#worked());
+    session.addEventListener('connected', () => {
+      this.#worked();
+      this.#setBroken(false);
+      this.#tell('connected');
+      this.#wake();
+    });
     session.addEventListener('disconnected', () => this.restartIce());
     // Whatever is under way then has nothing left to wait for.
     const orBroken = (step) => Promise.race([step, broken]);
     while (!this.#ended && !session.isBroken) {
       const isRestart = this.#isRestartDue;
       this.#isRestartDue = false;
-      const closes = isRestart ? [] : this.#closing.splice(0, BATCH);
+      // While the connection is interrupted, or not there yet, what is to be closed waits.
+      const closes = isRestart || !session.isConnected ? [] : this.#closing.splice(0, BATCH);
       const pushes = isRestart || closes.length > 0 ? [] : due(this.#unsent);
       const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
       try {
-        // Where the service knows no such thing, a session that stays without a way is replaced.
-        if (isRestart) await orBroken(session.restartIce()).catch(ignoreRefusal);
+        if (isRestart) await orBroken(this.#restart(session));
         else if (closes.length > 0) await orBroken(session.close(closes));
         else if (pushes.length > 0) await orBroken(this.#push(session, pushes));
         else if (pulls.length > 0) await orBroken(this.#pull(session, pulls));
@@ -174,6 +189,35 @@ export class Media extends EventTarget {
         this.#failed(error);
       }
     }
+  }
+
+  /** Looks for another way. Where the service knows no such thing, a session that stays without one is replaced. */
+  async #restart(session) {
+    try {
+      await session.restartIce();
+    } catch (error) {
+      if (!(error instanceof CallsError)) throw error;
+      if (error.code !== 'unreachable') return;
+      clearTimeout(this.#restartTimer);
+      this.#restartTimer = setTimeout(() => session === this.#session && this.isCutOff && this.restartIce(), RESTART_AGAIN);
+    }
+  }
+
+  #watch(session) {
+    let wasCutOff = false;
+    const flow = new Flow(session.connection, () => {
+      // ICE takes five seconds more to notice it.
+      if (flow.isCutOff && !wasCutOff) this.restartIce();
+      wasCutOff = flow.isCutOff;
+      this.#tell('flow');
+    });
+    return flow;
+  }
+
+  #setBroken(isBroken) {
+    if (isBroken === this.#isBroken) return;
+    this.#isBroken = isBroken;
+    this.#tell('flow');
   }
 
   get #unsent() {
@@ -254,6 +298,7 @@ export class Media extends EventTarget {
     this.#flow?.end();
     this.#flow = undefined;
     this.#isRestartDue = false;
+    this.#isBroken ||= Boolean(this.#session?.wasConnected);
     this.#tell('flow');
     this.#session?.end();
     this.#session = undefined;
@@ -287,6 +332,7 @@ export class Media extends EventTarget {
     if (trouble === this.#toldTrouble) return;
     this.#toldTrouble = trouble;
     this.#tell(trouble ? 'trouble' : 'well', trouble);
+    this.#tell('flow');
   }
 
   get #trouble() {
@@ -327,10 +373,6 @@ function nameLayers(transceiver) {
   if (!extensions) return;
   const named = extensions.map(({ uri, direction }) => ({ uri, direction: LAYER_NAMES.has(uri) ? 'sendrecv' : direction }));
   transceiver.setHeaderExtensionsToNegotiate(named);
-}
-
-function ignoreRefusal(error) {
-  if (!(error instanceof CallsError)) throw error;
 }
 
 function tryLater(track) {

@@ -9,6 +9,9 @@ import { CallsError } from './api.js';
 /** ICE may be disconnected for this long before the session is given up. */
 const ICE_PATIENCE = 7_000;
 
+/** On a network that died calls wait for what will never come; a new one soon finds the next network. */
+const RESTART_PATIENCE = 3_000;
+
 /** A connection that both sides have agreed on has this long to come about. */
 const CONNECT_PATIENCE = 15_000;
 
@@ -104,10 +107,8 @@ export class CallsSession extends EventTarget {
     });
   }
 
-  /** Ends what these transceivers send or receive. */
+  /** Ends what these transceivers send or receive. To be called while connected: a media service may refuse it before. */
   async close(transceivers) {
-    // Without a connection there is nothing to end, unless it is only interrupted.
-    if (!this.wasConnected) return;
     const tracks = transceivers.filter(({ mid }) => mid !== null).map(({ mid }) => ({ mid }));
     for (const transceiver of transceivers) transceiver.stop();
     if (tracks.length === 0) return;
@@ -120,7 +121,7 @@ export class CallsSession extends EventTarget {
     if (!this.wasConnected) return;
     this.connection.restartIce();
     await this.connection.setLocalDescription();
-    await this.#offer('PUT', 'renegotiate', {});
+    await this.#offer('PUT', 'renegotiate', {}, RESTART_PATIENCE);
   }
 
   end() {
@@ -131,11 +132,11 @@ export class CallsSession extends EventTarget {
   }
 
   /** Sends our newest offer along with a call, and takes the answer. */
-  async #offer(method, path, body) {
+  async #offer(method, path, body, patience) {
     let answer;
     try {
       const { type, sdp } = this.connection.localDescription;
-      answer = await this.#call(method, path, { ...body, sessionDescription: { type, sdp } });
+      answer = await this.#call(method, path, { ...body, sessionDescription: { type, sdp } }, patience);
     } catch (error) {
       await this.connection.setLocalDescription({ type: 'rollback' });
       throw error;
@@ -145,9 +146,9 @@ export class CallsSession extends EventTarget {
     return answer.tracks ?? [];
   }
 
-  async #call(method, path, body) {
+  async #call(method, path, body, patience) {
     try {
-      return await this.#api.call(method, `sessions/${this.id}/${path}`, body);
+      return await this.#api.call(method, `sessions/${this.id}/${path}`, body, patience);
     } catch (error) {
       if (FATAL.has(error.code)) throw new Error('the session is gone', { cause: error });
       throw error;

@@ -57,7 +57,7 @@ static LINES: LazyLock<Lines> = LazyLock::new(|| {
 /// # Errors
 /// [`CannotLog`] if the filter is malformed, or somebody set up logging before.
 pub fn init(log: &Log) -> Result<(), CannotLog> {
-    let filter = EnvFilter::try_new(&log.filter)?;
+    let filter = filter(&log.filter)?;
     LINES.set_max_bytes(log.queue_bytes);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LINES.clone());
     // Errors of the library go to standard error by themselves, and panic or wait where nobody reads it.
@@ -69,6 +69,12 @@ pub fn init(log: &Log) -> Result<(), CannotLog> {
     }
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// The configured filter, over one that lets the media libraries tell of errors alone: they warn of each line of an
+/// offer that they do not know, and whoever writes offers would write the log.
+fn filter(configured: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("str0m=error,is=error,{configured}"))
 }
 
 /// Whether no secret is in a library's lines: that of ICE writes down passwords from `debug` on, with which
@@ -130,4 +136,55 @@ pub enum CannotLog {
     /// Somebody set up logging before.
     #[error(transparent)]
     Taken(#[from] TryInitError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// What a subscriber with this filter writes down of what libraries say.
+    fn written(configured: &str) -> String {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Written::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(configured).unwrap())
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "str0m::sdp", "sdp warning");
+            tracing::error!(target: "is::agent", "ice error");
+            tracing::warn!(target: "is::agent", "ice warning");
+            tracing::warn!(target: "satsuma::server", "our warning");
+        });
+        let lines = lines.0.lock().unwrap().clone();
+        ["sdp warning", "ice warning", "ice error", "our warning"]
+            .into_iter()
+            .filter(|line| String::from_utf8_lossy(&lines).contains(line))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// An offer of three megabytes was four megabytes of warnings.
+    #[test]
+    fn strangers_write_no_warnings_into_the_log() {
+        for filter in ["info", "trace", "info,satsuma=debug"] {
+            assert_eq!(written(filter), "ice error, our warning", "{filter}");
+        }
+        assert_eq!(written("info,str0m=warn"), "sdp warning, ice error, our warning");
+        assert_eq!(written("off,is=debug"), "ice warning, ice error");
+        assert!(filter("info,=").is_err());
+    }
 }

@@ -48,7 +48,7 @@ pub fn composed(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// The [one spelling](composed) of a name without anything [hidden](has_hidden), for names that come from
+/// The [one spelling](composed) of a name without anything hidden, for names that come from
 /// elsewhere: their owners could not mend them.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let mut text = composed(text);

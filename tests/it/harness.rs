@@ -194,7 +194,8 @@ impl Stopped {
     /// Starts a server on the same data, with other settings.
     pub async fn start_with(mut self, edit: impl FnOnce(&mut Config)) -> TestServer {
         edit(&mut self.config);
-        let server = Server::start(self.config.clone()).await.unwrap();
+        // A start has much to remember, and some tests hold several on one stack.
+        let server = Box::pin(Server::start(self.config.clone())).await.unwrap();
         TestServer { server, at_rest: self }
     }
 

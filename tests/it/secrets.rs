@@ -26,7 +26,7 @@ impl Talkative {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(BINARY);
         command.stdout(Stdio::null()).stderr(File::create(dir.path().join("log")).unwrap());
-        let settings = [&[("SATSUMA_LOG__FILTER", "trace")], settings].concat();
+        let settings = [&[("SATSUMA_LOG__FILTER", "trace,str0m=trace,is=trace")], settings].concat();
         let process = Process::spawn(command, &dir.path().join("data"), &settings);
         process.until_started().await;
         Self { process, dir }

@@ -159,6 +159,9 @@ async fn arrival_is_judged_by_what_is_due() {
                     arrival.take(self.now, { tracks: new Map(tracks), bytes, isSending: true });
                 }
                 return self;
+            }, giveUpWay() {
+                bytes -= 100;
+                return self;
             } };
             return self;
         };
@@ -192,6 +195,10 @@ async fn arrival_is_judged_by_what_is_due() {
         told.back = w.after(0.5, ['mic']).arrival.isCutOff;
         told.again = [1.5, 0.5].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
 
+        w = world().after(10, ['mic']).after(1.5, [], false).giveUpWay();
+        told.shrunk = w.after(0.5, [], false).arrival.isCutOff;
+        told.backFromThere = w.after(0.5, ['mic']).arrival.isCutOff;
+
         // Reports alone may be five seconds apart.
         w = world().after(0.5, []);
         told.rareReports = [];
@@ -207,6 +214,7 @@ async fn arrival_is_judged_by_what_is_due() {
         "onlyPictureStands": false, "bothStand": true,
         "mutedAndSilent": false, "justUnmuted": false, "unmutedAndSilent": true,
         "mutedAndSending": false, "mutedAndDead": true, "nothingToArrive": false,
+        "shrunk": true, "backFromThere": false,
         "cutOff": [false, true, true], "back": false, "again": [false, true],
         "rareReports": [false, false, false, false, false, false, false, false],
     });

@@ -161,14 +161,15 @@ async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
     let cyd = Person::log_in(&server, "Cyd").await;
     let last = Ask::room("meeting").by(&cyd).pk("last").open(&server).await;
     let seat = meeting.ada.pk();
-    // Nobody's, broken, for another's seat, and for a place where there is none.
+    // Nobody's, broken, and for a place where there is none. Who asks for another's seat is told so by its room, if nobody
+    // else asks for that at the moment.
     let asks = [
-        (Ask::room("meeting").pk("x"), 401),
-        (Ask::room("meeting").by(&cyd).pk("x").header("sec-websocket-version", "7"), 400),
-        (Ask::room("").by(&cyd).pk("x"), 400),
-        (Ask::room("meeting").by(&cyd).pk("x"), 503),
-        (Ask::room("meeting").by(&cyd).pk(&seat), 503),
-        (Ask::room("another").by(&cyd).pk("x"), 503),
+        (Ask::room("meeting").pk("x"), [401, 401]),
+        (Ask::room("meeting").by(&cyd).pk("x").header("sec-websocket-version", "7"), [400, 400]),
+        (Ask::room("").by(&cyd).pk("x"), [400, 400]),
+        (Ask::room("meeting").by(&cyd).pk("x"), [503, 503]),
+        (Ask::room("meeting").by(&cyd).pk(&seat), [403, 503]),
+        (Ask::room("another").by(&cyd).pk("x"), [503, 503]),
     ];
     let mut flood = JoinSet::new();
     for (ask, status) in asks.iter().cycle().take(FLOOD).cloned() {
@@ -179,10 +180,11 @@ async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
         meeting.goes_on().await;
         while let Some(refused) = flood.try_join_next() {
             let (status, wanted) = refused.unwrap();
-            assert_eq!(status, wanted);
+            assert!(wanted.contains(&status), "{status} in place of {wanted:?}");
         }
     }
-    assert_eq!(server.refusals("server_full").await, (FLOOD / 2) as f64);
+    let refused = server.refusals("server_full").await + server.refusals("seat_taken").await;
+    assert_eq!(refused, (FLOOD / 2) as f64);
     server.until_metric("satsuma_tcp_connections", 0.0).await;
     assert_eq!((server.metric("satsuma_rooms").await, server.metric("satsuma_members").await), (1.0, 3.0));
     // The flood holds no place: whoever comes next has the one that becomes free.

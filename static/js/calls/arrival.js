@@ -31,15 +31,17 @@ export class Arrival {
     for (const [id, bytes] of tracks) {
       if (this.#tracks.get(id)?.bytes !== bytes) this.#tracks.set(id, { bytes, at: now });
     }
-    if (bytes !== total.bytes) {
+    if (bytes > total.bytes) {
       const gap = total.at === 0 || wasReceiving ? 0 : now - total.at;
       this.#total = { bytes, at: now, gap: Math.max(Math.min(gap, LONGEST_GAP), 0.9 * total.gap) };
       this.#isCutOff = false;
       return;
     }
+    // A way that is given up takes its count along.
+    total.bytes = bytes;
     // Who sends nothing may hear nothing, if all others are gone.
     const patience = wasReceiving ? STILL : Math.max(STILL, 3 * total.gap);
-    this.#isCutOff = isSending && bytes > 0 && now - total.at >= patience;
+    this.#isCutOff = isSending && total.at > 0 && now - total.at >= patience;
   }
 
   /** Whether nothing at all arrives any more, although something should. */

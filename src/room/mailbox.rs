@@ -144,15 +144,20 @@ impl Mailbox {
         self.commands.send(command).await
     }
 
-    /// Sends what a socket said, if there is room for it now.
+    /// Sends what a socket said, if there is room for it now, or in the one that its [turn](Self::turn) brought.
     ///
     /// # Errors
     /// [`TrySendError`] if there is none, or if the room is gone.
-    pub fn try_deliver(&self, mut incoming: Incoming) -> Result<(), TrySendError<Incoming>> {
+    pub fn try_deliver(
+        &self,
+        mut incoming: Incoming,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), TrySendError<Incoming>> {
         if let bytes @ 1.. = long_bytes(incoming.bytes) {
-            match self.bytes.clone().try_acquire_many_owned(bytes) {
-                Ok(permit) => incoming.permit = Some(permit),
-                Err(_) => return Err(TrySendError::Full(incoming)),
+            let of_turn = turn.and_then(|mut turn| turn.split(bytes as usize));
+            match of_turn.or_else(|| self.bytes.clone().try_acquire_many_owned(bytes).ok()) {
+                Some(permit) => incoming.permit = Some(permit),
+                None => return Err(TrySendError::Full(incoming)),
             }
         }
         self.commands.try_send(Command::Message(incoming)).map_err(|error| match error {
@@ -182,11 +187,13 @@ impl Mailbox {
         self.bytes.available_permits() >= ROOMY_BYTES as usize
     }
 
-    /// Waits until there is, or the room is gone.
-    pub async fn until_roomy(&self) {
+    /// Waits for room for a long message, which nobody else gets until this is dropped; `None` if the room is gone.
+    ///
+    /// Who waited and gave it back before reading would find it taken by the next who waits, for ever.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
-            _ = self.bytes.acquire_many(ROOMY_BYTES) => {}
-            () = self.commands.closed() => {}
+            permit = self.bytes.clone().acquire_many_owned(ROOMY_BYTES) => permit.ok(),
+            () = self.commands.closed() => None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use tungstenite::protocol::frame::coding::Data;
@@ -79,6 +80,8 @@ pub struct Connection<S> {
     incoming: Option<Incoming>,
     /// Whether the room has no place for a long message; nothing is read meanwhile.
     is_room_full: bool,
+    /// The place that was waited for; it is for what is read next, if that is there already.
+    turn: Option<OwnedSemaphorePermit>,
     /// The bytes of a message of which a part arrived.
     arriving: Counted,
     /// The permit for these bytes.
@@ -166,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             is_throttled: false,
             incoming: None,
             is_room_full: false,
+            turn: None,
             arriving: Counted::new(&metrics.arriving_bytes, 0),
             arrival: None,
             awaited: None,
@@ -225,8 +229,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     continue;
                 }
-                () = mailbox.until_roomy(), if self.is_room_full => {
-                    self.is_room_full = false;
+                turn = mailbox.turn(), if self.is_room_full => {
+                    if turn.is_none() {
+                        // The room is gone; its outbox closes the socket.
+                        self.phase = Phase::Left;
+                    }
+                    (self.is_room_full, self.turn) = (false, turn);
                     continue;
                 }
                 () = sleep_until(timer) => {
@@ -346,9 +354,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Phase::Open if self.behind.is_some() => Poll::Ready(Step::OthersKeepUp),
             Phase::Open if self.is_room_full => Poll::Pending,
-            Phase::Open if !self.seat.mailbox.is_roomy() => Poll::Ready(Step::RoomIsFull),
+            Phase::Open if self.turn.is_none() && !self.seat.mailbox.is_roomy() => {
+                Poll::Ready(Step::RoomIsFull)
+            }
             Phase::Open | Phase::Closing(_) => {
-                self.socket.poll_receive(context).map(|received| match received {
+                let received = self.socket.poll_receive(context);
+                if received.is_pending() {
+                    // What comes later waits for a turn of its own.
+                    self.turn = None;
+                }
+                received.map(|received| match received {
                     Ok(received) => Step::Received(received),
                     Err(end) => Step::ReadEnd(end),
                 })
@@ -632,7 +647,7 @@ mod tests {
         let mut client = client(network).await;
         let long =
             Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes: 4 << 20, permit: None };
-        stage.mailbox.try_deliver(long).unwrap();
+        stage.mailbox.try_deliver(long, None).unwrap();
         client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
         let second = Duration::from_secs(1);
         tokio::time::sleep(second).await;
@@ -654,6 +669,45 @@ mod tests {
         let limits = ConnectionLimits { message, history_entry_bytes: 8 << 20, ..limits() };
         let (ours, theirs) = duplex(1 << 16);
         (stage_with(ours, arrivals, limits), client(theirs).await)
+    }
+
+    /// Who waited for a place gave it back before it read, and found it taken by the next who waited: for ever.
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the handles own the tasks")]
+    async fn sockets_that_wait_for_a_full_room_take_turns() {
+        const SOCKETS: u64 = 9;
+        let message = MessageLimits::default();
+        let (mailbox, mut commands) = Mailbox::new(256);
+        let metrics = Metrics::new();
+        let arrivals = Arrivals::new(1 << 30);
+        let of_outbox =
+            OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
+        let outboxes: Vec<_> = (0..SOCKETS).map(|_| Outbox::new(of_outbox, metrics.clone())).collect();
+        let long = format!(r#"{{"type":"e2eeMlsMessage","payload":"{}"}}"#, "x".repeat(900_000));
+        let (mut tasks, mut clients) = (Vec::new(), Vec::new());
+        for (number, outbox) in outboxes.iter().enumerate() {
+            let id = ConnectionId(number as u64);
+            let seat = Seat { mailbox: mailbox.clone(), outbox: outbox.attach(now(), id, Form::Plain) };
+            let (ours, theirs) = duplex(8 << 20);
+            let limits = ConnectionLimits { message, history_entry_bytes: 1 << 20, ..limits() };
+            let connection = Connection::new(id, ours, seat, arrivals.share(None), limits, metrics.clone());
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(connection.run())));
+            clients.push(client(theirs).await);
+        }
+        for _ in 0..3 {
+            for client in &mut clients {
+                client.send(Message::text(&long)).await.unwrap();
+            }
+        }
+        let all = async {
+            for _ in 0..3 * SOCKETS {
+                // Others run before it is handled, and its place is free.
+                let command = commands.recv().await;
+                tokio::task::yield_now().await;
+                assert_eq!(kind(command), "e2eeMlsMessage");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("all arrive");
     }
 
     /// A thousand sockets that each began a message of 8 MiB had 8 GB.
@@ -771,12 +825,12 @@ mod tests {
             permit: None,
         };
         for _ in 0..4 {
-            mailbox.try_deliver(long()).unwrap();
+            mailbox.try_deliver(long(), None).unwrap();
         }
-        assert!(matches!(mailbox.try_deliver(long()), Err(TrySendError::Full(_))));
-        mailbox.try_deliver(Incoming { bytes: 100, ..long() }).unwrap();
+        assert!(matches!(mailbox.try_deliver(long(), None), Err(TrySendError::Full(_))));
+        mailbox.try_deliver(Incoming { bytes: 100, ..long() }, None).unwrap();
         let handled = commands.recv().await;
-        assert!(mailbox.try_deliver(long()).is_err(), "its share is held until it is handled");
+        assert!(mailbox.try_deliver(long(), None).is_err(), "its share is held until it is handled");
         drop(handled);
         mailbox.reserve(1 << 20).await.unwrap().deliver(long());
         drop(commands);
@@ -789,8 +843,8 @@ mod tests {
         let (mailbox, mut commands) = Mailbox::new(1);
         let of =
             |bytes| Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes, permit: None };
-        mailbox.try_deliver(of(0)).unwrap();
-        let waiting: Vec<_> = (0..4).map(|_| mailbox.try_deliver(of(1 << 20)).unwrap_err()).collect();
+        mailbox.try_deliver(of(0), None).unwrap();
+        let waiting: Vec<_> = (0..4).map(|_| mailbox.try_deliver(of(1 << 20), None).unwrap_err()).collect();
         drop(commands.recv().await);
         let reserved = tokio::time::timeout(Duration::from_secs(1), mailbox.reserve(1 << 20)).await;
         assert!(reserved.is_ok_and(|reserved| reserved.is_some()));

@@ -19,6 +19,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Takes in what the client sent. Where there are no tokens for it, nothing more is read until there are: what
     /// waited for them in memory could be long, and compressed it costs its sender almost nothing.
     pub(super) fn receive(&mut self, received: Received) {
+        self.receive_in_turn(received);
+        self.turn = None;
+    }
+
+    fn receive_in_turn(&mut self, received: Received) {
         if !self.phase.heeds_messages() {
             return;
         }
@@ -105,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.phase = Phase::Left;
         }
         let incoming = Incoming { connection: self.id, message, bytes: text.len(), permit: None };
-        match self.seat.mailbox.try_deliver(incoming) {
+        match self.seat.mailbox.try_deliver(incoming, self.turn.take()) {
             Ok(()) => {}
             Err(TrySendError::Full(incoming)) => self.incoming = Some(incoming),
             // The room is gone; its outbox closes the socket.

@@ -19,6 +19,9 @@ import { Signalling } from './signalling.js';
 /** On a dead network questions would wait for minutes, and in the way of all that is asked once it is back. */
 const WHY_PATIENCE = 4_000;
 
+const SOCKET_IS_LOST =
+  'The server answers, but the WebSocket that a room needs does not reach it. A proxy, a firewall or a browser extension may block it.';
+
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.slice(BASE.length).split('/')[0]);
 const roomPath = `${BASE}${encodeURIComponent(roomName)}`;
@@ -34,6 +37,7 @@ offerDevices(byId('lobby-devices'), devices);
 offerDevices(byId('room-devices'), devices);
 let meeting;
 let isAskingWhy = false;
+let isWelcome = false;
 
 listen({
   microphone: () => devices.toggleMicrophone().then(() => explain('microphone', 'Microphone')),
@@ -68,6 +72,7 @@ signalling.addEventListener('away', ({ detail }) => {
   if (detail.reason) notice(`The server says: ${detail.reason}`, 'away');
 });
 signalling.addEventListener('open', () => {
+  isWelcome = false;
   showDisconnected();
   withdrawNotice('refused');
 });
@@ -126,7 +131,10 @@ async function askWhy() {
   try {
     // Leaves the page if we are to log in again; the way back leads to this room.
     await ask(roomPath, 'routes/_room.$roomName._index', { signal });
-    why = `${await askWhyRefused(signalling.address, { signal })} Trying again…`;
+    const reason = await askWhyRefused(signalling.address, { signal });
+    // A server that has just come up refuses nothing: only another attempt shows that sockets do not reach it.
+    why = reason || isWelcome ? `${reason ?? SOCKET_IS_LOST} Trying again…` : '';
+    isWelcome = !reason;
   } catch (error) {
     // A server that cannot be reached refuses nobody.
     why = error instanceof Refusal ? error.message : '';

@@ -16,12 +16,15 @@ export function send(form, route) {
   return request(form.action, route, { method: 'POST', body: new URLSearchParams(new FormData(form)) });
 }
 
-/** Says why the server does not let a socket of ours in; a browser shows a page nothing of a refused upgrade. */
+/**
+ * The reason why the server does not let a socket of ours in, or undefined if it would let it in; a browser shows
+ * a page nothing of a refused upgrade.
+ */
 export async function askWhyRefused(address, options) {
   const answer = await fetch(`${address}&why`, options);
   switch (answer.status) {
     case 404:
-      return 'The server answers, but the WebSocket that a room needs does not reach it. A proxy, a firewall or a browser extension may block it.';
+      return undefined;
     case 426:
       return 'Nobody can meet at this address: a proxy in front of the server lets no WebSockets through. Its operator has to set it up for them.';
     default:

@@ -269,6 +269,46 @@ async fn page_behind_proxy_without_upgrade_says_so() {
 }
 
 #[tokio::test]
+async fn a_page_tells_that_sockets_are_lost_once_a_second_one_is() {
+    let Some(browser) = Browser::start().await else { return };
+    let server = TestServer::start().await;
+    let losing = |sockets: usize| {
+        format!(
+            "window.attempts = 0;
+            window.asked = [];
+            const real = fetch;
+            window.fetch = (url, ...rest) => {{ asked.push(String(url)); return real(url, ...rest) }};
+            window.WebSocket = class extends WebSocket {{
+                constructor(url) {{ super(++attempts > {sockets} ? url : url.replace('/parties/', '/lost/')) }}
+            }};
+            document.addEventListener('DOMContentLoaded', () => {{
+                window.told = [];
+                const lasting = document.getElementById('lasting');
+                if (!lasting) return;
+                new MutationObserver(() => told.push({{attempts, text: lasting.textContent}})).observe(lasting, {{childList: true, subtree: true}});
+            }});"
+        )
+    };
+    let enter = async |sockets| {
+        let visitor = browser.visitor().await;
+        let tab = before_pages(&visitor, &server.http(), "r", &losing(sockets)).await;
+        tab.fill("#username", "Ada").await;
+        tab.press("Enter").await;
+        (visitor, tab)
+    };
+    // The page asks why after the second attempt; the server of the third has come up in between.
+    let (_visitor, tab) = enter(2).await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    assert_eq!(tab.eval("attempts").await, 3);
+    assert_eq!(tab.eval("asked.filter(url => url.endsWith('&why')).length").await, 1);
+    assert_eq!(tab.eval("told").await, json!([]));
+
+    let (_visitor, tab) = enter(usize::MAX).await;
+    tab.until("told?.[0]?.text.includes('the WebSocket that a room needs does not reach it')").await;
+    assert_eq!(tab.eval("told[0].attempts").await, 3);
+}
+
+#[tokio::test]
 async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
     let Some(browser) = Browser::start().await else { return };
     let server = TestServer::start().await;

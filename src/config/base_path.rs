@@ -1,12 +1,11 @@
 //! The path below which a server is reached, and the URL that may name it.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use url::Url;
 
-use super::value::{InvalidText, Origin, Text, from_str};
+use super::value::{Origin, Text};
 
 /// The most characters of a base path.
 const MAX_CHARS: usize = 200;
@@ -24,7 +23,7 @@ impl BasePath {
         &self.0
     }
 
-    /// Whether the server has the whole host.
+    /// True if the server has the whole host.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,14 +68,6 @@ impl Text for BasePath {
     }
 }
 
-impl FromStr for BasePath {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
-    }
-}
-
 /// The URL under which browsers reach a server: an origin, and the base path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
@@ -95,12 +86,12 @@ impl PublicUrl {
         &self.base_path
     }
 
-    /// Whether it is one of the web, whose scheme is `http` or `https`.
+    /// True if the scheme is `http` or `https`.
     pub fn is_web(&self) -> bool {
         self.origin.is_web()
     }
 
-    /// Whether its scheme is `https`.
+    /// True if the scheme is `https`.
     pub fn is_https(&self) -> bool {
         self.origin.as_str().starts_with("https:")
     }
@@ -119,14 +110,6 @@ impl Text for PublicUrl {
 
     fn write(&self) -> String {
         format!("{}{}", self.origin, self.base_path.as_str())
-    }
-}
-
-impl FromStr for PublicUrl {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Sources that an operator adds to the content security policy of the stock client's pages.
 
-use std::str::FromStr;
-
-use super::value::{InvalidText, Text, from_str};
+use super::value::Text;
 
 /// A directive and the sources that are added to it: `connect-src https://a.example`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +28,6 @@ impl Text for PolicySources {
 
     fn write(&self) -> String {
         format!("{} {}", self.directive, self.sources.join(" "))
-    }
-}
-
-impl FromStr for PolicySources {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
     }
 }
 

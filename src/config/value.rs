@@ -13,6 +13,10 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, Serializer};
 use url::Url;
 
+use super::base_path::{BasePath, PublicUrl};
+use super::policy::PolicySources;
+use super::sfu::MediaAddress;
+
 /// A value with a form in text, and the words to ask for it.
 pub trait Text: Sized {
     /// What the value is, with its article.
@@ -174,41 +178,19 @@ impl HttpUrl {
 #[error("not {0}")]
 pub struct InvalidText(&'static str);
 
-pub(super) fn from_str<T: Text>(text: &str) -> Result<T, InvalidText> {
-    T::read(text).ok_or(InvalidText(T::NOUN))
+macro_rules! parse_as_text {
+    ($($type:ty),+) => {$(
+        impl FromStr for $type {
+            type Err = InvalidText;
+
+            fn from_str(text: &str) -> Result<Self, InvalidText> {
+                Self::read(text).ok_or(InvalidText(Self::NOUN))
+            }
+        }
+    )+};
 }
 
-impl FromStr for Origin {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
-    }
-}
-
-impl FromStr for TeamDomain {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
-    }
-}
-
-impl FromStr for super::sfu::MediaAddress {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
-    }
-}
-
-impl FromStr for HttpUrl {
-    type Err = InvalidText;
-
-    fn from_str(text: &str) -> Result<Self, InvalidText> {
-        from_str(text)
-    }
-}
+parse_as_text!(BasePath, HttpUrl, MediaAddress, Origin, PolicySources, PublicUrl, TeamDomain);
 
 impl Text for HttpUrl {
     const NOUN: &str = "an http or https URL";

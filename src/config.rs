@@ -349,7 +349,7 @@ impl Config {
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
     }
 
-    /// Whether everybody comes through a proxy of unknown address: https is spoken, and not by this server.
+    /// True if all clients come through a proxy of unknown address: the public URL is https, but this server has no TLS.
     pub fn has_unknown_proxy(&self) -> bool {
         let Http { public_url, trusted_proxies, .. } = &self.http;
         let is_https = public_url.as_ref().is_some_and(PublicUrl::is_https);

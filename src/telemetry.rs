@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// What a subscriber with this filter writes down of what libraries say.
+    /// The log lines of a subscriber with this filter, of what libraries log.
     fn written(configured: &str) -> String {
         #[derive(Clone, Default)]
         struct Written(Arc<Mutex<Vec<u8>>>);
@@ -179,7 +179,7 @@ mod tests {
 
     /// An offer of three megabytes was four megabytes of warnings.
     #[test]
-    fn strangers_write_no_warnings_into_the_log() {
+    fn library_warnings_from_network_input_are_not_logged() {
         for filter in ["info", "trace", "info,satsuma=debug"] {
             assert_eq!(written(filter), "ice error, our warning", "{filter}");
         }

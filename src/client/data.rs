@@ -26,7 +26,7 @@ use crate::identity::Asked;
 use crate::identity::peer::Peer;
 
 const RESPONSE: HeaderName = HeaderName::from_static("x-remix-response");
-/// Where a redirect leads, in an answer that a browser's fetch does not follow.
+/// The target of a redirect, in an answer that a browser's fetch does not follow.
 pub const REDIRECT: HeaderName = HeaderName::from_static("x-remix-redirect");
 const STATUS: HeaderName = HeaderName::from_static("x-remix-status");
 const REVALIDATE: HeaderName = HeaderName::from_static("x-remix-revalidate");

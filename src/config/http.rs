@@ -33,12 +33,12 @@ pub struct Http {
     pub tls_certificate: Optional<PathBuf>,
     /// The file of the certificate's key.
     pub tls_key: Optional<PathBuf>,
-    /// How often those two files are looked at, since they are taken up again when they change.
+    /// Interval at which those two files are checked for changes and reloaded.
     #[serde(with = "text")]
     pub tls_reload: Duration,
-    /// Whether the listener speaks https with a certificate that the server makes itself.
+    /// Serves https with a self-signed certificate of the server's own.
     pub tls_self_signed: bool,
-    /// Whether the messages of sockets are compressed (permessage-deflate) where the client can.
+    /// Compresses WebSocket messages (permessage-deflate) for clients that offer it.
     pub socket_compression: bool,
 }
 

@@ -170,7 +170,7 @@ impl Assets {
         kept.map_err(|error: Arc<io::Error>| io::Error::new(error.kind(), error))
     }
 
-    /// Whether the file is a page whose links are to be placed.
+    /// True for a page whose links need the base path.
     fn has_links(&self, path: &FilePath) -> bool {
         !self.base_path.is_root() && Kind::of(path.as_str()).content_type.starts_with("text/html")
     }

@@ -72,7 +72,7 @@ async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next
     response
 }
 
-/// Where a request's path is.
+/// A request's path, relative to the base path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Below the base path.
@@ -99,7 +99,7 @@ fn place(base: &BasePath, path: &str, headers: &HeaderMap, may_strip: bool) -> P
     }
 }
 
-/// Whether a proxy says that it stripped this very path.
+/// True if `X-Forwarded-Prefix` says that the proxy stripped this very path.
 fn is_stripped(base: &BasePath, headers: &HeaderMap) -> bool {
     let prefix = headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
     prefix.is_some_and(|prefix| prefix.trim_end_matches('/') == base.as_str())

@@ -41,7 +41,7 @@ pub fn composed(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut text = nfc(text);
-    // What stood apart may compose once nothing is between. Each round but the last makes it shorter.
+    // Characters that a modifier kept apart may compose once it is gone. Each round but the last makes the text shorter.
     while let Some(shorter) = without_idle_modifiers(&text) {
         text = Cow::Owned(nfc(&shorter).into_owned());
     }
@@ -66,7 +66,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// Whether `text` has 1 to `max_chars` characters, one of them to be seen, and no control or hidden characters.
+/// True if `text` has 1 to `max_chars` characters, at least one of them visible, and no control or hidden characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
     // Bytes first: a text of a megabyte is refused without being walked.
     !text.is_empty()
@@ -77,7 +77,7 @@ pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
         && !text.chars().all(|char| char.is_whitespace() || is_modifier(char))
 }
 
-/// Whether a character of `text` is not seen, or turns the direction of what follows. With these one name
+/// True if `text` has an invisible character, or one that turns the direction of what follows. With these one name
 /// can look like another, or like none, or reverse what stands beside it.
 fn has_hidden(text: &str) -> bool {
     if text.is_ascii() {
@@ -109,7 +109,7 @@ fn is_hidden(char: char) -> bool {
         || matches!(char, '\u{2028}' | '\u{2029}' | '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// Whether a character changes how its neighbours look, and shows nothing by itself.
+/// True for a character that changes its neighbours' look, and shows nothing by itself.
 fn is_modifier(char: char) -> bool {
     matches!(char, NON_JOINER | JOINER | '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
@@ -128,7 +128,7 @@ fn without_idle_modifiers(text: &str) -> Option<String> {
     (kept.len() < text.len()).then_some(kept)
 }
 
-/// Whether a modifier does something between `before` and `after`.
+/// True if a modifier has an effect between `before` and `after`.
 ///
 /// Joiners: RFC 5892 appendix A, and between emoji (UTS #51). A selector chooses a form of what it follows.
 fn does_something(before: &str, modifier: char, after: &str) -> bool {
@@ -163,18 +163,18 @@ fn is_pictograph(char: char) -> bool {
     CodePointSetData::new::<ExtendedPictographic>().contains(char)
 }
 
-/// Whether an emoji may end with `char`: itself, a skin tone, or the selector of its coloured form.
+/// True if an emoji may end with `char`: itself, a skin tone, or the selector of its coloured form.
 fn ends_emoji(char: char) -> bool {
     is_pictograph(char) || matches!(char, '\u{1f3fb}'..='\u{1f3ff}' | '\u{fe0f}')
 }
 
-/// Whether the last letter of `text` is joined to one that follows.
+/// True if the last letter of `text` joins the one that follows.
 fn is_joined(text: &str) -> bool {
     let last = text.chars().rev().map(joining_type).find(|joining| *joining != JoiningType::Transparent);
     matches!(last, Some(JoiningType::LeftJoining | JoiningType::DualJoining))
 }
 
-/// Whether the first letter of `text` is joined to one before it.
+/// True if the first letter of `text` joins the one before it.
 fn joins_back(text: &str) -> bool {
     let first = text.chars().map(joining_type).find(|joining| *joining != JoiningType::Transparent);
     matches!(first, Some(JoiningType::RightJoining | JoiningType::DualJoining))

@@ -44,7 +44,7 @@ impl Session {
         Self { name, ..self }
     }
 
-    /// Who it is; `None` if nothing of the name can be seen, as cookies of before this was refused may have it.
+    /// The identity; `None` if its name has no visible character, which older versions allowed.
     pub(super) fn identity(&self) -> Option<Identity> {
         let name = visible(&self.name);
         let name = name.trim();

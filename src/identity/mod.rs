@@ -41,8 +41,8 @@ impl Identity {
 
     /// Somebody whom a login in front of this server names; `None` if that is no name.
     ///
-    /// Who it is by [`nfc`] alone: names that look the same may be two accounts there. Nobody here could mend
-    /// what is hidden in such a name, so it is only not shown.
+    /// The identity is the name in [`nfc`] alone: names that look the same may be two accounts there. Hidden
+    /// characters of such a name cannot be corrected here, so they are only not shown.
     fn external(method: AuthMethod, name: &str) -> Option<Self> {
         let shown = visible(name);
         let is_name =

@@ -22,8 +22,8 @@ const COMING: usize = 64;
 /// How much faster users leave than they came.
 const HURRY: f64 = 4.0;
 
-/// How long the last ones may take to leave.
-const LAST_GOODBYES: Duration = Duration::from_secs(10);
+/// Timeout of the last ones' leaving.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Everybody of a run.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Crowd {
             sleep_until(after(begin, place, self.join_rate * HURRY).into()).await;
             let _ = seat.leave.send(Leave::Properly);
         }
-        let _ = timeout(LAST_GOODBYES, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let _ = timeout(LEAVE_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await;
     }
 
     /// Sends somebody new on the way, once there is a place at the door.

@@ -24,7 +24,7 @@ use super::world::{Stage, World, chance, now};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How long a user that left waits for its socket to be closed.
-const GOODBYE: Duration = Duration::from_secs(5);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many bytes are read where nobody looks at the payload: the headers, and little of what follows.
 const READ_BYTES: usize = 4 << 10;
@@ -190,7 +190,7 @@ impl Session {
         let world = self.member.world.clone();
         match left {
             Ok(Leave::Abruptly) => world.counts.borrow_mut().dropped += 1,
-            Ok(Leave::Properly) => match timeout(GOODBYE, self.say_goodbye()).await {
+            Ok(Leave::Properly) => match timeout(LEAVE_TIMEOUT, self.leave()).await {
                 Ok(Gone::Broken(why)) => world.count_broken(why),
                 Ok(Gone::Closed(_) | Gone::Lost) => world.counts.borrow_mut().left += 1,
                 Err(_) => world.counts.borrow_mut().unanswered += 1,
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// Says that it leaves, and reads on until the socket is closed.
-    async fn say_goodbye(&mut self) -> Gone {
+    async fn leave(&mut self) -> Gone {
         let mut moved = self.say(Say::Text(r#"{"type":"userLeft"}"#));
         loop {
             match moved {

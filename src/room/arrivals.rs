@@ -103,7 +103,7 @@ impl Drop for ArrivalShare {
 }
 
 impl ArrivalPermit {
-    /// Whether it is the right to go over the bound.
+    /// True if this permit allows going over the bound.
     pub fn is_overrun(&self) -> bool {
         self.overrun.is_some()
     }

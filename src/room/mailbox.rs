@@ -182,14 +182,14 @@ impl Mailbox {
         Some(Reserved { command: self.commands.reserve().await.ok()?, bytes })
     }
 
-    /// Whether there is room for a long message. Where there is none, what is read would wait in memory.
+    /// True if there is room for a long message. Without room, further messages would wait in memory.
     pub fn is_roomy(&self) -> bool {
         self.bytes.available_permits() >= ROOMY_BYTES as usize
     }
 
     /// Waits for room for a long message, which nobody else gets until this is dropped; `None` if the room is gone.
     ///
-    /// Who waited and gave it back before reading would find it taken by the next who waits, for ever.
+    /// A connection that gave it back before reading would find it taken by the next waiter, for ever.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
             permit = self.bytes.clone().acquire_many_owned(ROOMY_BYTES) => permit.ok(),

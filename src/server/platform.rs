@@ -8,13 +8,13 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use tracing::{info, warn};
 
-/// What the firmware says of the machine. Nobody is asked before it names a platform that has an answer.
+/// The machine's name by its firmware. No request is sent before it names a platform with a metadata service.
 const FIRMWARE: &str = "/sys/class/dmi/id";
 
 /// The metadata service of all of these platforms, on the link.
 const SERVICE: &str = "http://169.254.169.254";
 
-/// For all of the question: a start waits for it, and the service is next door.
+/// Timeout for all requests: the start waits for them, and the service is on the same host.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A platform that gives machines private addresses and translates public ones.

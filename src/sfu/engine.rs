@@ -13,7 +13,7 @@ mod peer;
 mod report;
 mod session;
 mod sources;
-mod strangers;
+mod stun_limiter;
 mod table;
 mod update;
 
@@ -35,7 +35,7 @@ use forwarding::Track;
 use hearing::Said;
 use peer::candidate;
 use session::{Link, Session};
-use strangers::Strangers;
+use stun_limiter::StunLimiter;
 
 /// How often sessions are looked at that nothing happens to.
 const TICK: Duration = Duration::from_millis(500);
@@ -109,7 +109,7 @@ pub struct Engine {
     by_name: HashMap<(SessionKey, String), TrackKey>,
     timers: BTreeSet<(Instant, SessionKey)>,
     next_tick: Instant,
-    strangers: Strangers,
+    stun_limiter: StunLimiter,
     said: Said,
     /// Sessions that ended while something was done with them.
     ended: Vec<SessionKey>,
@@ -138,7 +138,7 @@ impl Engine {
             by_name: HashMap::new(),
             timers: BTreeSet::new(),
             next_tick: start + TICK,
-            strangers: Strangers::new(start),
+            stun_limiter: StunLimiter::new(start),
             said: Said::default(),
             ended: Vec::new(),
             unsent: VecDeque::new(),
@@ -196,7 +196,7 @@ impl Engine {
                 return;
             }
         };
-        // The library takes bytes of strangers apart here.
+        // The library parses network input here.
         let parsed = catch_unwind(|| Receive::new(proto, source, destination, contents));
         let Ok(Ok(receive)) = parsed else {
             self.counters.dropped(Drop::Malformed);
@@ -256,7 +256,7 @@ impl Engine {
                     let before = session.link;
                     session.link = before.after(state, now);
                     if matches!(before, Link::Lost(_)) && session.link == Link::Connected {
-                        self.renew_pictures(now, key);
+                        self.request_keyframes(now, key);
                     }
                 }
                 Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
@@ -295,7 +295,7 @@ impl Engine {
 
     /// Ends a session and tells its peer: its tracks are gone for everybody.
     fn remove(&mut self, now: Instant, key: SessionKey) {
-        self.say_goodbye(now, key);
+        self.send_close(now, key);
         let Some(session) = self.sessions.remove(key) else { return };
         self.by_id.remove(&session.id);
         self.by_ufrag.remove(&session.ufrag);

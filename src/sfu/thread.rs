@@ -273,7 +273,7 @@ impl<C: Core> Media<C> {
                 tokio::task::yield_now().await;
             }
         }
-        // Who came since all were told, or was never told.
+        // Sessions that were opened after the close was sent, or to which it was not.
         let _ = self.core.handle(Instant::now(), Request::EndAll);
         self.sockets.drain(&mut self.core, &mut self.measures);
         if let Some(tcp) = self.sockets.tcp.take() {

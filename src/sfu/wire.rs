@@ -89,8 +89,8 @@ pub fn read(asked: &Asked) -> Result<Request, SfuError> {
         let body = if asked.body.is_empty() { Body::default() } else { body()? };
         let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
         let ice = match &asked.caller {
-            // A person's browser makes the checks. Whoever has the server make them could have it
-            // knock at any address.
+            // A person's browser makes the checks. A server that made them would send datagrams to any
+            // address that a caller names.
             Caller::Person(_) => Ice::Lite,
             Caller::Ai | Caller::Server => ice(asked.query.as_deref()),
         };

@@ -1,7 +1,7 @@
 //! The places for sockets: in all, and for each client's network.
 //!
-//! Where there is none left, a member may still have that of its own older socket. An office at its limit
-//! whose sockets all died could not come back otherwise until each of them timed out.
+//! At the limit a member still takes the place of its own older socket. Otherwise an office at its limit
+//! whose sockets all died could not come back until each of them timed out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,8 @@ use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 
-/// Time for a socket whose place is taken over to tell its client.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Time for a socket whose place is taken over to send its close frame.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
 
 /// The longest wait for it to end.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -168,7 +168,7 @@ impl Place {
     /// Waits until the socket has to end, since the place is another one's.
     pub async fn given_away(&self) {
         self.slot.gives_way.cancelled().await;
-        sleep(FAREWELL).await;
+        sleep(CLOSE_TIME).await;
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Boundary {
     bytes: usize,
     /// All bytes of that message's content.
     arrived: usize,
-    /// Whether the current frame is one of data, and not a ping or pong.
+    /// True if the current frame is a data frame, and not a ping or pong.
     is_data: bool,
     /// What the client may send.
     form: Form,

@@ -68,17 +68,17 @@ pub struct Connection<S> {
     metrics: Arc<Metrics>,
     throttle: Throttle,
     phase: Phase,
-    /// What was read before its tokens were there; until they are, nothing more is read.
+    /// A message that was read before its tokens were available; until they are, nothing more is read.
     owed: Option<Owed>,
-    /// Until when nothing is read at the longest, because others fall behind with what this client sent.
+    /// Deadline of the pause in reading while other members fall behind with this client's messages.
     behind: Option<Instant>,
-    /// Whether the next message is read all the same: it waited for them for long enough.
+    /// The pause has reached its deadline: the next message is read all the same.
     is_let_through: bool,
-    /// Whether the room believes that this socket is read no further for now.
+    /// The room was told that this socket is not being read.
     is_throttled: bool,
-    /// What the room has no place for yet; nothing is read meanwhile.
+    /// A message that the room's mailbox has no space for yet; nothing is read meanwhile.
     incoming: Option<Incoming>,
-    /// Whether the room has no place for a long message; nothing is read meanwhile.
+    /// The room's mailbox has no space for a long message; nothing is read meanwhile.
     is_room_full: bool,
     /// The place that was waited for; it is for what is read next, if that is there already.
     turn: Option<OwnedSemaphorePermit>,
@@ -197,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             {
                 reserved.deliver(incoming);
             }
-            // A room that is gone needs no goodbye.
+            // A room that is gone needs no notice.
             let gone = Command::Disconnected(Gone { connection: self.id, is_page_left: self.is_page_left });
             let _ = self.seat.mailbox.send(gone).await;
         }
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Phase::Open | Phase::Closing(_) => {
                 let received = self.socket.poll_receive(context);
                 if received.is_pending() {
-                    // What comes later waits for a turn of its own.
+                    // Later messages wait for a turn of their own.
                     self.turn = None;
                 }
                 received.map(|received| match received {
@@ -671,7 +671,7 @@ mod tests {
         (stage_with(ours, arrivals, limits), client(theirs).await)
     }
 
-    /// Who waited for a place gave it back before it read, and found it taken by the next who waited: for ever.
+    /// A socket that waited for space once gave it back before it read, and found it taken by the next: for ever.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the handles own the tasks")]
     async fn sockets_that_wait_for_a_full_room_take_turns() {
@@ -837,7 +837,7 @@ mod tests {
         assert!(mailbox.reserve(1 << 20).await.is_none(), "nobody waits for a room that is gone");
     }
 
-    /// Who waited for a place held its bytes, and waited for as many again: four such stopped a room for good.
+    /// A waiting socket once held its bytes while it waited for as many again: four such stopped a room for good.
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_place_holds_no_bytes_of_the_mailbox() {
         let (mailbox, mut commands) = Mailbox::new(1);

@@ -37,9 +37,9 @@ pub(super) enum Charge {
     Paid,
     /// It is owed: nothing more is to be read for a while, after which its tokens are to be paid.
     Wait {
-        /// How many.
+        /// The tokens to pay.
         tokens: NonZeroU32,
-        /// For how long.
+        /// Time until they are available.
         wait: Duration,
     },
     /// The socket was throttled for too long.

@@ -134,7 +134,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             let place = match ticket.redeem().await {
                 Ok(place) => place,
                 Err(none) => {
-                    // A room that is gone needs no goodbye.
+                    // A room that is gone needs no notice.
                     let _ = mailbox.send(gone).await;
                     let _ = joined.send(Err(none.into()));
                     return;

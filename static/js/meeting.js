@@ -288,7 +288,7 @@ export class Meeting extends EventTarget {
     this.#chat.showUsers(all);
   }
 
-  /** Whether nothing arrives of somebody else. A model that has nothing to say may send nothing. */
+  /** True if nothing arrives of somebody else. A model that has nothing to say may send nothing. */
   #isLost({ id, tracks }) {
     if (id === this.#signalling.id || id === 'ai') return false;
     const isMuted = !tracks.audioEnabled;

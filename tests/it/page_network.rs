@@ -137,7 +137,7 @@ async fn a_restart_is_over_in_a_moment_and_what_was_off_stays_off() {
     drop(server);
 }
 
-/// What is said of a connection, by the bytes that arrived: time and counts are the test's.
+/// The page's judgement of a connection by the bytes that arrived: time and counts are the test's.
 #[tokio::test]
 async fn arrival_is_judged_by_what_is_due() {
     let Some(browser) = Browser::start().await else { return };
@@ -231,7 +231,7 @@ async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
     bob
 }
 
-/// What a browser says where ICE is interrupted, or at its end.
+/// Pretends that ICE is interrupted, or at its end.
 fn pretend(state: &str) -> String {
     format!(
         "(of => {{

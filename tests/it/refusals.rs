@@ -325,7 +325,7 @@ async fn who_comes_back_has_the_place_of_the_socket_that_died() {
     let _bob = Client::join(&server, "r", "Bob").await;
     let eve = Person::log_in(&server, "Eve").await;
     assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 429, "too_many_of_address").await;
-    // Who only claims to be Ada is refused by the room, and costs her nothing.
+    // A client that only claims to be Ada is refused by the room, and costs her nothing.
     let claims = Ask::room("r").by(&eve).pk(&older.pk());
     assert_refused(&server, claims, 403, "seat_taken").await;
     older.echo().await;

@@ -1,4 +1,4 @@
-//! What no log has, however much a filter asks for: passwords, tokens, cookies, and what people say.
+//! Passwords, tokens, cookies and messages are in no log, however much a filter asks for.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -95,7 +95,7 @@ async fn no_level_logs_secrets_of_people_and_their_media() {
             peer.accept(sdp).await;
             peer.until_connected().await;
         }
-        // What cannot be read is not repeated.
+        // A description that cannot be parsed is not logged.
         let broken = json!({"sessionDescription": {"type": "offer", "sdp": "v=0\r\na=ice-pwd:broken-password\r\n"}, "tracks": []});
         let refused = server.post(&format!("/partytracks/sessions/{session}/tracks/new"), &broken);
         assert_eq!(answer(refused.header("cookie", ada.cookie())).await.status / 100, 4);
@@ -144,7 +144,7 @@ async fn no_level_logs_secrets_of_people_and_their_media() {
     server.assert_silent_about(&secrets).await;
 }
 
-/// What this server knows of others' services.
+/// Secrets of other services: the media API, OpenAI, TURN, the webhook.
 #[tokio::test]
 async fn no_level_logs_secrets_of_other_services() {
     let cloud = Cloud::start().await;

@@ -55,7 +55,7 @@ const OF_SECTION: &[&str] = &[
     "simulcast",
 ];
 
-/// How many candidates of a description were kept.
+/// The number of candidates kept of a description.
 #[derive(Debug, Default)]
 pub(super) struct Candidates(usize);
 

@@ -310,9 +310,9 @@ impl Engine {
         }
     }
 
-    /// Asks for new beginnings of all that a session subscribes to: a decoder that missed seconds waits as long again
+    /// Requests keyframes of all tracks that a session subscribes to: a decoder that missed seconds waits as long again
     /// before it asks.
-    pub(super) fn renew_pictures(&mut self, now: Instant, of: SessionKey) {
+    pub(super) fn request_keyframes(&mut self, now: Instant, of: SessionKey) {
         let Some(session) = self.sessions.get(of) else { return };
         let open = session.subscriptions.values().filter(|s| s.state == SubscriptionState::Open);
         let current = open.filter_map(|s| Some((s.track?, s.forward.waits_for().or(s.forward.current())?)));

@@ -58,7 +58,7 @@ impl Engine {
         let mut said = std::mem::take(&mut self.said);
         let before = said.transmits.len();
         let done = self.attempt(key, |rtc| match rtc.handle_input(input) {
-            // What strangers send may be nonsense. That time goes on cannot be wrong.
+            // Network input may be malformed. A timeout cannot be.
             Err(error) if is_time => Err(error),
             _ => said.hear(now, key, rtc, &mut awaited).map(|at| (at, rtc.is_alive())),
         });
@@ -133,9 +133,9 @@ impl Engine {
         self.input(now, key, Input::Timeout(now));
     }
 
-    /// Tells a session's peer that this is its end, by RTCP's BYE and the alert of DTLS. Browsers notice a peer that only
-    /// falls silent after many seconds.
-    pub(super) fn say_goodbye(&mut self, now: Instant, key: SessionKey) {
+    /// Sends RTCP BYE and a DTLS close_notify to a session's peer. A browser notices a peer that only falls silent after
+    /// many seconds.
+    pub(super) fn send_close(&mut self, now: Instant, key: SessionKey) {
         if !self.sessions.get(key).is_some_and(|session| session.link.takes_media()) {
             return;
         }

@@ -26,7 +26,7 @@ use crate::sfu::request::{Ice, Kind, LayerWish};
 /// Source addresses that are remembered of a session's peer; more than a phone that walks has.
 const MAX_SOURCES: usize = 8;
 
-/// Checks a second from unknown addresses that a session's name alone opens the door for: a browser with many
+/// Connectivity checks a second from unknown addresses that are admitted for naming a session: a browser with many
 /// interfaces makes about 20.
 const MOST_CHECKS: u32 = 50;
 
@@ -258,12 +258,12 @@ impl Session {
         }
     }
 
-    /// Whether media came from this address a moment ago.
+    /// True if media came from this address within the last [`IN_USE`].
     pub(super) fn is_path(&self, now: Instant, source: (Protocol, SocketAddr)) -> bool {
         self.path.is_some_and(|(path, heard)| path == source && now.saturating_duration_since(heard) < IN_USE)
     }
 
-    /// Whether one more check from an unknown address is looked at because it names this session.
+    /// Admits a connectivity check from an unknown address that names this session; false once over [`MOST_CHECKS`].
     pub(super) fn expects(&mut self, now: Instant) -> bool {
         let (since, checks) = &mut self.checks;
         if now.saturating_duration_since(*since) >= Duration::from_secs(1) {

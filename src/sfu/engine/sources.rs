@@ -44,7 +44,7 @@ impl Engine {
         // A source can be forged, and an office has one: whoever knows a session's name is heard all the same.
         let is_expected =
             named.and_then(|key| self.sessions.get_mut(key)).is_some_and(|own| own.expects(now));
-        if !is_expected && !self.strangers.admit(now, datagram.source.ip()) {
+        if !is_expected && !self.stun_limiter.admit(now, datagram.source.ip()) {
             return Err(Drop::UnknownTooMany);
         }
         let owner = match message {
@@ -58,8 +58,8 @@ impl Engine {
         owner.ok_or(Drop::UnknownSource)
     }
 
-    /// Whether a source address is the one by which another session is connected, and was heard a moment ago: who can
-    /// forge it is not to have that session's media.
+    /// True if another session is connected by this source address and was heard from within the last moments: a peer
+    /// that forges the address must not get that session's media.
     pub(super) fn is_in_use(&self, now: Instant, by: SessionKey, source: (Protocol, SocketAddr)) -> bool {
         let session = self.sessions.get(by).filter(|session| session.link == Link::Connected);
         session.is_some_and(|session| session.is_path(now, source))

@@ -7,11 +7,11 @@ use client::Got;
 
 mod client;
 mod congestion;
+mod connectivity;
 mod ending;
 mod hostile;
 mod joining;
 mod keyframes;
-mod knocking;
 mod layers;
 mod limits;
 mod loss;

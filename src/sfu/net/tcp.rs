@@ -55,9 +55,9 @@ pub struct Limits {
     pub idle: Duration,
     /// How long a peer may take to read what is written to it at once.
     pub unread: Duration,
-    /// How long a frame may wait for its connection.
+    /// Timeout of a frame that waits to be written.
     pub waiting: Duration,
-    /// How long a peer may take to close a connection that is closed here.
+    /// Timeout for a peer to close a connection that is closed here.
     pub closing: Duration,
 }
 

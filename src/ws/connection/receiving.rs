@@ -1,4 +1,4 @@
-//! What is done with what a client sent.
+//! Handling of a client's messages.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::error::TrySendError;

@@ -1,9 +1,9 @@
-// Whether what should arrive does. Nothing here but arithmetic: time and counts come from outside.
+// Detects that expected media stopped arriving. Nothing but arithmetic: time and counts come from outside.
 
 /** Muted microphones send a packet every 400 ms (Opus DTX); what is without a byte for so long stands still. */
 const STILL = 2_000;
 
-/** What arrived this shortly before a silence was to go on. */
+/** A track heard from this shortly before a silence was expected to go on. */
 const JUST_BEFORE = 1_000;
 
 /** Reports are taken for this rare at first, and never for rarer than that. */
@@ -26,7 +26,7 @@ export class Arrival {
     this.#now = now;
     for (const id of this.#tracks.keys()) if (!tracks.has(id)) this.#tracks.delete(id);
     const total = this.#total;
-    // Who is sent something by others hears often. Reports alone come as seldom as the media service likes.
+    // Media of others arrive often. Reports alone come as seldom as the media service likes.
     const wasReceiving = [...this.#tracks.values()].some(({ at }) => at >= total.at - JUST_BEFORE);
     for (const [id, bytes] of tracks) {
       if (this.#tracks.get(id)?.bytes !== bytes) this.#tracks.set(id, { bytes, at: now });
@@ -37,30 +37,30 @@ export class Arrival {
       this.#isCutOff = false;
       return;
     }
-    // A way that is given up takes its count along.
+    // A transport that is given up takes its count along.
     total.bytes = bytes;
-    // Who sends nothing may hear nothing, if all others are gone.
+    // A client that sends nothing may receive nothing, if all others are gone.
     const patience = wasReceiving ? STILL : Math.max(STILL, 3 * total.gap);
     this.#isCutOff = isSending && total.at > 0 && now - total.at >= patience;
   }
 
-  /** Whether nothing at all arrives any more, although something should. */
+  /** True if nothing at all arrives any more, although something should. */
   get isCutOff() {
     return this.#isCutOff;
   }
 
-  /** Whether a track arrived once, and does not any more. */
+  /** True if a track has arrived before, and does not any more. */
   isStill(id) {
     return this.#isStillSince(id, -Infinity);
   }
 
-  /** Whether any is. */
+  /** True if any track is still. */
   get hasStill() {
     return [...this.#tracks.keys()].some((id) => this.isStill(id));
   }
 
   /**
-   * Whether a person's connection is lost: everything that should arrive stands still. `audio` and `video` are track
+   * True if a person's connection is lost: everything that should arrive stands still. `audio` and `video` are track
    * ids; a microphone is `isMuted` or not `since` some time. Not every client sends while it is muted; of one that did,
    * more is expected.
    */

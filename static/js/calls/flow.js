@@ -21,7 +21,7 @@ export class Flow {
     return this.#isDisconnected || this.#arrival.isCutOff;
   }
 
-  /** Whether a person's connection is lost; see there. */
+  /** See `Arrival.isLost`. */
   isLost(person) {
     return this.#arrival.isLost(person);
   }

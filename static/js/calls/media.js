@@ -45,7 +45,7 @@ export class Media extends EventTarget {
   #ended = false;
   #isRestartDue = false;
   #restartTimer;
-  /** Whether there was a connection, and its successor is not there yet. */
+  /** There was a connection, and its successor is not there yet. */
   #isBroken = false;
 
   constructor(api, iceServers) {
@@ -105,13 +105,13 @@ export class Media extends EventTarget {
     return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
   }
 
-  /** Whether a person's connection is lost, of whom we receive `audio` and `video`; see `Arrival`. */
+  /** True if a person's connection is lost, of whom we receive `audio` and `video`; see `Arrival`. */
   isLost({ audio, video, ...microphone }) {
     const idOf = (reference) => this.#incoming.get(reference)?.transceiver?.receiver.track.id;
     return Boolean(this.#flow?.isLost({ audio: idOf(audio), video: idOf(video), ...microphone }));
   }
 
-  /** Whether nothing arrives any more, although something should. Not while there is `trouble`, which says more. */
+  /** True if nothing arrives any more, although something should. Not while there is `trouble`, which says more. */
   get isCutOff() {
     return !this.#toldTrouble && (this.#isBroken || Boolean(this.#flow?.isCutOff));
   }

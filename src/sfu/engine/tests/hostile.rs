@@ -15,7 +15,7 @@ use crate::sfu::description::Description;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
-pub(super) const STRANGER: &str = "203.0.113.9:5000";
+pub(super) const UNKNOWN_SOURCE: &str = "203.0.113.9:5000";
 
 /// Two that see each other, and a way to find out whether they still do.
 pub(super) struct Scene {
@@ -53,10 +53,10 @@ impl Scene {
         assert_complete(&got);
     }
 
-    /// Checks that no stranger was taken for one of them.
+    /// Checks that no unknown source was taken for one of them.
     #[track_caller]
-    pub(super) fn knows_no_stranger(&self) {
-        assert_eq!(self.world.strays, 0, "strangers are not answered");
+    pub(super) fn answers_no_unknown_source(&self) {
+        assert_eq!(self.world.strays, 0, "unknown sources are not answered");
         assert_eq!(self.world.engine.by_source.len(), 2);
     }
 }
@@ -81,13 +81,13 @@ fn bytes_that_mean_nothing_do_nothing() {
     check(500, &bytes, |bytes| {
         let world = &mut scene.borrow_mut().world;
         let ada = world.peers[0].address;
-        world.knock(STRANGER.parse().unwrap(), &bytes);
-        world.knock(ada, &bytes);
-        world.knock(ada, &[]);
+        world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &bytes);
+        world.deliver(ada, &bytes);
+        world.deliver(ada, &[]);
     });
     let mut scene = scene.into_inner();
     scene.goes_on();
-    scene.knows_no_stranger();
+    scene.answers_no_unknown_source();
     assert_eq!(scene.world.engine.counters().drops_by(Drop::Panic), 0);
 }
 
@@ -146,9 +146,9 @@ fn datagrams_that_were_changed_on_their_way_do_nothing() {
         let source = world.peers[*peer].address;
         // A check of which only the end was changed is a good one, and who repeats it is answered.
         if bytes[..].first().is_some_and(|first| *first >= 4) {
-            world.knock(STRANGER.parse().unwrap(), &bytes);
+            world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &bytes);
         }
-        world.knock(source, &bytes);
+        world.deliver(source, &bytes);
     });
     let mut scene = scene.into_inner();
     scene.goes_on();

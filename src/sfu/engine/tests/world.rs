@@ -243,8 +243,8 @@ impl World {
         }
     }
 
-    /// Lets bytes arrive at the engine.
-    pub(crate) fn knock(&mut self, source: SocketAddr, contents: &[u8]) {
+    /// Gives bytes to the engine, as if they came from this address.
+    pub(crate) fn deliver(&mut self, source: SocketAddr, contents: &[u8]) {
         self.receive(source, contents);
         self.send();
     }

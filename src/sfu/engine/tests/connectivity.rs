@@ -1,8 +1,8 @@
-//! Connectivity checks that are not what they should be: whose they are, and how many are looked at.
+//! Malformed, forged and excessive connectivity checks.
 
 use std::net::SocketAddr;
 
-use super::hostile::{STRANGER, Scene};
+use super::hostile::{Scene, UNKNOWN_SOURCE};
 use super::*;
 use crate::sfu::counters::Drop;
 
@@ -20,26 +20,26 @@ fn a_check_with_another_password_or_name_is_not_answered() {
         for at in [name, check.len() - 20] {
             let mut forged = check.to_vec();
             forged[at] ^= 1;
-            scene.world.knock(STRANGER.parse().unwrap(), &forged);
+            scene.world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &forged);
         }
     }
     let dropped = scene.world.engine.counters().drops_by(Drop::UnknownSource) - before;
     let too_many = scene.world.engine.counters().drops_by(Drop::UnknownTooMany);
     assert_eq!(dropped + too_many, 2 * checks.len() as u64);
     scene.goes_on();
-    scene.knows_no_stranger();
+    scene.answers_no_unknown_source();
 }
 
 #[test]
-fn strangers_are_not_listened_to_for_long() {
+fn checks_from_unknown_network_are_limited() {
     let mut scene = Scene::new();
     let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
     for _ in 0..500 {
-        scene.world.knock(STRANGER.parse().unwrap(), &stun);
+        scene.world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &stun);
     }
     assert!(scene.world.engine.counters().drops_by(Drop::UnknownTooMany) >= 300);
     scene.goes_on();
-    scene.knows_no_stranger();
+    scene.answers_no_unknown_source();
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn guesses_at_another_session_from_known_source_are_limited() {
     let end = guess.len() - 12;
     guess[end] ^= 1;
     for _ in 0..1000 {
-        scene.world.knock(source, &guess);
+        scene.world.deliver(source, &guess);
     }
     let dropped = |drop| scene.world.engine.counters().drops_by(drop);
     assert!(dropped(Drop::UnknownTooMany) >= 700, "{:?}", scene.world.engine.counters());
@@ -62,23 +62,23 @@ fn guesses_at_another_session_from_known_source_are_limited() {
 
 /// Sources of datagrams are easily forged, and an office has one.
 #[test]
-fn who_makes_much_noise_at_an_address_keeps_no_session_from_its_checks() {
+fn checks_that_name_session_pass_flooded_address() {
     let mut scene = Scene::new();
     let check = scene.datagrams().into_iter().find(|(peer, bytes)| *peer == 0 && bytes[..2] == [0, 1]);
     let noise = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
-    let stranger: SocketAddr = STRANGER.parse().unwrap();
+    let unknown: SocketAddr = UNKNOWN_SOURCE.parse().unwrap();
     for _ in 0..1000 {
-        scene.world.knock(stranger, &noise);
+        scene.world.deliver(unknown, &noise);
     }
-    let other = SocketAddr::new(stranger.ip(), 6000);
+    let other = SocketAddr::new(unknown.ip(), 6000);
     scene.world.by_address.insert(other, 0);
-    scene.world.knock(other, &check.unwrap().1);
+    scene.world.deliver(other, &check.unwrap().1);
     assert!(scene.world.engine.by_source.keys().any(|(_, source)| *source == other));
 }
 
-/// Whoever forges another's address in a good check of its own had all of that one's media.
+/// A client that forged another's address in a valid check of its own once got all of that one's media.
 #[test]
-fn path_that_is_in_use_is_nobody_elses() {
+fn address_in_use_belongs_to_its_session() {
     let mut scene = Scene::new();
     let check = scene.datagrams().into_iter().find(|(peer, bytes)| *peer == 1 && bytes[..2] == [0, 1]);
     let (source, check) = (scene.world.peers[0].address, check.unwrap().1);
@@ -86,13 +86,13 @@ fn path_that_is_in_use_is_nobody_elses() {
         let known = scene.world.engine.by_source.iter().find(|((_, known), _)| *known == source);
         scene.world.engine.sessions[*known.unwrap().1].id.clone()
     };
-    scene.world.knock(source, &check);
+    scene.world.deliver(source, &check);
     assert_eq!(owner(&scene), scene.world.session(0));
     scene.goes_on();
-    // An address that another has by now is that one's.
+    // Once silent, the address belongs to the session that uses it now.
     scene.world.peers[0].gone = true;
     scene.world.pass(6 * SECOND);
-    scene.world.knock(source, &check);
+    scene.world.deliver(source, &check);
     assert_eq!(owner(&scene), scene.world.session(1));
 }
 
@@ -105,7 +105,7 @@ fn path_of_media_outlives_checks_from_other_addresses() {
     for port in 0..12 {
         let other = SocketAddr::new(address.ip(), 6000 + port);
         scene.world.by_address.insert(other, 0);
-        scene.world.knock(other, &check);
+        scene.world.deliver(other, &check);
     }
     let known: Vec<SocketAddr> = scene.world.engine.by_source.keys().map(|(_, source)| *source).collect();
     assert!(known.len() > 2 && known.len() < 12, "{known:?}");

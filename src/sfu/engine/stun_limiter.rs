@@ -1,4 +1,4 @@
-//! How many connectivity checks a client's network may make that name no session, or one that is asked for too often.
+//! Limits connectivity checks by client network, for checks that name no session, or one with too many of them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,25 +10,25 @@ use crate::network::{ClientNetwork, client_network};
 /// has one address.
 const MOST_CHECKS: u32 = 200;
 
-/// How many networks are counted; with more, checks cost an attacker more than they cost here.
+/// Networks counted; with more, checks cost an attacker more than they cost here.
 const MOST_NETWORKS: usize = 4096;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The checks of the second that runs.
+/// Checks of each network in the current window.
 #[derive(Debug)]
-pub(super) struct Strangers {
+pub(super) struct StunLimiter {
     since: Instant,
     checks: HashMap<ClientNetwork, u32>,
 }
 
-impl Strangers {
-    /// Nobody knocked yet.
+impl StunLimiter {
+    /// An empty window.
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, checks: HashMap::new() }
     }
 
-    /// Whether a check of this address is looked at.
+    /// Counts a check from this address; false if it is over the limit.
     pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> bool {
         if now.saturating_duration_since(self.since) >= WINDOW {
             self.since = now;
@@ -50,24 +50,24 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
-    fn an_address_that_knocks_too_often_waits_for_the_next_second() {
+    fn address_over_limit_waits_for_next_window() {
         let start = Instant::now();
-        let mut strangers = Strangers::new(start);
+        let mut limiter = StunLimiter::new(start);
         let [one, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
-        let admitted = (0..1000).filter(|_| strangers.admit(start, one)).count();
+        let admitted = (0..1000).filter(|_| limiter.admit(start, one)).count();
         assert_eq!(admitted, MOST_CHECKS as usize);
-        assert!(strangers.admit(start, other));
-        assert!(!strangers.admit(start + WINDOW / 2, one));
-        assert!(strangers.admit(start + WINDOW, one));
+        assert!(limiter.admit(start, other));
+        assert!(!limiter.admit(start + WINDOW / 2, one));
+        assert!(limiter.admit(start + WINDOW, one));
     }
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
     fn checks_of_one_v6_network_are_counted_together() {
         let start = Instant::now();
-        let mut strangers = Strangers::new(start);
+        let mut limiter = StunLimiter::new(start);
         let address = |low: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, low]);
-        let admitted = (0..1000).filter(|low| strangers.admit(start, address(*low))).count();
+        let admitted = (0..1000).filter(|low| limiter.admit(start, address(*low))).count();
         assert_eq!(admitted, MOST_CHECKS as usize);
     }
 
@@ -75,10 +75,10 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
     fn addresses_without_number_take_no_memory_without_end() {
         let start = Instant::now();
-        let mut strangers = Strangers::new(start);
+        let mut limiter = StunLimiter::new(start);
         for number in 0..10_000_u32 {
-            assert!(strangers.admit(start, IpAddr::from(number.to_be_bytes())));
+            assert!(limiter.admit(start, IpAddr::from(number.to_be_bytes())));
         }
-        assert_eq!(strangers.checks.len(), MOST_NETWORKS);
+        assert_eq!(limiter.checks.len(), MOST_NETWORKS);
     }
 }

@@ -1,4 +1,4 @@
-//! What is said about the AI participant (protocol section 6).
+//! Messages about the AI participant (protocol section 6).
 
 use std::sync::Arc;
 
@@ -9,43 +9,43 @@ use serde_json::value::RawValue;
 use super::client::{InvalidMessage, read};
 use crate::id::{SessionId, text_is_valid};
 
-/// The most characters of a voice's name.
+/// Maximum length of a voice's name in characters.
 const VOICE_CHARS: usize = 64;
 
-/// The most characters of instructions: they travel in a URL.
+/// Maximum length of instructions in characters; they travel in a URL.
 const INSTRUCTIONS_CHARS: usize = 4000;
 
-/// The most characters of a track's name.
+/// Maximum length of a track's name in characters.
 const TRACK_NAME_CHARS: usize = 256;
 
-/// What a client asks of the AI.
+/// A client's request about the AI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AiMessage {
-    /// Come into the room.
+    /// Adds the AI to the room.
     Enable(AiWish),
-    /// Go.
+    /// Removes the AI from the room.
     Disable,
-    /// Hear the sender, on this track.
+    /// Makes the AI listen to the sender, on this track.
     RequestControl(TrackReference),
-    /// Hear nobody. (The wire spells it `relenquishAiControl`.)
+    /// Makes the AI listen to nobody. (The wire spells it `relenquishAiControl`.)
     RelinquishControl,
 }
 
-/// How an AI should be; what is not said is the model's own choice.
+/// Options for an AI session; the model chooses each that is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AiWish {
-    /// The name of its voice.
+    /// Name of the AI's voice.
     pub voice: Option<Arc<str>>,
-    /// What it is told about its task.
+    /// Instructions to the model.
     pub instructions: Option<Arc<str>>,
 }
 
-/// A track that somebody publishes.
+/// Reference to a published track.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackReference {
     /// The publisher's session.
     pub session: SessionId,
-    /// The track's name in it.
+    /// The track's name within the session.
     pub track_name: Arc<str>,
 }
 
@@ -91,7 +91,7 @@ impl TrackReference {
     }
 }
 
-/// An empty text wishes for nothing.
+/// Reads an optional text; an empty one counts as absent.
 fn read_wish(
     field: &'static str,
     expected: &'static str,
@@ -106,7 +106,7 @@ fn read_wish(
     Ok((!text.is_empty()).then(|| text.into()))
 }
 
-/// Encodes the AI as the user that everyone sees.
+/// Encodes the AI as a user object, as snapshots list it.
 pub fn encode_ai_user(session: &SessionId, track_name: &str) -> String {
     let audio = Value::from(format!("{session}/{track_name}"));
     // A session's id has no character that JSON would escape.
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_read_and_limited() {
+    fn enable_options_are_read_and_limited() {
         let wish = |voice: Option<&str>, instructions: Option<&str>| {
             let [voice, instructions] = [voice, instructions].map(|text| text.map(Arc::from));
             Ok(AiMessage::Enable(AiWish { voice, instructions }))
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ai_is_encoded_byte_for_byte() {
+    fn ai_user_is_encoded_byte_for_byte() {
         let json = encode_ai_user(&SessionId::parse("abc").unwrap(), "a \"voice\"");
         assert_eq!(
             json,

@@ -1,4 +1,4 @@
-//! What clients say (protocol section 3).
+//! Messages of clients (protocol section 3).
 
 use std::borrow::Cow;
 
@@ -10,18 +10,19 @@ use super::ai::{AiMessage, AiWish, TrackReference};
 use super::user::User;
 use crate::id::UserId;
 
-/// The most characters of a line of the room's chat.
+/// Maximum length of a chat message in characters.
 const CHAT_CHARS: usize = 2000;
 
-/// The text of a user object may be longer than the object as it is kept, by white space and escapes.
+/// Allowed ratio of a user object's text to the object as kept; whitespace and escapes make the
+/// text longer.
 const USER_TEXT_FACTOR: usize = 4;
 
-/// The limits that a message's text is held to before anything is made of it.
+/// Limits on a message's text, applied before it is parsed further.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
-    /// The most bytes of a message that is no `callsApiHistoryEntry`.
+    /// Maximum size in bytes of a message other than `callsApiHistoryEntry`.
     pub frame_bytes: usize,
-    /// The most bytes of a user object, as kept.
+    /// Maximum size in bytes of a user object as kept.
     pub user_bytes: usize,
 }
 
@@ -31,49 +32,49 @@ impl Default for MessageLimits {
     }
 }
 
-/// One message of a client.
+/// A message of a client.
 #[derive(Clone, Debug)]
 pub enum ClientMessage {
-    /// The sender's user becomes this object.
+    /// Replaces the sender's user object.
     UserUpdate(Box<User>),
-    /// The sender is alive.
+    /// Signals that the sender is alive.
     Heartbeat,
-    /// The sender goes for good.
+    /// The sender leaves for good.
     UserLeft,
-    /// A line for one member.
+    /// A text message to one member.
     DirectMessage {
-        /// The member; `None` is an id that nobody can have.
+        /// The recipient; `None` for an id that is invalid.
         to: Option<UserId>,
-        /// The line.
+        /// The text.
         message: JsonString,
     },
-    /// A line for everyone in the room.
+    /// A text message to everyone in the room.
     Chat {
-        /// The line.
+        /// The text.
         message: JsonString,
     },
-    /// Somebody's microphone should be switched off.
+    /// Request to switch off a member's microphone.
     MuteUser {
-        /// The member; `None` is an id that nobody can have.
+        /// The member; `None` for an id that is invalid.
         id: Option<UserId>,
     },
     /// An opaque message of the end-to-end encryption's group (MLS).
     E2eeMlsMessage {
-        /// What everyone else gets, character for character.
+        /// The payload that all others receive, byte for byte.
         payload: JsonString,
     },
-    /// What the client did at the media API.
+    /// A record of the client's request to the media API.
     CallsApiHistoryEntry(HistoryEntry),
     /// A ping that the reference's library would answer by itself.
     PartyserverPing,
-    /// What the sender asks of the AI.
+    /// A request about the AI.
     Ai(AiMessage),
 }
 
-/// A text as it stood in the JSON of a message, quotes and escapes included.
+/// A string as JSON text, quotes and escapes included.
 ///
-/// Forwarding it as it came keeps every character, even the lone surrogates that JavaScript can
-/// hold and Rust's strings cannot.
+/// Forwarding the original text keeps every character, even lone surrogates, which JavaScript's
+/// strings can hold and Rust's cannot.
 #[derive(Clone, Debug)]
 pub struct JsonString(Box<RawValue>);
 
@@ -84,54 +85,54 @@ impl JsonString {
     }
 }
 
-/// The little that is logged of a `callsApiHistoryEntry`; its bodies hold ICE passwords.
+/// The logged part of a `callsApiHistoryEntry`; its bodies hold ICE passwords.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// `request` or `response`, as the client says; at most 200 characters.
+    /// `request` or `response`, as the client sent it; at most 200 characters.
     pub kind: String,
-    /// The endpoint, as the client says, without its query; at most 200 characters.
+    /// The endpoint as the client sent it, without its query; at most 200 characters.
     pub endpoint: String,
-    /// The size of the whole message in bytes.
+    /// Size of the whole message in bytes.
     pub bytes: usize,
 }
 
-/// Why a text is no message. The sentence goes to the sender.
+/// Reason for rejecting a message. The sentence goes to the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
-    /// The text is longer than a message of its type may be.
+    /// The text exceeds the limit of its message type.
     #[error("the message is too long")]
     TooLong,
-    /// The text of the user object is far longer than what is kept of one.
+    /// The text of the user object is far longer than the limit of a kept one.
     #[error("the user object has {bytes} bytes; at most {most} are kept")]
     UserTooLong {
-        /// Its bytes, as they came.
+        /// Size of the object's text in bytes, as received.
         bytes: usize,
-        /// The most bytes of a user object, as kept.
+        /// Maximum size in bytes of a user object as kept.
         most: usize,
     },
-    /// The text is no JSON.
+    /// The text is not JSON.
     #[error("the message is not valid JSON")]
     NotJson,
-    /// The JSON is no object with a `type`.
+    /// The JSON is not an object with a `type`.
     #[error("the message is not a JSON object with a text field \"type\"")]
     NoType,
-    /// The `type` is none that this server knows.
+    /// The `type` is unknown.
     #[error("the message's \"type\" is not known")]
     UnknownType,
-    /// A field is missing or of another type.
+    /// A field is missing or has a wrong type.
     #[error("{message} needs a field \"{field}\" that is {expected}")]
     Field {
         /// The message's type.
         message: &'static str,
         /// The field's name.
         field: &'static str,
-        /// What the field should be.
+        /// Description of a valid value.
         expected: &'static str,
     },
 }
 
-/// Every field that a message may have, unread. One pass over the text finds the type and checks
-/// that the whole is JSON; only the fields that the type needs are read further.
+/// All fields that a message may have, as raw JSON. One pass over the text finds the type and
+/// checks that all of it is JSON; only the fields that the type needs are parsed further.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", borrow)]
@@ -157,10 +158,10 @@ struct Envelope<'a> {
 }
 
 impl ClientMessage {
-    /// Reads one text frame. The memory that it takes is in proportion to the limits, not to the text.
+    /// Parses one text frame. The memory used is bounded by the limits, not by the text.
     ///
     /// # Errors
-    /// [`InvalidMessage`] tells what is wrong with the text.
+    /// [`InvalidMessage`] if the text is not a valid message.
     pub fn parse(text: &str, limits: MessageLimits) -> Result<Self, InvalidMessage> {
         let envelope: Envelope = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => InvalidMessage::NoType,
@@ -215,7 +216,7 @@ impl ClientMessage {
 }
 
 impl HistoryEntry {
-    /// Reads what is there; an entry of any shape is only logged, so none is an error.
+    /// Reads the known fields; an entry is only logged, so none of any shape is an error.
     fn read(entry: Option<&RawValue>, bytes: usize) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -252,8 +253,8 @@ fn read_user(raw: Option<&RawValue>, most: usize) -> Result<Box<User>, InvalidMe
     read("userUpdate", "user", "a user object", raw)
 }
 
-/// Reads a member's id. One that breaks the rules for ids is nobody's, which is no error: the
-/// reference only logs a message to somebody who is not there.
+/// Reads a member's id. An invalid one matches nobody, which is not an error: the reference only
+/// logs a message to an absent member.
 fn read_id(
     message: &'static str,
     field: &'static str,
@@ -273,7 +274,8 @@ fn read_text(
         .ok_or(InvalidMessage::Field { message, field, expected: "a text" })
 }
 
-/// Reads a line of the chat. It is counted as text, since an escape takes six bytes for a character.
+/// Reads a chat message. Its length is counted in unescaped characters, since an escape takes six
+/// bytes for one.
 fn read_chat(raw: Option<&RawValue>) -> Result<JsonString, InvalidMessage> {
     let expected = "a text of 1 to 2000 characters, not all of them blank";
     let text: Cow<str> = read("chat", "message", expected, raw)?;
@@ -297,9 +299,9 @@ mod tests {
         parse(text).expect_err(text)
     }
 
-    /// Eleven such updates took 1.09 GB before a limit was asked.
+    /// Eleven such updates took 1.09 GB before any limit applied.
     #[test]
-    fn a_long_user_is_refused_as_text() {
+    fn long_user_text_is_rejected() {
         let user = |items: usize| {
             format!(r#"{{"type":"userUpdate","user":{{"x":[{}0]}}}}"#, r#"{"a":0},"#.repeat(items))
         };
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_history_entry_may_be_longer_than_a_message() {
+    fn only_a_history_entry_may_exceed_the_frame_limit() {
         let of = |kind: &str| {
             format!(r#"{{"type":"{kind}","entry":{{"type":"request"}},"x":"{}"}}"#, "x".repeat(1 << 20))
         };
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn error_names_the_defect() {
         assert_eq!(error("{nope"), InvalidMessage::NotJson);
         assert_eq!(error(""), InvalidMessage::NotJson);
         assert_eq!(error(r#"{"type":"heartbeat"} x"#), InvalidMessage::NotJson);
@@ -366,14 +368,14 @@ mod tests {
 
     #[test]
     fn a_payload_keeps_every_character() {
-        // A lone surrogate is a text in JavaScript and in JSON, but none in Rust.
+        // A lone surrogate is valid in JavaScript's strings and in JSON, but not in Rust's.
         let text = r#"{"type":"e2eeMlsMessage","payload":"\ud83c \u0000 é🍊\/"}"#;
         let Ok(ClientMessage::E2eeMlsMessage { payload }) = parse(text) else { panic!() };
         assert_eq!(payload.as_json(), r#""\ud83c \u0000 é🍊\/""#);
     }
 
     #[test]
-    fn a_line_of_the_chat_has_limits() {
+    fn chat_message_has_limits() {
         let chat = |line: &str| parse(&format!(r#"{{"type":"chat","message":{line}}}"#));
         for line in ["\"x\"", "\" \\u00e9 \"", &format!("\"{}\"", "\\u00e9".repeat(2000))] {
             let Ok(ClientMessage::Chat { message }) = chat(line) else { panic!("{line}") };
@@ -390,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_no_weapon() {
+    fn deep_nesting_is_rejected() {
         let deep = "[".repeat(500_000);
         assert_eq!(error(&deep), InvalidMessage::NoType);
         let nested =
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_logged_without_its_query_and_bodies() {
+    fn history_entry_is_kept_without_query_and_bodies() {
         let text =
             r#"{"type":"callsApiHistoryEntry","entry":{"type":"request","endpoint":"/x?token=1","body":{}}}"#;
         let Ok(ClientMessage::CallsApiHistoryEntry(entry)) = parse(text) else { panic!() };

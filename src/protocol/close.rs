@@ -1,43 +1,44 @@
-//! Close codes: every code with which this server closes a socket, and what the client does next.
+//! Close codes of this server, and the expected reaction of the client to each.
 //!
 //! The stock client (`partysocket`) opens a new socket after *every* close, whatever the code; a
-//! code therefore tells people and logs what happened, and other clients what to do.
+//! code therefore informs people and logs, and tells other clients how to react.
 
-/// Why this server closes a socket.
+/// Reason for which this server closes a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Close {
-    /// The member said `userLeft`. The client is done.
+    /// The member sent `userLeft`. The client is done.
     UserLeft,
-    /// The member's heartbeats stopped. The client may join again, as a fresh user.
+    /// The member's heartbeats timed out. The client may join again, as a fresh user.
     TimedOut,
-    /// The same member opened a newer socket. The client should not come back with this `_pk`.
+    /// The same member opened a newer socket. The client should not reconnect with this `_pk`.
     Superseded,
-    /// The server restarts. The client comes back and finds its seat.
+    /// The server restarts. The client may reconnect and resume its membership.
     ServiceRestart,
-    /// The room ended by a fault of ours. The client comes back to a new meeting.
+    /// The room failed because of a server fault. The client may reconnect, to a new meeting.
     RoomFailed,
-    /// A message is longer than the limit. The client should not send it again.
+    /// A message exceeds the size limit. The client should not send it again.
     MessageTooBig,
-    /// The bytes are no WebSocket protocol. The client is broken.
+    /// The bytes violate the WebSocket protocol. The client is broken.
     ProtocolError,
-    /// A text frame that is no UTF-8 (RFC 6455 section 8.1). The client is broken.
+    /// A text frame is not UTF-8 (RFC 6455 section 8.1). The client is broken.
     InvalidText,
     /// A compressed message that cannot be inflated. The client is broken.
     InvalidDeflate,
-    /// The client sent too fast for too long. It may come back and be slower.
+    /// The client was throttled for too long. It may reconnect and send more slowly.
     TooFast,
-    /// So much of unfinished messages is in memory that others waited for the client's, which did not become whole. It may
-    /// come back.
+    /// The memory for incomplete messages was full and others waited for it, while the client's
+    /// message did not complete. The client may reconnect.
     TooMuchArrives,
-    /// The client reads too slowly: what waits for it is over the budget. Its seat is given up; it
-    /// may join again, as a fresh user.
+    /// The client reads too slowly: its unsent messages exceed the budget. It loses its membership
+    /// and may join again, as a fresh user.
     TooSlow,
-    /// The client took no byte for the configured time. Its seat stays until its heartbeats are old.
+    /// The client took no byte for the configured time. Its membership stays until its heartbeats
+    /// time out.
     Stalled,
 }
 
 impl Close {
-    /// The status code of the close frame (RFC 6455 section 7.4; 4000 and up are ours).
+    /// Status code of the close frame (RFC 6455 section 7.4; 4000 and up are ours).
     pub const fn code(self) -> u16 {
         match self {
             Self::UserLeft => 1000,
@@ -52,7 +53,7 @@ impl Close {
         }
     }
 
-    /// The reason of the close frame; the first two are the reference's.
+    /// Reason text of the close frame; the first two are the reference's.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::UserLeft => "User left",
@@ -71,7 +72,7 @@ impl Close {
         }
     }
 
-    /// The word by which metrics and logs count it.
+    /// Label for metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {
             Self::UserLeft => "user_left",

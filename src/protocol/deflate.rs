@@ -1,46 +1,46 @@
-//! Messages made smaller: permessage-deflate without a window between messages (RFC 7692).
+//! Message compression: permessage-deflate without context takeover (RFC 7692).
 //!
-//! Nothing of one message helps with the next, so a message's compressed form is the same bytes for
-//! every socket, and no socket holds a window. What a thread keeps to compress (about 300 kB) and
-//! to inflate (about 45 kB) with, it keeps for all sockets and rooms that it serves.
+//! No message refers to an earlier one, so a message's compressed form is the same bytes for every
+//! socket, and no socket holds a window. Each thread keeps one compressor (about 300 kB) and one
+//! decompressor (about 45 kB) for all sockets and rooms that it serves.
 
 use std::cell::RefCell;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-/// How the bytes of a message lie in their frame.
+/// Encoding of a message's bytes in their frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
-    /// As they are.
+    /// Uncompressed.
     #[default]
     Plain,
-    /// Compressed, which the frame's first reserved bit says.
+    /// Compressed, as marked by the frame's first reserved bit (RSV1).
     Deflated,
 }
 
-/// Why a message cannot be inflated.
+/// Reason for a message that cannot be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InflateError {
-    /// It is longer than it may be.
+    /// The inflated message is longer than the limit.
     #[error("the message is too long")]
     TooLong,
-    /// It is no deflated data, or ends too early.
+    /// The data is not valid deflate data, or is truncated.
     #[error("the message is not compressed as RFC 1951 says")]
     Broken,
 }
 
-/// Level 1 of the library writes half as much again for 100 users, level 3 and up take longer for
-/// 1 % (`benches/rooms.rs`).
+/// Compression level. Level 1 of the library writes half as much again for 100 users; level 3 and
+/// up take longer for 1 % (`benches/rooms.rs`).
 const LEVEL: u32 = 2;
 
-/// The end that every compressed message has and no frame carries (RFC 7692 section 7.2.1).
+/// The end of every compressed message, removed from the frame (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// That end, and an empty last block: data that is whole ends with it and nowhere else.
+/// [`TAIL`] and an empty final block: only complete data ends exactly with it.
 const TAIL_AND_END: [u8; 6] = [0x00, 0x00, 0xff, 0xff, 0x03, 0x00];
 
-/// How many last blocks a message may have. One is usual, and to begin anew costs more than the two
-/// bytes that ask for it.
+/// Maximum number of final blocks in a message. One is usual, and each costs a reset of the
+/// decompressor for only two bytes of input.
 const MOST_LAST_BLOCKS: usize = 1000;
 
 thread_local! {
@@ -48,11 +48,12 @@ thread_local! {
     static INFLATER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
 }
 
-/// The payload of a frame that says `message`; nothing if that would be no shorter.
+/// Compresses `message` to a frame's payload; `None` if that would not be shorter.
 pub fn deflate(message: &[u8]) -> Option<Vec<u8>> {
     DEFLATER.with_borrow_mut(|deflater| {
         deflater.reset();
-        // What does not fit is not shorter. The tail comes on top, since it is cut off again.
+        // A payload that exceeds the buffer is not shorter. The tail's bytes are added, since they
+        // are cut off again.
         let mut payload = Vec::with_capacity(message.len() + TAIL.len());
         deflater.compress_vec(message, &mut payload, FlushCompress::Sync).ok()?;
         let is_whole = deflater.total_in() == message.len() as u64 && payload.len() < payload.capacity();
@@ -65,13 +66,14 @@ pub fn deflate(message: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The message that the payloads of its frames say together.
+/// Inflates a message from the concatenated payloads of its frames.
 ///
 /// # Errors
-/// [`InflateError`] if it is longer than `most` bytes, of which it is told without making them, or
-/// if the payload says nothing.
+/// [`InflateError`] if the message is longer than `most` bytes, found without inflating it further,
+/// or if the payload is malformed.
 pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
-    // An empty message is one byte (RFC 7692 section 7.2.3.6), but none is clear enough.
+    // An empty message is encoded as one byte (RFC 7692 section 7.2.3.6); a payload of none is
+    // accepted too.
     if payload.is_empty() {
         return Ok(Vec::new());
     }
@@ -80,8 +82,8 @@ pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
         let guess = payload.len().saturating_mul(4);
         let mut message = Vec::with_capacity(guess.max(64).min(most.saturating_add(1)));
         if feed(inflater, payload, &mut message, most)? == Fed::Ended {
-            // A last block ended with the payload: its sender left out the empty block after it
-            // (RFC 7692 section 7.2.3.4).
+            // The payload ends with a final block: its sender omitted the empty block after it (RFC
+            // 7692 section 7.2.3.4).
             return Ok(message);
         }
         match feed(inflater, &TAIL_AND_END, &mut message, most)? {
@@ -91,12 +93,12 @@ pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
     })
 }
 
-/// What a piece of data led to.
+/// State after a piece of data has been fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fed {
-    /// Its end is the end of a last block.
+    /// The piece ends exactly at the end of a final block.
     Ended,
-    /// Its end is anywhere else.
+    /// The piece ends anywhere else.
     WantsMore,
 }
 
@@ -112,7 +114,7 @@ fn feed(
             return Err(InflateError::TooLong);
         }
         if message.len() == message.capacity() {
-            // One byte too many is enough to tell.
+            // One byte over the limit is enough to detect an overlong message.
             let wanted = message.len().saturating_mul(2).max(64).min(most.saturating_add(1));
             message.reserve_exact(wanted - message.len());
         }
@@ -126,7 +128,7 @@ fn feed(
             Status::StreamEnd if piece.is_empty() => {
                 return if message.len() > most { Err(InflateError::TooLong) } else { Ok(Fed::Ended) };
             }
-            // More blocks may follow a last one (RFC 7692 section 7.2.3.4).
+            // More blocks may follow a final one (RFC 7692 section 7.2.3.4).
             Status::StreamEnd if last_blocks < MOST_LAST_BLOCKS => {
                 last_blocks += 1;
                 inflater.reset(false);
@@ -154,7 +156,7 @@ mod tests {
 
     /// The examples of RFC 7692 sections 7.2.3.1 to 7.2.3.6.
     #[test]
-    fn every_way_to_say_hello_is_understood() {
+    fn rfc_7692_examples_are_inflated() {
         let one_block = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
         let stored = [0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00];
         let last = [0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00];
@@ -171,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_cut_off_is_told() {
+    fn malformed_or_truncated_data_is_rejected() {
         let payload = deflate("say it again, and again, and again".repeat(20).as_bytes()).unwrap();
         for bytes in 1..payload.len() {
             assert_eq!(inflated(&payload[..bytes]), Err(InflateError::Broken), "{bytes} bytes of it");
         }
-        // A block of a kind that there is not; a stored one whose lengths disagree; a reference to
-        // before the beginning, as a sender that kept its window would make it.
+        // An invalid block type; a stored block with a length mismatch; a back-reference to before
+        // the message, as a sender with context takeover would make it.
         for payload in [&[0x07][..], &[0x00, 0x05, 0x00, 0x05, 0x00, 0x48], &[0xf2, 0x00, 0x11, 0x00, 0x00]] {
             assert_eq!(inflated(payload), Err(InflateError::Broken), "{payload:x?}");
         }
@@ -185,19 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_told_before_it_is_made() {
+    fn bomb_is_rejected_before_it_is_inflated() {
         let bomb = deflate(&vec![b'x'; 16 << 20]).unwrap();
         assert!(bomb.len() < 100_000);
         assert_eq!(inflate(&bomb, 1000), Err(InflateError::TooLong));
-        // Bombs one after the other, each with a last block.
+        // Several bombs in sequence, each with a final block.
         let bombs = [&bomb[..], &[0x00, 0x00, 0xff, 0xff, 0x03, 0x00]].concat().repeat(3);
         assert_eq!(inflate(&bombs, 20 << 20), Err(InflateError::TooLong));
-        // Nothing, said a million times, each time anew.
+        // A million empty final blocks, each of which resets the decompressor.
         assert_eq!(inflated(&[0x03, 0x00].repeat(1 << 20)), Err(InflateError::Broken));
     }
 
     #[test]
-    fn the_limit_is_that_of_a_plain_message() {
+    fn limit_applies_to_inflated_bytes() {
         for bytes in [63, 64, 65, 1000, 4096, 100_000] {
             let payload = deflate(&vec![b'x'; bytes]).unwrap();
             assert_eq!(inflate(&payload, bytes).map(|message| message.len()), Ok(bytes));
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_become_shorter_is_left_alone() {
+    fn incompressible_message_stays_plain() {
         assert_eq!(deflate(b""), None);
         assert_eq!(deflate(br#"{"type":"muteMic"}"#), None);
         let mut noise = [0; 5000];
@@ -216,7 +218,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_deflated_comes_back(words in prop::collection::vec("[a-zA-Zäöü\u{1f600} ]{0,30}", 0..200)) {
+        fn deflated_message_inflates_to_itself(words in prop::collection::vec("[a-zA-Zäöü\u{1f600} ]{0,30}", 0..200)) {
             let text = words.concat();
             if let Some(payload) = deflate(text.as_bytes()) {
                 prop_assert!(payload.len() < text.len());
@@ -224,9 +226,9 @@ mod tests {
             }
         }
 
-        /// Compressors of other people: every level, with blocks that end anywhere.
+        /// Other compressors: all levels, with blocks that end anywhere.
         #[test]
-        fn what_others_deflated_is_understood(
+        fn data_of_other_compressors_is_inflated(
             pieces in prop::collection::vec(prop::collection::vec(0..8u8, 0..3000), 0..6),
             level in 0..=9u32,
         ) {
@@ -240,7 +242,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic_or_go_over_the_limit(payload in prop::collection::vec(any::<u8>(), 0..2000)) {
+        fn arbitrary_bytes_stay_within_the_limit(payload in prop::collection::vec(any::<u8>(), 0..2000)) {
             if let Ok(message) = inflate(&payload, 500) {
                 prop_assert!(message.len() <= 500);
             }

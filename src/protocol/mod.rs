@@ -1,4 +1,4 @@
-//! The wire: what clients and this server say to each other over a room's socket, nothing else.
+//! The wire format of a room's socket, in both directions, and nothing else.
 //!
 //! Source: protocol sections 1 to 4 (`docs/protocol.md`).
 

@@ -1,4 +1,4 @@
-//! What this server says (protocol section 4), encoded.
+//! Messages of this server (protocol section 4) and their encoding.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,42 +8,42 @@ use serde::{Deserialize, Serialize};
 use super::client::JsonString;
 use crate::id::{MeetingId, UserId};
 
-/// A message that is said once, and that a client must not miss: everything but the snapshot.
+/// A message that is sent once and that a client must not miss: all but the snapshot.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The member's last message could not be carried out.
+    /// The member's last message was rejected.
     Error {
-        /// What was wrong with it, as a sentence.
+        /// The reason, as a sentence.
         error: String,
     },
-    /// A line of another member.
+    /// A private text message of another member.
     DirectMessage {
         /// The other member's name.
         from: Arc<str>,
-        /// The line.
+        /// The text.
         message: JsonString,
     },
-    /// A line of the room's chat, for its sender too.
+    /// A chat message, sent to its author too.
     Chat {
-        /// Its number; each is greater than the one before.
+        /// Number of the message, greater than that of every earlier one.
         id: u64,
-        /// Who wrote it.
+        /// The author.
         from: UserId,
-        /// The sender's name when it was written.
+        /// The author's name at the time of writing.
         name: Arc<str>,
-        /// The line.
+        /// The text.
         message: JsonString,
-        /// When it came, in milliseconds since 1970.
+        /// Time of arrival in milliseconds since 1970.
         at: u64,
     },
-    /// Switch the microphone off.
+    /// Request to switch the microphone off.
     MuteMic,
-    /// An opaque message of the end-to-end encryption's group.
+    /// An opaque message of the end-to-end encryption's group (MLS).
     E2eeMlsMessage {
-        /// What the sender sent, character for character.
+        /// The sender's payload, byte for byte.
         payload: JsonString,
     },
-    /// A member is gone.
+    /// A member has left.
     UserLeftNotification {
         /// The member.
         id: UserId,
@@ -51,7 +51,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The event as the JSON text of a message.
+    /// Encodes the event as the JSON text of a message.
     pub fn encode(&self) -> String {
         match self {
             Self::Error { error } => format!(r#"{{"type":"error","error":{}}}"#, json_text(error)),
@@ -85,21 +85,21 @@ impl Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AiState {
-    /// Whether the AI is in the room.
+    /// True if the AI is in the room.
     pub enabled: bool,
-    /// Whom it hears.
+    /// Id of the user the AI listens to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub controlling_user: Option<String>,
-    /// Why it is not here.
+    /// Reason of the last failure to connect the AI.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
-    /// Whether it is on its way.
+    /// True while the AI connects.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connection_pending: Option<bool>,
 }
 
 impl AiState {
-    /// The state after an AI that could not come, with the reference's sentence.
+    /// State after the AI failed to connect, with the reference's sentence.
     pub fn failed() -> Self {
         Self {
             connection_pending: Some(false),
@@ -108,14 +108,14 @@ impl AiState {
         }
     }
 
-    /// The state as JSON text.
+    /// Encodes the state as JSON text.
     #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("the AI's state is plain data")
     }
 }
 
-/// Encodes a `roomState`: a concatenation of users that are JSON already.
+/// Encodes a `roomState` by concatenating users that are already JSON.
 pub fn encode_room_state<'a>(
     meeting: Option<MeetingId>,
     users: impl Iterator<Item = &'a str> + Clone,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_encoded_byte_for_byte() {
+    fn snapshot_is_encoded_byte_for_byte() {
         let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
         assert_eq!(
             encode_room_state(Some(meeting), ["{1}", "{2}"].into_iter(), &AiState::failed()),

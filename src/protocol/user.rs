@@ -1,4 +1,4 @@
-//! The user object, as clients send it and everyone sees it.
+//! The user object, in the form that clients send and snapshots list.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,43 +10,43 @@ use serde_json::value::RawValue;
 
 use crate::id::AuthMethod;
 
-/// The deepest nesting of a field that this server does not know. Many clients' parsers recurse, and
-/// would fail on the whole snapshot.
+/// Maximum nesting of an unknown field. Many clients' parsers recurse and would fail on the whole
+/// snapshot.
 const MAX_DEPTH: usize = 100;
 
-/// A member as everyone sees it. Fields that this server does not know are kept as text.
+/// A member as snapshots list it. Unknown fields are kept as text.
 ///
-/// A known field of another type than its own is refused, because the stock client would break
-/// on it for everyone; a known field that is missing takes its default, as a fresh user has it.
+/// A known field of a wrong type is rejected, because the stock client would break on it for
+/// everyone; a missing known field takes the default of a fresh user.
 /// Source: protocol section 2.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// The id that the client claimed. What a client writes here is never believed.
+    /// The id that the client claimed; a value sent by the client is ignored.
     pub id: String,
-    /// The name of the identity. What a client writes here is never believed.
+    /// The name of the identity; a value sent by the client is ignored.
     pub name: String,
-    /// The way in which the name was proven, where that is more than our own cookie. What a client
-    /// writes here is never believed, nor kept.
+    /// The authentication method of the name, if stronger than our own cookie. A value sent by the
+    /// client is ignored and not kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<AuthMethod>,
     /// The media session of the member.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transceiver_session_id: Option<String>,
-    /// Whether the member's hand is up.
+    /// True while the member's hand is raised.
     pub raised_hand: bool,
-    /// Whether the member's microphone hears somebody.
+    /// True while the member's microphone picks up speech.
     pub speaking: bool,
-    /// Whether the member has left the lobby.
+    /// True once the member has left the lobby.
     pub joined: bool,
-    /// What the member sends.
+    /// The member's published tracks.
     pub tracks: Tracks,
-    /// Everything else that the client sent.
+    /// Unknown fields.
     #[serde(flatten)]
     pub other: Unknown,
 }
 
-/// What a member sends; a track is named `{session id}/{track name}`.
+/// A member's published tracks, each named `{session id}/{track name}`.
 ///
 /// Source: protocol section 2.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -55,29 +55,29 @@ pub struct Tracks {
     /// The microphone's track.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<String>,
-    /// Whether the microphone is on.
+    /// True while the microphone is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_enabled: Option<bool>,
-    /// Whether the member has no microphone that could be switched on.
+    /// True if the member has no usable microphone.
     pub audio_unavailable: bool,
     /// The camera's track.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video: Option<String>,
-    /// Whether the camera is on.
+    /// True while the camera is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video_enabled: Option<bool>,
-    /// The shared screen's track.
+    /// The screen share's track.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub screenshare: Option<String>,
-    /// Whether the screen is shared.
+    /// True while the screen is shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub screen_share_enabled: Option<bool>,
-    /// Everything else that the client sent.
+    /// Unknown fields.
     #[serde(flatten)]
     pub other: Unknown,
 }
 
-/// The fields that this server does not know, each as the JSON text that the client sent.
+/// Unknown fields, each kept as the JSON text that the client sent.
 ///
 /// A tree of values would take a hundred times the memory of its text.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -85,14 +85,15 @@ pub struct Tracks {
 pub struct Unknown(BTreeMap<String, Box<RawValue>>);
 
 impl Unknown {
-    /// Whether the client sent known fields alone.
+    /// True if the client sent only known fields.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes the value of the field `name`, the last one if it comes several times.
+    /// Stores the value of the field `name`; of a repeated field the last value counts.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, fields: &mut A) -> Result<(), A::Error> {
-        // Owned, since the keys are kept; the deserializer of borrowed text gives the value as it stands.
+        // Owned because the keys are kept; the deserializer of borrowed text yields the raw value
+        // unchanged.
         let value: Box<RawValue> = fields.next_value()?;
         if !is_shallow(value.get()) {
             return Err(A::Error::custom("a field is nested too deeply"));
@@ -102,7 +103,7 @@ impl Unknown {
     }
 }
 
-/// Whether valid JSON nests at most [`MAX_DEPTH`] arrays and objects.
+/// True if valid JSON nests at most [`MAX_DEPTH`] arrays and objects.
 fn is_shallow(json: &str) -> bool {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     json.bytes().all(|byte| {
@@ -118,11 +119,11 @@ fn is_shallow(json: &str) -> bool {
     })
 }
 
-/// A field's name, borrowed where it has no escapes.
+/// A field's name, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads a known field, which may come once.
+/// Reads a known field and rejects a duplicate.
 fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     field: &mut Option<T>,
     name: &'static str,
@@ -135,7 +136,7 @@ fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     Ok(())
 }
 
-// By hand, since a derived `flatten` reads the unknown fields into trees before it gives them out.
+// Written by hand because a derived `flatten` first reads the unknown fields into trees of values.
 impl<'de> Deserialize<'de> for User {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
@@ -226,7 +227,7 @@ impl<'de> Deserialize<'de> for Tracks {
 }
 
 impl User {
-    /// A member who has just come and said nothing yet.
+    /// The user object of a member that has sent nothing yet.
     pub fn fresh(id: &str, name: &str) -> Self {
         let tracks = Tracks {
             audio_enabled: Some(false),
@@ -237,7 +238,7 @@ impl User {
         Self { id: id.to_owned(), name: name.to_owned(), tracks, ..Self::default() }
     }
 
-    /// The object as JSON text, as it stands in a snapshot.
+    /// Encodes the object as JSON text for a snapshot.
     #[expect(clippy::expect_used, reason = "maps with text keys and no foreign types always serialize")]
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a user is plain data")
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_user_is_encoded_byte_for_byte() {
+    fn fresh_user_is_encoded_byte_for_byte() {
         assert_eq!(
             User::fresh("a-1", "Ada \"A\"").to_json(),
             r#"{"id":"a-1","name":"Ada \"A\"","raisedHand":false,"speaking":false,"joined":false,"tracks":{"audioEnabled":false,"audioUnavailable":false,"videoEnabled":false,"screenShareEnabled":false}}"#
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_field_of_another_type_is_refused() {
+    fn known_field_of_wrong_type_is_refused() {
         for text in [
             r#"{"tracks":"none"}"#,
             r#"{"tracks":null}"#,
@@ -278,9 +279,10 @@ mod tests {
         }
     }
 
-    /// The tree of such a field took a hundred times its text, before any limit was asked.
+    /// As a tree, such a field took a hundred times the memory of its text, before any limit
+    /// applied.
     #[test]
-    fn an_unknown_field_stays_the_text_that_it_was() {
+    fn unknown_field_keeps_its_text() {
         let text = r#"{"x":[{"a": 0}, 1e2,"\u0041\ud800"]}"#;
         let user: User = serde_json::from_str(text).unwrap();
         assert!(user.to_json().ends_with(r#""x":[{"a": 0}, 1e2,"\u0041\ud800"]}"#), "{}", user.to_json());
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_optional_fields_never_become_null() {
+    fn absent_optional_field_is_not_encoded() {
         let user: User =
             serde_json::from_str(r#"{"transceiverSessionId":null,"tracks":{"audio":null}}"#).unwrap();
         assert!(!user.to_json().contains("null"), "{}", user.to_json());

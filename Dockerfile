@@ -13,13 +13,13 @@ COPY benches benches
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
-    && rm -rf src target/release/.fingerprint/satsuma-*
+    && cargo build --profile dist --locked \
+    && rm -rf src target/dist/.fingerprint/satsuma-*
 
 COPY src src
 COPY static static
 COPY config config
-RUN cargo build --release --locked
+RUN cargo build --profile dist --locked
 
 FROM debian:bookworm-slim
 RUN apt-get update \
@@ -28,7 +28,7 @@ RUN apt-get update \
     && groupadd --system --gid 8787 satsuma \
     && useradd --system --uid 8787 --gid 8787 --home-dir /data --no-create-home satsuma \
     && install -d -o satsuma -g satsuma -m 0700 /data
-COPY --from=build /satsuma/target/release/satsuma /usr/local/bin/satsuma
+COPY --from=build /satsuma/target/dist/satsuma /usr/local/bin/satsuma
 COPY config/satsuma.toml /usr/share/doc/satsuma/satsuma.toml
 
 # Inside, everything listens on all addresses. Only 8787 is meant for the world; on 8788 health and

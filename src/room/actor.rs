@@ -1,4 +1,5 @@
-//! The task that owns one room: mailbox or deadline, `handle`, carry out the effects.
+//! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the
+//! effects.
 
 mod delivery;
 
@@ -28,37 +29,37 @@ use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
 use crate::store::{Change, StoreHandle};
 
-/// Everything that an actor needs besides its mailbox.
+/// Dependencies of an actor besides its mailbox.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The rules of the rooms.
+    /// Settings of the rooms.
     pub settings: RoomSettings,
-    /// The limits of what waits for members.
+    /// Limits of the members' outboxes.
     pub outbox: OutboxLimits,
-    /// Where changes are kept.
+    /// The store that persists changes.
     pub store: StoreHandle,
-    /// Who brings the AI.
+    /// The service that runs AI sessions.
     pub ai: AiHandle,
-    /// Where things are counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Ends the wait for sockets at a shutdown.
     pub force: CancellationToken,
 }
 
-/// A room's place among all rooms, and among those that its starter's network may have.
+/// Permit of a room, counted against the server's limit and against that of its starter's network.
 #[derive(Debug)]
 pub struct RoomPermit {
     pub(super) _room: Option<OwnedSemaphorePermit>,
     pub(super) _of_network: Option<Permit<ClientNetwork>>,
-    /// The network of the client that started the room, where it is known.
+    /// The network of the client that started the room, if known.
     pub(super) network: Option<ClientNetwork>,
-    /// Of a room that a restart brought back, until a member is back: where its network is charged.
+    /// Limit to charge for a restored room, until a member returns.
     pub(super) unclaimed: Option<KeyedLimit<ClientNetwork>>,
 }
 
 impl RoomPermit {
-    /// Charges a room that a restart brought back to the network of the first member that is back. It is
-    /// no new room, so it is over no limit; further ones of that network may be.
+    /// Charges a restored room to the network of the first member that returns. It is not a new
+    /// room, so no limit refuses it; further rooms of that network may be refused.
     fn claim(&mut self, network: Option<ClientNetwork>) {
         let (Some(limit), Some(network)) = (self.unclaimed.take(), network) else { return };
         self._of_network = Some(limit.hold(&network));
@@ -72,14 +73,14 @@ pub struct Actor {
     room: Room,
     inbox: Inbox,
     outboxes: HashMap<UserId, Seated>,
-    /// What is under way for the AI; dropped with the room, and so cancelled.
+    /// The AI job in progress; dropped with the room, and so cancelled.
     ai_job: Option<Running>,
     surroundings: Surroundings,
     members: Counted,
     _running: Counted,
     permit: RoomPermit,
     stopping: bool,
-    /// Whether events of before a restart may still be in the store.
+    /// True while events of before a restart may still be in the store.
     restored_events: bool,
 }
 
@@ -88,7 +89,7 @@ struct Seated {
     since: Instant,
 }
 
-/// Whether a room goes on.
+/// Decision to keep a room's task running or to end it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Continue,
@@ -96,7 +97,7 @@ enum Turn {
 }
 
 impl Actor {
-    /// An actor for an empty room, or for one that was kept.
+    /// An actor for an empty room, or for a restored one.
     pub fn new(
         name: RoomName,
         kept: Option<KeptRoom>,
@@ -154,8 +155,8 @@ impl Actor {
         actor
     }
 
-    /// Runs until the room retires, stops or panics; then `retire` takes it out of the registry,
-    /// and only then are those sent away who asked for a seat too late, so that they ask again.
+    /// Runs until the room retires, stops or panics; then `retire` removes it from the registry,
+    /// and only then are late joins dropped, so that their callers ask again.
     pub async fn run(mut self, retire: impl FnOnce()) {
         let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
         retire();
@@ -171,7 +172,8 @@ impl Actor {
             }
         }
         self.inbox.commands.close();
-        // Including what is still being sent: left in the channel, a join would wait for its answer for ever.
+        // Drains commands still being sent, too: a join left in the channel would wait for its
+        // answer forever.
         while self.inbox.commands.recv().await.is_some() {}
     }
 
@@ -205,7 +207,7 @@ impl Actor {
     async fn obey(&mut self, command: Command) -> Turn {
         match command {
             Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)).await,
-            // The message's share of the mailbox's bytes is held until it is handled.
+            // The message's share of the mailbox's bytes is held until it has been handled.
             Command::Message(Incoming { connection, message, permit: _permit, .. }) => {
                 let input = match message {
                     Ok(message) => Input::Message { connection, at: unix_millis(), message },
@@ -231,7 +233,7 @@ impl Actor {
         };
         let joins_from = if let Input::Join(join) = &input { join.network } else { None };
         let mut inputs = VecDeque::from([input]);
-        // Whoever is timed out goes at a tick or a join.
+        // Members time out only at a tick or a join.
         if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
             for (user, _) in self.outboxes.iter().filter(|(_, seated)| seated.outbox.take_throttled()) {
                 self.room.keep_alive(now.into_std(), user);
@@ -291,7 +293,7 @@ impl Actor {
         }
         self.members.set(self.outboxes.len());
         if self.restored_events && self.outboxes.values().all(|seated| seated.outbox.event_bytes() == 0) {
-            // Confirmed by now, so not to be said again after a crash.
+            // All are confirmed by now; a crash must not send them again.
             self.keep_unconfirmed();
             self.restored_events = false;
         }
@@ -321,14 +323,15 @@ impl Actor {
             Report::Failed => (AiOutcome::Failed, None),
         };
         let turn = self.handle(Input::AiDone { job, outcome }, None).await;
-        // Only now: had the room panicked, the track would have been dropped, and so closed.
+        // After the handler: if the room had panicked, the track would have been dropped, and so
+        // closed.
         if let Some(opened) = opened {
             opened.hand_over();
         }
         turn
     }
 
-    /// Gives the seat's outbox to the socket. False if nobody waits for the answer any more.
+    /// Attaches the socket to the member's outbox. False if nobody waits for the answer any more.
     fn admit(
         &mut self,
         now: Instant,
@@ -357,10 +360,11 @@ impl Actor {
         }
     }
 
-    /// Hands the store what members had not confirmed, for their return after the restart.
+    /// Hands unconfirmed events to the store, for the members' return after the restart.
     fn keep_unconfirmed(&self) {
         let Some(meeting) = self.room.meeting() else { return };
-        // One text for all who share an event: a room's worth of copies might not fit into memory.
+        // One text per event, shared by its recipients: a copy for each member might not fit into
+        // memory.
         let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
         let mut waiting = Vec::new();
         for (user, seated) in &self.outboxes {

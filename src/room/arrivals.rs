@@ -1,8 +1,8 @@
-//! The bytes of messages of which a part arrived, bounded over the whole server.
+//! Memory limit of incomplete messages, over the whole server.
 //!
-//! Whoever is over its share is not read until others are done; nobody is refused. Sockets that each have
-//! a part of a message could wait for each other for ever, so one at a time may go over the bound to
-//! finish its message.
+//! A socket over its share is not read until others complete theirs; none is refused. Sockets that
+//! each have a part of a message could wait for each other forever, so one at a time may exceed the
+//! limit to complete its message.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::network::ClientNetwork;
 
-/// The bytes of all sockets. A clone counts together with the original.
+/// Limit for all sockets. A clone shares it with the original.
 #[derive(Clone, Debug)]
 pub struct Arrivals(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     all: Arc<Semaphore>,
-    /// The most bytes of one network.
+    /// Maximum bytes of one network.
     network_bytes: usize,
     networks: DashMap<ClientNetwork, Arc<Semaphore>>,
-    /// The right to go over the bound.
+    /// Permit to exceed the limit.
     overrun: Arc<Semaphore>,
 }
 
-/// One socket's access to the bytes.
+/// One socket's access to the limit.
 #[derive(Debug)]
 pub struct ArrivalShare {
     network: Option<(ClientNetwork, Arc<Semaphore>)>,
@@ -38,12 +38,12 @@ pub struct ArrivalPermit {
     all: Option<OwnedSemaphorePermit>,
     network: Option<OwnedSemaphorePermit>,
     overrun: Option<OwnedSemaphorePermit>,
-    /// Dropped last: a share forgets a network of which nothing is held.
+    /// Dropped last: the share removes a network without permits from the map.
     _share: Arc<ArrivalShare>,
 }
 
 impl Arrivals {
-    /// A bound of `bytes`, half of which one network may have.
+    /// A limit of `bytes`, half of which one network may use.
     pub fn new(bytes: usize) -> Self {
         let bytes = bytes.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Inner {
@@ -54,7 +54,7 @@ impl Arrivals {
         }))
     }
 
-    /// The share of a socket; where its network is not known, only the bytes in all count.
+    /// The share of a socket; without a known network, only the total limit applies.
     pub fn share(&self, network: Option<ClientNetwork>) -> Arc<ArrivalShare> {
         let of_network = |network| {
             let entry = self.0.networks.entry(network);
@@ -66,7 +66,7 @@ impl Arrivals {
 }
 
 impl ArrivalShare {
-    /// Counts bytes, if that is within the bound.
+    /// Counts bytes, if that is within the limit.
     pub fn try_acquire(self: &Arc<Self>, bytes: u32) -> Option<ArrivalPermit> {
         let network = match &self.network {
             Some((_, of_network)) => Some(of_network.clone().try_acquire_many_owned(bytes).ok()?),
@@ -76,7 +76,7 @@ impl ArrivalShare {
         Some(ArrivalPermit { all, network, overrun: None, _share: self.clone() })
     }
 
-    /// Counts bytes as soon as that is within the bound, or gets the right to go over it.
+    /// Counts bytes once that is within the limit, or obtains the permit to exceed it.
     pub async fn acquire(self: Arc<Self>, bytes: u32) -> ArrivalPermit {
         let within = async {
             let network = match &self.network {
@@ -103,7 +103,7 @@ impl Drop for ArrivalShare {
 }
 
 impl ArrivalPermit {
-    /// True if this permit allows going over the bound.
+    /// True if this permit allows exceeding the limit.
     pub fn is_overrun(&self) -> bool {
         self.overrun.is_some()
     }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_network_has_half_and_another_the_rest() {
+    fn network_is_limited_to_half_of_all_bytes() {
         let arrivals = Arrivals::new(1000);
         let [one, other] = networks().map(|network| arrivals.share(network));
         let mut held = one.try_acquire(500).expect("half");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_goes_over_the_bound() {
+    fn one_socket_at_a_time_exceeds_the_limit() {
         let arrivals = Arrivals::new(1000);
         let share = arrivals.share(networks()[0]);
         let held = share.try_acquire(500);

@@ -1,7 +1,8 @@
-//! What a member's events take in the outboxes of others, charged to it until each of them confirms.
+//! Accounting of a sender's events in the outboxes of others, charged until each recipient
+//! confirms.
 //!
-//! A few kilobytes that a client sends can be megabytes for everybody. Whoever sends them waits for those
-//! who are slow; they do not lose their place.
+//! A few kilobytes from a client can be megabytes for everyone. The sender is throttled for slow
+//! recipients; they keep their membership.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +10,16 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-/// One member's account: plain bytes times recipients, of what was not confirmed yet.
+/// A member's account: plain bytes times recipients, of events not yet confirmed.
 #[derive(Debug)]
 pub struct Account {
     unconfirmed: AtomicUsize,
-    /// More, and the member's socket is not read.
+    /// Limit in bytes above which the member's socket is not read.
     most: AtomicUsize,
     waker: AtomicWaker,
 }
 
-/// The charge for one event in one outbox, given back when it is dropped.
+/// The charge for one event in one outbox, refunded on drop.
 #[derive(Debug)]
 pub struct Charge {
     account: Arc<Account>,
@@ -42,12 +43,12 @@ impl Account {
         Charge { account: self.clone(), bytes }
     }
 
-    /// Sets the most bytes with which the member's socket is still read.
+    /// Sets the limit in bytes above which the member's socket is not read.
     pub fn set_most(&self, bytes: usize) {
         self.most.store(bytes, Ordering::Relaxed);
     }
 
-    /// Ready while the member's socket may be read; else the last caller is woken when it may.
+    /// Ready while the member's socket may be read; otherwise the last caller is woken once it may.
     pub fn poll_within(&self, context: &Context<'_>) -> Poll<()> {
         if self.is_within() {
             return Poll::Ready(());
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_is_within_its_limit_again_once_enough_was_confirmed() {
+    fn account_is_within_limit_after_confirmations() {
         let account = Arc::new(Account::default());
         let context = Context::from_waker(noop_waker_ref());
         let charges: Vec<_> = (0..3).map(|_| account.charge(10)).collect();

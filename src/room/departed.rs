@@ -1,40 +1,40 @@
-//! The ids of members who left: while the meeting lasts nobody else gets them.
+//! Ids of former members, reserved until the meeting ends.
 //!
-//! Everybody in a room sees every id, and what is sent to an id is meant for who had it.
+//! Everyone in a room sees every id, and a message to an id is meant for its former member.
 
 use std::collections::HashMap;
 
 use crate::id::{IdentityId, UserId};
 use crate::network::ClientNetwork;
 
-/// The most ids that one identity leaves behind. A page takes a new one whenever it is loaded.
+/// Maximum number of ids reserved for one identity. A page uses a new one at each load.
 const OF_IDENTITY: usize = 64;
 
-/// The most ids in all; 4,096 with their identities are under a megabyte.
+/// Maximum number of reserved ids; 4,096 with their identities take less than a megabyte.
 const IN_ALL: usize = 4096;
 
-/// The ids of members who left, oldest first.
+/// The ids of former members, oldest first.
 #[derive(Debug, Default)]
 pub struct Departed {
     ids: Vec<DepartedId>,
 }
 
-/// An id whose member left.
+/// A former member's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DepartedId {
     /// The id.
     pub user: UserId,
-    /// Whose it is.
+    /// The identity that it is reserved for.
     pub identity: IdentityId,
-    /// The network of its client, where it is known.
+    /// The network of its client, if known.
     pub network: Option<ClientNetwork>,
 }
 
 impl Departed {
-    /// Takes note of an id, and gives back the one that is forgotten for it, if there is one.
+    /// Reserves an id, and returns the one released in exchange, if any.
     ///
-    /// Of a full list the oldest id of the network with the most goes: whoever makes up identities
-    /// does not make others' ids free.
+    /// From a full list the oldest id of the network with the most ids is released: a client that
+    /// makes up identities does not release the ids of others.
     pub fn add(&mut self, id: DepartedId) -> Option<UserId> {
         self.take(&id.user);
         let own = self.ids.iter().filter(|other| other.identity == id.identity).count();
@@ -51,18 +51,18 @@ impl Departed {
         forgotten
     }
 
-    /// Whose an id is, if it is known.
+    /// The identity that an id is reserved for, if it is.
     pub fn owner(&self, user: &UserId) -> Option<&IdentityId> {
         self.ids.iter().find(|id| id.user == *user).map(|id| &id.identity)
     }
 
-    /// Forgets an id, since its member is back; gives back whether it was known.
+    /// Releases an id because its member is back; true if it was reserved.
     pub fn take(&mut self, user: &UserId) -> bool {
         let index = self.ids.iter().position(|id| id.user == *user);
         index.map(|index| self.ids.remove(index)).is_some()
     }
 
-    /// Forgets all, since the meeting ended.
+    /// Releases all ids because the meeting has ended.
     pub fn clear(&mut self) {
         self.ids.clear();
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_forgets_its_own_oldest_id() {
+    fn identity_over_its_limit_releases_its_oldest_id() {
         let mut departed = Departed::default();
         assert_eq!(departed.add(id(1000, 1000, [192, 0, 2, 1])), None);
         for number in 0..OF_IDENTITY {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn who_makes_up_identities_makes_nobody_elses_id_free() {
+    fn made_up_identities_do_not_release_ids_of_others() {
         let mut departed = Departed::default();
         let honest = id(0, 0, [192, 0, 2, 1]);
         departed.add(honest.clone());

@@ -1,4 +1,4 @@
-//! What goes into a room and what comes out of it: plain data.
+//! Inputs and effects of a room, as plain data.
 
 use std::sync::Arc;
 
@@ -10,164 +10,165 @@ use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
 use crate::protocol::server::Event;
 
-/// Something that happened to a room.
+/// An input of a room.
 #[derive(Debug)]
 pub enum Input {
-    /// Somebody asks for a seat.
+    /// A socket asks to join.
     Join(Join),
     /// A member's socket sent a message.
     Message {
         /// The socket.
         connection: ConnectionId,
-        /// When it came by the wall clock, in milliseconds since 1970. Members see it; nothing is
-        /// measured by it.
+        /// Wall-clock time of arrival, in milliseconds since 1970. Shown to members; no duration is
+        /// measured with it.
         at: u64,
-        /// What it said.
+        /// The message.
         message: ClientMessage,
     },
-    /// A member's socket sent a text that is no message.
+    /// A member's socket sent an invalid message.
     Rejected {
         /// The socket.
         connection: ConnectionId,
-        /// What is wrong with the text.
+        /// The defect of the text.
         why: InvalidMessage,
     },
     /// A socket is gone.
     Disconnected(Gone),
-    /// A member confirms nothing of what waits for it, or there is no memory left for who is slow.
+    /// A member confirmed nothing for too long, or the memory for slow members is exhausted.
     TooSlow {
         /// The member.
         user: UserId,
     },
-    /// A job for the AI is done.
+    /// A job for the AI has ended.
     AiDone {
         /// The job.
         job: AiJob,
-        /// What became of it.
+        /// The job's result.
         outcome: AiOutcome,
     },
     /// The room's deadline has passed.
     Wake,
-    /// The server stops; sockets are sent away so that they come back to the next one.
+    /// The server stops; sockets are closed so that their clients reconnect to the next process.
     Shutdown,
 }
 
-/// A socket that is gone.
+/// A closed socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// The socket.
     pub connection: ConnectionId,
-    /// Whether its client said that its page is left (RFC 6455 section 7.4.1, code 1001). Firefox
-    /// closes a page's sockets so before the page hears of its end, and could say that it leaves.
+    /// True if the client said that its page was left (RFC 6455 section 7.4.1, code 1001). Firefox
+    /// closes a page's sockets this way before the page learns of its end and could send
+    /// `userLeft`.
     pub is_page_left: bool,
 }
 
-/// A socket's wish to sit in a room.
+/// A socket's request to join a room.
 #[derive(Clone, Debug)]
 pub struct Join {
     /// The socket.
     pub connection: ConnectionId,
-    /// The id that its client claims.
+    /// The id that the client claims.
     pub user: UserId,
-    /// Who it was proven to be.
+    /// The authenticated identity.
     pub identity: IdentityId,
-    /// The name that goes with that identity.
+    /// The identity's name.
     pub name: Arc<str>,
-    /// The network of its client, where it is known.
+    /// The client's network, if known.
     pub network: Option<ClientNetwork>,
-    /// What its socket takes.
+    /// The encoding that the socket accepts.
     pub form: Form,
-    /// The meeting that begins if this is the first member of an empty room. (Chance, like time,
-    /// is an argument.)
+    /// The meeting that begins if this is the first member of an empty room. (Randomness, like
+    /// time, is an argument.)
     pub new_meeting: MeetingId,
 }
 
-/// Something that a room wants done. Effects are carried out in their order.
+/// An effect to be carried out for a room. Effects are carried out in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// The socket has the user's seat from now on, and its outbox; an older socket loses both.
+    /// Attach the socket to the user's outbox; an older socket is superseded.
     Admit {
         /// The socket.
         connection: ConnectionId,
-        /// What it takes.
+        /// The encoding that it accepts.
         form: Form,
-        /// The seat.
+        /// The member.
         user: UserId,
     },
-    /// The socket does not get a seat.
+    /// Refuse the socket's join.
     Refuse {
         /// The socket.
         connection: ConnectionId,
-        /// Why not.
+        /// The reason.
         refusal: JoinRefusal,
     },
-    /// The socket is gone from its seat; what waits there is kept for the next one.
+    /// The socket is gone; its member's queued events are kept for the next one.
     Detach {
         /// The socket.
         connection: ConnectionId,
-        /// The seat.
+        /// The member.
         user: UserId,
     },
     /// Put the event into the outboxes.
     Send {
-        /// Whose outboxes.
+        /// The recipients.
         to: Recipients,
         /// The event.
         event: Event,
     },
-    /// Encode the newest state and put it into every outbox.
+    /// Encode the newest state and queue it in every outbox.
     Snapshot,
-    /// The seat is gone: close its socket, if any, once what waits was written.
+    /// The member is removed: close its socket, if any, after its queue is written.
     Remove {
-        /// The seat.
+        /// The member.
         user: UserId,
-        /// How the socket is closed.
+        /// The close reason.
         close: Close,
     },
-    /// Close the seat's socket once what waits was written; the seat stays.
+    /// Close the member's socket after its queue is written; the member stays.
     SendAway {
-        /// The seat.
+        /// The member.
         user: UserId,
-        /// How the socket is closed.
+        /// The close reason.
         close: Close,
     },
-    /// Keep a change of what survives a restart.
+    /// Persist a change.
     Keep {
-        /// The meeting that changed.
+        /// The changed meeting.
         meeting: MeetingId,
-        /// What changed.
+        /// The change.
         change: Keep,
     },
-    /// Write a line into the log.
+    /// Write a log event.
     Log {
         /// The meeting that it belongs to.
         meeting: Option<MeetingId>,
-        /// What happened.
+        /// The event.
         note: Note,
     },
-    /// Do something at the AI's services.
+    /// Run a task at the AI's services.
     Ai(AiTask),
-    /// Nobody is here and nothing is left to remember: end the room.
+    /// End the room: it has no member and no state to remember.
     Retire,
 }
 
-/// The number of a job that a room started for its AI, so that a late result is known as such.
+/// Number of a job that a room started for its AI, by which a late result is recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AiJob(pub u64);
 
-/// Something to be done at the AI's services, which a room does not wait for.
+/// A task at the AI's services; a room does not wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AiTask {
-    /// Bring an AI; ends in [`AiOutcome::Came`] or [`AiOutcome::Failed`].
+    /// Start an AI session; ends in [`AiOutcome::Came`] or [`AiOutcome::Failed`].
     Invite {
         /// The job.
         job: AiJob,
-        /// The meeting that it is for.
+        /// The meeting of the AI.
         meeting: MeetingId,
-        /// How it should be.
+        /// The AI's options.
         wish: AiWish,
     },
-    /// Let the AI hear a track; ends in [`AiOutcome::Hears`] or [`AiOutcome::Failed`].
+    /// Make the AI listen to a track; ends in [`AiOutcome::Hears`] or [`AiOutcome::Failed`].
     Hear {
         /// The job.
         job: AiJob,
@@ -176,37 +177,37 @@ pub enum AiTask {
         /// The track.
         track: TrackReference,
     },
-    /// The result of the job is not wanted any more.
+    /// Cancel the job; its result is no longer needed.
     Cancel(AiJob),
-    /// Close the AI's track, and with it what the AI service bills for.
+    /// Close the AI's track, which ends the AI service's billing.
     Close(AiSession),
 }
 
-/// What became of a job for the AI.
+/// Result of a job for the AI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AiOutcome {
-    /// The AI speaks and listens on this session.
+    /// The AI is connected on this session.
     Came(AiSession),
-    /// The AI hears the track.
+    /// The AI listens to the track.
     Hears,
-    /// It did not work, or nobody waited for it.
+    /// The job failed, or nobody waited for it.
     Failed,
 }
 
-/// The AI's session at the media API, and the one track on it.
+/// The AI's session at the media API, and its only track.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AiSession {
-    /// The meeting for which it was opened.
+    /// The meeting that it was opened for.
     pub meeting: MeetingId,
     /// The session.
     pub session: SessionId,
     /// The track's name.
     pub track_name: Arc<str>,
-    /// Where the track is in the session's description; closing it asks for this.
+    /// The track's mid in the session description; closing the track needs it.
     pub mid: Arc<str>,
 }
 
-/// Whose outboxes an event goes to.
+/// The recipients of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// One member.
@@ -217,19 +218,19 @@ pub enum Recipients {
     All,
 }
 
-/// Why a socket does not get a seat.
+/// Reason for refusing a join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinRefusal {
-    /// The claimed id is in use by another identity.
+    /// The claimed id belongs to another identity.
     #[error("this _pk is in use by somebody else")]
     SeatTaken,
-    /// The room has as many members as the limit allows.
+    /// The room has reached its limit of members.
     #[error("the room is full")]
     RoomFull,
-    /// As many members of the room are of one identity as the limit allows.
+    /// The identity has reached its limit of members in the room.
     #[error("you are in this room too many times already; close one of its pages")]
     IdentityFull,
-    /// As many members of the room come from one network as the limit allows.
+    /// The network has reached its limit of members in the room.
     #[error("too many members of this room come from your network")]
     NetworkFull,
     /// The server stops.
@@ -237,89 +238,89 @@ pub enum JoinRefusal {
     ShuttingDown,
 }
 
-/// A change of what survives a restart.
+/// A change of the persistent state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Keep {
     /// A meeting began.
     MeetingStarted,
-    /// A meeting has as many members as never before.
+    /// A meeting has more members than ever before.
     Peak {
-        /// How many.
+        /// The number of members.
         members: usize,
     },
-    /// A seat is new, or its user changed.
+    /// A member is new, or its user object changed.
     Seat(KeptSeat),
-    /// A seat is gone.
+    /// A member is gone.
     SeatRemoved {
-        /// Whose.
+        /// The member.
         user: UserId,
     },
-    /// The id of a member who left, whose it stays.
+    /// The id of a former member, reserved for its identity.
     Departed {
         /// The id.
         user: UserId,
-        /// Whose it is.
+        /// The identity that it is reserved for.
         identity: IdentityId,
     },
-    /// The id is not remembered any more, since its member is back or others left.
+    /// The id is no longer reserved, because its member is back or newer ids took its place.
     DepartedForgotten {
         /// The id.
         user: UserId,
     },
     /// The AI's state changed.
     Ai {
-        /// The AI as JSON, its session included.
+        /// The AI as JSON, with its session.
         json: Arc<str>,
     },
-    /// The meeting ended; its seats are gone with it.
+    /// The meeting ended, and with it all memberships.
     MeetingEnded,
 }
 
-/// A seat as it survives a restart.
+/// A member in persistent form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptSeat {
-    /// Whose it is on the wire.
+    /// The id of the user object.
     pub user: UserId,
-    /// Whose it is in truth.
+    /// The authenticated identity.
     pub identity: IdentityId,
     /// The user object as JSON.
     pub json: Arc<str>,
 }
 
-/// A room as it survives a restart.
+/// A room in persistent form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptRoom {
-    /// Its name.
+    /// The room's name.
     pub room: RoomName,
-    /// Its meeting.
+    /// The current meeting.
     pub meeting: MeetingId,
-    /// The AI as JSON ([`super::ai::Ai::restore`] reads it), if it was ever switched on.
+    /// The AI as JSON (read by [`super::ai::Ai::restore`]), if it was ever enabled.
     pub ai: Option<Arc<str>>,
-    /// Its seats.
+    /// The members.
     pub seats: Vec<KeptSeat>,
-    /// The ids of members who left, and whose they are.
+    /// Reserved ids of former members, and their identities.
     pub departed: Vec<(UserId, IdentityId)>,
-    /// Events that members had not acknowledged when the server stopped, in their order.
+    /// Events that members had not acknowledged when the server stopped, in order.
     pub waiting: Vec<(UserId, Arc<str>)>,
 }
 
-/// What a room should be woken for.
+/// Reason for waking a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Old seats are removed and everyone gets a snapshot.
+    /// Timed-out members are removed and everyone gets a snapshot.
     Tick,
-    /// Changes of the last moments are sent as one snapshot.
+    /// Recent changes are sent as one snapshot.
     Snapshot,
-    /// A member whose socket ended is given up.
+    /// The grace period of a disconnected member ends.
     GiveUp,
 }
 
-/// A line for the log, by the reference's event names (protocol section 5).
+/// A log event, with the reference's event name (protocol section 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// The tick.
     Alarm,
-    /// A socket has a seat.
+    /// A socket was admitted.
     OnConnect {
         /// The user.
         user: UserId,
@@ -333,49 +334,50 @@ pub enum Note {
         /// The socket.
         connection: ConnectionId,
     },
-    /// A member left by saying so.
+    /// A member sent `userLeft`.
     UserLeft {
         /// The user.
         user: UserId,
     },
-    /// A member's page was left, or it never said anything, and no socket came back for it.
+    /// A member did not return in its grace period after its page was left, or before it had sent
+    /// anything.
     UserGone {
         /// The user.
         user: UserId,
     },
-    /// A member's heartbeats stopped.
+    /// A member's heartbeats timed out.
     UserTimedOut {
         /// The user.
         user: UserId,
     },
-    /// The first member of an empty room came.
+    /// The first member of an empty room joined.
     StartingMeeting,
-    /// Nobody is left.
+    /// The last member is gone.
     EndingMeeting,
     /// A member was too slow, so that events would be lost.
     ErrorBroadcastingToUser {
         /// The user.
         user: UserId,
     },
-    /// A text of a member's socket was no message, or could not be carried out.
+    /// A member's message was invalid or was rejected.
     ErrorHandlingMessage {
         /// The user.
         user: UserId,
-        /// The sentence that its client got.
+        /// The sentence sent to the client.
         why: String,
     },
-    /// A message named a member who is not here.
+    /// A message named an id that is not a member.
     UnknownRecipient {
         /// The user who sent it.
         user: UserId,
         /// The message's type.
         r#type: &'static str,
     },
-    /// What a client did at the media API.
+    /// A client's request to the media API.
     ClientNegotiationRecord {
         /// The user.
         user: UserId,
-        /// What is logged of it; never its bodies (they hold ICE passwords).
+        /// The logged part, without its bodies (they hold ICE passwords).
         entry: HistoryEntry,
     },
 }

@@ -1,13 +1,13 @@
-//! Writes a room's notes into the log, by the reference's event names (protocol section 5).
+//! Log events of rooms, with the reference's event names (protocol section 5).
 
 use tracing::{debug, info, warn};
 
 use super::io::Note;
 use crate::id::{MeetingId, RoomName};
 
-/// Writes one line.
+/// Writes one log event.
 ///
-/// What a stranger can cause as often as it likes is written at debug only.
+/// Events that unknown clients can cause at any rate are written at debug level only.
 pub fn write(room: &RoomName, meeting: Option<MeetingId>, note: &Note) {
     let room = room.as_str();
     let meeting_id = meeting.map(|meeting| meeting.to_string());

@@ -1,4 +1,4 @@
-//! The way into a room's task: what can be asked of it, and what it tells operators.
+//! The mailbox of a room's task: its commands, and its view for operators.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,84 +13,86 @@ use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
 
-/// How many commands wait for one room. A socket that finds it full waits, and only that socket.
+/// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that
+/// socket.
 const MAILBOX: usize = 256;
 
-/// The most bytes of long messages that wait for one room.
+/// Maximum total size in bytes of long messages in one mailbox.
 const MAILBOX_BYTES: usize = 4 << 20;
 
-/// The bytes that are free where any message may be read: a few compressed bytes may be as long.
+/// Free bytes required before any message may be read: a few compressed bytes may inflate to that
+/// size.
 const ROOMY_BYTES: u32 = 1 << 20;
 
-/// Shorter messages are bounded by their number alone.
+/// Minimum size in bytes of a long message; shorter ones are limited by their number alone.
 const LONG_BYTES: usize = 4 << 10;
 
-/// What is asked of a room's task.
+/// A command to a room's task.
 #[derive(Debug)]
 pub enum Command {
-    /// Somebody asks for a seat. A room that is retiring drops the ack.
+    /// Request to join. A retiring room drops the ack.
     Join {
-        /// Who asks.
+        /// The join.
         join: Join,
         /// The answer.
         ack: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
     },
-    /// A text frame came.
+    /// A text frame arrived.
     Message(Incoming),
     /// A socket is gone.
     Disconnected(Gone),
-    /// Operators want to know.
+    /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),
-    /// Panic, so that a test can see what a panic does.
+    /// Panics, for tests of a panic's consequences.
     #[cfg(test)]
     Panic,
 }
 
-/// A text frame, read.
+/// A parsed text frame.
 #[derive(Debug)]
 pub struct Incoming {
     /// The socket.
     pub connection: ConnectionId,
-    /// The message, or what is wrong with the text.
+    /// The message, or the defect of the text.
     pub message: Result<ClientMessage, InvalidMessage>,
-    /// The bytes of the text.
+    /// Size of the text in bytes.
     pub bytes: usize,
-    /// The share of the mailbox's bytes that a long one holds until the room has handled it.
+    /// The share of the mailbox's bytes of a long message, held until the room has handled it.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// What operators see of a room.
+/// A room's state for operators.
 #[derive(Clone, Debug)]
 pub struct RoomView {
     /// Its meeting, if one runs.
     pub meeting: Option<MeetingId>,
-    /// Its members, in the order of the wire.
+    /// Its members, in snapshot order.
     pub members: Vec<MemberStatus>,
 }
 
-/// What operators see of a member.
+/// A member's state for operators.
 #[derive(Clone, Debug)]
 pub struct MemberStatus {
-    /// The id on the wire.
+    /// The member's id.
     pub user: UserId,
     /// The name of its identity.
     pub name: Arc<str>,
-    /// Its socket and the time since it joined, if it is not away.
+    /// Its socket and the time since it joined, if it is connected.
     pub connection: Option<(ConnectionId, Duration)>,
-    /// The time since its last heartbeat.
+    /// Time since its last heartbeat.
     pub heartbeat_age: Duration,
-    /// The bytes of events that wait for it or are not confirmed.
+    /// Bytes of its queued and unconfirmed events.
     pub queued_bytes: usize,
 }
 
-/// What sends to a room's task.
+/// The sending end of a room's task.
 #[derive(Clone, Debug)]
 pub struct RoomHandle {
     mailbox: Mailbox,
     stop: CancellationToken,
 }
 
-/// The other end of a [`RoomHandle`], which a room's task reads.
+/// The receiving end of a [`RoomHandle`], read by a room's task.
 #[derive(Debug)]
 pub struct Inbox {
     pub(super) commands: mpsc::Receiver<Command>,
@@ -98,31 +100,31 @@ pub struct Inbox {
 }
 
 impl RoomHandle {
-    /// A handle, and the end that an actor reads.
+    /// Creates a handle, and the end that an actor reads.
     pub fn new() -> (Self, Inbox) {
         let (mailbox, commands) = Mailbox::new(MAILBOX);
         let stop = CancellationToken::new();
         (Self { mailbox, stop: stop.clone() }, Inbox { commands, stop })
     }
 
-    /// Tells the room to send everyone away, keep everything, and end. It needs no place in the
-    /// mailbox: the fullest room hears it first.
+    /// Tells the room to close all sockets, persist everything, and end. This bypasses the mailbox:
+    /// even a room with a full one gets it at once.
     pub fn shutdown(&self) {
         self.stop.cancel();
     }
 
-    /// The way into the room's mailbox.
+    /// The room's mailbox.
     pub fn mailbox(&self) -> &Mailbox {
         &self.mailbox
     }
 
-    /// Whether both lead to the same task.
+    /// True if both belong to the same task.
     pub fn is_same(&self, other: &Self) -> bool {
         self.mailbox.commands.same_channel(&other.mailbox.commands)
     }
 }
 
-/// The sending side of a room's mailbox, bounded in commands and in bytes.
+/// The sending side of a room's mailbox, limited in commands and in bytes.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     commands: mpsc::Sender<Command>,
@@ -130,13 +132,13 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// A mailbox for `commands`, and the end that is read.
+    /// Creates a mailbox for `commands`, and its receiving end.
     pub fn new(commands: usize) -> (Self, mpsc::Receiver<Command>) {
         let (commands, received) = mpsc::channel(commands);
         (Self { commands, bytes: Arc::new(Semaphore::new(MAILBOX_BYTES)) }, received)
     }
 
-    /// Sends a command that no client can make long.
+    /// Sends a command of bounded size, which a client cannot lengthen.
     ///
     /// # Errors
     /// [`SendError`] if the room is gone.
@@ -144,10 +146,11 @@ impl Mailbox {
         self.commands.send(command).await
     }
 
-    /// Sends what a socket said, if there is room for it now, or in the one that its [turn](Self::turn) brought.
+    /// Sends a socket's message if the mailbox has space now, or in the space that its
+    /// [turn](Self::turn) reserved.
     ///
     /// # Errors
-    /// [`TrySendError`] if there is none, or if the room is gone.
+    /// [`TrySendError`] if the mailbox is full, or if the room is gone.
     pub fn try_deliver(
         &self,
         mut incoming: Incoming,
@@ -161,7 +164,8 @@ impl Mailbox {
             }
         }
         self.commands.try_send(Command::Message(incoming)).map_err(|error| match error {
-            // It waits without its share, or those who wait would hold all that each of them waits for.
+            // Releases the bytes while waiting; otherwise waiting messages could hold all the bytes
+            // that each waits for.
             TrySendError::Full(Command::Message(incoming)) => {
                 TrySendError::Full(Incoming { permit: None, ..incoming })
             }
@@ -170,7 +174,7 @@ impl Mailbox {
         })
     }
 
-    /// Waits until a message of `bytes` has room; `None` if the room is gone.
+    /// Waits until the mailbox has space for a message of `bytes`; `None` if the room is gone.
     pub async fn reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
         let bytes = match long_bytes(bytes) {
             0 => None,
@@ -182,14 +186,16 @@ impl Mailbox {
         Some(Reserved { command: self.commands.reserve().await.ok()?, bytes })
     }
 
-    /// True if there is room for a long message. Without room, further messages would wait in memory.
+    /// True if a long message has space. Without space, further messages would wait in memory.
     pub fn is_roomy(&self) -> bool {
         self.bytes.available_permits() >= ROOMY_BYTES as usize
     }
 
-    /// Waits for room for a long message, which nobody else gets until this is dropped; `None` if the room is gone.
+    /// Waits for space for a long message, reserved until this is dropped; `None` if the room is
+    /// gone.
     ///
-    /// A connection that gave it back before reading would find it taken by the next waiter, for ever.
+    /// A connection that released it before reading would each time find it taken by the next
+    /// waiter, forever.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
             permit = self.bytes.clone().acquire_many_owned(ROOMY_BYTES) => permit.ok(),
@@ -202,13 +208,13 @@ impl Mailbox {
         self.commands.closed().await;
     }
 
-    /// Whether the room is gone.
+    /// True if the room is gone.
     pub fn is_closed(&self) -> bool {
         self.commands.is_closed()
     }
 }
 
-/// Room for one message in a mailbox.
+/// Reserved space for one message in a mailbox.
 #[derive(Debug)]
 pub struct Reserved<'a> {
     command: Permit<'a, Command>,
@@ -222,7 +228,8 @@ impl Reserved<'_> {
     }
 }
 
-/// The bytes that a message of `bytes` takes of the mailbox's: none if it is short, at most all.
+/// Bytes that a message of `bytes` takes of the mailbox's limit: none if it is short, at most the
+/// whole.
 fn long_bytes(bytes: usize) -> u32 {
     if bytes < LONG_BYTES { 0 } else { u32::try_from(bytes.min(MAILBOX_BYTES)).unwrap_or(u32::MAX) }
 }

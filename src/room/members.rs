@@ -1,4 +1,4 @@
-//! The members of a room: their seats, their sockets, and who is given up soon.
+//! The members of a room: their sockets, their limits, and the grace periods of disconnected ones.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,85 +11,86 @@ use super::state::RoomSettings;
 use crate::id::{ConnectionId, IdentityId, UserId};
 use crate::protocol::deflate::Form;
 
-/// How long a member is waited for who most likely does not come back. A page that is loaded again
-/// has another id; one that only lost its connection tries again within half a second.
+/// Grace period of a member that most likely does not return. A reloaded page has another id; a
+/// page that only lost its connection reconnects within half a second.
 pub const SHORT_GRACE: Duration = Duration::from_secs(2);
 
-/// The members.
+/// The members of a room.
 #[derive(Debug, Default)]
 pub struct Members {
-    /// In the order of the wire: plain string order of the ids.
+    /// In snapshot order: plain string order of the ids.
     seats: BTreeMap<UserId, Seat>,
-    /// Who sits where. A socket that lost its seat is not here, so what it still says is ignored.
+    /// The member of each socket. A superseded socket is not in the map, so its messages are
+    /// ignored.
     connections: HashMap<ConnectionId, (UserId, Form)>,
-    /// Who is given up soon, unless a socket comes back for it.
+    /// Ends of grace periods; members are removed then unless a socket returns.
     leaving: VecDeque<(Instant, UserId)>,
     departed: Departed,
 }
 
 impl Members {
-    /// Adds a seat of before a restart.
+    /// Adds a member of before a restart.
     pub fn restore(&mut self, user: UserId, seat: Seat) {
         self.seats.insert(user, seat);
     }
 
-    /// Adds an id whose member left before a restart.
+    /// Reserves the id of a member that left before a restart.
     pub fn restore_departed(&mut self, user: UserId, identity: IdentityId) {
         self.departed.add(DepartedId { user, identity, network: None });
     }
 
-    /// The seat of a member.
+    /// The state of a member.
     pub fn get(&self, user: &UserId) -> Option<&Seat> {
         self.seats.get(user)
     }
 
-    /// The seat of a member.
+    /// The state of a member, mutable.
     pub fn get_mut(&mut self, user: &UserId) -> Option<&mut Seat> {
         self.seats.get_mut(user)
     }
 
-    /// Whether somebody of that id is a member.
+    /// True if the id belongs to a member.
     pub fn contains(&self, user: &UserId) -> bool {
         self.seats.contains_key(user)
     }
 
-    /// All members, in the order of the wire.
+    /// All members, in snapshot order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&UserId, &Seat)> + Clone {
         self.seats.iter()
     }
 
-    /// How many there are.
+    /// Number of members.
     pub fn len(&self) -> usize {
         self.seats.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no members.
     pub fn is_empty(&self) -> bool {
         self.seats.is_empty()
     }
 
-    /// Whether no member has a socket.
+    /// True if no member has a socket.
     pub fn is_deserted(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Whose socket it is.
+    /// The member of a socket.
     pub fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
         self.connections.get(&connection).map(|(user, _)| user.clone())
     }
 
-    /// The sockets that get a broadcast.
+    /// The number of sockets that get a broadcast, by encoding.
     pub fn audience(&self) -> Audience {
         self.connections.values().map(|(_, form)| *form).collect()
     }
 
-    /// Decides about a join; gives back the member that gives way to it, if one must.
+    /// Checks a join against the limits; returns the member to be evicted for it, if any.
     ///
-    /// Of an identity that has as many members as it may, the one without a socket that was silent for
-    /// the longest time gives way.
+    /// If the identity has reached its limit, its member without a socket and with the oldest
+    /// heartbeat is evicted.
     ///
     /// # Errors
-    /// [`JoinRefusal`]; nobody is to give way then.
+    /// [`JoinRefusal`]; nobody is to be evicted then.
     pub fn admits(&self, settings: &RoomSettings, join: &Join) -> Result<Option<UserId>, JoinRefusal> {
         if let Some(seat) = self.seats.get(&join.user) {
             return if seat.identity == join.identity { Ok(None) } else { Err(JoinRefusal::SeatTaken) };
@@ -112,7 +113,7 @@ impl Members {
                 Ok(None)
             };
         };
-        // Of the same network it makes room there, too.
+        // Evicting a member of the same network makes room there, too.
         if seat.network != join.network && self.is_full_for_network(settings, join) {
             return Err(JoinRefusal::NetworkFull);
         }
@@ -124,15 +125,16 @@ impl Members {
             && self.is_full_for(settings.members_per_network, |seat| seat.network == join.network)
     }
 
-    /// Whether there are `limit` members of a kind; 0 is no limit. Most rooms have fewer in all, and
-    /// nobody is counted there.
+    /// True if at least `limit` members match; 0 is no limit. Most rooms have fewer members in
+    /// total, and need no count.
     fn is_full_for(&self, limit: usize, is_of_kind: impl Fn(&Seat) -> bool) -> bool {
         limit > 0
             && self.seats.len() >= limit
             && self.seats.values().filter(|seat| is_of_kind(seat)).count() >= limit
     }
 
-    /// Gives a seat to a socket; gives back whether the id was that of a member who had left.
+    /// Adds a member or attaches its new socket; returns true if the id was that of a former
+    /// member.
     pub fn seat(&mut self, now: Instant, join: &Join) -> bool {
         let Join { connection, user, identity, name, network, form, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);
@@ -153,8 +155,8 @@ impl Members {
         self.departed.take(user)
     }
 
-    /// Takes note that a socket is gone, and gives back whose it was; one that lost its seat to a newer
-    /// one is nobody's. A member that never said anything, or whose page was left, is given up soon.
+    /// Detaches a socket and returns its member; a superseded socket has none. A member that never
+    /// sent anything, or whose page was left, gets only a short grace period.
     pub fn detach(&mut self, now: Instant, gone: Gone) -> Option<UserId> {
         let (user, _) = self.connections.remove(&gone.connection)?;
         if let Some(seat) = self.seats.get_mut(&user) {
@@ -166,24 +168,24 @@ impl Members {
         Some(user)
     }
 
-    /// When the next member is given up.
+    /// End of the next grace period.
     pub fn next_given_up(&self) -> Option<Instant> {
         self.leaving.front().map(|(at, _)| *at)
     }
 
-    /// A member that is to be given up by now.
+    /// A member whose grace period has ended by now.
     pub fn given_up(&self, now: Instant) -> Option<UserId> {
         self.leaving.front().filter(|(at, _)| *at <= now).map(|(_, user)| user.clone())
     }
 
-    /// Those whose last heartbeat is older than `timeout`.
+    /// Members whose last heartbeat is older than `timeout`.
     pub fn silent(&self, now: Instant, timeout: Duration) -> Vec<UserId> {
         let is_silent = |seat: &Seat| now.saturating_duration_since(seat.heartbeat) > timeout;
         self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect()
     }
 
-    /// Takes a member out; its id stays its own. Gives back what is remembered of it, and the id that
-    /// is forgotten for it.
+    /// Removes a member; its id is reserved for its identity. Returns that identity, and the id
+    /// released in exchange.
     pub fn remove(&mut self, user: &UserId) -> Option<(IdentityId, Option<UserId>)> {
         let Seat { identity, network, connection, .. } = self.seats.remove(user)?;
         if let Some(connection) = connection {
@@ -195,7 +197,7 @@ impl Members {
         Some((identity, forgotten))
     }
 
-    /// Forgets everybody, since the meeting ended.
+    /// Removes everyone because the meeting has ended.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! A message on its way to members: its bytes once for all of them, in the forms that they take.
+//! A message to members, encoded once for all of them in each encoding that they accept.
 
 use std::sync::Arc;
 
@@ -7,13 +7,15 @@ use bytes::Bytes;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::deflate::{Form, deflate};
 
-/// A shorter message fits into one packet as it is, so that compressing it saves nobody anything.
+/// Minimum size in bytes for compression. A shorter message fits into one packet as it is, so that
+/// compressing it saves nothing.
 pub const DEFLATE_FROM_BYTES: usize = 1024;
 
-/// What a short message takes beside its bytes: the shared block, its counter and the allocator's share.
+/// Memory of a short message besides its bytes: the shared block, its counter and the allocator's
+/// overhead.
 const OVERHEAD_BYTES: usize = 160;
 
-/// A message, shared by all outboxes that it waits in.
+/// A message, shared by all outboxes that hold it.
 #[derive(Clone, Debug)]
 pub struct Message(Arc<Forms>);
 
@@ -23,22 +25,22 @@ struct Forms {
     deflated: Option<Bytes>,
 }
 
-/// A message as one socket writes it.
+/// A message as written to one socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// What is between the frame's header and its end.
+    /// The bytes between the frame's header and its end.
     pub bytes: Bytes,
-    /// What those bytes are.
+    /// The encoding of those bytes.
     pub form: Form,
 }
 
 impl Message {
-    /// A message that every socket gets as it is.
+    /// A message that every socket gets uncompressed.
     pub fn plain(text: String, metrics: &Metrics) -> Self {
         Self(Arc::new(Forms { plain: counted(text.into_bytes(), metrics), deflated: None }))
     }
 
-    /// A message that is compressed once for all who take it so, if that makes it shorter.
+    /// A message that is compressed once for all sockets that accept it, if that makes it shorter.
     pub fn deflated(text: String, metrics: &Metrics) -> Self {
         let deflated = if text.len() < DEFLATE_FROM_BYTES { None } else { deflate(text.as_bytes()) };
         let Some(deflated) = deflated else { return Self::plain(text, metrics) };
@@ -48,22 +50,23 @@ impl Message {
         Self(Arc::new(Forms { plain: counted(text.into_bytes(), metrics), deflated }))
     }
 
-    /// Its text.
+    /// The uncompressed text.
     pub fn text(&self) -> &Bytes {
         &self.0.plain
     }
 
-    /// What it takes in memory while it waits, however many outboxes share it.
+    /// Memory in bytes while it is queued, regardless of the number of outboxes that share it.
     pub fn cost(&self) -> usize {
         self.0.plain.len() + self.deflated_bytes().unwrap_or_default() + OVERHEAD_BYTES
     }
 
-    /// The bytes of its compressed form, if it has one.
+    /// Size of the compressed form in bytes, if it has one.
     pub fn deflated_bytes(&self) -> Option<usize> {
         self.0.deflated.as_ref().map(Bytes::len)
     }
 
-    /// The message for a socket that takes `form`, which plain messages may always come to.
+    /// The payload for a socket that accepts `form`; a message without a compressed form is always
+    /// sent plain.
     pub fn payload(&self, form: Form) -> Payload {
         match &self.0.deflated {
             Some(deflated) if form == Form::Deflated => Payload { bytes: deflated.clone(), form },
@@ -72,7 +75,7 @@ impl Message {
     }
 }
 
-/// Bytes that are counted in the gauge of waiting bytes for as long as anyone holds them: once,
+/// Wraps bytes that count in the gauge of queued bytes until the last owner drops them: once,
 /// however many outboxes share them.
 fn counted(bytes: Vec<u8>, metrics: &Metrics) -> Bytes {
     struct Owner {
@@ -94,7 +97,7 @@ mod tests {
     use crate::protocol::deflate::inflate;
 
     #[test]
-    fn both_forms_say_the_same_and_are_the_same_bytes_for_everybody() {
+    fn encodings_are_equivalent_and_shared() {
         let metrics = Metrics::new();
         let text = "a user, and another user, and a third one".repeat(100);
         let message = Message::deflated(text.clone(), &metrics);
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_short_or_would_grow_is_plain() {
+    fn short_or_incompressible_message_is_plain() {
         let metrics = Metrics::new();
         let mut noise = [0; 3000];
         getrandom::fill(&mut noise).unwrap();
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_counted_in_each_form_once_and_given_back() {
+    fn queued_bytes_are_counted_once_per_encoding() {
         let metrics = Metrics::new();
         let message = Message::deflated("x".repeat(2000), &metrics);
         let held = 2000 + message.deflated_bytes().unwrap() as i64 + 2 * OVERHEAD_BYTES as i64;

@@ -1,9 +1,10 @@
-//! The rooms: a pure core that decides, and the task that carries out what it decided.
+//! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts of it; [`io`] is what goes in and
-//! comes out; [`outbox`] is what waits for one member,
-//! [`charge`] on whose account; [`actor`] is the task that owns one room, [`mailbox`] the way into it, [`arrivals`] the bound on what arrived in part; [`registry`] finds or starts it,
-//! and [`readiness`] tries whether that works.
+//! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts
+//! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
+//! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
+//! queue, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the
+//! whole.
 
 pub mod actor;
 pub mod ai;

@@ -1,44 +1,45 @@
-//! How long a room is quiet after a snapshot: in proportion to what it costs to send one.
+//! Throttling of snapshots: a room's quiet time after one is proportional to the cost of sending
+//! it.
 
 use std::time::Duration;
 
 use super::message::DEFLATE_FROM_BYTES;
 use crate::protocol::deflate::Form;
 
-/// The least time between two snapshots, so that a burst of updates gives two and not one each.
+/// Minimum time between two snapshots, so that a burst of updates causes two and not one each.
 pub const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
 
-/// The most time that a change waits for its snapshot.
+/// Maximum time that a change waits for its snapshot.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
 
-/// Bytes a second that one core writes into sockets.
+/// Bytes per second that one core writes into sockets.
 const WRITTEN_PER_SECOND: f64 = 1.5e9;
 
-/// Bytes a second that one core compresses.
+/// Bytes per second that one core compresses.
 const DEFLATED_PER_SECOND: f64 = 100e6;
 
-/// What each socket costs beside its bytes: its task is woken, and the system is called.
+/// Cost in seconds of each socket besides its bytes: a wake-up of its task and a system call.
 const SECONDS_PER_SOCKET: f64 = 10e-6;
 
-/// A room's snapshots take about a third of one core. A room that would need more sends fewer of
-/// them, each for more changes.
+/// Quiet time in proportion to the cost, so that a room's snapshots take about a third of one core.
+/// A room that would need more sends fewer of them, each with more changes.
 const QUIET_PER_COST: f64 = 2.0;
 
-/// A room in which so many are woken for each change waits for the next one longer than it must, but
-/// not longer than a screen takes from one picture to the next: nobody sees it, and a third of the
-/// snapshots are spared.
+/// Quiet time for each socket to be woken, at most [`UNSEEN`]. A large room waits for its next
+/// snapshot longer than it must, but not longer than the interval between two frames of a screen:
+/// nobody sees it, and a third of the snapshots is saved.
 const QUIET_PER_SOCKET: Duration = Duration::from_micros(160);
 const UNSEEN: Duration = Duration::from_millis(16);
 
-/// What is left of a snapshot of usual users when it is compressed.
+/// Assumed compression ratio of a snapshot with usual users.
 const USUAL_SHARE: f64 = 0.25;
 
-/// The sockets of a room.
+/// Number of sockets in a room, by encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
-    /// Those that get messages as they are.
+    /// Sockets that get uncompressed messages.
     pub plain: usize,
-    /// Those that take them compressed.
+    /// Sockets that accept compressed messages.
     pub deflated: usize,
 }
 
@@ -55,7 +56,7 @@ impl FromIterator<Form> for Audience {
     }
 }
 
-/// What a room has learned about the cost of its snapshots.
+/// Measured cost of a room's snapshots.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     deflated_share: f64,
@@ -68,12 +69,12 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes note of what compressing has made of a snapshot.
+    /// Records the compression ratio of a snapshot.
     pub fn learn(&mut self, plain_bytes: usize, deflated_bytes: usize) {
         self.deflated_share = deflated_bytes as f64 / plain_bytes.max(1) as f64;
     }
 
-    /// How long to be quiet after a snapshot of `bytes`.
+    /// Quiet time after a snapshot of `bytes`.
     pub fn window(&self, bytes: usize, audience: Audience) -> Duration {
         let sockets = u32::try_from(audience.plain + audience.deflated).unwrap_or(u32::MAX);
         Duration::from_secs_f64(self.cost(bytes, audience) * QUIET_PER_COST)
@@ -81,7 +82,7 @@ impl Pace {
             .clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
     }
 
-    /// The seconds that a core needs for a snapshot.
+    /// CPU time of a snapshot in seconds.
     fn cost(&self, bytes: usize, Audience { plain, deflated }: Audience) -> f64 {
         let sockets = (plain + deflated) as f64 * SECONDS_PER_SOCKET;
         let bytes_each = bytes as f64;
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_follows_what_a_snapshot_costs() {
+    fn window_follows_the_cost_of_a_snapshot() {
         let pace = Pace::default();
         assert_eq!(millis(pace, 4_400, 10, 0), 5, "the shortest");
         assert_eq!(millis(pace, 22_000, 0, 50), 8, "many are woken");
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_do_not_become_smaller_cost_more() {
+    fn poorly_compressed_snapshots_cost_more() {
         let mut pace = Pace::default();
         pace.learn(440_000, 330_000);
         assert_eq!(millis(pace, 440_000, 0, 1000), 468);

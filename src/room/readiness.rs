@@ -1,4 +1,4 @@
-//! Whether this server should be sent people: that a room can be joined, tried, and that the store can write.
+//! Readiness of this server: a probe joins a room, and the store must be able to write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::registry::Registry;
 use crate::store::{StoreHandle, StoreHealth};
 
-/// How long a join may take.
+/// Timeout of the probe's join.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// An answer is good for so long: anybody may ask, as often as it likes.
+/// Lifetime of a cached answer: unauthenticated clients may ask at any rate.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Knows whether the server is ready.
+/// Readiness probe of the server.
 #[derive(Clone)]
 pub struct Readiness(Arc<Inner>);
 
@@ -24,39 +24,41 @@ struct Inner {
     registry: Registry,
     store: StoreHandle,
     stopping: CancellationToken,
-    /// When a room was last joined to see whether it works, and whether it did.
+    /// Time of the last probe's join, and true if it succeeded.
     tried: Mutex<Option<(Instant, bool)>>,
 }
 
-/// What is to be known before people are sent here.
+/// State of the conditions of readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Whether the server stops.
+    /// True if the server is stopping.
     pub stopping: bool,
-    /// Whether a room could be joined.
+    /// True if a room could be joined.
     pub joins: bool,
-    /// Whether the store can write; what is promised over a restart would not hold otherwise.
+    /// Health of the store; unless it can write, the promised persistence over a restart would not
+    /// hold.
     pub store: StoreHealth,
 }
 
 impl State {
-    /// Whether people should be sent here.
+    /// True if clients should be sent to this server.
     pub fn is_ready(&self) -> bool {
         !self.stopping && self.joins && self.store == StoreHealth::Healthy
     }
 }
 
 impl Readiness {
-    /// Looks at these rooms and this store; `stopping` is cancelled when the server stops.
+    /// Creates a probe of these rooms and this store; `stopping` is cancelled when the server
+    /// stops.
     pub fn new(registry: Registry, store: StoreHandle, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner { registry, store, stopping, tried: Mutex::default() }))
     }
 
-    /// How things are now.
+    /// The current state.
     pub async fn state(&self) -> State {
         let Inner { registry, store, stopping, tried } = &*self.0;
         let stopping = stopping.is_cancelled();
-        // One at a time: who asks meanwhile gets the same answer.
+        // One probe at a time: concurrent callers get the same answer.
         let mut tried = tried.lock().await;
         let joins = match *tried {
             Some((at, joins)) if now().duration_since(at) < FRESH => joins,

@@ -1,4 +1,4 @@
-//! One seat of a room: whose it is, and its user object, encoded once for all snapshots.
+//! A member's state: its identity, and its user object, encoded once for all snapshots.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,25 +8,25 @@ use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
 
-/// A seat.
+/// A member's state.
 #[derive(Debug)]
 pub struct Seat {
-    /// Who may sit here, whatever name or id they claim.
+    /// The identity that owns the membership, whatever name or id a client claims.
     pub identity: IdentityId,
-    /// The name of that identity.
+    /// The identity's name.
     pub name: Arc<str>,
-    /// The network of the client that came last, where it is known.
+    /// The network of the latest client, if known.
     pub network: Option<ClientNetwork>,
-    /// The socket, unless it is away.
+    /// The socket, if connected.
     pub connection: Option<ConnectionId>,
-    /// The last sign of life.
+    /// Time of the last sign of life.
     pub heartbeat: Instant,
-    /// Whether a message came from the member since it joined.
+    /// True if the member has sent a message since it joined.
     pub has_spoken: bool,
     json: Arc<str>,
 }
 
-/// The user object has more bytes than are kept.
+/// The user object exceeds its size limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the user object has {bytes} bytes; at most {most} are kept")]
 pub struct UserTooBig {
@@ -34,21 +34,21 @@ pub struct UserTooBig {
     most: usize,
 }
 
-/// What operators see of a member.
+/// A member's state for operators.
 #[derive(Clone, Debug)]
 pub struct MemberView {
-    /// The member's id on the wire.
+    /// The member's id.
     pub user: UserId,
     /// The name of its identity.
     pub name: Arc<str>,
-    /// Its socket, if it is not away.
+    /// The socket, if connected.
     pub connection: Option<ConnectionId>,
-    /// Its last heartbeat; in the future for a seat that was restored a moment ago.
+    /// Time of the last heartbeat; in the future for a member that was just restored.
     pub heartbeat: Instant,
 }
 
 impl Seat {
-    /// A seat for somebody who has just come.
+    /// The state of a new member.
     pub fn fresh(
         id: &UserId,
         identity: IdentityId,
@@ -70,7 +70,8 @@ impl Seat {
         }
     }
 
-    /// A seat of before a restart. `None` if the store was edited by hand and holds no user.
+    /// The state of a member of before a restart. `None` if the store was edited by hand and holds
+    /// no user.
     pub fn restored(kept: &KeptSeat, heartbeat: Instant) -> Option<Self> {
         let user: User = serde_json::from_str(&kept.json).ok()?;
         let user = User { id: kept.user.to_string(), auth_method: shown(&kept.identity), ..user };
@@ -85,7 +86,7 @@ impl Seat {
         })
     }
 
-    /// The seat as it survives a restart.
+    /// The persistent form.
     pub fn kept(&self, user: &UserId) -> KeptSeat {
         KeptSeat { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
     }
@@ -95,7 +96,7 @@ impl Seat {
         &self.json
     }
 
-    /// Takes what the member says of itself; its id and name are not its to say.
+    /// Replaces the user object; the server sets its id, name and authentication method.
     ///
     /// # Errors
     /// [`UserTooBig`] if it has more than `most` bytes; the old one stays then.
@@ -110,7 +111,7 @@ impl Seat {
         Ok(())
     }
 
-    /// Shows the name that the identity has now.
+    /// Updates the identity's name in the user object.
     pub fn rename(&mut self, name: Arc<str>) {
         if self.name != name {
             self.edit(|user| user.name = name.to_string());
@@ -118,7 +119,7 @@ impl Seat {
         }
     }
 
-    /// Shows the microphone as switched off.
+    /// Marks the microphone as switched off in the user object.
     pub fn mute(&mut self) {
         self.edit(|user| user.tracks.audio_enabled = Some(false));
     }
@@ -132,7 +133,7 @@ impl Seat {
     }
 }
 
-/// The method that others are told: that of a login which others than its owner vouch for.
+/// The authentication method shown to others: only a login for which a third party vouches.
 fn shown(identity: &IdentityId) -> Option<AuthMethod> {
     Some(identity.auth_method()).filter(|method| *method != AuthMethod::Cookie)
 }

@@ -1,4 +1,4 @@
-//! Events and snapshots on their way into the outboxes.
+//! Delivery of events and snapshots to the outboxes.
 
 use tokio::time::Instant;
 
@@ -8,17 +8,19 @@ use crate::room::io::Recipients;
 use crate::room::message::Message;
 use crate::room::outbox::{Standing, TooSlow};
 
-/// Compressing so many bytes takes milliseconds.
+/// Minimum size in bytes of a message compressed on a blocking thread; compressing so much takes
+/// milliseconds.
 const LONG_BYTES: usize = 256 << 10;
 
-/// While somebody falls behind, a sender may have so small a share of a member's bytes unconfirmed.
+/// Fraction of a member's byte budget that a sender may have unconfirmed while a recipient falls
+/// behind.
 const HELD_BACK_SHARE: usize = 16;
 
 impl Actor {
-    /// A text as a message, compressed if it is for several and one of them takes it so.
+    /// Encodes a text, compressed if it is for several members and one of them accepts that.
     ///
-    /// For one alone it is not: compressing pays where many share it.
-    /// A long one is compressed where it keeps no other room waiting.
+    /// A message for one member is not compressed: compressing pays only if many share the result.
+    /// A long text is compressed on a blocking thread, where it delays no other room.
     pub(super) async fn encoded(&self, text: String, to: &Recipients) -> Message {
         let metrics = &self.surroundings.metrics;
         if matches!(to, Recipients::One(_)) || self.room.audience().deflated == 0 {
@@ -32,9 +34,10 @@ impl Actor {
         deflated.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
-    /// Puts an event into outboxes on its sender's account, and gives back who is too slow for it.
+    /// Queues an event in its recipients' outboxes, charged to its sender, and returns the members
+    /// that are too slow for it.
     ///
-    /// A sender of much is not read further while somebody falls behind.
+    /// A sender with much unconfirmed data is throttled while a recipient falls behind.
     pub(super) fn send(
         &self,
         now: Instant,
@@ -68,7 +71,8 @@ impl Actor {
         slow
     }
 
-    /// Makes the newest state the snapshot that waits everywhere, and gives back who is too slow for it.
+    /// Queues the newest state as a snapshot for all members, and returns those that are too slow
+    /// for it.
     pub(super) async fn broadcast(&mut self) -> Vec<UserId> {
         let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All).await;
         if self.room.audience().deflated > 0 {

@@ -1,28 +1,28 @@
-//! How much may wait, and who keeps up.
+//! Limits of an outbox, and the standing of its member.
 
 use std::time::Duration;
 
-/// The limits of what waits.
+/// Limits of queued data.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
-    /// The bytes of events for one member. Half of them are for what arrives while its senders are held back:
-    /// from there on it must confirm some.
+    /// Budget of one member's events in bytes. Above half of it the member must confirm some; the
+    /// other half is for events that arrive while their senders are throttled.
     pub member_bytes: usize,
-    /// The bytes of everything that waits, for all members of all rooms.
+    /// Maximum size in bytes of everything queued, for all members of all rooms.
     pub all_bytes: usize,
-    /// How long a member that is over its bytes may confirm nothing.
+    /// Timeout for a confirmation by a member over half of its budget.
     pub write_stall: Duration,
 }
 
-/// The member has confirmed nothing for too long, or there is no memory left for who is slow.
+/// The member confirmed nothing for too long, or the memory for slow members is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow;
 
-/// Whether a member keeps up.
+/// A member's standing relative to its budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Less than half of its bytes wait.
+    /// At most half of the budget is queued.
     KeepsUp,
-    /// More: who sends much is to be held back.
+    /// More than half is queued: its heavy senders are to be throttled.
     FallsBehind,
 }

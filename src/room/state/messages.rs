@@ -1,4 +1,4 @@
-//! What members say, and what the room does about it (protocol section 3).
+//! Handling of members' messages (protocol section 3).
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::protocol::user::User;
 use crate::room::io::{Effect, Note, Recipients};
 
 impl Room {
-    /// Does what a member's message asks for.
+    /// Carries out a member's message.
     pub(super) fn message(
         &mut self,
         now: Instant,
@@ -91,7 +91,8 @@ impl Room {
 
     fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
         let Some(name) = self.members.get(from).map(|seat| seat.name.clone()) else { return };
-        // The time, unless that was taken: so it differs from those before a restart, too, without being kept.
+        // The time, or the next number if that is used: ids differ from those before a restart
+        // without being persisted.
         self.last_chat = at.max(self.last_chat + 1);
         let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
         effects.push(Effect::Send { to: Recipients::All, event });

@@ -1,8 +1,8 @@
-//! The AI participant's place in a room, as a value: whether it is here, whom it hears, and which
-//! job is under way for it. No clock, no network.
+//! State of the AI participant in a room: its presence, the member it listens to, and the job in
+//! progress. No clock, no network.
 //!
-//! The media API cannot end a session, and the AI service bills as long as it hears one. So
-//! whatever session a job reports is either kept here or asked to be closed, in the same step.
+//! The media API cannot end a session, and the AI service bills as long as it hears one. So each
+//! session that a job reports is either kept here or requested to be closed, in the same step.
 //!
 //! Source: protocol section 6.
 
@@ -18,18 +18,18 @@ use crate::id::{MeetingId, SessionId, UserId};
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference, encode_ai_user};
 use crate::protocol::server::AiState;
 
-/// What the limit on invitations counts in.
+/// Window of the limit on invitations.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The AI as its room sees it.
+/// The AI of a room.
 #[derive(Debug)]
 pub struct Ai {
     stage: Stage,
-    /// The number of the last job, so that no two jobs have the same.
+    /// Number of the last job; no two jobs share one.
     last_job: u64,
-    /// How often it may be invited in a minute; 0 is as often as they like.
+    /// Maximum number of invitations per minute; 0 is no limit.
     most_invitations: u32,
-    /// When it was invited in the last minute.
+    /// Times of the invitations in the last minute.
     invitations: VecDeque<Instant>,
 }
 
@@ -47,29 +47,29 @@ struct Presence {
     session: AiSession,
     /// The user object as JSON.
     user: String,
-    /// Whom it hears.
+    /// The member it listens to.
     holder: Option<UserId>,
     /// Who wants to be heard, and the job that sees to it.
     asking: Option<(AiJob, UserId)>,
 }
 
-/// What follows from something that happened to the AI.
+/// Consequences of an input to the AI's state.
 #[derive(Debug, Default, PartialEq)]
 pub struct AiTurn {
-    /// What is to be done, in order.
+    /// Tasks to run, in order.
     pub tasks: Vec<AiTask>,
-    /// Whether everyone is to be shown the state.
+    /// True if everyone is to be sent the new state.
     pub is_news: bool,
-    /// Who did not get what it asked for, and why.
+    /// The member whose request was refused, and the reason.
     pub refused: Option<(UserId, &'static str)>,
 }
 
-/// The AI as it survives a restart: the state that everyone sees, and what its end needs.
+/// Persistent form of the AI: the public state, and the session needed to close it.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     #[serde(flatten)]
     state: AiState,
-    /// Missing in what older versions kept.
+    /// Missing in records of older versions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     session: Option<KeptSession>,
 }
@@ -97,14 +97,14 @@ impl AiTurn {
 }
 
 impl Ai {
-    /// No AI; it may be invited so often in a minute, or any number of times if that is 0.
+    /// An absent AI with a limit of invitations per minute; 0 is no limit.
     pub fn new(most_invitations: u32) -> Self {
         Self { stage: Stage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
     }
 
-    /// The AI as [`Self::to_kept`] wrote it; one that was on its way did not make it.
+    /// Restores the AI from the output of [`Self::to_kept`]; one that was connecting has failed.
     ///
-    /// It hears whom it heard only if `is_member` still knows them.
+    /// It listens to the same member as before only if `is_member` still knows it.
     pub fn restore(
         most_invitations: u32,
         meeting: MeetingId,
@@ -125,7 +125,7 @@ impl Ai {
         Self { stage, ..Self::new(most_invitations) }
     }
 
-    /// The AI as it survives a restart, as JSON.
+    /// Encodes the persistent form as JSON.
     #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
     pub fn to_kept(&self) -> String {
         let session = self.session().map(|session| KeptSession {
@@ -136,8 +136,8 @@ impl Ai {
         serde_json::to_string(&Kept { state: self.state(), session }).expect("the AI is plain data")
     }
 
-    /// What [`Self::to_kept`] wrote, for a process to which the AI's session is lost: one that was here
-    /// has failed.
+    /// Rewrites the output of [`Self::to_kept`] for a process that has lost the AI's session: a
+    /// present AI has failed.
     pub fn without_session(kept: &str) -> String {
         match serde_json::from_str::<Kept>(kept) {
             Ok(Kept { session: Some(_), .. }) => Self { stage: Stage::Failed, ..Self::new(0) }.to_kept(),
@@ -145,7 +145,7 @@ impl Ai {
         }
     }
 
-    /// The state as everyone sees it.
+    /// The public state.
     pub fn state(&self) -> AiState {
         match &self.stage {
             Stage::Away => AiState::default(),
@@ -160,7 +160,7 @@ impl Ai {
         }
     }
 
-    /// The AI as a user among users, as JSON, while it is here.
+    /// The AI's user object as JSON, while it is present.
     pub fn user_json(&self) -> Option<&str> {
         match &self.stage {
             Stage::Here(here) => Some(&here.user),
@@ -168,7 +168,7 @@ impl Ai {
         }
     }
 
-    /// The session that somebody has to close when the room cannot any more.
+    /// The session that the room's owner has to close if the room cannot.
     pub fn session(&self) -> Option<&AiSession> {
         match &self.stage {
             Stage::Here(here) => Some(&here.session),
@@ -176,7 +176,7 @@ impl Ai {
         }
     }
 
-    /// Takes in what a member asks of it.
+    /// Handles a member's request.
     pub fn asked(&mut self, now: Instant, meeting: MeetingId, from: &UserId, message: AiMessage) -> AiTurn {
         match message {
             AiMessage::Enable(wish) => self.invite(now, meeting, from, wish),
@@ -192,7 +192,7 @@ impl Ai {
         }
     }
 
-    /// Takes in what became of a job. One that nobody waits for any more changes nothing.
+    /// Handles a job's result. A stale result does not change the state, but its session is closed.
     pub fn done(&mut self, job: AiJob, outcome: AiOutcome) -> AiTurn {
         match (&mut self.stage, outcome) {
             (Stage::Coming(awaited), AiOutcome::Came(session)) if *awaited == job => {
@@ -216,7 +216,7 @@ impl Ai {
         }
     }
 
-    /// Takes in that a member is gone.
+    /// Handles a member's departure.
     pub fn left(&mut self, user: &UserId) -> AiTurn {
         let tasks = self.withdraw(user);
         let held = match &mut self.stage {
@@ -226,7 +226,7 @@ impl Ai {
         AiTurn { tasks, is_news: held.is_some(), refused: None }
     }
 
-    /// Forgets the AI, and says what is to be done for that.
+    /// Removes the AI, and returns the tasks for that.
     pub fn end(&mut self) -> Vec<AiTask> {
         match mem::take(&mut self.stage) {
             Stage::Away | Stage::Failed => Vec::new(),
@@ -268,7 +268,7 @@ impl Ai {
         AiTurn::task(AiTask::Hear { job, session: here.session.clone(), track })
     }
 
-    /// Gives up a member's request to be heard.
+    /// Cancels a member's pending request for control.
     fn withdraw(&mut self, user: &UserId) -> Vec<AiTask> {
         let Stage::Here(here) = &mut self.stage else { return Vec::new() };
         let asking = here.asking.take_if(|(_, asking)| asking == user);
@@ -342,7 +342,7 @@ mod tests {
         AiMessage::RequestControl(track())
     }
 
-    /// An AI that is here; its invitation was job 1.
+    /// A present AI; its invitation was job 1.
     fn here() -> Ai {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invitation_is_pending_until_its_job_is_done_and_there_is_one_at_a_time() {
+    fn one_invitation_at_a_time_is_pending() {
         let mut ai = Ai::new(0);
         let wish = AiWish { voice: Some("alloy".into()), instructions: None };
         let turn = ask(&mut ai, "a", AiMessage::Enable(wish.clone()));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_failed_can_be_invited_again_and_the_error_is_cleared() {
+    fn failed_ai_can_be_invited_again() {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
         assert_eq!(ai.done(AiJob(1), AiOutcome::Failed), AiTurn::news(Vec::new()));
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_after_the_ai_was_sent_away_is_closed() {
+    fn late_session_of_a_disabled_ai_is_closed() {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
         assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(vec![AiTask::Cancel(AiJob(1))]));
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn sending_it_away_closes_its_session_and_ends_what_is_under_way() {
+    fn disabling_closes_the_session_and_cancels_jobs() {
         let mut ai = here();
         ask(&mut ai, "a", request());
         let tasks = vec![AiTask::Cancel(AiJob(2)), AiTask::Close(session("s1"))];
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn control_is_asked_for_by_one_at_a_time_and_passes_on_success_only() {
+    fn control_passes_on_success_only() {
         let mut ai = here();
         let hear = AiTask::Hear { job: AiJob(2), session: session("s1"), track: track() };
         assert_eq!(ask(&mut ai, "a", request()), AiTurn::task(hear));
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_of_one_who_left_or_gave_it_up_falls_dead() {
+    fn withdrawn_control_request_has_no_effect() {
         for leaves in [true, false] {
             let mut ai = here();
             ask(&mut ai, "a", request());
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_controls_an_ai_that_is_not_here() {
+    fn control_of_an_absent_ai_is_refused() {
         let mut ai = Ai::new(0);
         let refused = ("a".to_owned(), "the AI is not in this room");
         assert_eq!(refusal(ask(&mut ai, "a", request())), refused);
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_restored_and_older_forms_are_read() {
+    fn persisted_ai_is_restored() {
         let restore = |kept: &str| Ai::restore(0, meeting(), kept, |user| user.as_str() == "a");
         let mut ai = here();
         ask(&mut ai, "a", request());
@@ -506,7 +506,7 @@ mod tests {
         Left {
             user: u8,
         },
-        /// The job of this place among those that were started reports, maybe for the second time.
+        /// A started job, chosen by index, reports, even if it was cancelled.
         Done {
             job: usize,
             well: bool,
@@ -526,11 +526,11 @@ mod tests {
     }
 
     proptest! {
-        /// Every session that a job reported is kept or was closed once, and jobs are never forgotten.
+        /// Every session that a job reported is either kept or was closed once.
         #[test]
         fn no_session_is_left_open(steps in prop::collection::vec(step(), 1..80)) {
             let mut ai = Ai::new(0);
-            // Jobs that may still report, newest last: whether they are invitations.
+            // Jobs that may still report, newest last; true for invitations.
             let mut jobs: Vec<(AiJob, bool)> = Vec::new();
             let mut closed: BTreeMap<SessionId, u32> = BTreeMap::new();
             let mut reported: Vec<SessionId> = Vec::new();
@@ -565,7 +565,8 @@ mod tests {
                     }
                     Step::End => AiTurn { tasks: ai.end(), ..AiTurn::default() },
                     Step::Restart => {
-                        // Jobs die with the process, and what they opened is closed by their shell.
+                        // Jobs end with the process, and the sessions that they opened are closed
+                        // by their shell.
                         jobs.clear();
                         ai = Ai::restore(0, meeting(), &ai.to_kept(), |_| true);
                         AiTurn::default()

@@ -1,10 +1,11 @@
-//! What waits for one member: the newest snapshot, and events within a byte budget. Never blocks.
+//! The outbox of one member: the newest snapshot, and events within a byte budget. Never blocks.
 //!
-//! The outbox belongs to the seat, not to the socket. While the socket is away its events wait; on
-//! its return they go out before anything newer, also those that an earlier socket took but whose
-//! arrival nobody confirmed: a written byte may die in a buffer of the network. So an event can
-//! come twice over a reconnect, but none is missed. What confirms is a WebSocket ping after the
-//! events, answered by every client (RFC 6455 section 5.5.3) once it has everything before it.
+//! The outbox belongs to the member, not to the socket. While the member is disconnected its events
+//! are queued; on its return they are sent before anything newer, also those that an earlier socket
+//! took but that were not confirmed: a written byte may be lost in a buffer of the network. So an
+//! event can arrive twice across a reconnect, but none is missed. The confirmation is the pong to a
+//! WebSocket ping sent after the events; every client answers it (RFC 6455 section 5.5.3) once it
+//! has received everything before it.
 
 mod limits;
 
@@ -25,17 +26,17 @@ use crate::protocol::close::Close;
 use crate::protocol::deflate::Form;
 pub use limits::{OutboxLimits, Standing, TooSlow};
 
-/// Events of that many bytes are not taken without asking for a confirmation. Without this, a
-/// client that is always a little behind would never be asked, and its budget run out.
+/// Bytes of events after which a confirmation is requested. Without this, a client that always lags
+/// a little would never be asked, and would exhaust its budget.
 const CONFIRM_BYTES: usize = 64 * 1024;
 
-/// What an event's place in a queue takes.
+/// Memory of an event's queue entry in bytes.
 const PLACE_BYTES: usize = 64;
 
-/// With so little waiting nobody is too slow, however much waits for others.
+/// Queued bytes up to which no member is too slow, even if the memory for all members is exhausted.
 const LEAST_BYTES: usize = 64 * 1024;
 
-/// A queue that was longer gives its memory back once it is empty.
+/// Capacity to which a queue is shrunk once it is empty.
 const KEPT_PLACES: usize = 64;
 
 /// The room's end of an outbox. Dropping it closes the socket: the room is gone.
@@ -52,7 +53,7 @@ pub struct OutboxReader {
     form: Form,
 }
 
-/// The next thing that a socket should do.
+/// The next action of a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Write this message.
@@ -73,39 +74,40 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// The socket that may take. Another one has lost the seat.
+    /// The attached socket; any other one is superseded.
     connection: Option<ConnectionId>,
-    /// What that socket takes.
+    /// The encoding that this socket accepts.
     form: Form,
     /// Wakes that socket's task.
     waker: Option<Waker>,
     queue: VecDeque<Queued>,
     /// Events that were taken but not confirmed, oldest first.
     sent: VecDeque<Event>,
-    /// What all events in `queue` and `sent` take.
+    /// Memory of all events in `queue` and `sent`, in bytes.
     event_bytes: usize,
-    /// The places of those events, in the gauge of everything that waits.
+    /// Memory of their queue entries, in the gauge of queued bytes.
     places: Counted,
-    /// Since when events wait without that one was confirmed.
+    /// Start of the time in which events were pending and none was confirmed.
     waiting_since: Option<Instant>,
     last_number: u64,
     /// The newest event that was taken since the last ping.
     to_confirm: Option<u64>,
-    /// The bytes of the events that were taken since the last ping.
+    /// Bytes of events taken since the last ping.
     unasked_bytes: usize,
-    /// What the socket is closed with, once the queue is empty.
+    /// Close reason of the socket, sent once the queue is empty.
     end: Option<Close>,
-    /// Since when what the member sends is not read, because it sent too much or the room is busy.
+    /// Start of the current throttling: the socket is not read, because the member sent too much or
+    /// the room is busy.
     throttled_since: Option<Instant>,
-    /// Whether that was so since the room last looked.
+    /// True if the socket was throttled at any time since the room last looked.
     was_throttled: bool,
 }
 
 #[derive(Debug)]
 enum Queued {
-    /// In the socket's own form: a snapshot is worthless to the next socket.
+    /// In the socket's own encoding: a snapshot is of no use to the next socket.
     Snapshot(Payload),
-    /// In both forms: the next socket may take the other one.
+    /// In both encodings: the next socket may accept the other one.
     Event(Event),
 }
 
@@ -117,7 +119,7 @@ struct Event {
 }
 
 impl Outbox {
-    /// An empty outbox for a seat that nobody has taken yet.
+    /// An empty outbox without a socket.
     pub fn new(limits: OutboxLimits, metrics: Arc<Metrics>) -> Self {
         let state = State {
             connection: None,
@@ -139,14 +141,14 @@ impl Outbox {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), limits, account, metrics }) }
     }
 
-    /// The account of what the member itself sends.
+    /// The account of the events that this member sends.
     pub fn account(&self) -> &Arc<Account> {
         &self.shared.account
     }
 
-    /// Gives the outbox to `connection`, which takes `form`; an older socket is told that it lost the seat.
+    /// Attaches `connection`, which accepts `form`; an older socket is superseded.
     ///
-    /// What the older one did not confirm goes out again, before everything else.
+    /// Events that the older one did not confirm are sent again, before everything else.
     pub fn attach(&self, now: Instant, connection: ConnectionId, form: Form) -> OutboxReader {
         let mut state = self.shared.lock();
         state.rewind();
@@ -159,7 +161,7 @@ impl Outbox {
         OutboxReader { shared: self.shared.clone(), connection, form }
     }
 
-    /// Takes note that `connection` is gone. Events wait for the next one.
+    /// Detaches `connection`. Events are queued for the next one.
     pub fn detach(&self, connection: ConnectionId) {
         let mut state = self.shared.lock();
         if state.connection == Some(connection) {
@@ -170,10 +172,10 @@ impl Outbox {
         }
     }
 
-    /// Adds an event behind everything that waits, on the account of whoever sent it.
+    /// Queues an event behind everything else, charged to its sender's account.
     ///
     /// # Errors
-    /// [`TooSlow`] if the member has to give up its seat for it; the event is not added.
+    /// [`TooSlow`] if the member has to be removed instead; the event is not added.
     pub fn push(
         &self,
         now: Instant,
@@ -201,12 +203,13 @@ impl Outbox {
         Ok(if falls_behind { Standing::FallsBehind } else { Standing::KeepsUp })
     }
 
-    /// Makes `snapshot` the one that waits; an older one gives it its place.
+    /// Queues a snapshot, replacing one not yet taken.
     ///
-    /// A member whose socket is away gets none: its return makes a new one.
+    /// A disconnected member gets none: its return makes a new one.
     ///
     /// # Errors
-    /// [`TooSlow`] if the member did not take the older one, and there is no memory left for who is slow.
+    /// [`TooSlow`] if the member did not take the older one, and the memory for slow members is
+    /// exhausted.
     pub fn put_snapshot(&self, snapshot: &Message) -> Result<(), TooSlow> {
         let mut state = self.shared.lock();
         if state.connection.is_none() {
@@ -227,12 +230,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Closes the attached socket once everything that waits was written.
+    /// Closes the attached socket once the queue is written.
     pub fn close(&self, close: Close) {
         self.shared.lock().end(close);
     }
 
-    /// Closes the attached socket without writing what waits; the seat is lost.
+    /// Closes the attached socket without writing the queue, for a removed member.
     pub fn discard(&self, close: Close) {
         let mut state = self.shared.lock();
         state.queue.clear();
@@ -242,7 +245,7 @@ impl Outbox {
         state.end(close);
     }
 
-    /// The texts of the events that no socket has confirmed, oldest first.
+    /// Texts of all unconfirmed events, oldest first.
     pub fn unconfirmed(&self) -> Vec<Bytes> {
         let state = self.shared.lock();
         let queued = state.queue.iter().filter_map(|queued| match queued {
@@ -252,14 +255,15 @@ impl Outbox {
         state.sent.iter().chain(queued).map(|event| event.message.text().clone()).collect()
     }
 
-    /// Whether the member's socket was not read since the last call, so that a heartbeat may wait there.
+    /// True if the member's socket was throttled since the last call, so that a heartbeat may be
+    /// unread.
     pub fn take_throttled(&self) -> bool {
         let mut state = self.shared.lock();
         let is_throttled = state.throttled_since.is_some();
         mem::replace(&mut state.was_throttled, is_throttled)
     }
 
-    /// What all events take that no socket has confirmed, in bytes.
+    /// Memory of all unconfirmed events in bytes.
     pub fn event_bytes(&self) -> usize {
         self.shared.lock().event_bytes
     }
@@ -272,12 +276,12 @@ impl Drop for Outbox {
 }
 
 impl OutboxReader {
-    /// The form in which messages are taken.
+    /// The encoding that the socket accepts.
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// The next thing to do, or `Pending` until there is one. Only the last caller is woken.
+    /// The next action, or `Pending` until there is one. Only the last caller is woken.
     pub fn poll_take(&self, context: &Context<'_>) -> Poll<Taken> {
         let mut state = self.shared.lock();
         match state.take(self.connection) {
@@ -289,7 +293,7 @@ impl OutboxReader {
         }
     }
 
-    /// Ready once the socket is to be closed, whatever waits to be written before; `Pending` until
+    /// Ready once the socket is to be closed, even if messages are still queued; `Pending` until
     /// then. Only the last caller is woken.
     pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
         let mut state = self.shared.lock();
@@ -300,12 +304,12 @@ impl OutboxReader {
         Poll::Pending
     }
 
-    /// Takes note of whether the socket is read no further for now. Its member is alive meanwhile, and what
-    /// it confirms may wait there, too.
+    /// Records that the socket is throttled, or no longer is. Meanwhile its member counts as alive,
+    /// and its confirmations may be unread.
     pub fn set_throttled(&self, now: Instant, throttled: bool) {
         let mut state = self.shared.lock();
         if state.connection == Some(self.connection) {
-            // What it confirmed may have waited there as long as that.
+            // Confirmations may have been unread for all of that time.
             if let (Some(throttled), Some(waiting)) = (state.throttled_since.take(), &mut state.waiting_since)
             {
                 *waiting += now.duration_since(throttled.max(*waiting));
@@ -315,15 +319,15 @@ impl OutboxReader {
         }
     }
 
-    /// Ready while what the member sent does not wait for others who fall behind; else its socket is not to
-    /// be read. Only the last caller is woken.
+    /// Ready unless the member's events exceed its account's limit because others fall behind;
+    /// until then its socket is not to be read. Only the last caller is woken.
     pub fn poll_within_account(&self, context: &Context<'_>) -> Poll<()> {
         self.shared.account.poll_within(context)
     }
 
-    /// Takes note that the client has everything up to the ping of that number.
+    /// Records that the client has received everything up to the ping of that number.
     ///
-    /// Gives back whether that was news: a client may also send pongs that nobody asked for.
+    /// Returns [`Acknowledged::Unasked`] for an unsolicited pong, which a client may send.
     pub fn acknowledge(&self, now: Instant, number: u64) -> Acknowledged {
         let mut state = self.shared.lock();
         if state.connection != Some(self.connection) {
@@ -342,12 +346,12 @@ impl OutboxReader {
     }
 }
 
-/// Whether a pong confirmed something.
+/// Result of a pong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// It answered a ping of ours.
+    /// It answered a ping and confirmed events.
     News,
-    /// Nobody asked for it.
+    /// It was unsolicited.
     Unasked,
 }
 
@@ -357,7 +361,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all that waits on this server takes more than it may.
+    /// True if the queued bytes of the whole server exceed their limit.
     fn is_exhausted(&self) -> bool {
         usize::try_from(self.metrics.outbox_bytes.get()).is_ok_and(|bytes| bytes > self.limits.all_bytes)
     }
@@ -370,7 +374,7 @@ impl State {
         }
     }
 
-    /// Measures from `now` on how long the member confirms nothing.
+    /// Restarts the confirmation timeout at `now`, if events are pending.
     fn wait_from(&mut self, now: Instant) {
         self.waiting_since = (self.event_bytes > 0).then_some(now);
     }
@@ -380,7 +384,7 @@ impl State {
             && self.waiting_since.is_some_and(|since| now.duration_since(since) > write_stall)
     }
 
-    /// Counts the places of the events, and gives back what a long queue took.
+    /// Updates the gauge of queue entries, and releases the memory of a long queue.
     fn count_places(&mut self) {
         let events = self.queue.len() + self.sent.len();
         self.places.set(events * PLACE_BYTES);
@@ -390,13 +394,14 @@ impl State {
         }
     }
 
-    /// The first reason stays: a removed member's socket does not hear that its room is gone.
+    /// Sets the close reason. The first one stays: a removed member's socket is not told that its
+    /// room is gone.
     fn end(&mut self, close: Close) {
         self.end.get_or_insert(close);
         self.wake();
     }
 
-    /// Puts what was not confirmed back to the front; a snapshot of before the break is worthless.
+    /// Moves unconfirmed events back to the front; a snapshot of before the reconnect is dropped.
     fn rewind(&mut self) {
         self.queue.retain(|queued| matches!(queued, Queued::Event(..)));
         for event in mem::take(&mut self.sent).into_iter().rev() {
@@ -426,14 +431,14 @@ impl State {
         }
     }
 
-    /// The ping that asks for a confirmation of what was taken, if one is due.
+    /// The ping that requests a confirmation of the taken events, if one is due.
     fn ask(&mut self) -> Option<Taken> {
         self.unasked_bytes = 0;
         self.to_confirm.take().map(Taken::Ping)
     }
 }
 
-/// What an event takes in one outbox, as if no other shared it.
+/// Memory of an event in one outbox, as if no other shared it.
 fn cost(event: &Message) -> usize {
     event.cost() + PLACE_BYTES
 }
@@ -495,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_snapshot_takes_the_place_of_the_one_that_waits() {
+    fn newer_snapshot_replaces_queued_one() {
         let outbox = outbox();
         let reader = outbox.attach(start(), A, Form::Plain);
         outbox.put_snapshot(&message("s1")).unwrap();
@@ -506,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_confirmed_goes_out_again_before_anything_newer() {
+    fn unconfirmed_events_are_sent_again_first() {
         let outbox = outbox();
         let first = outbox.attach(start(), A, Form::Plain);
         for event in ["e1", "e2", "e3"] {
@@ -523,10 +528,10 @@ mod tests {
         assert_eq!(outbox.event_bytes(), 0);
     }
 
-    /// A client that was always a little behind was never asked to confirm anything, and lost its
-    /// seat after 8 MiB of traffic although it read all of it.
+    /// A client that always lagged a little was never asked for a confirmation, and was removed
+    /// after 8 MiB of traffic although it read all of it.
     #[test]
-    fn a_queue_that_is_never_empty_is_confirmed_all_the_same() {
+    fn never_empty_queue_is_confirmed() {
         let outbox = outbox_of(10 * CONFIRM_BYTES);
         let reader = outbox.attach(start(), A, Form::Plain);
         for _ in 0..4 {
@@ -537,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_lost_its_seat_takes_nothing_and_confirms_nothing() {
+    fn superseded_socket_takes_and_confirms_nothing() {
         let outbox = outbox();
         let first = outbox.attach(start(), A, Form::Plain);
         push(&outbox, message("e1"));
@@ -551,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_learns_once_that_a_socket_was_throttled() {
+    fn throttled_socket_is_reported_once() {
         let outbox = outbox();
         let reader = outbox.attach(start(), A, Form::Plain);
         assert!(!outbox.take_throttled());
@@ -570,9 +575,9 @@ mod tests {
         assert!(!outbox.take_throttled());
     }
 
-    /// Nine messages of 1 MiB at once took the places of all who are 50 ms away.
+    /// Nine messages of 1 MiB at once removed all members with a latency of 50 ms.
     #[test]
-    fn only_who_confirms_nothing_for_the_write_timeout_is_too_slow() {
+    fn member_without_confirmations_becomes_too_slow() {
         let (outbox, now) = (outbox_of(10_000), start());
         let reader = outbox.attach(now, A, Form::Plain);
         let event = of_bytes(4_000);
@@ -584,7 +589,7 @@ mod tests {
         assert_eq!(reader.acknowledge(now + STALL, 1), Acknowledged::News);
         let late = STALL + Duration::from_secs(1);
         assert_eq!(push(late), Ok(Standing::FallsBehind), "it confirmed one");
-        // Not read for ten seconds, in which it may have confirmed more.
+        // Throttled from here on; confirmations may be unread meanwhile.
         reader.set_throttled(now + STALL + STALL / 2, true);
         assert_eq!(push(5 * STALL), Ok(Standing::FallsBehind));
         reader.set_throttled(now + 5 * STALL, false);
@@ -596,9 +601,9 @@ mod tests {
         assert_eq!(push(6 * STALL), Ok(Standing::KeepsUp));
     }
 
-    /// 25,000 events of 18 bytes counted as 0.45 MB and took 5.7.
+    /// 25,000 events of 18 bytes counted as 0.45 MB and took 5.7 MB.
     #[test]
-    fn what_short_events_take_is_counted_and_given_back() {
+    fn memory_of_short_events_is_counted() {
         let outbox = outbox_of(1 << 30);
         let reader = outbox.attach(start(), A, Form::Plain);
         let events: Vec<_> =
@@ -615,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn where_memory_is_exhausted_those_who_are_slow_go() {
+    fn exhausted_memory_makes_slow_members_too_slow() {
         let outbox = outbox_of(1 << 30);
         let reader = outbox.attach(start(), A, Form::Plain);
         let _all = Counted::new(&outbox.shared.metrics.outbox_bytes, 2 << 20);
@@ -628,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_comes_after_everything_that_waits_and_the_first_reason_stays() {
+    fn first_close_follows_queued_events() {
         let outbox = outbox();
         let reader = outbox.attach(start(), A, Form::Plain);
         push(&outbox, message("own notice"));
@@ -638,16 +643,16 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_is_gone_closes_its_sockets() {
+    fn dropped_outbox_closes_its_socket() {
         let outbox = outbox();
         let reader = outbox.attach(start(), A, Form::Plain);
         drop(outbox);
         assert_eq!(take_all(&reader), [Taken::Close(Close::RoomFailed)]);
     }
 
-    /// Whoever comes back may take another form than before.
+    /// A client may reconnect with another encoding than before.
     #[test]
-    fn what_waits_comes_in_the_form_that_the_socket_takes() {
+    fn queued_event_has_the_encoding_of_its_socket() {
         let outbox = outbox_of(100_000);
         let long = "an event that is long enough ".repeat(50);
         let event = Message::deflated(long.clone(), &Metrics::new());

@@ -1,4 +1,4 @@
-//! Finds or starts the one room of a name, and lets people join it.
+//! Registry of running rooms: finds or starts the one room of a name, and joins members to it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,29 +28,29 @@ use crate::network::ClientNetwork;
 use crate::protocol::deflate::Form;
 use crate::store::StoreHandle;
 
-/// How many rooms are sent away at a time at a shutdown.
+/// Number of rooms that are told to shut down, or queried, at a time.
 const DRAIN_BATCH: usize = 64;
 
-/// The longest time that a batch has before the next one is sent away too.
+/// Maximum time between two batches of a shutdown.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long operators wait for one room's answer.
+/// Timeout of a room's answer to an operator's query.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limits of the registry itself.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistryLimits {
-    /// The most rooms that run at a time.
+    /// Maximum number of running rooms.
     pub rooms: usize,
-    /// New rooms of one identity.
+    /// Rate of new rooms of one identity.
     pub new_rooms: Rate,
-    /// Rooms at a time that clients of one network started; 0 is no limit.
+    /// Maximum number of running rooms started by one network; 0 is no limit.
     pub rooms_of_network: usize,
-    /// New rooms of one network.
+    /// Rate of new rooms of one network.
     pub new_rooms_of_network: Rate,
 }
 
-/// All rooms of this server. A clone leads to the same rooms.
+/// All rooms of this server. A clone shares them.
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,
@@ -66,37 +66,38 @@ struct Inner {
     stopping: CancellationToken,
 }
 
-/// A seat in a room.
+/// A member's handles to a joined room.
 #[derive(Debug)]
 pub struct Seat {
-    /// Where the socket's messages go.
+    /// Destination of the socket's messages.
     pub mailbox: Mailbox,
-    /// Where the socket's messages come from.
+    /// Source of messages for the socket.
     pub outbox: OutboxReader,
 }
 
-/// Why somebody cannot join.
+/// Reason for a failed join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotJoin {
-    /// The room said no.
+    /// The room refused the join.
     #[error(transparent)]
     Refused(#[from] JoinRefusal),
-    /// As many rooms run as the limit allows.
+    /// The server's limit of running rooms is reached.
     #[error("the server has no place for another room")]
     RoomsFull,
-    /// This identity started too many rooms in the last minute.
+    /// The identity's rate of new rooms is exceeded.
     #[error("too many new rooms; try again in a minute")]
     TooManyNewRooms,
-    /// Clients of this network have too many rooms.
+    /// The network's limit of running rooms is reached.
     #[error("too many rooms were started from this network; join one of them, or try again later")]
     TooManyRoomsOfNetwork,
-    /// Clients of this network started too many rooms in the last minute.
+    /// The network's rate of new rooms is exceeded.
     #[error("too many new rooms from this network; try again in a minute")]
     TooManyNewRoomsOfNetwork,
 }
 
 impl Inner {
-    /// The permit of a room that was kept, which nobody starts and the first to come back claims.
+    /// The permit of a restored room, which has no starter and is claimed by the first network that
+    /// returns.
     fn permit(&self) -> Option<RoomPermit> {
         Some(RoomPermit {
             _room: Some(self.places.clone().try_acquire_owned().ok()?),
@@ -106,15 +107,16 @@ impl Inner {
         })
     }
 
-    /// The permit of a room that somebody starts. The room's first: who finds the server full has not
-    /// started one.
+    /// The permit of a room that a client starts. The server's limit is checked first: a client
+    /// that finds the server full has not started a room.
     fn permit_for(
         &self,
         identity: &IdentityId,
         network: Option<ClientNetwork>,
     ) -> Result<RoomPermit, CannotJoin> {
         let permit = self.permit().ok_or(CannotJoin::RoomsFull)?;
-        // The identity first: whoever starts too many must not use up the rate of a whole office.
+        // The identity first: a client that starts too many must not use up the rate of a whole
+        // office.
         self.of_identity.check(identity).map_err(|_| CannotJoin::TooManyNewRooms)?;
         let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
         let of_network = of_network.map_err(|reached| {
@@ -130,7 +132,8 @@ impl Inner {
 }
 
 impl Registry {
-    /// A registry that starts every kept room at once, so that nobody else can take their seats.
+    /// Creates a registry and starts every stored room at once, so that no other identity takes its
+    /// members' ids.
     pub fn start(limits: RegistryLimits, surroundings: Surroundings, kept: Vec<KeptRoom>) -> Self {
         let places = limits.rooms.max(kept.len());
         let registry = Self {
@@ -148,19 +151,20 @@ impl Registry {
         registry
     }
 
-    /// Joins the room of that name, and starts it if need be; a new room is charged to the client's
-    /// identity, and to its network where that is known.
+    /// Joins the room of that name, and starts it if needed; a new room counts for the client's
+    /// identity, and for its network if known.
     ///
     /// # Errors
-    /// [`CannotJoin`] says why not; nothing was changed then.
+    /// [`CannotJoin`] with the reason; nothing was changed then.
     pub async fn join(&self, name: &RoomName, join: Join) -> Result<Seat, CannotJoin> {
         loop {
             let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
-            // A command that could not be sent goes here, or its ack would be waited for for ever.
+            // A command that could not be sent is dropped here; otherwise its ack would be awaited
+            // forever.
             let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
-            // A room that is retiring takes no join, or drops its ack. Ask again: the registry
-            // has another room by then, or starts one. Without this a join would be lost.
+            // A retiring room accepts no join, or drops its ack. Ask again: the registry has
+            // another room by then, or starts one. Without this, a join would be lost.
             match answer.await {
                 Ok(Ok(outbox)) => return Ok(Seat { mailbox: room.mailbox().clone(), outbox }),
                 Ok(Err(refusal)) => return Err(refusal.into()),
@@ -170,7 +174,8 @@ impl Registry {
         }
     }
 
-    /// Whether a room can be joined, tried with one that is nowhere to be found, kept, counted or logged.
+    /// True if a room can be joined, tried with one that is not registered, persisted, counted or
+    /// logged.
     pub async fn try_a_join(&self) -> bool {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
@@ -196,19 +201,19 @@ impl Registry {
         joined
     }
 
-    /// The names of all rooms that run, in order.
+    /// Names of all running rooms, sorted.
     pub fn names(&self) -> Vec<RoomName> {
         let mut names: Vec<_> = self.inner.rooms.iter().map(|entry| entry.key().clone()).collect();
         names.sort();
         names
     }
 
-    /// Whether a room of that name runs.
+    /// True if a room of that name runs.
     pub fn is_running(&self, name: &RoomName) -> bool {
         self.inner.rooms.contains_key(name)
     }
 
-    /// What operators see of a room; `None` if it does not run or does not answer in time.
+    /// A room's state for operators; `None` if it does not run or does not answer in time.
     pub async fn describe(&self, name: &RoomName) -> Option<RoomView> {
         let room = self.inner.rooms.get(name).map(|entry| entry.value().clone())?;
         let (answer, view) = oneshot::channel();
@@ -219,7 +224,7 @@ impl Registry {
         timeout(DESCRIBE_TIMEOUT, ask).await.ok().flatten()
     }
 
-    /// What operators see of all rooms, by name.
+    /// The state of all rooms for operators, sorted by name.
     pub async fn describe_all(&self) -> Vec<(RoomName, Option<RoomView>)> {
         stream::iter(self.names())
             .map(|name| async move {
@@ -231,27 +236,29 @@ impl Registry {
             .await
     }
 
-    /// Forgets who started no room for a while; without it every identity ever seen would stay.
+    /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in
+    /// memory.
     pub fn tidy(&self) {
         self.inner.of_identity.prune();
         self.inner.of_network.prune();
         self.inner.surroundings.ai.tidy();
     }
 
-    /// Sends everyone away, room by room, and waits until all rooms have kept their state.
+    /// Closes all sockets, room by room, and waits until all rooms have persisted their state.
     ///
-    /// At `deadline` sockets are no longer waited for. Joins are refused from now on.
+    /// After `deadline` sockets are no longer waited for. Joins are refused from now on.
     pub async fn shutdown(&self, deadline: Instant) {
         self.send_away(deadline).await;
         self.end(deadline).await;
     }
 
-    /// The first half of [`Self::shutdown`]: starts no more rooms, and tells everybody in them to come back.
+    /// First half of [`Self::shutdown`]: starts no more rooms, and closes all sockets so that their
+    /// clients reconnect.
     pub async fn send_away(&self, deadline: Instant) {
         self.inner.stopping.cancel();
         let rooms: Vec<RoomHandle> = self.inner.rooms.iter().map(|entry| entry.value().clone()).collect();
-        // Batch by batch, so that not everyone comes back in the same second; within half of the
-        // time, so that the last ones have the other half to go.
+        // Batch by batch, so that clients do not all reconnect in the same second; within half of
+        // the time, so that the last batch has the other half to end.
         let batches = rooms.chunks(DRAIN_BATCH);
         let batch_count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
         let pause = (deadline.saturating_duration_since(now()) / 2 / batch_count).min(LONGEST_PAUSE);
@@ -263,7 +270,7 @@ impl Registry {
         info!(rooms = rooms.len(), "all rooms are told");
     }
 
-    /// The second half: waits for the rooms' ends.
+    /// Second half of [`Self::shutdown`]: waits for all rooms to end.
     pub async fn end(&self, deadline: Instant) {
         self.inner.tasks.close();
         if tokio::time::timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
@@ -281,7 +288,8 @@ impl Registry {
         network: Option<ClientNetwork>,
     ) -> Result<RoomHandle, CannotJoin> {
         let entry = self.inner.rooms.entry(name.clone());
-        // Asked under the entry's lock: a room is either seen by the shutdown's walk or not started.
+        // Checked under the entry's lock: a room is either seen by the shutdown's iteration or not
+        // started.
         if self.inner.stopping.is_cancelled() {
             return Err(JoinRefusal::ShuttingDown.into());
         }
@@ -296,8 +304,8 @@ impl Registry {
         }
     }
 
-    /// Starts a kept room. One whose kept state makes it panic is set aside, or no start-up of the
-    /// server would ever succeed again.
+    /// Starts a stored room. One whose stored state makes it panic is quarantined; otherwise no
+    /// start of the server would ever succeed again.
     fn restore(&self, kept: KeptRoom) {
         let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
@@ -318,7 +326,7 @@ impl Registry {
         }
     }
 
-    /// Starts a room's task; its caller holds the entry of the name, so that there is only one.
+    /// Starts a room's task; the caller holds the entry of the name, so that there is only one.
     fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, permit: RoomPermit) -> RoomHandle {
         let (handle, inbox) = RoomHandle::new();
         let actor = Actor::new(name.clone(), kept, inbox, permit, self.inner.surroundings.clone());
@@ -443,10 +451,10 @@ mod tests {
         }
     }
 
-    /// A join that reaches a room in the moment in which it retires was lost: the room dropped it,
-    /// and its socket waited for ever, or sat in a room that nobody else could find.
+    /// A join that reached a room as it retired was lost: the room dropped it, and its socket
+    /// waited forever, or was in a room that nobody else could find.
     #[tokio::test(start_paused = true)]
-    async fn a_join_that_meets_a_retiring_room_gets_another_one() {
+    async fn join_to_retiring_room_gets_another_one() {
         let tick = Duration::from_secs(15);
         let House { registry, .. } = house(tick, 10).await;
         let room = name("r");
@@ -469,7 +477,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn every_acknowledged_join_is_in_the_room_that_everybody_finds() {
+    async fn acknowledged_join_is_in_the_registered_room() {
         let House { registry, metrics, store, .. } = house(Duration::from_millis(1), 1).await;
         let tasks = TaskTracker::new();
         let checks: Vec<_> = (0..4u64)
@@ -482,7 +490,7 @@ mod tests {
                         let seat = loop {
                             match registry.join(&room, asks(connection, &user)).await {
                                 Ok(seat) => break seat,
-                                // The retired room still has the only place for a moment.
+                                // The retired room still holds the only permit for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
                                 Err(error) => panic!("{error}"),
                             }
@@ -506,11 +514,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_network_has_its_share_of_rooms_until_they_end() {
+    async fn network_at_its_room_limit_is_refused() {
         let House { registry, .. } = house(Duration::from_secs(15), 100).await;
         let network = |address: &str| Some(client_network(address.parse().unwrap()));
         let join = async |room: &str, number: u64, from: &str| {
-            // An identity for each join, as free cookies give them.
+            // One identity per join, as clients without a cookie get them.
             let ask = asks(number, &format!("u{number}"));
             registry.join(&name(room), Join { network: network(from), ..ask }).await
         };
@@ -531,9 +539,9 @@ mod tests {
         registry.shutdown(now() + Duration::from_secs(10)).await;
     }
 
-    /// Tries at an office's limit used up what each of its people may start elsewhere.
+    /// Attempts at a network's limit used up the rate of each of its identities elsewhere.
     #[tokio::test]
-    async fn a_room_refused_for_its_network_costs_its_identity_nothing() {
+    async fn room_refused_for_network_costs_no_identity_token() {
         let House { registry, .. } = house(Duration::from_secs(15), 100).await;
         let office = Some(client_network([192, 0, 2, 1].into()));
         let join =
@@ -548,9 +556,9 @@ mod tests {
         join("new", Some(client_network([192, 0, 2, 2].into()))).await.expect("nothing was started");
     }
 
-    /// After a restart a network had as many rooms again as it may have.
+    /// After a restart a network could start as many rooms again as its limit allows.
     #[tokio::test]
-    async fn kept_rooms_count_for_who_comes_back_first() {
+    async fn restored_room_counts_for_first_returning_network() {
         let kept = |number: u64| KeptRoom {
             room: name(&format!("kept{number}")),
             meeting: MeetingId::random(),
@@ -576,7 +584,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_network_starts_only_so_many_rooms_a_minute() {
+    async fn rooms_started_by_one_network_are_rate_limited() {
         let House { registry, .. } = house(Duration::from_millis(10), 100).await;
         let network = Some(client_network([192, 0, 2, 1].into()));
         for number in 0..5 {
@@ -594,9 +602,9 @@ mod tests {
         registry.join(&name("5"), Join { network, ..asks(9, "u9") }).await.unwrap();
     }
 
-    /// A join that met a room after its end kept its own ack, and waited for it for ever.
+    /// A join that reached an ended room kept its own ack, and waited for it forever.
     #[tokio::test]
-    async fn a_join_that_meets_a_room_after_its_end_finds_another() {
+    async fn join_to_ended_room_gets_another_one() {
         let House { registry, store, .. } = house(Duration::from_secs(15), 10).await;
         let (ended, inbox) = RoomHandle::new();
         drop(inbox);
@@ -670,10 +678,10 @@ mod tests {
         let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
     }
 
-    /// The order to stop went through the mailbox, and was lost where it was full for too long: the
+    /// The stop command went through the mailbox, and was lost if that was full for too long: the
     /// room ran on, and the process never ended.
     #[tokio::test]
-    async fn a_shutdown_without_time_ends_even_the_fullest_room() {
+    async fn shutdown_without_time_ends_room_with_full_mailbox() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
         let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
         while seat
@@ -687,7 +695,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_shutdown_sends_everyone_away_and_refuses_joins() {
+    async fn shutdown_closes_sockets_and_refuses_joins() {
         let House { registry, .. } = house(Duration::from_secs(15), 10).await;
         let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! A room as a value: what happened goes in, what is to be done comes out. No clock, no socket.
+//! A room as a value: inputs go in, effects come out. No clock, no socket.
 //!
 //! Source: protocol sections 2 to 5.
 
@@ -15,24 +15,24 @@ use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
 
-/// What a room is told once.
+/// A room's settings, fixed at creation.
 #[derive(Clone, Debug)]
 pub struct RoomSettings {
-    /// The time between two ticks.
+    /// Time between two ticks.
     pub tick: Duration,
-    /// How old a heartbeat may be at a tick or a join.
+    /// Maximum age of a member's heartbeat, checked at ticks and joins.
     pub heartbeat_timeout: Duration,
-    /// How long the seats of a room that was kept over a restart wait for their members.
+    /// Time for the members of a restored room to return.
     pub restore_grace: Duration,
-    /// The most members.
+    /// Maximum number of members.
     pub members: usize,
-    /// The most members of one identity; 0 is no limit.
+    /// Maximum number of members of one identity; 0 is no limit.
     pub members_per_identity: usize,
-    /// The most members from one network; 0 is no limit.
+    /// Maximum number of members from one network; 0 is no limit.
     pub members_per_network: usize,
-    /// The most bytes of a user object, as kept.
+    /// Maximum size in bytes of a user object as kept.
     pub user_bytes: usize,
-    /// How often the AI may be invited in a minute; 0 is no limit.
+    /// Maximum number of AI invitations per minute; 0 is no limit.
     pub ai_starts_per_minute: u32,
 }
 
@@ -41,18 +41,18 @@ pub struct RoomSettings {
 pub struct Room {
     settings: RoomSettings,
     meeting: Option<MeetingId>,
-    /// The most members that the meeting had.
+    /// Maximum number of simultaneous members in this meeting.
     peak: usize,
     members: Members,
-    /// Whether nobody said anything yet.
+    /// True until a member sends a message.
     is_silent: bool,
     ai: Ai,
-    /// The number of the chat's last line.
+    /// Id of the last chat message.
     last_chat: u64,
     next_tick: Instant,
-    /// Whether somebody may have missed the newest state.
+    /// True if the last snapshot is outdated.
     changed: bool,
-    /// No snapshot is sent before, except by the tick.
+    /// Earliest time of the next snapshot, except that of a tick.
     quiet_until: Instant,
     pace: Pace,
     stopping: bool,
@@ -79,7 +79,8 @@ impl Room {
         }
     }
 
-    /// A room as it was before a restart. Its members are away, and have `restore_grace` to return.
+    /// A room of before a restart. Its members are disconnected, and have `restore_grace` to
+    /// return.
     pub fn restore(settings: RoomSettings, now: Instant, kept: &KeptRoom) -> Self {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
@@ -102,7 +103,7 @@ impl Room {
         room
     }
 
-    /// Takes in what happened and says what is to be done, in order.
+    /// Handles an input and returns its effects, in order.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
@@ -143,7 +144,7 @@ impl Room {
         effects
     }
 
-    /// When the room wants to be woken at the latest, and what for.
+    /// The latest time to wake the room, and the reason.
     pub fn deadline(&self) -> Option<(Instant, Reason)> {
         let snapshot = self.changed.then_some((self.quiet_until, Reason::Snapshot));
         let tick = (!self.stopping).then_some((self.next_tick, Reason::Tick));
@@ -152,35 +153,35 @@ impl Room {
         snapshot.into_iter().chain(given_up).chain(tick).min_by_key(|(at, _)| *at)
     }
 
-    /// Takes note that `user` is alive, although its heartbeats may wait in a socket that is not read.
+    /// Records that `user` is alive, although its heartbeats may be unread in a throttled socket.
     pub fn keep_alive(&mut self, now: Instant, user: &UserId) {
         if let Some(seat) = self.members.get_mut(user) {
             seat.heartbeat = now;
         }
     }
 
-    /// Whether the members who are timed out go at the next input.
+    /// True if timed-out members are removed at the next input.
     pub fn is_tick_due(&self, now: Instant) -> bool {
         now >= self.next_tick && !self.stopping
     }
 
-    /// The newest state, encoded as a `roomState` message.
+    /// Encodes the newest state as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
         let users = self.members.iter().map(|(_, seat)| seat.json()).chain(self.ai.user_json());
         encode_room_state(self.meeting, users, &self.ai.state())
     }
 
-    /// Takes note of how many bytes compressing has made of a snapshot's.
+    /// Records the compression ratio of a snapshot.
     pub fn learn_deflated(&mut self, plain_bytes: usize, deflated_bytes: usize) {
         self.pace.learn(plain_bytes, deflated_bytes);
     }
 
-    /// The sockets that get a broadcast.
+    /// The number of sockets that get a broadcast, by encoding.
     pub fn audience(&self) -> Audience {
         self.members.audience()
     }
 
-    /// The AI, which its owner closes where the room cannot do so itself any more.
+    /// The AI, which the owner closes if the room no longer can.
     pub fn ai(&self) -> &Ai {
         &self.ai
     }
@@ -190,12 +191,12 @@ impl Room {
         self.meeting
     }
 
-    /// Whose socket it is.
+    /// The member of a socket.
     pub fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
         self.members.user_at(connection)
     }
 
-    /// Who has a seat, in the order of the wire.
+    /// All members, in snapshot order.
     pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView> {
         self.members.iter().map(|(user, seat)| MemberView {
             user: user.clone(),
@@ -205,7 +206,7 @@ impl Room {
         })
     }
 
-    /// Whether no socket is left.
+    /// True if no socket is left.
     pub fn is_deserted(&self) -> bool {
         self.members.is_deserted()
     }
@@ -248,7 +249,7 @@ impl Room {
         self.changed = true;
     }
 
-    /// Does what a turn of the AI asks for.
+    /// Carries out the consequences of an input to the AI.
     fn follow(&mut self, turn: AiTurn, effects: &mut Vec<Effect>) {
         effects.extend(turn.tasks.into_iter().map(Effect::Ai));
         if turn.is_news {
@@ -266,7 +267,7 @@ impl Room {
         effects.push(Effect::Detach { connection, user: user.clone() });
         effects.push(self.log(Note::OnClose { user, connection }));
         if self.is_silent && self.members.is_deserted() && !self.stopping {
-            // Nothing was said that somebody could come back for.
+            // No message was sent, so there is nothing to come back for.
             let ghosts: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
             for user in ghosts {
                 self.remove(&user, Close::TimedOut, effects);
@@ -275,7 +276,7 @@ impl Room {
         }
     }
 
-    /// Removes those whose socket ended and who were waited for long enough.
+    /// Removes disconnected members whose grace period has ended.
     fn give_up(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(user) = self.members.given_up(now).filter(|_| !self.stopping) {
             self.remove_gone(user, effects);
@@ -293,14 +294,14 @@ impl Room {
         effects.push(self.log(Note::Alarm));
         self.remove_silent(now, effects);
         if !self.members.is_empty() {
-            // A client that lost a snapshot heals by this one, changed or not.
+            // A client that lost a snapshot recovers by this one, even if nothing changed.
             self.send_snapshot(now, effects);
             return;
         }
         self.end(effects);
     }
 
-    /// Ends the meeting, and the room with it.
+    /// Ends the meeting and the room.
     fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
@@ -326,7 +327,8 @@ impl Room {
     /// Removes everyone whose last heartbeat is too old, as at every tick and join.
     fn remove_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let silent = self.members.silent(now, self.settings.heartbeat_timeout);
-        // Every notice first: whoever is removed hears them all, its own too, before its socket closes.
+        // All notices first: each removed member gets them all, its own too, before its socket
+        // closes.
         for user in &silent {
             effects.push(self.log(Note::UserTimedOut { user: user.clone() }));
             effects.push(Effect::Send {
@@ -339,7 +341,7 @@ impl Room {
         }
     }
 
-    /// Takes a member's seat away. Its notice is the caller's to send, before or after.
+    /// Removes a member. The caller sends the notice, before or after.
     fn remove(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
         let Some((identity, forgotten)) = self.members.remove(user) else { return };
         self.changed = true;
@@ -380,8 +382,8 @@ impl Room {
     }
 }
 
-/// A part of a tick that differs from meeting to meeting. After a restart all rooms are restored in one
-/// moment, and would tick together from then on.
+/// Offset of a room's first tick, different for each meeting. After a restart all rooms are
+/// restored at once, and would otherwise tick together from then on.
 fn share_of(tick: Duration, meeting: MeetingId) -> Duration {
     let nanos = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
     Duration::from_nanos(meeting.random_bits() % nanos)
@@ -452,7 +454,7 @@ mod tests {
         Input::Message { connection: ConnectionId(connection), at, message }
     }
 
-    /// A room with a (connection 1) and b (connection 2), and an instant at which it is quiet.
+    /// A room with a (connection 1) and b (connection 2), and a time at which it is quiet.
     fn room_of_two() -> (Room, Instant) {
         let now = start();
         let mut room = Room::new(settings(), now);
@@ -463,7 +465,7 @@ mod tests {
         (room, quiet + Duration::from_secs(1))
     }
 
-    /// The effects that somebody sees, as words.
+    /// The visible effects, as text.
     fn seen(effects: &[Effect]) -> Vec<String> {
         let words = effects.iter().filter_map(|effect| match effect {
             Effect::Admit { connection, user, .. } => Some(format!("admit {connection} as {user}")),
@@ -495,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn one_network_leaves_places_in_a_room() {
+    fn network_at_its_member_limit_is_refused() {
         let (mut room, now) = (Room::new(settings(), start()), start());
         let mut from = |connection: u64, id: &str, address: [u8; 4]| {
             let Input::Join(ask) = join(connection, id, id) else { unreachable!() };
@@ -507,21 +509,21 @@ mod tests {
         from(2, "b", office);
         assert_eq!(from(3, "c", office), "refuse 3: NetworkFull");
         from(4, "d", other);
-        // Who has a seat comes back from wherever it is now.
+        // A member may reconnect from another network.
         assert!(!from(5, "a", other).contains("refuse"));
         assert!(!from(6, "c", office).contains("refuse"), "the one who moved made room");
         assert_eq!(from(7, "e", [192, 0, 2, 3]), "refuse 7: RoomFull");
     }
 
     #[test]
-    fn another_identity_cannot_take_a_seat_that_everybody_sees() {
+    fn another_identity_cannot_take_a_members_id() {
         let (mut room, now) = room_of_two();
         assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: SeatTaken"]);
         assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(1)));
     }
 
     #[test]
-    fn the_older_socket_of_a_member_loses_its_say_and_its_end_touches_nothing() {
+    fn superseded_socket_has_no_effect() {
         let (mut room, now) = room_of_two();
         assert_eq!(seen(&room.handle(now, join(3, "a", "A"))), ["admit 3 as a", "snapshot"]);
         assert_eq!(seen(&room.handle(now, says(1, r#"{"type":"userLeft"}"#))), [""; 0]);
@@ -538,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_speaks_with_anothers_id_or_name() {
+    fn user_update_cannot_forge_id_or_name() {
         let (mut room, now) = room_of_two();
         room.handle(
             now,
@@ -561,9 +563,9 @@ mod tests {
     }
 
     #[test]
-    fn everyone_hears_the_chat_in_one_order_and_its_numbers_only_grow() {
+    fn chat_is_ordered_and_its_ids_increase() {
         let (mut room, now) = room_of_two();
-        // Three lines in one millisecond, then one after the clock was set back.
+        // Three messages in one millisecond, then one after the clock was set back.
         let mut heard = Vec::new();
         for (connection, at) in [(1, 50), (2, 50), (1, 50), (2, 40)] {
             let line = says_at(connection, at, r#"{"type":"chat","message":"x","id":1,"name":"B","at":1}"#);
@@ -580,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_user_is_refused_and_the_old_one_stays() {
+    fn overlong_user_update_is_rejected() {
         let (mut room, now) = room_of_two();
         let before = room.encode_snapshot();
         let update = format!(r#"{{"type":"userUpdate","user":{{"extra":"{}"}}}}"#, "x".repeat(400));
@@ -593,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn leaving_closes_the_leaver_and_tells_the_others() {
+    fn user_left_closes_socket_and_notifies_others() {
         let (mut room, now) = room_of_two();
         let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
         assert_eq!(
@@ -605,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_happens_at_ticks_and_joins_only_and_the_removed_hears_its_own_notice() {
+    fn timed_out_member_is_notified_and_removed_at_tick() {
         let (mut room, now) = room_of_two();
         let late = now + TICK - Duration::from_secs(3);
         room.handle(late, says(1, r#"{"type":"heartbeat"}"#));
@@ -625,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_removes_the_silent_but_never_the_one_who_returns() {
+    fn join_removes_timed_out_members_but_not_its_own() {
         let (mut room, now) = room_of_two();
         room.next_tick = now + 10 * TICK;
         let effects = room.handle(now + TICK, join(3, "b", "B"));
@@ -640,10 +642,10 @@ mod tests {
         );
     }
 
-    /// Everybody sees the ids, and direct messages go to an id: whoever took that of a member who had been
-    /// timed out read what was meant for its owner, who was locked out.
+    /// Everyone sees the ids, and direct messages go to an id: a client that took the id of a
+    /// timed-out member read the messages meant for that member, who was locked out.
     #[test]
-    fn an_id_stays_its_owners_until_the_meeting_ends() {
+    fn id_is_reserved_until_the_meeting_ends() {
         let (mut room, now) = room_of_two();
         room.handle(now, says(2, r#"{"type":"userLeft"}"#));
         assert_eq!(seen(&room.handle(now, join(3, "b", "mallory"))), ["refuse 3: SeatTaken"]);
@@ -667,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_has_only_so_many_members_and_those_without_a_socket_give_way() {
+    fn identity_at_its_limit_evicts_disconnected_member() {
         let (mut room, now) = (Room::new(RoomSettings { members: 9, ..settings() }, start()), start());
         for (connection, id) in [(1, "a"), (2, "b"), (3, "c")] {
             room.handle(now, join(connection, id, "A"));
@@ -682,9 +684,9 @@ mod tests {
         assert_eq!(seen(&room.handle(now, join(7, "b", "A"))), ["refuse 7: IdentityFull"]);
     }
 
-    /// Its own member went, and then it was refused.
+    /// The identity's own member was evicted, and then the join was refused.
     #[test]
-    fn nobody_gives_way_to_a_join_that_is_refused() {
+    fn refused_join_evicts_nobody() {
         let (office, other) = (client_network([192, 0, 2, 1].into()), client_network([192, 0, 2, 2].into()));
         let (mut room, now) = (Room::new(RoomSettings { members: 9, ..settings() }, start()), start());
         let mut from = |connection: u64, id: &str, identity: &str, network| {
@@ -718,7 +720,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_said_anything_is_given_up_soon_after_its_socket() {
+    fn member_without_messages_gets_short_grace_period() {
         let (mut room, now) = room_of_two();
         room.handle(now, says(1, r#"{"type":"heartbeat"}"#));
         room.handle(now, gone(2, false));
@@ -737,7 +739,7 @@ mod tests {
 
     /// Firefox closes a page's sockets before the page can say that it leaves.
     #[test]
-    fn who_left_its_page_is_given_up_soon_unless_it_is_back() {
+    fn member_who_left_its_page_gets_short_grace_period() {
         let (mut room, now) = room_of_two();
         room.handle(now, says(1, r#"{"type":"heartbeat"}"#));
         room.handle(now, says(2, r#"{"type":"heartbeat"}"#));
@@ -754,7 +756,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_in_which_nobody_said_anything_ends_with_its_last_socket() {
+    fn room_without_messages_ends_with_its_last_socket() {
         let (mut room, now) = room_of_two();
         room.handle(now, gone(1, false));
         let effects = room.handle(now, gone(2, false));
@@ -763,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_that_are_restored_together_tick_apart() {
+    fn restored_rooms_tick_at_different_times() {
         let now = start();
         let ticks = (0..20).map(|_| {
             let kept = KeptRoom {
@@ -781,7 +783,8 @@ mod tests {
         assert!(ticks.iter().all(|tick| *tick <= now + TICK));
     }
 
-    /// A client that came back with 2,200 messages was timed out, since its heartbeats waited behind them.
+    /// A client that reconnected with 2,200 messages was timed out, since its heartbeats waited
+    /// behind them.
     #[test]
     fn a_throttled_member_is_not_timed_out() {
         let (mut room, _) = room_of_two();
@@ -811,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_gives_the_first_snapshot_at_once_and_one_for_the_rest() {
+    fn burst_of_updates_causes_two_snapshots() {
         let (mut room, now) = room_of_two();
         let hand = r#"{"type":"userUpdate","user":{"raisedHand":true}}"#;
         assert_eq!(seen(&room.handle(now, says(1, hand))), ["snapshot"]);
@@ -839,7 +842,7 @@ mod tests {
     const DISABLE: &str = r#"{"type":"disableAi"}"#;
     const REQUEST: &str = r#"{"type":"requestAiControl","track":{"sessionId":"s","trackName":"mic"}}"#;
 
-    /// The room of two with an AI that hears a, and an instant at which it is quiet.
+    /// The room of two with an AI that listens to a, and a time at which it is quiet.
     fn room_with_ai() -> (Room, Instant) {
         let (mut room, now) = room_of_two();
         room.handle(now, says(1, ENABLE));
@@ -851,7 +854,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ai_is_shown_last_and_kept_with_what_its_end_needs() {
+    fn ai_is_last_in_snapshots_and_not_a_member() {
         let (room, _) = room_with_ai();
         let snapshot = room.encode_snapshot();
         let (_, rest) = snapshot.split_once(r#"{"id":"b""#).unwrap();
@@ -863,7 +866,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ai_hears_nobody_when_its_holder_is_gone() {
+    fn ai_control_ends_when_its_holder_leaves() {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
         let kept = kept(&effects);
@@ -877,7 +880,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_is_told_to_its_sender_alone() {
+    fn refused_request_is_reported_to_its_sender_only() {
         let (mut room, now) = room_of_two();
         assert_eq!(
             seen(&room.handle(now, says(1, REQUEST))),
@@ -900,7 +903,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_keeps_the_ai_and_a_restored_room_that_nobody_comes_back_to_closes_it() {
+    fn abandoned_restored_room_closes_its_ai() {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart", "send away b: ServiceRestart"]);
@@ -921,7 +924,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_room_waits_for_its_members_and_nobody_else_gets_their_seats() {
+    fn restored_room_reserves_ids_of_its_members() {
         let now = start();
         let seat = |id: &str, hand: bool| KeptSeat {
             user: user(id),
@@ -956,7 +959,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_sends_the_seated_away_and_keeps_their_seats() {
+    fn shutdown_closes_sockets_and_keeps_members() {
         let (mut room, now) = room_of_two();
         room.handle(now, Input::Disconnected(Gone { connection: ConnectionId(2), is_page_left: false }));
         let effects = room.handle(now, Input::Shutdown);
@@ -970,7 +973,7 @@ mod tests {
         assert_eq!(room.members().count(), 2);
     }
 
-    /// What a room may meet: sockets come and go, members say things, time passes.
+    /// Inputs of a room: sockets come and go, members send messages, time passes.
     #[derive(Clone, Debug)]
     enum Step {
         Join { user: u8, identity: u8 },
@@ -1008,18 +1011,19 @@ mod tests {
     }
 
     proptest! {
-        /// Members are the live seats, nothing goes to who is gone, no deadline is overdue, every
-        /// change ends in a snapshot, and no session of an AI is left open or closed twice.
+        /// Members match the admitted sockets, nothing is sent to removed members, no deadline is
+        /// overdue, every change ends in a snapshot, and no session of an AI is left open or closed
+        /// twice.
         #[test]
         fn the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
             let mut now = start();
             let mut room = Room::new(settings(), now);
             let mut connections = 0;
-            // The shell's view: who sits where, by the effects alone.
+            // The shell's view: the members and their sockets, by the effects alone.
             let mut seats: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
             let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
             let mut unseen_change = false;
-            // Jobs for the AI that have not reported, with what they report if all goes well.
+            // Jobs for the AI that have not reported, with their results on success.
             let mut jobs: Vec<(AiJob, AiOutcome)> = Vec::new();
             let mut reported: Vec<AiSession> = Vec::new();
             let mut closed: Vec<AiSession> = Vec::new();
@@ -1027,7 +1031,7 @@ mod tests {
                 let (input, identity) = match step {
                     Step::Join { user, identity } => {
                         connections += 1;
-                        // Identity 5 is Mallory, who claims everybody's id.
+                        // Identity 5 is Mallory, who claims everyone's id.
                         let identity = if identity == 5 { "mallory".to_owned() } else { format!("i{user}") };
                         (join(connections, &format!("u{user}"), &identity), Some(IdentityId::new(identity)))
                     }

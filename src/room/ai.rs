@@ -49,7 +49,7 @@ struct Presence {
     user: String,
     /// The member it listens to.
     holder: Option<UserId>,
-    /// Who wants to be heard, and the job that sees to it.
+    /// The pending request for control: its job, and the member who asked.
     asking: Option<(AiJob, UserId)>,
 }
 

@@ -1,7 +1,7 @@
-//! The places for sockets: in all, and for each client's network.
+//! Limits of sockets: in total, and per client network.
 //!
-//! At the limit a member still takes the place of its own older socket. Otherwise an office at its limit
-//! whose sockets all died could not come back until each of them timed out.
+//! At a limit, a member's new socket can still replace its own older one. Otherwise a network at
+//! its limit whose sockets all died could not reconnect until each of them timed out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,26 +17,26 @@ use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 
-/// Time for a socket whose place is taken over to send its close frame.
+/// Time for a replaced socket to send its close frame.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
-/// The longest wait for it to end.
+/// Timeout of the wait for a replaced socket to end.
 const HANDOVER: Duration = Duration::from_secs(2);
 
-/// The member to which a socket leads.
+/// The member of a socket.
 type Member = (RoomName, UserId);
 
-/// Gives out the places for sockets.
+/// The limits of sockets, and the slot of each member.
 #[derive(Clone, Debug)]
 pub struct Admission {
     places: Arc<Semaphore>,
     of_network: KeyedLimit<ClientNetwork>,
-    /// The place of each member's newest socket.
+    /// The slot of each member's newest socket.
     newest: Arc<DashMap<Member, Arc<Slot>>>,
     metrics: Arc<Metrics>,
 }
 
-/// The right to a place, before the room has admitted the socket.
+/// A claim to a slot, before the room has admitted the socket.
 #[derive(Debug)]
 pub struct Ticket {
     admission: Admission,
@@ -45,7 +45,7 @@ pub struct Ticket {
     entitlement: Entitlement,
 }
 
-/// A socket's place, until it is dropped.
+/// A socket's slot, released on drop.
 #[derive(Debug)]
 pub struct Place {
     admission: Admission,
@@ -59,7 +59,7 @@ enum Entitlement {
     Successor(Claim),
 }
 
-/// The only claim to the place of a socket that is to give way.
+/// The exclusive claim to the slot of a socket that is to be replaced.
 #[derive(Debug)]
 struct Claim {
     slot: Arc<Slot>,
@@ -73,7 +73,7 @@ struct Slot {
     is_claimed: AtomicBool,
     /// Tells the socket to end.
     gives_way: CancellationToken,
-    /// Tells its successor that it has.
+    /// Tells its successor that it has ended.
     has_ended: CancellationToken,
 }
 
@@ -84,27 +84,28 @@ struct Permits {
     _of_network: Option<Permit<ClientNetwork>>,
 }
 
-/// Why there is no place.
+/// Reason for refusing a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPlace {
-    /// The server is full.
+    /// The server's limit is reached.
     #[error("the server is full")]
     Full,
-    /// This address has too many sockets.
+    /// The network's limit is reached.
     #[error("too many connections from this address")]
     TooManyOfAddress,
 }
 
 impl Admission {
-    /// Places for `connections` sockets, of which one network may have `per_network`; 0 is no limit.
+    /// Limits of `connections` sockets in total and `per_network` for each network; 0 is no limit
+    /// for networks.
     pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         let of_network = KeyedLimit::concurrent(per_network);
         Self { places, of_network, newest: Arc::default(), metrics }
     }
 
-    /// Asks for a place; for a client whose network is not known only those in all count. Where there is
-    /// none, it is that of the member's newest socket, if that came from the same network.
+    /// Requests a slot; for a client of unknown network only the total limit applies. At a limit,
+    /// the slot is that of the member's newest socket, if that came from the same network.
     ///
     /// # Errors
     /// [`NoPlace`] if there is none.
@@ -138,10 +139,11 @@ impl Admission {
 }
 
 impl Ticket {
-    /// Takes the place, once the room has admitted the socket and so superseded the member's older one.
+    /// Takes the slot, once the room has admitted the socket and so superseded the member's older
+    /// one.
     ///
     /// # Errors
-    /// [`NoPlace`] if the older one does not end.
+    /// [`NoPlace`] if the older one does not end in time.
     pub async fn redeem(self) -> Result<Place, NoPlace> {
         let Self { admission, member, network, entitlement } = self;
         let permits = match entitlement {
@@ -165,7 +167,7 @@ impl Ticket {
 }
 
 impl Place {
-    /// Waits until the socket has to end, since the place is another one's.
+    /// Waits until the socket has to end because another one claimed its slot.
     pub async fn given_away(&self) {
         self.slot.gives_way.cancelled().await;
         sleep(CLOSE_TIME).await;
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn slots_are_released() {
         let metrics = Metrics::new();
         let admission = Admission::new(2, 1, metrics.clone());
         let first = enter(&admission, "2001:db8::1", "a").unwrap();
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_members_newer_socket_takes_the_place_of_the_older() {
+    async fn newer_socket_takes_the_slot_of_the_older() {
         let metrics = Metrics::new();
         let admission = Admission::new(10, 1, metrics.clone());
         let older = enter(&admission, "192.0.2.1", "a").unwrap();

@@ -1,4 +1,4 @@
-//! Follows frames as they are read, before the library sees them.
+//! Tracks frame boundaries in the bytes read, before the library sees them.
 
 use std::collections::VecDeque;
 use std::io::Cursor;
@@ -8,61 +8,63 @@ use tungstenite::protocol::frame::coding::OpCode;
 
 use crate::protocol::deflate::Form;
 
-/// The longest header of a frame with a mask (RFC 6455 section 5.2).
+/// Maximum size of a masked frame's header in bytes (RFC 6455 section 5.2).
 const LONGEST_HEADER_BYTES: usize = 14;
 
-/// A frame of more bytes leaves nothing behind; it is more than is read at a time.
+/// Size in bytes above which a frame causes the library's state to be renewed; more than a single
+/// read.
 const LARGE_BYTES: u64 = 64 * 1024;
 
-/// The bytes of a message, and its frames, that cost one token of the rate limit as they arrive.
-/// Honest clients send a message in few frames, and a million empty ones are work for a core.
+/// Bytes of a message, and number of its frames, that cost one token of the rate limit as they
+/// arrive. Legitimate clients send a message in few frames, and a million empty ones keep a core
+/// busy.
 pub(super) const BYTES_A_TOKEN: usize = 64 * 1024;
 const FRAMES_A_TOKEN: usize = 16;
 
-/// The bits of a header's first byte that are the opcode (RFC 6455 section 5.2).
+/// Mask of the opcode in a header's first byte (RFC 6455 section 5.2).
 const OPCODE: u8 = 0x0f;
 
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 
-/// The three reserved bits.
+/// Mask of the three reserved bits.
 const RESERVED: u8 = 0x70;
 
-/// The reserved bit of a compressed message (RFC 7692 section 6).
+/// The reserved bit RSV1, set on compressed messages (RFC 7692 section 6).
 const DEFLATED: u8 = 0x40;
 
-/// Where the frames begin and end, and which messages are compressed.
+/// Tracker of frame boundaries and of compressed messages.
 ///
-/// The library keeps the buffer of the longest frame for as long as the socket lives: a thousand
-/// clients that once sent 8 MiB would cost 8 GB. So after a large frame nothing is read past the end
-/// of a frame, and with the message that it belonged to, the library's state is made anew.
+/// The library keeps the buffer of the longest frame for the socket's lifetime: a thousand clients
+/// that once sent 8 MiB would cost 8 GB. So after a large frame nothing is read past the end of a
+/// frame, and once the message that it belonged to is complete, the library's state is renewed.
 ///
-/// Nor does the library know compressed messages. So the first frame of one is made that of a binary
-/// message, which it joins without looking into it; masks, fragments and rules stay with it. The bit
-/// stays where it means nothing (on other frames, or if nothing was negotiated), and the library
-/// refuses it there.
+/// The library does not support compressed messages either. So the first frame of one is rewritten
+/// as that of a binary message, which the library joins without parsing its content; masks,
+/// fragments and rules are left to the library. The bit stays where it means nothing (on other
+/// frames, or if nothing was negotiated), and the library rejects it there.
 #[derive(Debug)]
 pub(super) struct Boundary {
     header: [u8; LONGEST_HEADER_BYTES],
     header_bytes: usize,
-    /// The bytes of the current frame's payload that were not read yet.
+    /// Unread bytes of the current frame's payload.
     payload_left: u64,
-    /// Whether a frame was large since the library's state was new.
+    /// True if a frame was large since the library's state was last renewed.
     is_large: bool,
-    /// The frames and bytes of the message that is arriving, as far as they are not charged.
+    /// Frames and bytes of the arriving message that are not yet charged.
     frames: usize,
     bytes: usize,
-    /// All bytes of that message's content.
+    /// Total payload bytes of that message.
     arrived: usize,
     /// True if the current frame is a data frame, and not a ping or pong.
     is_data: bool,
-    /// What the client may send.
+    /// Encoding that the client may use.
     form: Form,
-    /// What the library takes for binary messages, in their order: those that it has not given out.
+    /// Messages passed to the library as binary and not yet returned by it, in order.
     binaries: VecDeque<Binary>,
 }
 
-/// What the library takes for a binary message.
+/// Actual kind of a message that the library takes for a binary one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Binary {
     Plain,
@@ -86,22 +88,22 @@ impl Boundary {
         }
     }
 
-    /// Whether the library's state is to be made anew now that it gave out a message of data.
+    /// True if the library's state is to be renewed, now that it has returned a data message.
     pub(super) fn is_to_be_renewed(&self) -> bool {
         self.is_large && self.header_bytes == 0 && self.payload_left == 0
     }
 
-    /// Takes note that the library's state is new.
+    /// Records that the library's state was renewed.
     pub(super) fn renewed(&mut self) {
         self.is_large = false;
     }
 
-    /// Whether enough arrived of a message to charge it before more is read.
+    /// True if enough of a message arrived to charge it before more is read.
     pub(super) fn is_piece_due(&self) -> bool {
         self.frames >= FRAMES_A_TOKEN || self.bytes >= BYTES_A_TOKEN
     }
 
-    /// The tokens that are due for what arrived of a message; they are charged then.
+    /// Returns the tokens due for the arrived part of a message, which then counts as charged.
     pub(super) fn take_piece(&mut self) -> u32 {
         let tokens = self.frames / FRAMES_A_TOKEN + self.bytes / BYTES_A_TOKEN;
         self.frames %= FRAMES_A_TOKEN;
@@ -109,22 +111,22 @@ impl Boundary {
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
-    /// The bytes that arrived of a message that is not whole.
+    /// Bytes received of an incomplete message.
     pub(super) fn arriving_bytes(&self) -> usize {
         self.arrived
     }
 
-    /// Takes note that a message is whole, which is charged by what it says.
+    /// Records that a message is complete, which is charged by its content.
     pub(super) fn message_is_whole(&mut self) {
         (self.frames, self.bytes, self.arrived) = (0, 0, 0);
     }
 
-    /// What the binary message is that the library has given out.
+    /// Kind of the binary message that the library has returned.
     pub(super) fn next_binary(&mut self) -> Binary {
         self.binaries.pop_front().unwrap_or(Binary::Plain)
     }
 
-    /// How many of `wanted` bytes may be read at once.
+    /// Maximum number of bytes to read at once, out of `wanted`.
     pub(super) fn most(&self, wanted: usize) -> usize {
         match (self.is_large, self.payload_left) {
             (false, _) => wanted,
@@ -133,7 +135,7 @@ impl Boundary {
         }
     }
 
-    /// Takes in what was read, and changes the headers in it that the library would not understand.
+    /// Processes bytes read, and rewrites headers that the library would not understand.
     pub(super) fn pass(&mut self, mut bytes: &mut [u8]) {
         self.bytes += bytes.len();
         while !bytes.is_empty() {
@@ -147,7 +149,7 @@ impl Boundary {
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
             bytes = rest;
-            // What is no header is the library's to complain about, when it comes to it.
+            // An invalid header is left to the library to reject.
             let header = FrameHeader::parse(&mut Cursor::new(&self.header[..self.header_bytes]));
             if let Ok(Some((header, payload))) = header {
                 self.is_data = matches!(header.opcode, OpCode::Data(_));
@@ -161,7 +163,7 @@ impl Boundary {
         }
     }
 
-    /// Looks at the first byte of a frame, of a client that may send compressed messages.
+    /// Rewrites the first byte of a frame from a client that may send compressed messages.
     fn begin(&mut self, first: &mut u8) {
         let binary = match (*first & OPCODE, *first & RESERVED) {
             (BINARY, 0) => Binary::Plain,

@@ -1,4 +1,4 @@
-//! The task of one socket: reader and writer share it, and so share their fate.
+//! The task of one socket: it reads and writes, so that both end together.
 
 mod receiving;
 
@@ -31,35 +31,35 @@ use crate::room::message::Payload;
 use crate::room::outbox::Taken;
 use crate::room::registry::Seat;
 
-/// How much is taken from the outbox before it is written. What is not taken yet can still be
-/// replaced by a newer snapshot.
+/// Maximum bytes taken from the outbox before they are written. A snapshot that is not yet taken
+/// can still be replaced by a newer one.
 const WRITE_AHEAD_BYTES: usize = 64 * 1024;
 
-/// How long a client has to answer a close frame, and to read the one that it is sent.
+/// Time for a client to answer a close frame, and to read the one that it is sent.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// The longest time for which a client that sends much waits for others who fall behind, until its next
-/// message goes on all the same. Who never confirms anything must not silence others.
+/// Maximum pause in reading a heavy sender while others fall behind; then its next message is read
+/// all the same. A client that never confirms anything must not block the messages of others.
 const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
-/// The limits of one socket.
+/// Limits of one socket.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
-    /// The limits of a message's text.
+    /// Limits of a message's text.
     pub message: MessageLimits,
-    /// The most bytes of a `callsApiHistoryEntry`, which is read and dropped.
+    /// Maximum size in bytes of a `callsApiHistoryEntry`, which is read and dropped.
     pub history_entry_bytes: usize,
-    /// How many messages a second are read.
+    /// Maximum rate at which messages are read, per second.
     pub messages_per_second: NonZeroU32,
-    /// How many messages are read at once after a quiet time.
+    /// Number of messages read at once after a quiet time.
     pub message_burst: NonZeroU32,
-    /// How long a socket may be held back in all before it is closed.
+    /// Maximum total time for which a socket may be throttled before it is closed.
     pub held_back: Duration,
-    /// How long a socket may take no byte before it is closed.
+    /// Maximum time without a byte taken before the socket is closed.
     pub write_stall: Duration,
 }
 
-/// One socket and its seat.
+/// One socket and its membership.
 pub struct Connection<S> {
     id: ConnectionId,
     socket: Socket<S>,
@@ -68,36 +68,38 @@ pub struct Connection<S> {
     metrics: Arc<Metrics>,
     throttle: Throttle,
     phase: Phase,
-    /// A message that was read before its tokens were available; until they are, nothing more is read.
+    /// Tokens owed for a message that was read; until they are paid, nothing more is read.
     owed: Option<Owed>,
     /// Deadline of the pause in reading while other members fall behind with this client's messages.
     behind: Option<Instant>,
-    /// The pause has reached its deadline: the next message is read all the same.
+    /// True once the pause has reached its deadline: the next message is read all the same.
     is_let_through: bool,
-    /// The room was told that this socket is not being read.
+    /// True if the room was told that this socket is not being read.
     is_throttled: bool,
     /// A message that the room's mailbox has no space for yet; nothing is read meanwhile.
     incoming: Option<Incoming>,
-    /// The room's mailbox has no space for a long message; nothing is read meanwhile.
+    /// True while the room's mailbox has no space for a long message; nothing is read meanwhile.
     is_room_full: bool,
-    /// The place that was waited for; it is for what is read next, if that is there already.
+    /// Reserved space in the mailbox, for the next message if that is already available.
     turn: Option<OwnedSemaphorePermit>,
-    /// The bytes of a message of which a part arrived.
+    /// Received bytes of an incomplete message.
     arriving: Counted,
     /// The permit for these bytes.
     arrival: Option<ArrivalPermit>,
-    /// The one for the last of them, while the server has none for it; nothing is read meanwhile.
+    /// The pending permit for the last of these bytes, beyond the memory limit; nothing is read
+    /// meanwhile.
     awaited: Option<Pin<Box<dyn Future<Output = ArrivalPermit> + Send>>>,
-    /// Deadline for a message that arrives over the server's bound: until it is whole, no other one does.
+    /// Deadline for a message that exceeds the memory limit: until it is complete, no other one
+    /// may.
     finish_by: Option<Instant>,
     share: Arc<ArrivalShare>,
-    /// How many bytes the socket had taken when this was last looked at.
+    /// Bytes written at the last progress check; growth resets the stall timer.
     written: u64,
-    /// When the socket is given up for taking none.
+    /// Deadline of the next progress in writing.
     stall: Option<Instant>,
-    /// When the socket is given up although it takes some, because its end is due.
+    /// Deadline for a closing socket, even if it makes progress.
     linger: Option<Instant>,
-    /// Whether the client said that its page is left.
+    /// True if the client said that its page is left.
     is_page_left: bool,
     _deflated: Option<Counted>,
 }
@@ -109,42 +111,43 @@ struct Owed {
     until: Instant,
 }
 
-/// What an attempt to read and write led to.
+/// Result of an attempt to read and write.
 #[derive(Debug)]
 enum Step {
     Received(Received),
-    /// More of a long message may arrive.
+    /// The permit for more of a long message.
     Admitted(ArrivalPermit),
     ReadEnd(ReadEnd),
     CloseQueued,
-    /// The seat is lost, but the client takes so little that the close frame cannot be queued yet.
+    /// The membership has ended, but the client reads so little that the close frame cannot be
+    /// queued yet.
     EndIsDue,
-    /// Others have not confirmed much of what this client sent.
+    /// Others have not confirmed much of this client's data.
     OthersFallBehind,
-    /// They have.
+    /// Others have confirmed enough of this client's data.
     OthersKeepUp,
-    /// The room has no place for a long message.
+    /// The room's mailbox has no space for a long message.
     RoomIsFull,
-    /// Bytes began to wait, wait no more or went on, so the timer is to be set anew.
+    /// The stall timer changed: bytes began to wait, wait no more or made progress.
     StallMoved,
     WriteFailed,
     Drained,
     Flushed,
 }
 
-/// How much of the outbox the socket holds now.
+/// State of filling the socket from the outbox.
 #[derive(Debug)]
 enum Filled {
-    /// As much as is written ahead; there may be more.
+    /// The write-ahead limit is reached; there may be more.
     Partly,
-    /// Everything; this task is woken by what comes next.
+    /// Everything was taken; the next message wakes this task.
     All,
-    /// The close frame.
+    /// The close frame was taken.
     Close,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// A connection whose seat is taken and whose handshake is done.
+    /// A connection whose member was admitted and whose handshake is done.
     pub fn new(
         id: ConnectionId,
         stream: S,
@@ -191,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let end = self.serve().await;
             Metrics::count(&self.metrics.closes, end);
             debug!(event = "socketClosed", socket = %self.id, reason = end);
-            // What the client said before it went still counts, in its order.
+            // Messages that the client sent before its end still count, in order.
             if let Some(incoming) = self.incoming.take()
                 && let Some(reserved) = self.seat.mailbox.reserve(incoming.bytes).await
             {
@@ -264,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let is_long = received.bytes() >= BYTES_A_TOKEN;
                     self.receive(received);
                     if is_long {
-                        // Inflating and reading it took as long as hundreds of usual messages.
+                        // Inflating and parsing it took as long as hundreds of usual messages.
                         tokio::task::yield_now().await;
                     }
                 }
@@ -276,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.is_page_left = is_page_left;
                     self.phase = Phase::Answering;
                 }
-                // After our close frame, whatever ends the reading ends the socket.
+                // After our close frame, any end of reading ends the socket.
                 Step::ReadEnd(_) | Step::WriteFailed | Step::Drained | Step::Flushed => {
                     let shutdown = std::future::poll_fn(|context| self.socket.poll_shutdown(context));
                     let _ = timeout_at(self.linger.unwrap_or_else(|| now() + LINGER), shutdown).await;
@@ -314,7 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
             match self.socket.poll_write(context) {
-                // What comes into an empty outbox from now on wakes this task.
+                // A message put into the empty outbox from now on wakes this task.
                 Poll::Ready(Ok(())) if taken_all => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Step::WriteFailed),
@@ -379,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Fills the socket from the outbox, up to what it writes ahead.
+    /// Fills the socket from the outbox, up to the write-ahead limit.
     fn fill(&mut self, context: &Context<'_>) -> Filled {
         while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
             match self.seat.outbox.poll_take(context) {
@@ -399,7 +402,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Filled::Partly
     }
 
-    /// Tells the client which rule it broke, and reads nothing more of it.
+    /// Sends a close frame for the rule that the client broke, and reads no more messages.
     fn break_off(&mut self, close: Close) {
         self.has_arrived();
         self.socket.queue_close(close);
@@ -411,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.phase = Phase::Closing(close);
     }
 
-    /// Winds the stall timer up anew whenever the socket took something. True if that moved it.
+    /// Resets the stall timer whenever the socket made progress. True if the timer changed.
     fn watch_progress(&mut self) -> bool {
         let written = self.socket.written_bytes();
         self.metrics.sent_bytes.inc_by(written - self.written);
@@ -456,7 +459,7 @@ mod tests {
     use crate::room::mailbox::Mailbox;
     use crate::room::outbox::{Outbox, OutboxLimits};
 
-    /// A connection whose room and network are played by the test.
+    /// A connection whose room and network are simulated by the test.
     struct Stage {
         outbox: Outbox,
         mailbox: Mailbox,
@@ -533,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_no_byte_is_closed_and_one_that_takes_some_is_not() {
+    async fn only_a_stalled_client_is_closed() {
         let (mut stage, mut network) = stage(limits(), 1000);
         stage.outbox.push(now(), &of_bytes(10_000), None).unwrap();
         let mut taken = [0; 100];
@@ -548,23 +551,23 @@ mod tests {
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }
 
-    /// What a TLS stream had encrypted, and the network did not take at once, stayed in the stream until
-    /// the next message came.
+    /// Data that a TLS stream had encrypted, and that the network did not take at once, stayed in
+    /// the stream until the next message.
     #[tokio::test(start_paused = true)]
-    async fn what_the_stream_took_and_kept_is_written_too() {
+    async fn buffering_stream_is_flushed() {
         let (ours, mut network) = duplex(100);
         let stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
         stage.outbox.push(now(), &of_bytes(996), None).unwrap();
         let mut taken = [0; 1000];
         let arrived = tokio::time::timeout(Duration::from_secs(19), network.read_exact(&mut taken));
         arrived.await.expect("all of it arrives").unwrap();
-        // Nothing waits any more, so nothing can stall.
+        // Nothing is queued any more, so nothing can stall.
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!stage.connection.is_finished());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_all_to_the_stream_is_closed_too() {
+    async fn stalled_client_of_buffering_stream_is_closed() {
         let (ours, _network) = duplex(100);
         let mut stage = stage_on(BufWriter::with_capacity(5000, ours), limits());
         stage.outbox.push(now(), &of_bytes(996), None).unwrap();
@@ -575,9 +578,10 @@ mod tests {
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }
 
-    /// A client that took a few bytes now and then kept its socket long after its seat was gone.
+    /// A client that took a few bytes now and then kept its socket long after its membership had
+    /// ended.
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_a_little_is_closed_when_its_end_is_due() {
+    async fn slow_reader_is_closed_at_its_end_deadline() {
         let (mut stage, mut network) = stage(limits(), 1000);
         stage.outbox.push(now(), &of_bytes(200_000), None).unwrap();
         let (start, mut taken) = (now(), [0; 100]);
@@ -602,7 +606,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_sent_too_fast_is_read_later_and_nothing_is_lost() {
+    async fn throttled_messages_are_read_later() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         for number in 0..230 {
@@ -622,9 +626,9 @@ mod tests {
         assert!(stage.metrics.held_back.get() >= 1);
     }
 
-    /// Each throttled socket held what it had read last, up to 8 MiB that were a few compressed kilobytes.
+    /// Each throttled socket held its last message, up to 8 MiB inflated from a few kilobytes.
     #[tokio::test(start_paused = true)]
-    async fn what_was_read_goes_on_at_once_and_is_paid_for_before_the_next() {
+    async fn message_is_delivered_before_its_tokens_are_paid() {
         let message_burst = NonZeroU32::new(2).unwrap();
         let (mut stage, network) = stage(ConnectionLimits { message_burst, ..limits() }, 1 << 20);
         let mut client = client(network).await;
@@ -640,9 +644,9 @@ mod tests {
         assert_eq!(arrived, [0, 0, 0, 2], "50 a second");
     }
 
-    /// Each socket read one message more than the room had a place for, and inflated it.
+    /// Each socket read one message more than the mailbox had space for, and inflated it.
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_read_for_a_room_that_has_no_place_for_it() {
+    async fn full_mailbox_stops_reading() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         let long =
@@ -663,7 +667,7 @@ mod tests {
         Message::text(format!(r#"{{"type":"e2eeMlsMessage","payload":"{}"}}"#, "x".repeat(bytes)))
     }
 
-    /// A stage for usual messages whose server has so much memory for what arrives, and its client.
+    /// A stage for usual messages with limited memory for incomplete ones, and its client.
     async fn stage_within(arrivals: &Arrivals) -> (Stage, WebSocketStream<DuplexStream>) {
         let message = MessageLimits::default();
         let limits = ConnectionLimits { message, history_entry_bytes: 8 << 20, ..limits() };
@@ -671,7 +675,8 @@ mod tests {
         (stage_with(ours, arrivals, limits), client(theirs).await)
     }
 
-    /// A socket that waited for space once gave it back before it read, and found it taken by the next: for ever.
+    /// A socket that waited for space released it before it read, and found it taken by the next,
+    /// forever.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the handles own the tasks")]
     async fn sockets_that_wait_for_a_full_room_take_turns() {
@@ -701,7 +706,7 @@ mod tests {
         }
         let all = async {
             for _ in 0..3 * SOCKETS {
-                // Others run before it is handled, and its place is free.
+                // Other tasks run before the command is handled and its space is free.
                 let command = commands.recv().await;
                 tokio::task::yield_now().await;
                 assert_eq!(kind(command), "e2eeMlsMessage");
@@ -710,9 +715,9 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), all).await.expect("all arrive");
     }
 
-    /// A thousand sockets that each began a message of 8 MiB had 8 GB.
+    /// A thousand sockets that each began a message of 8 MiB took 8 GB.
     #[tokio::test(start_paused = true)]
-    async fn long_messages_wait_for_memory_and_their_sender_is_alive() {
+    async fn long_message_waits_for_memory() {
         let arrivals = Arrivals::new(1 << 20);
         let held = arrivals.share(None).try_acquire(1 << 20);
         let overrun = arrivals.share(None).acquire(1).await;
@@ -732,9 +737,9 @@ mod tests {
         assert!(arrivals.share(None).try_acquire(1 << 20).is_some(), "all is given back");
     }
 
-    /// Each would have waited for what the others hold.
+    /// Each would have waited for bytes that the others hold.
     #[tokio::test(start_paused = true)]
-    async fn parts_of_messages_do_not_wait_for_each_other() {
+    async fn incomplete_messages_do_not_deadlock() {
         let arrivals = Arrivals::new(200_000);
         let mut stages = Vec::new();
         for _ in 0..4 {
@@ -749,9 +754,9 @@ mod tests {
         assert_eq!(all.expect("an end"), ["e2eeMlsMessage"; 4]);
     }
 
-    /// Else nobody could finish a long message any more as long as its socket lives.
+    /// Otherwise no other socket could complete a long message during this one's lifetime.
     #[tokio::test(start_paused = true)]
-    async fn who_goes_over_the_bound_finishes_its_message_or_goes() {
+    async fn overrun_message_must_complete_in_time() {
         let (arrivals, start) = (Arrivals::new(1000), now());
         let (ours, mut network) = duplex(1 << 16);
         let message = MessageLimits::default();
@@ -784,9 +789,9 @@ mod tests {
         }
     }
 
-    /// Millions of frames of a message that never ended were read as fast as they came, for no token.
+    /// Millions of frames of an endless message were read as fast as they came, for no token.
     #[tokio::test(start_paused = true)]
-    async fn frames_without_content_are_charged_as_they_arrive() {
+    async fn empty_frames_are_charged_as_they_arrive() {
         let (mut stage, network) = stage(limits(), 1 << 16);
         let (mut hear, mut say) = tokio::io::split(network);
         let sent = std::cell::Cell::new(0);
@@ -810,11 +815,12 @@ mod tests {
         drop((hear, say));
         assert_eq!(kind(stage.commands.recv().await), "gone");
         assert_eq!(closes(&stage.metrics, "too_fast"), 1);
-        // 60 s of 50 tokens and a burst of 200, 16 frames each; and what waited in the network.
+        // 60 s of 50 tokens and a burst of 200, 16 frames each; and the data buffered in the
+        // network.
         assert!((50_000..90_000).contains(&sent), "{sent}");
     }
 
-    /// Large messages filled a room's mailbox by their number alone: 256 of 1 MiB.
+    /// Long messages filled a room's mailbox by their number alone: 256 of 1 MiB.
     #[tokio::test(start_paused = true)]
     async fn long_messages_wait_for_their_bytes_in_the_mailbox() {
         let (mailbox, mut commands) = Mailbox::new(256);
@@ -837,9 +843,10 @@ mod tests {
         assert!(mailbox.reserve(1 << 20).await.is_none(), "nobody waits for a room that is gone");
     }
 
-    /// A waiting socket once held its bytes while it waited for as many again: four such stopped a room for good.
+    /// A waiting message held its bytes while it waited for as many again: four of them blocked a
+    /// room for good.
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_place_holds_no_bytes_of_the_mailbox() {
+    async fn waiting_message_holds_no_mailbox_bytes() {
         let (mailbox, mut commands) = Mailbox::new(1);
         let of =
             |bytes| Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes, permit: None };
@@ -852,7 +859,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_held_back_for_too_long_is_closed() {
+    async fn throttled_too_long_socket_is_closed() {
         let limits = ConnectionLimits { held_back: Duration::from_millis(30), ..limits() };
         let (mut stage, network) = stage(limits, 1 << 20);
         let (mut say, mut hear) = client(network).await.split();
@@ -870,7 +877,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_much_waits_for_others_but_not_for_ever() {
+    async fn heavy_sender_waits_for_others_for_limited_time() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         let account = stage.outbox.account().clone();
@@ -882,7 +889,7 @@ mod tests {
         let half = LONGEST_HOLD / 2;
         assert!(tokio::time::timeout(half, stage.commands.recv()).await.is_err(), "others fall behind");
         assert!(stage.outbox.take_throttled(), "it is alive");
-        // One message goes on all the same; then the next waits as long.
+        // One message is read all the same; then the next waits as long.
         assert_eq!(
             kind(tokio::time::timeout(LONGEST_HOLD, stage.commands.recv()).await.unwrap()),
             "heartbeat"
@@ -894,7 +901,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_room_holds_up_reading_but_not_writing() {
+    async fn full_mailbox_does_not_stop_writing() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         for _ in 0..10 {
@@ -922,7 +929,7 @@ mod tests {
         }
     }
 
-    /// The answer waited until something else was to be written or read.
+    /// The answer was delayed until the next write or read.
     #[tokio::test(start_paused = true)]
     async fn a_ping_is_answered_at_once() {
         let (_stage, network) = stage(limits(), 1 << 20);
@@ -935,7 +942,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_user_left_nothing_is_read_and_the_room_closes() {
+    async fn after_user_left_nothing_is_read() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
@@ -949,7 +956,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_over_its_limit_closes_and_a_long_history_entry_does_not() {
+    async fn overlong_message_closes_but_history_entry_does_not() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         let long = "x".repeat(3000);
@@ -968,7 +975,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn broken_frames_are_told_apart() {
+    async fn broken_frames_are_closed_with_their_codes() {
         // A text frame whose payload is no UTF-8; one without a mask; one with a reserved bit.
         let frames: [(&[u8], u16, &str); 3] = [
             (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007, "invalid_text"),
@@ -988,7 +995,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_said_before_the_stream_broke_still_counts() {
+    async fn messages_before_stream_broke_are_delivered() {
         let (mut stage, network) = stage(limits(), 1 << 20);
         let mut client = client(network).await;
         for _ in 0..6 {

@@ -1,34 +1,34 @@
-//! Whether both sides of a socket compress: the offers of `Sec-WebSocket-Extensions`, and our answer.
+//! Negotiation of compression: the offers of `Sec-WebSocket-Extensions`, and our answer.
 //!
-//! Of the offers of permessage-deflate (RFC 7692 section 7.1) the first is taken that we can keep. An
-//! offer that asks for something unknown, something twice, a value that there is not, or for a
-//! window smaller than the one in which messages are compressed for everybody, is passed over, as
-//! are other extensions; nothing is negotiated then. Only what is no list of extensions at all is an
-//! error: RFC 6455 section 9.1 lets nobody ignore that. A header's length is bounded by the limit on
-//! all headers, and each byte is looked at once.
+//! The first acceptable offer of permessage-deflate (RFC 7692 section 7.1) is taken. An offer with
+//! an unknown or repeated parameter, an invalid value, or a window smaller than the one in which
+//! messages are compressed for everyone is skipped, as are other extensions; if none remains,
+//! nothing is negotiated. Only a header that is not a list of extensions is an error: RFC 6455
+//! section 9.1 does not allow ignoring it. A header's length is bounded by the limit on all
+//! headers, and each byte is examined once.
 
 use axum::http::header::SEC_WEBSOCKET_EXTENSIONS;
 use axum::http::{HeaderMap, HeaderValue};
 
-/// What compresses.
+/// Name of the compression extension.
 const NAME: &str = "permessage-deflate";
 
-/// The only window (as a power of two) that all who take the same bytes can have.
+/// The only window size (as a power of two) that all recipients of the same bytes can share.
 const WINDOW_BITS: &str = "15";
 
-/// An offer of permessage-deflate that was taken.
+/// An accepted offer of permessage-deflate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
-    /// Whether the client asked for a window, which the answer has to name then.
+    /// True if the client asked for a window, which the answer then has to name.
     names_window: bool,
 }
 
-/// The header is no list of extensions.
+/// The header is not a list of extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 impl Compression {
-    /// Takes the first offer that can be kept; `None` if there is none.
+    /// Takes the first acceptable offer; `None` if there is none.
     ///
     /// # Errors
     /// [`Malformed`] if a header breaks the grammar of RFC 6455 section 9.1.
@@ -41,7 +41,7 @@ impl Compression {
         Ok(taken)
     }
 
-    /// What the server says to it: neither side keeps anything from one message to the next.
+    /// The server's answer to the offer: no context takeover in either direction.
     pub fn answer(self) -> HeaderValue {
         HeaderValue::from_static(if self.names_window {
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15"
@@ -51,7 +51,7 @@ impl Compression {
     }
 }
 
-/// What an offer of permessage-deflate has asked for until now.
+/// Parameters of an offer of permessage-deflate read so far.
 #[derive(Debug, Default)]
 struct Offer {
     server_no_context_takeover: bool,
@@ -67,7 +67,7 @@ impl Offer {
             "server_no_context_takeover" => (&mut self.server_no_context_takeover, value.is_none()),
             "client_no_context_takeover" => (&mut self.client_no_context_takeover, value.is_none()),
             "server_max_window_bits" => (&mut self.server_max_window_bits, value == Some(WINDOW_BITS)),
-            // Any window is small enough for an inflater that has the largest.
+            // A decompressor with the largest window supports any window.
             "client_max_window_bits" => (&mut self.client_max_window_bits, value.is_none_or(is_window)),
             _ => {
                 self.is_unacceptable = true;
@@ -84,7 +84,7 @@ fn is_window(value: &str) -> bool {
     matches!(value, "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15")
 }
 
-/// What is left to read of a header.
+/// The unread rest of a header.
 struct Offers<'a> {
     rest: &'a str,
 }
@@ -116,7 +116,7 @@ impl<'a> Offers<'a> {
         }
     }
 
-    /// Reads a separator, if it is the next thing but white space.
+    /// Consumes a separator, if it is next after whitespace.
     fn eat(&mut self, separator: char) -> bool {
         self.skip_space();
         let Some(rest) = self.rest.strip_prefix(separator) else { return false };
@@ -136,8 +136,8 @@ impl<'a> Offers<'a> {
         if token.is_empty() { Err(Malformed) } else { Ok(token) }
     }
 
-    /// A token, in quotes or not. A quoted one that needs them is against the grammar, and one with a
-    /// backslash, which is not, has no value that anybody knows: so it stays as it is written.
+    /// Reads a token, quoted or not. A quoted string that is not a token is malformed; one with a
+    /// backslash is allowed, but stays as written, which matches no known value.
     fn value(&mut self) -> Result<&'a str, Malformed> {
         let Some(quoted) = self.rest.strip_prefix('"') else { return self.token() };
         let end = quoted.find(|char: char| !is_token(char) && char != '\\').ok_or(Malformed)?;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offer_that_can_be_kept_is_taken() {
+    fn first_acceptable_offer_is_taken() {
         for offers in [
             // Chromium, Firefox; Safari.
             &["permessage-deflate; client_max_window_bits"][..],
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_that_cannot_be_kept_is_passed_over() {
+    fn unacceptable_offer_is_skipped() {
         assert_eq!(negotiate(&[]), Ok(None));
         for parameters in [
             "unknown",
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_extensions_is_told() {
+    fn malformed_header_is_rejected() {
         for header in [
             ";",
             "=",
@@ -245,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_header_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut map = HeaderMap::new();
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 map.insert(SEC_WEBSOCKET_EXTENSIONS, value);
@@ -254,7 +254,7 @@ mod tests {
         }
 
         #[test]
-        fn what_looks_like_a_header_never_breaks_it(
+        fn header_like_text_never_panics(
             pieces in prop::collection::vec(prop::sample::select(vec![
                 "permessage-deflate", "client_max_window_bits", "server_max_window_bits", "=", "15", "\"15\"", "\"", "\\", ";", ",", " ", "x",
             ]), 0..30)

@@ -1,7 +1,8 @@
-//! The WebSocket edge: from an HTTP request to a seat, and from a seat to frames.
+//! The WebSocket layer: from an HTTP request to a membership, and from a membership to frames.
 //!
-//! [`upgrade`] decides before the upgrade, [`extension`] whether messages are compressed; [`refusals`]
-//! are remembered for pages; [`connection`] is the task of one socket; [`socket`] knows frames. No other room of the house knows the WebSocket library.
+//! [`upgrade`] does all checks before the upgrade, [`extension`] negotiates compression;
+//! [`refusals`] are stored for pages; [`connection`] is the task of one socket; [`socket`] reads
+//! and writes frames. No other module depends on the WebSocket library.
 
 pub mod admission;
 mod boundary;

@@ -1,22 +1,22 @@
-//! How far a connection is: what its socket is read for, and how that ends.
+//! Phases of a connection: the purpose of reading its socket, and the label of its end.
 
 use crate::protocol::close::Close;
 
-/// How a connection ended, as metrics and logs count it.
+/// Label of a connection's end in metrics and logs.
 pub(super) type EndLabel = &'static str;
 
-/// What the socket is read for.
+/// Purpose of reading the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// For messages.
+    /// Reads messages.
     Open,
-    /// For nothing: the member left, and the room will close.
+    /// Reads nothing: the member left, and the room will close the socket.
     Left,
-    /// For the client's close frame, which answers ours.
+    /// Reads the client's close frame, which answers ours.
     Closing(Close),
-    /// For the end of the stream: the client broke a rule, and is told so.
+    /// Reads until the end of the stream: the client broke a rule, and was sent a close frame.
     Draining(Close),
-    /// The client closed; what answers it is written.
+    /// Reads nothing: the client closed, and the answer to that is being written.
     Answering,
 }
 
@@ -25,8 +25,9 @@ impl Phase {
         matches!(self, Self::Open | Self::Left)
     }
 
-    /// At a restart, what the client sent before it saw our close frame is not to be lost: it
-    /// believes that it was heard. After every other close nobody would be the one who said it.
+    /// At a restart, messages that the client sent before it saw our close frame must not be lost:
+    /// it believes that they arrived. After every other close they would have no member as their
+    /// sender.
     pub(super) fn heeds_messages(self) -> bool {
         matches!(self, Self::Open | Self::Closing(Close::ServiceRestart))
     }

@@ -1,4 +1,5 @@
-//! The last refusals of upgrades, for pages: a browser does not show a page the answer to a refused upgrade.
+//! Last refusals of upgrades, for pages: a browser does not show a page the answer to a refused
+//! upgrade.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,13 +9,16 @@ use moka::future::Cache;
 use crate::http::error::ApiError;
 use crate::id::UserId;
 
-/// Refusals that are remembered; a stranger who fills this costs others a sentence.
+/// Maximum number of stored refusals; an unknown client that fills this costs others only an
+/// explanation.
 const MAX_REFUSALS: u64 = 4096;
 
-/// A page asks within seconds; an older refusal says nothing about its newest attempt.
+/// Lifetime of a refusal. A page asks within seconds; an older refusal does not concern its newest
+/// attempt.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// The last refusal of each `_pk`, and whether any request lost its upgrade in a proxy.
+/// The last refusal of each `_pk`, and a flag that is set once any request lost its upgrade in a
+/// proxy.
 #[derive(Debug)]
 pub struct Refusals {
     last: Cache<UserId, ApiError>,
@@ -22,13 +26,13 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// An empty memory.
+    /// An empty store.
     pub fn new() -> Self {
         let last = Cache::builder().max_capacity(MAX_REFUSALS).time_to_live(LIFETIME).build();
         Self { last, lost_upgrade: AtomicBool::new(false) }
     }
 
-    /// Remembers a refusal.
+    /// Stores a refusal.
     pub async fn remember(&self, user: UserId, refusal: ApiError) {
         self.last.insert(user, refusal).await;
     }
@@ -38,8 +42,8 @@ impl Refusals {
         self.last.get(user).await
     }
 
-    /// Whether this is the first upgrade that a proxy lost: clients try again and again, and a log line each
-    /// would bury the others.
+    /// True for the first upgrade that a proxy lost: clients retry again and again, and a log line
+    /// for each would bury the others.
     pub fn is_first_lost_upgrade(&self) -> bool {
         !self.lost_upgrade.swap(true, Ordering::Relaxed)
     }

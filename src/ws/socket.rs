@@ -1,7 +1,7 @@
-//! Frames on a byte stream: the library reads them, we write them.
+//! WebSocket frames on a byte stream: the library reads them, we write them.
 //!
-//! Incoming frames have masks, fragments and rules, which the library knows. Outgoing ones are a
-//! header and bytes that many sockets share; writing them ourselves spares a copy a socket.
+//! Incoming frames have masks, fragments and rules, which the library implements. Outgoing ones are
+//! a header and bytes that many sockets share; writing them ourselves saves a copy per socket.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
@@ -20,17 +20,17 @@ use super::boundary::{Binary, Boundary};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::{Form, InflateError, inflate};
 
-/// What is read at a time, and what an idle socket costs: a user's update with room to spare. The
-/// library's default is 128 KiB.
+/// Size of the read buffer in bytes, and so the memory of an idle socket: enough for a user's
+/// update. The library's default is 128 KiB.
 const READ_BUFFER_BYTES: usize = 1024;
 
-/// The longest header of a frame without a mask (RFC 6455 section 5.2).
+/// Maximum size of an unmasked frame's header in bytes (RFC 6455 section 5.2).
 const HEADER_BYTES: usize = 10;
 
-/// How many pieces one write hands to the system.
+/// Maximum number of slices in one vectored write.
 const SLICES: usize = 32;
 
-/// A WebSocket, on the server's side, after its handshake.
+/// A server-side WebSocket, after its handshake.
 #[derive(Debug)]
 pub struct Socket<S> {
     stream: S,
@@ -39,20 +39,20 @@ pub struct Socket<S> {
     incoming: WebSocketContext,
     boundary: Boundary,
     outgoing: Outgoing,
-    /// Whether the stream may hold bytes that it took and did not pass on: TLS encrypts ahead.
+    /// True if the stream may hold bytes that it took and did not pass on: TLS encrypts ahead.
     unflushed: bool,
-    /// Whether the client closed since its page is left.
+    /// True if the client closed because its page is left.
     is_page_left: bool,
 }
 
-/// What is to be written.
+/// The queue of frames to be written.
 #[derive(Debug, Default)]
 struct Outgoing {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// The bytes that the stream took since the beginning.
+    /// Total bytes taken by the stream.
     written: u64,
-    /// After a close frame nothing may follow, not even the library's own replies.
+    /// True after a close frame: nothing may follow it, not even the library's own replies.
     closed: bool,
 }
 
@@ -64,23 +64,23 @@ struct Frame {
     written: usize,
 }
 
-/// What a client sent.
+/// Data received from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A whole text message.
+    /// A complete text message.
     Text(Utf8Bytes),
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(Bytes),
-    /// A ping, answered already.
+    /// A ping, already answered.
     Ping,
     /// A pong with its payload.
     Pong(Bytes),
-    /// A part of a message that is not whole yet, and the tokens that it costs by its bytes and frames.
+    /// A part of an incomplete message, and its cost in tokens by bytes and frames.
     Piece(u32),
 }
 
 impl Received {
-    /// How many bytes it has, inflated.
+    /// Size in bytes, inflated.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -90,25 +90,25 @@ impl Received {
     }
 }
 
-/// Why nothing more comes.
+/// Reason for the end of reading.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReadEnd {
-    /// The client closed, and the answer to its close frame is among what is to be written.
+    /// The client closed, and the answer to its close frame is queued.
     Closed {
-        /// Whether its page is left: code 1001 (RFC 6455 section 7.4.1).
+        /// True if its page is left: code 1001 (RFC 6455 section 7.4.1).
         is_page_left: bool,
     },
     /// The stream broke or ended without a close frame.
     Gone,
-    /// The client broke a rule, and is to be told which.
+    /// The client broke a rule; the close reason names it.
     Broken(Close),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Takes over a stream whose handshake is done. No message may be longer than `max_message_bytes`,
-    /// as its sender meant it; with [`Form::Deflated`] the handshake allowed both sides to compress.
+    /// Takes over a stream after its handshake. No message may be longer than `max_message_bytes`,
+    /// inflated; with [`Form::Deflated`] the handshake allowed both sides to compress.
     pub fn new(stream: S, max_message_bytes: usize, form: Form) -> Self {
-        // Compressing makes some messages longer: nine bits for a byte is the worst.
+        // Compression makes some messages longer, at worst nine bits for a byte.
         let max_frame_bytes = match form {
             Form::Plain => max_message_bytes,
             Form::Deflated => max_message_bytes + max_message_bytes / 8 + 64,
@@ -132,41 +132,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// The bytes that arrived of a message that is not whole.
+    /// Bytes received of an incomplete message.
     pub fn arriving_bytes(&self) -> usize {
         self.boundary.arriving_bytes()
     }
 
-    /// Puts a message behind what is to be written. Only if the handshake allowed it, it is compressed.
+    /// Queues a message. Compressed ones are valid only if the handshake allowed them.
     pub fn queue_message(&mut self, kind: Data, form: Form, payload: Bytes) {
         self.outgoing.push(OpCode::Data(kind), form, payload);
     }
 
-    /// Puts a ping behind what is to be written.
+    /// Queues a ping.
     pub fn queue_ping(&mut self, payload: Bytes) {
         self.outgoing.push(OpCode::Control(Control::Ping), Form::Plain, payload);
     }
 
-    /// Puts a close frame behind what is to be written; nothing follows it.
+    /// Queues a close frame; nothing follows it.
     pub fn queue_close(&mut self, close: Close) {
-        // RFC 6455 section 5.5.1: a code in network order, then the reason.
+        // RFC 6455 section 5.5.1: a code in network byte order, then the reason.
         let mut payload = close.code().to_be_bytes().to_vec();
         payload.extend_from_slice(close.reason().as_bytes());
         self.outgoing.push(OpCode::Control(Control::Close), Form::Plain, payload.into());
         self.outgoing.closed = true;
     }
 
-    /// The bytes that are to be written.
+    /// Queued bytes.
     pub fn unwritten_bytes(&self) -> usize {
         self.outgoing.bytes
     }
 
-    /// Whether [`Self::poll_write`] has something to do.
+    /// True if [`Self::poll_write`] has something to do.
     pub fn wants_write(&self) -> bool {
         !self.outgoing.frames.is_empty() || self.unflushed
     }
 
-    /// The bytes that the stream took since the beginning.
+    /// Total bytes taken by the stream.
     pub fn written_bytes(&self) -> u64 {
         self.outgoing.written
     }
@@ -202,14 +202,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             match self.incoming.read(&mut bridge) {
                 Ok(Message::Pong(payload)) => return Poll::Ready(Ok(Received::Pong(payload))),
                 Ok(Message::Ping(_) | Message::Frame(_)) => {
-                    // The library would keep its answer until it is asked to read again, and the
-                    // client would wait for it until somebody says something.
+                    // The library would keep its answer until the next read, and the client would
+                    // wait for it until some other message arrives.
                     return Poll::Ready(match self.incoming.flush(&mut bridge) {
                         Ok(()) => Ok(Received::Ping),
                         Err(error) => Err(read_end(&error, self.is_page_left)),
                     });
                 }
-                // The next read writes the library's answer, and says that the socket is closed.
+                // The next read writes the library's answer, and reports that the socket is closed.
                 Ok(Message::Close(frame)) => {
                     self.is_page_left = frame.is_some_and(|frame| frame.code == CloseCode::Away);
                 }
@@ -228,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
         };
         self.boundary.message_is_whole();
-        // Only now: between the fragments of a message the library holds those that came.
+        // Only now: between the fragments of a message the library holds the earlier ones.
         if self.boundary.is_to_be_renewed() {
             self.incoming = WebSocketContext::new(Role::Server, Some(self.config));
             self.boundary.renewed();
@@ -241,10 +241,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         })
     }
 
-    /// Reads and forgets until the client closes the stream.
+    /// Reads and discards data until the client closes the stream.
     ///
-    /// Bytes that nobody reads would make the system reset the stream, and the client might never
-    /// see the close frame that tells it what was wrong.
+    /// Unread bytes would make the system reset the stream, and the client might never see the
+    /// close frame with the reason.
     pub fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; READ_BUFFER_BYTES];
         loop {
@@ -256,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Says that nothing more will be written.
+    /// Shuts down the writing side of the stream.
     ///
     /// # Errors
     /// The stream's own.
@@ -276,7 +276,7 @@ fn read_end(error: &Error, is_page_left: bool) -> ReadEnd {
     }
 }
 
-/// What a message that the library takes for a binary one says.
+/// Decodes a message that the library takes for a binary one.
 fn opened(binary: Binary, payload: Bytes, most: usize) -> Result<Received, ReadEnd> {
     let message = match binary {
         Binary::Plain if payload.len() > most => return Err(ReadEnd::Broken(Close::MessageTooBig)),
@@ -303,17 +303,18 @@ impl Outgoing {
         let head = FrameHeader { is_final: true, rsv1, opcode, ..FrameHeader::default() };
         let mut header = [0; HEADER_BYTES];
         let mut rest = &mut header[..];
-        // The array is as long as the longest header, so there is always room.
+        // The array has the size of the longest header, so the write cannot fail.
         let _ = head.format(payload.len() as u64, &mut rest);
         let header_bytes = HEADER_BYTES - rest.len();
         self.bytes += header_bytes + payload.len();
         self.frames.push_back(Frame { header, header_bytes, payload, written: 0 });
     }
 
-    /// Takes a whole frame of the library's own.
+    /// Queues a complete frame of the library's own.
     ///
-    /// A pong that nobody has read yet gives way to the next: only the newest ping need be answered
-    /// (RFC 6455 section 5.5.3), and a client that pings without reading would pile them up here.
+    /// It replaces a queued pong of which nothing was written: only the newest ping must be
+    /// answered (RFC 6455 section 5.5.3), and a client that pings without reading would make them
+    /// pile up here.
     fn push_reply(&mut self, frame: Bytes) {
         if self.closed {
             return;
@@ -364,8 +365,8 @@ impl Frame {
     }
 }
 
-/// Lets the library read the stream without waiting, and collects what it wants to say itself:
-/// whole pongs and close frames.
+/// Adapter by which the library reads the stream without blocking; it collects the library's own
+/// output, complete pongs and close frames.
 struct Bridge<'a, 'b, S> {
     stream: &'a mut S,
     boundary: &'a mut Boundary,
@@ -376,7 +377,8 @@ struct Bridge<'a, 'b, S> {
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.boundary.is_piece_due() {
-            // Not to wait, but to have it charged: the library would read a message without an end.
+            // Nothing is pending; this stops the library to charge the data. It would read an
+            // endless message otherwise.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let most = self.boundary.most(buffer.len());
@@ -428,7 +430,7 @@ mod tests {
         frame
     }
 
-    /// What a socket without compression reads.
+    /// Lengths of the texts that a socket without compression reads.
     fn read_all(bytes: &[u8]) -> (Vec<usize>, Socket<ready::Stream>) {
         let (messages, _, socket) = read(bytes, Form::Plain);
         let texts = messages.iter().filter_map(|received| match received {
@@ -452,7 +454,7 @@ mod tests {
         }
     }
 
-    /// As other people compress: whatever it makes of the message.
+    /// Compresses as other implementations do, even if the message becomes longer.
     fn deflated(message: &[u8]) -> Vec<u8> {
         let mut payload = Vec::with_capacity(message.len() * 2 + 100);
         let mut deflater = flate2::Compress::new(flate2::Compression::fast(), false);
@@ -461,7 +463,7 @@ mod tests {
         payload
     }
 
-    /// The frames of a message whose payload is cut into `pieces`.
+    /// The frames of a message whose payload is split into `pieces`.
     fn frames(payload: &[u8], first_byte: u8, pieces: usize) -> Vec<u8> {
         let chunks: Vec<&[u8]> = payload.chunks(payload.len().div_ceil(pieces).max(1)).collect();
         let Some((first, rest)) = chunks.split_first() else { return masked(&[], first_byte | 0x80) };
@@ -479,7 +481,7 @@ mod tests {
         messages.into_iter().filter(|received| *received != Received::Ping).collect()
     }
 
-    /// A stream of bytes that are there already.
+    /// A stream whose bytes are all available.
     mod ready {
         use std::collections::VecDeque;
 
@@ -520,15 +522,15 @@ mod tests {
     }
 
     #[test]
-    fn pings_of_a_client_that_does_not_read_do_not_pile_up() {
+    fn pongs_to_a_client_that_does_not_read_are_bounded() {
         let (_, socket) = read_all(&masked(b"ping", 0x89).repeat(1000));
         assert_eq!(socket.outgoing.frames.len(), 1);
         assert_eq!(socket.unwritten_bytes(), b"ping".len() + 2);
     }
 
-    /// One message of 8 MiB cost 8 MiB for as long as its socket lived.
+    /// One message of 8 MiB cost 8 MiB for its socket's lifetime.
     #[test]
-    fn a_large_message_leaves_nothing_behind() {
+    fn large_message_releases_its_buffer() {
         let large = vec![b'x'; 200_000];
         let whole = masked(&large, 0x81);
         let in_fragments = [masked(&large, 0x01), masked(b"end", 0x80)].concat();
@@ -539,7 +541,7 @@ mod tests {
         }
     }
 
-    /// The library's state was made anew at the ping, and the fragment before it was forgotten.
+    /// The library's state was renewed at the ping, and the fragment before it was lost.
     #[test]
     fn a_ping_amid_a_large_message_does_not_break_it() {
         let large = vec![b'x'; 200_000];
@@ -579,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserved_bits_mean_nothing_elsewhere() {
+    fn unexpected_reserved_bits_are_rejected() {
         let begun = masked(&deflated(b"x")[..1], 0x41);
         for (bytes, form) in [
             (masked(&deflated(b"x"), 0xc1), Form::Plain),
@@ -600,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_the_same_for_every_form_and_bombs_are_too_long() {
+    fn size_limit_applies_to_every_encoding() {
         let mut noise = vec![0; MOST];
         getrandom::fill(&mut noise).unwrap();
         let grown = deflated(&noise);
@@ -657,7 +659,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn every_message_arrives_whole_whatever_its_size_form_and_fragments(
+        fn messages_of_any_size_and_encoding_arrive_whole(
             all in prop::collection::vec(something_said(), 1..8)
         ) {
             let bytes: Vec<u8> = all.iter().flat_map(|said| {
@@ -681,7 +683,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             read(&bytes, Form::Plain);
             read(&bytes, Form::Deflated);
         }

@@ -1,4 +1,4 @@
-//! The rate at which one socket is read: tokens for what arrives, and the time that it had to wait.
+//! The rate at which one socket is read: tokens for received data, and the total throttled time.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::boundary::BYTES_A_TOKEN;
 use super::connection::ConnectionLimits;
 use super::socket::Received;
 
-/// A socket that was throttled for a minute has that forgiven within an hour: the limit is for a
-/// flood, and not for the sum of a long day.
+/// Divisor of the elapsed time that is forgiven: a minute of throttling is forgiven within an hour.
+/// The limit is for a flood, and not for the sum of a long day.
 const FORGIVEN_SHARE: u32 = 60;
 
 /// The rate limit of one socket.
@@ -23,19 +23,19 @@ const FORGIVEN_SHARE: u32 = 60;
 pub(super) struct Throttle {
     rate: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
     burst: NonZeroU32,
-    /// The longest time in all for which a socket is throttled.
+    /// Maximum total throttled time of a socket.
     most: Duration,
     waited: Waited,
-    /// Tokens that were charged for pieces of the message that is arriving.
+    /// Tokens charged for pieces of the arriving message.
     charged: u32,
 }
 
-/// What becomes of something that arrived.
+/// Result of charging received data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// It is paid for.
+    /// The tokens were available.
     Paid,
-    /// It is owed: nothing more is to be read for a while, after which its tokens are to be paid.
+    /// The tokens are owed: nothing more is read until they are available.
     Wait {
         /// The tokens to pay.
         tokens: NonZeroU32,
@@ -59,9 +59,9 @@ impl Throttle {
         }
     }
 
-    /// Charges something that arrived.
+    /// Charges received data.
     pub(super) fn charge(&mut self, received: &Received) -> Charge {
-        // More than the burst would never come true.
+        // More tokens than the burst would never become available.
         let tokens = self.tokens(received).min(self.burst);
         match received {
             Received::Piece(_) => self.charged = self.charged.saturating_add(tokens.get()),
@@ -71,26 +71,26 @@ impl Throttle {
         self.pay(tokens)
     }
 
-    /// Pays what is owed.
+    /// Pays owed tokens.
     pub(super) fn pay(&mut self, tokens: NonZeroU32) -> Charge {
         if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
             let waited = self.waited.sum(now());
             if waited >= self.most {
                 return Charge::TooFast;
             }
-            // The time that is left is all that it may still wait.
+            // At most the remaining allowance of throttled time.
             let wait = not_yet.wait_time_from(self.rate.clock().now());
             return Charge::Wait { tokens, wait: wait.min(self.most - waited).max(Duration::from_millis(1)) };
         }
         Charge::Paid
     }
 
-    /// Takes note that the socket was not read for `waited`, until `now`.
+    /// Records that the socket was not read for `waited`, until `now`.
     pub(super) fn add_wait(&mut self, waited: Duration, now: Instant) {
         self.waited.add(waited, now);
     }
 
-    /// The tokens that something costs, less what was charged for its pieces.
+    /// Token cost of received data, less the tokens charged for its pieces.
     fn tokens(&self, received: &Received) -> NonZeroU32 {
         let tokens = match received {
             Received::Piece(tokens) => *tokens,
@@ -104,7 +104,7 @@ impl Throttle {
     }
 }
 
-/// The time for which a socket was throttled, less what is forgiven.
+/// Total throttled time of a socket, less the forgiven part.
 #[derive(Clone, Copy, Debug)]
 struct Waited {
     sum: Duration,
@@ -121,7 +121,7 @@ impl Waited {
     }
 }
 
-/// The runtime's clock in the form of the rate limiter's, so that tests can pause both.
+/// The runtime's clock as the rate limiter's, so that tests can pause both.
 #[derive(Clone, Debug)]
 struct SinceStart(Instant);
 
@@ -142,9 +142,9 @@ fn now() -> Instant {
 mod tests {
     use super::*;
 
-    /// The sum of a long day closed a socket that was never a flood.
+    /// The sum of a long day closed a socket that never flooded the server.
     #[test]
-    fn time_that_was_throttled_is_forgiven() {
+    fn throttled_time_is_forgiven() {
         let start = now();
         let mut waited = Waited { sum: Duration::ZERO, at: start };
         for hour in 1..24 {

@@ -1,7 +1,7 @@
-//! From an HTTP request to a seat: identity, limits and the seat itself before the upgrade.
+//! From an HTTP request to a membership: identity, limits and join are checked before the upgrade.
 //!
-//! Refusals come as plain HTTP answers, because a client keeps what it wants to send over a refused
-//! upgrade and loses it over a socket that is closed at once (protocol section 1).
+//! Refusals are plain HTTP answers, because a client keeps its outgoing messages over a refused
+//! upgrade and loses them over a socket that is closed at once (protocol section 1).
 
 use std::sync::Arc;
 
@@ -34,11 +34,11 @@ use crate::protocol::deflate::Form;
 use crate::room::io::{Gone, Join};
 use crate::room::mailbox::Command;
 
-/// `Sec-Fetch-Mode`, in which browsers say that a script asks for a WebSocket.
+/// `Sec-Fetch-Mode`, by which browsers mark a script's request for a WebSocket.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket; with `&why` and without an upgrade, the
-/// last refusal of this `_pk`.
+/// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket; with `&why` and without an
+/// upgrade, the last refusal of this `_pk`.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -92,10 +92,11 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         return Err(app.nobody());
     };
     let (mut parts, _) = request.into_parts();
-    // Absent where the connection cannot be upgraded, as in HTTP/2.
+    // Absent if the connection cannot be upgraded, as in HTTP/2.
     let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(ApiError::InvalidHandshake)?;
     let compression = match Compression::negotiate(&parts.headers) {
-        // What is malformed is to be refused (RFC 6455 sections 4.2.1 and 9.1), compressing or not.
+        // A malformed header must be refused (RFC 6455 sections 4.2.1 and 9.1), even if compression
+        // is disabled.
         Err(Malformed) => return Err(ApiError::InvalidHandshake),
         Ok(compression) => compression.filter(|_| app.socket_compression),
     };
@@ -117,7 +118,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         new_meeting: MeetingId::random(),
     };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
-    // moment, and a seat that was taken for it would stay taken.
+    // moment, and a membership taken for it would stay taken.
     let (joined, answer) = oneshot::channel::<Result<(), ApiError>>();
     let serve = {
         let app = app.clone();
@@ -143,7 +144,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             // Fails if nobody waits for the answer; then there is no upgrade either.
             let _ = joined.send(Ok(()));
             let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
-            // Boxed for the same reason as all of this below.
+            // Boxed for the same reason as the whole task below.
             let run = Box::pin(async {
                 match timeout(app.handshake, on_upgrade).await {
                     Ok(Ok(stream)) => {
@@ -155,12 +156,13 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             });
             tokio::select! {
                 () = run => {}
-                // The member has another socket, so the room asks for nothing of this one.
+                // The member has another socket, so the room needs no notice of this one's end.
                 () = place.given_away() => {}
             }
         }
     };
-    // Boxed, since each future that wraps another holds room for it twice: before and while it runs.
+    // Boxed, since each future that wraps another reserves space for it twice: before and while it
+    // runs.
     let serve = Box::pin(serve);
     let abort = app.sockets.abort.clone();
     app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
@@ -176,10 +178,11 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
     Ok(response)
 }
 
-/// Whether a request for a WebSocket lost its upgrade on the way, as it does in a proxy that is not told to
-/// pass it on, or that speaks HTTP/1.0 or 2 with one of the two sides.
+/// True if a request for a WebSocket lost its upgrade on the way, as in a proxy that is not
+/// configured to forward it, or that speaks HTTP/1.0 or 2 with one of the two sides.
 ///
-/// Scripts cannot set any of the headers by which it is known, so nobody is made to see this by another page.
+/// Scripts cannot set any of the headers that identify such a request, so another page cannot make
+/// a client get this answer.
 fn lost_upgrade(request: &Request) -> bool {
     let headers = request.headers();
     let is_websocket = headers.contains_key(SEC_WEBSOCKET_KEY)
@@ -191,13 +194,13 @@ fn lost_upgrade(request: &Request) -> bool {
     is_websocket && !arrived
 }
 
-/// Whether a header that is a list of tokens has this one, in any case.
+/// True if a header that is a list of tokens has this one, case-insensitively.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
 }
 
-/// Whether a page asks for the refusal that its browser did not show it.
+/// True if a page asks for the refusal that its browser did not show it.
 fn asks_why(request: &Request) -> bool {
     let query = request.uri().query().unwrap_or_default();
     !request.headers().contains_key(UPGRADE)
@@ -205,21 +208,22 @@ fn asks_why(request: &Request) -> bool {
         && form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "why")
 }
 
-/// The valid `_pk` in the address of a socket, where there is one.
+/// The valid `_pk` in the address of a socket, if any.
 pub fn claimed_id(uri: &Uri) -> Option<UserId> {
     let query = uri.path().starts_with("/parties/").then(|| uri.query()).flatten()?;
     let (_, id) = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "_pk")?;
     UserId::parse(&id).ok()
 }
 
-/// Reads the room and the claimed id; everything that is no room's address is not found.
+/// Parses the room and the claimed id; any other address is not found.
 fn address(uri: &Uri) -> Result<(RoomName, UserId), ApiError> {
-    // All that follows: `partysocket` writes a room's name as it is, slashes too, and x/standup and
+    // The whole rest: `partysocket` writes a room's name unescaped, slashes too, and x/standup and
     // x/retro are two rooms.
     let room = uri.path().trim_start_matches('/').strip_prefix("parties/rooms/");
     let room = room.ok_or(ApiError::NotFound)?.trim_end_matches('/');
-    // A lone % stands for itself: `partysocket` writes the name into the address as it is, and browsers
-    // leave such a % alone. The stock client could not enter a room called "50% off" otherwise.
+    // A lone % stands for itself: `partysocket` writes the name unescaped into the address, and
+    // browsers leave such a % as it is. Otherwise the stock client could not enter a room called
+    // "50% off".
     let room = percent_decode_str(room).decode_utf8().map_err(|_| InvalidId::RoomName)?;
     let room = RoomName::parse(&room)?;
     let query = uri.query().unwrap_or_default();
@@ -235,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_follows_is_the_rooms_name() {
+    fn room_name_is_the_rest_of_the_path() {
         let room = |uri: &'static str| address(&Uri::from_static(uri)).map(|(room, _)| room.to_string());
         assert_eq!(room("/parties/rooms/caf%C3%A9%2F1/x/y/?_pk=a"), Ok("café/1/x/y".to_owned()));
         assert_eq!(room("/parties/rooms/a"), Ok("a".to_owned()));

@@ -16,8 +16,9 @@ use crate::room::mailbox::Incoming;
 use crate::room::outbox::Acknowledged;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Takes in what the client sent. Where there are no tokens for it, nothing more is read until there are: what
-    /// waited for them in memory could be long, and compressed it costs its sender almost nothing.
+    /// Handles received data. If its tokens are not available, nothing more is read until they are:
+    /// data that waits for them in memory could be long, and compressed it costs its sender almost
+    /// nothing.
     pub(super) fn receive(&mut self, received: Received) {
         self.receive_in_turn(received);
         self.turn = None;
@@ -31,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && let Ok(number) = <[u8; 8]>::try_from(&**payload)
             && self.seat.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
         {
-            // It answers us, and is none of the client's own messages.
+            // It answers our ping, and is not charged as a message of the client's own.
             return;
         }
         let charge = self.throttle.charge(&received);
@@ -61,8 +62,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Counts what arrived of a message that is not whole. Where that is too much in all, no more of it is read until
-    /// others are done.
+    /// Counts the received bytes of an incomplete message. Over the server's memory limit, no more
+    /// of it is read until others complete theirs.
     fn count_arriving(&mut self) {
         let own = self.socket.arriving_bytes();
         let more = own.saturating_sub(usize::try_from(self.arriving.count()).unwrap_or_default());
@@ -80,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Reads on in a message of which so much may arrive.
+    /// Continues to read a message after its next bytes were permitted.
     pub(super) fn admit(&mut self, permit: ArrivalPermit) {
         if permit.is_overrun() {
             self.finish_by = Some(now() + self.limits.write_stall);
@@ -91,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Makes room for others' messages: the client's is whole, or given up.
+    /// Releases the memory for the client's message: it is complete, or given up.
     pub(super) fn has_arrived(&mut self) {
         self.arriving.set(0);
         (self.arrival, self.finish_by) = (None, None);

@@ -13,8 +13,7 @@ use crate::id::UserId;
 /// Maximum length of a chat message in characters.
 const CHAT_CHARS: usize = 2000;
 
-/// Allowed ratio of a user object's text to the object as kept; whitespace and escapes make the
-/// text longer.
+/// Allowed ratio of a user object's text to the object as kept; whitespace and escapes make the text longer.
 const USER_TEXT_FACTOR: usize = 4;
 
 /// Limits on a message's text, applied before it is parsed further.
@@ -216,7 +215,7 @@ impl ClientMessage {
 }
 
 impl HistoryEntry {
-    /// Reads the known fields; an entry is only logged, so none of any shape is an error.
+    /// Reads the known fields. An entry is only logged, so a malformed one is not an error.
     fn read(entry: Option<&RawValue>, bytes: usize) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]

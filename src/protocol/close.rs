@@ -26,14 +26,13 @@ pub enum Close {
     InvalidDeflate,
     /// The client was throttled for too long. It may reconnect and send more slowly.
     TooFast,
-    /// The memory for incomplete messages was full and others waited for it, while the client's
-    /// message did not complete. The client may reconnect.
+    /// The memory for incomplete messages was full, and the client's message, which was allowed to
+    /// exceed it, did not complete in time. The client may reconnect.
     TooMuchArrives,
-    /// The client reads too slowly: its unsent messages exceed the budget. It loses its membership
-    /// and may join again, as a fresh user.
+    /// The client reads too slowly: its queued and unconfirmed messages are over the budget. It
+    /// loses its membership and may join again, as a fresh user.
     TooSlow,
-    /// The client took no byte for the configured time. Its membership stays until its heartbeats
-    /// time out.
+    /// The client took no byte for the configured time. Its membership stays until its heartbeats time out.
     Stalled,
 }
 

@@ -72,8 +72,7 @@ pub fn deflate(message: &[u8]) -> Option<Vec<u8>> {
 /// [`InflateError`] if the message is longer than `most` bytes, found without inflating it further,
 /// or if the payload is malformed.
 pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
-    // An empty message is encoded as one byte (RFC 7692 section 7.2.3.6); a payload of none is
-    // accepted too.
+    // An empty message is encoded as one byte (RFC 7692 section 7.2.3.6); a payload of none is accepted too.
     if payload.is_empty() {
         return Ok(Vec::new());
     }

@@ -10,8 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::id::AuthMethod;
 
-/// Maximum nesting of an unknown field. Many clients' parsers recurse and would fail on the whole
-/// snapshot.
+/// Maximum nesting of an unknown field. Many clients' parsers recurse and would fail on the whole snapshot.
 const MAX_DEPTH: usize = 100;
 
 /// A member as snapshots list it. Unknown fields are kept as text.
@@ -92,8 +91,7 @@ impl Unknown {
 
     /// Stores the value of the field `name`; of a repeated field the last value counts.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, fields: &mut A) -> Result<(), A::Error> {
-        // Owned because the keys are kept; the deserializer of borrowed text yields the raw value
-        // unchanged.
+        // Owned because the keys are kept; the deserializer of borrowed text yields the raw value unchanged.
         let value: Box<RawValue> = fields.next_value()?;
         if !is_shallow(value.get()) {
             return Err(A::Error::custom("a field is nested too deeply"));
@@ -279,8 +277,7 @@ mod tests {
         }
     }
 
-    /// As a tree, such a field took a hundred times the memory of its text, before any limit
-    /// applied.
+    /// As a tree, such a field took a hundred times the memory of its text, before any limit applied.
     #[test]
     fn unknown_field_keeps_its_text() {
         let text = r#"{"x":[{"a": 0}, 1e2,"\u0041\ud800"]}"#;

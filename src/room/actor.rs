@@ -1,5 +1,4 @@
-//! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the
-//! effects.
+//! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
 mod delivery;
 
@@ -323,8 +322,7 @@ impl Actor {
             Report::Failed => (AiOutcome::Failed, None),
         };
         let turn = self.handle(Input::AiDone { job, outcome }, None).await;
-        // After the handler: if the room had panicked, the track would have been dropped, and so
-        // closed.
+        // After the handler: if the room had panicked, the track would have been dropped, and so closed.
         if let Some(opened) = opened {
             opened.hand_over();
         }
@@ -363,8 +361,7 @@ impl Actor {
     /// Hands unconfirmed events to the store, for the members' return after the restart.
     fn keep_unconfirmed(&self) {
         let Some(meeting) = self.room.meeting() else { return };
-        // One text per event, shared by its recipients: a copy for each member might not fit into
-        // memory.
+        // One text per event, shared by its recipients: a copy for each member might not fit into memory.
         let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
         let mut waiting = Vec::new();
         for (user, seated) in &self.outboxes {

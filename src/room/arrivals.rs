@@ -1,8 +1,8 @@
 //! Memory limit of incomplete messages, over the whole server.
 //!
-//! A socket over its share is not read until others complete theirs; none is refused. Sockets that
-//! each have a part of a message could wait for each other forever, so one at a time may exceed the
-//! limit to complete its message.
+//! A socket over its share is not read until others have completed their messages; none is refused.
+//! Sockets that each have a part of a message could wait for each other forever, so one at a time
+//! may exceed the limit to complete its message.
 
 use std::sync::Arc;
 

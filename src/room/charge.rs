@@ -1,8 +1,7 @@
-//! Accounting of a sender's events in the outboxes of others, charged until each recipient
-//! confirms.
+//! Accounting of a sender's events in the outboxes of others, charged until each recipient confirms.
 //!
-//! A few kilobytes from a client can be megabytes for everyone. The sender is throttled for slow
-//! recipients; they keep their membership.
+//! A few kilobytes from a client can become megabytes in the outboxes of a room. The sender is
+//! throttled for slow recipients; they keep their membership.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

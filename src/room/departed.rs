@@ -34,7 +34,7 @@ impl Departed {
     /// Reserves an id, and returns the one released in exchange, if any.
     ///
     /// From a full list the oldest id of the network with the most ids is released: a client that
-    /// makes up identities does not release the ids of others.
+    /// makes up identities cannot release the ids of others.
     pub fn add(&mut self, id: DepartedId) -> Option<UserId> {
         self.take(&id.user);
         let own = self.ids.iter().filter(|other| other.identity == id.identity).count();

@@ -339,8 +339,7 @@ pub enum Note {
         /// The user.
         user: UserId,
     },
-    /// A member did not return in its grace period after its page was left, or before it had sent
-    /// anything.
+    /// A member did not return in its grace period after its page was left, or before it had sent anything.
     UserGone {
         /// The user.
         user: UserId,

@@ -1,4 +1,4 @@
-//! The mailbox of a room's task: its commands, and its view for operators.
+//! The mailbox of a room's task: its commands, and the room's state for operators.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,13 @@ use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
 
-/// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that
-/// socket.
+/// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that socket.
 const MAILBOX: usize = 256;
 
 /// Maximum total size in bytes of long messages in one mailbox.
 const MAILBOX_BYTES: usize = 4 << 20;
 
-/// Free bytes required before any message may be read: a few compressed bytes may inflate to that
-/// size.
+/// Free bytes required before any message may be read: a few compressed bytes may inflate to that size.
 const ROOMY_BYTES: u32 = 1 << 20;
 
 /// Minimum size in bytes of a long message; shorter ones are limited by their number alone.
@@ -57,7 +55,7 @@ pub struct Incoming {
     pub message: Result<ClientMessage, InvalidMessage>,
     /// Size of the text in bytes.
     pub bytes: usize,
-    /// The share of the mailbox's bytes of a long message, held until the room has handled it.
+    /// The permit for a long message's bytes in the mailbox, held until the room has handled it.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -191,8 +189,7 @@ impl Mailbox {
         self.bytes.available_permits() >= ROOMY_BYTES as usize
     }
 
-    /// Waits for space for a long message, reserved until this is dropped; `None` if the room is
-    /// gone.
+    /// Waits for space for a long message, reserved until this is dropped; `None` if the room is gone.
     ///
     /// A connection that released it before reading would each time find it taken by the next
     /// waiter, forever.
@@ -228,8 +225,7 @@ impl Reserved<'_> {
     }
 }
 
-/// Bytes that a message of `bytes` takes of the mailbox's limit: none if it is short, at most the
-/// whole.
+/// Bytes that a message of `bytes` takes of the mailbox's limit: none if it is short, at most the whole.
 fn long_bytes(bytes: usize) -> u32 {
     if bytes < LONG_BYTES { 0 } else { u32::try_from(bytes.min(MAILBOX_BYTES)).unwrap_or(u32::MAX) }
 }

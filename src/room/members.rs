@@ -20,8 +20,7 @@ pub const SHORT_GRACE: Duration = Duration::from_secs(2);
 pub struct Members {
     /// In snapshot order: plain string order of the ids.
     seats: BTreeMap<UserId, Seat>,
-    /// The member of each socket. A superseded socket is not in the map, so its messages are
-    /// ignored.
+    /// The member of each socket. A superseded socket is not in the map, so its messages are ignored.
     connections: HashMap<ConnectionId, (UserId, Form)>,
     /// Ends of grace periods; members are removed then unless a socket returns.
     leaving: VecDeque<(Instant, UserId)>,
@@ -133,8 +132,7 @@ impl Members {
             && self.seats.values().filter(|seat| is_of_kind(seat)).count() >= limit
     }
 
-    /// Adds a member or attaches its new socket; returns true if the id was that of a former
-    /// member.
+    /// Adds a member or attaches its new socket; returns true if the id was that of a former member.
     pub fn seat(&mut self, now: Instant, join: &Join) -> bool {
         let Join { connection, user, identity, name, network, form, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);

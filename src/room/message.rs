@@ -11,8 +11,7 @@ use crate::protocol::deflate::{Form, deflate};
 /// compressing it saves nothing.
 pub const DEFLATE_FROM_BYTES: usize = 1024;
 
-/// Memory of a short message besides its bytes: the shared block, its counter and the allocator's
-/// overhead.
+/// Memory of a short message besides its bytes: the shared block, its counter and the allocator's overhead.
 const OVERHEAD_BYTES: usize = 160;
 
 /// A message, shared by all outboxes that hold it.

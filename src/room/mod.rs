@@ -3,8 +3,7 @@
 //! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
 //! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
-//! queue, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the
-//! whole.
+//! queue, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the whole.
 
 pub mod actor;
 pub mod ai;

@@ -208,8 +208,7 @@ impl Outbox {
     /// A disconnected member gets none: its return makes a new one.
     ///
     /// # Errors
-    /// [`TooSlow`] if the member did not take the older one, and the memory for slow members is
-    /// exhausted.
+    /// [`TooSlow`] if the member did not take the older one, and the memory for slow members is exhausted.
     pub fn put_snapshot(&self, snapshot: &Message) -> Result<(), TooSlow> {
         let mut state = self.shared.lock();
         if state.connection.is_none() {
@@ -255,8 +254,7 @@ impl Outbox {
         state.sent.iter().chain(queued).map(|event| event.message.text().clone()).collect()
     }
 
-    /// True if the member's socket was throttled since the last call, so that a heartbeat may be
-    /// unread.
+    /// True if the member's socket was throttled since the last call, so that a heartbeat may be unread.
     pub fn take_throttled(&self) -> bool {
         let mut state = self.shared.lock();
         let is_throttled = state.throttled_since.is_some();

@@ -1,5 +1,4 @@
-//! Throttling of snapshots: a room's quiet time after one is proportional to the cost of sending
-//! it.
+//! Throttling of snapshots: a room's quiet time after one is proportional to the cost of sending it.
 
 use std::time::Duration;
 

@@ -35,8 +35,7 @@ pub struct State {
     pub stopping: bool,
     /// True if a room could be joined.
     pub joins: bool,
-    /// Health of the store; unless it can write, the promised persistence over a restart would not
-    /// hold.
+    /// Health of the store; unless it can write, the promised persistence over a restart would not hold.
     pub store: StoreHealth,
 }
 
@@ -48,8 +47,7 @@ impl State {
 }
 
 impl Readiness {
-    /// Creates a probe of these rooms and this store; `stopping` is cancelled when the server
-    /// stops.
+    /// Creates a probe of these rooms and this store; `stopping` is cancelled when the server stops.
     pub fn new(registry: Registry, store: StoreHandle, stopping: CancellationToken) -> Self {
         Self(Arc::new(Inner { registry, store, stopping, tried: Mutex::default() }))
     }

@@ -96,8 +96,7 @@ pub enum CannotJoin {
 }
 
 impl Inner {
-    /// The permit of a restored room, which has no starter and is claimed by the first network that
-    /// returns.
+    /// The permit of a restored room, which has no starter and is claimed by the first network that returns.
     fn permit(&self) -> Option<RoomPermit> {
         Some(RoomPermit {
             _room: Some(self.places.clone().try_acquire_owned().ok()?),
@@ -115,8 +114,7 @@ impl Inner {
         network: Option<ClientNetwork>,
     ) -> Result<RoomPermit, CannotJoin> {
         let permit = self.permit().ok_or(CannotJoin::RoomsFull)?;
-        // The identity first: a client that starts too many must not use up the rate of a whole
-        // office.
+        // The identity first: a client that starts too many must not use up the rate of its whole network.
         self.of_identity.check(identity).map_err(|_| CannotJoin::TooManyNewRooms)?;
         let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
         let of_network = of_network.map_err(|reached| {
@@ -160,8 +158,7 @@ impl Registry {
         loop {
             let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
-            // A command that could not be sent is dropped here; otherwise its ack would be awaited
-            // forever.
+            // A command that could not be sent is dropped here; otherwise its ack would be awaited forever.
             let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
             // A retiring room accepts no join, or drops its ack. Ask again: the registry has
             // another room by then, or starts one. Without this, a join would be lost.
@@ -174,8 +171,7 @@ impl Registry {
         }
     }
 
-    /// True if a room can be joined, tried with one that is not registered, persisted, counted or
-    /// logged.
+    /// True if a room can be joined, tried with one that is not registered, persisted, counted or logged.
     pub async fn try_a_join(&self) -> bool {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
@@ -236,8 +232,7 @@ impl Registry {
             .await
     }
 
-    /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in
-    /// memory.
+    /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in memory.
     pub fn tidy(&self) {
         self.inner.of_identity.prune();
         self.inner.of_network.prune();
@@ -288,8 +283,7 @@ impl Registry {
         network: Option<ClientNetwork>,
     ) -> Result<RoomHandle, CannotJoin> {
         let entry = self.inner.rooms.entry(name.clone());
-        // Checked under the entry's lock: a room is either seen by the shutdown's iteration or not
-        // started.
+        // Checked under the entry's lock: a room is either seen by the shutdown's iteration or not started.
         if self.inner.stopping.is_cancelled() {
             return Err(JoinRefusal::ShuttingDown.into());
         }
@@ -518,7 +512,7 @@ mod tests {
         let House { registry, .. } = house(Duration::from_secs(15), 100).await;
         let network = |address: &str| Some(client_network(address.parse().unwrap()));
         let join = async |room: &str, number: u64, from: &str| {
-            // One identity per join, as clients without a cookie get them.
+            // One identity per join: a client without a cookie gets a new one.
             let ask = asks(number, &format!("u{number}"));
             registry.join(&name(room), Join { network: network(from), ..ask }).await
         };

@@ -79,8 +79,7 @@ impl Room {
         }
     }
 
-    /// A room of before a restart. Its members are disconnected, and have `restore_grace` to
-    /// return.
+    /// A room of before a restart. Its members are disconnected, and have `restore_grace` to return.
     pub fn restore(settings: RoomSettings, now: Instant, kept: &KeptRoom) -> Self {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
@@ -327,8 +326,7 @@ impl Room {
     /// Removes everyone whose last heartbeat is too old, as at every tick and join.
     fn remove_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let silent = self.members.silent(now, self.settings.heartbeat_timeout);
-        // All notices first: each removed member gets them all, its own too, before its socket
-        // closes.
+        // All notices first: each removed member gets them all, its own too, before its socket closes.
         for user in &silent {
             effects.push(self.log(Note::UserTimedOut { user: user.clone() }));
             effects.push(Effect::Send {
@@ -783,8 +781,7 @@ mod tests {
         assert!(ticks.iter().all(|tick| *tick <= now + TICK));
     }
 
-    /// A client that reconnected with 2,200 messages was timed out, since its heartbeats waited
-    /// behind them.
+    /// A client that reconnected with 2,200 messages was timed out, since its heartbeats waited behind them.
     #[test]
     fn a_throttled_member_is_not_timed_out() {
         let (mut room, _) = room_of_two();
@@ -1012,8 +1009,7 @@ mod tests {
 
     proptest! {
         /// Members match the admitted sockets, nothing is sent to removed members, no deadline is
-        /// overdue, every change ends in a snapshot, and no session of an AI is left open or closed
-        /// twice.
+        /// overdue, every change ends in a snapshot, and no session of an AI is left open or closed twice.
         #[test]
         fn the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
             let mut now = start();

@@ -139,8 +139,7 @@ impl Admission {
 }
 
 impl Ticket {
-    /// Takes the slot, once the room has admitted the socket and so superseded the member's older
-    /// one.
+    /// Takes the slot, once the room has admitted the socket and so superseded the member's older one.
     ///
     /// # Errors
     /// [`NoPlace`] if the older one does not end in time.

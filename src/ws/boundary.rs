@@ -11,13 +11,11 @@ use crate::protocol::deflate::Form;
 /// Maximum size of a masked frame's header in bytes (RFC 6455 section 5.2).
 const LONGEST_HEADER_BYTES: usize = 14;
 
-/// Size in bytes above which a frame causes the library's state to be renewed; more than a single
-/// read.
+/// Size in bytes above which a frame causes the library's state to be renewed; more than a single read.
 const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a message, and number of its frames, that cost one token of the rate limit as they
-/// arrive. Legitimate clients send a message in few frames, and a million empty ones keep a core
-/// busy.
+/// arrive. Legitimate clients send a message in few frames, and a million empty ones keep a core busy.
 pub(super) const BYTES_A_TOKEN: usize = 64 * 1024;
 const FRAMES_A_TOKEN: usize = 16;
 

@@ -72,7 +72,7 @@ pub struct Connection<S> {
     owed: Option<Owed>,
     /// Deadline of the pause in reading while other members fall behind with this client's messages.
     behind: Option<Instant>,
-    /// True once the pause has reached its deadline: the next message is read all the same.
+    /// True once the pause has reached its deadline: the next message is read anyway.
     is_let_through: bool,
     /// True if the room was told that this socket is not being read.
     is_throttled: bool,
@@ -86,11 +86,9 @@ pub struct Connection<S> {
     arriving: Counted,
     /// The permit for these bytes.
     arrival: Option<ArrivalPermit>,
-    /// The pending permit for the last of these bytes, beyond the memory limit; nothing is read
-    /// meanwhile.
+    /// The pending permit for the last of these bytes, beyond the memory limit; nothing is read meanwhile.
     awaited: Option<Pin<Box<dyn Future<Output = ArrivalPermit> + Send>>>,
-    /// Deadline for a message that exceeds the memory limit: until it is complete, no other one
-    /// may.
+    /// Deadline for a message that exceeds the memory limit: until it is complete, no other one may.
     finish_by: Option<Instant>,
     share: Arc<ArrivalShare>,
     /// Bytes written at the last progress check; growth resets the stall timer.
@@ -119,8 +117,7 @@ enum Step {
     Admitted(ArrivalPermit),
     ReadEnd(ReadEnd),
     CloseQueued,
-    /// The membership has ended, but the client reads so little that the close frame cannot be
-    /// queued yet.
+    /// The membership has ended, but the client reads so little that the close frame cannot be queued yet.
     EndIsDue,
     /// Others have not confirmed much of this client's data.
     OthersFallBehind,
@@ -578,8 +575,7 @@ mod tests {
         assert_eq!(closes(&stage.metrics, "stalled"), 1);
     }
 
-    /// A client that took a few bytes now and then kept its socket long after its membership had
-    /// ended.
+    /// A client that took a few bytes now and then kept its socket long after its membership had ended.
     #[tokio::test(start_paused = true)]
     async fn slow_reader_is_closed_at_its_end_deadline() {
         let (mut stage, mut network) = stage(limits(), 1000);
@@ -675,8 +671,7 @@ mod tests {
         (stage_with(ours, arrivals, limits), client(theirs).await)
     }
 
-    /// A socket that waited for space released it before it read, and found it taken by the next,
-    /// forever.
+    /// A socket that waited for space released it before it read, and found it taken by the next, forever.
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "the handles own the tasks")]
     async fn sockets_that_wait_for_a_full_room_take_turns() {
@@ -815,8 +810,7 @@ mod tests {
         drop((hear, say));
         assert_eq!(kind(stage.commands.recv().await), "gone");
         assert_eq!(closes(&stage.metrics, "too_fast"), 1);
-        // 60 s of 50 tokens and a burst of 200, 16 frames each; and the data buffered in the
-        // network.
+        // 60 s of 50 tokens and a burst of 200, 16 frames each; and the data buffered in the network.
         assert!((50_000..90_000).contains(&sent), "{sent}");
     }
 
@@ -889,7 +883,7 @@ mod tests {
         let half = LONGEST_HOLD / 2;
         assert!(tokio::time::timeout(half, stage.commands.recv()).await.is_err(), "others fall behind");
         assert!(stage.outbox.take_throttled(), "it is alive");
-        // One message is read all the same; then the next waits as long.
+        // One message is read anyway; then the next waits as long.
         assert_eq!(
             kind(tokio::time::timeout(LONGEST_HOLD, stage.commands.recv()).await.unwrap()),
             "heartbeat"

@@ -26,8 +26,7 @@ impl Phase {
     }
 
     /// At a restart, messages that the client sent before it saw our close frame must not be lost:
-    /// it believes that they arrived. After every other close they would have no member as their
-    /// sender.
+    /// it believes that they arrived. After every other close they would have no member as their sender.
     pub(super) fn heeds_messages(self) -> bool {
         matches!(self, Self::Open | Self::Closing(Close::ServiceRestart))
     }

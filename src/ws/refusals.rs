@@ -1,5 +1,4 @@
-//! Last refusals of upgrades, for pages: a browser does not show a page the answer to a refused
-//! upgrade.
+//! Last refusals of upgrades, for pages: a browser does not show a page the answer to a refused upgrade.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,16 +8,13 @@ use moka::future::Cache;
 use crate::http::error::ApiError;
 use crate::id::UserId;
 
-/// Maximum number of stored refusals; an unknown client that fills this costs others only an
-/// explanation.
+/// Maximum number of stored refusals; an unknown client that fills this costs others only an explanation.
 const MAX_REFUSALS: u64 = 4096;
 
-/// Lifetime of a refusal. A page asks within seconds; an older refusal does not concern its newest
-/// attempt.
+/// Lifetime of a refusal. A page asks within seconds; an older refusal does not concern its newest attempt.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// The last refusal of each `_pk`, and a flag that is set once any request lost its upgrade in a
-/// proxy.
+/// The last refusal of each `_pk`, and a flag that is set once any request lost its upgrade in a proxy.
 #[derive(Debug)]
 pub struct Refusals {
     last: Cache<UserId, ApiError>,

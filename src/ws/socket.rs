@@ -377,8 +377,8 @@ struct Bridge<'a, 'b, S> {
 impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.boundary.is_piece_due() {
-            // Nothing is pending; this stops the library to charge the data. It would read an
-            // endless message otherwise.
+            // The stream is not pending: this pauses the library so that the data is charged.
+            // Otherwise it would read an endless message.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let most = self.boundary.most(buffer.len());

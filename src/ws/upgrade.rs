@@ -161,8 +161,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             }
         }
     };
-    // Boxed, since each future that wraps another reserves space for it twice: before and while it
-    // runs.
+    // Boxed, since each future that wraps another reserves space for it twice: before and while it runs.
     let serve = Box::pin(serve);
     let abort = app.sockets.abort.clone();
     app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
@@ -222,8 +221,7 @@ fn address(uri: &Uri) -> Result<(RoomName, UserId), ApiError> {
     let room = uri.path().trim_start_matches('/').strip_prefix("parties/rooms/");
     let room = room.ok_or(ApiError::NotFound)?.trim_end_matches('/');
     // A lone % stands for itself: `partysocket` writes the name unescaped into the address, and
-    // browsers leave such a % as it is. Otherwise the stock client could not enter a room called
-    // "50% off".
+    // browsers leave such a % as it is. Otherwise the stock client could not enter a room called "50% off".
     let room = percent_decode_str(room).decode_utf8().map_err(|_| InvalidId::RoomName)?;
     let room = RoomName::parse(&room)?;
     let query = uri.query().unwrap_or_default();

@@ -12,8 +12,7 @@ use crate::room::outbox::{Standing, TooSlow};
 /// milliseconds.
 const LONG_BYTES: usize = 256 << 10;
 
-/// Fraction of a member's byte budget that a sender may have unconfirmed while a recipient falls
-/// behind.
+/// Fraction of a member's byte budget that a sender may have unconfirmed while a recipient falls behind.
 const HELD_BACK_SHARE: usize = 16;
 
 impl Actor {
@@ -71,8 +70,7 @@ impl Actor {
         slow
     }
 
-    /// Queues the newest state as a snapshot for all members, and returns those that are too slow
-    /// for it.
+    /// Queues the newest state as a snapshot for all members, and returns those that are too slow for it.
     pub(super) async fn broadcast(&mut self) -> Vec<UserId> {
         let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All).await;
         if self.room.audience().deflated > 0 {

@@ -17,8 +17,7 @@ use crate::room::outbox::Acknowledged;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles received data. If its tokens are not available, nothing more is read until they are:
-    /// data that waits for them in memory could be long, and compressed it costs its sender almost
-    /// nothing.
+    /// data that waits for them in memory could be long, and compressed it costs its sender almost nothing.
     pub(super) fn receive(&mut self, received: Received) {
         self.receive_in_turn(received);
         self.turn = None;

@@ -79,7 +79,7 @@ pub struct Actor {
     _running: Counted,
     permit: RoomPermit,
     stopping: bool,
-    /// True while events of before a restart may still be in the store.
+    /// True while events from before a restart may still be in the store.
     restored_events: bool,
 }
 

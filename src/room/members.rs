@@ -28,7 +28,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Adds a member of before a restart.
+    /// Adds a member from before a restart.
     pub fn restore(&mut self, user: UserId, seat: Seat) {
         self.seats.insert(user, seat);
     }

@@ -399,7 +399,7 @@ impl State {
         self.wake();
     }
 
-    /// Moves unconfirmed events back to the front; a snapshot of before the reconnect is dropped.
+    /// Moves unconfirmed events back to the front; a snapshot from before the reconnect is dropped.
     fn rewind(&mut self) {
         self.queue.retain(|queued| matches!(queued, Queued::Event(..)));
         for event in mem::take(&mut self.sent).into_iter().rev() {

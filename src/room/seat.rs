@@ -70,7 +70,7 @@ impl Seat {
         }
     }
 
-    /// The state of a member of before a restart. `None` if the store was edited by hand and holds no user.
+    /// The state of a member from before a restart. `None` if the store was edited by hand and holds no user.
     pub fn restored(kept: &KeptSeat, heartbeat: Instant) -> Option<Self> {
         let user: User = serde_json::from_str(&kept.json).ok()?;
         let user = User { id: kept.user.to_string(), auth_method: shown(&kept.identity), ..user };

@@ -79,7 +79,7 @@ impl Room {
         }
     }
 
-    /// A room of before a restart. Its members are disconnected, and have `restore_grace` to return.
+    /// A room from before a restart. Its members are disconnected, and have `restore_grace` to return.
     pub fn restore(settings: RoomSettings, now: Instant, kept: &KeptRoom) -> Self {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);

@@ -1,4 +1,4 @@
-//! From an HTTP request to a membership: identity, limits and join are checked before the upgrade.
+//! From an HTTP request to a membership: identity, limits and the join itself precede the upgrade.
 //!
 //! Refusals are plain HTTP answers, because a client keeps its outgoing messages over a refused
 //! upgrade and loses them over a socket that is closed at once (protocol section 1).
@@ -144,7 +144,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
             // Fails if nobody waits for the answer; then there is no upgrade either.
             let _ = joined.send(Ok(()));
             let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
-            // Boxed for the same reason as the whole task below.
+            // Boxed for the same reason as the task around it (see below).
             let run = Box::pin(async {
                 match timeout(app.handshake, on_upgrade).await {
                     Ok(Ok(stream)) => {

@@ -1,4 +1,4 @@
-//! What every request handler of the public listener may touch.
+//! The state shared by all request handlers of the public listener.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -30,86 +30,86 @@ use crate::ws::refusals::Refusals;
 
 /// The server as its request handlers see it.
 pub struct App {
-    /// Who is asking.
+    /// Authentication of users.
     pub identities: Identities,
-    /// What browsers are shown.
+    /// Files for browsers.
     pub site: Site,
-    /// Which pages may ask.
+    /// Origins that may send requests and open sockets.
     pub origins: OriginRule,
-    /// Whose forwarding headers are believed.
+    /// Proxies with trusted forwarding headers.
     pub proxies: TrustedProxies,
-    /// The path below which browsers reach everything.
+    /// The path below which browsers reach this server.
     pub base_path: BasePath,
-    /// Whose addresses are.
+    /// Decides to which network a request is charged.
     pub charge: Charge,
     /// The rooms.
     pub registry: Registry,
-    /// Whether people should be sent here.
+    /// Readiness, as `GET /readyz` reports it.
     pub readiness: Readiness,
-    /// The media API.
+    /// Proxy to the media API.
     pub calls: Proxy,
-    /// The media API for other servers, where it is served.
+    /// The media API served to other servers; `None` if it is off.
     pub media_api: Option<MediaApi>,
-    /// The places for sockets.
+    /// Limits on open sockets.
     pub admission: Admission,
-    /// The bound on messages of which a part arrived.
+    /// Memory limit for partially received messages.
     pub arrivals: Arrivals,
-    /// The limits of a socket.
+    /// Limits of each socket.
     pub connection_limits: ConnectionLimits,
-    /// Whether sockets may be compressed.
+    /// True if sockets may use compression.
     pub socket_compression: bool,
-    /// The last refusals of sockets.
+    /// The last refused sockets.
     pub refusals: Refusals,
     /// The sockets' tasks.
     pub sockets: Sockets,
-    /// Where reports are taken.
+    /// Reports sent by users.
     pub desk: Desk,
-    /// Where things are counted.
+    /// Metrics of the server.
     pub metrics: Arc<Metrics>,
-    /// How often a warning may be written that a stranger causes.
+    /// Rate limit of warnings that network input can cause.
     pub warnings: DefaultDirectRateLimiter,
-    /// The most bytes of a request's headers.
+    /// Maximum bytes of a request's headers.
     pub header_bytes: usize,
-    /// The most bytes of a URL.
+    /// Maximum bytes of a URL.
     pub url_bytes: usize,
-    /// The most bytes of a form.
+    /// Maximum bytes of a form.
     pub body_bytes: usize,
-    /// The time for a request to arrive and be answered, and for an upgrade to happen.
+    /// Timeout of a request from its arrival to its answer, and of an upgrade.
     pub handshake: Duration,
 }
 
 impl App {
-    /// The refusal of a request that is nobody's.
+    /// Returns the error for an unauthenticated request.
     pub fn nobody(&self) -> ApiError {
         if self.identities.takes_names() { ApiError::NoIdentity } else { ApiError::LoginRequired }
     }
 }
 
-/// The owner of the sockets' tasks.
+/// The sockets' tasks and ids.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// Runs them, and waits for their end.
+    /// Runs the tasks, and waits for their end.
     pub tasks: TaskTracker,
-    /// Ends them where they stand.
+    /// Aborts the tasks without a close handshake.
     pub abort: CancellationToken,
     last_id: AtomicU64,
 }
 
 impl Sockets {
-    /// An id that no socket had before.
+    /// Returns a new id, unique in this process.
     pub fn next_id(&self) -> ConnectionId {
         ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// Ten warnings at once, and one a second after that.
+/// Creates the rate limit of warnings: a burst of 10, then one a second.
 pub fn warnings() -> DefaultDirectRateLimiter {
     RateLimiter::direct(
         Quota::per_second(NonZeroU32::MIN).allow_burst(const { NonZeroU32::new(10).unwrap() }),
     )
 }
 
-/// The time of day, for cookies and tokens.
+/// Returns the time of day, for cookies and tokens.
 #[expect(clippy::disallowed_methods, reason = "request handlers are edges, where the time comes in")]
 pub fn wall_clock() -> SystemTime {
     SystemTime::now()

@@ -1,7 +1,7 @@
-//! Files for browsers: with type, length, tag, ranges; compressed once and kept.
+//! Static files, with content type, length, entity tag and ranges; compressed once and cached.
 //!
-//! A service such as tower-http's `ServeDir` serves folders only, follows links out of them, gives
-//! no tags, and compresses anew for each request; the half that would be left of it is written here.
+//! tower-http's `ServeDir` serves folders only, follows symbolic links out of them, sends no entity tags
+//! and compresses anew for each request. Little of it would be left in use, so this module replaces it.
 
 pub mod coding;
 pub mod condition;
@@ -35,37 +35,38 @@ use self::source::{FilePath, Found, Place, Source, Stamp};
 use super::base_path::with_links_below;
 use crate::config::BasePath;
 
-/// Files up to this length are read whole and kept; longer ones are read as they are sent.
+/// Maximum size of a file that is read whole and cached; longer ones are streamed from disk.
 const WHOLE_BYTES: u64 = 8 << 20;
 
-/// Below this length a compressed file saves no packet.
+/// Minimum size of a file to compress; below it, compression saves no packet.
 const WORTHWHILE_BYTES: u64 = 1024;
 
 /// The files of one source.
 #[derive(Debug)]
 pub struct Assets {
     source: Source,
-    /// The path below which the links of pages lead.
+    /// The path that links of pages are rewritten to.
     base_path: BasePath,
     kept: Cache<Key, Arc<Kept>>,
-    /// One at a time, so that rooms go on while a first visitor's files are compressed.
+    /// Allows one compression at a time, so that rooms keep running while a first visitor's files are
+    /// compressed.
     compressing: Arc<Semaphore>,
 }
 
-/// A version of a file, and how it is coded.
+/// Cache key: a version of a file and its encoding.
 type Key = (String, Stamp, Coding);
 
-/// A file as it is sent.
+/// A file body as it is sent.
 #[derive(Debug)]
 struct Kept {
     body: Bytes,
     tag: String,
-    /// Not the one that was asked for where that makes the file no smaller.
+    /// `Identity` in place of the requested one if compression does not make the file smaller.
     coding: Coding,
 }
 
 impl Assets {
-    /// The files of `source`; at most so many bytes of them are kept in memory.
+    /// Creates the files of `source`, with a cache of at most `kept_bytes` bytes.
     pub fn new(source: Source, kept_bytes: usize) -> Self {
         let weight = |_: &Key, kept: &Arc<Kept>| u32::try_from(kept.body.len() + 256).unwrap_or(u32::MAX);
         let kept = Cache::builder().weigher(weight).max_capacity(kept_bytes as u64).build();
@@ -73,23 +74,23 @@ impl Assets {
         Self { source, base_path, kept, compressing: Arc::new(Semaphore::new(1)) }
     }
 
-    /// The same files, with pages whose links to the root lead to `base_path`.
+    /// Rewrites links of pages from the root to `base_path`.
     pub fn below(self, base_path: BasePath) -> Self {
         Self { base_path, ..self }
     }
 
-    /// Answers a request for the file at `path`, which is percent-encoded and has no slash at its
-    /// start; `None` where there is no such file.
+    /// Answers a request for the file at `path`, which is percent-encoded and has no leading slash;
+    /// `None` if there is no such file.
     ///
     /// # Errors
-    /// What the system says if a file that is there cannot be read.
+    /// Returns the I/O error if the file exists but cannot be read.
     pub async fn get(&self, path: &str, headers: &HeaderMap) -> io::Result<Option<Response>> {
         let Some(path) = FilePath::parse(path) else { return Ok(None) };
         let Some(found) = self.source.find(&path).await? else { return Ok(None) };
         let kind = Kind::of(path.as_str());
         let bytes = found.stamp.bytes;
         let varies = kind.nature == Nature::Text && bytes >= WORTHWHILE_BYTES;
-        // A part is a part of the file as it is.
+        // A range refers to the uncompressed file.
         let coding =
             if varies && !headers.contains_key(RANGE) { Coding::best(headers) } else { Coding::Identity };
         let mut response = match self.coded(&path, found, coding).await? {
@@ -99,7 +100,7 @@ impl Assets {
         let status = response.status();
         let answer = response.headers_mut();
         let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
-        // A cache that kept the refusal of a part would hand it to everybody who wants the file.
+        // A cached 412 or 416 would be served to everybody who requests the file.
         let is_refused = status.is_client_error();
         let fresh = Freshness::of(path.as_str()).cache_control();
         set(CACHE_CONTROL, if is_refused { "no-store" } else { fresh });
@@ -113,20 +114,20 @@ impl Assets {
         Ok(Some(response))
     }
 
-    /// Whether there is a file at `path`, which is as for [`Self::get`].
+    /// True if there is a file at `path`, spelled as for [`Self::get`].
     ///
     /// # Errors
-    /// What the system says if it cannot tell.
+    /// Returns the I/O error of the lookup.
     pub async fn has(&self, path: &str) -> io::Result<bool> {
         let Some(path) = FilePath::parse(path) else { return Ok(false) };
         Ok(self.source.find(&path).await?.is_some())
     }
 
-    /// The text of the file at `path`, which is as for [`Self::get`]; `None` where there is no such
-    /// file, or one too long to be a page.
+    /// Returns the text of the file at `path`, spelled as for [`Self::get`]; `None` if there is no such
+    /// file, or if it is too long for a page.
     ///
     /// # Errors
-    /// What the system says if a file that is there cannot be read.
+    /// Returns the I/O error if the file exists but cannot be read.
     pub async fn text(&self, path: &str) -> io::Result<Option<String>> {
         let Some(path) = FilePath::parse(path) else { return Ok(None) };
         let found = self.source.find(&path).await?;
@@ -136,9 +137,9 @@ impl Assets {
     }
 
     async fn coded(&self, path: &FilePath, found: Found, coding: Coding) -> io::Result<Coded> {
-        // A compressed page has links that cannot be seen.
+        // Links in a precompressed page cannot be rewritten.
         if coding != Coding::Identity && !self.has_links(path) {
-            // Somebody may have taken more time over it than we would.
+            // A precompressed file may be smaller than one compressed here.
             let sibling = self.source.find(&path.with(coding.suffix())).await?;
             if let Some(sibling) = sibling.filter(|sibling| sibling.stamp.bytes <= WHOLE_BYTES) {
                 return self.kept(path, sibling, coding, Work::Read).await.map(Coded::Kept);
@@ -150,7 +151,7 @@ impl Assets {
         }
     }
 
-    /// A file in the form asked for; requests at the same time share the work.
+    /// Returns a file in the requested encoding; concurrent requests share the work.
     async fn kept(&self, path: &FilePath, found: Found, coding: Coding, work: Work) -> io::Result<Arc<Kept>> {
         let key = (path.as_str().to_owned(), found.stamp, coding);
         let make = async {
@@ -166,11 +167,11 @@ impl Assets {
             Ok(Arc::new(kept))
         };
         let kept = self.kept.try_get_with(key, make).await;
-        // The error is shared by all who waited.
+        // All waiting requests share the error.
         kept.map_err(|error: Arc<io::Error>| io::Error::new(error.kind(), error))
     }
 
-    /// True for a page whose links need the base path.
+    /// True for a page with links that need the base path.
     fn has_links(&self, path: &FilePath) -> bool {
         !self.base_path.is_root() && Kind::of(path.as_str()).content_type.starts_with("text/html")
     }
@@ -187,12 +188,12 @@ impl Assets {
     }
 }
 
-/// What is to be done with bytes that were found.
+/// Processing of a file's bytes before they are cached.
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Nothing: they are in the form asked for.
+    /// None: they are already in the requested encoding.
     Read,
-    /// They are made smaller.
+    /// Compression to the requested encoding.
     Compress,
 }
 
@@ -203,7 +204,7 @@ enum Coded {
 
 impl Kept {
     fn new(body: Bytes, coding: Coding) -> Self {
-        // Of the content, because files out of containers and archives often share one time.
+        // Hashes the content: files from containers and archives often share one modification time.
         let mut hash = DefaultHasher::new();
         body.hash(&mut hash);
         Self { tag: format!("\"{:016x}{}\"", hash.finish(), coding.suffix()), body, coding }
@@ -226,7 +227,7 @@ fn respond(kept: &Kept, headers: &HeaderMap) -> io::Result<Response> {
     Ok(response)
 }
 
-/// Sends a file as it is read.
+/// Streams a file from disk.
 async fn stream(file: &Path, stamp: Stamp, headers: &HeaderMap) -> io::Result<Response> {
     let since = stamp.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let tag = format!("\"{:x}-{:x}\"", stamp.bytes, since.unwrap_or_default().as_nanos());
@@ -242,11 +243,11 @@ async fn stream(file: &Path, stamp: Stamp, headers: &HeaderMap) -> io::Result<Re
     }
 }
 
-/// What is to be answered, as far as tag and length tell.
+/// Answer to a request, given the entity tag and the length.
 enum Answer {
-    /// An answer without a body.
+    /// A complete response without a body.
     Finished(Response),
-    /// These bytes, in an answer that has everything else.
+    /// The byte range to send, and a response that lacks only its body.
     Bytes(Range<u64>, Response),
 }
 
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_has_its_type_length_and_tag_and_is_not_sent_twice() {
+    async fn file_has_headers_and_known_tag_gets_304() {
         let (_dir, assets) = folder(&[("build/a-AAAA2222.js", b"a()"), ("b.wasm", b"\0asm")]);
         let (status, headers, body) = get(&assets, "build/a-AAAA2222.js", &[]).await;
         assert_eq!((status, &body[..]), (200, &b"a()"[..]));
@@ -341,12 +342,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_content_of_the_same_length_has_another_tag() {
+    async fn changed_content_of_same_length_changes_tag() {
         let (dir, assets) = folder(&[("a.css", b"a{}")]);
         let (_, before, _) = get(&assets, "a.css", &[]).await;
         let file = fs::File::options().write(true).open(dir.path().join("a.css")).unwrap();
         fs::write(dir.path().join("a.css"), b"b{}").unwrap();
-        // A clock may be too coarse to tell the two apart.
+        // The clock may be too coarse to tell the two versions apart.
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         let (status, after, body) = get(&assets, "a.css", &[(IF_NONE_MATCH, text(&before, ETAG))]).await;
         assert_eq!((status, &body[..]), (200, &b"b{}"[..]));
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn text_is_compressed_once_and_other_files_are_not() {
+    async fn only_text_is_compressed_and_only_once() {
         let long = "let a = 1;\n".repeat(1000);
         let (_dir, assets) = folder(&[("a.js", long.as_bytes()), ("a.png", long.as_bytes())]);
         let mut tags = Vec::new();
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_compressed_file_beside_it_is_used() {
+    async fn precompressed_sibling_is_used() {
         let long = "let a = 1;\n".repeat(1000);
         let (_dir, assets) = folder(&[("a.js", long.as_bytes()), ("a.js.br", b"br"), ("a.js.gz", b"gz")]);
         for (accept, coding, content) in [("br", "br", "br"), ("gzip", "gzip", "gz"), ("", "", &long)] {
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_are_of_the_file_as_it_is_whether_it_is_kept_or_not() {
+    async fn ranges_are_of_the_uncompressed_file() {
         let long = usize::try_from(WHOLE_BYTES).unwrap() + 1000;
         let content: Vec<u8> = (0..long).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let (_dir, assets) = folder(&[("short.js", &content[..2000]), ("long.mp4", &content)]);
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_compiled_in_is_served_and_nothing_else() {
+    async fn built_in_source_serves_only_built_in_files() {
         let assets = Assets::new(Source::BuiltIn, MANY);
         let (status, headers, body) = get(&assets, "index.html", &[]).await;
         assert_eq!((status, text(&headers, CONTENT_TYPE)), (200, "text/html; charset=utf-8"));

@@ -1,9 +1,9 @@
-//! The path below which browsers reach this server (`http.base_path`): taken off requests, put before
-//! what answers lead to.
+//! The path below which browsers reach this server (`http.base_path`): stripped from requests, and added
+//! to addresses in responses.
 //!
-//! All handlers know addresses from the root alone. A proxy may pass the path on or strip it. One that
-//! strips it is trusted, or says so in `X-Forwarded-Prefix`, which gives nobody anything; everybody
-//! else asks below the path.
+//! Handlers know addresses relative to the root alone. A proxy may pass the path on or strip it. A proxy
+//! that strips it is either trusted or sends `X-Forwarded-Prefix`, which grants nothing to a client that
+//! forges it; all other requests must be below the path.
 
 use std::sync::Arc;
 
@@ -23,25 +23,26 @@ use super::paths::with_query;
 use crate::client::data::REDIRECT;
 use crate::config::BasePath;
 
-/// The addresses that are answered at the root, too: load balancers ask this machine, not the proxy.
+/// Addresses also answered at the root: load balancers check this machine directly, not through the
+/// proxy.
 const AT_THE_ROOT: [&str; 2] = ["/healthz", "/readyz"];
 
-/// The path that a proxy stripped.
+/// The prefix that a proxy stripped from the path.
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// The attributes of HTML whose values are addresses.
+/// HTML attributes with addresses as values.
 const ATTRIBUTES: [&str; 5] = ["href", "src", "action", "formaction", "poster"];
 
-/// Marks a request for what is not below the path.
+/// Marks a request for an address outside the base path.
 #[derive(Clone, Copy, Debug)]
 pub struct OutsideBasePath;
 
-/// Puts `routes` below the configured path, if there is one.
+/// Mounts `routes` below the configured path, if there is one.
 pub fn below(app: Arc<App>, routes: Router) -> Router {
     if app.base_path.is_root() {
         return routes;
     }
-    // Before the routes are asked, which a layer of their own would not be.
+    // Wraps the whole router: a layer on it would run only after a route was matched.
     Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(app, translate))
 }
 
@@ -72,16 +73,17 @@ async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next
     response
 }
 
-/// A request's path, relative to the base path.
+/// Position of a request's path relative to the base path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Below the base path.
     Below,
-    /// At the base path, without the slash at its end.
+    /// The base path itself, without a trailing slash.
     Start,
-    /// At the root, where it belongs: the base path was stripped, or never there.
+    /// At the root, and meant so: a proxy stripped the base path, or the address is answered at the
+    /// root, too.
     Stripped,
-    /// Somewhere else.
+    /// Any other path.
     Outside,
 }
 
@@ -99,13 +101,13 @@ fn place(base: &BasePath, path: &str, headers: &HeaderMap, may_strip: bool) -> P
     }
 }
 
-/// True if `X-Forwarded-Prefix` says that the proxy stripped this very path.
+/// True if `X-Forwarded-Prefix` names exactly the base path.
 fn is_stripped(base: &BasePath, headers: &HeaderMap) -> bool {
     let prefix = headers.get(FORWARDED_PREFIX).and_then(|prefix| prefix.to_str().ok());
     prefix.is_some_and(|prefix| prefix.trim_end_matches('/') == base.as_str())
 }
 
-/// The address as the handlers know it.
+/// Strips the base path from an address.
 fn without_base(base: &BasePath, uri: &Uri) -> Option<Uri> {
     let inside = base.strip(uri.path_and_query()?.as_str())?;
     let mut parts = uri.clone().into_parts();
@@ -113,13 +115,13 @@ fn without_base(base: &BasePath, uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// The address as browsers know it; none for one of another server.
+/// Adds the base path to an address; `None` if it is not an absolute path.
 fn with_base(base: &BasePath, address: &HeaderValue) -> Option<HeaderValue> {
     let path = address.to_str().ok().filter(|path| path.starts_with('/'))?;
     HeaderValue::try_from(format!("{}{path}", base.as_str())).ok()
 }
 
-/// A page of ours whose links lead below the path, in place of to the root.
+/// Rewrites the links of a page from the root to the base path.
 pub fn with_links_below(base: &BasePath, page: Bytes) -> Bytes {
     let Ok(html) = str::from_utf8(&page) else { return page };
     let mut placed = String::with_capacity(html.len() + 1024);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn place_tells_passed_on_from_stripped() {
+    fn base_path_passed_on_differs_from_stripped() {
         let (said, nothing) = (
             HeaderMap::from_iter([(FORWARDED_PREFIX, HeaderValue::from_static("/meet/"))]),
             HeaderMap::from_iter([(FORWARDED_PREFIX, HeaderValue::from_static("/other"))]),
@@ -164,7 +166,7 @@ mod tests {
             ("/r", &nothing, true, Place::Stripped),
             ("/healthz", &nothing, false, Place::Stripped),
             ("/meet/healthz", &nothing, false, Place::Below),
-            // A room of that name, where the path is known to be gone.
+            // A room of that name: the proxy is known to have stripped the path.
             ("/meet", &said, false, Place::Stripped),
             ("/meet/room", &said, true, Place::Stripped),
         ] {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_lose_the_path_and_get_it_back() {
+    fn base_path_is_stripped_and_added_back() {
         for (asked, known) in [
             ("/meet/", "/"),
             ("/meet/a%20b?x=/meet/&y#z", "/a%20b?x=/meet/&y"),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_pages_are_placed() {
+    fn page_links_are_rewritten() {
         let html = "<a  href=\"/\">/</a><a href=\"\"><img src=\"/static/a.svg\"><form\naction=\"/?index\">\
                     <a href=\"//evil.example\" data-href=\"/x\" href=\"https://a/\"><p title=\"/\">=\"/é";
         let placed = "<a  href=\"/meet/\">/</a><a href=\"\"><img src=\"/meet/static/a.svg\"><form\naction=\"/meet/?index\">\
@@ -200,9 +202,9 @@ mod tests {
         assert_eq!(with_links_below(&base(), latin.clone()), latin);
     }
 
-    /// Every page of ours, so that a new one cannot hold an address that leads out of the path.
+    /// Covers every page, so that a new one cannot link outside the path.
     #[test]
-    fn no_page_of_ours_leads_out_of_the_path() {
+    fn no_page_links_outside_the_base_path() {
         for page in ["index.html", "room.html", "set-username.html", "404.html", "refused.html"] {
             let html = std::fs::read_to_string(format!("static/{page}")).unwrap();
             let placed = with_links_below(&base(), html.clone().into());

@@ -1,4 +1,4 @@
-//! Decides to which client's network a request's costs are charged.
+//! Choice of the client network that a request is charged to.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,23 +9,23 @@ use tracing::warn;
 use crate::config::Config;
 use crate::identity::peer::{AddressOwner, Peer, Trust, TrustedProxies};
 
-/// Headers that proxies add, and browsers never send.
+/// Headers that proxies add and browsers never send.
 const OF_PROXIES: [&str; 6] =
     ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 
-/// Finds whose addresses are.
+/// Classifies the owner of a request's address.
 #[derive(Debug)]
 pub struct Charge {
     exempt: TrustedProxies,
-    /// By the configuration every request comes through a proxy, whose address is not known.
+    /// True if the configuration implies a proxy whose address it does not name.
     proxy_is_unknown: bool,
-    /// Browsers speak TLS with this server, so that a proxy is in front of it on this machine at most.
+    /// True if this server ends TLS: a proxy in front of it is then on this machine at most.
     speaks_tls: bool,
     warned: AtomicBool,
 }
 
 impl Charge {
-    /// The rules of this configuration.
+    /// Creates the rules of a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             exempt: TrustedProxies::new(config.limits.exempt_networks.iter().copied()),
@@ -35,12 +35,12 @@ impl Charge {
         }
     }
 
-    /// Whose the address of a request with these headers is.
+    /// Classifies the address of a request with these headers.
     ///
-    /// A proxy that is not trusted gives everybody its own address, and a limit for it would lock
-    /// all of them out. It is known by the headers that it adds; those count only from where proxies
-    /// are, this machine and, without TLS here, private networks: anybody else would write them to be
-    /// rid of the limits.
+    /// All clients behind an untrusted proxy share its address, and a limit on it would lock all of them
+    /// out. Such a proxy is recognized by the headers it adds. These count only from addresses where
+    /// proxies run: this machine and, without TLS here, private networks. Any other client would add
+    /// them to evade the limits.
     pub fn owner(&self, peer: &Peer, headers: &HeaderMap) -> AddressOwner {
         if self.exempt.contain(peer.address) {
             return AddressOwner::Exempt;
@@ -57,9 +57,10 @@ impl Charge {
         AddressOwner::UntrustedProxy
     }
 
-    /// Says once that a proxy hides its clients' addresses from the limits, and how to mend it.
+    /// Warns once that a proxy hides its clients' addresses from the limits, and names the setting that
+    /// helps.
     ///
-    /// To be called for what people alone ask for: proxies look themselves whether a server is well.
+    /// Call it only for resources that people alone request: proxies send health checks of their own.
     pub fn warn_once(&self, peer: &Peer) {
         let (event, setting, mend) = match peer.owner {
             AddressOwner::Client | AddressOwner::Exempt => return,
@@ -82,7 +83,7 @@ impl Charge {
     }
 }
 
-/// Whether an address is this machine's or of a private network (RFC 1918, 4193, 6598).
+/// True for an address of this machine or of a private network (RFC 1918, 4193, 6598).
 fn is_internal(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direct_client_is_charged_and_cannot_talk_its_way_out() {
+    fn direct_client_is_charged_despite_proxy_headers() {
         let config = Config::default();
         for address in ["127.0.0.1", "192.168.1.7", "203.0.113.9", "2001:db8::1"] {
             assert_eq!(owner(&config, address, &[]), AddressOwner::Client, "{address}");
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_internal_proxy_is_known_by_its_headers() {
+    fn internal_proxy_is_recognized_by_its_headers() {
         let config = Config::default();
         for address in ["127.0.0.1", "::1", "172.18.0.5", "10.0.0.1", "100.64.0.1", "fd00::1", "fe80::1"] {
             for name in OF_PROXIES {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_tells_whose_the_address_is() {
+    fn trusted_proxy_names_the_charged_client() {
         let mut config = Config::default();
         config.http.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         assert_eq!(owner(&config, "10.0.0.1", FORWARDED), AddressOwner::Client);
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn https_that_is_spoken_elsewhere_needs_a_trusted_proxy() {
+    fn external_tls_needs_a_trusted_proxy() {
         let mut config = Config::default();
         config.http.public_url =
             "https://meet.example".parse().map(Some).map(crate::config::Optional).unwrap();
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn exempt_networks_are_charged_nothing() {
+    fn exempt_network_is_not_charged() {
         let mut config = Config::default();
         config.limits.exempt_networks = vec!["203.0.113.0/24".parse().unwrap()];
         config.http.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()];

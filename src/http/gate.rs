@@ -1,4 +1,4 @@
-//! What every request of the public listener passes first: who sent it, and from which page.
+//! The check that every request of the public listener passes first: peer, sizes and origin.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::identity::peer::{Peer, Scheme};
 use crate::metrics::{ByRoute, Metrics};
 use crate::ws::upgrade::claimed_id;
 
-/// Finds the peer, refuses foreign pages and overlong URLs, and counts the answer.
+/// Determines the peer, refuses foreign pages and overlong URLs, and counts the response.
 pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let start = now();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
@@ -43,7 +43,7 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
     };
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Not "no-referrer": with it a browser sends our own forms with "Origin: null".
+    // Not "no-referrer": with it browsers send this server's own forms with "Origin: null".
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     let route = ByRoute {
         route: route.unwrap_or_else(|| "unmatched".to_owned()),
@@ -57,13 +57,13 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > app.url_bytes) {
         return Err(ApiError::UrlTooLong);
     }
-    // The library's limit is on its buffer, which can be twice as full before it looks.
+    // The library limits its buffer instead, which can hold twice as much before it checks.
     let header_bytes: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if header_bytes > app.header_bytes {
         return Err(ApiError::HeadersTooLarge);
     }
-    // Of a HEAD there are no parts (RFC 9110 section 14.2).
+    // Ranges do not apply to HEAD (RFC 9110 section 14.2).
     if request.method() == Method::HEAD {
         request.headers_mut().remove(RANGE);
     }
@@ -71,7 +71,8 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
     let mut peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
     peer.owner = app.charge.owner(&peer, request.headers());
-    // A cookie that is not Secure goes over the first plain request that somebody makes a browser send.
+    // A cookie without `Secure` would leak with the first plain HTTP request that an attacker makes a
+    // browser send.
     peer.scheme = app.origins.public_scheme().unwrap_or(peer.scheme);
     peer.base_path = app.base_path.clone();
     request.extensions_mut().insert(peer.clone());
@@ -79,8 +80,8 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         return Err(ApiError::OutsideBasePath);
     }
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
-        // Behind a proxy that does not pass the host on, this is what people trip over; but
-        // strangers can cause it as often as they like.
+        // Common with a proxy that does not pass on the host; but network input can cause it at any
+        // rate.
         if app.warnings.check().is_ok() {
             warn!(
                 event = "originRefused",
@@ -91,7 +92,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         }
         return Err(if refused.host { ApiError::ForeignOrigin } else { ApiError::UnknownHost });
     }
-    // Its form and its socket would be refused: better said at once.
+    // The page's form and socket would be refused: fail at once instead.
     if problem::wants_page(request.headers()) && peer.host.is_some() && !app.origins.knows_host(&peer) {
         if app.warnings.check().is_ok() {
             let host = peer.host.as_deref().unwrap_or_default();
@@ -102,7 +103,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The scheme as it stands in a URL.
+/// Returns the scheme as written in a URL.
 pub fn scheme_text(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::Http => "http",

@@ -1,7 +1,7 @@
-//! The names in a request's `Host` that can only mean this machine.
+//! Host names in a request's `Host` that can only mean this machine.
 //!
-//! A page of another site can have its own name resolve to an address of ours (DNS rebinding); its
-//! browser then takes our answers for that site's. `Host` still holds the site's name.
+//! A page of another site can resolve its own name to this server's address (DNS rebinding); its browser
+//! then attributes the answers to that site. `Host` still holds the site's name.
 
 use std::net::Ipv4Addr;
 
@@ -11,19 +11,19 @@ use url::Host;
 use super::tls::names::machine_names;
 use crate::identity::peer::{Peer, Scheme, TrustedProxies};
 
-/// The names that nobody else can have resolve to this machine.
+/// Host names that nobody else can resolve to this machine.
 #[derive(Clone, Debug, Default)]
 pub struct HostNames(Vec<String>);
 
 impl HostNames {
-    /// The machine's names and those that are configured.
+    /// Collects the machine's names and the configured ones.
     pub fn new(configured: &[String]) -> Self {
         let configured = configured.iter().map(|name| name.trim_end_matches('.').to_lowercase());
         Self(machine_names().into_iter().chain(configured).collect())
     }
 
-    /// Whether `host`, or `host:port`, is an IP address, `localhost`, a name without a dot, which no
-    /// public name server answers for, or one of ours.
+    /// True if `host`, or `host:port`, is an IP address, `localhost`, a name without a dot (no public
+    /// name server answers for one), or one of the known names.
     pub fn contain(&self, host: &str) -> bool {
         let bare = match host.rsplit_once(':') {
             Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
@@ -34,8 +34,8 @@ impl HostNames {
         !name.contains('.') || name.ends_with(".localhost") || self.0.iter().any(|known| known == name)
     }
 
-    /// Whether a request may be answered: its host is [one of these](Self::contain), or it names none,
-    /// which no browser does.
+    /// True if a request may be answered: its host [is known](Self::contain), or it has none, which no
+    /// browser sends.
     pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let names_none = uri.authority().is_none() && !headers.contains_key(HOST);
         let (nobody, proxies) = (Ipv4Addr::UNSPECIFIED.into(), TrustedProxies::default());
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_else_can_have_are_ours() {
+    fn only_unspoofable_names_are_ours() {
         let names = HostNames::new(&["Meet.LAN.".to_owned()]);
         for host in [
             "127.0.0.1",
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_host_is_no_browsers() {
+    fn request_without_host_is_admitted() {
         let names = HostNames::default();
         let admits = |host: Option<&'static str>| {
             let host = host.map(|host| (HOST, HeaderValue::from_static(host)));

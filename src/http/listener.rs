@@ -1,4 +1,4 @@
-//! Accepts connections and serves HTTP on them, with limits on what arrives and how slowly.
+//! Accepts connections and serves HTTP on them, within limits on size and time.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,50 +28,49 @@ use crate::limit::{KeyedLimit, LimitReached, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::{ClientNetwork, client_network};
 
-/// The pause after an error that a further try would meet again, such as too many open files.
+/// First pause after an `accept` error that would repeat at once, such as too many open files.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 
-/// The longest pause.
+/// Longest such pause.
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How long a connection may send requests. A client that asks and never reads has no other limit.
+/// Lifetime of a connection. A client that sends requests and never reads has no other limit.
 const LIFETIME: Duration = Duration::from_secs(300);
 
-/// How long a request under way has when the server stops.
+/// Time for a request in progress once the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// The socket's other end, as the system knows it; every request carries it.
+/// The peer address of the TCP connection; an extension of every request.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketPeer {
-    /// Its address.
+    /// Address and port.
     pub address: SocketAddr,
-    /// Whether the listener speaks TLS.
+    /// `Https` if the listener speaks TLS.
     pub scheme: Scheme,
 }
 
-/// Limits of what arrives.
+/// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// The most bytes of a request's headers.
+    /// Maximum bytes of a request's headers.
     pub header_bytes: usize,
-    /// The time for them to arrive, which is also how long an idle connection is kept, and the time
-    /// for a TLS handshake before.
+    /// Timeout of the headers' arrival, of an idle connection, and of a TLS handshake.
     pub handshake: Duration,
-    /// The most connections at a time, upgraded ones not counted.
+    /// Maximum concurrent connections; upgraded ones are not counted.
     pub connections: usize,
-    /// The most of those from one client's network; 0 is no limit.
+    /// Maximum of those per client network; 0 means no limit.
     pub per_network: usize,
 }
 
-/// The connections of each client's network.
+/// Connections per client network.
 struct ByNetwork {
     limit: KeyedLimit<ClientNetwork>,
-    /// Proxies, since everybody behind one has its address, and networks without limits.
+    /// Exempt networks, among them proxies: all clients behind a proxy share its address.
     exempt: TrustedProxies,
 }
 
 impl ByNetwork {
-    /// Counts a connection until the permit is dropped; a proxy's needs none.
+    /// Counts a connection until the permit is dropped; an exempt address needs none.
     fn acquire(&self, address: IpAddr) -> Result<Option<Permit<ClientNetwork>>, LimitReached> {
         if self.exempt.contain(address) {
             return Ok(None);
@@ -80,8 +79,8 @@ impl ByNetwork {
     }
 }
 
-/// Serves `router` on every connection that `door` lets in until `stop`; then waits for the requests
-/// under way.
+/// Serves `router` on every connection that `door` accepts until `stop`, then waits for the requests in
+/// progress.
 pub async fn serve(
     listener: TcpListener,
     door: Door,
@@ -126,7 +125,7 @@ pub async fn serve(
                 Metrics::count(&metrics.accept_errors, "connection");
             }
             Err(error) => {
-                // Trying at once would only burn a core until somebody closes something.
+                // Retrying at once would burn a core until a file descriptor is free.
                 if backoff == FIRST_BACKOFF {
                     warn!(event = "acceptFailed", %error, "accepting pauses");
                 }
@@ -140,7 +139,7 @@ pub async fn serve(
     while connections.join_next().await.is_some() {}
 }
 
-/// Accepts a connection once there is a place for it; until then the system lets it wait.
+/// Accepts a connection once there is a permit for it; until then it waits in the system's backlog.
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
@@ -150,7 +149,7 @@ async fn accept(
     Ok((stream, address, place))
 }
 
-/// One connection, and what it takes to serve it.
+/// An accepted connection and its shared state.
 struct Connection {
     address: SocketAddr,
     router: Router,
@@ -160,9 +159,10 @@ struct Connection {
 }
 
 impl Connection {
-    /// Lets the connection in, and serves it until it ends, is upgraded, or is too old.
+    /// Does the TLS handshake, if any, and serves the connection until it ends, is upgraded or reaches
+    /// its lifetime.
     async fn run(self, stream: TcpStream, door: Door) {
-        // Small frames should leave at once.
+        // Small frames must leave at once.
         let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
             opened = door.open(stream, self.limits.handshake) => opened,
@@ -189,7 +189,7 @@ impl Connection {
     /// Serves requests.
     ///
     /// # Errors
-    /// The word by which a request is counted that never reached a handler.
+    /// Returns the metric label of a request that never reached a handler.
     async fn serve<S>(self, stream: S, scheme: Scheme) -> Result<(), &'static str>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -204,8 +204,8 @@ impl Connection {
                 Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
             }
         });
-        // HTTP/1.1 alone: what tells the versions apart waits for the first bytes without a limit, and
-        // a WebSocket needs 1.1 anyway.
+        // HTTP/1.1 alone: protocol detection waits for the first bytes without a timeout, and a
+        // WebSocket needs 1.1 anyway.
         let connection = Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.handshake)
@@ -236,7 +236,7 @@ fn failure(error: hyper::Error) -> &'static str {
     }
 }
 
-/// Whether the error is that of a connection that died while it waited, not of the listener.
+/// True if the error concerns one connection that died in the backlog, not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_network_has_its_share_and_a_proxy_has_everybodys() {
+    fn network_is_limited_and_proxy_is_exempt() {
         let exempt = TrustedProxies::new(["10.0.0.1/32".parse().unwrap()]);
         let limited = ByNetwork { limit: KeyedLimit::concurrent(2), exempt };
         let acquire = |text: &str| limited.acquire(text.parse().unwrap());

@@ -1,4 +1,4 @@
-//! The public HTTP edge: who asks, whether it may, and which room of the house answers.
+//! The public HTTP listener: identifies and authorizes clients, and serves pages, files and upgrades.
 
 pub mod app;
 pub mod assets;

@@ -1,8 +1,8 @@
-//! Whether a browser's request comes from a page of ours: the rule against cross-site requests.
+//! The rule against cross-site requests: a browser's request must come from one of this server's pages.
 //!
-//! A browser sends the cookie along whoever wrote the page, but also says in `Origin` whose page it
-//! is (RFC 6454 section 7). A WebSocket needs the rule most: no other one keeps a foreign page from
-//! opening it and reading what comes (RFC 6455 section 10.2).
+//! A browser sends the cookie no matter which site's page makes the request, but names that page's
+//! origin in `Origin` (RFC 6454 section 7). A WebSocket needs the rule most: nothing else keeps a
+//! foreign page from opening it and reading its messages (RFC 6455 section 10.2).
 
 use axum::http::header::{ORIGIN, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method};
@@ -11,31 +11,31 @@ use super::host::HostNames;
 use crate::config::Origin;
 use crate::identity::peer::{Peer, Scheme};
 
-/// Which origins are acceptable.
+/// The accepted origins.
 #[derive(Clone, Debug, Default)]
 pub struct OriginRule {
     public: Option<Origin>,
     allowed: Vec<Origin>,
-    /// The hosts that are ours without a public URL.
+    /// Host names of this server, used without a public URL.
     hosts: HostNames,
 }
 
 impl OriginRule {
-    /// Takes the origin of `http.public_url`, where set, and `http.allowed_origins`.
+    /// Creates the rule from the origin of `http.public_url`, if set, and `http.allowed_origins`.
     pub fn new(public: Option<Origin>, allowed: Vec<Origin>) -> Self {
         Self { public, allowed, hosts: HostNames::new(&[]) }
     }
 
-    /// How browsers reach this server, where the public URL tells it, whatever a proxy passes on.
+    /// Returns `Https` if the public URL says so, regardless of a proxy's headers.
     pub fn public_scheme(&self) -> Option<Scheme> {
         let is_https = self.public.as_ref().is_some_and(|public| public.as_str().starts_with("https:"));
         is_https.then_some(Scheme::Https)
     }
 
-    /// Whether the host that `peer` asked for means this server, as far as can be told.
+    /// True if the host that `peer` requested means this server, as far as can be told.
     ///
-    /// Without a public URL that is a host that nobody else can have resolve to us, that of an allowed
-    /// origin, or one that came by https: for it a browser saw a certificate.
+    /// Without a public URL that is a host that nobody else can resolve to this server, the host of an
+    /// allowed origin, or any host requested over https: for it a browser verified a certificate.
     pub fn knows_host(&self, peer: &Peer) -> bool {
         let Some(host) = peer.host.as_deref() else { return self.public.is_some() };
         self.public.is_some()
@@ -44,17 +44,17 @@ impl OriginRule {
             || self.allowed.iter().any(|origin| is_at(origin, host))
     }
 
-    /// Decides whether a request may come from the page that its `Origin` names.
+    /// Checks the `Origin` of a request.
     ///
-    /// Asked are all methods but GET, HEAD and OPTIONS, and every upgrade. A request without an
-    /// `Origin` is no browser's and passes. Ours is the public URL's origin, compared whole, or
-    /// without one the host and port that were asked for, if [they mean us](Self::knows_host); then the
-    /// scheme is not compared, because a proxy that ends TLS may not say so, but it gives the port where
-    /// none is written.
+    /// Applies to all methods but GET, HEAD and OPTIONS, and to every upgrade. A request without an
+    /// `Origin` is not from a browser and passes. The accepted origin is that of the public URL,
+    /// compared whole. Without a public URL it is the requested host and port, if [they mean this
+    /// server](Self::knows_host); the scheme is not compared then, because a proxy that ends TLS may not
+    /// pass it on, but the scheme of the origin gives a missing port.
     ///
     /// # Errors
-    /// [`Refused`] if the `Origin` is neither ours nor allowed, is `null`, malformed, or there are
-    /// several. The answer is a 403.
+    /// Returns [`Refused`] if the `Origin` is neither this server's nor allowed, is `null`, is malformed
+    /// or occurs several times. The answer is a 403.
     pub fn check(&self, method: &Method, headers: &HeaderMap, peer: &Peer) -> Result<(), Refused> {
         let changes_nothing = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
         if changes_nothing && !headers.contains_key(UPGRADE) {
@@ -77,15 +77,16 @@ impl OriginRule {
         self.is_ours(&origin, peer) || self.allowed.contains(&origin)
     }
 
-    /// Whether a visitor may be sent to a path of `origin`: it is ours, or where `peer` is already.
+    /// True if a redirect may lead to a path of `origin`: it is this server's, or the host that `peer`
+    /// requested.
     ///
-    /// With a public URL set, a proxy that does not pass scheme or host on makes a request look as
-    /// if it were for another origin; its visitor is to come back to the page all the same.
+    /// With a public URL set, a proxy that does not pass on scheme or host makes a request look as if it
+    /// were for another origin; its visitor must still return to the page.
     pub fn leads_here(&self, origin: &Origin, peer: &Peer) -> bool {
         self.is_ours(origin, peer) || peer.host.as_deref().is_some_and(|host| is_at(origin, host))
     }
 
-    /// Whether `origin` is that of our own pages, as `peer` sees them.
+    /// True if `origin` is that of this server's own pages, as seen by `peer`.
     fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
         match &self.public {
             Some(public) => public == origin,
@@ -103,13 +104,13 @@ impl OriginRule {
     }
 }
 
-/// Whether `origin` is a web page's at `host`, whose missing port is the origin's scheme's.
+/// True if `origin` is a web origin at `host`; a missing port defaults by the origin's scheme.
 fn is_at(origin: &Origin, host: &str) -> bool {
     let scheme = origin.as_str().split_once("://").map_or("", |(scheme, _)| scheme);
     origin.is_web() && format!("{scheme}://{host}").parse().is_ok_and(|at: Origin| at == *origin)
 }
 
-/// Writes the header for a log: on one line and of bounded length, since a stranger wrote it.
+/// Formats the header for a log: on one line and of bounded length, since it is network input.
 fn shown(headers: &HeaderMap) -> String {
     let all: Vec<_> = headers
         .get_all(ORIGIN)
@@ -120,18 +121,18 @@ fn shown(headers: &HeaderMap) -> String {
     all.join(", ").escape_debug().take(200).collect()
 }
 
-/// A request from a page that is not ours.
+/// The refusal of a request from a foreign page.
 ///
-/// Behind a proxy that does not pass the host on, our own pages look so too: the caller logs this
-/// as a warning, which names both values and the setting that helps.
+/// Behind a proxy that does not pass on the host, this server's own pages look foreign too: the caller
+/// logs a warning that names both values and the setting that helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the Origin {origin} is neither {expected} nor in http.allowed_origins")]
 pub struct Refused {
-    /// What the request said, fit for a log.
+    /// The request's `Origin`, safe to log.
     pub origin: String,
-    /// What it would have had to say.
+    /// The accepted value.
     pub expected: String,
-    /// Whether the host means this server.
+    /// True if the host means this server.
     pub host: bool,
 }
 
@@ -154,7 +155,7 @@ mod tests {
         headers
     }
 
-    /// A rule of a machine of these names.
+    /// Creates a rule for a machine with these names.
     fn rule_of(names: &[&str], allowed: Vec<Origin>) -> OriginRule {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         OriginRule { hosts: HostNames::new(&names), ..OriginRule::new(None, allowed) }
@@ -175,7 +176,7 @@ mod tests {
     const REFUSED: bool = false;
 
     #[test]
-    fn without_a_public_url_the_host_that_was_asked_for_is_ours() {
+    fn requested_host_is_ours_without_public_url() {
         let friends = vec!["https://friend.example:8443".parse().unwrap()];
         let rule = rule_of(&["meet.example"], friends);
         let rows = [
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_url_is_compared_whole_and_the_host_counts_no_more() {
+    fn public_url_is_compared_whole() {
         let allowed = ["http://localhost:5173", "capacitor://localhost"];
         let allowed = allowed.map(|origin| origin.parse().unwrap()).to_vec();
         let rule = OriginRule::new(Some("https://meet.example".parse().unwrap()), allowed);
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_host_counts_from_a_trusted_proxy_only() {
+    fn forwarded_host_counts_from_trusted_proxy_only() {
         let rule = rule_of(&["meet.example"], Vec::new());
         let headers = headers(&[
             ("origin", "https://meet.example"),
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_may_be_anybodys_is_not_ours() {
+    fn spoofable_host_is_not_ours() {
         let rule = OriginRule::default();
         let rebound = [("origin", "http://evil.example:8787"), ("host", "evil.example:8787")];
         let refused = post(&rule, &rebound).unwrap_err();
@@ -290,14 +291,14 @@ mod tests {
         }
         let allowed = OriginRule::new(None, vec!["http://evil.example:8787".parse().unwrap()]);
         assert!(post(&allowed, &rebound).is_ok());
-        // A browser saw a certificate for the name.
+        // A browser verified a certificate for the name.
         let headers = headers(&rebound);
         let peer = Peer { scheme: Scheme::Https, ..peer(&headers, &TrustedProxies::default()) };
         assert!(rule.check(&Method::POST, &headers, &peer).is_ok());
     }
 
     #[test]
-    fn several_origins_are_refused_even_if_one_is_ours() {
+    fn several_origins_are_refused() {
         let rule = rule_of(&["meet.example"], Vec::new());
         for second in ["https://meet.example", "https://evil.example"] {
             let first = ("origin", "https://meet.example");
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_asks_changing_methods_and_upgrades() {
+    fn unsafe_methods_and_upgrades_are_checked() {
         let rule = rule_of(&["meet.example"], Vec::new());
         let plain = headers(&[("origin", "https://evil.example"), ("host", "meet.example")]);
         let upgrade = headers(&[
@@ -330,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_an_origin_is_no_browsers_and_passes() {
+    fn request_without_origin_passes() {
         assert!(post(&rule_of(&["meet.example"], Vec::new()), &[("host", "meet.example")]).is_ok());
         assert!(post(&rule_of(&["meet.example"], Vec::new()), &[]).is_ok());
     }
 
     #[test]
-    fn a_refused_origin_is_fit_for_a_log() {
+    fn refused_origin_is_safe_to_log() {
         let rule = rule_of(&["meet.example"], Vec::new());
         let long = format!("https://evil.example/{}\t", "x".repeat(60_000));
         let refused = post(&rule, &[("origin", &long)]).unwrap_err();
@@ -346,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_origins_never_panic_and_only_the_hosts_own_is_accepted(
+        fn arbitrary_origin_only_own_host_is_accepted(
             bytes in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
@@ -358,7 +359,7 @@ mod tests {
         }
 
         #[test]
-        fn an_origin_that_was_read_is_read_again_as_itself(
+        fn parsed_origin_parses_again_to_itself(
             text in "[a-z]{1,5}://[a-zA-Z0-9.:-]{1,20}",
         ) {
             if let Ok(origin) = text.parse::<Origin>() {

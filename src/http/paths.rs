@@ -1,4 +1,4 @@
-//! Addresses as people and clients spell them: one spelling for each page, and the room that one names.
+//! Normalization of page addresses, and the room that an address names.
 
 use axum::extract::Request;
 use axum::http::Uri;
@@ -11,9 +11,10 @@ use super::pages::moved;
 use super::router::{TAKEN, Use};
 use crate::id::RoomName;
 
-/// Leads to the one address of a page that was spelled in another way.
+/// Redirects a page's other spellings to its one address.
 ///
-/// The stock client's router takes `/Set-Username` and `/new/` for the same pages, and sends their forms there.
+/// The stock client's router takes `/Set-Username` and `/new/` for the same pages, and sends their forms
+/// there.
 pub async fn one_spelling(request: Request, next: Next) -> Response {
     match respelled(request.uri()) {
         Some(address) => moved(&address),
@@ -21,7 +22,7 @@ pub async fn one_spelling(request: Request, next: Next) -> Response {
     }
 }
 
-/// The address of the page that `uri` spells in another way.
+/// Returns the normal address of the page that `uri` spells differently; `None` if it is normal already.
 fn respelled(uri: &Uri) -> Option<String> {
     let path = uri.path().strip_prefix('/')?;
     let bare = path.trim_end_matches('/');
@@ -34,21 +35,21 @@ fn respelled(uri: &Uri) -> Option<String> {
     (page != path).then(|| with_query(format!("/{page}"), uri))
 }
 
-/// The name among [`TAKEN`] that `name` is, with what has it.
+/// Looks `name` up in [`TAKEN`], and returns the reserved name with its use.
 ///
-/// The case does not count, because it does not for the stock client's router.
+/// Ignores case, as the stock client's router does.
 pub fn taken(name: &str) -> Option<(&'static str, Use)> {
     let name = name.to_lowercase();
     TAKEN.into_iter().find(|(known, _)| *known == name)
 }
 
-/// The room whose page is at `path`, which is percent-encoded as it was sent.
+/// Returns the room of the page at `path`, which is percent-encoded as sent.
 ///
-/// It is stricter than a socket's address: what a browser's `decodeURIComponent` does not read would
-/// leave its page without a room.
+/// Stricter than a socket's address: a browser's `decodeURIComponent` rejects some encodings, and such a
+/// page would have no room.
 ///
 /// # Errors
-/// The sentence for whoever opens the page of what is no room.
+/// Returns the error to show if the path names no valid room.
 pub fn room_of(path: &str) -> Result<RoomName, ApiError> {
     let segment = path.split('/').nth(1).unwrap_or_default();
     let is_encoded = |rest: &str| {
@@ -67,7 +68,7 @@ pub fn room_of(path: &str) -> Result<RoomName, ApiError> {
     }
 }
 
-/// A path with the query of `uri`.
+/// Appends the query of `uri` to a path.
 pub fn with_query(path: String, uri: &Uri) -> String {
     match uri.query() {
         Some(query) => format!("{path}?{query}"),
@@ -81,7 +82,7 @@ mod tests {
     use crate::id::InvalidId;
 
     #[test]
-    fn each_page_has_one_address() {
+    fn page_has_one_address() {
         for (asked, address) in [
             ("/set-username/", Some("/set-username")),
             ("/Set-Username?return-url=%2Fr&_data=x", Some("/set-username?return-url=%2Fr&_data=x")),
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_a_room_that_browsers_and_sockets_have_too() {
+    fn page_browser_and_socket_agree_on_room() {
         let long = "a".repeat(129);
         for (path, name) in [
             ("/a", "a"),

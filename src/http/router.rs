@@ -20,21 +20,21 @@ use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
 use crate::ws::upgrade;
 
-/// What has a name at the start of an address that no new room gets.
+/// A feature that reserves the first segment of a path, so that no new room gets that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// A page, a form or a health address of ours.
+    /// One of this server's pages, forms or health endpoints.
     Page,
-    /// Sockets and the media API: below it a room's page would have no address.
+    /// WebSockets and the media API: a room of that name would have no address for its page.
     Calls,
-    /// Files and reports of ours; a room's pages have other names there.
+    /// This server's own files and reports; room pages below it have other names.
     Shared,
-    /// The operators' listener, which a proxy may show at the same host.
+    /// The admin listener, which a proxy may expose at the same host.
     Operators,
 }
 
-/// The names that no new room gets, in lower case: the first part of every route below, and of the
-/// operators'. A test holds that none is missing.
+/// Reserved room names in lower case: the first segment of every route below and of every admin route. A
+/// test checks that none is missing.
 #[rustfmt::skip]
 pub const TAKEN: [(&str, Use); 14] = [
     ("admin", Use::Operators),
@@ -53,9 +53,10 @@ pub const TAKEN: [(&str, Use); 14] = [
     ("v1", Use::Shared),
 ];
 
-/// All public routes, from the root of the server; [`base_path`] puts them where browsers find them.
+/// All public routes, relative to the server's root; [`base_path`] mounts them below the configured
+/// path.
 pub fn router(app: Arc<App>) -> Router {
-    // A call of the media API has its own limits and its own time.
+    // Media API calls have their own body limits and timeouts.
     let calls = Router::new()
         .route("/api/calls/{*path}", any(proxy::api_calls))
         .route("/partytracks/{*path}", any(proxy::partytracks))
@@ -88,10 +89,10 @@ pub fn router(app: Arc<App>) -> Router {
     base_path::below(app, routes)
 }
 
-/// A cache in between would answer for a server that is gone.
+/// Headers of the health endpoints: a cached answer would outlive the server.
 const NOT_KEPT: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-/// `GET /readyz`: whether people should be sent here, and nothing about why not.
+/// `GET /readyz`: ready or not, without the reason.
 async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     match app.readiness.state().await.is_ready() {
         true => (StatusCode::OK, NOT_KEPT, "ready\n"),
@@ -99,7 +100,7 @@ async fn readyz(State(app): State<Arc<App>>) -> impl IntoResponse {
     }
 }
 
-/// The routes whose bodies are long, and arrive slowly: they hold their own limits.
+/// Routes with long bodies that arrive slowly; they enforce their own limits.
 fn uploads(app: &App) -> Router<Arc<App>> {
     let time = app.desk.limits.form_timeout;
     Router::new()
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_has_its_name_among_those_that_are_taken() {
+    fn routes_are_all_reserved() {
         let mut found = Vec::new();
         for text in [include_str!("router.rs"), include_str!("../admin/mod.rs")] {
             let routes = text.split("#[cfg(test)]").next().unwrap().split(".route(\"/").skip(1);

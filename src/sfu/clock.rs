@@ -1,47 +1,47 @@
-//! Capture times: when, on this server's clock, the media of a packet were captured.
+//! Capture time of each packet's media, on this server's clock.
 //!
-//! Subscribers play audio and video of one publisher in step by the sender reports that they get, which the
-//! library makes of the last packet that was written and its time. A packet's arrival is no such time: one that
-//! was retransmitted comes a round trip late, and encoders delay audio and video differently. The publisher's own
-//! sender reports tell what was captured when on its clock (RFC 3550 section 6.4.1).
+//! Subscribers synchronize a publisher's audio and video by the sender reports that they get. str0m derives those from
+//! the last packet written and its time. The arrival time is unsuitable: a retransmitted packet arrives a round trip
+//! late, and encoders delay audio and video differently. The publisher's own sender reports map RTP timestamps to its
+//! wall clock (RFC 3550 section 6.4.1).
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Age of a capture time beyond which it is not believed: the publisher's clock was set, or its numbers jumped.
+/// Greatest plausible age of a capture time. Beyond it the publisher's clock was set, or its timestamps jumped.
 const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// The difference of two clocks' speeds that is followed, in millionths; crystals differ by less.
+/// Difference in speed of two clocks that is compensated, in millionths; crystals differ by less.
 const MAX_DRIFT_PPM: u32 = 100;
 
-/// A point that two clocks have in common: that of the packet that was under way for the shortest time.
+/// Reference point of two clocks: that of the packet with the shortest transit time.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
     arrived: Instant,
 }
 
 impl Anchor {
-    /// The instant that is `nanos` from the anchor on the other clock, as seen at `now`.
+    /// Our instant for `nanos` after the anchor on the other clock, as seen at `now`.
     fn at(self, nanos: i64, now: Instant) -> Option<Instant> {
         let leak = now.saturating_duration_since(self.arrived) * MAX_DRIFT_PPM / 1_000_000;
         shift(self.arrived, nanos)?.checked_add(leak)
     }
 }
 
-/// The wall clock of a publisher, which all of its streams share.
+/// The wall clock of a publisher, shared by all of its streams.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PublisherClock {
     anchor: Option<(SystemTime, Anchor)>,
 }
 
 impl PublisherClock {
-    /// Our instant for a time of the publisher's, none where it makes no sense of a packet that arrived at `now`.
+    /// Our instant for the publisher's `time`; `None` if implausible for a packet that arrived at `now`.
     fn instant(&mut self, time: SystemTime, now: Instant) -> Option<Instant> {
         let (origin, anchor) = self.anchor?;
         let at = anchor.at(nanos_between(origin, time)?, now)?;
         if at < now {
             return Some(at).filter(|at| now.saturating_duration_since(*at) <= MAX_AGE);
         }
-        // It was under way for less time than all before.
+        // Its transit time was shorter than that of all packets before.
         self.anchor = Some((time, Anchor { arrived: now }));
         Some(now)
     }
@@ -53,18 +53,18 @@ impl PublisherClock {
     }
 }
 
-/// The clock of one stream, which counts in its packets' timestamps.
+/// The RTP clock of one stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StreamClock {
     ssrc: Option<u32>,
-    /// A timestamp, and what the publisher's wall clock showed then.
+    /// RTP timestamp of the last sender report, and the publisher's wall clock at that time.
     report: Option<(u32, SystemTime)>,
-    /// The same by arrival, while there is no report.
+    /// RTP timestamp and arrival of a reference packet, used until there is a sender report.
     anchor: Option<(u32, Anchor)>,
 }
 
 impl StreamClock {
-    /// Takes a sender report that arrived at `now`.
+    /// Processes a sender report that arrived at `now`.
     pub fn report(
         &mut self,
         publisher: &mut PublisherClock,
@@ -78,7 +78,7 @@ impl StreamClock {
         publisher.observe(time, now);
     }
 
-    /// The capture time of a packet that arrived at `now`, which is never later.
+    /// Capture time of a packet that arrived at `now`; never later than `now`.
     pub fn captured(
         &mut self,
         publisher: &mut PublisherClock,
@@ -106,7 +106,7 @@ impl StreamClock {
         })
     }
 
-    /// Another source has another clock.
+    /// A new SSRC has a new clock.
     fn follow(&mut self, ssrc: u32) {
         if self.ssrc != Some(ssrc) {
             *self = Self { ssrc: Some(ssrc), ..Self::default() };
@@ -114,7 +114,7 @@ impl StreamClock {
     }
 }
 
-/// The time from one timestamp to another, either of which may be the later one.
+/// Nanoseconds from `origin` to `timestamp`; negative if `timestamp` is the earlier one.
 fn nanos_of(timestamp: u32, origin: u32, clock_hz: u32) -> i64 {
     let ticks = i64::from(timestamp.wrapping_sub(origin).cast_signed());
     ticks * 1_000_000_000 / i64::from(clock_hz.max(1))
@@ -152,7 +152,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// The publisher's wall clock, which is years behind.
+    /// The publisher's wall clock, years behind ours.
     fn wall(at: Duration) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1000) + at
     }
@@ -162,7 +162,7 @@ mod tests {
         let start = noon();
         let (mut publisher, mut clock) = (PublisherClock::default(), StreamClock::default());
         for picture in 0..300_u64 {
-            // Every tenth is retransmitted 250 ms later.
+            // Every tenth packet is retransmitted 250 ms later.
             let late = if picture % 10 == 9 { ms(250) } else { ms(0) };
             let sent = ms(picture * 33);
             let time = u32::MAX - 9_000;
@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn reports_bring_streams_of_one_publisher_in_step() {
+    fn sender_reports_synchronize_streams_of_a_publisher() {
         let start = noon();
         let mut publisher = PublisherClock::default();
         let (mut audio, mut video) = (StreamClock::default(), StreamClock::default());
         audio.report(&mut publisher, 1, 48_000, wall(ms(1000)), start + ms(1040));
         video.report(&mut publisher, 2, 180_000, wall(ms(1000)), start + ms(1050));
-        // Both were captured at 2,000 ms; the picture took 120 ms longer.
+        // Both were captured at 2,000 ms; the video packet took 120 ms longer.
         let heard = audio.captured(&mut publisher, 1, 96_000, 48_000, start + ms(2045));
         let seen = video.captured(&mut publisher, 2, 270_000, 90_000, start + ms(2165));
         assert!(heard.max(seen) - heard.min(seen) < ms(1));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_that_was_set_is_followed() {
+    fn publisher_clock_jump_is_followed() {
         let start = noon();
         for set in [wall(Duration::from_secs(90_000)), wall(ms(0)) - Duration::from_secs(500)] {
             let (mut publisher, mut clock) = (PublisherClock::default(), StreamClock::default());
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn another_source_has_another_clock() {
+    fn new_ssrc_has_new_clock() {
         let start = noon();
         let (mut publisher, mut clock) = (PublisherClock::default(), StreamClock::default());
         clock.report(&mut publisher, 1, 0, wall(ms(0)), start);

@@ -1,34 +1,34 @@
-//! What the engine counts: plain numbers, which [`super::measures`] makes metrics of.
+//! Counters of the engine, as plain numbers; [`super::measures`] exports them as metrics.
 
-/// Why a packet went no further.
+/// Reason that a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drop {
-    /// It came from an address that no session knows, and was no check of one.
+    /// It came from an address that no session knows, and was not a connectivity check for one (RFC 8445).
     UnknownSource,
-    /// An address that no session knows sent more than it may before one does.
+    /// An address that no session knows sent more packets than it may.
     UnknownTooMany,
-    /// It cannot be read, or its session refused it.
+    /// It cannot be parsed, or its session rejected it.
     Malformed,
-    /// It is media that would not fit into a packet for its subscribers.
+    /// It is media that would be too long for its subscribers once forwarded.
     TooLong,
-    /// It is media of a stream that no track has.
+    /// It is media of a stream that belongs to no track.
     UnknownStream,
     /// Its subscriber waits for a keyframe.
     NoKeyframe,
     /// Its subscriber gets another layer of the track, or none.
     LayerNotWanted,
-    /// It is older than what its subscriber gets.
+    /// It is older than the layer that its subscriber gets.
     Late,
     /// Its subscriber negotiated no codec for it.
     NoCodec,
-    /// The subscriber's session refused it.
+    /// The subscriber's session rejected it.
     Refused,
-    /// Its session ended by a panic.
+    /// A panic ended its session.
     Panic,
 }
 
 impl Drop {
-    /// Every reason, in the order of [`Counters::drops`].
+    /// All reasons, in the order of [`Counters::drops`].
     pub const ALL: [Self; 11] = [
         Self::UnknownSource,
         Self::UnknownTooMany,
@@ -43,7 +43,7 @@ impl Drop {
         Self::Panic,
     ];
 
-    /// The word by which metrics count it.
+    /// Label of the reason in metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownSource => "unknown_source",
@@ -61,44 +61,44 @@ impl Drop {
     }
 }
 
-/// What an engine did since its start, and what it has now.
+/// Counts of an engine since its start, and its current sizes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets that arrived, of media and all else.
+    /// Packets received, media and others.
     pub received_packets: u64,
-    /// Their bytes.
+    /// Bytes of the packets received.
     pub received_bytes: u64,
-    /// Packets of media that were handed on, once for each subscriber.
+    /// Media packets forwarded, counted once per subscriber.
     pub forwarded_packets: u64,
-    /// Their bytes.
+    /// Bytes of the packets forwarded.
     pub forwarded_bytes: u64,
-    /// Requests of subscribers to send a packet again.
+    /// Retransmission requests (NACK) from subscribers.
     pub nacks_received: u64,
-    /// Requests to publishers to send a packet again.
+    /// Retransmission requests (NACK) to publishers.
     pub nacks_sent: u64,
-    /// Requests of subscribers for a keyframe.
+    /// Keyframe requests from subscribers.
     pub keyframe_requests_received: u64,
-    /// Requests to publishers for a keyframe.
+    /// Keyframe requests to publishers.
     pub keyframe_requests_sent: u64,
-    /// Packets that went no further, by reason; [`Self::dropped`] counts.
+    /// Packets dropped, by reason; [`Self::dropped`] counts them.
     pub drops: [u64; Drop::ALL.len()],
-    /// Sessions now.
+    /// Current sessions.
     pub sessions: usize,
-    /// Sessions whose connection is up now.
+    /// Current sessions that are connected.
     pub connected: usize,
-    /// Published tracks now.
+    /// Published tracks at present.
     pub tracks: usize,
-    /// Subscriptions now.
+    /// Subscriptions at present.
     pub subscriptions: usize,
 }
 
 impl Counters {
-    /// Counts a packet that went no further.
+    /// Counts a dropped packet.
     pub fn dropped(&mut self, why: Drop) {
         self.drops[why as usize] += 1;
     }
 
-    /// How many packets went no further for this reason.
+    /// Packets dropped for this reason.
     pub fn drops_by(&self, why: Drop) -> u64 {
         self.drops[why as usize]
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_its_place_and_its_own_word() {
+    fn drop_reasons_have_distinct_slots_and_labels() {
         for (place, why) in Drop::ALL.into_iter().enumerate() {
             let mut counters = Counters::default();
             counters.dropped(why);

@@ -1,31 +1,31 @@
-//! Every way in which the embedded media server refuses, and the one table to status and code.
+//! Errors of the embedded media server, and the one table from error to status and code.
 
 use axum::http::StatusCode;
 
-/// Why a call, or one of its tracks, fails. The sentence is what the client reads.
+/// Error of a call, or of one of its tracks. Its text is sent to the client.
 ///
-/// Statuses and codes are those of the Calls API (its "Errors" in the API's description).
+/// Statuses and codes are those of the Calls API ("Errors" in its OpenAPI description).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SfuError {
-    /// The body is no JSON of the right form.
+    /// The body is not JSON of the expected form.
     #[error("the body is not what this call takes: {0}")]
     Decoding(String),
-    /// A field has a value that makes no sense.
+    /// A field has an invalid value.
     #[error("{0}")]
     InvalidParams(&'static str),
-    /// There are no tracks.
+    /// The call lists no tracks.
     #[error("there are no tracks")]
     Empty,
-    /// There is no such session any more, or there never was.
+    /// The session has ended or never existed.
     #[error("there is no such session, or it has ended")]
     NoSession,
-    /// The session description cannot be read, or does not fit to the session.
+    /// The session description cannot be parsed, or does not match the session.
     #[error("the session description cannot be used: {0}")]
     Description(String),
-    /// There is no offer that this could be the answer to.
+    /// The client sent an answer, but the server made no offer.
     #[error("the session made no offer that waits for an answer")]
     NoOffer,
-    /// An offer of the server's waits for its answer.
+    /// The server's last offer is not answered yet.
     #[error("the session's last offer waits for its answer")]
     OfferPending,
     /// The client's answer does not accept a track.
@@ -34,37 +34,37 @@ pub enum SfuError {
     /// The publisher has no such track.
     #[error("there is no such track")]
     NoTrack,
-    /// The session publishes a track of that name already.
+    /// The session already publishes a track of that name.
     #[error("the session publishes a track of this name already")]
     RepeatedTrack,
-    /// The session subscribes to this track already.
+    /// The session already subscribes to this track.
     #[error("the session subscribes to this track already")]
     RepeatedSubscription,
-    /// The track that is to be closed or changed is not the session's.
+    /// The track to close or change does not belong to the session.
     #[error("the session has no such track to close")]
     NothingToClose,
-    /// The track that is to be changed is not one that the session subscribes to.
+    /// The session does not subscribe to the track to change.
     #[error("the session has no such track to change")]
     NothingToChange,
-    /// A session, or the whole server, has as many of something as it may.
+    /// A limit of the session, or of the whole server, is reached.
     #[error("{0}")]
     TooMany(&'static str),
-    /// What the API has and this server has not.
+    /// A feature of the API that this server does not have.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// Too many long descriptions are to be read.
+    /// Too many long descriptions are waiting to be parsed.
     #[error("too many long calls at a time: try again")]
     Busy,
     /// The media thread does not answer.
     #[error("the media server does not answer")]
     Unavailable,
-    /// A bug of ours ended the session.
+    /// A bug in the server ended the session.
     #[error("the session ended by an error of the server")]
     Internal,
 }
 
 impl SfuError {
-    /// The status of the answer, where the whole call failed.
+    /// Status of the response if the whole call failed.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Decoding(_)

@@ -1,36 +1,36 @@
-//! The bandwidth of a subscriber's connection, by its receiver's reports (REMB).
+//! Bandwidth limit of a subscriber's connection, derived from its receiver's reports (REMB).
 //!
-//! It serves subscribers that do not report each packet (TWCC), at no cost while nothing is short. A report
-//! is no capacity: on a good connection it follows what is sent, half as much again at most. So it limits
-//! nothing until the receiver reports less than it is sent and stays there.
+//! For subscribers that do not send transport-wide feedback (TWCC). A REMB is not the capacity: on a good connection it
+//! follows the sent bitrate, at most half above it. So nothing is limited until the receiver reports less than it is
+//! sent, and keeps doing so.
 
 use std::time::{Duration, Instant};
 
-/// Time for which reports may be short of what is sent: a receiver takes a burst of jitter for congestion, and
-/// its reports lag behind what begins.
+/// Time for which reports may be below the sent bitrate: a receiver takes a burst of jitter for congestion, and its
+/// reports lag behind a stream that has just started.
 const TOLERATED: Duration = Duration::from_secs(3);
 
-/// Percent of the sent bits below which reports are tolerated for half the time.
+/// Percentage of the sent bitrate below which a report is tolerated for only half of [`TOLERATED`].
 const SEVERE_PERCENT: u64 = 70;
 
-/// Percent of the sent bits from which on a report is not short.
+/// Percentage of the sent bitrate from which a report counts as sufficient.
 const SHORT_PERCENT: u64 = 95;
 
-/// Time between two raises of a limit. No report tells that there is room for more than is sent, so a limit
-/// is raised until it is refuted; each raise that was refuted doubles the time.
+/// Time between two raises of a limit. No report shows that a connection could take more than is sent, so a limit is
+/// raised until a raise fails; each failed raise doubles the time.
 const RAISE_EVERY: Duration = Duration::from_secs(5);
 
-/// The longest time between two raises: each that fails delays audio for a moment.
+/// Longest time between two raises: each failed raise delays audio for a moment.
 const RAISE_EVERY_MAX: Duration = Duration::from_secs(80);
 
-/// Time after a raise for which a new limit counts as its refutation.
+/// Time after a raise for which a new limit counts as its failure.
 const REFUTABLE: Duration = Duration::from_secs(30);
 
-/// The limit that a receiver's reports put on what it is sent.
+/// Limit on the bitrate sent to a receiver, derived from its reports.
 #[derive(Clone, Copy, Debug)]
 pub struct RembLimit {
     limit: Option<u64>,
-    /// Since when reports are short, and the one with which that began.
+    /// Start of the current series of short reports, and the first one's bits a second.
     short: Option<(Instant, u64)>,
     raised: Option<Instant>,
     next_raise: Option<Instant>,
@@ -44,12 +44,13 @@ impl Default for RembLimit {
 }
 
 impl RembLimit {
-    /// The bits a second that may be sent; none where nothing is known to be short.
+    /// Bits a second that may be sent; `None` means no limit.
     pub fn bits(&self) -> Option<u64> {
         self.limit
     }
 
-    /// Takes a report of a receiver that is sent `sent` bits a second, of which many are lost or not.
+    /// Processes a report of `bits` a second from a receiver that is sent `sent` bits a second. `is_lossy` is true
+    /// if it lost many packets.
     pub fn report(&mut self, now: Instant, bits: u64, sent: u64, is_lossy: bool) {
         if bits >= percent(sent, SHORT_PERCENT) {
             self.short = None;
@@ -62,7 +63,7 @@ impl RembLimit {
         if is_lossy || lasts && bits <= percent(first, 110) {
             self.lower(now, bits);
         } else if lasts {
-            // It rises: the receiver's estimate only lags behind what is sent.
+            // The reports rise: the receiver's estimate only lags behind the sent bitrate.
             self.short = Some((now, bits));
         }
     }
@@ -79,7 +80,7 @@ impl RembLimit {
         self.short = None;
     }
 
-    /// Raises the limit where that is due, up to the `wanted` bits, at which it ends.
+    /// Raises the limit if that is due; removes it once it reaches `wanted` bits a second.
     pub fn raise(&mut self, now: Instant, wanted: u64) {
         let Some(limit) = self.limit else { return };
         if limit >= wanted {
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn good_connection_is_never_limited() {
         let (start, mut remb) = (noon(), RembLimit::default());
-        // What is sent grows threefold at once, and reports follow by 2 % each.
+        // The sent bitrate triples at once, and reports follow by 2 % each.
         let mut reported = 140_000;
         for report in 0..300 {
             let sent = if report < 25 { 600_000 } else { 1_800_000 };
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn moment_of_jitter_is_tolerated() {
+    fn short_jitter_sets_no_limit() {
         let (start, mut remb) = (noon(), RembLimit::default());
         let reports = [(0, 1_500_000), (1000, 850_000), (1200, 860_000), (2200, 930_000), (3200, 1_000_000)];
         for (ms, bits) in reports {
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn shortage_limits_when_it_lasts_or_much_is_lost() {
+    fn lasting_or_lossy_shortage_sets_limit() {
         for (bits, is_lossy, after) in
             [(850_000, false, 3000), (500_000, false, 1500), (850_000, true, 0), (500_000, true, 0)]
         {
@@ -150,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn limit_is_raised_and_refuted_ever_more_rarely() {
+    fn failed_raises_become_rarer() {
         let (start, mut remb) = (noon(), RembLimit::default());
         remb.report(start, 600_000, 2_400_000, true);
         let mut refuted = Vec::new();
         for ms in (0..600_000).step_by(500) {
             let now = at(start, ms);
             remb.raise(now, 2_400_000);
-            // The video is sent as soon as it fits, and the connection still takes 600 kbit/s.
+            // The whole video is sent as soon as it fits, but the connection still takes only 600 kbit/s.
             if remb.bits().is_none() {
                 refuted.push(ms);
                 remb.report(now, 600_000, 2_400_000, true);
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_ends_where_all_fits() {
+    fn limit_ends_once_everything_fits() {
         let (start, mut remb) = (noon(), RembLimit::default());
         remb.report(start, 600_000, 2_400_000, true);
         remb.report(at(start, 1000), 3_000_000, 600_000, false);

@@ -1,4 +1,4 @@
-//! Makes metrics of what the engine and its sockets count.
+//! Exports the counters of the engine and its sockets as metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::counters::{Counters, Drop};
 use super::net::Undelivered;
 use crate::metrics::{ByReason, Metrics};
 
-/// What was told to the metrics already. A metric is touched a few times a second, not for each packet.
+/// Counts already exported. Metrics are updated a few times a second, not for each packet.
 pub struct Measures {
     metrics: Arc<Metrics>,
     told: Counters,
     told_busy: Duration,
-    /// Packets that were not sent since they were told.
+    /// Packets not sent since the last export.
     undelivered: [u64; Undelivered::ALL.len()],
 }
 
 impl Measures {
-    /// Tells `metrics` from zero on.
+    /// Exports to `metrics`, starting at zero.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
@@ -31,7 +31,7 @@ impl Measures {
         }
     }
 
-    /// Counts a packet that was not sent.
+    /// Counts packets that were not sent.
     pub fn undelivered(&mut self, why: Undelivered, packets: usize) {
         self.undelivered[why as usize] += packets as u64;
     }
@@ -41,12 +41,12 @@ impl Measures {
         self.metrics.sfu_receive_errors.inc();
     }
 
-    /// Tells how long the oldest datagram of a batch was under way through this machine.
+    /// Records the time that the oldest datagram of a batch spent in this machine.
     pub fn forwarded(&self, after: Duration) {
         self.metrics.sfu_forward_seconds.observe(after.as_secs_f64());
     }
 
-    /// Tells what was counted since the last time.
+    /// Exports what was counted since the last call.
     pub fn publish(&mut self, now: &Counters, busy: Duration) {
         let (metrics, told) = (&self.metrics, &self.told);
         let more = |counter: &Counter, now: u64, told: u64| {
@@ -93,7 +93,7 @@ impl Measures {
 }
 
 impl std::ops::Drop for Measures {
-    /// Whatever ends the thread, its sessions end with it.
+    /// The sessions end with the thread, even if it panicked.
     fn drop(&mut self) {
         self.gauge(&Counters::default());
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metrics_are_told_each_thing_once() {
+    fn counts_are_exported_once() {
         let metrics = Metrics::new();
         let mut measures = Measures::new(metrics.clone());
         let mut counters =

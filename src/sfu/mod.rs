@@ -1,8 +1,8 @@
-//! The embedded media server: it speaks the Calls API, and forwards what its peers send.
+//! The embedded media server: an SFU that speaks the Calls API.
 //!
-//! *Pure core, thin shells, one owner*, here too: an [`engine::Engine`] owns every session and knows
-//! neither a socket nor the clock; one thread ([`thread`]) owns the engine, the socket and the time;
-//! [`handle`] is how the rest of the house asks for something.
+//! Pure core, thin I/O shells, one owner for every piece of state: an [`engine::Engine`] owns all sessions and knows
+//! neither sockets nor the clock; one thread ([`thread`]) owns the engine, the sockets and the clock; [`handle`] is
+//! the interface for the rest of the server.
 
 pub mod clock;
 pub mod counters;

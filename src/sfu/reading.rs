@@ -1,8 +1,8 @@
-//! Reads calls of the media API where it holds up nobody.
+//! Parses calls of the media API without blocking other tasks.
 //!
-//! A small one takes a few milliseconds at most. A join into a large meeting has two megabytes of session
-//! descriptions, which take as long as a second: those are read beside the tasks of all others, one of a network
-//! at a time, so that nobody waits behind a neighbour's whole queue.
+//! Small calls take a few milliseconds at most and are parsed at once. A join into a large meeting has two megabytes
+//! of session descriptions, which take up to a second. Those are parsed on the blocking thread pool, one call of a
+//! client network at a time, so that one network's queue does not delay the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use super::wire::{self, Asked};
 use crate::limit::KeyedLimit;
 use crate::network::ClientNetwork;
 
-/// Bytes of a call that is read at once.
+/// Longest body, in bytes, of a call that is parsed at once.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Time that a large call waits for its turn; our page gives each call 20 s. A whole office that joins a large meeting at once
-/// is read one by one.
+/// Time that a large call waits for its permits; our page gives each call 20 s. The calls of an office whose members
+/// all join a large meeting at once are parsed one after another.
 const TURN: Duration = Duration::from_secs(15);
 
-/// The turns of large calls.
+/// Concurrency limits of large calls.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// One at a time for each network; those whose network is not known share one.
+    /// One permit per client network; calls from unknown networks share one.
     of_network: KeyedLimit<Option<ClientNetwork>>,
-    /// Half of the machine's cores are for reading, and at least one.
+    /// One permit for every two CPU cores, rounded up.
     cores: Arc<Semaphore>,
 }
 
@@ -41,10 +41,10 @@ impl Default for Reading {
 }
 
 impl Reading {
-    /// Reads a call.
+    /// Parses a call.
     ///
     /// # Errors
-    /// As [`wire::read`]; [`SfuError::Busy`] where too much is to be read.
+    /// As [`wire::read`]; [`SfuError::Busy`] where no permit becomes free within 15 s.
     pub async fn read(&self, asked: Asked) -> Result<Request, SfuError> {
         if asked.body.len() <= SMALL_BYTES {
             return wire::read(&asked);
@@ -54,7 +54,7 @@ impl Reading {
             (of_network, self.cores.clone().acquire_owned().await)
         };
         let turn = timeout(TURN, turn).await.map_err(|_| SfuError::Busy)?;
-        // The turn lasts as long as the reading, also where the caller is gone.
+        // The permits are held until parsing ends, even if the caller has gone.
         let read = spawn_blocking(move || (wire::read(&asked), turn).0);
         read.await.unwrap_or(Err(SfuError::Internal))
     }

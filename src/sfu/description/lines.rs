@@ -1,24 +1,24 @@
-//! The lines of a description of which str0m makes something; the others it never sees.
+//! The lines of a description that str0m uses; all others are removed before it parses the text.
 //!
-//! It tries two dozen readers on a line before it leaves it aside, and walks over some kinds of lines once
-//! for each of them: three megabytes of nothing held it for a minute.
+//! str0m tries two dozen parsers on a line before it skips it, and walks over some kinds of lines once for each of
+//! them: three megabytes of useless lines blocked it for a minute.
 
-/// The most of a section's lines that count. Browsers have up to 350 for video.
+/// Most lines kept of an m-line's block. Browsers have up to 350 for video.
 const MOST_LINES: usize = 1024;
 
-/// The most bytes of a line that counts.
+/// Longest line that is kept, in bytes.
 const MOST_LINE_BYTES: usize = 4096;
 
-/// The most candidates that count, of all sections: a client's checks bring the one that matters.
+/// Most candidates kept, over all m-lines: the client's connectivity checks reveal the one that matters.
 const MOST_CANDIDATES: usize = 64;
 
-/// The most lines about SSRCs in a section. Three layers with retransmission have 28.
+/// Most lines about SSRCs for one m-line. Three layers with retransmission have 28.
 const MOST_SSRC_LINES: usize = 64;
 
-/// The most layers of a video (`a=rid`, RFC 8851). Browsers have three.
+/// Most layers of a video (`a=rid`, RFC 8851). Browsers have three.
 const MOST_LAYERS: usize = 8;
 
-/// Attributes of the session.
+/// Session-level attributes that str0m uses.
 const OF_SESSION: &[&str] = &[
     "end-of-candidates",
     "extmap-allow-mixed",
@@ -31,7 +31,7 @@ const OF_SESSION: &[&str] = &[
     "setup",
 ];
 
-/// Attributes of a section.
+/// Media-level attributes that str0m uses.
 const OF_SECTION: &[&str] = &[
     "end-of-candidates",
     "extmap",
@@ -55,11 +55,11 @@ const OF_SECTION: &[&str] = &[
     "simulcast",
 ];
 
-/// The number of candidates kept of a description.
+/// Number of candidates seen in a description.
 #[derive(Debug, Default)]
 pub(super) struct Candidates(usize);
 
-/// The lines of the session that str0m reads.
+/// The session-level lines that str0m uses.
 pub(super) fn kept_of_session<'a>(
     session: &[&'a str],
     candidates: &mut Candidates,
@@ -69,7 +69,7 @@ pub(super) fn kept_of_session<'a>(
     for &line in session {
         let is_kept = match attribute(line) {
             Some("candidate") => candidates.keep(),
-            // The mids of as many sections as there may be are longer than any other line.
+            // With the maximum number of m-lines, their mids exceed the line limit; the caller writes this line itself.
             Some("group") => false,
             Some(name) => OF_SESSION.contains(&name),
             None => is_known(line),
@@ -81,7 +81,7 @@ pub(super) fn kept_of_session<'a>(
     Ok(kept)
 }
 
-/// The lines of a section that str0m reads.
+/// The lines of an m-line's block that str0m uses.
 pub(super) fn kept_of_section<'a>(
     section: &[&'a str],
     candidates: &mut Candidates,
@@ -143,7 +143,7 @@ fn attribute(line: &str) -> Option<&str> {
     Some(attribute.split_once(':').map_or(attribute, |(name, _)| name))
 }
 
-/// Appends lines, each with the end that RFC 8866 section 5 asks for.
+/// Appends lines, each with the line end of RFC 8866 section 5.
 pub(super) fn lines<'a>(text: &mut String, lines: impl IntoIterator<Item = &'a str>) {
     for line in lines {
         text.push_str(line);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_library_leaves_aside_never_reaches_it() {
+    fn lines_unknown_to_str0m_are_removed() {
         let section =
             ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "i=x", "c=IN IP4 0.0.0.0", "b=AS:1", "b=TIAS:1", "a=mid:0"];
         let lines = kept_of_section(&section, &mut Candidates::default()).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_has_limits() {
+    fn m_line_limits_are_enforced() {
         for (line, most) in [
             ("a=ssrc:1 cname:x", MOST_SSRC_LINES),
             ("a=rid:a send", MOST_LAYERS),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_has_as_many_candidates_as_matter() {
+    fn excess_candidates_are_dropped() {
         let mut candidates = Candidates::default();
         let section = ["a=candidate:1 1 udp 1 192.0.2.1 9 typ host"; 40];
         let mut count = || kept_of_section(&section, &mut candidates).unwrap().len();

@@ -1,4 +1,4 @@
-//! One section of a session description.
+//! One m-line of a session description, with the lines that belong to it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -7,40 +7,40 @@ use str0m::media::Mid;
 
 use super::lines::{check_length, lines};
 
-/// Bytes of a `mid`. str0m keeps 16 of them, and letters and digits of these: see [`Section::alias`].
+/// Longest `mid`, in bytes. str0m keeps only 16 of them, and only letters and digits: see [`Section::alias`].
 const MAX_MID_BYTES: usize = 64;
 
-/// The protocol of media sections (RFC 5764 section 8).
+/// Protocol of m-lines that carry media (RFC 5764 section 8).
 pub(super) const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
 
-/// One section (`m=`) of a description.
+/// One m-line of a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// Its `mid`.
+    /// The client's `mid`.
     pub mid: String,
-    /// The same as str0m has it.
+    /// The `mid` as str0m stores it.
     pub alias: Mid,
-    /// Whether media may flow.
+    /// State of the m-line.
     pub state: SectionState,
-    /// The id of the track that its author sends in it (RFC 8830), or its `mid` where it tells none.
+    /// Id of the track that its author sends (RFC 8830), or the `mid` if it names none; `None` if it sends nothing.
     pub sends: Option<String>,
-    /// Whether media may not flow although it is live: it has no codec that we know, but it has the transport of the
-    /// bundle, and a browser loses all others with it.
+    /// True if it is live but carries no media: it has no known codec, but owns the transport of the bundle, and a
+    /// browser would lose all other m-lines with it.
     pub is_idle: bool,
-    /// The line that tells its first format's codec, where there is one.
+    /// The `a=rtpmap` line of its first format, if any.
     codec: Option<String>,
-    /// Its `m=` line behind the port: protocol and formats.
+    /// The part of the `m=` line after the port: protocol and formats.
     rest: String,
-    /// Its `m=` line before the port.
+    /// The part of the `m=` line before the port, such as `audio`.
     pub(super) kind: String,
 }
 
-/// Whether media may flow in a section.
+/// State of an m-line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectionState {
-    /// It may.
+    /// Media may flow.
     Live,
-    /// It ended, or was refused: another track may have its place.
+    /// It ended or was rejected: a new track may reuse it.
     Ended,
 }
 
@@ -59,7 +59,7 @@ impl Section {
         if mid.is_empty() || mid.len() > MAX_MID_BYTES || !mid.bytes().all(is_token) {
             return Err("an a=mid is no token of at most 64 characters");
         }
-        // With max-bundle all sections but the first have port 0 in a first offer (RFC 9143 section 6).
+        // With max-bundle all m-lines but the first have port 0 in a first offer (RFC 9143 section 6).
         let ended = port == "0" && !bundled.contains(mid);
         let is_media = matches!(kind, "audio" | "video") && rest.starts_with(MEDIA_PROTOCOL);
         let state = if ended || !is_media { SectionState::Ended } else { SectionState::Live };
@@ -82,13 +82,13 @@ impl Section {
         })
     }
 
-    /// Nothing flows in it from now on.
+    /// Marks the m-line as ended.
     pub fn end(&mut self) {
         self.state = SectionState::Ended;
         self.sends = None;
     }
 
-    /// str0m's section without formats as it is told: with the first of the client's, and inactive.
+    /// Lines of an idle m-line for the client: str0m's block, with the client's first format, and inactive.
     pub(super) fn idle<'a>(&'a self, block: &[&'a str]) -> Vec<Cow<'a, str>> {
         let format = self.rest.split(' ').nth(1).unwrap_or("0");
         let is_kept = |line: &&str| {
@@ -101,11 +101,11 @@ impl Section {
         std::iter::once(line).chain(kept).chain([Cow::Borrowed("a=inactive")]).chain(codec).collect()
     }
 
-    /// The section as it is told where nothing flows.
+    /// Lines of an ended m-line for the client.
     pub(super) fn ended(&self) -> String {
         let Self { mid, kind, rest, .. } = self;
         let mut text = String::new();
-        // Formats are what is long, and 0 needs no further line.
+        // Only the list of formats is long; format 0 needs no further line.
         let short = match rest.split_once(' ') {
             Some((MEDIA_PROTOCOL, _)) => &format!("{MEDIA_PROTOCOL} 0"),
             _ => rest,
@@ -116,7 +116,7 @@ impl Section {
     }
 }
 
-/// RFC 8866 section 9: what a token is made of.
+/// True for the characters of a token (RFC 8866 section 9).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_graphic() && !br#""(),/:;<=>?@[\]"#.contains(&byte)
 }

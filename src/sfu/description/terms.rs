@@ -1,42 +1,42 @@
-//! The part of a section's codecs and extensions that is negotiated, of all that str0m lists.
+//! The codecs and extensions negotiated for an m-line, out of all that str0m lists.
 //!
-//! A browser answers a section with as much as it was offered. With all codecs a section has 2.3 kB, and who
+//! A browser's answer to an m-line is as long as the offer. With all codecs an m-line has 2.3 kB, and a client that
 //! joins a meeting of a hundred people negotiates two hundred of them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Whether a client is to tell how each packet arrives that it is sent (transport-wide congestion control,
-/// draft-holmer-rmcat-transport-wide-cc-extensions-01). It tells 20 times a second, and what nobody acts
-/// on costs both sides about as much as the media.
+/// Use of transport-wide congestion control for the packets that a client is sent
+/// (draft-holmer-rmcat-transport-wide-cc-extensions-01). The client reports 20 times a second, and reports that are not
+/// used cost both sides about as much as the media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Feedback {
-    /// It is.
+    /// The client reports the arrival of packets that it is sent.
     Wanted,
-    /// It is not. What it sends itself is told of all the same.
+    /// It does not. Packets that it sends itself are still reported to it.
     #[default]
     Unwanted,
 }
 
-/// What is negotiated with a client.
+/// The terms negotiated with a client.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
-    /// Whether it reports the packets that it is sent.
+    /// Use of transport-wide feedback from it.
     pub feedback: Feedback,
-    /// Whether the client's offer named no bundle.
+    /// True if the client's offer has no BUNDLE group.
     pub is_unbundled: bool,
-    /// The payload types of sections that send to it, by `mid`; all where there are none.
+    /// Payload types allowed on m-lines that send to it, by `mid`; without an entry all are.
     pub formats: HashMap<String, Vec<u8>>,
 }
 
 impl Terms {
-    /// The lines of a section as they are told; `is_answer` where the client offered it.
+    /// The lines of an m-line's block for the client; `is_answer` if the client offered it.
     pub(super) fn section<'a>(&self, block: Vec<&'a str>, is_answer: bool) -> Vec<Cow<'a, str>> {
         let sends_only = block.contains(&"a=sendonly");
         let mid = block.iter().find_map(|line| line.strip_prefix("a=mid:")).unwrap_or_default();
         let wanted = match self.formats.get(mid) {
             Some(formats) if sends_only => formats.clone(),
-            // The client sends what is first, and may not turn to another: its subscribers know no other.
+            // The client must send the first format and no other: subscribers negotiated only that one.
             None if is_answer && block.contains(&"a=recvonly") => first_format(&block).into_iter().collect(),
             _ => Vec::new(),
         };
@@ -46,7 +46,7 @@ impl Terms {
             format.is_some_and(|format| !kept.is_empty() && !kept.contains(&format))
                 || sends_only && is_idle_extension(line)
                 || sends_only && self.feedback == Feedback::Unwanted && is_feedback(line)
-                // The same as `a=msid`, in the form of before RFC 8830.
+                // Repeats `a=msid` in the form before RFC 8830.
                 || line.starts_with("a=ssrc:") && line.contains(" msid:")
         };
         let opus = (!sends_only).then(|| opus_format(&block)).flatten();
@@ -54,7 +54,7 @@ impl Terms {
             if line.starts_with("m=") && !kept.is_empty() {
                 return Cow::Owned(with_formats(line, &kept));
             }
-            // A client that is silent sends 2 packets a second instead of 50 (RFC 7587 section 3.1.3).
+            // With DTX a silent client sends 2 packets a second instead of 50 (RFC 7587 section 3.1.3).
             match opus {
                 Some(opus) if is_parameters(line, opus) && !line.contains("usedtx=") => {
                     Cow::Owned(format!("{line};usedtx=1"))
@@ -66,7 +66,7 @@ impl Terms {
     }
 }
 
-/// The formats that a description's sections have first, by `mid`.
+/// First media format of each m-line of a description, by `mid`.
 pub fn first_formats(text: &str) -> HashMap<&str, u8> {
     let sections = super::blocks(text).skip(1);
     let first = sections.filter_map(|block| {
@@ -76,7 +76,7 @@ pub fn first_formats(text: &str) -> HashMap<&str, u8> {
     first.collect()
 }
 
-/// The first format of a section that carries media itself.
+/// First format that carries media itself, not repair data, comfort noise or telephone events.
 fn first_format(block: &[&str]) -> Option<u8> {
     let formats = block.first()?.split(' ').skip(3).filter_map(|format| format.parse().ok());
     let is_other = |format: &u8| {
@@ -90,7 +90,7 @@ fn first_format(block: &[&str]) -> Option<u8> {
     formats.into_iter().find(|format| !is_other(format))
 }
 
-/// Formats together with those that send them again.
+/// The formats and their retransmission formats (`apt`).
 fn with_repair(block: &[&str], formats: Vec<u8>) -> Vec<u8> {
     let mut kept = formats;
     for at in 0..kept.len() {
@@ -102,13 +102,13 @@ fn with_repair(block: &[&str], formats: Vec<u8>) -> Vec<u8> {
     kept
 }
 
-/// The format that a line is about.
+/// The format that a line describes.
 fn format_of(line: &str) -> Option<u8> {
     let about = ["a=rtpmap:", "a=fmtp:", "a=rtcp-fb:"].iter().find_map(|start| line.strip_prefix(start))?;
     about.split(' ').next()?.parse().ok()
 }
 
-/// The codec of a format, where a line tells it.
+/// Codec of a format, if this line is its `a=rtpmap`.
 fn codec(line: &str, format: u8) -> Option<&str> {
     if format_of(line) != Some(format) {
         return None;
@@ -127,7 +127,7 @@ fn is_parameters(line: &str, format: u8) -> bool {
     line.starts_with("a=fmtp:") && format_of(line) == Some(format)
 }
 
-/// An `m=` line with these formats alone, in its own order.
+/// The `m=` line with only these formats, in its own order.
 fn with_formats(line: &str, kept: &[u8]) -> String {
     let mut words = line.split(' ');
     let mut text: Vec<&str> = words.by_ref().take(3).collect();
@@ -135,13 +135,13 @@ fn with_formats(line: &str, kept: &[u8]) -> String {
     text.join(" ")
 }
 
-/// Whether a line is about layers, of which subscribers get one.
+/// True for header extensions about layers: a subscriber gets a single layer.
 fn is_idle_extension(line: &str) -> bool {
     line.starts_with("a=extmap:") && line.ends_with("rtp-stream-id")
 }
 
-/// Whether a line numbers packets for reports of them. `a=rtcp-fb:… transport-cc` stays: without numbers it costs
-/// nothing, and str0m never takes it up later where a session's first description had none.
+/// True for the header extension that numbers packets for TWCC. `a=rtcp-fb:… transport-cc` stays: without numbers
+/// it costs nothing, and str0m cannot enable it later if the session's first description lacks it.
 fn is_feedback(line: &str) -> bool {
     line.starts_with("a=extmap:") && line.contains("transport-wide-cc-extensions")
 }
@@ -182,7 +182,7 @@ a=rtpmap:8 PCMA/8000";
     }
 
     #[test]
-    fn subscription_has_the_codec_of_its_track() {
+    fn subscription_has_only_its_tracks_codec() {
         assert_eq!(
             told(VIDEO, &[127], false),
             "m=video 9 UDP/TLS/RTP/SAVPF 127 121
@@ -212,7 +212,7 @@ a=ssrc:1 cname:x"
     }
 
     #[test]
-    fn publisher_is_asked_to_be_silent_when_it_is() {
+    fn publisher_is_asked_for_opus_dtx() {
         for is_answer in [true, false] {
             let told = told(AUDIO, &[], is_answer);
             assert!(

@@ -1,4 +1,4 @@
-//! Every error that an HTTP request can end in, and the one table from error to status.
+//! All errors of HTTP requests, and the one table from error to status.
 
 use axum::http::header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
@@ -10,115 +10,115 @@ use crate::room::io::JoinRefusal;
 use crate::room::registry::CannotJoin;
 use crate::ws::admission::NoPlace;
 
-/// Why a request is refused. The sentence is what the client reads: never a source error.
+/// The refusal of a request. Its message goes to the client and never contains a source error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// Nothing is here.
+    /// There is nothing at the address.
     #[error("not found")]
     NotFound,
-    /// The address is not below the path at which this server is.
+    /// The address is not below the server's base path.
     #[error(
         "this server is below a path of its host (http.base_path), and this address is not; a proxy that strips the path has to be in http.trusted_proxies, or to name it in X-Forwarded-Prefix"
     )]
     OutsideBasePath,
-    /// A part of the URL is no id.
+    /// An id in the URL is invalid.
     #[error(transparent)]
     InvalidId(#[from] InvalidId),
-    /// The name in the form cannot be taken.
+    /// The username in the form is invalid.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
-    /// A room of that name has no address that a browser would keep.
+    /// A room named `.` or `..`: browsers remove such a segment from an address.
     #[error("a room that is named . or .. cannot be opened by a browser")]
     NoPage,
-    /// The address breaks the rules of percent-encoding.
+    /// The URL's percent-encoding is malformed.
     #[error("the address holds a % that begins no encoded character; a percent sign itself is written %25")]
     BrokenEncoding,
-    /// Something of ours has the name that a room was to have.
+    /// The room's name is reserved by one of the server's own addresses.
     #[error("this server needs that name for itself; the room needs another one")]
     NameTaken,
     /// A form lacks a field.
     #[error("the form needs a field \"{0}\"")]
     MissingField(&'static str),
-    /// A field says something that cannot be.
+    /// A field of the form has an invalid value.
     #[error("the field \"{field}\" {rule}")]
     InvalidField {
-        /// The field.
+        /// Name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         rule: &'static str,
     },
-    /// A parameter of the query says something that cannot be, or is unknown.
+    /// A query parameter is unknown or has an invalid value.
     #[error("the query's {0}")]
     InvalidQuery(&'static str),
-    /// The body is neither kind of form.
+    /// The body is neither a multipart nor a URL-encoded form.
     #[error("the body is to be a form: multipart/form-data or application/x-www-form-urlencoded")]
     NotAForm,
-    /// The body is no url-encoded form.
+    /// The body is not a URL-encoded form.
     #[error("the body is to be a form: application/x-www-form-urlencoded")]
     NotUrlEncoded,
-    /// The body is no JSON object.
+    /// The body is not a JSON object.
     #[error("the body is to be a JSON object")]
     NotJson,
-    /// The body ends early, or breaks its own rules.
+    /// The body is truncated or malformed.
     #[error("the body is incomplete or malformed")]
     BrokenBody,
-    /// The body is too long.
+    /// The body exceeds its size limit.
     #[error("the body is too long")]
     BodyTooLarge,
-    /// There is no memory for another form.
+    /// The memory limit for uploads is reached.
     #[error("too many forms are arriving; send it again in a moment")]
     UploadsBusy,
-    /// The store cannot keep or show what is asked for.
+    /// The store cannot save or load.
     #[error("the store cannot do this at the moment; try again later")]
     StoreFailing,
-    /// The request for a WebSocket breaks RFC 6455 section 4.2.1.
+    /// The WebSocket handshake violates RFC 6455 section 4.2.1.
     #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
-    /// A request for a WebSocket arrived without its upgrade.
+    /// A WebSocket request without its upgrade headers: a proxy dropped them.
     #[error(
         "a proxy in front of this server does not pass WebSockets on: it has to forward the headers Upgrade and Connection, over HTTP/1.1"
     )]
     UpgradeLost,
-    /// Plain HTTP was spoken to a port that speaks TLS.
+    /// A plain HTTP request to a TLS port.
     #[error("this port speaks https: write https:// in front of its address")]
     PlainHttp,
-    /// Nobody known is asking.
+    /// An unauthenticated request.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
-    /// Nobody known is asking, and only a login in front of this server makes people known.
+    /// An unauthenticated request where only a login in front of this server authenticates.
     #[error(
         "this server learns who you are from the login in front of it, and this request came without one; open its usual address and log in there"
     )]
     LoginRequired,
-    /// A page that is not ours is asking.
+    /// The request comes from a page of a foreign origin.
     #[error("this origin may not use this server; see http.allowed_origins in its configuration")]
     ForeignOrigin,
-    /// The request's host may be anybody's name for this machine.
+    /// The request's host may be a name that somebody else resolved to this machine.
     #[error(
         "this server does not know the name in this address; open it by its IP address, or have its operator set http.public_url to the address that people open"
     )]
     UnknownHost,
-    /// The same at the operators' listener.
+    /// The same at the admin listener.
     #[error(
         "this listener does not know the name in this address; open it by its IP address, or add the name to admin.allowed_hosts"
     )]
     UnknownOperatorsHost,
-    /// The operator's token is missing or wrong.
+    /// The operator token is missing or wrong.
     #[error("this needs the operator token: Authorization: Bearer ...")]
     NoOperator,
-    /// There is no place for another socket.
+    /// A limit on sockets is reached.
     #[error(transparent)]
     NoPlace(#[from] NoPlace),
     /// The room cannot be joined.
     #[error(transparent)]
     CannotJoin(#[from] CannotJoin),
-    /// The headers are too long.
+    /// The headers exceed their size limit.
     #[error("the headers are too long")]
     HeadersTooLarge,
-    /// The URL is too long.
+    /// The URL exceeds its size limit.
     #[error("the URL is too long")]
     UrlTooLong,
-    /// The room does not answer.
+    /// The room's task does not answer.
     #[error("the room does not answer")]
     RoomSilent,
     /// A handler panicked.
@@ -127,7 +127,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound | Self::OutsideBasePath => StatusCode::NOT_FOUND,
@@ -172,7 +172,7 @@ impl ApiError {
         }
     }
 
-    /// The setting to raise where many people share the network whose limit is reached.
+    /// Returns the setting to raise if many people share the network that reached its limit.
     pub fn network_limit(self) -> Option<&'static str> {
         match self {
             Self::NoPlace(NoPlace::TooManyOfAddress) => Some("limits.connections_per_address"),
@@ -187,7 +187,7 @@ impl ApiError {
         }
     }
 
-    /// The word by which refused upgrades are counted.
+    /// Returns the metric label of a refused upgrade.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",

@@ -1,4 +1,4 @@
-//! The pages of a visit and the forms that lead from one to the next.
+//! The pages of a visit, and the forms that link them.
 
 use std::sync::Arc;
 
@@ -30,15 +30,15 @@ use crate::identity::{Asked, AuthMethod};
 /// The web app manifest of the stock client.
 const ORANGE_MANIFEST: &str = r##"{"name":"Orange Meets","short_name":"Orange Meets","icons":[{"src":"/android-chrome-192x192.png","sizes":"192x192","type":"image/png"},{"src":"/android-chrome-512x512.png","sizes":"512x512","type":"image/png"}],"theme_color":"#ffffff","background_color":"#ffffff","display":"standalone"}"##;
 
-/// What is escaped in one segment of a path and in a query's value: everything but RFC 3986's
-/// unreserved characters (section 2.3).
+/// Characters to escape in a path segment and in a query value: all but RFC 3986's unreserved characters
+/// (section 2.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What is escaped in a path that is escaped already: what no header or URL holds, and the backslash,
-/// which browsers read as a slash.
+/// Characters to escape in an already escaped path: those that no header or URL may contain, and the
+/// backslash, which browsers read as a slash.
 const LOCATION_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\');
 
-/// `GET /`: the start page, for whoever has a name.
+/// `GET /`: the start page, for authenticated users.
 pub async fn home(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -51,7 +51,7 @@ pub async fn home(
     }
 }
 
-/// `GET /{room}`: the room's page, for whoever has a name.
+/// `GET /{room}`: the room's page, for authenticated users.
 pub async fn room(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -64,7 +64,8 @@ pub async fn room(
     }
 }
 
-/// `GET` of any other address: a page or a file of the stock client, or the way to a room of ours.
+/// `GET` of any other address: a page or a file of the stock client, or a redirect to a room of the
+/// built-in client.
 pub async fn other(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -83,7 +84,7 @@ pub async fn other(
     }
 }
 
-/// Our own page has lobby and meeting at one address, for which the stock client has two.
+/// Redirects to the built-in client's one page for lobby and meeting; the stock client has two.
 fn to_room(app: &App, uri: &Uri) -> Result<Response, ApiError> {
     let ids = app.site.routes().find(uri.path()).unwrap_or_default();
     if !is_of_room(ids) {
@@ -96,7 +97,7 @@ fn to_room(app: &App, uri: &Uri) -> Result<Response, ApiError> {
     Ok(redirect(&with_query(format!("/{}", escape(room.as_str())), uri)))
 }
 
-/// A page for whoever has a name; the way to the form for one otherwise.
+/// Returns a page for authenticated users, or a redirect to the username form.
 async fn page(
     app: &App,
     page: OwnPage,
@@ -116,7 +117,7 @@ async fn page(
     }
 }
 
-/// `GET /set-username`: the form.
+/// `GET /set-username`: the username form.
 pub async fn name_form(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -133,7 +134,7 @@ pub async fn name_form(
     }
 }
 
-/// Our own form for a name, which is for nobody where the server takes none.
+/// Returns the built-in username form, unless the server accepts no chosen names.
 async fn own_name_form(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Response, ApiError> {
     if !app.identities.takes_names() {
         return match app.identities.identify(headers, peer, wall_clock()).await {
@@ -144,7 +145,7 @@ async fn own_name_form(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Re
     Site::own_page(app, OwnPage::Name, peer, headers).await
 }
 
-/// `GET /site.webmanifest`: what a phone shows that keeps the page among its programs.
+/// `GET /site.webmanifest`: the manifest for installing the page as an app.
 pub async fn web_manifest(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, ApiError> {
     match &app.site.stock {
         Some(_) => Ok(([(CONTENT_TYPE, "application/manifest+json")], ORANGE_MANIFEST).into_response()),
@@ -152,10 +153,10 @@ pub async fn web_manifest(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     }
 }
 
-/// A form of one field, as it was sent.
+/// A form of one field, as received.
 pub type Sent = Result<Form<Vec<(String, String)>>, FormRejection>;
 
-/// The field of this name, the first one where there are several.
+/// Returns the field of this name; the first one if there are several.
 fn field(sent: Sent, name: &'static str) -> Result<String, ApiError> {
     let Form(fields) = sent.map_err(|refused| match refused {
         FormRejection::InvalidFormContentType(_) => ApiError::NotUrlEncoded,
@@ -166,7 +167,7 @@ fn field(sent: Sent, name: &'static str) -> Result<String, ApiError> {
     found.map(|(_, value)| value).ok_or(ApiError::MissingField(name))
 }
 
-/// `POST /set-username`: takes the name and goes back to where the visitor came from.
+/// `POST /set-username`: sets the username and redirects to the page the visitor came from.
 pub async fn set_name(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -180,7 +181,7 @@ pub async fn set_name(
     let return_url = return_url.unwrap_or_default();
     let back =
         redirect(&return_path(&return_url, &app.base_path, |origin| app.origins.leads_here(origin, &peer)));
-    // A proxy or Access brings the name along, and it wins over the form's.
+    // A name from a proxy or from Access takes precedence over the form's.
     if let Asked::Known { by: AuthMethod::ProxyHeader | AuthMethod::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
     {
@@ -199,14 +200,14 @@ pub async fn set_name(
     problem::form_again(&app, &peer, &headers, error, OwnPage::Name, &typed).await
 }
 
-/// `GET /new`: a room that nobody else can guess.
+/// `GET /new`: redirects to a room with an unguessable name.
 pub async fn new_room(uri: Uri) -> Result<Response, ApiError> {
     let mut random = [0; 6];
     getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
     Ok(redirect(&with_query(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random)), &uri)))
 }
 
-/// `POST /?index`: goes to the room of that name.
+/// `POST /?index`: redirects to the room of that name.
 pub async fn open_room(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -223,20 +224,20 @@ pub async fn open_room(
     problem::form_again(&app, &peer, &headers, error, OwnPage::Start, &typed).await
 }
 
-/// The path of the room that somebody wants to open.
+/// Returns the path of the room that a user wants to open.
 async fn path_of(app: &App, typed: &str) -> Result<String, ApiError> {
     let room = RoomName::parse(&typed.trim().replace(' ', "-"))?;
     if matches!(room.as_str(), "." | "..") {
-        // As a segment of a path these two lead elsewhere, however they are escaped.
+        // As path segments these two lead elsewhere, even when escaped.
         return Err(ApiError::NoPage);
     }
     let escaped = escape(room.as_str());
     let is_file = match &app.site.stock {
-        // What cannot be told is no reason to refuse a room.
+        // A failed lookup is no reason to refuse a room.
         Some(stock) => stock.files.has(&escaped).await.unwrap_or(false),
         None => false,
     };
-    // To a proxy that strips the base path such a room's page looks like the start page.
+    // A proxy that strips the base path would take this room's page for the start page.
     let is_base = room.as_str() == app.base_path.first_segment();
     if is_file || is_base || taken(room.as_str()).is_some() {
         return Err(ApiError::NameTaken);
@@ -244,12 +245,12 @@ async fn path_of(app: &App, typed: &str) -> Result<String, ApiError> {
     Ok(format!("/{escaped}"))
 }
 
-/// Answers 302 with a path of ours.
+/// Redirects by 302 to a path on this server.
 pub fn redirect(path: &str) -> Response {
     lead(StatusCode::FOUND, path)
 }
 
-/// Answers 308 with a path of ours: a form is sent there as it is.
+/// Redirects by 308 to a path on this server; the browser sends a form there unchanged.
 pub fn moved(path: &str) -> Response {
     lead(StatusCode::PERMANENT_REDIRECT, path)
 }
@@ -257,7 +258,7 @@ pub fn moved(path: &str) -> Response {
 fn lead(status: StatusCode, path: &str) -> Response {
     debug_assert!(path.starts_with('/') && !path.starts_with("//"), "{path} leaves this server");
     match HeaderValue::try_from(utf8_percent_encode(path, LOCATION_PATH).to_string()) {
-        // It is for this visitor, as long as it has no name, or this page is shown.
+        // The redirect holds for this visitor alone, and only until it has a name or the page moves.
         Ok(location) => {
             let headers = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
             (status, headers).into_response()
@@ -266,12 +267,12 @@ fn lead(status: StatusCode, path: &str) -> Response {
     }
 }
 
-/// A text as a segment of a path, or as a value in a query.
+/// Escapes a text for a path segment or a query value.
 pub fn escape(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-/// The address that a request was sent to, whole where its host is known.
+/// Returns the address of a request: absolute if its host is known.
 pub fn whole_url(uri: &Uri, peer: &Peer) -> String {
     let (base, path) = (peer.base_path.as_str(), uri.path_and_query().map_or("/", |path| path.as_str()));
     match &peer.host {
@@ -280,10 +281,10 @@ pub fn whole_url(uri: &Uri, peer: &Peer) -> String {
     }
 }
 
-/// The path of ours below `base` that `return_url` names, or `/` if it names another server's.
+/// Returns the path below `base` that `return_url` names, or `/` if it names another server.
 ///
-/// It is read as browsers read it (WHATWG URL), so that nothing means one thing here and another
-/// there: `\\evil.example`, `/\evil.example` and `//evil.example` are all other servers.
+/// Parsed as browsers do (WHATWG URL), so that both read the same target: `\\evil.example`,
+/// `/\evil.example` and `//evil.example` are all other servers.
 fn return_path(return_url: &str, base: &BasePath, is_ours: impl FnOnce(&Origin) -> bool) -> String {
     const OURS: &str = "http://ours.invalid";
     let url = Url::parse(&format!("{OURS}{base}")).and_then(|start| start.join(return_url)).ok();
@@ -294,7 +295,7 @@ fn return_path(return_url: &str, base: &BasePath, is_ours: impl FnOnce(&Origin) 
         return "/".to_owned();
     }
     let Some(inside) = base.strip(url.path()) else { return "/".to_owned() };
-    // "http://ours//evil.example" is ours, but its path alone is another server's address.
+    // "http://ours//evil.example" is on this server, but its path alone is another server's address.
     let mut path = format!("/{}", inside.trim_start_matches('/'));
     for (mark, part) in [('?', url.query()), ('#', url.fragment())] {
         if let Some(part) = part {
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_pages_are_returned_to() {
+    fn return_path_is_on_this_server() {
         for (return_url, path) in [
             ("", "/"),
             ("/room?x=1#y", "/room?x=1#y"),
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_a_path_as_browsers_read_it() {
+    fn location_is_escaped_as_browsers_read_it() {
         for (path, location) in [
             ("/a%20b?x=%2F#y", "/a%20b?x=%2F#y"),
             ("/\\evil.example", "/%5Cevil.example"),
@@ -376,7 +377,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_location_never_leaves_this_server(return_url in r#"[/\\:.?#a-z@\t %]{0,24}"#) {
+        fn location_never_leaves_this_server(return_url in r#"[/\\:.?#a-z@\t %]{0,24}"#) {
             let path = return_path(&return_url, &BasePath::default(), ours);
             let base = Url::parse("https://meet.example/set-username").unwrap();
             prop_assert!(path.starts_with('/') && !path.starts_with("//"));

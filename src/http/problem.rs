@@ -1,4 +1,4 @@
-//! What is wrong, said to people on a page and to programs in a sentence.
+//! Error responses: a page for browsers, one sentence for other clients.
 
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -11,19 +11,19 @@ use crate::client::policy::protect;
 use crate::client::visit::way;
 use crate::identity::peer::Peer;
 
-/// Where a page says what is wrong.
+/// Placeholder of the error message in a page.
 const MARK: &str = "<!--problem-->";
 
-/// Where a form keeps what was typed.
+/// Placeholder of the typed value in a form.
 const EMPTY: &str = "value=\"\"";
 
-/// Answers with an error.
+/// Returns the response for an error.
 pub async fn answer(app: &App, peer: &Peer, headers: &HeaderMap, error: ApiError) -> Response {
     let page = if error == ApiError::NotFound { OwnPage::Nothing } else { OwnPage::Refused };
     show(app, peer, headers, error, page, "").await
 }
 
-/// Answers with an error and the form of `page` once more, in which stands what was typed.
+/// Returns an error together with the form of `page`, filled with the typed value.
 pub async fn form_again(
     app: &App,
     peer: &Peer,
@@ -48,7 +48,7 @@ async fn show(
         return response;
     }
     let Ok(Some(html)) = app.site.own.text(page.file()).await else { return response };
-    // A folder of the operator's own may have pages that say nothing.
+    // Pages from the operator's own folder may have no placeholder.
     if page != OwnPage::Nothing && !html.contains(MARK) {
         return response;
     }
@@ -59,13 +59,13 @@ async fn show(
     response
 }
 
-/// Whether whoever asks shows pages to somebody.
+/// True if the client accepts HTML.
 pub fn wants_page(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
     accepted.into_iter().any(|line| line.contains("text/html"))
 }
 
-/// A page with a sentence in its place, and with what was typed.
+/// Fills a page with the error message and the typed value.
 fn filled(html: &str, sentence: &str, typed: &str) -> String {
     let mut letters = sentence.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
@@ -74,7 +74,7 @@ fn filled(html: &str, sentence: &str, typed: &str) -> String {
     html.replacen(EMPTY, &format!("value=\"{}\"", escaped(typed)), 1).replacen(MARK, &problem, 1)
 }
 
-/// A text as it may stand in HTML, between tags and in quoted attributes.
+/// Escapes a text for HTML, between tags and in quoted attributes.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for char in text.chars() {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_typed_is_text_and_nothing_else() {
+    fn typed_value_is_escaped() {
         let html = "<input value=\"\"><!--problem-->";
         let typed = "\"><script>a('&')</script><!--problem--> value=\"\"";
         assert_eq!(
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_ours_has_a_place_for_the_sentence_and_for_what_was_typed() {
+    fn forms_have_both_placeholders() {
         for (page, typed) in [(OwnPage::Start, 1), (OwnPage::Name, 1), (OwnPage::Refused, 0)] {
             let html = std::fs::read_to_string(format!("static/{}", page.file())).unwrap();
             assert_eq!((html.matches(MARK).count(), html.matches(EMPTY).count()), (1, typed), "{page:?}");

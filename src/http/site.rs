@@ -1,4 +1,4 @@
-//! What browsers are shown: the stock client, or our own page from this program or a folder.
+//! Files for browsers: the stock client, or the built-in client from this binary or a folder.
 
 use std::io;
 use std::path::PathBuf;
@@ -25,66 +25,66 @@ use crate::client::visit::{StockClient, way};
 use crate::config::Config;
 use crate::identity::peer::Peer;
 
-/// Where the files of our own page are.
+/// Path prefix of the built-in client's files.
 const OWN_FILES: &str = "/static/";
 
-/// Our own pages run and show what this server has, and nothing else.
+/// `Content-Security-Policy` of the built-in pages: scripts and media from this server alone.
 pub const OWN_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                           media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; worker-src 'self'; \
                           manifest-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; \
                           frame-ancestors 'none'";
 
-/// What browsers are shown.
+/// The pages and files for browsers.
 #[derive(Debug)]
 pub struct Site {
-    /// The stock client, where its folder is configured.
+    /// The stock client, if its folder is configured.
     pub stock: Option<StockClient>,
-    /// The files of our own page.
+    /// Files of the built-in client.
     pub own: Assets,
-    /// What a client is told of the settings, whichever it is.
+    /// Settings that either client receives.
     pub told: Told,
-    /// The routes of Orange, for who asks for their data without a build.
+    /// Routes of Orange, for clients that request their data without a stock build.
     orange: Routes,
 }
 
-/// Why there is nothing to show.
+/// Reasons for having no pages to serve.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidSite {
-    /// The folder of the stock client holds no build that can be served.
+    /// The folder of the stock client holds no usable build.
     #[error(transparent)]
     Client(#[from] InvalidBuild),
-    /// The base path is an address of ours.
+    /// The base path collides with one of the server's own addresses.
     #[error(
         "http.base_path: begins with /{0}, which is an address of this server itself, so that a proxy which strips the path would not be understood; choose another path (also in http.public_url)"
     )]
     BasePath(&'static str),
-    /// The folder of our own page cannot be used.
+    /// The folder of the built-in client is unusable.
     #[error("http.static_dir: {path} cannot be used: {error}", path = .path.display())]
     StaticDir {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What the system says.
+        /// The I/O error.
         error: io::Error,
     },
 }
 
-/// A page of our own.
+/// A page of the built-in client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnPage {
-    /// `/`: a name for a room.
+    /// `/`: asks for a room's name.
     Start,
     /// `/{room}`: the lobby and the room.
     Room,
-    /// `/set-username`: the form for a name.
+    /// `/set-username`: the form for a username.
     Name,
-    /// Where nothing is.
+    /// The 404 page.
     Nothing,
-    /// What says why there is no page.
+    /// The page that shows an error.
     Refused,
 }
 
 impl OwnPage {
-    /// Its file.
+    /// Returns the page's file name.
     pub fn file(self) -> &'static str {
         match self {
             Self::Start => "index.html",
@@ -97,10 +97,10 @@ impl OwnPage {
 }
 
 impl Site {
-    /// Finds what is to be shown.
+    /// Opens the configured pages and files.
     ///
     /// # Errors
-    /// [`InvalidSite`] says which setting leads to nothing.
+    /// Returns [`InvalidSite`], which names the setting at fault.
     pub fn open(config: &Config) -> Result<Self, InvalidSite> {
         let source = match config.http.static_dir.as_ref() {
             None => Source::BuiltIn,
@@ -128,7 +128,7 @@ impl Site {
         Ok(Self { stock, own, told: Told::new(config), orange: Routes::orange() })
     }
 
-    /// Finds what is to be shown, and says only what an operator should know of it.
+    /// Opens the configured files, and returns only a warning for the operator, if any.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -136,20 +136,20 @@ impl Site {
         Ok(Self::open(config)?.warning().map(str::to_owned))
     }
 
-    /// What an operator should know of what was found.
+    /// Returns the stock build's warning for the operator, if any.
     pub fn warning(&self) -> Option<&str> {
         self.stock.as_ref().and_then(|stock| stock.build.warning.as_deref())
     }
 
-    /// The routes for whose data clients ask.
+    /// Returns the routes whose data clients may request.
     pub fn routes(&self) -> &Routes {
         self.stock.as_ref().map_or(&self.orange, |stock| &stock.build.routes)
     }
 
-    /// Answers with a page of our own.
+    /// Answers with a built-in page.
     ///
     /// # Errors
-    /// [`ApiError`] if it is not there, or cannot be read.
+    /// Returns [`ApiError`] if the page is missing or unreadable.
     pub async fn own_page(
         app: &App,
         page: OwnPage,
@@ -159,13 +159,14 @@ impl Site {
         let mut response = file(app, &app.site.own, page.file(), headers).await?;
         let answer = response.headers_mut();
         protect(answer, OWN_POLICY, way(peer));
-        // It is for whoever has a name; everyone else is led to the form.
+        // The page depends on the visitor: one without a username is redirected to the form.
         answer.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(response)
     }
 }
 
-/// `GET /static/...`: a file of our own page; where there is none, what else is at the address.
+/// `GET /static/...`: a file of the built-in client; if there is none, falls back to the address's other
+/// content.
 pub async fn own_file(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,
@@ -173,10 +174,10 @@ pub async fn own_file(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    // As it was sent: what is decoded once by the router is not to be decoded again.
+    // The path as sent: the router decodes once, and the path must not be decoded again.
     let path = uri.path().strip_prefix(OWN_FILES).unwrap_or_default();
     match file(&app, &app.site.own, path, &headers).await {
-        // A room may have the name of this folder.
+        // A room may have the same name as this folder.
         Err(ApiError::NotFound) => pages::other(State(app), Extension(peer), method, uri, headers).await,
         Err(error) => problem::answer(&app, &peer, &headers, error).await,
         Ok(mut response) => {
@@ -191,7 +192,7 @@ pub async fn own_file(
 /// Answers with a file.
 ///
 /// # Errors
-/// [`ApiError::NotFound`], and [`ApiError::Internal`] for a file that is there and cannot be read.
+/// Returns [`ApiError::NotFound`], or [`ApiError::Internal`] for an unreadable file.
 pub async fn file(app: &App, files: &Assets, path: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     match files.get(path, headers).await {
         Ok(response) => response.ok_or(ApiError::NotFound),

@@ -1,4 +1,4 @@
-//! The forms in which a file travels: as it is, or made smaller by brotli or gzip.
+//! Content encodings of files: identity, brotli or gzip.
 
 use std::io::{self, Write};
 
@@ -8,25 +8,25 @@ use brotli::CompressorWriter;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// One step below the best, which takes five times as long for a hundredth less.
+/// One step below the best level, which takes five times as long for one percent less.
 const BROTLI_QUALITY: u32 = 9;
 
-/// The window, 2^22 bytes: the largest that every browser takes.
+/// Logarithm of the window, 2^22 bytes: the largest that every browser accepts.
 const BROTLI_WINDOW: u32 = 22;
 
-/// How a file is coded for its way.
+/// A content encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
-    /// Not at all.
+    /// No encoding.
     Identity,
-    /// By brotli.
+    /// `br`.
     Brotli,
-    /// By gzip.
+    /// `gzip`.
     Gzip,
 }
 
 impl Coding {
-    /// The value of `Content-Encoding`, where there is one.
+    /// Returns the value of `Content-Encoding`, if any.
     pub fn token(self) -> Option<&'static str> {
         match self {
             Self::Identity => None,
@@ -35,7 +35,7 @@ impl Coding {
         }
     }
 
-    /// The end of the name of a file that somebody has coded already.
+    /// Returns the file name suffix of a precompressed file.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Identity => "",
@@ -44,9 +44,9 @@ impl Coding {
         }
     }
 
-    /// The coding that the sender of these headers likes best (RFC 9110 section 12.5.3).
+    /// Returns the encoding that the client prefers (RFC 9110 section 12.5.3).
     ///
-    /// Who says nothing, or only `*`, gets the file as it is.
+    /// A client that sends no preference, or only `*`, gets `Identity`.
     pub fn best(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
         let mut best = (Self::Identity, 0.0);
@@ -66,7 +66,7 @@ impl Coding {
         best.0
     }
 
-    /// Makes bytes smaller; it takes its time.
+    /// Compresses bytes; blocks for long.
     ///
     /// # Errors
     /// None in practice: it writes to memory.
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_coding_is_one_that_was_asked_for() {
+    fn best_coding_is_one_of_the_accepted() {
         for (accept, best) in [
             ("gzip, deflate, br, zstd", Coding::Brotli),
             ("br, gzip", Coding::Brotli),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_is_read_again() {
+    fn compressed_bytes_decompress_to_the_same() {
         let text = "rooms are values with one method\n".repeat(1000).into_bytes();
         let packed = Coding::Brotli.compress(&text).unwrap();
         let mut read = Vec::new();

@@ -1,47 +1,46 @@
-//! What a request asks of a file beside its name: only if it changed, or only a part of it.
+//! Conditional and range requests for a file.
 
 use std::ops::Range;
 
 use axum::http::HeaderMap;
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
-/// Which part of a file is asked for.
+/// The requested part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// These bytes.
+    /// A range of bytes.
     Bytes(Range<u64>),
-    /// Bytes that it does not have.
+    /// A range beyond the end of the file.
     Beyond,
 }
 
-/// Whether the sender has the file of this tag already (RFC 9110 section 13.1.2).
+/// True if the client has the file of this tag already (RFC 9110 section 13.1.2).
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let lines = headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).any(|known| {
-        // A proxy that compresses makes our tag a weak one; here the two are compared weakly.
+        // A proxy that compresses makes the tag weak; `If-None-Match` compares weakly.
         known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
     })
 }
 
-/// Whether the sender wants another version of the file than that of this tag, and nothing else
-/// (RFC 9110 section 13.1.1).
+/// True if the client accepts only another version than that of this tag (RFC 9110 section 13.1.1).
 pub fn is_other_wanted(headers: &HeaderMap, tag: &str) -> bool {
     let mut lines = headers.get_all(IF_MATCH).iter().peekable();
     let is_asked = lines.peek().is_some();
     let mut wanted = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    // Weak tags are never the same here.
+    // `If-Match` compares strongly: a weak tag never matches.
     is_asked && !wanted.any(|wanted| ["*", tag].contains(&wanted.trim()))
 }
 
-/// The part that is asked for of a file of this tag and length (RFC 9110 section 14.2).
+/// Returns the requested part of a file of this tag and length (RFC 9110 section 14.2).
 ///
-/// Several ranges at once, or what cannot be read, get the whole file: no player needs them.
+/// Several ranges, or malformed ones, get the whole file: no player needs them.
 pub fn part(headers: &HeaderMap, tag: &str, length: u64) -> Part {
     let mut ranges = headers.get_all(RANGE).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return Part::Whole };
-    // Of another version a part would be wrong.
+    // A part of another version would not fit the client's.
     if headers.get(IF_RANGE).is_some_and(|known| known.as_bytes() != tag.as_bytes()) {
         return Part::Whole;
     }
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_tag_is_known_among_others() {
+    fn known_tag_is_found_among_others() {
         for (known, is) in [
             (r#""a""#, true),
             (r#"W/"a""#, true),
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_version_that_is_wanted_is_sent() {
+    fn if_match_accepts_only_the_wanted_version() {
         for (wanted, is_other) in [
             (r#""a""#, false),
             (r#""b", "a""#, false),
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_those_of_the_rfc() {
+    fn ranges_follow_the_rfc() {
         for (range, expected) in [
             ("bytes=0-0", Part::Bytes(0..1)),
             ("bytes=0-9", Part::Bytes(0..10)),
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_another_version_is_the_whole() {
+    fn if_range_mismatch_gets_whole_file() {
         for (known, expected) in
             [(r#""a""#, Part::Bytes(0..1)), (r#""b""#, Part::Whole), (r#"W/"a""#, Part::Whole)]
         {
@@ -145,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_is_never_empty_and_never_beyond_the_end(range in "bytes=[0-9]{0,20}-[0-9]{0,20}", length in 0..100_u64) {
+        fn part_is_nonempty_and_within_the_file(range in "bytes=[0-9]{0,20}-[0-9]{0,20}", length in 0..100_u64) {
             if let Part::Bytes(bytes) = part(&headers(&[(RANGE, &range)]), r#""a""#, length) {
                 prop_assert!(bytes.start < bytes.end && bytes.end <= length);
             }

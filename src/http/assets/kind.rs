@@ -1,33 +1,33 @@
-//! What a file's name says about it: its media type, whether it shrinks, and whether it ever changes.
+//! Media type, compressibility and cache lifetime of a file, from its name.
 
-/// What a file is.
+/// Media type and compressibility of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The media type.
     pub content_type: &'static str,
-    /// Whether compression makes it smaller.
+    /// Compressibility of the file.
     pub nature: Nature,
 }
 
-/// Whether compression makes a file smaller.
+/// Compressibility of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nature {
-    /// It does.
+    /// Compression makes it smaller.
     Text,
-    /// It is compressed already.
+    /// Compressed already.
     Packed,
 }
 
-/// How long a browser may use a file without asking.
+/// Time for which a browser may use a file without revalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// For ever: its name holds a hash of its content.
+    /// Unlimited: the file's name contains a hash of its content.
     Immutable,
-    /// It asks each time, and is told that nothing changed.
+    /// None: the browser revalidates each time.
     Revalidated,
 }
 
-/// The media types by the end of a name: the registry of IANA, and for scripts RFC 9239.
+/// Media types by file extension: IANA's registry, and RFC 9239 for scripts.
 #[rustfmt::skip]
 const KINDS: [(&str, &str, Nature); 35] = [
     ("aac", "audio/aac", Nature::Packed),
@@ -68,7 +68,8 @@ const KINDS: [(&str, &str, Nature); 35] = [
 ];
 
 impl Kind {
-    /// The kind of a file of this name. What is not known is bytes, which no browser runs or shows.
+    /// Returns the kind of a file by its name. An unknown extension means bytes, which no browser runs
+    /// or shows.
     pub fn of(name: &str) -> Self {
         let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
         let known = KINDS.iter().find(|(known, ..)| end.as_deref() == Some(known));
@@ -76,21 +77,22 @@ impl Kind {
         Self { content_type, nature }
     }
 
-    /// Whether a browser that opens such a file makes a page of it, whose scripts run.
+    /// True if a browser renders such a file as a document, whose scripts run.
     pub fn is_shown(self) -> bool {
         ["text/html", "image/svg", "text/xml"].iter().any(|kind| self.content_type.starts_with(kind))
     }
 }
 
 impl Freshness {
-    /// The freshness of a file of this path.
+    /// Returns the freshness of the file at a path.
     ///
     /// Remix writes everything below `build/`, with eight letters and digits of a hash before the
-    /// name's end. Elsewhere the same form may be somebody's word, which a later version changes.
+    /// extension. Elsewhere the same form may be an ordinary word in the name of a file that changes
+    /// later.
     pub fn of(path: &str) -> Self {
         let name = path.strip_prefix("build/").and_then(|inside| inside.rsplit('/').next());
         let stem = name.and_then(|name| name.rsplit_once('.')).map(|(stem, _)| stem);
-        // A source map is "name-HASH.js.map".
+        // A source map's name is "name-HASH.js.map".
         let stem = stem.map(|stem| stem.strip_suffix(".js").unwrap_or(stem));
         let hash = stem.and_then(|stem| stem.rsplit_once('-')).map(|(_, hash)| hash);
         let is_hash = |hash: &str| {
@@ -99,7 +101,7 @@ impl Freshness {
         if hash.is_some_and(is_hash) { Self::Immutable } else { Self::Revalidated }
     }
 
-    /// The value of `Cache-Control`.
+    /// Returns the value of `Cache-Control`.
     pub fn cache_control(self) -> &'static str {
         match self {
             Self::Immutable => "public, max-age=31536000, immutable",
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_types_are_those_that_browsers_insist_on() {
+    fn media_types_match_what_browsers_require() {
         for (name, content_type) in [
             ("e2ee/orange_mls_worker_bg.wasm", "application/wasm"),
             ("e2ee/worker.js", "text/javascript; charset=utf-8"),
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hashed_names_of_a_build_never_change() {
+    fn only_hashed_build_files_are_immutable() {
         for (path, freshness) in [
             ("build/root-FPDW35NQ.js", Freshness::Immutable),
             ("build/routes/_room.$roomName._index-AKLW76OP.js", Freshness::Immutable),

@@ -1,4 +1,4 @@
-//! Where files come from: a folder, or this program itself. No name leads out of either.
+//! Sources of files: a folder, or this binary. No path leads out of either.
 
 use std::borrow::Cow;
 use std::fs;
@@ -12,55 +12,55 @@ use rust_embed::RustEmbed;
 
 /// The files of `static/`, compiled in.
 ///
-/// A file that is new there is seen when this one is compiled anew.
+/// A new file there is picked up only when this module is recompiled.
 #[derive(RustEmbed)]
 #[folder = "static/"]
 struct BuiltIn;
 
-/// Where files come from.
+/// A source of files.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// This program.
+    /// This binary.
     BuiltIn,
-    /// A folder, by its real path.
+    /// A folder, by its canonical path.
     Folder(PathBuf),
 }
 
-/// A file's path below a source: segments that are names, and nothing that leads elsewhere.
+/// A file's path below a source: plain names, with nothing that leads out of the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePath(String);
 
-/// A file that is there.
+/// An existing file.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Where it is.
+    /// Location of its content.
     pub place: Place,
-    /// What tells this version of it from others.
+    /// Identifies this version of the file.
     pub stamp: Stamp,
 }
 
-/// Where a file is.
+/// Location of a file's content.
 #[derive(Clone, Debug)]
 pub enum Place {
-    /// In this program.
+    /// In this binary.
     Memory(Bytes),
-    /// On the disk.
+    /// On disk.
     Disk(PathBuf),
 }
 
-/// What tells one version of a file from others.
+/// Identifies a version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// Its length.
+    /// Length of the file.
     pub bytes: u64,
-    /// When it was written, where that is known.
+    /// Modification time, if known.
     pub modified: Option<SystemTime>,
 }
 
 impl FilePath {
-    /// Reads a path as it stands in a URL, percent-encoded and without a slash at its start.
+    /// Parses a path from a URL, percent-encoded and without a leading slash.
     ///
-    /// Hidden files are nobody's business, and `..` is one of them.
+    /// Rejects hidden files, `..` among them.
     pub fn parse(encoded: &str) -> Option<Self> {
         let path = percent_decode_str(encoded).decode_utf8().ok()?;
         let is_name = |segment: &str| {
@@ -68,28 +68,28 @@ impl FilePath {
                 && !segment.starts_with('.')
                 && !segment.contains(|c: char| c == '\\' || c == ':' || c.is_control())
         };
-        // An encoded slash would name a file of which the rules for names know nothing.
+        // An encoded slash would evade the rules for names.
         let slashes = |text: &str| text.bytes().filter(|&b| b == b'/').count();
         let is_path = path.split('/').all(is_name) && slashes(&path) == slashes(encoded);
         is_path.then(|| Self(path.into_owned()))
     }
 
-    /// The path, with a slash between its names.
+    /// Returns the path, with slashes between the names.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The file beside it whose name is longer by `suffix`.
+    /// Returns the path with `suffix` appended.
     pub fn with(&self, suffix: &str) -> Self {
         Self(format!("{}{suffix}", self.0))
     }
 }
 
 impl Source {
-    /// The files below a folder.
+    /// Creates a source from a folder.
     ///
     /// # Errors
-    /// What the system says if there is no such folder.
+    /// Returns the I/O error if there is no such folder.
     pub fn folder(path: &Path) -> io::Result<Self> {
         let real = path.canonicalize()?;
         if !real.is_dir() {
@@ -98,10 +98,10 @@ impl Source {
         Ok(Self::Folder(real))
     }
 
-    /// Looks for a file; a link that leads out of the folder leads to nothing.
+    /// Finds a file. A symbolic link out of the folder counts as missing.
     ///
     /// # Errors
-    /// What the system says, other than that there is no such file.
+    /// Returns any I/O error other than "not found".
     pub async fn find(&self, path: &FilePath) -> io::Result<Option<Found>> {
         match self {
             Self::BuiltIn => Ok(BuiltIn::get(path.as_str()).map(|file| {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_leads_elsewhere() {
+    fn path_outside_the_source_is_rejected() {
         for path in ["a", "a/b.js", "a%20b", "%E2%9C%93.txt", "routes/_room.$roomName.room-AB.js", "a..b"] {
             assert!(FilePath::parse(path).is_some(), "{path}");
         }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_lead_to_files_of_the_folder_alone() {
+    async fn symlink_out_of_the_folder_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("sub")).unwrap();
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_below_a_folder_stays_below(path in "[a./\\\\%25eE2fF]{0,16}") {
+        fn parsed_path_stays_below_the_folder(path in "[a./\\\\%25eE2fF]{0,16}") {
             if let Some(path) = FilePath::parse(&path) {
                 let mut depth = 0_i32;
                 for part in Path::new(path.as_str()).components() {

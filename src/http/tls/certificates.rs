@@ -1,4 +1,4 @@
-//! The certificate in use, and the task that takes up a new one.
+//! The certificate in use, and the task that reloads it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use super::wall_clock;
 use crate::config::Faults;
 use crate::metrics::Metrics;
 
-/// The certificate in use, and where the next one comes from.
+/// The certificate in use and the source of its successor.
 #[derive(Debug)]
 pub struct Certificates {
     source: Source,
     in_use: watch::Sender<Pair>,
     metrics: Arc<Metrics>,
-    /// What was wrong at the last look.
+    /// Faults found by the last reload.
     faults: Option<Complaint>,
-    /// What was last said about the validity.
+    /// Last validity warning logged.
     said: Option<String>,
 }
 
-/// What is said about a certificate when the server starts.
+/// Facts about a certificate, logged when the server starts.
 #[derive(Clone, Debug)]
 pub struct CertificateFacts {
-    /// Its file.
+    /// Path of its file.
     pub place: String,
-    /// By what people tell it from another one.
+    /// Fingerprint that people compare.
     pub fingerprint: Fingerprint,
-    /// What it is for, if the server made it itself.
+    /// Names in the certificate, if it is self-signed.
     pub names: Option<Vec<String>>,
 }
 
@@ -54,10 +54,10 @@ impl fmt::Display for CertificateFacts {
     }
 }
 
-/// Something that is wrong, and whether anybody was told.
+/// Faults of the source, and a flag for those already logged.
 ///
-/// Certificate and key are written one after the other: what is wrong at one look may be right at
-/// the next, and only what stays wrong is worth a line.
+/// Certificate and key files are written one after the other, so a mismatch may be gone at the next
+/// reload; only faults that persist are logged.
 #[derive(Debug)]
 struct Complaint {
     faults: Faults,
@@ -65,10 +65,10 @@ struct Complaint {
 }
 
 impl Certificates {
-    /// Takes the first certificate.
+    /// Loads the first certificate.
     ///
     /// # Errors
-    /// Everything that is in the way, each with its file and its setting.
+    /// Returns all faults, each with its file and its setting.
     pub fn open(source: Source, metrics: Arc<Metrics>) -> Result<Self, Faults> {
         let now = wall_clock();
         let pair = source.load(now)?;
@@ -79,12 +79,12 @@ impl Certificates {
         Ok(certificates)
     }
 
-    /// The way in for connections, which always finds the certificate that is in use.
+    /// Creates the acceptor for connections, which always uses the current certificate.
     pub fn door(&self) -> Door {
         Door::Tls(self.in_use.subscribe())
     }
 
-    /// What is said about the certificate when the server starts.
+    /// Returns the facts to log when the server starts.
     pub fn facts(&self) -> CertificateFacts {
         let names = match &self.source {
             Source::Files { .. } => None,
@@ -93,14 +93,14 @@ impl Certificates {
         CertificateFacts { place: self.source.place(), fingerprint: self.in_use.borrow().fingerprint, names }
     }
 
-    /// Looks at the source every so often, and takes up what is new and good.
+    /// Reloads the source at the given interval, and starts to use a new certificate if it is valid.
     pub async fn keep_fresh(mut self, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let (source, now) = (self.source.clone(), wall_clock());
-            // A file may lie on a network that hangs.
+            // The file may be on a network file system that hangs.
             let Ok(looked) = spawn_blocking(move || source.load(now)).await else { continue };
             self.take(looked, now);
         }
@@ -132,7 +132,7 @@ impl Certificates {
         self.watch_validity(now);
     }
 
-    /// Says once what there is to say about the validity of the certificate in use.
+    /// Logs a warning about the validity of the certificate in use, once per text.
     fn watch_validity(&mut self, now: SystemTime) {
         let warning = self.in_use.borrow().validity.warning(&self.source.place(), now);
         if let Some(warning) = warning.as_ref().filter(|&warning| self.said.as_ref() != Some(warning)) {
@@ -163,7 +163,7 @@ mod tests {
         certificates.facts().fingerprint
     }
 
-    /// Looks once, as the task does.
+    /// Reloads once, as the task does.
     fn look(certificates: &mut Certificates) {
         let now = wall_clock();
         let looked = certificates.source.load(now);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_for_a_moment_is_no_error_and_what_stays_broken_is_one() {
+    fn only_persistent_faults_are_logged() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
         let ((first, first_key), (second, second_key)) = (made(), made());

@@ -1,4 +1,4 @@
-//! The way in: what a new connection speaks, and its TLS handshake.
+//! Acceptance of a new connection: protocol detection and TLS handshake.
 
 use std::io;
 use std::time::Duration;
@@ -13,38 +13,38 @@ use tracing::debug;
 
 use super::pair::Pair;
 
-/// The first byte of every TLS connection: a record that holds a handshake (RFC 8446 section 5.1).
+/// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 0x16;
 
-/// What a TLS stream takes before the network did; more only delays what the outbox could still
-/// replace, and costs memory.
+/// Bytes that a TLS stream buffers ahead of the network. More would only delay messages that the outbox
+/// could still replace, and cost memory.
 const BUFFER_BYTES: usize = 16 << 10;
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Debug)]
 pub enum Door {
     /// HTTP.
     Plain,
-    /// HTTP over TLS, with the certificate that is in use when a connection comes.
+    /// HTTP over TLS, with the certificate current when a connection arrives.
     Tls(watch::Receiver<Pair>),
 }
 
-/// A connection that may send requests.
+/// A connection ready for requests.
 #[derive(Debug)]
 pub enum Opened {
-    /// Without TLS, as the listener wants it.
+    /// Plain HTTP on a plain listener.
     Http(TcpStream),
-    /// With TLS.
+    /// HTTP over TLS.
     Https(Box<TlsStream<TcpStream>>),
-    /// Without TLS, although the listener speaks TLS.
+    /// Plain HTTP on a TLS listener.
     Mistaken(TcpStream),
 }
 
 impl Door {
-    /// Lets a connection in once it has shown what it speaks and, with TLS, has shaken hands.
+    /// Detects the protocol of a connection and, with TLS, completes its handshake.
     ///
     /// # Errors
-    /// The word by which the failure is counted.
+    /// Returns the metric label of the failure.
     pub async fn open(&self, stream: TcpStream, time: Duration) -> Result<Opened, &'static str> {
         match self {
             Self::Plain => Ok(Opened::Http(stream)),
@@ -76,7 +76,7 @@ async fn shake_hands(stream: TcpStream, acceptor: TlsAcceptor) -> Result<Opened,
 
 fn failure(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        // A client that does not trust the certificate says so by an alert.
+        // A client that does not trust the certificate sends an alert.
         Some(TlsError::AlertReceived(_)) => "refused_by_client",
         Some(TlsError::PeerIncompatible(_) | TlsError::NoApplicationProtocol) => "nothing_in_common",
         Some(_) => "invalid",

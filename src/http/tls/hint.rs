@@ -1,4 +1,4 @@
-//! What somebody hears who speaks plain HTTP to a port that speaks TLS.
+//! The response to plain HTTP on a TLS port.
 
 use axum::Router;
 use axum::extract::{Extension, Request};
@@ -10,18 +10,19 @@ use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::identity::peer::{Peer, TrustedProxies};
 
-/// Headers that proxies write. One that comes without TLS would be sent round in circles.
+/// Headers that proxies add. A request from a proxy without TLS would be redirected in a loop.
 const OF_PROXIES: [&str; 5] =
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via"];
 
-/// The router of such connections: it shows browsers the way, and tells everyone else.
+/// Creates the router for such connections: it redirects browsers, and answers other clients with an
+/// error.
 pub fn router() -> Router {
     Router::new().fallback(hint)
 }
 
 async fn hint(Extension(peer): Extension<SocketPeer>, request: Request) -> Response {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-    // It may be gone tomorrow, and is not to be remembered.
+    // TLS may be turned off later, so nothing may be cached.
     let fixed = [
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (CONNECTION, HeaderValue::from_static("close")),
@@ -32,7 +33,7 @@ async fn hint(Extension(peer): Extension<SocketPeer>, request: Request) -> Respo
     }
 }
 
-/// Where a browser finds the page that it asked for.
+/// Returns the https address of the requested page, if a redirect is safe.
 fn https_url(peer: SocketPeer, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<HeaderValue> {
     let is_page = [Method::GET, Method::HEAD].contains(method) && !headers.contains_key(UPGRADE);
     if !is_page || OF_PROXIES.iter().any(|&name| headers.contains_key(name)) {
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_found_and_nothing_else_is_sent_on() {
+    fn only_pages_are_redirected_to_https() {
         let host = ("host", "192.168.1.5:8443");
         assert_eq!(url(&Method::GET, "/my%20room?x=1", &[host]), "https://192.168.1.5:8443/my%20room?x=1");
         assert_eq!(url(&Method::HEAD, "/", &[("host", "Meet.example")]), "https://meet.example/");

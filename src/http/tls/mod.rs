@@ -1,4 +1,4 @@
-//! TLS on the public listener: whose certificate, when it is taken up again, and the handshake.
+//! TLS on the public listener: certificate source, reload and handshake.
 
 pub mod certificates;
 pub mod door;
@@ -13,12 +13,12 @@ use std::time::SystemTime;
 use crate::config::{Config, Faults};
 use source::Source;
 
-/// Reads the certificate that `config` names, and says what is to be said about it.
+/// Reads the configured certificate, and returns warnings for the operator.
 ///
-/// A certificate of the server's own is only made when the server starts.
+/// A self-signed certificate is created only when the server starts, and is not checked here.
 ///
 /// # Errors
-/// Everything that is wrong with the files, each named.
+/// Returns all faults of the files, each named.
 pub fn check(config: &Config) -> Result<Vec<String>, Faults> {
     let Some(source @ Source::Files { .. }) = Source::of(config) else { return Ok(Vec::new()) };
     let now = wall_clock();

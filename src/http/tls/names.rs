@@ -1,4 +1,4 @@
-//! The names under which browsers may reach this machine.
+//! Host names and addresses by which browsers may reach this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
@@ -6,18 +6,18 @@ use url::{Host, Url};
 
 use crate::config::Http;
 
-/// What a certificate of our own is made for.
+/// Names for a self-signed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Every name and address, the first of them the one to show.
+    /// All names and addresses, beginning with the one to show.
     pub all: Vec<String>,
-    /// Those of them without which the certificate is made anew. The others come and go with
-    /// virtual networks, and for them nobody should have to accept another certificate.
+    /// Names whose absence makes a new certificate. The others come and go with virtual networks, and
+    /// must not force browsers to accept another certificate.
     pub needed: Vec<String>,
 }
 
 impl Names {
-    /// The host of `http.public_url`, or without one what this machine is called and its addresses.
+    /// Returns the host of `http.public_url`, or without one this machine's names and addresses.
     pub fn of(http: &Http) -> Self {
         let public = http.public_origin().and_then(|origin| host_of(origin.as_str()));
         let (mut needed, mut more) = (Vec::new(), Vec::new());
@@ -58,7 +58,7 @@ fn host_of(url: &str) -> Option<String> {
     }
 }
 
-/// The machine's own name, and the one by which a LAN finds it (RFC 6762).
+/// Returns the machine's host name, and its mDNS name on a LAN (RFC 6762).
 fn machine_name() -> Vec<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_string_lossy().to_lowercase();
@@ -75,7 +75,7 @@ fn machine_name() -> Vec<String> {
     if name.contains('.') { vec![name] } else { vec![format!("{name}.local"), name] }
 }
 
-/// All names of this machine, the short one as a LAN finds it among them.
+/// Returns all names of this machine, including the mDNS form of its short name.
 pub(in crate::http) fn machine_names() -> Vec<String> {
     let mut names = machine_name();
     let short = names.last().and_then(|name| name.split('.').next()).map(|short| format!("{short}.local"));
@@ -83,15 +83,15 @@ pub(in crate::http) fn machine_names() -> Vec<String> {
     names
 }
 
-/// The IPv4 address from which this machine reaches others; nothing is sent to find it.
+/// Returns the IPv4 source address of this machine's default route; nothing is sent to find it.
 fn route_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // An address that is nobody's (RFC 5737), so that only the way to it counts.
+    // A documentation address (RFC 5737), so that only the route to it matters.
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
 }
 
-/// The addresses of all networks that are up, but those that are written with a zone.
+/// Returns the addresses of all networks that are up, except those written with a zone.
 fn addresses() -> Vec<String> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let addresses = interfaces.iter().map(if_addrs::Interface::ip).filter(|address| match address {
@@ -109,7 +109,7 @@ mod tests {
     use crate::config::Optional;
 
     #[test]
-    fn a_public_url_stands_for_the_machine() {
+    fn public_url_replaces_machine_names() {
         let url = |url: &str| Optional(Some(url.parse().unwrap()));
         let names = Names::of(&Http { public_url: url("https://Meet.example:8443"), ..Http::default() });
         assert_eq!(names.all, ["meet.example", "127.0.0.1", "localhost", "::1"]);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_found_by_its_names_and_its_addresses() {
+    fn machine_has_its_names_and_addresses() {
         let http = Http { listen: "10.9.8.7:1".parse().unwrap(), ..Http::default() };
         let names = Names::of(&http);
         for name in ["localhost", "127.0.0.1", "::1", "10.9.8.7"] {

@@ -1,4 +1,4 @@
-//! A certificate and its key, read from PEM and found to fit each other.
+//! A certificate and its key, read from PEM and checked to match.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,41 +12,41 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// How long before its end a certificate is said to expire soon, unless its whole time is short.
-/// Whoever renews by machine has done it by then.
+/// Time before expiry at which the warning starts, unless the whole validity is short. An automated
+/// renewal has happened by then.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// A certificate with its chain and its key, as connections use them.
+/// A certificate with its chain and its key, ready for connections.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// What a connection needs for its handshake.
+    /// Configuration of a connection's handshake.
     pub config: Arc<ServerConfig>,
-    /// When the certificate is valid.
+    /// Validity period of the certificate.
     pub validity: Validity,
-    /// By what people tell the certificate from another one.
+    /// Fingerprint of the certificate, which people compare.
     pub fingerprint: Fingerprint,
-    /// The same over the whole chain, of which another part may be new.
+    /// Fingerprint of the whole chain, which may change while the certificate does not.
     pub chain: Fingerprint,
 }
 
-/// Which of the two files is at fault.
+/// The file at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
-    /// The certificate's.
+    /// The certificate's file.
     Certificate,
-    /// The key's.
+    /// The key's file.
     Key,
 }
 
-/// What is wrong with one of the two files, in words that go behind its name.
+/// A fault of one of the two files, worded to follow the file's name.
 pub type Flaw = (Half, String);
 
 impl Pair {
-    /// Reads a certificate, its chain behind it, and its key. Other sections are skipped, so that
-    /// both may stand in one file.
+    /// Parses a certificate, followed by its chain, and a key. Other PEM blocks are skipped, so that one
+    /// file may hold both.
     ///
     /// # Errors
-    /// Everything that is wrong with either.
+    /// Returns all faults of either.
     pub fn read(certificate: &[u8], key: &[u8]) -> Result<Self, Vec<Flaw>> {
         let (chain, key) = match (read_chain(certificate), read_key(key)) {
             (Ok(chain), Ok(key)) => (chain, key),
@@ -77,7 +77,7 @@ fn no_certificate() -> String {
 }
 
 fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
-    // What the library says could show a part of the key.
+    // The library's error could reveal part of the key.
     let problem = match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => return Ok(key),
         Err(pem::Error::NoItemsFound) if contains(text, b"BEGIN ENCRYPTED PRIVATE KEY") => {
@@ -119,17 +119,17 @@ fn server_config(
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     // A WebSocket needs HTTP/1.1; see docs/architecture.md.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Sessions that clients keep themselves cost no memory here, whatever their number.
+    // Session tickets are kept by the clients and cost no memory here.
     config.ticketer = provider::Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
-/// When a certificate is valid.
+/// Validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// The first moment.
+    /// First valid moment.
     pub from: SystemTime,
-    /// The last moment.
+    /// Last valid moment.
     pub until: SystemTime,
 }
 
@@ -143,13 +143,14 @@ impl Validity {
         })
     }
 
-    /// The last moment, in seconds since 1970.
+    /// Returns the last valid moment, in seconds since 1970.
     pub fn expires_seconds(&self) -> i64 {
         let seconds = self.until.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         i64::try_from(seconds).unwrap_or(i64::MAX)
     }
 
-    /// What an operator should know, if anything, about the certificate at `place`.
+    /// Returns a warning for the operator about the certificate at `place`, if it is not yet valid,
+    /// expired or expires soon.
     pub fn warning(&self, place: &str, now: SystemTime) -> Option<String> {
         let (from, until) =
             (humantime::format_rfc3339_seconds(self.from), humantime::format_rfc3339_seconds(self.until));
@@ -168,16 +169,16 @@ impl Validity {
     }
 }
 
-/// Seconds since 1970 as a time; `None` for one that this machine or a text cannot express.
+/// Converts seconds since 1970 to a time; `None` if this machine or a text cannot express it.
 fn moment(seconds: i64) -> Option<SystemTime> {
     // The end of the year 9999, which stands for "never" (RFC 5280 section 4.1.2.5).
     const LAST: u64 = 253_402_300_799;
-    // Before 1970 is long ago, and nothing more.
+    // Times before 1970 are treated as 1970.
     let seconds = u64::try_from(seconds).unwrap_or(0);
     (seconds <= LAST).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// The SHA-256 of a certificate or of a chain, as browsers show it.
+/// SHA-256 of a certificate or of a chain, displayed as browsers do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_read_from_two_texts_or_one() {
+    fn pair_parses_from_one_or_two_texts() {
         let (certificate, key) = made(&["meet.example"]);
         let pair = Pair::read(certificate.as_bytes(), key.as_bytes()).unwrap();
         assert_eq!(pair.config.alpn_protocols, [b"http/1.1"]);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flaw_names_its_half() {
+    fn flaws_name_the_file_at_fault() {
         let (certificate, key) = made(&["a.example"]);
         let (_, other_key) = made(&["b.example"]);
         let found = |certificate: &str, key: &str| -> Vec<_> {
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_says_when_a_certificate_is_not_valid() {
+    fn invalid_period_gives_a_warning() {
         let (certificate, key) = made(&["a.example"]);
         let Validity { from, until } = Pair::read(certificate.as_bytes(), key.as_bytes()).unwrap().validity;
         let validity = Validity { from, until };

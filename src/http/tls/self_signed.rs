@@ -1,4 +1,4 @@
-//! A certificate of the server's own making, kept so that a browser's exception for it stays.
+//! A self-signed certificate, kept on disk so that a browser's exception for it remains valid.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,42 +15,42 @@ use super::names::Names;
 use super::pair::Pair;
 use crate::store::data_dir::{DataDirError, read_private, write_private};
 
-/// The file in the data directory: certificate and key in one, so that they always fit.
+/// File in the data directory: certificate and key in one, so that they always match.
 pub const FILE: &str = "self-signed.pem";
 
-/// How long a certificate is valid. Apple's systems refuse more than 825 days.
+/// Validity of a certificate. Apple's systems reject more than 825 days.
 const VALID: Duration = Duration::from_secs(800 * DAY);
 
-/// How long before its end a certificate is made anew.
+/// Time before expiry at which a new certificate is made.
 const RENEW: Duration = Duration::from_secs(30 * DAY);
 
-/// How far a certificate reaches back, for devices whose clock is behind.
+/// Backdating of a certificate, for devices with a slow clock.
 const BACK: Duration = Duration::from_secs(DAY);
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Far more than one certificate and its key have, in bytes.
+/// Maximum bytes to read; far more than a certificate and its key need.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Why there is no certificate of our own.
+/// Reasons for having no self-signed certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum NoCertificate {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] DataDirError),
-    /// The file holds something else; it is never replaced without being asked.
+    /// The file holds something else; it is never replaced automatically.
     #[error("it {0}; remove it, and a new certificate is made, which browsers then ask about once more")]
     Broken(String),
-    /// The library could not make one.
+    /// The library failed to create one.
     #[error("a certificate cannot be made: {0}")]
     NotMade(#[from] rcgen::Error),
 }
 
-/// Gives the certificate that is kept in `directory`, or a new one where there is none, it ends soon,
-/// or it lacks a name that is needed.
+/// Returns the certificate saved in `directory`, or makes a new one if there is none, it expires soon,
+/// or it lacks a needed name.
 ///
 /// # Errors
-/// [`NoCertificate`]; what was kept is still there.
+/// Returns [`NoCertificate`]; a saved certificate is left unchanged.
 pub fn keep(directory: &Path, names: &Names, now: SystemTime) -> Result<Pair, NoCertificate> {
     if let Some(text) = read_private(&directory.join(FILE), MOST_BYTES)? {
         let pair = read(&text)?;
@@ -82,7 +82,7 @@ fn covers(text: &[u8], names: &[String]) -> bool {
 fn make(names: &[String], now: SystemTime) -> Result<Zeroizing<Vec<u8>>, NoCertificate> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(names)?;
-    // A clock that stands before 1975 gives a certificate that begins there.
+    // A clock before 1975 gives a certificate that begins in 1975.
     let moment = |at: Option<SystemTime>| at.map_or_else(|| date_time_ymd(1975, 1, 1), Into::into);
     params.not_before = moment(now.checked_sub(BACK));
     params.not_after = moment(now.checked_add(VALID));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_stays_until_it_ends_soon() {
+    fn certificate_is_kept_until_near_expiry() {
         let directory = tempfile::tempdir().unwrap();
         let names = names(&["localhost", "192.168.1.5", "::1"]);
         let first = keep(directory.path(), &names, at(0)).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_name_that_is_needed_makes_a_new_one() {
+    fn only_a_missing_needed_name_renews() {
         let directory = tempfile::tempdir().unwrap();
         let first = keep(directory.path(), &names(&["localhost", "10.0.0.1"]), at(0)).unwrap();
         let fewer = keep(directory.path(), &names(&["localhost"]), at(0)).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_something_else_is_an_error_and_stays() {
+    fn foreign_file_is_an_error_and_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE);
         fs::write(&path, "mine").unwrap();

@@ -1,4 +1,4 @@
-//! Where the certificate comes from: files of the operator's, or the server's own making.
+//! The certificate's source: the operator's files, or a self-signed one.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,30 +12,30 @@ use super::pair::{Half, Pair};
 use super::self_signed;
 use crate::config::{Config, Fault, Faults};
 
-/// Far more than any chain has, in bytes.
+/// Maximum bytes to read; far more than any chain needs.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Where the certificate comes from.
+/// The source of a certificate.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Files that somebody else writes.
+    /// Files provided by the operator.
     Files {
-        /// The certificate's, its chain behind it.
+        /// Path of the certificate, followed by its chain.
         certificate: PathBuf,
-        /// The key's.
+        /// Path of the key.
         key: PathBuf,
     },
-    /// The server makes it.
+    /// Self-signed by the server.
     SelfSigned {
-        /// Where it is kept.
+        /// Directory to save it in.
         directory: PathBuf,
-        /// What it is for.
+        /// Names that it must cover.
         names: Names,
     },
 }
 
 impl Source {
-    /// What `config` asks for; `None` is plain HTTP.
+    /// Returns the configured source; `None` means plain HTTP.
     pub fn of(config: &Config) -> Option<Self> {
         let http = &config.http;
         match (http.tls_certificate.as_ref(), http.tls_key.as_ref()) {
@@ -49,7 +49,7 @@ impl Source {
         }
     }
 
-    /// The certificate's file, for people.
+    /// Returns the path of the certificate's file, for messages.
     pub fn place(&self) -> String {
         match self {
             Self::Files { certificate, .. } => certificate.display().to_string(),
@@ -57,10 +57,10 @@ impl Source {
         }
     }
 
-    /// Reads the certificate, or makes it.
+    /// Loads the certificate, or creates it.
     ///
     /// # Errors
-    /// Everything that is in the way, each with its file and its setting.
+    /// Returns all faults, each with its file and its setting.
     pub fn load(&self, now: SystemTime) -> Result<Pair, Faults> {
         match self {
             Self::Files { certificate, key } => load_files(certificate, key),
@@ -113,7 +113,7 @@ mod tests {
     use crate::config::Optional;
 
     #[test]
-    fn every_fault_names_its_file_and_its_setting() {
+    fn faults_name_file_and_setting() {
         let directory = tempfile::tempdir().unwrap();
         let (certificate, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
         let mut config = Config::default();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_without_tls_has_no_source() {
+    fn config_without_tls_has_no_source() {
         assert!(Source::of(&Config::default()).is_none());
         assert!(super::super::check(&Config::default()).unwrap().is_empty());
     }

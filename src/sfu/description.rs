@@ -1,10 +1,10 @@
-//! Session descriptions as text: what str0m reads of a client's, and what a client reads of str0m's.
+//! Conversion of session descriptions between clients and str0m, as text.
 //!
-//! str0m never uses a section of its own offers again, so every subscription that ends would stay in
-//! all descriptions for ever (measured: 3 kB each, read and written on every change). Here the
-//! *client's* sections count: an ended one is taken out of str0m, str0m is shown a section of no kind
-//! in its place (which it skips), and the next track that is offered takes the place, as RFC 8829
-//! section 5.2.2 has it. So a description grows with the tracks of a moment, not with those of a day.
+//! str0m never reuses an m-line of its own offers, so every ended subscription would stay in all descriptions forever
+//! (measured: 3 kB each, generated and parsed on every change). Here the *client's* m-lines are authoritative: an
+//! ended one is removed from str0m, which is given an m-line of an unknown kind at its index (str0m skips those), and
+//! the next offered track reuses the index, as RFC 8829 section 5.2.2 specifies. So a description grows with the number
+//! of concurrent tracks, not with all tracks of a session's life.
 
 mod lines;
 mod section;
@@ -23,45 +23,45 @@ use section::MEDIA_PROTOCOL;
 pub use section::{Section, SectionState};
 pub use terms::{Feedback, Terms, first_formats};
 
-/// The longest description that is read, in bytes. A browser's own offer lists all of its codecs in each
-/// section, up to 6 kB, also in those that it only receives: 400 tracks have 2.4 MB.
+/// Longest description that is parsed, in bytes. A browser's own offer lists all of its codecs in each m-line, up to
+/// 6 kB, even in those that only receive: 400 tracks have 2.4 MB.
 const MOST_BYTES: usize = 3 << 20;
 
-/// The most sections of a description, and so the most tracks that a session may be allowed.
+/// Most m-lines of a description, and so the upper bound for the limit on a session's tracks.
 pub const MOST_SECTIONS: usize = 512;
 
-/// Bytes of an answer that refuses some sections, which is read on the media thread; about a hundred sections.
+/// Longest answer with rejected m-lines, in bytes; about a hundred m-lines. It is parsed again on the media thread.
 const MAX_REFUSING_BYTES: usize = 256 << 10;
 
 /// A client's session description.
 #[derive(Debug)]
 pub struct Description {
-    /// As str0m takes it; none where every section has ended, of which it makes no sense.
+    /// The description as parsed by str0m; `None` if every m-line has ended, since str0m rejects such a description.
     pub parsed: Option<Parsed>,
-    /// Its sections, in order.
+    /// Its m-lines, in order.
     pub sections: Vec<Section>,
-    /// Whether video is sent in several layers (RFC 8853).
+    /// True if video is sent in several layers (RFC 8853).
     pub has_layers: bool,
-    /// Whether its sections share one transport by name (RFC 9143). Where none is named, the first has it.
+    /// True if it has a BUNDLE group (RFC 9143). Without one only the first live m-line gets the transport.
     pub is_bundled: bool,
-    /// An answer as str0m would take it but for the sections that it refuses, where it refuses some.
+    /// Text of an answer that rejects some m-lines, as given to str0m, for [`Self::refusing`].
     refusing: Option<String>,
 }
 
-/// A description as str0m takes it.
+/// A description as parsed by str0m.
 #[derive(Debug)]
 pub enum Parsed {
-    /// It wants an answer.
+    /// An offer.
     Offer(SdpOffer),
-    /// It is one.
+    /// An answer.
     Answer(SdpAnswer),
 }
 
 impl Description {
-    /// Reads a client's description.
+    /// Parses a client's description.
     ///
     /// # Errors
-    /// [`SfuError::Description`] says what cannot be used.
+    /// [`SfuError::Description`] if it cannot be used.
     pub fn parse(r#type: DescriptionType, text: &str) -> Result<Self, SfuError> {
         let has_layers = text.contains("\na=simulcast:");
         let (text, sections, is_bundled) =
@@ -70,7 +70,7 @@ impl Description {
         if sections.iter().all(is_ended) {
             return Ok(Self { parsed: None, sections, has_layers, is_bundled, refusing: None });
         }
-        // What a stranger sends is not to end more than its own call, whatever the library does with it.
+        // Network input must not end more than its own call, even if str0m panics on it.
         let parsed = guarded(|| match r#type {
             DescriptionType::Offer => SdpOffer::from_sdp_string(&text).map(Parsed::Offer),
             DescriptionType::Answer => SdpAnswer::from_sdp_string(&text).map(Parsed::Answer),
@@ -82,15 +82,15 @@ impl Description {
         Ok(Self { parsed: Some(parsed), sections, has_layers, is_bundled, refusing })
     }
 
-    /// Whether a section may carry media.
+    /// True if an m-line may carry media.
     pub fn is_live(&self, mid: Mid) -> bool {
         self.sections.iter().any(|section| section.alias == mid && section.state == SectionState::Live)
     }
 
-    /// The answer with these sections refused: str0m wants to know of those that it offered.
+    /// The answer with these m-lines rejected: str0m expects an answer to each m-line that it offered.
     ///
     /// # Errors
-    /// [`SfuError::Description`] where it cannot be read so.
+    /// [`SfuError::Description`] if it cannot be parsed so.
     pub fn refusing(&self, mids: &[Mid]) -> Result<SdpAnswer, SfuError> {
         let too_long = || SfuError::Description("it refuses sections and is too long".into());
         let text = self.refusing.as_ref().ok_or_else(too_long)?;
@@ -109,17 +109,17 @@ impl Description {
     }
 }
 
-/// What str0m reads of a client's text.
+/// Runs a parser of str0m; a panic is an error.
 fn guarded<T, E>(read: impl FnOnce() -> Result<T, E> + std::panic::UnwindSafe) -> Result<T, SfuError> {
     let read = std::panic::catch_unwind(read);
     let read = read.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
     read.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))
 }
 
-/// Refuses the sections of which str0m's answer has no format, since it knows no codec of theirs, and tells which
-/// ended by that. `before` are those of the client's last description.
+/// Rejects the m-lines to which str0m's answer gives no format because it knows none of their codecs, and returns
+/// the mids of those that ended thereby. `before` are the m-lines of the client's last description.
 ///
-/// Where the first of a bundle ended, browsers would lose the others' transport: it is idle.
+/// The first m-line of a bundle becomes idle instead: browsers would lose the others' transport with it.
 pub fn refuse_unknown(text: &str, sections: &mut [Section], before: &[Section]) -> Vec<Mid> {
     let empty = blocks(text).skip(1).filter(|block| !has_format(block));
     let empty: Vec<Mid> = empty.filter_map(|block| Some(Mid::from(mid_of(&block)?))).collect();
@@ -137,7 +137,7 @@ pub fn refuse_unknown(text: &str, sections: &mut [Section], before: &[Section]) 
     empty.into_iter().filter(|mid| !idle.contains(mid)).collect()
 }
 
-/// Whether a section lives on when others without formats are refused.
+/// True if another m-line stays live when those without formats are rejected.
 fn is_other(section: &Section, mid: Mid, refused: &[Mid]) -> bool {
     section.state == SectionState::Live && section.alias != mid && !refused.contains(&section.alias)
 }
@@ -150,7 +150,7 @@ fn mid_of<'a>(block: &[&'a str]) -> Option<&'a str> {
     block.iter().find_map(|line| line.strip_prefix("a=mid:"))
 }
 
-/// The answer to an offer in which every section has ended.
+/// Answer to an offer in which every m-line has ended.
 pub fn nothing_goes_on(sections: &[Section], terms: &Terms) -> Told {
     told(
         DescriptionType::Answer,
@@ -161,7 +161,7 @@ pub fn nothing_goes_on(sections: &[Section], terms: &Terms) -> Told {
     )
 }
 
-/// The text with every section that str0m is not to know about made one of no kind.
+/// The text for str0m: every m-line that str0m must not see is replaced by one of an unknown kind.
 fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     if text.len() > MOST_BYTES {
         return Err("it is too long");
@@ -172,7 +172,7 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     let bundled: HashSet<&str> = group.unwrap_or_default().split_ascii_whitespace().collect();
     let mut candidates = Candidates::default();
     let session = kept_of_session(&session, &mut candidates)?;
-    // There is one transport, and without a bundle each section wants its own.
+    // There is one transport, and without BUNDLE each m-line needs its own.
     let mut has_room = true;
     let mut sections: Vec<Section> = Vec::new();
     let mut bodies = String::with_capacity(text.len());
@@ -198,7 +198,7 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
                     kept.into_iter().map(|line| if line.starts_with("a=mid:") { &*alias } else { line });
                 lines(&mut bodies, named);
             }
-            // A kind that is no kind is skipped, but keeps the places of those behind it.
+            // str0m skips m-lines of an unknown kind, but counts them, so the indices of later ones stay right.
             SectionState::Ended => {
                 let line = format!("m=void 0 {MEDIA_PROTOCOL} 0");
                 lines(&mut bodies, [&*line, "c=IN IP4 0.0.0.0", &*alias, "a=inactive"]);
@@ -217,10 +217,10 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     Ok((whole, sections, group.is_some()))
 }
 
-/// What a client is told: str0m's description, with its sections in the places where the client has
-/// them, and new ones in the places of ended ones.
+/// Converts a description of str0m's for the client: known m-lines keep the client's indices, and new ones reuse the
+/// indices of ended ones.
 ///
-/// `sections` are the client's as of its last description; `candidates` the server's, as lines.
+/// `sections` are the m-lines of the client's last description; `candidates` the server's, as attribute lines.
 pub fn told(
     r#type: DescriptionType,
     text: &str,
@@ -260,7 +260,7 @@ pub fn told(
             bodies.push_str(&sections[place].ended());
             continue;
         };
-        // The client's own name for it, where it has one.
+        // The client's own `mid`, if it has this m-line.
         let known = sections.get(place).filter(|section| section.state == SectionState::Live);
         let mid = known.map_or_else(|| mid_of(&block).unwrap_or_default(), |section| &section.mid);
         let idle = known.filter(|section| section.is_idle && !has_format(&block));
@@ -278,7 +278,7 @@ pub fn told(
         let named = block.iter().map(|line| if line.starts_with("a=mid:") { &*name } else { &**line });
         lines(&mut bodies, named.filter(|line| !is_candidate(line)));
         if !refused && let Some(candidates) = candidates.take() {
-            // A bundle has the candidates of its first section (RFC 9143 section 9.2).
+            // A bundle uses the candidates of its first m-line (RFC 9143 section 9.2).
             for candidate in candidates {
                 lines(&mut bodies, [&*format!("a={candidate}")]);
             }
@@ -286,7 +286,7 @@ pub fn told(
         }
     }
     let mut sdp = String::with_capacity(text.len());
-    // RFC 9143 section 7.3: an answer has no group that the offer had not.
+    // RFC 9143 section 7.3: an answer has no BUNDLE group unless the offer has one.
     let is_bundled = !terms.is_unbundled || r#type == DescriptionType::Offer;
     for line in session {
         match line.strip_prefix("a=group:BUNDLE") {
@@ -312,7 +312,7 @@ fn is_candidate(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates"
 }
 
-/// The lines of the session, then those of each section.
+/// Splits a description into its session-level lines, then those of each m-line.
 fn blocks(text: &str) -> impl Iterator<Item = Vec<&str>> {
     let mut lines = text.lines().filter(|line| !line.is_empty()).peekable();
     let mut is_first = true;
@@ -335,7 +335,7 @@ mod tests {
 
     use super::*;
 
-    /// A description of sections `(kind, port, mid)`, all in the bundle that have another port than 0.
+    /// A description with m-lines `(kind, port, mid)`; those with a port other than 0 are bundled.
     fn text(sections: &[(&str, &str, &str)]) -> String {
         let live: Vec<_> = sections.iter().filter(|s| s.1 != "0").map(|s| s.2).collect();
         let mut text = format!(
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_sections_and_data_are_of_no_kind_for_the_library() {
+    fn ended_and_data_m_lines_are_hidden_from_str0m() {
         let client = text(&[("audio", "9", "0"), ("video", "0", "1"), ("application", "9", "2")]);
         let (shown, sections, _) = for_str0m(&client).unwrap();
         assert_eq!(kinds(&shown), ["m=audio 9", "m=void 0", "m=void 0"]);
@@ -377,14 +377,14 @@ mod tests {
     }
 
     #[test]
-    fn port_0_in_the_bundle_is_live() {
+    fn port_0_m_line_in_bundle_is_live() {
         let client = text(&[("audio", "9", "0"), ("video", "0", "1")]).replace("BUNDLE 0", "BUNDLE 0 1");
         let (_, sections, _) = for_str0m(&client).unwrap();
         assert_eq!(sections[1].state, SectionState::Live);
     }
 
     #[test]
-    fn a_new_track_takes_the_place_of_an_ended_one() {
+    fn new_track_reuses_ended_m_line() {
         let client =
             text(&[("audio", "9", "0"), ("video", "0", "1"), ("video", "9", "2"), ("audio", "0", "3")]);
         let (_, sections, _) = for_str0m(&client).unwrap();
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn feedback_that_is_not_wanted_is_not_negotiated_for_what_is_sent() {
+    fn unwanted_feedback_is_not_negotiated() {
         let lines = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
                      a=rtcp-fb:96 transport-cc\r\na=rtcp-fb:96 nack\r\n";
         let server = text(&[("video", "9", "0"), ("video", "9", "1")]);
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_description_is_refused() {
+    fn malformed_description_is_refused() {
         let good = text(&[("audio", "9", "0")]);
         for bad in [
             "",
@@ -450,14 +450,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_the_reader(text in "(v=0\r\n)?(a=group:BUNDLE[ 0-2]{0,6}\r\n)?((m=(audio|video|application|x)?[ 09a]{0,4}(UDP/TLS/RTP/SAVPF)?[ 0-9]{0,9}|a=mid:[0-3a-]?|a=(ssrc|rid|simulcast|fmtp|rtpmap|extmap|setup|fingerprint|candidate|msid|ice-ufrag):[ -~]{0,20})\r?\n){0,12}") {
+        fn arbitrary_text_never_panics_parser(text in "(v=0\r\n)?(a=group:BUNDLE[ 0-2]{0,6}\r\n)?((m=(audio|video|application|x)?[ 09a]{0,4}(UDP/TLS/RTP/SAVPF)?[ 0-9]{0,9}|a=mid:[0-3a-]?|a=(ssrc|rid|simulcast|fmtp|rtpmap|extmap|setup|fingerprint|candidate|msid|ice-ufrag):[ -~]{0,20})\r?\n){0,12}") {
             for r#type in [DescriptionType::Offer, DescriptionType::Answer] {
                 let _ = Description::parse(r#type, &text);
             }
         }
 
         #[test]
-        fn sections_keep_their_places(live in proptest::collection::vec(any::<bool>(), 1..8), news in 0..5_usize) {
+        fn m_lines_keep_their_indices(live in proptest::collection::vec(any::<bool>(), 1..8), news in 0..5_usize) {
             let names: Vec<String> = (0..live.len()).map(|index| format!("o{index}")).collect();
             let client: Vec<_> = live.iter().zip(&names)
                 .map(|(live, name)| ("video", if *live { "9" } else { "0" }, &**name)).collect();

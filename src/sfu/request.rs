@@ -1,5 +1,4 @@
-//! What the media server is asked for and what it says: plain data between [`super::handle`] and
-//! [`super::engine`].
+//! Requests to the media server and its replies: plain data between [`super::handle`] and [`super::engine`].
 
 use std::time::Duration;
 
@@ -11,25 +10,25 @@ use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
 
-/// A question, already read and checked for its form.
+/// A request, already parsed and checked for its form.
 #[derive(Debug)]
 pub enum Request {
     /// Opens a session.
     Open {
-        /// Whose session it is. One person may have so many.
+        /// Owner of the session; the sessions of one owner are limited.
         owner: Caller,
-        /// The network of the client, where it is known. One network may have so many.
+        /// Client network, if known; the sessions of one network are limited.
         network: Option<ClientNetwork>,
-        /// The client's offer, where it has one already.
+        /// The client's offer, if it sent one.
         offer: Option<Description>,
-        /// How the session finds its way.
+        /// ICE role of the server.
         ice: Ice,
     },
     /// Publishes tracks.
     Publish {
         /// The publisher.
         session: SessionId,
-        /// What is published.
+        /// The tracks to publish.
         tracks: Vec<Publish>,
         /// The client's offer. Without one the server makes an offer.
         offer: Option<Description>,
@@ -38,128 +37,128 @@ pub enum Request {
     Subscribe {
         /// The subscriber.
         session: SessionId,
-        /// What is subscribed to.
+        /// The tracks to subscribe to.
         tracks: Vec<Subscribe>,
     },
-    /// Gives the client's answer to the server's offer.
+    /// Applies the client's answer to the server's offer.
     Answer {
         /// The session.
         session: SessionId,
         /// The answer.
         answer: Description,
     },
-    /// Ends tracks.
+    /// Closes tracks.
     Close {
         /// The session.
         session: SessionId,
         /// The transceivers of the tracks.
         tracks: Vec<Transceiver>,
-        /// The client's offer, in which they are stopped; none where they are ended by force.
+        /// The client's offer, in which they are stopped; `None` closes them by force.
         offer: Option<Description>,
     },
-    /// Changes what transceivers carry.
+    /// Changes the track or layer that transceivers carry.
     Update {
         /// The session.
         session: SessionId,
         /// The changes.
         tracks: Vec<Update>,
     },
-    /// Asks for the tracks of a session.
+    /// Lists the tracks of a session.
     Tracks {
         /// The session.
         session: SessionId,
     },
-    /// Asks for everything that an operator may want to know.
+    /// Requests a report for operators.
     Report,
-    /// Ends all sessions, and tells their peers.
+    /// Ends all sessions, and notifies their peers.
     EndAll,
 }
 
-/// How a session finds its way through the network.
+/// ICE role of the server in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ice {
-    /// It waits for the client's checks (RFC 8445 section 2.5).
+    /// ICE lite: waits for the client's connectivity checks (RFC 8445 section 2.5).
     Lite,
-    /// It makes checks of its own: the peer is another server, which may wait for them too.
+    /// Full ICE: makes connectivity checks of its own, because the peer is another server, which may be ICE lite too.
     Full,
 }
 
-/// Sound or picture.
+/// Media kind of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Sound.
+    /// An audio track.
     Audio,
-    /// A picture.
+    /// A video track.
     Video,
 }
 
-/// A track that is to be published.
+/// A track to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// Its name in the session.
     pub name: String,
-    /// Its section of the offer; needed where the client makes the offer.
+    /// `mid` of its m-line; required if the client makes the offer.
     pub mid: Option<String>,
-    /// What it is; needed where the server makes the offer.
+    /// Its media kind; required if the server makes the offer.
     pub kind: Option<Kind>,
-    /// Whether the server may also send on its transceiver.
+    /// Direction of its transceiver.
     pub way: Way,
 }
 
-/// Which ways media go on a transceiver.
+/// Direction of media on a transceiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// To the server.
+    /// Only to the server.
     In,
-    /// To the server, and back (`bidirectionalMediaStream`).
+    /// To the server and back (`bidirectionalMediaStream`).
     Both,
 }
 
-/// A track that is to be subscribed to.
+/// A track to subscribe to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
     /// The publisher.
     pub publisher: SessionId,
-    /// The track's name there.
+    /// The track's name in the publisher's session.
     pub name: String,
-    /// Which of its layers.
+    /// The wanted layer.
     pub layer: LayerWish,
 }
 
-/// Which layer of a simulcast track a subscriber wants.
+/// Layer of a simulcast track that a subscriber wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LayerWish {
-    /// The `rid` (RFC 8851) of the best layer that it wants; none is the best that there is.
+    /// The `rid` (RFC 8851) of the best layer that it wants; `None` means the best available.
     pub preferred: Option<String>,
-    /// Whether the receiver's bandwidth may choose a lower one.
+    /// Choice of a lower layer for lack of bandwidth.
     pub by_bandwidth: Choice,
-    /// Whether another layer is sent where the wanted one is not there.
+    /// Choice of another layer while the preferred one is missing.
     pub when_missing: Choice,
 }
 
-/// Whether the server may choose (`asciibetical`, and where nothing is said) or not (`none`).
+/// Permission for the server to choose another layer: `asciibetical` (the default) or `none`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// It may.
+    /// The server may choose.
     #[default]
     Free,
-    /// It may not.
+    /// The server may not choose.
     Fixed,
 }
 
-/// A change of what a transceiver carries.
+/// A change of the track or layer that a transceiver carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// The transceiver.
     pub at: Transceiver,
-    /// The track that it is to carry; none leaves it as it is.
+    /// The new track; `None` keeps the present one.
     pub track: Option<(SessionId, String)>,
-    /// Which layer of it.
+    /// The wanted layer of the track.
     pub layer: LayerWish,
 }
 
-/// How a transceiver is named.
+/// Identifies a transceiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transceiver {
     /// By its `mid`.
@@ -171,7 +170,7 @@ pub enum Transceiver {
 }
 
 impl Transceiver {
-    /// A `mid` as the API has it: one of a description, or `#{trackName}`.
+    /// Parses a `mid` of the API: one of a description, or `#{trackName}`.
     pub fn named(mid: String) -> Self {
         match mid.strip_prefix('#') {
             Some(name) => Self::Published(name.to_owned()),
@@ -179,7 +178,7 @@ impl Transceiver {
         }
     }
 
-    /// What the API calls it by; none where it has no such name.
+    /// The `mid` by which the API identifies it, if it has one.
     pub fn name(&self) -> Option<String> {
         match self {
             Self::Mid(mid) => Some(mid.clone()),
@@ -189,63 +188,63 @@ impl Transceiver {
     }
 }
 
-/// What came of a question.
+/// Result of a request.
 pub type Outcome = Result<Reply, SfuError>;
 
-/// An answer.
+/// Reply to a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// The session is open.
+    /// The session was opened.
     Opened {
         /// Its id.
         session: SessionId,
-        /// The answer to the offer, if there was one.
+        /// The answer, if the client sent an offer.
         description: Option<Told>,
     },
-    /// The tracks were published, subscribed to, ended or changed, each or some of them.
+    /// Some or all of the tracks were published, subscribed to, closed or changed.
     Tracks {
-        /// The description that the client applies.
+        /// The description for the client to apply, if any.
         description: Option<Told>,
-        /// What became of each track, in the order of the question.
+        /// Result for each track, in the order of the request.
         tracks: Vec<Result<TrackDone, TrackFailed>>,
     },
-    /// The answer was taken, and refuses these tracks.
+    /// The answer was applied; it rejects these tracks.
     Answered(Vec<TrackFailed>),
     /// The tracks of a session.
     Session(Vec<TrackState>),
-    /// Everything that an operator may want to know.
+    /// The report for operators.
     Report(Box<Report>),
-    /// All sessions ended: their number.
+    /// All sessions ended; their number.
     Ended(usize),
 }
 
-/// A session description for the client.
+/// A session description to send to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Whether the client has to answer.
+    /// Its type; an offer needs an answer from the client.
     pub r#type: DescriptionType,
-    /// The text (RFC 8866).
+    /// Its text (RFC 8866).
     pub sdp: String,
 }
 
-/// What a session description is for (RFC 3264).
+/// Type of a session description (RFC 3264).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DescriptionType {
-    /// It wants an answer.
+    /// An offer.
     Offer,
-    /// It is one.
+    /// An answer.
     Answer,
 }
 
-/// A track with which all went well.
+/// A track for which the request succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackDone {
     /// Its transceiver.
     pub mid: String,
-    /// Its publisher, where that is another session.
+    /// Its publisher, if that is another session.
     pub publisher: Option<SessionId>,
-    /// Its name; closing tells none.
+    /// Its name; `None` in a reply to closing.
     pub name: Option<String>,
 }
 

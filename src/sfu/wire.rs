@@ -1,4 +1,4 @@
-//! The Calls API's JSON: from a body to a request, and from an outcome to an answer.
+//! JSON of the Calls API: request bodies to requests, outcomes to responses.
 //!
 //! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21.
 
@@ -17,27 +17,27 @@ use crate::calls::api::{Action, ApiFailure, Caller, Target};
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
 
-/// Tracks in one call (the API's own limit).
+/// Most tracks in one call (the API's own limit).
 const MOST_TRACKS: usize = 64;
 
-/// Bytes of a track's name.
+/// Longest track name, in bytes.
 const MOST_NAME_BYTES: usize = 256;
 
-/// Bytes of a layer's name.
+/// Longest `rid`, in bytes.
 const MOST_RID_BYTES: usize = 64;
 
-/// A call as it came.
+/// A call of the API, not parsed yet.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// What is called.
+    /// The resource and action called.
     pub target: Target,
     /// The query, without its `?`.
     pub query: Option<String>,
-    /// The body.
+    /// The JSON body.
     pub body: Bytes,
-    /// Who calls.
+    /// The caller.
     pub caller: Caller,
-    /// The network from which a person calls, where it is known.
+    /// Client network of a person's call, if known.
     pub network: Option<ClientNetwork>,
 }
 
@@ -76,21 +76,21 @@ struct Simulcast {
     rid_not_available: Option<String>,
 }
 
-/// Reads a call.
+/// Parses a call.
 ///
 /// # Errors
-/// [`SfuError`] says what of it cannot be read.
+/// [`SfuError`] for input that cannot be used.
 pub fn read(asked: &Asked) -> Result<Request, SfuError> {
     let body = || -> Result<Body, SfuError> {
-        // The library's sentence names the field, and is of the caller's own text.
+        // The text of serde_json's error names the field, and quotes only the caller's own input.
         serde_json::from_slice(&asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
     };
     let Target::Session { session, action } = &asked.target else {
         let body = if asked.body.is_empty() { Body::default() } else { body()? };
         let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
         let ice = match &asked.caller {
-            // A person's browser makes the checks. A server that made them would send datagrams to any
-            // address that a caller names.
+            // A person's browser makes the connectivity checks. If the server made them, it would send
+            // datagrams to any address that a caller names.
             Caller::Person(_) => Ice::Lite,
             Caller::Ai | Caller::Server => ice(asked.query.as_deref()),
         };
@@ -104,7 +104,7 @@ pub fn read(asked: &Asked) -> Result<Request, SfuError> {
             let missing = SfuError::InvalidParams("sessionDescription is missing");
             let description = body()?.session_description.ok_or(missing)?;
             if description.is_offer() {
-                // Beyond the API: whoever changed its network restarts ICE by it, and closes nothing.
+                // Beyond the API: a client whose network changed restarts ICE by this call, and closes nothing.
                 let offer = Some(description.read(DescriptionType::Offer)?);
                 return Ok(Request::Close { session, tracks: Vec::new(), offer });
             }
@@ -152,7 +152,7 @@ impl Sdp {
     }
 }
 
-/// `thirdparty` says that the peer is another server.
+/// ICE role by the query: `thirdparty` means that the peer is another server.
 fn ice(query: Option<&str>) -> Ice {
     let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     let mut asked = pairs.filter(|(name, _)| *name == "thirdparty").map(|(_, value)| value);
@@ -183,7 +183,7 @@ fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
         if offer.is_some() {
             return Err(SfuError::InvalidParams("remote tracks take no sessionDescription"));
         }
-        // A transceiver that is there already takes another track without a negotiation.
+        // An existing transceiver takes another track without a negotiation.
         match tracks.iter().filter(|track| track.mid.is_some()).count() {
             0 => {}
             named if named == tracks.len() => {
@@ -206,7 +206,7 @@ fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
     Ok(Request::Publish { session, tracks, offer })
 }
 
-/// The tracks that an offer sends and that were not named.
+/// The tracks that an offer sends but the call does not name.
 fn discovered(offer: &Description, named: &[Publish]) -> Result<Vec<Publish>, SfuError> {
     let sends = offer.sections.iter().filter_map(|section| Some((section, section.sends.clone()?)));
     let unnamed =
@@ -283,7 +283,7 @@ fn choice(word: Option<&str>) -> Result<Choice, SfuError> {
     }
 }
 
-/// The status and the body of the answer to a call.
+/// Status and body of the response to a call.
 pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
     let reply = match outcome {
         Ok(reply) => reply,
@@ -340,7 +340,7 @@ fn describe(value: &mut Value, description: Option<Told>) {
     }
 }
 
-/// A track of an answer. Of one that is closed only its `mid` is told.
+/// JSON of a track in a response. A closed track has only its `mid`.
 fn told_track(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
     let (mid, publisher, name, error) = match track {
         Ok(TrackDone { mid, publisher, name }) => (Some(mid), publisher, name, None),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_may_be_opened_without_a_body() {
+    fn session_opens_without_body() {
         for body in ["", "{}"] {
             let opened = read_text("POST", "sessions/new", body).unwrap();
             assert!(matches!(opened, Request::Open { offer: None, ice: Ice::Lite, .. }), "{opened:?}");
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_library_pulls_is_read() {
+    fn subscription_of_client_library_is_parsed() {
         let body = r#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":null,
                        "simulcast":{"preferredRid":"a"}}]}"#;
         let Request::Subscribe { tracks, .. } = read_text("POST", "sessions/s/tracks/new", body).unwrap()
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ai_asks_for_is_read() {
+    fn calls_of_the_ai_are_parsed() {
         let body = r#"{"tracks":[{"location":"local","trackName":"ai-generated-voice",
                        "bidirectionalMediaStream":true,"kind":"audio"}]}"#;
         let Request::Publish { tracks, offer: None, .. } =
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_with_the_apis_code() {
+    fn malformed_call_is_refused_with_api_code() {
         let many = format!(r#"{{"tracks":[{}]}}"#, vec![r#"{"location":"remote"}"#; 65].join(","));
         for (method, path, body, code) in [
             ("POST", "sessions/new", "{", "decoding_error"),
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_the_apis_form() {
+    fn responses_have_the_api_format() {
         let session = SessionId::parse("0123").unwrap();
         let (status, body) =
             answer(&Target::NewSession, Ok(Reply::Opened { session: session.clone(), description: None }));

@@ -3,6 +3,8 @@
 //! The metrics belong to a server, not to the process, so that two servers in one test do not
 //! count into each other; the lines that its log dropped are the exception. The doc line of a field is also its help text.
 
+mod process;
+
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, LazyLock};
 
@@ -11,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 /// A label of one word, such as the reason of a close.
@@ -79,6 +82,8 @@ impl MetricConstructor<Histogram> for Moments {
 /// Lines of the log that were dropped. The log belongs to the process, unlike all that is counted besides.
 pub static LOG_LINES_DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
+const PREFIX: &str = "satsuma";
+
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal, $new:expr;)*) => {
         /// Every metric of one server.
@@ -91,12 +96,22 @@ macro_rules! metrics {
         impl Metrics {
             /// Makes all metrics, at zero.
             pub fn new() -> Arc<Self> {
-                let mut registry = Registry::with_prefix("satsuma");
+                let mut registry = Registry::default();
+                registry.register_collector(Box::new(process::Process));
+                let own = registry.sub_registry_with_prefix(PREFIX);
+                own.register("build", "The version of the program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
                 $(
                     let $field: $type = $new;
-                    registry.register($name, concat!($($help),+).trim().trim_end_matches('.'), $field.clone());
+                    own.register($name, concat!($($help),+).trim().trim_end_matches('.'), $field.clone());
                 )*
                 Arc::new(Self { registry, $($field),* })
+            }
+
+            /// Names of all metrics as `/metrics` shows them, without the suffixes of counters and histograms.
+            /// Those of a family with labels appear there once one was counted.
+            pub fn names() -> Vec<String> {
+                let own = ["build", $($name),*].map(|name| format!("{PREFIX}_{name}"));
+                own.into_iter().chain(process::NAMES.map(str::to_owned)).collect()
             }
         }
     };
@@ -286,6 +301,14 @@ mod tests {
         Metrics::count(&metrics.closes, "idle");
         let text = metrics.render();
         assert!(text.contains("# HELP satsuma_connections WebSocket connections that are open."), "{text}");
+        let build = format!("satsuma_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        assert!(text.contains(&build), "{text}");
+        let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let shown: Vec<&str> = shown.collect();
+        assert!(shown.contains(&"process_cpu_seconds"), "{text}");
+        let names = Metrics::names();
+        let unknown: Vec<_> = shown.iter().filter(|shown| !names.iter().any(|name| name == *shown)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
         assert!(text.contains("satsuma_closes_total{reason=\"idle\"} 1"), "{text}");
     }
 }

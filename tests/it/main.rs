@@ -16,6 +16,8 @@ mod cloud;
 mod conformance;
 mod deflate;
 mod delivery;
+mod deploy;
+mod docs;
 mod echo;
 mod far;
 mod feedback;

@@ -1,5 +1,5 @@
-//! A limit for each key, such as an identity or a client's network: on what it has at a time, and
-//! on how often it asks.
+//! Limits per key, such as an identity or a client's network: on concurrent permits, and on the rate at
+//! which they are acquired.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -13,16 +13,17 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Keys whose rates are remembered. Identities and IPv6 networks are free to make, memory is not.
+/// Maximum number of remembered keys. Identities and IPv6 networks cost a client nothing, but memory
+/// here.
 pub const MAX_KEYS: usize = 100_000;
 
-/// Time between two prunings of a full map; each walks over all keys.
+/// Minimum time between two prunings of a full map; each walks over all keys.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often something may happen: a burst of `most`, and `most` in each `interval`.
+/// A rate limit: a burst of `most`, and `most` in each `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Times in an interval; 0 is no limit.
+    /// Permits per interval; 0 means no limit.
     most: u32,
     interval: Duration,
 }
@@ -31,34 +32,34 @@ impl Rate {
     /// No limit.
     pub const UNLIMITED: Self = Self::per_second(0);
 
-    /// So many times a second; 0 is no limit.
+    /// Limits to `most` a second; 0 means no limit.
     pub const fn per_second(most: u32) -> Self {
         Self { most, interval: Duration::from_secs(1) }
     }
 
-    /// So many times a minute; 0 is no limit.
+    /// Limits to `most` a minute; 0 means no limit.
     pub const fn per_minute(most: u32) -> Self {
         Self { most, interval: Duration::from_secs(60) }
     }
 
-    /// So many times an hour; 0 is no limit.
+    /// Limits to `most` an hour; 0 means no limit.
     pub const fn per_hour(most: u32) -> Self {
         Self { most, interval: Duration::from_secs(60 * 60) }
     }
 
-    /// The time at which an unused burst is there again, if one more is taken at `now`; `None` if
-    /// none is left. This is the generic cell rate algorithm (ITU-T I.371).
+    /// Returns the time at which the whole burst is available again if one permit is taken at `now`;
+    /// `None` if the burst is used up. Implements the generic cell rate algorithm (ITU-T I.371).
     fn take(self, due: Option<Instant>, now: Instant) -> Option<Instant> {
         let due = due.unwrap_or(now).max(now) + self.interval / self.most.max(1);
         (due <= now + self.interval).then_some(due)
     }
 }
 
-/// Permits and rates for each key. A clone counts together with the original.
+/// Concurrent permits and rates per key. Clones share their counts.
 ///
-/// A key without permits whose burst is whole again is forgotten. While as many keys as are
-/// remembered have used something, further ones are not rate-limited: whoever makes keys without
-/// end must not lock others out, and has another limit, such as that of its network.
+/// A key without permits is pruned once its whole burst is available again. While the map is full of
+/// keys in use, further keys are not rate-limited: a client that creates keys without end must not lock
+/// others out, and is subject to another limit, such as its network's.
 #[derive(Debug)]
 pub struct KeyedLimit<K: Eq + Hash> {
     inner: Arc<Inner<K>>,
@@ -66,22 +67,22 @@ pub struct KeyedLimit<K: Eq + Hash> {
 
 #[derive(Debug)]
 struct Inner<K: Eq + Hash> {
-    /// Permits of one key at a time; 0 is no limit.
+    /// Maximum permits of one key at a time; 0 means no limit.
     concurrent: usize,
     rate: Rate,
     max_keys: usize,
     usage: DashMap<K, Usage>,
-    /// Tells those who wait for permits that some came back.
+    /// Wakes tasks that wait for permits.
     released: Notify,
     start: Instant,
-    /// The last pruning of a full map, in milliseconds from the start.
+    /// Time of the last pruning of a full map, in milliseconds since `start`.
     pruned: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
     held: usize,
-    /// The time at which an unused burst is there again.
+    /// Time at which the whole burst is available again.
     due: Option<Instant>,
 }
 
@@ -91,7 +92,7 @@ impl Usage {
     }
 }
 
-/// Some of a key's permits, until this is dropped.
+/// Permits of a key, released on drop.
 #[derive(Debug)]
 pub struct Permit<K: Eq + Hash>(Option<Held<K>>);
 
@@ -105,26 +106,27 @@ struct Held<K: Eq + Hash> {
 /// The limit that a key has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
-    /// It has all of its permits.
+    /// Too few permits of the key are free.
     #[error("too many at a time")]
     Concurrency,
-    /// It asked too often.
+    /// The key's rate is used up.
     #[error("too many in a short time")]
     Rate,
 }
 
 impl<K: Clone + Eq + Hash> KeyedLimit<K> {
-    /// A limit on permits at a time (0 is no limit), and on how often they are taken.
+    /// Creates a limit on concurrent permits (0 means no limit) and on the rate at which they are
+    /// acquired.
     pub fn new(concurrent: usize, rate: Rate) -> Self {
         Self::with_max_keys(concurrent, rate, MAX_KEYS)
     }
 
-    /// A limit on permits at a time; 0 is no limit.
+    /// Creates a limit on concurrent permits; 0 means no limit.
     pub fn concurrent(most: usize) -> Self {
         Self::new(most, Rate::UNLIMITED)
     }
 
-    /// A limit on how often permits are taken.
+    /// Creates a limit on the rate at which permits are acquired.
     pub fn rate(rate: Rate) -> Self {
         Self::new(0, rate)
     }
@@ -145,29 +147,31 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         }
     }
 
-    /// Takes a permit.
+    /// Acquires a permit.
     ///
     /// # Errors
-    /// [`LimitReached`]; nothing was counted then.
+    /// Returns [`LimitReached`]; nothing is counted then.
     pub fn acquire(&self, key: &K) -> Result<Permit<K>, LimitReached> {
         self.acquire_at(key, 1, now())
     }
 
-    /// Takes several permits at once, as for bytes.
+    /// Acquires several permits at once, such as one per byte.
     ///
     /// # Errors
-    /// [`LimitReached`]; nothing was counted then.
+    /// Returns [`LimitReached`]; nothing is counted then.
     pub fn acquire_many(&self, key: &K, count: usize) -> Result<Permit<K>, LimitReached> {
         self.acquire_at(key, count, now())
     }
 
-    /// Takes several permits at once, and waits until they are free. Of many who wait, any may be next.
+    /// Acquires several permits at once, waiting until they are free. Waiting tasks are served in no
+    /// particular order.
     ///
-    /// More than the limit are never free. To be asked of limits without a rate alone: nothing tells when that allows more.
+    /// Never returns if `count` exceeds the limit. Use it only on limits without a rate: nothing wakes
+    /// the task when the rate allows more.
     pub async fn wait(&self, key: &K, count: usize) -> Permit<K> {
         loop {
             let mut released = pin!(self.inner.released.notified());
-            // From here on none is missed.
+            // From here on no release is missed.
             released.as_mut().enable();
             match self.acquire_many(key, count) {
                 Ok(permit) => return permit,
@@ -176,7 +180,8 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         }
     }
 
-    /// Takes a permit for what is there already, over the limit too and at no rate.
+    /// Acquires a permit for something that exists already, even beyond the limit and regardless of the
+    /// rate.
     pub fn hold(&self, key: &K) -> Permit<K> {
         if self.inner.concurrent == 0 {
             return Permit(None);
@@ -185,15 +190,15 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         Permit(Some(Held { key: key.clone(), count: 1, inner: self.inner.clone() }))
     }
 
-    /// Counts one more where only the rate is limited.
+    /// Counts one event on a limit that has a rate only.
     ///
     /// # Errors
-    /// [`LimitReached::Rate`]; nothing was counted then.
+    /// Returns [`LimitReached::Rate`]; nothing is counted then.
     pub fn check(&self, key: &K) -> Result<(), LimitReached> {
         self.acquire(key).map(drop)
     }
 
-    /// Gives back one that was counted for something that did not happen, where only the rate is limited.
+    /// Refunds one event that was counted but did not happen, on a limit that has a rate only.
     pub fn refund(&self, key: &K) {
         let Inner { rate, usage, .. } = &*self.inner;
         if rate.most > 0
@@ -229,12 +234,12 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         Ok(Permit(permit))
     }
 
-    /// Forgets keys that hold nothing and may ask for a whole burst again.
+    /// Removes keys that hold no permits and have their whole burst available.
     pub fn prune(&self) {
         self.inner.prune(now());
     }
 
-    /// Keys that are remembered.
+    /// Returns the number of remembered keys.
     #[cfg(test)]
     pub fn keys(&self) -> usize {
         self.inner.usage.len()
@@ -242,7 +247,7 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
 }
 
 impl<K: Eq + Hash> Inner<K> {
-    /// Whether one more key can be remembered.
+    /// True if one more key can be stored.
     fn has_room(&self, now: Instant) -> bool {
         if self.usage.len() < self.max_keys {
             return true;
@@ -275,7 +280,7 @@ impl<K: Eq + Hash> Drop for Permit<K> {
         let Some(Held { key, count, inner }) = self.0.take() else { return };
         if let Entry::Occupied(mut usage) = inner.usage.entry(key) {
             usage.get_mut().held = usage.get().held.saturating_sub(count);
-            // What still has a rate to remember is pruned later.
+            // A key with a rate to remember is pruned later.
             if usage.get().held == 0 && usage.get().due.is_none() {
                 usage.remove();
             }
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn permits_come_back_and_keys_are_forgotten() {
+    fn released_permits_remove_the_key() {
         let limit = KeyedLimit::concurrent(2);
         let first = limit.acquire(&"ada").unwrap();
         let second = limit.acquire(&"ada").unwrap();
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn several_permits_are_taken_and_given_back_at_once() {
+    fn several_permits_are_acquired_and_released() {
         let limit = KeyedLimit::concurrent(10);
         let six = limit.acquire_many(&"ada", 6).unwrap();
         assert_eq!(limit.acquire_many(&"ada", 5).unwrap_err(), LimitReached::Concurrency);
@@ -330,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_gets_what_comes_back() {
+    async fn waiting_task_gets_released_permits() {
         let limit = KeyedLimit::concurrent(2);
         let all = limit.wait(&"ada", 2).await;
         drop(limit.wait(&"bob", 2).await);
@@ -342,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_over_the_limit_counts() {
+    fn held_permits_over_the_limit_count() {
         let limit = KeyedLimit::new(2, Rate::per_minute(1));
         let held: Vec<_> = (0..3).map(|_| limit.hold(&"ada")).collect();
         assert_eq!(limit.acquire(&"ada").unwrap_err(), LimitReached::Concurrency);
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refunded_may_be_asked_again_and_no_more() {
+    fn refund_allows_exactly_one_more() {
         let limit = KeyedLimit::rate(Rate::per_minute(3));
         limit.refund(&"bob");
         let now = now();
@@ -370,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_used_up_and_comes_back_evenly() {
+    fn burst_is_used_up_and_refills_evenly() {
         let limit = KeyedLimit::rate(Rate::per_minute(30));
         let start = now();
         assert_eq!(admitted(&limit, "ada", 100, start), 30);
@@ -382,14 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit_and_nothing_is_remembered() {
+    fn zero_is_no_limit_and_stores_no_key() {
         let limit = KeyedLimit::new(0, Rate::UNLIMITED);
         assert_eq!(admitted(&limit, "ada", 1000, now()), 1000);
         assert_eq!(limit.keys(), 0);
     }
 
     #[test]
-    fn a_refused_permit_costs_no_rate() {
+    fn refused_permit_costs_no_rate() {
         let limit = KeyedLimit::new(1, Rate::per_minute(2));
         let start = now();
         let first = limit.acquire_at(&"ada", 1, start).unwrap();
@@ -403,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_forgets_whole_bursts_alone() {
+    fn pruning_keeps_partly_used_bursts() {
         let limit = KeyedLimit::new(1, Rate::per_minute(60));
         let start = now();
         let held = limit.acquire_at(&"ada", 1, start).unwrap();
@@ -418,14 +423,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_map_locks_nobody_out_and_grows_no_more() {
+    fn full_map_admits_new_keys_and_stops_growing() {
         let limit = KeyedLimit::with_max_keys(0, Rate::per_minute(1), 3);
         let start = now();
         let keys = ["a", "b", "c", "d", "e"];
         let asked = |now| keys.map(|key| admitted(&limit, key, 2, now));
         assert_eq!(asked(start), [1, 1, 1, 2, 2]);
         assert_eq!(limit.keys(), 3);
-        // A minute later the first three are forgotten as soon as another needs their place.
+        // A minute later the first three are pruned as soon as another key needs the space.
         let later = start + seconds(60);
         assert_eq!(["d", "e", "f", "a"].map(|key| admitted(&limit, key, 2, later)), [1, 1, 1, 2]);
         assert_eq!(limit.keys(), 3);

@@ -1,24 +1,24 @@
-//! The network of a client: the unit in which limits count those whose identities are free.
+//! The network of a client: the key of limits on clients that can create identities freely.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Bits of an IPv6 network that one subscriber of an internet provider has at least (RFC 6177).
+/// Minimum IPv6 prefix length assigned to one subscriber of an internet provider (RFC 6177).
 const V6_PREFIX: u8 = 64;
 
-/// The prefix under which translators write IPv4 addresses (RFC 6052 section 2.1).
+/// Prefix under which NAT64 translators write IPv4 addresses (RFC 6052 section 2.1).
 const NAT64_PREFIX: u128 = 0x0064_ff9b << 96;
 
-/// The network of one client: an IPv4 address, or an IPv6 network of 64 bits.
+/// A client's network: an IPv4 address, or an IPv6 network of 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientNetwork(IpNet);
 
-/// The network that every limit for an address counts.
+/// Returns the network to which every limit per address applies.
 ///
-/// An IPv4-mapped address is its IPv4 address, and so is one that a NAT64 translator wrote:
-/// otherwise all of the IPv4 internet would be one network there.
+/// An IPv4-mapped address counts as its IPv4 address, and so does one from a NAT64 translator: otherwise
+/// the whole IPv4 internet would be one network there.
 pub fn client_network(address: IpAddr) -> ClientNetwork {
     let network = match address.to_canonical() {
         IpAddr::V4(v4) => IpNet::V4(Ipv4Net::from(v4)),
@@ -67,14 +67,14 @@ mod tests {
     proptest! {
         #[test]
         fn low_64_bits_never_matter(high: u64, low: u64, other: u64) {
-            // Those under which IPv4 addresses are written are the exceptions.
+            // The prefixes of embedded IPv4 addresses are the exceptions.
             prop_assume!(high != 0 && u128::from(high) << 64 != NAT64_PREFIX);
             let address = |low: u64| IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)));
             prop_assert_eq!(client_network(address(low)), client_network(address(other)));
         }
 
         #[test]
-        fn v4_addresses_are_told_apart(one: u32, other: u32) {
+        fn v4_addresses_are_distinct_networks(one: u32, other: u32) {
             let of = |bits: u32| client_network(IpAddr::V4(Ipv4Addr::from_bits(bits)));
             prop_assert_eq!(of(one) == of(other), one == other);
             let mapped = IpAddr::V6(Ipv4Addr::from_bits(one).to_ipv6_mapped());

@@ -1,8 +1,8 @@
-//! Cloudflare Access: an assertion that Cloudflare signs for everyone whom it lets through.
+//! Cloudflare Access: Cloudflare signs an assertion for every user that it admits.
 //!
-//! Its keys are fetched on first use, hourly, and when an assertion names a key not seen before.
-//! One task fetches; whoever verifies reads the newest keys and may ask the task for newer ones.
-//! Source: Cloudflare's "Validate JWTs"; JWK sets are RFC 7517.
+//! The keys are fetched on first use, hourly, and when an assertion names an unknown key. One task
+//! fetches; verifiers read the newest keys and may request newer ones from the task. Source:
+//! Cloudflare's "Validate JWTs"; JWK sets are RFC 7517.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -21,50 +21,50 @@ use url::{Host, Url};
 use super::token::seconds;
 use super::{AuthMethod, Identity};
 
-/// The header that carries the assertion.
+/// Header with the assertion.
 pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
 
-/// How far Cloudflare's clock and ours may be apart.
+/// Tolerated difference between Cloudflare's clock and the local one.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// How long a fetch of the keys may take in all.
+/// Timeout of a whole fetch of the keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes that the keys may have.
+/// Maximum bytes of the key set.
 const MAX_KEYS_BYTES: usize = 1024 * 1024;
 
-/// The settings of Cloudflare Access.
+/// Settings of Cloudflare Access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The team domain's origin, which is also the issuer of its assertions.
+    /// Origin of the team domain, which is also the issuer of its assertions.
     team: String,
     audience: String,
     reach: Reach,
 }
 
-/// Where the keys are fetched from.
+/// Location of the key server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
     Internet,
     Loopback,
 }
 
-/// Settings of Access that cannot be; the message says what is allowed.
+/// Invalid settings of Access; the message states the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAccess {
-    /// The team domain is no origin that can be trusted.
+    /// The team domain is not a trustworthy origin.
     #[error("the Access team domain is https:// and a host, such as https://team.cloudflareaccess.com")]
     TeamDomain,
-    /// There is no audience, so an assertion for another application would count.
+    /// The audience is empty, so an assertion for another application would be accepted.
     #[error("the Access audience is the application's AUD tag, and not empty")]
     Audience,
 }
 
 impl Access {
-    /// Validates a team domain, such as `https://team.cloudflareaccess.com`, and an application's
-    /// AUD tag.
+    /// Validates a team domain, such as `https://team.cloudflareaccess.com`, and an application's AUD
+    /// tag.
     ///
     /// # Errors
-    /// [`InvalidAccess`] if the audience is empty, or the team domain is not https (http is allowed
-    /// on the loopback), or has more than a host and a port.
+    /// Returns [`InvalidAccess`] if the audience is empty, or if the team domain is not https (http is
+    /// allowed on the loopback) or has more than a host and a port.
     pub fn new(team_domain: &str, audience: &str) -> Result<Self, InvalidAccess> {
         let url = Url::parse(team_domain.trim()).map_err(|_| InvalidAccess::TeamDomain)?;
         let reach = match url.host() {
@@ -76,7 +76,7 @@ impl Access {
         };
         let safe = matches!((url.scheme(), reach), ("https", _) | ("http", Reach::Loopback));
         let team = url.origin().ascii_serialization();
-        // What is more than an origin would be ignored: a path, a query, a user.
+        // Anything beyond an origin would be ignored: a path, a query, a user.
         if !safe || url.as_str() != format!("{team}/") {
             return Err(InvalidAccess::TeamDomain);
         }
@@ -90,10 +90,10 @@ impl Access {
     /// Starts the task that owns the keys; it ends when the second value is dropped or aborted.
     ///
     /// # Errors
-    /// [`reqwest::Error`] if TLS cannot be set up, such as without any CA certificate.
+    /// Returns [`reqwest::Error`] if TLS cannot be set up, such as without any CA certificate.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn start(self) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
         self.start_at(Pace::default())
     }
@@ -101,10 +101,10 @@ impl Access {
     fn start_at(self, pace: Pace) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
         let mut client = reqwest::Client::builder()
             .timeout(FETCH_TIMEOUT)
-            // A redirect could lead to keys of somebody else's.
+            // A redirect could lead to a third party's keys.
             .redirect(reqwest::redirect::Policy::none());
         if self.reach == Reach::Loopback {
-            // No proxy can reach our loopback.
+            // No proxy can reach the local loopback.
             client = client.no_proxy();
         }
         let client = client.build()?;
@@ -127,7 +127,7 @@ impl Access {
     }
 }
 
-/// Verifies assertions; a cheap clone.
+/// A cheaply cloned verifier of assertions.
 #[derive(Clone, Debug)]
 pub struct AccessHandle {
     issuer: Arc<str>,
@@ -136,10 +136,10 @@ pub struct AccessHandle {
     refresh: mpsc::Sender<Ask>,
 }
 
-/// A wish for newer keys, answered when the task has done what it will do about it.
+/// A request for newer keys, answered once the task has fetched them or decided not to.
 type Ask = oneshot::Sender<()>;
 
-/// Why an assertion proves nothing; for the log alone.
+/// Reasons for rejecting an assertion; for the log alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Denied {
     #[error("there are several assertions, or one that is no JWT")]
@@ -164,7 +164,7 @@ struct Assertion {
 }
 
 impl AccessHandle {
-    /// The identity that the request's one assertion proves.
+    /// Returns the identity in the request's only assertion, if valid.
     pub(super) async fn identify(&self, headers: &HeaderMap, now: SystemTime) -> Option<Identity> {
         let mut values = headers.get_all(&HEADER).iter();
         let only = values.next()?;
@@ -177,19 +177,19 @@ impl AccessHandle {
 
     async fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, Denied> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::Malformed)?;
-        // RFC 7515 section 4.1.11: an extension that must be understood, and is not.
+        // RFC 7515 section 4.1.11: a critical extension, none of which is supported.
         if header.crit.is_some() {
             return Err(Denied::Malformed);
         }
         let kid = header.kid.ok_or(Denied::UnknownKey)?;
         let key = self.key(&kid).await.ok_or(Denied::UnknownKey)?;
 
-        // The key says which algorithm is right, never the token.
+        // The key determines the algorithm, never the token.
         let mut rules = Validation::new(key.algorithm);
         rules.set_issuer(&[&self.issuer]);
         rules.set_audience(&[&self.audience]);
         rules.set_required_spec_claims(&["iss", "aud", "exp"]);
-        // The library would ask the clock itself.
+        // The library would read the clock itself.
         rules.validate_exp = false;
         let assertion = jsonwebtoken::decode::<Assertion>(token, &key.public, &rules)
             .map_err(|_| Denied::Invalid)?
@@ -220,7 +220,8 @@ impl AccessHandle {
 }
 
 impl Assertion {
-    /// A person has an e-mail address, a service token a common name and an empty subject.
+    /// Returns the identity: a person has an e-mail address, a service token a common name and an empty
+    /// subject.
     fn identity(&self) -> Option<Identity> {
         let names = [&self.email, &self.common_name, &self.sub];
         let name = names.into_iter().flatten().map(|name| name.trim()).find(|n| !n.is_empty())?;
@@ -237,14 +238,15 @@ struct Key {
     public: DecodingKey,
 }
 
-/// How often the keys are fetched.
+/// Intervals between fetches of the keys.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// After a fetch that succeeded.
+    /// After a successful fetch.
     refresh: Duration,
-    /// After a fetch that failed.
+    /// After a failed fetch.
     retry: Duration,
-    /// The least time between a fetch and one that is asked for: whoever forges a `kid` asks.
+    /// Minimum time between a fetch and a requested one: any client can cause requests by forging a
+    /// `kid`.
     at_least: Duration,
 }
 
@@ -255,14 +257,14 @@ impl Default for Pace {
     }
 }
 
-/// Owns the keys until nobody can ask for them any more.
+/// Owns the keys until all handles are dropped.
 #[expect(clippy::disallowed_methods, reason = "this task is a shell that knows the clock")]
 async fn own_keys<F, R>(fetch: F, newest: watch::Sender<Keys>, mut asks: mpsc::Receiver<Ask>, pace: Pace)
 where
     F: Fn() -> R,
     R: Future<Output = Result<Keys, FetchError>>,
 {
-    // The first fetch waits for the first ask.
+    // The first fetch waits for the first request.
     let mut fetched: Option<Instant> = None;
     let mut due: Option<Instant> = None;
     loop {
@@ -273,7 +275,7 @@ where
             },
             () = until(due) => None,
         };
-        // Those who asked during a fetch find its keys, and cause no other.
+        // Requests made during a fetch get its keys and cause no further one.
         let wanted = ask.is_none() || fetched.is_none_or(|at| at.elapsed() >= pace.at_least);
         if wanted {
             fetched = Some(Instant::now());
@@ -292,7 +294,7 @@ where
             due = Some(Instant::now() + pause);
         }
         if let Some(ask) = ask {
-            // Whoever asked may have gone away meanwhile.
+            // The receiver may be gone by now.
             let _ = ask.send(());
         }
     }
@@ -305,7 +307,7 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Why there are no new keys.
+/// Reasons for a failed fetch of the keys.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the request failed")]
@@ -341,18 +343,18 @@ fn parse_keys(body: &[u8]) -> Result<Keys, FetchError> {
         keys: Vec<serde_json::Value>,
     }
     let set: JwkSet = serde_json::from_slice(body).map_err(FetchError::Malformed)?;
-    // RFC 7517 section 5: keys that are not understood are ignored.
+    // RFC 7517 section 5: unsupported keys are ignored.
     let keys: HashMap<_, _> = set.keys.into_iter().filter_map(usable).collect();
     if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(Arc::new(keys)) }
 }
 
-/// A key's `kid` and itself, if it verifies RS256 or ES256.
+/// Returns a key with its `kid`, if it verifies RS256 or ES256.
 fn usable(jwk: serde_json::Value) -> Option<(String, Key)> {
     let jwk: Jwk = serde_json::from_value(jwk).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Algorithm::ES256,
-        // Above all no symmetric key: everybody knows it.
+        // In particular no symmetric key: in a public set it is no secret.
         _ => return None,
     };
     let for_it = jwk.common.key_algorithm.is_none_or(|declared| declared == algorithm.into());
@@ -412,7 +414,7 @@ pub(super) mod tests {
     }
 
     fn jwks(keys: &[Value]) -> String {
-        // Cloudflare's answer has the certificates, too.
+        // Cloudflare's response contains the certificates, too.
         json!({"keys": keys, "public_cert": {"kid": "", "cert": ""}, "public_certs": []}).to_string()
     }
 
@@ -421,7 +423,7 @@ pub(super) mod tests {
         jsonwebtoken::encode(&header, claims, key).unwrap()
     }
 
-    /// A stand-in for Cloudflare's server of a team's keys.
+    /// A fake of Cloudflare's key server for a team.
     pub struct TeamServer {
         pub url: String,
         answer: watch::Sender<(StatusCode, String)>,
@@ -451,7 +453,7 @@ pub(super) mod tests {
             Access::new(&self.url, AUDIENCE).unwrap()
         }
 
-        /// A handle whose task fetches as often as it is asked to.
+        /// Starts a handle with no minimum time between requested fetches.
         fn eager(&self) -> (AccessHandle, AbortOnDropHandle<()>) {
             self.access().start_at(Pace { at_least: Duration::ZERO, ..Pace::default() }).unwrap()
         }
@@ -481,7 +483,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_team_domain_is_https_or_on_the_loopback() {
+    fn team_domain_is_https_or_on_loopback() {
         let rows = [
             ("https://team.cloudflareaccess.com", Some("https://team.cloudflareaccess.com")),
             (" https://Team.CloudflareAccess.com/ ", Some("https://team.cloudflareaccess.com")),
@@ -508,7 +510,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_valid_assertion_names_a_person_or_a_service() {
+    async fn valid_assertion_names_a_person_or_a_service() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         let rows = [
@@ -539,7 +541,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn wrong_claims_prove_nothing() {
+    async fn wrong_claims_are_rejected() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         let now = seconds(today());
@@ -572,7 +574,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_forged_assertion_proves_nothing() {
+    async fn forged_assertion_is_rejected() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         let claims = team.claims();
@@ -599,8 +601,8 @@ pub(super) mod tests {
         let critical = unsigned(json!({"alg": "RS256", "kid": "team", "crit": ["b64"]}), parts[2]);
         assert_eq!(verify(&critical).await, Err(Denied::Malformed));
 
-        // The public key as an HMAC secret, the classic confusion; and the right key with another
-        // algorithm than its own.
+        // The public key as an HMAC secret, the classic algorithm confusion; and the right key with
+        // another algorithm than its own.
         let modulus = jwk("team", &TEAM, Algorithm::RS256)["n"].as_str().unwrap().to_owned();
         let confused = EncodingKey::from_secret(modulus.as_bytes());
         let confused = sign("team", &confused, Algorithm::HS256, &claims);
@@ -609,7 +611,7 @@ pub(super) mod tests {
         assert_eq!(verify(&stronger).await, Err(Denied::Invalid));
 
         let mut header = Header::new(Algorithm::RS256);
-        // A key that the token brings along is nobody's word.
+        // A key embedded in the token itself is not trusted.
         header.jwk = Some(Jwk::from_encoding_key(&OTHER, Algorithm::RS256).unwrap());
         let own_key = jsonwebtoken::encode(&header, &claims, &OTHER).unwrap();
         assert_eq!(verify(&own_key).await, Err(Denied::UnknownKey));
@@ -622,7 +624,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn several_assertions_or_none_prove_nothing() {
+    async fn several_assertions_or_none_are_rejected() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         let good = team.assertion("ann@example.com");
@@ -638,7 +640,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn an_es256_key_counts_where_the_team_has_one() {
+    async fn es256_key_is_accepted() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         team.set_keys(&[jwk("team", &TEAM, Algorithm::RS256), jwk("curve", &CURVE, Algorithm::ES256)]);
@@ -649,7 +651,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_rotated_key_is_fetched_when_it_is_first_seen() {
+    async fn rotated_key_is_fetched_on_first_use() {
         let team = TeamServer::start().await;
         let (access, _task) = team.eager();
         let old = team.assertion("ann@example.com");
@@ -663,7 +665,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_failing_fetch_keeps_the_keys() {
+    async fn failed_fetch_keeps_the_keys() {
         let mut team = TeamServer::start().await;
         let (access, _task) = team.eager();
         let good = team.assertion("ann@example.com");
@@ -690,7 +692,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn without_its_task_known_keys_still_verify() {
+    async fn known_keys_verify_after_the_task_ended() {
         let team = TeamServer::start().await;
         let (access, task) = team.access().start().unwrap();
         let good = team.assertion("ann@example.com");
@@ -702,7 +704,7 @@ pub(super) mod tests {
         assert_eq!(access.verify(&unknown, today()).await, Err(Denied::UnknownKey));
     }
 
-    /// A handle over a fetch that only counts, and fails from the second time on.
+    /// Creates a handle with a fake fetch that counts calls, and fails from the second one on.
     fn counted() -> (AccessHandle, AbortOnDropHandle<()>, Arc<AtomicUsize>) {
         let body = jwks(&[jwk("team", &TEAM, Algorithm::RS256)]);
         let fetches = Arc::new(AtomicUsize::new(0));
@@ -718,7 +720,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn forged_kids_cause_at_most_one_fetch_in_thirty_seconds() {
+    async fn forged_kids_cause_one_fetch_per_30_seconds() {
         let (access, _task, fetches) = counted();
         assert_eq!(fetches.load(Ordering::SeqCst), 0, "nobody has asked yet");
         for _ in 0..100 {
@@ -738,7 +740,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_at_once_share_one_fetch() {
+    async fn concurrent_requests_share_one_fetch() {
         let (access, _task, fetches) = counted();
         let mut tasks = JoinSet::new();
         for _ in 0..500 {
@@ -750,10 +752,10 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_keys_are_fetched_hourly_and_a_failure_is_tried_again_sooner() {
+    async fn keys_are_fetched_hourly_or_retried_sooner() {
         let (access, _task, fetches) = counted();
         assert!(access.key("team").await.is_some());
-        // In paused time these are no waits: the clock jumps, and stops for the task on its way.
+        // Paused time: the clock jumps to each timer, so the sleeps take no real time.
         for (seconds, expected) in [(3_599, 1), (2, 2), (28, 2), (2, 3), (30, 4)] {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             assert_eq!(fetches.load(Ordering::SeqCst), expected);
@@ -762,7 +764,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn keys_that_cannot_verify_are_ignored() {
+    fn unusable_keys_are_ignored() {
         let rsa = || jwk("a", &TEAM, Algorithm::RS256);
         let with = |name: &str, value: Value| changed(rsa(), &json!({ name: value }));
         let unusable = [
@@ -797,7 +799,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn arbitrary_tokens_prove_nothing(token in "[ -~]{0,80}") {
+        fn arbitrary_tokens_are_rejected(token in "[ -~]{0,80}") {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let verified = runtime.unwrap().block_on(async {
                 let (access, _task, _) = counted();

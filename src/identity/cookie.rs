@@ -1,4 +1,4 @@
-//! The signed cookie: an identity for everyone who typed a name.
+//! The signed cookie: the identity of users who typed a name.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,15 +13,15 @@ use super::{AuthMethod, Identity, InvalidName};
 use crate::id::{composed, text_is_valid, visible};
 use crate::identity::peer::{Peer, Scheme};
 
-/// The cookie's name, the reference server's.
+/// Name of the cookie, as on the reference server.
 const NAME: &str = "__session";
-/// A cookie older than this is renewed when it is used.
+/// Age from which a cookie is renewed on use.
 const RENEWAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// The most characters of a name that was typed.
+/// Maximum characters of a typed name.
 const MAX_NAME_CHARS: usize = 64;
 
-/// What the cookie says. The random id is the identity; the name is only shown, so that two people
-/// of one name are two, and one person with a new name stays one.
+/// Claims of the cookie. The random id is the identity and the name is only displayed: two users of one
+/// name remain two, and a renamed user remains the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Session {
     sub: String,
@@ -34,30 +34,30 @@ impl Claims for Session {
 }
 
 impl Session {
-    /// A person who was not here before, of a validated name.
+    /// Creates a new user with a validated name.
     pub(super) fn new(name: String) -> Self {
         Self { sub: Uuid::new_v4().to_string(), name }
     }
 
-    /// The same person under a new, validated name.
+    /// Renames the user to a validated name, keeping the id.
     pub(super) fn renamed(self, name: String) -> Self {
         Self { name, ..self }
     }
 
-    /// The identity; `None` if its name has no visible character, which older versions allowed.
+    /// Returns the identity; `None` if its name has no visible character, which older versions allowed.
     pub(super) fn identity(&self) -> Option<Identity> {
         let name = visible(&self.name);
         let name = name.trim();
         (!name.is_empty()).then(|| Identity::new(AuthMethod::Cookie, &self.sub, name))
     }
 
-    /// Writes the `Set-Cookie` value for a client at `peer`.
+    /// Builds the `Set-Cookie` value for a client at `peer`.
     #[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
     pub(super) fn set_cookie(self, key: &SigningKey, peer: &Peer, now: SystemTime) -> HeaderValue {
         let mut cookie = Cookie::build((NAME, key.sign(self, now)))
             .path(peer.base_path.to_string())
             .http_only(true)
-            // Strict would keep it from those who follow an invitation on another site.
+            // With `Strict`, users who follow an invitation on another site would be signed out.
             .same_site(SameSite::Lax)
             .max_age(cookie::time::Duration::seconds(Self::LIFETIME.as_secs().cast_signed()))
             .build();
@@ -70,7 +70,7 @@ impl Session {
     }
 }
 
-/// The session in the first valid cookie of a request, and whether it is due for renewal.
+/// Returns the session of the first valid cookie in a request.
 pub(super) fn find(headers: &HeaderMap, key: &SigningKey, now: SystemTime) -> Option<Found> {
     let tokens = headers.get_all(COOKIE).iter().flat_map(|line| tokens(line.as_bytes()));
     let verified = tokens.into_iter().find_map(|token| key.verify::<Session>(token, now))?;
@@ -79,23 +79,22 @@ pub(super) fn find(headers: &HeaderMap, key: &SigningKey, now: SystemTime) -> Op
     Some(Found { session: verified.claims, renewal })
 }
 
-/// A session that a request proved.
+/// A verified session.
 pub(super) struct Found {
     pub(super) session: Session,
     pub(super) renewal: Renewal,
 }
 
-/// Whether a fresh cookie is due.
+/// Need for a fresh cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Renewal {
     Due,
     NotDue,
 }
 
-/// The values of all cookies of our name in one `Cookie` header (RFC 6265 section 5.4).
+/// Returns the values of all session cookies in one `Cookie` header (RFC 6265 section 5.4).
 ///
-/// Read as bytes: a cookie that something else on this host set in Latin-1 must not sign anybody
-/// out.
+/// Works on bytes: another application's Latin-1 cookie on this host must not sign a user out.
 fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';').filter_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(NAME.as_bytes())?.strip_prefix(b"=")?;
@@ -103,7 +102,7 @@ fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Trims and validates a name that was typed into the form.
+/// Trims and validates a typed name.
 pub(super) fn typed_name(name: &str) -> Result<String, InvalidName> {
     let name = composed(name.trim());
     if text_is_valid(&name, MAX_NAME_CHARS) { Ok(name.into()) } else { Err(InvalidName) }
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_valid_cookie_counts() {
+    fn first_valid_cookie_counts() {
         let (ann, bob) = (session("Ann"), session("Bob"));
         let (a, b) = (key(1).sign(ann.clone(), today()), key(1).sign(bob.clone(), today()));
         let forged = key(2).sign(session("Eve"), today());
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_cookie_of_any_bytes_signs_nobody_out() {
+    fn foreign_cookie_bytes_keep_user_signed_in() {
         let ann = session("Ann");
         let mut line = b"city=M\xfcnchen; __session=".to_vec();
         line.extend_from_slice(key(1).sign(ann.clone(), today()).as_bytes());
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_due_for_renewal_after_a_day() {
+    fn cookie_is_due_for_renewal_after_a_day() {
         let line = format!("__session={}", key(1).sign(session("Ann"), today()));
         let renewal =
             |age| find(&headers(&[line.as_bytes()]), &key(1), today() + age).map(|found| found.renewal);
@@ -180,7 +179,7 @@ mod tests {
         assert_eq!(renewal(DAY + Duration::from_secs(1)), Some(Renewal::Due));
         assert_eq!(renewal(DAY * 364), Some(Renewal::Due));
         assert_eq!(renewal(DAY * 365), None);
-        // A clock that was set back.
+        // The clock was set back.
         assert_eq!(
             find(&headers(&[line.as_bytes()]), &key(1), today() - DAY).unwrap().renewal,
             Renewal::NotDue
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typed_name_is_trimmed_and_bounded() {
+    fn typed_name_is_trimmed_and_bounded() {
         let longest = "é".repeat(64);
         let rows = [
             ("Ann", Some("Ann")),
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_64_kib_of_cookies_is_read_to_its_end() {
+    fn cookie_header_of_64_kib_is_read_to_its_end() {
         let ann = session("Ann");
         let own = format!("__session={}", key(1).sign(ann.clone(), today()));
         for filler in ["__session=a.b.c; ", ";", "__session=; ", "=", "__session=.."] {

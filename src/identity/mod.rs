@@ -1,8 +1,8 @@
-//! Who is asking: an identity from a signed cookie, a trusted proxy's header, or Cloudflare Access.
+//! Authentication by a signed cookie, a trusted proxy's header, or Cloudflare Access.
 //!
-//! An id carries the way it was proven: `cookie:{uuid}`, `proxy:{user in lower case}`,
-//! `access:{e-mail in lower case}`. What a client writes itself proves nothing: the cookie is
-//! signed by us, the assertion by Cloudflare, and the header counts from a trusted proxy only.
+//! An id includes its authentication method: `cookie:{uuid}`, `proxy:{user in lower case}`,
+//! `access:{e-mail in lower case}`. Claims by a client itself are not accepted: the cookie is signed by
+//! this server, the assertion by Cloudflare, and the header counts only from a trusted proxy.
 
 pub mod access;
 mod cookie;
@@ -22,15 +22,15 @@ pub use crate::id::AuthMethod;
 use crate::id::{IdentityId, nfc, text_is_valid, visible};
 use crate::identity::peer::Peer;
 
-/// The most characters of a name that a proxy or Access gives: an e-mail address' (RFC 5321).
+/// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
 
-/// Somebody, proven.
+/// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Who it is; what seats, session locks and quotas belong to.
+    /// Id that owns memberships, session locks and quotas.
     pub id: IdentityId,
-    /// What is shown to others; not unique.
+    /// Name displayed to others; not unique.
     pub name: Arc<str>,
 }
 
@@ -39,10 +39,12 @@ impl Identity {
         Self { id: IdentityId::new(format!("{}:{subject}", method.prefix())), name: name.into() }
     }
 
-    /// Somebody whom a login in front of this server names; `None` if that is no name.
+    /// Creates the identity of a user authenticated in front of this server; `None` if the name is
+    /// invalid.
     ///
-    /// The identity is the name in [`nfc`] alone: names that look the same may be two accounts there. Hidden
-    /// characters of such a name cannot be corrected here, so they are only not shown.
+    /// The id is the name in [`nfc`] alone: names that look the same may be two accounts there. Hidden
+    /// characters of such a name cannot be corrected here, so they are only removed from the display
+    /// name.
     fn external(method: AuthMethod, name: &str) -> Option<Self> {
         let shown = visible(name);
         let is_name =
@@ -51,28 +53,28 @@ impl Identity {
     }
 }
 
-/// Who is behind a request.
+/// The authentication result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// Somebody known.
+    /// An authenticated user.
     Known {
-        /// Who.
+        /// The user.
         identity: Identity,
-        /// How it was proven.
+        /// The authentication method.
         by: AuthMethod,
-        /// A `Set-Cookie` value to answer with, where the cookie is due for renewal.
+        /// A `Set-Cookie` value for the response if the cookie is due for renewal.
         renew: Option<HeaderValue>,
     },
-    /// Nobody known.
+    /// An unauthenticated client.
     Nobody,
 }
 
-/// A name that cannot be taken; the message says what is allowed.
+/// An invalid name; the message states the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a name has 1 to 64 characters and no control or invisible characters")]
 pub struct InvalidName;
 
-/// The ways in which this server learns who is asking.
+/// The configured authentication methods.
 #[derive(Debug)]
 pub struct Identities {
     key: SigningKey,
@@ -81,46 +83,47 @@ pub struct Identities {
     cookies: Cookies,
 }
 
-/// Whether our own cookie counts where a proxy or Access names users.
+/// Acceptance of this server's own cookie if a proxy or Access authenticates users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cookies {
-    /// Only where nobody else names users: a request that the proxy did not sign in is nobody's.
+    /// Not accepted then: a request without the proxy's sign-in is unauthenticated.
     Alone,
-    /// For whom the others do not name.
+    /// Accepted for requests that the other methods do not authenticate.
     Beside,
 }
 
 impl Identities {
-    /// Takes the key that signs cookies, the header in which trusted proxies name their user, and
-    /// Cloudflare Access, where they are configured.
+    /// Creates the methods from the key that signs cookies and, if configured, the header in which
+    /// trusted proxies name their user, and Cloudflare Access.
     pub fn new(key: SigningKey, proxy_header: Option<HeaderName>, access: Option<AccessHandle>) -> Self {
         Self { key, proxy_header, access, cookies: Cookies::Alone }
     }
 
-    /// Lets in by cookie whom neither the header nor Access names.
+    /// Accepts cookies of users whom neither the header nor Access authenticates.
     #[must_use]
     pub fn beside_cookies(self) -> Self {
         Self { cookies: Cookies::Beside, ..self }
     }
 
-    /// Whether people may give themselves a name.
+    /// True if users may choose a name themselves.
     pub fn takes_names(&self) -> bool {
         self.cookies == Cookies::Beside || (self.proxy_header.is_none() && self.access.is_none())
     }
 
-    /// The key that signs this server's tokens; each other kind has its own [`token::Claims`].
+    /// Returns the key that signs this server's tokens; each kind of token has its own
+    /// [`token::Claims`].
     pub fn signing_key(&self) -> &SigningKey {
         &self.key
     }
 
-    /// Finds out who sent a request with these headers from `peer`.
+    /// Authenticates a request with these headers from `peer`.
     ///
-    /// With Access configured its assertion counts, else a trusted proxy's header; an unclear one
-    /// (several values, or no valid name) makes the request nobody's. So does a missing one: a login
-    /// that whoever comes around it may replace by a name of their own is none. Only where neither is
-    /// configured, or [beside them](Self::beside_cookies), the cookie counts.
+    /// With Access configured its assertion counts, otherwise a trusted proxy's header. An ambiguous one
+    /// (several values, or an invalid name) leaves the request unauthenticated. So does a missing one: a
+    /// login that a client could bypass by choosing a name would be useless. The cookie counts only if
+    /// neither is configured, or if cookies are [accepted beside them](Self::beside_cookies).
     ///
-    /// It waits only for Access' keys, where an assertion is signed by a key not seen before.
+    /// Waits only for Access' keys, if an assertion is signed by an unknown key.
     pub async fn identify(&self, headers: &HeaderMap, peer: &Peer, now: SystemTime) -> Asked {
         if let Some(access) = &self.access {
             match access.identify(headers, now).await {
@@ -159,15 +162,15 @@ impl Identities {
         Asked::Known { identity, by: AuthMethod::Cookie, renew }
     }
 
-    /// Gives whoever typed `name` into the form a cookie, as a `Set-Cookie` value.
+    /// Signs a user in under a name typed into the form, and returns a `Set-Cookie` value.
     ///
-    /// Somebody with a valid cookie keeps the id, so a new name ends no call. It is for requests
-    /// that [`Identities::identify`] finds to be nobody's or proven by the cookie, where the server
-    /// [takes names](Self::takes_names); the other methods bring their names along.
+    /// A user with a valid cookie keeps the id, so a new name ends no call. Call it only for requests
+    /// that [`Identities::identify`] finds unauthenticated or authenticated by the cookie, on a server
+    /// that [takes names](Self::takes_names); the other methods provide names themselves.
     ///
     /// # Errors
-    /// [`InvalidName`] if the trimmed name is empty, too long, or holds a control character. The
-    /// answer is a 400 that shows the error.
+    /// Returns [`InvalidName`] if the trimmed name is empty, too long, or contains a control character.
+    /// The response is a 400 that shows the error.
     pub fn sign_in(
         &self,
         headers: &HeaderMap,
@@ -212,7 +215,7 @@ mod tests {
         Peer { trust: Trust::TrustedProxy, ..peer(Scheme::Http) }
     }
 
-    /// What a browser sends back of a `Set-Cookie` value.
+    /// Returns the `Cookie` header that a browser sends after a `Set-Cookie` value.
     fn cookie(set: &HeaderValue) -> HeaderMap {
         let pair = set.to_str().unwrap().split(';').next().unwrap();
         HeaderMap::from_iter([(COOKIE, pair.parse().unwrap())])
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_people_of_one_name_are_two_identities() {
+    async fn users_of_one_name_have_different_ids() {
         let (here, ours) = (peer(Scheme::Http), identities(None));
         let first = who(&ours, &sign_in("Ann"), &here).await.unwrap();
         let second = who(&ours, &sign_in("Ann"), &here).await.unwrap();
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_name_keeps_the_id_of_a_valid_cookie() {
+    async fn new_name_keeps_the_id_of_a_valid_cookie() {
         let (here, ours) = (peer(Scheme::Http), identities(None));
         let ann = sign_in(" Ann ");
         let bee = cookie(&ours.sign_in(&ann, "Bee", &here, today()).unwrap());
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_name_is_refused_with_a_sentence() {
+    fn invalid_name_is_refused_with_a_message() {
         let long = "x".repeat(65);
         for name in ["", "  ", "a\nb", &long] {
             let refused = identities(None).sign_in(&HeaderMap::new(), name, &peer(Scheme::Http), today());
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_is_secure_where_the_request_was() {
+    fn cookie_is_secure_over_https() {
         let attributes = |scheme| {
             let set = identities(None).sign_in(&HeaderMap::new(), "Ann", &peer(scheme), today());
             let set = set.unwrap();
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cookie_in_use_is_renewed_once_a_day_and_so_outlives_its_year() {
+    async fn used_cookie_is_renewed_daily() {
         let (here, ours) = (peer(Scheme::Https), identities(None));
         let day = Duration::from_secs(24 * 60 * 60);
         let ann = sign_in("Ann");
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trusted_proxys_header_wins_over_the_cookie() {
+    async fn trusted_proxy_header_overrides_the_cookie() {
         let ours = identities(Some(USER));
         let mut headers = sign_in("Ann");
         headers.append(USER, "Bee@Example.com".parse().unwrap());
@@ -315,20 +318,20 @@ mod tests {
         };
         let trusted = by(ours.identify(&headers, &trusted_peer(), today()).await);
         assert_eq!(trusted, Some((AuthMethod::ProxyHeader, "proxy:bee@example.com".into())));
-        // The attack: the header straight from a client.
+        // An attack: a client sends the header itself.
         assert_eq!(ours.identify(&headers, &peer(Scheme::Http), today()).await, Asked::Nobody);
         let beside = identities(Some(USER)).beside_cookies();
         let untrusted = by(beside.identify(&headers, &peer(Scheme::Http), today()).await).unwrap();
         assert_eq!(untrusted.0, AuthMethod::Cookie);
         let trusted = by(beside.identify(&headers, &trusted_peer(), today()).await);
         assert_eq!(trusted, Some((AuthMethod::ProxyHeader, "proxy:bee@example.com".into())));
-        // Not configured, so it is a header like others.
+        // Not configured, so it is ignored like any other header.
         let ignored = by(identities(None).identify(&headers, &trusted_peer(), today()).await).unwrap();
         assert_eq!(ignored.0, AuthMethod::Cookie);
     }
 
     #[tokio::test]
-    async fn a_configured_login_is_required_unless_it_is_said_otherwise() {
+    async fn configured_login_is_required_by_default() {
         let ours = identities(Some(USER));
         assert!(!ours.takes_names() && identities(None).takes_names());
         for value in ["", " "] {
@@ -343,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_from_an_untrusted_address_names_nobody() {
+    async fn user_header_from_untrusted_peer_is_ignored() {
         let mut headers = HeaderMap::from_iter([(USER, HeaderValue::from_static("ann"))]);
         headers.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.1"));
         let proxies = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]);
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unclear_header_of_a_trusted_proxy_is_nobodys_even_with_a_cookie() {
+    async fn ambiguous_header_overrides_the_cookie() {
         let ours = identities(Some(USER));
         let mut headers = sign_in("Ann");
         headers.append(USER, "bee".parse().unwrap());
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_access_nothing_else_counts() {
+    async fn access_overrides_other_methods() {
         let team = TeamServer::start().await;
         let (access, _task) = team.access().start().unwrap();
         let ours = Identities::new(key(1), Some(USER), Some(access));
@@ -394,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_output_hides_secrets() {
         let set = identities(None).sign_in(&HeaderMap::new(), "Ann", &peer(Scheme::Http), today()).unwrap();
         assert_eq!(format!("{set:?}"), "Sensitive");
         assert!(format!("{:?}", identities(Some(USER))).contains("SigningKey(..)"));

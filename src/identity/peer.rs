@@ -1,8 +1,8 @@
-//! Who is at the other end of a request: address, scheme and host, seen through trusted proxies.
+//! The peer of a request: address, scheme and host, seen through trusted proxies.
 //!
-//! The `X-Forwarded-*` headers are anybody's to write. They are believed only when the socket's
-//! own peer is one of the configured proxies, and of a list only as much as such a proxy vouches
-//! for: every proxy appends at the right.
+//! Any client can write `X-Forwarded-*` headers. They are believed only if the socket's own peer is a
+//! configured proxy, and of a list only the entries such a proxy vouches for: every proxy appends at the
+//! right.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,25 +14,25 @@ use url::Host;
 use crate::config::BasePath;
 use crate::network::{ClientNetwork, client_network};
 
-/// The addresses whose `X-Forwarded-*` headers and user header are believed.
+/// Addresses with trusted `X-Forwarded-*` headers and user header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Takes the configured networks; none trusts nobody.
+    /// Takes the configured networks; an empty list trusts nobody.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self(networks.into_iter().map(canonical_network).collect())
     }
 
-    /// Whether `address` is a trusted proxy's.
+    /// True if `address` belongs to a trusted proxy.
     pub fn contain(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
-/// Writes a network of IPv4-mapped addresses (`::ffff:10.0.0.0/104`) as the IPv4 network it is,
-/// because the addresses that it is asked about are written so too.
+/// Converts a network of IPv4-mapped addresses (`::ffff:10.0.0.0/104`) to IPv4, because the addresses
+/// compared with it are converted too.
 fn canonical_network(network: IpNet) -> IpNet {
     let mapped = match network {
         IpNet::V6(v6) => v6.prefix_len().checked_sub(96).zip(v6.network().to_ipv4_mapped()),
@@ -44,59 +44,58 @@ fn canonical_network(network: IpNet) -> IpNet {
     }
 }
 
-/// How a request travelled from the client to the first machine of ours.
+/// Protocol between the client and the first proxy or server of this installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Without TLS.
+    /// Plain HTTP.
     Http,
-    /// With TLS.
+    /// HTTP over TLS.
     Https,
 }
 
-/// Whether the socket's own peer is one of the [`TrustedProxies`].
+/// Trust in the socket's own peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It is: what it says about its client was believed.
+    /// One of the [`TrustedProxies`]: its forwarding headers were used.
     TrustedProxy,
-    /// It is not: its forwarding headers were ignored.
+    /// Any other peer: its forwarding headers were ignored.
     Untrusted,
 }
 
-/// The other end of a request.
+/// The peer of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The client's address; an IPv4-mapped IPv6 address is written as the IPv4 address.
+    /// The client's address; an IPv4-mapped IPv6 address is converted to IPv4.
     pub address: IpAddr,
-    /// How the client sent the request.
+    /// Protocol that the client used.
     pub scheme: Scheme,
-    /// The host that the client asked for, as `host` or `host:port` in lower case (a domain in its
-    /// ASCII form, an IPv6 address in brackets). `None` if it named none, several, or a malformed
-    /// one.
+    /// The requested host, as `host` or `host:port` in lower case (a domain in its ASCII form, an IPv6
+    /// address in brackets). `None` if the request has none, several, or a malformed one.
     pub host: Option<String>,
-    /// Whether the request came through a trusted proxy.
+    /// Trust in the socket's own peer.
     pub trust: Trust,
-    /// Whose the address is, as far as this is known.
+    /// Owner of the address, as far as known.
     pub owner: AddressOwner,
     /// The path below which the client reaches this server.
     pub base_path: BasePath,
 }
 
-/// Whose a request's address is, as far as this is known.
+/// The owner of a request's address, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressOwner {
-    /// The client's own: it came straight, or a trusted proxy told its address.
+    /// The client itself: it connected directly, or a trusted proxy passed its address on.
     Client,
-    /// A trusted proxy's, which told no other.
+    /// A trusted proxy that passed no address on.
     TrustedProxy,
-    /// That of a proxy that is not configured as trusted.
+    /// A proxy that is not configured as trusted.
     UntrustedProxy,
-    /// Of a network for which no limits hold.
+    /// A host in a network exempt from limits.
     Exempt,
 }
 
 impl Peer {
-    /// The network that this request's costs are charged to; `None` where the address is not the
-    /// client's own, since a limit would then count everybody as one.
+    /// Returns the network that the request is charged to; `None` if the address is not the client's
+    /// own, since a limit would then count all clients as one.
     pub fn network(&self) -> Option<ClientNetwork> {
         match self.owner {
             AddressOwner::Client => Some(client_network(self.address)),
@@ -104,16 +103,15 @@ impl Peer {
         }
     }
 
-    /// Finds the client of a request that came from `socket` to a listener of the scheme
-    /// `listener`.
+    /// Determines the client of a request from `socket` to a listener of scheme `listener`.
     ///
-    /// From a trusted proxy, `X-Forwarded-For` is read from right to left over the trusted
-    /// addresses; the first other one is the client, and a malformed one ends the search at the
-    /// last address that was good. Of `X-Forwarded-Proto` and `X-Forwarded-Host` the last value
-    /// counts, which the nearest proxy wrote; a malformed one is ignored.
+    /// From a trusted proxy, `X-Forwarded-For` is read from right to left past the trusted addresses;
+    /// the first other one is the client, and a malformed one ends the search at the last valid address.
+    /// Of `X-Forwarded-Proto` and `X-Forwarded-Host` the last value counts, since the nearest proxy
+    /// wrote it; a malformed one is ignored.
     ///
-    /// The host is `uri`'s authority (HTTP/2's `:authority`; RFC 9112 section 3.2.2 puts an
-    /// absolute URI before `Host`), else the one `Host` header.
+    /// The host is `uri`'s authority (HTTP/2's `:authority`; RFC 9112 section 3.2.2 puts an absolute URI
+    /// before `Host`), otherwise the single `Host` header.
     pub fn new(
         socket: IpAddr,
         listener: Scheme,
@@ -161,7 +159,7 @@ fn forwarded_for(socket: IpAddr, headers: &HeaderMap, proxies: &TrustedProxies) 
     client
 }
 
-/// Reads an address as proxies write it: bare, in brackets, or with a port.
+/// Parses an address as proxies write it: bare, in brackets, or with a port.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
@@ -174,7 +172,7 @@ fn last_value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn scheme(text: &str) -> Option<Scheme> {
-    // Traefik names a WebSocket's scheme.
+    // Traefik sends a WebSocket's scheme.
     let is = |name: &str| text.eq_ignore_ascii_case(name);
     if is("https") || is("wss") {
         Some(Scheme::Https)
@@ -201,17 +199,16 @@ fn host_text(authority: &str) -> Option<String> {
     })
 }
 
-/// Reads `host` or `host:port`; a user name before the host makes it malformed.
+/// Parses `host` or `host:port`; a user name before the host makes it malformed.
 ///
-/// The host is normalized as browsers do (WHATWG URL section 3.5): lower case, punycode, shortest
-/// IPv6.
+/// Normalizes the host as browsers do (WHATWG URL section 3.5): lower case, punycode, shortest IPv6.
 fn parse_authority(text: &str) -> Option<(Host, Option<u16>)> {
-    // A domain has at most 253 characters and a port 6; nothing longer is walked.
+    // A domain has at most 253 characters and a port 6; longer input is not scanned.
     if text.len() > 260 || !text.is_ascii() {
         return None;
     }
     let (host, port) = match text.rsplit_once(':') {
-        // A colon within the brackets of an IPv6 address is no port's.
+        // A colon within the brackets of an IPv6 address starts no port.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (text, None),
     };
@@ -260,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_socket_is_the_client_whatever_its_headers_say() {
+    fn untrusted_socket_is_the_client() {
         let spoofed = peer(
             "203.0.113.9",
             &[
@@ -284,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_names_client_scheme_and_host() {
+    fn trusted_proxy_names_client_scheme_and_host() {
         let forwarded = peer(
             "10.1.1.1",
             &[
@@ -308,25 +305,25 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_for_is_read_from_the_right_over_trusted_addresses() {
+    fn forwarded_for_is_read_from_the_right() {
         let rows: &[(&[&str], &str)] = &[
             (&[], "10.1.1.1"),
             (&[""], "10.1.1.1"),
             (&["203.0.113.9"], "203.0.113.9"),
-            // What the client wrote itself stands at the left of what the proxy saw.
+            // Entries forged by the client are left of those added by the proxy.
             (&["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
             (&["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
             (&["1.1.1.1, 203.0.113.9, 10.2.2.2,10.3.3.3"], "203.0.113.9"),
             (&["1.1.1.1, 203.0.113.9", "10.2.2.2, fd00::1"], "203.0.113.9"),
             (&["203.0.113.9, 192.168.7.3"], "203.0.113.9"),
-            // All trusted: the farthest.
+            // All trusted: the farthest counts.
             (&["10.4.4.4, 10.2.2.2"], "10.4.4.4"),
             // A malformed entry ends the search.
             (&["1.1.1.1, unknown, 10.2.2.2"], "10.2.2.2"),
             (&["1.1.1.1, unknown"], "10.1.1.1"),
             (&["1.1.1.1,, 10.2.2.2"], "10.2.2.2"),
             (&["1.1.1.1", "é", "10.2.2.2"], "10.2.2.2"),
-            // As some proxies write them.
+            // Formats of various proxies.
             (&["203.0.113.9:5123"], "203.0.113.9"),
             (&["[2001:db8::1]:5123"], "2001:db8::1"),
             (&["[2001:db8::1]"], "2001:db8::1"),
@@ -340,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_socket_address_is_its_ipv4_address() {
+    fn mapped_socket_address_becomes_ipv4() {
         let mapped = peer("::ffff:10.1.1.1", &[("x-forwarded-for", "203.0.113.9")]);
         assert_eq!((mapped.address, mapped.trust), (ip("203.0.113.9"), Trust::TrustedProxy));
         assert_eq!(peer("::ffff:203.0.113.9", &[]).address, ip("203.0.113.9"));
@@ -349,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_forwarded_scheme_and_host_count() {
+    fn last_forwarded_scheme_and_host_count() {
         let two = peer(
             "10.1.1.1",
             &[
@@ -369,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_the_authority_or_the_only_host_header() {
+    fn host_is_authority_or_single_host_header() {
         let uri = Uri::from_static("https://Meet.Example:8443/new");
         let headers = headers(&[("host", "other.example")]);
         let http2 = Peer::new(ip("::1"), Scheme::Https, &uri, &headers, &proxies());
@@ -428,14 +425,14 @@ mod tests {
         }
 
         #[test]
-        fn what_stands_left_of_the_client_changes_nothing(forged in "[ -~]{0,60}") {
+        fn entries_left_of_the_client_are_ignored(forged in "[ -~]{0,60}") {
             let value = format!("{forged},203.0.113.9, 10.2.2.2");
             let found = peer("10.1.1.1", &[("x-forwarded-for", &value)]);
             prop_assert_eq!(found.address, ip("203.0.113.9"));
         }
 
         #[test]
-        fn a_host_that_was_read_is_read_again_as_itself(text in "[a-zA-Z0-9.:\\[\\]-]{0,30}") {
+        fn parsed_host_parses_again_to_itself(text in "[a-zA-Z0-9.:\\[\\]-]{0,30}") {
             if let Some(host) = host_text(&text) {
                 prop_assert_eq!(host_text(&host), Some(host.clone()));
             }

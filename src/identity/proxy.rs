@@ -1,26 +1,26 @@
-//! The header in which a trusted proxy names the user that it has signed in.
+//! The header in which a trusted proxy names its authenticated user.
 
 use axum::http::{HeaderMap, HeaderName};
 
 use super::{AuthMethod, Identity};
 use crate::identity::peer::{Peer, Trust};
 
-/// What the proxy's header says about a request.
+/// Content of the proxy's header in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Nothing: no header, an empty one, or one that no trusted proxy wrote.
+    /// No header, an empty one, or one from an untrusted peer.
     Nothing,
-    /// Something that is not one valid name. Somebody may have added a line of their own to the
-    /// proxy's, so nothing else on the request counts either.
+    /// Not exactly one valid name. A client may have added a line of its own to the proxy's, so no other
+    /// authentication of the request counts either.
     Unclear,
-    /// Who the user is.
+    /// The user's identity.
     User(Identity),
 }
 
-/// Reads `header` of a request that came from `peer`.
+/// Reads `header` of a request from `peer`.
 ///
-/// A comma makes a value unclear: it is how lines of one name are joined on the way (RFC 9110
-/// section 5.3), and no user name or e-mail address has one.
+/// A comma makes a value ambiguous: proxies join lines of one name by commas (RFC 9110 section 5.3), and
+/// no user name or e-mail address contains one.
 pub(super) fn read(header: &HeaderName, headers: &HeaderMap, peer: &Peer) -> Said {
     if peer.trust == Trust::Untrusted {
         return Said::Nothing;
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_names_the_user() {
+    fn trusted_proxy_names_the_user() {
         let Said::User(user) = said("10.0.0.1", &[b" Ann@Example.com "]) else { panic!() };
         assert_eq!(user.id.as_str(), "proxy:ann@example.com");
         assert_eq!(&*user.name, "Ann@Example.com");
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_in_a_name_is_not_shown() {
+    fn hidden_characters_are_not_displayed() {
         let user = |name: &str| match said("10.0.0.1", &[name.as_bytes()]) {
             Said::User(user) => (user.id.as_str().to_owned(), user.name.to_string()),
             other => panic!("{name:?}: {other:?}"),
@@ -87,13 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn an_untrusted_address_says_nothing() {
+    fn header_from_untrusted_peer_is_ignored() {
         assert_eq!(said("203.0.113.9", &[b"ann@example.com"]), Said::Nothing);
         assert_eq!(said("203.0.113.9", &[b"ann@example.com", b"eve@example.com"]), Said::Nothing);
     }
 
     #[test]
-    fn no_value_is_nothing_and_several_or_bad_ones_are_unclear() {
+    fn several_or_invalid_values_are_unclear() {
         assert_eq!(said("10.0.0.1", &[]), Said::Nothing);
         assert_eq!(said("10.0.0.1", &[b" "]), Said::Nothing);
         let long = "a".repeat(255);

@@ -1,7 +1,7 @@
-//! Signed tokens: what this server writes for itself and gives to clients to keep.
+//! Signed tokens, written by this server for itself and stored by clients.
 //!
-//! They are JWTs (RFC 7519) of the algorithm HS256. Each kind of claims has its own audience, so
-//! that a token made for one purpose is worth nothing for another, although one key signs all.
+//! JWTs (RFC 7519) with the algorithm HS256. Each kind of claims has its own audience, so that a token
+//! for one purpose is invalid for any other, although one key signs all.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,20 +11,20 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What a kind of token says beside its audience and times; serializes as a JSON object.
+/// Claims of one kind of token, besides audience and times; serialize as a JSON object.
 pub trait Claims: Serialize + DeserializeOwned {
-    /// The `aud` claim, another one for each kind of token.
+    /// The `aud` claim, different for each kind of token.
     const AUDIENCE: &'static str;
-    /// How long a token is valid.
+    /// Lifetime of a token.
     const LIFETIME: Duration;
 }
 
-/// A token's content, found to be signed by us and valid now.
+/// The content of a token whose signature and validity period are verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified<T> {
-    /// What it says.
+    /// The token's claims.
     pub claims: T,
-    /// When it was made, to the second.
+    /// Time of issue, to the second.
     pub issued_at: SystemTime,
 }
 
@@ -50,10 +50,10 @@ impl SigningKey {
         Self { encoding: EncodingKey::from_secret(key), decoding: DecodingKey::from_secret(key) }
     }
 
-    /// Makes a token that is valid from `now` for the kind's lifetime.
+    /// Signs a token that is valid from `now` for the kind's lifetime.
     ///
     /// # Panics
-    /// If the claims do not serialize as a JSON object.
+    /// Panics if the claims do not serialize as a JSON object.
     #[expect(clippy::expect_used, reason = "HS256 with a secret key takes every JSON object")]
     pub fn sign<T: Claims>(&self, claims: T, now: SystemTime) -> String {
         let iat = seconds(now);
@@ -63,15 +63,15 @@ impl SigningKey {
             .expect("claims are a JSON object")
     }
 
-    /// Reads a token of this kind; `None` if it is malformed, not signed by this key, made for
-    /// another purpose, or no more valid at `now`.
+    /// Verifies a token of this kind; `None` if it is malformed, not signed by this key, made for
+    /// another purpose, or expired at `now`.
     ///
-    /// Signatures are compared in constant time.
+    /// Compares signatures in constant time.
     pub fn verify<T: Claims>(&self, token: &[u8], now: SystemTime) -> Option<Verified<T>> {
         let mut rules = Validation::new(Algorithm::HS256);
         rules.set_audience(&[T::AUDIENCE]);
         rules.set_required_spec_claims(&["aud", "exp"]);
-        // The library would ask the clock itself.
+        // The library would read the clock itself.
         rules.validate_exp = false;
         let token = jsonwebtoken::decode::<Envelope<T>>(token, &self.decoding, &rules).ok()?;
         let Envelope { iat, exp, claims, .. } = token.claims;
@@ -81,7 +81,7 @@ impl SigningKey {
 }
 
 impl SigningKey {
-    /// Signs a `message` for a `purpose`, for where a whole token would be too long: HMAC-SHA256 as
+    /// Signs a `message` for a `purpose`, for places too short for a whole token: HMAC-SHA256 as
     /// base64url without padding.
     ///
     /// # Panics
@@ -92,14 +92,15 @@ impl SigningKey {
             .expect("HS256 takes every message")
     }
 
-    /// Whether `signature` is that of [`Self::sign_text`]; compared in constant time.
+    /// True if `signature` is that of [`Self::sign_text`]; compares in constant time.
     pub fn verify_text(&self, purpose: &'static str, message: &str, signature: &str) -> bool {
         let message = detached(purpose, message);
         jsonwebtoken::crypto::verify(signature, &message, &self.decoding, Algorithm::HS256).unwrap_or(false)
     }
 }
 
-/// What is signed: a JWT's signing input has no line break, so that neither can stand for the other.
+/// Builds the signed text. A JWT's signing input has no line break, so neither signature is valid as the
+/// other.
 fn detached(purpose: &'static str, message: &str) -> Vec<u8> {
     format!("{purpose}\n{message}").into_bytes()
 }
@@ -110,7 +111,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A JWT's NumericDate (RFC 7519 section 2) in whole seconds; 0 before 1970.
+/// Converts a time to a JWT's NumericDate (RFC 7519 section 2) in whole seconds; 0 before 1970.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -124,7 +125,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Some moment of 2026.
+    /// Returns a fixed moment of 2026.
     pub fn today() -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_780_000_000)
     }
@@ -166,19 +167,19 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_token_says_what_was_signed() {
+    fn token_contains_the_signed_claims() {
         let verified = key(1).verify::<Ticket>(ticket().as_bytes(), today());
         assert_eq!(verified, Some(Verified { claims: Ticket { seat: 7 }, issued_at: today() }));
     }
 
     #[test]
-    fn another_key_or_purpose_verifies_nothing() {
+    fn token_of_another_key_or_purpose_is_rejected() {
         assert!(key(2).verify::<Ticket>(ticket().as_bytes(), today()).is_none());
         assert!(key(1).verify::<Voucher>(ticket().as_bytes(), today()).is_none());
     }
 
     #[test]
-    fn a_token_ends_with_its_lifetime_to_the_second() {
+    fn token_expires_to_the_second() {
         let after = |seconds| {
             let now = today() + Duration::from_secs(seconds);
             key(1).verify::<Ticket>(ticket().as_bytes(), now).is_some()
@@ -189,7 +190,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_changed_part_makes_it_worthless() {
+    fn changed_token_is_rejected() {
         let token = ticket();
         let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else {
             panic!("{token}")
@@ -210,7 +211,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_header_cannot_choose_a_weaker_algorithm() {
+    fn token_header_cannot_choose_the_algorithm() {
         let claims = json!({"aud": "ticket", "iat": 0, "exp": u64::MAX, "seat": 8});
         for alg in ["none", "None", "NONE", "", "RS256", "ES256"] {
             for signature in ["", "AAAA"] {
@@ -219,7 +220,7 @@ pub(super) mod tests {
                 assert_eq!(verify(&token), None, "{alg}");
             }
         }
-        // Even well signed: one algorithm, not one family.
+        // Even with a valid signature: one algorithm is accepted, not its whole family.
         let secret = EncodingKey::from_secret(&[1; 64]);
         for alg in [Algorithm::HS384, Algorithm::HS512] {
             let token = jsonwebtoken::encode(&Header::new(alg), &claims, &secret).unwrap();
@@ -249,7 +250,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_signed_text_counts_for_its_purpose_and_key_alone() {
+    fn signed_text_is_bound_to_purpose_and_key() {
         let signature = key(1).sign_text("debug info", "id 7");
         assert_eq!(signature.len(), 43);
         assert!(key(1).verify_text("debug info", "id 7", &signature));
@@ -259,14 +260,14 @@ pub(super) mod tests {
         for forged in ["", "x", "=", &signature[1..], &format!("{signature}="), &format!("{signature}AAAA")] {
             assert!(!key(1).verify_text("debug info", "id 7", forged), "{forged}");
         }
-        // A token's signature is worth nothing here: what it signs has no line break.
+        // A token's signature is invalid here: its signing input has no line break.
         let token = ticket();
         let (input, signature) = token.rsplit_once('.').unwrap();
         assert!(!key(1).verify_text("", input, signature));
     }
 
     #[test]
-    fn the_key_is_not_shown() {
+    fn debug_output_hides_the_key() {
         assert_eq!(format!("{:?}", key(1)), "SigningKey(..)");
     }
 
@@ -277,7 +278,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_token_with_one_byte_changed_is_none(at in 0..1000usize, byte in any::<u8>()) {
+        fn token_with_a_changed_byte_is_rejected(at in 0..1000usize, byte in any::<u8>()) {
             let mut token = ticket().into_bytes();
             let at = at % token.len();
             prop_assume!(token[at] != byte);

@@ -1,8 +1,7 @@
-//! The media server as a value: sessions, tracks, and who receives what. It has no socket and no clock.
+//! The SFU as a state machine without I/O or a clock: sessions, tracks and subscriptions.
 //!
-//! Whatever enters (a request, a datagram, a time that has come) is dealt with at once. What is to be
-//! sent is made while [`Engine::transmit`] asks for it: a session that is to send ten packets of a batch
-//! is looked after once, and nothing piles up in between.
+//! Input (a request, a datagram, an expired timer) is handled at once. Output is produced while [`Engine::transmit`]
+//! is polled: a session with ten packets of a batch to send is processed once, and no output accumulates in between.
 
 mod bandwidth;
 mod calls;
@@ -37,61 +36,61 @@ use peer::candidate;
 use session::{Link, Session};
 use stun_limiter::StunLimiter;
 
-/// How often sessions are looked at that nothing happens to.
+/// Interval of the periodic work: timeouts of sessions, layer choice and keyframe requests.
 const TICK: Duration = Duration::from_millis(500);
 
 new_key_type! {
-    /// A session, as long as it lives.
+    /// Key of an open session.
     struct SessionKey;
-    /// A track, as long as it is published.
+    /// Key of a published track.
     struct TrackKey;
 }
 
-/// What an engine is made with.
+/// An engine's settings, fixed at creation.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What sessions may use.
+    /// Limits on sessions and tracks.
     pub limits: Limits,
-    /// Where clients find this server.
+    /// The server's ICE candidates, under which clients reach it.
     pub candidates: Vec<Address>,
-    /// Makes the passwords of ICE; the same over restarts.
+    /// Derives the ICE passwords; the same across restarts.
     pub secret: IceSecret,
 }
 
-/// An address at which clients find this server.
+/// A transport address of this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Over what.
+    /// Transport protocol.
     pub proto: Protocol,
-    /// The address.
+    /// IP address and port.
     pub address: SocketAddr,
 }
 
-/// What came from the network.
+/// A datagram from the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
-    /// Over what.
+    /// Transport protocol.
     pub proto: Protocol,
-    /// From where.
+    /// The peer's address.
     pub source: SocketAddr,
-    /// To which of the candidates.
+    /// The local candidate that received it.
     pub destination: SocketAddr,
-    /// The bytes.
+    /// The payload.
     pub contents: &'a [u8],
 }
 
-/// What goes into the network.
+/// A datagram to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Over what.
+    /// Transport protocol.
     pub proto: Protocol,
-    /// From which of the candidates.
+    /// The local candidate to send from.
     pub source: SocketAddr,
-    /// To where.
+    /// The peer's address.
     pub destination: SocketAddr,
-    /// Whether it is video, before which everything else goes. Only told of what does not go by UDP.
+    /// True for video, which is sent after everything else. Set only for transports other than UDP.
     pub is_video: bool,
-    /// The bytes.
+    /// The payload.
     pub contents: Vec<u8>,
 }
 
@@ -99,7 +98,7 @@ pub struct Transmit {
 pub struct Engine {
     settings: Settings,
     certificate: Option<DtlsCert>,
-    /// The candidates as lines of a description.
+    /// The candidates as SDP attribute values.
     candidate_lines: Vec<String>,
     sessions: SlotMap<SessionKey, Session>,
     tracks: SlotMap<TrackKey, Track>,
@@ -111,23 +110,24 @@ pub struct Engine {
     next_tick: Instant,
     stun_limiter: StunLimiter,
     said: Said,
-    /// Sessions that ended while something was done with them.
+    /// Sessions that ended during the current operation and are not removed yet.
     ended: Vec<SessionKey>,
-    /// Sessions to which something was written that they did not send yet, and since when.
+    /// Sessions with written packets that are not sent yet, written at `written_at`.
     unsent: VecDeque<SessionKey>,
     written_at: Instant,
     counters: Counters,
 }
 
 impl Engine {
-    /// A media server without sessions.
+    /// Creates a media server without sessions.
     pub fn new(settings: Settings, start: Instant) -> Self {
         let candidates = settings.candidates.iter().filter_map(|address| candidate(*address));
         let candidate_lines = candidates.map(|candidate| candidate.to_sdp_string()).collect();
         let provider = str0m::crypto::from_feature_flags();
         Self {
             settings,
-            // One for all, as RFC 8827 section 6.5 lets it be: making one takes longer than the rest.
+            // One certificate for all sessions, as RFC 8827 section 6.5 permits: generating one takes longer than the
+            // rest.
             certificate: provider.dtls_provider.generate_certificate(),
             candidate_lines,
             sessions: SlotMap::with_key(),
@@ -147,13 +147,13 @@ impl Engine {
         }
     }
 
-    /// When [`Self::advance`] is to be called at the latest.
+    /// Latest time for the next call of [`Self::advance`]; none without sessions.
     pub fn deadline(&self) -> Option<Instant> {
         let timer = self.timers.first().map_or(self.next_tick, |(at, _)| *at);
         (!self.sessions.is_empty()).then(|| timer.min(self.next_tick))
     }
 
-    /// What is to be sent next. To be called after each of the other calls until there is nothing.
+    /// Returns the next datagram to send. To be called after each of the other calls until it returns none.
     pub fn transmit(&mut self) -> Option<Transmit> {
         while self.said.transmits.is_empty() {
             let key = self.unsent.pop_front()?;
@@ -163,14 +163,14 @@ impl Engine {
         self.said.transmits.pop_front()
     }
 
-    /// What was counted since the beginning, and how much there is now.
+    /// Returns the counters since the start and the current gauges.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Does what is due at `now`.
+    /// Handles all timers that have expired at `now`.
     pub fn advance(&mut self, now: Instant) {
-        // Each once: a peer that wants to be called at once for ever keeps nobody else waiting.
+        // Each session once: a peer that always asks to be called at once cannot delay the others.
         let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
         let due: Vec<SessionKey> = due.collect();
         for key in due {
@@ -183,7 +183,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Takes what came from the network.
+    /// Handles a datagram from the network.
     pub fn receive(&mut self, now: Instant, datagram: Datagram<'_>) {
         let Datagram { proto, source, destination, contents } = datagram;
         self.counters.received_packets += 1;
@@ -196,7 +196,7 @@ impl Engine {
                 return;
             }
         };
-        // The library parses network input here.
+        // str0m parses network input here, which may panic.
         let parsed = catch_unwind(|| Receive::new(proto, source, destination, contents));
         let Ok(Ok(receive)) = parsed else {
             self.counters.dropped(Drop::Malformed);
@@ -227,7 +227,7 @@ impl Engine {
         self.settle(now);
     }
 
-    /// Deals with everything that came of what was done, until nothing comes any more.
+    /// Forwards received packets, handles events and removes ended sessions until nothing is left to do.
     fn settle(&mut self, now: Instant) {
         while let Some((key, packet)) = self.said.packets.pop_front() {
             self.forward(now, key, packet);
@@ -243,7 +243,7 @@ impl Engine {
         self.count_gauges();
     }
 
-    /// Deals with what sessions told of themselves.
+    /// Handles the events of sessions.
     fn take_events(&mut self, now: Instant) {
         while let Some((key, event)) = self.said.events.pop_front() {
             let Some(session) = self.sessions.get_mut(key) else { continue };
@@ -270,7 +270,7 @@ impl Engine {
         }
     }
 
-    /// Looks after sessions that nothing happens to.
+    /// Does the periodic work: ends timed-out sessions, chooses layers and repeats keyframe requests.
     fn tick(&mut self, now: Instant) {
         let Limits { connect, idle, .. } = self.settings.limits;
         let over = |session: &Session| match session.link {
@@ -284,7 +284,7 @@ impl Engine {
         self.count_gauges();
     }
 
-    /// Ends all sessions; tells their number.
+    /// Ends all sessions and returns their number.
     fn end_all(&mut self, now: Instant) -> usize {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in &keys {
@@ -293,7 +293,7 @@ impl Engine {
         keys.len()
     }
 
-    /// Ends a session and tells its peer: its tracks are gone for everybody.
+    /// Ends a session with its tracks and subscriptions, and notifies its peer.
     fn remove(&mut self, now: Instant, key: SessionKey) {
         self.send_close(now, key);
         let Some(session) = self.sessions.remove(key) else { return };

@@ -23,103 +23,104 @@ use crate::sfu::estimate::RembLimit;
 use crate::sfu::forward::Forward;
 use crate::sfu::request::{Ice, Kind, LayerWish};
 
-/// Source addresses that are remembered of a session's peer; more than a phone that walks has.
+/// Source addresses remembered per session; a phone that moves between networks has fewer.
 const MAX_SOURCES: usize = 8;
 
-/// Connectivity checks a second from unknown addresses that are admitted for naming a session: a browser with many
-/// interfaces makes about 20.
+/// Connectivity checks per second that a session admits from unknown addresses because they name it: a browser with
+/// many interfaces sends about 20.
 const MOST_CHECKS: u32 = 50;
 
-/// Time for which an address is in use after something came from it: a client sends more often, if only checks.
+/// Time for which an address counts as in use after a packet from it: a client sends more often, if only checks.
 const IN_USE: Duration = Duration::from_secs(5);
 
-/// The share of a video's packets that is much to lose: radio links lose less, and full queues more.
+/// Share of lost packets above which a video is lossy: radio links lose less, full queues more.
 const MUCH_LOSS: f32 = 0.15;
 
-/// Time for which such a loss is remembered; losses are counted every two seconds.
+/// Time for which a session counts as lossy; losses are counted every two seconds.
 const LOSSY: Duration = Duration::from_secs(3);
 
-/// One session.
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Caller,
-    /// The network of the client that opened it, where it is known.
+    /// The network of the client that opened it, if known.
     pub(super) network: Option<ClientNetwork>,
     pub(super) ice: Ice,
     pub(super) opened: Instant,
     pub(super) link: Link,
-    /// The peer; none before the first description and after a panic.
+    /// The str0m peer; none before the first description and after a panic.
     pub(super) rtc: Option<Box<Rtc>>,
-    /// By what the client's connectivity checks name this session; empty before the first description.
+    /// The username fragment by which the client's connectivity checks name this session; empty before the first
+    /// description.
     pub(super) ufrag: String,
-    /// The sections of the client's last description.
+    /// The m-lines of the client's last description.
     pub(super) sections: Vec<Section>,
-    /// Whether the client's offer named no bundle.
+    /// True if the client's offer had no BUNDLE group.
     pub(super) is_unbundled: bool,
-    /// The offer that waits for the client's answer.
+    /// The server's offer that the client has not answered yet.
     pub(super) pending: Option<Pending>,
     pub(super) publications: HashMap<Mid, TrackKey>,
     pub(super) subscriptions: HashMap<Mid, Subscription>,
-    /// Source addresses of the peer, the one that was heard last at the end.
+    /// Source addresses of the peer, the most recently used last.
     pub(super) sources: VecDeque<(Protocol, SocketAddr)>,
-    /// The one of these that the peer nominated or sent media from last, which is never forgotten; and when.
+    /// The source address that the peer nominated or sent media from last, and the time of its last packet; never
+    /// evicted.
     path: Option<((Protocol, SocketAddr), Instant)>,
-    /// The second that runs, and the checks from addresses that are not known as its own in it.
+    /// Start of the current one-second window, and the checks from unknown addresses within it.
     checks: (Instant, u32),
-    /// The clock of what it publishes.
+    /// The clock of the session's published tracks.
     pub(super) clock: PublisherClock,
-    /// To which layer of which track a stream belongs.
+    /// Track and layer of each received stream.
     pub(super) streams: HashMap<Ssrc, (TrackKey, usize)>,
-    /// When the peer wants to be called.
+    /// Time of the next timeout that the peer asked for.
     pub(super) timer: Option<Instant>,
-    /// Whether it does only to keep its books.
+    /// True if that timeout is only for the peer's internal bookkeeping.
     pub(super) waits_for_books: bool,
-    /// Whether something was written to the peer that it did not send yet.
+    /// True if packets were written to the peer that it has not sent yet.
     pub(super) has_unsent: bool,
-    /// The payload types of the packets among that.
+    /// Payload types of the packets that are written and not sent yet.
     pub(super) awaited: Vec<Pt>,
-    /// Whether its connection can be measured finely: there was simulcast when it began.
+    /// True if TWCC is possible on the connection: there was simulcast when the peer was created.
     pub(super) is_measurable: bool,
-    /// Whether its connection is measured finely, from the next negotiation on: it subscribes, or did, to a track
-    /// of several layers, or its connection was too narrow.
+    /// True if TWCC is requested from the next negotiation on: the session subscribes, or once subscribed, to a track
+    /// with several layers, or its connection was too narrow.
     pub(super) wants_twcc: bool,
-    /// What the connection takes, in bits a second, where the client reports each packet (TWCC).
+    /// Estimated bandwidth of the connection in bits per second, if the client sends TWCC feedback.
     pub(super) twcc: Option<u64>,
-    /// Since when that is a guess that no report confirmed.
+    /// Time since which `twcc` is only the initial guess, confirmed by no feedback.
     pub(super) unmeasured: Option<Instant>,
-    /// The same by its reports of a bandwidth (REMB), elsewhere.
+    /// Bandwidth limit from the client's REMB messages, without TWCC.
     pub(super) remb: RembLimit,
-    /// When the client missed much.
+    /// Time of the last high loss that the client reported.
     lossy: Option<Instant>,
-    /// What all that it subscribes to would take at best, in bits a second, as of the last look.
+    /// Bits per second that all subscriptions would take at their best layers, as of the last layer choice.
     pub(super) wanted: u64,
-    /// Whether it takes less than all that is subscribed to: then video is paced, so that audio goes first.
+    /// True if the connection takes less than all subscriptions need: then video is paced, so that audio goes first.
     pub(super) is_constrained: bool,
-    /// Since when it takes less than what flows.
+    /// Time since which the connection takes less than what is sent.
     pub(super) short_since: Option<Instant>,
     pub(super) received_bytes: u64,
     pub(super) sent_bytes: u64,
-    /// What each transceiver counted so far: packets lost, NACKs, requests for pictures.
+    /// Last known counts of each transceiver: packets lost, NACKs, PLIs.
     lost: HashMap<Mid, [u64; 3]>,
     asked: HashMap<(Mid, Option<str0m::media::Rid>), [u64; 2]>,
 }
 
-/// How a session's connection is.
+/// State of a session's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
-    /// Nothing was negotiated, since then.
+    /// Nothing negotiated, since this time.
     New(Instant),
-    /// It was, and no connection came, since then.
+    /// Negotiated but not connected yet, since this time.
     Connecting(Instant),
-    /// It is there.
     Connected,
-    /// It was there, and is lost since then.
+    /// Was connected, and is not since this time.
     Lost(Instant),
 }
 
 impl Link {
-    /// What ICE says. A connection that never was cannot be lost, and one that is checked anew (the
-    /// client restarted ICE) is lost until a check is answered: else who restarts and leaves stays.
+    /// Returns the state after a change of the ICE state. A connection that never was up cannot be lost, and one that
+    /// is checked again (the client restarted ICE) is lost until a check is answered. Otherwise a client that
+    /// vanishes during an ICE restart never expires.
     pub(super) fn after(self, state: IceConnectionState, now: Instant) -> Self {
         let is_up = matches!(state, IceConnectionState::Connected | IceConnectionState::Completed);
         match self {
@@ -129,7 +130,7 @@ impl Link {
         }
     }
 
-    /// Whether there is, or was lately, somebody to whom media can be sent.
+    /// True if media can be sent: the peer is connected, or was until its connection was lost.
     pub(super) fn takes_media(self) -> bool {
         matches!(self, Self::Connected | Self::Lost(_))
     }
@@ -144,17 +145,17 @@ impl Link {
     }
 }
 
-/// An offer of ours that waits for its answer.
+/// An offer of the server that waits for the client's answer.
 pub(super) struct Pending {
     pub(super) offer: SdpPendingOffer,
     pub(super) made: Instant,
-    /// What is published once it is answered.
+    /// Tracks to publish once it is answered.
     pub(super) publications: Vec<(Mid, String, Kind)>,
-    /// What is subscribed to then.
+    /// Subscriptions to open once it is answered.
     pub(super) subscriptions: Vec<Mid>,
 }
 
-/// What a transceiver of a session carries to it.
+/// A session's subscription to a track, sent on one transceiver.
 pub(super) struct Subscription {
     /// None once the publisher ended it.
     pub(super) track: Option<TrackKey>,
@@ -164,25 +165,25 @@ pub(super) struct Subscription {
     pub(super) wish: LayerWish,
     pub(super) state: SubscriptionState,
     pub(super) forward: Forward,
-    /// Since when it is paused because the connection takes no more.
+    /// Time since which it is paused because the connection is too narrow.
     pub(super) paused: Option<Instant>,
-    /// The payload type here for each of the publisher's; none where this client cannot take it.
+    /// The subscriber's payload type for each of the publisher's; none if the client cannot receive it.
     pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
-    /// The stream by which the library sends it, once something was sent.
+    /// The SSRC of the outgoing stream, once a packet was sent.
     pub(super) ssrc: Option<Ssrc>,
-    /// The payload types that were offered for it; all where there are none.
+    /// The payload types offered for it; all if empty.
     pub(super) formats: Vec<u8>,
     pub(super) packets: u64,
 }
 
-/// Whether the client agreed to a subscription.
+/// The client's consent to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SubscriptionState {
-    /// It was offered.
+    /// Offered, not answered yet.
     Offered,
-    /// It did.
+    /// Accepted.
     Open,
-    /// It did not, or not to the track's codec.
+    /// Refused by the client, entirely or for the track's codec.
     Refused,
 }
 
@@ -233,7 +234,8 @@ impl Session {
         }
     }
 
-    /// Adds a source address; gives back the one that it displaces: the least recently heard that carries no media.
+    /// Adds a source address and returns the one that is evicted for it: the least recently used that carries no
+    /// media.
     pub(super) fn learn(&mut self, source: (Protocol, SocketAddr)) -> Option<(Protocol, SocketAddr)> {
         self.sources.retain(|known| *known != source);
         self.sources.push_back(source);
@@ -245,7 +247,7 @@ impl Session {
         self.sources.remove(oldest)
     }
 
-    /// Notes that a source address was heard, and whether media take it.
+    /// Records a packet from a source address; `is_path` if media use this address.
     pub(super) fn heard(&mut self, now: Instant, source: (Protocol, SocketAddr), is_path: bool) {
         if self.sources.back() != Some(&source)
             && let Some(place) = self.sources.iter().position(|known| *known == source)
@@ -273,17 +275,17 @@ impl Session {
         *checks <= MOST_CHECKS
     }
 
-    /// What the connection takes, in bits a second; none where nothing is known to be short.
+    /// Estimated bandwidth of the connection in bits per second; none if no limit is known.
     pub(super) fn estimate(&self) -> Option<u64> {
         self.twcc.or(self.remb.bits())
     }
 
-    /// Whether its connection is measured finely, or will be.
+    /// True if TWCC is in use on the connection, or will be from the next negotiation on.
     pub(super) fn is_measured(&self) -> bool {
         self.wants_twcc && self.is_measurable
     }
 
-    /// What is negotiated with the client.
+    /// Returns the terms that apply to the session's descriptions.
     pub(super) fn terms(&self) -> Terms {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| !s.formats.is_empty());
         Terms {
@@ -293,7 +295,7 @@ impl Session {
         }
     }
 
-    /// Whether the client takes a subscription's track, by the last negotiation.
+    /// True if the client accepts a subscription's track, by the last negotiation.
     pub(super) fn accepts(&self, mid: Mid) -> bool {
         let (Some(rtc), Some(subscription)) = (self.rtc.as_deref(), self.subscriptions.get(&mid)) else {
             return false;
@@ -303,7 +305,7 @@ impl Session {
         media.remote_pts().iter().any(|pt| formats.is_empty() || formats.contains(pt))
     }
 
-    /// Opens subscriptions that the client refused and takes now.
+    /// Opens subscriptions that the client had refused and accepts now.
     pub(super) fn accept_again(&mut self) {
         let refused = self.subscriptions.iter().filter(|(_, s)| s.state == SubscriptionState::Refused);
         let taken: Vec<Mid> = refused.map(|(mid, _)| *mid).filter(|mid| self.accepts(*mid)).collect();
@@ -314,28 +316,28 @@ impl Session {
         }
     }
 
-    /// The client's name of a section.
+    /// Returns the client's mid of an m-line.
     pub(super) fn client_mid(&self, mid: Mid) -> String {
         let section = self.sections.iter().find(|section| section.alias == mid);
         section.map_or_else(|| mid.to_string(), |section| section.mid.clone())
     }
 
-    /// How many tracks it publishes and subscribes to.
+    /// Number of tracks that the session publishes and subscribes to.
     pub(super) fn tracks(&self) -> usize {
         self.publications.len() + self.subscriptions.len()
     }
 
-    /// Packets that the client said it missed.
+    /// Packets that the client reported as lost.
     pub(super) fn lost_packets(&self) -> u64 {
         self.lost.values().map(|counted| counted[0]).sum()
     }
 
-    /// Whether the client missed much video lately.
+    /// True if the client reported high loss of video within the last [`LOSSY`].
     pub(super) fn is_lossy(&self, now: Instant) -> bool {
         self.lossy.is_some_and(|at| now.saturating_duration_since(at) < LOSSY)
     }
 
-    /// Counts what the library counted of a stream to the client.
+    /// Takes str0m's statistics of a stream to the client.
     pub(super) fn count_losses(&mut self, now: Instant, stats: &MediaEgressStats, counters: &mut Counters) {
         let is_video = self.subscriptions.get(&stats.mid).is_some_and(|s| s.kind == Kind::Video);
         if is_video && stats.loss.is_some_and(|loss| loss > MUCH_LOSS) {
@@ -347,20 +349,20 @@ impl Session {
         *counted = [lost, stats.nacks, stats.plis];
     }
 
-    /// Counts what the library counted of a stream from the client.
+    /// Takes str0m's statistics of a stream from the client.
     pub(super) fn count_requests(&mut self, stats: &MediaIngressStats, counters: &mut Counters) {
         let counted = self.asked.entry((stats.mid, stats.rid)).or_default();
         counters.nacks_sent += stats.nacks.saturating_sub(counted[0]);
         *counted = [stats.nacks, stats.plis];
     }
 
-    /// Forgets what was counted of a transceiver that is gone.
+    /// Removes the counts of a transceiver that ended.
     pub(super) fn forget(&mut self, mid: Mid) {
         self.lost.remove(&mid);
         self.asked.retain(|(of, _), _| *of != mid);
     }
 
-    /// The client's codecs, once something was negotiated.
+    /// The codecs negotiated with the client; none before the first description.
     pub(super) fn codecs(&self) -> Option<&CodecConfig> {
         self.rtc.as_deref().map(Rtc::codec_config)
     }

@@ -1,4 +1,4 @@
-//! Whose a datagram is.
+//! Demultiplexes datagrams to sessions.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use crate::sfu::counters::Drop;
 use crate::sfu::request::Ice;
 
 impl Engine {
-    /// Whose datagram it is: its source's, or that of the session that a connectivity check names.
+    /// Returns the session of a datagram: that of its source address, or the one that a connectivity check names.
     pub(super) fn owner(
         &mut self,
         now: Instant,
@@ -33,7 +33,7 @@ impl Engine {
         let message = message.ok().flatten();
         let named = match &message {
             Some(Some(ufrag)) => self.by_ufrag.get(ufrag).copied(),
-            // Answers to our own checks name nobody.
+            // Responses to the server's own checks carry no USERNAME.
             Some(None) | None => known,
         };
         if let Some(key) = known
@@ -41,7 +41,8 @@ impl Engine {
         {
             return Ok(key);
         }
-        // A source can be forged, and an office has one: whoever knows a session's name is heard all the same.
+        // A source address can be forged, and a whole office shares one: a check that names a session passes in any
+        // case.
         let is_expected =
             named.and_then(|key| self.sessions.get_mut(key)).is_some_and(|own| own.expects(now));
         if !is_expected && !self.stun_limiter.admit(now, datagram.source.ip()) {
@@ -58,18 +59,18 @@ impl Engine {
         owner.ok_or(Drop::UnknownSource)
     }
 
-    /// True if another session is connected by this source address and was heard from within the last moments: a peer
-    /// that forges the address must not get that session's media.
+    /// True if another session is connected by this source address and received media from it lately: a peer that
+    /// forges the address must not get that session's media.
     pub(super) fn is_in_use(&self, now: Instant, by: SessionKey, source: (Protocol, SocketAddr)) -> bool {
         let session = self.sessions.get(by).filter(|session| session.link == Link::Connected);
         session.is_some_and(|session| session.is_path(now, source))
     }
 
-    /// Answers a check for a session that is not here any more, such as one of the process before a restart: a browser
-    /// fails the connection then. Where nothing answers it waits, the stock client for 13 s and more.
+    /// Refuses a check for a session that no longer exists, such as one from before a restart: a browser then fails
+    /// the connection. Without a response it waits, the stock client for 13 s and more.
     fn refuse(&mut self, datagram: Datagram<'_>) {
         let Datagram { proto, source, destination, contents } = datagram;
-        // A TCP connection that nobody answers is closed, which tells as much.
+        // A TCP connection without an answer is closed, which has the same effect.
         if proto != Protocol::Udp {
             return;
         }
@@ -81,11 +82,11 @@ impl Engine {
         self.said.transmits.push_back(transmit);
     }
 
-    /// Which session's own check a datagram answers. Until there is an answer its source is unknown,
-    /// where the other side makes no checks (it is ICE-lite).
+    /// Returns the session to whose own check a datagram is the response. Until such a response arrives, the source
+    /// of an ICE-lite peer is unknown, since that makes no checks.
     fn asked(&self, now: Instant, datagram: Datagram<'_>) -> Option<SessionKey> {
         let Datagram { proto, source, destination, contents } = datagram;
-        // There are few of these: peers that are servers.
+        // Few sessions match: those with a server as the peer.
         let asking = |(_, session): &(SessionKey, &Session)| {
             session.ice == Ice::Full && session.link != Link::Connected
         };
@@ -99,7 +100,7 @@ impl Engine {
         catch_unwind(AssertUnwindSafe(accepts)).ok().flatten()
     }
 
-    /// Keeps in mind that a source is a session's.
+    /// Maps a source address to a session.
     pub(super) fn learn(&mut self, key: SessionKey, proto: Protocol, source: SocketAddr) {
         if let Some(other) = self.by_source.insert((proto, source), key)
             && let Some(other) = self.sessions.get_mut(other)
@@ -112,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Notes that a session's peer was heard from an address, and whether media take it.
+    /// Records a packet from a session's peer, and whether media use its source address.
     pub(super) fn touch(&mut self, now: Instant, key: SessionKey, datagram: Datagram<'_>) {
         let Datagram { proto, source, contents, .. } = datagram;
         let is_path = match contents.first() {
@@ -125,7 +126,7 @@ impl Engine {
     }
 }
 
-/// Whether a connectivity check nominates its path (RFC 8445 section 8.1.1).
+/// True if a connectivity check nominates its path (RFC 8445 section 8.1.1).
 fn is_nominating(contents: &[u8]) -> bool {
     let nominates = || StunMessage::parse(contents).is_ok_and(|message| message.use_candidate());
     catch_unwind(nominates).unwrap_or(false)

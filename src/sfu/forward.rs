@@ -1,103 +1,103 @@
-//! The numbers of one subscriber's stream: what a packet's become when it is forwarded.
+//! Rewrites sequence numbers and timestamps of packets for one subscriber's stream.
 //!
-//! A subscriber sees one stream without end, whatever it is made of: layers of one track, one track
-//! after another on the same transceiver, a publisher that started anew. So that a packet that was
-//! sent again finds its place, gaps and disorder are kept: within one layer a number only moves.
+//! A subscriber sees one continuous stream, whatever its sources: layers of a track, successive tracks on one
+//! transceiver, a publisher that restarted. Gaps and reordering are kept, so that retransmitted packets fit in: within
+//! one layer all sequence numbers are shifted by the same offset.
 
 use std::time::{Duration, Instant};
 
 use str0m::format::Codec;
 use str0m::rtp::{Vp8Descriptor, Vp8Patch};
 
-/// How far a number may be from the highest of its layer. Beyond it the source started anew.
+/// Greatest distance of a sequence number from the highest of its layer. Beyond it the source restarted.
 const FAR: u64 = 10_000;
 
-/// Time for which packets of a source may come late after another took its place.
+/// Time for which packets of a replaced source count as late ones.
 const LATE: Duration = Duration::from_secs(2);
 
-/// The longest step of a timestamp. From half of what it counts to on, it would look like one back.
+/// Largest timestamp step. From half of the range on, it would look like a step back.
 const LONGEST_STEP: u128 = 1 << 30;
 
-/// The bits of a VP8 PictureID: a long one, and a short one.
+/// Masks of a VP8 PictureID: 15 bits and 7 bits.
 const PICTURE_LONG: u16 = 0x7fff;
 const PICTURE_SHORT: u16 = 0x7f;
 
-/// A packet, as it came from the publisher.
+/// A packet received from the publisher.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
-    /// Its layer.
+    /// Index of its layer.
     pub layer: usize,
-    /// Its source.
+    /// SSRC of its source.
     pub ssrc: u32,
-    /// Its number, extended.
+    /// Its extended sequence number.
     pub seq: u64,
-    /// Its timestamp.
+    /// Its RTP timestamp.
     pub time: u32,
-    /// When it came.
+    /// Its arrival time.
     pub arrived: Instant,
-    /// When its content was captured: see [`super::clock`].
+    /// Capture time of its media: see [`super::clock`].
     pub captured: Instant,
-    /// What its timestamp counts in a second.
+    /// Clock rate of its timestamp, in Hz.
     pub clock_hz: u32,
-    /// What it carries.
+    /// Its codec.
     pub codec: Codec,
     /// Its payload.
     pub payload: &'a [u8],
-    /// Whether a receiver can start with it: see [`super::keyframe::starts_keyframe`].
+    /// True if a receiver can start with it: see [`super::keyframe::starts_keyframe`].
     pub starts_keyframe: bool,
 }
 
-/// What a packet becomes for the subscriber.
+/// The rewritten header fields of a packet for the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Its number, extended.
+    /// Its extended sequence number.
     pub seq: u64,
-    /// Its timestamp.
+    /// Its RTP timestamp.
     pub time: u32,
-    /// What changes in its payload.
+    /// Changes to the VP8 payload descriptor, if any.
     pub vp8_patch: Option<Vp8Patch>,
 }
 
-/// The numbers of one subscriber's stream.
+/// RTP rewriter of one subscriber's stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward {
-    /// The layer that is wanted.
+    /// The wanted layer.
     target: Option<usize>,
-    /// What goes out now.
+    /// The layer sent at present.
     stream: Option<Stream>,
-    /// The source before the present one, and when it was left.
+    /// SSRC of the previous source, and the time of the change.
     left: Option<(u32, Instant)>,
-    /// The number after the highest that was sent.
+    /// The next sequence number, one above the highest sent.
     next: u64,
-    /// The newest timestamp that was sent, and when it was captured.
+    /// The latest timestamp sent, and its capture time.
     newest: Option<(u32, Instant)>,
-    /// The newest PictureID that was sent.
+    /// The latest PictureID sent.
     picture: Option<u16>,
-    /// The newest TL0PICIDX that was sent.
+    /// The latest TL0PICIDX sent.
     base_picture: Option<u8>,
 }
 
-/// How the numbers of one layer move, from the keyframe with which it started.
+/// Offsets of one layer's numbers, fixed at the keyframe with which it started.
 #[derive(Clone, Copy, Debug)]
 struct Stream {
     layer: usize,
     ssrc: u32,
-    /// The number with which it started, as it came and as it was sent.
+    /// First sequence number, as received and as sent.
     came: u64,
     sent: u64,
-    /// The highest number that came.
+    /// The highest sequence number received.
     highest: u64,
     time: u32,
-    /// How far PictureID and TL0PICIDX move, once a packet has them.
+    /// Offsets of PictureID and TL0PICIDX, set by the first packet that has them.
     picture: Option<u16>,
     base_picture: Option<u8>,
 }
 
 impl Forward {
-    /// A stream whose first packet has this number.
+    /// Creates a stream whose first packet has this sequence number.
     ///
-    /// Its highest bit is not used: the library needs the first number below 65,536, and receivers
-    /// take a first number close to that for one from before the first.
+    /// Its highest bit is cleared: str0m needs a first number below 65,536, and receivers take one close to that limit
+    /// for a number from before the first.
     pub fn new(first_seq: u16) -> Self {
         Self {
             target: None,
@@ -110,8 +110,7 @@ impl Forward {
         }
     }
 
-    /// Says which layer is wanted. The one before goes on until that one has a keyframe; none pauses
-    /// at once.
+    /// Sets the wanted layer. The current one is sent until the wanted one has a keyframe; `None` pauses at once.
     pub fn aim(&mut self, layer: Option<usize>) {
         self.target = layer;
         if layer.is_none() {
@@ -119,22 +118,22 @@ impl Forward {
         }
     }
 
-    /// The layer that goes out.
+    /// The layer sent at present.
     pub fn current(&self) -> Option<usize> {
         self.stream.map(|stream| stream.layer)
     }
 
-    /// The layer whose keyframe is waited for.
+    /// The layer whose keyframe is awaited.
     pub fn waits_for(&self) -> Option<usize> {
         self.target.filter(|target| self.current() != Some(*target))
     }
 
-    /// Says that what follows is from another source, with numbers of its own.
+    /// Ends the current source; the next packets are from another one with unrelated numbers.
     pub fn source_changed(&mut self) {
         self.stream = None;
     }
 
-    /// What a packet becomes; none if it is not for this subscriber.
+    /// Rewrites a packet; `None` if it is not for this subscriber.
     pub fn rewrite(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
         let is_late = |(ssrc, at): (u32, Instant)| {
             ssrc == packet.ssrc && packet.arrived.saturating_duration_since(at) < LATE
@@ -145,7 +144,7 @@ impl Forward {
         let current = self.stream.filter(|stream| stream.layer == packet.layer);
         if let Some(stream) = current {
             if stream.ssrc != packet.ssrc {
-                // Its numbers may be close to those of before, and mean something else.
+                // The numbers of the new source may be close to the old ones, but are unrelated.
                 self.left = Some((stream.ssrc, packet.arrived));
                 self.source_changed();
             } else if stream.is_far(packet) {
@@ -156,7 +155,7 @@ impl Forward {
             self.stream = Some(self.start(packet));
         }
         let stream = self.stream.as_mut().filter(|stream| stream.layer == packet.layer)?;
-        // What is from before the keyframe has no place: its number belongs to what was sent before.
+        // Packets from before the keyframe are dropped: their numbers are in use by the previous source.
         let seq = stream.sent + packet.seq.checked_sub(stream.came)?;
         stream.highest = stream.highest.max(packet.seq);
         self.next = self.next.max(seq + 1);
@@ -169,9 +168,9 @@ impl Forward {
         Some(Outgoing { seq, time, vp8_patch })
     }
 
-    /// Starts a layer right after what was sent.
+    /// Starts a layer right after the last number sent.
     fn start(&self, packet: &Incoming<'_>) -> Stream {
-        // Layers have unrelated timestamps. The time between their packets is what they share.
+        // Timestamps of layers are unrelated; only the difference of capture times is comparable.
         let time = self.newest.map_or(0, |(newest, captured)| {
             let step = ticks(packet.captured.saturating_duration_since(captured), packet.clock_hz);
             newest.wrapping_add(step).wrapping_sub(packet.time)
@@ -188,7 +187,7 @@ impl Forward {
         }
     }
 
-    /// Moves the numbers in a VP8 payload (RFC 7741 section 4.2), as far as it has them.
+    /// Shifts the numbers of a VP8 payload descriptor (RFC 7741 section 4.2), if present.
     fn patch(&mut self, payload: &[u8]) -> Option<Vp8Patch> {
         let stream = self.stream.as_mut()?;
         let descriptor = Vp8Descriptor::parse(payload).ok()?;
@@ -196,7 +195,7 @@ impl Forward {
         let mut moved = false;
 
         if let Some(came) = descriptor.picture_id() {
-            // The PictureID follows two octets, and its first bit tells whether it is a long one.
+            // The PictureID follows two octets; its first bit is set if it has 15 bits.
             let long = payload.get(2).is_some_and(|octet| octet & 0x80 != 0);
             let bits = if long { PICTURE_LONG } else { PICTURE_SHORT };
             let last = self.picture;
@@ -230,19 +229,19 @@ impl Forward {
 }
 
 impl Stream {
-    /// Whether a packet of this source has a number that cannot follow from the others.
+    /// True if the packet's sequence number is too far from the highest of its layer.
     fn is_far(&self, packet: &Incoming<'_>) -> bool {
         self.highest.abs_diff(packet.seq) > FAR
     }
 }
 
-/// How far a timestamp moves in a time: a little at least, for another picture has another timestamp.
+/// Timestamp step for a duration; at least 1, since a new frame needs a new timestamp.
 fn ticks(elapsed: Duration, clock_hz: u32) -> u32 {
     let ticks = elapsed.as_nanos().saturating_mul(u128::from(clock_hz)) / 1_000_000_000;
     u32::try_from(ticks.clamp(1, LONGEST_STEP)).unwrap_or(1)
 }
 
-/// Whether a timestamp is later than another (RFC 3550: it wraps).
+/// True if `time` is later than `other`, with wrap-around (RFC 3550).
 fn is_after(time: u32, other: u32) -> bool {
     time != other && time.wrapping_sub(other) < 1 << 31
 }
@@ -266,7 +265,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A packet that no receiver can start with.
+    /// A packet that does not start a keyframe.
     fn packet(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
         let (codec, payload) = (Codec::H264, &AFTER[..]);
         let ssrc = 100 + layer as u32;
@@ -288,7 +287,7 @@ mod tests {
         Incoming { starts_keyframe: true, ..packet(layer, seq, time, arrived) }
     }
 
-    /// The number and timestamp that a packet leaves with.
+    /// Sequence number and timestamp that a packet is sent with.
     fn sent(forward: &mut Forward, packet: Incoming<'_>) -> Option<(u64, u32)> {
         forward.rewrite(&packet).map(|out| (out.seq, out.time))
     }
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_goes_out_before_it_is_wanted_and_a_keyframe_comes() {
+    fn nothing_is_sent_before_wanted_keyframe() {
         let at = noon();
         let mut forward = Forward::new(700);
         assert_eq!(sent(&mut forward, key(0, 10, 90, at)), None, "nobody wants it");
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_number_is_below_half_of_what_there_are() {
+    fn first_number_is_below_half_of_the_range() {
         let at = noon();
         for (first, leaves) in [(0, 0), (32_767, 32_767), (32_768, 0), (65_535, 32_767)] {
             let mut forward = Forward::new(first);
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_disorder_are_kept() {
+    fn gaps_and_reordering_are_kept() {
         let at = noon();
         let mut forward = started(0, at);
         for seq in [1001, 1005, 1003, 1050, 1002, 1049] {
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_happens_at_a_keyframe_and_nobody_notices() {
+    fn layer_switch_is_seamless_at_a_keyframe() {
         let at = noon();
         let mut forward = started(0, at);
         forward.aim(Some(1));
@@ -346,7 +345,7 @@ mod tests {
         assert_eq!(sent(&mut forward, packet(1, 77, 100, at)), None, "not yet");
         assert_eq!(sent(&mut forward, packet(0, 1003, 8000, at + ms(30))), Some((3, 8000)), "still");
 
-        // 70 ms after the newest picture came.
+        // 70 ms after the newest frame arrived.
         assert_eq!(sent(&mut forward, key(1, 80, 3_000_000_000, at + ms(100))), Some((4, 8000 + 6300)));
         assert_eq!((forward.current(), forward.waits_for()), (Some(1), None));
         assert_eq!(sent(&mut forward, packet(0, 1002, 5000, at)), None, "late, of the layer before");
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_that_is_called_off_changes_nothing() {
+    fn cancelled_switch_changes_nothing() {
         let at = noon();
         let mut forward = started(0, at);
         forward.aim(Some(1));
@@ -370,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timestamp_moves_on_even_where_no_time_passed() {
+    fn timestamp_advances_even_without_elapsed_time() {
         let at = noon();
         let mut forward = started(0, at);
         for (layer, clock_hz) in [(1, 90_000), (2, 0)] {
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timestamp_never_steps_back_however_long_the_pause() {
+    fn timestamp_never_steps_back_after_a_pause() {
         let at = noon();
         for hours in [1, 6, 7, 13, 14, 1000] {
             let mut forward = started(0, at);
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_at_a_keyframe() {
+    fn pause_ends_at_a_keyframe() {
         let at = noon();
         let mut forward = started(10, at);
         forward.aim(None);
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn another_source_follows_without_a_seam() {
+    fn new_source_continues_numbers() {
         let at = noon();
         let mut forward = started(10, at);
         assert_eq!(sent(&mut forward, packet(0, 1004, 6000, at)), Some((14, 6000)));
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_starts_anew_is_another_source() {
+    fn restarted_source_is_a_new_source() {
         let at = noon();
         for seq in [1000 + FAR + 1, 60_000, u64::MAX] {
             let mut forward = started(0, at);
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn another_ssrc_with_near_numbers_is_another_source() {
+    fn new_ssrc_with_near_numbers_is_a_new_source() {
         let at = noon();
         let mut forward = started(0, at);
         assert_eq!(sent(&mut forward, packet(0, 1001, 8000, at)), Some((1, 8000)));
@@ -451,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_number_of_another_layer_changes_nothing() {
+    fn stray_number_of_another_layer_is_ignored() {
         let at = noon();
         let mut forward = started(0, at);
         assert_eq!(sent(&mut forward, key(1, 1_000_000, 0, at)), None);
@@ -459,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_packets_pass_the_end_of_the_numbers() {
+    fn sequence_numbers_wrap_around() {
         let at = noon();
         let mut forward = Forward::new(32_000);
         forward.aim(Some(0));
@@ -474,7 +473,7 @@ mod tests {
         }
     }
 
-    /// A VP8 payload with the fields that are given, of a keyframe.
+    /// A VP8 payload that starts a keyframe, with the given descriptor fields.
     fn vp8(picture: Option<(u16, bool)>, base: Option<u8>) -> Vec<u8> {
         let extension =
             if picture.is_some() { 0x80 } else { 0 } | if base.is_some() { 0x40 | 0x20 } else { 0 };
@@ -509,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn vp8_picture_numbers_go_on_over_a_switch() {
+    fn vp8_picture_ids_continue_across_a_switch() {
         for long in [true, false] {
             let (top, bits) = if long { (0x7ffe, PICTURE_LONG) } else { (0x7e, PICTURE_SHORT) };
             let mut forward = Forward::new(0);
@@ -527,7 +526,7 @@ mod tests {
             assert_eq!(patch(&mut forward, 1, 102, &wraps), to(&wraps, Some(4), Some(2)));
             assert_eq!(patch(&mut forward, 1, 100, &first), to(&first, Some(1), Some(1)), "sent again");
 
-            // Back: right after the newest, whatever came late.
+            // Switching back continues after the newest numbers, regardless of late packets.
             forward.aim(Some(0));
             let back = vp8(Some((bits, long)), Some(0));
             assert_eq!(patch(&mut forward, 0, 50, &back), to(&back, Some(5), Some(3)));
@@ -535,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn vp8_picture_numbers_keep_their_width() {
+    fn vp8_picture_ids_keep_their_width() {
         let mut forward = Forward::new(0);
         forward.aim(Some(0));
         assert_eq!(patch(&mut forward, 0, 1, &vp8(Some((0x1234, true)), None)), None);
@@ -548,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn vp8_without_picture_numbers_stays_as_it_is() {
+    fn vp8_without_picture_ids_is_unchanged() {
         let mut forward = Forward::new(0);
         forward.aim(Some(0));
         patch(&mut forward, 0, 1, &vp8(Some((500, true)), Some(7)));
@@ -571,7 +570,7 @@ mod tests {
     fn event() -> impl Strategy<Value = Event> {
         let packet = (0..3_usize, 0..12_u64, 1..5_u64, 0..80_u64, prop::bool::weighted(0.15));
         let packet = packet.prop_map(|(layer, back, skip, later, key)| {
-            // Most come in order.
+            // Most packets come in order.
             let back = back.saturating_sub(8);
             Event::Packet { layer, back, skip: if skip == 4 { 3 } else { 1 }, later, key }
         });
@@ -585,10 +584,10 @@ mod tests {
     }
 
     proptest! {
-        /// What is sent is checked from outside: as long as the distance between the numbers of one
-        /// layer stays, gaps are kept. Where it changes, everything must go on at the seam.
+        /// Checks the output: while the offset of a layer's sequence numbers is constant, gaps are kept. Where the
+        /// offset changes, all numbers must be continuous.
         #[test]
-        fn what_goes_out_is_one_stream(
+        fn output_is_one_continuous_stream(
             events in prop::collection::vec(event(), 1..400),
             first in 0..32_768_u16,
         ) {
@@ -596,7 +595,7 @@ mod tests {
             forward.aim(Some(0));
             let mut now = noon();
             let mut layers = [(5_000_u64, 0_u32), (70_000, 4_000_000_000), (200, 12)];
-            // Each number that went out, and the packet behind it.
+            // The packet sent under each sequence number.
             let mut out: HashMap<u64, (usize, u64)> = HashMap::new();
             let mut run: Option<(usize, u64, u64, u32)> = None;
             let mut next = u64::from(first);
@@ -648,7 +647,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_comes_makes_it_panic(
+        fn arbitrary_packets_do_not_panic(
             packets in prop::collection::vec(
                 (0..3_usize, any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>(),
                  prop::collection::vec(any::<u8>(), 0..10), prop::option::of(0..3_usize), 0..u32::MAX as u64),

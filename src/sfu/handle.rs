@@ -1,4 +1,4 @@
-//! How the rest of the house asks the media server for something, and how it is started.
+//! Starts the media server, and gives the rest of the server a handle for requests to it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,44 +25,44 @@ use super::wire::{self, Asked};
 use crate::config::MediaAddress;
 use crate::metrics::Metrics;
 
-/// Questions that may wait for the media thread.
+/// Requests that may wait for the media thread.
 const QUESTIONS: usize = 1024;
 
-/// How long an answer may take, waiting included.
+/// Timeout of a request, including the time in the queue.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How the media server is set up.
+/// Settings of the media server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where media arrive, by UDP and TCP.
+    /// Address for media, by UDP and TCP.
     pub listen: SocketAddr,
-    /// The addresses that peers are told; none are those of the interfaces.
+    /// The addresses advertised to peers; if empty, those of the interfaces.
     pub advertise: Vec<MediaAddress>,
-    /// An address of this machine that no interface has, which clients are told besides those of interfaces.
+    /// An address that no interface of this machine has; advertised in addition to those of interfaces.
     pub public_address: Option<IpAddr>,
-    /// Beginnings of the names of interfaces whose addresses peers are not told.
+    /// Name prefixes of interfaces whose addresses are not advertised.
     pub hidden_interfaces: Vec<String>,
-    /// From where people reach the pages.
+    /// Origin of the clients: this machine alone, or the network.
     pub reach: Reach,
-    /// Whether peers may also come by TCP.
+    /// The transports that peers may use.
     pub transport: Transport,
-    /// What TCP connections may use.
+    /// Limits of TCP connections.
     pub tcp: tcp::Limits,
-    /// What sessions may use.
+    /// Limits of sessions.
     pub limits: request::Limits,
-    /// Makes the passwords of ICE; the same over restarts.
+    /// Secret from which ICE passwords are derived; the same across restarts.
     pub secret: IceSecret,
 }
 
-/// The embedded media server, to be started.
+/// Starts the embedded media server.
 #[derive(Debug)]
 pub struct Sfu;
 
 impl Sfu {
-    /// Binds the sockets and starts the media thread, which ends with `stop`.
+    /// Binds the sockets and starts the media thread, which ends when `stop` is cancelled.
     ///
     /// # Errors
-    /// An address cannot be had, or the system has no thread for us.
+    /// The address cannot be bound, or the system refuses a new thread.
     pub async fn start(
         settings: Settings,
         metrics: Arc<Metrics>,
@@ -74,7 +74,7 @@ impl Sfu {
     }
 }
 
-/// Starts the media thread with what `core` makes of the addresses that peers are told.
+/// Starts the media thread with the [`Core`] that `core` makes from the advertised addresses.
 async fn start<C: Core>(
     core: impl FnOnce(Vec<engine::Address>) -> C,
     settings: Settings,
@@ -120,7 +120,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// A way to ask the media thread.
+/// A handle for requests to the media thread.
 #[derive(Clone, Debug)]
 pub struct SfuHandle {
     commands: mpsc::Sender<Command>,
@@ -131,10 +131,10 @@ pub struct SfuHandle {
 }
 
 impl SfuHandle {
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for its outcome.
     ///
     /// # Errors
-    /// What the engine says; [`SfuError::Unavailable`] where the thread ended or has no time.
+    /// Those of the engine; [`SfuError::Unavailable`] if the thread ended or does not answer in time.
     pub async fn ask(&self, request: Request) -> Outcome {
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -147,10 +147,10 @@ impl SfuHandle {
         }
     }
 
-    /// Answers a call of the media API: with a status, and a body of JSON.
+    /// Serves a call of the media API: returns a status and a JSON body.
     pub async fn serve(&self, asked: Asked) -> (StatusCode, String) {
         let target = asked.target.clone();
-        // Reading a description takes longer than anything the media thread does, so it is done here.
+        // Parsing a description takes longer than any work of the media thread, so it is done outside of it.
         let outcome = match self.reading.read(asked).await {
             Ok(request) => self.ask(request).await,
             Err(error) => Err(error),
@@ -158,17 +158,17 @@ impl SfuHandle {
         wire::answer(&target, outcome)
     }
 
-    /// Whether the media thread is there.
+    /// True while the media thread runs.
     pub fn is_running(&self) -> bool {
         !self.commands.is_closed()
     }
 
-    /// The addresses that peers are told.
+    /// The addresses advertised to peers.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.advertised.sockets()
     }
 
-    /// What clients are told.
+    /// The addresses advertised to peers, with their protocols.
     pub fn advertised(&self) -> &Advertised {
         &self.advertised
     }
@@ -178,7 +178,7 @@ impl SfuHandle {
         self.bound
     }
 
-    /// What the system gives to the UDP socket.
+    /// Buffer sizes of the UDP socket.
     pub fn buffers(&self) -> Buffers {
         self.buffers
     }
@@ -198,7 +198,7 @@ mod tests {
     use crate::sfu::request::{Limits, Reply};
     use crate::sfu::thread::Panicked;
 
-    /// Sends back what it gets: at once, or `LATER` when that is due.
+    /// Echoes each datagram: at once, or after [`WAIT`] if it is [`LATER`].
     #[derive(Default)]
     struct Echo {
         counters: Counters,
@@ -208,7 +208,7 @@ mod tests {
 
     const LATER: &[u8] = b"later";
 
-    /// The time for which [`LATER`] is kept.
+    /// Delay of the echo of [`LATER`].
     const WAIT: Duration = Duration::from_millis(30);
 
     impl Core for Echo {
@@ -287,7 +287,7 @@ mod tests {
         start(core, settings("127.0.0.1:0"), metrics.clone(), CancellationToken::new()).await.unwrap()
     }
 
-    /// A peer whose datagram came back.
+    /// Sends a datagram, waits for its echo, and returns the socket.
     async fn echoed(handle: &SfuHandle, contents: &[u8]) -> UdpSocket {
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         peer.send_to(contents, handle.bound()).await.unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn packets_go_both_ways_and_questions_are_answered() {
+    async fn packets_are_echoed_and_requests_answered() {
         let metrics = Metrics::new();
         let (handle, thread) = start_echo(&metrics).await;
         assert_eq!(handle.addresses(), [handle.bound()]);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_due_is_done_without_a_packet() {
+    async fn deadline_wakes_thread_without_a_packet() {
         let metrics = Metrics::new();
         let (handle, thread) = start_echo(&metrics).await;
         let asked = now();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_told_while_the_thread_runs() {
+    async fn metrics_are_published_while_running() {
         let metrics = Metrics::new();
         let (handle, _thread) = start_echo(&metrics).await;
         echoed(&handle, b"hello").await;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_of_the_thread_is_known_to_all() {
+    async fn panicked_thread_makes_handle_unavailable() {
         let metrics = Metrics::new();
         let (handle, thread) = start_echo(&metrics).await;
         echoed(&handle, b"hello").await;
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_frees_the_port() {
+    async fn stop_frees_the_port() {
         let metrics = Metrics::new();
         let stop = CancellationToken::new();
         let core = |_: Vec<Address>| Echo::default();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_thread_that_nobody_has_ends() {
+    async fn dropped_thread_ends() {
         let metrics = Metrics::new();
         let (handle, thread) = start_echo(&metrics).await;
         drop(thread);
@@ -386,14 +386,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thread_that_has_no_time_is_not_waited_for() {
+    async fn busy_thread_makes_request_time_out() {
         let (sender, _nobody_reads) = mpsc::channel(1);
         let bound = "127.0.0.1:1".parse().unwrap();
         let advertised = Advertised::choose(&[], bound, &[], Reach::Loopback, &[Protocol::Udp]).into();
         let buffers = Buffers { receive_bytes: 0, send_bytes: 0 };
         let handle = SfuHandle { commands: sender, bound, buffers, advertised, reading: Reading::default() };
         for _ in 0..2 {
-            // The second waits for a place already. Paused time passes only while all wait.
+            // The second request waits for a slot in the queue. Paused time advances only while all tasks wait.
             let early = tokio::time::timeout(ANSWER - Duration::from_millis(1), handle.ask(Request::Report));
             assert!(early.await.is_err());
             assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));

@@ -1,29 +1,29 @@
-//! Keyframes: which packet starts one, and when one is asked for.
+//! Keyframes: detects the packet that starts one, and throttles requests for them.
 
 use std::time::{Duration, Instant};
 
 use str0m::format::{Codec, detect_av1_keyframe, detect_h266_keyframe, detect_vp8_keyframe};
 
-/// How long a request has to be answered before it is made again, while somebody sees nothing.
+/// Time after which an unanswered request is repeated while a subscriber waits for its first keyframe.
 const WAITING: Duration = Duration::from_millis(300);
 
-/// How far apart requests are that only mend a picture. One receiver that cannot decode anything
-/// asks all the time, and each keyframe costs everybody.
+/// Least time between requests made because of packet loss. One receiver that cannot decode anything requests keyframes
+/// all the time, and each keyframe costs all subscribers bandwidth.
 const LOST: Duration = Duration::from_secs(1);
 
-/// How long after a keyframe a decoder's complaint is taken to be older than that keyframe.
+/// Time after a keyframe in which a loss report is taken to be older than that keyframe.
 const FRESH: Duration = Duration::from_millis(300);
 
-/// Whether a packet is the first of a picture that needs no earlier one.
+/// True if a packet is the first of a keyframe.
 ///
-/// What has nothing to wait for (sound, and whatever is unknown) starts with every packet.
+/// Audio and unknown codecs have no keyframes: a receiver can start with any packet.
 ///
-/// The library's functions for H.264 and H.265 find the picture, also its later slices, but not the
-/// parameter sets, which browsers send before each such picture and without which no receiver can decode
-/// it: a start is the first of these. The one for VP9 takes every packet of the picture, and of every spatial layer, for the first.
+/// str0m's functions for H.264 and H.265 detect the slices of a keyframe, later ones included, but not the parameter
+/// sets, which browsers send before each keyframe and without which no receiver can decode it: a keyframe starts with
+/// the first of these. The function for VP9 matches every packet of a keyframe, and of every spatial layer.
 pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     match codec {
-        // The header that tells is clear even where the picture is encrypted end to end.
+        // The payload descriptor is readable even if the frame is encrypted end to end.
         Codec::Vp8 => detect_vp8_keyframe(payload),
         Codec::Vp9 => starts_vp9(payload),
         Codec::H264 => starts_h264(payload),
@@ -34,8 +34,7 @@ pub fn starts_keyframe(codec: Codec, payload: &[u8]) -> bool {
     }
 }
 
-/// RFC 9628 section 4.2: not predicted from an earlier picture, the begin of a frame, the lowest
-/// spatial layer.
+/// RFC 9628 section 4.2: not inter-predicted, the start of a frame, the lowest spatial layer.
 fn starts_vp9(payload: &[u8]) -> bool {
     const PICTURE_ID: u8 = 0x80;
     const PREDICTED: u8 = 0x40;
@@ -57,7 +56,7 @@ fn starts_vp9(payload: &[u8]) -> bool {
     rest.get(picture_id).is_some_and(|indices| indices >> 1 & 0x07 == 0)
 }
 
-/// RFC 6184: the parameters of a sequence (SPS).
+/// RFC 6184: a sequence parameter set (SPS).
 fn starts_h264(payload: &[u8]) -> bool {
     const SEVERAL: u8 = 24;
     const FRAGMENT: u8 = 28;
@@ -74,7 +73,7 @@ fn starts_h264(payload: &[u8]) -> bool {
     }
 }
 
-/// RFC 7798: the parameters of a video (VPS), which come before those of a sequence.
+/// RFC 7798: a video parameter set (VPS), which precedes the sequence parameter set.
 fn starts_h265(payload: &[u8]) -> bool {
     const SEVERAL: u8 = 48;
     const FRAGMENT: u8 = 49;
@@ -94,7 +93,7 @@ fn starts_h265(payload: &[u8]) -> bool {
     }
 }
 
-/// The units of a packet that holds several, each after its length. It ends where one is cut off.
+/// NAL units of an aggregation packet, each preceded by its length. Stops at a truncated unit.
 fn units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (length, after) = rest.split_first_chunk::<2>()?;
@@ -104,16 +103,16 @@ fn units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Why a keyframe is asked for.
+/// Reason for a keyframe request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Somebody sees nothing until it comes.
+    /// A subscriber shows no video until it gets a keyframe.
     Waiting,
-    /// A decoder says that it lost something.
+    /// A decoder reports a loss.
     Lost,
 }
 
-/// When the publisher of a layer was asked for a keyframe, and when one came.
+/// Keyframe requests to the publisher of a layer, and keyframes received from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asking {
     asked: Option<Instant>,
@@ -121,10 +120,10 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Whether the publisher is to be asked now; true counts as asked.
+    /// Returns true if a request is to be sent to the publisher now, and records it as sent.
     ///
-    /// A request that is held back is not remembered: who waits asks again with the next packet, and
-    /// a decoder that still misses something complains again.
+    /// A throttled request is not remembered: a waiting subscriber requests again with the next packet, and a decoder
+    /// that still lacks data reports again.
     pub fn ask(&mut self, now: Instant, why: Why) -> bool {
         let apart = match why {
             Why::Waiting => WAITING,
@@ -138,13 +137,13 @@ impl Asking {
         true
     }
 
-    /// Notes that a keyframe came: it answers what was asked before it.
+    /// Records a keyframe, which answers all earlier requests.
     pub fn came(&mut self, now: Instant) {
         self.came = Some(now);
     }
 }
 
-/// Whether something happened less than so long ago.
+/// True if `at` is less than `long` before `now`.
 fn within(at: Option<Instant>, now: Instant, long: Duration) -> bool {
     at.is_some_and(|at| now.saturating_duration_since(at) < long)
 }
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn vp8_starts_with_the_first_packet_of_an_intra_picture() {
+    fn vp8_keyframe_start_is_detected() {
         check(
             Codec::Vp8,
             &[
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn vp9_starts_with_the_lowest_layer_of_an_intra_picture() {
+    fn vp9_keyframe_start_is_detected() {
         check(
             Codec::Vp9,
             &[
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn h264_starts_with_its_parameters() {
+    fn h264_keyframe_starts_with_its_sps() {
         check(
             Codec::H264,
             &[
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn h265_starts_with_its_parameters() {
+    fn h265_keyframe_starts_with_its_vps() {
         check(
             Codec::H265,
             &[
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn av1_starts_with_a_new_sequence() {
+    fn av1_keyframe_starts_with_a_new_sequence() {
         check(
             Codec::Av1,
             &[("new", &[0x18, 0x0a], true), ("not new", &[0x10, 0x32], false), ("nothing", &[], false)],
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_and_the_unknown_start_anywhere() {
+    fn audio_and_unknown_codecs_start_anywhere() {
         for codec in [Codec::Opus, Codec::PCMU, Codec::G722, Codec::Tele, Codec::Unknown, Codec::Null] {
             assert!(starts_keyframe(codec, &[]), "{codec}");
             assert!(starts_keyframe(codec, &[0x41]), "{codec}");
@@ -266,7 +265,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_get_an_answer_that_agrees_with_the_library(
+        fn arbitrary_payload_agrees_with_str0m(
             payload in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             for codec in VIDEO {
@@ -276,7 +275,7 @@ mod tests {
         }
 
         #[test]
-        fn packets_of_several_units_get_an_answer(
+        fn arbitrary_aggregation_packets_do_not_panic(
             units in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..6)), 0..6),
         ) {
             let kinds =
@@ -284,7 +283,7 @@ mod tests {
             for (codec, header) in kinds {
                 let mut payload = header.to_vec();
                 for (length, unit) in &units {
-                    // A length in three is a lie.
+                    // A third of the lengths are wrong.
                     let length = if length % 3 == 0 { *length } else { unit.len() as u16 };
                     payload.extend(length.to_be_bytes());
                     payload.extend(unit);
@@ -294,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn however_much_is_asked_for_little_is_passed_on(
+        fn keyframe_requests_are_throttled(
             events in prop::collection::vec((0u64..400, 0u8..4), 1..200),
         ) {
             let mut asking = Asking::default();
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_asks_again_until_it_comes() {
+    fn waiting_request_repeats_every_300_ms() {
         let start = noon();
         let mut asking = Asking::default();
         assert!(asking.ask(start, Why::Waiting));
@@ -336,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn complaints_are_passed_on_once_a_second() {
+    fn loss_requests_are_limited_to_one_a_second() {
         let start = noon();
         let mut asking = Asking::default();
         let passed = (0..100).filter(|i| asking.ask(start + ms(i * 50), Why::Lost)).count();
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_from_before_a_keyframe_is_answered_by_it() {
+    fn loss_request_right_after_keyframe_is_ignored() {
         let start = noon();
         let mut asking = Asking::default();
         asking.came(start);
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_does_not_put_off_who_waits() {
+    fn loss_request_does_not_delay_waiting_one() {
         let start = noon();
         let mut asking = Asking::default();
         assert!(asking.ask(start, Why::Lost));

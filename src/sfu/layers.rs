@@ -1,59 +1,59 @@
-//! The layers of a track, and which of them each subscription of one receiver gets.
+//! The layers of a track, and their allocation to the subscriptions of one receiver.
 //!
-//! Layers are known by their place in the session description. Which is better tells the order of
-//! their names: in the Calls API the first is the best.
+//! A layer is identified by its index in the session description. Layers are ranked by name: in the Calls API the
+//! alphabetically first is the best.
 
 use std::time::{Duration, Instant};
 
 use super::request::{Choice, LayerWish};
 
-/// How long a layer may lack while others of its track go on.
+/// Time without packets after which a layer is dead, if other layers of its track go on.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// On how many occasions others have to go on without it, and how far apart these are. A shared
-/// screen may have a picture a second: while the packets of one are on their way, the layer that
-/// comes last must not look dead.
+/// Least number of occasions, at least [`APART`] from each other, at which other layers sent while a dead one did not.
+/// A shared screen may have one frame a second: while the packets of a frame arrive, the layer that is sent last must
+/// not look dead.
 const OCCASIONS: u32 = 4;
 const APART: Duration = Duration::from_millis(100);
 
-/// How long a track counts as active after its last packet.
+/// Time after its last packet for which a track counts as active.
 const ACTIVE: Duration = Duration::from_secs(30);
 
-/// Bits are counted in slots of so many milliseconds, and so many slots are kept.
+/// Length, in milliseconds, and number of the slots in which bytes are counted.
 const SLOT_MS: u64 = 250;
 const SLOTS: usize = 16;
 
-/// How many slots before the current one tell the rate of the last second.
+/// Number of slots before the current one that cover the last second.
 const SECOND: u64 = 4;
 
-/// How many tell the steady rate, in which a keyframe weighs little.
+/// Number of slots before the current one for the steady rate, in which a keyframe weighs little.
 const STEADY: u64 = SLOTS as u64 - 1;
 
-/// An upgrade has to fit with this many percent to spare: what just fits would be taken back at the
-/// next small change, and each change costs a keyframe.
+/// Spare bandwidth, in percent, that an upgrade needs: without it the next small change would revert the upgrade, and
+/// each change costs a keyframe.
 const HEADROOM_PERCENT: u64 = 15;
 
 /// The layers of a track.
 #[derive(Clone, Debug)]
 pub struct Layers {
     layers: Vec<Layer>,
-    /// The indices, best first.
+    /// Indices of the layers, best first.
     order: Vec<usize>,
-    /// When the last packet of any layer came.
+    /// Arrival of the last packet of any layer.
     newest: Option<Instant>,
 }
 
-/// A layer.
+/// A layer of a track.
 #[derive(Clone, Debug)]
 struct Layer {
     rid: Option<String>,
     last: Option<Instant>,
-    /// How others went on since.
+    /// Activity of other layers since its last packet.
     lacking: Option<Lacking>,
     meter: Meter,
 }
 
-/// How the others of a track went on without a layer.
+/// Activity of a track's other layers while one sends nothing.
 #[derive(Clone, Copy, Debug)]
 struct Lacking {
     since: Instant,
@@ -62,8 +62,8 @@ struct Lacking {
 }
 
 impl Layers {
-    /// The layers with these names, in the order of the session description; one without a name is a
-    /// track without simulcast.
+    /// Creates layers with these names, in the order of the session description; a single one without a name is a track
+    /// without simulcast.
     pub fn new(rids: Vec<Option<String>>) -> Self {
         let layers: Vec<Layer> = rids
             .into_iter()
@@ -74,32 +74,32 @@ impl Layers {
         Self { layers, order, newest: None }
     }
 
-    /// The layer with a name, or the one without.
+    /// Index of the layer with a name, or of the one without.
     pub fn index_of(&self, rid: Option<&str>) -> Option<usize> {
         self.layers.iter().position(|layer| layer.rid.as_deref() == rid)
     }
 
-    /// How many there are.
+    /// Number of layers.
     pub fn len(&self) -> usize {
         self.layers.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no layers.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }
 
-    /// The name of a layer, if it has one.
+    /// Name of a layer, if it has one.
     pub fn rid(&self, index: usize) -> Option<&str> {
         self.layers.get(index)?.rid.as_deref()
     }
 
-    /// The layers, best first.
+    /// Indices of the layers, best first.
     pub fn best_first(&self) -> impl Iterator<Item = usize> {
         self.order.iter().copied()
     }
 
-    /// Notes a packet.
+    /// Records a packet of a layer.
     pub fn saw(&mut self, index: usize, now: Instant, bytes: usize) {
         if index >= self.layers.len() {
             return;
@@ -116,9 +116,9 @@ impl Layers {
         }
     }
 
-    /// Whether packets of a layer come.
+    /// True if a layer is being sent.
     ///
-    /// A layer that is silent together with all others lives: there is nothing to be sent.
+    /// A layer that pauses together with all others stays live: the source has nothing to send.
     pub fn is_live(&self, index: usize, now: Instant) -> bool {
         let Some(layer) = self.layers.get(index) else { return false };
         let (Some(_), Some(newest)) = (layer.last, self.newest) else { return false };
@@ -128,39 +128,39 @@ impl Layers {
         !lacks && self.is_active(now)
     }
 
-    /// The bits that a layer took in the last second or so.
+    /// Bits a second of a layer over about the last second.
     pub fn bits(&self, index: usize, now: Instant) -> u64 {
         self.layers.get(index).map_or(0, |layer| layer.meter.rate(now, SECOND))
     }
 
-    /// The bits a second that a layer took in the last four seconds or so: what to reckon with.
+    /// Bits a second of a layer over about the last four seconds, used for allocation.
     pub fn steady_bits(&self, index: usize, now: Instant) -> u64 {
         self.layers.get(index).map_or(0, |layer| layer.meter.rate(now, STEADY))
     }
 
-    /// Whether any packet came lately.
+    /// True if a packet of any layer arrived within [`ACTIVE`].
     pub fn is_active(&self, now: Instant) -> bool {
         self.newest.is_some_and(|newest| now.saturating_duration_since(newest) < ACTIVE)
     }
 
-    /// Whether any packet ever came.
+    /// True if any packet ever arrived.
     pub fn ever(&self) -> bool {
         self.newest.is_some()
     }
 
-    /// Whether the track has no simulcast.
+    /// True if the track has no simulcast.
     fn is_single(&self) -> bool {
         matches!(self.layers.as_slice(), [Layer { rid: None, .. }])
     }
 
-    /// How many layers are better than this one.
+    /// Number of layers that are better than this one.
     fn rank(&self, index: usize) -> usize {
         self.best_first().position(|other| other == index).unwrap_or(usize::MAX)
     }
 }
 
 impl Layer {
-    /// Notes that another layer went on.
+    /// Records that another layer was sent while this one was not.
     fn lack(&mut self, now: Instant) {
         match &mut self.lacking {
             None => self.lacking = Some(Lacking { since: now, counted: now, occasions: 1 }),
@@ -173,14 +173,14 @@ impl Layer {
     }
 }
 
-/// The bits of a layer lately.
+/// Byte counts of a layer's recent packets.
 #[derive(Clone, Debug, Default)]
 struct Meter {
-    /// When counting began; it begins anew after a silence.
+    /// Start of counting; it restarts after a pause.
     began: Option<Instant>,
-    /// The slot of the last packet, counted from there.
+    /// Slot of the last packet, counted from `began`.
     slot: u64,
-    /// The bytes of the slots, each at its number modulo their count.
+    /// Ring of byte counts; a slot's index is its number modulo the length.
     bytes: [u64; SLOTS],
 }
 
@@ -188,7 +188,7 @@ impl Meter {
     fn add(&mut self, now: Instant, bytes: usize) {
         let slot = match self.began {
             Some(began) if slot_of(began, now) < self.slot + SLOTS as u64 => {
-                // Time that goes back, if it ever does, is no reason to count into the past.
+                // If time ever goes back, bytes are counted in the current slot.
                 slot_of(began, now).max(self.slot)
             }
             _ => {
@@ -203,12 +203,12 @@ impl Meter {
         self.bytes[place(slot)] += bytes as u64;
     }
 
-    /// The bits a second in this slot and so many before it, or since counting began.
+    /// Bits a second over the current slot and `slots` before it, but not from before counting began.
     fn rate(&self, now: Instant, slots: u64) -> u64 {
         let Some(began) = self.began else { return 0 };
         let current = slot_of(began, now).max(self.slot);
         let first = current.saturating_sub(slots);
-        // What is older than the ring holds was written over, and what is newer never written.
+        // Older slots than the ring holds were overwritten, and later ones than `self.slot` are empty.
         let bytes: u64 = (first..=self.slot).map(|slot| self.bytes[place(slot)]).sum();
         let elapsed = now.saturating_duration_since(began).as_millis() as u64;
         let counted = elapsed.saturating_sub(first * SLOT_MS).max(SLOT_MS);
@@ -224,32 +224,32 @@ fn place(slot: u64) -> usize {
     slot as usize % SLOTS
 }
 
-/// What one subscription to a video track wants.
+/// Layer demand of one subscription to a video track.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand<'a> {
     /// The layers of the track.
     pub layers: &'a Layers,
-    /// What the subscriber wishes.
+    /// The subscriber's wish.
     pub wish: &'a LayerWish,
-    /// The layer that it gets now.
+    /// The layer forwarded at present.
     pub current: Option<usize>,
-    /// Whether it was paused a moment ago, so that it is not resumed yet.
+    /// True if it was paused a moment ago and must not be resumed yet.
     pub rests: bool,
 }
 
-/// Bandwidth that is given out to the subscriptions of one receiver.
+/// Bandwidth to be allocated to the subscriptions of one receiver.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// The bits a second that the receiver is estimated to take; none where that is not known.
+    /// Estimated bandwidth of the receiver, in bits a second; `None` if unknown.
     pub estimate: Option<u64>,
-    /// The bits a second that are sent to it besides: audio, which is never left out.
+    /// Bits a second already in use: audio, which is always sent.
     pub held: u64,
-    /// Whether what flows may be lowered or paused where it does not fit.
+    /// True if current layers that do not fit may be lowered or paused.
     pub may_lower: bool,
 }
 
 impl Demand<'_> {
-    /// The layers that this subscription may get now, best first. With none it gets nothing.
+    /// Layers that this subscription may get now, best first; none means it gets nothing.
     fn allowed(&self, now: Instant) -> Vec<usize> {
         let layers = self.layers;
         if layers.is_single() {
@@ -270,12 +270,12 @@ impl Demand<'_> {
         let mut allowed: Vec<usize> = if any_live {
             fine.into_iter().filter(is_live).collect()
         } else {
-            // Nothing tells which will come. What goes out stays, so that it goes on at once.
+            // Nothing shows which layer will come next. The current layer is kept, so that it resumes without a switch.
             let kept = self.current.filter(|current| may_choose && fine.contains(current));
             kept.or(fine.first().copied()).into_iter().collect()
         };
         if allowed.is_empty() {
-            // The nearest: better ones cost more than was asked for.
+            // The nearest one: better layers cost more than was requested.
             let nearest = better.iter().rev().copied().find(is_live).or(better.last().copied());
             allowed.extend(nearest);
         }
@@ -285,29 +285,29 @@ impl Demand<'_> {
         allowed
     }
 
-    /// Whether there is a layer that could be sent.
+    /// True if there is a layer to send.
     pub fn has_layer(&self, now: Instant) -> bool {
         !self.allowed(now).is_empty()
     }
 
-    /// Whether it would get less than it gets.
+    /// True if `layer` is worse than the current one, or a pause.
     pub fn is_lowered_to(&self, layer: Option<usize>) -> bool {
         self.current.is_some_and(|current| {
             layer.is_none_or(|layer| self.layers.rank(layer) > self.layers.rank(current))
         })
     }
 
-    /// Whether this layer is better than what the subscription gets now.
+    /// True if this layer is better than the current one.
     fn is_upgrade(&self, index: usize) -> bool {
         self.current.is_none_or(|current| self.layers.rank(index) < self.layers.rank(current))
     }
 }
 
-/// The layer that each subscription of one receiver is to aim at.
+/// Allocates a layer to each subscription of one receiver.
 ///
-/// Everyone gets the lowest layer that it may get as long as the sum fits, what flows already before what
-/// does not, and the smaller before the larger; the rest is paused. Then all in turn get the next better one.
-/// Without an estimate everyone gets the best.
+/// Each subscription gets its lowest allowed layer as long as the sum fits: those with a current layer first, then by
+/// bitrate, lowest first; the others are paused. Then all in turn are raised to the next better layer. Without an
+/// estimate each gets its best layer.
 pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Option<usize>> {
     let allowed: Vec<Vec<usize>> = demands.iter().map(|demand| demand.allowed(now)).collect();
     let Some(estimate) = budget.estimate else {
@@ -316,7 +316,7 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
     let bits = |which: usize, position: usize| {
         allowed[which].get(position).map_or(0, |index| demands[which].layers.steady_bits(*index, now))
     };
-    // Positions in `allowed`.
+    // Indices into `allowed`.
     let mut chosen: Vec<Option<usize>> = vec![None; demands.len()];
     let mut sum = budget.held;
     let lowest = |which: &usize| allowed[*which].len().saturating_sub(1);
@@ -332,13 +332,13 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
             Some(_) => next <= estimate || !budget.may_lower,
             None => with_headroom(next) <= estimate && !demand.rests,
         };
-        // What tells nothing lately takes nothing.
+        // A layer without recent packets takes no bandwidth.
         if fits || least == 0 {
             (chosen[which], sum) = (Some(first), next);
         }
     }
 
-    // What somebody gets already comes first. Else an upgrade of one would take it from another.
+    // Current layers are restored first. Otherwise one subscription's upgrade would lower another.
     for step in [Step::Keep, Step::Upgrade] {
         loop {
             let mut moved = false;
@@ -349,7 +349,7 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
                 let next = sum.saturating_sub(bits(which, position)).saturating_add(bits(which, better));
                 let fits = match step {
                     Step::Keep => !demand.is_upgrade(index) && next <= estimate,
-                    // What a layer takes that told nothing lately is unknown: no step into the dark.
+                    // The bitrate of a layer without recent packets is unknown, so there is no upgrade to it.
                     Step::Upgrade => bits(which, better) > 0 && with_headroom(next) <= estimate,
                 };
                 if fits {
@@ -364,17 +364,17 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
     chosen.iter().zip(&allowed).map(|(at, layers)| at.and_then(|at| layers.get(at).copied())).collect()
 }
 
-/// What is given out.
+/// Pass of the allocation.
 #[derive(Clone, Copy)]
 enum Step {
-    /// Layers that are not better than what the subscription gets.
+    /// Raises to layers that are at most as good as the current one.
     Keep,
-    /// Layers that are.
+    /// Raises to better layers.
     Upgrade,
 }
 
-/// The bits a second that one receiver would take with the best of everything, with what an upgrade
-/// to it needs to spare: so far the estimate is worth probing.
+/// Bits a second that one receiver would take with the best layer of each subscription, plus headroom for the upgrade:
+/// the target for bandwidth probes.
 pub fn desired<'a>(demands: impl IntoIterator<Item = &'a Demand<'a>>, now: Instant, held: u64) -> u64 {
     let best = demands.into_iter().filter_map(|demand| {
         let index = demand.allowed(now).first().copied()?;
@@ -406,8 +406,8 @@ mod tests {
         Layers::new(rids.iter().map(|rid| Some((*rid).to_owned())).collect())
     }
 
-    /// A track with these layers that went on for five seconds with so many kbit/s each, and a packet
-    /// of each 20 ms; layers of 0 never came.
+    /// A track that was sent for five seconds with a packet of each layer every 20 ms, at the given kbit/s; layers of 0
+    /// were never sent.
     fn track(layers: &[(&str, usize)], start: Instant) -> Layers {
         let mut track = named(&layers.iter().map(|(rid, _)| *rid).collect::<Vec<_>>());
         for packet in 0..=250 {
@@ -420,7 +420,7 @@ mod tests {
         track
     }
 
-    /// The time at which [`track`] ends.
+    /// Time at which [`track`] ends.
     fn end(start: Instant) -> Instant {
         start + ms(5000)
     }
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_found_by_name_and_ordered_by_it() {
+    fn layers_are_ranked_by_name() {
         let layers = named(&["h", "a", "q"]);
         assert_eq!((layers.len(), layers.is_empty()), (3, false));
         assert_eq!(layers.index_of(Some("q")), Some(2));
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_is_active_for_a_while_after_a_packet() {
+    fn track_is_active_for_30_s_after_a_packet() {
         let start = noon();
         let mut layers = named(&["a", "b"]);
         assert!(!layers.ever() && !layers.is_active(start));
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_live_and_takes_nothing() {
+    fn unknown_layer_is_not_live_and_has_no_bits() {
         let start = noon();
         let mut layers = named(&["a"]);
         layers.saw(7, start, 100);
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_dies_when_others_go_on_without_it() {
+    fn layer_dies_when_only_others_are_sent() {
         let start = noon();
         for apart in [1, 20, 33, 50, 100, 200] {
             let mut layers = named(&["a", "b"]);
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_picture_is_not_a_dead_one() {
+    fn low_frame_rate_layer_stays_live() {
         let start = noon();
         for between in [50, 200, 500, 1000, 5000] {
             let mut layers = named(&["a", "b", "c"]);
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_that_is_silent_as_a_whole_lives_for_a_while() {
+    fn paused_track_stays_live_for_a_while() {
         let start = noon();
         let layers = track(&[("a", 500), ("b", 100)], start);
         for later in [0, 400, 5000, 29_000] {
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_counted_over_about_a_second() {
+    fn bitrates_cover_one_and_four_seconds() {
         let start = noon();
         let mut layers = track(&[("a", 800), ("b", 0)], start);
         let now = end(start);
@@ -530,7 +530,7 @@ mod tests {
         assert!(about(layers.steady_bits(0, now), 800_000), "{}", layers.steady_bits(0, now));
         assert_eq!(layers.bits(1, now), 0);
 
-        // A keyframe of 60 kB: it shows in the last second, and little in the steady rate.
+        // A keyframe of 60 kB: visible in the last second, barely in the steady rate.
         layers.saw(0, now, 60_000);
         assert!(layers.bits(0, now) > 1_150_000);
         assert!(layers.steady_bits(0, now) < 950_000);
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn counting_begins_anew_after_a_silence() {
+    fn counting_restarts_after_a_pause() {
         let start = noon();
         let mut layers = track(&[("a", 800)], start);
         let later = end(start) + ms(60_000);
@@ -553,17 +553,17 @@ mod tests {
         assert!(about(layers.steady_bits(0, now), 832_000), "{}", layers.steady_bits(0, now));
     }
 
-    /// Layers with their kbit/s, the preferred one, and the one that is to be got.
+    /// Layers with their kbit/s, the preferred one, and the expected one.
     type Case = (&'static [(&'static str, usize)], &'static str, Option<&'static str>);
 
-    /// The layers that subscriptions are to get, by name.
+    /// Names of the allocated layers.
     fn aims<'a>(demands: &[Demand<'a>], estimate: Option<u64>, now: Instant) -> Vec<Option<&'a str>> {
         let aims = allocate(demands, give(estimate, 0), now);
         aims.iter().zip(demands).map(|(aim, demand)| aim.and_then(|index| demand.layers.rid(index))).collect()
     }
 
     #[test]
-    fn without_simulcast_there_is_one_layer_always() {
+    fn track_without_simulcast_gets_its_only_layer() {
         let start = noon();
         let layers = Layers::new(vec![None]);
         let fixed = LayerWish {
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_estimate_everyone_gets_what_is_preferred() {
+    fn unknown_estimate_gives_preferred_layer() {
         let start = noon();
         let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
         for (wish, expected) in [
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_a_better_one_than_preferred_as_long_as_there_is_another() {
+    fn preferred_layer_is_the_upper_bound() {
         let start = noon();
         let layers = track(&[("a", 200), ("b", 100), ("c", 50)], start);
         let wish = wish("b");
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_replaced_by_the_next_worse_then_the_next_better() {
+    fn missing_layer_is_replaced_by_worse_then_better() {
         let start = noon();
         let cases: [Case; 6] = [
             (&[("a", 900), ("b", 0), ("c", 100), ("d", 50)], "b", Some("c")),
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_not_replaced_where_it_must_not_be() {
+    fn missing_fixed_layer_is_not_replaced() {
         let start = noon();
         let cases: [Case; 5] = [
             (&[("a", 900), ("b", 0), ("c", 100)], "b", None),
@@ -648,7 +648,7 @@ mod tests {
             assert_eq!(aims(&[demand], None, end(start)), [expected], "{preferred}");
         }
 
-        // The best that there is cannot be missing.
+        // Without a preferred layer none can be missing.
         let layers = track(&[("a", 0), ("b", 500)], start);
         let wish = LayerWish { when_missing: Choice::Fixed, ..LayerWish::default() };
         let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
@@ -656,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_out_stays_while_the_track_is_silent() {
+    fn current_layer_is_kept_while_track_pauses() {
         let start = noon();
         let layers = track(&[("a", 900), ("b", 100)], start);
         let later = end(start) + ms(60_000);
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_chooses_a_lower_layer() {
+    fn low_estimate_gives_lower_layer() {
         let start = noon();
         let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
         let wish = LayerWish::default();
@@ -686,7 +686,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_chooses_nothing_where_it_must_not() {
+    fn fixed_layer_is_not_lowered_by_estimate() {
         let start = noon();
         let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
         for (preferred, kbits) in [("a", 2400), ("b", 600), ("c", 130)] {
@@ -728,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flows_is_not_lowered_before_its_time() {
+    fn current_layer_is_kept_until_lowering_is_allowed() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 200)], start);
         let wish = LayerWish::default();
@@ -743,7 +743,7 @@ mod tests {
     }
 
     #[test]
-    fn smaller_videos_stay_before_larger_ones() {
+    fn smaller_videos_take_precedence() {
         let start = noon();
         let (large, small) = (track(&[("a", 500)], start), track(&[("a", 100)], start));
         let wish = LayerWish::default();
@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_choose_leaves_the_rest_to_the_others() {
+    fn fixed_layer_leaves_remainder_to_others() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let (free, fixed) =
@@ -770,7 +770,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_needs_headroom_and_what_is_there_does_not() {
+    fn only_upgrades_need_headroom() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 200)], start);
         let wish = LayerWish::default();
@@ -786,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn upgrades_go_round() {
+    fn upgrades_are_round_robin() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 400), ("c", 100)], start);
         let wish = LayerWish::default();
@@ -802,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_takes_nothing_from_another() {
+    fn upgrade_does_not_lower_another_subscription() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let wish = LayerWish::default();
@@ -814,10 +814,10 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_step_into_the_dark() {
+    fn layer_of_unknown_bitrate_gets_no_upgrade() {
         let start = noon();
         let mut layers = track(&[("a", 1000), ("b", 100)], start);
-        // Silent as a whole, then the lower one speaks first.
+        // The whole track paused, then the lower layer resumes first.
         let later = end(start) + ms(10_000);
         layers.saw(1, later, 100);
         assert!(layers.is_live(0, later));
@@ -830,7 +830,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_desired_is_the_best_that_is_allowed_and_a_little_more() {
+    fn desired_is_best_layers_plus_headroom() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let (best, low) = (LayerWish::default(), wish("b"));
@@ -838,14 +838,14 @@ mod tests {
         let desired = desired(&[demand(&best), demand(&low)], end(start), 40_000);
         assert!(about(desired, 1_140_000 * 115 / 100), "{desired}");
 
-        // With it as an estimate everything fits.
+        // With the result as the estimate everything fits.
         let aims = allocate(&[demand(&best), demand(&low)], give(Some(desired), 40_000), end(start));
         assert_eq!(aims, [Some(0), Some(1)]);
         assert_eq!(super::desired(&[], end(start), 0), 0);
     }
 
     #[test]
-    fn a_weak_receiver_changes_nothing_for_a_strong_one() {
+    fn weak_receiver_does_not_affect_strong_one() {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let wish = LayerWish::default();
@@ -858,7 +858,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_allocation_keeps_its_promises(
+        fn allocation_fits_and_is_stable(
             tracks in prop::collection::vec(
                 (prop::collection::vec(prop_oneof![1 => Just(0_usize), 4 => 10..3000_usize], 1..4),
                  prop::option::of(0..4_usize), any::<bool>(), any::<bool>(), prop::option::of(0..4_usize)),
@@ -903,7 +903,7 @@ mod tests {
             }
             prop_assert!(sum <= estimate.max(held), "more than fits");
 
-            // Who gets what was chosen keeps it.
+            // Subscriptions keep the layers allocated to them.
             let settled: Vec<_> =
                 demands.iter().zip(&aims).map(|(demand, aim)| Demand { current: *aim, ..*demand }).collect();
             let again = allocate(&settled, give(Some(estimate), held), now);
@@ -915,13 +915,13 @@ mod tests {
         }
 
         #[test]
-        fn counting_bears_any_time(
+        fn counting_tolerates_any_time(
             packets in prop::collection::vec((0..3_usize, 0..10_000_u64, 0..100_000_usize), 1..100),
         ) {
             let start = noon() + ms(20_000);
             let mut layers = named(&["a", "b"]);
             for (index, at, bytes) in packets {
-                // Forth and back.
+                // Time goes forward and back.
                 layers.saw(index, start + ms(at), bytes);
                 layers.is_live(index, start);
                 prop_assert!(layers.bits(index, start + ms(at)) <= 100 * 100_000 * 32);

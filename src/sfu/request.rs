@@ -248,144 +248,144 @@ pub struct TrackDone {
     pub name: Option<String>,
 }
 
-/// A track with which it did not.
+/// A track for which the request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackFailed {
-    /// As it was named in the question.
+    /// Its transceiver, as in the request.
     pub mid: Option<String>,
-    /// As it was named in the question.
+    /// Its publisher, as in the request.
     pub publisher: Option<SessionId>,
-    /// As it was named in the question.
+    /// Its name, as in the request.
     pub name: Option<String>,
-    /// What went wrong.
+    /// Reason of the failure.
     pub error: SfuError,
 }
 
-/// A track of a session.
+/// A track of a session, as the API lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackState {
     /// Its transceiver.
     pub mid: String,
-    /// Its publisher, where that is another session.
+    /// Its publisher, if that is another session.
     pub publisher: Option<SessionId>,
     /// Its name.
     pub name: String,
-    /// Whether media flow.
+    /// State of its media.
     pub status: TrackStatus,
 }
 
-/// Whether media flow.
+/// State of a track's media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrackStatus {
-    /// They do.
+    /// Packets arrived recently.
     Active,
-    /// They did.
+    /// No packets recently, or none although it was published some time ago.
     Inactive,
-    /// They did not yet.
+    /// Published recently, and no packet yet.
     Initializing,
 }
 
-/// Everything that an operator may want to know.
+/// Report on all sessions and tracks, for operators.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// Every session.
+    /// All sessions.
     pub sessions: Vec<SessionReport>,
-    /// Every published track.
+    /// All published tracks.
     pub tracks: Vec<TrackReport>,
 }
 
-/// A session, as operators see it.
+/// A session in the report for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct SessionReport {
     /// Its id.
     pub id: String,
-    /// Whose it is.
+    /// Its owner.
     pub owner: String,
-    /// How its connection is.
+    /// State of its connection.
     pub state: &'static str,
-    /// How long it has been there, in seconds.
+    /// Its age in seconds.
     pub age_seconds: u64,
-    /// How many tracks it publishes.
+    /// Number of tracks that it publishes.
     pub publishes: usize,
-    /// How many tracks it subscribes to.
+    /// Number of tracks that it subscribes to.
     pub subscribes: usize,
-    /// How many sections its session description has, ended ones that wait to be used again included.
+    /// Number of m-lines in its session description, including ended ones that can be reused.
     pub sections: usize,
-    /// What its connection is estimated to take, in bits a second; none where nothing is known to be short.
+    /// Estimated bandwidth of its connection, in bits a second; `None` while no shortage is known.
     pub estimate_bits: Option<u64>,
-    /// Bytes of media that came from it.
+    /// Bytes of media received from it.
     pub received_bytes: u64,
-    /// Bytes of media that went to it.
+    /// Bytes of media sent to it.
     pub sent_bytes: u64,
-    /// Packets that it said were lost on the way to it.
+    /// Packets sent to it that it reported as lost.
     pub lost_packets: u64,
 }
 
-/// A published track, as operators see it.
+/// A published track in the report for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrackReport {
     /// Its publisher.
     pub session: String,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its media kind.
     pub kind: Kind,
-    /// The codec, once a packet has told.
+    /// Its codec, known from the first packet on.
     pub codec: Option<String>,
-    /// Its layers; one without a name where there is no simulcast.
+    /// Its layers; a single one without `rid` if it has no simulcast.
     pub layers: Vec<LayerReport>,
-    /// Who receives it.
+    /// Its subscribers.
     pub subscribers: Vec<SubscriberReport>,
 }
 
-/// A layer of a track, as operators see it.
+/// A layer of a track in the report for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
     /// Its `rid`.
     pub rid: Option<String>,
-    /// Its bits a second, lately.
+    /// Its recent bitrate, in bits a second.
     pub bits: u64,
-    /// Whether packets come.
+    /// True if packets of it arrive.
     pub live: bool,
 }
 
-/// A subscriber of a track, as operators see it.
+/// A subscriber of a track in the report for operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct SubscriberReport {
     /// Its session.
     pub session: String,
     /// Its transceiver.
     pub mid: String,
-    /// The layer that it gets.
+    /// `rid` of the layer that it gets.
     pub rid: Option<String>,
-    /// Whether it gets none because its connection takes no more.
+    /// True if it gets no layer because its connection has no bandwidth for one.
     pub paused: bool,
-    /// Packets that were forwarded to it.
+    /// Packets forwarded to it.
     pub packets: u64,
 }
 
-/// What one session, and the whole media server, may use.
+/// Limits of the media server and of one session.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sessions in all.
+    /// Sessions in total.
     pub sessions: usize,
     /// Sessions of one owner.
     pub sessions_per_owner: usize,
-    /// Sessions that clients of one network opened; 0 is no limit.
+    /// Sessions of one client network; 0 is no limit.
     pub sessions_per_network: usize,
     /// Subscriptions of one owner.
     pub subscriptions_per_owner: usize,
-    /// Subscriptions of one owner to one track, in several sessions.
+    /// Subscriptions of one owner to one track, over all of the owner's sessions.
     pub subscriptions_per_owner_and_track: usize,
-    /// Tracks that one session publishes and subscribes to, together.
+    /// Tracks that one session publishes and subscribes to, in total.
     pub tracks_per_session: usize,
     /// Subscribers of one track.
     pub subscribers_per_track: usize,
     /// Subscribers of one track from one network; 0 is no limit.
     pub subscribers_per_track_and_network: usize,
-    /// How long a session may take to connect, and how long one that lost its connection is kept.
+    /// Time for a session to connect, and time after which one that lost its connection ends.
     pub connect: Duration,
-    /// How long a session is kept that negotiated nothing yet.
+    /// Time after which a session that negotiated nothing ends.
     pub idle: Duration,
 }

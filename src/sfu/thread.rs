@@ -1,8 +1,8 @@
-//! The media thread: it owns the engine, the sockets and the time.
+//! The media thread: it owns the engine, the sockets and the clock.
 //!
-//! It is a thread of its own, so that media never delay a room and no room delays media. Work comes
-//! in rounds, each with a bounded share for everyone: one question, some frames, one batch of
-//! datagrams, what is due. What the engine wants sent leaves after each of them, or is dropped.
+//! It is a separate thread, so that media and rooms do not delay each other. It works in rounds, each with a bounded
+//! share of every kind of work: one request, some TCP frames, one batch of datagrams, due timers. After each of these
+//! the packets that the engine produced are sent, or dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,31 +23,31 @@ use super::net::tcp::{Frame, Tcp};
 use super::net::udp::{Inbox, Udp};
 use super::request::{Outcome, Request};
 
-/// Frames from TCP connections that are handled before all else has its turn.
+/// Most TCP frames handled in one round.
 const FRAMES_A_ROUND: usize = 32;
 
-/// Rounds after which the connections' tasks have their turn, though there is more to do.
+/// Rounds after which the thread yields to the tasks of TCP connections.
 const ROUNDS_AT_ONCE: usize = 8;
 
-/// How often metrics are told.
+/// Interval at which metrics are exported.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
-/// The pause after the socket could not be read, which a further try would likely meet again.
+/// Pause after a failure to read the socket; an immediate retry would likely fail again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the thread runs: an [`Engine`], or what a test puts in its place.
+/// The logic that the thread runs: an [`Engine`], or a test's replacement.
 pub trait Core: Send + 'static {
-    /// Answers a question.
+    /// Handles a request.
     fn handle(&mut self, now: Instant, request: Request) -> Outcome;
-    /// Takes a packet.
+    /// Processes a received packet.
     fn receive(&mut self, now: Instant, datagram: Datagram<'_>);
-    /// When [`Core::advance`] is due.
+    /// Time at which [`Core::advance`] is due.
     fn deadline(&self) -> Option<Instant>;
-    /// Does what is due.
+    /// Runs due timers.
     fn advance(&mut self, now: Instant);
-    /// A packet that is to be sent; asked for after each of the above until there is none.
+    /// The next packet to send; called after each of the methods above until it returns `None`.
     fn transmit(&mut self) -> Option<Transmit>;
-    /// What it counted.
+    /// The current counts.
     fn counters(&self) -> &Counters;
 }
 
@@ -77,28 +77,28 @@ impl Core for Engine {
     }
 }
 
-/// A question, and whom to answer.
+/// A request, and the channel for its outcome.
 #[derive(Debug)]
 pub(super) struct Command {
     pub(super) request: Request,
     pub(super) reply: oneshot::Sender<Outcome>,
 }
 
-/// What the thread sends and receives by.
+/// The thread's sockets.
 pub(super) struct Sockets {
     pub(super) udp: Udp,
     pub(super) tcp: Option<Tcp>,
 }
 
 impl Sockets {
-    /// Sends all that the engine wants sent.
+    /// Sends all packets that the engine produced.
     fn drain(&self, core: &mut impl Core, measures: &mut Measures) {
         let mut batch = Batch::default();
         while let Some(transmit) = core.transmit() {
             if transmit.proto == Protocol::Udp {
                 if let Some(next) = batch.add(transmit, self.udp.most_segments()) {
                     self.send(&mut batch, measures);
-                    // An empty batch takes everything.
+                    // An empty batch accepts any datagram.
                     let _ = batch.add(next, 1);
                 }
                 continue;
@@ -118,7 +118,7 @@ impl Sockets {
         }
     }
 
-    /// Waits for a frame, for ever where nobody comes by TCP.
+    /// Waits for a frame; pending forever without TCP.
     async fn frame(tcp: &mut Option<Tcp>) -> Frame {
         match tcp {
             Some(tcp) => tcp.next().await,
@@ -127,7 +127,7 @@ impl Sockets {
     }
 }
 
-/// The thread, which is somebody's to stop and to wait for.
+/// The running thread; stopped and awaited by its owner.
 #[derive(Debug)]
 pub struct SfuThread {
     stop: DropGuard,
@@ -141,13 +141,13 @@ pub struct SfuThread {
 pub struct Panicked;
 
 impl SfuThread {
-    /// Asks the thread to stop, and waits for its end.
+    /// Stops the thread and waits until it has ended.
     ///
     /// # Errors
-    /// It ended by a panic, now or before.
+    /// The thread ended by a panic.
     pub async fn join(self) -> Result<(), Panicked> {
         self.stop.disarm().cancel();
-        // However the thread ends, its sender goes first; what is left of it takes no time.
+        // The sender is dropped at the very end of the thread, also after a panic, so joining takes no time.
         let _ = self.ended.await;
         self.thread.join().unwrap_or(Err(Panicked))
     }
@@ -155,11 +155,11 @@ impl SfuThread {
 
 /// Starts the thread.
 ///
-/// `open` makes the sockets known to the thread's own runtime, in which it is called; `stop` ends the
-/// thread, and so does dropping what this gives back.
+/// `open` is called in the thread's own runtime and registers the sockets with it. Cancelling `stop` ends the thread,
+/// and so does dropping the returned value.
 ///
 /// # Errors
-/// There can be no thread, no runtime, or `open` failed.
+/// The system refuses a thread or a runtime, or `open` failed.
 pub(super) async fn start<C: Core>(
     core: C,
     open: impl FnOnce() -> io::Result<Sockets> + Send + 'static,
@@ -204,16 +204,16 @@ pub(super) async fn start<C: Core>(
     }
 }
 
-/// Why the thread woke.
+/// Reason that the thread woke up.
 enum Woken {
     Stop,
     Command(Command),
     Frame(Frame),
-    /// Datagrams came, or something is due: both are looked at in each round.
+    /// Datagrams arrived, or a timer is due: each round checks both.
     Other,
 }
 
-/// What the thread owns.
+/// State of the thread.
 struct Media<C> {
     core: C,
     sockets: Sockets,
@@ -221,7 +221,7 @@ struct Media<C> {
     inbox: Inbox,
     measures: Measures,
     publish_at: Instant,
-    /// Until when the UDP socket is left alone.
+    /// End of the pause in which the UDP socket is not read.
     deaf_until: Option<Instant>,
     stop: CancellationToken,
 }
@@ -273,7 +273,7 @@ impl<C: Core> Media<C> {
                 tokio::task::yield_now().await;
             }
         }
-        // Sessions that were opened after the close was sent, or to which it was not.
+        // Ends sessions that were opened after the shutdown began, or that it did not reach.
         let _ = self.core.handle(Instant::now(), Request::EndAll);
         self.sockets.drain(&mut self.core, &mut self.measures);
         if let Some(tcp) = self.sockets.tcp.take() {
@@ -282,7 +282,7 @@ impl<C: Core> Media<C> {
         self.measures.publish(self.core.counters(), runtime.worker_total_busy_duration(0));
     }
 
-    /// Waits until there is something to do.
+    /// Waits for the next work.
     async fn wait(&mut self) -> Woken {
         let until = self.core.deadline().map_or(self.publish_at, |deadline| deadline.min(self.publish_at));
         let (udp, deaf_until) = (&self.sockets.udp, self.deaf_until);
@@ -302,12 +302,12 @@ impl<C: Core> Media<C> {
         }
     }
 
-    /// Answers one question, the given one or the next.
+    /// Handles one request: the given one, or the next in the queue.
     fn answer(&mut self, command: Option<Command>) {
         let Some(Command { request, reply }) = command.or_else(|| self.commands.try_recv().ok()) else {
             return;
         };
-        // Who asked gave up: a session that nobody knows of would only be in the way.
+        // The caller timed out: a session that nobody knows of would only use up the limits.
         if reply.is_closed() {
             return;
         }
@@ -316,7 +316,7 @@ impl<C: Core> Media<C> {
         let _ = reply.send(outcome);
     }
 
-    /// Hands over frames that came by TCP.
+    /// Passes TCP frames to the engine.
     fn frames(&mut self, first: Option<Frame>) {
         let mut next = first;
         for _ in 0..FRAMES_A_ROUND {
@@ -328,7 +328,7 @@ impl<C: Core> Media<C> {
         }
     }
 
-    /// Hands over a batch of datagrams.
+    /// Passes a batch of datagrams to the engine.
     fn datagrams(&mut self) {
         if let Some(until) = self.deaf_until {
             if Instant::now() < until {
@@ -343,21 +343,21 @@ impl<C: Core> Media<C> {
             self.deaf_until = Some(Instant::now() + PAUSE);
             return;
         }
-        // All of the batch came before this moment; later ones would tell senders of a queue that is ours.
+        // One time for the whole batch: later times would report our own queueing to senders as network delay.
         let arrived = Instant::now();
         for datagram in sockets.udp.datagrams(inbox) {
             core.receive(arrived, datagram);
         }
-        // Together: what a peer gets of a picture's packets leaves in one call.
+        // Sent once per batch, so that the packets of one video frame to a peer leave in one system call.
         sockets.drain(core, measures);
         let oldest = inbox.oldest().and_then(|oldest| UNIX_EPOCH.checked_add(oldest));
-        // A clock that was set back in between tells nothing.
+        // Skipped if the clock was set back in between.
         if let Some(Ok(after)) = oldest.map(|oldest| SystemTime::now().duration_since(oldest)) {
             measures.forwarded(after);
         }
     }
 
-    /// Does what is due.
+    /// Runs due timers of the engine.
     fn due(&mut self) {
         let now = Instant::now();
         if self.core.deadline().is_some_and(|deadline| deadline <= now) {
@@ -377,7 +377,7 @@ mod tests {
     use crate::sfu::net::addresses::{Advertised, Reach};
     use crate::sfu::net::bind::{Transport, bind};
 
-    /// Writes down what it is given, and in which order.
+    /// Records its inputs, in order.
     #[derive(Default)]
     struct Recorder {
         counters: Counters,
@@ -386,7 +386,7 @@ mod tests {
 
     impl Core for Recorder {
         fn handle(&mut self, _now: Instant, request: Request) -> Outcome {
-            // The end of the thread is one of all sessions, too.
+            // The thread requests EndAll at its end, too.
             let end = matches!(request, Request::EndAll);
             self.record.lock().unwrap().push(if end { '!' } else { '?' });
             Err(SfuError::NoSession)
@@ -414,7 +414,7 @@ mod tests {
     const QUESTIONS: usize = 20;
 
     #[tokio::test]
-    async fn questions_and_datagrams_take_turns() {
+    async fn requests_and_datagrams_alternate() {
         let bound = bind("127.0.0.1:0".parse().unwrap(), Transport::Udp).unwrap();
         let address = bound.address;
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -427,7 +427,7 @@ mod tests {
         for number in 0..2 * QUESTIONS {
             let (reply, answer) = oneshot::channel();
             sender.try_send(Command { request: Request::Report, reply }).unwrap();
-            // Every other one gave up.
+            // Every other caller gave up.
             if number % 2 == 0 {
                 answers.push(answer);
             }
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sockets_that_cannot_be_opened_are_the_starts_error() {
+    async fn socket_failure_is_returned_by_start() {
         let (_sender, commands) = mpsc::channel(1);
         let open = || Err(io::ErrorKind::PermissionDenied.into());
         let measures = Measures::new(Metrics::new());

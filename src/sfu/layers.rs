@@ -138,7 +138,7 @@ impl Layers {
         self.layers.get(index).map_or(0, |layer| layer.meter.rate(now, STEADY))
     }
 
-    /// True if a packet of any layer arrived within [`ACTIVE`].
+    /// True if a packet of any layer arrived in the last 30 s.
     pub fn is_active(&self, now: Instant) -> bool {
         self.newest.is_some_and(|newest| now.saturating_duration_since(newest) < ACTIVE)
     }

@@ -1,4 +1,4 @@
-//! Which addresses peers are told, and which of them a packet was meant for.
+//! Selection of the addresses advertised to peers, and of the one that a received packet was sent to.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,26 +8,26 @@ use str0m::net::Protocol;
 use crate::config::MediaAddress;
 use crate::sfu::engine::Address;
 
-/// From where people reach the server's pages, and so from where media are expected.
+/// Origin of the clients of the server's pages, and so of their media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// From this machine alone.
+    /// This machine only.
     Loopback,
-    /// From other machines.
+    /// Other machines.
     Network,
 }
 
 impl Reach {
-    /// The reach of a listener.
+    /// Reach of a listener's address.
     pub fn of(listener: IpAddr) -> Self {
         if listener.to_canonical().is_loopback() { Self::Loopback } else { Self::Network }
     }
 }
 
-/// The addresses that peers are told, of each protocol.
+/// The addresses and protocols advertised to peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advertised {
-    /// Never empty.
+    /// Not empty.
     sockets: Vec<SocketAddr>,
     protocols: Vec<Protocol>,
 }
@@ -35,9 +35,9 @@ pub struct Advertised {
 impl Advertised {
     /// Chooses the addresses for sockets that are `bound`.
     ///
-    /// What is `configured` wins. A socket of one address has that one. Any other has those of all
-    /// `interfaces` that other machines may reach. This machine's own loopback is for those who reach
-    /// the pages by it, or where there is nothing else.
+    /// `configured` addresses take precedence. A socket bound to one address has that one. A socket bound to all
+    /// addresses has those of `interfaces` that other machines can reach. Loopback addresses are advertised only if
+    /// the pages are reached through loopback, or if there is no other address.
     pub fn choose(
         configured: &[MediaAddress],
         bound: SocketAddr,
@@ -78,10 +78,10 @@ impl Advertised {
         Self { sockets, protocols: protocols.to_vec() }
     }
 
-    /// Whether no address is one that the whole internet may reach.
+    /// True if none of the addresses is reachable from the whole internet.
     pub fn is_private(&self) -> bool {
         self.sockets.iter().all(|address| match address.ip() {
-            // RFC 1918, and RFC 6598 for carriers.
+            // RFC 1918, and RFC 6598 for carrier-grade NAT.
             IpAddr::V4(ip) => {
                 ip.is_private() || ip.is_loopback() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64)
             }
@@ -89,21 +89,21 @@ impl Advertised {
         })
     }
 
-    /// The addresses, without their protocols.
+    /// The addresses, without protocols.
     pub fn sockets(&self) -> &[SocketAddr] {
         &self.sockets
     }
 
-    /// What the engine is told.
+    /// The address of each ICE candidate, with its protocol.
     pub fn candidates(&self) -> Vec<Address> {
         let of = |&proto: &Protocol| self.sockets.iter().map(move |&address| Address { proto, address });
         self.protocols.iter().flat_map(of).collect()
     }
 
-    /// The address for which `local`, where a packet arrived, stands in peers' eyes.
+    /// Returns the advertised address that corresponds to `local`, where a packet arrived.
     ///
-    /// Behind a translation of addresses a peer sends to one that this machine does not have. str0m
-    /// wants to see one that was told: best one of the same IP, then the first of the family.
+    /// Behind NAT a peer sends to an address that this machine does not have, but str0m requires an advertised one:
+    /// preferably one with the same IP address, otherwise the first of the same family.
     pub fn meant_by(&self, local: SocketAddr) -> SocketAddr {
         if self.sockets.contains(&local) {
             return local;
@@ -114,7 +114,7 @@ impl Advertised {
     }
 }
 
-/// Whether another machine may reach the address without a zone.
+/// True if another machine can reach the address without a zone.
 fn is_reachable(ip: IpAddr) -> bool {
     let is_near = match ip {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
@@ -123,7 +123,7 @@ fn is_reachable(ip: IpAddr) -> bool {
     !(is_near || ip.is_loopback() || ip.is_multicast() || ip.is_unspecified())
 }
 
-/// The address without an IPv6 form around an IPv4 address.
+/// Converts an IPv4-mapped IPv6 address to IPv4.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -131,7 +131,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 /// An address of this machine, and the name of its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Such as `eth0`.
+    /// Name of the interface, such as `eth0`.
     pub name: String,
     /// One of its addresses.
     pub ip: IpAddr,
@@ -140,13 +140,13 @@ pub struct Interface {
 /// The addresses of this machine's interfaces.
 ///
 /// # Errors
-/// The system does not tell them.
+/// The system cannot list them.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
     let all = if_addrs::get_if_addrs()?.into_iter();
     Ok(all.map(|interface| Interface { ip: interface.ip(), name: interface.name }).collect())
 }
 
-/// The addresses of all interfaces but those whose names begin with one of `hidden`.
+/// Addresses of the interfaces whose names begin with none of the prefixes in `hidden`.
 pub fn shown(interfaces: &[Interface], hidden: &[String]) -> Vec<IpAddr> {
     let is_hidden = |name: &str| hidden.iter().any(|beginning| name.starts_with(beginning.as_str()));
     interfaces.iter().filter(|interface| !is_hidden(&interface.name)).map(|interface| interface.ip).collect()
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_server_tells_every_address_that_others_may_reach() {
+    fn public_server_advertises_all_reachable_addresses() {
         assert_eq!(
             choose(&[], "[::]:8789", &INTERFACES, Reach::Network),
             ["192.168.1.5:8789", "[2001:db8::5]:8789", "172.17.0.1:8789"]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_told_to_those_who_come_by_it_and_alone_only_where_nothing_else_is() {
+    fn loopback_is_advertised_only_locally_or_alone() {
         let told = choose(&[], "[::]:1", &INTERFACES, Reach::Loopback);
         assert_eq!(told, ["192.168.1.5:1", "[2001:db8::5]:1", "172.17.0.1:1", "127.0.0.1:1", "[::1]:1"]);
         assert_eq!(choose(&[], "[::]:1", &INTERFACES[..2], Reach::Network), ["127.0.0.1:1", "[::1]:1"]);
@@ -194,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_one_address_has_that_one() {
+    fn socket_of_one_address_advertises_it() {
         assert_eq!(choose(&[], "192.168.1.5:1", &INTERFACES, Reach::Loopback), ["192.168.1.5:1"]);
         assert_eq!(choose(&[], "[::ffff:192.168.1.5]:1", &INTERFACES, Reach::Loopback), ["192.168.1.5:1"]);
     }
 
     #[test]
-    fn what_is_configured_wins() {
+    fn configured_addresses_take_precedence() {
         let configured = ["203.0.113.7", "203.0.113.8:9000", "[2001:db8::9]", "2001:db8::9", "203.0.113.7:5"];
         assert_eq!(
             choose(&configured, "10.0.0.1:5", &INTERFACES, Reach::Loopback),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_meant_for_an_address_that_was_told() {
+    fn local_address_maps_to_advertised_one() {
         let told = ["203.0.113.7:9000", "192.168.1.5:9001", "2001:db8::9"].map(|text| text.parse().unwrap());
         let bound = "[::]:8789".parse().unwrap();
         let told = Advertised::choose(&told, bound, &[], Reach::Network, &[Protocol::Udp]);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_protocol_is_told_each_address() {
+    fn each_address_is_a_candidate_of_each_protocol() {
         let protocols = [Protocol::Udp, Protocol::Tcp];
         let bound = "127.0.0.1:7".parse().unwrap();
         let told = Advertised::choose(&[], bound, &[], Reach::Network, &protocols).candidates();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_of_containers_are_not_told() {
+    fn container_interfaces_are_hidden() {
         let interfaces = [
             ("eth0", "192.0.2.1"),
             ("docker0", "172.17.0.1"),
@@ -251,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_tells_its_loopback_at_least() {
+    fn interfaces_include_loopback() {
         assert!(interfaces().unwrap().iter().any(|interface| interface.ip.is_loopback()));
     }
 
     #[test]
-    fn reach_is_that_of_the_listener() {
+    fn reach_follows_the_listener() {
         assert_eq!(Reach::of(ip("::ffff:127.0.0.1")), Reach::Loopback);
         assert_eq!(Reach::of(ip("0.0.0.0")), Reach::Network);
     }

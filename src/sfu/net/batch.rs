@@ -1,26 +1,26 @@
-//! Datagrams to one peer that leave in one call: the packets of a picture mostly.
+//! Batches of datagrams to one peer, sent in one system call; usually the packets of one video frame.
 //!
-//! The system takes equally long datagrams, of which the last may be shorter, as one (UDP generic
-//! segmentation offload), and goes its way to the network once for all of them.
+//! The system accepts several datagrams of equal length, the last of which may be shorter, as one buffer (UDP generic
+//! segmentation offload), and traverses the network stack once for all of them.
 
 use crate::sfu::engine::Transmit;
 
-/// The most bytes that the system takes as one, headers aside.
+/// Most bytes that the system accepts as one buffer, without headers.
 const MOST_BYTES: usize = 65_000;
 
-/// What leaves next.
+/// The datagrams to send next.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The first datagram, with the contents of the others behind its own.
+    /// The first datagram, with the contents of the others appended to its own.
     first: Option<Transmit>,
     segment: usize,
     count: usize,
-    /// A shorter one is the last.
+    /// True after a shorter datagram, which has to be the last.
     is_ended: bool,
 }
 
 impl Batch {
-    /// Adds a datagram; gives it back where it cannot leave with the others.
+    /// Adds a datagram; returns it if it cannot be sent with the others. `most` is the most datagrams of a batch.
     pub fn add(&mut self, transmit: Transmit, most: usize) -> Option<Transmit> {
         let length = transmit.contents.len();
         let Some(first) = &mut self.first else {
@@ -38,8 +38,8 @@ impl Batch {
         None
     }
 
-    /// Takes out what leaves: whereto and all bytes, how long each datagram is if there are several,
-    /// and how many there are.
+    /// Takes the batch: its destination and all bytes, the length of each datagram if there are several, and their
+    /// number.
     pub fn take(&mut self) -> Option<(Transmit, Option<usize>, usize)> {
         let first = self.first.take()?;
         Some((first, (self.count > 1).then_some(self.segment), self.count))
@@ -62,7 +62,7 @@ mod tests {
         }
     }
 
-    /// The batches in which datagrams to these ports and of these lengths leave.
+    /// The batches in which datagrams to these ports and of these lengths are sent.
     fn batches(datagrams: &[(u16, usize)], most: usize) -> Vec<(u16, Option<usize>, usize, usize)> {
         let mut batch = Batch::default();
         let mut sent = Vec::new();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_ones_and_a_shorter_last_leave_together() {
+    fn equal_lengths_and_a_shorter_last_are_batched() {
         assert_eq!(batches(&[(1, 9), (1, 9), (1, 4), (1, 9)], 64), [(1, Some(9), 3, 22), (1, None, 1, 9)]);
         assert_eq!(
             batches(&[(1, 9), (2, 9), (2, 10)], 64),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_leave_together_than_the_system_takes() {
+    fn batch_respects_system_limits() {
         assert_eq!(batches(&[(1, 9); 5], 2), [(1, Some(9), 2, 18), (1, Some(9), 2, 18), (1, None, 1, 9)]);
         assert_eq!(batches(&[(1, 9); 2], 1), [(1, None, 1, 9); 2]);
         let all = batches(&[(1, 1200); 100], 64);

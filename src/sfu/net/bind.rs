@@ -1,4 +1,4 @@
-//! Binds UDP and TCP to one port, for IPv6 and IPv4 at once, with large buffers.
+//! Binds UDP and TCP sockets to one port, for both IPv6 and IPv4, with large buffers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,64 +8,64 @@ use tracing::info;
 
 use super::addresses::canonical;
 
-/// What both buffers of the UDP socket are raised to. A keyframe for a hundred subscribers is sent at
-/// once, and a machine that is busy for 50 ms gets as much as that.
+/// Size requested for both buffers of the UDP socket. A keyframe for a hundred subscribers is sent at once, and as many
+/// bytes arrive while the machine is busy for 50 ms.
 pub const BUFFER_BYTES: usize = 4 << 20;
 
-/// How many free ports are tried, where any will do, before TCP and UDP are both free.
+/// Most free ports tried, if any port will do, until one is free for both UDP and TCP.
 const FREE_PORTS: usize = 16;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Whether peers may also come by TCP.
+/// Transports that peers may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// By UDP alone.
+    /// UDP only.
     Udp,
-    /// By TCP where UDP does not get through.
+    /// Also TCP, for networks that block UDP.
     UdpAndTcp,
 }
 
-/// What the system gives to the UDP socket, in bytes of datagrams and their book-keeping.
+/// Buffer sizes of the UDP socket, in bytes of datagrams including the system's overhead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
-    /// For what arrives.
+    /// Size of the receive buffer.
     pub receive_bytes: usize,
-    /// For what leaves.
+    /// Size of the send buffer.
     pub send_bytes: usize,
 }
 
 impl Buffers {
-    /// Whether it is less than wanted.
+    /// True if a buffer is smaller than requested.
     pub fn are_small(&self) -> bool {
         self.receive_bytes.min(self.send_bytes) < BUFFER_BYTES
     }
 }
 
-/// Sockets that are bound, but read by nobody yet.
+/// Bound sockets, not yet read from.
 #[derive(Debug)]
 pub struct Bound {
-    /// For datagrams.
+    /// The UDP socket.
     pub udp: UdpSocket,
-    /// For connections, on the same port.
+    /// The TCP listener on the same port, if enabled.
     pub tcp: Option<TcpListener>,
-    /// The address of both.
+    /// The address that they are bound to.
     pub address: SocketAddr,
-    /// What the system gave to the UDP socket.
+    /// Buffer sizes of the UDP socket.
     pub buffers: Buffers,
 }
 
-/// Binds the sockets to `address`; port 0 is any that is free.
+/// Binds the sockets to `address`; port 0 selects any free port.
 ///
 /// # Errors
-/// The address cannot be had.
+/// The address cannot be bound.
 pub fn bind(address: SocketAddr, transport: Transport) -> io::Result<Bound> {
     let mut tries = if address.port() == 0 { FREE_PORTS } else { 1 };
     loop {
         tries -= 1;
         match bind_once(address, transport) {
-            // UDP found a port that is free, but somebody has it in TCP.
+            // The port that UDP selected is in use for TCP.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
             bound => return bound,
         }
@@ -77,7 +77,7 @@ fn bind_once(address: SocketAddr, transport: Transport) -> io::Result<Bound> {
     let socket = match open(address, Type::DGRAM, Protocol::UDP) {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && may_lack_ipv6(&error) => {
             let address = (Ipv4Addr::UNSPECIFIED, address.port()).into();
-            // The first error says more: it is of the address that was asked for.
+            // The first error is the more informative one: it concerns the requested address.
             let socket =
                 open(address, Type::DGRAM, Protocol::UDP).map_err(|_| io::Error::from(error.kind()))?;
             info!(event = "sfuWithoutIpv6", %error, "this system has no IPv6; media go by IPv4 alone");
@@ -99,14 +99,14 @@ fn bind_once(address: SocketAddr, transport: Transport) -> io::Result<Bound> {
     Ok(Bound { udp, tcp, address, buffers })
 }
 
-/// A socket that does not block, bound to `address`.
+/// A non-blocking socket bound to `address`.
 fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
-    // Connections of a server before this one would hold the port for minutes. Elsewhere the option
-    // means that two may have one port.
+    // On Unix, connections of the previous server process would otherwise block the port for minutes. On other systems
+    // the option would let two processes share a port.
     #[cfg(unix)]
     if kind == Type::STREAM {
         socket.set_reuse_address(true)?;
@@ -116,18 +116,18 @@ fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socke
     Ok(socket)
 }
 
-/// Whether the error may be that of a system without IPv6: each has its own.
+/// True if the error may mean that the system lacks IPv6; systems report that with different errors.
 fn may_lack_ipv6(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
-/// Raises both buffers, as far as the system lets us.
+/// Raises both buffers as far as the system allows.
 fn raise(socket: &UdpSocket) -> io::Result<Buffers> {
     let socket = socket2::SockRef::from(socket);
-    // Some systems give what they can, others refuse and leave it as it was.
+    // Some systems raise a buffer as far as allowed, others fail and leave it unchanged.
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
-    // Linux tells twice of what it was asked for, for its book-keeping.
+    // Linux reports twice the size set, to include its own overhead.
     let told = if cfg!(any(target_os = "linux", target_os = "android")) { 2 } else { 1 };
     let buffers = Buffers {
         receive_bytes: socket.recv_buffer_size()? / told,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_have_one_port() {
+    fn udp_and_tcp_share_a_port() {
         let bound = bind("127.0.0.1:0".parse().unwrap(), Transport::UdpAndTcp).unwrap();
         assert_ne!(bound.address.port(), 0);
         assert_eq!(bound.tcp.unwrap().local_addr().unwrap(), bound.address);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_somebody_has_is_an_error() {
+    fn port_in_use_is_an_error() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = bind(udp.local_addr().unwrap(), Transport::Udp).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -160,8 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_both_families_are_one_socket() {
-        // What a peer says by IPv4 arrives, whether the system has IPv6 or not.
+    fn wildcard_socket_serves_both_families() {
+        // IPv4 datagrams arrive whether the system has IPv6 or not.
         let bound = bind("[::]:0".parse().unwrap(), Transport::UdpAndTcp).unwrap();
         bound.udp.set_nonblocking(false).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();

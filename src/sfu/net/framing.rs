@@ -1,4 +1,4 @@
-//! One connection's bytes as frames (RFC 4571: a length of 16 bits before each), and how it may behave.
+//! Framing of one TCP connection (RFC 4571: a 16-bit length before each frame), with its timeouts.
 
 use std::io;
 use std::pin::pin;
@@ -10,40 +10,40 @@ use tokio::time::{Instant, timeout};
 use super::Undelivered;
 use super::tcp::Limits;
 
-/// The longest frame that is read; a packet of media or of DTLS has less.
+/// Longest frame that is read, in bytes; packets of media and DTLS are shorter.
 const MOST_BYTES: usize = 2048;
 
-/// What is read from the connection at once.
+/// Size of the read buffer, in bytes.
 const READ_BYTES: usize = 8 << 10;
 
-/// How many waiting frames are written at once. What comes first meanwhile waits for them.
+/// Most frames that are written at once. Audio that is queued meanwhile waits for them.
 const FRAMES_AT_ONCE: usize = 8;
 
-/// The way to a connection for what a peer is sent.
+/// Sending half of a connection's queues.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     first: mpsc::Sender<Waiting>,
     video: mpsc::Sender<Waiting>,
 }
 
-/// What a peer is to be sent.
+/// Receiving half of a connection's queues.
 #[derive(Debug)]
 pub(super) struct Incoming {
     first: mpsc::Receiver<Waiting>,
     video: mpsc::Receiver<Waiting>,
 }
 
-/// A frame, and when it began to wait.
+/// Time at which a frame was queued, and its contents.
 type Waiting = (Instant, Vec<u8>);
 
 impl Outgoing {
-    /// Queues of so many frames each.
+    /// Creates the queues, with room for `frames` frames each.
     pub(super) fn new(frames: usize) -> (Self, Incoming) {
         let ((first, first_end), (video, video_end)) = (mpsc::channel(frames), mpsc::channel(frames));
         (Self { first, video }, Incoming { first: first_end, video: video_end })
     }
 
-    /// Leaves a frame to the connection.
+    /// Queues a frame for the connection.
     #[expect(clippy::disallowed_methods, reason = "a shell: frames wait in real time")]
     pub(super) fn send(&self, is_video: bool, contents: Vec<u8>) -> Result<(), Undelivered> {
         let queue = if is_video { &self.video } else { &self.first };
@@ -55,7 +55,7 @@ impl Outgoing {
 }
 
 impl Incoming {
-    /// The next frame, video last; none once the media thread has gone.
+    /// The next frame, video last; `None` once the media thread has dropped the connection.
     async fn next(&mut self) -> Option<Waiting> {
         tokio::select! {
             biased;
@@ -64,39 +64,39 @@ impl Incoming {
         }
     }
 
-    /// The next frame that waits already.
+    /// The next frame that is already queued.
     fn try_next(&mut self) -> Option<Waiting> {
         self.first.try_recv().or_else(|_| self.video.try_recv()).ok()
     }
 }
 
-/// Why a connection ended, or was not accepted.
+/// Reason that a connection ended or was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The peer, or the media thread, closed it.
+    /// The peer or the media thread closed it.
     Closed,
-    /// The system says that it broke.
+    /// The system reported an error.
     Failed,
     /// A frame was empty or too long.
     BadFrame,
-    /// It did not begin with a check of ICE (RFC 6544 section 7.2).
+    /// Its first frame was no connectivity check (RFC 6544 section 7.2).
     NoCheck,
-    /// The first frame took too long.
+    /// Its first frame took too long.
     Slow,
-    /// The media server had no answer: no session knows the peer.
+    /// The media server sent no answer: the peer is unknown to all sessions.
     Unanswered,
-    /// Nothing came for too long.
+    /// Nothing was received for too long.
     Idle,
-    /// What the peer was sent, it did not read.
+    /// The peer did not read what was sent to it.
     Unread,
-    /// There were too many.
+    /// The limit of all connections was reached.
     TooMany,
-    /// There were too many from its address.
+    /// The limit of connections of its network was reached, or its address has one already.
     TooManyOfAddress,
 }
 
 impl End {
-    /// The word by which metrics count it.
+    /// Label of the reason in metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -113,7 +113,7 @@ impl End {
     }
 }
 
-/// Reads and writes frames until one of both ends.
+/// Reads and writes frames until either direction ends.
 pub(super) async fn serve<S, A, F>(
     stream: S,
     arrived: A,
@@ -133,7 +133,7 @@ where
         end = write(&mut writer, outgoing, late, limits) => end,
     };
     if closed == End::Closed {
-        // With bytes left unread the system would reset the connection, and what the peer was sent last could be lost.
+        // With unread bytes the system would reset the connection, and the last frames sent to the peer could be lost.
         let closing = async { tokio::join!(writer.shutdown(), reading) };
         let _ = timeout(limits.closing, closing).await;
     }
@@ -189,7 +189,7 @@ async fn write<W: AsyncWrite + Unpin>(
         let now = Instant::now();
         let more = std::iter::from_fn(|| outgoing.try_next());
         for (since, frame) in std::iter::once(waiting).chain(more).take(FRAMES_AT_ONCE) {
-            // Nobody leaves longer ones to a connection.
+            // Longer frames are never queued.
             let Ok(length) = u16::try_from(frame.len()) else { continue };
             if now.duration_since(since) > limits.waiting {
                 late();
@@ -215,7 +215,7 @@ fn end_of(error: io::Error) -> End {
     }
 }
 
-/// Whether it is a binding request (RFC 8489 sections 5 and 18.2).
+/// True for a binding request (RFC 8489 sections 5 and 18.2).
 fn is_check(contents: &[u8]) -> bool {
     contents.len() >= 20 && contents.starts_with(&[0, 1]) && contents[4..8] == [0x21, 0x12, 0xA4, 0x42]
 }
@@ -233,12 +233,12 @@ pub(super) mod tests {
     pub(in crate::sfu::net) const CHECK: [u8; 20] =
         [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
-    /// A frame on the wire.
+    /// A frame as sent on the connection.
     pub(in crate::sfu::net) fn framed(contents: &[u8]) -> Vec<u8> {
         [&(contents.len() as u16).to_be_bytes(), contents].concat()
     }
 
-    /// A connection that is served.
+    /// A connection under test.
     struct Served {
         peer: DuplexStream,
         arrived: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -274,7 +274,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn frames_arrive_whole_however_they_are_cut() {
+    async fn split_frames_are_reassembled() {
         let mut served = start(3);
         let long: Vec<u8> = (0..MOST_BYTES).map(|n| n as u8).collect();
         let wire = [framed(&CHECK), framed(b"x"), framed(&long)].concat();
@@ -287,7 +287,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_sent_has_its_length_before_it() {
+    async fn sent_frames_have_a_length_prefix() {
         let mut served = start_answered(1 << 17).await;
         served.outgoing.send(false, b"hello".to_vec()).unwrap();
         served.outgoing.send(false, vec![7; 1 << 16]).unwrap();
@@ -298,7 +298,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_no_peer_ends() {
+    async fn unauthenticated_peer_is_closed() {
         for (wire, end) in [
             (&b"GET / HTTP/1.1\r\n\r\n"[..], End::BadFrame),
             (b"\0\0", End::BadFrame),
@@ -317,11 +317,11 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_after_another_does_not_hide_that_nobody_answers() {
+    async fn repeated_checks_do_not_extend_answer_timeout() {
         let mut served = start(1 << 16);
         let written = Arc::new(Mutex::new(0));
         while !served.end.is_finished() {
-            // Once ended, the other side is closed.
+            // Writing fails once the connection has ended.
             if served.peer.write_all(&framed(&CHECK)).await.is_ok() {
                 *written.lock().unwrap() += 1;
             }
@@ -332,13 +332,13 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_peer_ends() {
+    async fn idle_peer_is_closed() {
         let served = start_answered(1 << 16).await;
         assert_eq!(served.end.await.unwrap(), End::Idle);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_reads_nothing_ends_and_is_read_until_then() {
+    async fn peer_that_reads_nothing_is_closed() {
         let mut served = start_answered(1024).await;
         for _ in 0..4 {
             served.outgoing.send(false, vec![0; 1000]).unwrap();
@@ -349,19 +349,19 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_media_threads_end_is_the_connections() {
+    async fn dropped_sender_closes_connection() {
         let served = start_answered(1 << 16).await;
         drop(served.outgoing);
         assert_eq!(served.end.await.unwrap(), End::Closed);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn audio_goes_before_video_that_waits() {
+    async fn audio_is_sent_before_queued_video() {
         let mut served = start_answered(16).await;
         for number in 0..20 {
             served.outgoing.send(true, vec![number; 100]).unwrap();
         }
-        // The connection is busy with the first few.
+        // Lets the connection start writing the first few frames.
         tokio::task::yield_now().await;
         served.outgoing.send(false, b"sound".to_vec()).unwrap();
         let mut wire = vec![0; 20 * 102 + 7];
@@ -371,7 +371,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn frame_that_waited_too_long_is_dropped() {
+    async fn frame_queued_too_long_is_dropped() {
         let mut served = start_answered(16).await;
         for number in 0..20 {
             served.outgoing.send(true, vec![number; 100]).unwrap();

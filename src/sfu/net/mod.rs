@@ -1,4 +1,4 @@
-//! The media server's edge to the network: which addresses it tells, and its two kinds of socket.
+//! Network I/O of the media server: advertised addresses, and the UDP and TCP sockets.
 
 pub mod addresses;
 pub mod batch;
@@ -7,26 +7,26 @@ pub mod framing;
 pub mod tcp;
 pub mod udp;
 
-/// Why a packet was not sent. Media that waits is late, so nothing is tried again.
+/// Reason that a packet was not sent. Delayed media is useless, so sending is never retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undelivered {
-    /// The socket's buffer, or the connection's queue, is full.
+    /// The socket's buffer or the connection's queue is full.
     Full,
-    /// The packet is longer than the network takes.
+    /// The packet is longer than the network allows.
     TooLong,
     /// There is no connection to the address.
     Gone,
-    /// The system refuses: no route, or a firewall.
+    /// The system refused it: no route, or a firewall.
     Refused,
-    /// It waited too long for its connection.
+    /// It waited too long in its connection's queue.
     Late,
 }
 
 impl Undelivered {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 5] = [Self::Full, Self::TooLong, Self::Gone, Self::Refused, Self::Late];
 
-    /// The word by which metrics count it.
+    /// Label of the reason in metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Full => "full",

@@ -1,9 +1,9 @@
-//! Connections of peers whose network lets no UDP through: ICE over TCP, where we are passive.
+//! TCP connections of peers whose network blocks UDP: ICE-TCP (RFC 6544), with this server as the passive side.
 //!
-//! Each connection is one task. What a peer sends waits in one bounded queue for the media thread, so
-//! a peer that sends too fast is read more slowly. What a peer is sent waits in two bounded queues of its
-//! own, video behind all else. What finds its queue full, or waits too long, is dropped: the media thread
-//! never waits, and a slow line gets few pictures rather than late ones.
+//! Each connection is a task. Received frames wait in one bounded queue for the media thread, so a peer that sends too
+//! fast is read more slowly. Frames to a peer wait in two bounded queues of its connection, video behind all others. A
+//! frame is dropped if its queue is full or if it waits too long: the media thread never waits, and a slow connection
+//! gets fewer video frames instead of late ones.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,39 +25,39 @@ use crate::metrics::{Counted, Metrics};
 use crate::network::{ClientNetwork, client_network};
 use crate::sfu::engine::{Datagram, Transmit};
 
-/// Frames of all connections that wait for the media thread.
+/// Received frames, of all connections, that may wait for the media thread.
 const FRAMES_IN: usize = 256;
 
-/// Frames that wait for one connection: a keyframe, and what comes meanwhile.
+/// Frames that may wait in each queue of a connection: a keyframe, and the frames that follow meanwhile.
 const FRAMES_OUT: usize = 256;
 
-/// What the system may hold for one connection, most of it on its way.
+/// System's send buffer of a connection, in bytes; most of them are in flight.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 
-/// What of it may wait to be sent. More would be late media, behind which audio waits.
+/// Unsent bytes in the send buffer of a connection. More would be late media that delays audio.
 const UNSENT_BYTES: u32 = 8 << 10;
 
-/// The pause after an error that a further try would meet again, such as too many open files.
+/// Pause after an error that would recur at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What connections may use.
+/// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections in all.
+    /// Connections in total.
     pub connections: usize,
-    /// Connections of one client network.
+    /// Connections per client network.
     pub per_network: usize,
-    /// How long a first frame may take.
+    /// Timeout for the first frame.
     pub first: Duration,
-    /// How long the media server may find no reason to answer.
+    /// Timeout for the first answer of the media server.
     pub answered: Duration,
-    /// How long a connection may be silent; a peer's checks come each few seconds.
+    /// Time without a frame after which a connection is closed; a peer's connectivity checks come every few seconds.
     pub idle: Duration,
-    /// How long a peer may take to read what is written to it at once.
+    /// Timeout of a write to the peer.
     pub unread: Duration,
-    /// Timeout of a frame that waits to be written.
+    /// Longest time that a frame may wait to be written.
     pub waiting: Duration,
-    /// Timeout for a peer to close a connection that is closed here.
+    /// Time for a peer to close a connection that was closed here.
     pub closing: Duration,
 }
 
@@ -76,7 +76,7 @@ impl Default for Limits {
     }
 }
 
-/// A frame that arrived.
+/// A received frame.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     source: SocketAddr,
@@ -85,7 +85,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The frame, as the engine takes it.
+    /// The frame as a datagram for the engine.
     pub fn datagram(&self) -> Datagram<'_> {
         Datagram {
             proto: Protocol::Tcp,
@@ -102,17 +102,17 @@ pub struct Tcp {
     advertised: Arc<Advertised>,
     limits: Limits,
     metrics: Arc<Metrics>,
-    /// By the other end's address.
+    /// Connections by the peer's address.
     connections: HashMap<SocketAddr, Connection>,
     tasks: JoinSet<End>,
     ends: HashMap<Id, SocketAddr>,
     sender: mpsc::Sender<Frame>,
     frames: mpsc::Receiver<Frame>,
-    /// Until when accepting pauses.
+    /// End of a pause in accepting.
     paused: Option<Instant>,
 }
 
-/// A connection, as the media thread knows it.
+/// The media thread's side of a connection.
 struct Connection {
     outgoing: framing::Outgoing,
     network: ClientNetwork,
@@ -120,10 +120,10 @@ struct Connection {
 }
 
 impl Tcp {
-    /// Hands a listener to the runtime in whose context this is called.
+    /// Registers a listener with the current runtime, in whose context this must be called.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses it.
     pub fn open(
         listener: std::net::TcpListener,
         advertised: Arc<Advertised>,
@@ -145,7 +145,7 @@ impl Tcp {
         })
     }
 
-    /// Waits for a frame; accepts connections meanwhile. May be dropped at any time.
+    /// Waits for a frame, and accepts connections meanwhile. Cancel safe.
     pub async fn next(&mut self) -> Frame {
         loop {
             tokio::select! {
@@ -160,15 +160,15 @@ impl Tcp {
         }
     }
 
-    /// A frame that waits already.
+    /// The next frame that is already queued.
     pub fn try_next(&mut self) -> Option<Frame> {
         self.frames.try_recv().ok()
     }
 
-    /// Leaves a frame to its connection, or drops it.
+    /// Queues a frame for its connection, or drops it.
     ///
     /// # Errors
-    /// Why it was dropped.
+    /// The reason that it was dropped.
     pub fn send(&self, transmit: Transmit) -> Result<(), Undelivered> {
         if u16::try_from(transmit.contents.len()).is_err() {
             return Err(Undelivered::TooLong);
@@ -177,9 +177,9 @@ impl Tcp {
         connection.outgoing.send(transmit.is_video, transmit.contents)
     }
 
-    /// Closes all connections, each once its peer has read what it was sent, or after [`Limits::closing`].
+    /// Closes all connections, each after its peer has read all frames, or after [`Limits::closing`].
     pub async fn close(mut self) {
-        // The ends of their queues are the connections' word to go.
+        // A connection closes when the sender of its queues is dropped.
         self.connections.clear();
         self.frames.close();
         while let Some(ended) = self.tasks.join_next_with_id().await {
@@ -204,7 +204,7 @@ impl Tcp {
         }
         let local = stream.local_addr().map_err(|_| End::Failed)?;
         let destination = self.advertised.meant_by(canonical(local));
-        // Without these the connection is only slower.
+        // Failures only make the connection slower.
         let _ = stream.set_nodelay(true);
         let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
         #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -213,7 +213,7 @@ impl Tcp {
         let (frames, limits) = (self.sender.clone(), self.limits);
         let arrived = move |contents| {
             let frames = frames.clone();
-            // An error is the media thread's end, and with it that of this task.
+            // Fails only when the media thread ends, and this task ends with it.
             async move { drop(frames.send(Frame { source, destination, contents }).await) }
         };
         let metrics = self.metrics.clone();
@@ -282,7 +282,7 @@ mod tests {
         tokio::time::timeout(MOST_WAIT, tcp.next()).await.unwrap()
     }
 
-    /// Lets connections come and go until `is_done`.
+    /// Accepts and ends connections until `is_done`.
     async fn run(tcp: &mut Tcp, is_done: impl Fn() -> bool) {
         let done = async {
             while !is_done() {
@@ -298,7 +298,7 @@ mod tests {
         tokio::time::timeout(MOST_WAIT, ran).await.unwrap();
     }
 
-    /// A peer that was let in, and its frame.
+    /// A connected peer, and the frame received from it.
     async fn connect(tcp: &mut Tcp, address: SocketAddr) -> (TcpStream, Frame) {
         let mut peer = TcpStream::connect(address).await.unwrap();
         peer.write_all(&framed(&CHECK)).await.unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_peer_is_answered_on_its_own_connection() {
+    async fn peers_are_answered_on_their_own_connections() {
         let (mut tcp, address, metrics) = open(Limits::default());
         let (mut first, first_frame) = connect(&mut tcp, address).await;
         let (mut second, second_frame) = connect(&mut tcp, address).await;
@@ -343,10 +343,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_slow_peer_is_sent_is_dropped_and_nobody_waits() {
+    async fn frames_to_slow_peer_are_dropped() {
         let (mut tcp, address, _metrics) = open(Limits::default());
         let (_peer, frame) = connect(&mut tcp, address).await;
-        // Nothing is awaited here, so the connection's task takes none of them.
+        // No await here, so the connection's task takes no frame from its queues.
         for _ in 0..FRAMES_OUT {
             tcp.send(answer(&frame, b"media")).unwrap();
         }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_only_so_many_connections() {
+    async fn connection_limits_are_enforced() {
         for (limits, end) in [
             (Limits { connections: 1, ..Limits::default() }, End::TooMany),
             (Limits { per_network: 1, ..Limits::default() }, End::TooManyOfAddress),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_to_the_protocol_is_sent_away() {
+    async fn http_request_to_media_port_is_closed() {
         let (mut tcp, address, metrics) = open(Limits::default());
         let mut stranger = TcpStream::connect(address).await.unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! The UDP socket that all sessions share: whole batches in, one datagram at a time out.
+//! The UDP socket shared by all sessions; datagrams are received in batches.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -14,21 +14,21 @@ use super::Undelivered;
 use super::addresses::{Advertised, canonical};
 use crate::sfu::engine::{Datagram, Transmit};
 
-/// The most bytes that the system hands over as one: datagrams of one sender that it put together.
+/// Most bytes that the system returns in one buffer: datagrams of one sender that it coalesced.
 const MOST_BYTES: usize = 1 << 16;
 
-/// A socket that can be read by a runtime's tasks.
+/// The socket, registered with a runtime.
 #[derive(Debug)]
 pub struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
-    /// Addresses that a datagram may be sent from, where the socket has several.
+    /// Addresses of this machine that datagrams can be sent from, if the socket is bound to all.
     sources: Vec<IpAddr>,
     advertised: Arc<Advertised>,
 }
 
-/// What was read from the socket last.
+/// Buffers for one batch of received datagrams.
 pub struct Inbox {
     memory: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
@@ -36,9 +36,9 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Room for one batch.
+    /// Allocates the buffers.
     pub fn new() -> Self {
-        // Only the pages that something was written to are ever taken from the system.
+        // The system provides memory only for pages that are written to.
         Self {
             memory: vec![0; BATCH_SIZE * MOST_BYTES].into(),
             metas: [RecvMeta::default(); BATCH_SIZE],
@@ -46,17 +46,17 @@ impl Inbox {
         }
     }
 
-    /// Forgets what was read.
+    /// Discards the batch.
     fn clear(&mut self) {
         self.count = 0;
     }
 
-    /// When the system received the oldest datagram, as the time since 1970; not every system tells.
+    /// Time since 1970 at which the system received the oldest datagram; not all systems report it.
     pub fn oldest(&self) -> Option<Duration> {
         self.metas[..self.count].iter().filter_map(|meta| meta.timestamp).min()
     }
 
-    /// What was read, with the addresses as the system tells them, in the order of arrival.
+    /// Datagrams of the batch in order of arrival, with the addresses that the system reports.
     fn read(&self) -> impl Iterator<Item = (&RecvMeta, &[u8])> {
         let buffers = self.memory.chunks_exact(MOST_BYTES);
         self.metas[..self.count].iter().zip(buffers).flat_map(|(meta, buffer)| {
@@ -73,10 +73,10 @@ impl Default for Inbox {
 }
 
 impl Udp {
-    /// Hands a bound socket to the runtime in whose context this is called.
+    /// Registers a bound socket with the current runtime, in whose context this must be called.
     ///
     /// # Errors
-    /// The system refuses an option.
+    /// The system refuses a socket option.
     pub fn open(
         socket: std::net::UdpSocket,
         interfaces: &[IpAddr],
@@ -89,16 +89,16 @@ impl Udp {
         Ok(Self { socket, state, local, sources, advertised })
     }
 
-    /// Waits until there may be something to receive.
+    /// Waits until the socket may be readable.
     pub async fn readable(&self) {
-        // An error here is the runtime's end, which nobody outlives.
+        // Fails only when the runtime shuts down, which ends the caller too.
         let _ = self.socket.readable().await;
     }
 
-    /// Reads what has come, a batch at most. Nothing is an empty batch.
+    /// Receives at most one batch; it is empty if nothing arrived.
     ///
     /// # Errors
-    /// The system's; what is in the socket stays there.
+    /// Those of the system; unread datagrams stay in the socket.
     pub fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
         inbox.clear();
         let mut count = 0;
@@ -107,8 +107,8 @@ impl Udp {
             let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
             count = self.state.recv((&self.socket).into(), &mut buffers, &mut inbox.metas)?;
-            // Less than there was room for was all there was. Saying so spares the call that would
-            // find the socket empty; what comes later wakes us anew.
+            // An incomplete batch has emptied the socket. Returning `WouldBlock` saves the call that would find it
+            // empty; later datagrams wake the task again.
             if count < BATCH_SIZE { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         inbox.count = count;
@@ -128,13 +128,13 @@ impl Udp {
         })
     }
 
-    /// Where a datagram arrived.
+    /// Local address at which a datagram arrived.
     fn arrived_at(&self, meta: &RecvMeta) -> SocketAddr {
         let ip = meta.dst_ip.unwrap_or_else(|| self.local.ip()).to_canonical();
         if !ip.is_unspecified() {
             return SocketAddr::new(ip, self.local.port());
         }
-        // The system did not tell: what counts is the family.
+        // The system did not report the address: only its family is known.
         let unspecified: IpAddr = match canonical(meta.addr) {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
@@ -142,18 +142,17 @@ impl Udp {
         SocketAddr::new(unspecified, self.local.port())
     }
 
-    /// How many datagrams the system takes as one.
+    /// Most datagrams that the system accepts as one buffer.
     pub fn most_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
-    /// Sends a datagram, or several of `segment` bytes each, from the address that their peer expects, or
-    /// not at all.
+    /// Sends one datagram, or several of `segment` bytes each, from the address that the peer expects. Never waits.
     ///
     /// # Errors
-    /// Why it was not sent.
+    /// The reason that it was not sent.
     pub fn send(&self, transmit: &Transmit, segment: Option<usize>) -> Result<(), Undelivered> {
-        // Behind a translation of addresses the source is none of this machine's, and the route decides.
+        // Behind NAT the source is no address of this machine, and the route determines the source.
         let source = transmit.source.ip();
         let source = self.sources.contains(&source).then(|| self.in_family(source));
         let destination =
@@ -165,7 +164,7 @@ impl Udp {
             segment_size: segment,
             src_ip: source,
         };
-        // The runtime is not asked whether there is room: nothing waits for it.
+        // Sends without waiting for the runtime to report the socket as writable.
         self.state.try_send((&self.socket).into(), &transmit).map_err(|error| match error {
             error if error.kind() == io::ErrorKind::WouldBlock => Undelivered::Full,
             error if quinn_udp::is_msg_size_err(&error) => Undelivered::TooLong,
@@ -173,7 +172,7 @@ impl Udp {
         })
     }
 
-    /// The address as the socket's family writes it.
+    /// Converts the address to the socket's family.
     fn in_family(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(v4) if self.local.is_ipv6() => v4.to_ipv6_mapped().into(),
@@ -189,7 +188,7 @@ mod tests {
     use crate::sfu::net::addresses::{Reach, interfaces};
     use crate::sfu::net::bind::{Transport, bind};
 
-    /// A socket on `address`, which tells peers `configured`.
+    /// A socket on `address` that advertises `configured`.
     fn open(address: &str, configured: &[&str]) -> Udp {
         let configured: Vec<MediaAddress> = configured.iter().map(|text| text.parse().unwrap()).collect();
         let bound = bind(address.parse().unwrap(), Transport::Udp).unwrap();
@@ -199,7 +198,7 @@ mod tests {
         Udp::open(bound.udp, &interfaces, advertised.into()).unwrap()
     }
 
-    /// Waits for `count` datagrams; each with its source, destination and contents.
+    /// Waits for `count` datagrams; returns the source, destination and contents of each.
     async fn receive(udp: &Udp, count: usize) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         let mut inbox = Inbox::new();
         let mut got = Vec::new();
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_of_either_family_hears_from_the_address_that_it_spoke_to() {
+    async fn answers_come_from_the_address_contacted() {
         let udp = open("[::]:0", &[]);
         let port = udp.local.port();
         let own = udp.sources.iter().map(IpAddr::to_canonical);
@@ -245,8 +244,8 @@ mod tests {
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn an_answer_leaves_from_one_of_several_addresses() {
-        // All of 127.0.0.0/8 is this machine's on Linux; the route alone would answer from 127.0.0.1.
+    async fn answer_source_is_chosen_among_addresses() {
+        // All of 127.0.0.0/8 belongs to this machine on Linux; by the route alone, answers would come from 127.0.0.1.
         let mut udp = open("[::]:0", &["127.0.0.2"]);
         udp.sources.push("127.0.0.2".parse().unwrap());
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn behind_a_translation_of_addresses_a_told_one_stands_in_both_ways() {
+    async fn advertised_address_is_mapped_behind_nat() {
         let udp = open("127.0.0.1:0", &["203.0.113.7:9000", "[2001:db8::7]:9000"]);
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         peer.send_to(b"ping", udp.local).await.unwrap();
@@ -272,10 +271,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_burst_arrives_whole_and_in_order() {
+    async fn burst_is_received_completely_and_in_order() {
         let udp = open("127.0.0.1:0", &[]);
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        // More than a batch, so that one reading cannot be all.
+        // More than one batch, so a single read does not return all.
         let sent: Vec<Vec<u8>> = (1..=3 * BATCH_SIZE).map(|n| vec![n as u8; n]).collect();
         for contents in &sent {
             peer.send_to(contents, udp.local).await.unwrap();
@@ -286,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn datagrams_that_the_system_put_together_are_taken_apart() {
+    async fn coalesced_datagrams_are_split() {
         let udp = open("127.0.0.1:0", &[]);
         let peer = open("127.0.0.1:0", &[]);
         let contents: Vec<u8> = (0..250).collect();
@@ -306,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn the_time_of_arrival_is_the_systems() {
+    async fn arrival_time_is_from_the_system() {
         let udp = open("127.0.0.1:0", &[]);
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let mut inbox = Inbox::new();
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_sent_says_why() {
+    async fn send_failure_has_a_reason() {
         let udp = open("127.0.0.1:0", &[]);
         let mut transmit = Transmit {
             proto: Protocol::Udp,

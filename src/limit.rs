@@ -1,5 +1,4 @@
-//! Limits per key, such as an identity or a client's network: on concurrent permits, and on the rate at
-//! which they are acquired.
+//! Limits per key, such as an identity or a client's network, on concurrent permits and on their rate.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -13,8 +12,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Maximum number of remembered keys. Identities and IPv6 networks cost a client nothing, but memory
-/// here.
+/// Maximum number of remembered keys: identities and IPv6 networks are free to make, memory is not.
 pub const MAX_KEYS: usize = 100_000;
 
 /// Minimum time between two prunings of a full map; each walks over all keys.
@@ -115,8 +113,7 @@ pub enum LimitReached {
 }
 
 impl<K: Clone + Eq + Hash> KeyedLimit<K> {
-    /// Creates a limit on concurrent permits (0 means no limit) and on the rate at which they are
-    /// acquired.
+    /// Creates a limit on concurrent permits (0 means no limit) and on their rate.
     pub fn new(concurrent: usize, rate: Rate) -> Self {
         Self::with_max_keys(concurrent, rate, MAX_KEYS)
     }
@@ -163,8 +160,7 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire_at(key, count, now())
     }
 
-    /// Acquires several permits at once, waiting until they are free. Waiting tasks are served in no
-    /// particular order.
+    /// Acquires several permits at once, waiting until they are free. Waiting tasks have no order.
     ///
     /// Never returns if `count` exceeds the limit. Use it only on limits without a rate: nothing wakes
     /// the task when the rate allows more.
@@ -180,8 +176,7 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         }
     }
 
-    /// Acquires a permit for something that exists already, even beyond the limit and regardless of the
-    /// rate.
+    /// Acquires a permit for something that exists already, beyond the limit and at any rate.
     pub fn hold(&self, key: &K) -> Permit<K> {
         if self.inner.concurrent == 0 {
             return Permit(None);

@@ -48,8 +48,7 @@ pub struct Assets {
     /// The path that links of pages are rewritten to.
     base_path: BasePath,
     kept: Cache<Key, Arc<Kept>>,
-    /// Allows one compression at a time, so that rooms keep running while a first visitor's files are
-    /// compressed.
+    /// One compression at a time, so that a first visitor's files leave CPU time for rooms.
     compressing: Arc<Semaphore>,
 }
 

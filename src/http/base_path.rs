@@ -23,8 +23,7 @@ use super::paths::with_query;
 use crate::client::data::REDIRECT;
 use crate::config::BasePath;
 
-/// Addresses also answered at the root: load balancers check this machine directly, not through the
-/// proxy.
+/// Addresses also answered at the root: load balancers check this machine, not the proxy.
 const AT_THE_ROOT: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The prefix that a proxy stripped from the path.
@@ -80,8 +79,7 @@ enum Place {
     Below,
     /// The base path itself, without a trailing slash.
     Start,
-    /// At the root, and meant so: a proxy stripped the base path, or the address is answered at the
-    /// root, too.
+    /// At the root: a proxy stripped the base path, or the address is also answered there.
     Stripped,
     /// Any other path.
     Outside,

@@ -57,8 +57,7 @@ impl Charge {
         AddressOwner::UntrustedProxy
     }
 
-    /// Warns once that a proxy hides its clients' addresses from the limits, and names the setting that
-    /// helps.
+    /// Warns once that a proxy hides its clients' addresses from the limits, and names the remedy.
     ///
     /// Call it only for resources that people alone request: proxies send health checks of their own.
     pub fn warn_once(&self, peer: &Peer) {

@@ -80,8 +80,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         return Err(ApiError::OutsideBasePath);
     }
     if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
-        // Common with a proxy that does not pass on the host; but network input can cause it at any
-        // rate.
+        // Common with a proxy that does not pass on the host, but any client can cause it at any rate.
         if app.warnings.check().is_ok() {
             warn!(
                 event = "originRefused",

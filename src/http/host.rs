@@ -34,8 +34,7 @@ impl HostNames {
         !name.contains('.') || name.ends_with(".localhost") || self.0.iter().any(|known| known == name)
     }
 
-    /// True if a request may be answered: its host [is known](Self::contain), or it has none, which no
-    /// browser sends.
+    /// True if a request's host [is known](Self::contain), or if it has none, which no browser sends.
     pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let names_none = uri.authority().is_none() && !headers.contains_key(HOST);
         let (nobody, proxies) = (Ipv4Addr::UNSPECIFIED.into(), TrustedProxies::default());

@@ -79,8 +79,7 @@ impl ByNetwork {
     }
 }
 
-/// Serves `router` on every connection that `door` accepts until `stop`, then waits for the requests in
-/// progress.
+/// Serves `router` on all connections from `door` until `stop`, then waits for requests in progress.
 pub async fn serve(
     listener: TcpListener,
     door: Door,
@@ -159,8 +158,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Does the TLS handshake, if any, and serves the connection until it ends, is upgraded or reaches
-    /// its lifetime.
+    /// Does any TLS handshake, and serves until the connection ends, is upgraded or gets too old.
     async fn run(self, stream: TcpStream, door: Door) {
         // Small frames must leave at once.
         let _ = stream.set_nodelay(true);

@@ -77,8 +77,7 @@ impl OriginRule {
         self.is_ours(&origin, peer) || self.allowed.contains(&origin)
     }
 
-    /// True if a redirect may lead to a path of `origin`: it is this server's, or the host that `peer`
-    /// requested.
+    /// True if a redirect may lead to `origin`: it is this server's, or the host that `peer` requested.
     ///
     /// With a public URL set, a proxy that does not pass on scheme or host makes a request look as if it
     /// were for another origin; its visitor must still return to the page.

@@ -13,8 +13,7 @@ use crate::id::RoomName;
 
 /// Redirects a page's other spellings to its one address.
 ///
-/// The stock client's router takes `/Set-Username` and `/new/` for the same pages, and sends their forms
-/// there.
+/// The stock client's router accepts `/Set-Username` and `/new/`, too, and sends their forms there.
 pub async fn one_spelling(request: Request, next: Next) -> Response {
     match respelled(request.uri()) {
         Some(address) => moved(&address),

@@ -53,8 +53,7 @@ pub const TAKEN: [(&str, Use); 14] = [
     ("v1", Use::Shared),
 ];
 
-/// All public routes, relative to the server's root; [`base_path`] mounts them below the configured
-/// path.
+/// All public routes, relative to the root; [`base_path`] mounts them below the configured path.
 pub fn router(app: Arc<App>) -> Router {
     // Media API calls have their own body limits and timeouts.
     let calls = Router::new()

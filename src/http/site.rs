@@ -165,8 +165,7 @@ impl Site {
     }
 }
 
-/// `GET /static/...`: a file of the built-in client; if there is none, falls back to the address's other
-/// content.
+/// `GET /static/...`: a file of the built-in client; if there is none, falls back to [`pages::other`].
 pub async fn own_file(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<Peer>,

@@ -220,8 +220,7 @@ impl AccessHandle {
 }
 
 impl Assertion {
-    /// Returns the identity: a person has an e-mail address, a service token a common name and an empty
-    /// subject.
+    /// A person has an e-mail address, a service token a common name and an empty subject.
     fn identity(&self) -> Option<Identity> {
         let names = [&self.email, &self.common_name, &self.sub];
         let name = names.into_iter().flatten().map(|name| name.trim()).find(|n| !n.is_empty())?;

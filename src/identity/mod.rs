@@ -39,12 +39,10 @@ impl Identity {
         Self { id: IdentityId::new(format!("{}:{subject}", method.prefix())), name: name.into() }
     }
 
-    /// Creates the identity of a user authenticated in front of this server; `None` if the name is
-    /// invalid.
+    /// Creates the identity of a user with an external login; `None` if the name is invalid.
     ///
     /// The id is the name in [`nfc`] alone: names that look the same may be two accounts there. Hidden
-    /// characters of such a name cannot be corrected here, so they are only removed from the display
-    /// name.
+    /// characters of such a name cannot be corrected here, so they are only not displayed.
     fn external(method: AuthMethod, name: &str) -> Option<Self> {
         let shown = visible(name);
         let is_name =

@@ -99,8 +99,7 @@ impl SigningKey {
     }
 }
 
-/// Builds the signed text. A JWT's signing input has no line break, so neither signature is valid as the
-/// other.
+/// Builds the signed text. Its line break keeps it distinct from any JWT's signing input.
 fn detached(purpose: &'static str, message: &str) -> Vec<u8> {
     format!("{purpose}\n{message}").into_bytes()
 }

@@ -68,8 +68,7 @@ const KINDS: [(&str, &str, Nature); 35] = [
 ];
 
 impl Kind {
-    /// Returns the kind of a file by its name. An unknown extension means bytes, which no browser runs
-    /// or shows.
+    /// Returns a file's kind. An unknown extension means bytes, which no browser runs or shows.
     pub fn of(name: &str) -> Self {
         let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
         let known = KINDS.iter().find(|(known, ..)| end.as_deref() == Some(known));
@@ -87,8 +86,7 @@ impl Freshness {
     /// Returns the freshness of the file at a path.
     ///
     /// Remix writes everything below `build/`, with eight letters and digits of a hash before the
-    /// extension. Elsewhere the same form may be an ordinary word in the name of a file that changes
-    /// later.
+    /// extension. Elsewhere the same form may be an ordinary word, in a file that changes later.
     pub fn of(path: &str) -> Self {
         let name = path.strip_prefix("build/").and_then(|inside| inside.rsplit('/').next());
         let stem = name.and_then(|name| name.rsplit_once('.')).map(|(stem, _)| stem);

@@ -14,8 +14,7 @@ use crate::identity::peer::{Peer, TrustedProxies};
 const OF_PROXIES: [&str; 5] =
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "via"];
 
-/// Creates the router for such connections: it redirects browsers, and answers other clients with an
-/// error.
+/// Creates the router for such connections: it redirects browsers and refuses other clients.
 pub fn router() -> Router {
     Router::new().fallback(hint)
 }

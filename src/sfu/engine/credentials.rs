@@ -1,9 +1,10 @@
-//! Credentials for ICE: names from the operating system's generator, passwords that a secret makes of them.
+//! ICE credentials: ufrags from the operating system's random generator, and passwords derived from them with a
+//! secret.
 //!
-//! The library's own generator is seeded by the clock, and a few of its numbers tell all that follow: whoever
+//! str0m's own generator is seeded by the clock, and a few of its outputs determine all that follow: a client that
 //! knows its own session's password could compute the next client's, and take over that client's media path.
 //!
-//! The secret outlives sessions and restarts, so that who asks for a session that is gone can be told so.
+//! The secret outlives sessions and restarts, so that a check for a session that no longer exists can be refused.
 
 use std::fmt;
 
@@ -15,26 +16,26 @@ use str0m::ice::{StunMessage, StunMessageBuilder};
 
 use crate::sfu::error::SfuError;
 
-/// Random bytes of a name, and bytes of a password. Their text is as long as base64 makes it, whose letters are
-/// those that RFC 8839 section 5.4 allows.
+/// Random bytes of a ufrag, and bytes of a password. Their text is base64, whose characters are those that RFC 8839
+/// section 5.4 allows.
 const UFRAG_BYTES: usize = 12;
 const PASSWORD_BYTES: usize = 18;
 
-/// Bytes of an answer that refuses: a header, an error code, a signature and a fingerprint.
+/// Bytes of a refusal: header, error code, MESSAGE-INTEGRITY and FINGERPRINT.
 const REFUSAL_BYTES: usize = 60;
 
-/// The secret of which passwords are made.
+/// The key from which ICE passwords are derived.
 #[derive(Clone)]
 pub struct IceSecret(hmac::Key);
 
 impl IceSecret {
-    /// Takes a secret that may have other uses.
+    /// Derives the key from a secret that may have other uses.
     pub fn new(secret: &[u8]) -> Self {
         let of_ice = hmac::sign(&hmac::Key::new(HMAC_SHA256, secret), b"ICE passwords");
         Self(hmac::Key::new(HMAC_SHA256, of_ice.as_ref()))
     }
 
-    /// New credentials.
+    /// Creates credentials with a random ufrag.
     pub(super) fn credentials(&self) -> Result<IceCreds, SfuError> {
         let mut random = [0; UFRAG_BYTES];
         getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
@@ -46,10 +47,11 @@ impl IceSecret {
         STANDARD_NO_PAD.encode(&hmac::sign(&self.0, ufrag.as_bytes()).as_ref()[..PASSWORD_BYTES])
     }
 
-    /// The answer to a connectivity check for a session that is not here any more: 403, with which RFC 7675's drafts
-    /// revoked consent. Whoever has no password of this server's gets none, and so nobody who was never here.
+    /// Returns the response to a connectivity check for a session that no longer exists: 403, with which drafts of
+    /// RFC 7675 revoked consent. A check without a password of this server gets none, so a client that was never here
+    /// learns nothing.
     ///
-    /// Browsers fail the connection then; to 401, which RFC 8489 has for an unknown name, they ask again.
+    /// Browsers then fail the connection; after 401, which RFC 8489 specifies for an unknown username, they retry.
     pub(super) fn refusal(&self, check: &[u8]) -> Option<Vec<u8>> {
         let check = StunMessage::parse(check).ok().filter(StunMessage::is_binding_request)?;
         let password = self.password(check.split_username()?.0);
@@ -71,7 +73,7 @@ impl fmt::Debug for IceSecret {
     }
 }
 
-/// RFC 8489 section 14.5.
+/// HMAC-SHA1 for MESSAGE-INTEGRITY (RFC 8489 section 14.5).
 fn sha1_hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, key));
     parts.iter().for_each(|part| context.update(part));
@@ -80,15 +82,15 @@ fn sha1_hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 20] {
     tag
 }
 
-/// A description with other credentials than those with which the library wrote it.
+/// Replaces the ICE credentials in a description that str0m wrote.
 pub(super) fn with_credentials(text: &str, old: &IceCreds, new: &IceCreds) -> String {
     text.replace(&format!("a=ice-ufrag:{}", old.ufrag), &format!("a=ice-ufrag:{}", new.ufrag))
         .replace(&format!("a=ice-pwd:{}", old.pass), &format!("a=ice-pwd:{}", new.pass))
 }
 
-/// Seeds the library's generator of numbers that are no secrets: SSRCs, first sequence numbers, transaction ids.
+/// Seeds str0m's generator of numbers that are not secret: SSRCs, first sequence numbers, transaction ids.
 ///
-/// Those that one client sees then tell nothing of another's.
+/// The numbers that one client sees then reveal nothing about another's.
 pub(super) fn reseed() {
     if let Ok(seed) = getrandom::u64() {
         fastrand::seed(seed);

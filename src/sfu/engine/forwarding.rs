@@ -1,4 +1,4 @@
-//! Who receives what: a publisher's packets to its subscribers, and their wishes back to it.
+//! Forwards a publisher's packets to its subscribers, and their keyframe requests back to it.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
 use crate::sfu::layers::Layers;
 use crate::sfu::request::Kind;
 
-/// How many streams of a session are kept in mind.
+/// Most SSRCs remembered per session.
 const MOST_STREAMS: usize = 1024;
 
 /// A published track.
@@ -27,15 +27,15 @@ pub(super) struct Track {
     pub(super) kind: Kind,
     pub(super) published: Instant,
     pub(super) layers: Layers,
-    /// For each layer, when a picture that needs no other was asked for.
+    /// Keyframe requests of each layer.
     asking: Vec<Asking>,
-    /// For each layer, when its packets were captured.
+    /// Capture clock of each layer.
     pub(super) clocks: Vec<StreamClock>,
-    /// Who receives it.
+    /// Sessions that subscribe to the track, with the mid of the subscription.
     pub(super) subscribers: Vec<(SessionKey, Mid)>,
-    /// The payload type that the publisher was answered with; none where it was left the choice.
+    /// The payload type in the answer to the publisher; none if the publisher chooses among several.
     pub(super) answered: Option<Pt>,
-    /// What the publisher's payload types mean.
+    /// The publisher's payload types that were seen, with their formats.
     formats: Vec<(Pt, PayloadParams)>,
 }
 
@@ -71,12 +71,12 @@ impl Track {
     }
 }
 
-/// The longest payload that is forwarded: an Ethernet frame. The library keeps 2,000 bytes for a packet, which it
-/// gives a header of its own to, and panics in the subscriber's session where it does not fit.
+/// Longest payload that is forwarded, the size of an Ethernet frame. str0m reserves 2,000 bytes for a packet
+/// including the header that it adds, and panics in the subscriber's session if that is exceeded.
 const MOST_PAYLOAD_BYTES: usize = 1500;
 
 impl Engine {
-    /// Forwards one packet to everybody who receives its track.
+    /// Forwards one packet to all subscribers of its track.
     pub(super) fn forward(&mut self, now: Instant, from: SessionKey, packet: RtpPacket) {
         if packet.payload.len() > MOST_PAYLOAD_BYTES {
             self.counters.dropped(Drop::TooLong);
@@ -116,7 +116,7 @@ impl Engine {
         if is_video && incoming.starts_keyframe {
             track.asking[layer].came(now);
         }
-        // The list is taken out while others are borrowed.
+        // Taken out so that `self` can be borrowed.
         let subscribers = std::mem::take(&mut track.subscribers);
         let mut somebody_waits = false;
         for (subscriber, mid) in &subscribers {
@@ -135,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// Forwards a packet to one subscriber; tells whether that one waits for a keyframe of its layer.
+    /// Forwards a packet to one subscriber; true if that one waits for a keyframe of this layer.
     fn forward_to(
         &mut self,
         now: Instant,
@@ -148,7 +148,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(to) else { return false };
         let takes_media = session.link.takes_media();
         let Some(subscription) = session.subscriptions.get_mut(&mid) else { return false };
-        // The library would keep everything until there is a connection, and send it all at once then.
+        // str0m would queue packets until the peer is connected, and then send them all at once.
         if subscription.state != SubscriptionState::Open || !takes_media {
             return false;
         }
@@ -169,10 +169,10 @@ impl Engine {
             return waits;
         };
         let is_video = subscription.kind == Kind::Video;
-        // The publisher paced it already, and a second pacer would only add to the delay, where there is room.
+        // The publisher already paced it: while bandwidth suffices, a second pacer would only add delay.
         let is_paced = is_video && session.is_constrained;
         let mut extensions = packet.header.ext_vals.clone();
-        // These name the publisher's own streams; the library writes the subscriber's.
+        // These identify the publisher's streams; str0m writes the subscriber's.
         extensions.mid = None;
         extensions.rid = None;
         extensions.rid_repair = None;
@@ -193,7 +193,7 @@ impl Engine {
         let known = subscription.ssrc;
         let written = self.write(now, to, |rtc| {
             let mut api = rtc.direct_api();
-            // By its mid the library looks through all streams.
+            // Looking a stream up by its mid scans all streams.
             let ssrc =
                 match known.filter(|ssrc| api.stream_tx(ssrc).is_some_and(|stream| stream.mid() == mid)) {
                     Some(ssrc) => ssrc,
@@ -226,7 +226,7 @@ impl Engine {
         false
     }
 
-    /// Takes a publisher's sender report.
+    /// Handles a publisher's RTCP sender report.
     pub(super) fn take_report(&mut self, from: SessionKey, report: &SenderFeedback) {
         let SenderFeedback { mid, rid, received_at, sender_info } = report;
         let Some(session) = self.sessions.get_mut(from) else { return };
@@ -234,12 +234,12 @@ impl Engine {
         let Some(track) = track else { return };
         let clock = track.layers.index_of(rid.as_deref()).and_then(|layer| track.clocks.get_mut(layer));
         let Some(clock) = clock else { return };
-        // The library extends the timestamp; its lower half is as it came.
+        // str0m extends the timestamp; the lower 32 bits are as received.
         let timestamp = sender_info.rtp_time.numer() as u32;
         clock.report(&mut session.clock, *sender_info.ssrc, timestamp, sender_info.ntp_time, *received_at);
     }
 
-    /// To which layer of which track a packet belongs.
+    /// Returns the track and the layer that a packet belongs to.
     fn track_of(&mut self, from: SessionKey, packet: &RtpPacket) -> Option<(TrackKey, usize)> {
         let session = self.sessions.get_mut(from)?;
         let ssrc = packet.header.ssrc;
@@ -253,7 +253,7 @@ impl Engine {
         let key = *session.publications.get(&mid)?;
         let layers = &self.tracks.get(key)?.layers;
         let layer = layers.index_of(rid.as_deref())?;
-        // A publisher may take another SSRC with each packet. What is forgotten is found again.
+        // A publisher may use another SSRC for each packet. Entries that are removed here are looked up again.
         if session.streams.len() >= MOST_STREAMS {
             session.streams.clear();
         }
@@ -261,7 +261,7 @@ impl Engine {
         Some((key, layer))
     }
 
-    /// The payload types by which a session is to receive a track: those of its codec.
+    /// Returns the subscriber's payload types for a track: those of the track's codec.
     pub(super) fn formats_for(&self, subscriber: SessionKey, key: TrackKey) -> Vec<u8> {
         let ours = self.sessions.get(subscriber).and_then(Session::codecs);
         let (Some(track), Some(ours)) = (self.tracks.get(key), ours) else { return Vec::new() };
@@ -275,7 +275,7 @@ impl Engine {
         formats
     }
 
-    /// What a publisher's payload type means.
+    /// Returns the format that a publisher's payload type stands for.
     fn format(&mut self, key: TrackKey, from: SessionKey, payload_type: Pt) -> Option<PayloadParams> {
         let track = self.tracks.get_mut(key)?;
         if let Some((_, params)) = track.formats.iter().find(|(known, _)| *known == payload_type) {
@@ -287,7 +287,7 @@ impl Engine {
         Some(params)
     }
 
-    /// A client's decoder lost something and asks for a new beginning.
+    /// Handles a subscriber's keyframe request (PLI or FIR).
     pub(super) fn picture_was_lost(&mut self, now: Instant, of: SessionKey, mid: Mid) {
         self.counters.keyframe_requests_received += 1;
         let Some(subscription) = self.sessions.get(of).and_then(|s| s.subscriptions.get(&mid)) else {
@@ -298,7 +298,7 @@ impl Engine {
         self.ask_publisher(now, key, layer, Why::Lost);
     }
 
-    /// Asks for the beginnings that a session's subscriptions wait for.
+    /// Requests the keyframes that a session's subscriptions wait for.
     pub(super) fn ask_for_pictures(&mut self, now: Instant, of: SessionKey) {
         let Some(session) = self.sessions.get(of).filter(|session| session.link.takes_media()) else {
             return;
@@ -310,8 +310,8 @@ impl Engine {
         }
     }
 
-    /// Requests keyframes of all tracks that a session subscribes to: a decoder that missed seconds waits as long again
-    /// before it asks.
+    /// Requests keyframes of all tracks that a session subscribes to: a decoder that missed seconds of video waits as
+    /// long again before it asks for one.
     pub(super) fn request_keyframes(&mut self, now: Instant, of: SessionKey) {
         let Some(session) = self.sessions.get(of) else { return };
         let open = session.subscriptions.values().filter(|s| s.state == SubscriptionState::Open);
@@ -322,7 +322,7 @@ impl Engine {
         }
     }
 
-    /// Asks again for what somebody still waits for: the publisher may send nothing until it is asked.
+    /// Repeats the keyframe requests that are still needed: a publisher may send nothing until it is asked.
     pub(super) fn ask_again(&mut self, now: Instant) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
@@ -330,7 +330,7 @@ impl Engine {
         }
     }
 
-    /// Asks the publisher for a picture that needs no other, if that is due.
+    /// Requests a keyframe from the publisher, if one is due.
     fn ask_publisher(&mut self, now: Instant, key: TrackKey, layer: usize, why: Why) {
         let Some(track) = self.tracks.get_mut(key) else { return };
         if track.kind != Kind::Video || !track.layers.is_active(now) {
@@ -364,7 +364,7 @@ impl Engine {
         }
     }
 
-    /// A subscriber leaves a track.
+    /// Removes a subscriber from a track.
     pub(super) fn unlink(&mut self, subscriber: SessionKey, mid: Mid, key: Option<TrackKey>) {
         if let Some(track) = key.and_then(|key| self.tracks.get_mut(key)) {
             track.subscribers.retain(|other| *other != (subscriber, mid));
@@ -373,7 +373,7 @@ impl Engine {
 }
 
 impl Subscription {
-    /// The payload type by which this client knows a publisher's format.
+    /// Returns the subscriber's payload type for a publisher's format.
     fn payload_type(&mut self, format: PayloadParams, codecs: &str0m::format::CodecConfig) -> Option<Pt> {
         let theirs = format.pt();
         if let Some((_, ours)) = self.payload_types.iter().find(|(known, _)| *known == theirs) {
@@ -386,7 +386,7 @@ impl Subscription {
     }
 }
 
-/// Sound or picture, as the library calls it.
+/// Converts to str0m's kind.
 pub(super) fn media_kind(kind: Kind) -> MediaKind {
     match kind {
         Kind::Audio => MediaKind::Audio,
@@ -394,7 +394,7 @@ pub(super) fn media_kind(kind: Kind) -> MediaKind {
     }
 }
 
-/// Sound or picture, as we call it.
+/// Converts from str0m's kind.
 pub(super) fn kind_of(kind: MediaKind) -> Kind {
     match kind {
         MediaKind::Audio => Kind::Audio,

@@ -1,4 +1,4 @@
-//! The library's half of a session: what it is told of this server.
+//! Creates and configures the str0m peer of a session.
 
 use std::time::{Duration, Instant};
 
@@ -10,29 +10,29 @@ use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 use super::{Address, Engine};
 use crate::sfu::request::Ice;
 
-/// What a connection is taken for until it is known. A narrow one would queue audio behind more for its first
-/// second; on another the first probes, at three and six times of it, tell within a few round trips.
+/// Initial bandwidth estimate. With a higher one a narrow connection would queue audio for its first second; on
+/// others the first probes, at three and six times this rate, correct it within a few round trips.
 pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 
-/// Time for which packets of video are kept to be sent again: a second, and the way of the request.
+/// Time for which video packets are kept for retransmission: a second, and the delay of the request.
 const VIDEO_KEPT: Duration = Duration::from_millis(1250);
 
-/// Packets of a video that are kept at most: those of that time at 8 Mbit/s, of 1,000 bytes and a few small ones.
-/// Payloads are shared by all subscribers, and the rest takes memory only as the stream has packets.
+/// Most packets of a video that are kept: those of that time at 8 Mbit/s, of 1,000 bytes and a few small ones.
+/// Payloads are shared by all subscribers, and the other memory grows only with the packets of the stream.
 const MAX_VIDEO_PACKETS_KEPT: usize = 1280;
 
-/// The part of what is sent that may be retransmissions. A receiver far away that misses 10 % asks for a packet several
-/// times before it comes; beyond this the connection is too narrow, and more makes that worse.
+/// Share of the sent bits that may be retransmissions. A distant receiver that loses 10 % requests a packet several
+/// times before it arrives; beyond this share the connection is too narrow, and more retransmissions make that worse.
 const MAX_RESENT: f32 = 0.4;
 
-/// How often a connection's losses are counted.
+/// Interval of str0m's statistics.
 const STATISTICS: Duration = Duration::from_secs(2);
 
 impl Engine {
-    /// A peer that speaks for the server in a new session.
+    /// Creates the server's peer of a session; `is_measurable` enables bandwidth estimation.
     pub(super) fn new_rtc(&self, now: Instant, ice: Ice, credentials: IceCreds, is_measurable: bool) -> Rtc {
         let mut config: RtcConfig = Rtc::builder()
-            // Payloads pass untouched, so that they may be encrypted from end to end.
+            // RTP mode passes payloads through unchanged, so that they may be end-to-end encrypted.
             .set_rtp_mode(true)
             .set_ice_lite(ice == Ice::Lite)
             .set_local_ice_credentials(credentials)
@@ -42,7 +42,7 @@ impl Engine {
             .enable_opus(true, false)
             .enable_pcmu(true, false)
             .enable_pcma(true, false)
-            // The first is what browsers send.
+            // Browsers prefer the first, VP8.
             .enable_vp8(true)
             .enable_h264(true)
             .enable_vp9(true)
@@ -61,12 +61,12 @@ impl Engine {
     }
 }
 
-/// Lets a stream to a subscriber keep what it may have to send again.
+/// Sets how many packets of a stream are kept for retransmission.
 pub(super) fn keep_for_retransmission(stream: &mut StreamTx) {
     stream.set_rtx_cache(MAX_VIDEO_PACKETS_KEPT, VIDEO_KEPT, Some(MAX_RESENT));
 }
 
-/// An address as ICE knows it.
+/// Converts an address to a host candidate; none if the address cannot be one.
 pub(super) fn candidate(Address { proto, address }: Address) -> Option<Candidate> {
     match proto {
         Protocol::Tcp => Candidate::builder().tcp().host(address).tcptype(TcpType::Passive).build().ok(),

@@ -1,4 +1,4 @@
-//! What operators are shown.
+//! The report for operators.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::calls::api::Caller;
 use crate::sfu::request::{LayerReport, Report, SessionReport, SubscriberReport, TrackReport};
 
 impl Engine {
-    /// Everything, as it is at `now`.
+    /// Returns all sessions and tracks as of `now`.
     pub(super) fn report(&self, now: Instant) -> Report {
         let sessions = self.sessions.values().map(|session| SessionReport {
             id: session.id.to_string(),

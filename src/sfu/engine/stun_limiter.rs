@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::network::{ClientNetwork, client_network};
 
-/// Checks in a second. A browser with many interfaces makes about 20 for a connection, and an office
-/// has one address.
+/// Most checks per second and network. A browser with many interfaces makes about 20 for a connection, and a whole
+/// office shares one address.
 const MOST_CHECKS: u32 = 200;
 
-/// Networks counted; with more, checks cost an attacker more than they cost here.
+/// Most networks counted; with more of them, checks cost an attacker more than they cost the server.
 const MOST_NETWORKS: usize = 4096;
 
 const WINDOW: Duration = Duration::from_secs(1);
@@ -23,12 +23,12 @@ pub(super) struct StunLimiter {
 }
 
 impl StunLimiter {
-    /// An empty window.
+    /// Creates a limiter with an empty window.
     pub(super) fn new(now: Instant) -> Self {
         Self { since: now, checks: HashMap::new() }
     }
 
-    /// Counts a check from this address; false if it is over the limit.
+    /// Counts a check from this address; false if its network is over the limit.
     pub(super) fn admit(&mut self, now: Instant, address: IpAddr) -> bool {
         if now.saturating_duration_since(self.since) >= WINDOW {
             self.since = now;

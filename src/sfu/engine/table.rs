@@ -1,4 +1,4 @@
-//! The places for sessions and subscriptions: who gets one, and who loses one to a newer session.
+//! Limits on sessions and subscriptions, and eviction of old sessions for new ones.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -10,18 +10,18 @@ use crate::network::ClientNetwork;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::Limits;
 
-/// A session's worth to its client: the least worth is the first to go.
+/// A session's worth to its client: the session of the least worth is evicted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     NeverNegotiated,
     NeverConnected,
-    /// Connected, for nothing.
+    /// Connected, with neither publications nor subscriptions.
     Unused,
     Lost,
 }
 
 impl Worth {
-    /// The worth of a session that may go; one that carries something may not.
+    /// Returns the worth of a session that may be evicted; none if it is connected and carries a track.
     fn of(session: &Session) -> Option<Self> {
         match session.link {
             Link::New(_) => Some(Self::NeverNegotiated),
@@ -35,14 +35,14 @@ impl Worth {
 }
 
 impl Engine {
-    /// Makes room for a new session, where the owner, its network or all have as many as they may.
+    /// Evicts a session for a new one if the owner, its network or the server is at its limit.
     ///
-    /// The oldest session that never negotiated goes first, then the oldest that never connected, then the
-    /// oldest that carries nothing: pages that were reloaded leave such sessions behind, and anybody can open
-    /// them for nothing. A session whose connection was lost a moment ago makes room for its owner's alone.
+    /// The oldest session that never negotiated is evicted first, then the oldest that never connected, then the
+    /// oldest that carries nothing: reloaded pages leave such sessions behind, and opening them costs nothing. A
+    /// session whose connection was lost is evicted only for a session of the same owner.
     ///
     /// # Errors
-    /// [`SfuError::TooMany`], where all of them are used.
+    /// [`SfuError::TooMany`] if no session may be evicted.
     pub(super) fn make_room(
         &mut self,
         now: Instant,
@@ -65,7 +65,7 @@ impl Engine {
         self.evict_from(now, sessions, Worth::Unused, full, |_| true)
     }
 
-    /// Ends the session of the least worth, up to `most_worth`, if as many as there may be are `among`.
+    /// Evicts the session of the least worth, up to `most_worth`, if those that `among` selects are at `limit`.
     fn evict_from(
         &mut self,
         now: Instant,
@@ -87,15 +87,16 @@ impl Engine {
         Ok(())
     }
 
-    /// Checks that the network of a session leaves places at a track to others: identities are free.
+    /// Checks that a session's network does not use up a track's subscriptions: new identities cost nothing, so
+    /// limits by owner do not suffice.
     ///
     /// # Errors
-    /// [`SfuError::TooMany`].
+    /// [`SfuError::TooMany`] if the network is at its limit for this track.
     pub(super) fn check_share(&self, key: SessionKey, track: TrackKey) -> Result<(), SfuError> {
         let limit = self.settings.limits.subscribers_per_track_and_network;
         let network = self.sessions.get(key).and_then(|session| session.network);
         let (Some(network), Some(track)) = (network, self.tracks.get(track)) else { return Ok(()) };
-        // Most tracks have fewer subscribers, and nobody is counted.
+        // Fast path: most tracks have fewer subscribers than the limit.
         if limit == 0 || track.subscribers.len() < limit {
             return Ok(());
         }
@@ -106,7 +107,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What the owner of a session subscribes to, in all of its sessions.
+    /// Counts the subscriptions of a session's owner in all of its sessions.
     pub(super) fn subscriptions_of_owner(&self, key: SessionKey) -> OwnedSubscriptions {
         let mut owned = OwnedSubscriptions {
             limits: self.settings.limits,
@@ -117,7 +118,7 @@ impl Engine {
         };
         let Some(own) = self.sessions.get(key) else { return owned };
         owned.in_session = own.subscriptions.values().filter_map(|subscription| subscription.track).collect();
-        // Another server answers for its own users.
+        // A server that calls the API is responsible for its own users.
         if let Caller::Person(_) = own.owner {
             owned.is_limited = true;
             for session in self.sessions.values().filter(|session| session.owner == own.owner) {
@@ -131,24 +132,24 @@ impl Engine {
     }
 }
 
-/// What one owner subscribes to.
+/// The subscriptions of one owner, counted against its limits.
 #[derive(Debug)]
 pub(super) struct OwnedSubscriptions {
     limits: Limits,
     is_limited: bool,
-    /// Those of the session that asks.
+    /// Tracks that the requesting session subscribes to.
     in_session: HashSet<TrackKey>,
-    /// Those of all of the owner's sessions, by track.
+    /// Subscriptions in all of the owner's sessions, by track.
     of_track: HashMap<TrackKey, usize>,
     all: usize,
 }
 
 impl OwnedSubscriptions {
-    /// Counts one more, if it may be.
+    /// Counts one more subscription if the limits permit it.
     ///
     /// # Errors
-    /// [`SfuError::RepeatedSubscription`] where the session has one to this track, else
-    /// [`SfuError::TooMany`].
+    /// [`SfuError::RepeatedSubscription`] if the session already subscribes to this track, else [`SfuError::TooMany`]
+    /// if a limit is reached.
     pub(super) fn admit(&mut self, track: TrackKey) -> Result<(), SfuError> {
         if self.in_session.contains(&track) {
             return Err(SfuError::RepeatedSubscription);
@@ -168,7 +169,7 @@ impl OwnedSubscriptions {
         Ok(())
     }
 
-    /// The same, where the subscription takes the place of another.
+    /// As [`Self::admit`], for a subscription that replaces another.
     ///
     /// # Errors
     /// As [`Self::admit`].

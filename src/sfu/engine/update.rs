@@ -1,4 +1,4 @@
-//! What a transceiver carries, changed while it is up; and the tracks of a session.
+//! Changes of a transceiver's track while it is open; and the state of a session's tracks.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use crate::sfu::request::{
     Kind, LayerWish, TrackDone, TrackFailed, TrackState, TrackStatus, Transceiver, Update,
 };
 
-/// How long a track may be silent before nobody can subscribe to it any more.
+/// Time that a new track may go without media before it can no longer be subscribed to.
 const COLLECTED_AFTER: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Changes what one transceiver carries.
+    /// Changes the track or the layer of one transceiver.
     pub(super) fn update_one(
         &mut self,
         now: Instant,
@@ -69,7 +69,7 @@ impl Engine {
         }
     }
 
-    /// Lets a transceiver carry another track.
+    /// Switches a transceiver to another track.
     fn swap(
         &mut self,
         now: Instant,
@@ -81,7 +81,7 @@ impl Engine {
         let new = self.find(now, publisher, name)?;
         let carried = self.sessions.get(key).and_then(|session| session.subscriptions.get(&mid)?.track);
         if carried == Some(new) {
-            // Clients name the track also where they only wish for another layer of it.
+            // Clients also name the track if they only ask for another of its layers.
             return Ok(());
         }
         let formats = self.formats_for(key, new);
@@ -110,12 +110,12 @@ impl Engine {
             return Err(SfuError::InvalidParams("the transceiver was negotiated for another codec"));
         }
         source.subscribers.push((key, mid));
-        // The client tells how packets arrive from the next negotiation on.
+        // The client sends TWCC feedback from the next negotiation on.
         session.wants_twcc |= source.layers.len() > 1;
         let before = match session.subscriptions.get_mut(&mid) {
             Some(subscription) => {
                 subscription.forward.source_changed();
-                // The same number may mean something else at another publisher.
+                // Another publisher may use the same payload type for another codec.
                 subscription.payload_types.clear();
                 subscription.publisher = publisher.clone();
                 subscription.name = name.to_owned();
@@ -136,7 +136,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The tracks of a session.
+    /// Returns the state of all tracks that a session publishes or subscribes to.
     pub(super) fn states(&self, now: Instant, key: SessionKey) -> Vec<TrackState> {
         let Some(session) = self.sessions.get(key) else { return Vec::new() };
         let own = session.publications.iter().filter_map(|(mid, track)| {
@@ -151,7 +151,7 @@ impl Engine {
         });
         let others = session.subscriptions.iter().map(|(mid, subscription)| {
             let track = subscription.track.and_then(|track| self.tracks.get(track));
-            // The publisher sends; to this session nothing flows.
+            // The publisher may be sending, but nothing is forwarded to this session.
             let is_refused = subscription.state == SubscriptionState::Refused;
             let track = track.filter(|_| subscription.paused.is_none() && !is_refused);
             TrackState {
@@ -166,7 +166,7 @@ impl Engine {
         all
     }
 
-    /// Whether media flow on a track.
+    /// Returns the status of a track: media flow, did not flow yet, or stopped.
     pub(super) fn status(&self, now: Instant, track: &Track) -> TrackStatus {
         if track.layers.is_active(now) {
             TrackStatus::Active
@@ -179,11 +179,11 @@ impl Engine {
 }
 
 impl Subscription {
-    /// A subscription that nobody agreed to yet.
+    /// Creates a subscription that was not offered yet.
     pub(super) fn new(publisher: SessionId, name: String, kind: Kind) -> Result<Self, SfuError> {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
-        // The upper half is left for packets before the first wrap.
+        // Starting in the lower half leaves many packets before the first wrap of the sequence number.
         let first = u16::from_ne_bytes(random) >> 1;
         Ok(Self {
             track: None,

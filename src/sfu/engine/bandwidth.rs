@@ -1,4 +1,4 @@
-//! The bandwidth of subscribers' connections, and the video that they are sent within it.
+//! Bandwidth estimates of subscribers' connections, and the video layers chosen within them.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,24 @@ use super::{Engine, SessionKey, Track};
 use crate::sfu::layers::{Budget, Demand, allocate, desired};
 use crate::sfu::request::Kind;
 
-/// Time for which an estimate may be a little short before video is lowered or paused for it: it dips after each
-/// moment of queueing, such as a keyframe causes.
+/// Time for which an estimate may be slightly too low before video is lowered or paused for it: it dips after each
+/// moment of queueing, which a keyframe causes, too.
 const LOWERED_AFTER: Duration = Duration::from_secs(1);
 
-/// Percent of what is sent below which an estimate lowers video at once.
+/// Percent of the sent rate; an estimate below it lowers video at once.
 const SEVERE_PERCENT: u64 = 70;
 
-/// Time for which paused video stays paused: a picture that comes and goes is worse than none.
+/// Time for which paused video stays paused: video that comes and goes is worse than none.
 const RESUMED_AFTER: Duration = Duration::from_secs(3);
 
-/// The bits a second of which the first probes find out whether a connection takes them.
+/// Desired bitrate, in bits per second, that the first probes test at least.
 const FIRST_DESIRED: u64 = 1_500_000;
 
-/// Time after which a client that was to report packets and does not is taken for one that never will.
+/// Timeout of a client's first TWCC feedback; after it the client is assumed to send none.
 const UNMEASURED: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Takes an estimate of what a session's connection takes.
+    /// Takes a bandwidth estimate (TWCC or REMB) of a session's connection.
     pub(super) fn take_estimate(&mut self, now: Instant, key: SessionKey, estimate: &BweKind) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match *estimate {
@@ -37,7 +37,8 @@ impl Engine {
                 session.twcc = can_probe.then_some(estimate.as_u64());
                 let is_first = can_probe && estimate == FIRST_ESTIMATE;
                 session.unmeasured = is_first.then(|| session.unmeasured.unwrap_or(now));
-                // With room for everything before and now there is nothing to choose; ticks see what changes.
+                // If the estimate suffices for everything before and after, the choice stays the same; the periodic
+                // work handles changes of tracks.
                 let wanted = session.wanted;
                 let has_room = |estimate: Option<u64>| estimate.is_some_and(|estimate| estimate >= wanted);
                 if is_first || !has_room(before) || !has_room(session.twcc) {
@@ -49,7 +50,7 @@ impl Engine {
                 let before = session.remb.bits();
                 session.remb.report(now, estimate.as_u64(), sent, session.is_lossy(now));
                 if session.remb.bits() != before {
-                    // From its next negotiation on it is measured more finely.
+                    // TWCC feedback is requested from the session's next negotiation on.
                     session.wants_twcc = true;
                     self.choose_layers(now, key);
                 }
@@ -58,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Looks after the video of sessions to which nothing happens.
+    /// Chooses layers again for all sessions with a limited connection: the rates of layers change without an event.
     pub(super) fn choose_again(&mut self, now: Instant) {
         let constrained = self.sessions.iter().filter(|(_, session)| session.wants_twcc);
         let constrained: Vec<SessionKey> = constrained.map(|(key, _)| key).collect();
@@ -71,7 +72,7 @@ impl Engine {
         }
     }
 
-    /// Chooses for each video of a session the layer that it gets, and pauses what does not fit.
+    /// Chooses the layer of each video that a session subscribes to, and pauses videos that do not fit.
     pub(super) fn choose_layers(&mut self, now: Instant, of: SessionKey) {
         let Some(session) = self.sessions.get(of) else { return };
         let (demands, held) = demands(session, &self.tracks, now);
@@ -85,7 +86,7 @@ impl Engine {
             session.unmeasured.is_some_and(|since| now.saturating_duration_since(since) > UNMEASURED);
         let estimate = match session.estimate() {
             _ if is_silent => None,
-            // Nothing was measured yet: nothing better is begun, and nothing that flows is taken away.
+            // Nothing is measured yet: no layer is raised, and nothing that is being sent is lowered.
             Some(first) if is_first => Some(first.max(sent + sent / 10)),
             estimate => estimate,
         };
@@ -106,7 +107,7 @@ impl Engine {
             .map(|(demand, layer)| estimate.is_some() && layer.is_none() && demand.has_layer(now))
             .collect();
         let wanted = desired(&demands, now, held);
-        // The library's pacer keeps to the estimates that it makes itself.
+        // str0m's pacer follows only the estimates that str0m makes itself.
         let is_measured = session.twcc.is_some();
         let is_constrained = is_measured && !is_first && estimate.is_some_and(|estimate| estimate < wanted);
 
@@ -124,10 +125,10 @@ impl Engine {
             }
         }
         if is_measured {
-            // Probes go to twice of it: on a narrow connection they are not to fill its queue.
+            // Probes go to twice this rate: on a narrow connection they must not fill its queue.
             let desired = match estimate {
                 Some(estimate) if is_constrained => wanted.min(estimate + estimate / 2),
-                // Video that begins tells later what it takes, and the first probes are soon over.
+                // The rate of a video that starts is known only later, and the first probes end soon.
                 Some(_) if is_first => wanted.max(FIRST_DESIRED),
                 _ => wanted,
             };
@@ -144,7 +145,7 @@ impl Engine {
 
 type Tracks = slotmap::SlotMap<super::TrackKey, Track>;
 
-/// What a session's subscriptions to video want, and the bits of its audio.
+/// Returns the layer demands of a session's video subscriptions, and the bits per second of its audio.
 fn demands<'a>(
     session: &'a Session,
     tracks: &'a Tracks,
@@ -168,12 +169,12 @@ fn demands<'a>(
     (demands, held)
 }
 
-/// The bits a second that a session is sent, without bursts.
+/// Bits per second that a session is sent, without bursts.
 fn sent_bits(session: &Session, tracks: &Tracks, now: Instant) -> u64 {
     let bits = session.subscriptions.values().filter_map(|subscription| {
         let layers = &tracks.get(subscription.track?)?.layers;
         let current = subscription.forward.current()?;
-        // A keyframe shows in the one, what has just begun in the other.
+        // A keyframe raises the short-term rate, and a new stream distorts the long-term one.
         Some(layers.bits(current, now).min(layers.steady_bits(current, now)))
     });
     bits.sum()

@@ -1,4 +1,4 @@
-//! What clients ask for, call by call.
+//! The requests of clients, one method each.
 
 mod negotiation;
 mod publish;
@@ -24,10 +24,10 @@ use negotiation::{Offered, accept_answer, negotiated};
 type Done = Result<TrackDone, TrackFailed>;
 
 impl Engine {
-    /// Answers a request.
+    /// Handles a request.
     ///
     /// # Errors
-    /// [`SfuError`], where nothing was done at all. What failed with single tracks is in the reply.
+    /// [`SfuError`] if the request failed as a whole. Failures of single tracks are in the reply.
     pub fn handle(&mut self, now: Instant, request: Request) -> Outcome {
         let outcome = match request {
             Request::Open { owner, network, offer, ice } => self.open(now, owner, network, offer, ice),
@@ -91,7 +91,7 @@ impl Engine {
         Ok(Reply::Opened { session: id, description })
     }
 
-    /// Ends what a transceiver carries, whichever way; tells whether it carried anything.
+    /// Ends the track or the subscription of a transceiver; true if there was one.
     fn end_track(&mut self, key: SessionKey, mid: Mid) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
         let published = session.publications.remove(&mid);
@@ -131,7 +131,7 @@ impl Engine {
             .iter()
             .zip(&found)
             .filter_map(|(track, found)| {
-                // Browsers play what is in one stream in step.
+                // Browsers synchronize tracks of the same stream.
                 let stream = Some(track.publisher.as_str().to_owned());
                 let found = *found.as_ref().ok()?;
                 let (kind, formats) = (self.tracks.get(found)?.kind, self.formats_for(key, found));
@@ -176,7 +176,7 @@ impl Engine {
         Ok(Reply::Tracks { description: offer, tracks: done })
     }
 
-    /// A track that can be subscribed to.
+    /// Returns a track that can be subscribed to.
     pub(super) fn find(&self, now: Instant, publisher: &SessionId, name: &str) -> Result<TrackKey, SfuError> {
         let session = self.by_id.get(publisher).ok_or(SfuError::NoTrack)?;
         let key = *self.by_name.get(&(*session, name.to_owned())).ok_or(SfuError::NoTrack)?;
@@ -214,10 +214,10 @@ impl Engine {
             return Err(error);
         }
         for (mid, name, kind) in publications.into_iter().filter(|(mid, ..)| !refused.contains(mid)) {
-            // Its name may have been taken while the client thought.
+            // The name may have been taken before the client answered.
             let _ = self.add_track(now, key, name, mid, kind, vec![None]);
         }
-        // What was stopped while the client answered ends here: no other offer says so.
+        // M-lines that the client stopped with its answer end here: no later offer says so.
         self.end_sections(now, key, &answer.sections);
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         for section in &mut answer.sections {
@@ -265,7 +265,7 @@ impl Engine {
             }
         });
         let closed: Vec<Done> = closed.collect();
-        // Nobody will answer an offer of what was closed meanwhile.
+        // An offer whose tracks are all closed will not be answered.
         if let Some(session) = self.sessions.get(key)
             && session.pending.as_ref().is_some_and(|pending| {
                 let is_open = |mid: &Mid| session.subscriptions.contains_key(mid);
@@ -277,7 +277,7 @@ impl Engine {
         let description = match offer {
             None => None,
             Some(offer) => {
-                // The library partytracks stops one of several, and the others are to end, too.
+                // The library partytracks stops one transceiver of several; the others must end, too.
                 self.with_rtc(now, key, |rtc| {
                     let mut api = rtc.sdp_api();
                     for mid in ended {

@@ -1,4 +1,4 @@
-//! What is done with sessions' peers, and what they say to it.
+//! Drives the sessions' str0m peers and collects their output.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,43 +14,44 @@ use super::{Engine, SessionKey, Transmit};
 use crate::sfu::counters::Drop;
 use crate::sfu::request::Ice;
 
-/// The library wants to be called again right after each packet, to keep its books. Together will do.
+/// Shortest timeout of a peer: str0m asks to be called again right after each packet, for its bookkeeping, and
+/// packets can share one call.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// How long books may wait where nothing is left to send: mostly the next packet comes before. While
-/// layers are chosen they are not to wait: the measurement of the connection is among them.
+/// Longest delay of a peer's bookkeeping while nothing is left to send: mostly the next packet comes before. With
+/// TWCC it is not delayed as long, since bandwidth estimation is part of it.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
-/// The library sends one packet at a time, and the next once so much time went on.
+/// str0m sends one packet at a time, and the next once this time has passed.
 const NEXT_PACKET: Duration = Duration::from_micros(1);
 
-/// How often a session is asked at once for what it has to send; it has no more packets than are written
-/// to it in a batch, sent again or made up to measure the connection.
+/// Most polls of a session in one call; it has no more packets than are written to it in a batch, retransmitted or
+/// sent as probes.
 const MOST_PASSES: usize = 512;
 
-/// When a session's peer wants to be called.
+/// Next timeout of a session's peer.
 enum Wanted {
-    /// Then.
+    /// At this time.
     Known(Instant),
-    /// Then, to measure the connection and to pace what it sends.
+    /// At this time, for bandwidth estimation and pacing.
     ForBooks(Instant),
-    /// Some time after it sent all that there was.
+    /// Not known yet: the last awaited packet was sent, and the peer was not polled further.
     Later,
 }
 
-/// What sessions said and nobody dealt with yet.
+/// Output of sessions' peers that is not handled yet.
 #[derive(Default)]
 pub(super) struct Said {
-    /// What they told of themselves.
+    /// Events of the sessions.
     pub(super) events: VecDeque<(SessionKey, Event)>,
-    /// Packets that came to them.
+    /// RTP packets received from the sessions' clients.
     pub(super) packets: VecDeque<(SessionKey, RtpPacket)>,
-    /// What they want sent.
+    /// Datagrams to send.
     pub(super) transmits: VecDeque<Transmit>,
 }
 
 impl Engine {
-    /// Hands something to a session's peer, and takes what it says.
+    /// Passes input to a session's peer and collects its output.
     pub(super) fn input(&mut self, now: Instant, key: SessionKey, input: Input<'_>) {
         let is_time = matches!(input, Input::Timeout(_));
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -67,7 +68,8 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(key) {
             awaited.clear();
             session.awaited = awaited;
-            // What is put off for books alone is put off by every packet: with it they are kept, too.
+            // A timeout only for bookkeeping is postponed by every packet, since each packet does that bookkeeping,
+            // too.
             timer = session.timer.filter(|at| *at > now && !session.waits_for_books);
             session.waits_for_books = matches!(done, Some(Ok((Wanted::ForBooks(_), true))))
                 || timer.is_none() && matches!(done, Some(Ok((Wanted::Later, true))));
@@ -95,7 +97,7 @@ impl Engine {
         }
     }
 
-    /// Does something with a session's peer, and takes what it says.
+    /// Calls a session's peer and collects its output.
     pub(super) fn with_rtc<T, E: std::fmt::Display>(
         &mut self,
         now: Instant,
@@ -108,7 +110,7 @@ impl Engine {
         Some(result)
     }
 
-    /// Writes something to a session's peer, which is sent once somebody asks for it.
+    /// Writes to a session's peer; the output is collected once [`Self::transmit`] asks for it.
     pub(super) fn write<T, E: std::fmt::Display>(
         &mut self,
         now: Instant,
@@ -125,16 +127,16 @@ impl Engine {
         Some(result)
     }
 
-    /// Lets a session's peer send what was written to it.
+    /// Collects the output of a session to which something was written.
     pub(super) fn send_written(&mut self, now: Instant, key: SessionKey) {
-        // It may have ended since.
+        // The session may have ended since.
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.has_unsent = false;
         self.input(now, key, Input::Timeout(now));
     }
 
-    /// Sends RTCP BYE and a DTLS close_notify to a session's peer. A browser notices a peer that only falls silent after
-    /// many seconds.
+    /// Sends RTCP BYE and a DTLS close_notify to a session's peer. Without them a browser takes many seconds to
+    /// notice.
     pub(super) fn send_close(&mut self, now: Instant, key: SessionKey) {
         if !self.sessions.get(key).is_some_and(|session| session.link.takes_media()) {
             return;
@@ -147,13 +149,13 @@ impl Engine {
         self.said = said;
     }
 
-    /// Does something with a session's peer. A panic in it ends the session, and nothing else.
+    /// Calls a session's peer. A panic in it ends that session only.
     fn attempt<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut Rtc) -> T) -> Option<T> {
         let session = self.sessions.get_mut(key)?;
         let rtc = session.rtc.as_deref_mut()?;
         let done = catch_unwind(AssertUnwindSafe(|| act(rtc)));
         if done.is_err() {
-            // What is left of it cannot be trusted.
+            // Its state may be inconsistent.
             session.rtc = None;
             self.counters.dropped(Drop::Panic);
             self.ended.push(key);
@@ -161,7 +163,7 @@ impl Engine {
         done.ok()
     }
 
-    /// Keeps in mind whom a session asks that makes checks of its own: answers to them name nobody.
+    /// Maps the addresses that a session with its own connectivity checks sent to: responses carry no USERNAME.
     fn expect_answers(&mut self, key: SessionKey, before: usize) {
         let asked = self.said.transmits.iter().skip(before).map(|sent| (sent.proto, sent.destination));
         let new: Vec<_> = asked.filter(|asked| !self.by_source.contains_key(asked)).collect();
@@ -172,7 +174,7 @@ impl Engine {
 
     fn set_timer(&mut self, key: SessionKey, at: Instant) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        // The library's "never" is years away, and its own past is now.
+        // str0m's "never" is years away; a timeout in the past counts as due now.
         let at =
             Some(at).filter(|at| at.saturating_duration_since(self.next_tick) < Duration::from_secs(3600));
         if session.timer == at {
@@ -188,7 +190,7 @@ impl Engine {
 }
 
 impl Said {
-    /// Takes what a session's peer has to say, which is at least the packets that are awaited.
+    /// Collects a peer's output, at least until the awaited packets are sent.
     fn hear(
         &mut self,
         now: Instant,
@@ -214,8 +216,9 @@ impl Said {
         Ok(Wanted::Known(now))
     }
 
-    /// Takes what there is, until the peer has no more or the last awaited packet came: what else there is
-    /// came before it, and asking on costs as much as the packet. Tells when the peer wants to be called.
+    /// Polls until the peer has no more output or the last awaited packet was sent: other output precedes it, and
+    /// another poll costs as much as the packet. Returns the next timeout, or none if it stopped at an awaited
+    /// packet.
     fn hear_once(
         &mut self,
         key: SessionKey,
@@ -250,7 +253,7 @@ impl Said {
     }
 }
 
-/// Whether a payload type is one of video, or sends video again.
+/// True if a payload type is one of video, or of its retransmissions.
 fn is_video(rtc: &Rtc, payload_type: u8) -> bool {
     let mut formats = rtc.codec_config().params().iter();
     let format = formats.find(|format| {
@@ -259,7 +262,7 @@ fn is_video(rtc: &Rtc, payload_type: u8) -> bool {
     format.is_some_and(|format| format.spec().codec.is_video())
 }
 
-/// The payload type of an encrypted media packet; none of what is something else (RFC 7983, RFC 5761).
+/// Returns the payload type of an SRTP packet; none for anything else (RFC 7983, RFC 5761).
 fn media_payload_type(contents: &[u8]) -> Option<u8> {
     match *contents {
         [128..=191, second, ..] if !(64..=95).contains(&(second & 0x7f)) => Some(second & 0x7f),

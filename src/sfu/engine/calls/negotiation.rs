@@ -1,4 +1,4 @@
-//! Offers and answers: the client's, and our own.
+//! Offers and answers of the client and of the server.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -17,25 +17,24 @@ use crate::sfu::description::{
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
 
-/// Tries of mids for an offer: one in five fails with as many as a session may have.
+/// Most tries to find distinct mids for an offer: with the most tracks of a session one try in five fails.
 const MAX_TRIES: usize = 50;
 
-/// Time for which an offer waits for its answer before another takes its place: a client that never got it could
-/// not go on otherwise.
+/// Time for which an unanswered offer blocks another: a client that never received it could not continue otherwise.
 const UNANSWERED: Duration = Duration::from_secs(5);
 
-/// A new section of an offer.
+/// A new m-line of an offer.
 pub(super) struct Offered {
     pub(super) kind: Kind,
     pub(super) direction: Direction,
-    /// The id of the stream that it belongs to.
+    /// The id of its media stream.
     pub(super) stream: Option<String>,
-    /// Its payload types; all where there are none.
+    /// Its payload types; all if empty.
     pub(super) formats: Vec<u8>,
 }
 
 impl Engine {
-    /// The session's peer, which is made with its first description; `has_layers` where that has simulcast.
+    /// Creates the session's peer for its first description; `has_layers` if that has simulcast.
     pub(super) fn ensure_rtc(
         &mut self,
         now: Instant,
@@ -48,7 +47,7 @@ impl Engine {
         }
         let credentials = self.settings.secret.credentials()?;
         let ufrag = credentials.ufrag.clone();
-        // The library measures from the beginning or never, and that costs as much as a fifth of forwarding.
+        // str0m estimates bandwidth from the start or never, and that costs as much as a fifth of forwarding.
         let is_measurable = has_layers || self.tracks.values().any(|track| track.layers.len() > 1);
         let rtc = Box::new(self.new_rtc(now, session.ice, credentials, is_measurable));
         if let Some(session) = self.sessions.get_mut(key) {
@@ -62,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a client's offer; gives back the answer.
+    /// Applies a client's offer and returns the answer.
     pub(super) fn accept_offer(
         &mut self,
         now: Instant,
@@ -90,7 +89,7 @@ impl Engine {
             if after == before {
                 return Ok((answer, None));
             }
-            // The client restarted ICE (RFC 8445 section 9). The library's new credentials can be predicted.
+            // The client restarted ICE (RFC 8445 section 9). The credentials that str0m generated can be predicted.
             rtc.direct_api().set_local_ice_credentials(fresh.clone());
             Ok::<_, RtcError>((with_credentials(&answer, &after, &fresh), Some(fresh.ufrag)))
         });
@@ -111,7 +110,7 @@ impl Engine {
         Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
     }
 
-    /// Makes way for another offer.
+    /// Discards an unanswered offer for a new one, once it is older than [`UNANSWERED`].
     pub(super) fn supersede_pending(&mut self, now: Instant, key: SessionKey) -> Result<(), SfuError> {
         let pending = self.sessions.get(key).and_then(|session| session.pending.as_ref());
         if pending.is_some_and(|pending| now.saturating_duration_since(pending.made) < UNANSWERED) {
@@ -121,7 +120,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets an offer that will not be answered any more, and what was to come of it.
+    /// Discards an offer that will not be answered any more, and the subscriptions that it would have opened.
     pub(super) fn void_pending(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(pending) = session.pending.take() else { return };
@@ -132,7 +131,7 @@ impl Engine {
         }
     }
 
-    /// Ends what the client ended: its sections are free for other tracks.
+    /// Ends the m-lines that the client ended, so that other tracks can use them.
     pub(super) fn end_sections(&mut self, now: Instant, key: SessionKey, sections: &[Section]) {
         let Some(session) = self.sessions.get(key) else { return };
         let is_live = |mid: &str| {
@@ -146,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// Ends a section, and what it carries.
+    /// Ends an m-line and its track or subscription.
     pub(super) fn end_media(&mut self, now: Instant, key: SessionKey, mid: Mid) {
         self.end_track(key, mid);
         if let Some(session) = self.sessions.get_mut(key) {
@@ -158,7 +157,7 @@ impl Engine {
         });
     }
 
-    /// Makes an offer with new sections; none where there is nothing to offer.
+    /// Creates an offer with new m-lines; none if `media` is empty.
     pub(super) fn make_offer(
         &mut self,
         now: Instant,
@@ -171,11 +170,11 @@ impl Engine {
         let sections = self.sessions.get(key).map_or(&[][..], |session| &session.sections);
         let taken: HashSet<Mid> = sections.iter().map(|section| section.alias).collect();
         let offered = self.with_rtc(now, key, |rtc| {
-            // The library makes mids of three letters, which may be alike, or those of sections that ended.
+            // str0m generates mids of three letters, which may repeat each other or those of ended m-lines.
             for _ in 0..MAX_TRIES {
                 let mut api = rtc.sdp_api();
                 let add = |Offered { kind, direction, stream, .. }: &Offered| {
-                    // A track id of its own: Chromium refuses the second of the same (stream, track).
+                    // A distinct track id: Chromium refuses a second m-line with the same (stream, track).
                     api.add_media(media_kind(*kind), *direction, stream.clone(), None, None)
                 };
                 let mids: Vec<Mid> = media.iter().map(add).collect();
@@ -200,7 +199,7 @@ impl Engine {
     }
 }
 
-/// Only for its name: a closure with these types reads badly.
+/// A named function, because a closure with these types is hard to read.
 pub(super) fn accept_answer(
     rtc: &mut Rtc,
     offer: SdpPendingOffer,
@@ -209,7 +208,7 @@ pub(super) fn accept_answer(
     rtc.sdp_api().accept_answer(offer, answer)
 }
 
-/// What came of a negotiation: the library's own sentence says what is wrong with a description.
+/// Converts the result of a negotiation: str0m's error message tells the flaw of a description.
 pub(super) fn negotiated<T, E: std::fmt::Display>(done: Option<Result<T, E>>) -> Result<T, SfuError> {
     done.ok_or(SfuError::Internal)?.map_err(|error| SfuError::Description(error.to_string()))
 }

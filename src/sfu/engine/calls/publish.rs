@@ -1,4 +1,4 @@
-//! What a session publishes, by its own offer or by the server's.
+//! Publishing tracks, by the client's offer or by the server's.
 
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ impl Engine {
         Ok(Reply::Tracks { description: Some(answer), tracks })
     }
 
-    /// Publishes a track of the client's offer.
+    /// Publishes one track of the client's offer.
     fn register(
         &mut self,
         now: Instant,
@@ -72,7 +72,7 @@ impl Engine {
         Ok((mid, track))
     }
 
-    /// Makes a track known.
+    /// Adds a track.
     pub(super) fn add_track(
         &mut self,
         now: Instant,
@@ -95,7 +95,7 @@ impl Engine {
         Ok(track)
     }
 
-    /// Offers to take tracks: the client has nothing to offer from.
+    /// Creates an offer to receive tracks, for a client that makes no offer itself.
     pub(super) fn offer_to_publish(
         &mut self,
         now: Instant,

@@ -48,7 +48,7 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
     match command {
         Some(Command::CheckConfig) => {
             check(&loaded.config)?.iter().for_each(warn);
-            writeln!(std::io::stdout(), "the configuration is good")?;
+            writeln!(std::io::stdout(), "configuration OK")?;
         }
         Some(Command::Healthcheck) => healthcheck(&loaded.config).await?,
         _ => {

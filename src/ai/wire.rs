@@ -80,7 +80,7 @@ pub(super) enum Cause {
     #[error("the answer has no {0}")]
     Lacks(&'static str),
     /// The answer broke off, or is longer than is read.
-    #[error("the answer is too long or broke off")]
+    #[error("the answer is too long or incomplete")]
     Unreadable,
     /// The server stops.
     #[error("the server stops")]

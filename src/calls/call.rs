@@ -62,7 +62,7 @@ pub enum UpstreamError {
     #[error("the media API did not answer in time")]
     TimedOut,
     /// The media API answered with a redirect, or with more than the limit.
-    #[error("the media API's answer makes no sense")]
+    #[error("invalid response from the media API")]
     BadAnswer,
     /// The request's body is longer than the limit.
     #[error("the body is too long")]
@@ -74,7 +74,7 @@ pub enum UpstreamError {
     #[error("too many large bodies are under way; try again in a moment")]
     RequestsBusy,
     /// The request's body broke off.
-    #[error("the body broke off")]
+    #[error("the body is incomplete")]
     RequestBroken,
 }
 

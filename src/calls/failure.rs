@@ -10,7 +10,7 @@ use super::turn::NoCredentials;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
     /// No such call.
-    #[error("the media API has no such path and method")]
+    #[error("no such path and method in the media API")]
     NotFound,
     /// Nobody known is asking.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
@@ -21,7 +21,7 @@ pub enum CallFailure {
     )]
     LoginRequired,
     /// Another server did not prove itself.
-    #[error("the application's secret is missing, or is another: Authorization: Bearer …")]
+    #[error("missing or wrong application secret: Authorization: Bearer …")]
     NoSecret,
     /// The session belongs to somebody else, or its cookie is missing.
     #[error("this session was not opened by you, or its cookie is missing")]

@@ -49,7 +49,7 @@ pub(super) struct Receipt {
 
 /// The body was too long, or its client broke off; the receipt knows which.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the request's body did not come to its end")]
+#[error("the request's body is incomplete")]
 pub(super) struct Cut;
 
 /// Lends `body` of at most `limit` bytes.

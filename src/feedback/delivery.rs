@@ -49,7 +49,7 @@ impl Default for Pace {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidWebhook {
     /// The URL is none; the configuration has checked it before.
-    #[error("feedback.url is no URL")]
+    #[error("feedback.url is not a URL")]
     Url,
     /// TLS cannot be set up.
     #[error("feedback.url: {0}")]

@@ -28,13 +28,13 @@ pub enum ApiError {
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
     /// A room named `.` or `..`: browsers remove such a segment from an address.
-    #[error("a room that is named . or .. cannot be opened by a browser")]
+    #[error("browsers cannot open a room named . or ..")]
     NoPage,
     /// The URL's percent-encoding is malformed.
-    #[error("the address holds a % that begins no encoded character; a percent sign itself is written %25")]
+    #[error("the address has an invalid percent-encoding; a percent sign itself is written %25")]
     BrokenEncoding,
     /// The room's name is reserved by one of the server's own addresses.
-    #[error("this server needs that name for itself; the room needs another one")]
+    #[error("the name is reserved by the server; choose another one")]
     NameTaken,
     /// A form lacks a field.
     #[error("the form needs a field \"{0}\"")]
@@ -69,10 +69,10 @@ pub enum ApiError {
     #[error("too many forms are arriving; send it again in a moment")]
     UploadsBusy,
     /// The store cannot save or load.
-    #[error("the store cannot do this at the moment; try again later")]
+    #[error("the database cannot be written at the moment; try again later")]
     StoreFailing,
     /// The WebSocket handshake violates RFC 6455 section 4.2.1.
-    #[error("this is not a WebSocket handshake of version 13 over HTTP/1.1")]
+    #[error("not a WebSocket handshake of version 13 over HTTP/1.1")]
     InvalidHandshake,
     /// A WebSocket request without its upgrade headers: a proxy dropped them.
     #[error(

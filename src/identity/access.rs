@@ -142,15 +142,15 @@ type Ask = oneshot::Sender<()>;
 /// Reasons for rejecting an assertion; for the log alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Denied {
-    #[error("there are several assertions, or one that is no JWT")]
+    #[error("several assertions, or one that is not a JWT")]
     Malformed,
-    #[error("the key is not one of the team's")]
+    #[error("unknown signing key")]
     UnknownKey,
-    #[error("signature, issuer or audience are wrong")]
+    #[error("invalid signature, issuer or audience")]
     Invalid,
     #[error("the assertion is expired or not yet valid")]
     WrongTime,
-    #[error("the assertion names nobody")]
+    #[error("the assertion names no user")]
     Nameless,
 }
 
@@ -315,7 +315,7 @@ enum FetchError {
     Status(StatusCode),
     #[error("the answer is longer than {MAX_KEYS_BYTES} bytes")]
     TooLong,
-    #[error("the answer is no JWK set")]
+    #[error("the answer is not a JWK set")]
     Malformed(#[source] serde_json::Error),
     #[error("the JWK set has no key for RS256 or ES256")]
     NoKeys,

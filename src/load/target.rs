@@ -18,7 +18,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoTarget {
     /// It is no URL at all.
-    #[error("this is no URL ({0}); write for example http://127.0.0.1:8787")]
+    #[error("invalid URL ({0}); write for example http://127.0.0.1:8787")]
     NoUrl(#[from] url::ParseError),
     /// It needs TLS, or is of something else.
     #[error("the load tool speaks http:// (or ws://) only, not {0}://; measure behind whatever ends TLS")]

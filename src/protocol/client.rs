@@ -102,7 +102,7 @@ pub enum InvalidMessage {
     #[error("the message is too long")]
     TooLong,
     /// The text of the user object is far longer than the limit of a kept one.
-    #[error("the user object has {bytes} bytes; at most {most} are kept")]
+    #[error("the user object has {bytes} bytes; at most {most} are allowed")]
     UserTooLong {
         /// Size of the object's text in bytes, as received.
         bytes: usize,

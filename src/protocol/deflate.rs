@@ -25,7 +25,7 @@ pub enum InflateError {
     #[error("the message is too long")]
     TooLong,
     /// The data is not valid deflate data, or is truncated.
-    #[error("the message is not compressed as RFC 1951 says")]
+    #[error("the message is not valid deflate data (RFC 1951)")]
     Broken,
 }
 

@@ -82,7 +82,7 @@ pub enum CannotJoin {
     #[error(transparent)]
     Refused(#[from] JoinRefusal),
     /// The server's limit of running rooms is reached.
-    #[error("the server has no place for another room")]
+    #[error("the server is at its limit of rooms")]
     RoomsFull,
     /// The identity's rate of new rooms is exceeded.
     #[error("too many new rooms; try again in a minute")]

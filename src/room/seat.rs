@@ -28,7 +28,7 @@ pub struct Seat {
 
 /// The user object exceeds its size limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the user object has {bytes} bytes; at most {most} are kept")]
+#[error("the user object has {bytes} bytes; at most {most} are allowed")]
 pub struct UserTooBig {
     bytes: usize,
     most: usize,

@@ -54,7 +54,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
                 "satsuma {VERSION}\n\
                  listening on {scheme}://{http}{below}, for operators on http://{admin}\n\
                  {certificate}\
-                 data in {}, operator token in {}; {kept_rooms} rooms kept from before\n\
+                 data in {}, operator token in {}; {kept_rooms} rooms restored\n\
                  on: rooms, reports{on}; identity by {identity}\n\
                  {off}media: {media}\n\
                  page: {page}\n",
@@ -89,7 +89,7 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
     // Limits are not worth a word where they hold.
     let missing = network_limits_off(announced.config);
     if missing.is_some() {
-        parts.push(Part { name: "limits for each client network", missing });
+        parts.push(Part { name: "limits by network", missing });
     }
     parts
 }
@@ -101,7 +101,7 @@ fn network_limits_off(config: &Config) -> Option<&'static str> {
         && limits.rooms_per_network == 0
         && limits.new_rooms_per_minute_per_network == 0;
     if config.has_unknown_proxy() {
-        Some("a proxy speaks the https of http.public_url, and http.trusted_proxies does not name it")
+        Some("http.public_url is https by a proxy that is not in http.trusted_proxies")
     } else if is_unlimited {
         Some("limits.connections_per_address, rooms_per_network and new_rooms_per_minute_per_network are 0")
     } else {
@@ -114,14 +114,15 @@ fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     match (announced.media.embedded(), announced.media.missing()) {
         (Some(sfu), _) => {
             let told: Vec<String> = sfu.addresses().iter().map(ToString::to_string).collect();
-            let said = format!("by this server on port {}, told as {}", sfu.bound().port(), told.join(", "));
+            let said =
+                format!("embedded SFU on port {}, advertised as {}", sfu.bound().port(), told.join(", "));
             (said, serde_json::json!({"upstream": "embedded", "bound": sfu.bound(), "addresses": told}))
         }
         (None, None) => {
             let url = announced.config.calls.api_url.as_str();
-            (format!("by the media API at {url}"), serde_json::json!({"upstream": "cloudflare", "url": url}))
+            (format!("Calls API at {url}"), serde_json::json!({"upstream": "cloudflare", "url": url}))
         }
-        (None, Some(_)) => ("nobody carries them".to_owned(), serde_json::Value::Null),
+        (None, Some(_)) => ("none".to_owned(), serde_json::Value::Null),
     }
 }
 
@@ -166,15 +167,15 @@ mod tests {
     #[test]
     fn limits_that_cannot_hold_are_said() {
         let mut config = Config::default();
-        assert!(!said(&config).contains("client network"));
+        assert!(!said(&config).contains("limits by network"));
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
-        assert!(said(&config).contains("limits for each client network (a proxy speaks"));
+        assert!(said(&config).contains("limits by network (http.public_url is https by a proxy"));
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-        assert!(!said(&config).contains("client network"));
+        assert!(!said(&config).contains("limits by network"));
         config.limits.connections_per_address = 0;
         config.limits.rooms_per_network = 0;
         config.limits.new_rooms_per_minute_per_network = 0;
-        assert!(said(&config).contains("limits for each client network (limits.connections_per_address,"));
+        assert!(said(&config).contains("limits by network (limits.connections_per_address,"));
     }
 
     #[test]

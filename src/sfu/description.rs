@@ -112,7 +112,7 @@ impl Description {
 /// Runs a parser of str0m; a panic is an error.
 fn guarded<T, E>(read: impl FnOnce() -> Result<T, E> + std::panic::UnwindSafe) -> Result<T, SfuError> {
     let read = std::panic::catch_unwind(read);
-    let read = read.map_err(|_| SfuError::Description("it breaks our reader".into()))?;
+    let read = read.map_err(|_| SfuError::Description("malformed SDP".into()))?;
     read.map_err(|_| SfuError::Description("it is no SDP of WebRTC".into()))
 }
 

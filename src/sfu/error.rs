@@ -8,22 +8,22 @@ use axum::http::StatusCode;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SfuError {
     /// The body is not JSON of the expected form.
-    #[error("the body is not what this call takes: {0}")]
+    #[error("invalid body: {0}")]
     Decoding(String),
     /// A field has an invalid value.
     #[error("{0}")]
     InvalidParams(&'static str),
     /// The call lists no tracks.
-    #[error("there are no tracks")]
+    #[error("the call names no tracks")]
     Empty,
     /// The session has ended or never existed.
-    #[error("there is no such session, or it has ended")]
+    #[error("no such session, or it has ended")]
     NoSession,
     /// The session description cannot be parsed, or does not match the session.
-    #[error("the session description cannot be used: {0}")]
+    #[error("invalid session description: {0}")]
     Description(String),
     /// The client sent an answer, but the server made no offer.
-    #[error("the session made no offer that waits for an answer")]
+    #[error("no offer of this session waits for an answer")]
     NoOffer,
     /// The server's last offer is not answered yet.
     #[error("the session's last offer waits for its answer")]
@@ -32,7 +32,7 @@ pub enum SfuError {
     #[error("the answer does not accept the track, or not its codec")]
     NotAccepted,
     /// The publisher has no such track.
-    #[error("there is no such track")]
+    #[error("no such track")]
     NoTrack,
     /// The session already publishes a track of that name.
     #[error("the session publishes a track of this name already")]

@@ -495,7 +495,7 @@ mod tests {
                    "sessionDescription": {"type": "offer", "sdp": "v=0"},
                    "tracks": [{"mid": "0", "sessionId": "0123", "trackName": "t"},
                               {"trackName": "u", "errorCode": "not_found_track_error",
-                               "errorDescription": "there is no such track"}]})
+                               "errorDescription": "no such track"}]})
         );
         let (status, body) = answer(&target("GET", "sessions/s"), Err(SfuError::NoSession));
         assert_eq!(status.as_u16(), 410);

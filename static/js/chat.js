@@ -87,7 +87,7 @@ export class Chat {
     if (message === '') return;
     const [to] = this.#recipient.selectedOptions;
     if (!to || to.disabled) {
-      this.#add({ name: 'Not sent', message: 'Choose who is to read it.', at: Date.now(), isDirect: true });
+      this.#add({ name: 'Not sent', message: 'Choose a recipient.', at: Date.now(), isDirect: true });
       this.#recipient.focus();
       return;
     }
@@ -124,7 +124,7 @@ export class Chat {
         this.#sendToAll(textOf(line));
       };
       line.append(
-        element('span', { class: 'problem' }, 'Not sent, as far as is known. '),
+        element('span', { class: 'problem' }, 'Not confirmed by the server. '),
         element('button', { class: 'small', type: 'button', onclick: again }, 'Send again'),
       );
     }

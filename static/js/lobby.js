@@ -3,8 +3,8 @@
 import { BASE } from './base.js';
 import { byId } from './element.js';
 
-const NO_MEDIA = 'This server has no media service yet. You can meet, write and raise hands, but not see or hear each other.';
-const MUST_ENCRYPT = 'This server wants media that are encrypted from end to end, which this page cannot do. You can write and raise hands, but not see or hear each other.';
+const NO_MEDIA = 'This server has no media service. You can chat and raise hands, but not see or hear each other.';
+const MUST_ENCRYPT = 'This server requires end-to-end encryption, which this page does not support. You can chat and raise hands, but not see or hear each other.';
 
 /** Event: `join`. */
 export class Lobby extends EventTarget {
@@ -32,7 +32,7 @@ export class Lobby extends EventTarget {
       }
       this.#showWho();
     });
-    signalling.addEventListener('away', () => (byId('lobby-who').textContent = 'Looking for the server…'));
+    signalling.addEventListener('away', () => (byId('lobby-who').textContent = 'Connecting to the server…'));
     join.addEventListener('click', () => this.dispatchEvent(new Event('join')), { once: true });
     devices.addEventListener('change', () => this.#showPreview());
     this.#showPreview();
@@ -58,6 +58,6 @@ export class Lobby extends EventTarget {
 }
 
 function note({ problem, question }) {
-  if (question) return 'The browser asks you for the camera';
+  if (question) return 'Allow the camera in your browser';
   return problem ? `No camera. ${problem}` : 'The camera is off';
 }

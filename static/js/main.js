@@ -20,7 +20,7 @@ import { Signalling } from './signalling.js';
 const WHY_PATIENCE = 4_000;
 
 const SOCKET_IS_LOST =
-  'The server answers, but the WebSocket that a room needs does not reach it. A proxy, a firewall or a browser extension may block it.';
+  'The server answers, but WebSockets do not reach it. A proxy, a firewall or a browser extension may block it.';
 
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.slice(BASE.length).split('/')[0]);
@@ -159,7 +159,7 @@ async function copyLink() {
   const link = location.origin + roomPath;
   try {
     await navigator.clipboard.writeText(link);
-    notice('The link is copied. Send it to whom you want to meet.');
+    notice('Link copied. Share it to invite others.');
   } catch {
     notice(link);
   }

@@ -60,7 +60,7 @@ export class Meeting extends EventTarget {
     if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
       devices.muteMicrophone();
-      notice('Your microphone is off, since many are here already', 'microphone');
+      notice('Your microphone starts muted, because many people are here', 'microphone');
     }
 
     const on = (target, type, handle) => target.addEventListener(type, handle, { signal: this.#ending.signal });
@@ -171,7 +171,7 @@ export class Meeting extends EventTarget {
     const on = (type, handle) => this.#media.addEventListener(type, handle, { signal: this.#ending.signal });
     on('sent', () => this.#changed());
     on('received', () => this.#changed());
-    on('trouble', ({ detail }) => lastingNotice(`No sound or picture can be carried: ${detail}. Trying again…`, 'media'));
+    on('trouble', ({ detail }) => lastingNotice(`Audio and video do not work: ${detail}. Trying again…`, 'media'));
     on('well', () => withdrawNotice('media'));
     const restart = () => this.#media.restartIce();
     addEventListener('online', restart, { signal: this.#ending.signal });
@@ -204,7 +204,7 @@ export class Meeting extends EventTarget {
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
-      if (!known) notice(`${user.name} came in`, 'came');
+      if (!known) notice(`${user.name} joined`, 'came');
       else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, 'hand');
     }
     for (const user of before.values()) {
@@ -315,9 +315,9 @@ export class Meeting extends EventTarget {
   #showAi() {
     const { enabled, connectionPending, controllingUser } = this.#ai;
     const isHeard = controllingUser === this.#signalling.id;
-    let label = 'Call an AI in';
-    if (enabled) label = 'Send the AI away';
-    else if (connectionPending) label = 'The AI is coming: call it off';
+    let label = 'Invite an AI';
+    if (enabled) label = 'Remove the AI';
+    else if (connectionPending) label = 'The AI is joining. Cancel';
     showAction('ai', { label, isPressed: Boolean(enabled || connectionPending), isPossible: this.#hasAi });
     showAction('ai-ear', {
       label: isHeard ? 'Stop the AI from hearing you' : 'Let the AI hear you',

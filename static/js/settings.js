@@ -26,7 +26,7 @@ export async function askWhyRefused(address, options) {
     case 404:
       return undefined;
     case 426:
-      return 'Nobody can meet at this address: a proxy in front of the server lets no WebSockets through. Its operator has to set it up for them.';
+      return 'Meetings do not work at this address: a proxy in front of the server blocks WebSockets. Its operator has to enable them.';
     default:
       return `The server does not let you into the room. ${await sentence(answer)}`;
   }

@@ -13,7 +13,7 @@ export class Stage {
   #tiles = new Map();
   #screens = element('div', { class: 'tiles screens' });
   #people = element('div', { class: 'tiles' });
-  #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Send them the link of this page.');
+  #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Share the link of this page.');
   /** When each person was last heard or raised a hand, by id. */
   #lastActive = new Map();
 

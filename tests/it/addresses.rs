@@ -98,7 +98,7 @@ async fn no_new_room_gets_a_name_that_this_server_needs() {
         for room in ["static", "Parties", "partytracks", " new ", "set username", "API", "admin", "healthz"] {
             let refused = answer(server.post_form("/?index", &[("room", room)])).await;
             assert_eq!(refused.status, 400, "{room}");
-            assert_eq!(refused.text, "this server needs that name for itself; the room needs another one\n");
+            assert_eq!(refused.text, "the name is reserved by the server; choose another one\n");
         }
         for (room, location) in [("statics", "/statics"), ("new room", "/new-room"), ("room", "/room")] {
             let sent = answer(server.post_form("/?index", &[("room", room)])).await;

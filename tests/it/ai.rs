@@ -159,7 +159,7 @@ async fn whatever_fails_is_shown_to_the_room_and_what_was_opened_is_closed() {
     let cases = [
         ("/sessions/new", answer(503, "<html>"), None, "sessions/new: answered 503"),
         ("/sessions/new", answer(201, "{}"), None, "sessions/new: the answer has no session id"),
-        ("/sessions/new", Script::Endless, None, "sessions/new: the answer is too long or broke off"),
+        ("/sessions/new", Script::Endless, None, "sessions/new: the answer is too long or incomplete"),
         ("/sessions/new", Script::Drop, None, "sessions/new: the media API cannot be reached"),
         (
             "/tracks/new",
@@ -188,7 +188,7 @@ async fn whatever_fails_is_shown_to_the_room_and_what_was_opened_is_closed() {
         ("/model", answer(400, r#"{"error":"the-models-own-words"}"#), Some("0"), "the model: answered 400"),
         ("/model", answer(302, ""), Some("0"), "the model: answered 302"),
         ("/model", answer(200, "<html>"), Some("0"), "the model: the answer has no SDP answer"),
-        ("/model", Script::Endless, Some("0"), "the model: the answer is too long or broke off"),
+        ("/model", Script::Endless, Some("0"), "the model: the answer is too long or incomplete"),
         ("/model", Script::Drop, Some("0"), "the model: the connection broke off"),
         (
             "/renegotiate",

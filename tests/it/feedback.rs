@@ -552,7 +552,7 @@ async fn a_store_that_cannot_write_is_said_and_not_hidden() {
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let refused = answer(bug(&server, &ada, "", &info("r"))).await;
     assert_eq!(refused.status, 503);
-    assert_eq!(refused.text, "the store cannot do this at the moment; try again later\n");
+    assert_eq!(refused.text, "the database cannot be written at the moment; try again later\n");
     assert_eq!(refused.header("retry-after"), "5");
     assert_eq!(counted(&server, "bug", "failed").await, 1.0);
     other.execute("ROLLBACK").await.unwrap();

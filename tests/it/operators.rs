@@ -325,7 +325,7 @@ async fn a_start_says_who_carries_media() {
     };
     let human = said("human", &[]).await;
     assert!(
-        human.contains("\nmedia: by this server on port ") && human.contains("told as 127.0.0.1:"),
+        human.contains("\nmedia: embedded SFU on port ") && human.contains("advertised as 127.0.0.1:"),
         "{human}"
     );
     assert!(human.contains("on: rooms, reports, media;"), "{human}");

@@ -161,7 +161,7 @@ async fn two_people_meet() {
     // Bob leaves, and says that all was well.
     bob.click("[data-action=leave]").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
-    bob.click_text("#quality button", "No, all was well").await;
+    bob.click_text("#quality button", "No, everything worked").await;
     bob.until("location.pathname === '/' && document.getElementById('name').textContent === 'Bob'").await;
     let days = server.admin_get("/admin/feedback").await.json();
     assert_eq!(days["days"][0]["callsWithoutIssues"], 1, "{days}");
@@ -312,14 +312,14 @@ async fn the_ai_is_called_in_and_sent_away_where_there_is_one() {
     let server = TestServer::with(|config| cloud.configure(config)).await;
     let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
     tab.click("[popovertarget=menu]").await;
-    tab.click_text("#menu [data-action=ai]", "Call an AI in").await;
+    tab.click_text("#menu [data-action=ai]", "Invite an AI").await;
     until_on_stage(&tab, &["AI", "Ada (you)"]).await;
     tab.click(".controls [data-action=people]").await;
     tab.until("document.querySelectorAll('#people li').length === 2").await;
     assert_eq!(tab.eval("document.querySelector('#people [aria-label=\"Mute AI\"]').hidden").await, true);
     tab.click("[popovertarget=menu]").await;
     tab.until("document.querySelector('#menu [data-action=ai-ear]:not([hidden])')").await;
-    tab.click_text("#menu [data-action=ai]", "Send the AI away").await;
+    tab.click_text("#menu [data-action=ai]", "Remove the AI").await;
     until_on_stage(&tab, &["Ada (you)"]).await;
     tab.until("document.querySelector('#menu [data-action=ai-ear][hidden]')").await;
 

@@ -263,7 +263,7 @@ async fn page_behind_proxy_without_upgrade_says_so() {
     let tab = browser.visitor().await.open(&format!("http://{proxy}/r")).await;
     tab.fill("#username", "Ada").await;
     tab.press("Enter").await;
-    let why = "Nobody can meet at this address: a proxy in front of the server lets no WebSockets through.";
+    let why = "Meetings do not work at this address: a proxy in front of the server blocks WebSockets.";
     tab.until(&format!("{}[0]?.startsWith({})", texts("#lasting p"), json!(why))).await;
     assert!(server.refusals("upgrade_lost").await >= 1.0);
 }
@@ -304,7 +304,7 @@ async fn a_page_tells_that_sockets_are_lost_once_a_second_one_is() {
     assert_eq!(tab.eval("told").await, json!([]));
 
     let (_visitor, tab) = enter(usize::MAX).await;
-    tab.until("told?.[0]?.text.includes('the WebSocket that a room needs does not reach it')").await;
+    tab.until("told?.[0]?.text.includes('WebSockets do not reach it')").await;
     assert_eq!(tab.eval("told[0].attempts").await, 3);
 }
 
@@ -390,7 +390,7 @@ async fn media_that_cannot_be_carried_are_told_once_until_they_are() {
         "the media service refuses it (http_400)",
         "this page and the media service do not understand each other",
     ];
-    let why = why.map(|why| format!("No sound or picture can be carried: {why}. Trying again…"));
+    let why = why.map(|why| format!("Audio and video do not work: {why}. Trying again…"));
     assert_eq!(tab.eval("told").await, json!(why));
     assert_eq!(tab.eval(&format!("{lasting}.length")).await, 1);
     tab.eval("window.isCarried = true").await;

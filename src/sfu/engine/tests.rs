@@ -1,4 +1,4 @@
-//! The engine with clients of the same library, in virtual time.
+//! Tests of the engine against str0m clients in virtual time.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ mod world;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The best layer that is wanted, and no other wish.
+/// Asks for this layer at best, without other wishes.
 fn wish(rid: &str) -> LayerWish {
     LayerWish { preferred: Some(rid.to_owned()), ..LayerWish::default() }
 }
 
-/// Checks that no number is missing.
+/// Checks that no sequence number is missing.
 #[track_caller]
 fn assert_complete(got: &[Got]) {
     let numbers: Vec<u64> = got.iter().map(|got| got.seq).collect();

@@ -1,4 +1,4 @@
-//! A client: what it asks of the engine, and the media that it sends.
+//! A test client: its requests to the engine and its str0m peer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,46 +18,46 @@ use crate::sfu::description::Description;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
-/// One for all clients: making one takes long.
+/// One certificate for all clients: generating one takes long.
 static CERTIFICATE: LazyLock<DtlsCert> = LazyLock::new(|| {
     str0m::crypto::from_feature_flags().dtls_provider.generate_certificate().expect("a certificate")
 });
 
-/// One client.
+/// A test client.
 pub(crate) struct Peer {
     pub(crate) rtc: Rtc,
     pub(crate) address: SocketAddr,
     pub(crate) session: SessionId,
     pub(crate) connected: bool,
-    /// It heard that the session ended.
+    /// True once it learned that the session ended.
     pub(crate) told: bool,
-    /// It was switched off: nothing leaves it and nothing reaches it.
+    /// True if it is switched off: nothing is sent or received.
     pub(crate) gone: bool,
-    /// When it wants to be called.
+    /// Time of its next timeout.
     pub(super) due_at: Instant,
-    /// How many bits a second its link takes towards it, and until when that is busy.
+    /// Downlink bandwidth in bits per second, and the time until which that link is busy.
     pub(crate) capacity: Option<u64>,
     pub(super) busy_until: Instant,
-    /// Bytes that left its link since the last report of a bandwidth, where it makes such reports.
+    /// Bytes received through its link since the last REMB report; none if it sends no such reports.
     pub(super) remb: Option<usize>,
-    /// The bandwidth that it reported last.
+    /// Bandwidth in its last REMB report.
     pub(super) reported: u64,
-    /// What came, by transceiver.
+    /// Packets received, by transceiver.
     pub(crate) got: HashMap<Mid, Vec<Got>>,
-    /// Sender reports that came.
+    /// Sender reports received.
     pub(crate) reports: Vec<SenderFeedback>,
-    /// Requests for a keyframe that came, and when.
+    /// Keyframe requests received, with their times.
     pub(crate) asked: Vec<(Mid, Option<Rid>, Instant)>,
-    /// Whether it does what these ask for.
+    /// True if it answers keyframe requests with keyframes.
     pub(crate) obliging: bool,
-    /// Time that it takes to encode a picture.
+    /// Time that it takes to encode a video frame.
     pub(crate) encoding: Duration,
     pub(super) numbers: HashMap<(Mid, Option<Rid>), u64>,
-    /// Whether the next picture of a stream is a keyframe.
+    /// True if the next frame of a stream is a keyframe.
     pub(super) due: HashMap<(Mid, Option<Rid>), bool>,
 }
 
-/// A packet that came.
+/// A received packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Got {
     pub(crate) seq: u64,
@@ -67,17 +67,17 @@ pub(crate) struct Got {
 }
 
 impl Got {
-    /// The number that the publisher gave a packet of a picture.
+    /// The number that the publisher gave a packet of a video frame.
     pub(crate) fn number(&self) -> u64 {
         u64::from_be_bytes(self.payload[5..13].try_into().unwrap())
     }
 
-    /// The layer that a packet of a picture is of, by its first letter.
+    /// The layer of a video packet, as the first letter of its rid.
     pub(crate) fn layer(&self) -> u8 {
         self.payload[13]
     }
 
-    /// Whether it begins a picture that needs no other.
+    /// True if the packet starts a keyframe.
     pub(crate) fn is_keyframe(&self) -> bool {
         self.payload[0] & 0x10 != 0 && self.payload[4] & 1 == 0
     }
@@ -88,18 +88,18 @@ pub(crate) fn person(name: &str) -> Caller {
 }
 
 impl World {
-    /// A client with a session.
+    /// Adds a client with a session.
     pub(crate) fn join(&mut self) -> usize {
         let owner = person(&format!("owner-{}", self.peers.len()));
         self.join_as(owner, Ice::Lite, Ice::Full).unwrap()
     }
 
-    /// A client with a session of this owner; who makes checks, server and client.
+    /// Adds a client with a session of this owner; `server` and `client` are the ICE roles.
     pub(crate) fn join_as(&mut self, owner: Caller, server: Ice, client: Ice) -> Result<usize, SfuError> {
         self.join_from(owner, None, server, client)
     }
 
-    /// The same, from this network.
+    /// As [`Self::join_as`], from this network.
     pub(crate) fn join_from(
         &mut self,
         owner: Caller,
@@ -148,14 +148,14 @@ impl World {
         Ok(number)
     }
 
-    /// Lets everybody who is there connect.
+    /// Connects all clients.
     #[track_caller]
     pub(crate) fn connect(&mut self) {
         self.until("all are connected", |world| world.peers.iter().all(|peer| peer.connected || peer.gone));
         self.pass(Duration::from_millis(20));
     }
 
-    /// Lets one connect, whatever the others do.
+    /// Connects one client, independently of the others.
     #[track_caller]
     pub(crate) fn connect_one(&mut self, peer: usize) {
         let others: Vec<bool> = self.peers.iter().map(|peer| peer.gone).collect();
@@ -172,7 +172,7 @@ impl World {
         self.peers[peer].session.clone()
     }
 
-    /// Publishes tracks: names, kinds, and the names of their layers.
+    /// Publishes tracks, given by name, kind and rids.
     #[track_caller]
     pub(crate) fn push(&mut self, peer: usize, tracks: &[(&str, Kind, &[&str])]) -> Vec<Mid> {
         let done = self.try_to_push(peer, tracks);
@@ -180,7 +180,7 @@ impl World {
         done.into_iter().flatten().collect()
     }
 
-    /// Publishes tracks; gives back each track's transceiver, or why it is not published.
+    /// Publishes tracks; returns each track's mid, or the reason for its failure.
     #[track_caller]
     pub(crate) fn try_to_push(
         &mut self,
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// Lets the server offer to take tracks; gives back its offer.
+    /// Asks the server to offer to receive tracks; returns its offer.
     pub(crate) fn ask_to_push(
         &mut self,
         peer: usize,
@@ -244,7 +244,7 @@ impl World {
         let mut ports =
             told.sdp.lines().filter(|line| line.starts_with("m=")).map(|line| line.split(' ').nth(1));
         if ports.all(|port| port == Some("0")) {
-            // The library reads none in which nothing goes on; browsers do.
+            // str0m rejects an answer without active m-lines; browsers accept it.
             return;
         }
         let answer = SdpAnswer::from_sdp_string(&told.sdp).unwrap();
@@ -252,7 +252,7 @@ impl World {
         self.poll(peer);
     }
 
-    /// Subscribes; gives back each track's transceiver, or why there is none.
+    /// Subscribes; returns each subscription's mid, or the reason for its failure.
     #[track_caller]
     pub(crate) fn pull(
         &mut self,
@@ -266,7 +266,7 @@ impl World {
         done
     }
 
-    /// Subscribes to one track that is there.
+    /// Subscribes to one existing track.
     #[track_caller]
     pub(crate) fn pull_one(&mut self, peer: usize, publisher: usize, name: &str) -> Mid {
         self.pull(peer, &[(publisher, name, LayerWish::default())]).remove(0).unwrap()
@@ -298,7 +298,7 @@ impl World {
         self.ask(Request::Answer { session, answer: read(DescriptionType::Answer, &text) })
     }
 
-    /// What a client answers to the server's offer.
+    /// Returns the client's answer to the server's offer, without sending it.
     #[track_caller]
     pub(crate) fn think(&mut self, peer: usize, told: &Told) -> String {
         assert_eq!(told.r#type, DescriptionType::Offer);
@@ -308,14 +308,14 @@ impl World {
         answer.to_sdp_string()
     }
 
-    /// Stops transceivers, and tells the server.
+    /// Stops transceivers and closes them at the server.
     #[track_caller]
     pub(crate) fn close(&mut self, peer: usize, mids: &[Mid]) {
         let done = self.close_having_stopped(peer, mids, mids);
         assert!(done.iter().all(Result::is_ok), "{done:?}");
     }
 
-    /// Names transceivers to the server as closed, of which some were stopped.
+    /// Closes transceivers at the server, of which only some were stopped.
     #[track_caller]
     pub(crate) fn close_having_stopped(
         &mut self,
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// Changes what a transceiver carries, or its layer.
+    /// Changes the track or the layer of a transceiver.
     pub(crate) fn update(
         &mut self,
         peer: usize,
@@ -359,7 +359,7 @@ impl World {
         }
     }
 
-    /// The tracks of a session.
+    /// Returns the state of a session's tracks.
     pub(crate) fn states(&mut self, peer: usize) -> Vec<TrackState> {
         match self.ask(Request::Tracks { session: self.session(peer) }).unwrap() {
             Reply::Session(tracks) => tracks,
@@ -367,7 +367,7 @@ impl World {
         }
     }
 
-    /// What came to a client on a transceiver, in the order of its numbers, each once.
+    /// Returns the packets received on a transceiver, ordered by sequence number and without duplicates.
     #[track_caller]
     pub(crate) fn got(&self, peer: usize, mid: Mid) -> Vec<Got> {
         let mut got = self.peers[peer].got.get(&mid).cloned().unwrap_or_default();

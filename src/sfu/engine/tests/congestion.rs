@@ -1,4 +1,4 @@
-//! Narrow links: audio goes first, and video is what fits.
+//! Narrow links: audio has priority, and video is limited to the layers that fit.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::sfu::request::*;
 const LAYERS: [(Option<&str>, usize); 3] = [(Some("a"), 8), (Some("b"), 2), (Some("c"), 1)];
 const SINGLE: [(Option<&str>, usize); 1] = [(None, 10)];
 
-/// How much longer a keyframe is.
+/// Size of a keyframe as a multiple of another frame's.
 const KEYFRAME: usize = 4;
 
 struct Call {
@@ -28,7 +28,7 @@ struct Call {
 }
 
 impl Call {
-    /// A publisher of audio and video, and a subscriber behind a link of so many bits a second.
+    /// A publisher of audio and video, and a subscriber behind a link of `capacity` bits per second.
     fn new(layers: &'static [(Option<&'static str>, usize)], capacity: Option<u64>) -> Self {
         let mut world = World::new();
         let (ada, bob) = (world.join(), world.join());
@@ -45,7 +45,7 @@ impl Call {
         let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &rids)]);
         world.connect_one(ada);
         let mut call = Self { world, ada, bob, own: [own[0], own[1]], got: [own[0]; 2], layers };
-        // The publisher was there before.
+        // The publisher sends before the subscriber joins.
         call.go_on(2 * SECOND);
         let world = &mut call.world;
         let got = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
@@ -56,7 +56,7 @@ impl Call {
         call
     }
 
-    /// Lets audio and video flow for some time, and receivers report.
+    /// Sends audio and video for some time, with REMB reports.
     fn go_on(&mut self, time: Duration) {
         let Self { world, ada, own: [mic, cam], .. } = self;
         let end = world.now + time;
@@ -82,14 +82,14 @@ impl Call {
         }
     }
 
-    /// How late audio came since then at most, and how many packets of it are missing.
+    /// Returns the highest audio delay since that time, and the number of missing audio packets.
     #[track_caller]
     fn audio_since(&self, since: Instant) -> (Duration, usize) {
         let got: Vec<Got> =
             self.world.got(self.bob, self.got[0]).into_iter().filter(|got| got.at >= since).collect();
         let first = &got[0];
         let late = got.iter().map(|got| {
-            // What it took beyond what the first took: the timestamp tells when it was sent.
+            // Delay beyond that of the first packet: the timestamp gives the sending time.
             let sent = Duration::from_micros(u64::from(got.time.wrapping_sub(first.time)) * 1000 / 48);
             (got.at - first.at).saturating_sub(sent)
         });
@@ -108,8 +108,8 @@ impl Call {
     }
 }
 
-/// What a receiver reports that measures by itself: what comes while its link has a queue, half as much
-/// again otherwise.
+/// Sends a REMB report: 85 % of the received rate while the link has a queue, otherwise an estimate that grows up to
+/// one and a half times that rate.
 fn report_bandwidth(world: &mut World, peer: usize) {
     let own = &mut world.peers[peer];
     let Some(bytes) = &mut own.remb else { return };
@@ -147,7 +147,7 @@ fn narrow_link_gets_audio_and_the_layer_that_fits() {
 }
 
 #[test]
-fn very_narrow_link_gets_audio_alone_until_it_is_wider() {
+fn very_narrow_link_gets_audio_only_until_wider() {
     let mut call = Call::new(&LAYERS, Some(100_000));
     let joined = call.world.now;
     call.go_on(20 * SECOND);
@@ -168,7 +168,7 @@ fn very_narrow_link_gets_audio_alone_until_it_is_wider() {
 }
 
 #[test]
-fn single_layer_is_paused_by_remb_and_audio_goes_on() {
+fn low_remb_pauses_single_layer_but_not_audio() {
     for capacity in [800_000, 100_000] {
         let mut call = Call::new(&SINGLE, Some(capacity));
         call.world.peers[call.bob].remb = Some(0);
@@ -199,7 +199,7 @@ fn single_layer_is_paused_by_remb_and_audio_goes_on() {
 }
 
 #[test]
-fn session_that_began_without_simulcast_gets_the_layer_that_fits_by_remb() {
+fn session_without_twcc_gets_layer_that_fits_remb() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     world.push(bob, &[("mic", Kind::Audio, &[])]);
@@ -231,7 +231,7 @@ fn wide_link_gets_every_video_at_once() {
 }
 
 #[test]
-fn session_that_saw_one_layer_first_is_measured_once_it_has_several() {
+fn twcc_starts_with_first_simulcast_subscription() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let own = world.push(ada, &[("plain", Kind::Video, &[]), ("cam", Kind::Video, &["a", "b"])]);

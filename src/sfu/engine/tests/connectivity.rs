@@ -7,7 +7,7 @@ use super::*;
 use crate::sfu::counters::Drop;
 
 #[test]
-fn a_check_with_another_password_or_name_is_not_answered() {
+fn check_with_wrong_password_or_name_is_not_answered() {
     let mut scene = Scene::new();
     let datagrams = scene.datagrams();
     let checks: Vec<&Vec<u8>> =
@@ -15,7 +15,7 @@ fn a_check_with_another_password_or_name_is_not_answered() {
     assert!(!checks.is_empty());
     let before = scene.world.engine.counters().drops_by(Drop::UnknownSource);
     for check in &checks {
-        // The name is the first attribute's value, or the password does not fit to the bytes.
+        // Changes the USERNAME, the first attribute's value, or the bytes that the password signs.
         let name = check.windows(2).position(|bytes| bytes == [0, 6]).unwrap() + 4;
         for at in [name, check.len() - 20] {
             let mut forged = check.to_vec();
@@ -43,13 +43,13 @@ fn checks_from_unknown_network_are_limited() {
 }
 
 #[test]
-fn guesses_at_another_session_from_known_source_are_limited() {
+fn guessed_checks_from_known_source_are_limited() {
     let mut scene = Scene::new();
     let source = scene.world.peers[0].address;
     let datagrams = scene.datagrams();
     let of_bob = datagrams.iter().find(|(peer, bytes)| *peer == 1 && bytes[0] == 0 && bytes[1] == 1);
     let mut guess = of_bob.unwrap().1.clone();
-    // Its integrity is wrong, as that of a guess is.
+    // Invalid integrity, as in a check with a guessed password.
     let end = guess.len() - 12;
     guess[end] ^= 1;
     for _ in 0..1000 {
@@ -60,7 +60,7 @@ fn guesses_at_another_session_from_known_source_are_limited() {
     scene.goes_on();
 }
 
-/// Sources of datagrams are easily forged, and an office has one.
+/// Source addresses are easily forged, and a whole office shares one.
 #[test]
 fn checks_that_name_session_pass_flooded_address() {
     let mut scene = Scene::new();
@@ -76,7 +76,8 @@ fn checks_that_name_session_pass_flooded_address() {
     assert!(scene.world.engine.by_source.keys().any(|(_, source)| *source == other));
 }
 
-/// A client that forged another's address in a valid check of its own once got all of that one's media.
+/// Regression: a client that forged another's address in a valid check of its own received all of that client's
+/// media.
 #[test]
 fn address_in_use_belongs_to_its_session() {
     let mut scene = Scene::new();
@@ -89,7 +90,7 @@ fn address_in_use_belongs_to_its_session() {
     scene.world.deliver(source, &check);
     assert_eq!(owner(&scene), scene.world.session(0));
     scene.goes_on();
-    // Once silent, the address belongs to the session that uses it now.
+    // Once the first client has timed out, the address belongs to the session that uses it now.
     scene.world.peers[0].gone = true;
     scene.world.pass(6 * SECOND);
     scene.world.deliver(source, &check);

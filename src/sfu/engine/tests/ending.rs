@@ -1,4 +1,4 @@
-//! Tracks and sessions that end.
+//! Ended tracks and sessions.
 
 use str0m::net::Protocol;
 
@@ -9,7 +9,7 @@ use crate::sfu::engine::{Datagram, Engine, IceSecret, Settings};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
-/// How much the engine keeps in mind.
+/// Sizes of the engine's collections, to find leaks.
 fn kept(world: &World) -> [usize; 12] {
     let engine = &world.engine;
     [
@@ -29,7 +29,7 @@ fn kept(world: &World) -> [usize; 12] {
 }
 
 #[test]
-fn a_publisher_that_dies_is_missed() {
+fn vanished_publisher_session_times_out() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &["a", "b"])]);
@@ -61,7 +61,7 @@ fn a_publisher_that_dies_is_missed() {
 }
 
 #[test]
-fn peers_hear_of_a_session_that_ends() {
+fn ended_session_notifies_its_peer() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let own = world.push(ada, &[("mic", Kind::Audio, &[])]);
@@ -72,7 +72,7 @@ fn peers_hear_of_a_session_that_ends() {
     world.pass(10 * MS);
     assert!(world.peers[ada].told && world.peers[bob].told);
     assert_eq!(kept(&world), [0; 12]);
-    // A new one works as any other.
+    // A new session works as any other.
     let eve = world.join();
     world.push(eve, &[("mic", Kind::Audio, &[])]);
     world.connect_one(eve);
@@ -80,7 +80,7 @@ fn peers_hear_of_a_session_that_ends() {
 }
 
 #[test]
-fn who_asks_for_a_session_of_before_is_refused() {
+fn check_for_session_before_restart_is_refused() {
     let mut world = World::new();
     world.recorded = Some(Vec::new());
     let ada = world.join();
@@ -106,7 +106,8 @@ fn who_asks_for_a_session_of_before_is_refused() {
     let refusal = str0m::ice::StunMessage::parse(&told[0].contents).unwrap();
     assert_eq!((refusal.error_code(), &told[0].contents[8..20]), (Some((403, "")), &check[8..20]));
 
-    // Whoever has no password of ours hears nothing, and neither does a connection that is closed instead.
+    // A check without a password of this server gets no response, and neither does one over TCP, which is closed
+    // instead.
     let mut forged = check.clone();
     let end = forged.len() - 12;
     forged[end] ^= 1;
@@ -117,7 +118,7 @@ fn who_asks_for_a_session_of_before_is_refused() {
 }
 
 #[test]
-fn who_restarts_ice_and_leaves_is_forgotten() {
+fn client_gone_during_ice_restart_times_out() {
     let mut world = World::new();
     let ada = world.join();
     world.push(ada, &[("mic", Kind::Audio, &[])]);
@@ -125,7 +126,7 @@ fn who_restarts_ice_and_leaves_is_forgotten() {
     let mut api = world.peers[ada].rtc.sdp_api();
     api.ice_restart(false);
     let (offer, _) = api.apply().unwrap();
-    // What the engine is told names no address to which it could find that nobody answers.
+    // The offer has no address at which the engine could find that the client is gone.
     let offer = super::client::read(DescriptionType::Offer, &offer.to_sdp_string());
     let session = world.session(ada);
     world.ask(Request::Publish { session, tracks: Vec::new(), offer: Some(offer) }).unwrap();
@@ -135,7 +136,7 @@ fn who_restarts_ice_and_leaves_is_forgotten() {
 }
 
 #[test]
-fn of_several_that_are_closed_all_end_though_one_was_stopped() {
+fn closed_tracks_end_though_only_one_was_stopped() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let tracks = [("mic", Kind::Audio, &[][..]), ("cam", Kind::Video, &[]), ("two", Kind::Audio, &[])];
@@ -167,7 +168,7 @@ fn of_several_that_are_closed_all_end_though_one_was_stopped() {
 }
 
 #[test]
-fn what_is_closed_by_force_ends_without_a_word_of_the_client() {
+fn force_closed_track_ends_without_offer() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
@@ -197,7 +198,7 @@ fn what_is_closed_by_force_ends_without_a_word_of_the_client() {
 }
 
 #[test]
-fn a_stream_that_was_closed_by_force_is_published_again_under_another_name() {
+fn force_closed_track_is_published_under_new_name() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
@@ -214,7 +215,7 @@ fn a_stream_that_was_closed_by_force_is_published_again_under_another_name() {
     };
     assert!(world.ask(close).is_ok());
 
-    // Its section and its SSRC stay the same.
+    // The m-line and its SSRC stay the same.
     let mut api = world.peers[ada].rtc.sdp_api();
     api.add_media(str0m::media::MediaKind::Video, str0m::media::Direction::SendOnly, None, None, None);
     let (offer, pending) = api.apply().unwrap();
@@ -233,7 +234,7 @@ fn a_stream_that_was_closed_by_force_is_published_again_under_another_name() {
 }
 
 #[test]
-fn who_closes_all_publishes_again() {
+fn client_that_closed_all_tracks_publishes_again() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     for round in 0..3 {
@@ -253,7 +254,7 @@ fn who_closes_all_publishes_again() {
 }
 
 #[test]
-fn those_who_came_and_went_leave_nothing() {
+fn ended_sessions_leave_no_state() {
     let mut world = World::with(Limits { connect: 4 * SECOND, ..limits() });
     let ada = world.join();
     let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
@@ -271,7 +272,7 @@ fn those_who_came_and_went_leave_nothing() {
                 world.close(guest, &[pulled]);
             }
         }
-        // It is not in the way of the next one.
+        // The guest vanishes before the next one joins.
         world.peers[guest].gone = true;
         world.pass(40 * MS);
     }

@@ -1,4 +1,4 @@
-//! Peers that mean harm: whatever comes, nothing ends but their own sessions.
+//! Hostile input: it ends no session but the sender's.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::sfu::request::*;
 
 pub(super) const UNKNOWN_SOURCE: &str = "203.0.113.9:5000";
 
-/// Two that see each other, and a way to find out whether they still do.
+/// Two connected clients, and a check that media still flow between them.
 pub(super) struct Scene {
     pub(super) world: World,
     cam: Mid,
@@ -37,7 +37,7 @@ impl Scene {
         Self { world, cam, pulled }
     }
 
-    /// Some of everything that Ada and Bob sent.
+    /// Datagrams of every kind that both clients sent.
     pub(super) fn datagrams(&mut self) -> Vec<(usize, Vec<u8>)> {
         self.world.recorded.take().unwrap()
     }
@@ -53,7 +53,7 @@ impl Scene {
         assert_complete(&got);
     }
 
-    /// Checks that no unknown source was taken for one of them.
+    /// Checks that no unknown source got a response or was mapped to a session.
     #[track_caller]
     pub(super) fn answers_no_unknown_source(&self) {
         assert_eq!(self.world.strays, 0, "unknown sources are not answered");
@@ -71,7 +71,7 @@ fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value)) {
 }
 
 #[test]
-fn bytes_that_mean_nothing_do_nothing() {
+fn random_datagrams_have_no_effect() {
     let scene = RefCell::new(Scene::new());
     let first = prop_oneof![Just(0_u8), Just(22), Just(128), any::<u8>()];
     let bytes = (first, prop::collection::vec(any::<u8>(), 0..200)).prop_map(|(first, mut bytes)| {
@@ -91,7 +91,7 @@ fn bytes_that_mean_nothing_do_nothing() {
     assert_eq!(scene.world.engine.counters().drops_by(Drop::Panic), 0);
 }
 
-/// What may happen to a datagram on its way.
+/// Change of a datagram.
 #[derive(Clone, Debug)]
 enum Change {
     Flip(prop::sample::Index, u8),
@@ -127,7 +127,7 @@ impl Change {
 }
 
 #[test]
-fn datagrams_that_were_changed_on_their_way_do_nothing() {
+fn modified_datagrams_have_no_effect() {
     let mut scene = Scene::new();
     let datagrams = scene.datagrams();
     for kind in [0..4_u8, 20..64, 128..192] {
@@ -144,7 +144,7 @@ fn datagrams_that_were_changed_on_their_way_do_nothing() {
         }
         let world = &mut scene.borrow_mut().world;
         let source = world.peers[*peer].address;
-        // A check of which only the end was changed is a good one, and who repeats it is answered.
+        // A check of which only the end was changed may be valid, and a repeated one is answered.
         if bytes[..].first().is_some_and(|first| *first >= 4) {
             world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &bytes);
         }
@@ -155,7 +155,7 @@ fn datagrams_that_were_changed_on_their_way_do_nothing() {
     assert_eq!(scene.world.engine.counters().drops_by(Drop::Panic), 0);
 }
 
-/// What may happen to a session description.
+/// Change of a session description.
 #[derive(Clone, Debug)]
 enum Edit {
     Remove(prop::sample::Index),
@@ -212,7 +212,7 @@ impl Edit {
 }
 
 #[test]
-fn descriptions_that_were_tampered_with_end_nothing_but_their_session() {
+fn modified_descriptions_end_only_their_own_session() {
     let mut scene = Scene::new();
     let (sdp_offer, answer) = {
         let world = &mut scene.world;
@@ -287,7 +287,7 @@ fn descriptions_that_were_tampered_with_end_nothing_but_their_session() {
 }
 
 #[test]
-fn a_panic_in_one_peer_ends_that_session_only() {
+fn panic_in_one_peer_ends_only_its_session() {
     let mut scene = Scene::new();
     let eve = scene.world.join();
     let mic = scene.world.push(eve, &[("mic", Kind::Audio, &[])])[0];
@@ -313,14 +313,14 @@ fn a_panic_in_one_peer_ends_that_session_only() {
     assert!(!scene.world.engine.by_source.keys().any(|(_, known)| *known == source));
 }
 
-/// The ICE credentials of a description.
+/// Returns the ICE credentials of a description.
 fn credentials(told: &Told) -> (String, String) {
     let value = |name: &str| told.sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     (value("a=ice-ufrag:"), value("a=ice-pwd:"))
 }
 
 #[test]
-fn ice_credentials_owe_nothing_to_library_generator() {
+fn ice_credentials_do_not_use_library_generator() {
     let mut seen = Vec::new();
     for _ in 0..2 {
         let mut world = World::new();
@@ -350,9 +350,9 @@ fn ice_credentials_owe_nothing_to_library_generator() {
     }
 }
 
-/// The library panicked in each subscriber's session, and ended it.
+/// Regression: str0m panicked in each subscriber's session, which ended it.
 #[test]
-fn payload_that_fits_into_no_packet_ends_nobody() {
+fn oversized_payload_ends_no_session() {
     let mut scene = Scene::new();
     for bytes in [1500, 1501, 1960] {
         let number = scene.world.number(0, scene.cam, None);

@@ -6,7 +6,7 @@ use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
 #[test]
-fn what_one_publishes_the_other_gets() {
+fn subscriber_receives_published_track() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let mids = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
@@ -29,7 +29,7 @@ fn what_one_publishes_the_other_gets() {
 }
 
 #[test]
-fn who_subscribes_before_publishing_anything_publishes_on_the_same_connection() {
+fn subscriber_publishes_on_the_same_connection() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
@@ -58,7 +58,7 @@ fn who_subscribes_before_publishing_anything_publishes_on_the_same_connection() 
 }
 
 #[test]
-fn of_several_tracks_those_that_are_there_come() {
+fn existing_tracks_of_several_are_subscribed() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let mids = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
@@ -80,7 +80,7 @@ fn of_several_tracks_those_that_are_there_come() {
 }
 
 #[test]
-fn where_nothing_is_there_nothing_is_offered() {
+fn subscribing_to_missing_tracks_makes_no_offer() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
@@ -101,7 +101,7 @@ fn where_nothing_is_there_nothing_is_offered() {
 }
 
 #[test]
-fn sections_of_ended_tracks_are_used_again() {
+fn m_lines_of_ended_tracks_are_reused() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let mids = world.push(ada, &[("cam", Kind::Video, &[])]);
@@ -119,7 +119,7 @@ fn sections_of_ended_tracks_are_used_again() {
 }
 
 #[test]
-fn who_comes_late_starts_with_a_keyframe_at_once() {
+fn late_subscriber_gets_keyframe_at_once() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
@@ -140,7 +140,7 @@ fn who_comes_late_starts_with_a_keyframe_at_once() {
 }
 
 #[test]
-fn a_hundred_get_the_same() {
+fn hundred_subscribers_receive_the_same() {
     let mut world = World::new();
     let ada = world.join();
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
@@ -157,7 +157,7 @@ fn a_hundred_get_the_same() {
     assert_eq!(world.engine.counters().forwarded_packets, 0, "nothing is kept for who is not there yet");
     world.film(ada, cam, &[(None, 3)], 12);
     world.pass(50 * MS);
-    // All wait for one keyframe, which the second picture is at the latest.
+    // All wait for the same keyframe, which is the second frame at the latest.
     assert!(world.peers[ada].asked.len() <= 1, "{:?}", world.peers[ada].asked.len());
     let [first, rest @ ..] = &*others else { panic!("nobody") };
     let payloads = |(other, mid)| -> Vec<_> {

@@ -1,4 +1,4 @@
-//! Requests for keyframes.
+//! Keyframe requests.
 
 use super::world::World;
 use super::*;
@@ -6,7 +6,7 @@ use crate::sfu::counters::Drop;
 use crate::sfu::request::*;
 
 #[test]
-fn a_keyframe_is_asked_for_until_it_comes() {
+fn keyframe_is_requested_until_it_arrives() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
@@ -23,7 +23,7 @@ fn a_keyframe_is_asked_for_until_it_comes() {
     assert!(world.got(bob, pulled).is_empty(), "a decoder cannot start in the middle");
     assert!(world.engine.counters().drops_by(Drop::NoKeyframe) > 100);
 
-    // The picture freezes, too: nothing is sent that could remind the server.
+    // The video stops, too: no packet triggers another request, only the periodic work.
     world.peers[ada].asked.clear();
     world.pass(3 * SECOND);
     assert!(world.peers[ada].asked.len() >= 5, "{}", world.peers[ada].asked.len());
@@ -38,7 +38,7 @@ fn a_keyframe_is_asked_for_until_it_comes() {
 }
 
 #[test]
-fn one_that_complains_all_the_time_costs_the_others_little() {
+fn repeated_keyframe_requests_are_throttled() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
@@ -62,7 +62,7 @@ fn one_that_complains_all_the_time_costs_the_others_little() {
 }
 
 #[test]
-fn who_is_not_connected_asks_for_nothing_and_nothing_is_kept_for_it() {
+fn unconnected_subscriber_gets_and_requests_nothing() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];

@@ -1,4 +1,4 @@
-//! Simulcast: which layer a subscriber gets.
+//! Simulcast: layer selection per subscriber.
 
 use str0m::media::Mid;
 
@@ -10,7 +10,7 @@ use crate::sfu::request::*;
 const BOTH: [(Option<&str>, usize); 2] = [(Some("a"), 4), (Some("b"), 1)];
 const LOW: [(Option<&str>, usize); 1] = [(Some("b"), 1)];
 
-/// A publisher of a picture with two layers, a subscriber with this wish, both connected.
+/// A publisher of a video with two layers, and a subscriber with this wish, both connected.
 fn two(wish: LayerWish) -> (World, [usize; 2], [Mid; 2]) {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
@@ -20,8 +20,8 @@ fn two(wish: LayerWish) -> (World, [usize; 2], [Mid; 2]) {
     (world, [ada, bob], [cam, pulled])
 }
 
-/// Checks that each change of layer is at a keyframe, and that time goes on as it did at the
-/// publisher; gives back the layers, each as long as it lasted.
+/// Checks that each change of layer is at a keyframe, and that timestamps advance as at the publisher; returns the
+/// sequence of layers without repetitions.
 #[track_caller]
 fn layers_of(got: &[Got]) -> Vec<u8> {
     assert_complete(got);
@@ -39,7 +39,7 @@ fn layers_of(got: &[Got]) -> Vec<u8> {
 }
 
 #[test]
-fn the_preferred_layer_comes_until_another_is_preferred() {
+fn preferred_layer_is_sent_until_preference_changes() {
     let (mut world, [ada, bob], [cam, pulled]) = two(wish("b"));
     world.film(ada, cam, &BOTH, 30);
     assert_eq!(layers_of(&world.got(bob, pulled)), *b"b");
@@ -47,7 +47,7 @@ fn the_preferred_layer_comes_until_another_is_preferred() {
         let at = Transceiver::Mid(pulled.to_string());
         world.update(bob, at, None, wish(preferred)).unwrap();
         let since = world.now;
-        // A better one has to fit in the estimate, which has to grow first.
+        // A better layer has to fit the estimate, which has to grow first.
         for _ in 0..15 {
             world.film(ada, cam, &BOTH, 10);
             if layers_of(&world.got(bob, pulled)) == expected {
@@ -66,7 +66,7 @@ fn the_preferred_layer_comes_until_another_is_preferred() {
 }
 
 #[test]
-fn a_layer_that_dies_is_replaced_and_comes_back() {
+fn stopped_layer_is_replaced_until_it_returns() {
     let (mut world, [ada, bob], [cam, pulled]) = two(wish("a"));
     world.film(ada, cam, &BOTH, 60);
     assert_eq!(layers_of(&world.got(bob, pulled)), *b"a");
@@ -81,7 +81,7 @@ fn a_layer_that_dies_is_replaced_and_comes_back() {
 }
 
 #[test]
-fn a_weak_link_gets_the_lower_layer_and_a_strong_one_does_not_notice() {
+fn weak_link_gets_lower_layer_strong_link_unaffected() {
     let (mut world, [ada, bob], [cam, strong]) = two(wish(""));
     let eve = world.join();
     let weak = world.pull_one(eve, ada, "cam");

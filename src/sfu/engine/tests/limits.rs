@@ -1,4 +1,4 @@
-//! How much of everything there may be, and how long.
+//! Limits on sessions, tracks and subscriptions, and their timeouts.
 
 use str0m::media::Mid;
 
@@ -10,7 +10,7 @@ use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
 #[test]
-fn an_owner_has_so_many_sessions_and_the_oldest_unused_makes_room() {
+fn owner_at_limit_evicts_oldest_unused_session() {
     let mut world = World::with(Limits { sessions_per_owner: 2, ..limits() });
     let open = |world: &mut World| world.join_as(person("ada"), Ice::Lite, Ice::Full);
     let first = open(&mut world).unwrap();
@@ -34,7 +34,7 @@ fn an_owner_has_so_many_sessions_and_the_oldest_unused_makes_room() {
 }
 
 #[test]
-fn the_server_has_so_many_sessions() {
+fn sessions_of_server_are_limited() {
     let mut world = World::with(Limits { sessions: 3, ..limits() });
     for _ in 0..3 {
         let peer = world.join();
@@ -43,7 +43,7 @@ fn the_server_has_so_many_sessions() {
     world.connect();
     let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
     assert!(matches!(refused, Err(SfuError::TooMany(_))));
-    // Whose sessions take all the places still gets one of its own anew.
+    // A caller without a limit of its own cannot evict a connected session either.
     assert!(world.join_as(crate::calls::api::Caller::Ai, Ice::Full, Ice::Full).is_err());
 }
 
@@ -52,9 +52,9 @@ fn is_there(world: &mut World, peer: usize) -> bool {
     world.ask(Request::Tracks { session }).is_ok()
 }
 
-/// Sessions are free to open: a hundred cookies filled the table for a day.
+/// Regression: sessions cost nothing to open, and a hundred cookies filled the table for a day.
 #[test]
-fn unused_sessions_make_room_when_the_table_is_full() {
+fn full_server_evicts_unused_sessions_first() {
     let mut world = World::with(Limits { sessions: 3, ..limits() });
     let [unused, negotiated, connected] = [(); 3].map(|()| {
         world.pass(MS);
@@ -85,7 +85,7 @@ fn unused_sessions_make_room_when_the_table_is_full() {
     let last = world.join();
     world.push(last, &[("mic", Kind::Audio, &[])]);
     world.connect_one(last);
-    // A connection that is lost for a moment keeps its place.
+    // A session whose connection was just lost is not evicted for another owner.
     world.peers[connected].gone = true;
     world.pass(20 * SECOND);
     let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
@@ -93,7 +93,7 @@ fn unused_sessions_make_room_when_the_table_is_full() {
 }
 
 #[test]
-fn one_network_evicts_its_own_sessions_alone() {
+fn network_at_limit_evicts_only_its_own_sessions() {
     let mut world = World::with(Limits { sessions_per_network: 2, ..limits() });
     let mut open = |name: &str, network: &str| {
         world.pass(MS);
@@ -107,7 +107,7 @@ fn one_network_evicts_its_own_sessions_alone() {
 }
 
 #[test]
-fn a_session_subscribes_to_a_track_once() {
+fn repeated_subscription_is_refused() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
@@ -134,7 +134,7 @@ fn a_session_subscribes_to_a_track_once() {
 }
 
 #[test]
-fn an_identity_subscribes_so_often_in_all_its_sessions() {
+fn subscriptions_of_owner_are_limited() {
     let per_owner = Limits { subscriptions_per_owner: 3, subscriptions_per_owner_and_track: 2, ..limits() };
     let mut world = World::with(per_owner);
     let ada = world.join();
@@ -152,15 +152,15 @@ fn an_identity_subscribes_so_often_in_all_its_sessions() {
     world.pull_one(eves[2], ada, "two");
     let refused = world.pull(eves[0], &[(ada, "two", wish(""))]);
     assert!(matches!(refused[0], Err(SfuError::TooMany(_))), "{refused:?}");
-    // What takes the place of another is no more.
+    // A replaced subscription does not count any more.
     let at = Transceiver::Mid(mic.to_string());
     world.update(eves[0], at, Some((ada, "two")), wish("")).unwrap();
     world.pull_one(bob, ada, "mic");
 }
 
-/// A person has as many identities as it wants.
+/// One person can create any number of identities.
 #[test]
-fn one_network_leaves_places_at_a_track() {
+fn subscribers_of_track_per_network_are_limited() {
     let mut world =
         World::with(Limits { subscribers_per_track: 3, subscribers_per_track_and_network: 2, ..limits() });
     let ada = world.join();
@@ -186,7 +186,7 @@ fn one_network_leaves_places_at_a_track() {
 }
 
 #[test]
-fn a_session_has_so_many_tracks() {
+fn tracks_of_session_are_limited() {
     let mut world = World::with(Limits { tracks_per_session: 2, ..limits() });
     let (ada, bob) = (world.join(), world.join());
     let sound = ("mic", Kind::Audio, &[][..]);
@@ -211,7 +211,7 @@ fn a_session_has_so_many_tracks() {
 }
 
 #[test]
-fn a_track_has_so_many_subscribers_until_one_leaves() {
+fn subscribers_of_track_are_limited() {
     let mut world = World::with(Limits { subscribers_per_track: 2, ..limits() });
     let peers: Vec<usize> = (0..4).map(|_| world.join()).collect();
     let [ada, bob, eve, dan] = *peers else { panic!("four") };
@@ -232,7 +232,7 @@ fn a_track_has_so_many_subscribers_until_one_leaves() {
 }
 
 #[test]
-fn a_session_that_never_connects_ends_and_one_that_nobody_used_is_kept_longer() {
+fn unconnected_session_times_out_before_unused_one() {
     let mut world = World::new();
     let (negotiated, offered, unused) = (world.join(), world.join(), world.join());
     world.push(negotiated, &[("mic", Kind::Audio, &[])]);

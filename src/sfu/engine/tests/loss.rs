@@ -1,4 +1,4 @@
-//! Networks that lose, delay and double packets, and numbers that wrap.
+//! Networks that lose, delay, reorder and duplicate packets, and sequence numbers that wrap.
 
 use str0m::media::{Mid, SenderFeedback};
 
@@ -6,7 +6,7 @@ use super::world::World;
 use super::*;
 use crate::sfu::request::*;
 
-/// A publisher of sound and a picture, and a subscriber of both, connected, with the first pictures gone.
+/// A publisher of audio and video, and a subscriber of both, connected, without the first frames.
 fn two() -> (World, [usize; 2], [Mid; 2], [Mid; 2]) {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
@@ -26,7 +26,7 @@ fn both(world: &mut World, peer: usize, mids: &[Mid], times: usize) {
     }
 }
 
-/// Checks that all of the picture came, each packet once, in its place and unchanged.
+/// Checks that all video packets arrived, each once, in order and unchanged.
 #[track_caller]
 fn assert_whole(world: &World, peer: usize, cam: Mid, least: usize) {
     let got = world.got(peer, cam);
@@ -44,41 +44,41 @@ fn survives(loss: [u64; 2]) {
     both(&mut world, ada, &own, 30);
     world.pass(SECOND);
     assert_whole(&world, bob, cam, 3 * 180);
-    // Sound that is late is worth nothing: what is lost stays lost, and nothing else is.
+    // Late audio is useless: lost audio packets are not retransmitted, and no other is missing.
     let heard = world.got(bob, mic);
     let missing = 185 - heard.len() as u64;
     let most = 150 * (loss[0] + loss[1]) / 100;
     assert!((1..=most * 2 + 3).contains(&missing), "{missing} at {loss:?}");
     let said = |got: &Got| u64::from(u16::from_be_bytes([got.payload[2], got.payload[3]]));
     assert!(heard.windows(2).all(|two| said(&two[1]) - said(&two[0]) == two[1].seq - two[0].seq));
-    // They are counted every other second.
+    // Losses are counted every two seconds.
     world.pass(3 * SECOND);
     let counters = world.engine.counters();
     assert_eq!(counters.nacks_sent > 0, loss[0] > 0, "{counters:?}");
-    // Gaps of the way up are seen on the way down, too.
+    // Losses on the uplink show as gaps on the downlink, too.
     assert!(counters.nacks_received > 0, "{counters:?}");
 }
 
 #[test]
-fn a_picture_survives_2_percent_of_loss() {
+fn video_survives_2_percent_loss() {
     survives([2, 0]);
     survives([0, 2]);
 }
 
 #[test]
-fn a_picture_survives_5_percent_of_loss() {
+fn video_survives_5_percent_loss() {
     survives([5, 0]);
     survives([0, 5]);
 }
 
 #[test]
-fn a_picture_survives_10_percent_of_loss() {
+fn video_survives_10_percent_loss() {
     survives([10, 0]);
     survives([0, 10]);
 }
 
 #[test]
-fn packets_that_are_overtaken_or_come_twice_find_their_place() {
+fn reordered_and_duplicate_packets_are_sorted() {
     let (mut world, [ada, bob], own, [mic, cam]) = two();
     (world.overtaken, world.doubled) = (20, 20);
     both(&mut world, ada, &own, 100);
@@ -91,10 +91,10 @@ fn packets_that_are_overtaken_or_come_twice_find_their_place() {
 }
 
 #[test]
-fn numbers_wrap_and_nobody_notices() {
+fn sequence_numbers_wrap_without_gap() {
     let (mut world, [ada, bob], [own, _], [mic, _]) = two();
     world.peers[bob].got.clear();
-    // Each packet stands for forty: sound that is lost is not asked for, and numbers are what counts.
+    // Each packet stands for forty: lost audio packets are not requested, so the gaps do not matter.
     let mut number = 20_000;
     let count = 1_800;
     for _ in 0..count {
@@ -110,14 +110,14 @@ fn numbers_wrap_and_nobody_notices() {
     assert!(span > 70_000, "{span}");
 }
 
-/// How far audio and video are apart at a subscriber that goes by these of its sender reports.
+/// Seconds between audio and video at a subscriber that synchronizes by these sender reports.
 fn skew(audio: &SenderFeedback, video: &SenderFeedback, encoding: Duration) -> f64 {
     // Wall-clock time at which the timestamp was zero.
     let origin = |report: &SenderFeedback, clock_hz: f64| {
         let at = report.sender_info.ntp_time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         at - f64::from(report.sender_info.rtp_time.numer() as u32) / clock_hz
     };
-    // The client's audio and video begin together at zero, and pictures show what was `encoding` before.
+    // The client's audio and video start together at zero, and frames show the scene of `encoding` earlier.
     origin(audio, 48_000.0) - (origin(video, 90_000.0) + encoding.as_secs_f64())
 }
 
@@ -130,7 +130,7 @@ fn audio_and_video_stay_in_step_under_loss() {
     let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
     let pulled: Vec<Mid> = pulled.into_iter().map(Result::unwrap).collect();
     world.connect();
-    // More than may be between them: only the publisher's own reports tell of it.
+    // More than the permitted skew: only the publisher's sender reports reveal it.
     let encoding = 80 * MS;
     world.peers[ada].encoding = encoding;
     let since = world.now.duration_since(world.start).as_nanos() as u64;
@@ -152,7 +152,7 @@ fn audio_and_video_stay_in_step_under_loss() {
     }
 }
 
-/// Sends so many pictures of `packets` packets, 30 a second, and lets the last retransmissions come.
+/// Sends `pictures` frames of `packets` packets, 30 a second, and waits for the last retransmissions.
 fn stream(world: &mut World, peer: usize, mid: Mid, packets: usize, pictures: usize) {
     world.film(peer, mid, &[(None, packets)], pictures);
     world.loss = [0, 0];
@@ -160,7 +160,7 @@ fn stream(world: &mut World, peer: usize, mid: Mid, packets: usize, pictures: us
 }
 
 #[test]
-fn video_survives_loss_far_away() {
+fn video_survives_loss_at_long_round_trip() {
     let (mut world, [ada, bob], own, [_, cam]) = two();
     world.delay = [75 * MS; 2];
     world.film(ada, own[1], &[(None, 8)], 30);
@@ -173,7 +173,7 @@ fn video_survives_loss_far_away() {
 fn second_of_fast_video_is_kept_for_retransmission() {
     let (mut world, [ada, _], own, _) = two();
     stream(&mut world, ada, own[1], 33, 30);
-    // Requests take most of a second: what they ask for is that old.
+    // Requests take most of a second, so the requested packets are that old.
     world.delay = [900 * MS, 75 * MS];
     world.counted.clear();
     world.loss = [0, 10];

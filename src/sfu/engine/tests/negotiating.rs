@@ -1,4 +1,4 @@
-//! Offers and answers that cross, stay away, or refuse.
+//! Overlapping, unanswered and refused offers.
 
 use str0m::media::Mid;
 
@@ -19,7 +19,7 @@ pub(super) fn two() -> (World, usize, usize, Mid) {
 }
 
 #[test]
-fn only_who_has_a_choice_is_asked_how_packets_arrive() {
+fn twcc_is_negotiated_only_for_simulcast_subscribers() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let tracks: [(&str, Kind, &[&str]); 6] = [
@@ -48,7 +48,7 @@ fn only_who_has_a_choice_is_asked_how_packets_arrive() {
     assert!(swap("cam", "mic 3"), "what was asked once stays");
 }
 
-/// A request for others' tracks that is not answered yet.
+/// A subscribe request whose offer is not answered yet.
 fn pull(world: &World, peer: usize, publisher: usize, name: &str) -> Request {
     let publisher = world.session(publisher);
     let track = Subscribe { publisher, name: name.to_owned(), layer: LayerWish::default() };
@@ -56,7 +56,7 @@ fn pull(world: &World, peer: usize, publisher: usize, name: &str) -> Request {
 }
 
 #[test]
-fn pull_that_overlaps_another_is_refused() {
+fn overlapping_subscribe_request_is_refused() {
     let (mut world, ada, bob, cam) = two();
     let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
     let pulled = done[0].clone().unwrap();
@@ -73,7 +73,7 @@ fn pull_that_overlaps_another_is_refused() {
 }
 
 #[test]
-fn offer_that_nobody_answers_gives_way() {
+fn unanswered_offer_is_superseded() {
     let (mut world, ada, bob, cam) = two();
     for _ in 0..3 {
         let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
@@ -86,13 +86,13 @@ fn offer_that_nobody_answers_gives_way() {
     world.film(ada, cam, &[(None, 2)], 10);
     assert!(world.got(bob, pulled).len() > 10);
 
-    // Who closes what was offered does not wait.
+    // A client that closes the offered tracks need not wait.
     let mic = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]).0.remove(0).unwrap();
     let tracks = vec![Transceiver::Mid(mic.to_string())];
     world.ask(Request::Close { session: world.session(bob), tracks, offer: None }).unwrap();
     let (offered, _) = world.ask_to_push(bob, &[("extra", Some(Kind::Audio), Way::In)]);
     assert!(offered[0].is_ok());
-    // Neither does who makes an offer: it has none of ours.
+    // Neither does a client that makes an offer: that discards the server's.
     let camera = world.push(bob, &[("cam", Kind::Video, &[])])[0];
     assert_eq!(world.engine.counters().subscriptions, 1);
     let back = world.pull_one(ada, bob, "cam");
@@ -102,7 +102,7 @@ fn offer_that_nobody_answers_gives_way() {
 }
 
 #[test]
-fn an_answer_needs_an_offer() {
+fn answer_without_offer_is_refused() {
     let (mut world, ada, bob, _) = two();
     let (_, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
     let text = world.think(bob, &told.unwrap());
@@ -119,7 +119,7 @@ fn an_answer_needs_an_offer() {
     assert_eq!(world.states(bob).len(), 2, "nothing ended by that");
 }
 
-/// A description in which a section is stopped.
+/// Returns a description in which an m-line is stopped.
 pub(super) fn stopped(text: &str, mid: Mid) -> String {
     let (session, sections) = text.split_once("m=").unwrap();
     let sections = sections.split("\r\nm=").map(|section| {
@@ -141,7 +141,7 @@ pub(super) fn stopped(text: &str, mid: Mid) -> String {
 }
 
 #[test]
-fn a_section_that_was_stopped_while_the_client_answered_is_free() {
+fn m_line_stopped_in_answer_is_reused() {
     let (mut world, ada, bob, cam) = two();
     let first = world.pull_one(bob, ada, "cam");
     let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]);
@@ -153,7 +153,7 @@ fn a_section_that_was_stopped_while_the_client_answered_is_free() {
     let carried: Vec<String> = world.states(bob).into_iter().map(|track| track.mid).collect();
     assert!(carried.contains(&second.to_string()) && !carried.contains(&first.to_string()), "{carried:?}");
 
-    // Were it not, everything that is offered in its place would be refused, for ever.
+    // Otherwise every later offer that uses the m-line again would be refused.
     let subscribe =
         Subscribe { publisher: world.session(ada), name: "cam".into(), layer: LayerWish::default() };
     let offered = world.ask(Request::Subscribe { session: session.clone(), tracks: vec![subscribe] });
@@ -169,7 +169,7 @@ fn a_section_that_was_stopped_while_the_client_answered_is_free() {
 }
 
 #[test]
-fn a_client_restarts_ice() {
+fn ice_restart_keeps_media_flowing() {
     let (mut world, ada, bob, cam) = two();
     let pulled = world.pull_one(bob, ada, "cam");
     world.film(ada, cam, &[(None, 2)], 10);
@@ -201,7 +201,7 @@ fn a_client_restarts_ice() {
 }
 
 #[test]
-fn names_are_published_once() {
+fn repeated_track_name_is_refused() {
     let (mut world, ada, bob, _) = two();
     let done = world.try_to_push(ada, &[("cam", Kind::Video, &[]), ("new", Kind::Audio, &[])]);
     assert_eq!(done[0], Err(SfuError::RepeatedTrack));
@@ -214,7 +214,7 @@ fn names_are_published_once() {
 }
 
 #[test]
-fn subscription_is_offered_with_the_codec_of_its_track() {
+fn subscription_offers_only_codec_of_its_track() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
@@ -227,14 +227,14 @@ fn subscription_is_offered_with_the_codec_of_its_track() {
     assert_eq!(lines, ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]);
     assert!(told.sdp.len() < 2_000, "{} bytes for two sections", told.sdp.len());
     world.answer(bob, &told).unwrap();
-    // The section may carry another track of the codec.
+    // The m-line may carry another track of the codec.
     let at = Transceiver::Mid(done[1].clone().unwrap().to_string());
     world.update(bob, at, Some((eve, "cam")), wish("")).unwrap();
 }
 
 #[test]
-fn as_many_sections_as_tracks_are_allowed_are_read() {
-    // What Chromium lists in each section of its own offers has up to 6 kB.
+fn description_with_most_m_lines_is_accepted() {
+    // Chromium's codec list in each m-line of its own offers has up to 6 kB.
     let mut text = String::from("v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE");
     (0..400).for_each(|mid| text.push_str(&format!(" {mid}")));
     text.push_str("\r\na=ice-ufrag:abcd\r\na=ice-pwd:aaaaaaaaaaaaaaaaaaaaaaaa\r\na=setup:actpass\r\n");
@@ -260,7 +260,7 @@ fn mids_of_large_offers_are_distinct() {
     world.connect();
     let names: Vec<String> = (0..190).map(|number| format!("track {number}")).collect();
     let tracks: Vec<_> = names.iter().map(|name| (&**name, Some(Kind::Audio), Way::In)).collect();
-    // One such offer in eleven has two alike where nothing is done about it.
+    // Without the retries one such offer in eleven has a repeated mid.
     for _ in 0..100 {
         world.pass(10 * SECOND);
         let (done, told) = world.ask_to_push(bob, &tracks);

@@ -1,4 +1,4 @@
-//! Descriptions that refuse a part, or of which a part is refused.
+//! Descriptions that refuse m-lines, or of which m-lines are refused.
 
 use str0m::media::Mid;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
-/// Answers an offer with another text than the client would.
+/// Answers an offer with a modified answer.
 fn answer_with(
     world: &mut World,
     peer: usize,
@@ -22,7 +22,7 @@ fn answer_with(
 }
 
 #[test]
-fn answer_that_refuses_one_track_takes_the_other() {
+fn answer_refusing_one_track_opens_the_other() {
     let (mut world, ada, bob, cam) = two();
     let first = world.pull_one(bob, ada, "cam");
     let third = world.push(ada, &[("screen", Kind::Video, &[])])[0];
@@ -40,7 +40,7 @@ fn answer_that_refuses_one_track_takes_the_other() {
 }
 
 #[test]
-fn track_whose_codec_is_not_accepted_is_not_sent() {
+fn track_with_refused_codec_is_not_sent() {
     for refuse in [
         |text: String| text.replace("rtpmap:96 VP8", "rtpmap:96 AV2"),
         |text: String| text.replace("a=recvonly\r\n", "a=inactive\r\n"),
@@ -65,7 +65,7 @@ fn track_whose_codec_is_not_accepted_is_not_sent() {
     }
 }
 
-/// Publishes by an offer with another text than the client's; gives back the answer and what came of the tracks.
+/// Publishes with a modified offer; returns the answer and the result of each track.
 fn publish_with(
     world: &mut World,
     peer: usize,
@@ -100,8 +100,8 @@ fn m_lines(told: &Told) -> Vec<&str> {
 }
 
 #[test]
-fn section_of_unknown_codecs_is_refused_alone() {
-    // Browsers have the transport of a bundle in its first section, which is refused without its end.
+fn only_m_line_of_unknown_codecs_is_refused() {
+    // Browsers read the transport of a bundle from its first m-line, which is therefore refused without port 0.
     for (none, lines) in [
         (0, ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]),
         (1, ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 0 UDP/TLS/RTP/SAVPF 0"]),
@@ -122,7 +122,7 @@ fn section_of_unknown_codecs_is_refused_alone() {
         assert_eq!(first.contains("a=inactive"), none == 0, "{first}");
         assert_eq!(world.states(ada).len(), 1);
 
-        // The server's own offers tell it in the same way.
+        // The server's own offers describe it the same way.
         world.push(bob, &[("mic", Kind::Audio, &[])]);
         let (_, told) = world.ask_to_pull(ada, &[(bob, "mic", wish(""))]);
         let told = told.unwrap();

@@ -1,4 +1,4 @@
-//! The media that clients send.
+//! Media that test clients send.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use str0m::{Input, Rtc};
 
 use super::world::World;
 
-/// The time between two pictures.
+/// Time between two video frames.
 pub(crate) const PICTURE: Duration = Duration::from_millis(33);
 
-/// The time between two packets of sound.
+/// Time between two audio packets.
 pub(crate) const SOUND: Duration = Duration::from_millis(20);
 
 impl World {
-    /// Sends one packet of sound.
+    /// Sends one audio packet.
     pub(crate) fn speak(&mut self, peer: usize, mid: Mid) {
         let number = self.number(peer, mid, None);
         let [.., high, low] = number.to_be_bytes();
         self.write(peer, mid, None, number, (number * 960) as u32, true, vec![1, 2, high, low]);
     }
 
-    /// Sends one picture of `packets` packets; a keyframe where one is due.
+    /// Sends one video frame of `packets` packets; a keyframe if one is due.
     pub(crate) fn show(&mut self, peer: usize, mid: Mid, rid: Option<&str>, packets: usize) {
         let rid = rid.map(Rid::from);
         let keyframe = std::mem::take(self.peers[peer].due.entry((mid, rid)).or_insert(true));
-        // A layer's own clock, unrelated to the others'.
+        // A clock per layer, unrelated to the others'.
         let letter = rid.map_or(0, |rid| rid.as_bytes()[0]);
         let since = self.now.saturating_duration_since(self.start).as_millis() as u32;
         for packet in 0..packets {
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// Sends so many pictures of these layers, with so many packets each.
+    /// Sends `pictures` frames of these layers, given as rid and packets per frame.
     pub(crate) fn film(&mut self, peer: usize, mid: Mid, layers: &[(Option<&str>, usize)], pictures: usize) {
         for _ in 0..pictures {
             for (rid, packets) in layers {
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// Sends so many packets of sound.
+    /// Sends `packets` audio packets.
     pub(crate) fn talk(&mut self, peer: usize, mid: Mid, packets: usize) {
         for _ in 0..packets {
             self.speak(peer, mid);
@@ -68,7 +68,7 @@ impl World {
         *number
     }
 
-    /// Makes a stream's next packet have this number.
+    /// Sets the sequence number of a stream's next packet.
     pub(crate) fn number_from(&mut self, peer: usize, mid: Mid, rid: Option<&str>, next: u64) {
         self.peers[peer].numbers.insert((mid, rid.map(Rid::from)), next - 1);
     }
@@ -98,7 +98,7 @@ impl World {
         self.poll(peer);
     }
 
-    /// A decoder of a client asks for a keyframe.
+    /// Sends a keyframe request of a client.
     pub(crate) fn complain(&mut self, peer: usize, mid: Mid) {
         let rtc = &mut self.peers[peer].rtc;
         rtc.direct_api().stream_rx_by_mid(mid, None).unwrap().request_keyframe(KeyframeRequestKind::Pli);

@@ -1,4 +1,4 @@
-//! Transceivers that carry something else, and what the engine tells of its tracks.
+//! Changes of a transceiver's track, and the reported state of tracks.
 
 use super::world::World;
 use super::*;
@@ -7,7 +7,7 @@ use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
 #[test]
-fn a_transceiver_carries_one_after_another() {
+fn transceiver_switches_between_tracks() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
     let of_ada = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
@@ -47,7 +47,7 @@ fn a_transceiver_carries_one_after_another() {
         let failed = world.update(bob, at, track, wish("")).unwrap_err();
         assert_eq!(failed.error, expected);
     }
-    // What a client sends on it does not have to be heard by it.
+    // The transceiver is send-only for its client: it cannot carry a subscription.
     let own = Transceiver::Published("mic".into());
     let failed = world.update(eve, own, Some((ada, "mic")), wish("")).unwrap_err();
     assert_eq!(failed.error, SfuError::NothingToChange);
@@ -55,7 +55,7 @@ fn a_transceiver_carries_one_after_another() {
     assert_eq!(world.got(bob, pulled).len(), 40, "what failed changed nothing");
 }
 
-/// The handshake of the AI participant, with a service that makes checks of its own or waits for ours.
+/// Handshake of the AI participant, with an ICE-lite service or one that makes checks of its own.
 fn the_ai_hears_and_speaks(theirs: Ice) {
     let mut world = World::new();
     let ada = world.join();
@@ -83,12 +83,12 @@ fn the_ai_hears_and_speaks(theirs: Ice) {
 }
 
 #[test]
-fn the_ai_hears_and_speaks_on_one_transceiver() {
+fn ai_participant_hears_and_speaks_on_one_transceiver() {
     the_ai_hears_and_speaks(Ice::Full);
 }
 
 #[test]
-fn the_ai_hears_and_speaks_where_it_waits_for_our_checks() {
+fn ice_lite_ai_participant_hears_and_speaks() {
     the_ai_hears_and_speaks(Ice::Lite);
 }
 
@@ -115,7 +115,7 @@ fn tracks_have_a_state() {
 }
 
 #[test]
-fn a_report_tells_who_gets_what() {
+fn report_lists_subscribers_of_tracks() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     let cam = world.push(ada, &[("cam", Kind::Video, &["a", "b"])])[0];
@@ -145,7 +145,7 @@ fn muted_microphone_stays_active() {
     let pulled = world.pull_one(bob, ada, "mic");
     world.connect();
     world.talk(ada, mic, 50);
-    // DTX: a packet of comfort noise every 400 ms, whose numbers go on without a gap.
+    // DTX: a packet of comfort noise every 400 ms, without gaps in the sequence numbers.
     for _ in 0..100 {
         world.speak(ada, mic);
         world.pass(400 * MS);

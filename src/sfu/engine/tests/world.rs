@@ -1,4 +1,4 @@
-//! A network without sockets and a clock that is moved by hand: the engine and its clients in one thread.
+//! A simulated network with a virtual clock: the engine and its clients in one thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -11,40 +11,40 @@ use super::client::{Got, Peer};
 use crate::sfu::engine::{Address, Datagram, Engine, IceSecret, Settings};
 use crate::sfu::request::*;
 
-/// How much longer one is that is overtaken.
+/// Extra delay of a reordered packet.
 const LATER: Duration = Duration::from_millis(25);
 
-/// How long a packet may wait for a narrow link.
+/// Longest time that a packet may wait for a narrow link.
 const QUEUE: Duration = Duration::from_millis(300);
 
-/// How finely time is told.
+/// Resolution of the virtual clock.
 const STEP: Duration = Duration::from_millis(1);
 
 pub(crate) const SERVER: &str = "192.0.2.1:8789";
 
-/// The engine, its clients, and what is under way between them.
+/// The engine, its clients, and the packets in transit.
 pub(crate) struct World {
     pub(super) start: Instant,
     pub(crate) now: Instant,
     pub(crate) engine: Engine,
     pub(crate) peers: Vec<Peer>,
     pub(super) by_address: HashMap<SocketAddr, usize>,
-    /// What arrives when; the number keeps the order of what arrives together.
+    /// Packets by arrival time; the number keeps the order of simultaneous ones.
     flying: BTreeMap<(Instant, u64), (Flight, Vec<u8>)>,
     count: u64,
     random: u64,
-    /// How many of a hundred packets are lost on the way to the engine, and from it.
+    /// Percent of packets lost on the way to the engine, and from it.
     pub(crate) loss: [u64; 2],
-    /// Time for which a packet is under way, to the engine and from it.
+    /// Transit time to the engine, and from it.
     pub(crate) delay: [Duration; 2],
-    /// Packets from the engine with this payload type that were lost, and all.
+    /// Packets from the engine by payload type: lost, and all.
     pub(crate) counted: HashMap<u8, [usize; 2]>,
-    /// How many of a hundred packets are overtaken, and how many come twice, both ways.
+    /// Percent of packets reordered, and (`doubled`) duplicated, both ways.
     pub(crate) overtaken: u64,
     pub(crate) doubled: u64,
-    /// What clients sent, while somebody listens.
+    /// Datagrams that clients sent, while recording is on.
     pub(crate) recorded: Option<Vec<(usize, Vec<u8>)>>,
-    /// What the engine sent to addresses that no client has.
+    /// Datagrams from the engine to addresses of no client.
     pub(crate) strays: usize,
 }
 
@@ -102,7 +102,7 @@ impl World {
         }
     }
 
-    /// Whether what happens to so many of a hundred packets happens now.
+    /// True with a probability of `percent`.
     fn chance(&mut self, percent: u64) -> bool {
         // Marsaglia's xorshift: the same packets in every run.
         self.random ^= self.random << 13;
@@ -154,7 +154,7 @@ impl World {
         self.flying.insert((arrives, self.count), (flight, bytes));
     }
 
-    /// Takes what a client says.
+    /// Collects a client's output.
     pub(super) fn poll(&mut self, peer: usize) {
         loop {
             let own = &mut self.peers[peer];
@@ -195,10 +195,10 @@ impl World {
         }
     }
 
-    /// Lets time go on.
+    /// Advances the clock.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        // Many came and went.
+        // Skips clients that are gone, since tests may add many.
         let alive: Vec<usize> = (0..self.peers.len()).filter(|peer| !self.peers[*peer].gone).collect();
         while self.now < end {
             let next = alive.iter().map(|peer| self.peers[*peer].due_at).chain(self.engine.deadline());
@@ -226,7 +226,7 @@ impl World {
     fn arrive(&mut self, flight: Flight, contents: &[u8]) {
         match flight {
             Flight::Up(peer) => {
-                // What comes together is answered together, as the media thread has it.
+                // Simultaneous packets are received before any output is sent, as on the media thread.
                 let source = self.peers[peer].address;
                 self.receive(source, contents);
             }
@@ -243,7 +243,7 @@ impl World {
         }
     }
 
-    /// Gives bytes to the engine, as if they came from this address.
+    /// Passes a datagram to the engine, as if from this address.
     pub(crate) fn deliver(&mut self, source: SocketAddr, contents: &[u8]) {
         self.receive(source, contents);
         self.send();
@@ -255,7 +255,7 @@ impl World {
         self.engine.receive(self.now, datagram);
     }
 
-    /// Lets what the engine said go on its way.
+    /// Puts the engine's output in transit.
     pub(crate) fn send(&mut self) {
         while let Some(transmit) = self.engine.transmit() {
             match self.by_address.get(&transmit.destination) {
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// Lets time go on until something is so.
+    /// Advances the clock until a condition holds.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, fact: impl Fn(&Self) -> bool) {
         let end = self.now + Duration::from_secs(60);
@@ -278,7 +278,7 @@ impl World {
         panic!("it never came that {what}");
     }
 
-    /// Asks the engine for something.
+    /// Sends a request to the engine.
     pub(crate) fn ask(&mut self, request: Request) -> Outcome {
         let outcome = self.engine.handle(self.now, request);
         self.send();

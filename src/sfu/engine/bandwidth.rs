@@ -21,7 +21,7 @@ const SEVERE_PERCENT: u64 = 70;
 /// Time for which paused video stays paused: video that comes and goes is worse than none.
 const RESUMED_AFTER: Duration = Duration::from_secs(3);
 
-/// Desired bitrate, in bits per second, that the first probes test at least.
+/// Minimum desired bitrate, in bits per second, during the first probes.
 const FIRST_DESIRED: u64 = 1_500_000;
 
 /// Timeout of a client's first TWCC feedback; after it the client is assumed to send none.
@@ -59,7 +59,8 @@ impl Engine {
         }
     }
 
-    /// Chooses layers again for all sessions with a limited connection: the rates of layers change without an event.
+    /// Chooses layers again for sessions with simulcast subscriptions or a limited connection: the rates of layers
+    /// change without an event.
     pub(super) fn choose_again(&mut self, now: Instant) {
         let constrained = self.sessions.iter().filter(|(_, session)| session.wants_twcc);
         let constrained: Vec<SessionKey> = constrained.map(|(key, _)| key).collect();

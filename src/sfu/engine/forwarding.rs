@@ -16,7 +16,7 @@ use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
 use crate::sfu::layers::Layers;
 use crate::sfu::request::Kind;
 
-/// Most SSRCs remembered per session.
+/// Maximum number of SSRCs remembered per session.
 const MOST_STREAMS: usize = 1024;
 
 /// A published track.
@@ -71,8 +71,8 @@ impl Track {
     }
 }
 
-/// Longest payload that is forwarded, the size of an Ethernet frame. str0m reserves 2,000 bytes for a packet
-/// including the header that it adds, and panics in the subscriber's session if that is exceeded.
+/// Maximum size of a forwarded payload, that of an Ethernet frame. str0m reserves 2,000 bytes for a packet including
+/// the header that it adds, and panics in the subscriber's session if that is exceeded.
 const MOST_PAYLOAD_BYTES: usize = 1500;
 
 impl Engine {

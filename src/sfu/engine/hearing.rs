@@ -18,15 +18,15 @@ use crate::sfu::request::Ice;
 /// packets can share one call.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Longest delay of a peer's bookkeeping while nothing is left to send: mostly the next packet comes before. With
-/// TWCC it is not delayed as long, since bandwidth estimation is part of it.
+/// Maximum delay of a peer's bookkeeping while nothing is left to send: mostly the next packet comes before. With
+/// TWCC it is [`SHORTEST_WAIT`], since bandwidth estimation is part of the bookkeeping.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 
 /// str0m sends one packet at a time, and the next once this time has passed.
 const NEXT_PACKET: Duration = Duration::from_micros(1);
 
-/// Most polls of a session in one call; it has no more packets than are written to it in a batch, retransmitted or
-/// sent as probes.
+/// Maximum number of polls of a session in one call; it has no more packets than are written to it in a batch,
+/// retransmitted or sent as probes.
 const MOST_PASSES: usize = 512;
 
 /// Next timeout of a session's peer.

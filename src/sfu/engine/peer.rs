@@ -17,8 +17,8 @@ pub(super) const FIRST_ESTIMATE: Bitrate = Bitrate::kbps(800);
 /// Time for which video packets are kept for retransmission: a second, and the delay of the request.
 const VIDEO_KEPT: Duration = Duration::from_millis(1250);
 
-/// Most packets of a video that are kept: those of that time at 8 Mbit/s, of 1,000 bytes and a few small ones.
-/// Payloads are shared by all subscribers, and the other memory grows only with the packets of the stream.
+/// Maximum number of packets kept per video: those of [`VIDEO_KEPT`] at 8 Mbit/s, of 1,000 bytes and a few small
+/// ones. Payloads are shared by all subscribers, and the other memory grows only with the packets of the stream.
 const MAX_VIDEO_PACKETS_KEPT: usize = 1280;
 
 /// Share of the sent bits that may be retransmissions. A distant receiver that loses 10 % requests a packet several
@@ -42,7 +42,7 @@ impl Engine {
             .enable_opus(true, false)
             .enable_pcmu(true, false)
             .enable_pcma(true, false)
-            // Browsers prefer the first, VP8.
+            // Browsers send the first video codec of the list.
             .enable_vp8(true)
             .enable_h264(true)
             .enable_vp9(true)

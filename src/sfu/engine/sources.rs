@@ -59,8 +59,8 @@ impl Engine {
         owner.ok_or(Drop::UnknownSource)
     }
 
-    /// True if another session is connected by this source address and received media from it lately: a peer that
-    /// forges the address must not get that session's media.
+    /// True if another session is connected and used this source address for media lately: a peer that forges the
+    /// address must not get that session's media.
     pub(super) fn is_in_use(&self, now: Instant, by: SessionKey, source: (Protocol, SocketAddr)) -> bool {
         let session = self.sessions.get(by).filter(|session| session.link == Link::Connected);
         session.is_some_and(|session| session.is_path(now, source))

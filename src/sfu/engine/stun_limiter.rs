@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::network::{ClientNetwork, client_network};
 
-/// Most checks per second and network. A browser with many interfaces makes about 20 for a connection, and a whole
-/// office shares one address.
+/// Maximum number of checks per second and network. A browser with many interfaces makes about 20 for a connection,
+/// and a whole office shares one address.
 const MOST_CHECKS: u32 = 200;
 
-/// Most networks counted; with more of them, checks cost an attacker more than they cost the server.
+/// Maximum number of networks counted; with more of them, checks cost an attacker more than they cost the server.
 const MOST_NETWORKS: usize = 4096;
 
 const WINDOW: Duration = Duration::from_secs(1);

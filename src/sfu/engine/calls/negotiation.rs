@@ -17,7 +17,7 @@ use crate::sfu::description::{
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, Kind, Told};
 
-/// Most tries to find distinct mids for an offer: with the most tracks of a session one try in five fails.
+/// Maximum number of tries to find distinct mids for an offer: one in five fails with as many as a session may have.
 const MAX_TRIES: usize = 50;
 
 /// Time for which an unanswered offer blocks another: a client that never received it could not continue otherwise.

@@ -22,12 +22,13 @@ COPY config config
 RUN cargo build --profile dist --locked
 
 FROM debian:bookworm-slim
+# Platforms that choose another user run it in group 0 (OpenShift); others may mount a directory and only pass through /data.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --system --gid 8787 satsuma \
     && useradd --system --uid 8787 --gid 8787 --home-dir /data --no-create-home satsuma \
-    && install -d -o satsuma -g satsuma -m 0700 /data
+    && install -d -o satsuma -g root -m 0771 /data
 COPY --from=build /satsuma/target/dist/satsuma /usr/local/bin/satsuma
 COPY config/satsuma.toml /usr/share/doc/satsuma/satsuma.toml
 

@@ -8,9 +8,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
-use satsuma::protocol::deflate::Form;
+use satsuma::protocol::deflate::Encoding;
 use satsuma::room::io::{Input, Join};
-use satsuma::room::message::Message;
+use satsuma::room::message::SharedMessage;
 use satsuma::room::outbox::{Outbox, OutboxLimits};
 use satsuma::room::state::{Room, RoomSettings};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ fn room_of(members: u64, now: Instant) -> Room {
             identity: IdentityId::new(format!("cookie:{member}")),
             name: Arc::from(format!("Member number {member}")),
             network: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         };
         room.handle(now, Input::Join(join));
@@ -90,13 +90,13 @@ fn deflate(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot compressed once");
     for members in [2, 3, 6, 10, 100, 1000] {
         let text = room_of(members, start()).encode_snapshot();
-        let deflated = Message::deflated(text.clone(), &metrics).payload(Form::Deflated).bytes.len();
+        let deflated = SharedMessage::deflated(text.clone(), &metrics).payload(Encoding::Deflate).bytes.len();
         println!("{members} members: {} bytes, {deflated} compressed", text.len());
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(BenchmarkId::from_parameter(members), |bencher| {
             bencher.iter_batched(
                 || text.clone(),
-                |text| black_box(Message::deflated(text, &metrics)),
+                |text| black_box(SharedMessage::deflated(text, &metrics)),
                 BatchSize::SmallInput,
             );
         });
@@ -113,11 +113,11 @@ fn fan_out(criterion: &mut Criterion) {
     let outboxes: Vec<_> = (0..100)
         .map(|member| {
             let outbox = Outbox::new(limits, metrics.clone());
-            let reader = outbox.attach(now, ConnectionId(member), Form::Plain);
+            let reader = outbox.attach(now, ConnectionId(member), Encoding::Identity);
             (outbox, reader)
         })
         .collect();
-    let snapshot = Message::plain(room_of(100, start()).encode_snapshot(), &metrics);
+    let snapshot = SharedMessage::plain(room_of(100, start()).encode_snapshot(), &metrics);
     criterion.bench_function("fan-out of a snapshot to 100 outboxes", |bencher| {
         bencher.iter(|| {
             for (outbox, _) in &outboxes {
@@ -125,7 +125,7 @@ fn fan_out(criterion: &mut Criterion) {
             }
         });
     });
-    let event = Message::plain(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
+    let event = SharedMessage::plain(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
     let account = outboxes[0].0.account();
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     criterion.bench_function("fan-out of an event to 100 outboxes, taken and confirmed", |bencher| {

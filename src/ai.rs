@@ -1,7 +1,7 @@
 //! The AI participant's jobs: bring it, let it hear somebody, end it. Rooms start them and go on.
 //!
 //! An AI bills as long as its track is open, and the media API cannot end a session. So an open
-//! track always has an owner: the job, as an [`Opened`] that closes it when it is dropped, or the
+//! track always has an owner: the job, as an [`OpenTrack`] that closes it when it is dropped, or the
 //! room that took it over.
 
 mod services;
@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::calls::upstream::Upstream;
-use crate::config::{Ai as AiSettings, Calls};
+use crate::config::{AiConfig as AiSettings, Calls};
 use crate::id::{MeetingId, RoomName, SessionId};
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::{ByOutcome, Metrics};
@@ -29,7 +29,7 @@ use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::room::io::{AiJob, AiSession};
 use services::Services;
-use wire::{Cause, Failure, Step};
+use wire::{Cause, JobStep, StepFailure};
 
 /// How long a track that could not be closed is left before the next try.
 const PAUSES: [Duration; 5] = [
@@ -74,14 +74,14 @@ struct Inner {
 #[derive(Debug)]
 pub struct Running {
     job: AiJob,
-    report: oneshot::Receiver<Report>,
+    report: oneshot::Receiver<JobReport>,
 }
 
 /// What became of a job.
 #[derive(Debug)]
-pub enum Report {
+pub enum JobReport {
     /// The AI speaks and listens, on this track.
-    Came(Opened),
+    Came(OpenTrack),
     /// The AI hears who asked for it.
     Hears,
     /// It did not work. The log says why.
@@ -91,15 +91,15 @@ pub enum Report {
 /// An AI's track that is open; dropping it closes the track.
 #[derive(Debug)]
 #[must_use]
-pub struct Opened {
+pub struct OpenTrack {
     session: AiSession,
     closer: Option<AiHandle>,
 }
 
 /// What a job is for, as metrics and logs call it.
-type Kind = &'static str;
+type JobKind = &'static str;
 
-impl Opened {
+impl OpenTrack {
     /// The track's session.
     pub fn session(&self) -> &AiSession {
         &self.session
@@ -111,7 +111,7 @@ impl Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenTrack {
     fn drop(&mut self) {
         if let Some(closer) = self.closer.take() {
             closer.close(self.session.clone());
@@ -126,8 +126,8 @@ impl Running {
     }
 
     /// Waits for what becomes of the job.
-    pub async fn report(&mut self) -> Report {
-        (&mut self.report).await.unwrap_or(Report::Failed)
+    pub async fn report(&mut self) -> JobReport {
+        (&mut self.report).await.unwrap_or(JobReport::Failed)
     }
 }
 
@@ -176,14 +176,14 @@ impl AiHandle {
             return self.inner.fail("invite", "rate_limited", job, (room, meeting), why);
         }
         let ai = self.clone();
-        let work = async move { ai.handshake(meeting, wish).await.map(Report::Came) };
+        let work = async move { ai.handshake(meeting, wish).await.map(JobReport::Came) };
         self.start("invite", job, room, meeting, work)
     }
 
     /// Starts to let a room's AI hear a track.
     pub fn hear(&self, job: AiJob, room: &RoomName, session: AiSession, track: TrackReference) -> Running {
         let (inner, meeting) = (self.inner.clone(), session.meeting);
-        let work = async move { inner.services.hear(&session, &track).await.map(|()| Report::Hears) };
+        let work = async move { inner.services.hear(&session, &track).await.map(|()| JobReport::Hears) };
         self.start("hear", job, room, meeting, work)
     }
 
@@ -218,11 +218,11 @@ impl AiHandle {
 
     fn start(
         &self,
-        kind: Kind,
+        kind: JobKind,
         job: AiJob,
         room: &RoomName,
         meeting: MeetingId,
-        work: impl Future<Output = Result<Report, Failure>> + Send + 'static,
+        work: impl Future<Output = Result<JobReport, StepFailure>> + Send + 'static,
     ) -> Running {
         if let Some(missing) = self.inner.services.missing() {
             return self.inner.fail(kind, "not_configured", job, (room, meeting), &missing);
@@ -234,7 +234,7 @@ impl AiHandle {
     }
 
     /// Steps 1 to 4 of protocol section 6. Whatever ends it early drops what was opened.
-    async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<Opened, Failure> {
+    async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<OpenTrack, StepFailure> {
         let session = self.inner.services.new_session(meeting).await?;
         let (opened, offer) = self.open_track(meeting, session).await?;
         let answer = self.inner.services.ask_model(&wish, offer).await?;
@@ -244,7 +244,11 @@ impl AiHandle {
 
     /// Opens the track, in a task of its own: a call that is broken off may have opened one that
     /// nobody knows of.
-    async fn open_track(&self, meeting: MeetingId, session: SessionId) -> Result<(Opened, String), Failure> {
+    async fn open_track(
+        &self,
+        meeting: MeetingId,
+        session: SessionId,
+    ) -> Result<(OpenTrack, String), StepFailure> {
         let (tell, told) = oneshot::channel();
         let ai = self.clone();
         let open = async move {
@@ -256,13 +260,17 @@ impl AiHandle {
             let _ = tell.send(opened);
         };
         self.inner.tasks.spawn_on(open, &self.inner.runtime);
-        told.await.unwrap_or(Err(Failure { step: Step::NewTracks, cause: Cause::Stopping }))
+        told.await.unwrap_or(Err(StepFailure { step: JobStep::NewTracks, cause: Cause::Stopping }))
     }
 
-    async fn try_open(&self, meeting: MeetingId, session: SessionId) -> Result<(Opened, String), Failure> {
-        let failed = |cause| Failure { step: Step::NewTracks, cause };
+    async fn try_open(
+        &self,
+        meeting: MeetingId,
+        session: SessionId,
+    ) -> Result<(OpenTrack, String), StepFailure> {
+        let failed = |cause| StepFailure { step: JobStep::NewTracks, cause };
         // An end that does not tell whether a track was opened must be taken for one that was.
-        let or_close = |failure: Failure| {
+        let or_close = |failure: StepFailure| {
             if failure.cause.is_ambiguous() {
                 let (track_name, mid) = (wire::TRACK_NAME.into(), wire::OWN_MID.into());
                 self.close(AiSession { meeting, session: session.clone(), track_name, mid });
@@ -272,7 +280,7 @@ impl AiHandle {
         let answered = self.inner.services.new_track(meeting, &session).await.map_err(or_close)?;
         let (mid, track_name) = answered.track().map_err(failed).map_err(or_close)?;
         let session = AiSession { meeting, session, track_name: track_name.into(), mid: mid.into() };
-        let opened = Opened { session, closer: Some(self.clone()) };
+        let opened = OpenTrack { session, closer: Some(self.clone()) };
         let offer = answered.offer().map_err(failed)?;
         Ok((opened, offer))
     }
@@ -282,7 +290,7 @@ impl Inner {
     /// A job that fails at once.
     fn fail(
         &self,
-        kind: Kind,
+        kind: JobKind,
         outcome: &'static str,
         job: AiJob,
         (room, meeting): (&RoomName, MeetingId),
@@ -291,17 +299,17 @@ impl Inner {
         self.count(kind, outcome);
         self.warn(room, meeting, kind, why);
         let (tell, report) = oneshot::channel();
-        let _ = tell.send(Report::Failed);
+        let _ = tell.send(JobReport::Failed);
         Running { job, report }
     }
 
     async fn run(
         self: Arc<Self>,
-        kind: Kind,
+        kind: JobKind,
         room: RoomName,
         meeting: MeetingId,
-        mut tell: oneshot::Sender<Report>,
-        work: impl Future<Output = Result<Report, Failure>>,
+        mut tell: oneshot::Sender<JobReport>,
+        work: impl Future<Output = Result<JobReport, StepFailure>>,
     ) {
         let result = tokio::select! {
             biased;
@@ -313,7 +321,7 @@ impl Inner {
             None => {
                 self.count(kind, "cancelled");
                 debug!(event = "aiJobCancelled", room = room.as_str(), meeting_id = %meeting, kind);
-                Report::Failed
+                JobReport::Failed
             }
             Some(Ok(Ok(report))) => {
                 self.count(kind, "done");
@@ -323,12 +331,12 @@ impl Inner {
             Some(Ok(Err(failure))) => {
                 self.count(kind, "failed");
                 self.warn(&room, meeting, kind, &failure.to_string());
-                Report::Failed
+                JobReport::Failed
             }
             Some(Err(_)) => {
                 self.count(kind, "timed_out");
                 self.warn(&room, meeting, kind, "the whole took longer than ai.timeout");
-                Report::Failed
+                JobReport::Failed
             }
         };
         // If nobody waits any more, what was opened is dropped here, and so closed.
@@ -339,7 +347,7 @@ impl Inner {
         let AiSession { meeting, session: id, .. } = &session;
         let first = tokio::select! {
             closed = persist(|| self.services.close(&session)) => closed,
-            () = self.give_up.cancelled() => Err(Failure { step: Step::CloseTracks, cause: Cause::Stopping }),
+            () = self.give_up.cancelled() => Err(StepFailure { step: JobStep::CloseTracks, cause: Cause::Stopping }),
         };
         let Err(failure) = first else { return self.closed(*meeting, id) };
         self.count("close", "failed");
@@ -375,11 +383,11 @@ impl Inner {
         info!(event = "aiTrackClosed", meeting_id = %meeting, session = %session);
     }
 
-    fn count(&self, job: Kind, outcome: &'static str) {
+    fn count(&self, job: JobKind, outcome: &'static str) {
         self.metrics.ai_jobs.get_or_create(&ByOutcome { kind: job, outcome }).inc();
     }
 
-    fn warn(&self, room: &RoomName, meeting: MeetingId, kind: Kind, cause: &str) {
+    fn warn(&self, room: &RoomName, meeting: MeetingId, kind: JobKind, cause: &str) {
         let room = room.as_str();
         match self.warnings.check() {
             Ok(()) => warn!(event = "aiJobFailed", room, meeting_id = %meeting, kind, cause),
@@ -389,9 +397,9 @@ impl Inner {
 }
 
 /// Tries again, after longer and longer pauses, what may pass.
-async fn persist<Try>(mut attempt: impl FnMut() -> Try) -> Result<(), Failure>
+async fn persist<Try>(mut attempt: impl FnMut() -> Try) -> Result<(), StepFailure>
 where
-    Try: Future<Output = Result<(), Failure>>,
+    Try: Future<Output = Result<(), StepFailure>>,
 {
     for pause in PAUSES {
         match attempt().await {
@@ -416,13 +424,13 @@ mod tests {
         Instant::now()
     }
 
-    fn failure(status: u16) -> Result<(), Failure> {
+    fn failure(status: u16) -> Result<(), StepFailure> {
         let status = StatusCode::from_u16(status).unwrap();
-        Err(Failure { step: Step::CloseTracks, cause: Cause::Status { status, code: None } })
+        Err(StepFailure { step: JobStep::CloseTracks, cause: Cause::Status { status, code: None } })
     }
 
     /// What comes of tries that end like this, how many there were, and after how long.
-    async fn persisted(mut ends: Vec<Result<(), Failure>>) -> (Result<(), Failure>, usize, Duration) {
+    async fn persisted(mut ends: Vec<Result<(), StepFailure>>) -> (Result<(), StepFailure>, usize, Duration) {
         let start = now();
         let mut tries = 0;
         let result = persist(|| {

@@ -4,7 +4,7 @@
 //! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
 
 mod base_path;
-mod fault;
+mod error;
 mod http;
 mod policy;
 mod rules;
@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use base_path::{BasePath, PublicUrl};
-pub use fault::{Fault, Faults};
+pub use error::{ConfigError, ConfigErrors};
 pub use http::{Admin, Http};
 pub use policy::PolicySources;
-pub use services::{Ai, Calls, Client, Feedback, Turn};
-pub use sfu::{Media, MediaAddress, Sfu};
+pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
+pub use sfu::{MediaAddress, MediaUpstream, SfuConfig};
 pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
@@ -47,11 +47,11 @@ pub struct Config {
     /// The operators' listener.
     pub admin: Admin,
     /// The pace of a room.
-    pub room: Room,
+    pub room: RoomConfig,
     /// Who vouches for users beside the signed cookie.
-    pub identity: Identity,
+    pub identity: IdentityConfig,
     /// What one client, one room and the whole server may use.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// The way down.
     pub shutdown: Shutdown,
     /// What is logged, and how.
@@ -59,21 +59,21 @@ pub struct Config {
     /// The media API.
     pub calls: Calls,
     /// The embedded media server.
-    pub sfu: Sfu,
+    pub sfu: SfuConfig,
     /// Cloudflare's TURN service.
-    pub turn: Turn,
+    pub turn: TurnConfig,
     /// The stock client, and what it is told.
     pub client: Client,
     /// Where reports of users go.
-    pub feedback: Feedback,
+    pub feedback: FeedbackConfig,
     /// The AI participant.
-    pub ai: Ai,
+    pub ai: AiConfig,
 }
 
 /// The pace of a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Room {
+pub struct RoomConfig {
     /// How often a room removes who is gone and sends a snapshot; at least 10 ms.
     #[serde(with = "text")]
     pub tick: Duration,
@@ -91,7 +91,7 @@ pub struct Room {
 /// Who vouches for users beside the signed cookie.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Identity {
+pub struct IdentityConfig {
     /// The header in which a trusted proxy names the user; needs `http.trusted_proxies`.
     pub proxy_header: Optional<HeaderName>,
     /// The Cloudflare Access team whose assertions are believed; needs `access_audience`.
@@ -102,7 +102,7 @@ pub struct Identity {
     pub required: bool,
 }
 
-impl Identity {
+impl IdentityConfig {
     /// The team domain and the audience, where Cloudflare Access is set up.
     pub fn access(&self) -> Option<(&TeamDomain, &str)> {
         self.access_team_domain.as_ref().zip(self.access_audience.as_deref())
@@ -112,7 +112,7 @@ impl Identity {
 /// What one client, one room and the whole server may use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Sockets in all; at least 1.
     pub connections: usize,
     /// HTTP connections at a time, sockets not counted; at least 1.
@@ -224,22 +224,22 @@ impl Default for Config {
             data_dir: "data".into(),
             http: Http::default(),
             admin: Admin::default(),
-            room: Room::default(),
-            identity: Identity::default(),
-            limits: Limits::default(),
+            room: RoomConfig::default(),
+            identity: IdentityConfig::default(),
+            limits: LimitsConfig::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
             calls: Calls::default(),
-            sfu: Sfu::default(),
-            turn: Turn::default(),
+            sfu: SfuConfig::default(),
+            turn: TurnConfig::default(),
             client: Client::default(),
-            feedback: Feedback::default(),
-            ai: Ai::default(),
+            feedback: FeedbackConfig::default(),
+            ai: AiConfig::default(),
         }
     }
 }
 
-impl Default for Room {
+impl Default for RoomConfig {
     fn default() -> Self {
         Self {
             tick: Duration::from_secs(15),
@@ -250,7 +250,7 @@ impl Default for Room {
     }
 }
 
-impl Default for Identity {
+impl Default for IdentityConfig {
     fn default() -> Self {
         Self {
             proxy_header: Optional(None),
@@ -261,7 +261,7 @@ impl Default for Identity {
     }
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections: 20_000,
@@ -336,7 +336,7 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &Flags,
-    ) -> Result<Loaded, Faults> {
+    ) -> Result<Loaded, ConfigErrors> {
         let found = || FILES.iter().map(Path::new).find(|path| path.exists());
         let file = file.or_else(found);
         let mut sources = sources::Sources::new();
@@ -364,9 +364,9 @@ impl Config {
     /// Whether the media server of this process carries the media.
     pub fn embeds_media(&self) -> bool {
         match self.calls.upstream {
-            Media::Embedded => true,
-            Media::Cloudflare => false,
-            Media::Auto => self.calls.app_id.is_none() && self.calls.app_secret.is_none(),
+            MediaUpstream::Embedded => true,
+            MediaUpstream::Cloudflare => false,
+            MediaUpstream::Auto => self.calls.app_id.is_none() && self.calls.app_secret.is_none(),
         }
     }
 
@@ -399,21 +399,21 @@ mod tests {
 
     const DOCUMENTED: &str = include_str!("../config/satsuma.toml");
 
-    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, Faults> {
+    fn load(file: &str, environment: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
         load_with(file, environment, &Flags::default())
     }
 
-    fn load_with(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Loaded, Faults> {
+    fn load_with(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Loaded, ConfigErrors> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("satsuma.toml");
         fs::write(&path, file).unwrap();
         let environment = environment.iter().map(|&(name, value)| (name.into(), value.into()));
-        Config::load(Some(&path), environment, flags).map_err(|Faults(mut faults)| {
+        Config::load(Some(&path), environment, flags).map_err(|ConfigErrors(mut faults)| {
             // The directory is another one each time.
             for fault in &mut faults {
                 fault.origin = fault.origin.replace(path.to_str().unwrap(), "satsuma.toml");
             }
-            Faults(faults)
+            ConfigErrors(faults)
         })
     }
 

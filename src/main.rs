@@ -14,7 +14,7 @@ use satsuma::telemetry::{self, complain};
 #[command(version, after_help = "Every setting is explained in config/satsuma.toml.")]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
     /// The configuration file; by default satsuma.toml or config/satsuma.toml, if there is one.
     #[arg(long, global = true, value_name = "FILE", env = "SATSUMA_CONFIG")]
     config: Option<PathBuf>,
@@ -23,7 +23,7 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the server; this is what happens without a command.
     Serve,
     /// Report every fault in the configuration.
@@ -35,7 +35,7 @@ enum Command {
 
 fn main() -> ExitCode {
     telemetry::exit_code(match Cli::parse() {
-        Cli { command: Some(Command::Load(options)), .. } => satsuma::load::command::main(&options),
+        Cli { command: Some(CliCommand::Load(options)), .. } => satsuma::load::command::main(&options),
         cli => obey(cli),
     })
 }
@@ -46,11 +46,11 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
     let warn = |warning: &String| complain(format_args!("satsuma: {warning}"));
     loaded.warnings.iter().for_each(warn);
     match command {
-        Some(Command::CheckConfig) => {
+        Some(CliCommand::CheckConfig) => {
             check(&loaded.config)?.iter().for_each(warn);
             writeln!(std::io::stdout(), "configuration OK")?;
         }
-        Some(Command::Healthcheck) => healthcheck(&loaded.config).await?,
+        Some(CliCommand::Healthcheck) => healthcheck(&loaded.config).await?,
         _ => {
             telemetry::init(&loaded.config.log)?;
             run(loaded.config).await?;

@@ -1,6 +1,6 @@
 //! The composition root: makes every part, hands each the others it needs, and takes all down.
 
-mod announcement;
+mod banner;
 mod fault;
 mod files;
 mod health;
@@ -25,19 +25,19 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
-use crate::config::{Config, Limits};
-use crate::feedback::desk::Desk;
+use crate::config::{Config, LimitsConfig};
 use crate::feedback::retention::{Retention, keep_tidy};
-use crate::http::app::{App, Sockets, warnings};
-use crate::http::charge::Charge;
+use crate::feedback::service::ReportService;
+use crate::http::app::{App, SocketTasks, warnings};
+use crate::http::charge::AddressClassifier;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::origin::OriginRule;
 use crate::http::router::router;
 use crate::http::site::Site;
 use crate::http::tls;
+use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
-use crate::http::tls::door::Door;
 use crate::identity::Identities;
 use crate::identity::access::AccessHandle;
 use crate::identity::peer::TrustedProxies;
@@ -45,7 +45,7 @@ use crate::identity::token::SigningKey;
 use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::protocol::client::MessageLimits;
-use crate::room::actor::Surroundings;
+use crate::room::actor::RoomDeps;
 use crate::room::arrivals::Arrivals;
 use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
@@ -56,7 +56,7 @@ use crate::sfu::request::{Reply, Request};
 use crate::sfu::thread::SfuThread;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
-use crate::ws::admission::Admission;
+use crate::ws::admission::SocketLimit;
 use crate::ws::connection::ConnectionLimits;
 use crate::ws::refusals::Refusals;
 pub use fault::{RunError, ShutdownError, StartError};
@@ -134,7 +134,7 @@ impl Server {
         });
         let limits = &config.limits;
         let stopping = CancellationToken::new();
-        let surroundings = Surroundings {
+        let surroundings = RoomDeps {
             settings: room_settings(&config),
             outbox: OutboxLimits {
                 member_bytes: limits.outbox_bytes,
@@ -172,9 +172,9 @@ impl Server {
             ),
             proxies: proxies.clone(),
             base_path: config.http.base_path(),
-            charge: Charge::new(&config),
+            charge: AddressClassifier::new(&config),
             arrivals: Arrivals::new(limits.arriving_bytes),
-            admission: Admission::new(
+            admission: SocketLimit::new(
                 limits.connections,
                 limits.connections_per_address as usize,
                 metrics.clone(),
@@ -184,9 +184,9 @@ impl Server {
             media_api: MediaApi::new(sfu.as_ref(), &config.sfu, limits),
             connection_limits: connection_limits(limits),
             socket_compression: config.http.socket_compression,
-            desk: Desk::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
+            desk: ReportService::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
             refusals: Refusals::new(),
-            sockets: Sockets::default(),
+            sockets: SocketTasks::default(),
             metrics: metrics.clone(),
             warnings: warnings(),
             header_bytes: limits.header_bytes,
@@ -212,7 +212,7 @@ impl Server {
             connections: limits.http_connections,
             per_network: limits.http_connections_per_address,
         };
-        let door = certificates.as_ref().map_or(Door::Plain, Certificates::door);
+        let door = certificates.as_ref().map_or(Acceptor::Plain, Certificates::door);
         let tls = certificates.as_ref().map(Certificates::facts);
         upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
         let public = router(app.clone());
@@ -232,7 +232,7 @@ impl Server {
         let uncounted = Metrics::new();
         let admin = serve(
             listeners.admin,
-            Door::Plain,
+            Acceptor::Plain,
             own_routes,
             http_limits,
             uncounted_networks,
@@ -360,7 +360,7 @@ fn room_settings(config: &Config) -> RoomSettings {
     }
 }
 
-fn connection_limits(limits: &Limits) -> ConnectionLimits {
+fn connection_limits(limits: &LimitsConfig) -> ConnectionLimits {
     ConnectionLimits {
         message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
         history_entry_bytes: limits.history_entry_bytes,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Operators;
 use super::query::{Filters, Page};
-use crate::feedback::desk::failing;
+use crate::feedback::service::failing;
 use crate::http::error::ApiError;
 use crate::id::ReportId;
 use crate::store::reports::{Cursor, DeliveryView, MeetingLine, ReportLine};

@@ -9,11 +9,11 @@ use secrecy::ExposeSecret;
 use tracing::debug;
 use url::Url;
 
-use super::wire::{self, Answered, Cause, Failure, Step};
-use crate::calls::api::{Action, Caller, Target};
+use super::wire::{self, Answered, Cause, JobStep, StepFailure};
+use crate::calls::api::{Action, CallTarget, Caller};
 use crate::calls::call::{Call, CallBody};
 use crate::calls::upstream::Upstream;
-use crate::config::{Ai as AiSettings, Calls, HttpUrl};
+use crate::config::{AiConfig as AiSettings, Calls, HttpUrl};
 use crate::id::{MeetingId, SessionId};
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::room::io::AiSession;
@@ -66,11 +66,11 @@ impl Services {
     }
 
     /// Opens a session whose other end is a server.
-    pub(super) async fn new_session(&self, meeting: MeetingId) -> Result<SessionId, Failure> {
-        let step = Step::NewSession;
+    pub(super) async fn new_session(&self, meeting: MeetingId) -> Result<SessionId, StepFailure> {
+        let step = JobStep::NewSession;
         let query = wire::query(meeting, &["thirdparty=true", &self.extra_params]);
-        let answered = self.call(step, Target::NewSession, query, CallBody::Empty).await?;
-        answered.session().map_err(|cause| Failure { step, cause })
+        let answered = self.call(step, CallTarget::NewSession, query, CallBody::Empty).await?;
+        answered.session().map_err(|cause| StepFailure { step, cause })
     }
 
     /// Publishes the AI's track.
@@ -78,13 +78,13 @@ impl Services {
         &self,
         meeting: MeetingId,
         session: &SessionId,
-    ) -> Result<Answered, Failure> {
-        self.on_session(Step::NewTracks, Action::NewTracks, meeting, session, wire::NEW_TRACK.to_owned())
+    ) -> Result<Answered, StepFailure> {
+        self.on_session(JobStep::NewTracks, Action::NewTracks, meeting, session, wire::NEW_TRACK.to_owned())
             .await
     }
 
     /// Shows the model an SDP offer, and gives back its answer.
-    pub(super) async fn ask_model(&self, wish: &AiWish, offer: String) -> Result<String, Failure> {
+    pub(super) async fn ask_model(&self, wish: &AiWish, offer: String) -> Result<String, StepFailure> {
         let asked = async {
             let model = self.model.as_ref().map_err(|_| Cause::Model("it is not configured"))?;
             let request = self
@@ -109,27 +109,29 @@ impl Services {
             let answer = String::from_utf8(body).ok().filter(|text| wire::is_sdp(text));
             answer.ok_or(Cause::Lacks("SDP answer"))
         };
-        asked.await.map_err(|cause| Failure { step: Step::Model, cause })
+        asked.await.map_err(|cause| StepFailure { step: JobStep::Model, cause })
     }
 
     /// Shows the media API the model's answer.
-    pub(super) async fn renegotiate(&self, on: &AiSession, answer: &str) -> Result<(), Failure> {
+    pub(super) async fn renegotiate(&self, on: &AiSession, answer: &str) -> Result<(), StepFailure> {
         let body = wire::answer_body(answer);
-        let called = self.on_session(Step::Renegotiate, Action::Renegotiate, on.meeting, &on.session, body);
+        let called =
+            self.on_session(JobStep::Renegotiate, Action::Renegotiate, on.meeting, &on.session, body);
         called.await.map(drop)
     }
 
     /// Lets the AI hear a track.
-    pub(super) async fn hear(&self, on: &AiSession, track: &TrackReference) -> Result<(), Failure> {
+    pub(super) async fn hear(&self, on: &AiSession, track: &TrackReference) -> Result<(), StepFailure> {
         let body = wire::hear_body(track);
-        let called = self.on_session(Step::NewTracks, Action::NewTracks, on.meeting, &on.session, body);
+        let called = self.on_session(JobStep::NewTracks, Action::NewTracks, on.meeting, &on.session, body);
         called.await.map(drop)
     }
 
     /// Closes the AI's track; one that is gone already is closed.
-    pub(super) async fn close(&self, on: &AiSession) -> Result<(), Failure> {
+    pub(super) async fn close(&self, on: &AiSession) -> Result<(), StepFailure> {
         let body = wire::close_body(&on.mid);
-        let called = self.on_session(Step::CloseTracks, Action::CloseTracks, on.meeting, &on.session, body);
+        let called =
+            self.on_session(JobStep::CloseTracks, Action::CloseTracks, on.meeting, &on.session, body);
         match called.await {
             Err(failure) if failure.cause.is_gone() => Ok(()),
             result => result.map(drop),
@@ -138,24 +140,24 @@ impl Services {
 
     async fn on_session(
         &self,
-        step: Step,
+        step: JobStep,
         action: Action,
         meeting: MeetingId,
         session: &SessionId,
         body: String,
-    ) -> Result<Answered, Failure> {
-        let target = Target::Session { session: session.clone(), action };
+    ) -> Result<Answered, StepFailure> {
+        let target = CallTarget::Session { session: session.clone(), action };
         let query = wire::query(meeting, &[&self.extra_params]);
         self.call(step, target, query, CallBody::Whole(body.into())).await
     }
 
     async fn call(
         &self,
-        step: Step,
-        target: Target,
+        step: JobStep,
+        target: CallTarget,
         query: String,
         body: CallBody,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Answered, StepFailure> {
         let called = async {
             let answer = self
                 .upstream
@@ -173,7 +175,7 @@ impl Services {
                 axum::body::to_bytes(answer.body, ANSWER_BYTES).await.map_err(|_| Cause::Unreadable)?;
             Answered::read(status, &body)
         };
-        called.await.map_err(|cause| Failure { step, cause })
+        called.await.map_err(|cause| StepFailure { step, cause })
     }
 }
 

@@ -26,16 +26,16 @@ const WORD_CHARS: usize = 64;
 /// A step of a job, and what went wrong with it. It is for the log, and holds no secret and no body.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{step}: {cause}")]
-pub(super) struct Failure {
+pub(super) struct StepFailure {
     /// The step.
-    pub(super) step: Step,
+    pub(super) step: JobStep,
     /// What went wrong.
     pub(super) cause: Cause,
 }
 
 /// A step of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Step {
+pub(super) enum JobStep {
     /// The AI's session is opened.
     #[error("sessions/new")]
     NewSession,
@@ -127,21 +127,21 @@ impl Cause {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Answered {
     session_id: Option<String>,
-    session_description: Option<Description>,
-    tracks: Vec<Track>,
+    session_description: Option<SdpBody>,
+    tracks: Vec<AiTrack>,
     error_code: Option<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-struct Description {
+struct SdpBody {
     r#type: String,
     sdp: String,
 }
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Track {
+struct AiTrack {
     mid: Option<String>,
     track_name: Option<String>,
     error_code: Option<String>,

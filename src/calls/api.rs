@@ -23,7 +23,7 @@ pub enum Caller {
 
 /// What a call is about: the part of its path below `/apps/{appId}/`, and its method.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum CallTarget {
     /// Opens a session.
     NewSession,
     /// Does something with a session.
@@ -91,7 +91,7 @@ impl Action {
     }
 }
 
-impl Target {
+impl CallTarget {
     /// Reads a request's method and its path below the mount, as it was sent: nothing in it is
     /// decoded, so an escaped slash or a `..` is a part of no target.
     pub fn parse(method: &Method, path: &str) -> Option<Self> {
@@ -124,7 +124,7 @@ impl Target {
 }
 
 /// The path below `/apps/{appId}/`.
-impl fmt::Display for Target {
+impl fmt::Display for CallTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NewSession => f.write_str(NEW_SESSION),
@@ -153,12 +153,12 @@ mod tests {
     #[test]
     fn every_path_of_the_api_is_read_and_written_alike() {
         let session = SessionId::parse("0123456789abcdef0123456789abcdef").unwrap();
-        let targets = Action::ALL.map(|action| Target::Session { session: session.clone(), action });
-        for target in targets.into_iter().chain([Target::NewSession]) {
-            assert_eq!(Target::parse(&target.method(), &target.to_string()), Some(target));
+        let targets = Action::ALL.map(|action| CallTarget::Session { session: session.clone(), action });
+        for target in targets.into_iter().chain([CallTarget::NewSession]) {
+            assert_eq!(CallTarget::parse(&target.method(), &target.to_string()), Some(target));
         }
         assert_eq!(
-            Target::parse(&Method::PUT, "sessions/abc/tracks/close").unwrap().to_string(),
+            CallTarget::parse(&Method::PUT, "sessions/abc/tracks/close").unwrap().to_string(),
             "sessions/abc/tracks/close"
         );
     }
@@ -185,7 +185,7 @@ mod tests {
             (Method::POST, ""),
             (Method::GET, "apps/x/sessions/a"),
         ] {
-            assert_eq!(Target::parse(&method, path), None, "{method} {path}");
+            assert_eq!(CallTarget::parse(&method, path), None, "{method} {path}");
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
         #[test]
         fn no_path_leads_out_of_the_sessions(path in "(sessions/)?[a-z0-9/.%\\\\?#:@-]{0,40}") {
             for method in [Method::GET, Method::POST, Method::PUT] {
-                if let Some(target) = Target::parse(&method, &path) {
+                if let Some(target) = CallTarget::parse(&method, &path) {
                     let written = target.to_string();
                     prop_assert_eq!(&written, &path);
                     prop_assert!(written.split('/').all(|part| !part.is_empty() && part != ".." && part != "."));

@@ -4,14 +4,14 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::api::{Caller, Target};
+use super::api::{CallTarget, Caller};
 use crate::network::ClientNetwork;
 
 /// A call of the media API.
 #[derive(Debug)]
 pub struct Call {
     /// What is called.
-    pub target: Target,
+    pub target: CallTarget,
     /// Who calls.
     pub caller: Caller,
     /// The network from which a person calls, where it is known.

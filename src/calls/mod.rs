@@ -3,13 +3,13 @@
 
 pub mod api;
 pub mod call;
+pub mod call_limits;
 pub mod circuit;
 pub mod failure;
-pub mod heal;
-pub mod lend;
-pub mod places;
 pub mod proxy;
+pub mod recovery;
 pub mod remote;
+pub mod retryable;
 pub mod serve;
 pub mod session_lock;
 pub mod turn;

@@ -14,20 +14,20 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::api::{Action, ApiFailure, Caller, Target};
+use super::api::{Action, ApiFailure, CallTarget, Caller};
 use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::call_limits::{CallLimits, CallPermit};
 use super::failure::{CallFailure, error_code};
-use super::heal::{self, Asked, Healing};
-use super::places::{Place, Places};
-use super::session_lock::{self, Proof};
+use super::recovery::{self, RecoverableBody, TracksRequest};
+use super::session_lock::{self, LockState};
 use super::turn::TurnCredentials;
 use super::upstream::Upstream;
-use crate::config::{Calls, Limits};
+use crate::config::{Calls, LimitsConfig};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::{IdentityId, SessionId};
-use crate::identity::Asked as Identified;
-use crate::identity::peer::Peer;
+use crate::identity::Auth as Identified;
+use crate::identity::peer::RemotePeer;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
@@ -46,7 +46,7 @@ pub struct Proxy {
     calls: KeyedLimit<SessionId>,
     sessions: KeyedLimit<IdentityId>,
     sessions_of_network: KeyedLimit<ClientNetwork>,
-    places: Places,
+    places: CallLimits,
     body_bytes: usize,
     timeout: Duration,
 }
@@ -78,7 +78,7 @@ impl Mount {
 
 impl Proxy {
     /// A proxy to `upstream`.
-    pub fn new(upstream: Arc<Upstream>, calls: &Calls, limits: &Limits) -> Self {
+    pub fn new(upstream: Arc<Upstream>, calls: &Calls, limits: &LimitsConfig) -> Self {
         Self {
             turn: TurnCredentials::new(upstream.clone()),
             upstream,
@@ -88,7 +88,7 @@ impl Proxy {
             sessions_of_network: KeyedLimit::rate(Rate::per_minute(
                 limits.new_sessions_per_minute_per_network,
             )),
-            places: Places::new(limits.calls_per_identity),
+            places: CallLimits::new(limits.calls_per_identity),
             body_bytes: limits.call_bytes,
             timeout: calls.timeout,
         }
@@ -104,12 +104,12 @@ impl Proxy {
     /// Whether `identity` may make this call now.
     fn check_pace(
         &self,
-        target: &Target,
+        target: &CallTarget,
         identity: &IdentityId,
         network: Option<ClientNetwork>,
     ) -> Result<(), CallFailure> {
         match target {
-            Target::NewSession => {
+            CallTarget::NewSession => {
                 self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions)?;
                 let checked = network.map_or(Ok(()), |network| self.sessions_of_network.check(&network));
                 checked.map_err(|_| {
@@ -118,7 +118,7 @@ impl Proxy {
                     CallFailure::TooManySessionsOfNetwork
                 })
             }
-            Target::Session { session, .. } => {
+            CallTarget::Session { session, .. } => {
                 self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)
             }
         }
@@ -204,16 +204,16 @@ pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Respo
     let Some(target) = target(Mount::Partytracks, &head) else {
         return api_failure(&app, CallFailure::NotFound);
     };
-    let mut asked = Asked::Unknown;
+    let mut asked = TracksRequest::Unknown;
     let answer = async {
         let admitted = admit(&app, Mount::Partytracks, &head, &target).await;
         let body = match &target {
-            Target::Session { action: Action::NewTracks, .. } => {
+            CallTarget::Session { action: Action::NewTracks, .. } => {
                 // What heals depends on what was asked for, so that it is read even if it is refused;
                 // but of those who are refused only what takes no place.
                 let limit = if admitted.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
                 let body = app.calls.read(body, limit, network(&head)).await;
-                asked = body.as_deref().map_or(Asked::Unknown, Asked::read);
+                asked = body.as_deref().map_or(TracksRequest::Unknown, TracksRequest::read);
                 body.map(CallBody::Whole)
             }
             _ if admitted.is_ok() => app.calls.gather(&head, body).await,
@@ -234,28 +234,29 @@ pub fn refused_at_the_gate(method: &Method, path: &str, error: ApiError) -> Opti
     let (content_type, text) = if path.starts_with("/api/calls/") {
         (JSON, serde_json::json!(told).to_string())
     } else {
-        let target = Target::parse(method, path.strip_prefix("/partytracks/")?)?;
-        let Healing { content_type, text } = heal::failure(&target, &Asked::Unknown, &told);
+        let target = CallTarget::parse(method, path.strip_prefix("/partytracks/")?)?;
+        let RecoverableBody { content_type, text } =
+            recovery::failure(&target, &TracksRequest::Unknown, &told);
         (HeaderValue::from_static(content_type), text)
     };
     Some((status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, NO_STORE)], text).into_response())
 }
 
-fn target(mount: Mount, head: &request::Parts) -> Option<Target> {
-    Target::parse(&head.method, head.uri.path().strip_prefix(mount.path())?.strip_prefix('/')?)
+fn target(mount: Mount, head: &request::Parts) -> Option<CallTarget> {
+    CallTarget::parse(&head.method, head.uri.path().strip_prefix(mount.path())?.strip_prefix('/')?)
 }
 
 /// The network that a call is charged to, where it is known.
 fn network(head: &request::Parts) -> Option<ClientNetwork> {
-    head.extensions.get::<Peer>().and_then(Peer::network)
+    head.extensions.get::<RemotePeer>().and_then(RemotePeer::network)
 }
 
 async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFailure> {
-    let peer = head.extensions.get::<Peer>().ok_or(CallFailure::NoIdentity)?;
+    let peer = head.extensions.get::<RemotePeer>().ok_or(CallFailure::NoIdentity)?;
     match app.identities.identify(&head.headers, peer, wall_clock()).await {
-        Identified::Known { identity, .. } => Ok(identity.id),
-        Identified::Nobody if app.identities.takes_names() => Err(CallFailure::NoIdentity),
-        Identified::Nobody => Err(CallFailure::LoginRequired),
+        Identified::User { identity, .. } => Ok(identity.id),
+        Identified::Anonymous if app.identities.takes_names() => Err(CallFailure::NoIdentity),
+        Identified::Anonymous => Err(CallFailure::LoginRequired),
     }
 }
 
@@ -263,9 +264,9 @@ async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFail
 struct Admitted {
     mount: Mount,
     caller: IdentityId,
-    place: Place,
+    place: CallPermit,
     /// The session whose cookie is to be made anew, and its proof.
-    renewal: Option<(SessionId, Proof)>,
+    renewal: Option<(SessionId, LockState)>,
 }
 
 /// Finds out who calls, and whether they may.
@@ -273,19 +274,19 @@ async fn admit(
     app: &App,
     mount: Mount,
     head: &request::Parts,
-    target: &Target,
+    target: &CallTarget,
 ) -> Result<Admitted, CallFailure> {
     let caller = caller(app, head).await?;
     if let Some(missing) = app.calls.upstream.missing() {
         return Err(UpstreamError::NotConfigured(missing).into());
     }
     let mut renewal = None;
-    if let (Lock::On, Target::Session { session, .. }) = (app.calls.lock, target) {
+    if let (Lock::On, CallTarget::Session { session, .. }) = (app.calls.lock, target) {
         let key = app.identities.signing_key();
         let proof = session_lock::proof(key, session, &caller, &head.headers, wall_clock());
         match proof.ok_or(CallFailure::NotYourSession)? {
-            Proof::Fresh => {}
-            due @ (Proof::Aging | Proof::Old) => renewal = Some((session.clone(), due)),
+            LockState::Fresh => {}
+            due @ (LockState::Aging | LockState::Old) => renewal = Some((session.clone(), due)),
         }
     }
     app.calls.check_pace(target, &caller, network(head))?;
@@ -297,7 +298,7 @@ async fn admit(
 async fn forward(
     app: &App,
     head: &request::Parts,
-    target: &Target,
+    target: &CallTarget,
     admitted: Admitted,
     body: CallBody,
     deadline: Instant,
@@ -319,19 +320,19 @@ async fn forward(
     let mut answer = app.calls.upstream.call(call).await?;
     drop(large);
     let mut session = renewal;
-    let opens = *target == Target::NewSession && answer.status.is_success() && app.calls.lock == Lock::On;
+    let opens = *target == CallTarget::NewSession && answer.status.is_success() && app.calls.lock == Lock::On;
     // A short answer of known length is here with its head, and leaves in one piece with ours.
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
     if opens || is_short {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-        session = if opens { new_session(&body).map(|session| (session, Proof::Fresh)) } else { session };
+        session = if opens { new_session(&body).map(|session| (session, LockState::Fresh)) } else { session };
         answer.body = body.into();
     }
     let mut response = pass_on(answer, place);
-    if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<Peer>()) {
+    if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<RemotePeer>()) {
         let (key, path) = (app.identities.signing_key(), mount.path());
         let new = session_lock::set_cookie(key, &session, &caller, path, peer, wall_clock());
-        let is_old = proof == Proof::Old;
+        let is_old = proof == LockState::Old;
         let removed = is_old.then(|| session_lock::remove_old_cookie(&session, path, peer)).flatten();
         for cookie in new.into_iter().chain(removed) {
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -351,7 +352,7 @@ fn new_session(body: &[u8]) -> Option<SessionId> {
 }
 
 /// The answer, whose call has its place until the last byte was passed on.
-fn pass_on(answer: Answer, place: Place) -> Response {
+fn pass_on(answer: Answer, place: CallPermit) -> Response {
     let body = answer.body.map_err(move |error| {
         let _until_the_end = &place;
         error
@@ -365,10 +366,10 @@ fn pass_on(answer: Answer, place: Place) -> Response {
 
 /// Reads an answer in which a failure may hide, and puts a body in its place from which the
 /// library heals. What went well passes as it came.
-async fn heal_answer(app: &App, target: &Target, asked: &Asked, response: Response) -> Response {
+async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, response: Response) -> Response {
     let may_hide = match target {
-        Target::NewSession => true,
-        Target::Session { action, .. } => {
+        CallTarget::NewSession => true,
+        CallTarget::Session { action, .. } => {
             matches!(action, Action::NewTracks | Action::Renegotiate | Action::CloseTracks)
         }
     };
@@ -381,7 +382,7 @@ async fn heal_answer(app: &App, target: &Target, asked: &Asked, response: Respon
         return healing_failure(app, target, asked, UpstreamError::BadAnswer.into());
     };
     let body = body.to_bytes();
-    let Some(Healing { content_type, text }) = heal::answer(target, asked, status, &body) else {
+    let Some(RecoverableBody { content_type, text }) = recovery::answer(target, asked, status, &body) else {
         return Response::from_parts(head, body.into());
     };
     let mut response = Response::from_parts(head, text.into());
@@ -395,7 +396,7 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
     // A session asks once, so the pace of new sessions is that of these questions.
     let admitted = match caller(app, head).await {
         Ok(identity) => {
-            app.calls.check_pace(&Target::NewSession, &identity, network(head)).map(|()| identity)
+            app.calls.check_pace(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
         }
         Err(nobody) => Err(nobody),
     };
@@ -417,8 +418,8 @@ fn api_failure(app: &App, failure: CallFailure) -> Response {
 }
 
 /// A failure from which the library heals.
-fn healing_failure(app: &App, target: &Target, asked: &Asked, failure: CallFailure) -> Response {
-    let Healing { content_type, text } = heal::failure(target, asked, &failure.to_api());
+fn healing_failure(app: &App, target: &CallTarget, asked: &TracksRequest, failure: CallFailure) -> Response {
+    let RecoverableBody { content_type, text } = recovery::failure(target, asked, &failure.to_api());
     refuse(app, failure, HeaderValue::from_static(content_type), text)
 }
 

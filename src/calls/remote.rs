@@ -14,8 +14,8 @@ use tracing::{debug, info, warn};
 
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::circuit::Circuit;
-use super::lend::{Progress, lend};
-use crate::config::{Calls, Turn};
+use super::retryable::{BodyProgress, lend};
+use crate::config::{Calls, TurnConfig};
 
 /// How often an HTTP/2 connection is asked whether it is still there; a half-open one is found so.
 const PING: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Remote {
     client: Client,
     base: String,
-    app: Result<App, &'static str>,
+    app: Result<RemoteApp, &'static str>,
     turn: Option<TurnKey>,
     timeout: Duration,
     body_bytes: usize,
@@ -44,7 +44,7 @@ pub struct Remote {
 }
 
 #[derive(Debug)]
-struct App {
+struct RemoteApp {
     id: String,
     secret: HeaderValue,
 }
@@ -60,7 +60,7 @@ impl Remote {
     ///
     /// # Errors
     /// If the system's HTTP client cannot be made.
-    pub fn new(calls: &Calls, turn: &Turn, body_bytes: usize) -> Result<Self, reqwest::Error> {
+    pub fn new(calls: &Calls, turn: &TurnConfig, body_bytes: usize) -> Result<Self, reqwest::Error> {
         let mut client = Client::builder()
             .connect_timeout(calls.connect_timeout)
             // A redirect could carry the secret to somebody else.
@@ -77,9 +77,9 @@ impl Remote {
         Ok(Self::with_client(client.build()?, calls, turn, body_bytes))
     }
 
-    fn with_client(client: Client, calls: &Calls, turn: &Turn, body_bytes: usize) -> Self {
+    fn with_client(client: Client, calls: &Calls, turn: &TurnConfig, body_bytes: usize) -> Self {
         let app = match (calls.app_id.as_deref(), calls.app_secret.as_ref().and_then(bearer)) {
-            (Some(id), Some(secret)) => Ok(App { id: id.to_owned(), secret }),
+            (Some(id), Some(secret)) => Ok(RemoteApp { id: id.to_owned(), secret }),
             (None, None) => Err("CALLS_APP_ID and CALLS_APP_SECRET are not set"),
             (None, Some(_)) => Err("CALLS_APP_ID is not set"),
             (Some(_), None) => Err("CALLS_APP_SECRET is not set, or is no header's text"),
@@ -178,11 +178,11 @@ impl Remote {
                 }
                 Err(error) => error.without_url(),
             };
-            let progress = receipt.as_ref().map_or(Progress::Done, |receipt| receipt.progress());
+            let progress = receipt.as_ref().map_or(BodyProgress::Done, |receipt| receipt.progress());
             let (failure, of_client) = match progress {
-                Progress::TooLong => (UpstreamError::RequestTooLong, true),
-                Progress::Broken => (UpstreamError::RequestBroken, true),
-                Progress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
+                BodyProgress::TooLong => (UpstreamError::RequestTooLong, true),
+                BodyProgress::Broken => (UpstreamError::RequestBroken, true),
+                BodyProgress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
                 _ if error.is_timeout() => (UpstreamError::TimedOut, false),
                 _ => (UpstreamError::Unreachable, false),
             };
@@ -271,7 +271,7 @@ mod tests {
     use tower::util::MapFutureLayer;
 
     use super::*;
-    use crate::calls::api::{Caller, Target};
+    use crate::calls::api::{CallTarget, Caller};
     use crate::config::Optional;
 
     /// A media API that echoes, and a client whose first `failures` connections fail.
@@ -296,14 +296,14 @@ mod tests {
             ..Calls::default()
         };
         let client = client.build().unwrap();
-        (Remote::with_client(client, &calls, &Turn::default(), 1000), tries)
+        (Remote::with_client(client, &calls, &TurnConfig::default(), 1000), tries)
     }
 
     fn call() -> Call {
         let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
         let body = CallBody::Stream(Body::from_stream(chunks));
         let caller = Caller::Ai;
-        Call { target: Target::NewSession, caller, network: None, query: None, body, deadline: None }
+        Call { target: CallTarget::NewSession, caller, network: None, query: None, body, deadline: None }
     }
 
     #[tokio::test]

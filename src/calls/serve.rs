@@ -12,16 +12,16 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use secrecy::SecretString;
 
-use super::api::{Caller, Target};
+use super::api::{CallTarget, Caller};
 use super::failure::CallFailure;
 use crate::admin::bears;
-use crate::config::{Limits, Sfu};
+use crate::config::{LimitsConfig, SfuConfig};
 use crate::http::app::App;
 use crate::id::SessionId;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 use crate::sfu::handle::SfuHandle;
-use crate::sfu::wire::Asked;
+use crate::sfu::wire::ApiRequest;
 
 /// The media API for other servers.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct MediaApi {
 
 impl MediaApi {
     /// The media API of these settings, where they have a secret for it.
-    pub fn new(sfu: Option<&SfuHandle>, settings: &Sfu, limits: &Limits) -> Option<Self> {
+    pub fn new(sfu: Option<&SfuHandle>, settings: &SfuConfig, limits: &LimitsConfig) -> Option<Self> {
         Some(Self {
             sfu: sfu?.clone(),
             app_id: settings.app_id.clone(),
@@ -74,8 +74,8 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     // As it was sent: nothing in it is decoded.
     let path = head.uri.path();
     let below = path.find("/sessions/").map(|start| &path[start + 1..]).ok_or(CallFailure::NotFound)?;
-    let target = Target::parse(&head.method, below).ok_or(CallFailure::NotFound)?;
-    if let Target::Session { session, .. } = &target
+    let target = CallTarget::parse(&head.method, below).ok_or(CallFailure::NotFound)?;
+    if let CallTarget::Session { session, .. } = &target
         && api.calls.check(session).is_err()
     {
         return Err(CallFailure::TooManyCalls);
@@ -83,7 +83,7 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     let body = app.calls.read_whole(body).await?;
     // The other server's address says nothing of its users'.
     let (caller, network) = (Caller::Server, None);
-    let asked = Asked { target, query: head.uri.query().map(str::to_owned), body, caller, network };
+    let asked = ApiRequest { target, query: head.uri.query().map(str::to_owned), body, caller, network };
     let (status, text) = api.sfu.serve(asked).await;
     Ok(json(status, text))
 }

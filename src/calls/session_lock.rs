@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::id::{IdentityId, SessionId};
-use crate::identity::peer::{Peer, Scheme};
+use crate::identity::peer::{RemotePeer, Scheme};
 use crate::identity::token::{Claims, SigningKey};
 
 const PREFIX: &str = "pt";
@@ -50,21 +50,21 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The claims of an old cookie.
 #[derive(Serialize, Deserialize)]
-struct Held {
+struct LockClaims {
     #[serde(rename = "sessionId")]
     session: String,
     #[serde(rename = "sub")]
     identity: String,
 }
 
-impl Claims for Held {
+impl Claims for LockClaims {
     const AUDIENCE: &'static str = "calls";
     const LIFETIME: Duration = LIFETIME;
 }
 
 /// A session's proof in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum LockState {
     /// It is good.
     Fresh,
     /// It is good, and has less than half of its life before it: a new cookie is due.
@@ -80,7 +80,7 @@ pub fn proof(
     identity: &IdentityId,
     headers: &HeaderMap,
     now: SystemTime,
-) -> Option<Proof> {
+) -> Option<LockState> {
     let own = |(name, value): (&[u8], &[u8])| {
         let hour = str::from_utf8(value.get(..HOUR_CHARS)?).ok()?;
         let made = read_hour(hour)?;
@@ -88,7 +88,7 @@ pub fn proof(
         let is_own = name == own_name.as_bytes() && bool::from(value.ct_eq(proof.as_bytes()));
         // The clock may have been set back since.
         let age = now.duration_since(made).unwrap_or_default();
-        let proof = if age > LIFETIME / 2 { Proof::Aging } else { Proof::Fresh };
+        let proof = if age > LIFETIME / 2 { LockState::Aging } else { LockState::Fresh };
         (is_own && age < LIFETIME).then_some(proof)
     };
     let named_alike = |(name, _): &(&[u8], &[u8])| name.starts_with(PREFIX.as_bytes()) && name.len() == NAME;
@@ -98,11 +98,11 @@ pub fn proof(
     let old_name = format!("{OLD_PREFIX}{session}");
     let is_old = |(name, token): (&[u8], &[u8])| {
         name == old_name.as_bytes()
-            && key.verify::<Held>(token, now).is_some_and(|held| {
+            && key.verify::<LockClaims>(token, now).is_some_and(|held| {
                 held.claims.session == session.as_str() && held.claims.identity == identity.as_str()
             })
     };
-    cookies(headers).any(is_old).then_some(Proof::Old)
+    cookies(headers).any(is_old).then_some(LockState::Old)
 }
 
 /// The `Set-Cookie` value for a session of `identity` at `mount`.
@@ -111,7 +111,7 @@ pub fn set_cookie(
     session: &SessionId,
     identity: &IdentityId,
     mount: &str,
-    peer: &Peer,
+    peer: &RemotePeer,
     now: SystemTime,
 ) -> Option<HeaderValue> {
     let (name, proof) = made_in(key, session, identity, &hour_of(now));
@@ -119,7 +119,7 @@ pub fn set_cookie(
 }
 
 /// The `Set-Cookie` value that removes the session's old cookie.
-pub fn remove_old_cookie(session: &SessionId, mount: &str, peer: &Peer) -> Option<HeaderValue> {
+pub fn remove_old_cookie(session: &SessionId, mount: &str, peer: &RemotePeer) -> Option<HeaderValue> {
     value(format!("{OLD_PREFIX}{session}"), String::new(), mount.to_owned(), Duration::ZERO, peer)
 }
 
@@ -144,7 +144,13 @@ fn read_hour(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + HOUR * u32::from_be_bytes([0, a, b, c]))
 }
 
-fn value(name: String, value: String, path: String, lifetime: Duration, peer: &Peer) -> Option<HeaderValue> {
+fn value(
+    name: String,
+    value: String,
+    path: String,
+    lifetime: Duration,
+    peer: &RemotePeer,
+) -> Option<HeaderValue> {
     let mut cookie = Cookie::build((name, value))
         .path(format!("{}{path}", peer.base_path.as_str()))
         .http_only(true)
@@ -184,9 +190,15 @@ mod tests {
         SigningKey::new(&SecretSlice::from(vec![7; 64]))
     }
 
-    fn peer(scheme: Scheme) -> Peer {
+    fn peer(scheme: Scheme) -> RemotePeer {
         let address = [127, 0, 0, 1].into();
-        Peer::new(address, scheme, &Uri::from_static("/"), &HeaderMap::new(), &TrustedProxies::default())
+        RemotePeer::new(
+            address,
+            scheme,
+            &Uri::from_static("/"),
+            &HeaderMap::new(),
+            &TrustedProxies::default(),
+        )
     }
 
     fn session(id: &str) -> SessionId {
@@ -205,7 +217,7 @@ mod tests {
         set_cookie(&key(), &session(id), &identity, "/partytracks", &peer(Scheme::Http), NOW).unwrap()
     }
 
-    fn held(id: &str, identity: &str, headers: &HeaderMap) -> Option<Proof> {
+    fn held(id: &str, identity: &str, headers: &HeaderMap) -> Option<LockState> {
         proof(&key(), &session(id), &IdentityId::new(identity), headers, NOW)
     }
 
@@ -216,8 +228,8 @@ mod tests {
             let ada = IdentityId::new("cookie:ada");
             proof(&key(), &session("s1"), &ada, &headers, NOW + HOUR * hours)
         };
-        assert_eq!(after(12), Some(Proof::Fresh));
-        assert_eq!(after(23), Some(Proof::Aging));
+        assert_eq!(after(12), Some(LockState::Fresh));
+        assert_eq!(after(23), Some(LockState::Aging));
         assert_eq!(after(24), None);
         assert_eq!(held("s1", "cookie:bob", &headers), None);
         assert_eq!(held("s2", "cookie:ada", &headers), None);
@@ -256,12 +268,12 @@ mod tests {
     #[test]
     fn a_cookie_of_before_the_upgrade_proves_until_its_end() {
         let token = |session: &str| {
-            key().sign(Held { session: session.to_owned(), identity: "cookie:ada".to_owned() }, NOW)
+            key().sign(LockClaims { session: session.to_owned(), identity: "cookie:ada".to_owned() }, NOW)
         };
         let old =
             |name: &str, token: &str| sent([&format!("partytracks-session-{name}={token}").parse().unwrap()]);
         let headers = old("s1", &token("s1"));
-        assert_eq!(held("s1", "cookie:ada", &headers), Some(Proof::Old));
+        assert_eq!(held("s1", "cookie:ada", &headers), Some(LockState::Old));
         assert_eq!(held("s1", "cookie:bob", &headers), None);
         assert_eq!(held("s2", "cookie:ada", &old("s2", &token("s1"))), None);
         let ada = IdentityId::new("cookie:ada");
@@ -279,6 +291,6 @@ mod tests {
         let jar: Vec<HeaderValue> = (0..120).map(|number| open(&id(number), &identity)).collect();
         let headers = sent(&jar);
         assert!(headers[COOKIE].len() < 3500, "{} bytes", headers[COOKIE].len());
-        assert!((0..120).all(|number| held(&id(number), &identity, &headers) == Some(Proof::Fresh)));
+        assert!((0..120).all(|number| held(&id(number), &identity, &headers) == Some(LockState::Fresh)));
     }
 }

@@ -58,11 +58,11 @@ pub enum NoCredentials {
 /// The list in an answer; the service once gave its only server without one.
 fn list(answer: &[u8]) -> Option<Box<RawValue>> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct TurnAnswer {
         #[serde(rename = "iceServers")]
         servers: Box<RawValue>,
     }
-    let servers = serde_json::from_slice::<Answer>(answer).ok()?.servers;
+    let servers = serde_json::from_slice::<TurnAnswer>(answer).ok()?.servers;
     if servers.get().starts_with('[') {
         Some(servers)
     } else {

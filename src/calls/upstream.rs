@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::remote::Remote;
-use crate::config::{Calls, Turn};
+use crate::config::{Calls, TurnConfig};
 use crate::metrics::{ByCall, Metrics};
 use crate::sfu::handle::SfuHandle;
-use crate::sfu::wire::Asked;
+use crate::sfu::wire::ApiRequest;
 
 /// Whoever serves the media API.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Upstream {
     /// If the system's HTTP client cannot be made.
     pub fn new(
         calls: &Calls,
-        turn: &Turn,
+        turn: &TurnConfig,
         body_bytes: usize,
         embedded: Option<SfuHandle>,
         metrics: Arc<Metrics>,
@@ -91,7 +91,7 @@ impl Upstream {
                 .await
                 .map_err(|_| UpstreamError::RequestTooSlow)??,
         };
-        let asked = Asked { target, query, body, caller, network };
+        let asked = ApiRequest { target, query, body, caller, network };
         let (status, text) =
             timeout_at(deadline, sfu.serve(asked)).await.map_err(|_| UpstreamError::TimedOut)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);

@@ -22,8 +22,8 @@ use super::visit::{name_needed, with_cookie};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::http::paths::room_of;
-use crate::identity::Asked;
-use crate::identity::peer::Peer;
+use crate::identity::Auth;
+use crate::identity::peer::RemotePeer;
 
 const RESPONSE: HeaderName = HeaderName::from_static("x-remix-response");
 /// The target of a redirect, in an answer that a browser's fetch does not follow.
@@ -95,19 +95,19 @@ fn asked_route(uri: &Uri) -> Option<String> {
 
 /// The data of a page's route, or the way to the form for a name.
 async fn answer(app: &App, loader: Loader, leaf: &str, head: &request::Parts) -> Response {
-    let Some(peer) = head.extensions.get::<Peer>() else {
+    let Some(peer) = head.extensions.get::<RemotePeer>() else {
         return to_client(ApiError::Internal.into_response());
     };
     match app.identities.identify(&head.headers, peer, wall_clock()).await {
-        Asked::Known { identity, by, renew } => {
+        Auth::User { identity, by, renew } => {
             with_cookie(told(&load(app, loader, &identity, by).await), renew)
         }
-        Asked::Nobody
+        Auth::Anonymous
             if loader == Loader::Root && leaf == "routes/set-username" && app.identities.takes_names() =>
         {
             told(&app.site.told.to_nobody())
         }
-        Asked::Nobody => {
+        Auth::Anonymous => {
             to_client(name_needed(app, &page_of(&head.uri), peer).unwrap_or_else(IntoResponse::into_response))
         }
     }

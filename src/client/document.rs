@@ -8,7 +8,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::manifest::Build;
-use crate::feedback::desk::RELEASE;
+use crate::feedback::service::RELEASE;
 
 /// The alert of the client's production build that it shows once where its media do not come from
 /// Cloudflare. As long as it stands, the page sends no heartbeats, so that its user drops out.

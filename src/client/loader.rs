@@ -67,11 +67,11 @@ impl Loader {
 
 /// The settings that the client is told, in its own form.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ClientSettings {
     root: Root,
-    room: Room,
+    room: RoomData,
     calls_app_id: Option<String>,
-    meeting: Meeting<'static>,
+    meeting: MeetingData<'static>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -92,7 +92,7 @@ struct Home<'a> {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Room {
+struct RoomData {
     #[serde(flatten)]
     root: Root,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ struct Lobby<'a> {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Meeting<'a> {
+struct MeetingData<'a> {
     username: &'a str,
     bug_reports_enabled: bool,
     disable_lobby_enforcement: bool,
@@ -135,7 +135,7 @@ struct Meeting<'a> {
     dashboard_debug_logs_base_url: Option<String>,
 }
 
-impl Told {
+impl ClientSettings {
     /// What these settings tell.
     pub fn new(config: &Config) -> Self {
         let Config { client, calls, ai, feedback, .. } = config;
@@ -144,7 +144,7 @@ impl Told {
         let number = |number: u32| (number > 0).then_some(number);
         let root = Root { user_directory_url: url(&client.user_directory_url) };
         Self {
-            room: Room {
+            room: RoomData {
                 root: root.clone(),
                 trace_link: client.trace_link.0.clone(),
                 api_extra_params: calls.extra_params.0.clone(),
@@ -163,7 +163,7 @@ impl Told {
             } else {
                 calls.app_id.0.clone()
             },
-            meeting: Meeting {
+            meeting: MeetingData {
                 username: "",
                 bug_reports_enabled: true,
                 disable_lobby_enforcement: client.disable_lobby_enforcement,
@@ -195,10 +195,10 @@ pub async fn load(app: &App, loader: Loader, identity: &Identity, by: AuthMethod
         }),
         Loader::Room => {
             let ice_servers = app.calls.turn.at_hand(&identity.id, TURN_WAIT).await;
-            json(&Room { ice_servers, ..told.room.clone() })
+            json(&RoomData { ice_servers, ..told.room.clone() })
         }
         Loader::Lobby => json(&Lobby { username, calls_app_id: told.calls_app_id.as_deref() }),
-        Loader::Meeting => json(&Meeting { username, ..told.meeting.clone() }),
+        Loader::Meeting => json(&MeetingData { username, ..told.meeting.clone() }),
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn numbers_are_numbers_and_what_is_not_set_is_not_there() {
-        let told = Told::new(&Config::default());
+        let told = ClientSettings::new(&Config::default());
         assert_eq!(super::json(&told.root), json!({}));
         let room = json!({"feedbackEnabled": true, "simulcastEnabled": false, "e2eeEnabled": false});
         assert_eq!(super::json(&told.room), room);
@@ -226,7 +226,7 @@ mod tests {
         config.client.user_directory_url = Optional(Some("https://people.example/?a".parse().unwrap()));
         config.client.e2ee = true;
         config.calls.extra_params = Optional(Some("a=b".to_owned()));
-        let told = Told::new(&config);
+        let told = ClientSettings::new(&config);
         let root = json!({"userDirectoryUrl": "https://people.example/?a"});
         assert_eq!(told.to_nobody(), root);
         let room = json!({"userDirectoryUrl": "https://people.example/?a", "apiExtraParams": "a=b",

@@ -8,7 +8,7 @@ use std::{fs, io};
 use serde::Deserialize;
 
 use super::loader::{Loader, is_resource};
-use super::routes::{Place, Route, Routes};
+use super::routes::{Route, RoutePosition, Routes};
 
 /// What the file begins with.
 const ASSIGNED: &str = "window.__remixManifest=";
@@ -106,7 +106,7 @@ pub enum InvalidBuild {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct ManifestFile {
     entry: WrittenModule,
     routes: BTreeMap<String, WrittenRoute>,
     url: String,
@@ -155,7 +155,7 @@ impl Build {
         let written =
             parse(&text).map_err(|problem| InvalidBuild::NoRemix { path: path.clone(), problem })?;
         judge(&written).map_err(|problem| InvalidBuild::Foreign { path: path.clone(), problem })?;
-        let Written { entry, routes, url } = written;
+        let ManifestFile { entry, routes, url } = written;
         let file = |url: &str| {
             let found = inside(url).map(|inside| dir.join(inside)).filter(|file| file.is_file());
             let (path, dir, url) = (path.clone(), dir.to_owned(), url.to_owned());
@@ -180,7 +180,7 @@ impl Build {
             id: route.id,
             parent: route.parent_id,
             path: route.path,
-            place: if route.index { Place::Index } else { Place::Child },
+            place: if route.index { RoutePosition::Index } else { RoutePosition::Child },
         }));
         Ok(Self { url, entry: entry.with(Vec::new()), modules, routes, icons, warning })
     }
@@ -225,14 +225,14 @@ fn read(path: &Path) -> Result<String, InvalidBuild> {
     fs::read_to_string(path).map_err(|error| InvalidBuild::Unreadable { path: path.to_owned(), error })
 }
 
-fn parse(text: &str) -> Result<Written, String> {
+fn parse(text: &str) -> Result<ManifestFile, String> {
     let json = text.trim().strip_prefix(ASSIGNED);
     let json = json.ok_or_else(|| format!("it does not begin with {ASSIGNED}"))?;
     serde_json::from_str(json.trim_end_matches(';')).map_err(|error| error.to_string())
 }
 
 /// Whether this server can give the client all that it will ask for.
-fn judge(written: &Written) -> Result<(), String> {
+fn judge(written: &ManifestFile) -> Result<(), String> {
     if let Some(missing) = NEEDED.iter().find(|&&id| !written.routes.contains_key(id)) {
         return Err(format!("the route {missing} is missing"));
     }

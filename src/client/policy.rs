@@ -77,7 +77,7 @@ impl Policy {
 
 /// How a page came to its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum PageTransport {
     /// Over TLS from the browser to us or to a proxy of ours.
     Secure,
     /// As plain text, if only as far as we know.
@@ -85,11 +85,11 @@ pub enum Way {
 }
 
 /// Sets the headers that keep a page to itself.
-pub fn protect(headers: &mut HeaderMap, policy: &str, way: Way) {
+pub fn protect(headers: &mut HeaderMap, policy: &str, way: PageTransport) {
     let text = match way {
         // The client opens ws:// at private addresses, whatever the page came by (protocol section 1).
-        Way::Secure => format!("{policy}; {UPGRADE}"),
-        Way::Plain => policy.to_owned(),
+        PageTransport::Secure => format!("{policy}; {UPGRADE}"),
+        PageTransport::Plain => policy.to_owned(),
     };
     if let Ok(policy) = HeaderValue::try_from(text) {
         headers.insert(CONTENT_SECURITY_POLICY, policy);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn only_pages_over_tls_upgrade_what_they_load() {
-        for (way, upgrades) in [(Way::Secure, true), (Way::Plain, false)] {
+        for (way, upgrades) in [(PageTransport::Secure, true), (PageTransport::Plain, false)] {
             let mut headers = HeaderMap::new();
             protect(&mut headers, "default-src 'self'", way);
             let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();

@@ -15,12 +15,12 @@ pub struct Route {
     /// Its part of the path; none for a layout and for most indexes.
     pub path: Option<String>,
     /// Whether it is what its parent shows at its own path.
-    pub place: Place,
+    pub place: RoutePosition,
 }
 
 /// Where a route stands in its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RoutePosition {
     /// At the parent's own path.
     Index,
     /// Below it.
@@ -44,20 +44,20 @@ struct Branch {
 
 /// Orange's own routes: id, parent, path. An index without a path stands at its parent's.
 #[rustfmt::skip]
-const ORANGE: [(&str, Option<&str>, Option<&str>, Place); 13] = [
-    ("root", None, Some(""), Place::Child),
-    ("routes/[site.webmanifest]", Some("root"), Some("site.webmanifest"), Place::Child),
-    ("routes/_index", Some("root"), None, Place::Index),
-    ("routes/_room", Some("root"), None, Place::Child),
-    ("routes/_room.$roomName._index", Some("routes/_room"), Some(":roomName"), Place::Index),
-    ("routes/_room.$roomName.room", Some("routes/_room"), Some(":roomName/room"), Place::Child),
-    ("routes/api.bugReport", Some("root"), Some("api/bugReport"), Place::Child),
-    ("routes/api.deadTrack", Some("root"), Some("api/deadTrack"), Place::Child),
-    ("routes/api.debugInfo", Some("root"), Some("api/debugInfo"), Place::Child),
-    ("routes/api.reportRefresh", Some("root"), Some("api/reportRefresh"), Place::Child),
-    ("routes/call-quality-feedback", Some("root"), Some("call-quality-feedback"), Place::Child),
-    ("routes/new", Some("root"), Some("new"), Place::Child),
-    ("routes/set-username", Some("root"), Some("set-username"), Place::Child),
+const ORANGE: [(&str, Option<&str>, Option<&str>, RoutePosition); 13] = [
+    ("root", None, Some(""), RoutePosition::Child),
+    ("routes/[site.webmanifest]", Some("root"), Some("site.webmanifest"), RoutePosition::Child),
+    ("routes/_index", Some("root"), None, RoutePosition::Index),
+    ("routes/_room", Some("root"), None, RoutePosition::Child),
+    ("routes/_room.$roomName._index", Some("routes/_room"), Some(":roomName"), RoutePosition::Index),
+    ("routes/_room.$roomName.room", Some("routes/_room"), Some(":roomName/room"), RoutePosition::Child),
+    ("routes/api.bugReport", Some("root"), Some("api/bugReport"), RoutePosition::Child),
+    ("routes/api.deadTrack", Some("root"), Some("api/deadTrack"), RoutePosition::Child),
+    ("routes/api.debugInfo", Some("root"), Some("api/debugInfo"), RoutePosition::Child),
+    ("routes/api.reportRefresh", Some("root"), Some("api/reportRefresh"), RoutePosition::Child),
+    ("routes/call-quality-feedback", Some("root"), Some("call-quality-feedback"), RoutePosition::Child),
+    ("routes/new", Some("root"), Some("new"), RoutePosition::Child),
+    ("routes/set-username", Some("root"), Some("set-username"), RoutePosition::Child),
 ];
 
 impl Routes {
@@ -65,7 +65,7 @@ impl Routes {
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
         let routes: BTreeMap<_, _> = routes.into_iter().map(|route| (route.id.clone(), route)).collect();
         // A layout's path alone leads to no page, unless it is an index.
-        let has_path = |route: &&Route| route.path.is_some() || route.place == Place::Index;
+        let has_path = |route: &&Route| route.path.is_some() || route.place == RoutePosition::Index;
         let mut branches: Vec<_> =
             routes.values().filter(has_path).map(|route| Branch::to(route, &routes)).collect();
         branches.sort_by_key(|branch| std::cmp::Reverse(branch.score));
@@ -132,13 +132,13 @@ fn is_same(segment: &str, part: &str) -> bool {
 }
 
 /// The router's own figures: a static segment before a dynamic one before the rest of a path.
-fn score(segments: &[String], place: Place) -> i32 {
+fn score(segments: &[String], place: RoutePosition) -> i32 {
     let points = |segment: &String| match segment.as_str() {
         "*" => -2 + 1,
         segment if segment.starts_with(':') => 3 + 1,
         _ => 10 + 1,
     };
-    let index = if place == Place::Index { 2 } else { 0 };
+    let index = if place == RoutePosition::Index { 2 } else { 0 };
     segments.iter().map(points).sum::<i32>() + index
 }
 
@@ -186,7 +186,7 @@ mod tests {
             id: id.to_owned(),
             parent: None,
             path: Some(path.to_owned()),
-            place: Place::Child,
+            place: RoutePosition::Child,
         };
         let routes = Routes::new([route("all", "*"), route("one", ":a"), route("p", "p/:b/*")]);
         for (path, id) in [("/x", "one"), ("/x/y", "all"), ("/p/y", "p"), ("/p/y/z/1", "p"), ("/", "all")] {
@@ -200,7 +200,7 @@ mod tests {
             id: id.to_owned(),
             parent: Some(parent.to_owned()),
             path: Some("a".to_owned()),
-            place: Place::Child,
+            place: RoutePosition::Child,
         };
         Routes::new([route("a", "b"), route("b", "a")]);
     }

@@ -10,15 +10,15 @@ use serde_json::Map;
 use super::document::Document;
 use super::loader::{Loader, is_of_room, is_resource, load};
 use super::manifest::Build;
-use super::policy::{Policy, Way, protect};
+use super::policy::{PageTransport, Policy, protect};
 use crate::http::app::{App, wall_clock};
 use crate::http::assets::Assets;
 use crate::http::error::ApiError;
 use crate::http::pages::{escape, redirect, whole_url};
 use crate::http::paths::room_of;
 use crate::http::site::file;
-use crate::identity::Asked;
-use crate::identity::peer::{Peer, Scheme};
+use crate::identity::Auth;
+use crate::identity::peer::{RemotePeer, Scheme};
 
 /// The stock client as it is served.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct StockClient {
 pub async fn open(
     app: &App,
     stock: &StockClient,
-    peer: &Peer,
+    peer: &RemotePeer,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -57,17 +57,17 @@ pub async fn open(
     let mut data = Map::new();
     let loaders = routes.iter().filter_map(|id| Some((id, Loader::of(id)?)));
     let cookie = match app.identities.identify(headers, peer, wall_clock()).await {
-        Asked::Known { identity, by, renew } => {
+        Auth::User { identity, by, renew } => {
             for (id, loader) in loaders {
                 data.insert(id.clone(), load(app, loader, &identity, by).await);
             }
             renew
         }
-        Asked::Nobody if leaf == "routes/set-username" && app.identities.takes_names() => {
+        Auth::Anonymous if leaf == "routes/set-username" && app.identities.takes_names() => {
             data.insert("root".to_owned(), app.site.told.to_nobody());
             None
         }
-        Asked::Nobody => return name_needed(app, uri, peer),
+        Auth::Anonymous => return name_needed(app, uri, peer),
     };
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
@@ -82,10 +82,10 @@ pub async fn open(
 }
 
 /// How a page goes to `peer`.
-pub fn way(peer: &Peer) -> Way {
+pub fn way(peer: &RemotePeer) -> PageTransport {
     match peer.scheme {
-        Scheme::Https => Way::Secure,
-        Scheme::Http => Way::Plain,
+        Scheme::Https => PageTransport::Secure,
+        Scheme::Http => PageTransport::Plain,
     }
 }
 
@@ -93,7 +93,7 @@ pub fn way(peer: &Peer) -> Way {
 ///
 /// # Errors
 /// [`ApiError::LoginRequired`], where this server takes no names.
-pub fn name_needed(app: &App, uri: &Uri, peer: &Peer) -> Result<Response, ApiError> {
+pub fn name_needed(app: &App, uri: &Uri, peer: &RemotePeer) -> Result<Response, ApiError> {
     if !app.identities.takes_names() {
         return Err(app.nobody());
     }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
-use super::{Config, Feedback, Identity, Media, Room};
+use super::{Config, FeedbackConfig, IdentityConfig, MediaUpstream, RoomConfig};
 
 /// A rule that the settings break.
 pub(super) struct Violation {
@@ -86,7 +86,7 @@ fn retentions_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     .filter_map(|(key, value)| out_of_range(key, &value, &(SHORTEST..=LONGEST), Duration::write))
 }
 
-fn reports_out_of_range(feedback: &Feedback) -> impl Iterator<Item = Violation> {
+fn reports_out_of_range(feedback: &FeedbackConfig) -> impl Iterator<Item = Violation> {
     const MOST: usize = 1 << 30;
     [
         ("feedback.stored_bytes", feedback.stored_bytes, 1 << 20..=u32::MAX as usize),
@@ -102,7 +102,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // A timer set to zero, or so late that adding it to now overflows, would end the server.
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let Config { room: Room { tick, heartbeat_timeout, restore_grace, .. }, limits, .. } = config;
+    let Config { room: RoomConfig { tick, heartbeat_timeout, restore_grace, .. }, limits, .. } = config;
     [
         ("room.tick", *tick, SHORTEST..=LONGEST),
         ("room.heartbeat_timeout", *heartbeat_timeout, SHORTEST..=LONGEST),
@@ -167,7 +167,7 @@ fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
 
 fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
-    let Identity { proxy_header, access_team_domain, access_audience, required: _ } = identity;
+    let IdentityConfig { proxy_header, access_team_domain, access_audience, required: _ } = identity;
     let speaks_https = http.tls_certificate.is_some() || http.tls_self_signed;
     let paths = http.base_path.as_ref().zip(http.public_url.as_ref());
     let disagree =
@@ -216,7 +216,7 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
         ),
         (
             ["calls.upstream", "calls.app_id"],
-            config.calls.upstream == Media::Cloudflare && config.calls.app_id.is_none(),
+            config.calls.upstream == MediaUpstream::Cloudflare && config.calls.app_id.is_none(),
             "is cloudflare, which needs calls.app_id and calls.app_secret".to_owned(),
         ),
         one_without_the_other(["http.tls_certificate", "http.tls_key"], &http.tls_certificate, &http.tls_key),

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::policy::PolicySources;
-use super::sfu::Media;
+use super::sfu::MediaUpstream;
 use super::value::{HttpUrl, Optional, text, texts};
 
 /// The media API.
@@ -15,7 +15,7 @@ use super::value::{HttpUrl, Optional, text, texts};
 #[serde(default, deny_unknown_fields)]
 pub struct Calls {
     /// Who carries media.
-    pub upstream: Media,
+    pub upstream: MediaUpstream,
     /// The id of the Cloudflare Calls application.
     pub app_id: Optional<String>,
     /// The application's secret.
@@ -38,7 +38,7 @@ pub struct Calls {
 /// Cloudflare's TURN service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Turn {
+pub struct TurnConfig {
     /// The id of the TURN key.
     pub service_id: Optional<String>,
     /// The token of the TURN key.
@@ -77,7 +77,7 @@ pub struct Client {
 /// What becomes of users' reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Feedback {
+pub struct FeedbackConfig {
     /// The webhook that cards are posted to: a secret, since its URL carries a token.
     pub url: Optional<SecretString>,
     /// The dashboard that a card's link to the logs leads to.
@@ -109,7 +109,7 @@ pub struct Feedback {
 /// The AI participant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ai {
+pub struct AiConfig {
     /// The token for the model's API.
     pub api_token: Optional<SecretString>,
     /// The URL at which the model takes an SDP offer.
@@ -124,7 +124,7 @@ pub struct Ai {
 impl Default for Calls {
     fn default() -> Self {
         Self {
-            upstream: Media::Auto,
+            upstream: MediaUpstream::Auto,
             app_id: Optional(None),
             app_secret: Optional(None),
             api_url: HttpUrl("https://rtc.live.cloudflare.com/v1".to_owned()),
@@ -136,7 +136,7 @@ impl Default for Calls {
     }
 }
 
-impl Default for Feedback {
+impl Default for FeedbackConfig {
     fn default() -> Self {
         Self {
             url: Optional(None),
@@ -155,7 +155,7 @@ impl Default for Feedback {
     }
 }
 
-impl Default for Ai {
+impl Default for AiConfig {
     fn default() -> Self {
         Self {
             api_token: Optional(None),

@@ -10,7 +10,7 @@ use super::value::{Optional, Text, text, texts};
 /// Who carries media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Media {
+pub enum MediaUpstream {
     /// Cloudflare where its application is set, the embedded media server otherwise.
     #[default]
     Auto,
@@ -23,7 +23,7 @@ pub enum Media {
 /// The embedded media server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sfu {
+pub struct SfuConfig {
     /// The address and port for media, over UDP and TCP; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub udp_listen: SocketAddr,
@@ -68,7 +68,7 @@ const HIDDEN_INTERFACES: [&str; 14] = [
     "vmnet", "vboxnet",
 ];
 
-impl Default for Sfu {
+impl Default for SfuConfig {
     fn default() -> Self {
         Self {
             udp_listen: SocketAddr::from(([0; 16], 8789)),

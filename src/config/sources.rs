@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::Config;
-use super::fault::{Fault, Faults};
+use super::error::{ConfigError, ConfigErrors};
 use super::rules::{Violation, violations};
 
 /// Orange's own variables and the keys that they set.
@@ -72,7 +72,7 @@ pub(super) struct Sources {
     settings: BTreeMap<String, Setting>,
     /// Keys that are set, but to what cannot be told. No rule that involves one is checked.
     unsettled: BTreeSet<String>,
-    faults: Vec<Fault>,
+    faults: Vec<ConfigError>,
     warnings: Vec<String>,
 }
 
@@ -220,7 +220,7 @@ impl Sources {
     }
 
     /// The configuration and the warnings on the way to it, or every fault in it.
-    pub(super) fn finish(mut self) -> Result<(Config, Vec<String>), Faults> {
+    pub(super) fn finish(mut self) -> Result<(Config, Vec<String>), ConfigErrors> {
         let mut valid = Table::new();
         for (key, Setting { value, origin }) in &self.settings {
             // One at a time, so that each fault is found and belongs to one setting.
@@ -230,7 +230,7 @@ impl Sources {
                 self.unsettled.insert(key.clone());
                 let problem = value_problem(&self.known[key], value, error.message());
                 let (origin, key) = (origin.clone(), Some(key.clone()));
-                self.faults.push(Fault { origin, key, problem });
+                self.faults.push(ConfigError { origin, key, problem });
             } else {
                 insert(&mut valid, key, value.clone());
             }
@@ -243,9 +243,9 @@ impl Sources {
             }
             let origin = keys.iter().find_map(|&key| self.settings.get(key));
             let origin = origin.map_or("the defaults", |setting| &setting.origin).to_owned();
-            self.faults.push(Fault { origin, key: Some(keys[0].to_owned()), problem });
+            self.faults.push(ConfigError { origin, key: Some(keys[0].to_owned()), problem });
         }
-        if self.faults.is_empty() { Ok((config, self.warnings)) } else { Err(Faults(self.faults)) }
+        if self.faults.is_empty() { Ok((config, self.warnings)) } else { Err(ConfigErrors(self.faults)) }
     }
 
     fn set(&mut self, origin: String, key: String, value: Value) {
@@ -255,7 +255,7 @@ impl Sources {
 
     fn fault(&mut self, origin: String, key: Option<String>, problem: String) {
         self.unsettled.extend(key.clone());
-        self.faults.push(Fault { origin, key, problem });
+        self.faults.push(ConfigError { origin, key, problem });
     }
 
     fn has_section(&self, name: &str) -> bool {

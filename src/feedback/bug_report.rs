@@ -13,15 +13,15 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::card::{self, DebugInfo, Origin};
-use super::desk::{FormLimits, RELEASE, reporter, signed_link};
+use super::card::{self, CardContext, DebugInfo};
 use super::form::{drain, name, read_form, required_text};
 use super::history::{History, keep_newest};
+use super::service::{FormLimits, RELEASE, reporter, signed_link};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::{ReportId, RoomName};
 use crate::identity::Identity;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "bug";
@@ -35,7 +35,7 @@ const USER_AGENT_CHARS: usize = 1024;
 /// Takes the form.
 pub async fn post(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
@@ -55,13 +55,13 @@ pub(super) fn taken() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
+async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let limits = app.desk.limits;
     let user_agent = user_agent(request.headers());
     let fields = ["description", "info"];
     let room = app.desk.room(peer, limits.form_bytes);
     let ([description, info], _upload) = read_form(request, fields, room).await?;
-    let parse = move || Parsed::read(description, info, limits);
+    let parse = move || BugReportForm::read(description, info, limits);
     // Megabytes take their time, in which rooms are to go on.
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;
 
@@ -69,12 +69,12 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let report = parsed.to_keep(id, identity, user_agent, now);
     let name = parsed.name.as_deref().unwrap_or(&report.name).to_owned();
     let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
-    let Parsed { room, url, host, .. } = &parsed;
+    let BugReportForm { room, url, host, .. } = &parsed;
     let key = app.identities.signing_key();
     let link = app.desk.link_base().map(|base| signed_link(key, &base, id, now));
     let id_text = id.to_string();
     let card = || {
-        let origin = Origin { time: now, environment: host, release: RELEASE };
+        let origin = CardContext { time: now, environment: host, release: RELEASE };
         let report = card::BugReport {
             name: &name,
             description: &description,
@@ -90,7 +90,7 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
 
 /// What the form says.
 #[derive(Debug)]
-struct Parsed {
+struct BugReportForm {
     description: String,
     room: RoomName,
     /// What the client says that the reporter's name is.
@@ -120,7 +120,7 @@ struct Reporter<'a> {
     name: Option<&'a RawValue>,
 }
 
-impl Parsed {
+impl BugReportForm {
     fn read(description: Option<String>, info: Option<String>, limits: FormLimits) -> Result<Self, ApiError> {
         let description = description.ok_or(ApiError::MissingField("description"))?;
         if description.chars().count() > limits.description_chars {
@@ -209,8 +209,8 @@ mod tests {
         stored_bytes: 1 << 20,
     };
 
-    fn read(description: &str, info: &str) -> Result<Parsed, String> {
-        let parsed = Parsed::read(Some(description.into()), Some(info.into()), LIMITS);
+    fn read(description: &str, info: &str) -> Result<BugReportForm, String> {
+        let parsed = BugReportForm::read(Some(description.into()), Some(info.into()), LIMITS);
         parsed.map_err(|error| error.to_string())
     }
 
@@ -271,7 +271,7 @@ mod tests {
         for (description, info, field) in
             [(None, Some(String::new()), "description"), (Some(String::new()), None, "info")]
         {
-            let error = Parsed::read(description, info, LIMITS).unwrap_err();
+            let error = BugReportForm::read(description, info, LIMITS).unwrap_err();
             assert_eq!(error, ApiError::MissingField(field));
         }
     }

@@ -12,7 +12,7 @@ const IMAGE: &str = "https://developers.google.com/chat/images/quickstart-app-av
 
 /// What the cards of every kind say.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
+pub struct CardContext<'a> {
     /// When it was reported.
     pub time: SystemTime,
     /// The host of the page.
@@ -65,17 +65,17 @@ pub struct DeadTrack<'a> {
 }
 
 /// The card of a bug report, as JSON.
-pub fn bug_report(origin: Origin<'_>, report: BugReport<'_>) -> String {
+pub fn bug_report(origin: CardContext<'_>, report: BugReport<'_>) -> String {
     let from = format!("Feedback from {}", report.name);
     let header = Header::new(origin, from.clone(), Some(from));
     let sections = vec![
-        Section::text("Description", report.description),
-        Section::text("User Agent", report.user_agent),
-        Section::links("Room", [(report.room.into(), report.url.into())]),
+        CardSection::text("Description", report.description),
+        CardSection::text("User Agent", report.user_agent),
+        CardSection::links("Room", [(report.room.into(), report.url.into())]),
         match report.debug_info {
-            DebugInfo::Link(link) => Section::links("Debug Info", [("View JSON".into(), link.into())]),
+            DebugInfo::Link(link) => CardSection::links("Debug Info", [("View JSON".into(), link.into())]),
             DebugInfo::Id(id) => {
-                Section::text("Debug Info", &format!("Report {id}; set http.public_url for a link to it"))
+                CardSection::text("Debug Info", &format!("Report {id}; set http.public_url for a link to it"))
             }
         },
     ];
@@ -83,7 +83,7 @@ pub fn bug_report(origin: Origin<'_>, report: BugReport<'_>) -> String {
 }
 
 /// The card of a dead track, as JSON.
-pub fn dead_track(origin: Origin<'_>, report: DeadTrack<'_>) -> String {
+pub fn dead_track(origin: CardContext<'_>, report: DeadTrack<'_>) -> String {
     let DeadTrack { pulling_user, pushing_user, .. } = report;
     let title = format!("💀 Dead track: {pulling_user} had issue pulling from {pushing_user}");
     let traces = [
@@ -91,9 +91,9 @@ pub fn dead_track(origin: Origin<'_>, report: DeadTrack<'_>) -> String {
         (format!("{pushing_user}'s push trace"), report.push_trace.into()),
     ];
     let mut sections =
-        vec![Section::text("Track ID", report.track_id), Section::links("Trace links", traces)];
+        vec![CardSection::text("Track ID", report.track_id), CardSection::links("Trace links", traces)];
     if let Some(dashboard) = report.dashboard {
-        sections.push(Section::links("Dashboard link", [("Dashboard logs".into(), dashboard.into())]));
+        sections.push(CardSection::links("Dashboard link", [("Dashboard logs".into(), dashboard.into())]));
     }
     message("orange-meets-dead-track-card", Header::new(origin, title, None), sections)
 }
@@ -114,14 +114,14 @@ pub fn dashboard_link(dashboard: &str, meeting: &str) -> String {
     format!("{dashboard}/observability/logs?{query}")
 }
 
-fn message(card_id: &'static str, header: Header, sections: Vec<Section>) -> String {
-    let message = Message { cards_v2: [Entry { card_id, card: Card { header, sections } }] };
+fn message(card_id: &'static str, header: Header, sections: Vec<CardSection>) -> String {
+    let message = CardMessage { cards_v2: [Entry { card_id, card: Card { header, sections } }] };
     // Nothing in it can fail to serialize: texts, lists and structs.
     serde_json::to_string(&message).unwrap_or_default()
 }
 
 #[derive(Serialize)]
-struct Message {
+struct CardMessage {
     #[serde(rename = "cardsV2")]
     cards_v2: [Entry; 1],
 }
@@ -136,7 +136,7 @@ struct Entry {
 #[derive(Serialize)]
 struct Card {
     header: Header,
-    sections: Vec<Section>,
+    sections: Vec<CardSection>,
 }
 
 #[derive(Serialize)]
@@ -151,8 +151,8 @@ struct Header {
 }
 
 impl Header {
-    fn new(origin: Origin<'_>, title: String, image_alt_text: Option<String>) -> Self {
-        let Origin { time, environment, release } = origin;
+    fn new(origin: CardContext<'_>, title: String, image_alt_text: Option<String>) -> Self {
+        let CardContext { time, environment, release } = origin;
         let time = humantime::format_rfc3339_millis(time);
         let subtitle = format!("Time: {time} Environment: {environment} commit: {release}");
         Self { title, subtitle, image_url: IMAGE, image_type: "CIRCLE", image_alt_text }
@@ -160,13 +160,13 @@ impl Header {
 }
 
 #[derive(Serialize)]
-struct Section {
+struct CardSection {
     header: &'static str,
     widgets: [Widget; 1],
     collapsible: bool,
 }
 
-impl Section {
+impl CardSection {
     fn text(header: &'static str, text: &str) -> Self {
         let widget = Widget::TextParagraph { text: text.to_owned() };
         Self { header, widgets: [widget], collapsible: false }
@@ -210,7 +210,8 @@ mod tests {
 
     use super::*;
 
-    const ORIGIN: Origin<'_> = Origin { time: UNIX_EPOCH, environment: "meet.example", release: "1.2.3" };
+    const ORIGIN: CardContext<'_> =
+        CardContext { time: UNIX_EPOCH, environment: "meet.example", release: "1.2.3" };
 
     #[test]
     fn a_bug_report_is_the_references_card_to_the_byte() {
@@ -236,7 +237,7 @@ mod tests {
             r#"{"header":"Debug Info","widgets":[{"buttonList":{"buttons":[{"text":"View JSON","onClick":{"openLink":{"#,
             r#""url":"https://meet.example/api/debugInfo?id=1&exp=2&sig=3"}}}]}}],"collapsible":false}]}}]}"#,
         );
-        assert_eq!(bug_report(Origin { time, ..ORIGIN }, report), expected);
+        assert_eq!(bug_report(CardContext { time, ..ORIGIN }, report), expected);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::desk::{RELEASE, failing, reporter};
 use super::form::{drain, read_form};
+use super::service::{RELEASE, failing, reporter};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::MeetingId;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 
 const REFRESH: &str = "refresh";
 const CALL_QUALITY: &str = "call_quality";
@@ -25,7 +25,7 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// Counts a refresh of a room's page.
 pub async fn refresh(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     let identity = reporter(&app, &headers, &peer).await?;
@@ -41,7 +41,7 @@ pub async fn refresh(
 /// Takes the answer to "Experience any issues?", and leads home.
 pub async fn call_quality(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
@@ -55,7 +55,7 @@ pub async fn call_quality(
     result.map(|()| home())
 }
 
-async fn rate(app: &App, peer: &Peer, request: Request) -> Result<(), ApiError> {
+async fn rate(app: &App, peer: &RemotePeer, request: Request) -> Result<(), ApiError> {
     let fields = ["experiencedIssues", "meetingId"];
     let room = app.desk.room(peer, app.body_bytes);
     let ([issues, meeting], _upload) = read_form(request, fields, room).await?;

@@ -9,15 +9,15 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::bug_report::{taken, user_agent};
-use super::card::{self, Origin, dashboard_link};
-use super::desk::{RELEASE, reporter};
+use super::card::{self, CardContext, dashboard_link};
 use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
 use super::history::keep_newest;
+use super::service::{RELEASE, reporter};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::ReportId;
 use crate::identity::Identity;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "dead_track";
@@ -31,7 +31,7 @@ const SOMEBODY: &str = "somebody unknown";
 /// Takes the JSON, whatever content type it comes with: the stock client sends none.
 pub async fn post(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let identity = reporter(&app, request.headers(), &peer).await?;
@@ -48,7 +48,7 @@ pub async fn post(
 /// The members of the report; others are kept with it, and of no other interest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Members<'a> {
+struct ReportFields<'a> {
     #[serde(borrow)]
     pull_session_trace: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -63,7 +63,7 @@ struct Members<'a> {
     meeting_id: Option<&'a RawValue>,
 }
 
-async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> Result<(), ApiError> {
+async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request) -> Result<(), ApiError> {
     let (parts, body) = request.into_parts();
     let room = app.desk.room(peer, app.body_bytes);
     let (body, _upload) = read_body(&parts.headers, body, room).await?;
@@ -71,7 +71,7 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     if !body.get().starts_with('{') {
         return Err(ApiError::NotJson);
     }
-    let members: Members<'_> = serde_json::from_str(body.get()).map_err(|_| ApiError::NotJson)?;
+    let members: ReportFields<'_> = serde_json::from_str(body.get()).map_err(|_| ApiError::NotJson)?;
     let pull_trace = required_text(members.pull_session_trace, "pullSessionTrace", TEXT_CHARS)?;
     let push_trace = required_text(members.pushed_session_trace, "pushedSessionTrace", TEXT_CHARS)?;
     let track_id = required_text(members.track_id, "trackId", TEXT_CHARS)?;
@@ -102,7 +102,8 @@ async fn take(app: &App, peer: &Peer, identity: Identity, request: Request) -> R
     let card = || {
         let dashboard = app.desk.dashboard.as_ref().zip(meeting.as_deref());
         let dashboard = dashboard.map(|(dashboard, meeting)| dashboard_link(dashboard.as_str(), meeting));
-        let origin = Origin { time: now, environment: host.as_deref().unwrap_or_default(), release: RELEASE };
+        let origin =
+            CardContext { time: now, environment: host.as_deref().unwrap_or_default(), release: RELEASE };
         let report = card::DeadTrack {
             pulling_user: &pulling_user,
             pushing_user: pushing_user.as_deref().unwrap_or(SOMEBODY),

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::desk::{failing, link_opens};
+use super::service::{failing, link_opens};
 use crate::admin::bears;
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;

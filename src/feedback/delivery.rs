@@ -19,11 +19,11 @@ use url::{Host, Url};
 use super::retry::{after_failure, retry_after, wait};
 use crate::id::ReportId;
 use crate::metrics::Metrics;
-use crate::store::reports::{Due, Outcome, Reports, ReportsError};
+use crate::store::reports::{DeliveryOutcome, Due, Reports, ReportsError};
 
 /// How the task behaves; only tests need anything but the default.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct DeliveryTiming {
     /// How many cards are under way at a time, so that one slow answer holds nobody up.
     pub parallel: usize,
     /// How long one attempt may take.
@@ -34,7 +34,7 @@ pub struct Pace {
     pub longest_sleep: Duration,
 }
 
-impl Default for Pace {
+impl Default for DeliveryTiming {
     fn default() -> Self {
         Self {
             parallel: 4,
@@ -62,12 +62,12 @@ pub struct Delivery {
     client: reqwest::Client,
     url: SecretString,
     metrics: Arc<Metrics>,
-    pace: Pace,
+    pace: DeliveryTiming,
 }
 
 /// Why the webhook has no card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+enum DeliveryFailure {
     /// It answered something else than 2xx.
     Status { status: u16, asked: Option<Duration> },
     /// It did not answer in time.
@@ -76,7 +76,7 @@ enum Failure {
     Unreachable,
 }
 
-impl Failure {
+impl DeliveryFailure {
     fn text(self) -> String {
         match self {
             Self::Status { status, .. } => format!("the webhook answered {status}"),
@@ -106,7 +106,7 @@ impl Delivery {
         reports: Reports,
         url: SecretString,
         metrics: Arc<Metrics>,
-        pace: Pace,
+        pace: DeliveryTiming,
     ) -> Result<Self, InvalidWebhook> {
         // A redirect would take the card to somebody else.
         let mut client = reqwest::Client::builder().timeout(pace.attempt).redirect(Policy::none());
@@ -193,10 +193,10 @@ impl Delivery {
         let chance = chance();
         let mut quiet = Duration::ZERO;
         let (outcome, failure) = match result {
-            Ok(()) => (Outcome::Delivered, None),
+            Ok(()) => (DeliveryOutcome::Delivered, None),
             Err(failure) => {
                 let mut asked = None;
-                if let Failure::Status { status, asked: header } = failure {
+                if let DeliveryFailure::Status { status, asked: header } = failure {
                     // 429 means the webhook as a whole, also where it does not say for how long.
                     asked = header.or_else(|| (status == 429).then(|| wait(failures, chance)));
                     quiet = asked.unwrap_or_default();
@@ -205,7 +205,7 @@ impl Delivery {
             }
         };
         self.report(report, outcome, failure, failures);
-        let text = failure.map(Failure::text);
+        let text = failure.map(DeliveryFailure::text);
         while let Err(error) = self.reports.attempted(report, outcome, text.as_deref()).await {
             Metrics::count(&self.metrics.deliveries, "not_written");
             // Forgetting it would send the card again at once, and again.
@@ -215,14 +215,13 @@ impl Delivery {
         (report, quiet)
     }
 
-    async fn post(&self, card: String) -> Result<(), Failure> {
+    async fn post(&self, card: String) -> Result<(), DeliveryFailure> {
         let request = self.client.post(self.url.expose_secret());
         let request = request.header(CONTENT_TYPE, "application/json; charset=UTF-8").body(card);
         // Only the head of the answer says something; its body is never read.
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| if error.is_timeout() { Failure::TimedOut } else { Failure::Unreachable })?;
+        let answer = request.send().await.map_err(|error| {
+            if error.is_timeout() { DeliveryFailure::TimedOut } else { DeliveryFailure::Unreachable }
+        })?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -230,24 +229,30 @@ impl Delivery {
         let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.filter(|_| matches!(status.as_u16(), 429 | 503));
         let asked = asked.and_then(|value| retry_after(value, clock()));
-        Err(Failure::Status { status: status.as_u16(), asked })
+        Err(DeliveryFailure::Status { status: status.as_u16(), asked })
     }
 
-    fn report(&self, report: ReportId, outcome: Outcome, failure: Option<Failure>, attempts: u32) {
-        let label = failure.map_or("delivered", Failure::label);
+    fn report(
+        &self,
+        report: ReportId,
+        outcome: DeliveryOutcome,
+        failure: Option<DeliveryFailure>,
+        attempts: u32,
+    ) {
+        let label = failure.map_or("delivered", DeliveryFailure::label);
         Metrics::count(&self.metrics.deliveries, label);
-        let why = failure.map(Failure::text).unwrap_or_default();
+        let why = failure.map(DeliveryFailure::text).unwrap_or_default();
         match outcome {
-            Outcome::Delivered => debug!(event = "cardDelivered", %report, attempts),
-            Outcome::Dead => {
+            DeliveryOutcome::Delivered => debug!(event = "cardDelivered", %report, attempts),
+            DeliveryOutcome::Dead => {
                 Metrics::count(&self.metrics.deliveries, "given_up");
                 warn!(event = "cardGivenUp", %report, attempts, why, "the report itself is kept");
             }
             // Once a card, or a webhook that is down for days fills the log.
-            Outcome::Postponed { .. } if attempts == 1 => {
+            DeliveryOutcome::Postponed { .. } if attempts == 1 => {
                 info!(event = "cardNotDelivered", %report, why, "it is tried again for three days");
             }
-            Outcome::Postponed { .. } => debug!(event = "cardNotDelivered", %report, attempts, why),
+            DeliveryOutcome::Postponed { .. } => debug!(event = "cardNotDelivered", %report, attempts, why),
         }
     }
 }
@@ -290,7 +295,7 @@ mod tests {
     use crate::store::Store;
     use crate::store::reports::{NewReport, ReportKind};
 
-    const PACE: Pace = Pace {
+    const PACE: DeliveryTiming = DeliveryTiming {
         parallel: 1,
         attempt: Duration::from_millis(100),
         store_retry: Duration::from_millis(5),
@@ -307,7 +312,7 @@ mod tests {
     }
 
     impl Scene {
-        async fn start(pace: Pace) -> Self {
+        async fn start(pace: DeliveryTiming) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("r.db");
             std::fs::File::create(&path).unwrap();
@@ -396,7 +401,7 @@ mod tests {
     /// once, and again, for as long as the disk was full.
     #[tokio::test]
     async fn a_card_is_not_sent_again_while_the_store_cannot_note_that_it_was() {
-        let scene = Scene::start(Pace { attempt: Duration::from_secs(10), ..PACE }).await;
+        let scene = Scene::start(DeliveryTiming { attempt: Duration::from_secs(10), ..PACE }).await;
         let id = scene.report().await;
         let mut request = scene.request().await;
         let mut beside = scene.beside().await;
@@ -411,7 +416,7 @@ mod tests {
 
     #[tokio::test]
     async fn at_a_stop_what_is_under_way_is_waited_for_and_nothing_else_begins() {
-        let mut scene = Scene::start(Pace { attempt: Duration::from_secs(10), ..PACE }).await;
+        let mut scene = Scene::start(DeliveryTiming { attempt: Duration::from_secs(10), ..PACE }).await;
         let [first, second] = [scene.report().await, scene.report().await];
         let mut request = scene.request().await;
         scene.stop.cancel();

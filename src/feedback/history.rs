@@ -45,25 +45,25 @@ pub fn keep_newest(history: &RawValue, most_bytes: usize) -> History {
     // Room for the braces and the notes.
     let budget = most_bytes.saturating_sub(256);
     let (parts, list) = match history.get().as_bytes().first() {
-        Some(b'{') => (Members::read(history, budget), false),
-        Some(b'[') => (vec![Member { name: Cow::Borrowed(""), value: history }], true),
+        Some(b'{') => (MemberVisitor::read(history, budget), false),
+        Some(b'[') => (vec![ObjectMember { name: Cow::Borrowed(""), value: history }], true),
         _ => (Vec::new(), false),
     };
     let mut shares = Shares { left: budget, waiting: parts.len() };
     let mut order: Vec<usize> = (0..parts.len()).collect();
     order.sort_by_key(|&at| parts[at].value.get().len());
-    let mut kept: Vec<Option<Kept>> = parts.iter().map(|_| None).collect();
+    let mut kept: Vec<Option<RetainedPart>> = parts.iter().map(|_| None).collect();
     for at in order {
         let share = shares.next();
         let note = json_bytes(&parts[at].name) * 2 + 64;
-        let part = Kept::of(parts[at].value, usize::from(!list), share.saturating_sub(note));
+        let part = RetainedPart::of(parts[at].value, usize::from(!list), share.saturating_sub(note));
         shares.left = shares.left.saturating_sub(part.json.len() + note);
         kept[at] = Some(part);
     }
     written(&parts, kept.into_iter().flatten().collect(), list)
 }
 
-fn written(parts: &[Member<'_>], kept: Vec<Kept>, list: bool) -> History {
+fn written(parts: &[ObjectMember<'_>], kept: Vec<RetainedPart>, list: bool) -> History {
     let cut_entries = kept.iter().map(|part| part.cut).sum();
     if let (true, Some(part)) = (list, kept.first()) {
         let note = format!("{{\n    {NOTE:?}: {{\n      \"entries\": {}\n    }}\n  }}", part.cut);
@@ -76,7 +76,7 @@ fn written(parts: &[Member<'_>], kept: Vec<Kept>, list: bool) -> History {
     }
     let mut json = String::from("{");
     let mut notes = Vec::new();
-    for (Member { name, .. }, part) in parts.iter().zip(&kept) {
+    for (ObjectMember { name, .. }, part) in parts.iter().zip(&kept) {
         let name = serde_json::Value::from(&**name);
         json.push_str(&format!("\n  {name}: {},", part.json));
         if part.cut > 0 {
@@ -105,12 +105,12 @@ impl Shares {
 }
 
 /// What is kept of one part.
-struct Kept {
+struct RetainedPart {
     json: String,
     cut: u64,
 }
 
-impl Kept {
+impl RetainedPart {
     /// All of `value` if it is short enough, or its newest entries; at `depth` of the whole.
     fn of(value: &RawValue, depth: usize, most_bytes: usize) -> Self {
         if let Some(json) = laid_out(value.get(), depth, most_bytes) {
@@ -216,16 +216,16 @@ fn new_line(out: &mut String, depth: usize, most_bytes: usize) {
 }
 
 /// A member of an object.
-struct Member<'a> {
+struct ObjectMember<'a> {
     name: Cow<'a, str>,
     value: &'a RawValue,
 }
 
 /// Reads an object's members, and keeps the first ones.
-struct Members;
+struct MemberVisitor;
 
-impl Members {
-    fn read(object: &RawValue, budget: usize) -> Vec<Member<'_>> {
+impl MemberVisitor {
+    fn read(object: &RawValue, budget: usize) -> Vec<ObjectMember<'_>> {
         let mut members = read_with(object, Self).unwrap_or_default();
         // Names alone must not take what there is.
         members.truncate((budget / (2 * NAME_BYTES + 128)).max(1));
@@ -233,21 +233,21 @@ impl Members {
     }
 }
 
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<Member<'de>>;
+impl<'de> Visitor<'de> for MemberVisitor {
+    type Value = Vec<ObjectMember<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Vec<Member<'de>> = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
+        let mut members: Vec<ObjectMember<'de>> = Vec::new();
+        while let Some(MemberName(name)) = map.next_key()? {
             let strange = json_bytes(&name) > NAME_BYTES || name == NOTE;
             if members.len() >= MEMBERS || strange || members.iter().any(|known| known.name == name) {
                 map.next_value::<IgnoredAny>()?;
             } else {
-                members.push(Member { name, value: map.next_value()? });
+                members.push(ObjectMember { name, value: map.next_value()? });
             }
         }
         Ok(members)
@@ -257,7 +257,7 @@ impl<'de> Visitor<'de> for Members {
 /// A name that is borrowed where it holds no escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A list's last entries.
 struct Newest<'a> {

@@ -1,7 +1,7 @@
 //! How much of one thing an identity and a client's network may send in an hour.
 
 use crate::id::IdentityId;
-use crate::identity::peer::{AddressOwner, Peer};
+use crate::identity::peer::{AddressOwner, RemotePeer};
 use crate::limit::{KeyedLimit, Rate};
 use crate::network::{ClientNetwork, client_network};
 
@@ -20,7 +20,7 @@ impl Quota {
     }
 
     /// Whether one more may be sent; if so, it counts.
-    pub fn admits(&self, identity: &IdentityId, peer: &Peer) -> bool {
+    pub fn admits(&self, identity: &IdentityId, peer: &RemotePeer) -> bool {
         // The identity first: whoever sends too much must not use up the network of a whole office.
         if self.identities.check(identity).is_err() {
             return false;
@@ -53,9 +53,9 @@ mod tests {
         IdentityId::new(name)
     }
 
-    fn from(address: &str) -> Peer {
+    fn from(address: &str) -> RemotePeer {
         let (headers, proxies) = (HeaderMap::new(), TrustedProxies::default());
-        Peer::new(address.parse().unwrap(), Scheme::Http, &Uri::from_static("/"), &headers, &proxies)
+        RemotePeer::new(address.parse().unwrap(), Scheme::Http, &Uri::from_static("/"), &headers, &proxies)
     }
 
     fn admitted(quota: &Quota, name: &str, address: &str, asked: usize) -> usize {
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn an_exempt_network_has_no_quota_and_its_identities_have() {
         let quota = Quota::hourly(1, 1);
-        let exempt = Peer { owner: AddressOwner::Exempt, ..from("10.0.0.1") };
+        let exempt = RemotePeer { owner: AddressOwner::Exempt, ..from("10.0.0.1") };
         assert!(quota.admits(&who("ada"), &exempt) && quota.admits(&who("bob"), &exempt));
         assert!(!quota.admits(&who("ada"), &exempt));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::store::reports::{LONGEST_WAIT, Outcome};
+use crate::store::reports::{DeliveryOutcome, LONGEST_WAIT};
 
 /// The wait after the first failure, before chance is added.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -34,14 +34,14 @@ pub fn after_failure(
     failures: u32,
     chance: f64,
     asked: Option<Duration>,
-) -> Outcome {
+) -> DeliveryOutcome {
     let last = created + GIVE_UP_AFTER;
     if now >= last {
-        return Outcome::Dead;
+        return DeliveryOutcome::Dead;
     }
     let wait = wait(failures, chance);
     let until = now + wait.max(asked.unwrap_or_default());
-    Outcome::Postponed { until: until.min(last) }
+    DeliveryOutcome::Postponed { until: until.min(last) }
 }
 
 /// How long `Retry-After` (RFC 9110 section 10.2.3) asks to wait: seconds, or until a date.
@@ -82,19 +82,19 @@ mod tests {
     #[test]
     fn a_card_is_tried_for_three_days_and_then_once() {
         let until = |now, failures| after_failure(at(0), at(now), failures, 0.0, None);
-        assert_eq!(until(10, 1), Outcome::Postponed { until: at(11) });
-        assert_eq!(until(259_199, 90), Outcome::Postponed { until: at(259_200) });
-        assert_eq!(until(259_200, 91), Outcome::Dead);
+        assert_eq!(until(10, 1), DeliveryOutcome::Postponed { until: at(11) });
+        assert_eq!(until(259_199, 90), DeliveryOutcome::Postponed { until: at(259_200) });
+        assert_eq!(until(259_200, 91), DeliveryOutcome::Dead);
         // The server was off for a week.
-        assert_eq!(until(604_800, 1), Outcome::Dead);
+        assert_eq!(until(604_800, 1), DeliveryOutcome::Dead);
     }
 
     #[test]
     fn a_webhook_is_left_alone_for_as_long_as_it_asks() {
         let until = |asked| after_failure(at(0), at(0), 3, 0.0, Some(Duration::from_secs(asked)));
-        assert_eq!(until(0), Outcome::Postponed { until: at(4) });
-        assert_eq!(until(4000), Outcome::Postponed { until: at(4000) });
-        assert_eq!(until(400_000), Outcome::Postponed { until: at(259_200) });
+        assert_eq!(until(0), DeliveryOutcome::Postponed { until: at(4) });
+        assert_eq!(until(4000), DeliveryOutcome::Postponed { until: at(4000) });
+        assert_eq!(until(400_000), DeliveryOutcome::Postponed { until: at(259_200) });
     }
 
     #[test]

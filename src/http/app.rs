@@ -12,8 +12,8 @@ use tokio_util::task::TaskTracker;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
 use crate::config::BasePath;
-use crate::feedback::desk::Desk;
-use crate::http::charge::Charge;
+use crate::feedback::service::ReportService;
+use crate::http::charge::AddressClassifier;
 use crate::http::error::ApiError;
 use crate::http::origin::OriginRule;
 use crate::http::site::Site;
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::room::arrivals::Arrivals;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
-use crate::ws::admission::Admission;
+use crate::ws::admission::SocketLimit;
 use crate::ws::connection::ConnectionLimits;
 use crate::ws::refusals::Refusals;
 
@@ -41,7 +41,7 @@ pub struct App {
     /// The path below which browsers reach this server.
     pub base_path: BasePath,
     /// Decides to which network a request is charged.
-    pub charge: Charge,
+    pub charge: AddressClassifier,
     /// The rooms.
     pub registry: Registry,
     /// Readiness, as `GET /readyz` reports it.
@@ -51,7 +51,7 @@ pub struct App {
     /// The media API served to other servers; `None` if it is off.
     pub media_api: Option<MediaApi>,
     /// Limits on open sockets.
-    pub admission: Admission,
+    pub admission: SocketLimit,
     /// Memory limit for partially received messages.
     pub arrivals: Arrivals,
     /// Limits of each socket.
@@ -61,9 +61,9 @@ pub struct App {
     /// The last refused sockets.
     pub refusals: Refusals,
     /// The sockets' tasks.
-    pub sockets: Sockets,
+    pub sockets: SocketTasks,
     /// Reports sent by users.
-    pub desk: Desk,
+    pub desk: ReportService,
     /// Metrics of the server.
     pub metrics: Arc<Metrics>,
     /// Rate limit of warnings that network input can cause.
@@ -87,7 +87,7 @@ impl App {
 
 /// The sockets' tasks and ids.
 #[derive(Debug, Default)]
-pub struct Sockets {
+pub struct SocketTasks {
     /// Runs the tasks, and waits for their end.
     pub tasks: TaskTracker,
     /// Aborts the tasks without a close handshake.
@@ -95,7 +95,7 @@ pub struct Sockets {
     last_id: AtomicU64,
 }
 
-impl Sockets {
+impl SocketTasks {
     /// Returns a new id, unique in this process.
     pub fn next_id(&self) -> ConnectionId {
         ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)

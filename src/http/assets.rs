@@ -29,9 +29,9 @@ use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
 
 use self::coding::Coding;
-use self::condition::{Part, is_known, is_other_wanted, part};
-use self::kind::{Freshness, Kind, Nature};
-use self::source::{FilePath, Found, Place, Source, Stamp};
+use self::condition::{RequestedPart, is_known, is_other_wanted, part};
+use self::kind::{FileKind, Freshness, Nature};
+use self::source::{FileLocation, FilePath, FileSource, FileStamp, FoundFile};
 use super::base_path::with_links_below;
 use crate::config::BasePath;
 
@@ -44,20 +44,20 @@ const WORTHWHILE_BYTES: u64 = 1024;
 /// The files of one source.
 #[derive(Debug)]
 pub struct Assets {
-    source: Source,
+    source: FileSource,
     /// The path that links of pages are rewritten to.
     base_path: BasePath,
-    kept: Cache<Key, Arc<Kept>>,
+    kept: Cache<CacheKey, Arc<CachedFile>>,
     /// One compression at a time, so that a first visitor's files leave CPU time for rooms.
     compressing: Arc<Semaphore>,
 }
 
 /// Cache key: a version of a file and its encoding.
-type Key = (String, Stamp, Coding);
+type CacheKey = (String, FileStamp, Coding);
 
 /// A file body as it is sent.
 #[derive(Debug)]
-struct Kept {
+struct CachedFile {
     body: Bytes,
     tag: String,
     /// `Identity` in place of the requested one if compression does not make the file smaller.
@@ -66,8 +66,9 @@ struct Kept {
 
 impl Assets {
     /// Creates the files of `source`, with a cache of at most `kept_bytes` bytes.
-    pub fn new(source: Source, kept_bytes: usize) -> Self {
-        let weight = |_: &Key, kept: &Arc<Kept>| u32::try_from(kept.body.len() + 256).unwrap_or(u32::MAX);
+    pub fn new(source: FileSource, kept_bytes: usize) -> Self {
+        let weight =
+            |_: &CacheKey, kept: &Arc<CachedFile>| u32::try_from(kept.body.len() + 256).unwrap_or(u32::MAX);
         let kept = Cache::builder().weigher(weight).max_capacity(kept_bytes as u64).build();
         let base_path = BasePath::default();
         Self { source, base_path, kept, compressing: Arc::new(Semaphore::new(1)) }
@@ -86,7 +87,7 @@ impl Assets {
     pub async fn get(&self, path: &str, headers: &HeaderMap) -> io::Result<Option<Response>> {
         let Some(path) = FilePath::parse(path) else { return Ok(None) };
         let Some(found) = self.source.find(&path).await? else { return Ok(None) };
-        let kind = Kind::of(path.as_str());
+        let kind = FileKind::of(path.as_str());
         let bytes = found.stamp.bytes;
         let varies = kind.nature == Nature::Text && bytes >= WORTHWHILE_BYTES;
         // A range refers to the uncompressed file.
@@ -135,7 +136,7 @@ impl Assets {
         Ok(Some(String::from_utf8_lossy(&kept.body).into_owned()))
     }
 
-    async fn coded(&self, path: &FilePath, found: Found, coding: Coding) -> io::Result<Coded> {
+    async fn coded(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Coded> {
         // Links in a precompressed page cannot be rewritten.
         if coding != Coding::Identity && !self.has_links(path) {
             // A precompressed file may be smaller than one compressed here.
@@ -145,22 +146,28 @@ impl Assets {
             }
         }
         match found.place {
-            Place::Disk(file) if found.stamp.bytes > WHOLE_BYTES => Ok(Coded::Long(file, found.stamp)),
+            FileLocation::Disk(file) if found.stamp.bytes > WHOLE_BYTES => Ok(Coded::Long(file, found.stamp)),
             _ => self.kept(path, found, coding, Work::Compress).await.map(Coded::Kept),
         }
     }
 
     /// Returns a file in the requested encoding; concurrent requests share the work.
-    async fn kept(&self, path: &FilePath, found: Found, coding: Coding, work: Work) -> io::Result<Arc<Kept>> {
+    async fn kept(
+        &self,
+        path: &FilePath,
+        found: FoundFile,
+        coding: Coding,
+        work: Work,
+    ) -> io::Result<Arc<CachedFile>> {
         let key = (path.as_str().to_owned(), found.stamp, coding);
         let make = async {
             let body = match found.place {
-                Place::Memory(body) => body,
-                Place::Disk(file) => tokio::fs::read(file).await?.into(),
+                FileLocation::Memory(body) => body,
+                FileLocation::Disk(file) => tokio::fs::read(file).await?.into(),
             };
             let body = if self.has_links(path) { with_links_below(&self.base_path, body) } else { body };
             let kept = match (coding, work) {
-                (Coding::Identity, _) | (_, Work::Read) => Kept::new(body, coding),
+                (Coding::Identity, _) | (_, Work::Read) => CachedFile::new(body, coding),
                 (_, Work::Compress) => self.compress(body, coding).await?,
             };
             Ok(Arc::new(kept))
@@ -172,16 +179,20 @@ impl Assets {
 
     /// True for a page with links that need the base path.
     fn has_links(&self, path: &FilePath) -> bool {
-        !self.base_path.is_root() && Kind::of(path.as_str()).content_type.starts_with("text/html")
+        !self.base_path.is_root() && FileKind::of(path.as_str()).content_type.starts_with("text/html")
     }
 
-    async fn compress(&self, body: Bytes, coding: Coding) -> io::Result<Kept> {
+    async fn compress(&self, body: Bytes, coding: Coding) -> io::Result<CachedFile> {
         let place = self.compressing.clone().acquire_owned().await.map_err(io::Error::other)?;
         let work = move || {
             let _place = place;
             let packed = coding.compress(&body)?;
             let is_smaller = packed.len() < body.len();
-            Ok(if is_smaller { Kept::new(packed.into(), coding) } else { Kept::new(body, Coding::Identity) })
+            Ok(if is_smaller {
+                CachedFile::new(packed.into(), coding)
+            } else {
+                CachedFile::new(body, Coding::Identity)
+            })
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
@@ -197,11 +208,11 @@ enum Work {
 }
 
 enum Coded {
-    Kept(Arc<Kept>),
-    Long(PathBuf, Stamp),
+    Kept(Arc<CachedFile>),
+    Long(PathBuf, FileStamp),
 }
 
-impl Kept {
+impl CachedFile {
     fn new(body: Bytes, coding: Coding) -> Self {
         // Hashes the content: files from containers and archives often share one modification time.
         let mut hash = DefaultHasher::new();
@@ -210,11 +221,11 @@ impl Kept {
     }
 }
 
-fn respond(kept: &Kept, headers: &HeaderMap) -> io::Result<Response> {
+fn respond(kept: &CachedFile, headers: &HeaderMap) -> io::Result<Response> {
     let length = kept.body.len() as u64;
     let mut response = match answer(headers, &kept.tag, length)? {
-        Answer::Finished(response) => return Ok(response),
-        Answer::Bytes(range, mut response) => {
+        AssetAnswer::Finished(response) => return Ok(response),
+        AssetAnswer::Bytes(range, mut response) => {
             let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
             *response.body_mut() = kept.body.slice(range).into();
             response
@@ -227,12 +238,12 @@ fn respond(kept: &Kept, headers: &HeaderMap) -> io::Result<Response> {
 }
 
 /// Streams a file from disk.
-async fn stream(file: &Path, stamp: Stamp, headers: &HeaderMap) -> io::Result<Response> {
+async fn stream(file: &Path, stamp: FileStamp, headers: &HeaderMap) -> io::Result<Response> {
     let since = stamp.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     let tag = format!("\"{:x}-{:x}\"", stamp.bytes, since.unwrap_or_default().as_nanos());
     match answer(headers, &tag, stamp.bytes)? {
-        Answer::Finished(response) => Ok(response),
-        Answer::Bytes(range, mut response) => {
+        AssetAnswer::Finished(response) => Ok(response),
+        AssetAnswer::Bytes(range, mut response) => {
             let mut file = File::open(file).await?;
             file.seek(SeekFrom::Start(range.start)).await?;
             let bytes = file.take(range.end - range.start);
@@ -243,14 +254,14 @@ async fn stream(file: &Path, stamp: Stamp, headers: &HeaderMap) -> io::Result<Re
 }
 
 /// Answer to a request, given the entity tag and the length.
-enum Answer {
+enum AssetAnswer {
     /// A complete response without a body.
     Finished(Response),
     /// The byte range to send, and a response that lacks only its body.
     Bytes(Range<u64>, Response),
 }
 
-fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<Answer> {
+fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<AssetAnswer> {
     let mut response = Response::new(Body::empty());
     let mut set = |name: HeaderName, value: String| {
         let value = HeaderValue::try_from(value).map_err(io::Error::other)?;
@@ -264,12 +275,12 @@ fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<Answer> {
         (StatusCode::NOT_MODIFIED, None)
     } else {
         match part(headers, tag, length) {
-            Part::Whole => (StatusCode::OK, Some(0..length)),
-            Part::Beyond => {
+            RequestedPart::Whole => (StatusCode::OK, Some(0..length)),
+            RequestedPart::Beyond => {
                 set(CONTENT_RANGE, format!("bytes */{length}"))?;
                 (StatusCode::RANGE_NOT_SATISFIABLE, None)
             }
-            Part::Bytes(range) => {
+            RequestedPart::Bytes(range) => {
                 set(CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end - 1))?;
                 (StatusCode::PARTIAL_CONTENT, Some(range))
             }
@@ -280,8 +291,8 @@ fn answer(headers: &HeaderMap, tag: &str, length: u64) -> io::Result<Answer> {
     }
     *response.status_mut() = status;
     Ok(match range {
-        Some(range) => Answer::Bytes(range, response),
-        None => Answer::Finished(response),
+        Some(range) => AssetAnswer::Bytes(range, response),
+        None => AssetAnswer::Finished(response),
     })
 }
 
@@ -304,7 +315,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        let assets = Assets::new(Source::folder(dir.path()).unwrap(), MANY);
+        let assets = Assets::new(FileSource::folder(dir.path()).unwrap(), MANY);
         (dir, assets)
     }
 
@@ -420,7 +431,7 @@ mod tests {
 
     #[tokio::test]
     async fn built_in_source_serves_only_built_in_files() {
-        let assets = Assets::new(Source::BuiltIn, MANY);
+        let assets = Assets::new(FileSource::BuiltIn, MANY);
         let (status, headers, body) = get(&assets, "index.html", &[]).await;
         assert_eq!((status, text(&headers, CONTENT_TYPE)), (200, "text/html; charset=utf-8"));
         assert_eq!(body, fs::read("static/index.html").unwrap());

@@ -51,14 +51,14 @@ async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next
     let may_strip = is_stripped(base, request.headers())
         || socket.is_some_and(|socket| app.proxies.contain(socket.address.ip()));
     match place(base, request.uri().path(), request.headers(), may_strip) {
-        Place::Below => {
+        PathPosition::Below => {
             if let Some(uri) = without_base(base, request.uri()) {
                 *request.uri_mut() = uri;
             }
         }
-        Place::Start => return moved(&with_query(base.to_string(), request.uri())),
-        Place::Stripped => {}
-        Place::Outside => {
+        PathPosition::Start => return moved(&with_query(base.to_string(), request.uri())),
+        PathPosition::Stripped => {}
+        PathPosition::Outside => {
             request.extensions_mut().insert(OutsideBasePath);
         }
     }
@@ -74,7 +74,7 @@ async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next
 
 /// Position of a request's path relative to the base path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum PathPosition {
     /// Below the base path.
     Below,
     /// The base path itself, without a trailing slash.
@@ -85,17 +85,17 @@ enum Place {
     Outside,
 }
 
-fn place(base: &BasePath, path: &str, headers: &HeaderMap, may_strip: bool) -> Place {
+fn place(base: &BasePath, path: &str, headers: &HeaderMap, may_strip: bool) -> PathPosition {
     if is_stripped(base, headers) {
-        Place::Stripped
+        PathPosition::Stripped
     } else if path == base.as_str() {
-        Place::Start
+        PathPosition::Start
     } else if base.strip(path).is_some() {
-        Place::Below
+        PathPosition::Below
     } else if may_strip || AT_THE_ROOT.contains(&path) {
-        Place::Stripped
+        PathPosition::Stripped
     } else {
-        Place::Outside
+        PathPosition::Outside
     }
 }
 
@@ -154,19 +154,19 @@ mod tests {
             HeaderMap::from_iter([(FORWARDED_PREFIX, HeaderValue::from_static("/other"))]),
         );
         for (path, headers, trusted, expected) in [
-            ("/meet/", &nothing, false, Place::Below),
-            ("/meet/r", &nothing, true, Place::Below),
-            ("/meet", &nothing, true, Place::Start),
-            ("/r", &nothing, false, Place::Outside),
-            ("/meeting", &nothing, false, Place::Outside),
-            ("/", &nothing, false, Place::Outside),
-            ("*", &nothing, false, Place::Outside),
-            ("/r", &nothing, true, Place::Stripped),
-            ("/healthz", &nothing, false, Place::Stripped),
-            ("/meet/healthz", &nothing, false, Place::Below),
+            ("/meet/", &nothing, false, PathPosition::Below),
+            ("/meet/r", &nothing, true, PathPosition::Below),
+            ("/meet", &nothing, true, PathPosition::Start),
+            ("/r", &nothing, false, PathPosition::Outside),
+            ("/meeting", &nothing, false, PathPosition::Outside),
+            ("/", &nothing, false, PathPosition::Outside),
+            ("*", &nothing, false, PathPosition::Outside),
+            ("/r", &nothing, true, PathPosition::Stripped),
+            ("/healthz", &nothing, false, PathPosition::Stripped),
+            ("/meet/healthz", &nothing, false, PathPosition::Below),
             // A room of that name: the proxy is known to have stripped the path.
-            ("/meet", &said, false, Place::Stripped),
-            ("/meet/room", &said, true, Place::Stripped),
+            ("/meet", &said, false, PathPosition::Stripped),
+            ("/meet/room", &said, true, PathPosition::Stripped),
         ] {
             assert_eq!(place(&base(), path, headers, trusted), expected, "{path} {trusted}");
         }

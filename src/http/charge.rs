@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::identity::peer::{AddressOwner, Peer, Trust, TrustedProxies};
+use crate::identity::peer::{AddressOwner, RemotePeer, Trust, TrustedProxies};
 
 /// Headers that proxies add and browsers never send.
 const OF_PROXIES: [&str; 6] =
@@ -15,7 +15,7 @@ const OF_PROXIES: [&str; 6] =
 
 /// Classifies the owner of a request's address.
 #[derive(Debug)]
-pub struct Charge {
+pub struct AddressClassifier {
     exempt: TrustedProxies,
     /// True if the configuration implies a proxy whose address it does not name.
     proxy_is_unknown: bool,
@@ -24,7 +24,7 @@ pub struct Charge {
     warned: AtomicBool,
 }
 
-impl Charge {
+impl AddressClassifier {
     /// Creates the rules of a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl Charge {
     /// out. Such a proxy is recognized by the headers it adds. These count only from addresses where
     /// proxies run: this machine and, without TLS here, private networks. Any other client would add
     /// them to evade the limits.
-    pub fn owner(&self, peer: &Peer, headers: &HeaderMap) -> AddressOwner {
+    pub fn owner(&self, peer: &RemotePeer, headers: &HeaderMap) -> AddressOwner {
         if self.exempt.contain(peer.address) {
             return AddressOwner::Exempt;
         }
@@ -60,7 +60,7 @@ impl Charge {
     /// Warns once that a proxy hides its clients' addresses from the limits, and names the remedy.
     ///
     /// Call it only for resources that people alone request: proxies send health checks of their own.
-    pub fn warn_once(&self, peer: &Peer) {
+    pub fn warn_once(&self, peer: &RemotePeer) {
         let (event, setting, mend) = match peer.owner {
             AddressOwner::Client | AddressOwner::Exempt => return,
             AddressOwner::UntrustedProxy => {
@@ -110,8 +110,8 @@ mod tests {
             .collect();
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let uri = Uri::from_static("/");
-        let peer = Peer::new(socket.parse().unwrap(), Scheme::Http, &uri, &headers, &proxies);
-        Charge::new(config).owner(&peer, &headers)
+        let peer = RemotePeer::new(socket.parse().unwrap(), Scheme::Http, &uri, &headers, &proxies);
+        AddressClassifier::new(config).owner(&peer, &headers)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Uri, header::HOST};
 use url::Host;
 
 use super::tls::names::machine_names;
-use crate::identity::peer::{Peer, Scheme, TrustedProxies};
+use crate::identity::peer::{RemotePeer, Scheme, TrustedProxies};
 
 /// Host names that nobody else can resolve to this machine.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ impl HostNames {
     pub fn admit(&self, uri: &Uri, headers: &HeaderMap) -> bool {
         let names_none = uri.authority().is_none() && !headers.contains_key(HOST);
         let (nobody, proxies) = (Ipv4Addr::UNSPECIFIED.into(), TrustedProxies::default());
-        let host = || Peer::new(nobody, Scheme::Http, uri, headers, &proxies).host;
+        let host = || RemotePeer::new(nobody, Scheme::Http, uri, headers, &proxies).host;
         names_none || host().is_some_and(|host| self.contain(&host))
     }
 }

@@ -21,8 +21,8 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::error::ApiError;
-use super::tls::door::{Door, Opened};
-use super::tls::hint;
+use super::tls::acceptor::{AcceptedStream, Acceptor};
+use super::tls::http_redirect;
 use crate::identity::peer::{Scheme, TrustedProxies};
 use crate::limit::{KeyedLimit, LimitReached, Permit};
 use crate::metrics::{Counted, Metrics};
@@ -82,7 +82,7 @@ impl ByNetwork {
 /// Serves `router` on all connections from `door` until `stop`, then waits for requests in progress.
 pub async fn serve(
     listener: TcpListener,
-    door: Door,
+    door: Acceptor,
     router: Router,
     limits: HttpLimits,
     exempt: TrustedProxies,
@@ -107,7 +107,7 @@ pub async fn serve(
                     continue;
                 };
                 let counted = Counted::new(&metrics.tcp_connections, 1);
-                let connection = Connection {
+                let connection = HttpConnection {
                     address,
                     router: router.clone(),
                     limits,
@@ -149,7 +149,7 @@ async fn accept(
 }
 
 /// An accepted connection and its shared state.
-struct Connection {
+struct HttpConnection {
     address: SocketAddr,
     router: Router,
     limits: HttpLimits,
@@ -157,9 +157,9 @@ struct Connection {
     stop: CancellationToken,
 }
 
-impl Connection {
+impl HttpConnection {
     /// Does any TLS handshake, and serves until the connection ends, is upgraded or gets too old.
-    async fn run(self, stream: TcpStream, door: Door) {
+    async fn run(self, stream: TcpStream, door: Acceptor) {
         // Small frames must leave at once.
         let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
@@ -168,11 +168,11 @@ impl Connection {
         };
         let metrics = self.metrics.clone();
         let served = match opened {
-            Ok(Opened::Http(stream)) => self.serve(stream, Scheme::Http).await,
-            Ok(Opened::Https(stream)) => self.serve(stream, Scheme::Https).await,
-            Ok(Opened::Mistaken(stream)) => {
+            Ok(AcceptedStream::Http(stream)) => self.serve(stream, Scheme::Http).await,
+            Ok(AcceptedStream::Https(stream)) => self.serve(stream, Scheme::Https).await,
+            Ok(AcceptedStream::Mistaken(stream)) => {
                 Metrics::count(&metrics.tls_failures, ApiError::PlainHttp.label());
-                Self { router: hint::router(), ..self }.serve(stream, Scheme::Http).await
+                Self { router: http_redirect::router(), ..self }.serve(stream, Scheme::Http).await
             }
             Err(reason) => {
                 Metrics::count(&metrics.tls_failures, reason);

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 
 use super::host::HostNames;
 use crate::config::Origin;
-use crate::identity::peer::{Peer, Scheme};
+use crate::identity::peer::{RemotePeer, Scheme};
 
 /// The accepted origins.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ impl OriginRule {
     ///
     /// Without a public URL that is a host that nobody else can resolve to this server, the host of an
     /// allowed origin, or any host requested over https: for it a browser verified a certificate.
-    pub fn knows_host(&self, peer: &Peer) -> bool {
+    pub fn knows_host(&self, peer: &RemotePeer) -> bool {
         let Some(host) = peer.host.as_deref() else { return self.public.is_some() };
         self.public.is_some()
             || peer.scheme == Scheme::Https
@@ -53,9 +53,14 @@ impl OriginRule {
     /// pass it on, but the scheme of the origin gives a missing port.
     ///
     /// # Errors
-    /// Returns [`Refused`] if the `Origin` is neither this server's nor allowed, is `null`, is malformed
+    /// Returns [`ForeignOrigin`] if the `Origin` is neither this server's nor allowed, is `null`, is malformed
     /// or occurs several times. The answer is a 403.
-    pub fn check(&self, method: &Method, headers: &HeaderMap, peer: &Peer) -> Result<(), Refused> {
+    pub fn check(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        peer: &RemotePeer,
+    ) -> Result<(), ForeignOrigin> {
         let changes_nothing = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
         if changes_nothing && !headers.contains_key(UPGRADE) {
             return Ok(());
@@ -67,10 +72,14 @@ impl OriginRule {
         if origins.next().is_none() && self.accepts(only, peer) {
             return Ok(());
         }
-        Err(Refused { origin: shown(headers), expected: self.expected(peer), host: self.knows_host(peer) })
+        Err(ForeignOrigin {
+            origin: shown(headers),
+            expected: self.expected(peer),
+            host: self.knows_host(peer),
+        })
     }
 
-    fn accepts(&self, origin: &HeaderValue, peer: &Peer) -> bool {
+    fn accepts(&self, origin: &HeaderValue, peer: &RemotePeer) -> bool {
         let Some(origin) = origin.to_str().ok().and_then(|text| text.parse().ok()) else {
             return false;
         };
@@ -81,19 +90,19 @@ impl OriginRule {
     ///
     /// With a public URL set, a proxy that does not pass on scheme or host makes a request look as if it
     /// were for another origin; its visitor must still return to the page.
-    pub fn leads_here(&self, origin: &Origin, peer: &Peer) -> bool {
+    pub fn leads_here(&self, origin: &Origin, peer: &RemotePeer) -> bool {
         self.is_ours(origin, peer) || peer.host.as_deref().is_some_and(|host| is_at(origin, host))
     }
 
     /// True if `origin` is that of this server's own pages, as seen by `peer`.
-    fn is_ours(&self, origin: &Origin, peer: &Peer) -> bool {
+    fn is_ours(&self, origin: &Origin, peer: &RemotePeer) -> bool {
         match &self.public {
             Some(public) => public == origin,
             None => self.knows_host(peer) && peer.host.as_deref().is_some_and(|host| is_at(origin, host)),
         }
     }
 
-    fn expected(&self, peer: &Peer) -> String {
+    fn expected(&self, peer: &RemotePeer) -> String {
         match (&self.public, &peer.host) {
             (Some(public), _) => public.to_string(),
             (None, Some(host)) if self.knows_host(peer) => host.clone(),
@@ -126,7 +135,7 @@ fn shown(headers: &HeaderMap) -> String {
 /// logs a warning that names both values and the setting that helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the Origin {origin} is neither {expected} nor in http.allowed_origins")]
-pub struct Refused {
+pub struct ForeignOrigin {
     /// The request's `Origin`, safe to log.
     pub origin: String,
     /// The accepted value.
@@ -160,12 +169,12 @@ mod tests {
         OriginRule { hosts: HostNames::new(&names), ..OriginRule::new(None, allowed) }
     }
 
-    fn peer(headers: &HeaderMap, proxies: &TrustedProxies) -> Peer {
+    fn peer(headers: &HeaderMap, proxies: &TrustedProxies) -> RemotePeer {
         let socket = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-        Peer::new(socket, Scheme::Http, &Uri::from_static("/"), headers, proxies)
+        RemotePeer::new(socket, Scheme::Http, &Uri::from_static("/"), headers, proxies)
     }
 
-    fn post(rule: &OriginRule, lines: &[(&'static str, &str)]) -> Result<(), Refused> {
+    fn post(rule: &OriginRule, lines: &[(&'static str, &str)]) -> Result<(), ForeignOrigin> {
         let headers = headers(lines);
         let peer = peer(&headers, &TrustedProxies::default());
         rule.check(&Method::POST, &headers, &peer)
@@ -292,7 +301,7 @@ mod tests {
         assert!(post(&allowed, &rebound).is_ok());
         // A browser verified a certificate for the name.
         let headers = headers(&rebound);
-        let peer = Peer { scheme: Scheme::Https, ..peer(&headers, &TrustedProxies::default()) };
+        let peer = RemotePeer { scheme: Scheme::Https, ..peer(&headers, &TrustedProxies::default()) };
         assert!(rule.check(&Method::POST, &headers, &peer).is_ok());
     }
 

@@ -15,17 +15,17 @@ use url::{Url, form_urlencoded};
 
 use super::app::{App, wall_clock};
 use super::error::ApiError;
-use super::gate::scheme_text;
+use super::error_page;
 use super::paths::{room_of, taken, with_query};
-use super::problem;
+use super::request_guard::scheme_text;
 use super::router::Use;
 use super::site::{OwnPage, Site, file};
 use crate::client::loader::is_of_room;
 use crate::client::visit::{self, name_needed, with_cookie};
 use crate::config::{BasePath, Origin};
 use crate::id::RoomName;
-use crate::identity::peer::Peer;
-use crate::identity::{Asked, AuthMethod};
+use crate::identity::peer::RemotePeer;
+use crate::identity::{Auth, AuthMethod};
 
 /// The web app manifest of the stock client.
 const ORANGE_MANIFEST: &str = r##"{"name":"Orange Meets","short_name":"Orange Meets","icons":[{"src":"/android-chrome-192x192.png","sizes":"192x192","type":"image/png"},{"src":"/android-chrome-512x512.png","sizes":"512x512","type":"image/png"}],"theme_color":"#ffffff","background_color":"#ffffff","display":"standalone"}"##;
@@ -41,12 +41,12 @@ const LOCATION_PATH: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>
 /// `GET /`: the start page, for authenticated users.
 pub async fn home(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     match page(&app, OwnPage::Start, &peer, &uri, &headers).await {
-        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Err(error) => error_page::answer(&app, &peer, &headers, error).await,
         Ok(page) => page,
     }
 }
@@ -54,12 +54,12 @@ pub async fn home(
 /// `GET /{room}`: the room's page, for authenticated users.
 pub async fn room(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     match page(&app, OwnPage::Room, &peer, &uri, &headers).await {
-        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Err(error) => error_page::answer(&app, &peer, &headers, error).await,
         Ok(page) => page,
     }
 }
@@ -68,7 +68,7 @@ pub async fn room(
 /// built-in client.
 pub async fn other(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -79,7 +79,7 @@ pub async fn other(
         None => to_room(&app, &uri),
     };
     match found {
-        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Err(error) => error_page::answer(&app, &peer, &headers, error).await,
         Ok(page) => page,
     }
 }
@@ -101,7 +101,7 @@ fn to_room(app: &App, uri: &Uri) -> Result<Response, ApiError> {
 async fn page(
     app: &App,
     page: OwnPage,
-    peer: &Peer,
+    peer: &RemotePeer,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -112,15 +112,15 @@ async fn page(
         room_of(uri.path())?;
     }
     match app.identities.identify(headers, peer, wall_clock()).await {
-        Asked::Known { renew, .. } => Ok(with_cookie(Site::own_page(app, page, peer, headers).await?, renew)),
-        Asked::Nobody => name_needed(app, uri, peer),
+        Auth::User { renew, .. } => Ok(with_cookie(Site::own_page(app, page, peer, headers).await?, renew)),
+        Auth::Anonymous => name_needed(app, uri, peer),
     }
 }
 
 /// `GET /set-username`: the username form.
 pub async fn name_form(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -129,17 +129,17 @@ pub async fn name_form(
         None => own_name_form(&app, &peer, &headers).await,
     };
     match page {
-        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Err(error) => error_page::answer(&app, &peer, &headers, error).await,
         Ok(page) => page,
     }
 }
 
 /// Returns the built-in username form, unless the server accepts no chosen names.
-async fn own_name_form(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Response, ApiError> {
+async fn own_name_form(app: &App, peer: &RemotePeer, headers: &HeaderMap) -> Result<Response, ApiError> {
     if !app.identities.takes_names() {
         return match app.identities.identify(headers, peer, wall_clock()).await {
-            Asked::Known { .. } => Ok(redirect("/")),
-            Asked::Nobody => Err(app.nobody()),
+            Auth::User { .. } => Ok(redirect("/")),
+            Auth::Anonymous => Err(app.nobody()),
         };
     }
     Site::own_page(app, OwnPage::Name, peer, headers).await
@@ -170,7 +170,7 @@ fn field(sent: Sent, name: &'static str) -> Result<String, ApiError> {
 /// `POST /set-username`: sets the username and redirects to the page the visitor came from.
 pub async fn set_name(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     uri: Uri,
     headers: HeaderMap,
     sent: Sent,
@@ -182,13 +182,13 @@ pub async fn set_name(
     let back =
         redirect(&return_path(&return_url, &app.base_path, |origin| app.origins.leads_here(origin, &peer)));
     // A name from a proxy or from Access takes precedence over the form's.
-    if let Asked::Known { by: AuthMethod::ProxyHeader | AuthMethod::Access, .. } =
+    if let Auth::User { by: AuthMethod::ProxyHeader | AuthMethod::Access, .. } =
         app.identities.identify(&headers, &peer, now).await
     {
         return back;
     }
     if !app.identities.takes_names() {
-        return problem::answer(&app, &peer, &headers, app.nobody()).await;
+        return error_page::answer(&app, &peer, &headers, app.nobody()).await;
     }
     let (typed, error) = match field(sent, "username") {
         Ok(name) => match app.identities.sign_in(&headers, &name, &peer, now) {
@@ -197,7 +197,7 @@ pub async fn set_name(
         },
         Err(error) => (String::new(), error),
     };
-    problem::form_again(&app, &peer, &headers, error, OwnPage::Name, &typed).await
+    error_page::form_again(&app, &peer, &headers, error, OwnPage::Name, &typed).await
 }
 
 /// `GET /new`: redirects to a room with an unguessable name.
@@ -210,7 +210,7 @@ pub async fn new_room(uri: Uri) -> Result<Response, ApiError> {
 /// `POST /?index`: redirects to the room of that name.
 pub async fn open_room(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     headers: HeaderMap,
     sent: Sent,
 ) -> Response {
@@ -221,7 +221,7 @@ pub async fn open_room(
         },
         Err(error) => (String::new(), error),
     };
-    problem::form_again(&app, &peer, &headers, error, OwnPage::Start, &typed).await
+    error_page::form_again(&app, &peer, &headers, error, OwnPage::Start, &typed).await
 }
 
 /// Returns the path of the room that a user wants to open.
@@ -273,7 +273,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Returns the address of a request: absolute if its host is known.
-pub fn whole_url(uri: &Uri, peer: &Peer) -> String {
+pub fn whole_url(uri: &Uri, peer: &RemotePeer) -> String {
     let (base, path) = (peer.base_path.as_str(), uri.path_and_query().map_or("/", |path| path.as_str()));
     match &peer.host {
         Some(host) => format!("{}://{host}{base}{path}", scheme_text(peer.scheme)),

@@ -14,7 +14,7 @@ use crate::id::RoomName;
 /// Redirects a page's other spellings to its one address.
 ///
 /// The stock client's router accepts `/Set-Username` and `/new/`, too, and sends their forms there.
-pub async fn one_spelling(request: Request, next: Next) -> Response {
+pub async fn normalize_path(request: Request, next: Next) -> Response {
     match respelled(request.uri()) {
         Some(address) => moved(&address),
         None => next.run(request).await,

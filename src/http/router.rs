@@ -14,7 +14,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{base_path, gate, pages, paths, site};
+use super::{base_path, pages, paths, request_guard, site};
 use crate::calls::{proxy, serve};
 use crate::client::data;
 use crate::feedback::{bug_report, counted, dead_track, debug_info};
@@ -81,9 +81,9 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(calls)
         .merge(uploads(&app))
         .layer(middleware::from_fn_with_state(app.clone(), data::data))
-        .layer(middleware::from_fn(paths::one_spelling))
+        .layer(middleware::from_fn(paths::normalize_path))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
-        .layer(middleware::from_fn_with_state(app.clone(), gate::gate))
+        .layer(middleware::from_fn_with_state(app.clone(), request_guard::gate))
         .with_state(app.clone());
     base_path::below(app, routes)
 }

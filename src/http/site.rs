@@ -12,18 +12,18 @@ use tracing::warn;
 
 use super::app::App;
 use super::assets::Assets;
-use super::assets::kind::Kind;
-use super::assets::source::Source;
+use super::assets::kind::FileKind;
+use super::assets::source::FileSource;
 use super::error::ApiError;
 use super::paths::taken;
-use super::{pages, problem};
-use crate::client::loader::Told;
+use super::{error_page, pages};
+use crate::client::loader::ClientSettings;
 use crate::client::manifest::{Build, InvalidBuild};
 use crate::client::policy::{Policy, protect};
 use crate::client::routes::Routes;
 use crate::client::visit::{StockClient, way};
 use crate::config::Config;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 
 /// Path prefix of the built-in client's files.
 const OWN_FILES: &str = "/static/";
@@ -42,7 +42,7 @@ pub struct Site {
     /// Files of the built-in client.
     pub own: Assets,
     /// Settings that either client receives.
-    pub told: Told,
+    pub told: ClientSettings,
     /// Routes of Orange, for clients that request their data without a stock build.
     orange: Routes,
 }
@@ -103,10 +103,9 @@ impl Site {
     /// Returns [`InvalidSite`], which names the setting at fault.
     pub fn open(config: &Config) -> Result<Self, InvalidSite> {
         let source = match config.http.static_dir.as_ref() {
-            None => Source::BuiltIn,
-            Some(path) => {
-                Source::folder(path).map_err(|error| InvalidSite::StaticDir { path: path.clone(), error })?
-            }
+            None => FileSource::BuiltIn,
+            Some(path) => FileSource::folder(path)
+                .map_err(|error| InvalidSite::StaticDir { path: path.clone(), error })?,
         };
         let base_path = config.http.base_path();
         if let Some((name, _)) = taken(base_path.first_segment()) {
@@ -118,14 +117,14 @@ impl Site {
             None => None,
             Some(dir) => {
                 let build = Build::find(dir)?;
-                let source = Source::folder(dir)
+                let source = FileSource::folder(dir)
                     .map_err(|error| InvalidBuild::Unreadable { path: dir.clone(), error })?;
                 let policy = Policy::new(client.user_directory_url.as_ref(), &client.policy);
                 Some(StockClient { build, files: Assets::new(source, kept_bytes), policy })
             }
         };
         let own = Assets::new(source, kept_bytes).below(base_path);
-        Ok(Self { stock, own, told: Told::new(config), orange: Routes::orange() })
+        Ok(Self { stock, own, told: ClientSettings::new(config), orange: Routes::orange() })
     }
 
     /// Opens the configured files, and returns only a warning for the operator, if any.
@@ -153,7 +152,7 @@ impl Site {
     pub async fn own_page(
         app: &App,
         page: OwnPage,
-        peer: &Peer,
+        peer: &RemotePeer,
         headers: &HeaderMap,
     ) -> Result<Response, ApiError> {
         let mut response = file(app, &app.site.own, page.file(), headers).await?;
@@ -168,7 +167,7 @@ impl Site {
 /// `GET /static/...`: a file of the built-in client; if there is none, falls back to [`pages::other`].
 pub async fn own_file(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -178,9 +177,9 @@ pub async fn own_file(
     match file(&app, &app.site.own, path, &headers).await {
         // A room may have the same name as this folder.
         Err(ApiError::NotFound) => pages::other(State(app), Extension(peer), method, uri, headers).await,
-        Err(error) => problem::answer(&app, &peer, &headers, error).await,
+        Err(error) => error_page::answer(&app, &peer, &headers, error).await,
         Ok(mut response) => {
-            if Kind::of(path).is_shown() {
+            if FileKind::of(path).is_shown() {
                 protect(response.headers_mut(), OWN_POLICY, way(&peer));
             }
             response

@@ -33,16 +33,16 @@ const MAX_KEYS_BYTES: usize = 1024 * 1024;
 
 /// Settings of Cloudflare Access.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct AccessSettings {
     /// Origin of the team domain, which is also the issuer of its assertions.
     team: String,
     audience: String,
-    reach: Reach,
+    reach: KeySource,
 }
 
 /// Location of the key server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum KeySource {
     Internet,
     Loopback,
 }
@@ -58,7 +58,7 @@ pub enum InvalidAccess {
     Audience,
 }
 
-impl Access {
+impl AccessSettings {
     /// Validates a team domain, such as `https://team.cloudflareaccess.com`, and an application's AUD
     /// tag.
     ///
@@ -68,13 +68,13 @@ impl Access {
     pub fn new(team_domain: &str, audience: &str) -> Result<Self, InvalidAccess> {
         let url = Url::parse(team_domain.trim()).map_err(|_| InvalidAccess::TeamDomain)?;
         let reach = match url.host() {
-            Some(Host::Ipv4(ip)) if ip.is_loopback() => Reach::Loopback,
-            Some(Host::Ipv6(ip)) if ip.is_loopback() => Reach::Loopback,
-            Some(Host::Domain("localhost")) => Reach::Loopback,
-            Some(_) => Reach::Internet,
+            Some(Host::Ipv4(ip)) if ip.is_loopback() => KeySource::Loopback,
+            Some(Host::Ipv6(ip)) if ip.is_loopback() => KeySource::Loopback,
+            Some(Host::Domain("localhost")) => KeySource::Loopback,
+            Some(_) => KeySource::Internet,
             None => return Err(InvalidAccess::TeamDomain),
         };
-        let safe = matches!((url.scheme(), reach), ("https", _) | ("http", Reach::Loopback));
+        let safe = matches!((url.scheme(), reach), ("https", _) | ("http", KeySource::Loopback));
         let team = url.origin().ascii_serialization();
         // Anything beyond an origin would be ignored: a path, a query, a user.
         if !safe || url.as_str() != format!("{team}/") {
@@ -95,15 +95,15 @@ impl Access {
     /// # Panics
     /// Panics outside of a tokio runtime.
     pub fn start(self) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
-        self.start_at(Pace::default())
+        self.start_at(FetchInterval::default())
     }
 
-    fn start_at(self, pace: Pace) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
+    fn start_at(self, pace: FetchInterval) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
         let mut client = reqwest::Client::builder()
             .timeout(FETCH_TIMEOUT)
             // A redirect could lead to a third party's keys.
             .redirect(reqwest::redirect::Policy::none());
-        if self.reach == Reach::Loopback {
+        if self.reach == KeySource::Loopback {
             // No proxy can reach the local loopback.
             client = client.no_proxy();
         }
@@ -113,7 +113,7 @@ impl Access {
         Ok(self.start_with(fetch, pace))
     }
 
-    fn start_with<F, R>(self, fetch: F, pace: Pace) -> (AccessHandle, AbortOnDropHandle<()>)
+    fn start_with<F, R>(self, fetch: F, pace: FetchInterval) -> (AccessHandle, AbortOnDropHandle<()>)
     where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Result<Keys, FetchError>> + Send + 'static,
@@ -204,7 +204,7 @@ impl AccessHandle {
         assertion.identity().ok_or(Denied::Nameless)
     }
 
-    async fn key(&self, kid: &str) -> Option<Key> {
+    async fn key(&self, kid: &str) -> Option<SigningKey> {
         if let Some(key) = self.known_key(kid) {
             return Some(key);
         }
@@ -214,7 +214,7 @@ impl AccessHandle {
         self.known_key(kid)
     }
 
-    fn known_key(&self, kid: &str) -> Option<Key> {
+    fn known_key(&self, kid: &str) -> Option<SigningKey> {
         self.keys.borrow().get(kid).cloned()
     }
 }
@@ -229,17 +229,17 @@ impl Assertion {
 }
 
 /// A team's public keys by their `kid`.
-type Keys = Arc<HashMap<String, Key>>;
+type Keys = Arc<HashMap<String, SigningKey>>;
 
 #[derive(Clone, Debug)]
-struct Key {
+struct SigningKey {
     algorithm: Algorithm,
     public: DecodingKey,
 }
 
 /// Intervals between fetches of the keys.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct FetchInterval {
     /// After a successful fetch.
     refresh: Duration,
     /// After a failed fetch.
@@ -249,7 +249,7 @@ struct Pace {
     at_least: Duration,
 }
 
-impl Default for Pace {
+impl Default for FetchInterval {
     fn default() -> Self {
         let half_a_minute = Duration::from_secs(30);
         Self { refresh: Duration::from_secs(60 * 60), retry: half_a_minute, at_least: half_a_minute }
@@ -258,8 +258,12 @@ impl Default for Pace {
 
 /// Owns the keys until all handles are dropped.
 #[expect(clippy::disallowed_methods, reason = "this task is a shell that knows the clock")]
-async fn own_keys<F, R>(fetch: F, newest: watch::Sender<Keys>, mut asks: mpsc::Receiver<Ask>, pace: Pace)
-where
+async fn own_keys<F, R>(
+    fetch: F,
+    newest: watch::Sender<Keys>,
+    mut asks: mpsc::Receiver<Ask>,
+    pace: FetchInterval,
+) where
     F: Fn() -> R,
     R: Future<Output = Result<Keys, FetchError>>,
 {
@@ -348,7 +352,7 @@ fn parse_keys(body: &[u8]) -> Result<Keys, FetchError> {
 }
 
 /// Returns a key with its `kid`, if it verifies RS256 or ES256.
-fn usable(jwk: serde_json::Value) -> Option<(String, Key)> {
+fn usable(jwk: serde_json::Value) -> Option<(String, SigningKey)> {
     let jwk: Jwk = serde_json::from_value(jwk).ok()?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -362,7 +366,7 @@ fn usable(jwk: serde_json::Value) -> Option<(String, Key)> {
         return None;
     }
     let public = DecodingKey::from_jwk(&jwk).ok()?;
-    Some((jwk.common.key_id?, Key { algorithm, public }))
+    Some((jwk.common.key_id?, SigningKey { algorithm, public }))
 }
 
 #[cfg(test)]
@@ -448,13 +452,15 @@ pub(super) mod tests {
             Self { url, answer, asked, server }
         }
 
-        pub fn access(&self) -> Access {
-            Access::new(&self.url, AUDIENCE).unwrap()
+        pub fn access(&self) -> AccessSettings {
+            AccessSettings::new(&self.url, AUDIENCE).unwrap()
         }
 
         /// Starts a handle with no minimum time between requested fetches.
         fn eager(&self) -> (AccessHandle, AbortOnDropHandle<()>) {
-            self.access().start_at(Pace { at_least: Duration::ZERO, ..Pace::default() }).unwrap()
+            self.access()
+                .start_at(FetchInterval { at_least: Duration::ZERO, ..FetchInterval::default() })
+                .unwrap()
         }
 
         fn claims(&self) -> Value {
@@ -501,10 +507,10 @@ pub(super) mod tests {
             ("", None),
         ];
         for (domain, expected) in rows {
-            let team = Access::new(domain, AUDIENCE).map(|access| access.team);
+            let team = AccessSettings::new(domain, AUDIENCE).map(|access| access.team);
             assert_eq!(team.as_deref().ok(), expected, "{domain}");
         }
-        let no_audience = Access::new("https://team.example", " ");
+        let no_audience = AccessSettings::new("https://team.example", " ");
         assert_eq!(no_audience, Err(InvalidAccess::Audience));
     }
 
@@ -713,8 +719,8 @@ pub(super) mod tests {
             let keys = parse_keys(body.as_bytes());
             async move { if earlier == 0 { keys } else { Err(FetchError::NoKeys) } }
         };
-        let access = Access::new("https://team.example", AUDIENCE).unwrap();
-        let (handle, task) = access.start_with(fetch, Pace::default());
+        let access = AccessSettings::new("https://team.example", AUDIENCE).unwrap();
+        let (handle, task) = access.start_with(fetch, FetchInterval::default());
         (handle, task, fetches)
     }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::token::{Claims, SigningKey};
 use super::{AuthMethod, Identity, InvalidName};
 use crate::id::{composed, text_is_valid, visible};
-use crate::identity::peer::{Peer, Scheme};
+use crate::identity::peer::{RemotePeer, Scheme};
 
 /// Name of the cookie, as on the reference server.
 const NAME: &str = "__session";
@@ -23,17 +23,17 @@ const MAX_NAME_CHARS: usize = 64;
 /// Claims of the cookie. The random id is the identity and the name is only displayed: two users of one
 /// name remain two, and a renamed user remains the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Session {
+pub(super) struct CookieSession {
     sub: String,
     name: String,
 }
 
-impl Claims for Session {
+impl Claims for CookieSession {
     const AUDIENCE: &'static str = "identity";
     const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 }
 
-impl Session {
+impl CookieSession {
     /// Creates a new user with a validated name.
     pub(super) fn new(name: String) -> Self {
         Self { sub: Uuid::new_v4().to_string(), name }
@@ -53,7 +53,7 @@ impl Session {
 
     /// Builds the `Set-Cookie` value for a client at `peer`.
     #[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
-    pub(super) fn set_cookie(self, key: &SigningKey, peer: &Peer, now: SystemTime) -> HeaderValue {
+    pub(super) fn set_cookie(self, key: &SigningKey, peer: &RemotePeer, now: SystemTime) -> HeaderValue {
         let mut cookie = Cookie::build((NAME, key.sign(self, now)))
             .path(peer.base_path.to_string())
             .http_only(true)
@@ -71,17 +71,17 @@ impl Session {
 }
 
 /// Returns the session of the first valid cookie in a request.
-pub(super) fn find(headers: &HeaderMap, key: &SigningKey, now: SystemTime) -> Option<Found> {
+pub(super) fn find(headers: &HeaderMap, key: &SigningKey, now: SystemTime) -> Option<VerifiedSession> {
     let tokens = headers.get_all(COOKIE).iter().flat_map(|line| tokens(line.as_bytes()));
-    let verified = tokens.into_iter().find_map(|token| key.verify::<Session>(token, now))?;
+    let verified = tokens.into_iter().find_map(|token| key.verify::<CookieSession>(token, now))?;
     let age = now.duration_since(verified.issued_at).unwrap_or_default();
     let renewal = if age > RENEWAL_AGE { Renewal::Due } else { Renewal::NotDue };
-    Some(Found { session: verified.claims, renewal })
+    Some(VerifiedSession { session: verified.claims, renewal })
 }
 
 /// A verified session.
-pub(super) struct Found {
-    pub(super) session: Session,
+pub(super) struct VerifiedSession {
+    pub(super) session: CookieSession,
     pub(super) renewal: Renewal,
 }
 
@@ -117,8 +117,8 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    fn session(name: &str) -> Session {
-        Session::new(name.into())
+    fn session(name: &str) -> CookieSession {
+        CookieSession::new(name.into())
     }
 
     fn headers(lines: &[&[u8]]) -> HeaderMap {
@@ -130,7 +130,7 @@ mod tests {
         headers
     }
 
-    fn found(lines: &[&[u8]]) -> Option<Session> {
+    fn found(lines: &[&[u8]]) -> Option<CookieSession> {
         find(&headers(lines), &key(1), today()).map(|found| found.session)
     }
 
@@ -139,7 +139,7 @@ mod tests {
         let (ann, bob) = (session("Ann"), session("Bob"));
         let (a, b) = (key(1).sign(ann.clone(), today()), key(1).sign(bob.clone(), today()));
         let forged = key(2).sign(session("Eve"), today());
-        let rows: &[(Vec<String>, Option<&Session>)] = &[
+        let rows: &[(Vec<String>, Option<&CookieSession>)] = &[
             (vec![format!("__session={a}")], Some(&ann)),
             (vec![format!("theme=dark; __session={a}; x=y")], Some(&ann)),
             (vec![format!("  __session={a}  ;")], Some(&ann)),

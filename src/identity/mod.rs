@@ -16,11 +16,11 @@ use std::time::SystemTime;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::access::AccessHandle;
-use self::cookie::Session;
+use self::cookie::CookieSession;
 use self::token::SigningKey;
 pub use crate::id::AuthMethod;
 use crate::id::{IdentityId, nfc, text_is_valid, visible};
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
@@ -53,9 +53,9 @@ impl Identity {
 
 /// The authentication result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Auth {
     /// An authenticated user.
-    Known {
+    User {
         /// The user.
         identity: Identity,
         /// The authentication method.
@@ -64,7 +64,7 @@ pub enum Asked {
         renew: Option<HeaderValue>,
     },
     /// An unauthenticated client.
-    Nobody,
+    Anonymous,
 }
 
 /// An invalid name; the message states the rule.
@@ -122,42 +122,42 @@ impl Identities {
     /// neither is configured, or if cookies are [accepted beside them](Self::beside_cookies).
     ///
     /// Waits only for Access' keys, if an assertion is signed by an unknown key.
-    pub async fn identify(&self, headers: &HeaderMap, peer: &Peer, now: SystemTime) -> Asked {
+    pub async fn identify(&self, headers: &HeaderMap, peer: &RemotePeer, now: SystemTime) -> Auth {
         if let Some(access) = &self.access {
             match access.identify(headers, now).await {
                 Some(identity) => {
-                    return Asked::Known { identity, by: AuthMethod::Access, renew: None };
+                    return Auth::User { identity, by: AuthMethod::Access, renew: None };
                 }
-                None if self.cookies == Cookies::Alone => return Asked::Nobody,
+                None if self.cookies == Cookies::Alone => return Auth::Anonymous,
                 None => {}
             }
         }
         let header = self.proxy_header.as_ref();
-        match header.map_or(proxy::Said::Nothing, |header| proxy::read(header, headers, peer)) {
-            proxy::Said::User(identity) => {
-                Asked::Known { identity, by: AuthMethod::ProxyHeader, renew: None }
+        match header.map_or(proxy::HeaderIdentity::Nothing, |header| proxy::read(header, headers, peer)) {
+            proxy::HeaderIdentity::User(identity) => {
+                Auth::User { identity, by: AuthMethod::ProxyHeader, renew: None }
             }
-            proxy::Said::Unclear => {
+            proxy::HeaderIdentity::Unclear => {
                 tracing::debug!("the trusted proxy's user header is not one valid name");
-                Asked::Nobody
+                Auth::Anonymous
             }
-            proxy::Said::Nothing if self.takes_names() => self.by_cookie(headers, peer, now),
-            proxy::Said::Nothing => Asked::Nobody,
+            proxy::HeaderIdentity::Nothing if self.takes_names() => self.by_cookie(headers, peer, now),
+            proxy::HeaderIdentity::Nothing => Auth::Anonymous,
         }
     }
 
-    fn by_cookie(&self, headers: &HeaderMap, peer: &Peer, now: SystemTime) -> Asked {
+    fn by_cookie(&self, headers: &HeaderMap, peer: &RemotePeer, now: SystemTime) -> Auth {
         let Some(found) = cookie::find(headers, &self.key, now) else {
-            return Asked::Nobody;
+            return Auth::Anonymous;
         };
         let Some(identity) = found.session.identity() else {
-            return Asked::Nobody;
+            return Auth::Anonymous;
         };
         let renew = match found.renewal {
             cookie::Renewal::Due => Some(found.session.set_cookie(&self.key, peer, now)),
             cookie::Renewal::NotDue => None,
         };
-        Asked::Known { identity, by: AuthMethod::Cookie, renew }
+        Auth::User { identity, by: AuthMethod::Cookie, renew }
     }
 
     /// Signs a user in under a name typed into the form, and returns a `Set-Cookie` value.
@@ -173,13 +173,13 @@ impl Identities {
         &self,
         headers: &HeaderMap,
         name: &str,
-        peer: &Peer,
+        peer: &RemotePeer,
         now: SystemTime,
     ) -> Result<HeaderValue, InvalidName> {
         let name = cookie::typed_name(name)?;
         let session = match cookie::find(headers, &self.key, now) {
             Some(found) => found.session.renamed(name),
-            None => Session::new(name),
+            None => CookieSession::new(name),
         };
         Ok(session.set_cookie(&self.key, peer, now))
     }
@@ -204,13 +204,19 @@ mod tests {
         Identities::new(key(1), proxy_header, None)
     }
 
-    fn peer(scheme: Scheme) -> Peer {
+    fn peer(scheme: Scheme) -> RemotePeer {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Peer::new(address, scheme, &Uri::from_static("/"), &HeaderMap::new(), &TrustedProxies::default())
+        RemotePeer::new(
+            address,
+            scheme,
+            &Uri::from_static("/"),
+            &HeaderMap::new(),
+            &TrustedProxies::default(),
+        )
     }
 
-    fn trusted_peer() -> Peer {
-        Peer { trust: Trust::TrustedProxy, ..peer(Scheme::Http) }
+    fn trusted_peer() -> RemotePeer {
+        RemotePeer { trust: Trust::TrustedProxy, ..peer(Scheme::Http) }
     }
 
     /// Returns the `Cookie` header that a browser sends after a `Set-Cookie` value.
@@ -224,10 +230,10 @@ mod tests {
         cookie(&identities(None).sign_in(&none, name, &peer(Scheme::Http), today()).unwrap())
     }
 
-    async fn who(identities: &Identities, headers: &HeaderMap, peer: &Peer) -> Option<Identity> {
+    async fn who(identities: &Identities, headers: &HeaderMap, peer: &RemotePeer) -> Option<Identity> {
         match identities.identify(headers, peer, today()).await {
-            Asked::Known { identity, .. } => Some(identity),
-            Asked::Nobody => None,
+            Auth::User { identity, .. } => Some(identity),
+            Auth::Anonymous => None,
         }
     }
 
@@ -292,7 +298,7 @@ mod tests {
         let day = Duration::from_secs(24 * 60 * 60);
         let ann = sign_in("Ann");
         let at = async |headers: &HeaderMap, now| match ours.identify(headers, &here, now).await {
-            Asked::Known { identity, by: AuthMethod::Cookie, renew } => (identity, renew),
+            Auth::User { identity, by: AuthMethod::Cookie, renew } => (identity, renew),
             other => panic!("{other:?}"),
         };
         let (_, fresh) = at(&ann, today() + day).await;
@@ -302,7 +308,7 @@ mod tests {
         assert!(renewed.to_str().unwrap().contains("; Secure"));
         let (after, _) = at(&cookie(&renewed), today() + day * 600).await;
         assert_eq!(before, after);
-        assert_eq!(ours.identify(&ann, &here, today() + day * 365).await, Asked::Nobody);
+        assert_eq!(ours.identify(&ann, &here, today() + day * 365).await, Auth::Anonymous);
     }
 
     #[tokio::test]
@@ -311,13 +317,13 @@ mod tests {
         let mut headers = sign_in("Ann");
         headers.append(USER, "Bee@Example.com".parse().unwrap());
         let by = |asked| match asked {
-            Asked::Known { identity, by, .. } => Some((by, identity.id.as_str().to_owned())),
-            Asked::Nobody => None,
+            Auth::User { identity, by, .. } => Some((by, identity.id.as_str().to_owned())),
+            Auth::Anonymous => None,
         };
         let trusted = by(ours.identify(&headers, &trusted_peer(), today()).await);
         assert_eq!(trusted, Some((AuthMethod::ProxyHeader, "proxy:bee@example.com".into())));
         // An attack: a client sends the header itself.
-        assert_eq!(ours.identify(&headers, &peer(Scheme::Http), today()).await, Asked::Nobody);
+        assert_eq!(ours.identify(&headers, &peer(Scheme::Http), today()).await, Auth::Anonymous);
         let beside = identities(Some(USER)).beside_cookies();
         let untrusted = by(beside.identify(&headers, &peer(Scheme::Http), today()).await).unwrap();
         assert_eq!(untrusted.0, AuthMethod::Cookie);
@@ -335,9 +341,9 @@ mod tests {
         for value in ["", " "] {
             let mut headers = sign_in("Ann");
             headers.insert(USER, HeaderValue::from_str(value).unwrap());
-            assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
+            assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Auth::Anonymous);
         }
-        assert_eq!(ours.identify(&sign_in("Ann"), &trusted_peer(), today()).await, Asked::Nobody);
+        assert_eq!(ours.identify(&sign_in("Ann"), &trusted_peer(), today()).await, Auth::Anonymous);
         let beside = identities(Some(USER)).beside_cookies();
         assert!(beside.takes_names());
         assert!(who(&beside, &sign_in("Ann"), &trusted_peer()).await.is_some());
@@ -352,7 +358,7 @@ mod tests {
         for (socket, expected) in [("10.0.0.1", Some("proxy:ann")), ("203.0.113.9", None)] {
             let uri = Uri::from_static("/");
             let socket = socket.parse().unwrap();
-            let peer = Peer::new(socket, Scheme::Http, &uri, &headers, &proxies);
+            let peer = RemotePeer::new(socket, Scheme::Http, &uri, &headers, &proxies);
             let id = who(&ours, &headers, &peer).await.map(|identity| identity.id);
             assert_eq!(id.as_ref().map(IdentityId::as_str), expected);
         }
@@ -364,9 +370,9 @@ mod tests {
         let mut headers = sign_in("Ann");
         headers.append(USER, "bee".parse().unwrap());
         headers.append(USER, "eve".parse().unwrap());
-        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
+        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Auth::Anonymous);
         headers.insert(USER, HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
+        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Auth::Anonymous);
     }
 
     #[tokio::test]
@@ -376,9 +382,9 @@ mod tests {
         let ours = Identities::new(key(1), Some(USER), Some(access));
         let mut headers = sign_in("Ann");
         headers.append(USER, "bee".parse().unwrap());
-        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Asked::Nobody);
+        assert_eq!(ours.identify(&headers, &trusted_peer(), today()).await, Auth::Anonymous);
         headers.append(access::HEADER, team.assertion("Ann@Example.com").parse().unwrap());
-        let Asked::Known { identity, by: AuthMethod::Access, renew: None } =
+        let Auth::User { identity, by: AuthMethod::Access, renew: None } =
             ours.identify(&headers, &peer(Scheme::Http), today()).await
         else {
             panic!()

@@ -64,7 +64,7 @@ pub enum Trust {
 
 /// The peer of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct RemotePeer {
     /// The client's address; an IPv4-mapped IPv6 address is converted to IPv4.
     pub address: IpAddr,
     /// Protocol that the client used.
@@ -93,7 +93,7 @@ pub enum AddressOwner {
     Exempt,
 }
 
-impl Peer {
+impl RemotePeer {
     /// Returns the network that the request is charged to; `None` if the address is not the client's
     /// own, since a limit would then count all clients as one.
     pub fn network(&self) -> Option<ClientNetwork> {
@@ -251,9 +251,9 @@ mod tests {
         headers
     }
 
-    fn peer(socket: &str, lines: &[(&'static str, &str)]) -> Peer {
+    fn peer(socket: &str, lines: &[(&'static str, &str)]) -> RemotePeer {
         let uri = Uri::from_static("/new");
-        Peer::new(ip(socket), Scheme::Http, &uri, &headers(lines), &proxies())
+        RemotePeer::new(ip(socket), Scheme::Http, &uri, &headers(lines), &proxies())
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         );
         assert_eq!(
             spoofed,
-            Peer {
+            RemotePeer {
                 address: ip("203.0.113.9"),
                 scheme: Scheme::Http,
                 host: Some("meet.example".into()),
@@ -293,7 +293,7 @@ mod tests {
         );
         assert_eq!(
             forwarded,
-            Peer {
+            RemotePeer {
                 address: ip("203.0.113.9"),
                 scheme: Scheme::Https,
                 host: Some("meet.example".into()),
@@ -369,7 +369,7 @@ mod tests {
     fn host_is_authority_or_single_host_header() {
         let uri = Uri::from_static("https://Meet.Example:8443/new");
         let headers = headers(&[("host", "other.example")]);
-        let http2 = Peer::new(ip("::1"), Scheme::Https, &uri, &headers, &proxies());
+        let http2 = RemotePeer::new(ip("::1"), Scheme::Https, &uri, &headers, &proxies());
         assert_eq!(http2.host.as_deref(), Some("meet.example:8443"));
         assert_eq!(http2.scheme, Scheme::Https);
 
@@ -420,7 +420,7 @@ mod tests {
             }
             for socket in ["10.0.0.1", "203.0.113.9"] {
                 let uri = Uri::from_static("/");
-                let _ = Peer::new(ip(socket), Scheme::Http, &uri, &headers, &proxies());
+                let _ = RemotePeer::new(ip(socket), Scheme::Http, &uri, &headers, &proxies());
             }
         }
 

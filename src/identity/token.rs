@@ -29,7 +29,7 @@ pub struct Verified<T> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Envelope<T> {
+struct TokenEnvelope<T> {
     aud: String,
     iat: u64,
     exp: u64,
@@ -58,7 +58,7 @@ impl SigningKey {
     pub fn sign<T: Claims>(&self, claims: T, now: SystemTime) -> String {
         let iat = seconds(now);
         let exp = iat + T::LIFETIME.as_secs();
-        let envelope = Envelope { aud: T::AUDIENCE.into(), iat, exp, claims };
+        let envelope = TokenEnvelope { aud: T::AUDIENCE.into(), iat, exp, claims };
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &envelope, &self.encoding)
             .expect("claims are a JSON object")
     }
@@ -73,8 +73,8 @@ impl SigningKey {
         rules.set_required_spec_claims(&["aud", "exp"]);
         // The library would read the clock itself.
         rules.validate_exp = false;
-        let token = jsonwebtoken::decode::<Envelope<T>>(token, &self.decoding, &rules).ok()?;
-        let Envelope { iat, exp, claims, .. } = token.claims;
+        let token = jsonwebtoken::decode::<TokenEnvelope<T>>(token, &self.decoding, &rules).ok()?;
+        let TokenEnvelope { iat, exp, claims, .. } = token.claims;
         let issued_at = UNIX_EPOCH.checked_add(Duration::from_secs(iat))?;
         (seconds(now) < exp).then_some(Verified { claims, issued_at })
     }
@@ -134,11 +134,11 @@ pub(super) mod tests {
     }
 
     #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-    struct Ticket {
+    struct TicketClaims {
         seat: u32,
     }
 
-    impl Claims for Ticket {
+    impl Claims for TicketClaims {
         const AUDIENCE: &'static str = "ticket";
         const LIFETIME: Duration = Duration::from_secs(100);
     }
@@ -154,11 +154,11 @@ pub(super) mod tests {
     }
 
     fn ticket() -> String {
-        key(1).sign(Ticket { seat: 7 }, today())
+        key(1).sign(TicketClaims { seat: 7 }, today())
     }
 
-    fn verify(token: &str) -> Option<Ticket> {
-        key(1).verify::<Ticket>(token.as_bytes(), today()).map(|verified| verified.claims)
+    fn verify(token: &str) -> Option<TicketClaims> {
+        key(1).verify::<TicketClaims>(token.as_bytes(), today()).map(|verified| verified.claims)
     }
 
     fn part(value: &serde_json::Value) -> String {
@@ -167,13 +167,13 @@ pub(super) mod tests {
 
     #[test]
     fn token_contains_the_signed_claims() {
-        let verified = key(1).verify::<Ticket>(ticket().as_bytes(), today());
-        assert_eq!(verified, Some(Verified { claims: Ticket { seat: 7 }, issued_at: today() }));
+        let verified = key(1).verify::<TicketClaims>(ticket().as_bytes(), today());
+        assert_eq!(verified, Some(Verified { claims: TicketClaims { seat: 7 }, issued_at: today() }));
     }
 
     #[test]
     fn token_of_another_key_or_purpose_is_rejected() {
-        assert!(key(2).verify::<Ticket>(ticket().as_bytes(), today()).is_none());
+        assert!(key(2).verify::<TicketClaims>(ticket().as_bytes(), today()).is_none());
         assert!(key(1).verify::<Voucher>(ticket().as_bytes(), today()).is_none());
     }
 
@@ -181,7 +181,7 @@ pub(super) mod tests {
     fn token_expires_to_the_second() {
         let after = |seconds| {
             let now = today() + Duration::from_secs(seconds);
-            key(1).verify::<Ticket>(ticket().as_bytes(), now).is_some()
+            key(1).verify::<TicketClaims>(ticket().as_bytes(), now).is_some()
         };
         assert!(after(99));
         assert!(!after(100));
@@ -226,7 +226,7 @@ pub(super) mod tests {
             assert_eq!(verify(&token), None, "{alg:?}");
         }
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
-        assert_eq!(verify(&token), Some(Ticket { seat: 8 }));
+        assert_eq!(verify(&token), Some(TicketClaims { seat: 8 }));
     }
 
     #[test]
@@ -273,7 +273,7 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_no_token(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(key(1).verify::<Ticket>(&bytes, today()).is_none());
+            prop_assert!(key(1).verify::<TicketClaims>(&bytes, today()).is_none());
         }
 
         #[test]
@@ -282,7 +282,7 @@ pub(super) mod tests {
             let at = at % token.len();
             prop_assume!(token[at] != byte);
             token[at] = byte;
-            prop_assert!(key(1).verify::<Ticket>(&token, today()).is_none());
+            prop_assert!(key(1).verify::<TicketClaims>(&token, today()).is_none());
         }
     }
 }

@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use uuid::Uuid;
 
-use super::door::Refusal;
-use super::member::{Leave, Member, Role, Room, Watch};
+use super::endpoint::Refusal;
+use super::member::{Leave, PendingUser, Role, Watch, WatchedRoom};
 use super::options::Options;
-use super::world::{World, chance, now};
+use super::world::{RunContext, chance, now};
 
 /// How many log in and shake hands at a time; more would measure the queue at the door.
 const COMING: usize = 64;
@@ -28,15 +28,15 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everybody of a run.
 #[derive(Debug)]
 pub struct Crowd {
-    world: Rc<World>,
-    rooms: Vec<Rc<Room>>,
+    world: Rc<RunContext>,
+    rooms: Vec<Rc<WatchedRoom>>,
     users: u32,
     period: Option<Duration>,
     join_rate: f64,
     churn: f64,
     /// They stay until the end, or nobody would see what happens in their room.
-    watchers: Vec<Seat>,
-    others: Vec<Seat>,
+    watchers: Vec<ActiveUser>,
+    others: Vec<ActiveUser>,
     numbers: std::ops::RangeFrom<u32>,
     coming: Arc<Semaphore>,
     tasks: JoinSet<()>,
@@ -44,8 +44,8 @@ pub struct Crowd {
 
 /// Somebody who came, or is on the way.
 #[derive(Debug)]
-struct Seat {
-    room: Rc<Room>,
+struct ActiveUser {
+    room: Rc<WatchedRoom>,
     leave: oneshot::Sender<Leave>,
 }
 
@@ -54,11 +54,13 @@ type Came = Result<(), Refusal>;
 
 impl Crowd {
     /// A crowd of nobody yet.
-    pub fn new(world: Rc<World>, options: &Options) -> Self {
+    pub fn new(world: Rc<RunContext>, options: &Options) -> Self {
         // Rooms of an earlier run may still have members.
         let run = Uuid::new_v4().simple().to_string();
-        let room =
-            |number| Room { name: format!("load-{}-{number}", &run[..8]), watch: Cell::new(Watch::Off) };
+        let room = |number| WatchedRoom {
+            name: format!("load-{}-{number}", &run[..8]),
+            watch: Cell::new(Watch::Off),
+        };
         Self {
             world,
             rooms: (1..=options.rooms).map(|number| Rc::new(room(number))).collect(),
@@ -113,7 +115,7 @@ impl Crowd {
                 continue;
             }
             let one = ((chance() * self.others.len() as f64) as usize).min(self.others.len() - 1);
-            let Seat { room, leave } = self.others.swap_remove(one);
+            let ActiveUser { room, leave } = self.others.swap_remove(one);
             // Fails if the server has just sent it away.
             let _ = leave.send(if place % 2 == 0 { Leave::Abruptly } else { Leave::Properly });
             self.seat(room, Role::Other, came.clone()).await;
@@ -131,13 +133,13 @@ impl Crowd {
     }
 
     /// Sends somebody new on the way, once there is a place at the door.
-    async fn seat(&mut self, room: Rc<Room>, role: Role, came: UnboundedSender<Came>) {
+    async fn seat(&mut self, room: Rc<WatchedRoom>, role: Role, came: UnboundedSender<Came>) {
         // The semaphore is never closed.
         let Ok(place) = self.coming.clone().acquire_owned().await else { return };
         let Some(number) = self.numbers.next() else { return };
         let (leave, told) = oneshot::channel();
         let (world, period) = (self.world.clone(), self.period);
-        let member = Member { world: world.clone(), room: room.clone(), number, role, period };
+        let member = PendingUser { world: world.clone(), room: room.clone(), number, role, period };
         self.tasks.spawn_local(async move {
             let session = match member.come().await {
                 Ok(session) => session,
@@ -153,8 +155,8 @@ impl Crowd {
             session.stay(told).await;
         });
         match role {
-            Role::Watcher => self.watchers.push(Seat { room, leave }),
-            Role::Other => self.others.push(Seat { room, leave }),
+            Role::Watcher => self.watchers.push(ActiveUser { room, leave }),
+            Role::Other => self.others.push(ActiveUser { room, leave }),
         }
     }
 }

@@ -104,7 +104,7 @@ impl Inflater {
         self.message.clear();
         for mut part in [payload, &TAIL] {
             while !part.is_empty() {
-                let Step { read, written, status } = self.step(part)?;
+                let InflateStep { read, written, status } = self.step(part)?;
                 if status == Status::StreamEnd {
                     // The compressor ended its stream, as it may; the next message begins another one.
                     self.state.reset(false);
@@ -124,7 +124,7 @@ impl Inflater {
         Ok(&self.message)
     }
 
-    fn step(&mut self, part: &[u8]) -> Result<Step, CannotInflate> {
+    fn step(&mut self, part: &[u8]) -> Result<InflateStep, CannotInflate> {
         if self.message.len() > LONGEST_MESSAGE {
             return Err(CannotInflate::TooLong);
         }
@@ -135,12 +135,12 @@ impl Inflater {
             .decompress_vec(part, &mut self.message, FlushDecompress::Sync)
             .map_err(|_| CannotInflate::Malformed)?;
         let read = (self.state.total_in() - read) as usize;
-        Ok(Step { read, written: self.state.total_out() - written, status })
+        Ok(InflateStep { read, written: self.state.total_out() - written, status })
     }
 }
 
 /// What one call of the library did.
-struct Step {
+struct InflateStep {
     read: usize,
     written: u64,
     status: Status,

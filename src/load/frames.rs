@@ -28,7 +28,7 @@ pub enum Encoding {
 
 /// What a frame's end tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum FrameEvent {
     /// A whole message came, in so many bytes with the headers of its frames.
     Message {
         /// The bytes on the wire.
@@ -65,7 +65,7 @@ pub enum Broken {
 
 /// The frame that is being read.
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+struct PartialFrame {
     opcode: u8,
     is_last: bool,
     left: u64,
@@ -78,7 +78,7 @@ pub struct Frames {
     encoding: Encoding,
     header: [u8; 10],
     header_bytes: usize,
-    frame: Option<Frame>,
+    frame: Option<PartialFrame>,
     control: Vec<u8>,
     message: Vec<u8>,
     is_compressed: bool,
@@ -114,7 +114,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`Broken`] if this is no server's WebSocket; then nothing more can be read.
-    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, Broken> {
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<FrameEvent>, Broken> {
         loop {
             let mut frame = match self.frame {
                 Some(frame) => frame,
@@ -151,7 +151,7 @@ impl Frames {
     }
 
     /// So many bytes were thrown away, at most those that are [`Frames::skippable`].
-    pub fn skip(&mut self, bytes: u64) -> Option<Event> {
+    pub fn skip(&mut self, bytes: u64) -> Option<FrameEvent> {
         let frame = self.frame.as_mut()?;
         frame.left = frame.left.saturating_sub(bytes);
         let frame = *frame;
@@ -164,7 +164,7 @@ impl Frames {
     }
 
     /// Reads a header, or as much of it as is here.
-    fn read_header(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, Broken> {
+    fn read_header(&mut self, bytes: &mut &[u8]) -> Result<Option<PartialFrame>, Broken> {
         loop {
             let length_bytes = match self.header[1] & 0x7F {
                 _ if self.header_bytes < 2 => 0,
@@ -187,7 +187,7 @@ impl Frames {
             127 => u64::from_be_bytes(long),
             short => u64::from(short),
         };
-        let frame = Frame { opcode: bits & 0x0F, is_last: bits & 0x80 != 0, left };
+        let frame = PartialFrame { opcode: bits & 0x0F, is_last: bits & 0x80 != 0, left };
         self.check(bits, length, frame)?;
         self.wire_bytes += if frame.opcode < CLOSE { self.header_bytes as u64 + left } else { 0 };
         self.header_bytes = 0;
@@ -195,7 +195,7 @@ impl Frames {
         Ok(Some(frame))
     }
 
-    fn check(&mut self, bits: u8, length: u8, frame: Frame) -> Result<(), Broken> {
+    fn check(&mut self, bits: u8, length: u8, frame: PartialFrame) -> Result<(), Broken> {
         let is_compressed = bits & 0x40 != 0;
         let may_be_compressed = self.encoding == Encoding::Deflate && [TEXT, BINARY].contains(&frame.opcode);
         if bits & 0x30 != 0 || (is_compressed && !may_be_compressed) {
@@ -228,15 +228,15 @@ impl Frames {
         if frame.left > u64::MAX >> 1 { Err(Broken::TooLong) } else { Ok(()) }
     }
 
-    fn end_frame(&mut self, frame: Frame) -> Option<Event> {
+    fn end_frame(&mut self, frame: PartialFrame) -> Option<FrameEvent> {
         self.frame = None;
         match frame.opcode {
-            PING => Some(Event::Ping(std::mem::take(&mut self.control))),
+            PING => Some(FrameEvent::Ping(std::mem::take(&mut self.control))),
             PONG => None,
-            CLOSE => Some(Event::Close(self.control.first_chunk().copied().map(u16::from_be_bytes))),
+            CLOSE => Some(FrameEvent::Close(self.control.first_chunk().copied().map(u16::from_be_bytes))),
             _ if frame.is_last => {
                 self.is_within_message = false;
-                Some(Event::Message { wire_bytes: self.wire_bytes })
+                Some(FrameEvent::Message { wire_bytes: self.wire_bytes })
             }
             _ => None,
         }
@@ -307,7 +307,7 @@ mod tests {
         bytes
     }
 
-    fn all(frames: &mut Frames, pieces: &[&[u8]]) -> Result<Vec<Event>, Broken> {
+    fn all(frames: &mut Frames, pieces: &[&[u8]]) -> Result<Vec<FrameEvent>, Broken> {
         let mut events = Vec::new();
         for piece in pieces {
             let mut rest = *piece;
@@ -324,7 +324,7 @@ mod tests {
     }
 
     /// Fragments with pings between, all three lengths, an empty message, a close.
-    fn conversation() -> (Vec<u8>, Vec<Event>) {
+    fn conversation() -> (Vec<u8>, Vec<FrameEvent>) {
         let middle = vec![b'm'; 300];
         let long = vec![b'l'; 70_000];
         let bytes = [
@@ -339,12 +339,12 @@ mod tests {
             frame(0x88, b"\x03\xf5too slow"),
         ];
         let events = vec![
-            Event::Message { wire_bytes: 7 },
-            Event::Ping(b"are you there".to_vec()),
-            Event::Message { wire_bytes: 6 + 304 + 2 },
-            Event::Message { wire_bytes: 70_010 },
-            Event::Message { wire_bytes: 2 },
-            Event::Close(Some(1013)),
+            FrameEvent::Message { wire_bytes: 7 },
+            FrameEvent::Ping(b"are you there".to_vec()),
+            FrameEvent::Message { wire_bytes: 6 + 304 + 2 },
+            FrameEvent::Message { wire_bytes: 70_010 },
+            FrameEvent::Message { wire_bytes: 2 },
+            FrameEvent::Close(Some(1013)),
         ];
         (bytes.concat(), events)
     }
@@ -406,8 +406,8 @@ mod tests {
         let close = |payload: &[u8]| {
             all(&mut Frames::new(Payloads::Skipped, Encoding::Plain), &[&frame(0x88, payload)]).unwrap()
         };
-        assert_eq!(close(b""), [Event::Close(None)]);
-        assert_eq!(close(b"\x03\xe8"), [Event::Close(Some(1000))]);
+        assert_eq!(close(b""), [FrameEvent::Close(None)]);
+        assert_eq!(close(b"\x03\xe8"), [FrameEvent::Close(Some(1000))]);
     }
 
     #[test]

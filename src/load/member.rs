@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::deflate::{Agreed, Context, Inflater};
-use super::door::{Opened, Refusal};
-use super::frames::{self, Encoding, Event, Frames, Payloads, Say};
+use super::endpoint::{OpenSocket, Refusal};
+use super::frames::{self, Encoding, FrameEvent, Frames, Payloads, Say};
 use super::schedule::Schedule;
-use super::user::{Stamp, User};
-use super::watch::{Message, Watcher};
-use super::world::{Stage, World, chance, now};
+use super::user::{SyntheticUser, UpdateStamp};
+use super::watch::{WatchedMessage, Watcher};
+use super::world::{RunContext, RunStage, chance, now};
 
 /// The stock client's time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ const NO_CLOSE: u16 = 1006;
 
 /// A room, as its members know it.
 #[derive(Debug)]
-pub struct Room {
+pub struct WatchedRoom {
     /// Its name, of letters, digits and `-`.
     pub name: String,
     /// Whether somebody watches it.
@@ -85,11 +85,11 @@ pub enum Leave {
 
 /// A user that is to come.
 #[derive(Debug)]
-pub struct Member {
+pub struct PendingUser {
     /// What it shares with all others.
-    pub world: Rc<World>,
+    pub world: Rc<RunContext>,
     /// Where it goes.
-    pub room: Rc<Room>,
+    pub room: Rc<WatchedRoom>,
     /// Its number, which no other one of this run has.
     pub number: u32,
     /// What it does there.
@@ -100,7 +100,7 @@ pub struct Member {
 
 /// Why a member's socket is no more.
 #[derive(Debug)]
-enum Gone {
+enum EndReason {
     /// The server said so, with a code unless it gave none.
     Closed(Option<u16>),
     /// The connection ended without a close.
@@ -109,17 +109,17 @@ enum Gone {
     Broken(String),
 }
 
-impl Member {
+impl PendingUser {
     /// Comes in: logs in, and opens the room's socket.
     ///
     /// # Errors
     /// The [`Refusal`] with which that ended.
-    pub async fn come(self) -> Result<Session, Refusal> {
-        let user = User::random();
+    pub async fn come(self) -> Result<UserSession, Refusal> {
+        let user = SyntheticUser::random();
         let cookies = self.world.door.log_in(&user.name).await?;
         let asked = now();
         let opened = self.world.door.open(&self.room.name, user.id, cookies.as_deref()).await?;
-        let Opened { stream, rest, agreed } = opened;
+        let OpenSocket { stream, rest, agreed } = opened;
         let encoding = if agreed.is_some() { Encoding::Deflate } else { Encoding::Plain };
         let context = agreed.as_ref().map_or(Context::None, |agreed| agreed.context);
         let (payloads, watching) = match self.role {
@@ -138,7 +138,7 @@ impl Member {
             counts.compression.get_or_insert(text);
         }
         drop(counts);
-        Ok(Session {
+        Ok(UserSession {
             user,
             stream,
             rest,
@@ -163,9 +163,9 @@ struct Watching {
 
 /// A user that is in its room.
 #[derive(Debug)]
-pub struct Session {
-    member: Member,
-    user: User,
+pub struct UserSession {
+    member: PendingUser,
+    user: SyntheticUser,
     stream: TcpStream,
     /// What came with the handshake and is still to be read.
     rest: Vec<u8>,
@@ -180,7 +180,7 @@ pub struct Session {
     unsent: Vec<u8>,
 }
 
-impl Session {
+impl UserSession {
     /// Stays until it is told to leave, or the server ends it.
     pub async fn stay(mut self, leave: oneshot::Receiver<Leave>) {
         let left = self.until_told(leave).await;
@@ -191,17 +191,17 @@ impl Session {
         match left {
             Ok(Leave::Abruptly) => world.counts.borrow_mut().dropped += 1,
             Ok(Leave::Properly) => match timeout(LEAVE_TIMEOUT, self.leave()).await {
-                Ok(Gone::Broken(why)) => world.count_broken(why),
-                Ok(Gone::Closed(_) | Gone::Lost) => world.counts.borrow_mut().left += 1,
+                Ok(EndReason::Broken(why)) => world.count_broken(why),
+                Ok(EndReason::Closed(_) | EndReason::Lost) => world.counts.borrow_mut().left += 1,
                 Err(_) => world.counts.borrow_mut().unanswered += 1,
             },
-            Err(Gone::Closed(code)) => world.count_close(code.unwrap_or(NO_CODE)),
-            Err(Gone::Lost) => world.count_close(NO_CLOSE),
-            Err(Gone::Broken(why)) => world.count_broken(why),
+            Err(EndReason::Closed(code)) => world.count_close(code.unwrap_or(NO_CODE)),
+            Err(EndReason::Lost) => world.count_close(NO_CLOSE),
+            Err(EndReason::Broken(why)) => world.count_broken(why),
         }
     }
 
-    async fn until_told(&mut self, mut leave: oneshot::Receiver<Leave>) -> Result<Leave, Gone> {
+    async fn until_told(&mut self, mut leave: oneshot::Receiver<Leave>) -> Result<Leave, EndReason> {
         let rest = std::mem::take(&mut self.rest);
         self.take_in(&rest)?;
         self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// Says that it leaves, and reads on until the socket is closed.
-    async fn leave(&mut self) -> Gone {
+    async fn leave(&mut self) -> EndReason {
         let mut moved = self.say(Say::Text(r#"{"type":"userLeft"}"#));
         loop {
             match moved {
@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// Says what is due.
-    fn speak(&mut self, now: Instant) -> Result<(), Gone> {
+    fn speak(&mut self, now: Instant) -> Result<(), EndReason> {
         while self.heartbeat.take(now).is_some() {
             self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
         }
@@ -249,14 +249,14 @@ impl Session {
         Ok(())
     }
 
-    fn update(&mut self, now: Instant, late: Duration) -> Result<(), Gone> {
-        let Member { world, room, number, .. } = &self.member;
+    fn update(&mut self, now: Instant, late: Duration) -> Result<(), EndReason> {
+        let PendingUser { world, room, number, .. } = &self.member;
         let world = world.clone();
         let mut update = 0;
         match world.stage.get() {
-            Stage::Quiet => return Ok(()),
-            Stage::Unmeasured => {}
-            Stage::Measured => {
+            RunStage::Quiet => return Ok(()),
+            RunStage::Unmeasured => {}
+            RunStage::Measured => {
                 let mut counts = world.counts.borrow_mut();
                 counts.sent += 1;
                 counts.latest = counts.latest.max(late + now.elapsed());
@@ -267,13 +267,13 @@ impl Session {
                 }
             }
         }
-        let stamp = Stamp { member: *number, update, at: world.micros() };
+        let stamp = UpdateStamp { member: *number, update, at: world.micros() };
         let mut text = world.text.borrow_mut();
         self.user.write_update(stamp, &mut text);
         self.say(Say::Text(&text))
     }
 
-    fn say(&mut self, say: Say<'_>) -> Result<(), Gone> {
+    fn say(&mut self, say: Say<'_>) -> Result<(), EndReason> {
         // Masks keep pages from writing what proxies would take for requests; here the time is enough.
         let key = (self.member.world.micros() as u32).to_le_bytes();
         frames::write(say, key, &mut self.unsent);
@@ -281,17 +281,17 @@ impl Session {
     }
 
     /// Waits until the socket can be read or written, and does it.
-    async fn move_bytes(&mut self) -> Result<(), Gone> {
+    async fn move_bytes(&mut self) -> Result<(), EndReason> {
         let interest =
             if self.unsent.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
-        let ready = self.stream.ready(interest).await.map_err(|_| Gone::Lost)?;
+        let ready = self.stream.ready(interest).await.map_err(|_| EndReason::Lost)?;
         if ready.is_writable() {
             self.flush()?;
         }
         if ready.is_readable() { self.read() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), Gone> {
+    fn flush(&mut self) -> Result<(), EndReason> {
         while !self.unsent.is_empty() {
             match self.stream.try_write(&self.unsent) {
                 Ok(sent) => drop(self.unsent.drain(..sent)),
@@ -301,12 +301,12 @@ impl Session {
             }
         }
         if self.unsent.len() > MOST_UNSENT {
-            return Err(Gone::Broken("the server reads nothing".to_owned()));
+            return Err(EndReason::Broken("the server reads nothing".to_owned()));
         }
         Ok(())
     }
 
-    fn read(&mut self) -> Result<(), Gone> {
+    fn read(&mut self) -> Result<(), EndReason> {
         let world = self.member.world.clone();
         let mut scratch = world.scratch.borrow_mut();
         let read_bytes = if self.watching.is_some() { WATCHER_READ_BYTES } else { READ_BYTES };
@@ -320,12 +320,12 @@ impl Session {
                 self.stream.try_read(&mut scratch[..read_bytes])
             };
             let read = match read {
-                Ok(0) => return Err(Gone::Lost),
+                Ok(0) => return Err(EndReason::Lost),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Gone::Lost),
+                Err(_) => return Err(EndReason::Lost),
             };
-            if world.stage.get() == Stage::Measured {
+            if world.stage.get() == RunStage::Measured {
                 world.counts.borrow_mut().bytes += read as u64;
             }
             if !is_skipped {
@@ -337,30 +337,30 @@ impl Session {
         Ok(())
     }
 
-    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), Gone> {
-        let broken = |error: frames::Broken| Gone::Broken(error.to_string());
+    fn take_in(&mut self, mut bytes: &[u8]) -> Result<(), EndReason> {
+        let broken = |error: frames::Broken| EndReason::Broken(error.to_string());
         while let Some(event) = self.frames.next(&mut bytes).map_err(broken)? {
             self.heed(event)?;
         }
         Ok(())
     }
 
-    fn heed(&mut self, event: Event) -> Result<(), Gone> {
+    fn heed(&mut self, event: FrameEvent) -> Result<(), EndReason> {
         match event {
-            Event::Message { wire_bytes } => self.count(wire_bytes),
-            Event::Ping(payload) => self.say(Say::Pong(&payload)),
-            Event::Close(code) => {
+            FrameEvent::Message { wire_bytes } => self.count(wire_bytes),
+            FrameEvent::Ping(payload) => self.say(Say::Pong(&payload)),
+            FrameEvent::Close(code) => {
                 frames::write(Say::Close(code), [0; 4], &mut self.unsent);
                 // Whether the server reads the answer is its own affair.
                 let _ = self.stream.try_write(&self.unsent);
-                Err(Gone::Closed(code))
+                Err(EndReason::Closed(code))
             }
         }
     }
 
-    fn count(&mut self, wire_bytes: u64) -> Result<(), Gone> {
+    fn count(&mut self, wire_bytes: u64) -> Result<(), EndReason> {
         let world = &self.member.world;
-        let is_measured = world.stage.get() == Stage::Measured;
+        let is_measured = world.stage.get() == RunStage::Measured;
         let mut counts = world.counts.borrow_mut();
         if let Some(asked) = self.asked.take() {
             counts.joins.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -369,7 +369,7 @@ impl Session {
         let Some(watching) = &mut self.watching else { return Ok(()) };
         // The clock is read before the tool's own work.
         let now = world.micros();
-        let broken = |error: &dyn std::error::Error| Gone::Broken(error.to_string());
+        let broken = |error: &dyn std::error::Error| EndReason::Broken(error.to_string());
         let (payload, encoding) = self.frames.message();
         let message = match encoding {
             Encoding::Plain => payload,
@@ -377,7 +377,7 @@ impl Session {
         };
         let sightings = &mut counts.sightings;
         let seen = watching.watcher.see(message, now, sightings).map_err(|error| broken(&error))?;
-        if is_measured && seen == Message::Snapshot {
+        if is_measured && seen == WatchedMessage::Snapshot {
             sightings.snapshots += 1;
             sightings.snapshot_bytes += wire_bytes;
         }

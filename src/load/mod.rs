@@ -20,7 +20,7 @@
 pub mod command;
 pub mod crowd;
 pub mod deflate;
-pub mod door;
+pub mod endpoint;
 pub mod frames;
 pub mod histogram;
 pub mod member;

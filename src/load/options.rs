@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-use super::target::Target;
+use super::target::LoadTarget;
 
 const OF_THE_TEST: &str = "The test";
 
@@ -21,7 +21,7 @@ const MOST_MEMBERS: u64 = 1_000_000;
 pub struct Options {
     /// The server, such as http://127.0.0.1:8787 or http://127.0.0.1:8787/meet.
     #[arg(long, value_name = "URL")]
-    pub url: Target,
+    pub url: LoadTarget,
     /// Rooms; their names are new ones each time.
     #[arg(long, value_name = "ROOMS", default_value = "1", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MOST_MEMBERS))]
     pub rooms: u32,

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// What a process has used until now, and what it has.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub struct ProcessUsage {
     /// Processor time, of the process and of the system for it.
     pub cpu: Duration,
     /// Resident memory.
@@ -28,7 +28,7 @@ pub struct NoProcess {
 ///
 /// # Errors
 /// [`NoProcess`] if there is none of this number, or no `/proc`.
-pub fn usage(pid: u32) -> Result<Usage, NoProcess> {
+pub fn usage(pid: u32) -> Result<ProcessUsage, NoProcess> {
     let read = |file: &str| {
         fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|error| NoProcess { pid, error })
     };
@@ -36,7 +36,7 @@ pub fn usage(pid: u32) -> Result<Usage, NoProcess> {
     let ticks = ticks(&read("stat")?).ok_or_else(|| malformed("stat"))?;
     let resident_bytes = resident_bytes(&read("status")?).ok_or_else(|| malformed("status"))?;
     let cpu = Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second().max(1) as f64);
-    Ok(Usage { cpu, resident_bytes })
+    Ok(ProcessUsage { cpu, resident_bytes })
 }
 
 /// The processor time of this process.

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::histogram::Histogram;
 use super::options::Options;
-use super::process::Usage;
-use super::world::Counts;
+use super::process::ProcessUsage;
+use super::world::RunCounts;
 
 /// The share of a core from which on the tool itself may be what is measured.
 const BUSY_PERCENT: f64 = 80.0;
@@ -26,7 +26,7 @@ pub struct Measured {
     /// Sockets that were open when it began.
     pub sockets: u64,
     /// The server before anybody came, if it is to be looked at.
-    pub before: Option<Usage>,
+    pub before: Option<ProcessUsage>,
     /// The server while it was measured, if it could be looked at.
     pub server: Option<Used>,
     /// The tool's own processor time while it was measured.
@@ -47,7 +47,7 @@ pub struct Used {
 /// What a run found.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct RunReport {
     /// The server.
     pub url: String,
     /// Rooms that were asked for.
@@ -59,7 +59,7 @@ pub struct Report {
     /// Users a second that were to be replaced.
     pub churn: f64,
     /// What became of compression.
-    pub compression: Compression,
+    pub compression: CompressionStats,
     /// How long it was measured; 0 if it was stopped before.
     pub seconds: f64,
     /// Whether it was measured for as long as was asked.
@@ -71,9 +71,9 @@ pub struct Report {
     /// From an update to its sight by another member; none was seen if it is null.
     pub latency_ms: Option<Quantiles>,
     /// What came.
-    pub received: Received,
+    pub received: ReceivedStats,
     /// Who was not let in, by the status of the answer or the word for why there was none.
-    pub refusals: BTreeMap<String, Refused>,
+    pub refusals: BTreeMap<String, RefusedUsers>,
     /// Sockets that the server closed, by code; 1005 is no code and 1006 no close frame.
     pub closes: BTreeMap<u16, u64>,
     /// Connections that could not be read on, by what was wrong with them.
@@ -81,7 +81,7 @@ pub struct Report {
     /// How users left.
     pub leaves: Leaves,
     /// What the server used; null without `--pid`, or if its process ended.
-    pub server: Option<Server>,
+    pub server: Option<ServerUsage>,
     /// What the tool itself used.
     pub tool: Tool,
     /// What a reader of the figures should know.
@@ -91,7 +91,7 @@ pub struct Report {
 /// What became of compression.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Compression {
+pub struct CompressionStats {
     /// Whether it was offered.
     pub offered: bool,
     /// What the server answered; null is: messages go uncompressed.
@@ -144,7 +144,7 @@ pub struct Quantiles {
 /// What came while it was measured.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Received {
+pub struct ReceivedStats {
     /// Messages.
     pub frames: u64,
     /// Bytes, of frames with their headers.
@@ -159,7 +159,7 @@ pub struct Received {
 
 /// Users that were not let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Refused {
+pub struct RefusedUsers {
     /// How many.
     pub count: u64,
     /// What the first was told.
@@ -180,7 +180,7 @@ pub struct Leaves {
 /// What the server used.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Server {
+pub struct ServerUsage {
     /// Processor time while it was measured.
     pub cpu_seconds: f64,
     /// The same as a share of one core.
@@ -214,9 +214,9 @@ pub struct Tool {
 #[error("{0}")]
 pub struct Shortfall(String);
 
-impl Report {
+impl RunReport {
     /// Puts together what a run found.
-    pub fn new(options: &Options, is_whole: bool, counts: Counts, measured: Measured) -> Self {
+    pub fn new(options: &Options, is_whole: bool, counts: RunCounts, measured: Measured) -> Self {
         let seconds = measured.time.as_secs_f64();
         let per_second = |amount: f64| if seconds > 0.0 { rounded(amount / seconds) } else { 0.0 };
         let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
@@ -226,7 +226,7 @@ impl Report {
             users: options.users,
             rate: options.rate,
             churn: options.churn,
-            compression: Compression { offered: options.deflate, agreed: counts.compression.clone() },
+            compression: CompressionStats { offered: options.deflate, agreed: counts.compression.clone() },
             seconds: rounded(seconds),
             is_whole,
             joins: Joins {
@@ -243,7 +243,7 @@ impl Report {
                 unseen: counts.watched.saturating_sub(seen + overtaken),
             },
             latency_ms: Quantiles::of(&counts.sightings.latencies),
-            received: Received {
+            received: ReceivedStats {
                 frames: counts.frames,
                 bytes: counts.bytes,
                 frames_per_second: per_second(counts.frames as f64),
@@ -251,7 +251,7 @@ impl Report {
                 snapshot_bytes: ratio(counts.sightings.snapshot_bytes as f64, counts.sightings.snapshots),
             },
             leaves: Leaves { properly: counts.left, unanswered: counts.unanswered, dropped: counts.dropped },
-            server: measured.before.zip(measured.server).map(|(before, used)| Server {
+            server: measured.before.zip(measured.server).map(|(before, used)| ServerUsage {
                 cpu_seconds: rounded(used.cpu.as_secs_f64()),
                 core_percent: per_second(100.0 * used.cpu.as_secs_f64()),
                 cpu_micros_per_update: ratio(used.cpu.as_secs_f64() * 1e6, counts.sent),
@@ -271,7 +271,7 @@ impl Report {
             refusals: counts
                 .refusals
                 .into_iter()
-                .map(|(kind, (count, says))| (kind, Refused { count, says }))
+                .map(|(kind, (count, says))| (kind, RefusedUsers { count, says }))
                 .collect(),
             closes: counts.closes,
             broken: counts.broken,
@@ -291,7 +291,7 @@ impl Report {
             let kinds = self
                 .refusals
                 .iter()
-                .map(|(kind, Refused { count, says })| format!("{count} × {kind} ({says})"));
+                .map(|(kind, RefusedUsers { count, says })| format!("{count} × {kind} ({says})"));
             faults.push(format!(
                 "{} not let in: {}",
                 self.joins.refused,
@@ -364,7 +364,7 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::door::Refusal;
+    use crate::load::endpoint::Refusal;
 
     fn options() -> Options {
         Options {
@@ -382,9 +382,9 @@ mod tests {
         }
     }
 
-    fn counts() -> Counts {
+    fn counts() -> RunCounts {
         let mut counts =
-            Counts { joined: 6, sent: 60, watched: 40, frames: 90, bytes: 9000, ..Counts::default() };
+            RunCounts { joined: 6, sent: 60, watched: 40, frames: 90, bytes: 9000, ..RunCounts::default() };
         (1..=36).for_each(|millis| counts.sightings.latencies.record(millis * 1000));
         counts.sightings.overtaken = 3;
         (counts.sightings.snapshots, counts.sightings.snapshot_bytes) = (30, 3001);
@@ -397,7 +397,7 @@ mod tests {
         Measured {
             time: Duration::from_secs(10),
             sockets: 6,
-            before: Some(Usage { cpu, resident_bytes: 10_000 }),
+            before: Some(ProcessUsage { cpu, resident_bytes: 10_000 }),
             server: Some(Used { cpu: Duration::from_millis(600), joined_bytes: 16_000, after_bytes: 17_000 }),
             own_cpu: Duration::from_millis(100),
             ..Measured::default()
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn figures_add_up() {
-        let report = Report::new(&options(), true, counts(), measured());
+        let report = RunReport::new(&options(), true, counts(), measured());
         let Updates { watched, seen, overtaken, unseen, .. } = report.updates;
         assert_eq!((seen, overtaken, unseen), (36, 3, 1));
         assert_eq!(seen + overtaken + unseen, watched);
@@ -439,7 +439,7 @@ mod tests {
         }
         counts.closes.insert(1013, 4);
         counts.broken.insert("a frame is masked".into(), 1);
-        let report = Report::new(&options(), true, counts, measured());
+        let report = RunReport::new(&options(), true, counts, measured());
         assert_eq!(
             report.verdict().unwrap_err().to_string(),
             "2 not let in: 2 × 503 (the room is full); 4 closed by the server: 4 × 1013; 1 broken: a frame is masked"
@@ -452,11 +452,12 @@ mod tests {
     #[test]
     fn a_run_that_was_not_measured_has_no_figures_and_says_so() {
         let measured = Measured { time: Duration::ZERO, server: None, ..measured() };
-        let report = Report::new(&options(), false, Counts { joined: 1, ..Counts::default() }, measured);
+        let report =
+            RunReport::new(&options(), false, RunCounts { joined: 1, ..RunCounts::default() }, measured);
         assert!(report.latency_ms.is_none() && report.server.is_none());
         assert!(report.notes[0].contains("before the measurement"), "{:?}", report.notes);
         assert!(!report.to_string().contains("NaN"));
-        let early = Report::new(&options(), false, counts(), self::measured());
+        let early = RunReport::new(&options(), false, counts(), self::measured());
         assert!(early.notes.contains(&"stopped early".to_owned()));
     }
 
@@ -465,7 +466,7 @@ mod tests {
         let mut counts = counts();
         counts.latest = Duration::from_millis(51);
         let measured = Measured { own_cpu: Duration::from_secs(9), ..measured() };
-        let notes = Report::new(&options(), true, counts, measured).notes.join("\n");
+        let notes = RunReport::new(&options(), true, counts, measured).notes.join("\n");
         assert!(notes.contains("nearly full") && notes.contains("fell behind"), "{notes}");
     }
 }

@@ -10,11 +10,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::crowd::Crowd;
-use super::door::{Door, Offer, Refusal, Unreachable};
+use super::endpoint::{CompressionOffer, Endpoint, Refusal, Unreachable};
 use super::options::{Options, OptionsDisagree};
-use super::process::{NoProcess, TooFewFiles, Usage, allow_sockets, own_cpu, usage};
-use super::report::{Measured, Report, Used};
-use super::world::{Stage, World, now};
+use super::process::{NoProcess, ProcessUsage, TooFewFiles, allow_sockets, own_cpu, usage};
+use super::report::{Measured, RunReport, Used};
+use super::world::{RunContext, RunStage, now};
 
 /// The time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -45,9 +45,9 @@ pub enum CannotRun {
 
 /// What a run has come to.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct RunProgress {
     /// What is under way.
-    pub step: Step,
+    pub step: RunStep,
     /// How many users are to be in.
     pub asked: u64,
     /// How many are.
@@ -62,7 +62,7 @@ pub struct Progress {
 
 /// A step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RunStep {
     /// Users come.
     Joining,
     /// The load is on, and is not measured yet.
@@ -75,15 +75,15 @@ pub enum Step {
     Leaving,
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for RunProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { step, asked, present, updates, p99, trouble } = self;
         let step = match step {
-            Step::Joining => "joining",
-            Step::WarmingUp => "warming up",
-            Step::Measuring => "measuring",
-            Step::Draining => "waiting for the last updates",
-            Step::Leaving => "leaving",
+            RunStep::Joining => "joining",
+            RunStep::WarmingUp => "warming up",
+            RunStep::Measuring => "measuring",
+            RunStep::Draining => "waiting for the last updates",
+            RunStep::Leaving => "leaving",
         };
         write!(f, "{step}: {present} of {asked} users in, {updates} updates")?;
         if let Some(p99) = p99 {
@@ -100,19 +100,19 @@ impl fmt::Display for Progress {
 pub async fn run(
     options: &Options,
     stop: CancellationToken,
-    tell: impl Fn(Progress),
-) -> Result<Report, CannotRun> {
+    tell: impl Fn(RunProgress),
+) -> Result<RunReport, CannotRun> {
     options.check()?;
     allow_sockets(options.members())?;
-    let offer = if options.deflate { Offer::Deflate } else { Offer::Nothing };
-    let world = Rc::new(World::new(Door::find(options.url.clone(), offer).await?));
+    let offer = if options.deflate { CompressionOffer::Deflate } else { CompressionOffer::Nothing };
+    let world = Rc::new(RunContext::new(Endpoint::find(options.url.clone(), offer).await?));
     let run = Run { options, world: world.clone(), stop, tell: &tell };
     LocalSet::new().run_until(run.all(Crowd::new(world, options))).await
 }
 
 struct Run<'a, T> {
     options: &'a Options,
-    world: Rc<World>,
+    world: Rc<RunContext>,
     stop: CancellationToken,
     tell: &'a T,
 }
@@ -120,39 +120,39 @@ struct Run<'a, T> {
 /// The run was stopped.
 struct Stopped;
 
-impl<T: Fn(Progress)> Run<'_, T> {
-    async fn all(self, mut crowd: Crowd) -> Result<Report, CannotRun> {
+impl<T: Fn(RunProgress)> Run<'_, T> {
+    async fn all(self, mut crowd: Crowd) -> Result<RunReport, CannotRun> {
         let before = self.look()?;
         let begin = now();
         let mut measured = Measured { before, ..Measured::default() };
-        if let Ok(gathered) = self.meanwhile(Step::Joining, crowd.gather()).await {
+        if let Ok(gathered) = self.meanwhile(RunStep::Joining, crowd.gather()).await {
             gathered?;
             measured.joining = begin.elapsed();
             // Figures of part of the crowd would be of another test.
-            if self.meanwhile(Step::WarmingUp, sleep(self.options.warm_up)).await.is_ok() {
+            if self.meanwhile(RunStep::WarmingUp, sleep(self.options.warm_up)).await.is_ok() {
                 self.measure(&mut crowd, &mut measured).await?;
             }
         }
         let is_whole = !self.stop.is_cancelled();
         // Whoever stopped the run still wants everybody to leave; only a second Ctrl-C does not.
         let leaving = Run { stop: CancellationToken::new(), world: self.world.clone(), ..self };
-        let _ = leaving.meanwhile(Step::Leaving, crowd.leave()).await;
+        let _ = leaving.meanwhile(RunStep::Leaving, crowd.leave()).await;
         let counts = std::mem::take(&mut *self.world.counts.borrow_mut());
-        Ok(Report::new(self.options, is_whole, counts, measured))
+        Ok(RunReport::new(self.options, is_whole, counts, measured))
     }
 
     async fn measure(&self, crowd: &mut Crowd, measured: &mut Measured) -> Result<(), CannotRun> {
         let (begin, own, server) = (now(), own_cpu(), self.look()?);
         measured.sockets = self.world.counts.borrow().present();
-        self.world.stage.set(Stage::Measured);
+        self.world.stage.set(RunStage::Measured);
         let measuring = async {
             select! {
                 () = sleep(self.options.duration) => {}
                 () = crowd.churn() => {}
             }
         };
-        let _ = self.meanwhile(Step::Measuring, measuring).await;
-        self.world.stage.set(Stage::Quiet);
+        let _ = self.meanwhile(RunStep::Measuring, measuring).await;
+        self.world.stage.set(RunStage::Quiet);
         measured.time = begin.elapsed();
         measured.own_cpu = own_cpu().saturating_sub(own);
         // A server that did not survive the test is a result, too.
@@ -163,7 +163,7 @@ impl<T: Fn(Progress)> Run<'_, T> {
             after_bytes: after.resident_bytes,
         });
         // Whoever stops it is not kept waiting.
-        let _ = self.meanwhile(Step::Draining, self.drain()).await;
+        let _ = self.meanwhile(RunStep::Draining, self.drain()).await;
         Ok(())
     }
 
@@ -187,12 +187,12 @@ impl<T: Fn(Progress)> Run<'_, T> {
     }
 
     /// Looks at the server's process, if there is one to look at.
-    fn look(&self) -> Result<Option<Usage>, NoProcess> {
+    fn look(&self) -> Result<Option<ProcessUsage>, NoProcess> {
         self.options.pid.map(usage).transpose()
     }
 
     /// Does some work, unless it is stopped, and tells about it.
-    async fn meanwhile<W>(&self, step: Step, work: impl Future<Output = W>) -> Result<W, Stopped> {
+    async fn meanwhile<W>(&self, step: RunStep, work: impl Future<Output = W>) -> Result<W, Stopped> {
         let mut progress = interval(PROGRESS);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(work);
@@ -206,9 +206,9 @@ impl<T: Fn(Progress)> Run<'_, T> {
         }
     }
 
-    fn progress(&self, step: Step) -> Progress {
+    fn progress(&self, step: RunStep) -> RunProgress {
         let counts = self.world.counts.borrow();
-        Progress {
+        RunProgress {
             step,
             asked: self.options.members(),
             present: counts.present(),

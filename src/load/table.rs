@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::report::{Quantiles, Report};
+use super::report::{Quantiles, RunReport};
 
-impl fmt::Display for Report {
+impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, rooms, users, rate, churn, seconds, .. } = self;
         write!(f, "{url}, {rooms} × {users} users, each {rate}/s")?;
@@ -19,7 +19,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl RunReport {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("joins", self.joins_text())];
         let updates = &self.updates;

@@ -8,7 +8,7 @@ use crate::config::BasePath;
 
 /// A server that speaks plain HTTP, perhaps below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct LoadTarget {
     host: Host,
     port: u16,
     base_path: BasePath,
@@ -30,7 +30,7 @@ pub enum NoTarget {
     MoreThanAddress,
 }
 
-impl Target {
+impl LoadTarget {
     /// The host as sockets are opened to it: without the brackets of an IPv6 address.
     pub fn host(&self) -> String {
         match &self.host {
@@ -61,7 +61,7 @@ impl Target {
     }
 }
 
-impl FromStr for Target {
+impl FromStr for LoadTarget {
     type Err = NoTarget;
 
     fn from_str(text: &str) -> Result<Self, NoTarget> {
@@ -94,14 +94,14 @@ mod tests {
             ("http://meet.example.org", "meet.example.org", "meet.example.org:80"),
             ("http://[::1]:8787", "::1", "[::1]:8787"),
         ] {
-            let target: Target = text.parse().unwrap();
+            let target: LoadTarget = text.parse().unwrap();
             assert_eq!((target.host(), target.authority()), (host.into(), authority.into()));
         }
     }
 
     #[test]
     fn path_of_a_server_is_kept() {
-        let target: Target = "http://127.0.0.1:8787/meet/".parse().unwrap();
+        let target: LoadTarget = "http://127.0.0.1:8787/meet/".parse().unwrap();
         assert_eq!(
             (target.url(), target.authority()),
             ("http://127.0.0.1:8787/meet".into(), "127.0.0.1:8787".into())
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused() {
-        let refused = |text: &str| text.parse::<Target>().unwrap_err();
+        let refused = |text: &str| text.parse::<LoadTarget>().unwrap_err();
         assert!(matches!(refused("127.0.0.1:8787"), NoTarget::NoUrl(_)));
         assert_eq!(refused("wss://a"), NoTarget::Scheme("wss".into()));
         assert_eq!(refused("localhost:8787"), NoTarget::Scheme("localhost".into()));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The field of a user that carries a [`Stamp`]. Servers keep fields that they do not know.
+/// The field of a user that carries a [`UpdateStamp`]. Servers keep fields that they do not know.
 pub const STAMP: &str = "t";
 
 const NAMES: [&str; 16] = [
@@ -29,7 +29,7 @@ const NAMES: [&str; 16] = [
 
 /// Which update of a user a snapshot shows, and when it was sent; on the wire an array of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub struct Stamp {
+pub struct UpdateStamp {
     /// The member's number in this run.
     pub member: u32,
     /// The update's number among the member's measured ones, from 1 on; 0 is not measured.
@@ -42,7 +42,7 @@ pub struct Stamp {
 ///
 /// Constant ones would make snapshots compress far better than those of a real meeting.
 #[derive(Clone, Debug)]
-pub struct User {
+pub struct SyntheticUser {
     /// The `_pk`.
     pub id: Uuid,
     /// What it calls itself.
@@ -52,7 +52,7 @@ pub struct User {
     camera: Uuid,
 }
 
-impl User {
+impl SyntheticUser {
     /// Somebody who was never here before.
     pub fn random() -> Self {
         let id = Uuid::new_v4();
@@ -63,9 +63,9 @@ impl User {
     }
 
     /// Writes the `userUpdate` with which the member says how it is now, in place of `text`.
-    pub fn write_update(&self, stamp: Stamp, text: &mut String) {
+    pub fn write_update(&self, stamp: UpdateStamp, text: &mut String) {
         let Self { id, name, session, microphone, camera } = self;
-        let Stamp { member, update, at } = stamp;
+        let UpdateStamp { member, update, at } = stamp;
         let session = session.simple();
         // As in a meeting, it is mostly speaking that changes; hands are up now and then.
         let (speaking, hand) = (at & 1 == 1, at & 0b1110 == 0);
@@ -89,7 +89,7 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
 
     /// What a server keeps of the update, as it stands in a snapshot.
-    fn kept(user: &User, stamp: Stamp) -> String {
+    fn kept(user: &SyntheticUser, stamp: UpdateStamp) -> String {
         let mut text = "what was here before".to_owned();
         user.write_update(stamp, &mut text);
         let Ok(ClientMessage::UserUpdate(user)) = ClientMessage::parse(&text, MessageLimits::default())
@@ -99,37 +99,43 @@ mod tests {
         user.to_json()
     }
 
-    fn stamp(member: u32) -> Stamp {
-        Stamp { member, update: 7, at: 40_000_000 + u64::from(member) * 1009 }
+    fn stamp(member: u32) -> UpdateStamp {
+        UpdateStamp { member, update: 7, at: 40_000_000 + u64::from(member) * 1009 }
     }
 
     #[test]
     fn users_are_as_long_as_real_ones() {
-        let lengths: Vec<usize> = (0..500).map(|member| kept(&User::random(), stamp(member)).len()).collect();
+        let lengths: Vec<usize> =
+            (0..500).map(|member| kept(&SyntheticUser::random(), stamp(member)).len()).collect();
         assert!(lengths.iter().all(|length| (400..=460).contains(length)), "{lengths:?}");
-        let (shortest, longest) = (User::random(), User::random());
-        let first = kept(&User { name: "Ada L".into(), ..shortest }, Stamp { member: 0, update: 0, at: 0 });
-        let last = Stamp { member: 9_999, update: 9_999, at: 600_000_000 };
-        let last = kept(&User { name: "Katherine J".into(), ..longest }, last);
+        let (shortest, longest) = (SyntheticUser::random(), SyntheticUser::random());
+        let first = kept(
+            &SyntheticUser { name: "Ada L".into(), ..shortest },
+            UpdateStamp { member: 0, update: 0, at: 0 },
+        );
+        let last = UpdateStamp { member: 9_999, update: 9_999, at: 600_000_000 };
+        let last = kept(&SyntheticUser { name: "Katherine J".into(), ..longest }, last);
         assert!(first.len() >= 400 && last.len() <= 465, "{} and {}", first.len(), last.len());
     }
 
     #[test]
     fn no_two_are_alike_and_the_stamp_survives() {
-        let mut all: Vec<String> = (0..500).map(|member| kept(&User::random(), stamp(member))).collect();
+        let mut all: Vec<String> =
+            (0..500).map(|member| kept(&SyntheticUser::random(), stamp(member))).collect();
         let value: serde_json::Value = serde_json::from_str(&all[3]).unwrap();
-        let survived: Stamp = serde_json::from_value(value[STAMP].clone()).unwrap();
+        let survived: UpdateStamp = serde_json::from_value(value[STAMP].clone()).unwrap();
         assert_eq!(survived, stamp(3));
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 500);
-        let user = User::random();
+        let user = SyntheticUser::random();
         assert_eq!(kept(&user, stamp(1)), kept(&user, stamp(1)), "a member keeps its looks");
     }
 
     #[test]
     fn a_room_of_them_compresses_like_a_real_one() {
-        let room: Vec<String> = (0..100).map(|member| kept(&User::random(), stamp(member))).collect();
+        let room: Vec<String> =
+            (0..100).map(|member| kept(&SyntheticUser::random(), stamp(member))).collect();
         let room = room.join(",");
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(room.as_bytes()).unwrap();

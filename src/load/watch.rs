@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use super::histogram::Histogram;
-use super::user::Stamp;
+use super::user::UpdateStamp;
 
 /// What all watchers saw of measured updates.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ pub struct Watcher {
 
 /// What a message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum WatchedMessage {
     /// A `roomState`.
     Snapshot,
     /// Anything else.
@@ -49,13 +49,13 @@ pub enum Message {
 pub struct NotOurs(#[from] serde_json::Error);
 
 #[derive(Deserialize)]
-struct Envelope {
+struct TypedMessage {
     #[serde(default)]
-    state: Option<State>,
+    state: Option<WatchedState>,
 }
 
 #[derive(Deserialize)]
-struct State {
+struct WatchedState {
     users: Vec<Shown>,
 }
 
@@ -64,7 +64,7 @@ struct State {
 struct Shown {
     // The same as `user::STAMP`, which a test holds.
     #[serde(default, rename = "t")]
-    stamp: Option<Stamp>,
+    stamp: Option<UpdateStamp>,
 }
 
 impl Watcher {
@@ -77,12 +77,17 @@ impl Watcher {
     ///
     /// # Errors
     /// [`NotOurs`] if it is no message of a room.
-    pub fn see(&mut self, message: &[u8], now: u64, found: &mut Sightings) -> Result<Message, NotOurs> {
-        let Some(State { users }) = serde_json::from_slice::<Envelope>(message)?.state else {
-            return Ok(Message::Other);
+    pub fn see(
+        &mut self,
+        message: &[u8],
+        now: u64,
+        found: &mut Sightings,
+    ) -> Result<WatchedMessage, NotOurs> {
+        let Some(WatchedState { users }) = serde_json::from_slice::<TypedMessage>(message)?.state else {
+            return Ok(WatchedMessage::Other);
         };
         for stamp in users.into_iter().filter_map(|user| user.stamp) {
-            let Stamp { member, update, at } = stamp;
+            let UpdateStamp { member, update, at } = stamp;
             // Its own updates it has from itself; those of number 0 are not measured.
             if member == self.member || update == 0 {
                 continue;
@@ -94,21 +99,21 @@ impl Watcher {
                 *last = update;
             }
         }
-        Ok(Message::Snapshot)
+        Ok(WatchedMessage::Snapshot)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::user::{STAMP, User};
+    use crate::load::user::{STAMP, SyntheticUser};
 
     /// A snapshot with these stamps, as a server writes it.
     fn snapshot(stamps: &[(u32, u32, u64)]) -> String {
         let mut users = vec![r#"{"id":"x","name":"somebody else","tracks":{}}"#.to_owned()];
         for &(member, update, at) in stamps {
             let mut text = String::new();
-            User::random().write_update(Stamp { member, update, at }, &mut text);
+            SyntheticUser::random().write_update(UpdateStamp { member, update, at }, &mut text);
             let message: serde_json::Value = serde_json::from_str(&text).unwrap();
             assert!(message["user"][STAMP].is_array());
             users.push(message["user"].to_string());
@@ -127,13 +132,22 @@ mod tests {
             (message, found.latencies.total(), found.overtaken, found.latencies.most())
         };
         // The watcher's own, and one from before the measurement.
-        assert_eq!(see(&snapshot(&[(1, 5, 10), (2, 0, 10)]), 50), (Message::Snapshot, 0, 0, None));
-        assert_eq!(see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 160), (Message::Snapshot, 2, 0, Some(100)));
+        assert_eq!(see(&snapshot(&[(1, 5, 10), (2, 0, 10)]), 50), (WatchedMessage::Snapshot, 0, 0, None));
+        assert_eq!(
+            see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 160),
+            (WatchedMessage::Snapshot, 2, 0, Some(100))
+        );
         // The same again, and then an old one.
-        assert_eq!(see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 900), (Message::Snapshot, 2, 0, Some(100)));
-        assert_eq!(see(&snapshot(&[(2, 4, 800), (3, 1, 60)]), 1000), (Message::Snapshot, 3, 2, Some(200)));
-        assert_eq!(see(&snapshot(&[(2, 3, 700)]), 2000), (Message::Snapshot, 3, 2, Some(200)));
-        assert_eq!(see(r#"{"type":"userLeftNotification","id":"x"}"#, 2000).0, Message::Other);
+        assert_eq!(
+            see(&snapshot(&[(2, 1, 100), (3, 1, 60)]), 900),
+            (WatchedMessage::Snapshot, 2, 0, Some(100))
+        );
+        assert_eq!(
+            see(&snapshot(&[(2, 4, 800), (3, 1, 60)]), 1000),
+            (WatchedMessage::Snapshot, 3, 2, Some(200))
+        );
+        assert_eq!(see(&snapshot(&[(2, 3, 700)]), 2000), (WatchedMessage::Snapshot, 3, 2, Some(200)));
+        assert_eq!(see(r#"{"type":"userLeftNotification","id":"x"}"#, 2000).0, WatchedMessage::Other);
         assert_eq!(found.settled(), 5);
     }
 

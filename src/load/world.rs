@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::door::{Door, Refusal};
+use super::endpoint::{Endpoint, Refusal};
 use super::histogram::Histogram;
 use super::watch::Sightings;
 
@@ -13,7 +13,7 @@ const SCRATCH_BYTES: usize = 1 << 20;
 
 /// What of a run is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum RunStage {
     /// Users join, and the load begins.
     Unmeasured,
     /// What happens is counted.
@@ -24,7 +24,7 @@ pub enum Stage {
 
 /// What happened until now.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct RunCounts {
     /// Sockets that were opened.
     pub joined: u64,
     /// Who was not let in, by kind: how many, and what the first was told.
@@ -57,7 +57,7 @@ pub struct Counts {
     pub dropped: u64,
 }
 
-impl Counts {
+impl RunCounts {
     /// Counts somebody who was not let in.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.refusals.entry(refusal.kind).or_insert((0, refusal.says)).0 += 1;
@@ -82,13 +82,13 @@ impl Counts {
 
 /// What all members of a run share. They live on one thread.
 #[derive(Debug)]
-pub struct World {
+pub struct RunContext {
     /// The way in.
-    pub door: Door,
+    pub door: Endpoint,
     /// What is under way.
-    pub stage: Cell<Stage>,
+    pub stage: Cell<RunStage>,
     /// What happened until now.
-    pub counts: RefCell<Counts>,
+    pub counts: RefCell<RunCounts>,
     /// Where bytes are read to, by one member at a time.
     pub scratch: RefCell<Vec<u8>>,
     /// Where messages are written, by one member at a time.
@@ -96,12 +96,12 @@ pub struct World {
     epoch: Instant,
 }
 
-impl World {
+impl RunContext {
     /// A world in which nothing has happened yet.
-    pub fn new(door: Door) -> Self {
+    pub fn new(door: Endpoint) -> Self {
         Self {
             door,
-            stage: Cell::new(Stage::Unmeasured),
+            stage: Cell::new(RunStage::Unmeasured),
             counts: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             text: RefCell::default(),

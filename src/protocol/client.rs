@@ -133,7 +133,7 @@ pub enum InvalidMessage {
 /// All fields that a message may have, as raw JSON. One pass over the text finds the type and
 /// checks that all of it is JSON; only the fields that the type needs are parsed further.
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct MessageFields<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -162,7 +162,7 @@ impl ClientMessage {
     /// # Errors
     /// [`InvalidMessage`] if the text is not a valid message.
     pub fn parse(text: &str, limits: MessageLimits) -> Result<Self, InvalidMessage> {
-        let envelope: Envelope = serde_json::from_str(text).map_err(|error| match error.classify() {
+        let envelope: MessageFields = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => InvalidMessage::NoType,
             Category::Io | Category::Syntax | Category::Eof => InvalidMessage::NotJson,
         })?;

@@ -10,12 +10,12 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 /// Encoding of a message's bytes in their frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum Encoding {
     /// Uncompressed.
     #[default]
-    Plain,
+    Identity,
     /// Compressed, as marked by the frame's first reserved bit (RSV1).
-    Deflated,
+    Deflate,
 }
 
 /// Reason for a message that cannot be inflated.

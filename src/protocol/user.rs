@@ -119,7 +119,7 @@ fn is_shallow(json: &str) -> bool {
 
 /// A field's name, borrowed if it has no escapes.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct FieldName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a known field and rejects a duplicate.
 fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for User {
                 let (mut id, mut name, mut session, mut tracks) = (None, None, None, None);
                 let (mut raised_hand, mut speaking, mut joined) = (None, None, None);
                 let mut other = Unknown::default();
-                while let Some(Name(field)) = fields.next_key()? {
+                while let Some(FieldName(field)) = fields.next_key()? {
                     match &*field {
                         "id" => once(&mut id, "id", &mut fields)?,
                         "name" => once(&mut name, "name", &mut fields)?,
@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for Tracks {
                 let (mut video, mut video_enabled) = (None, None);
                 let (mut screenshare, mut screen_share_enabled) = (None, None);
                 let mut other = Unknown::default();
-                while let Some(Name(field)) = fields.next_key()? {
+                while let Some(FieldName(field)) = fields.next_key()? {
                     match &*field {
                         "audio" => once(&mut audio, "audio", &mut fields)?,
                         "audioEnabled" => once(&mut audio_enabled, "audioEnabled", &mut fields)?,

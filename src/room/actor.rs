@@ -13,24 +13,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{AiOutcome, AiTask, Effect, Gone, Input, JoinRefusal, KeptRoom, Note, Reason};
+use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, KeptRoom, Reason, RoomEvent};
 use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
-use super::message::Message;
+use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
 use super::state::{Room, RoomSettings};
-use crate::ai::{AiHandle, Report, Running};
+use crate::ai::{AiHandle, JobReport, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 use crate::store::{Change, StoreHandle};
 
 /// Dependencies of an actor besides its mailbox.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct RoomDeps {
     /// Settings of the rooms.
     pub settings: RoomSettings,
     /// Limits of the members' outboxes.
@@ -71,10 +71,10 @@ pub struct Actor {
     name: RoomName,
     room: Room,
     inbox: Inbox,
-    outboxes: HashMap<UserId, Seated>,
+    outboxes: HashMap<UserId, MemberOutbox>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     ai_job: Option<Running>,
-    surroundings: Surroundings,
+    surroundings: RoomDeps,
     members: Counted,
     _running: Counted,
     permit: RoomPermit,
@@ -83,7 +83,7 @@ pub struct Actor {
     restored_events: bool,
 }
 
-struct Seated {
+struct MemberOutbox {
     outbox: Outbox,
     since: Instant,
 }
@@ -102,7 +102,7 @@ impl Actor {
         kept: Option<KeptRoom>,
         inbox: Inbox,
         permit: RoomPermit,
-        surroundings: Surroundings,
+        surroundings: RoomDeps,
     ) -> Self {
         let now = now();
         let settings = surroundings.settings.clone();
@@ -115,13 +115,14 @@ impl Actor {
                 let room = Room::restore(settings, now.into_std(), &kept);
                 for member in room.members() {
                     let outbox = Outbox::new(surroundings.outbox, metrics.clone());
-                    outboxes.insert(member.user, Seated { outbox, since: now });
+                    outboxes.insert(member.user, MemberOutbox { outbox, since: now });
                 }
                 restored_events = !kept.waiting.is_empty();
-                let mut shared: HashMap<&str, Message> = HashMap::new();
+                let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
                 for (user, text) in &kept.waiting {
-                    let event =
-                        shared.entry(text).or_insert_with(|| Message::plain(text.to_string(), &metrics));
+                    let event = shared
+                        .entry(text)
+                        .or_insert_with(|| SharedMessage::plain(text.to_string(), &metrics));
                     let pushed = outboxes.get(user).map(|seated| seated.outbox.push(now, event, None));
                     if let Some(Err(TooSlow)) = pushed {
                         Metrics::count(&metrics.drops, "restored_event");
@@ -160,7 +161,7 @@ impl Actor {
         let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
         retire();
         if outcome.is_err() {
-            let Surroundings { metrics, store, ai, .. } = &self.surroundings;
+            let RoomDeps { metrics, store, ai, .. } = &self.surroundings;
             metrics.room_panics.inc();
             error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
@@ -245,7 +246,10 @@ impl Actor {
                     Effect::Admit { connection, form, user } => {
                         self.permit.claim(joins_from);
                         if !self.admit(now, (connection, form), user, ack.take()) {
-                            inputs.push_back(Input::Disconnected(Gone { connection, is_page_left: false }));
+                            inputs.push_back(Input::Disconnected(Disconnection {
+                                connection,
+                                is_page_left: false,
+                            }));
                         }
                     }
                     Effect::Refuse { connection: _, refusal } => {
@@ -280,7 +284,7 @@ impl Actor {
                         what: change,
                     }),
                     Effect::Log { meeting, note } => {
-                        if let Note::ErrorHandlingMessage { .. } = note {
+                        if let RoomEvent::ErrorHandlingMessage { .. } = note {
                             Metrics::count(&self.surroundings.metrics.drops, "refused_message");
                         }
                         log::write(&self.name, meeting, &note);
@@ -314,12 +318,12 @@ impl Actor {
         }
     }
 
-    async fn ai_reported(&mut self, report: Report) -> Turn {
+    async fn ai_reported(&mut self, report: JobReport) -> Turn {
         let Some(job) = self.ai_job.take().map(|running| running.job()) else { return Turn::Continue };
         let (outcome, opened) = match report {
-            Report::Came(opened) => (AiOutcome::Came(opened.session().clone()), Some(opened)),
-            Report::Hears => (AiOutcome::Hears, None),
-            Report::Failed => (AiOutcome::Failed, None),
+            JobReport::Came(opened) => (AiOutcome::Came(opened.session().clone()), Some(opened)),
+            JobReport::Hears => (AiOutcome::Hears, None),
+            JobReport::Failed => (AiOutcome::Failed, None),
         };
         let turn = self.handle(Input::AiDone { job, outcome }, None).await;
         // After the handler: if the room had panicked, the track would have been dropped, and so closed.
@@ -333,15 +337,15 @@ impl Actor {
     fn admit(
         &mut self,
         now: Instant,
-        (connection, form): (ConnectionId, Form),
+        (connection, form): (ConnectionId, Encoding),
         user: UserId,
         ack: Option<Ack>,
     ) -> bool {
-        let Surroundings { outbox, metrics, .. } = &self.surroundings;
+        let RoomDeps { outbox, metrics, .. } = &self.surroundings;
         let seated = self
             .outboxes
             .entry(user)
-            .or_insert_with(|| Seated { outbox: Outbox::new(*outbox, metrics.clone()), since: now });
+            .or_insert_with(|| MemberOutbox { outbox: Outbox::new(*outbox, metrics.clone()), since: now });
         seated.since = now;
         let reader = seated.outbox.attach(now, connection, form);
         ack.is_some_and(|ack| ack.send(Ok(reader)).is_ok())
@@ -395,7 +399,7 @@ fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
 }
 
-async fn reported(job: &mut Option<Running>) -> Report {
+async fn reported(job: &mut Option<Running>) -> JobReport {
     match job {
         Some(running) => running.report().await,
         None => std::future::pending().await,

@@ -24,7 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The AI of a room.
 #[derive(Debug)]
 pub struct Ai {
-    stage: Stage,
+    stage: AiStage,
     /// Number of the last job; no two jobs share one.
     last_job: u64,
     /// Maximum number of invitations per minute; 0 is no limit.
@@ -34,7 +34,7 @@ pub struct Ai {
 }
 
 #[derive(Debug, Default)]
-enum Stage {
+enum AiStage {
     #[default]
     Away,
     Failed,
@@ -66,7 +66,7 @@ pub struct AiTurn {
 
 /// Persistent form of the AI: the public state, and the session needed to close it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct SavedAi {
     #[serde(flatten)]
     state: AiState,
     /// Missing in records of older versions.
@@ -99,7 +99,7 @@ impl AiTurn {
 impl Ai {
     /// An absent AI with a limit of invitations per minute; 0 is no limit.
     pub fn new(most_invitations: u32) -> Self {
-        Self { stage: Stage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
+        Self { stage: AiStage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
     }
 
     /// Restores the AI from the output of [`Self::to_kept`]; one that was connecting has failed.
@@ -111,15 +111,15 @@ impl Ai {
         kept: &str,
         is_member: impl Fn(&UserId) -> bool,
     ) -> Self {
-        let stage = match serde_json::from_str::<Kept>(kept) {
-            Err(_) => Stage::Away,
-            Ok(Kept { state, session }) => match session.and_then(|session| session.read(meeting)) {
+        let stage = match serde_json::from_str::<SavedAi>(kept) {
+            Err(_) => AiStage::Away,
+            Ok(SavedAi { state, session }) => match session.and_then(|session| session.read(meeting)) {
                 Some(session) => {
                     let holder = state.controlling_user.and_then(|user| UserId::parse(&user).ok());
-                    Stage::Here(Presence::new(session, holder.filter(is_member)))
+                    AiStage::Here(Presence::new(session, holder.filter(is_member)))
                 }
-                None if state == AiState::default() => Stage::Away,
-                None => Stage::Failed,
+                None if state == AiState::default() => AiStage::Away,
+                None => AiStage::Failed,
             },
         };
         Self { stage, ..Self::new(most_invitations) }
@@ -133,14 +133,14 @@ impl Ai {
             track_name: session.track_name.clone(),
             mid: session.mid.clone(),
         });
-        serde_json::to_string(&Kept { state: self.state(), session }).expect("the AI is plain data")
+        serde_json::to_string(&SavedAi { state: self.state(), session }).expect("the AI is plain data")
     }
 
     /// Rewrites the output of [`Self::to_kept`] for a process that has lost the AI's session: a
     /// present AI has failed.
     pub fn without_session(kept: &str) -> String {
-        match serde_json::from_str::<Kept>(kept) {
-            Ok(Kept { session: Some(_), .. }) => Self { stage: Stage::Failed, ..Self::new(0) }.to_kept(),
+        match serde_json::from_str::<SavedAi>(kept) {
+            Ok(SavedAi { session: Some(_), .. }) => Self { stage: AiStage::Failed, ..Self::new(0) }.to_kept(),
             _ => kept.to_owned(),
         }
     }
@@ -148,10 +148,10 @@ impl Ai {
     /// The public state.
     pub fn state(&self) -> AiState {
         match &self.stage {
-            Stage::Away => AiState::default(),
-            Stage::Failed => AiState::failed(),
-            Stage::Coming(_) => AiState { connection_pending: Some(true), ..AiState::default() },
-            Stage::Here(here) => AiState {
+            AiStage::Away => AiState::default(),
+            AiStage::Failed => AiState::failed(),
+            AiStage::Coming(_) => AiState { connection_pending: Some(true), ..AiState::default() },
+            AiStage::Here(here) => AiState {
                 enabled: true,
                 controlling_user: here.holder.as_ref().map(UserId::to_string),
                 error: None,
@@ -163,7 +163,7 @@ impl Ai {
     /// The AI's user object as JSON, while it is present.
     pub fn user_json(&self) -> Option<&str> {
         match &self.stage {
-            Stage::Here(here) => Some(&here.user),
+            AiStage::Here(here) => Some(&here.user),
             _ => None,
         }
     }
@@ -171,7 +171,7 @@ impl Ai {
     /// The session that the room's owner has to close if the room cannot.
     pub fn session(&self) -> Option<&AiSession> {
         match &self.stage {
-            Stage::Here(here) => Some(&here.session),
+            AiStage::Here(here) => Some(&here.session),
             _ => None,
         }
     }
@@ -184,7 +184,7 @@ impl Ai {
             AiMessage::RequestControl(track) => self.request_control(from, track),
             AiMessage::RelinquishControl => {
                 let tasks = self.withdraw(from);
-                if let Stage::Here(here) = &mut self.stage {
+                if let AiStage::Here(here) = &mut self.stage {
                     here.holder = None;
                 }
                 AiTurn::news(tasks)
@@ -195,16 +195,16 @@ impl Ai {
     /// Handles a job's result. A stale result does not change the state, but its session is closed.
     pub fn done(&mut self, job: AiJob, outcome: AiOutcome) -> AiTurn {
         match (&mut self.stage, outcome) {
-            (Stage::Coming(awaited), AiOutcome::Came(session)) if *awaited == job => {
-                self.stage = Stage::Here(Presence::new(session, None));
+            (AiStage::Coming(awaited), AiOutcome::Came(session)) if *awaited == job => {
+                self.stage = AiStage::Here(Presence::new(session, None));
                 AiTurn::news(Vec::new())
             }
-            (Stage::Coming(awaited), _) if *awaited == job => {
-                self.stage = Stage::Failed;
+            (AiStage::Coming(awaited), _) if *awaited == job => {
+                self.stage = AiStage::Failed;
                 AiTurn::news(Vec::new())
             }
             (_, AiOutcome::Came(session)) => AiTurn::task(AiTask::Close(session)),
-            (Stage::Here(here), outcome) => match here.asking.take_if(|(awaited, _)| *awaited == job) {
+            (AiStage::Here(here), outcome) => match here.asking.take_if(|(awaited, _)| *awaited == job) {
                 None => AiTurn::default(),
                 Some((_, user)) if outcome == AiOutcome::Hears => {
                     here.holder = Some(user);
@@ -220,7 +220,7 @@ impl Ai {
     pub fn left(&mut self, user: &UserId) -> AiTurn {
         let tasks = self.withdraw(user);
         let held = match &mut self.stage {
-            Stage::Here(here) => here.holder.take_if(|holder| holder == user),
+            AiStage::Here(here) => here.holder.take_if(|holder| holder == user),
             _ => None,
         };
         AiTurn { tasks, is_news: held.is_some(), refused: None }
@@ -229,9 +229,9 @@ impl Ai {
     /// Removes the AI, and returns the tasks for that.
     pub fn end(&mut self) -> Vec<AiTask> {
         match mem::take(&mut self.stage) {
-            Stage::Away | Stage::Failed => Vec::new(),
-            Stage::Coming(job) => vec![AiTask::Cancel(job)],
-            Stage::Here(Presence { session, asking, .. }) => {
+            AiStage::Away | AiStage::Failed => Vec::new(),
+            AiStage::Coming(job) => vec![AiTask::Cancel(job)],
+            AiStage::Here(Presence { session, asking, .. }) => {
                 let cancel = asking.map(|(job, _)| AiTask::Cancel(job));
                 cancel.into_iter().chain([AiTask::Close(session)]).collect()
             }
@@ -240,9 +240,9 @@ impl Ai {
 
     fn invite(&mut self, now: Instant, meeting: MeetingId, from: &UserId, wish: AiWish) -> AiTurn {
         match self.stage {
-            Stage::Coming(_) => return AiTurn::refused(from, "the AI is already on its way"),
-            Stage::Here(_) => return AiTurn::refused(from, "the AI is already here"),
-            Stage::Away | Stage::Failed => {}
+            AiStage::Coming(_) => return AiTurn::refused(from, "the AI is already on its way"),
+            AiStage::Here(_) => return AiTurn::refused(from, "the AI is already here"),
+            AiStage::Away | AiStage::Failed => {}
         }
         if self.most_invitations > 0 {
             self.invitations.retain(|at| now.saturating_duration_since(*at) < MINUTE);
@@ -252,13 +252,13 @@ impl Ai {
             self.invitations.push_back(now);
         }
         let job = self.next_job();
-        self.stage = Stage::Coming(job);
+        self.stage = AiStage::Coming(job);
         AiTurn::news(vec![AiTask::Invite { job, meeting, wish }])
     }
 
     fn request_control(&mut self, from: &UserId, track: TrackReference) -> AiTurn {
         let job = self.next_job();
-        let Stage::Here(here) = &mut self.stage else {
+        let AiStage::Here(here) = &mut self.stage else {
             return AiTurn::refused(from, "the AI is not in this room");
         };
         if here.asking.is_some() {
@@ -270,7 +270,7 @@ impl Ai {
 
     /// Cancels a member's pending request for control.
     fn withdraw(&mut self, user: &UserId) -> Vec<AiTask> {
-        let Stage::Here(here) = &mut self.stage else { return Vec::new() };
+        let AiStage::Here(here) = &mut self.stage else { return Vec::new() };
         let asking = here.asking.take_if(|(_, asking)| asking == user);
         asking.into_iter().map(|(job, _)| AiTask::Cancel(job)).collect()
     }

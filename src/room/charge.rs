@@ -20,7 +20,7 @@ pub struct Account {
 
 /// The charge for one event in one outbox, refunded on drop.
 #[derive(Debug)]
-pub struct Charge {
+pub struct EventCharge {
     account: Arc<Account>,
     bytes: usize,
 }
@@ -37,9 +37,9 @@ impl Default for Account {
 
 impl Account {
     /// Charges an event of `bytes` in one outbox.
-    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> EventCharge {
         self.unconfirmed.fetch_add(bytes, Ordering::Relaxed);
-        Charge { account: self.clone(), bytes }
+        EventCharge { account: self.clone(), bytes }
     }
 
     /// Sets the limit in bytes above which the member's socket is not read.
@@ -61,7 +61,7 @@ impl Account {
     }
 }
 
-impl Drop for Charge {
+impl Drop for EventCharge {
     fn drop(&mut self) {
         let before = self.account.unconfirmed.fetch_sub(self.bytes, Ordering::SeqCst);
         let most = self.account.most.load(Ordering::SeqCst);

@@ -7,7 +7,7 @@ use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 use crate::protocol::server::Event;
 
 /// An input of a room.
@@ -33,7 +33,7 @@ pub enum Input {
         why: InvalidMessage,
     },
     /// A socket is gone.
-    Disconnected(Gone),
+    Disconnected(Disconnection),
     /// A member confirmed nothing for too long, or the memory for slow members is exhausted.
     TooSlow {
         /// The member.
@@ -54,7 +54,7 @@ pub enum Input {
 
 /// A closed socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct Disconnection {
     /// The socket.
     pub connection: ConnectionId,
     /// True if the client said that its page was left (RFC 6455 section 7.4.1, code 1001). Firefox
@@ -77,7 +77,7 @@ pub struct Join {
     /// The client's network, if known.
     pub network: Option<ClientNetwork>,
     /// The encoding that the socket accepts.
-    pub form: Form,
+    pub form: Encoding,
     /// The meeting that begins if this is the first member of an empty room. (Randomness, like
     /// time, is an argument.)
     pub new_meeting: MeetingId,
@@ -91,7 +91,7 @@ pub enum Effect {
         /// The socket.
         connection: ConnectionId,
         /// The encoding that it accepts.
-        form: Form,
+        form: Encoding,
         /// The member.
         user: UserId,
     },
@@ -137,14 +137,14 @@ pub enum Effect {
         /// The changed meeting.
         meeting: MeetingId,
         /// The change.
-        change: Keep,
+        change: Persist,
     },
     /// Write a log event.
     Log {
         /// The meeting that it belongs to.
         meeting: Option<MeetingId>,
         /// The event.
-        note: Note,
+        note: RoomEvent,
     },
     /// Run a task at the AI's services.
     Ai(AiTask),
@@ -240,7 +240,7 @@ pub enum JoinRefusal {
 
 /// A change of the persistent state.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Keep {
+pub enum Persist {
     /// A meeting began.
     MeetingStarted,
     /// A meeting has more members than ever before.
@@ -317,7 +317,7 @@ pub enum Reason {
 
 /// A log event, with the reference's event name (protocol section 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum RoomEvent {
     /// The tick.
     Alarm,
     /// A socket was admitted.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::io::{Gone, Join, JoinRefusal};
+use super::io::{Disconnection, Join, JoinRefusal};
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
@@ -38,7 +38,7 @@ pub enum Command {
     /// A text frame arrived.
     Message(Incoming),
     /// A socket is gone.
-    Disconnected(Gone),
+    Disconnected(Disconnection),
     /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),
     /// Panics, for tests of a panic's consequences.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::departed::{Departed, DepartedId};
-use super::io::{Gone, Join, JoinRefusal};
-use super::pace::Audience;
-use super::seat::Seat;
+use super::io::{Disconnection, Join, JoinRefusal};
+use super::member::Member;
+use super::snapshot_throttle::Audience;
 use super::state::RoomSettings;
 use crate::id::{ConnectionId, IdentityId, UserId};
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 
 /// Grace period of a member that most likely does not return. A reloaded page has another id; a
 /// page that only lost its connection reconnects within half a second.
@@ -19,9 +19,9 @@ pub const SHORT_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Members {
     /// In snapshot order: plain string order of the ids.
-    seats: BTreeMap<UserId, Seat>,
+    seats: BTreeMap<UserId, Member>,
     /// The member of each socket. A superseded socket is not in the map, so its messages are ignored.
-    connections: HashMap<ConnectionId, (UserId, Form)>,
+    connections: HashMap<ConnectionId, (UserId, Encoding)>,
     /// Ends of grace periods; members are removed then unless a socket returns.
     leaving: VecDeque<(Instant, UserId)>,
     departed: Departed,
@@ -29,7 +29,7 @@ pub struct Members {
 
 impl Members {
     /// Adds a member from before a restart.
-    pub fn restore(&mut self, user: UserId, seat: Seat) {
+    pub fn restore(&mut self, user: UserId, seat: Member) {
         self.seats.insert(user, seat);
     }
 
@@ -39,12 +39,12 @@ impl Members {
     }
 
     /// The state of a member.
-    pub fn get(&self, user: &UserId) -> Option<&Seat> {
+    pub fn get(&self, user: &UserId) -> Option<&Member> {
         self.seats.get(user)
     }
 
     /// The state of a member, mutable.
-    pub fn get_mut(&mut self, user: &UserId) -> Option<&mut Seat> {
+    pub fn get_mut(&mut self, user: &UserId) -> Option<&mut Member> {
         self.seats.get_mut(user)
     }
 
@@ -54,7 +54,7 @@ impl Members {
     }
 
     /// All members, in snapshot order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&UserId, &Seat)> + Clone {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&UserId, &Member)> + Clone {
         self.seats.iter()
     }
 
@@ -97,7 +97,7 @@ impl Members {
         if self.departed.owner(&join.user).is_some_and(|owner| *owner != join.identity) {
             return Err(JoinRefusal::SeatTaken);
         }
-        let is_own = |seat: &Seat| seat.identity == join.identity;
+        let is_own = |seat: &Member| seat.identity == join.identity;
         let is_identity_full = self.is_full_for(settings.members_per_identity, is_own);
         let away = self.seats.iter().filter(|(_, seat)| is_own(seat) && seat.connection.is_none());
         let gives_way = if is_identity_full { away.min_by_key(|(_, seat)| seat.heartbeat) } else { None };
@@ -126,7 +126,7 @@ impl Members {
 
     /// True if at least `limit` members match; 0 is no limit. Most rooms have fewer members in
     /// total, and need no count.
-    fn is_full_for(&self, limit: usize, is_of_kind: impl Fn(&Seat) -> bool) -> bool {
+    fn is_full_for(&self, limit: usize, is_of_kind: impl Fn(&Member) -> bool) -> bool {
         limit > 0
             && self.seats.len() >= limit
             && self.seats.values().filter(|seat| is_of_kind(seat)).count() >= limit
@@ -145,7 +145,7 @@ impl Members {
                 }
             }
             None => {
-                let seat = Seat::fresh(user, identity.clone(), name.clone(), *network, *connection, now);
+                let seat = Member::fresh(user, identity.clone(), name.clone(), *network, *connection, now);
                 self.seats.insert(user.clone(), seat);
             }
         }
@@ -155,7 +155,7 @@ impl Members {
 
     /// Detaches a socket and returns its member; a superseded socket has none. A member that never
     /// sent anything, or whose page was left, gets only a short grace period.
-    pub fn detach(&mut self, now: Instant, gone: Gone) -> Option<UserId> {
+    pub fn detach(&mut self, now: Instant, gone: Disconnection) -> Option<UserId> {
         let (user, _) = self.connections.remove(&gone.connection)?;
         if let Some(seat) = self.seats.get_mut(&user) {
             seat.connection = None;
@@ -178,14 +178,14 @@ impl Members {
 
     /// Members whose last heartbeat is older than `timeout`.
     pub fn silent(&self, now: Instant, timeout: Duration) -> Vec<UserId> {
-        let is_silent = |seat: &Seat| now.saturating_duration_since(seat.heartbeat) > timeout;
+        let is_silent = |seat: &Member| now.saturating_duration_since(seat.heartbeat) > timeout;
         self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect()
     }
 
     /// Removes a member; its id is reserved for its identity. Returns that identity, and the id
     /// released in exchange.
     pub fn remove(&mut self, user: &UserId) -> Option<(IdentityId, Option<UserId>)> {
-        let Seat { identity, network, connection, .. } = self.seats.remove(user)?;
+        let Member { identity, network, connection, .. } = self.seats.remove(user)?;
         if let Some(connection) = connection {
             self.connections.remove(&connection);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::metrics::{Counted, Metrics};
-use crate::protocol::deflate::{Form, deflate};
+use crate::protocol::deflate::{Encoding, deflate};
 
 /// Minimum size in bytes for compression. A shorter message fits into one packet as it is, so that
 /// compressing it saves nothing.
@@ -16,7 +16,7 @@ const OVERHEAD_BYTES: usize = 160;
 
 /// A message, shared by all outboxes that hold it.
 #[derive(Clone, Debug)]
-pub struct Message(Arc<Forms>);
+pub struct SharedMessage(Arc<Forms>);
 
 #[derive(Debug)]
 struct Forms {
@@ -30,10 +30,10 @@ pub struct Payload {
     /// The bytes between the frame's header and its end.
     pub bytes: Bytes,
     /// The encoding of those bytes.
-    pub form: Form,
+    pub form: Encoding,
 }
 
-impl Message {
+impl SharedMessage {
     /// A message that every socket gets uncompressed.
     pub fn plain(text: String, metrics: &Metrics) -> Self {
         Self(Arc::new(Forms { plain: counted(text.into_bytes(), metrics), deflated: None }))
@@ -66,10 +66,10 @@ impl Message {
 
     /// The payload for a socket that accepts `form`; a message without a compressed form is always
     /// sent plain.
-    pub fn payload(&self, form: Form) -> Payload {
+    pub fn payload(&self, form: Encoding) -> Payload {
         match &self.0.deflated {
-            Some(deflated) if form == Form::Deflated => Payload { bytes: deflated.clone(), form },
-            _ => Payload { bytes: self.0.plain.clone(), form: Form::Plain },
+            Some(deflated) if form == Encoding::Deflate => Payload { bytes: deflated.clone(), form },
+            _ => Payload { bytes: self.0.plain.clone(), form: Encoding::Identity },
         }
     }
 }
@@ -99,12 +99,12 @@ mod tests {
     fn encodings_are_equivalent_and_shared() {
         let metrics = Metrics::new();
         let text = "a user, and another user, and a third one".repeat(100);
-        let message = Message::deflated(text.clone(), &metrics);
-        let (plain, deflated) = (message.payload(Form::Plain), message.payload(Form::Deflated));
-        assert_eq!((plain.form, plain.bytes), (Form::Plain, Bytes::from(text.clone())));
-        assert_eq!(deflated.form, Form::Deflated);
+        let message = SharedMessage::deflated(text.clone(), &metrics);
+        let (plain, deflated) = (message.payload(Encoding::Identity), message.payload(Encoding::Deflate));
+        assert_eq!((plain.form, plain.bytes), (Encoding::Identity, Bytes::from(text.clone())));
+        assert_eq!(deflated.form, Encoding::Deflate);
         assert_eq!(inflate(&deflated.bytes, 1 << 20).unwrap(), text.as_bytes());
-        assert_eq!(deflated.bytes.as_ptr(), message.clone().payload(Form::Deflated).bytes.as_ptr());
+        assert_eq!(deflated.bytes.as_ptr(), message.clone().payload(Encoding::Deflate).bytes.as_ptr());
         assert_eq!(metrics.deflate_from_bytes.get(), text.len() as u64);
         assert_eq!(Some(metrics.deflate_to_bytes.get()), message.deflated_bytes().map(|bytes| bytes as u64));
     }
@@ -117,18 +117,21 @@ mod tests {
         let noise: String =
             noise.iter().map(|byte| char::from_u32(0x4e00 + u32::from(*byte)).unwrap()).collect();
         let short = "x".repeat(DEFLATE_FROM_BYTES - 1);
-        assert_eq!(Message::deflated(short, &metrics).payload(Form::Deflated).form, Form::Plain);
-        assert_eq!(Message::plain(noise, &metrics).payload(Form::Deflated).form, Form::Plain);
+        assert_eq!(
+            SharedMessage::deflated(short, &metrics).payload(Encoding::Deflate).form,
+            Encoding::Identity
+        );
+        assert_eq!(SharedMessage::plain(noise, &metrics).payload(Encoding::Deflate).form, Encoding::Identity);
         assert_eq!(metrics.deflate_from_bytes.get(), 0);
     }
 
     #[test]
     fn queued_bytes_are_counted_once_per_encoding() {
         let metrics = Metrics::new();
-        let message = Message::deflated("x".repeat(2000), &metrics);
+        let message = SharedMessage::deflated("x".repeat(2000), &metrics);
         let held = 2000 + message.deflated_bytes().unwrap() as i64 + 2 * OVERHEAD_BYTES as i64;
         let [plain, deflated, other] =
-            [Form::Plain, Form::Deflated, Form::Plain].map(|form| message.payload(form));
+            [Encoding::Identity, Encoding::Deflate, Encoding::Identity].map(|form| message.payload(form));
         assert_eq!(metrics.outbox_bytes.get(), held);
         drop((message, deflated, other));
         assert_eq!(

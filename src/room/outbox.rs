@@ -18,12 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::charge::{Account, Charge};
-use super::message::{Message, Payload};
+use super::charge::{Account, EventCharge};
+use super::message::{Payload, SharedMessage};
 use crate::id::ConnectionId;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 pub use limits::{OutboxLimits, Standing, TooSlow};
 
 /// Bytes of events after which a confirmation is requested. Without this, a client that always lags
@@ -42,15 +42,15 @@ const KEPT_PLACES: usize = 64;
 /// The room's end of an outbox. Dropping it closes the socket: the room is gone.
 #[derive(Debug)]
 pub struct Outbox {
-    shared: Arc<Shared>,
+    shared: Arc<OutboxShared>,
 }
 
 /// A socket's end of an outbox.
 #[derive(Clone, Debug)]
 pub struct OutboxReader {
-    shared: Arc<Shared>,
+    shared: Arc<OutboxShared>,
     connection: ConnectionId,
-    form: Form,
+    form: Encoding,
 }
 
 /// The next action of a socket.
@@ -65,24 +65,24 @@ pub enum Taken {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct OutboxShared {
+    state: Mutex<OutboxState>,
     limits: OutboxLimits,
     account: Arc<Account>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
-struct State {
+struct OutboxState {
     /// The attached socket; any other one is superseded.
     connection: Option<ConnectionId>,
     /// The encoding that this socket accepts.
-    form: Form,
+    form: Encoding,
     /// Wakes that socket's task.
     waker: Option<Waker>,
     queue: VecDeque<Queued>,
     /// Events that were taken but not confirmed, oldest first.
-    sent: VecDeque<Event>,
+    sent: VecDeque<QueuedEvent>,
     /// Memory of all events in `queue` and `sent`, in bytes.
     event_bytes: usize,
     /// Memory of their queue entries, in the gauge of queued bytes.
@@ -108,22 +108,22 @@ enum Queued {
     /// In the socket's own encoding: a snapshot is of no use to the next socket.
     Snapshot(Payload),
     /// In both encodings: the next socket may accept the other one.
-    Event(Event),
+    Event(QueuedEvent),
 }
 
 #[derive(Debug)]
-struct Event {
+struct QueuedEvent {
     number: u64,
-    message: Message,
-    _charge: Option<Charge>,
+    message: SharedMessage,
+    _charge: Option<EventCharge>,
 }
 
 impl Outbox {
     /// An empty outbox without a socket.
     pub fn new(limits: OutboxLimits, metrics: Arc<Metrics>) -> Self {
-        let state = State {
+        let state = OutboxState {
             connection: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             waker: None,
             queue: VecDeque::new(),
             sent: VecDeque::new(),
@@ -138,7 +138,7 @@ impl Outbox {
             was_throttled: false,
         };
         let account = Arc::new(Account::default());
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), limits, account, metrics }) }
+        Self { shared: Arc::new(OutboxShared { state: Mutex::new(state), limits, account, metrics }) }
     }
 
     /// The account of the events that this member sends.
@@ -149,7 +149,7 @@ impl Outbox {
     /// Attaches `connection`, which accepts `form`; an older socket is superseded.
     ///
     /// Events that the older one did not confirm are sent again, before everything else.
-    pub fn attach(&self, now: Instant, connection: ConnectionId, form: Form) -> OutboxReader {
+    pub fn attach(&self, now: Instant, connection: ConnectionId, form: Encoding) -> OutboxReader {
         let mut state = self.shared.lock();
         state.rewind();
         state.wait_from(now);
@@ -179,10 +179,10 @@ impl Outbox {
     pub fn push(
         &self,
         now: Instant,
-        event: &Message,
+        event: &SharedMessage,
         from: Option<&Arc<Account>>,
     ) -> Result<Standing, TooSlow> {
-        let Shared { limits, .. } = &*self.shared;
+        let OutboxShared { limits, .. } = &*self.shared;
         let mut state = self.shared.lock();
         let cost = cost(event);
         let bytes = state.event_bytes.saturating_add(cost);
@@ -197,7 +197,7 @@ impl Outbox {
         state.last_number += 1;
         let number = state.last_number;
         let _charge = from.map(|account| account.charge(event.text().len()));
-        state.queue.push_back(Queued::Event(Event { number, message: event.clone(), _charge }));
+        state.queue.push_back(Queued::Event(QueuedEvent { number, message: event.clone(), _charge }));
         state.count_places();
         state.wake();
         Ok(if falls_behind { Standing::FallsBehind } else { Standing::KeepsUp })
@@ -209,7 +209,7 @@ impl Outbox {
     ///
     /// # Errors
     /// [`TooSlow`] if the member did not take the older one, and the memory for slow members is exhausted.
-    pub fn put_snapshot(&self, snapshot: &Message) -> Result<(), TooSlow> {
+    pub fn put_snapshot(&self, snapshot: &SharedMessage) -> Result<(), TooSlow> {
         let mut state = self.shared.lock();
         if state.connection.is_none() {
             return Ok(());
@@ -275,7 +275,7 @@ impl Drop for Outbox {
 
 impl OutboxReader {
     /// The encoding that the socket accepts.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> Encoding {
         self.form
     }
 
@@ -353,8 +353,8 @@ pub enum Acknowledged {
     Unasked,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl OutboxShared {
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
         // No code that runs under the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -365,7 +365,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl OutboxState {
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -437,7 +437,7 @@ impl State {
 }
 
 /// Memory of an event in one outbox, as if no other shared it.
-fn cost(event: &Message) -> usize {
+fn cost(event: &SharedMessage) -> usize {
     event.cost() + PLACE_BYTES
 }
 
@@ -468,7 +468,7 @@ mod tests {
         Instant::now()
     }
 
-    fn push(outbox: &Outbox, event: Message) {
+    fn push(outbox: &Outbox, event: SharedMessage) {
         outbox.push(start(), &event, None).unwrap();
     }
 
@@ -486,21 +486,21 @@ mod tests {
     }
 
     fn text(text: &'static str) -> Taken {
-        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), form: Form::Plain })
+        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), form: Encoding::Identity })
     }
 
-    fn message(text: &str) -> Message {
-        Message::plain(text.to_owned(), &Metrics::new())
+    fn message(text: &str) -> SharedMessage {
+        SharedMessage::plain(text.to_owned(), &Metrics::new())
     }
 
-    fn of_bytes(bytes: usize) -> Message {
+    fn of_bytes(bytes: usize) -> SharedMessage {
         message(&"x".repeat(bytes))
     }
 
     #[test]
     fn newer_snapshot_replaces_queued_one() {
         let outbox = outbox();
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         outbox.put_snapshot(&message("s1")).unwrap();
         push(&outbox, message("e1"));
         outbox.put_snapshot(&message("s2")).unwrap();
@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn unconfirmed_events_are_sent_again_first() {
         let outbox = outbox();
-        let first = outbox.attach(start(), A, Form::Plain);
+        let first = outbox.attach(start(), A, Encoding::Identity);
         for event in ["e1", "e2", "e3"] {
             push(&outbox, message(event));
         }
@@ -519,7 +519,7 @@ mod tests {
         assert_eq!(first.acknowledge(start(), 1), Acknowledged::News);
         outbox.detach(A);
         push(&outbox, message("e4"));
-        let second = outbox.attach(start(), B, Form::Plain);
+        let second = outbox.attach(start(), B, Encoding::Identity);
         outbox.put_snapshot(&message("s")).unwrap();
         assert_eq!(take_all(&second), [text("e2"), text("e3"), text("e4"), text("s"), Taken::Ping(4)]);
         assert_eq!(second.acknowledge(start(), 4), Acknowledged::News);
@@ -531,7 +531,7 @@ mod tests {
     #[test]
     fn never_empty_queue_is_confirmed() {
         let outbox = outbox_of(10 * CONFIRM_BYTES);
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         for _ in 0..4 {
             push(&outbox, of_bytes(CONFIRM_BYTES / 2));
         }
@@ -542,9 +542,9 @@ mod tests {
     #[test]
     fn superseded_socket_takes_and_confirms_nothing() {
         let outbox = outbox();
-        let first = outbox.attach(start(), A, Form::Plain);
+        let first = outbox.attach(start(), A, Encoding::Identity);
         push(&outbox, message("e1"));
-        let second = outbox.attach(start(), B, Form::Plain);
+        let second = outbox.attach(start(), B, Encoding::Identity);
         assert_eq!(take_all(&first), [Taken::Close(Close::Superseded)]);
         assert_eq!(first.acknowledge(start(), 1), Acknowledged::Unasked);
         assert_eq!(take_all(&second), [text("e1"), Taken::Ping(1)]);
@@ -556,7 +556,7 @@ mod tests {
     #[test]
     fn throttled_socket_is_reported_once() {
         let outbox = outbox();
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         assert!(!outbox.take_throttled());
         reader.set_throttled(start(), true);
         reader.set_throttled(start(), false);
@@ -577,7 +577,7 @@ mod tests {
     #[test]
     fn member_without_confirmations_becomes_too_slow() {
         let (outbox, now) = (outbox_of(10_000), start());
-        let reader = outbox.attach(now, A, Form::Plain);
+        let reader = outbox.attach(now, A, Encoding::Identity);
         let event = of_bytes(4_000);
         let push = |after| outbox.push(now + after, &event, None);
         assert_eq!(push(Duration::ZERO), Ok(Standing::KeepsUp));
@@ -603,9 +603,9 @@ mod tests {
     #[test]
     fn memory_of_short_events_is_counted() {
         let outbox = outbox_of(1 << 30);
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         let events: Vec<_> =
-            (0..1000).map(|_| Message::plain("x".repeat(18), &outbox.shared.metrics)).collect();
+            (0..1000).map(|_| SharedMessage::plain("x".repeat(18), &outbox.shared.metrics)).collect();
         for event in events {
             outbox.push(start(), &event, None).unwrap();
         }
@@ -620,7 +620,7 @@ mod tests {
     #[test]
     fn exhausted_memory_makes_slow_members_too_slow() {
         let outbox = outbox_of(1 << 30);
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         let _all = Counted::new(&outbox.shared.metrics.outbox_bytes, 2 << 20);
         assert_eq!(outbox.push(start(), &of_bytes(LEAST_BYTES / 2), None), Ok(Standing::KeepsUp));
         assert_eq!(outbox.push(start(), &of_bytes(LEAST_BYTES / 2), None), Err(TooSlow));
@@ -633,7 +633,7 @@ mod tests {
     #[test]
     fn first_close_follows_queued_events() {
         let outbox = outbox();
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         push(&outbox, message("own notice"));
         outbox.close(Close::TimedOut);
         drop(outbox);
@@ -643,7 +643,7 @@ mod tests {
     #[test]
     fn dropped_outbox_closes_its_socket() {
         let outbox = outbox();
-        let reader = outbox.attach(start(), A, Form::Plain);
+        let reader = outbox.attach(start(), A, Encoding::Identity);
         drop(outbox);
         assert_eq!(take_all(&reader), [Taken::Close(Close::RoomFailed)]);
     }
@@ -653,17 +653,17 @@ mod tests {
     fn queued_event_has_the_encoding_of_its_socket() {
         let outbox = outbox_of(100_000);
         let long = "an event that is long enough ".repeat(50);
-        let event = Message::deflated(long.clone(), &Metrics::new());
+        let event = SharedMessage::deflated(long.clone(), &Metrics::new());
         let take_one = |reader: &OutboxReader| match reader.poll_take(&Context::from_waker(Waker::noop())) {
             Poll::Ready(Taken::Message(payload)) => payload,
             other => panic!("{other:?}"),
         };
         push(&outbox, event.clone());
-        for (connection, form) in [(A, Form::Deflated), (B, Form::Plain), (A, Form::Deflated)] {
+        for (connection, form) in [(A, Encoding::Deflate), (B, Encoding::Identity), (A, Encoding::Deflate)] {
             let reader = outbox.attach(start(), connection, form);
             let payload = take_one(&reader);
             assert_eq!(payload, event.payload(form));
-            if form == Form::Deflated {
+            if form == Encoding::Deflate {
                 assert_eq!(inflate(&payload.bytes, 1 << 20).unwrap(), long.as_bytes());
             }
             assert_eq!(outbox.event_bytes(), cost(&event), "the budget knows one size");

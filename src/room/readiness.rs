@@ -30,7 +30,7 @@ struct Inner {
 
 /// State of the conditions of readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct ReadinessState {
     /// True if the server is stopping.
     pub stopping: bool,
     /// True if a room could be joined.
@@ -39,7 +39,7 @@ pub struct State {
     pub store: StoreHealth,
 }
 
-impl State {
+impl ReadinessState {
     /// True if clients should be sent to this server.
     pub fn is_ready(&self) -> bool {
         !self.stopping && self.joins && self.store == StoreHealth::Healthy
@@ -53,7 +53,7 @@ impl Readiness {
     }
 
     /// The current state.
-    pub async fn state(&self) -> State {
+    pub async fn state(&self) -> ReadinessState {
         let Inner { registry, store, stopping, tried } = &*self.0;
         let stopping = stopping.is_cancelled();
         // One probe at a time: concurrent callers get the same answer.
@@ -66,7 +66,7 @@ impl Readiness {
         if !stopping {
             *tried = Some((now(), joins));
         }
-        State { stopping, joins, store: store.health() }
+        ReadinessState { stopping, joins, store: store.health() }
     }
 }
 

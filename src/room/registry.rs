@@ -16,7 +16,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use tracing::{error, info, warn};
 
-use super::actor::{Actor, RoomPermit, Surroundings};
+use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::io::{Join, JoinRefusal, KeptRoom};
 use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
@@ -25,7 +25,7 @@ use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
 use crate::limit::{KeyedLimit, LimitReached, Rate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 use crate::store::StoreHandle;
 
 /// Number of rooms that are told to shut down, or queried, at a time.
@@ -61,14 +61,14 @@ struct Inner {
     places: Arc<Semaphore>,
     of_identity: KeyedLimit<IdentityId>,
     of_network: KeyedLimit<ClientNetwork>,
-    surroundings: Surroundings,
+    surroundings: RoomDeps,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
 
 /// A member's handles to a joined room.
 #[derive(Debug)]
-pub struct Seat {
+pub struct JoinedRoom {
     /// Destination of the socket's messages.
     pub mailbox: Mailbox,
     /// Source of messages for the socket.
@@ -132,7 +132,7 @@ impl Inner {
 impl Registry {
     /// Creates a registry and starts every stored room at once, so that no other identity takes its
     /// members' ids.
-    pub fn start(limits: RegistryLimits, surroundings: Surroundings, kept: Vec<KeptRoom>) -> Self {
+    pub fn start(limits: RegistryLimits, surroundings: RoomDeps, kept: Vec<KeptRoom>) -> Self {
         let places = limits.rooms.max(kept.len());
         let registry = Self {
             inner: Arc::new(Inner {
@@ -154,7 +154,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`CannotJoin`] with the reason; nothing was changed then.
-    pub async fn join(&self, name: &RoomName, join: Join) -> Result<Seat, CannotJoin> {
+    pub async fn join(&self, name: &RoomName, join: Join) -> Result<JoinedRoom, CannotJoin> {
         loop {
             let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
@@ -163,7 +163,7 @@ impl Registry {
             // A retiring room accepts no join, or drops its ack. Ask again: the registry has
             // another room by then, or starts one. Without this, a join would be lost.
             match answer.await {
-                Ok(Ok(outbox)) => return Ok(Seat { mailbox: room.mailbox().clone(), outbox }),
+                Ok(Ok(outbox)) => return Ok(JoinedRoom { mailbox: room.mailbox().clone(), outbox }),
                 Ok(Err(refusal)) => return Err(refusal.into()),
                 Err(_) if !was_sent => self.forget(name, &room),
                 Err(_) => {}
@@ -176,7 +176,7 @@ impl Registry {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
-        let surroundings = Surroundings { store, metrics, ..self.inner.surroundings.clone() };
+        let surroundings = RoomDeps { store, metrics, ..self.inner.surroundings.clone() };
         let permit = RoomPermit { _room: None, _of_network: None, network: None, unclaimed: None };
         let Ok(name) = RoomName::parse("readiness") else { return false };
         let room = async move { Actor::new(name, None, inbox, permit, surroundings).run(|| {}).await };
@@ -187,7 +187,7 @@ impl Registry {
             identity: IdentityId::new("readiness"),
             name: "readiness".into(),
             network: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         };
         let (ack, answer) = oneshot::channel();
@@ -351,11 +351,11 @@ mod tests {
     use super::*;
     use crate::ai::AiHandle;
     use crate::calls::upstream::Upstream;
-    use crate::config::{Ai as AiSettings, Calls, Optional, Turn};
+    use crate::config::{AiConfig as AiSettings, Calls, Optional, TurnConfig};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::close::Close;
-    use crate::room::io::Gone;
+    use crate::room::io::Disconnection;
     use crate::room::mailbox::Incoming;
     use crate::room::outbox::{OutboxLimits, Taken};
     use crate::room::state::RoomSettings;
@@ -388,8 +388,9 @@ mod tests {
             user_bytes: 8192,
             ai_starts_per_minute: 0,
         };
-        let upstream = Upstream::new(&calls, &Turn::default(), 1024, None, metrics.clone()).unwrap().into();
-        let surroundings = Surroundings {
+        let upstream =
+            Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
+        let surroundings = RoomDeps {
             settings,
             outbox: OutboxLimits {
                 member_bytes: 100_000,
@@ -422,12 +423,12 @@ mod tests {
             identity: IdentityId::new(user),
             name: user.into(),
             network: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         }
     }
 
-    async fn leave(seat: &Seat, connection: u64) {
+    async fn leave(seat: &JoinedRoom, connection: u64) {
         let said = Command::Message(Incoming {
             connection: ConnectionId(connection),
             bytes: 0,
@@ -700,7 +701,7 @@ mod tests {
         assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
         seat.mailbox
-            .send(Command::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false }))
+            .send(Command::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }))
             .await
             .unwrap();
         shutdown.await;

@@ -7,10 +7,12 @@ mod messages;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{Effect, Gone, Input, Join, JoinRefusal, Keep, KeptRoom, Note, Reason, Recipients};
+use super::io::{
+    Disconnection, Effect, Input, Join, JoinRefusal, KeptRoom, Persist, Reason, Recipients, RoomEvent,
+};
+use super::member::{Member, MemberView};
 use super::members::Members;
-use super::pace::{Audience, Pace};
-use super::seat::{MemberView, Seat};
+use super::snapshot_throttle::{Audience, SnapshotThrottle};
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
@@ -54,7 +56,7 @@ pub struct Room {
     changed: bool,
     /// Earliest time of the next snapshot, except that of a tick.
     quiet_until: Instant,
-    pace: Pace,
+    pace: SnapshotThrottle,
     stopping: bool,
 }
 
@@ -74,7 +76,7 @@ impl Room {
             next_tick,
             changed: false,
             quiet_until: now,
-            pace: Pace::default(),
+            pace: SnapshotThrottle::default(),
             stopping: false,
         }
     }
@@ -90,7 +92,7 @@ impl Room {
             room.members.restore_departed(user.clone(), identity.clone());
         }
         for kept_seat in &kept.seats {
-            if let Some(seat) = Seat::restored(kept_seat, heartbeat) {
+            if let Some(seat) = Member::restored(kept_seat, heartbeat) {
                 room.members.restore(kept_seat.user.clone(), seat);
             }
         }
@@ -121,7 +123,7 @@ impl Room {
             Input::Disconnected(gone) => self.disconnected(now, gone, &mut effects),
             Input::TooSlow { user } => {
                 if self.members.contains(&user) {
-                    effects.push(self.log(Note::ErrorBroadcastingToUser { user: user.clone() }));
+                    effects.push(self.log(RoomEvent::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove(&user, Close::TooSlow, &mut effects);
                     self.notify_left(user, &mut effects);
                 }
@@ -232,18 +234,18 @@ impl Room {
         let Join { user, form, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
-            effects.push(self.log(Note::StartingMeeting));
-            effects.extend(self.keep(Keep::MeetingStarted));
+            effects.push(self.log(RoomEvent::StartingMeeting));
+            effects.extend(self.keep(Persist::MeetingStarted));
         }
         if was_departed {
-            effects.extend(self.keep(Keep::DepartedForgotten { user: user.clone() }));
+            effects.extend(self.keep(Persist::DepartedForgotten { user: user.clone() }));
         }
         effects.push(Effect::Admit { connection, form, user: user.clone() });
-        effects.push(self.log(Note::OnConnect { user: user.clone(), connection }));
+        effects.push(self.log(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.keep_seat(&user));
         if self.members.len() > self.peak {
             self.peak = self.members.len();
-            effects.extend(self.keep(Keep::Peak { members: self.peak }));
+            effects.extend(self.keep(Persist::Peak { members: self.peak }));
         }
         self.changed = true;
     }
@@ -253,18 +255,18 @@ impl Room {
         effects.extend(turn.tasks.into_iter().map(Effect::Ai));
         if turn.is_news {
             self.changed = true;
-            effects.extend(self.keep(Keep::Ai { json: self.ai.to_kept().into() }));
+            effects.extend(self.keep(Persist::Ai { json: self.ai.to_kept().into() }));
         }
         if let Some((user, why)) = turn.refused {
             self.refuse_message(&user, why.to_owned(), effects);
         }
     }
 
-    fn disconnected(&mut self, now: Instant, gone: Gone, effects: &mut Vec<Effect>) {
+    fn disconnected(&mut self, now: Instant, gone: Disconnection, effects: &mut Vec<Effect>) {
         let Some(user) = self.members.detach(now, gone) else { return };
         let connection = gone.connection;
         effects.push(Effect::Detach { connection, user: user.clone() });
-        effects.push(self.log(Note::OnClose { user, connection }));
+        effects.push(self.log(RoomEvent::OnClose { user, connection }));
         if self.is_silent && self.members.is_deserted() && !self.stopping {
             // No message was sent, so there is nothing to come back for.
             let ghosts: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
@@ -283,14 +285,14 @@ impl Room {
     }
 
     fn remove_gone(&mut self, user: UserId, effects: &mut Vec<Effect>) {
-        effects.push(self.log(Note::UserGone { user: user.clone() }));
+        effects.push(self.log(RoomEvent::UserGone { user: user.clone() }));
         self.remove(&user, Close::TimedOut, effects);
         self.notify_left(user, effects);
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.next_tick = now + self.settings.tick;
-        effects.push(self.log(Note::Alarm));
+        effects.push(self.log(RoomEvent::Alarm));
         self.remove_silent(now, effects);
         if !self.members.is_empty() {
             // A client that lost a snapshot recovers by this one, even if nothing changed.
@@ -304,8 +306,8 @@ impl Room {
     fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
-            effects.push(self.log(Note::EndingMeeting));
-            effects.extend(self.keep(Keep::MeetingEnded));
+            effects.push(self.log(RoomEvent::EndingMeeting));
+            effects.extend(self.keep(Persist::MeetingEnded));
         }
         self.changed = false;
         self.meeting = None;
@@ -328,7 +330,7 @@ impl Room {
         let silent = self.members.silent(now, self.settings.heartbeat_timeout);
         // All notices first: each removed member gets them all, its own too, before its socket closes.
         for user in &silent {
-            effects.push(self.log(Note::UserTimedOut { user: user.clone() }));
+            effects.push(self.log(RoomEvent::UserTimedOut { user: user.clone() }));
             effects.push(Effect::Send {
                 to: Recipients::All,
                 event: Event::UserLeftNotification { id: user.clone() },
@@ -344,9 +346,9 @@ impl Room {
         let Some((identity, forgotten)) = self.members.remove(user) else { return };
         self.changed = true;
         effects.push(Effect::Remove { user: user.clone(), close });
-        effects.extend(self.keep(Keep::SeatRemoved { user: user.clone() }));
-        effects.extend(self.keep(Keep::Departed { user: user.clone(), identity }));
-        effects.extend(forgotten.and_then(|user| self.keep(Keep::DepartedForgotten { user })));
+        effects.extend(self.keep(Persist::SeatRemoved { user: user.clone() }));
+        effects.extend(self.keep(Persist::Departed { user: user.clone(), identity }));
+        effects.extend(forgotten.and_then(|user| self.keep(Persist::DepartedForgotten { user })));
         let turn = self.ai.left(user);
         self.follow(turn, effects);
     }
@@ -363,20 +365,20 @@ impl Room {
     }
 
     fn refuse_message(&self, user: &UserId, why: String, effects: &mut Vec<Effect>) {
-        effects.push(self.log(Note::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
+        effects.push(self.log(RoomEvent::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
         effects.push(Effect::Send { to: Recipients::One(user.clone()), event: Event::Error { error: why } });
     }
 
-    fn log(&self, note: Note) -> Effect {
+    fn log(&self, note: RoomEvent) -> Effect {
         Effect::Log { meeting: self.meeting, note }
     }
 
-    fn keep(&self, change: Keep) -> Option<Effect> {
+    fn keep(&self, change: Persist) -> Option<Effect> {
         self.meeting.map(|meeting| Effect::Keep { meeting, change })
     }
 
     fn keep_seat(&self, user: &UserId) -> Option<Effect> {
-        self.keep(Keep::Seat(self.members.get(user)?.kept(user)))
+        self.keep(Persist::Seat(self.members.get(user)?.kept(user)))
     }
 }
 
@@ -397,12 +399,12 @@ mod tests {
     use crate::id::{IdentityId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
-    use crate::protocol::deflate::Form;
+    use crate::protocol::deflate::Encoding;
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
     use crate::room::members::SHORT_GRACE;
-    use crate::room::pace::{LONGEST_WINDOW, SHORTEST_WINDOW};
+    use crate::room::snapshot_throttle::{LONGEST_WINDOW, SHORTEST_WINDOW};
 
     const TICK: Duration = Duration::from_secs(15);
 
@@ -438,7 +440,7 @@ mod tests {
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
             network: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         })
     }
@@ -484,7 +486,7 @@ mod tests {
         words.collect()
     }
 
-    fn kept(effects: &[Effect]) -> Vec<Keep> {
+    fn kept(effects: &[Effect]) -> Vec<Persist> {
         effects
             .iter()
             .filter_map(|effect| match effect {
@@ -526,12 +528,10 @@ mod tests {
         assert_eq!(seen(&room.handle(now, join(3, "a", "A"))), ["admit 3 as a", "snapshot"]);
         assert_eq!(seen(&room.handle(now, says(1, r#"{"type":"userLeft"}"#))), [""; 0]);
         assert_eq!(
-            seen(
-                &room.handle(
-                    now,
-                    Input::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false })
-                )
-            ),
+            seen(&room.handle(
+                now,
+                Input::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false })
+            )),
             [""; 0]
         );
         assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(3)));
@@ -600,8 +600,8 @@ mod tests {
             seen(&effects),
             ["remove a: UserLeft", r#"to all: {"type":"userLeftNotification","id":"a"}"#, "snapshot"]
         );
-        let departed = Keep::Departed { user: user("a"), identity: IdentityId::new("A") };
-        assert_eq!(kept(&effects), [Keep::SeatRemoved { user: user("a") }, departed]);
+        let departed = Persist::Departed { user: user("a"), identity: IdentityId::new("A") };
+        assert_eq!(kept(&effects), [Persist::SeatRemoved { user: user("a") }, departed]);
     }
 
     #[test]
@@ -654,7 +654,7 @@ mod tests {
         assert_eq!(seen(&room.handle(now + 2 * TICK, join(5, "b", "mallory"))), ["refuse 5: SeatTaken"]);
         let effects = room.handle(now + 2 * TICK, join(6, "b", "B"));
         assert_eq!(seen(&effects)[0], "admit 6 as b");
-        assert_eq!(kept(&effects)[0], Keep::DepartedForgotten { user: user("b") });
+        assert_eq!(kept(&effects)[0], Persist::DepartedForgotten { user: user("b") });
         room.handle(now + 2 * TICK, says(1, r#"{"type":"userLeft"}"#));
         room.handle(now + 2 * TICK, says(6, r#"{"type":"userLeft"}"#));
         let effects = room.handle(now + 10 * TICK, Input::Wake);
@@ -663,7 +663,7 @@ mod tests {
     }
 
     fn gone(connection: u64, is_page_left: bool) -> Input {
-        Input::Disconnected(Gone { connection: ConnectionId(connection), is_page_left })
+        Input::Disconnected(Disconnection { connection: ConnectionId(connection), is_page_left })
     }
 
     #[test]
@@ -759,7 +759,7 @@ mod tests {
         room.handle(now, gone(1, false));
         let effects = room.handle(now, gone(2, false));
         assert_eq!(seen(&effects), ["detach 2 from b", "remove a: TimedOut", "remove b: TimedOut", "retire"]);
-        assert_eq!(kept(&effects).last(), Some(&Keep::MeetingEnded));
+        assert_eq!(kept(&effects).last(), Some(&Persist::MeetingEnded));
     }
 
     #[test]
@@ -805,7 +805,7 @@ mod tests {
         room.handle(now, says(3, r#"{"type":"userLeft"}"#));
         let effects = room.handle(room.next_tick, Input::Wake);
         assert_eq!(seen(&effects), ["retire"]);
-        assert_eq!(kept(&effects), [Keep::MeetingEnded]);
+        assert_eq!(kept(&effects), [Persist::MeetingEnded]);
         room.handle(room.next_tick, join(4, "c", "C"));
         assert_ne!(room.meeting(), meeting);
     }
@@ -867,7 +867,7 @@ mod tests {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
         let kept = kept(&effects);
-        let Some(Keep::Ai { json }) = kept.last() else { panic!("{kept:?}") };
+        let Some(Persist::Ai { json }) = kept.last() else { panic!("{kept:?}") };
         assert!(json.starts_with(r#"{"enabled":true,"connectionPending":false,"session":"#), "{json}");
         let (mut room, now) = room_with_ai();
         room.handle(now + TICK, says(2, r#"{"type":"heartbeat"}"#));
@@ -895,7 +895,7 @@ mod tests {
         let seen = seen(&effects);
         assert!(seen[0].starts_with("Close(AiSession"), "{seen:?}");
         assert_eq!(seen[1], "retire");
-        assert_eq!(kept(&effects), [Keep::MeetingEnded]);
+        assert_eq!(kept(&effects), [Persist::MeetingEnded]);
         assert!(room.ai.session().is_none());
     }
 
@@ -958,14 +958,20 @@ mod tests {
     #[test]
     fn shutdown_closes_sockets_and_keeps_members() {
         let (mut room, now) = room_of_two();
-        room.handle(now, Input::Disconnected(Gone { connection: ConnectionId(2), is_page_left: false }));
+        room.handle(
+            now,
+            Input::Disconnected(Disconnection { connection: ConnectionId(2), is_page_left: false }),
+        );
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart"]);
         assert_eq!(kept(&effects), []);
         assert_eq!(seen(&room.handle(now, join(3, "c", "C"))), ["refuse 3: ShuttingDown"]);
         assert_eq!(room.handle(now + 10 * TICK, Input::Wake).len(), 0, "no tick removes anybody now");
         assert!(!room.is_deserted());
-        room.handle(now, Input::Disconnected(Gone { connection: ConnectionId(1), is_page_left: false }));
+        room.handle(
+            now,
+            Input::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }),
+        );
         assert!(room.is_deserted());
         assert_eq!(room.members().count(), 2);
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::config::Faults;
+use crate::config::ConfigErrors;
 use crate::feedback::delivery::InvalidWebhook;
 use crate::http::site::InvalidSite;
 use crate::identity::access::InvalidAccess;
@@ -21,7 +21,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The certificate cannot be used.
     #[error(transparent)]
-    Tls(#[from] Faults),
+    Tls(#[from] ConfigErrors),
     /// A listener cannot be opened.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {

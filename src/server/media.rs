@@ -12,11 +12,11 @@ use crate::metrics::Metrics;
 use crate::room::ai::Ai;
 use crate::room::io::KeptRoom;
 use crate::sfu::engine::IceSecret;
-use crate::sfu::handle::{Settings, Sfu, SfuHandle};
+use crate::sfu::handle::{Sfu, SfuHandle, SfuSettings};
 use crate::sfu::net::addresses::Reach;
 use crate::sfu::net::bind::{BUFFER_BYTES, Transport};
 use crate::sfu::net::tcp;
-use crate::sfu::request::Limits;
+use crate::sfu::request::SfuLimits;
 use crate::sfu::thread::SfuThread;
 
 /// How long a session may take to connect, and how long one that lost its connection is kept; the
@@ -45,19 +45,19 @@ pub(super) async fn start(
     let reach = Reach::of(addresses.http.ip());
     let is_found =
         reach == Reach::Network && sfu.advertise.is_empty() && sfu.udp_listen.ip().is_unspecified();
-    let settings = Settings {
+    let settings = SfuSettings {
         listen: sfu.udp_listen,
         advertise: sfu.advertise.clone(),
         public_address: if is_found { platform::public_address().await } else { None },
         hidden_interfaces: sfu.hidden_interfaces.clone(),
         reach,
         transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },
-        tcp: tcp::Limits {
+        tcp: tcp::TcpLimits {
             connections: sfu.tcp_connections,
             per_network: sfu.tcp_connections_per_network,
-            ..tcp::Limits::default()
+            ..tcp::TcpLimits::default()
         },
-        limits: Limits {
+        limits: SfuLimits {
             sessions: sfu.sessions,
             sessions_per_owner: sfu.sessions_per_identity,
             sessions_per_network: sfu.sessions_per_network,

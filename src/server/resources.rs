@@ -14,11 +14,11 @@ use super::{Addresses, StartError, media, now};
 use crate::ai::AiHandle;
 use crate::calls::upstream::Upstream;
 use crate::config::Config;
-use crate::feedback::delivery::{Delivery, Pace};
+use crate::feedback::delivery::{Delivery, DeliveryTiming};
 use crate::http::site::{InvalidSite, Site};
 use crate::http::tls::certificates::Certificates;
-use crate::http::tls::source::Source;
-use crate::identity::access::{Access, AccessHandle};
+use crate::http::tls::source::CertificateSource;
+use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::room::io::KeptRoom;
@@ -62,7 +62,8 @@ impl Resources {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
-        let certificates = Source::of(config).map(|source| Certificates::open(source, metrics.clone()));
+        let certificates =
+            CertificateSource::of(config).map(|source| Certificates::open(source, metrics.clone()));
         let certificates = certificates.transpose()?;
         let listeners = Listeners {
             http: listen("http.listen", config.http.listen)?,
@@ -117,7 +118,9 @@ impl Clients {
         let Config { limits, identity, calls, .. } = config;
         let Resources { metrics, media, store, .. } = resources;
         let access = match identity.access() {
-            Some((team_domain, audience)) => Some(Access::new(team_domain.as_str(), audience)?.start()?),
+            Some((team_domain, audience)) => {
+                Some(AccessSettings::new(team_domain.as_str(), audience)?.start()?)
+            }
             None => None,
         };
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
@@ -126,8 +129,9 @@ impl Clients {
         let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
         let ai = AiHandle::new(upstream.clone(), calls, &config.ai, ai_starts, metrics.clone())?;
         let webhook = config.feedback.url.as_ref();
-        let delivery =
-            webhook.map(|url| Delivery::new(store.reports(), url.clone(), metrics.clone(), Pace::default()));
+        let delivery = webhook.map(|url| {
+            Delivery::new(store.reports(), url.clone(), metrics.clone(), DeliveryTiming::default())
+        });
         Ok(Self { site: open_site(config)?, access, upstream, ai, delivery: delivery.transpose()? })
     }
 }

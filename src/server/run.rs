@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::announcement::{Announced, announcement};
+use super::banner::{Announced, announcement};
 use super::signals::Signals;
 use super::{RunError, Server, own};
 use crate::config::Config;

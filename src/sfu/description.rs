@@ -17,11 +17,11 @@ use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::media::Mid;
 
 use super::error::SfuError;
-use super::request::{DescriptionType, Told};
+use super::request::{DescriptionType, SessionDescription};
 use lines::{Candidates, kept_of_section, kept_of_session, lines};
 use section::MEDIA_PROTOCOL;
-pub use section::{Section, SectionState};
-pub use terms::{Feedback, Terms, first_formats};
+pub use section::{MLine, SectionState};
+pub use terms::{Terms, TransportCc, first_formats};
 
 /// Longest description that is parsed, in bytes. A browser's own offer lists all of its codecs in each m-line, up to
 /// 6 kB, even in those that only receive: 400 tracks have 2.4 MB.
@@ -37,9 +37,9 @@ const MAX_REFUSING_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Description {
     /// The description as parsed by str0m; `None` if every m-line has ended, since str0m rejects such a description.
-    pub parsed: Option<Parsed>,
+    pub parsed: Option<ParsedDescription>,
     /// Its m-lines, in order.
-    pub sections: Vec<Section>,
+    pub sections: Vec<MLine>,
     /// True if video is sent in several layers (RFC 8853).
     pub has_layers: bool,
     /// True if it has a BUNDLE group (RFC 9143). Without one only the first live m-line gets the transport.
@@ -50,7 +50,7 @@ pub struct Description {
 
 /// A description as parsed by str0m.
 #[derive(Debug)]
-pub enum Parsed {
+pub enum ParsedDescription {
     /// An offer.
     Offer(SdpOffer),
     /// An answer.
@@ -66,14 +66,14 @@ impl Description {
         let has_layers = text.contains("\na=simulcast:");
         let (text, sections, is_bundled) =
             for_str0m(text).map_err(|error| SfuError::Description(error.into()))?;
-        let is_ended = |section: &Section| section.state == SectionState::Ended;
+        let is_ended = |section: &MLine| section.state == SectionState::Ended;
         if sections.iter().all(is_ended) {
             return Ok(Self { parsed: None, sections, has_layers, is_bundled, refusing: None });
         }
         // Network input must not end more than its own call, even if str0m panics on it.
         let parsed = guarded(|| match r#type {
-            DescriptionType::Offer => SdpOffer::from_sdp_string(&text).map(Parsed::Offer),
-            DescriptionType::Answer => SdpAnswer::from_sdp_string(&text).map(Parsed::Answer),
+            DescriptionType::Offer => SdpOffer::from_sdp_string(&text).map(ParsedDescription::Offer),
+            DescriptionType::Answer => SdpAnswer::from_sdp_string(&text).map(ParsedDescription::Answer),
         })?;
         let may_refuse = r#type == DescriptionType::Answer
             && text.len() <= MAX_REFUSING_BYTES
@@ -120,7 +120,7 @@ fn guarded<T, E>(read: impl FnOnce() -> Result<T, E> + std::panic::UnwindSafe) -
 /// the mids of those that ended thereby. `before` are the m-lines of the client's last description.
 ///
 /// The first m-line of a bundle becomes idle instead: browsers would lose the others' transport with it.
-pub fn refuse_unknown(text: &str, sections: &mut [Section], before: &[Section]) -> Vec<Mid> {
+pub fn refuse_unknown(text: &str, sections: &mut [MLine], before: &[MLine]) -> Vec<Mid> {
     let empty = blocks(text).skip(1).filter(|block| !has_format(block));
     let empty: Vec<Mid> = empty.filter_map(|block| Some(Mid::from(mid_of(&block)?))).collect();
     let mut live = sections.iter().filter(|section| section.state == SectionState::Live);
@@ -138,7 +138,7 @@ pub fn refuse_unknown(text: &str, sections: &mut [Section], before: &[Section]) 
 }
 
 /// True if another m-line stays live when those without formats are rejected.
-fn is_other(section: &Section, mid: Mid, refused: &[Mid]) -> bool {
+fn is_other(section: &MLine, mid: Mid, refused: &[Mid]) -> bool {
     section.state == SectionState::Live && section.alias != mid && !refused.contains(&section.alias)
 }
 
@@ -151,7 +151,7 @@ fn mid_of<'a>(block: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Answer to an offer in which every m-line has ended.
-pub fn nothing_goes_on(sections: &[Section], terms: &Terms) -> Told {
+pub fn nothing_goes_on(sections: &[MLine], terms: &Terms) -> SessionDescription {
     told(
         DescriptionType::Answer,
         "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n",
@@ -162,7 +162,7 @@ pub fn nothing_goes_on(sections: &[Section], terms: &Terms) -> Told {
 }
 
 /// The text for str0m: every m-line that str0m must not see is replaced by one of an unknown kind.
-fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
+fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
     if text.len() > MOST_BYTES {
         return Err("it is too long");
     }
@@ -174,10 +174,10 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
     let session = kept_of_session(&session, &mut candidates)?;
     // There is one transport, and without BUNDLE each m-line needs its own.
     let mut has_room = true;
-    let mut sections: Vec<Section> = Vec::new();
+    let mut sections: Vec<MLine> = Vec::new();
     let mut bodies = String::with_capacity(text.len());
     for block in blocks {
-        let mut section = Section::read(&block, &bundled)?;
+        let mut section = MLine::read(&block, &bundled)?;
         if section.state == SectionState::Live && !std::mem::replace(&mut has_room, group.is_some()) {
             section.end();
         }
@@ -224,10 +224,10 @@ fn for_str0m(text: &str) -> Result<(String, Vec<Section>, bool), &'static str> {
 pub fn told(
     r#type: DescriptionType,
     text: &str,
-    sections: &[Section],
+    sections: &[MLine],
     candidates: &[String],
     terms: &Terms,
-) -> Told {
+) -> SessionDescription {
     let mut blocks = blocks(text);
     let session = blocks.next().unwrap_or_default();
     let mut places: Vec<Option<Vec<&str>>> = sections.iter().map(|_| None).collect();
@@ -296,10 +296,10 @@ pub fn told(
         }
     }
     sdp.push_str(&bodies);
-    Told { r#type, sdp }
+    SessionDescription { r#type, sdp }
 }
 
-fn live_mids(sections: &[Section]) -> String {
+fn live_mids(sections: &[MLine]) -> String {
     let live = sections.iter().filter(|section| section.state == SectionState::Live);
     live.fold(String::new(), |mut mids, section| {
         mids.push(' ');
@@ -351,7 +351,7 @@ mod tests {
         text
     }
 
-    fn terms(feedback: Feedback) -> Terms {
+    fn terms(feedback: TransportCc) -> Terms {
         Terms { feedback, ..Terms::default() }
     }
 
@@ -390,7 +390,7 @@ mod tests {
         let (_, sections, _) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
-        let told = told(DescriptionType::Offer, &server, &sections, &candidates, &terms(Feedback::Wanted));
+        let told = told(DescriptionType::Offer, &server, &sections, &candidates, &terms(TransportCc::Wanted));
         assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
         assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
         assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
@@ -404,7 +404,7 @@ mod tests {
             ("audio", "9", "c"),
         ]);
         let told =
-            super::told(DescriptionType::Offer, &more, &sections, &candidates, &terms(Feedback::Wanted));
+            super::told(DescriptionType::Offer, &more, &sections, &candidates, &terms(TransportCc::Wanted));
         assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
     }
 
@@ -417,7 +417,7 @@ mod tests {
         let server = server.replace("a=mid:1\r\n", "a=mid:1\r\na=recvonly\r\n");
         let (first, second) = server.split_at(server.rfind("m=").unwrap());
         let server = first.to_owned() + &second.replace("a=sendonly\r\n", "");
-        for (feedback, negotiated) in [(Feedback::Wanted, 2), (Feedback::Unwanted, 1)] {
+        for (feedback, negotiated) in [(TransportCc::Wanted, 2), (TransportCc::Unwanted, 1)] {
             let told = told(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
             assert_eq!(told.matches("transport-wide-cc-extensions").count(), negotiated, "{told}");
             assert_eq!(told.matches("a=rtcp-fb:96 nack").count(), 2);
@@ -465,7 +465,7 @@ mod tests {
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
-            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], &terms(Feedback::Wanted));
+            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], &terms(TransportCc::Wanted));
             let placed = mids(&told.sdp);
             for (index, live) in live.iter().enumerate() {
                 if *live {

@@ -6,12 +6,12 @@
 mod bandwidth;
 mod calls;
 mod credentials;
+mod demux;
 mod forwarding;
-mod hearing;
+mod outputs;
 mod peer;
 mod report;
 mod session;
-mod sources;
 mod stun_limiter;
 mod table;
 mod update;
@@ -27,11 +27,11 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input};
 
 use super::counters::{Counters, Drop};
-use super::request::Limits;
+use super::request::SfuLimits;
 use crate::id::SessionId;
 pub use credentials::IceSecret;
 use forwarding::Track;
-use hearing::Said;
+use outputs::PeerOutputs;
 use peer::candidate;
 use session::{Link, Session};
 use stun_limiter::StunLimiter;
@@ -48,9 +48,9 @@ new_key_type! {
 
 /// An engine's settings, fixed at creation.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Limits on sessions and tracks.
-    pub limits: Limits,
+    pub limits: SfuLimits,
     /// The server's ICE candidates, under which clients reach it.
     pub candidates: Vec<Address>,
     /// Derives the ICE passwords; the same across restarts.
@@ -96,7 +96,7 @@ pub struct Transmit {
 
 /// The media server.
 pub struct Engine {
-    settings: Settings,
+    settings: EngineSettings,
     certificate: Option<DtlsCert>,
     /// The candidates as SDP attribute values.
     candidate_lines: Vec<String>,
@@ -109,7 +109,7 @@ pub struct Engine {
     timers: BTreeSet<(Instant, SessionKey)>,
     next_tick: Instant,
     stun_limiter: StunLimiter,
-    said: Said,
+    said: PeerOutputs,
     /// Sessions that ended during the current operation and are not removed yet.
     ended: Vec<SessionKey>,
     /// Sessions with written packets that are not sent yet, written at `written_at`.
@@ -120,7 +120,7 @@ pub struct Engine {
 
 impl Engine {
     /// Creates a media server without sessions.
-    pub fn new(settings: Settings, start: Instant) -> Self {
+    pub fn new(settings: EngineSettings, start: Instant) -> Self {
         let candidates = settings.candidates.iter().filter_map(|address| candidate(*address));
         let candidate_lines = candidates.map(|candidate| candidate.to_sdp_string()).collect();
         let provider = str0m::crypto::from_feature_flags();
@@ -139,7 +139,7 @@ impl Engine {
             timers: BTreeSet::new(),
             next_tick: start + TICK,
             stun_limiter: StunLimiter::new(start),
-            said: Said::default(),
+            said: PeerOutputs::default(),
             ended: Vec::new(),
             unsent: VecDeque::new(),
             written_at: start,
@@ -272,7 +272,7 @@ impl Engine {
 
     /// Does the periodic work: ends timed-out sessions, chooses layers and repeats keyframe requests.
     fn tick(&mut self, now: Instant) {
-        let Limits { connect, idle, .. } = self.settings.limits;
+        let SfuLimits { connect, idle, .. } = self.settings.limits;
         let over = |session: &Session| match session.link {
             Link::New(since) => now.saturating_duration_since(since) > idle,
             Link::Connecting(since) | Link::Lost(since) => now.saturating_duration_since(since) > connect,

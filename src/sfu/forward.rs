@@ -24,7 +24,7 @@ const PICTURE_SHORT: u16 = 0x7f;
 
 /// A packet received from the publisher.
 #[derive(Clone, Copy, Debug)]
-pub struct Incoming<'a> {
+pub struct ReceivedPacket<'a> {
     /// Index of its layer.
     pub layer: usize,
     /// SSRC of its source.
@@ -49,7 +49,7 @@ pub struct Incoming<'a> {
 
 /// The rewritten header fields of a packet for the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct RewrittenPacket {
     /// Its extended sequence number.
     pub seq: u64,
     /// Its RTP timestamp.
@@ -60,11 +60,11 @@ pub struct Outgoing {
 
 /// RTP rewriter of one subscriber's stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Forward {
+pub struct RtpRewriter {
     /// The wanted layer.
     target: Option<usize>,
     /// The layer sent at present.
-    stream: Option<Stream>,
+    stream: Option<LayerOffsets>,
     /// SSRC of the previous source, and the time of the change.
     left: Option<(u32, Instant)>,
     /// The next sequence number, one above the highest sent.
@@ -79,7 +79,7 @@ pub struct Forward {
 
 /// Offsets of one layer's numbers, fixed at the keyframe with which it started.
 #[derive(Clone, Copy, Debug)]
-struct Stream {
+struct LayerOffsets {
     layer: usize,
     ssrc: u32,
     /// First sequence number, as received and as sent.
@@ -93,7 +93,7 @@ struct Stream {
     base_picture: Option<u8>,
 }
 
-impl Forward {
+impl RtpRewriter {
     /// Creates a stream whose first packet has this sequence number.
     ///
     /// Its highest bit is cleared: str0m needs a first number below 65,536, and receivers take one close to that limit
@@ -134,7 +134,7 @@ impl Forward {
     }
 
     /// Rewrites a packet; `None` if it is not for this subscriber.
-    pub fn rewrite(&mut self, packet: &Incoming<'_>) -> Option<Outgoing> {
+    pub fn rewrite(&mut self, packet: &ReceivedPacket<'_>) -> Option<RewrittenPacket> {
         let is_late = |(ssrc, at): (u32, Instant)| {
             ssrc == packet.ssrc && packet.arrived.saturating_duration_since(at) < LATE
         };
@@ -165,17 +165,17 @@ impl Forward {
             self.newest = Some((time, packet.captured));
         }
         let vp8_patch = if packet.codec == Codec::Vp8 { self.patch(packet.payload) } else { None };
-        Some(Outgoing { seq, time, vp8_patch })
+        Some(RewrittenPacket { seq, time, vp8_patch })
     }
 
     /// Starts a layer right after the last number sent.
-    fn start(&self, packet: &Incoming<'_>) -> Stream {
+    fn start(&self, packet: &ReceivedPacket<'_>) -> LayerOffsets {
         // Timestamps of layers are unrelated; only the difference of capture times is comparable.
         let time = self.newest.map_or(0, |(newest, captured)| {
             let step = ticks(packet.captured.saturating_duration_since(captured), packet.clock_hz);
             newest.wrapping_add(step).wrapping_sub(packet.time)
         });
-        Stream {
+        LayerOffsets {
             layer: packet.layer,
             ssrc: packet.ssrc,
             came: packet.seq,
@@ -228,9 +228,9 @@ impl Forward {
     }
 }
 
-impl Stream {
+impl LayerOffsets {
     /// True if the packet's sequence number is too far from the highest of its layer.
-    fn is_far(&self, packet: &Incoming<'_>) -> bool {
+    fn is_far(&self, packet: &ReceivedPacket<'_>) -> bool {
         self.highest.abs_diff(packet.seq) > FAR
     }
 }
@@ -266,10 +266,10 @@ mod tests {
     }
 
     /// A packet that does not start a keyframe.
-    fn packet(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
+    fn packet(layer: usize, seq: u64, time: u32, arrived: Instant) -> ReceivedPacket<'static> {
         let (codec, payload) = (Codec::H264, &AFTER[..]);
         let ssrc = 100 + layer as u32;
-        Incoming {
+        ReceivedPacket {
             layer,
             ssrc,
             seq,
@@ -283,17 +283,17 @@ mod tests {
         }
     }
 
-    fn key(layer: usize, seq: u64, time: u32, arrived: Instant) -> Incoming<'static> {
-        Incoming { starts_keyframe: true, ..packet(layer, seq, time, arrived) }
+    fn key(layer: usize, seq: u64, time: u32, arrived: Instant) -> ReceivedPacket<'static> {
+        ReceivedPacket { starts_keyframe: true, ..packet(layer, seq, time, arrived) }
     }
 
     /// Sequence number and timestamp that a packet is sent with.
-    fn sent(forward: &mut Forward, packet: Incoming<'_>) -> Option<(u64, u32)> {
+    fn sent(forward: &mut RtpRewriter, packet: ReceivedPacket<'_>) -> Option<(u64, u32)> {
         forward.rewrite(&packet).map(|out| (out.seq, out.time))
     }
 
-    fn started(first: u16, at: Instant) -> Forward {
-        let mut forward = Forward::new(first);
+    fn started(first: u16, at: Instant) -> RtpRewriter {
+        let mut forward = RtpRewriter::new(first);
         forward.aim(Some(0));
         assert!(forward.rewrite(&key(0, 1000, 5000, at)).is_some());
         forward
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn nothing_is_sent_before_wanted_keyframe() {
         let at = noon();
-        let mut forward = Forward::new(700);
+        let mut forward = RtpRewriter::new(700);
         assert_eq!(sent(&mut forward, key(0, 10, 90, at)), None, "nobody wants it");
         assert_eq!((forward.current(), forward.waits_for()), (None, None));
 
@@ -321,7 +321,7 @@ mod tests {
     fn first_number_is_below_half_of_the_range() {
         let at = noon();
         for (first, leaves) in [(0, 0), (32_767, 32_767), (32_768, 0), (65_535, 32_767)] {
-            let mut forward = Forward::new(first);
+            let mut forward = RtpRewriter::new(first);
             forward.aim(Some(0));
             assert_eq!(sent(&mut forward, key(0, 99, 1, at)), Some((leaves, 1)), "{first}");
         }
@@ -376,7 +376,7 @@ mod tests {
             forward.aim(Some(layer));
             let (newest, arrived) = forward.newest.unwrap();
             let early = arrived.checked_sub(ms(5)).unwrap();
-            let packet = Incoming { clock_hz, ..key(layer, 1, 0, early) };
+            let packet = ReceivedPacket { clock_hz, ..key(layer, 1, 0, early) };
             assert_eq!(sent(&mut forward, packet).unwrap().1, newest + 1);
         }
     }
@@ -438,7 +438,7 @@ mod tests {
         let at = noon();
         let mut forward = started(0, at);
         assert_eq!(sent(&mut forward, packet(0, 1001, 8000, at)), Some((1, 8000)));
-        let other = |packet: Incoming<'static>| Incoming { ssrc: 7, ..packet };
+        let other = |packet: ReceivedPacket<'static>| ReceivedPacket { ssrc: 7, ..packet };
         assert_eq!(sent(&mut forward, other(packet(0, 1002, 3, at))), None, "it waits for a keyframe");
         assert_eq!(forward.waits_for(), Some(0));
         assert_eq!(sent(&mut forward, key(0, 1003, 11_000, at)), None, "late, of the source before");
@@ -460,16 +460,17 @@ mod tests {
     #[test]
     fn sequence_numbers_wrap_around() {
         let at = noon();
-        let mut forward = Forward::new(32_000);
+        let mut forward = RtpRewriter::new(32_000);
         forward.aim(Some(0));
         let first = 65_536 * 3 - 500;
         let time = u32::MAX - 40_000;
         for i in 0..200_000_u32 {
-            let packet = Incoming { starts_keyframe: true, ..packet(0, first + u64::from(i), time, at) };
+            let packet =
+                ReceivedPacket { starts_keyframe: true, ..packet(0, first + u64::from(i), time, at) };
             let time = time.wrapping_add(i * 960);
-            let out = forward.rewrite(&Incoming { time, codec: Codec::Opus, ..packet });
+            let out = forward.rewrite(&ReceivedPacket { time, codec: Codec::Opus, ..packet });
             let seq = 32_000 + u64::from(i);
-            assert_eq!(out, Some(Outgoing { seq, time, vp8_patch: None }));
+            assert_eq!(out, Some(RewrittenPacket { seq, time, vp8_patch: None }));
         }
     }
 
@@ -502,8 +503,8 @@ mod tests {
         Some(patch.build().unwrap())
     }
 
-    fn patch(forward: &mut Forward, layer: usize, seq: u64, payload: &[u8]) -> Option<Vp8Patch> {
-        let packet = Incoming { codec: Codec::Vp8, payload, ..key(layer, seq, 0, noon()) };
+    fn patch(forward: &mut RtpRewriter, layer: usize, seq: u64, payload: &[u8]) -> Option<Vp8Patch> {
+        let packet = ReceivedPacket { codec: Codec::Vp8, payload, ..key(layer, seq, 0, noon()) };
         forward.rewrite(&packet).expect("it goes out").vp8_patch
     }
 
@@ -511,7 +512,7 @@ mod tests {
     fn vp8_picture_ids_continue_across_a_switch() {
         for long in [true, false] {
             let (top, bits) = if long { (0x7ffe, PICTURE_LONG) } else { (0x7e, PICTURE_SHORT) };
-            let mut forward = Forward::new(0);
+            let mut forward = RtpRewriter::new(0);
             forward.aim(Some(0));
             assert_eq!(patch(&mut forward, 0, 1, &vp8(Some((top, long)), Some(254))), None, "as it is");
             assert_eq!(patch(&mut forward, 0, 2, &vp8(Some((top + 1, long)), Some(255))), None);
@@ -535,7 +536,7 @@ mod tests {
 
     #[test]
     fn vp8_picture_ids_keep_their_width() {
-        let mut forward = Forward::new(0);
+        let mut forward = RtpRewriter::new(0);
         forward.aim(Some(0));
         assert_eq!(patch(&mut forward, 0, 1, &vp8(Some((0x1234, true)), None)), None);
         forward.aim(Some(1));
@@ -548,7 +549,7 @@ mod tests {
 
     #[test]
     fn vp8_without_picture_ids_is_unchanged() {
-        let mut forward = Forward::new(0);
+        let mut forward = RtpRewriter::new(0);
         forward.aim(Some(0));
         patch(&mut forward, 0, 1, &vp8(Some((500, true)), Some(7)));
         forward.aim(Some(1));
@@ -591,7 +592,7 @@ mod tests {
             events in prop::collection::vec(event(), 1..400),
             first in 0..32_768_u16,
         ) {
-            let mut forward = Forward::new(first);
+            let mut forward = RtpRewriter::new(first);
             forward.aim(Some(0));
             let mut now = noon();
             let mut layers = [(5_000_u64, 0_u32), (70_000, 4_000_000_000), (200, 12)];
@@ -618,7 +619,7 @@ mod tests {
                             *time = time.wrapping_add(later as u32 * 90);
                         }
                         let starts_keyframe = key && back == 0;
-                        Incoming { starts_keyframe, ..packet(layer, *seq - back, *time, now) }
+                        ReceivedPacket { starts_keyframe, ..packet(layer, *seq - back, *time, now) }
                     }
                 };
                 let Some(sent) = forward.rewrite(&packet) else { continue };
@@ -655,12 +656,12 @@ mod tests {
             ),
             first: u16,
         ) {
-            let mut forward = Forward::new(first);
+            let mut forward = RtpRewriter::new(first);
             let start = noon();
             let mut last = 0;
             for (layer, seq, time, clock_hz, key, payload, aim, at) in packets {
                 forward.aim(aim.or(forward.target));
-                let incoming = Incoming {
+                let incoming = ReceivedPacket {
                     seq: if key { seq } else { last },
                     clock_hz,
                     starts_keyframe: key,

@@ -19,9 +19,9 @@ use super::net::bind::{Bound, Buffers, Transport, bind};
 use super::net::tcp::{self, Tcp};
 use super::net::udp::Udp;
 use super::reading::Reading;
-use super::request::{self, Outcome, Request};
-use super::thread::{self, Command, Core, SfuThread, Sockets};
-use super::wire::{self, Asked};
+use super::request::{self, Request, RequestResult};
+use super::thread::{self, Core, MediaSockets, SfuCommand, SfuThread};
+use super::wire::{self, ApiRequest};
 use crate::config::MediaAddress;
 use crate::metrics::Metrics;
 
@@ -33,7 +33,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Settings of the media server.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SfuSettings {
     /// Address for media, by UDP and TCP.
     pub listen: SocketAddr,
     /// The addresses advertised to peers; if empty, those of the interfaces.
@@ -47,9 +47,9 @@ pub struct Settings {
     /// The transports that peers may use.
     pub transport: Transport,
     /// Limits of TCP connections.
-    pub tcp: tcp::Limits,
+    pub tcp: tcp::TcpLimits,
     /// Limits of sessions.
-    pub limits: request::Limits,
+    pub limits: request::SfuLimits,
     /// Secret from which ICE passwords are derived; the same across restarts.
     pub secret: IceSecret,
 }
@@ -64,12 +64,12 @@ impl Sfu {
     /// # Errors
     /// The address cannot be bound, or the system refuses a new thread.
     pub async fn start(
-        settings: Settings,
+        settings: SfuSettings,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> io::Result<(SfuHandle, SfuThread)> {
         let (limits, secret) = (settings.limits, settings.secret.clone());
-        let core = |candidates| Engine::new(engine::Settings { limits, candidates, secret }, now());
+        let core = |candidates| Engine::new(engine::EngineSettings { limits, candidates, secret }, now());
         start(core, settings, metrics, stop).await
     }
 }
@@ -77,7 +77,7 @@ impl Sfu {
 /// Starts the media thread with the [`Core`] that `core` makes from the advertised addresses.
 async fn start<C: Core>(
     core: impl FnOnce(Vec<engine::Address>) -> C,
-    settings: Settings,
+    settings: SfuSettings,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<(SfuHandle, SfuThread)> {
@@ -101,7 +101,7 @@ async fn start<C: Core>(
     let open = move || {
         let udp = Udp::open(udp, &interfaces, advertised.clone())?;
         let tcp = tcp.map(|tcp| Tcp::open(tcp, advertised, settings.tcp, metrics)).transpose()?;
-        Ok(Sockets { udp, tcp })
+        Ok(MediaSockets { udp, tcp })
     };
     let (sender, commands) = mpsc::channel(QUESTIONS);
     let thread = thread::start(core, open, commands, measures, stop).await?;
@@ -123,7 +123,7 @@ fn now() -> Instant {
 /// A handle for requests to the media thread.
 #[derive(Clone, Debug)]
 pub struct SfuHandle {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<SfuCommand>,
     bound: SocketAddr,
     buffers: Buffers,
     advertised: Arc<Advertised>,
@@ -135,10 +135,10 @@ impl SfuHandle {
     ///
     /// # Errors
     /// Those of the engine; [`SfuError::Unavailable`] if the thread ended or does not answer in time.
-    pub async fn ask(&self, request: Request) -> Outcome {
+    pub async fn ask(&self, request: Request) -> RequestResult {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.commands.send(Command { request, reply }).await.ok()?;
+            self.commands.send(SfuCommand { request, reply }).await.ok()?;
             answer.await.ok()
         };
         match tokio::time::timeout(ANSWER, asked).await {
@@ -148,7 +148,7 @@ impl SfuHandle {
     }
 
     /// Serves a call of the media API: returns a status and a JSON body.
-    pub async fn serve(&self, asked: Asked) -> (StatusCode, String) {
+    pub async fn serve(&self, asked: ApiRequest) -> (StatusCode, String) {
         let target = asked.target.clone();
         // Parsing a description takes longer than any work of the media thread, so it is done outside of it.
         let outcome = match self.reading.read(asked).await {
@@ -195,7 +195,7 @@ mod tests {
     use crate::id::SessionId;
     use crate::sfu::counters::Counters;
     use crate::sfu::engine::{Address, Datagram, Transmit};
-    use crate::sfu::request::{Limits, Reply};
+    use crate::sfu::request::{Reply, SfuLimits};
     use crate::sfu::thread::Panicked;
 
     /// Echoes each datagram: at once, or after [`WAIT`] if it is [`LATER`].
@@ -212,7 +212,7 @@ mod tests {
     const WAIT: Duration = Duration::from_millis(30);
 
     impl Core for Echo {
-        fn handle(&mut self, _now: Instant, request: Request) -> Outcome {
+        fn handle(&mut self, _now: Instant, request: Request) -> RequestResult {
             match request {
                 Request::Report => Ok(Reply::Report(Box::default())),
                 Request::Tracks { .. } => panic!("a bug"),
@@ -256,17 +256,17 @@ mod tests {
         }
     }
 
-    fn settings(listen: &str) -> Settings {
+    fn settings(listen: &str) -> SfuSettings {
         let minute = Duration::from_secs(60);
-        Settings {
+        SfuSettings {
             listen: listen.parse().unwrap(),
             advertise: Vec::new(),
             public_address: None,
             hidden_interfaces: Vec::new(),
             reach: Reach::Loopback,
             transport: Transport::UdpAndTcp,
-            tcp: tcp::Limits::default(),
-            limits: Limits {
+            tcp: tcp::TcpLimits::default(),
+            limits: SfuLimits {
                 sessions: 10,
                 sessions_per_owner: 10,
                 sessions_per_network: 10,

@@ -114,12 +114,12 @@ pub enum Why {
 
 /// Keyframe requests to the publisher of a layer, and keyframes received from it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asking {
+pub struct KeyframeThrottle {
     asked: Option<Instant>,
     came: Option<Instant>,
 }
 
-impl Asking {
+impl KeyframeThrottle {
     /// Returns true if a request is to be sent to the publisher now, and records it as sent.
     ///
     /// A throttled request is not remembered: a waiting subscriber requests again with the next packet, and a decoder
@@ -296,7 +296,7 @@ mod tests {
         fn keyframe_requests_are_throttled(
             events in prop::collection::vec((0u64..400, 0u8..4), 1..200),
         ) {
-            let mut asking = Asking::default();
+            let mut asking = KeyframeThrottle::default();
             let mut now = noon();
             let mut last: Option<Instant> = None;
             for (later, what) in events {
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn waiting_request_repeats_every_300_ms() {
         let start = noon();
-        let mut asking = Asking::default();
+        let mut asking = KeyframeThrottle::default();
         assert!(asking.ask(start, Why::Waiting));
         assert!(!asking.ask(start + ms(299), Why::Waiting));
         assert!(asking.ask(start + ms(300), Why::Waiting));
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn loss_requests_are_limited_to_one_a_second() {
         let start = noon();
-        let mut asking = Asking::default();
+        let mut asking = KeyframeThrottle::default();
         let passed = (0..100).filter(|i| asking.ask(start + ms(i * 50), Why::Lost)).count();
         assert_eq!(passed, 5, "in five seconds");
     }
@@ -345,12 +345,12 @@ mod tests {
     #[test]
     fn loss_request_right_after_keyframe_is_ignored() {
         let start = noon();
-        let mut asking = Asking::default();
+        let mut asking = KeyframeThrottle::default();
         asking.came(start);
         assert!(!asking.ask(start + ms(299), Why::Lost));
         assert!(asking.ask(start + ms(300), Why::Lost));
 
-        let mut asking = Asking::default();
+        let mut asking = KeyframeThrottle::default();
         asking.came(start);
         assert!(asking.ask(start + ms(1), Why::Waiting), "who came after it waits for the next");
     }
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn loss_request_does_not_delay_waiting_one() {
         let start = noon();
-        let mut asking = Asking::default();
+        let mut asking = KeyframeThrottle::default();
         assert!(asking.ask(start, Why::Lost));
         assert!(!asking.ask(start + ms(100), Why::Waiting), "one is under way");
         assert!(asking.ask(start + ms(300), Why::Waiting));

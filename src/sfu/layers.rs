@@ -49,13 +49,13 @@ struct Layer {
     rid: Option<String>,
     last: Option<Instant>,
     /// Activity of other layers since its last packet.
-    lacking: Option<Lacking>,
+    lacking: Option<LayerSilence>,
     meter: Meter,
 }
 
 /// Activity of a track's other layers while one sends nothing.
 #[derive(Clone, Copy, Debug)]
-struct Lacking {
+struct LayerSilence {
     since: Instant,
     counted: Instant,
     occasions: u32,
@@ -163,7 +163,7 @@ impl Layer {
     /// Records that another layer was sent while this one was not.
     fn lack(&mut self, now: Instant) {
         match &mut self.lacking {
-            None => self.lacking = Some(Lacking { since: now, counted: now, occasions: 1 }),
+            None => self.lacking = Some(LayerSilence { since: now, counted: now, occasions: 1 }),
             Some(lacking) if now.saturating_duration_since(lacking.counted) >= APART => {
                 lacking.counted = now;
                 lacking.occasions = lacking.occasions.saturating_add(1);
@@ -226,7 +226,7 @@ fn place(slot: u64) -> usize {
 
 /// Layer demand of one subscription to a video track.
 #[derive(Clone, Copy, Debug)]
-pub struct Demand<'a> {
+pub struct LayerDemand<'a> {
     /// The layers of the track.
     pub layers: &'a Layers,
     /// The subscriber's wish.
@@ -248,7 +248,7 @@ pub struct Budget {
     pub may_lower: bool,
 }
 
-impl Demand<'_> {
+impl LayerDemand<'_> {
     /// Layers that this subscription may get now, best first; none means it gets nothing.
     fn allowed(&self, now: Instant) -> Vec<usize> {
         let layers = self.layers;
@@ -308,7 +308,7 @@ impl Demand<'_> {
 /// Each subscription gets its lowest allowed layer as long as the sum fits: those with a current layer first, then by
 /// bitrate, lowest first; the others are paused. Then all in turn are raised to the next better layer. Without an
 /// estimate each gets its best layer.
-pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Option<usize>> {
+pub fn allocate(demands: &[LayerDemand<'_>], budget: Budget, now: Instant) -> Vec<Option<usize>> {
     let allowed: Vec<Vec<usize>> = demands.iter().map(|demand| demand.allowed(now)).collect();
     let Some(estimate) = budget.estimate else {
         return allowed.iter().map(|layers| layers.first().copied()).collect();
@@ -339,7 +339,7 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
     }
 
     // Current layers are restored first. Otherwise one subscription's upgrade would lower another.
-    for step in [Step::Keep, Step::Upgrade] {
+    for step in [AllocationStep::Keep, AllocationStep::Upgrade] {
         loop {
             let mut moved = false;
             for (which, demand) in demands.iter().enumerate() {
@@ -348,9 +348,9 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
                 let index = allowed[which][better];
                 let next = sum.saturating_sub(bits(which, position)).saturating_add(bits(which, better));
                 let fits = match step {
-                    Step::Keep => !demand.is_upgrade(index) && next <= estimate,
+                    AllocationStep::Keep => !demand.is_upgrade(index) && next <= estimate,
                     // The bitrate of a layer without recent packets is unknown, so there is no upgrade to it.
-                    Step::Upgrade => bits(which, better) > 0 && with_headroom(next) <= estimate,
+                    AllocationStep::Upgrade => bits(which, better) > 0 && with_headroom(next) <= estimate,
                 };
                 if fits {
                     (chosen[which], sum, moved) = (Some(better), next, true);
@@ -366,7 +366,7 @@ pub fn allocate(demands: &[Demand<'_>], budget: Budget, now: Instant) -> Vec<Opt
 
 /// Pass of the allocation.
 #[derive(Clone, Copy)]
-enum Step {
+enum AllocationStep {
     /// Raises to layers that are at most as good as the current one.
     Keep,
     /// Raises to better layers.
@@ -375,7 +375,7 @@ enum Step {
 
 /// Bits a second that one receiver would take with the best layer of each subscription, plus headroom for the upgrade:
 /// the target for bandwidth probes.
-pub fn desired<'a>(demands: impl IntoIterator<Item = &'a Demand<'a>>, now: Instant, held: u64) -> u64 {
+pub fn desired<'a>(demands: impl IntoIterator<Item = &'a LayerDemand<'a>>, now: Instant, held: u64) -> u64 {
     let best = demands.into_iter().filter_map(|demand| {
         let index = demand.allowed(now).first().copied()?;
         Some(demand.layers.steady_bits(index, now))
@@ -557,7 +557,7 @@ mod tests {
     type Case = (&'static [(&'static str, usize)], &'static str, Option<&'static str>);
 
     /// Names of the allocated layers.
-    fn aims<'a>(demands: &[Demand<'a>], estimate: Option<u64>, now: Instant) -> Vec<Option<&'a str>> {
+    fn aims<'a>(demands: &[LayerDemand<'a>], estimate: Option<u64>, now: Instant) -> Vec<Option<&'a str>> {
         let aims = allocate(demands, give(estimate, 0), now);
         aims.iter().zip(demands).map(|(aim, demand)| aim.and_then(|index| demand.layers.rid(index))).collect()
     }
@@ -572,13 +572,13 @@ mod tests {
             when_missing: Choice::Fixed,
         };
         for wish in [&LayerWish::default(), &fixed] {
-            let demand = Demand { layers: &layers, wish, current: None, rests: false };
+            let demand = LayerDemand { layers: &layers, wish, current: None, rests: false };
             for estimate in [None, Some(0), Some(1_000_000)] {
                 assert_eq!(allocate(&[demand], give(estimate, 0), start), [Some(0)]);
             }
         }
         let none = Layers::new(Vec::new());
-        let demand = Demand { layers: &none, wish: &fixed, current: None, rests: false };
+        let demand = LayerDemand { layers: &none, wish: &fixed, current: None, rests: false };
         assert_eq!(allocate(&[demand], give(Some(0), 0), start), [None]);
         assert_eq!(allocate(&[], give(Some(0), 0), start), []);
     }
@@ -594,7 +594,7 @@ mod tests {
             (wish("b"), "b"),
             (wish("c"), "c"),
         ] {
-            let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+            let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
             assert_eq!(aims(&[demand], None, end(start)), [Some(expected)], "{wish:?}");
         }
     }
@@ -605,7 +605,7 @@ mod tests {
         let layers = track(&[("a", 200), ("b", 100), ("c", 50)], start);
         let wish = wish("b");
         for current in [None, Some(0), Some(1), Some(2)] {
-            let demand = Demand { layers: &layers, wish: &wish, current, rests: false };
+            let demand = LayerDemand { layers: &layers, wish: &wish, current, rests: false };
             assert_eq!(aims(&[demand], Some(u64::MAX), end(start)), [Some("b")]);
         }
     }
@@ -625,7 +625,7 @@ mod tests {
             let layers = track(layers, start);
             for by_bandwidth in [Choice::Free, Choice::Fixed] {
                 let wish = LayerWish { by_bandwidth, ..wish(preferred) };
-                let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+                let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
                 assert_eq!(aims(&[demand], None, end(start)), [expected], "{preferred}");
             }
         }
@@ -644,14 +644,14 @@ mod tests {
         for (layers, preferred, expected) in cases {
             let layers = track(layers, start);
             let wish = LayerWish { when_missing: Choice::Fixed, ..wish(preferred) };
-            let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+            let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
             assert_eq!(aims(&[demand], None, end(start)), [expected], "{preferred}");
         }
 
         // Without a preferred layer none can be missing.
         let layers = track(&[("a", 0), ("b", 500)], start);
         let wish = LayerWish { when_missing: Choice::Fixed, ..LayerWish::default() };
-        let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+        let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
         assert_eq!(aims(&[demand], None, end(start)), [Some("b")]);
     }
 
@@ -667,7 +667,7 @@ mod tests {
         ] {
             for when_missing in [Choice::Free, Choice::Fixed] {
                 let wish = LayerWish { by_bandwidth, when_missing, ..wish("a") };
-                let demand = Demand { layers: &layers, wish: &wish, current, rests: false };
+                let demand = LayerDemand { layers: &layers, wish: &wish, current, rests: false };
                 assert_eq!(aims(&[demand], Some(150_000), later), [expected]);
             }
         }
@@ -678,7 +678,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 2000), ("b", 500), ("c", 100)], start);
         let wish = LayerWish::default();
-        let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+        let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
         for (kbits, expected) in [(130, "c"), (500, "c"), (700, "b"), (2000, "b"), (2600, "a")] {
             assert_eq!(aims(&[demand], Some(kbits * 1000), end(start)), [Some(expected)], "{kbits}");
         }
@@ -692,7 +692,7 @@ mod tests {
         for (preferred, kbits) in [("a", 2400), ("b", 600), ("c", 130)] {
             let wish = LayerWish { by_bandwidth: Choice::Fixed, ..wish(preferred) };
             for current in [None, Some(2)] {
-                let demand = Demand { layers: &layers, wish: &wish, current, rests: false };
+                let demand = LayerDemand { layers: &layers, wish: &wish, current, rests: false };
                 assert_eq!(aims(&[demand], Some(kbits * 1000), end(start)), [Some(preferred)]);
             }
         }
@@ -714,7 +714,7 @@ mod tests {
         {
             let takes = layers.steady_bits(lowest.unwrap(), now);
             let aim = |current, percent: u64, rests, may_lower| {
-                let demand = Demand { layers, wish, current, rests };
+                let demand = LayerDemand { layers, wish, current, rests };
                 let estimate = Some(40_000 + takes * percent / 100);
                 allocate(&[demand], Budget { estimate, held: 40_000, may_lower }, now)[0]
             };
@@ -732,7 +732,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 200)], start);
         let wish = LayerWish::default();
-        let demand = |current| Demand { layers: &layers, wish: &wish, current, rests: false };
+        let demand = |current| LayerDemand { layers: &layers, wish: &wish, current, rests: false };
         let aim = |may_lower| {
             let budget = Budget { estimate: Some(900_000), held: 0, may_lower };
             allocate(&[demand(Some(0)), demand(None)], budget, end(start))
@@ -747,7 +747,7 @@ mod tests {
         let start = noon();
         let (large, small) = (track(&[("a", 500)], start), track(&[("a", 100)], start));
         let wish = LayerWish::default();
-        let demand = |layers, current| Demand { layers, wish: &wish, current, rests: false };
+        let demand = |layers, current| LayerDemand { layers, wish: &wish, current, rests: false };
         let now = end(start);
         assert_eq!(
             aims(&[demand(&large, Some(0)), demand(&small, Some(0))], Some(520_000), now),
@@ -763,7 +763,7 @@ mod tests {
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let (free, fixed) =
             (LayerWish::default(), LayerWish { by_bandwidth: Choice::Fixed, ..LayerWish::default() });
-        let demand = |wish| Demand { layers: &layers, wish, current: None, rests: false };
+        let demand = |wish| LayerDemand { layers: &layers, wish, current: None, rests: false };
         let now = end(start);
         assert_eq!(aims(&[demand(&free), demand(&fixed)], Some(2_000_000), now), [Some("b"), Some("a")]);
         assert_eq!(aims(&[demand(&free), demand(&fixed)], Some(2_500_000), now), [Some("a"), Some("a")]);
@@ -777,7 +777,7 @@ mod tests {
         let now = end(start);
         let takes = layers.steady_bits(0, now);
         let aim = |current, percent: u64| {
-            let demand = Demand { layers: &layers, wish: &wish, current, rests: false };
+            let demand = LayerDemand { layers: &layers, wish: &wish, current, rests: false };
             allocate(&[demand], give(Some(takes * percent / 100), 0), now)[0]
         };
         assert_eq!((aim(Some(1), 114), aim(Some(1), 116)), (Some(1), Some(0)));
@@ -790,7 +790,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 400), ("c", 100)], start);
         let wish = LayerWish::default();
-        let demand = Demand { layers: &layers, wish: &wish, current: None, rests: false };
+        let demand = LayerDemand { layers: &layers, wish: &wish, current: None, rests: false };
         let three = [demand; 3];
         let b = [Some("b"); 3];
         let now = end(start);
@@ -806,7 +806,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let wish = LayerWish::default();
-        let demand = |current| Demand { layers: &layers, wish: &wish, current, rests: false };
+        let demand = |current| LayerDemand { layers: &layers, wish: &wish, current, rests: false };
         for kbits in [1_150, 1_300, 1_500, 2_000] {
             let aims = aims(&[demand(Some(1)), demand(Some(0))], Some(kbits * 1000), end(start));
             assert_eq!(aims, [Some("b"), Some("a")], "{kbits} kbit/s");
@@ -823,7 +823,7 @@ mod tests {
         assert!(layers.is_live(0, later));
         let wish = LayerWish::default();
         let aim = |current| {
-            let demand = Demand { layers: &layers, wish: &wish, current, rests: false };
+            let demand = LayerDemand { layers: &layers, wish: &wish, current, rests: false };
             allocate(&[demand], give(Some(200_000), 0), later)[0]
         };
         assert_eq!((aim(Some(1)), aim(None), aim(Some(0))), (Some(1), Some(1), Some(0)));
@@ -834,7 +834,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let (best, low) = (LayerWish::default(), wish("b"));
-        let demand = |wish| Demand { layers: &layers, wish, current: Some(1), rests: false };
+        let demand = |wish| LayerDemand { layers: &layers, wish, current: Some(1), rests: false };
         let desired = desired(&[demand(&best), demand(&low)], end(start), 40_000);
         assert!(about(desired, 1_140_000 * 115 / 100), "{desired}");
 
@@ -849,7 +849,7 @@ mod tests {
         let start = noon();
         let layers = track(&[("a", 1000), ("b", 100)], start);
         let wish = LayerWish::default();
-        let demand = |current| [Demand { layers: &layers, wish: &wish, current, rests: false }];
+        let demand = |current| [LayerDemand { layers: &layers, wish: &wish, current, rests: false }];
         let now = end(start);
         assert_eq!(aims(&demand(Some(0)), Some(5_000_000), now), [Some("a")]);
         assert_eq!(aims(&demand(Some(0)), Some(150_000), now), [Some("b")], "the weak one");
@@ -885,7 +885,7 @@ mod tests {
                 .collect();
             let demands: Vec<_> = tracks
                 .iter()
-                .map(|(layers, wish, current)| Demand { layers, wish, current: *current, rests: false })
+                .map(|(layers, wish, current)| LayerDemand { layers, wish, current: *current, rests: false })
                 .collect();
 
             let aims = allocate(&demands, give(Some(estimate), held), now);
@@ -905,7 +905,7 @@ mod tests {
 
             // Subscriptions keep the layers allocated to them.
             let settled: Vec<_> =
-                demands.iter().zip(&aims).map(|(demand, aim)| Demand { current: *aim, ..*demand }).collect();
+                demands.iter().zip(&aims).map(|(demand, aim)| LayerDemand { current: *aim, ..*demand }).collect();
             let again = allocate(&settled, give(Some(estimate), held), now);
             for (before, (after, demand)) in aims.iter().zip(again.iter().zip(&demands)) {
                 let rank = |index: &Option<usize>| index.map(|index| demand.layers.rank(index));

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::error::SfuError;
 use super::request::Request;
-use super::wire::{self, Asked};
+use super::wire::{self, ApiRequest};
 use crate::limit::KeyedLimit;
 use crate::network::ClientNetwork;
 
@@ -45,7 +45,7 @@ impl Reading {
     ///
     /// # Errors
     /// As [`wire::read`]; [`SfuError::Busy`] where no permit becomes free within 15 s.
-    pub async fn read(&self, asked: Asked) -> Result<Request, SfuError> {
+    pub async fn read(&self, asked: ApiRequest) -> Result<Request, SfuError> {
         if asked.body.len() <= SMALL_BYTES {
             return wire::read(&asked);
         }

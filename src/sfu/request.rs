@@ -86,7 +86,7 @@ pub enum Ice {
 /// Media kind of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum TrackKind {
     /// An audio track.
     Audio,
     /// A video track.
@@ -101,14 +101,14 @@ pub struct Publish {
     /// `mid` of its m-line; required if the client makes the offer.
     pub mid: Option<String>,
     /// Its media kind; required if the server makes the offer.
-    pub kind: Option<Kind>,
+    pub kind: Option<TrackKind>,
     /// Direction of its transceiver.
-    pub way: Way,
+    pub way: MediaDirection,
 }
 
 /// Direction of media on a transceiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum MediaDirection {
     /// Only to the server.
     In,
     /// To the server and back (`bidirectionalMediaStream`).
@@ -189,7 +189,7 @@ impl Transceiver {
 }
 
 /// Result of a request.
-pub type Outcome = Result<Reply, SfuError>;
+pub type RequestResult = Result<Reply, SfuError>;
 
 /// Reply to a request.
 #[derive(Debug)]
@@ -199,12 +199,12 @@ pub enum Reply {
         /// Its id.
         session: SessionId,
         /// The answer, if the client sent an offer.
-        description: Option<Told>,
+        description: Option<SessionDescription>,
     },
     /// Some or all of the tracks were published, subscribed to, closed or changed.
     Tracks {
         /// The description for the client to apply, if any.
-        description: Option<Told>,
+        description: Option<SessionDescription>,
         /// Result for each track, in the order of the request.
         tracks: Vec<Result<TrackDone, TrackFailed>>,
     },
@@ -213,14 +213,14 @@ pub enum Reply {
     /// The tracks of a session.
     Session(Vec<TrackState>),
     /// The report for operators.
-    Report(Box<Report>),
+    Report(Box<SfuReport>),
     /// All sessions ended; their number.
     Ended(usize),
 }
 
 /// A session description to send to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct SessionDescription {
     /// Its type; an offer needs an answer from the client.
     pub r#type: DescriptionType,
     /// Its text (RFC 8866).
@@ -288,7 +288,7 @@ pub enum TrackStatus {
 
 /// Report on all sessions and tracks, for operators.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Report {
+pub struct SfuReport {
     /// All sessions.
     pub sessions: Vec<SessionReport>,
     /// All published tracks.
@@ -330,7 +330,7 @@ pub struct TrackReport {
     /// Its name.
     pub name: String,
     /// Its media kind.
-    pub kind: Kind,
+    pub kind: TrackKind,
     /// Its codec, known from the first packet on.
     pub codec: Option<String>,
     /// Its layers; a single one without `rid` if it has no simulcast.
@@ -367,7 +367,7 @@ pub struct SubscriberReport {
 
 /// Limits of the media server and of one session.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SfuLimits {
     /// Sessions in total.
     pub sessions: usize,
     /// Sessions of one owner.

@@ -18,10 +18,10 @@ use super::counters::Counters;
 use super::engine::{Datagram, Engine, Transmit};
 use super::measures::Measures;
 use super::net::Undelivered;
-use super::net::batch::Batch;
-use super::net::tcp::{Frame, Tcp};
-use super::net::udp::{Inbox, Udp};
-use super::request::{Outcome, Request};
+use super::net::batch::SendBatch;
+use super::net::tcp::{ReceivedFrame, Tcp};
+use super::net::udp::{ReceiveBuffers, Udp};
+use super::request::{Request, RequestResult};
 
 /// Most TCP frames handled in one round.
 const FRAMES_A_ROUND: usize = 32;
@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The logic that the thread runs: an [`Engine`], or a test's replacement.
 pub trait Core: Send + 'static {
     /// Handles a request.
-    fn handle(&mut self, now: Instant, request: Request) -> Outcome;
+    fn handle(&mut self, now: Instant, request: Request) -> RequestResult;
     /// Processes a received packet.
     fn receive(&mut self, now: Instant, datagram: Datagram<'_>);
     /// Time at which [`Core::advance`] is due.
@@ -52,7 +52,7 @@ pub trait Core: Send + 'static {
 }
 
 impl Core for Engine {
-    fn handle(&mut self, now: Instant, request: Request) -> Outcome {
+    fn handle(&mut self, now: Instant, request: Request) -> RequestResult {
         Engine::handle(self, now, request)
     }
 
@@ -79,21 +79,21 @@ impl Core for Engine {
 
 /// A request, and the channel for its outcome.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(super) struct SfuCommand {
     pub(super) request: Request,
-    pub(super) reply: oneshot::Sender<Outcome>,
+    pub(super) reply: oneshot::Sender<RequestResult>,
 }
 
 /// The thread's sockets.
-pub(super) struct Sockets {
+pub(super) struct MediaSockets {
     pub(super) udp: Udp,
     pub(super) tcp: Option<Tcp>,
 }
 
-impl Sockets {
+impl MediaSockets {
     /// Sends all packets that the engine produced.
     fn drain(&self, core: &mut impl Core, measures: &mut Measures) {
-        let mut batch = Batch::default();
+        let mut batch = SendBatch::default();
         while let Some(transmit) = core.transmit() {
             if transmit.proto == Protocol::Udp {
                 if let Some(next) = batch.add(transmit, self.udp.most_segments()) {
@@ -111,7 +111,7 @@ impl Sockets {
         self.send(&mut batch, measures);
     }
 
-    fn send(&self, batch: &mut Batch, measures: &mut Measures) {
+    fn send(&self, batch: &mut SendBatch, measures: &mut Measures) {
         let Some((transmit, segment, packets)) = batch.take() else { return };
         if let Err(why) = self.udp.send(&transmit, segment) {
             measures.undelivered(why, packets);
@@ -119,7 +119,7 @@ impl Sockets {
     }
 
     /// Waits for a frame; pending forever without TCP.
-    async fn frame(tcp: &mut Option<Tcp>) -> Frame {
+    async fn frame(tcp: &mut Option<Tcp>) -> ReceivedFrame {
         match tcp {
             Some(tcp) => tcp.next().await,
             None => std::future::pending().await,
@@ -162,8 +162,8 @@ impl SfuThread {
 /// The system refuses a thread or a runtime, or `open` failed.
 pub(super) async fn start<C: Core>(
     core: C,
-    open: impl FnOnce() -> io::Result<Sockets> + Send + 'static,
-    commands: mpsc::Receiver<Command>,
+    open: impl FnOnce() -> io::Result<MediaSockets> + Send + 'static,
+    commands: mpsc::Receiver<SfuCommand>,
     measures: Measures,
     stop: CancellationToken,
 ) -> io::Result<SfuThread> {
@@ -187,7 +187,7 @@ pub(super) async fn start<C: Core>(
             }
         };
         let _ = started.send(Ok(()));
-        let media = Media::new(core, sockets, commands, measures, token);
+        let media = MediaThread::new(core, sockets, commands, measures, token);
         let result = catch_unwind(AssertUnwindSafe(|| runtime.block_on(media.run())));
         if result.is_err() {
             error!(event = "sfuEnded", reason = "panic", "the media thread ended by a panic; no media flow");
@@ -207,18 +207,18 @@ pub(super) async fn start<C: Core>(
 /// Reason that the thread woke up.
 enum Woken {
     Stop,
-    Command(Command),
-    Frame(Frame),
+    Command(SfuCommand),
+    Frame(ReceivedFrame),
     /// Datagrams arrived, or a timer is due: each round checks both.
     Other,
 }
 
 /// State of the thread.
-struct Media<C> {
+struct MediaThread<C> {
     core: C,
-    sockets: Sockets,
-    commands: mpsc::Receiver<Command>,
-    inbox: Inbox,
+    sockets: MediaSockets,
+    commands: mpsc::Receiver<SfuCommand>,
+    inbox: ReceiveBuffers,
     measures: Measures,
     publish_at: Instant,
     /// End of the pause in which the UDP socket is not read.
@@ -227,11 +227,11 @@ struct Media<C> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a shell: it is the clock of the engine")]
-impl<C: Core> Media<C> {
+impl<C: Core> MediaThread<C> {
     fn new(
         core: C,
-        sockets: Sockets,
-        commands: mpsc::Receiver<Command>,
+        sockets: MediaSockets,
+        commands: mpsc::Receiver<SfuCommand>,
         measures: Measures,
         stop: CancellationToken,
     ) -> Self {
@@ -239,7 +239,7 @@ impl<C: Core> Media<C> {
             core,
             sockets,
             commands,
-            inbox: Inbox::new(),
+            inbox: ReceiveBuffers::new(),
             measures,
             publish_at: Instant::now(),
             deaf_until: None,
@@ -296,15 +296,15 @@ impl<C: Core> Media<C> {
             biased;
             () = self.stop.cancelled() => Woken::Stop,
             Some(command) = self.commands.recv() => Woken::Command(command),
-            frame = Sockets::frame(&mut self.sockets.tcp) => Woken::Frame(frame),
+            frame = MediaSockets::frame(&mut self.sockets.tcp) => Woken::Frame(frame),
             () = readable => Woken::Other,
             () = tokio::time::sleep_until(until.into()) => Woken::Other,
         }
     }
 
     /// Handles one request: the given one, or the next in the queue.
-    fn answer(&mut self, command: Option<Command>) {
-        let Some(Command { request, reply }) = command.or_else(|| self.commands.try_recv().ok()) else {
+    fn answer(&mut self, command: Option<SfuCommand>) {
+        let Some(SfuCommand { request, reply }) = command.or_else(|| self.commands.try_recv().ok()) else {
             return;
         };
         // The caller timed out: a session that nobody knows of would only use up the limits.
@@ -317,7 +317,7 @@ impl<C: Core> Media<C> {
     }
 
     /// Passes TCP frames to the engine.
-    fn frames(&mut self, first: Option<Frame>) {
+    fn frames(&mut self, first: Option<ReceivedFrame>) {
         let mut next = first;
         for _ in 0..FRAMES_A_ROUND {
             let Some(frame) = next.take().or_else(|| self.sockets.tcp.as_mut()?.try_next()) else {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     impl Core for Recorder {
-        fn handle(&mut self, _now: Instant, request: Request) -> Outcome {
+        fn handle(&mut self, _now: Instant, request: Request) -> RequestResult {
             // The thread requests EndAll at its end, too.
             let end = matches!(request, Request::EndAll);
             self.record.lock().unwrap().push(if end { '!' } else { '?' });
@@ -426,7 +426,7 @@ mod tests {
         let mut answers = Vec::new();
         for number in 0..2 * QUESTIONS {
             let (reply, answer) = oneshot::channel();
-            sender.try_send(Command { request: Request::Report, reply }).unwrap();
+            sender.try_send(SfuCommand { request: Request::Report, reply }).unwrap();
             // Every other caller gave up.
             if number % 2 == 0 {
                 answers.push(answer);
@@ -436,7 +436,7 @@ mod tests {
         let record = core.record.clone();
         let open = move || {
             let advertised = Advertised::choose(&[], address, &[], Reach::Loopback, &[Protocol::Udp]);
-            Ok(Sockets { udp: Udp::open(bound.udp, &[], advertised.into())?, tcp: None })
+            Ok(MediaSockets { udp: Udp::open(bound.udp, &[], advertised.into())?, tcp: None })
         };
         let measures = Measures::new(Metrics::new());
         let thread = start(core, open, commands, measures, CancellationToken::new()).await.unwrap();

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use super::description::Description;
 use super::error::SfuError;
 use super::request::{
-    Choice, DescriptionType, Ice, Kind, LayerWish, Outcome, Publish, Reply, Request, Subscribe, Told,
-    TrackDone, TrackFailed, Transceiver, Update, Way,
+    Choice, DescriptionType, Ice, LayerWish, MediaDirection, Publish, Reply, Request, RequestResult,
+    SessionDescription, Subscribe, TrackDone, TrackFailed, TrackKind, Transceiver, Update,
 };
-use crate::calls::api::{Action, ApiFailure, Caller, Target};
+use crate::calls::api::{Action, ApiFailure, CallTarget, Caller};
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
 
@@ -28,9 +28,9 @@ const MOST_RID_BYTES: usize = 64;
 
 /// A call of the API, not parsed yet.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ApiRequest {
     /// The resource and action called.
-    pub target: Target,
+    pub target: CallTarget,
     /// The query, without its `?`.
     pub query: Option<String>,
     /// The JSON body.
@@ -45,7 +45,7 @@ pub struct Asked {
 #[serde(rename_all = "camelCase", default)]
 struct Body {
     session_description: Option<Sdp>,
-    tracks: Vec<Track>,
+    tracks: Vec<TrackObject>,
     auto_discover: bool,
     force: bool,
 }
@@ -58,7 +58,7 @@ struct Sdp {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Track {
+struct TrackObject {
     location: Option<String>,
     mid: Option<String>,
     session_id: Option<String>,
@@ -80,12 +80,12 @@ struct Simulcast {
 ///
 /// # Errors
 /// [`SfuError`] for input that cannot be used.
-pub fn read(asked: &Asked) -> Result<Request, SfuError> {
+pub fn read(asked: &ApiRequest) -> Result<Request, SfuError> {
     let body = || -> Result<Body, SfuError> {
         // The text of serde_json's error names the field, and quotes only the caller's own input.
         serde_json::from_slice(&asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
     };
-    let Target::Session { session, action } = &asked.target else {
+    let CallTarget::Session { session, action } = &asked.target else {
         let body = if asked.body.is_empty() { Body::default() } else { body()? };
         let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
         let ice = match &asked.caller {
@@ -159,7 +159,7 @@ fn ice(query: Option<&str>) -> Ice {
     if asked.any(|value| !matches!(value, "false" | "0")) { Ice::Full } else { Ice::Lite }
 }
 
-fn count(tracks: &[Track]) -> Result<(), SfuError> {
+fn count(tracks: &[TrackObject]) -> Result<(), SfuError> {
     match tracks.len() {
         0 => Err(SfuError::Empty),
         1..=MOST_TRACKS => Ok(()),
@@ -170,8 +170,8 @@ fn count(tracks: &[Track]) -> Result<(), SfuError> {
 fn new_tracks(session: SessionId, body: Body) -> Result<Request, SfuError> {
     let Body { tracks, session_description, auto_discover, .. } = body;
     let offer = session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
-    let is_remote = |track: &Track| track.location.as_deref() == Some("remote");
-    let is_local = |track: &Track| track.location.as_deref() == Some("local");
+    let is_remote = |track: &TrackObject| track.location.as_deref() == Some("remote");
+    let is_local = |track: &TrackObject| track.location.as_deref() == Some("local");
     if tracks.is_empty()
         && auto_discover
         && let Some(offer) = offer
@@ -213,28 +213,28 @@ fn discovered(offer: &Description, named: &[Publish]) -> Result<Vec<Publish>, Sf
         sends.filter(|(section, _)| !named.iter().any(|track| track.mid.as_ref() == Some(&section.mid)));
     let publish = unnamed.map(|(section, id)| {
         let mid = Some(section.mid.clone());
-        Ok(Publish { name: name(Some(id))?, mid, kind: None, way: Way::In })
+        Ok(Publish { name: name(Some(id))?, mid, kind: None, way: MediaDirection::In })
     });
     publish.take(MOST_TRACKS).collect()
 }
 
-fn publish(track: Track) -> Result<Publish, SfuError> {
+fn publish(track: TrackObject) -> Result<Publish, SfuError> {
     let kind = match track.kind.as_deref() {
         None => None,
-        Some("audio") => Some(Kind::Audio),
-        Some("video") => Some(Kind::Video),
+        Some("audio") => Some(TrackKind::Audio),
+        Some("video") => Some(TrackKind::Video),
         Some(_) => return Err(SfuError::InvalidParams("kind is to be audio or video")),
     };
-    let way = if track.bidirectional_media_stream { Way::Both } else { Way::In };
+    let way = if track.bidirectional_media_stream { MediaDirection::Both } else { MediaDirection::In };
     Ok(Publish { name: name(track.track_name)?, mid: track.mid, kind, way })
 }
 
-fn subscribe(track: Track) -> Result<Subscribe, SfuError> {
+fn subscribe(track: TrackObject) -> Result<Subscribe, SfuError> {
     let publisher = publisher(track.session_id)?;
     Ok(Subscribe { publisher, name: name(track.track_name)?, layer: layer(track.simulcast)? })
 }
 
-fn update(track: Track) -> Result<Update, SfuError> {
+fn update(track: TrackObject) -> Result<Update, SfuError> {
     let layer = layer(track.simulcast)?;
     let carried = match (track.session_id, track.track_name) {
         (None, None) => None,
@@ -284,7 +284,7 @@ fn choice(word: Option<&str>) -> Result<Choice, SfuError> {
 }
 
 /// Status and body of the response to a call.
-pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
+pub fn answer(target: &CallTarget, outcome: RequestResult) -> (StatusCode, String) {
     let reply = match outcome {
         Ok(reply) => reply,
         Err(error) => {
@@ -301,7 +301,7 @@ pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
         }
         Reply::Tracks { description, tracks } => {
             let wants_answer = description.as_ref().is_some_and(|told| told.r#type == DescriptionType::Offer);
-            let is_close = matches!(target, Target::Session { action: Action::CloseTracks, .. });
+            let is_close = matches!(target, CallTarget::Session { action: Action::CloseTracks, .. });
             let tracks: Vec<Value> = tracks.into_iter().map(|track| told_track(track, is_close)).collect();
             let mut value = json!({"requiresImmediateRenegotiation": wants_answer, "tracks": tracks});
             describe(&mut value, description);
@@ -334,8 +334,8 @@ pub fn answer(target: &Target, outcome: Outcome) -> (StatusCode, String) {
     (status, value.to_string())
 }
 
-fn describe(value: &mut Value, description: Option<Told>) {
-    if let Some(Told { r#type, sdp }) = description {
+fn describe(value: &mut Value, description: Option<SessionDescription>) {
+    if let Some(SessionDescription { r#type, sdp }) = description {
         value["sessionDescription"] = json!({"type": r#type, "sdp": sdp});
     }
 }
@@ -371,13 +371,19 @@ mod tests {
 
     use super::*;
 
-    fn target(method: &str, path: &str) -> Target {
-        Target::parse(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap()
+    fn target(method: &str, path: &str) -> CallTarget {
+        CallTarget::parse(&Method::from_bytes(method.as_bytes()).unwrap(), path).unwrap()
     }
 
     fn read_text(method: &str, path: &str, body: &str) -> Result<Request, SfuError> {
         let target = target(method, path);
-        read(&Asked { target, query: None, body: body.to_owned().into(), caller: Caller::Ai, network: None })
+        read(&ApiRequest {
+            target,
+            query: None,
+            body: body.to_owned().into(),
+            caller: Caller::Ai,
+            network: None,
+        })
     }
 
     #[test]
@@ -419,7 +425,7 @@ mod tests {
         else {
             panic!("not a publication");
         };
-        assert_eq!((tracks[0].kind, tracks[0].way), (Some(Kind::Audio), Way::Both));
+        assert_eq!((tracks[0].kind, tracks[0].way), (Some(TrackKind::Audio), MediaDirection::Both));
         let body = r##"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t","mid":"#ai-generated-voice"}]}"##;
         for (method, path) in [("POST", "sessions/s/tracks/new"), ("PUT", "sessions/s/tracks/update")] {
             let Request::Update { tracks, .. } = read_text(method, path, body).unwrap() else {
@@ -479,13 +485,15 @@ mod tests {
     #[test]
     fn responses_have_the_api_format() {
         let session = SessionId::parse("0123").unwrap();
-        let (status, body) =
-            answer(&Target::NewSession, Ok(Reply::Opened { session: session.clone(), description: None }));
+        let (status, body) = answer(
+            &CallTarget::NewSession,
+            Ok(Reply::Opened { session: session.clone(), description: None }),
+        );
         assert_eq!((status.as_u16(), &*body), (201, r#"{"sessionId":"0123"}"#));
         let done = TrackDone { mid: "0".into(), publisher: Some(session), name: Some("t".into()) };
         let failed =
             TrackFailed { mid: None, publisher: None, name: Some("u".into()), error: SfuError::NoTrack };
-        let description = Some(Told { r#type: DescriptionType::Offer, sdp: "v=0".into() });
+        let description = Some(SessionDescription { r#type: DescriptionType::Offer, sdp: "v=0".into() });
         let reply = Reply::Tracks { description, tracks: vec![Ok(done), Err(failed)] };
         let (status, body) = answer(&target("POST", "sessions/s/tracks/new"), Ok(reply));
         assert_eq!(status.as_u16(), 200);

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{Keep, KeptSeat};
+use crate::room::io::{KeptSeat, Persist};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct WriteBatch {
     pub(super) meetings: BTreeMap<MeetingId, Changes>,
     keys: usize,
 }
 
-impl Batch {
+impl WriteBatch {
     /// How many keys have a value to write.
     pub(super) fn len(&self) -> usize {
         self.keys
@@ -90,24 +90,24 @@ pub(super) enum Life {
 
 impl Changes {
     /// One change of a room.
-    pub(super) fn of(at: SystemTime, room: RoomName, what: Keep) -> Self {
+    pub(super) fn of(at: SystemTime, room: RoomName, what: Persist) -> Self {
         let row = |life, peak| Some(MeetingRow { room, life, first: at, last: at, peak });
         let new = Self::default();
         match what {
-            Keep::MeetingStarted => Self { row: row(Life::Running, 0), ..new },
-            Keep::Peak { members } => Self { row: row(Life::Running, members), ..new },
-            Keep::Seat(seat) => {
+            Persist::MeetingStarted => Self { row: row(Life::Running, 0), ..new },
+            Persist::Peak { members } => Self { row: row(Life::Running, members), ..new },
+            Persist::Seat(seat) => {
                 let seats = [(seat.user.clone(), Some(seat))].into();
                 Self { row: row(Life::Running, 0), seats, ..new }
             }
-            Keep::Departed { user, identity } => {
+            Persist::Departed { user, identity } => {
                 Self { row: row(Life::Running, 0), departed: [(user, Some(identity))].into(), ..new }
             }
             // These never bring an ended meeting back: they touch only what there is.
-            Keep::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
-            Keep::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
-            Keep::Ai { json } => Self { ai: Some(json), ..new },
-            Keep::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
+            Persist::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
+            Persist::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
+            Persist::Ai { json } => Self { ai: Some(json), ..new },
+            Persist::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
         }
     }
 

@@ -56,7 +56,7 @@ impl DataDir {
             .mode(0o700)
             .create(path)
             .map_err(|error| DataDirError::io("create the data directory", path, error))?;
-        let access = Access::of(path)?;
+        let access = DirAccess::of(path)?;
         let lock = lock(path, access)?;
         let (signing_key, _) = SIGNING_KEY.read_or_make(path, access)?;
         let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
@@ -165,14 +165,14 @@ impl DataDirError {
 
 /// Who may use the files of a data directory, by the directory's own permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Access {
+struct DirAccess {
     /// The permissions of each file.
     mode: u32,
     /// Whether others than owner and group get to the files at all.
     is_open: bool,
 }
 
-impl Access {
+impl DirAccess {
     fn of(directory: &Path) -> Result<Self, DataDirError> {
         let metadata = fs::metadata(directory).map_err(|error| DataDirError::io("read", directory, error))?;
         let mode = metadata.permissions().mode() & 0o7777;
@@ -213,7 +213,7 @@ impl Access {
     }
 }
 
-fn lock(directory: &Path, access: Access) -> Result<File, DataDirError> {
+fn lock(directory: &Path, access: DirAccess) -> Result<File, DataDirError> {
     let path = directory.join(LOCK);
     let wrong = |error| DataDirError::io("lock", &path, error);
     let mut file = OpenOptions::new()
@@ -242,7 +242,7 @@ fn lock(directory: &Path, access: Access) -> Result<File, DataDirError> {
     Ok(file)
 }
 
-fn make_database(directory: &Path, access: Access) -> Result<(), DataDirError> {
+fn make_database(directory: &Path, access: DirAccess) -> Result<(), DataDirError> {
     let path = directory.join(DATABASE);
     // SQLite would make it readable by everyone; the files beside it inherit its permissions.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
@@ -276,7 +276,7 @@ struct SecretFile {
 type Secret = (Zeroizing<Vec<u8>>, Zeroizing<String>);
 
 impl SecretFile {
-    fn read_or_make(&self, directory: &Path, access: Access) -> Result<Secret, DataDirError> {
+    fn read_or_make(&self, directory: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
         let path = directory.join(self.name);
         match File::open(&path) {
             Ok(file) => self.read(file, &path, access),
@@ -285,7 +285,7 @@ impl SecretFile {
         }
     }
 
-    fn read(&self, file: File, path: &Path, access: Access) -> Result<Secret, DataDirError> {
+    fn read(&self, file: File, path: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
         access.close(&file, path)?;
         let mut raw = Zeroizing::new(Vec::with_capacity(128));
         file.take(MAX_SECRET_BYTES)
@@ -301,7 +301,7 @@ impl SecretFile {
     }
 
     /// Writes a new secret so that a crash leaves either all of it or nothing.
-    fn make(&self, directory: &Path, path: &Path, access: Access) -> Result<Secret, DataDirError> {
+    fn make(&self, directory: &Path, path: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
         let mut bytes = Zeroizing::new(vec![0; self.bytes]);
         getrandom::fill(&mut bytes)
             .map_err(|source| DataDirError::Random { path: path.to_owned(), source })?;
@@ -323,7 +323,7 @@ pub fn read_private(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>
         Err(error) => return Err(DataDirError::io("read", path, error)),
     };
     let directory = path.parent().unwrap_or(Path::new("."));
-    Access::of(directory)?.close(&file, path)?;
+    DirAccess::of(directory)?.close(&file, path)?;
     let mut raw = Zeroizing::new(Vec::with_capacity(4096));
     file.take(most).read_to_end(&mut raw).map_err(|error| DataDirError::io("read", path, error))?;
     Ok(Some(raw))
@@ -335,11 +335,11 @@ pub fn read_private(path: &Path, most: u64) -> Result<Option<Zeroizing<Vec<u8>>>
 /// # Errors
 /// [`DataDirError`] names the path.
 pub fn write_private(directory: &Path, name: &str, text: &[u8]) -> Result<(), DataDirError> {
-    write_whole(directory, name, text, Access::of(directory)?)
+    write_whole(directory, name, text, DirAccess::of(directory)?)
         .map_err(|error| DataDirError::io("create", &directory.join(name), error))
 }
 
-fn write_whole(directory: &Path, name: &str, text: &[u8], access: Access) -> io::Result<()> {
+fn write_whole(directory: &Path, name: &str, text: &[u8], access: DirAccess) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     // What a crash left there may be anything; the lock makes sure that nobody else writes it.
     match fs::remove_file(&temporary) {

@@ -21,11 +21,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
-use crate::room::io::{Keep, KeptRoom};
+use crate::room::io::{KeptRoom, Persist};
 use reports::Reports;
 use sql::Database;
 pub use sql::StoreError;
-use task::{Settings, Task, clock};
+use task::{StoreSettings, Task, clock};
 
 /// How long the reports that are being read or written at a shutdown are waited for.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ pub struct Change {
     /// In which of the room's meetings.
     pub meeting: MeetingId,
     /// What changed.
-    pub what: Keep,
+    pub what: Persist,
 }
 
 /// Whether the store can write at this time.
@@ -75,12 +75,12 @@ impl Store {
     /// [`StoreError::Damaged`], [`StoreError::Open`] or [`StoreError::Migrate`]. A single row that
     /// makes no sense is none: it is skipped with a warning.
     pub async fn open(database: &Path, metrics: Arc<Metrics>) -> Result<(Self, Vec<KeptRoom>), StoreError> {
-        Self::open_with(Database::options(database), Settings::default(), metrics).await
+        Self::open_with(Database::options(database), StoreSettings::default(), metrics).await
     }
 
     async fn open_with(
         options: sqlx::sqlite::SqliteConnectOptions,
-        settings: Settings,
+        settings: StoreSettings,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
         let options = options.busy_timeout(settings.busy_timeout);
@@ -126,14 +126,14 @@ impl Store {
 /// A cheap clone that hands changes to the store's task, and never waits for it.
 #[derive(Clone, Debug)]
 pub struct StoreHandle {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<StoreCommand>,
     health: watch::Receiver<StoreHealth>,
     metrics: Arc<Metrics>,
     queue_full: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
-enum Command {
+enum StoreCommand {
     Keep(Change),
     KeepWaiting { meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
     SetAside { room: RoomName, meeting: MeetingId },
@@ -149,7 +149,7 @@ impl StoreHandle {
 
     /// Keeps a change.
     pub fn keep(&self, change: Change) {
-        self.hand_over(Command::Keep(change));
+        self.hand_over(StoreCommand::Keep(change));
     }
 
     /// Keeps the events that members have not acknowledged, in place of those kept before.
@@ -157,14 +157,14 @@ impl StoreHandle {
     /// Those of a past run stay kept until this replaces them (by none, too), their seat is
     /// removed or the meeting ends: after a crash they are delivered again, but never lost.
     pub fn keep_waiting(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
-        self.hand_over(Command::KeepWaiting { meeting, events });
+        self.hand_over(StoreCommand::KeepWaiting { meeting, events });
     }
 
     /// Moves the kept state of a room that panicked to where only people find it.
     ///
     /// The meeting is ended, and later changes of it are not expected.
     pub fn set_aside(&self, room: RoomName, meeting: MeetingId) {
-        self.hand_over(Command::SetAside { room, meeting });
+        self.hand_over(StoreCommand::SetAside { room, meeting });
     }
 
     /// Waits until everything that was handed over before is written, however long that takes.
@@ -173,7 +173,7 @@ impl StoreHandle {
     /// [`StoreError::Stopped`] if the store stops before.
     pub async fn flush(&self) -> Result<(), StoreError> {
         let (done, written) = oneshot::channel();
-        self.commands.send(Command::Flush(done)).await.map_err(|_| StoreError::Stopped)?;
+        self.commands.send(StoreCommand::Flush(done)).await.map_err(|_| StoreError::Stopped)?;
         written.await.map_err(|_| StoreError::Stopped)
     }
 
@@ -187,7 +187,7 @@ impl StoreHandle {
         self.health.clone()
     }
 
-    fn hand_over(&self, command: Command) {
+    fn hand_over(&self, command: StoreCommand) {
         match self.commands.try_send(command) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
@@ -232,10 +232,10 @@ mod tests {
         }
 
         async fn open(&self) -> (Store, Vec<KeptRoom>) {
-            self.open_with(Settings::default()).await
+            self.open_with(StoreSettings::default()).await
         }
 
-        async fn open_with(&self, settings: Settings) -> (Store, Vec<KeptRoom>) {
+        async fn open_with(&self, settings: StoreSettings) -> (Store, Vec<KeptRoom>) {
             Store::open_with(self.options(), settings, Arc::clone(&self.metrics)).await.unwrap()
         }
 
@@ -274,17 +274,17 @@ mod tests {
             Self { store: store.handle(), room, id: MeetingId::random() }
         }
 
-        fn keep(&self, second: u64, what: Keep) {
+        fn keep(&self, second: u64, what: Persist) {
             let at = at(second);
             self.store.keep(Change { at, room: self.room.clone(), meeting: self.id, what });
         }
 
         fn seat(&self, second: u64, name: &str, json: &str) {
-            self.keep(second, Keep::Seat(seat(name, json)));
+            self.keep(second, Persist::Seat(seat(name, json)));
         }
 
         fn removed(&self, second: u64, name: &str) {
-            self.keep(second, Keep::SeatRemoved { user: user(name) });
+            self.keep(second, Persist::SeatRemoved { user: user(name) });
         }
     }
 
@@ -305,13 +305,13 @@ mod tests {
         now() + Duration::from_secs(20)
     }
 
-    fn impatient() -> Settings {
-        Settings {
+    fn impatient() -> StoreSettings {
+        StoreSettings {
             delay: Duration::from_millis(1),
             backoff: Duration::from_millis(1),
             max_backoff: Duration::from_millis(8),
             busy_timeout: Duration::from_millis(50),
-            ..Settings::default()
+            ..StoreSettings::default()
         }
     }
 
@@ -333,16 +333,16 @@ mod tests {
         let (store, rooms) = disk.open().await;
         assert_eq!(rooms, []);
         let meeting = Meeting::new(&store, "Küche 🍊");
-        meeting.keep(0, Keep::MeetingStarted);
+        meeting.keep(0, Persist::MeetingStarted);
         meeting.seat(1, "b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#);
         meeting.seat(1, "a", r#"{"id":"a"}"#);
         meeting.seat(2, "a", r#"{"id":"a","raisedHand":true}"#);
         for id in ["c", "d", "e"] {
             let identity = IdentityId::new(format!("cookie:{id}"));
-            meeting.keep(3, Keep::Departed { user: user(id), identity });
+            meeting.keep(3, Persist::Departed { user: user(id), identity });
         }
-        meeting.keep(3, Keep::DepartedForgotten { user: user("d") });
-        meeting.keep(3, Keep::Ai { json: r#"{"enabled":true}"#.into() });
+        meeting.keep(3, Persist::DepartedForgotten { user: user("d") });
+        meeting.keep(3, Persist::Ai { json: r#"{"enabled":true}"#.into() });
         let events = (0..130).map(|n| (user("b"), format!(r#"{{"n":{n}}}"#).into()));
         let events: Vec<(UserId, Arc<str>)> = events.collect();
         store.handle().keep_waiting(meeting.id, events.clone());
@@ -436,18 +436,18 @@ mod tests {
         let (store, _) = disk.open().await;
         // One that ends in a later batch, and one that ends in its first.
         let [long, short] = ["long", "short"].map(|room| Meeting::new(&store, room));
-        long.keep(0, Keep::MeetingStarted);
-        long.keep(0, Keep::Peak { members: 2 });
+        long.keep(0, Persist::MeetingStarted);
+        long.keep(0, Persist::Peak { members: 2 });
         long.seat(0, "a", "{}");
         store.handle().keep_waiting(long.id, vec![(user("a"), "{}".into())]);
         flush(&long.store).await;
         for meeting in [&long, &short] {
-            meeting.keep(7, Keep::Peak { members: 1 });
+            meeting.keep(7, Persist::Peak { members: 1 });
             meeting.seat(7, "b", "{}");
-            meeting.keep(9, Keep::MeetingEnded);
+            meeting.keep(9, Persist::MeetingEnded);
             // Late ones do not bring a meeting back.
             meeting.removed(10, "b");
-            meeting.keep(10, Keep::Ai { json: "{}".into() });
+            meeting.keep(10, Persist::Ai { json: "{}".into() });
             store.handle().keep_waiting(meeting.id, vec![(user("a"), "{}".into())]);
         }
         store.shutdown(soon()).await.unwrap();
@@ -468,7 +468,7 @@ mod tests {
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
         for (second, members) in [(0, 1), (1, 5), (2, 3)] {
-            meeting.keep(second, Keep::Peak { members });
+            meeting.keep(second, Persist::Peak { members });
             flush(&meeting.store).await;
         }
         meeting.seat(3, "a", "{}");
@@ -489,7 +489,7 @@ mod tests {
         }
         flush(&in_two.store).await;
         for meeting in [&in_one_batch, &in_two] {
-            meeting.keep(1, Keep::MeetingEnded);
+            meeting.keep(1, Persist::MeetingEnded);
         }
         in_one_batch.seat(2, "new", "{}");
         flush(&in_two.store).await;
@@ -666,7 +666,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_hangs_shows_and_changes_are_merged_meanwhile() {
         let disk = Disk::new();
-        let settings = Settings {
+        let settings = StoreSettings {
             busy_timeout: Duration::from_secs(60),
             hung_after: Duration::from_millis(20),
             queue: 4,
@@ -701,7 +701,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_merged_under_what_came_meanwhile() {
         let disk = Disk::new();
-        let settings = Settings {
+        let settings = StoreSettings {
             busy_timeout: Duration::from_millis(300),
             hung_after: Duration::from_millis(5),
             ..impatient()
@@ -733,7 +733,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_map_takes_newer_values_and_ends_but_nothing_new() {
         let disk = Disk::new();
-        let (store, _) = disk.open_with(Settings { max_pending: 3, ..impatient() }).await;
+        let (store, _) = disk.open_with(StoreSettings { max_pending: 3, ..impatient() }).await;
         let mut beside = disk.beside().await;
         let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
         let [full, ended] = ["full", "ended"].map(|room| Meeting::new(&store, room));
@@ -742,7 +742,7 @@ mod tests {
         until_failing(&full.store).await;
         full.seat(1, "c", "{}");
         full.seat(1, "b", r#"{"v":2}"#);
-        ended.keep(1, Keep::MeetingEnded);
+        ended.keep(1, Persist::MeetingEnded);
         lock.rollback().await.unwrap();
         flush(&full.store).await;
         assert_eq!(disk.drops("store_pending"), 1);
@@ -755,7 +755,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_drops_and_counts_without_waiting() {
         let disk = Disk::new();
-        let (store, _) = disk.open_with(Settings { queue: 1, ..impatient() }).await;
+        let (store, _) = disk.open_with(StoreSettings { queue: 1, ..impatient() }).await;
         let meeting = Meeting::new(&store, "r");
         for name in ["a", "b", "c"] {
             meeting.seat(0, name, "{}");
@@ -798,7 +798,7 @@ mod tests {
         let before_1970 = UNIX_EPOCH - Duration::from_secs(1);
         let after_9999 = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
         for at in [before_1970, after_9999] {
-            let (room, what) = (meeting.room.clone(), Keep::MeetingEnded);
+            let (room, what) = (meeting.room.clone(), Persist::MeetingEnded);
             meeting.store.keep(Change { at, room, meeting: meeting.id, what });
         }
         flush(&meeting.store).await;

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::room::io::{KeptRoom, KeptSeat};
-use crate::store::batch::{Batch, Life, MeetingRow};
+use crate::store::batch::{Life, MeetingRow, WriteBatch};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 
@@ -112,7 +112,7 @@ impl Database {
     }
 
     /// Writes a batch. One that failed may be half written, and is written again whole.
-    pub(super) async fn write(&mut self, batch: &Batch) -> Result<(), sqlx::Error> {
+    pub(super) async fn write(&mut self, batch: &WriteBatch) -> Result<(), sqlx::Error> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
@@ -143,7 +143,7 @@ impl Database {
     }
 }
 
-async fn write_meetings(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, _) in batch.meetings.iter().filter(|(_, changes)| changes.clears) {
         forget(db, &meeting.to_string()).await?;
     }
@@ -186,7 +186,7 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &Batch) -> Result<(), 
     Ok(())
 }
 
-async fn write_seats(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+async fn write_seats(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, changes) in &batch.meetings {
         for (user, _) in changes.seats.iter().filter(|(_, seat)| seat.is_none()) {
             for delete in [
@@ -218,7 +218,7 @@ async fn write_seats(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sql
     Ok(())
 }
 
-async fn write_departed(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+async fn write_departed(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, changes) in &batch.meetings {
         for (user, _) in changes.departed.iter().filter(|(_, identity)| identity.is_none()) {
             let delete = sqlx::query("DELETE FROM kept_departed WHERE meeting_id = $1 AND user_id = $2");
@@ -244,7 +244,7 @@ async fn write_departed(db: &mut SqliteConnection, batch: &Batch) -> Result<(), 
     Ok(())
 }
 
-async fn write_waiting(db: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+async fn write_waiting(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, changes) in &batch.meetings {
         let Some(events) = &changes.waiting else { continue };
         let meeting = meeting.to_string();

@@ -10,13 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::metrics::{Counted, Metrics};
-use crate::store::batch::{Batch, Changes};
+use crate::store::batch::{Changes, WriteBatch};
 use crate::store::sql::Database;
-use crate::store::{Command, StoreError, StoreHealth};
+use crate::store::{StoreCommand, StoreError, StoreHealth};
 
 /// How the store's task behaves; only tests need anything but the default.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(super) struct StoreSettings {
     /// The most changes that may wait for the task to take them.
     pub(super) queue: usize,
     /// The most keys that may wait to be written; above it, only what is known already is merged.
@@ -33,7 +33,7 @@ pub(super) struct Settings {
     pub(super) busy_timeout: Duration,
 }
 
-impl Default for Settings {
+impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             queue: 65_536,
@@ -50,12 +50,12 @@ impl Default for Settings {
 
 /// What the task owns; see [`Task::run`].
 pub(super) struct Task {
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<StoreCommand>,
     /// The server stops: nothing more is taken, and waits between tries are short.
     closing: bool,
     /// The connection, unless a write has it.
     database: Option<Database>,
-    pending: Batch,
+    pending: WriteBatch,
     /// Whether the log says already that changes are dropped here, or at the queue.
     pending_full: bool,
     queue_full: Arc<AtomicBool>,
@@ -69,34 +69,34 @@ pub(super) struct Task {
     health: watch::Sender<StoreHealth>,
     waiting: Counted,
     metrics: Arc<Metrics>,
-    settings: Settings,
+    settings: StoreSettings,
 }
 
-type Written = (Database, Result<(), sqlx::Error>);
+type WriteResult = (Database, Result<(), sqlx::Error>);
 
 /// A write that is under way.
 struct Writing {
-    batch: Arc<Batch>,
+    batch: Arc<WriteBatch>,
     flushes: Vec<oneshot::Sender<()>>,
     started: Instant,
-    outcome: Pin<Box<dyn Future<Output = Written> + Send>>,
+    outcome: Pin<Box<dyn Future<Output = WriteResult> + Send>>,
 }
 
 impl Task {
     /// A task that has nothing to write yet.
     pub(super) fn new(
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<StoreCommand>,
         database: Database,
         health: watch::Sender<StoreHealth>,
         queue_full: Arc<AtomicBool>,
         metrics: Arc<Metrics>,
-        settings: Settings,
+        settings: StoreSettings,
     ) -> Self {
         Self {
             commands,
             closing: false,
             database: Some(database),
-            pending: Batch::default(),
+            pending: WriteBatch::default(),
             pending_full: false,
             queue_full,
             flushes: Vec::new(),
@@ -144,7 +144,7 @@ impl Task {
                 },
                 () = until(deadline) => return Err(self.unwritten()),
             }
-            self.waiting.set(self.pending.len() + self.in_flight().map_or(0, Batch::len));
+            self.waiting.set(self.pending.len() + self.in_flight().map_or(0, WriteBatch::len));
         }
         if let (Some(database), Some(deadline)) = (self.database.take(), deadline) {
             // Everything is in the write-ahead log already; folding it in is only tidiness.
@@ -157,15 +157,15 @@ impl Task {
         Ok(())
     }
 
-    fn take(&mut self, command: Command) {
+    fn take(&mut self, command: StoreCommand) {
         let (meeting, changes) = match command {
-            Command::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
-            Command::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
-            Command::SetAside { room, meeting } => (meeting, Changes::set_aside(clock(), room)),
-            Command::Flush(done) => return self.flush(done),
+            StoreCommand::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
+            StoreCommand::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
+            StoreCommand::SetAside { room, meeting } => (meeting, Changes::set_aside(clock(), room)),
+            StoreCommand::Flush(done) => return self.flush(done),
         };
         let in_flight = self.in_flight();
-        let keys = self.pending.len() + in_flight.map_or(0, Batch::len);
+        let keys = self.pending.len() + in_flight.map_or(0, WriteBatch::len);
         // What ends a meeting always has room: it frees more than it takes.
         if keys >= self.settings.max_pending
             && !changes.ends()
@@ -215,7 +215,7 @@ impl Task {
         self.writing = Some(Writing { batch, flushes, started: now(), outcome });
     }
 
-    fn finish(&mut self, (database, result): Written) {
+    fn finish(&mut self, (database, result): WriteResult) {
         self.database = Some(database);
         let Some(Writing { batch, mut flushes, started, outcome }) = self.writing.take() else {
             return;
@@ -271,7 +271,7 @@ impl Task {
         self.health.send_replace(StoreHealth::Failing { since, message });
     }
 
-    fn in_flight(&self) -> Option<&Batch> {
+    fn in_flight(&self) -> Option<&WriteBatch> {
         self.writing.as_ref().map(|writing| &*writing.batch)
     }
 
@@ -283,7 +283,7 @@ impl Task {
     }
 
     fn unwritten(&self) -> StoreError {
-        let changes = self.pending.len() + self.in_flight().map_or(0, Batch::len);
+        let changes = self.pending.len() + self.in_flight().map_or(0, WriteBatch::len);
         let why = match &*self.health.borrow() {
             StoreHealth::Healthy => "the time was too short".into(),
             StoreHealth::Failing { message, .. } => message.clone(),
@@ -300,7 +300,7 @@ impl Drop for Task {
     }
 }
 
-async fn finished(writing: Option<&mut Writing>) -> Written {
+async fn finished(writing: Option<&mut Writing>) -> WriteResult {
     match writing {
         Some(writing) => writing.outcome.as_mut().await,
         None => std::future::pending().await,

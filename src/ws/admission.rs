@@ -24,32 +24,32 @@ const CLOSE_TIME: Duration = Duration::from_millis(500);
 const HANDOVER: Duration = Duration::from_secs(2);
 
 /// The member of a socket.
-type Member = (RoomName, UserId);
+type MemberKey = (RoomName, UserId);
 
 /// The limits of sockets, and the slot of each member.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub struct SocketLimit {
     places: Arc<Semaphore>,
     of_network: KeyedLimit<ClientNetwork>,
     /// The slot of each member's newest socket.
-    newest: Arc<DashMap<Member, Arc<Slot>>>,
+    newest: Arc<DashMap<MemberKey, Arc<Slot>>>,
     metrics: Arc<Metrics>,
 }
 
 /// A claim to a slot, before the room has admitted the socket.
 #[derive(Debug)]
-pub struct Ticket {
-    admission: Admission,
-    member: Member,
+pub struct SocketClaim {
+    admission: SocketLimit,
+    member: MemberKey,
     network: Option<ClientNetwork>,
     entitlement: Entitlement,
 }
 
 /// A socket's slot, released on drop.
 #[derive(Debug)]
-pub struct Place {
-    admission: Admission,
-    member: Member,
+pub struct SocketPermit {
+    admission: SocketLimit,
+    member: MemberKey,
     slot: Arc<Slot>,
 }
 
@@ -95,7 +95,7 @@ pub enum NoPlace {
     TooManyOfAddress,
 }
 
-impl Admission {
+impl SocketLimit {
     /// Limits of `connections` sockets in total and `per_network` for each network; 0 is no limit
     /// for networks.
     pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
@@ -114,13 +114,13 @@ impl Admission {
         network: Option<ClientNetwork>,
         room: &RoomName,
         user: &UserId,
-    ) -> Result<Ticket, NoPlace> {
+    ) -> Result<SocketClaim, NoPlace> {
         let member = (room.clone(), user.clone());
         let entitlement = match self.acquire(network) {
             Ok(permits) => Entitlement::Permits(Arc::new(permits)),
             Err(none) => Entitlement::Successor(self.claim(network, &member).ok_or(none)?),
         };
-        Ok(Ticket { admission: self.clone(), member, network, entitlement })
+        Ok(SocketClaim { admission: self.clone(), member, network, entitlement })
     }
 
     fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, NoPlace> {
@@ -131,19 +131,19 @@ impl Admission {
         Ok(Permits { _permit: permit, _counted: counted, _of_network: of_network })
     }
 
-    fn claim(&self, network: Option<ClientNetwork>, member: &Member) -> Option<Claim> {
+    fn claim(&self, network: Option<ClientNetwork>, member: &MemberKey) -> Option<Claim> {
         let slot = self.newest.get(member).map(|slot| slot.clone())?;
         let is_ours = slot.network == network && !slot.is_claimed.swap(true, Ordering::AcqRel);
         is_ours.then(|| Claim { slot, is_redeemed: false })
     }
 }
 
-impl Ticket {
+impl SocketClaim {
     /// Takes the slot, once the room has admitted the socket and so superseded the member's older one.
     ///
     /// # Errors
     /// [`NoPlace`] if the older one does not end in time.
-    pub async fn redeem(self) -> Result<Place, NoPlace> {
+    pub async fn redeem(self) -> Result<SocketPermit, NoPlace> {
         let Self { admission, member, network, entitlement } = self;
         let permits = match entitlement {
             Entitlement::Permits(permits) => permits,
@@ -161,11 +161,11 @@ impl Ticket {
             has_ended: CancellationToken::new(),
         });
         admission.newest.insert(member.clone(), slot.clone());
-        Ok(Place { admission, member, slot })
+        Ok(SocketPermit { admission, member, slot })
     }
 }
 
-impl Place {
+impl SocketPermit {
     /// Waits until the socket has to end because another one claimed its slot.
     pub async fn given_away(&self) {
         self.slot.gives_way.cancelled().await;
@@ -188,7 +188,7 @@ impl Drop for Claim {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         self.admission.newest.remove_if(&self.member, |_, slot| Arc::ptr_eq(slot, &self.slot));
         self.slot.has_ended.cancel();
@@ -206,19 +206,19 @@ mod tests {
         Some(client_network(address.parse().unwrap()))
     }
 
-    fn ask(admission: &Admission, address: &str, user: &str) -> Result<Ticket, NoPlace> {
+    fn ask(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketClaim, NoPlace> {
         let (room, user) = (RoomName::parse("r").unwrap(), UserId::parse(user).unwrap());
         admission.ask(network(address), &room, &user)
     }
 
-    fn enter(admission: &Admission, address: &str, user: &str) -> Result<Place, NoPlace> {
+    fn enter(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketPermit, NoPlace> {
         ask(admission, address, user)?.redeem().now_or_never().expect("it waits for nobody")
     }
 
     #[test]
     fn slots_are_released() {
         let metrics = Metrics::new();
-        let admission = Admission::new(2, 1, metrics.clone());
+        let admission = SocketLimit::new(2, 1, metrics.clone());
         let first = enter(&admission, "2001:db8::1", "a").unwrap();
         assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), NoPlace::TooManyOfAddress);
         let _second = enter(&admission, "2001:db8:0:1::1", "c").unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_unknown_network_has_no_limit_of_its_own() {
-        let admission = Admission::new(10, 1, Metrics::new());
+        let admission = SocketLimit::new(10, 1, Metrics::new());
         let room = RoomName::parse("r").unwrap();
         let ask = |_| admission.ask(None, &room, &UserId::random()).unwrap();
         let tickets: Vec<_> = (0..10).map(ask).collect();
@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn newer_socket_takes_the_slot_of_the_older() {
         let metrics = Metrics::new();
-        let admission = Admission::new(10, 1, metrics.clone());
+        let admission = SocketLimit::new(10, 1, metrics.clone());
         let older = enter(&admission, "192.0.2.1", "a").unwrap();
         assert!(ask(&admission, "192.0.2.1", "b").is_err(), "it is not b's");
         let refused = ask(&admission, "192.0.2.1", "a").expect("it is a's");

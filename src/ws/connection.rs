@@ -23,13 +23,13 @@ use crate::id::ConnectionId;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::client::MessageLimits;
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 use crate::room::arrivals::{ArrivalPermit, ArrivalShare};
-use crate::room::io::Gone;
+use crate::room::io::Disconnection;
 use crate::room::mailbox::{Command, Incoming};
 use crate::room::message::Payload;
 use crate::room::outbox::Taken;
-use crate::room::registry::Seat;
+use crate::room::registry::JoinedRoom;
 
 /// Maximum bytes taken from the outbox before they are written. A snapshot that is not yet taken
 /// can still be replaced by a newer one.
@@ -63,7 +63,7 @@ pub struct ConnectionLimits {
 pub struct Connection<S> {
     id: ConnectionId,
     socket: Socket<S>,
-    seat: Seat,
+    seat: JoinedRoom,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
     throttle: Throttle,
@@ -111,7 +111,7 @@ struct Owed {
 
 /// Result of an attempt to read and write.
 #[derive(Debug)]
-enum Step {
+enum IoStep {
     Received(Received),
     /// The permit for more of a long message.
     Admitted(ArrivalPermit),
@@ -148,14 +148,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(
         id: ConnectionId,
         stream: S,
-        seat: Seat,
+        seat: JoinedRoom,
         share: Arc<ArrivalShare>,
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (form, throttle) = (seat.outbox.form(), Throttle::new(&limits));
         let socket = Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), form);
-        let deflated = (form == Form::Deflated).then(|| Counted::new(&metrics.deflated_connections, 1));
+        let deflated = (form == Encoding::Deflate).then(|| Counted::new(&metrics.deflated_connections, 1));
         Self {
             id,
             socket,
@@ -198,7 +198,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 reserved.deliver(incoming);
             }
             // A room that is gone needs no notice.
-            let gone = Command::Disconnected(Gone { connection: self.id, is_page_left: self.is_page_left });
+            let gone =
+                Command::Disconnected(Disconnection { connection: self.id, is_page_left: self.is_page_left });
             let _ = self.seat.mailbox.send(gone).await;
         }
     }
@@ -260,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             };
             match step {
-                Step::Received(received) => {
+                IoStep::Received(received) => {
                     let is_long = received.bytes() >= BYTES_A_TOKEN;
                     self.receive(received);
                     if is_long {
@@ -268,30 +269,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         tokio::task::yield_now().await;
                     }
                 }
-                Step::ReadEnd(ReadEnd::Broken(close)) if self.phase.is_before_close() => {
+                IoStep::ReadEnd(ReadEnd::Broken(close)) if self.phase.is_before_close() => {
                     debug!(event = "onErrorHandler", socket = %self.id, reason = close.label());
                     self.break_off(close);
                 }
-                Step::ReadEnd(ReadEnd::Closed { is_page_left }) if self.phase.is_before_close() => {
+                IoStep::ReadEnd(ReadEnd::Closed { is_page_left }) if self.phase.is_before_close() => {
                     self.is_page_left = is_page_left;
                     self.phase = Phase::Answering;
                 }
                 // After our close frame, any end of reading ends the socket.
-                Step::ReadEnd(_) | Step::WriteFailed | Step::Drained | Step::Flushed => {
+                IoStep::ReadEnd(_) | IoStep::WriteFailed | IoStep::Drained | IoStep::Flushed => {
                     let shutdown = std::future::poll_fn(|context| self.socket.poll_shutdown(context));
                     let _ = timeout_at(self.linger.unwrap_or_else(|| now() + LINGER), shutdown).await;
                     return self.phase.label();
                 }
-                Step::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
-                Step::CloseQueued => self.linger = None,
-                Step::StallMoved => {}
-                Step::OthersFallBehind => {
+                IoStep::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
+                IoStep::CloseQueued => self.linger = None,
+                IoStep::StallMoved => {}
+                IoStep::OthersFallBehind => {
                     self.metrics.held_back.inc();
                     self.behind = Some(now() + LONGEST_HOLD);
                 }
-                Step::OthersKeepUp => self.behind = None,
-                Step::RoomIsFull => self.is_room_full = true,
-                Step::Admitted(permit) => {
+                IoStep::OthersKeepUp => self.behind = None,
+                IoStep::RoomIsFull => self.is_room_full = true,
+                IoStep::Admitted(permit) => {
                     self.awaited = None;
                     self.admit(permit);
                 }
@@ -303,12 +304,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Fills the socket from the outbox, writes, and reads, as far as each goes without waiting.
-    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<IoStep> {
         loop {
             let taken_all = match self.fill(context) {
                 Filled::Partly => false,
                 Filled::All => true,
-                Filled::Close => return Poll::Ready(Step::CloseQueued),
+                Filled::Close => return Poll::Ready(IoStep::CloseQueued),
             };
             if !self.socket.wants_write() {
                 break;
@@ -317,31 +318,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // A message put into the empty outbox from now on wakes this task.
                 Poll::Ready(Ok(())) if taken_all => break,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::WriteFailed),
+                Poll::Ready(Err(_)) => return Poll::Ready(IoStep::WriteFailed),
                 Poll::Pending => break,
             }
         }
         let stall_moved = self.watch_progress();
         let (unwritten, wants_write) = (self.socket.unwritten_bytes(), self.socket.wants_write());
         if self.phase == Phase::Answering && !wants_write {
-            return Poll::Ready(Step::Flushed);
+            return Poll::Ready(IoStep::Flushed);
         }
         if self.linger.is_none()
             && self.phase.is_before_close()
             && unwritten >= WRITE_AHEAD_BYTES
             && self.seat.outbox.poll_end(context).is_ready()
         {
-            return Poll::Ready(Step::EndIsDue);
+            return Poll::Ready(IoStep::EndIsDue);
         }
         if stall_moved {
-            return Poll::Ready(Step::StallMoved);
+            return Poll::Ready(IoStep::StallMoved);
         }
         match self.phase {
             Phase::Open | Phase::Closing(_) if self.owed.is_some() || self.incoming.is_some() => {
                 Poll::Pending
             }
             Phase::Open | Phase::Closing(_) if let Some(permit) = &mut self.awaited => {
-                permit.as_mut().poll(context).map(Step::Admitted)
+                permit.as_mut().poll(context).map(IoStep::Admitted)
             }
             Phase::Open
                 if !self.is_let_through && self.seat.outbox.poll_within_account(context).is_pending() =>
@@ -349,13 +350,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 if self.behind.is_some() {
                     Poll::Pending
                 } else {
-                    Poll::Ready(Step::OthersFallBehind)
+                    Poll::Ready(IoStep::OthersFallBehind)
                 }
             }
-            Phase::Open if self.behind.is_some() => Poll::Ready(Step::OthersKeepUp),
+            Phase::Open if self.behind.is_some() => Poll::Ready(IoStep::OthersKeepUp),
             Phase::Open if self.is_room_full => Poll::Pending,
             Phase::Open if self.turn.is_none() && !self.seat.mailbox.is_roomy() => {
-                Poll::Ready(Step::RoomIsFull)
+                Poll::Ready(IoStep::RoomIsFull)
             }
             Phase::Open | Phase::Closing(_) => {
                 let received = self.socket.poll_receive(context);
@@ -364,8 +365,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.turn = None;
                 }
                 received.map(|received| match received {
-                    Ok(received) => Step::Received(received),
-                    Err(end) => Step::ReadEnd(end),
+                    Ok(received) => IoStep::Received(received),
+                    Err(end) => IoStep::ReadEnd(end),
                 })
             }
             Phase::Draining(_) => {
@@ -373,7 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     // The client waits for the server to end the stream (RFC 6455 section 7.1.1).
                     let _ = self.socket.poll_shutdown(context);
                 }
-                self.socket.poll_drain(context).map(|()| Step::Drained)
+                self.socket.poll_drain(context).map(|()| IoStep::Drained)
             }
             Phase::Left | Phase::Answering => Poll::Pending,
         }
@@ -501,7 +502,8 @@ mod tests {
             OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
         let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
-        let seat = Seat { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Form::Plain) };
+        let seat =
+            JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Encoding::Identity) };
         let connection = Connection::new(ID, stream, seat, arrivals.share(None), limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, mailbox, commands, metrics, connection }
@@ -511,11 +513,11 @@ mod tests {
         WebSocketStream::from_raw_socket(stream, Role::Client, None).await
     }
 
-    fn message(text: &str) -> room::message::Message {
-        room::message::Message::plain(text.to_owned(), &Metrics::new())
+    fn message(text: &str) -> room::message::SharedMessage {
+        room::message::SharedMessage::plain(text.to_owned(), &Metrics::new())
     }
 
-    fn of_bytes(bytes: usize) -> room::message::Message {
+    fn of_bytes(bytes: usize) -> room::message::SharedMessage {
         message(&"x".repeat(bytes))
     }
 
@@ -687,7 +689,8 @@ mod tests {
         let (mut tasks, mut clients) = (Vec::new(), Vec::new());
         for (number, outbox) in outboxes.iter().enumerate() {
             let id = ConnectionId(number as u64);
-            let seat = Seat { mailbox: mailbox.clone(), outbox: outbox.attach(now(), id, Form::Plain) };
+            let seat =
+                JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), id, Encoding::Identity) };
             let (ours, theirs) = duplex(8 << 20);
             let limits = ConnectionLimits { message, history_entry_bytes: 1 << 20, ..limits() };
             let connection = Connection::new(id, ours, seat, arrivals.share(None), limits, metrics.clone());

@@ -18,7 +18,7 @@ use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::boundary::{Binary, Boundary};
 use crate::protocol::close::Close;
-use crate::protocol::deflate::{Form, InflateError, inflate};
+use crate::protocol::deflate::{Encoding, InflateError, inflate};
 
 /// Size of the read buffer in bytes, and so the memory of an idle socket: enough for a user's
 /// update. The library's default is 128 KiB.
@@ -38,7 +38,7 @@ pub struct Socket<S> {
     config: WebSocketConfig,
     incoming: WebSocketContext,
     boundary: Boundary,
-    outgoing: Outgoing,
+    outgoing: FrameQueue,
     /// True if the stream may hold bytes that it took and did not pass on: TLS encrypts ahead.
     unflushed: bool,
     /// True if the client closed because its page is left.
@@ -47,8 +47,8 @@ pub struct Socket<S> {
 
 /// The queue of frames to be written.
 #[derive(Debug, Default)]
-struct Outgoing {
-    frames: VecDeque<Frame>,
+struct FrameQueue {
+    frames: VecDeque<OutgoingFrame>,
     bytes: usize,
     /// Total bytes taken by the stream.
     written: u64,
@@ -57,7 +57,7 @@ struct Outgoing {
 }
 
 #[derive(Debug)]
-struct Frame {
+struct OutgoingFrame {
     header: [u8; HEADER_BYTES],
     header_bytes: usize,
     payload: Bytes,
@@ -107,11 +107,11 @@ pub enum ReadEnd {
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its handshake. No message may be longer than `max_message_bytes`,
     /// inflated; with [`Form::Deflated`] the handshake allowed both sides to compress.
-    pub fn new(stream: S, max_message_bytes: usize, form: Form) -> Self {
+    pub fn new(stream: S, max_message_bytes: usize, form: Encoding) -> Self {
         // Compression makes some messages longer, at worst nine bits for a byte.
         let max_frame_bytes = match form {
-            Form::Plain => max_message_bytes,
-            Form::Deflated => max_message_bytes + max_message_bytes / 8 + 64,
+            Encoding::Identity => max_message_bytes,
+            Encoding::Deflate => max_message_bytes + max_message_bytes / 8 + 64,
         };
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(max_frame_bytes))
             .max_frame_size(Some(max_frame_bytes));
         let incoming = WebSocketContext::new(Role::Server, Some(config));
-        let (boundary, outgoing) = (Boundary::new(form), Outgoing::default());
+        let (boundary, outgoing) = (Boundary::new(form), FrameQueue::default());
         Self {
             stream,
             max_message_bytes,
@@ -138,13 +138,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Queues a message. Compressed ones are valid only if the handshake allowed them.
-    pub fn queue_message(&mut self, kind: Data, form: Form, payload: Bytes) {
+    pub fn queue_message(&mut self, kind: Data, form: Encoding, payload: Bytes) {
         self.outgoing.push(OpCode::Data(kind), form, payload);
     }
 
     /// Queues a ping.
     pub fn queue_ping(&mut self, payload: Bytes) {
-        self.outgoing.push(OpCode::Control(Control::Ping), Form::Plain, payload);
+        self.outgoing.push(OpCode::Control(Control::Ping), Encoding::Identity, payload);
     }
 
     /// Queues a close frame; nothing follows it.
@@ -152,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // RFC 6455 section 5.5.1: a code in network byte order, then the reason.
         let mut payload = close.code().to_be_bytes().to_vec();
         payload.extend_from_slice(close.reason().as_bytes());
-        self.outgoing.push(OpCode::Control(Control::Close), Form::Plain, payload.into());
+        self.outgoing.push(OpCode::Control(Control::Close), Encoding::Identity, payload.into());
         self.outgoing.closed = true;
     }
 
@@ -294,12 +294,12 @@ fn opened(binary: Binary, payload: Bytes, most: usize) -> Result<Received, ReadE
     }
 }
 
-impl Outgoing {
-    fn push(&mut self, opcode: OpCode, form: Form, payload: Bytes) {
+impl FrameQueue {
+    fn push(&mut self, opcode: OpCode, form: Encoding, payload: Bytes) {
         if self.closed {
             return;
         }
-        let rsv1 = form == Form::Deflated;
+        let rsv1 = form == Encoding::Deflate;
         let head = FrameHeader { is_final: true, rsv1, opcode, ..FrameHeader::default() };
         let mut header = [0; HEADER_BYTES];
         let mut rest = &mut header[..];
@@ -307,7 +307,7 @@ impl Outgoing {
         let _ = head.format(payload.len() as u64, &mut rest);
         let header_bytes = HEADER_BYTES - rest.len();
         self.bytes += header_bytes + payload.len();
-        self.frames.push_back(Frame { header, header_bytes, payload, written: 0 });
+        self.frames.push_back(OutgoingFrame { header, header_bytes, payload, written: 0 });
     }
 
     /// Queues a complete frame of the library's own.
@@ -320,7 +320,7 @@ impl Outgoing {
             return;
         }
         self.bytes += frame.len();
-        let reply = Frame { header: [0; HEADER_BYTES], header_bytes: 0, payload: frame, written: 0 };
+        let reply = OutgoingFrame { header: [0; HEADER_BYTES], header_bytes: 0, payload: frame, written: 0 };
         match self.frames.back_mut().filter(|last| last.header_bytes == 0 && last.written == 0) {
             Some(last) => {
                 self.bytes -= last.payload.len();
@@ -331,7 +331,7 @@ impl Outgoing {
     }
 
     fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.frames.iter().flat_map(Frame::unwritten).filter(|piece| !piece.is_empty());
+        let pieces = self.frames.iter().flat_map(OutgoingFrame::unwritten).filter(|piece| !piece.is_empty());
         let mut count = 0;
         for (slice, piece) in slices.iter_mut().zip(pieces) {
             *slice = IoSlice::new(piece);
@@ -355,7 +355,7 @@ impl Outgoing {
     }
 }
 
-impl Frame {
+impl OutgoingFrame {
     fn unwritten(&self) -> [&[u8]; 2] {
         let header = &self.header[..self.header_bytes];
         match self.written.checked_sub(self.header_bytes) {
@@ -370,7 +370,7 @@ impl Frame {
 struct Bridge<'a, 'b, S> {
     stream: &'a mut S,
     boundary: &'a mut Boundary,
-    outgoing: &'a mut Outgoing,
+    outgoing: &'a mut FrameQueue,
     context: &'a mut Context<'b>,
 }
 
@@ -432,7 +432,7 @@ mod tests {
 
     /// Lengths of the texts that a socket without compression reads.
     fn read_all(bytes: &[u8]) -> (Vec<usize>, Socket<ready::Stream>) {
-        let (messages, _, socket) = read(bytes, Form::Plain);
+        let (messages, _, socket) = read(bytes, Encoding::Identity);
         let texts = messages.iter().filter_map(|received| match received {
             Received::Text(text) => Some(text.len()),
             _ => None,
@@ -440,7 +440,7 @@ mod tests {
         (texts.collect(), socket)
     }
 
-    fn read(bytes: &[u8], form: Form) -> (Vec<Received>, ReadEnd, Socket<ready::Stream>) {
+    fn read(bytes: &[u8], form: Encoding) -> (Vec<Received>, ReadEnd, Socket<ready::Stream>) {
         let mut socket = Socket::new(ready::Stream(bytes.to_vec().into()), MOST, form);
         let mut context = Context::from_waker(std::task::Waker::noop());
         let mut messages = Vec::new();
@@ -566,7 +566,7 @@ mod tests {
         .concat();
         let binary = || Received::Binary(Bytes::from_static(text.as_bytes()));
         let text = |text: &'static str| Received::Text(text.into());
-        let (messages, end, _) = read(&bytes, Form::Deflated);
+        let (messages, end, _) = read(&bytes, Encoding::Deflate);
         assert_eq!(end, ReadEnd::Gone);
         let expected = [
             text("the same, the same, the same"),
@@ -584,17 +584,17 @@ mod tests {
     fn unexpected_reserved_bits_are_rejected() {
         let begun = masked(&deflated(b"x")[..1], 0x41);
         for (bytes, form) in [
-            (masked(&deflated(b"x"), 0xc1), Form::Plain),
-            (masked(&deflated(b"x"), 0xa1), Form::Deflated),
-            (masked(&deflated(b"x"), 0x91), Form::Deflated),
-            (masked(&deflated(b"x"), 0xe1), Form::Deflated),
-            (masked(b"", 0xc9), Form::Deflated),
-            (masked(b"", 0xca), Form::Deflated),
-            (masked(b"", 0xc8), Form::Deflated),
-            (masked(b"", 0xc3), Form::Deflated),
-            ([begun.clone(), masked(&deflated(b"x")[1..], 0xc0)].concat(), Form::Deflated),
-            ([begun.clone(), masked(&deflated(b"x"), 0xc1)].concat(), Form::Deflated),
-            ([begun, masked(b"", 0xc9)].concat(), Form::Deflated),
+            (masked(&deflated(b"x"), 0xc1), Encoding::Identity),
+            (masked(&deflated(b"x"), 0xa1), Encoding::Deflate),
+            (masked(&deflated(b"x"), 0x91), Encoding::Deflate),
+            (masked(&deflated(b"x"), 0xe1), Encoding::Deflate),
+            (masked(b"", 0xc9), Encoding::Deflate),
+            (masked(b"", 0xca), Encoding::Deflate),
+            (masked(b"", 0xc8), Encoding::Deflate),
+            (masked(b"", 0xc3), Encoding::Deflate),
+            ([begun.clone(), masked(&deflated(b"x")[1..], 0xc0)].concat(), Encoding::Deflate),
+            ([begun.clone(), masked(&deflated(b"x"), 0xc1)].concat(), Encoding::Deflate),
+            ([begun, masked(b"", 0xc9)].concat(), Encoding::Deflate),
         ] {
             let (messages, end, _) = read(&bytes, form);
             assert_eq!((messages, end), (vec![], ReadEnd::Broken(Close::ProtocolError)), "{bytes:x?}");
@@ -607,11 +607,11 @@ mod tests {
         getrandom::fill(&mut noise).unwrap();
         let grown = deflated(&noise);
         assert!(grown.len() > MOST);
-        let (messages, end, _) = read(&masked(&grown, 0xc2), Form::Deflated);
+        let (messages, end, _) = read(&masked(&grown, 0xc2), Encoding::Deflate);
         assert_eq!((messages.len(), end), (1, ReadEnd::Gone), "at the limit, though it grew");
 
         let (fits, too_long) = (vec![b'x'; MOST], vec![b'x'; MOST + 1]);
-        for form in [Form::Plain, Form::Deflated] {
+        for form in [Encoding::Identity, Encoding::Deflate] {
             for first_byte in [0x81, 0x82] {
                 let (messages, end, _) = read(&masked(&fits, first_byte), form);
                 assert_eq!((messages.len(), end), (1, ReadEnd::Gone));
@@ -620,7 +620,7 @@ mod tests {
             }
         }
         for bomb in [too_long, vec![0; 64 << 20]] {
-            let (messages, end, _) = read(&masked(&deflated(&bomb), 0xc1), Form::Deflated);
+            let (messages, end, _) = read(&masked(&deflated(&bomb), 0xc1), Encoding::Deflate);
             assert_eq!((messages.len(), end), (0, ReadEnd::Broken(Close::MessageTooBig)));
         }
     }
@@ -632,10 +632,10 @@ mod tests {
             (deflated("ä".as_bytes())[..2].to_vec(), Close::InvalidDeflate),
             (vec![0xff; 10], Close::InvalidDeflate),
         ] {
-            let (messages, end, _) = read(&masked(&payload, 0xc1), Form::Deflated);
+            let (messages, end, _) = read(&masked(&payload, 0xc1), Encoding::Deflate);
             assert_eq!((messages, end), (vec![], ReadEnd::Broken(close)), "{payload:x?}");
         }
-        let (messages, end, _) = read(&masked(&deflated(&[0xff]), 0xc2), Form::Deflated);
+        let (messages, end, _) = read(&masked(&deflated(&[0xff]), 0xc2), Encoding::Deflate);
         assert_eq!((messages.len(), end), (1, ReadEnd::Gone), "what is no text need not be one");
     }
 
@@ -670,7 +670,7 @@ mod tests {
                     frames(&said.bytes, opcode, said.pieces)
                 }
             }).collect();
-            let (messages, end, _) = read(&bytes, Form::Deflated);
+            let (messages, end, _) = read(&bytes, Encoding::Deflate);
             prop_assert_eq!(end, ReadEnd::Gone);
             let expected: Vec<Received> = all.into_iter().map(|said| {
                 if said.is_text {
@@ -684,8 +684,8 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            read(&bytes, Form::Plain);
-            read(&bytes, Form::Deflated);
+            read(&bytes, Encoding::Identity);
+            read(&bytes, Encoding::Deflate);
         }
     }
 }

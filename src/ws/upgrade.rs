@@ -27,11 +27,11 @@ use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
-use crate::identity::Asked;
-use crate::identity::peer::Peer;
+use crate::identity::Auth;
+use crate::identity::peer::RemotePeer;
 use crate::metrics::Metrics;
-use crate::protocol::deflate::Form;
-use crate::room::io::{Gone, Join};
+use crate::protocol::deflate::Encoding;
+use crate::room::io::{Disconnection, Join};
 use crate::room::mailbox::Command;
 
 /// `Sec-Fetch-Mode`, by which browsers mark a script's request for a WebSocket.
@@ -41,7 +41,7 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// upgrade, the last refusal of this `_pk`.
 pub async fn upgrade(
     State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
+    Extension(peer): Extension<RemotePeer>,
     Extension(socket): Extension<SocketPeer>,
     request: Request,
 ) -> Response {
@@ -79,7 +79,7 @@ pub async fn upgrade(
     }
 }
 
-async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Response, ApiError> {
+async fn take_seat(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Result<Response, ApiError> {
     let (room, user) = address(request.uri())?;
     if lost_upgrade(&request) {
         return Err(ApiError::UpgradeLost);
@@ -88,7 +88,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         return Err(ApiError::NotFound);
     }
     let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
-    let Asked::Known { identity, renew, .. } = asked else {
+    let Auth::User { identity, renew, .. } = asked else {
         return Err(app.nobody());
     };
     let (mut parts, _) = request.into_parts();
@@ -114,7 +114,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
         identity: identity.id,
         name: identity.name,
         network,
-        form: if compression.is_some() { Form::Deflated } else { Form::Plain },
+        form: if compression.is_some() { Encoding::Deflate } else { Encoding::Identity },
         new_meeting: MeetingId::random(),
     };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
@@ -131,7 +131,7 @@ async fn take_seat(app: &Arc<App>, peer: &Peer, request: Request) -> Result<Resp
                 }
             };
             let mailbox = seat.mailbox.clone();
-            let gone = Command::Disconnected(Gone { connection, is_page_left: false });
+            let gone = Command::Disconnected(Disconnection { connection, is_page_left: false });
             let place = match ticket.redeem().await {
                 Ok(place) => place,
                 Err(none) => {

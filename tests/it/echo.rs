@@ -13,7 +13,7 @@ use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use satsuma::protocol::close::Close;
-use satsuma::protocol::deflate::{Form, deflate};
+use satsuma::protocol::deflate::{Encoding, deflate};
 use satsuma::ws::extension::Compression;
 use satsuma::ws::socket::{ReadEnd, Received, Socket};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -48,7 +48,7 @@ fn upgrade(request: Request, most: usize) -> Response {
     if let Some(compression) = compression {
         response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, compression.answer());
     }
-    let form = if compression.is_some() { Form::Deflated } else { Form::Plain };
+    let form = if compression.is_some() { Encoding::Deflate } else { Encoding::Identity };
     drop(spawn(async move {
         // A client that goes before the answer came is no failure of the test that sent it.
         if let Ok(stream) = upgrade.await {
@@ -58,7 +58,7 @@ fn upgrade(request: Request, most: usize) -> Response {
     response
 }
 
-async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, form: Form) {
+async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, form: Encoding) {
     loop {
         let received = poll_fn(|context| {
             while socket.wants_write() {
@@ -78,9 +78,9 @@ async fn echo<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, form: Fo
             Err(ReadEnd::Closed { .. }) => return end(socket, None).await,
             Err(ReadEnd::Broken(close)) => return end(socket, Some(close)).await,
         };
-        match deflate(&bytes).filter(|_| form == Form::Deflated) {
-            Some(deflated) => socket.queue_message(kind, Form::Deflated, deflated.into()),
-            None => socket.queue_message(kind, Form::Plain, bytes),
+        match deflate(&bytes).filter(|_| form == Encoding::Deflate) {
+            Some(deflated) => socket.queue_message(kind, Encoding::Deflate, deflated.into()),
+            None => socket.queue_message(kind, Encoding::Identity, bytes),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use satsuma::load::options::Options;
-use satsuma::load::report::Report;
+use satsuma::load::report::RunReport;
 use satsuma::load::run::{CannotRun, run};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -31,7 +31,7 @@ fn short(url: &str) -> Options {
     }
 }
 
-async fn load(options: Options) -> Result<Report, CannotRun> {
+async fn load(options: Options) -> Result<RunReport, CannotRun> {
     timeout(PATIENCE, run(&options, CancellationToken::new(), |_| {})).await.unwrap()
 }
 
@@ -51,7 +51,7 @@ async fn quick() -> TestServer {
     .await
 }
 
-fn assert_adds_up(report: &Report) {
+fn assert_adds_up(report: &RunReport) {
     let updates = report.updates;
     assert!(updates.sent > 0, "{report}");
     assert_eq!(updates.seen + updates.overtaken + updates.unseen, updates.watched, "{report}");
@@ -193,7 +193,7 @@ async fn a_run_that_is_stopped_reports_what_it_has() {
     let stop = CancellationToken::new();
     let options = Options { duration: Duration::from_secs(3600), ..short(&server.http()) };
     let stopping = stop.clone();
-    let tell = move |progress: satsuma::load::run::Progress| {
+    let tell = move |progress: satsuma::load::run::RunProgress| {
         if progress.p99.is_some() {
             stopping.cancel();
         }

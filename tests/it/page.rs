@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use satsuma::config::Media;
+use satsuma::config::MediaUpstream;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Tab, Visitor};
@@ -263,7 +263,7 @@ async fn a_keyboard_is_enough() {
 async fn who_may_not_use_a_camera_meets_all_the_same() {
     let Some(browser) = Browser::start().await else { return };
     // The service that is to carry media is not set up.
-    let server = TestServer::with(|config| config.calls.upstream = Media::Cloudflare).await;
+    let server = TestServer::with(|config| config.calls.upstream = MediaUpstream::Cloudflare).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
     let tab = browser.visitor().await.open(&format!("{}/set-username?return-url=/r", server.http())).await;

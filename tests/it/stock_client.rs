@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use axum::http::Method;
 use reqwest::RequestBuilder;
-use satsuma::config::{Config, Media, Optional};
+use satsuma::config::{Config, MediaUpstream, Optional};
 use satsuma::server::{Server, StartError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -264,10 +264,10 @@ async fn clients_are_told_that_media_are_carried_unless_nobody_does() {
     };
     assert_eq!(told(&|_| {}).await, "embedded");
     assert_eq!(told(&named("mine")).await, "mine");
-    assert_eq!(told(&|config| config.calls.upstream = Media::Cloudflare).await, Value::Null);
+    assert_eq!(told(&|config| config.calls.upstream = MediaUpstream::Cloudflare).await, Value::Null);
     let both = |config: &mut Config| {
         config.calls.app_id = Optional(Some("app".to_owned()));
-        config.calls.upstream = Media::Embedded;
+        config.calls.upstream = MediaUpstream::Embedded;
     };
     assert_eq!(told(&both).await, "embedded");
 }

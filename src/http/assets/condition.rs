@@ -7,7 +7,7 @@ use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 /// The requested part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum RequestedPart {
     /// The whole file.
     Whole,
     /// A range of bytes.
@@ -37,30 +37,30 @@ pub fn is_other_wanted(headers: &HeaderMap, tag: &str) -> bool {
 /// Returns the requested part of a file of this tag and length (RFC 9110 section 14.2).
 ///
 /// Several ranges, or malformed ones, get the whole file: no player needs them.
-pub fn part(headers: &HeaderMap, tag: &str, length: u64) -> Part {
+pub fn part(headers: &HeaderMap, tag: &str, length: u64) -> RequestedPart {
     let mut ranges = headers.get_all(RANGE).iter();
-    let (Some(range), None) = (ranges.next(), ranges.next()) else { return Part::Whole };
+    let (Some(range), None) = (ranges.next(), ranges.next()) else { return RequestedPart::Whole };
     // A part of another version would not fit the client's.
     if headers.get(IF_RANGE).is_some_and(|known| known.as_bytes() != tag.as_bytes()) {
-        return Part::Whole;
+        return RequestedPart::Whole;
     }
     let range = range.to_str().ok().and_then(|range| range.strip_prefix("bytes="));
     let Some((first, last)) = range.and_then(|range| range.trim().split_once('-')) else {
-        return Part::Whole;
+        return RequestedPart::Whole;
     };
     let number = |text: &str| match text {
         text if text.bytes().all(|b| b.is_ascii_digit()) => text.parse::<u64>().ok(),
         _ => None,
     };
     let bytes = match (number(first), number(last), first, last) {
-        (Some(first), Some(last), ..) if first > last => return Part::Whole,
+        (Some(first), Some(last), ..) if first > last => return RequestedPart::Whole,
         (Some(first), Some(last), ..) => first..last.saturating_add(1).min(length),
         (Some(first), None, _, "") => first..length,
-        (None, Some(0), "", _) => return Part::Beyond,
+        (None, Some(0), "", _) => return RequestedPart::Beyond,
         (None, Some(last), "", _) => length.saturating_sub(last)..length,
-        _ => return Part::Whole,
+        _ => return RequestedPart::Whole,
     };
-    if bytes.start < length { Part::Bytes(bytes) } else { Part::Beyond }
+    if bytes.start < length { RequestedPart::Bytes(bytes) } else { RequestedPart::Beyond }
 }
 
 #[cfg(test)]
@@ -109,34 +109,36 @@ mod tests {
     #[test]
     fn ranges_follow_the_rfc() {
         for (range, expected) in [
-            ("bytes=0-0", Part::Bytes(0..1)),
-            ("bytes=0-9", Part::Bytes(0..10)),
-            ("bytes=2-", Part::Bytes(2..10)),
-            ("bytes=2-99", Part::Bytes(2..10)),
-            ("bytes=-3", Part::Bytes(7..10)),
-            ("bytes=-99", Part::Bytes(0..10)),
-            ("bytes=10-", Part::Beyond),
-            ("bytes=10-20", Part::Beyond),
-            ("bytes=-0", Part::Beyond),
-            ("bytes=3-2", Part::Whole),
-            ("bytes=0-1,4-5", Part::Whole),
-            ("bytes=-", Part::Whole),
-            ("bytes=+1-2", Part::Whole),
-            ("bytes=a-b", Part::Whole),
-            ("lines=0-1", Part::Whole),
-            ("", Part::Whole),
+            ("bytes=0-0", RequestedPart::Bytes(0..1)),
+            ("bytes=0-9", RequestedPart::Bytes(0..10)),
+            ("bytes=2-", RequestedPart::Bytes(2..10)),
+            ("bytes=2-99", RequestedPart::Bytes(2..10)),
+            ("bytes=-3", RequestedPart::Bytes(7..10)),
+            ("bytes=-99", RequestedPart::Bytes(0..10)),
+            ("bytes=10-", RequestedPart::Beyond),
+            ("bytes=10-20", RequestedPart::Beyond),
+            ("bytes=-0", RequestedPart::Beyond),
+            ("bytes=3-2", RequestedPart::Whole),
+            ("bytes=0-1,4-5", RequestedPart::Whole),
+            ("bytes=-", RequestedPart::Whole),
+            ("bytes=+1-2", RequestedPart::Whole),
+            ("bytes=a-b", RequestedPart::Whole),
+            ("lines=0-1", RequestedPart::Whole),
+            ("", RequestedPart::Whole),
         ] {
             assert_eq!(part(&headers(&[(RANGE, range)]), r#""a""#, 10), expected, "{range}");
         }
         let empty = headers(&[(RANGE, "bytes=0-")]);
-        assert_eq!(part(&empty, r#""a""#, 0), Part::Beyond);
+        assert_eq!(part(&empty, r#""a""#, 0), RequestedPart::Beyond);
     }
 
     #[test]
     fn if_range_mismatch_gets_whole_file() {
-        for (known, expected) in
-            [(r#""a""#, Part::Bytes(0..1)), (r#""b""#, Part::Whole), (r#"W/"a""#, Part::Whole)]
-        {
+        for (known, expected) in [
+            (r#""a""#, RequestedPart::Bytes(0..1)),
+            (r#""b""#, RequestedPart::Whole),
+            (r#"W/"a""#, RequestedPart::Whole),
+        ] {
             let headers = headers(&[(RANGE, "bytes=0-0"), (IF_RANGE, known)]);
             assert_eq!(part(&headers, r#""a""#, 10), expected, "{known}");
         }
@@ -145,7 +147,7 @@ mod tests {
     proptest! {
         #[test]
         fn part_is_nonempty_and_within_the_file(range in "bytes=[0-9]{0,20}-[0-9]{0,20}", length in 0..100_u64) {
-            if let Part::Bytes(bytes) = part(&headers(&[(RANGE, &range)]), r#""a""#, length) {
+            if let RequestedPart::Bytes(bytes) = part(&headers(&[(RANGE, &range)]), r#""a""#, length) {
                 prop_assert!(bytes.start < bytes.end && bytes.end <= length);
             }
         }

@@ -2,7 +2,7 @@
 
 /// Media type and compressibility of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct FileKind {
     /// The media type.
     pub content_type: &'static str,
     /// Compressibility of the file.
@@ -67,7 +67,7 @@ const KINDS: [(&str, &str, Nature); 35] = [
     ("xml", "text/xml; charset=utf-8", Nature::Text),
 ];
 
-impl Kind {
+impl FileKind {
     /// Returns a file's kind. An unknown extension means bytes, which no browser runs or shows.
     pub fn of(name: &str) -> Self {
         let end = name.rsplit_once('.').map(|(_, end)| end.to_ascii_lowercase());
@@ -124,12 +124,12 @@ mod tests {
             ("README", "application/octet-stream"),
             ("a.exe", "application/octet-stream"),
         ] {
-            assert_eq!(Kind::of(name).content_type, content_type, "{name}");
+            assert_eq!(FileKind::of(name).content_type, content_type, "{name}");
         }
         for (name, is_shown) in
             [("a.html", true), ("a.SVG", true), ("a.xml", true), ("a.js", false), ("a", false)]
         {
-            assert_eq!(Kind::of(name).is_shown(), is_shown, "{name}");
+            assert_eq!(FileKind::of(name).is_shown(), is_shown, "{name}");
         }
         assert!(KINDS.is_sorted_by_key(|(end, ..)| *end));
     }

@@ -19,7 +19,7 @@ struct BuiltIn;
 
 /// A source of files.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum FileSource {
     /// This binary.
     BuiltIn,
     /// A folder, by its canonical path.
@@ -32,16 +32,16 @@ pub struct FilePath(String);
 
 /// An existing file.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundFile {
     /// Location of its content.
-    pub place: Place,
+    pub place: FileLocation,
     /// Identifies this version of the file.
-    pub stamp: Stamp,
+    pub stamp: FileStamp,
 }
 
 /// Location of a file's content.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum FileLocation {
     /// In this binary.
     Memory(Bytes),
     /// On disk.
@@ -50,7 +50,7 @@ pub enum Place {
 
 /// Identifies a version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Stamp {
+pub struct FileStamp {
     /// Length of the file.
     pub bytes: u64,
     /// Modification time, if known.
@@ -85,7 +85,7 @@ impl FilePath {
     }
 }
 
-impl Source {
+impl FileSource {
     /// Creates a source from a folder.
     ///
     /// # Errors
@@ -102,15 +102,15 @@ impl Source {
     ///
     /// # Errors
     /// Returns any I/O error other than "not found".
-    pub async fn find(&self, path: &FilePath) -> io::Result<Option<Found>> {
+    pub async fn find(&self, path: &FilePath) -> io::Result<Option<FoundFile>> {
         match self {
             Self::BuiltIn => Ok(BuiltIn::get(path.as_str()).map(|file| {
                 let data = match file.data {
                     Cow::Borrowed(data) => Bytes::from_static(data),
                     Cow::Owned(data) => data.into(),
                 };
-                let stamp = Stamp { bytes: data.len() as u64, modified: None };
-                Found { place: Place::Memory(data), stamp }
+                let stamp = FileStamp { bytes: data.len() as u64, modified: None };
+                FoundFile { place: FileLocation::Memory(data), stamp }
             })),
             Self::Folder(root) => {
                 let (root, file) = (root.clone(), root.join(path.as_str()));
@@ -121,13 +121,13 @@ impl Source {
     }
 }
 
-fn find(root: &Path, file: &Path) -> io::Result<Option<Found>> {
+fn find(root: &Path, file: &Path) -> io::Result<Option<FoundFile>> {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     let found = file.canonicalize().and_then(|real| Ok((fs::metadata(&real)?, real)));
     match found {
         Ok((data, real)) if data.is_file() && real.starts_with(root) => {
-            let stamp = Stamp { bytes: data.len(), modified: data.modified().ok() };
-            Ok(Some(Found { place: Place::Disk(real), stamp }))
+            let stamp = FileStamp { bytes: data.len(), modified: data.modified().ok() };
+            Ok(Some(FoundFile { place: FileLocation::Disk(real), stamp }))
         }
         Ok(_) => Ok(None),
         Err(error) if matches!(error.kind(), NotFound | NotADirectory | InvalidFilename) => Ok(None),
@@ -185,7 +185,7 @@ mod tests {
         {
             std::os::unix::fs::symlink(to, root.join(link)).unwrap();
         }
-        let source = Source::folder(&root).unwrap();
+        let source = FileSource::folder(&root).unwrap();
         for (path, is) in [
             ("a.txt", true),
             ("inside", true),
@@ -200,8 +200,8 @@ mod tests {
             let found = source.find(&FilePath::parse(path).unwrap()).await.unwrap();
             assert_eq!(found.is_some(), is, "{path}");
         }
-        assert!(Source::folder(&root.join("a.txt")).is_err());
-        assert!(Source::folder(&root.join("nowhere")).is_err());
+        assert!(FileSource::folder(&root.join("a.txt")).is_err());
+        assert!(FileSource::folder(&root.join("nowhere")).is_err());
     }
 
     proptest! {

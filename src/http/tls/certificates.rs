@@ -9,17 +9,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::door::Door;
+use super::acceptor::Acceptor;
 use super::pair::{Fingerprint, Pair};
-use super::source::Source;
+use super::source::CertificateSource;
 use super::wall_clock;
-use crate::config::Faults;
+use crate::config::ConfigErrors;
 use crate::metrics::Metrics;
 
 /// The certificate in use and the source of its successor.
 #[derive(Debug)]
 pub struct Certificates {
-    source: Source,
+    source: CertificateSource,
     in_use: watch::Sender<Pair>,
     metrics: Arc<Metrics>,
     /// Faults found by the last reload.
@@ -60,7 +60,7 @@ impl fmt::Display for CertificateFacts {
 /// reload; only faults that persist are logged.
 #[derive(Debug)]
 struct Complaint {
-    faults: Faults,
+    faults: ConfigErrors,
     is_told: bool,
 }
 
@@ -69,7 +69,7 @@ impl Certificates {
     ///
     /// # Errors
     /// Returns all faults, each with its file and its setting.
-    pub fn open(source: Source, metrics: Arc<Metrics>) -> Result<Self, Faults> {
+    pub fn open(source: CertificateSource, metrics: Arc<Metrics>) -> Result<Self, ConfigErrors> {
         let now = wall_clock();
         let pair = source.load(now)?;
         metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
@@ -80,15 +80,15 @@ impl Certificates {
     }
 
     /// Creates the acceptor for connections, which always uses the current certificate.
-    pub fn door(&self) -> Door {
-        Door::Tls(self.in_use.subscribe())
+    pub fn door(&self) -> Acceptor {
+        Acceptor::Tls(self.in_use.subscribe())
     }
 
     /// Returns the facts to log when the server starts.
     pub fn facts(&self) -> CertificateFacts {
         let names = match &self.source {
-            Source::Files { .. } => None,
-            Source::SelfSigned { names, .. } => Some(names.all.clone()),
+            CertificateSource::Files { .. } => None,
+            CertificateSource::SelfSigned { names, .. } => Some(names.all.clone()),
         };
         CertificateFacts { place: self.source.place(), fingerprint: self.in_use.borrow().fingerprint, names }
     }
@@ -106,7 +106,7 @@ impl Certificates {
         }
     }
 
-    fn take(&mut self, looked: Result<Pair, Faults>, now: SystemTime) {
+    fn take(&mut self, looked: Result<Pair, ConfigErrors>, now: SystemTime) {
         match looked {
             Ok(pair) => {
                 self.faults = None;
@@ -150,8 +150,8 @@ mod tests {
     use super::*;
     use crate::metrics::ByReason;
 
-    fn files(directory: &Path) -> Source {
-        Source::Files { certificate: directory.join("chain.pem"), key: directory.join("key.pem") }
+    fn files(directory: &Path) -> CertificateSource {
+        CertificateSource::Files { certificate: directory.join("chain.pem"), key: directory.join("key.pem") }
     }
 
     fn made() -> (String, String) {

@@ -1,8 +1,8 @@
 //! TLS on the public listener: certificate source, reload and handshake.
 
+pub mod acceptor;
 pub mod certificates;
-pub mod door;
-pub mod hint;
+pub mod http_redirect;
 pub mod names;
 pub mod pair;
 pub mod self_signed;
@@ -10,8 +10,8 @@ pub mod source;
 
 use std::time::SystemTime;
 
-use crate::config::{Config, Faults};
-use source::Source;
+use crate::config::{Config, ConfigErrors};
+use source::CertificateSource;
 
 /// Reads the configured certificate, and returns warnings for the operator.
 ///
@@ -19,8 +19,10 @@ use source::Source;
 ///
 /// # Errors
 /// Returns all faults of the files, each named.
-pub fn check(config: &Config) -> Result<Vec<String>, Faults> {
-    let Some(source @ Source::Files { .. }) = Source::of(config) else { return Ok(Vec::new()) };
+pub fn check(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let Some(source @ CertificateSource::Files { .. }) = CertificateSource::of(config) else {
+        return Ok(Vec::new());
+    };
     let now = wall_clock();
     Ok(source.load(now)?.validity.warning(&source.place(), now).into_iter().collect())
 }

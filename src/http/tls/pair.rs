@@ -39,7 +39,7 @@ pub enum Half {
 }
 
 /// A fault of one of the two files, worded to follow the file's name.
-pub type Flaw = (Half, String);
+pub type CertError = (Half, String);
 
 impl Pair {
     /// Parses a certificate, followed by its chain, and a key. Other PEM blocks are skipped, so that one
@@ -47,7 +47,7 @@ impl Pair {
     ///
     /// # Errors
     /// Returns all faults of either.
-    pub fn read(certificate: &[u8], key: &[u8]) -> Result<Self, Vec<Flaw>> {
+    pub fn read(certificate: &[u8], key: &[u8]) -> Result<Self, Vec<CertError>> {
         let (chain, key) = match (read_chain(certificate), read_key(key)) {
             (Ok(chain), Ok(key)) => (chain, key),
             (chain, key) => return Err(chain.err().into_iter().chain(key.err()).collect()),
@@ -63,7 +63,7 @@ impl Pair {
     }
 }
 
-fn read_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Flaw> {
+fn read_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match chain {
         Ok(chain) if chain.is_empty() => Err((Half::Certificate, no_certificate())),
@@ -76,7 +76,7 @@ fn no_certificate() -> String {
     "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)".to_owned()
 }
 
-fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Flaw> {
+fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, CertError> {
     // The library's error could reveal part of the key.
     let problem = match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => return Ok(key),
@@ -93,7 +93,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-fn flaw(error: &rustls::Error) -> Flaw {
+fn flaw(error: &rustls::Error) -> CertError {
     match error {
         rustls::Error::InconsistentKeys(_) => (Half::Key, "does not fit the certificate".to_owned()),
         rustls::Error::InvalidCertificate(_) => (

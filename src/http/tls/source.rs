@@ -10,14 +10,14 @@ use secrecy::zeroize::Zeroizing;
 use super::names::Names;
 use super::pair::{Half, Pair};
 use super::self_signed;
-use crate::config::{Config, Fault, Faults};
+use crate::config::{Config, ConfigError, ConfigErrors};
 
 /// Maximum bytes to read; far more than any chain needs.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// The source of a certificate.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum CertificateSource {
     /// Files provided by the operator.
     Files {
         /// Path of the certificate, followed by its chain.
@@ -34,7 +34,7 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl CertificateSource {
     /// Returns the configured source; `None` means plain HTTP.
     pub fn of(config: &Config) -> Option<Self> {
         let http = &config.http;
@@ -61,12 +61,12 @@ impl Source {
     ///
     /// # Errors
     /// Returns all faults, each with its file and its setting.
-    pub fn load(&self, now: SystemTime) -> Result<Pair, Faults> {
+    pub fn load(&self, now: SystemTime) -> Result<Pair, ConfigErrors> {
         match self {
             Self::Files { certificate, key } => load_files(certificate, key),
             Self::SelfSigned { directory, names } => {
                 self_signed::keep(directory, names, now).map_err(|error| {
-                    Faults(vec![Fault {
+                    ConfigErrors(vec![ConfigError {
                         origin: self.place(),
                         key: Some("http.tls_self_signed".to_owned()),
                         problem: error.to_string(),
@@ -77,13 +77,13 @@ impl Source {
     }
 }
 
-fn load_files(certificate: &Path, key: &Path) -> Result<Pair, Faults> {
+fn load_files(certificate: &Path, key: &Path) -> Result<Pair, ConfigErrors> {
     let fault = |half, problem| {
         let (path, setting) = match half {
             Half::Certificate => (certificate, "http.tls_certificate"),
             Half::Key => (key, "http.tls_key"),
         };
-        Fault { origin: path.display().to_string(), key: Some(setting.to_owned()), problem }
+        ConfigError { origin: path.display().to_string(), key: Some(setting.to_owned()), problem }
     };
     let read = match (read(certificate), read(key)) {
         (Ok(certificate), Ok(key)) => Pair::read(&certificate, &key),
@@ -92,7 +92,9 @@ fn load_files(certificate: &Path, key: &Path) -> Result<Pair, Faults> {
             Err(flaws.into_iter().filter_map(|(half, problem)| Some((half, problem?))).collect())
         }
     };
-    read.map_err(|flaws| Faults(flaws.into_iter().map(|(half, problem)| fault(half, problem)).collect()))
+    read.map_err(|flaws| {
+        ConfigErrors(flaws.into_iter().map(|(half, problem)| fault(half, problem)).collect())
+    })
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn config_without_tls_has_no_source() {
-        assert!(Source::of(&Config::default()).is_none());
+        assert!(CertificateSource::of(&Config::default()).is_none());
         assert!(super::super::check(&Config::default()).unwrap().is_empty());
     }
 }

@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::{Actor, Seated};
+use super::{Actor, MemberOutbox};
 use crate::id::UserId;
 use crate::room::io::Recipients;
-use crate::room::message::Message;
+use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
 
 /// Minimum size in bytes of a message compressed on a blocking thread; compressing so much takes
@@ -20,16 +20,16 @@ impl Actor {
     ///
     /// A message for one member is not compressed: compressing pays only if many share the result.
     /// A long text is compressed on a blocking thread, where it delays no other room.
-    pub(super) async fn encoded(&self, text: String, to: &Recipients) -> Message {
+    pub(super) async fn encoded(&self, text: String, to: &Recipients) -> SharedMessage {
         let metrics = &self.surroundings.metrics;
         if matches!(to, Recipients::One(_)) || self.room.audience().deflated == 0 {
-            return Message::plain(text, metrics);
+            return SharedMessage::plain(text, metrics);
         }
         if text.len() < LONG_BYTES {
-            return Message::deflated(text, metrics);
+            return SharedMessage::deflated(text, metrics);
         }
         let counted = metrics.clone();
-        let deflated = tokio::task::spawn_blocking(move || Message::deflated(text, &counted));
+        let deflated = tokio::task::spawn_blocking(move || SharedMessage::deflated(text, &counted));
         deflated.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
@@ -41,12 +41,12 @@ impl Actor {
         &self,
         now: Instant,
         to: &Recipients,
-        event: &Message,
+        event: &SharedMessage,
         from: Option<&UserId>,
     ) -> Vec<UserId> {
         let account = from.and_then(|from| self.outboxes.get(from)).map(|seated| seated.outbox.account());
         let (mut slow, mut standing) = (Vec::new(), Standing::KeepsUp);
-        let mut push = |user: &UserId, seated: &Seated| match seated.outbox.push(now, event, account) {
+        let mut push = |user: &UserId, seated: &MemberOutbox| match seated.outbox.push(now, event, account) {
             Ok(Standing::KeepsUp) => {}
             Ok(Standing::FallsBehind) => standing = Standing::FallsBehind,
             Err(TooSlow) => slow.push(user.clone()),
@@ -78,7 +78,7 @@ impl Actor {
             self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
         }
         self.surroundings.metrics.broadcasts.inc();
-        let slow = |seated: &Seated| seated.outbox.put_snapshot(&snapshot) == Err(TooSlow);
+        let slow = |seated: &MemberOutbox| seated.outbox.put_snapshot(&snapshot) == Err(TooSlow);
         self.outboxes.iter().filter(|(_, seated)| slow(seated)).map(|(user, _)| user.clone()).collect()
     }
 }

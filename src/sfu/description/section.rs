@@ -15,7 +15,7 @@ pub(super) const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
 
 /// One m-line of a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
+pub struct MLine {
     /// The client's `mid`.
     pub mid: String,
     /// The `mid` as str0m stores it.
@@ -44,7 +44,7 @@ pub enum SectionState {
     Ended,
 }
 
-impl Section {
+impl MLine {
     pub(super) fn read(block: &[&str], bundled: &HashSet<&str>) -> Result<Self, &'static str> {
         let line = block.first().and_then(|line| line.strip_prefix("m=")).ok_or("it has no m= line")?;
         check_length(line)?;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 /// (draft-holmer-rmcat-transport-wide-cc-extensions-01). The client reports 20 times a second, and reports that are not
 /// used cost both sides about as much as the media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Feedback {
+pub enum TransportCc {
     /// The client reports the arrival of packets that it is sent.
     Wanted,
     /// It does not. Packets that it sends itself are still reported to it.
@@ -22,7 +22,7 @@ pub enum Feedback {
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
     /// Use of transport-wide feedback from it.
-    pub feedback: Feedback,
+    pub feedback: TransportCc,
     /// True if the client's offer has no BUNDLE group.
     pub is_unbundled: bool,
     /// Payload types allowed on m-lines that send to it, by `mid`; without an entry all are.
@@ -45,7 +45,7 @@ impl Terms {
             let format = format_of(line);
             format.is_some_and(|format| !kept.is_empty() && !kept.contains(&format))
                 || sends_only && is_idle_extension(line)
-                || sends_only && self.feedback == Feedback::Unwanted && is_feedback(line)
+                || sends_only && self.feedback == TransportCc::Unwanted && is_feedback(line)
                 // Repeats `a=msid` in the form before RFC 8830.
                 || line.starts_with("a=ssrc:") && line.contains(" msid:")
         };

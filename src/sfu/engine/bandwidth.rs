@@ -8,8 +8,8 @@ use str0m::bwe::{Bitrate, BweKind};
 use super::peer::FIRST_ESTIMATE;
 use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, Track};
-use crate::sfu::layers::{Budget, Demand, allocate, desired};
-use crate::sfu::request::Kind;
+use crate::sfu::layers::{Budget, LayerDemand, allocate, desired};
+use crate::sfu::request::TrackKind;
 
 /// Time for which an estimate may be slightly too low before video is lowered or paused for it: it dips after each
 /// moment of queueing, which a keyframe causes, too.
@@ -144,34 +144,34 @@ impl Engine {
     }
 }
 
-type Tracks = slotmap::SlotMap<super::TrackKey, Track>;
+type TrackTable = slotmap::SlotMap<super::TrackKey, Track>;
 
 /// Returns the layer demands of a session's video subscriptions, and the bits per second of its audio.
 fn demands<'a>(
     session: &'a Session,
-    tracks: &'a Tracks,
+    tracks: &'a TrackTable,
     now: Instant,
-) -> (Vec<(str0m::media::Mid, Demand<'a>)>, u64) {
+) -> (Vec<(str0m::media::Mid, LayerDemand<'a>)>, u64) {
     let mut demands = Vec::new();
     let mut held = 0;
     let is_sent = |subscription: &&Subscription| subscription.state == SubscriptionState::Open;
     for (mid, subscription) in session.subscriptions.iter().filter(|(_, subscription)| is_sent(subscription))
     {
         let Some(track) = subscription.track.and_then(|key| tracks.get(key)) else { continue };
-        if subscription.kind == Kind::Audio {
+        if subscription.kind == TrackKind::Audio {
             held += track.layers.bits(0, now);
             continue;
         }
         let rests =
             subscription.paused.is_some_and(|since| now.saturating_duration_since(since) < RESUMED_AFTER);
         let current = subscription.forward.current();
-        demands.push((*mid, Demand { layers: &track.layers, wish: &subscription.wish, current, rests }));
+        demands.push((*mid, LayerDemand { layers: &track.layers, wish: &subscription.wish, current, rests }));
     }
     (demands, held)
 }
 
 /// Bits per second that a session is sent, without bursts.
-fn sent_bits(session: &Session, tracks: &Tracks, now: Instant) -> u64 {
+fn sent_bits(session: &Session, tracks: &TrackTable, now: Instant) -> u64 {
     let bits = session.subscriptions.values().filter_map(|subscription| {
         let layers = &tracks.get(subscription.track?)?.layers;
         let current = subscription.forward.current()?;

@@ -14,10 +14,10 @@ use super::{Engine, SessionKey, TrackKey};
 use crate::calls::api::Caller;
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
-use crate::sfu::description::{Description, Parsed};
+use crate::sfu::description::{Description, ParsedDescription};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{
-    Ice, Outcome, Reply, Request, Subscribe, TrackDone, TrackFailed, TrackStatus, Transceiver, Update,
+    Ice, Reply, Request, RequestResult, Subscribe, TrackDone, TrackFailed, TrackStatus, Transceiver, Update,
 };
 use negotiation::{Offered, accept_answer, negotiated};
 
@@ -28,7 +28,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`SfuError`] if the request failed as a whole. Failures of single tracks are in the reply.
-    pub fn handle(&mut self, now: Instant, request: Request) -> Outcome {
+    pub fn handle(&mut self, now: Instant, request: Request) -> RequestResult {
         let outcome = match request {
             Request::Open { owner, network, offer, ice } => self.open(now, owner, network, offer, ice),
             Request::Publish { session, tracks, offer: Some(offer) } => {
@@ -71,7 +71,7 @@ impl Engine {
         network: Option<ClientNetwork>,
         offer: Option<Description>,
         ice: Ice,
-    ) -> Outcome {
+    ) -> RequestResult {
         self.make_room(now, &owner, network)?;
         let id = random_id()?;
         let session = Session::new(id.clone(), owner, network, ice, now);
@@ -115,7 +115,7 @@ impl Engine {
         Ok(())
     }
 
-    fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> Outcome {
+    fn subscribe(&mut self, now: Instant, key: SessionKey, tracks: Vec<Subscribe>) -> RequestResult {
         self.ensure_rtc(now, key, false)?;
         self.supersede_pending(now, key)?;
         let mut owned = self.subscriptions_of_owner(key);
@@ -190,11 +190,13 @@ impl Engine {
         Ok(key)
     }
 
-    fn answer(&mut self, now: Instant, key: SessionKey, mut answer: Description) -> Outcome {
+    fn answer(&mut self, now: Instant, key: SessionKey, mut answer: Description) -> RequestResult {
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
         let parsed = match answer.parsed.take() {
-            Some(Parsed::Answer(parsed)) => parsed,
-            Some(Parsed::Offer(_)) => return Err(SfuError::Description("an answer is due".into())),
+            Some(ParsedDescription::Answer(parsed)) => parsed,
+            Some(ParsedDescription::Offer(_)) => {
+                return Err(SfuError::Description("an answer is due".into()));
+            }
             None => {
                 self.void_pending(key);
                 return Err(SfuError::Description("it takes nothing of what was offered".into()));
@@ -251,7 +253,7 @@ impl Engine {
         key: SessionKey,
         tracks: Vec<Transceiver>,
         offer: Option<Description>,
-    ) -> Outcome {
+    ) -> RequestResult {
         let mut ended: Vec<Mid> = Vec::new();
         let closed = tracks.into_iter().map(|at| match self.transceiver(key, &at) {
             Some(mid) if self.end_track(key, mid) => {

@@ -11,10 +11,10 @@ use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::sfu::clock::StreamClock;
 use crate::sfu::counters::Drop;
-use crate::sfu::forward::Incoming;
-use crate::sfu::keyframe::{Asking, Why, starts_keyframe};
+use crate::sfu::forward::ReceivedPacket;
+use crate::sfu::keyframe::{KeyframeThrottle, Why, starts_keyframe};
 use crate::sfu::layers::Layers;
-use crate::sfu::request::Kind;
+use crate::sfu::request::TrackKind;
 
 /// Maximum number of SSRCs remembered per session.
 const MOST_STREAMS: usize = 1024;
@@ -24,11 +24,11 @@ pub(super) struct Track {
     pub(super) publisher: SessionKey,
     pub(super) name: String,
     pub(super) mid: Mid,
-    pub(super) kind: Kind,
+    pub(super) kind: TrackKind,
     pub(super) published: Instant,
     pub(super) layers: Layers,
     /// Keyframe requests of each layer.
-    asking: Vec<Asking>,
+    asking: Vec<KeyframeThrottle>,
     /// Capture clock of each layer.
     pub(super) clocks: Vec<StreamClock>,
     /// Sessions that subscribe to the track, with the mid of the subscription.
@@ -44,11 +44,11 @@ impl Track {
         publisher: SessionKey,
         name: String,
         mid: Mid,
-        kind: Kind,
+        kind: TrackKind,
         rids: Vec<Option<String>>,
         now: Instant,
     ) -> Self {
-        let asking = rids.iter().map(|_| Asking::default()).collect();
+        let asking = rids.iter().map(|_| KeyframeThrottle::default()).collect();
         let clocks = vec![StreamClock::default(); rids.len()];
         Self {
             publisher,
@@ -96,12 +96,12 @@ impl Engine {
         };
         let was_live = track.layers.is_live(layer, now);
         track.layers.saw(layer, now, packet.payload.len());
-        let is_video = track.kind == Kind::Video;
+        let is_video = track.kind == TrackKind::Video;
         let codec = format.spec().codec;
         let (ssrc, time, arrived) = (*packet.header.ssrc, packet.header.timestamp, packet.timestamp);
         let clock_hz = format.spec().clock_rate.get();
         let captured = track.clocks[layer].captured(&mut publisher.clock, ssrc, time, clock_hz, arrived);
-        let incoming = Incoming {
+        let incoming = ReceivedPacket {
             layer,
             ssrc,
             seq: *packet.seq_no,
@@ -141,7 +141,7 @@ impl Engine {
         now: Instant,
         to: SessionKey,
         mid: Mid,
-        incoming: &Incoming<'_>,
+        incoming: &ReceivedPacket<'_>,
         packet: &RtpPacket,
         format: PayloadParams,
     ) -> bool {
@@ -168,7 +168,7 @@ impl Engine {
             });
             return waits;
         };
-        let is_video = subscription.kind == Kind::Video;
+        let is_video = subscription.kind == TrackKind::Video;
         // The publisher already paced it: while bandwidth suffices, a second pacer would only add delay.
         let is_paced = is_video && session.is_constrained;
         let mut extensions = packet.header.ext_vals.clone();
@@ -333,7 +333,7 @@ impl Engine {
     /// Requests a keyframe from the publisher, if one is due.
     fn ask_publisher(&mut self, now: Instant, key: TrackKey, layer: usize, why: Why) {
         let Some(track) = self.tracks.get_mut(key) else { return };
-        if track.kind != Kind::Video || !track.layers.is_active(now) {
+        if track.kind != TrackKind::Video || !track.layers.is_active(now) {
             return;
         }
         if !track.asking.get_mut(layer).is_some_and(|asking| asking.ask(now, why)) {
@@ -387,17 +387,17 @@ impl Subscription {
 }
 
 /// Converts to str0m's kind.
-pub(super) fn media_kind(kind: Kind) -> MediaKind {
+pub(super) fn media_kind(kind: TrackKind) -> MediaKind {
     match kind {
-        Kind::Audio => MediaKind::Audio,
-        Kind::Video => MediaKind::Video,
+        TrackKind::Audio => MediaKind::Audio,
+        TrackKind::Video => MediaKind::Video,
     }
 }
 
 /// Converts from str0m's kind.
-pub(super) fn kind_of(kind: MediaKind) -> Kind {
+pub(super) fn kind_of(kind: MediaKind) -> TrackKind {
     match kind {
-        MediaKind::Audio => Kind::Audio,
-        MediaKind::Video => Kind::Video,
+        MediaKind::Audio => TrackKind::Audio,
+        MediaKind::Video => TrackKind::Video,
     }
 }

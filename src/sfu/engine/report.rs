@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use super::Engine;
 use crate::calls::api::Caller;
-use crate::sfu::request::{LayerReport, Report, SessionReport, SubscriberReport, TrackReport};
+use crate::sfu::request::{LayerReport, SessionReport, SfuReport, SubscriberReport, TrackReport};
 
 impl Engine {
     /// Returns all sessions and tracks as of `now`.
-    pub(super) fn report(&self, now: Instant) -> Report {
+    pub(super) fn report(&self, now: Instant) -> SfuReport {
         let sessions = self.sessions.values().map(|session| SessionReport {
             id: session.id.to_string(),
             owner: match &session.owner {
@@ -53,6 +53,6 @@ impl Engine {
                 subscribers: subscribers.collect(),
             }
         });
-        Report { sessions: sessions.collect(), tracks: tracks.collect() }
+        SfuReport { sessions: sessions.collect(), tracks: tracks.collect() }
     }
 }

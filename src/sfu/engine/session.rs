@@ -18,10 +18,10 @@ use crate::id::SessionId;
 use crate::network::ClientNetwork;
 use crate::sfu::clock::PublisherClock;
 use crate::sfu::counters::Counters;
-use crate::sfu::description::{Feedback, Section, Terms};
+use crate::sfu::description::{MLine, Terms, TransportCc};
 use crate::sfu::estimate::RembLimit;
-use crate::sfu::forward::Forward;
-use crate::sfu::request::{Ice, Kind, LayerWish};
+use crate::sfu::forward::RtpRewriter;
+use crate::sfu::request::{Ice, LayerWish, TrackKind};
 
 /// Source addresses remembered per session; a phone that moves between networks has fewer.
 const MAX_SOURCES: usize = 8;
@@ -53,7 +53,7 @@ pub(super) struct Session {
     /// description.
     pub(super) ufrag: String,
     /// The m-lines of the client's last description.
-    pub(super) sections: Vec<Section>,
+    pub(super) sections: Vec<MLine>,
     /// True if the client's offer had no BUNDLE group.
     pub(super) is_unbundled: bool,
     /// The server's offer that the client has not answered yet.
@@ -150,7 +150,7 @@ pub(super) struct Pending {
     pub(super) offer: SdpPendingOffer,
     pub(super) made: Instant,
     /// Tracks to publish once it is answered.
-    pub(super) publications: Vec<(Mid, String, Kind)>,
+    pub(super) publications: Vec<(Mid, String, TrackKind)>,
     /// Subscriptions to open once it is answered.
     pub(super) subscriptions: Vec<Mid>,
 }
@@ -161,10 +161,10 @@ pub(super) struct Subscription {
     pub(super) track: Option<TrackKey>,
     pub(super) publisher: SessionId,
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: TrackKind,
     pub(super) wish: LayerWish,
     pub(super) state: SubscriptionState,
-    pub(super) forward: Forward,
+    pub(super) forward: RtpRewriter,
     /// Time since which it is paused because the connection is too narrow.
     pub(super) paused: Option<Instant>,
     /// The subscriber's payload type for each of the publisher's; none if the client cannot receive it.
@@ -289,7 +289,7 @@ impl Session {
     pub(super) fn terms(&self) -> Terms {
         let subscriptions = self.subscriptions.iter().filter(|(_, s)| !s.formats.is_empty());
         Terms {
-            feedback: if self.is_measured() { Feedback::Wanted } else { Feedback::Unwanted },
+            feedback: if self.is_measured() { TransportCc::Wanted } else { TransportCc::Unwanted },
             is_unbundled: self.is_unbundled,
             formats: subscriptions.map(|(mid, s)| (mid.to_string(), s.formats.clone())).collect(),
         }
@@ -339,7 +339,7 @@ impl Session {
 
     /// Takes str0m's statistics of a stream to the client.
     pub(super) fn count_losses(&mut self, now: Instant, stats: &MediaEgressStats, counters: &mut Counters) {
-        let is_video = self.subscriptions.get(&stats.mid).is_some_and(|s| s.kind == Kind::Video);
+        let is_video = self.subscriptions.get(&stats.mid).is_some_and(|s| s.kind == TrackKind::Video);
         if is_video && stats.loss.is_some_and(|loss| loss > MUCH_LOSS) {
             self.lossy = Some(now);
         }

@@ -8,7 +8,7 @@ use super::{Engine, SessionKey, TrackKey};
 use crate::calls::api::Caller;
 use crate::network::ClientNetwork;
 use crate::sfu::error::SfuError;
-use crate::sfu::request::Limits;
+use crate::sfu::request::SfuLimits;
 
 /// A session's worth to its client: the session of the least worth is evicted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ impl Engine {
         owner: &Caller,
         network: Option<ClientNetwork>,
     ) -> Result<(), SfuError> {
-        let Limits { sessions, sessions_per_owner, sessions_per_network, .. } = self.settings.limits;
+        let SfuLimits { sessions, sessions_per_owner, sessions_per_network, .. } = self.settings.limits;
         if matches!(owner, Caller::Person(_)) {
             let full = SfuError::TooMany("you have too many sessions");
             self.evict_from(now, sessions_per_owner, Worth::Lost, full, |session| session.owner == *owner)?;
@@ -135,7 +135,7 @@ impl Engine {
 /// The subscriptions of one owner, counted against its limits.
 #[derive(Debug)]
 pub(super) struct OwnedSubscriptions {
-    limits: Limits,
+    limits: SfuLimits,
     is_limited: bool,
     /// Tracks that the requesting session subscribes to.
     in_session: HashSet<TrackKey>,

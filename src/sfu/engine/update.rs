@@ -9,9 +9,9 @@ use super::session::{Subscription, SubscriptionState};
 use super::{Engine, SessionKey};
 use crate::id::SessionId;
 use crate::sfu::error::SfuError;
-use crate::sfu::forward::Forward;
+use crate::sfu::forward::RtpRewriter;
 use crate::sfu::request::{
-    Kind, LayerWish, TrackDone, TrackFailed, TrackState, TrackStatus, Transceiver, Update,
+    LayerWish, TrackDone, TrackFailed, TrackKind, TrackState, TrackStatus, Transceiver, Update,
 };
 
 /// Time that a new track may go without media before it can no longer be subscribed to.
@@ -180,7 +180,7 @@ impl Engine {
 
 impl Subscription {
     /// Creates a subscription that was not offered yet.
-    pub(super) fn new(publisher: SessionId, name: String, kind: Kind) -> Result<Self, SfuError> {
+    pub(super) fn new(publisher: SessionId, name: String, kind: TrackKind) -> Result<Self, SfuError> {
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
         // Starting in the lower half leaves many packets before the first wrap of the sequence number.
@@ -192,7 +192,7 @@ impl Subscription {
             kind,
             wish: LayerWish::default(),
             state: SubscriptionState::Offered,
-            forward: Forward::new(first),
+            forward: RtpRewriter::new(first),
             paused: None,
             payload_types: Vec::new(),
             ssrc: None,

@@ -245,7 +245,7 @@ mod tests {
         ];
         let interfaces =
             interfaces.map(|(name, address)| Interface { name: name.to_owned(), ip: ip(address) });
-        let hidden = crate::config::Sfu::default().hidden_interfaces;
+        let hidden = crate::config::SfuConfig::default().hidden_interfaces;
         assert_eq!(shown(&interfaces, &hidden), [ip("192.0.2.1"), ip("10.0.0.1")]);
         assert_eq!(shown(&interfaces, &[]).len(), 4);
     }

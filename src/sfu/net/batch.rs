@@ -10,7 +10,7 @@ const MOST_BYTES: usize = 65_000;
 
 /// The datagrams to send next.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct SendBatch {
     /// The first datagram, with the contents of the others appended to its own.
     first: Option<Transmit>,
     segment: usize,
@@ -19,7 +19,7 @@ pub struct Batch {
     is_ended: bool,
 }
 
-impl Batch {
+impl SendBatch {
     /// Adds a datagram; returns it if it cannot be sent with the others. `most` is the most datagrams of a batch.
     pub fn add(&mut self, transmit: Transmit, most: usize) -> Option<Transmit> {
         let length = transmit.contents.len();
@@ -64,9 +64,9 @@ mod tests {
 
     /// The batches in which datagrams to these ports and of these lengths are sent.
     fn batches(datagrams: &[(u16, usize)], most: usize) -> Vec<(u16, Option<usize>, usize, usize)> {
-        let mut batch = Batch::default();
+        let mut batch = SendBatch::default();
         let mut sent = Vec::new();
-        let mut take = |batch: &mut Batch| {
+        let mut take = |batch: &mut SendBatch| {
             let Some((transmit, segment, count)) = batch.take() else { return };
             sent.push((transmit.destination.port(), segment, count, transmit.contents.len()));
         };
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn bytes_keep_their_order() {
-        let mut batch = Batch::default();
+        let mut batch = SendBatch::default();
         for length in [3, 3, 2] {
             assert_eq!(batch.add(datagram(1, length), 64), None);
         }

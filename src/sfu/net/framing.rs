@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Undelivered;
-use super::tcp::Limits;
+use super::tcp::TcpLimits;
 
 /// Longest frame that is read, in bytes; packets of media and DTLS are shorter.
 const MOST_BYTES: usize = 2048;
@@ -21,14 +21,14 @@ const FRAMES_AT_ONCE: usize = 8;
 
 /// Sending half of a connection's queues.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct FrameSender {
     first: mpsc::Sender<Waiting>,
     video: mpsc::Sender<Waiting>,
 }
 
 /// Receiving half of a connection's queues.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(super) struct FrameReceiver {
     first: mpsc::Receiver<Waiting>,
     video: mpsc::Receiver<Waiting>,
 }
@@ -36,11 +36,11 @@ pub(super) struct Incoming {
 /// Time at which a frame was queued, and its contents.
 type Waiting = (Instant, Vec<u8>);
 
-impl Outgoing {
+impl FrameSender {
     /// Creates the queues, with room for `frames` frames each.
-    pub(super) fn new(frames: usize) -> (Self, Incoming) {
+    pub(super) fn new(frames: usize) -> (Self, FrameReceiver) {
         let ((first, first_end), (video, video_end)) = (mpsc::channel(frames), mpsc::channel(frames));
-        (Self { first, video }, Incoming { first: first_end, video: video_end })
+        (Self { first, video }, FrameReceiver { first: first_end, video: video_end })
     }
 
     /// Queues a frame for the connection.
@@ -54,7 +54,7 @@ impl Outgoing {
     }
 }
 
-impl Incoming {
+impl FrameReceiver {
     /// The next frame, video last; `None` once the media thread has dropped the connection.
     async fn next(&mut self) -> Option<Waiting> {
         tokio::select! {
@@ -117,9 +117,9 @@ impl End {
 pub(super) async fn serve<S, A, F>(
     stream: S,
     arrived: A,
-    outgoing: Incoming,
+    outgoing: FrameReceiver,
     late: impl Fn(),
-    limits: Limits,
+    limits: TcpLimits,
 ) -> End
 where
     S: AsyncRead + AsyncWrite,
@@ -140,7 +140,7 @@ where
     closed
 }
 
-async fn read<R, A, F>(reader: R, arrived: A, limits: Limits) -> End
+async fn read<R, A, F>(reader: R, arrived: A, limits: TcpLimits) -> End
 where
     R: AsyncRead + Unpin,
     A: Fn(Vec<u8>) -> F,
@@ -175,9 +175,9 @@ async fn frame<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Vec<u8>, End> {
 #[expect(clippy::disallowed_methods, reason = "a shell: frames wait in real time")]
 async fn write<W: AsyncWrite + Unpin>(
     mut writer: W,
-    mut outgoing: Incoming,
+    mut outgoing: FrameReceiver,
     late: impl Fn(),
-    limits: Limits,
+    limits: TcpLimits,
 ) -> End {
     let mut bytes = Vec::new();
     let mut next = match timeout(limits.answered, outgoing.next()).await {
@@ -242,7 +242,7 @@ pub(super) mod tests {
     struct Served {
         peer: DuplexStream,
         arrived: mpsc::UnboundedReceiver<Vec<u8>>,
-        outgoing: Outgoing,
+        outgoing: FrameSender,
         late: Arc<Mutex<usize>>,
         end: JoinHandle<End>,
     }
@@ -250,7 +250,7 @@ pub(super) mod tests {
     fn start(buffer: usize) -> Served {
         let (stream, peer) = tokio::io::duplex(buffer);
         let (sender, arrived) = mpsc::unbounded_channel();
-        let (outgoing, waiting) = Outgoing::new(64);
+        let (outgoing, waiting) = FrameSender::new(64);
         let late = Arc::new(Mutex::new(0));
         let count = late.clone();
         let count = move || *count.lock().unwrap() += 1;
@@ -259,7 +259,7 @@ pub(super) mod tests {
             std::future::ready(())
         };
         #[expect(clippy::disallowed_methods, reason = "a test awaits its end")]
-        let end = tokio::spawn(serve(stream, take, waiting, count, Limits::default()));
+        let end = tokio::spawn(serve(stream, take, waiting, count, TcpLimits::default()));
         Served { peer, arrived, outgoing, late, end }
     }
 

@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Limits and timeouts of connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct TcpLimits {
     /// Connections in total.
     pub connections: usize,
     /// Connections per client network.
@@ -61,7 +61,7 @@ pub struct Limits {
     pub closing: Duration,
 }
 
-impl Default for Limits {
+impl Default for TcpLimits {
     fn default() -> Self {
         Self {
             connections: 2048,
@@ -78,13 +78,13 @@ impl Default for Limits {
 
 /// A received frame.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct ReceivedFrame {
     source: SocketAddr,
     destination: SocketAddr,
     contents: Vec<u8>,
 }
 
-impl Frame {
+impl ReceivedFrame {
     /// The frame as a datagram for the engine.
     pub fn datagram(&self) -> Datagram<'_> {
         Datagram {
@@ -100,21 +100,21 @@ impl Frame {
 pub struct Tcp {
     listener: TcpListener,
     advertised: Arc<Advertised>,
-    limits: Limits,
+    limits: TcpLimits,
     metrics: Arc<Metrics>,
     /// Connections by the peer's address.
-    connections: HashMap<SocketAddr, Connection>,
+    connections: HashMap<SocketAddr, MediaConnection>,
     tasks: JoinSet<End>,
     ends: HashMap<Id, SocketAddr>,
-    sender: mpsc::Sender<Frame>,
-    frames: mpsc::Receiver<Frame>,
+    sender: mpsc::Sender<ReceivedFrame>,
+    frames: mpsc::Receiver<ReceivedFrame>,
     /// End of a pause in accepting.
     paused: Option<Instant>,
 }
 
 /// The media thread's side of a connection.
-struct Connection {
-    outgoing: framing::Outgoing,
+struct MediaConnection {
+    outgoing: framing::FrameSender,
     network: ClientNetwork,
     _counted: Counted,
 }
@@ -127,7 +127,7 @@ impl Tcp {
     pub fn open(
         listener: std::net::TcpListener,
         advertised: Arc<Advertised>,
-        limits: Limits,
+        limits: TcpLimits,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let (sender, frames) = mpsc::channel(FRAMES_IN);
@@ -146,7 +146,7 @@ impl Tcp {
     }
 
     /// Waits for a frame, and accepts connections meanwhile. Cancel safe.
-    pub async fn next(&mut self) -> Frame {
+    pub async fn next(&mut self) -> ReceivedFrame {
         loop {
             tokio::select! {
                 Some(frame) = self.frames.recv() => return frame,
@@ -161,7 +161,7 @@ impl Tcp {
     }
 
     /// The next frame that is already queued.
-    pub fn try_next(&mut self) -> Option<Frame> {
+    pub fn try_next(&mut self) -> Option<ReceivedFrame> {
         self.frames.try_recv().ok()
     }
 
@@ -209,19 +209,19 @@ impl Tcp {
         let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
-        let (outgoing, waiting) = framing::Outgoing::new(FRAMES_OUT);
+        let (outgoing, waiting) = framing::FrameSender::new(FRAMES_OUT);
         let (frames, limits) = (self.sender.clone(), self.limits);
         let arrived = move |contents| {
             let frames = frames.clone();
             // Fails only when the media thread ends, and this task ends with it.
-            async move { drop(frames.send(Frame { source, destination, contents }).await) }
+            async move { drop(frames.send(ReceivedFrame { source, destination, contents }).await) }
         };
         let metrics = self.metrics.clone();
         let late = move || Metrics::count(&metrics.sfu_undelivered, Undelivered::Late.label());
         let task = self.tasks.spawn(framing::serve(stream, arrived, waiting, late, limits));
         self.ends.insert(task.id(), source);
         let counted = Counted::new(&self.metrics.sfu_tcp_connections, 1);
-        self.connections.insert(source, Connection { outgoing, network, _counted: counted });
+        self.connections.insert(source, MediaConnection { outgoing, network, _counted: counted });
         Ok(())
     }
 
@@ -269,7 +269,7 @@ mod tests {
 
     const MOST_WAIT: Duration = Duration::from_secs(20);
 
-    fn open(limits: Limits) -> (Tcp, SocketAddr, Arc<Metrics>) {
+    fn open(limits: TcpLimits) -> (Tcp, SocketAddr, Arc<Metrics>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -278,7 +278,7 @@ mod tests {
         (Tcp::open(listener, advertised.into(), limits, metrics.clone()).unwrap(), address, metrics)
     }
 
-    async fn next(tcp: &mut Tcp) -> Frame {
+    async fn next(tcp: &mut Tcp) -> ReceivedFrame {
         tokio::time::timeout(MOST_WAIT, tcp.next()).await.unwrap()
     }
 
@@ -299,14 +299,14 @@ mod tests {
     }
 
     /// A connected peer, and the frame received from it.
-    async fn connect(tcp: &mut Tcp, address: SocketAddr) -> (TcpStream, Frame) {
+    async fn connect(tcp: &mut Tcp, address: SocketAddr) -> (TcpStream, ReceivedFrame) {
         let mut peer = TcpStream::connect(address).await.unwrap();
         peer.write_all(&framed(&CHECK)).await.unwrap();
         let frame = next(tcp).await;
         (peer, frame)
     }
 
-    fn answer(frame: &Frame, contents: &[u8]) -> Transmit {
+    fn answer(frame: &ReceivedFrame, contents: &[u8]) -> Transmit {
         Transmit {
             proto: Protocol::Tcp,
             source: frame.destination,
@@ -322,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn peers_are_answered_on_their_own_connections() {
-        let (mut tcp, address, metrics) = open(Limits::default());
+        let (mut tcp, address, metrics) = open(TcpLimits::default());
         let (mut first, first_frame) = connect(&mut tcp, address).await;
         let (mut second, second_frame) = connect(&mut tcp, address).await;
         let datagram = first_frame.datagram();
@@ -344,7 +344,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames_to_slow_peer_are_dropped() {
-        let (mut tcp, address, _metrics) = open(Limits::default());
+        let (mut tcp, address, _metrics) = open(TcpLimits::default());
         let (_peer, frame) = connect(&mut tcp, address).await;
         // No await here, so the connection's task takes no frame from its queues.
         for _ in 0..FRAMES_OUT {
@@ -357,8 +357,8 @@ mod tests {
     #[tokio::test]
     async fn connection_limits_are_enforced() {
         for (limits, end) in [
-            (Limits { connections: 1, ..Limits::default() }, End::TooMany),
-            (Limits { per_network: 1, ..Limits::default() }, End::TooManyOfAddress),
+            (TcpLimits { connections: 1, ..TcpLimits::default() }, End::TooMany),
+            (TcpLimits { per_network: 1, ..TcpLimits::default() }, End::TooManyOfAddress),
         ] {
             let (mut tcp, address, metrics) = open(limits);
             let (first, _) = connect(&mut tcp, address).await;
@@ -373,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn http_request_to_media_port_is_closed() {
-        let (mut tcp, address, metrics) = open(Limits::default());
+        let (mut tcp, address, metrics) = open(TcpLimits::default());
         let mut stranger = TcpStream::connect(address).await.unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         run(&mut tcp, || ends(&metrics, End::BadFrame) == 1).await;

@@ -29,13 +29,13 @@ pub struct Udp {
 }
 
 /// Buffers for one batch of received datagrams.
-pub struct Inbox {
+pub struct ReceiveBuffers {
     memory: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
     count: usize,
 }
 
-impl Inbox {
+impl ReceiveBuffers {
     /// Allocates the buffers.
     pub fn new() -> Self {
         // The system provides memory only for pages that are written to.
@@ -66,7 +66,7 @@ impl Inbox {
     }
 }
 
-impl Default for Inbox {
+impl Default for ReceiveBuffers {
     fn default() -> Self {
         Self::new()
     }
@@ -99,7 +99,7 @@ impl Udp {
     ///
     /// # Errors
     /// Those of the system; unread datagrams stay in the socket.
-    pub fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+    pub fn receive(&self, inbox: &mut ReceiveBuffers) -> io::Result<()> {
         inbox.clear();
         let mut count = 0;
         let result = self.socket.try_io(Interest::READABLE, || {
@@ -119,7 +119,7 @@ impl Udp {
     }
 
     /// The datagrams of a batch, in the order of arrival.
-    pub fn datagrams<'a>(&'a self, inbox: &'a Inbox) -> impl Iterator<Item = Datagram<'a>> {
+    pub fn datagrams<'a>(&'a self, inbox: &'a ReceiveBuffers) -> impl Iterator<Item = Datagram<'a>> {
         inbox.read().map(|(meta, contents)| Datagram {
             proto: Protocol::Udp,
             source: canonical(meta.addr),
@@ -200,7 +200,7 @@ mod tests {
 
     /// Waits for `count` datagrams; returns the source, destination and contents of each.
     async fn receive(udp: &Udp, count: usize) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
-        let mut inbox = Inbox::new();
+        let mut inbox = ReceiveBuffers::new();
         let mut got = Vec::new();
         while got.len() < count {
             udp.readable().await;
@@ -308,7 +308,7 @@ mod tests {
     async fn arrival_time_is_from_the_system() {
         let udp = open("127.0.0.1:0", &[]);
         let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut inbox = Inbox::new();
+        let mut inbox = ReceiveBuffers::new();
         assert_eq!(inbox.oldest(), None);
         peer.send_to(b"ping", udp.local).await.unwrap();
         udp.readable().await;

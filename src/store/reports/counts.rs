@@ -19,12 +19,12 @@ pub struct CountedDay {
     /// The server's version.
     pub version: String,
     /// What was counted.
-    pub counts: Counts,
+    pub counts: FeedbackCounts,
 }
 
 /// The counts themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct FeedbackCounts {
     /// Pages of rooms that were loaded again.
     pub refreshes: i64,
     /// Answers that there were issues in a call.
@@ -87,7 +87,7 @@ impl Reports {
         );
         let rows: Vec<(String, String, i64, i64, i64)> = select.bind(DAYS).fetch_all(&self.pool).await?;
         let days = rows.into_iter().map(|(day, version, refreshes, with_issues, without_issues)| {
-            CountedDay { day, version, counts: Counts { refreshes, with_issues, without_issues } }
+            CountedDay { day, version, counts: FeedbackCounts { refreshes, with_issues, without_issues } }
         });
         Ok(days.collect())
     }

@@ -14,9 +14,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSy
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::Notify;
 
-pub use counts::{CountedDay, Counts};
+pub use counts::{CountedDay, FeedbackCounts};
 pub use lists::{Cursor, DeliveryView, MeetingLine, ReportFilter, ReportLine, ReportView};
-pub use queue::{Due, LONGEST_WAIT, Outcome};
+pub use queue::{DeliveryOutcome, Due, LONGEST_WAIT};
 
 use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::id::MeetingId;
-    use crate::room::io::Keep;
+    use crate::room::io::Persist;
     use crate::store::sql::Database;
     use crate::store::{Change, Store};
 
@@ -312,8 +312,8 @@ mod tests {
         reports.measure_queue().await;
         assert_eq!(desk.metrics.deliveries_waiting.get(), 2);
 
-        reports.attempted(first, Outcome::Postponed { until: at(60) }, Some("busy")).await.unwrap();
-        reports.attempted(second, Outcome::Delivered, None).await.unwrap();
+        reports.attempted(first, DeliveryOutcome::Postponed { until: at(60) }, Some("busy")).await.unwrap();
+        reports.attempted(second, DeliveryOutcome::Delivered, None).await.unwrap();
         assert_eq!(due(59, &[]).await, [""; 0]);
         assert_eq!(reports.next_due(&[]).await.unwrap(), Some(at(60)));
         assert_eq!(due(60, &[]).await, ["1 1"]);
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!((&*view.state, view.attempts, view.last_error.as_deref()), ("waiting", 1, Some("busy")));
         assert_eq!(view.next_try.as_deref(), Some("2026-01-01T00:01:00.000Z"));
 
-        reports.attempted(first, Outcome::Dead, Some("busy")).await.unwrap();
+        reports.attempted(first, DeliveryOutcome::Dead, Some("busy")).await.unwrap();
         assert_eq!(due(1_000_000, &[]).await, [""; 0]);
         assert_eq!(reports.next_due(&[]).await.unwrap(), None);
         let view = reports.look_up(first).await.unwrap().unwrap().line.delivery.unwrap();
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [early]);
         // As after every failure, but by the clock of now.
         let until = at(0) + LONGEST_WAIT;
-        reports.attempted(early, Outcome::Postponed { until }, Some("busy")).await.unwrap();
+        reports.attempted(early, DeliveryOutcome::Postponed { until }, Some("busy")).await.unwrap();
         assert_eq!(reports.due(at(0), 10, &[]).await.unwrap(), []);
         assert_eq!(reports.due(until, 10, &[]).await.unwrap().len(), 1);
         // Those whose time has come regularly are not held up by it, nor it by those under way.
@@ -357,14 +357,14 @@ mod tests {
         let desk = Desk::open().await;
         let meeting = MeetingId::random();
         let change =
-            Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Keep::MeetingStarted };
+            Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
         desk.store.handle().keep(change);
         desk.store.handle().flush().await.unwrap();
         let first = desk.keep(0, Some("{}")).await;
         for second in 1..120 {
             desk.keep(second, Some("{}")).await;
         }
-        desk.reports().attempted(first, Outcome::Delivered, None).await.unwrap();
+        desk.reports().attempted(first, DeliveryOutcome::Delivered, None).await.unwrap();
         for second in [0, 200] {
             desk.reports().refreshed("1", at(second)).await.unwrap();
             assert!(desk.reports().call_rated("1", meeting, 1, at(second)).await.unwrap());
@@ -393,9 +393,9 @@ mod tests {
             desk.store.handle().keep(change);
         };
         for (meeting, ended) in [(running, None), (rated, Some(50)), (late, Some(120)), (over, Some(50))] {
-            keep(meeting, 0, Keep::MeetingStarted);
+            keep(meeting, 0, Persist::MeetingStarted);
             if let Some(second) = ended {
-                keep(meeting, second, Keep::MeetingEnded);
+                keep(meeting, second, Persist::MeetingEnded);
             }
         }
         desk.store.handle().flush().await.unwrap();
@@ -470,7 +470,7 @@ mod tests {
         let meeting = MeetingId::random();
         assert!(!reports.call_rated("1", meeting, 1, at(0)).await.unwrap(), "the meeting is unknown");
         let change =
-            Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Keep::MeetingStarted };
+            Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
         desk.store.handle().keep(change);
         desk.store.handle().flush().await.unwrap();
         for (version, second, issues) in [("1", 0, 1), ("1", 5, 0), ("1", 6, 0), ("2", DAY, 1)] {
@@ -483,7 +483,7 @@ mod tests {
             |day: &str, version: &str, [refreshes, with_issues, without_issues]: [i64; 3]| CountedDay {
                 day: day.into(),
                 version: version.into(),
-                counts: Counts { refreshes, with_issues, without_issues },
+                counts: FeedbackCounts { refreshes, with_issues, without_issues },
             };
         let expected = [
             counts("2026-01-02", "1", [2, 0, 0]),
@@ -498,7 +498,7 @@ mod tests {
         let desk = Desk::open().await;
         let (meeting, room) = (MeetingId::random(), RoomName::parse("r").unwrap());
         let keep = |what| desk.store.handle().keep(Change { at: at(0), room: room.clone(), meeting, what });
-        keep(Keep::MeetingStarted);
+        keep(Persist::MeetingStarted);
         desk.store.handle().flush().await.unwrap();
         let by_room = desk.keep(1, None).await;
         let dead = NewReport { room: None, meeting: Some(meeting.to_string()), ..report(2) };
@@ -508,7 +508,7 @@ mod tests {
             let line = desk.reports().look_up(id).await.unwrap().unwrap().line;
             assert_eq!((line.room.as_deref(), line.meeting), (Some("r"), Some(meeting.to_string())));
         }
-        keep(Keep::MeetingEnded);
+        keep(Persist::MeetingEnded);
         desk.store.handle().flush().await.unwrap();
         let late = desk.keep(3, None).await;
         assert_eq!(desk.reports().look_up(late).await.unwrap().unwrap().line.meeting, None);

@@ -27,7 +27,7 @@ pub struct Due {
 
 /// What became of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// The webhook has it.
     Delivered,
     /// It is tried again.
@@ -95,13 +95,13 @@ impl Reports {
     pub async fn attempted(
         &self,
         report: ReportId,
-        outcome: Outcome,
+        outcome: DeliveryOutcome,
         failure: Option<&str>,
     ) -> Result<(), ReportsError> {
         let (state, until) = match outcome {
-            Outcome::Delivered => ("delivered", None),
-            Outcome::Postponed { until } => ("waiting", Some(rfc3339(until))),
-            Outcome::Dead => ("dead", None),
+            DeliveryOutcome::Delivered => ("delivered", None),
+            DeliveryOutcome::Postponed { until } => ("waiting", Some(rfc3339(until))),
+            DeliveryOutcome::Dead => ("dead", None),
         };
         let update = sqlx::query(
             "UPDATE deliveries SET state = $2, attempts = attempts + 1, last_error = $4,

@@ -12,10 +12,10 @@ use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
 use crate::sfu::description::{
-    Description, Parsed, Section, SectionState, nothing_goes_on, refuse_unknown, told,
+    Description, MLine, ParsedDescription, SectionState, nothing_goes_on, refuse_unknown, told,
 };
 use crate::sfu::error::SfuError;
-use crate::sfu::request::{DescriptionType, Kind, Told};
+use crate::sfu::request::{DescriptionType, SessionDescription, TrackKind};
 
 /// Maximum number of tries to find distinct mids for an offer: one in five fails with as many as a session may have.
 const MAX_TRIES: usize = 50;
@@ -25,7 +25,7 @@ const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// A new m-line of an offer.
 pub(super) struct Offered {
-    pub(super) kind: Kind,
+    pub(super) kind: TrackKind,
     pub(super) direction: Direction,
     /// The id of its media stream.
     pub(super) stream: Option<String>,
@@ -67,9 +67,9 @@ impl Engine {
         now: Instant,
         key: SessionKey,
         offer: Description,
-    ) -> Result<Told, SfuError> {
+    ) -> Result<SessionDescription, SfuError> {
         let Description { parsed, mut sections, has_layers, is_bundled, .. } = offer;
-        if let Some(Parsed::Answer(_)) = parsed {
+        if let Some(ParsedDescription::Answer(_)) = parsed {
             return Err(SfuError::Description("an offer is due".into()));
         }
         self.ensure_rtc(now, key, has_layers)?;
@@ -77,7 +77,7 @@ impl Engine {
         self.end_sections(now, key, &sections);
         let session = self.sessions.get_mut(key).ok_or(SfuError::Internal)?;
         session.is_unbundled = !is_bundled;
-        let Some(Parsed::Offer(parsed)) = parsed else {
+        let Some(ParsedDescription::Offer(parsed)) = parsed else {
             session.sections = sections;
             return Ok(nothing_goes_on(&session.sections, &session.terms()));
         };
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Ends the m-lines that the client ended, so that other tracks can use them.
-    pub(super) fn end_sections(&mut self, now: Instant, key: SessionKey, sections: &[Section]) {
+    pub(super) fn end_sections(&mut self, now: Instant, key: SessionKey, sections: &[MLine]) {
         let Some(session) = self.sessions.get(key) else { return };
         let is_live = |mid: &str| {
             sections.iter().any(|section| section.state == SectionState::Live && section.mid == mid)
@@ -163,7 +163,7 @@ impl Engine {
         now: Instant,
         key: SessionKey,
         media: &[Offered],
-    ) -> Result<(Option<Told>, Vec<Mid>), SfuError> {
+    ) -> Result<(Option<SessionDescription>, Vec<Mid>), SfuError> {
         if media.is_empty() {
             return Ok((None, Vec::new()));
         }

@@ -10,7 +10,7 @@ use super::Done;
 use super::negotiation::Offered;
 use crate::sfu::description::{Description, SectionState, first_formats};
 use crate::sfu::error::SfuError;
-use crate::sfu::request::{Kind, Outcome, Publish, Reply, TrackDone, TrackFailed, Way};
+use crate::sfu::request::{MediaDirection, Publish, Reply, RequestResult, TrackDone, TrackFailed, TrackKind};
 
 impl Engine {
     /// Publishes tracks of the client's offer.
@@ -20,7 +20,7 @@ impl Engine {
         key: SessionKey,
         tracks: Vec<Publish>,
         offer: Description,
-    ) -> Outcome {
+    ) -> RequestResult {
         let answer = self.accept_offer(now, key, offer)?;
         let formats = first_formats(&answer.sdp);
         let done = tracks.into_iter().map(|track| {
@@ -79,7 +79,7 @@ impl Engine {
         key: SessionKey,
         name: String,
         mid: Mid,
-        kind: Kind,
+        kind: TrackKind,
         rids: Vec<Option<String>>,
     ) -> Result<TrackKey, SfuError> {
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
@@ -101,7 +101,7 @@ impl Engine {
         now: Instant,
         key: SessionKey,
         tracks: Vec<Publish>,
-    ) -> Outcome {
+    ) -> RequestResult {
         self.ensure_rtc(now, key, false)?;
         self.supersede_pending(now, key)?;
         let mut wanted = Vec::new();
@@ -123,8 +123,8 @@ impl Engine {
             .iter()
             .map(|(kind, track)| {
                 let direction = match track.way {
-                    Way::In => Direction::RecvOnly,
-                    Way::Both => Direction::SendRecv,
+                    MediaDirection::In => Direction::RecvOnly,
+                    MediaDirection::Both => Direction::SendRecv,
                 };
                 Offered { kind: *kind, direction, stream: None, formats: Vec::new() }
             })

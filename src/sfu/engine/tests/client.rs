@@ -174,7 +174,7 @@ impl World {
 
     /// Publishes tracks, given by name, kind and rids.
     #[track_caller]
-    pub(crate) fn push(&mut self, peer: usize, tracks: &[(&str, Kind, &[&str])]) -> Vec<Mid> {
+    pub(crate) fn push(&mut self, peer: usize, tracks: &[(&str, TrackKind, &[&str])]) -> Vec<Mid> {
         let done = self.try_to_push(peer, tracks);
         assert!(done.iter().all(Result::is_ok), "{done:?}");
         done.into_iter().flatten().collect()
@@ -185,7 +185,7 @@ impl World {
     pub(crate) fn try_to_push(
         &mut self,
         peer: usize,
-        tracks: &[(&str, Kind, &[&str])],
+        tracks: &[(&str, TrackKind, &[&str])],
     ) -> Vec<Result<Mid, SfuError>> {
         let rtc = &mut self.peers[peer].rtc;
         let mut api = rtc.sdp_api();
@@ -203,7 +203,7 @@ impl World {
             name: (*name).to_owned(),
             mid: Some(mid.to_string()),
             kind: None,
-            way: Way::In,
+            way: MediaDirection::In,
         });
         let request = Request::Publish {
             session: self.session(peer),
@@ -223,8 +223,8 @@ impl World {
     pub(crate) fn ask_to_push(
         &mut self,
         peer: usize,
-        tracks: &[(&str, Option<Kind>, Way)],
-    ) -> (Vec<Result<Mid, SfuError>>, Option<Told>) {
+        tracks: &[(&str, Option<TrackKind>, MediaDirection)],
+    ) -> (Vec<Result<Mid, SfuError>>, Option<SessionDescription>) {
         let tracks = tracks.iter().map(|(name, kind, way)| Publish {
             name: (*name).to_owned(),
             mid: None,
@@ -239,7 +239,7 @@ impl World {
     }
 
     #[track_caller]
-    pub(crate) fn take_answer(&mut self, peer: usize, pending: SdpPendingOffer, told: &Told) {
+    pub(crate) fn take_answer(&mut self, peer: usize, pending: SdpPendingOffer, told: &SessionDescription) {
         assert_eq!(told.r#type, DescriptionType::Answer);
         let mut ports =
             told.sdp.lines().filter(|line| line.starts_with("m=")).map(|line| line.split(' ').nth(1));
@@ -278,7 +278,7 @@ impl World {
         &mut self,
         peer: usize,
         tracks: &[(usize, &str, LayerWish)],
-    ) -> (Vec<Result<Mid, SfuError>>, Option<Told>) {
+    ) -> (Vec<Result<Mid, SfuError>>, Option<SessionDescription>) {
         let tracks = tracks.iter().map(|(publisher, name, layer)| Subscribe {
             publisher: self.session(*publisher),
             name: (*name).to_owned(),
@@ -292,7 +292,7 @@ impl World {
     }
 
     /// Answers the server's offer.
-    pub(crate) fn answer(&mut self, peer: usize, told: &Told) -> Outcome {
+    pub(crate) fn answer(&mut self, peer: usize, told: &SessionDescription) -> RequestResult {
         let text = self.think(peer, told);
         let session = self.session(peer);
         self.ask(Request::Answer { session, answer: read(DescriptionType::Answer, &text) })
@@ -300,7 +300,7 @@ impl World {
 
     /// Returns the client's answer to the server's offer, without sending it.
     #[track_caller]
-    pub(crate) fn think(&mut self, peer: usize, told: &Told) -> String {
+    pub(crate) fn think(&mut self, peer: usize, told: &SessionDescription) -> String {
         assert_eq!(told.r#type, DescriptionType::Offer);
         let offer = SdpOffer::from_sdp_string(&told.sdp).unwrap();
         let answer = self.peers[peer].rtc.sdp_api().accept_offer(offer).unwrap();
@@ -389,9 +389,9 @@ fn mids_of(tracks: Vec<Result<TrackDone, TrackFailed>>) -> Vec<Result<Mid, SfuEr
     tracks.into_iter().map(mid).collect()
 }
 
-fn media(kind: Kind) -> MediaKind {
+fn media(kind: TrackKind) -> MediaKind {
     match kind {
-        Kind::Audio => MediaKind::Audio,
-        Kind::Video => MediaKind::Video,
+        TrackKind::Audio => MediaKind::Audio,
+        TrackKind::Video => MediaKind::Video,
     }
 }

@@ -42,7 +42,7 @@ impl Call {
         capacity: Option<u64>,
     ) -> Self {
         let rids: Vec<&str> = layers.iter().filter_map(|(rid, _)| *rid).collect();
-        let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &rids)]);
+        let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &rids)]);
         world.connect_one(ada);
         let mut call = Self { world, ada, bob, own: [own[0], own[1]], got: [own[0]; 2], layers };
         // The publisher sends before the subscriber joins.
@@ -155,7 +155,7 @@ fn very_narrow_link_gets_audio_only_until_wider() {
     assert_eq!(call.video_since(joined + 10 * SECOND), [], "audio alone");
     assert_eq!(call.video_status(), TrackStatus::Inactive);
     let report = call.world.report();
-    let video = report.tracks.iter().find(|track| track.kind == Kind::Video).unwrap();
+    let video = report.tracks.iter().find(|track| track.kind == TrackKind::Video).unwrap();
     assert!(video.subscribers[0].paused);
 
     call.world.peers[call.bob].capacity = Some(3_500_000);
@@ -202,7 +202,7 @@ fn low_remb_pauses_single_layer_but_not_audio() {
 fn session_without_twcc_gets_layer_that_fits_remb() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     let mut call = Call::between(world, [ada, bob], &LAYERS, Some(800_000));
     call.world.peers[bob].remb = Some(0);
     let joined = call.world.now;
@@ -234,7 +234,7 @@ fn wide_link_gets_every_video_at_once() {
 fn twcc_starts_with_first_simulcast_subscription() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("plain", Kind::Video, &[]), ("cam", Kind::Video, &["a", "b"])]);
+    let own = world.push(ada, &[("plain", TrackKind::Video, &[]), ("cam", TrackKind::Video, &["a", "b"])]);
     world.pull_one(bob, ada, "plain");
     world.connect();
     world.pull_one(bob, ada, "cam");

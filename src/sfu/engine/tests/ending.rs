@@ -5,7 +5,7 @@ use str0m::net::Protocol;
 use super::world::{World, limits};
 use super::*;
 use crate::sfu::counters::Drop;
-use crate::sfu::engine::{Datagram, Engine, IceSecret, Settings};
+use crate::sfu::engine::{Datagram, Engine, EngineSettings, IceSecret};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 
@@ -32,9 +32,9 @@ fn kept(world: &World) -> [usize; 12] {
 fn vanished_publisher_session_times_out() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &["a", "b"])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &["a", "b"])]);
     world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
-    world.push(eve, &[("mic", Kind::Audio, &[])]);
+    world.push(eve, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     world.film(ada, own[1], &[(Some("a"), 2), (Some("b"), 1)], 30);
     world.talk(ada, own[0], 30);
@@ -64,7 +64,7 @@ fn vanished_publisher_session_times_out() {
 fn ended_session_notifies_its_peer() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[])]);
     world.pull(bob, &[(ada, "mic", wish(""))]);
     world.connect();
     world.talk(ada, own[0], 5);
@@ -74,7 +74,7 @@ fn ended_session_notifies_its_peer() {
     assert_eq!(kept(&world), [0; 12]);
     // A new session works as any other.
     let eve = world.join();
-    world.push(eve, &[("mic", Kind::Audio, &[])]);
+    world.push(eve, &[("mic", TrackKind::Audio, &[])]);
     world.connect_one(eve);
     assert!(!world.peers[eve].told);
 }
@@ -84,7 +84,7 @@ fn check_for_session_before_restart_is_refused() {
     let mut world = World::new();
     world.recorded = Some(Vec::new());
     let ada = world.join();
-    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     let source = world.peers[ada].address;
     let sent = world.recorded.take().unwrap();
@@ -96,7 +96,7 @@ fn check_for_session_before_restart_is_refused() {
     };
     let engine = |secret: &[u8]| {
         let secret = IceSecret::new(secret);
-        Engine::new(Settings { limits: limits(), candidates: Vec::new(), secret }, world.now)
+        Engine::new(EngineSettings { limits: limits(), candidates: Vec::new(), secret }, world.now)
     };
     let mut next = engine(b"a secret");
     let told = answers(&mut next, Protocol::Udp, &check);
@@ -121,7 +121,7 @@ fn check_for_session_before_restart_is_refused() {
 fn client_gone_during_ice_restart_times_out() {
     let mut world = World::new();
     let ada = world.join();
-    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     let mut api = world.peers[ada].rtc.sdp_api();
     api.ice_restart(false);
@@ -139,7 +139,8 @@ fn client_gone_during_ice_restart_times_out() {
 fn closed_tracks_end_though_only_one_was_stopped() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let tracks = [("mic", Kind::Audio, &[][..]), ("cam", Kind::Video, &[]), ("two", Kind::Audio, &[])];
+    let tracks =
+        [("mic", TrackKind::Audio, &[][..]), ("cam", TrackKind::Video, &[]), ("two", TrackKind::Audio, &[])];
     let own = world.push(ada, &tracks);
     let tracks = tracks.map(|(name, ..)| (ada, name, wish("")));
     let pulled: Vec<_> = world.pull(bob, &tracks).into_iter().map(Result::unwrap).collect();
@@ -171,7 +172,7 @@ fn closed_tracks_end_though_only_one_was_stopped() {
 fn force_closed_track_ends_without_offer() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("two", TrackKind::Audio, &[])]);
     let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "two", wish(""))]);
     let pulled: Vec<_> = pulled.into_iter().map(Result::unwrap).collect();
     world.connect();
@@ -201,7 +202,7 @@ fn force_closed_track_ends_without_offer() {
 fn force_closed_track_is_published_under_new_name() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[])])[0];
     let pulled = world.pull_one(bob, ada, "mic");
     world.connect();
     world.talk(ada, own, 5);
@@ -220,7 +221,12 @@ fn force_closed_track_is_published_under_new_name() {
     api.add_media(str0m::media::MediaKind::Video, str0m::media::Direction::SendOnly, None, None, None);
     let (offer, pending) = api.apply().unwrap();
     let offer = Some(super::client::read(DescriptionType::Offer, &offer.to_sdp_string()));
-    let tracks = vec![Publish { name: "again".into(), mid: Some(own.to_string()), kind: None, way: Way::In }];
+    let tracks = vec![Publish {
+        name: "again".into(),
+        mid: Some(own.to_string()),
+        kind: None,
+        way: MediaDirection::In,
+    }];
     match world.ask(Request::Publish { session, tracks, offer }).unwrap() {
         Reply::Tracks { description: Some(told), tracks } if tracks[0].is_ok() => {
             world.take_answer(ada, pending, &told);
@@ -238,7 +244,7 @@ fn client_that_closed_all_tracks_publishes_again() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
     for round in 0..3 {
-        let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+        let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
         let pulled = world.pull_one(bob, ada, "cam");
         world.connect();
         world.film(ada, own[1], &[(None, 2)], 10);
@@ -255,16 +261,16 @@ fn client_that_closed_all_tracks_publishes_again() {
 
 #[test]
 fn ended_sessions_leave_no_state() {
-    let mut world = World::with(Limits { connect: 4 * SECOND, ..limits() });
+    let mut world = World::with(SfuLimits { connect: 4 * SECOND, ..limits() });
     let ada = world.join();
-    let own = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[])])[0];
     world.connect();
     for round in 0..300 {
         let guest = world.join();
         let pulled = world.pull_one(guest, ada, "mic");
         if round % 50 == 0 {
             world.connect();
-            world.push(guest, &[("cam", Kind::Video, &["a", "b"])]);
+            world.push(guest, &[("cam", TrackKind::Video, &["a", "b"])]);
             world.talk(ada, own, 3);
             world.pass(10 * MS);
             assert_eq!(world.got(guest, pulled).len(), 3, "round {round}");

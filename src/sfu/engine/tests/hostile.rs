@@ -29,7 +29,7 @@ impl Scene {
         let mut world = World::new();
         world.recorded = Some(Vec::new());
         let (ada, bob) = (world.join(), world.join());
-        let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+        let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
         let pulled = world.pull_one(bob, ada, "cam");
         world.connect();
         world.film(ada, cam, &[(None, 2)], 10);
@@ -259,7 +259,7 @@ fn modified_descriptions_end_only_their_own_session() {
                 name: format!("track {}", section.mid),
                 mid: Some(section.mid.clone()),
                 kind: None,
-                way: Way::In,
+                way: MediaDirection::In,
             });
             let request =
                 Request::Publish { session: session.clone(), tracks: tracks.collect(), offer: Some(offer) };
@@ -290,7 +290,7 @@ fn modified_descriptions_end_only_their_own_session() {
 fn panic_in_one_peer_ends_only_its_session() {
     let mut scene = Scene::new();
     let eve = scene.world.join();
-    let mic = scene.world.push(eve, &[("mic", Kind::Audio, &[])])[0];
+    let mic = scene.world.push(eve, &[("mic", TrackKind::Audio, &[])])[0];
     scene.world.connect();
     let of_eve = scene.world.pull_one(1, eve, "mic");
     scene.world.talk(eve, mic, 5);
@@ -314,7 +314,7 @@ fn panic_in_one_peer_ends_only_its_session() {
 }
 
 /// Returns the ICE credentials of a description.
-fn credentials(told: &Told) -> (String, String) {
+fn credentials(told: &SessionDescription) -> (String, String) {
     let value = |name: &str| told.sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     (value("a=ice-ufrag:"), value("a=ice-pwd:"))
 }
@@ -325,7 +325,7 @@ fn ice_credentials_do_not_use_library_generator() {
     for _ in 0..2 {
         let mut world = World::new();
         let (ada, bob) = (world.join(), world.join());
-        world.push(ada, &[("mic", Kind::Audio, &[])]);
+        world.push(ada, &[("mic", TrackKind::Audio, &[])]);
         fastrand::seed(7);
         let (_, told) = world.ask_to_pull(bob, &[(ada, "mic", LayerWish::default())]);
         let told = told.unwrap();

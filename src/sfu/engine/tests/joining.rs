@@ -9,7 +9,7 @@ use crate::sfu::request::*;
 fn subscriber_receives_published_track() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let mids = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let mids = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
     let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
     let (mic, cam) = (*pulled[0].as_ref().unwrap(), *pulled[1].as_ref().unwrap());
     world.connect();
@@ -32,14 +32,14 @@ fn subscriber_receives_published_track() {
 fn subscriber_publishes_on_the_same_connection() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     let pulled = world.pull_one(bob, ada, "cam");
     world.connect();
     world.film(ada, cam, &[(None, 2)], 10);
     let before = world.got(bob, pulled).len();
     assert!(before > 0);
 
-    let own = world.push(bob, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let own = world.push(bob, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
     let back = world.pull(ada, &[(bob, "cam", wish("")), (bob, "mic", wish(""))]);
     let (their_cam, their_mic) = (*back[0].as_ref().unwrap(), *back[1].as_ref().unwrap());
     for _ in 0..30 {
@@ -61,7 +61,7 @@ fn subscriber_publishes_on_the_same_connection() {
 fn existing_tracks_of_several_are_subscribed() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let mids = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let mids = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
     let tracks = [
         (ada, "none", wish("")),
         (ada, "mic", wish("")),
@@ -104,8 +104,8 @@ fn subscribing_to_missing_tracks_makes_no_offer() {
 fn m_lines_of_ended_tracks_are_reused() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let mids = world.push(ada, &[("cam", Kind::Video, &[])]);
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    let mids = world.push(ada, &[("cam", TrackKind::Video, &[])]);
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     for round in 0..20 {
         let cam = world.pull_one(bob, ada, "cam");
@@ -122,9 +122,9 @@ fn m_lines_of_ended_tracks_are_reused() {
 fn late_subscriber_gets_keyframe_at_once() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     let early = world.pull_one(bob, ada, "cam");
-    world.push(eve, &[("mic", Kind::Audio, &[])]);
+    world.push(eve, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     world.film(ada, cam, &[(None, 3)], 60);
     world.peers[ada].asked.clear();
@@ -143,7 +143,7 @@ fn late_subscriber_gets_keyframe_at_once() {
 fn hundred_subscribers_receive_the_same() {
     let mut world = World::new();
     let ada = world.join();
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     world.connect();
     world.show(ada, cam, None, 2);
     let others: Vec<(usize, _)> = (0..100)

@@ -9,8 +9,8 @@ use crate::sfu::request::*;
 fn keyframe_is_requested_until_it_arrives() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     world.film(ada, cam, &[(None, 2)], 10);
     world.peers[ada].obliging = false;
@@ -41,7 +41,7 @@ fn keyframe_is_requested_until_it_arrives() {
 fn repeated_keyframe_requests_are_throttled() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     let complaining = world.pull_one(bob, ada, "cam");
     let content = world.pull_one(eve, ada, "cam");
     world.connect();
@@ -65,7 +65,7 @@ fn repeated_keyframe_requests_are_throttled() {
 fn unconnected_subscriber_gets_and_requests_nothing() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     world.connect_one(ada);
     let pulled = world.pull_one(bob, ada, "cam");
     world.peers[bob].gone = true;
@@ -86,7 +86,7 @@ fn unconnected_subscriber_gets_and_requests_nothing() {
 fn returning_subscriber_gets_keyframe() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     let pulled = world.pull_one(bob, ada, "cam");
     world.connect();
     world.film(ada, cam, &[(None, 2)], 30);

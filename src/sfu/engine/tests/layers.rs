@@ -14,7 +14,7 @@ const LOW: [(Option<&str>, usize); 1] = [(Some("b"), 1)];
 fn two(wish: LayerWish) -> (World, [usize; 2], [Mid; 2]) {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &["a", "b"])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &["a", "b"])])[0];
     let pulled = world.pull(bob, &[(ada, "cam", wish)]).remove(0).unwrap();
     world.connect();
     (world, [ada, bob], [cam, pulled])

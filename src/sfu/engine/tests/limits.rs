@@ -11,10 +11,10 @@ use crate::sfu::request::*;
 
 #[test]
 fn owner_at_limit_evicts_oldest_unused_session() {
-    let mut world = World::with(Limits { sessions_per_owner: 2, ..limits() });
+    let mut world = World::with(SfuLimits { sessions_per_owner: 2, ..limits() });
     let open = |world: &mut World| world.join_as(person("ada"), Ice::Lite, Ice::Full);
     let first = open(&mut world).unwrap();
-    world.push(first, &[("mic", Kind::Audio, &[])]);
+    world.push(first, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     let second = open(&mut world).unwrap();
     world.pass(SECOND);
@@ -26,7 +26,7 @@ fn owner_at_limit_evicts_oldest_unused_session() {
     assert!(is_there(&mut world, first), "it is older, and used");
     assert!(!is_there(&mut world, second));
     world.peers[second].gone = true;
-    world.push(third, &[("mic", Kind::Audio, &[])]);
+    world.push(third, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     assert!(matches!(open(&mut world), Err(SfuError::TooMany(_))));
     assert!(world.join_as(person("bob"), Ice::Lite, Ice::Full).is_ok(), "another may");
@@ -35,10 +35,10 @@ fn owner_at_limit_evicts_oldest_unused_session() {
 
 #[test]
 fn sessions_of_server_are_limited() {
-    let mut world = World::with(Limits { sessions: 3, ..limits() });
+    let mut world = World::with(SfuLimits { sessions: 3, ..limits() });
     for _ in 0..3 {
         let peer = world.join();
-        world.push(peer, &[("mic", Kind::Audio, &[])]);
+        world.push(peer, &[("mic", TrackKind::Audio, &[])]);
     }
     world.connect();
     let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
@@ -55,27 +55,27 @@ fn is_there(world: &mut World, peer: usize) -> bool {
 /// Regression: sessions cost nothing to open, and a hundred cookies filled the table for a day.
 #[test]
 fn full_server_evicts_unused_sessions_first() {
-    let mut world = World::with(Limits { sessions: 3, ..limits() });
+    let mut world = World::with(SfuLimits { sessions: 3, ..limits() });
     let [unused, negotiated, connected] = [(); 3].map(|()| {
         world.pass(MS);
         world.join()
     });
-    world.push(connected, &[("mic", Kind::Audio, &[])]);
+    world.push(connected, &[("mic", TrackKind::Audio, &[])]);
     world.connect_one(connected);
-    world.push(negotiated, &[("mic", Kind::Audio, &[])]);
+    world.push(negotiated, &[("mic", TrackKind::Audio, &[])]);
     world.peers[negotiated].gone = true;
     let newer = world.join();
     assert!(!is_there(&mut world, unused), "it never negotiated");
     let newest = world.join();
     assert!(!is_there(&mut world, newer), "the newer one did not either");
-    world.push(newest, &[("mic", Kind::Audio, &[])]);
+    world.push(newest, &[("mic", TrackKind::Audio, &[])]);
     world.connect_one(newest);
     let last = world.join();
     assert!(!is_there(&mut world, negotiated), "it never connected");
     assert!(is_there(&mut world, connected) && is_there(&mut world, newest));
-    world.push(last, &[("mic", Kind::Audio, &[])]);
+    world.push(last, &[("mic", TrackKind::Audio, &[])]);
     world.connect_one(last);
-    let again = world.push(newest, &[("two", Kind::Audio, &[])])[0];
+    let again = world.push(newest, &[("two", TrackKind::Audio, &[])])[0];
     let own = world.states(newest).into_iter().map(|track| track.mid);
     let own: Vec<_> = own.map(|mid| Mid::from(&*mid)).collect();
     assert!(own.contains(&again));
@@ -83,7 +83,7 @@ fn full_server_evicts_unused_sessions_first() {
     world.join();
     assert!(!is_there(&mut world, newest), "it is connected for nothing");
     let last = world.join();
-    world.push(last, &[("mic", Kind::Audio, &[])]);
+    world.push(last, &[("mic", TrackKind::Audio, &[])]);
     world.connect_one(last);
     // A session whose connection was just lost is not evicted for another owner.
     world.peers[connected].gone = true;
@@ -94,7 +94,7 @@ fn full_server_evicts_unused_sessions_first() {
 
 #[test]
 fn network_at_limit_evicts_only_its_own_sessions() {
-    let mut world = World::with(Limits { sessions_per_network: 2, ..limits() });
+    let mut world = World::with(SfuLimits { sessions_per_network: 2, ..limits() });
     let mut open = |name: &str, network: &str| {
         world.pass(MS);
         let network = Some(client_network(network.parse().unwrap()));
@@ -110,8 +110,8 @@ fn network_at_limit_evicts_only_its_own_sessions() {
 fn repeated_subscription_is_refused() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[]), ("two", TrackKind::Audio, &[])]);
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     let pulled = world.pull(bob, &[0; 3].map(|_| (ada, "mic", wish(""))));
     assert!(
@@ -135,14 +135,15 @@ fn repeated_subscription_is_refused() {
 
 #[test]
 fn subscriptions_of_owner_are_limited() {
-    let per_owner = Limits { subscriptions_per_owner: 3, subscriptions_per_owner_and_track: 2, ..limits() };
+    let per_owner =
+        SfuLimits { subscriptions_per_owner: 3, subscriptions_per_owner_and_track: 2, ..limits() };
     let mut world = World::with(per_owner);
     let ada = world.join();
-    world.push(ada, &[("mic", Kind::Audio, &[]), ("two", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[]), ("two", TrackKind::Audio, &[])]);
     let eves = [(); 3].map(|()| world.join_as(person("eve"), Ice::Lite, Ice::Full).unwrap());
     let bob = world.join();
     for peer in eves.into_iter().chain([bob]) {
-        world.push(peer, &[("mic", Kind::Audio, &[])]);
+        world.push(peer, &[("mic", TrackKind::Audio, &[])]);
     }
     world.connect();
     let mic = world.pull_one(eves[0], ada, "mic");
@@ -162,16 +163,16 @@ fn subscriptions_of_owner_are_limited() {
 #[test]
 fn subscribers_of_track_per_network_are_limited() {
     let mut world =
-        World::with(Limits { subscribers_per_track: 3, subscribers_per_track_and_network: 2, ..limits() });
+        World::with(SfuLimits { subscribers_per_track: 3, subscribers_per_track_and_network: 2, ..limits() });
     let ada = world.join();
-    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[])]);
     let mut peers = Vec::new();
     for (name, network) in
         [("m1", "2001:db8::1"), ("m2", "2001:db8::2"), ("m3", "2001:db8::3"), ("bob", "::1")]
     {
         let network = Some(client_network(network.parse().unwrap()));
         let peer = world.join_from(person(name), network, Ice::Lite, Ice::Full).unwrap();
-        world.push(peer, &[("mic", Kind::Audio, &[])]);
+        world.push(peer, &[("mic", TrackKind::Audio, &[])]);
         peers.push(peer);
     }
     world.connect();
@@ -187,10 +188,11 @@ fn subscribers_of_track_per_network_are_limited() {
 
 #[test]
 fn tracks_of_session_are_limited() {
-    let mut world = World::with(Limits { tracks_per_session: 2, ..limits() });
+    let mut world = World::with(SfuLimits { tracks_per_session: 2, ..limits() });
     let (ada, bob) = (world.join(), world.join());
-    let sound = ("mic", Kind::Audio, &[][..]);
-    let done = world.try_to_push(ada, &[sound, ("two", Kind::Audio, &[]), ("three", Kind::Audio, &[])]);
+    let sound = ("mic", TrackKind::Audio, &[][..]);
+    let done =
+        world.try_to_push(ada, &[sound, ("two", TrackKind::Audio, &[]), ("three", TrackKind::Audio, &[])]);
     assert!(done[0].is_ok() && done[1].is_ok());
     assert!(matches!(done[2], Err(SfuError::TooMany(_))), "{done:?}");
     world.push(bob, &[sound]);
@@ -205,19 +207,20 @@ fn tracks_of_session_are_limited() {
     assert!(matches!(refused, Err(SfuError::TooMany(_))));
     assert_eq!(world.engine.counters().subscriptions, 0);
     world.pull_one(bob, ada, "two");
-    let offered = Publish { name: "more".into(), mid: None, kind: Some(Kind::Audio), way: Way::In };
+    let offered =
+        Publish { name: "more".into(), mid: None, kind: Some(TrackKind::Audio), way: MediaDirection::In };
     let refused = world.ask(Request::Publish { session, tracks: vec![offered], offer: None });
     assert!(matches!(refused, Err(SfuError::TooMany(_))));
 }
 
 #[test]
 fn subscribers_of_track_are_limited() {
-    let mut world = World::with(Limits { subscribers_per_track: 2, ..limits() });
+    let mut world = World::with(SfuLimits { subscribers_per_track: 2, ..limits() });
     let peers: Vec<usize> = (0..4).map(|_| world.join()).collect();
     let [ada, bob, eve, dan] = *peers else { panic!("four") };
-    world.push(ada, &[("mic", Kind::Audio, &[])]);
+    world.push(ada, &[("mic", TrackKind::Audio, &[])]);
     for peer in [bob, eve, dan] {
-        world.push(peer, &[("mic", Kind::Audio, &[])]);
+        world.push(peer, &[("mic", TrackKind::Audio, &[])]);
     }
     world.connect();
     let of_bob = world.pull_one(bob, ada, "mic");
@@ -235,8 +238,8 @@ fn subscribers_of_track_are_limited() {
 fn unconnected_session_times_out_before_unused_one() {
     let mut world = World::new();
     let (negotiated, offered, unused) = (world.join(), world.join(), world.join());
-    world.push(negotiated, &[("mic", Kind::Audio, &[])]);
-    let (_, told) = world.ask_to_push(offered, &[("mic", Some(Kind::Audio), Way::In)]);
+    world.push(negotiated, &[("mic", TrackKind::Audio, &[])]);
+    let (_, told) = world.ask_to_push(offered, &[("mic", Some(TrackKind::Audio), MediaDirection::In)]);
     assert!(told.is_some());
     for peer in &mut world.peers {
         peer.gone = true;

@@ -10,7 +10,7 @@ use crate::sfu::request::*;
 fn two() -> (World, [usize; 2], [Mid; 2], [Mid; 2]) {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
     let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
     let pulled = pulled.into_iter().map(Result::unwrap).collect::<Vec<_>>();
     world.connect();
@@ -126,7 +126,7 @@ fn audio_and_video_stay_in_step_under_loss() {
     let mut world = World::new();
     world.delay = [50 * MS; 2];
     let (ada, bob) = (world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
     let pulled = world.pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
     let pulled: Vec<Mid> = pulled.into_iter().map(Result::unwrap).collect();
     world.connect();

@@ -12,8 +12,8 @@ use crate::sfu::request::*;
 pub(super) fn two() -> (World, usize, usize, Mid) {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[]), ("mic", Kind::Audio, &[])])[0];
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[]), ("mic", TrackKind::Audio, &[])])[0];
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     (world, ada, bob, cam)
 }
@@ -22,13 +22,13 @@ pub(super) fn two() -> (World, usize, usize, Mid) {
 fn twcc_is_negotiated_only_for_simulcast_subscribers() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let tracks: [(&str, Kind, &[&str]); 6] = [
-        ("mic 1", Kind::Audio, &[]),
-        ("mic 2", Kind::Audio, &[]),
-        ("mic 3", Kind::Audio, &[]),
-        ("cam", Kind::Video, &[]),
-        ("other", Kind::Video, &[]),
-        ("layers", Kind::Video, &["a", "b"]),
+    let tracks: [(&str, TrackKind, &[&str]); 6] = [
+        ("mic 1", TrackKind::Audio, &[]),
+        ("mic 2", TrackKind::Audio, &[]),
+        ("mic 3", TrackKind::Audio, &[]),
+        ("cam", TrackKind::Video, &[]),
+        ("other", TrackKind::Video, &[]),
+        ("layers", TrackKind::Video, &["a", "b"]),
     ];
     world.push(ada, &tracks);
     let pull = |world: &mut World, name| {
@@ -63,7 +63,8 @@ fn overlapping_subscribe_request_is_refused() {
     let second = pull(&world, bob, ada, "mic");
     assert_eq!(world.ask(second).err(), Some(SfuError::OfferPending));
     let session = world.session(bob);
-    let track = Publish { name: "x".into(), mid: None, kind: Some(Kind::Audio), way: Way::In };
+    let track =
+        Publish { name: "x".into(), mid: None, kind: Some(TrackKind::Audio), way: MediaDirection::In };
     let push = Request::Publish { session, tracks: vec![track], offer: None };
     assert_eq!(world.ask(push).err(), Some(SfuError::OfferPending));
     world.answer(bob, &told.unwrap()).unwrap();
@@ -90,10 +91,10 @@ fn unanswered_offer_is_superseded() {
     let mic = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]).0.remove(0).unwrap();
     let tracks = vec![Transceiver::Mid(mic.to_string())];
     world.ask(Request::Close { session: world.session(bob), tracks, offer: None }).unwrap();
-    let (offered, _) = world.ask_to_push(bob, &[("extra", Some(Kind::Audio), Way::In)]);
+    let (offered, _) = world.ask_to_push(bob, &[("extra", Some(TrackKind::Audio), MediaDirection::In)]);
     assert!(offered[0].is_ok());
     // Neither does a client that makes an offer: that discards the server's.
-    let camera = world.push(bob, &[("cam", Kind::Video, &[])])[0];
+    let camera = world.push(bob, &[("cam", TrackKind::Video, &[])])[0];
     assert_eq!(world.engine.counters().subscriptions, 1);
     let back = world.pull_one(ada, bob, "cam");
     assert_eq!(world.pull(ada, &[(bob, "extra", wish(""))]), [Err(SfuError::NoTrack)]);
@@ -203,22 +204,25 @@ fn ice_restart_keeps_media_flowing() {
 #[test]
 fn repeated_track_name_is_refused() {
     let (mut world, ada, bob, _) = two();
-    let done = world.try_to_push(ada, &[("cam", Kind::Video, &[]), ("new", Kind::Audio, &[])]);
+    let done = world.try_to_push(ada, &[("cam", TrackKind::Video, &[]), ("new", TrackKind::Audio, &[])]);
     assert_eq!(done[0], Err(SfuError::RepeatedTrack));
     assert!(done[1].is_ok());
-    let (done, told) = world.ask_to_push(ada, &[("cam", Some(Kind::Video), Way::In), ("x", None, Way::In)]);
+    let (done, told) = world.ask_to_push(
+        ada,
+        &[("cam", Some(TrackKind::Video), MediaDirection::In), ("x", None, MediaDirection::In)],
+    );
     assert_eq!(done[0], Err(SfuError::RepeatedTrack));
     assert!(matches!(done[1], Err(SfuError::InvalidParams(_))));
     assert_eq!(told, None);
-    world.push(bob, &[("cam", Kind::Video, &[])]);
+    world.push(bob, &[("cam", TrackKind::Video, &[])]);
 }
 
 #[test]
 fn subscription_offers_only_codec_of_its_track() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let own = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
-    world.push(eve, &[("cam", Kind::Video, &[])]);
+    let own = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
+    world.push(eve, &[("cam", TrackKind::Video, &[])]);
     world.connect_one(ada);
     world.film(ada, own[1], &[(None, 1)], 2);
     let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
@@ -256,10 +260,11 @@ fn description_with_most_m_lines_is_accepted() {
 fn mids_of_large_offers_are_distinct() {
     let mut world = World::new();
     let bob = world.join();
-    world.push(bob, &[("mic", Kind::Audio, &[])]);
+    world.push(bob, &[("mic", TrackKind::Audio, &[])]);
     world.connect();
     let names: Vec<String> = (0..190).map(|number| format!("track {number}")).collect();
-    let tracks: Vec<_> = names.iter().map(|name| (&**name, Some(Kind::Audio), Way::In)).collect();
+    let tracks: Vec<_> =
+        names.iter().map(|name| (&**name, Some(TrackKind::Audio), MediaDirection::In)).collect();
     // Without the retries one such offer in eleven has a repeated mid.
     for _ in 0..100 {
         world.pass(10 * SECOND);

@@ -13,9 +13,9 @@ use crate::sfu::request::*;
 fn answer_with(
     world: &mut World,
     peer: usize,
-    told: &Told,
+    told: &SessionDescription,
     change: impl FnOnce(String) -> String,
-) -> Outcome {
+) -> RequestResult {
     let text = change(world.think(peer, told));
     let session = world.session(peer);
     world.ask(Request::Answer { session, answer: read(DescriptionType::Answer, &text) })
@@ -25,7 +25,7 @@ fn answer_with(
 fn answer_refusing_one_track_opens_the_other() {
     let (mut world, ada, bob, cam) = two();
     let first = world.pull_one(bob, ada, "cam");
-    let third = world.push(ada, &[("screen", Kind::Video, &[])])[0];
+    let third = world.push(ada, &[("screen", TrackKind::Video, &[])])[0];
     let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "screen", wish(""))]);
     let [mic, screen] = [0, 1].map(|at| *done[at].as_ref().unwrap());
     let answered = answer_with(&mut world, bob, &told.unwrap(), |text| stopped(&text, mic));
@@ -47,8 +47,8 @@ fn track_with_refused_codec_is_not_sent() {
     ] {
         let mut world = World::new();
         let (ada, bob) = (world.join(), world.join());
-        let own = world.push(ada, &[("cam", Kind::Video, &[]), ("mic", Kind::Audio, &[])]);
-        world.push(bob, &[("mic", Kind::Audio, &[])]);
+        let own = world.push(ada, &[("cam", TrackKind::Video, &[]), ("mic", TrackKind::Audio, &[])]);
+        world.push(bob, &[("mic", TrackKind::Audio, &[])]);
         world.connect();
         world.film(ada, own[0], &[(None, 2)], 2);
         let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
@@ -69,12 +69,12 @@ fn track_with_refused_codec_is_not_sent() {
 fn publish_with(
     world: &mut World,
     peer: usize,
-    tracks: &[(&str, Kind)],
+    tracks: &[(&str, TrackKind)],
     change: impl Fn(String, &[Mid]) -> String,
     mid: impl Fn(Mid) -> String,
-) -> (Vec<Result<TrackDone, TrackFailed>>, Told) {
+) -> (Vec<Result<TrackDone, TrackFailed>>, SessionDescription) {
     let mut api = world.peers[peer].rtc.sdp_api();
-    let add = |(_, kind): &(&str, Kind)| {
+    let add = |(_, kind): &(&str, TrackKind)| {
         let kind = crate::sfu::engine::forwarding::media_kind(*kind);
         api.add_media(kind, str0m::media::Direction::SendOnly, None, None, None)
     };
@@ -85,7 +85,7 @@ fn publish_with(
         name: (*name).to_owned(),
         mid: Some(mid(*own)),
         kind: None,
-        way: Way::In,
+        way: MediaDirection::In,
     });
     let tracks = named.collect();
     let offer = Some(read(DescriptionType::Offer, &text));
@@ -95,7 +95,7 @@ fn publish_with(
     }
 }
 
-fn m_lines(told: &Told) -> Vec<&str> {
+fn m_lines(told: &SessionDescription) -> Vec<&str> {
     told.sdp.lines().filter(|line| line.starts_with("m=")).collect()
 }
 
@@ -109,7 +109,7 @@ fn only_m_line_of_unknown_codecs_is_refused() {
         let mut world = World::new();
         let (ada, bob) = (world.join(), world.join());
         let unknown = |text: String, _: &[Mid]| text.replace([" opus/", " VP8/"][none], " G722/");
-        let tracks = [("mic", Kind::Audio), ("cam", Kind::Video)];
+        let tracks = [("mic", TrackKind::Audio), ("cam", TrackKind::Video)];
         let (done, told) = publish_with(&mut world, ada, &tracks, unknown, |mid| mid.to_string());
         assert!(matches!(done[none], Err(TrackFailed { error: SfuError::InvalidParams(_), .. })), "{done:?}");
         let lives = &done[1 - none].as_ref().unwrap().mid;
@@ -123,7 +123,7 @@ fn only_m_line_of_unknown_codecs_is_refused() {
         assert_eq!(world.states(ada).len(), 1);
 
         // The server's own offers describe it the same way.
-        world.push(bob, &[("mic", Kind::Audio, &[])]);
+        world.push(bob, &[("mic", TrackKind::Audio, &[])]);
         let (_, told) = world.ask_to_pull(ada, &[(bob, "mic", wish(""))]);
         let told = told.unwrap();
         let places: Vec<_> = m_lines(&told).into_iter().map(str::to_owned).collect();
@@ -149,7 +149,7 @@ fn mid_may_be_any_token() {
         });
         lines.collect()
     };
-    let tracks = [("mic", Kind::Audio), ("cam", Kind::Video)];
+    let tracks = [("mic", TrackKind::Audio), ("cam", TrackKind::Video)];
     let (done, told) = publish_with(&mut world, ada, &tracks, rename, odd);
     let mids: Vec<String> = done.into_iter().map(|track| track.unwrap().mid).collect();
     assert!(mids.iter().all(|mid| mid.ends_with("-+.behind-the-sixteenth")), "{mids:?}");
@@ -171,7 +171,7 @@ fn offer_without_bundle_has_one_transport() {
         let lines = text.lines().filter(|line| !line.starts_with("a=group:BUNDLE"));
         lines.map(|line| format!("{line}\r\n")).collect()
     };
-    let tracks = [("mic", Kind::Audio), ("cam", Kind::Video)];
+    let tracks = [("mic", TrackKind::Audio), ("cam", TrackKind::Video)];
     let (done, told) = publish_with(&mut world, ada, &tracks, unbundled, |mid| mid.to_string());
     assert!(done[0].is_ok() && done[1].is_err(), "{done:?}");
     assert!(!told.sdp.contains("BUNDLE"), "{}", told.sdp);

@@ -10,8 +10,8 @@ use crate::sfu::request::*;
 fn transceiver_switches_between_tracks() {
     let mut world = World::new();
     let (ada, bob, eve) = (world.join(), world.join(), world.join());
-    let of_ada = world.push(ada, &[("mic", Kind::Audio, &[]), ("cam", Kind::Video, &[])]);
-    let of_eve = world.push(eve, &[("mic", Kind::Audio, &[])])[0];
+    let of_ada = world.push(ada, &[("mic", TrackKind::Audio, &[]), ("cam", TrackKind::Video, &[])]);
+    let of_eve = world.push(eve, &[("mic", TrackKind::Audio, &[])])[0];
     let pulled = world.pull_one(bob, ada, "mic");
     world.connect();
     world.number_from(eve, of_eve, None, 30_000);
@@ -59,9 +59,9 @@ fn transceiver_switches_between_tracks() {
 fn the_ai_hears_and_speaks(theirs: Ice) {
     let mut world = World::new();
     let ada = world.join();
-    let mic = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let mic = world.push(ada, &[("mic", TrackKind::Audio, &[])])[0];
     let ai = world.join_as(Caller::Ai, Ice::Full, theirs).unwrap();
-    let (done, told) = world.ask_to_push(ai, &[("voice", Some(Kind::Audio), Way::Both)]);
+    let (done, told) = world.ask_to_push(ai, &[("voice", Some(TrackKind::Audio), MediaDirection::Both)]);
     let voice = *done[0].as_ref().unwrap();
     assert_eq!(world.pull(ada, &[(ai, "voice", wish(""))]), [Err(SfuError::NoTrack)], "not agreed yet");
     world.answer(ai, &told.unwrap()).unwrap();
@@ -96,7 +96,7 @@ fn ice_lite_ai_participant_hears_and_speaks() {
 fn tracks_have_a_state() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &[])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &[])])[0];
     let pulled = world.pull_one(bob, ada, "cam");
     world.connect();
     let both = |world: &mut World| [ada, bob].map(|peer| world.states(peer)[0].status);
@@ -118,7 +118,7 @@ fn tracks_have_a_state() {
 fn report_lists_subscribers_of_tracks() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let cam = world.push(ada, &[("cam", Kind::Video, &["a", "b"])])[0];
+    let cam = world.push(ada, &[("cam", TrackKind::Video, &["a", "b"])])[0];
     let pulled = world.pull_one(bob, ada, "cam");
     world.connect();
     world.film(ada, cam, &[(Some("a"), 4), (Some("b"), 1)], 60);
@@ -127,7 +127,7 @@ fn report_lists_subscribers_of_tracks() {
     assert_eq!((session.state, session.publishes, session.subscribes), ("connected", 0, 1));
     assert!(session.sent_bytes > 60 * 4 * 1000, "{}", session.sent_bytes);
     let [track] = &*report.tracks else { panic!("{report:?}") };
-    assert_eq!((&*track.name, track.kind, track.codec.as_deref()), ("cam", Kind::Video, Some("VP8")));
+    assert_eq!((&*track.name, track.kind, track.codec.as_deref()), ("cam", TrackKind::Video, Some("VP8")));
     let layers: Vec<_> = track.layers.iter().map(|layer| (layer.rid.as_deref(), layer.live)).collect();
     assert_eq!(layers, [(Some("a"), true), (Some("b"), true)]);
     let bits = track.layers[0].bits;
@@ -141,7 +141,7 @@ fn report_lists_subscribers_of_tracks() {
 fn muted_microphone_stays_active() {
     let mut world = World::new();
     let (ada, bob) = (world.join(), world.join());
-    let mic = world.push(ada, &[("mic", Kind::Audio, &[])])[0];
+    let mic = world.push(ada, &[("mic", TrackKind::Audio, &[])])[0];
     let pulled = world.pull_one(bob, ada, "mic");
     world.connect();
     world.talk(ada, mic, 50);

@@ -8,7 +8,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input, Output};
 
 use super::client::{Got, Peer};
-use crate::sfu::engine::{Address, Datagram, Engine, IceSecret, Settings};
+use crate::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
 use crate::sfu::request::*;
 
 /// Extra delay of a reordered packet.
@@ -54,8 +54,8 @@ enum Flight {
     Down(usize),
 }
 
-pub(crate) fn limits() -> Limits {
-    Limits {
+pub(crate) fn limits() -> SfuLimits {
+    SfuLimits {
         sessions: 1000,
         sessions_per_owner: 10,
         sessions_per_network: 500,
@@ -79,14 +79,17 @@ impl World {
         Self::with(limits())
     }
 
-    pub(crate) fn with(limits: Limits) -> Self {
+    pub(crate) fn with(limits: SfuLimits) -> Self {
         let now = any_instant();
         let address = SERVER.parse().unwrap();
         let candidates = vec![Address { proto: Protocol::Udp, address }];
         Self {
             start: now,
             now,
-            engine: Engine::new(Settings { limits, candidates, secret: IceSecret::new(b"a secret") }, now),
+            engine: Engine::new(
+                EngineSettings { limits, candidates, secret: IceSecret::new(b"a secret") },
+                now,
+            ),
             peers: Vec::new(),
             by_address: HashMap::new(),
             flying: BTreeMap::new(),
@@ -279,14 +282,14 @@ impl World {
     }
 
     /// Sends a request to the engine.
-    pub(crate) fn ask(&mut self, request: Request) -> Outcome {
+    pub(crate) fn ask(&mut self, request: Request) -> RequestResult {
         let outcome = self.engine.handle(self.now, request);
         self.send();
         outcome
     }
 
     #[track_caller]
-    pub(crate) fn report(&mut self) -> Report {
+    pub(crate) fn report(&mut self) -> SfuReport {
         match self.ask(Request::Report) {
             Ok(Reply::Report(report)) => *report,
             other => panic!("no report: {other:?}"),

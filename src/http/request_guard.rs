@@ -13,11 +13,11 @@ use tracing::warn;
 use super::app::App;
 use super::base_path::OutsideBasePath;
 use super::error::ApiError;
+use super::error_page;
 use super::listener::SocketPeer;
-use super::problem;
 use crate::calls::proxy::refused_at_the_gate;
 use crate::client::data;
-use crate::identity::peer::{Peer, Scheme};
+use crate::identity::peer::{RemotePeer, Scheme};
 use crate::metrics::{ByRoute, Metrics};
 use crate::ws::upgrade::claimed_id;
 
@@ -34,9 +34,9 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
             }
             let told = refused_at_the_gate(request.method(), request.uri().path(), error)
                 .or_else(|| data::refused(request.uri(), error));
-            match (told, request.extensions().get::<Peer>()) {
+            match (told, request.extensions().get::<RemotePeer>()) {
                 (Some(told), _) => told,
-                (None, Some(peer)) => problem::answer(&app, peer, request.headers(), error).await,
+                (None, Some(peer)) => error_page::answer(&app, peer, request.headers(), error).await,
                 (None, None) => error.into_response(),
             }
         }
@@ -69,7 +69,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     }
     let SocketPeer { address, scheme } =
         *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
-    let mut peer = Peer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
+    let mut peer = RemotePeer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
     peer.owner = app.charge.owner(&peer, request.headers());
     // A cookie without `Secure` would leak with the first plain HTTP request that an attacker makes a
     // browser send.
@@ -92,7 +92,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         return Err(if refused.host { ApiError::ForeignOrigin } else { ApiError::UnknownHost });
     }
     // The page's form and socket would be refused: fail at once instead.
-    if problem::wants_page(request.headers()) && peer.host.is_some() && !app.origins.knows_host(&peer) {
+    if error_page::wants_page(request.headers()) && peer.host.is_some() && !app.origins.knows_host(&peer) {
         if app.warnings.check().is_ok() {
             let host = peer.host.as_deref().unwrap_or_default();
             warn!(event = "hostUnknown", host, setting = "http.public_url");

@@ -24,11 +24,11 @@ const LARGE_BODIES_OF_NETWORK: usize = 8;
 const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A place, until it is dropped.
-pub type Place = Permit<IdentityId>;
+pub type CallPermit = Permit<IdentityId>;
 
 /// The calls under way.
 #[derive(Debug)]
-pub struct Places {
+pub struct CallLimits {
     of_identity: KeyedLimit<IdentityId>,
     large: Semaphore,
     large_of_network: KeyedLimit<ClientNetwork>,
@@ -41,7 +41,7 @@ pub struct LargeBody<'a> {
     _of_network: Option<Permit<ClientNetwork>>,
 }
 
-impl Places {
+impl CallLimits {
     /// Places for so many calls of each identity; 0 is no limit.
     pub fn new(most_of_identity: usize) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Places {
     }
 
     /// Takes a place for a call of `identity`, if one is free.
-    pub fn take(&self, identity: &IdentityId) -> Option<Place> {
+    pub fn take(&self, identity: &IdentityId) -> Option<CallPermit> {
         self.of_identity.acquire(identity).ok()
     }
 
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_identity_has_its_own_places_and_none_is_remembered_without_one() {
-        let places = Places::new(2);
+        let places = CallLimits::new(2);
         let [ada, bob] = ["ada", "bob"].map(IdentityId::new);
         let first = places.take(&ada);
         let second = places.take(&ada);
@@ -90,12 +90,12 @@ mod tests {
         assert!(places.take(&ada).is_some());
         drop(second);
         assert_eq!(places.of_identity.keys(), 0);
-        assert!((0..100).map(|_| Places::new(0).take(&ada)).all(|place| place.is_some()));
+        assert!((0..100).map(|_| CallLimits::new(0).take(&ada)).all(|place| place.is_some()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn large_bodies_of_one_network_leave_places_to_others() {
-        let places = Places::new(8);
+        let places = CallLimits::new(8);
         let network = |number: u8| Some(client_network([192, 0, 2, number].into()));
         let mut held = Vec::new();
         for _ in 0..LARGE_BODIES_OF_NETWORK {

@@ -10,7 +10,7 @@ use crate::protocol::user::User;
 
 /// A member's state.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Member {
     /// The identity that owns the membership, whatever name or id a client claims.
     pub identity: IdentityId,
     /// The identity's name.
@@ -47,7 +47,7 @@ pub struct MemberView {
     pub heartbeat: Instant,
 }
 
-impl Seat {
+impl Member {
     /// The state of a new member.
     pub fn fresh(
         id: &UserId,

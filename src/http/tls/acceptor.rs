@@ -22,7 +22,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 
 /// The protocol of a listener.
 #[derive(Clone, Debug)]
-pub enum Door {
+pub enum Acceptor {
     /// HTTP.
     Plain,
     /// HTTP over TLS, with the certificate current when a connection arrives.
@@ -31,7 +31,7 @@ pub enum Door {
 
 /// A connection ready for requests.
 #[derive(Debug)]
-pub enum Opened {
+pub enum AcceptedStream {
     /// Plain HTTP on a plain listener.
     Http(TcpStream),
     /// HTTP over TLS.
@@ -40,14 +40,14 @@ pub enum Opened {
     Mistaken(TcpStream),
 }
 
-impl Door {
+impl Acceptor {
     /// Detects the protocol of a connection and, with TLS, completes its handshake.
     ///
     /// # Errors
     /// Returns the metric label of the failure.
-    pub async fn open(&self, stream: TcpStream, time: Duration) -> Result<Opened, &'static str> {
+    pub async fn open(&self, stream: TcpStream, time: Duration) -> Result<AcceptedStream, &'static str> {
         match self {
-            Self::Plain => Ok(Opened::Http(stream)),
+            Self::Plain => Ok(AcceptedStream::Http(stream)),
             Self::Tls(pair) => {
                 let config = pair.borrow().config.clone();
                 let opening = shake_hands(stream, TlsAcceptor::from(config));
@@ -57,16 +57,16 @@ impl Door {
     }
 }
 
-async fn shake_hands(stream: TcpStream, acceptor: TlsAcceptor) -> Result<Opened, &'static str> {
+async fn shake_hands(stream: TcpStream, acceptor: TlsAcceptor) -> Result<AcceptedStream, &'static str> {
     let mut first = [0];
     match stream.peek(&mut first).await {
         Ok(1) if first[0] == HANDSHAKE => {}
-        Ok(1) => return Ok(Opened::Mistaken(stream)),
+        Ok(1) => return Ok(AcceptedStream::Mistaken(stream)),
         _ => return Err("connection_lost"),
     }
     let accepting = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(BUFFER_BYTES)));
     match accepting.await {
-        Ok(stream) => Ok(Opened::Https(Box::new(stream))),
+        Ok(stream) => Ok(AcceptedStream::Https(Box::new(stream))),
         Err(error) => {
             debug!(event = "tlsHandshakeFailed", %error);
             Err(failure(&error))

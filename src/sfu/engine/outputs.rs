@@ -41,7 +41,7 @@ enum Wanted {
 
 /// Output of sessions' peers that is not handled yet.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct PeerOutputs {
     /// Events of the sessions.
     pub(super) events: VecDeque<(SessionKey, Event)>,
     /// RTP packets received from the sessions' clients.
@@ -189,7 +189,7 @@ impl Engine {
     }
 }
 
-impl Said {
+impl PeerOutputs {
     /// Collects a peer's output, at least until the awaited packets are sent.
     fn hear(
         &mut self,

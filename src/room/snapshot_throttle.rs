@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::message::DEFLATE_FROM_BYTES;
-use crate::protocol::deflate::Form;
+use crate::protocol::deflate::Encoding;
 
 /// Minimum time between two snapshots, so that a burst of updates causes two and not one each.
 pub const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
@@ -42,13 +42,13 @@ pub struct Audience {
     pub deflated: usize,
 }
 
-impl FromIterator<Form> for Audience {
-    fn from_iter<T: IntoIterator<Item = Form>>(forms: T) -> Self {
+impl FromIterator<Encoding> for Audience {
+    fn from_iter<T: IntoIterator<Item = Encoding>>(forms: T) -> Self {
         let mut audience = Self::default();
         for form in forms {
             match form {
-                Form::Plain => audience.plain += 1,
-                Form::Deflated => audience.deflated += 1,
+                Encoding::Identity => audience.plain += 1,
+                Encoding::Deflate => audience.deflated += 1,
             }
         }
         audience
@@ -57,17 +57,17 @@ impl FromIterator<Form> for Audience {
 
 /// Measured cost of a room's snapshots.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct SnapshotThrottle {
     deflated_share: f64,
 }
 
-impl Default for Pace {
+impl Default for SnapshotThrottle {
     fn default() -> Self {
         Self { deflated_share: USUAL_SHARE }
     }
 }
 
-impl Pace {
+impl SnapshotThrottle {
     /// Records the compression ratio of a snapshot.
     pub fn learn(&mut self, plain_bytes: usize, deflated_bytes: usize) {
         self.deflated_share = deflated_bytes as f64 / plain_bytes.max(1) as f64;
@@ -97,13 +97,13 @@ impl Pace {
 mod tests {
     use super::*;
 
-    fn millis(pace: Pace, bytes: usize, plain: usize, deflated: usize) -> u128 {
+    fn millis(pace: SnapshotThrottle, bytes: usize, plain: usize, deflated: usize) -> u128 {
         pace.window(bytes, Audience { plain, deflated }).as_millis()
     }
 
     #[test]
     fn window_follows_the_cost_of_a_snapshot() {
-        let pace = Pace::default();
+        let pace = SnapshotThrottle::default();
         assert_eq!(millis(pace, 4_400, 10, 0), 5, "the shortest");
         assert_eq!(millis(pace, 22_000, 0, 50), 8, "many are woken");
         assert_eq!(millis(pace, 44_000, 100, 0), 16);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn poorly_compressed_snapshots_cost_more() {
-        let mut pace = Pace::default();
+        let mut pace = SnapshotThrottle::default();
         pace.learn(440_000, 330_000);
         assert_eq!(millis(pace, 440_000, 0, 1000), 468);
         pace.learn(0, 0);

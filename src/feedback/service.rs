@@ -11,14 +11,14 @@ use tracing::error;
 use super::budget::UploadBudget;
 use super::form::BodyRoom;
 use super::quota::Quota;
-use crate::config::{BasePath, Config, Feedback, HttpUrl, Origin};
+use crate::config::{BasePath, Config, FeedbackConfig, HttpUrl, Origin};
 use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
-use crate::http::gate::scheme_text;
+use crate::http::request_guard::scheme_text;
 use crate::id::ReportId;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 use crate::identity::token::SigningKey;
-use crate::identity::{Asked, Identity};
+use crate::identity::{Auth, Identity};
 use crate::metrics::{ByOutcome, Metrics};
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
@@ -33,7 +33,7 @@ const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const PURPOSE: &str = "debug info";
 
 /// What the handlers of reports share.
-pub struct Desk {
+pub struct ReportService {
     /// The reports.
     pub reports: Reports,
     /// The rooms' store, whose meetings may not be written yet.
@@ -78,10 +78,10 @@ pub struct FormLimits {
     pub stored_bytes: usize,
 }
 
-impl Desk {
+impl ReportService {
     /// A desk as it is configured.
     pub fn new(config: &Config, store: &Store, operator_token: SecretString, metrics: Arc<Metrics>) -> Self {
-        let Feedback { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
+        let FeedbackConfig { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
         let feedback = &config.feedback;
         Self {
@@ -107,7 +107,7 @@ impl Desk {
     }
 
     /// The room for a body of at most `most_bytes` that `peer` sends.
-    pub fn room(&self, peer: &Peer, most_bytes: usize) -> BodyRoom<'_> {
+    pub fn room(&self, peer: &RemotePeer, most_bytes: usize) -> BodyRoom<'_> {
         BodyRoom { uploads: &self.uploads, network: peer.network(), most_bytes }
     }
 
@@ -142,7 +142,7 @@ impl Desk {
     }
 
     /// The address under which the one who asks knows this server, without a slash at its end.
-    pub fn address(&self, peer: &Peer) -> String {
+    pub fn address(&self, peer: &RemotePeer) -> String {
         match (&self.public_origin, &peer.host) {
             (Some(public), _) => self.below(public),
             (None, host) => {
@@ -167,10 +167,10 @@ pub fn failing(error: ReportsError) -> ApiError {
 ///
 /// # Errors
 /// [`ApiError::NoIdentity`] or [`ApiError::LoginRequired`].
-pub async fn reporter(app: &App, headers: &HeaderMap, peer: &Peer) -> Result<Identity, ApiError> {
+pub async fn reporter(app: &App, headers: &HeaderMap, peer: &RemotePeer) -> Result<Identity, ApiError> {
     match app.identities.identify(headers, peer, wall_clock()).await {
-        Asked::Known { identity, .. } => Ok(identity),
-        Asked::Nobody => Err(app.nobody()),
+        Auth::User { identity, .. } => Ok(identity),
+        Auth::Anonymous => Err(app.nobody()),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 /// How far a lent body came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Progress {
+pub(super) enum BodyProgress {
     /// Nobody asked for a byte of it.
     Untouched,
     /// A part of it was sent on, and more is there or to come.
@@ -30,7 +30,7 @@ pub(super) enum Progress {
 }
 
 /// A body for one try.
-pub(super) struct Lent {
+pub(super) struct RetryableBody {
     /// None once it is given back or was found too long.
     body: Option<SyncWrapper<Body>>,
     /// The bytes that it may still have.
@@ -53,25 +53,25 @@ pub(super) struct Receipt {
 pub(super) struct Cut;
 
 /// Lends `body` of at most `limit` bytes.
-pub(super) fn lend(body: Body, limit: usize) -> (Lent, Receipt) {
-    let progress = Arc::new(AtomicU8::new(Progress::Untouched as u8));
+pub(super) fn lend(body: Body, limit: usize) -> (RetryableBody, Receipt) {
+    let progress = Arc::new(AtomicU8::new(BodyProgress::Untouched as u8));
     let (home, back) = oneshot::channel();
     let size = body.size_hint();
     let body = Some(SyncWrapper::new(body));
-    let lent = Lent { body, left: limit, size, progress: progress.clone(), home: Some(home) };
+    let lent = RetryableBody { body, left: limit, size, progress: progress.clone(), home: Some(home) };
     (lent, Receipt { progress, home: back })
 }
 
 impl Receipt {
     /// How far the body came until now.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> BodyProgress {
         match self.progress.load(Ordering::Acquire) {
-            0 => Progress::Untouched,
-            1 => Progress::Underway,
-            2 => Progress::Awaited,
-            3 => Progress::Done,
-            4 => Progress::TooLong,
-            _ => Progress::Broken,
+            0 => BodyProgress::Untouched,
+            1 => BodyProgress::Underway,
+            2 => BodyProgress::Awaited,
+            3 => BodyProgress::Done,
+            4 => BodyProgress::TooLong,
+            _ => BodyProgress::Broken,
         }
     }
 
@@ -81,13 +81,13 @@ impl Receipt {
     }
 }
 
-impl Lent {
-    fn note(&self, progress: Progress) {
+impl RetryableBody {
+    fn note(&self, progress: BodyProgress) {
         self.progress.store(progress as u8, Ordering::Release);
     }
 }
 
-impl http_body::Body for Lent {
+impl http_body::Body for RetryableBody {
     type Data = Bytes;
     type Error = Cut;
 
@@ -100,24 +100,24 @@ impl http_body::Body for Lent {
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         let polled = Pin::new(body.get_mut()).poll_frame(context);
         let (progress, result) = match polled {
-            Poll::Pending => (Progress::Awaited, Poll::Pending),
-            Poll::Ready(None) => (Progress::Done, Poll::Ready(None)),
-            Poll::Ready(Some(Err(_))) => (Progress::Broken, Poll::Ready(Some(Err(Cut)))),
+            Poll::Pending => (BodyProgress::Awaited, Poll::Pending),
+            Poll::Ready(None) => (BodyProgress::Done, Poll::Ready(None)),
+            Poll::Ready(Some(Err(_))) => (BodyProgress::Broken, Poll::Ready(Some(Err(Cut)))),
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 match self.left.checked_sub(bytes) {
                     Some(left) => {
                         self.left = left;
                         let done = self.body.as_mut().is_some_and(|body| body.get_mut().is_end_stream());
-                        let progress = if done { Progress::Done } else { Progress::Underway };
+                        let progress = if done { BodyProgress::Done } else { BodyProgress::Underway };
                         (progress, Poll::Ready(Some(Ok(frame))))
                     }
-                    None => (Progress::TooLong, Poll::Ready(Some(Err(Cut)))),
+                    None => (BodyProgress::TooLong, Poll::Ready(Some(Err(Cut)))),
                 }
             }
         };
         self.note(progress);
-        if matches!(progress, Progress::TooLong | Progress::Broken) {
+        if matches!(progress, BodyProgress::TooLong | BodyProgress::Broken) {
             self.body = None;
         }
         result
@@ -129,7 +129,7 @@ impl http_body::Body for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for RetryableBody {
     fn drop(&mut self) {
         if let (Some(home), Some(body)) = (self.home.take(), self.body.take()) {
             // The lender may be gone.
@@ -153,10 +153,10 @@ mod tests {
     async fn an_untouched_body_comes_back_and_can_be_lent_again() {
         let (lent, receipt) = lend(chunks(&["a", "b"]), 2);
         drop(lent);
-        assert_eq!(receipt.progress(), Progress::Untouched);
+        assert_eq!(receipt.progress(), BodyProgress::Untouched);
         let (lent, receipt) = lend(receipt.take_back().unwrap(), 2);
         assert_eq!(lent.collect().await.unwrap().to_bytes(), "ab");
-        assert_eq!(receipt.progress(), Progress::Done);
+        assert_eq!(receipt.progress(), BodyProgress::Done);
         assert!(receipt.take_back().is_none());
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let (mut lent, receipt) = lend(chunks(&["a", "b"]), 2);
         lent.frame().await.unwrap().unwrap();
         drop(lent);
-        assert_eq!(receipt.progress(), Progress::Underway);
+        assert_eq!(receipt.progress(), BodyProgress::Underway);
         assert!(receipt.take_back().is_none());
     }
 
@@ -173,7 +173,7 @@ mod tests {
     async fn a_body_over_the_limit_is_cut_before_its_end() {
         let (lent, receipt) = lend(chunks(&["abc", "d"]), 3);
         assert!(lent.collect().await.is_err());
-        assert_eq!(receipt.progress(), Progress::TooLong);
+        assert_eq!(receipt.progress(), BodyProgress::TooLong);
     }
 
     #[tokio::test]
@@ -182,11 +182,11 @@ mod tests {
         let (mut lent, receipt) = lend(Body::from_stream(waiting), 9);
         lent.frame().await.unwrap().unwrap();
         assert!(futures_util::poll!(std::pin::pin!(lent.frame())).is_pending());
-        assert_eq!(receipt.progress(), Progress::Awaited);
+        assert_eq!(receipt.progress(), BodyProgress::Awaited);
 
         let (lent, receipt) = lend(Body::from_stream(stream::iter([Ok("a"), Err(Cut)])), 9);
         assert!(lent.collect().await.is_err());
-        assert_eq!(receipt.progress(), Progress::Broken);
+        assert_eq!(receipt.progress(), BodyProgress::Broken);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::deflate::{Agreed, OFFER, agreed};
-use super::target::Target;
+use super::target::LoadTarget;
 
 /// How long the server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const LONGEST_SENTENCE: usize = 200;
 
 /// Whether compression is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
+pub enum CompressionOffer {
     /// As browsers do.
     Deflate,
     /// It is not.
@@ -42,16 +42,16 @@ pub enum Offer {
 
 /// Where the server is, and how to come in.
 #[derive(Debug)]
-pub struct Door {
-    target: Target,
+pub struct Endpoint {
+    target: LoadTarget,
     addresses: Vec<SocketAddr>,
-    offer: Offer,
+    offer: CompressionOffer,
     http: reqwest::Client,
 }
 
 /// A socket in a room.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenSocket {
     /// The connection.
     pub stream: TcpStream,
     /// What came behind the answer to the handshake already.
@@ -88,12 +88,12 @@ impl Refusal {
     }
 }
 
-impl Door {
+impl Endpoint {
     /// Finds the server.
     ///
     /// # Errors
     /// [`Unreachable`] if nothing listens there, or its name is unknown.
-    pub async fn find(target: Target, offer: Offer) -> Result<Self, Unreachable> {
+    pub async fn find(target: LoadTarget, offer: CompressionOffer) -> Result<Self, Unreachable> {
         let unreachable = |error| Unreachable { url: target.url(), error };
         let find = async {
             let addresses: Vec<_> = lookup_host((target.host(), target.port())).await?.collect();
@@ -144,7 +144,7 @@ impl Door {
     ///
     /// # Errors
     /// The [`Refusal`] of the connection or of the upgrade.
-    pub async fn open(&self, room: &str, id: Uuid, cookies: Option<&str>) -> Result<Opened, Refusal> {
+    pub async fn open(&self, room: &str, id: Uuid, cookies: Option<&str>) -> Result<OpenSocket, Refusal> {
         let opening = async {
             let stream =
                 TcpStream::connect(&self.addresses[..]).await.map_err(|e| Refusal::of_connection(&e))?;
@@ -161,7 +161,7 @@ impl Door {
         room: &str,
         id: Uuid,
         cookies: Option<&str>,
-    ) -> Result<Opened, Refusal> {
+    ) -> Result<OpenSocket, Refusal> {
         let lost = |error: io::Error| Refusal::of_connection(&error);
         // Small frames should leave at once.
         stream.set_nodelay(true).map_err(lost)?;
@@ -175,7 +175,7 @@ impl Door {
         if let Some(cookies) = cookies {
             request += &format!("Cookie: {cookies}\r\n");
         }
-        if self.offer == Offer::Deflate {
+        if self.offer == CompressionOffer::Deflate {
             request += &format!("Sec-WebSocket-Extensions: {OFFER}\r\n");
         }
         request += "\r\n";
@@ -207,14 +207,14 @@ impl Door {
             return Err(Refusal::new("no answer", "the server upgraded to something that is no WebSocket"));
         }
         let agreed = self.read_extensions(&header(&answer, "sec-websocket-extensions"))?;
-        Ok(Opened { stream, rest, agreed })
+        Ok(OpenSocket { stream, rest, agreed })
     }
 
     fn read_extensions(&self, answer: &str) -> Result<Option<Agreed>, Refusal> {
         match self.offer {
-            Offer::Deflate => agreed(answer).map_err(|error| Refusal::new("no answer", error)),
-            Offer::Nothing if answer.is_empty() => Ok(None),
-            Offer::Nothing => {
+            CompressionOffer::Deflate => agreed(answer).map_err(|error| Refusal::new("no answer", error)),
+            CompressionOffer::Nothing if answer.is_empty() => Ok(None),
+            CompressionOffer::Nothing => {
                 Err(Refusal::new("no answer", "the server answered an extension; none was offered"))
             }
         }

@@ -10,12 +10,12 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::api::{Action, ApiFailure, Target};
+use super::api::{Action, ApiFailure, CallTarget};
 use super::failure::error_code;
 
 /// What a request for tracks asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum TracksRequest {
     /// Others' tracks: each one's session and name.
     Pull(Vec<(String, String)>),
     /// To publish tracks.
@@ -28,7 +28,7 @@ pub(super) enum Asked {
 
 /// A body in place of the one that would not heal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Healing {
+pub(super) struct RecoverableBody {
     /// Its content type.
     pub(super) content_type: &'static str,
     /// Its text.
@@ -38,23 +38,23 @@ pub(super) struct Healing {
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-impl Asked {
+impl TracksRequest {
     /// Reads the body of a request for tracks.
     pub(super) fn read(body: &[u8]) -> Self {
         #[derive(Deserialize)]
-        struct Request {
-            tracks: Vec<Track>,
+        struct TracksBody {
+            tracks: Vec<RequestedTrack>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Track {
+        struct RequestedTrack {
             location: String,
             #[serde(default)]
             session_id: String,
             #[serde(default)]
             track_name: String,
         }
-        let Ok(Request { tracks }) = serde_json::from_slice(body) else { return Self::Malformed };
+        let Ok(TracksBody { tracks }) = serde_json::from_slice(body) else { return Self::Malformed };
         match tracks.first().map(|track| &*track.location) {
             Some("remote") => {
                 Self::Pull(tracks.into_iter().map(|track| (track.session_id, track.track_name)).collect())
@@ -66,14 +66,14 @@ impl Asked {
 }
 
 /// The body for a call that failed.
-pub(super) fn failure(target: &Target, asked: &Asked, failure: &ApiFailure) -> Healing {
+pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiFailure) -> RecoverableBody {
     let ApiFailure { error_code, error_description } = failure;
-    let Target::Session { action, .. } = target else {
+    let CallTarget::Session { action, .. } = target else {
         // Any JSON counts as success, with a session id of undefined.
-        return Healing { content_type: TEXT, text: format!("{error_description}\n") };
+        return RecoverableBody { content_type: TEXT, text: format!("{error_description}\n") };
     };
     let value = match (action, asked) {
-        (Action::NewTracks, Asked::Pull(tracks)) => {
+        (Action::NewTracks, TracksRequest::Pull(tracks)) => {
             let failed = |(session, name): &(String, String)| {
                 json!({"sessionId": session, "trackName": name,
                        "errorCode": error_code, "errorDescription": error_description})
@@ -82,7 +82,7 @@ pub(super) fn failure(target: &Target, asked: &Asked, failure: &ApiFailure) -> H
         }
         // A pull recovers by tracks without its own among them, and reads nothing else; a push of which
         // nothing was read does not.
-        (Action::NewTracks, Asked::Unknown) => {
+        (Action::NewTracks, TracksRequest::Unknown) => {
             json!({"tracks": [], "failureCode": error_code, "failureDescription": error_description})
         }
         (Action::Renegotiate, _) => {
@@ -94,30 +94,35 @@ pub(super) fn failure(target: &Target, asked: &Asked, failure: &ApiFailure) -> H
         }
         _ => json!(failure),
     };
-    Healing { content_type: JSON, text: value.to_string() }
+    RecoverableBody { content_type: JSON, text: value.to_string() }
 }
 
 /// The body in place of an answer of the media API; none where its own does no harm.
 ///
 /// Failures hide in answers of 200, too.
-pub(super) fn answer(target: &Target, asked: &Asked, status: StatusCode, body: &[u8]) -> Option<Healing> {
-    let told = serde_json::from_slice::<Told>(body).unwrap_or_default();
+pub(super) fn answer(
+    target: &CallTarget,
+    asked: &TracksRequest,
+    status: StatusCode,
+    body: &[u8],
+) -> Option<RecoverableBody> {
+    let told = serde_json::from_slice::<TracksAnswer>(body).unwrap_or_default();
     let is_whole = match target {
-        Target::NewSession => told.session_id.is_some(),
-        Target::Session { .. } => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+        CallTarget::NewSession => told.session_id.is_some(),
+        CallTarget::Session { .. } => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
     };
     let of_track = told.tracks.iter().flatten().find_map(|track| track.failure.told());
     let failed = |told| Some(failure(target, asked, &told_failure(told, status)));
     if !status.is_success() || !is_whole || told.failure.error_code.is_some() {
         return failed(told.failure.told().or(of_track));
     }
-    let Target::Session { action: Action::NewTracks, .. } = target else { return None };
+    let CallTarget::Session { action: Action::NewTracks, .. } = target else { return None };
     let lacks_offer = told.requires_immediate_renegotiation && told.session_description.is_none();
     match asked {
         // The library would throw, and nobody would catch it.
-        Asked::Pull(_) if lacks_offer => failed(of_track),
-        Asked::Push if of_track.is_some() && told.session_description.is_none() => failed(of_track),
-        Asked::Pull(_) | Asked::Push if of_track.is_some() => mend_tracks(asked, body),
+        TracksRequest::Pull(_) if lacks_offer => failed(of_track),
+        TracksRequest::Push if of_track.is_some() && told.session_description.is_none() => failed(of_track),
+        TracksRequest::Pull(_) | TracksRequest::Push if of_track.is_some() => mend_tracks(asked, body),
         _ => None,
     }
 }
@@ -125,7 +130,7 @@ pub(super) fn answer(target: &Target, asked: &Asked, status: StatusCode, body: &
 /// What matters of an answer.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Told<'a> {
+struct TracksAnswer<'a> {
     session_id: Option<String>,
     #[serde(flatten)]
     failure: ToldFailure,
@@ -166,15 +171,15 @@ fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> A
 /// It reads no track's error code. Of a push it takes every track that it is told of for published,
 /// so failed ones are left out, unless they failed for being published already. Of a pull it waits
 /// five seconds for the media of every track with a `mid`.
-fn mend_tracks(asked: &Asked, body: &[u8]) -> Option<Healing> {
+fn mend_tracks(asked: &TracksRequest, body: &[u8]) -> Option<RecoverableBody> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let tracks = value.get_mut("tracks")?.as_array_mut()?;
     // The library takes a track with its `mid` for one that went well, and tries the others again.
-    let is_there = |code: &str| matches!(asked, Asked::Push) && code == "repeated_local_track_error";
+    let is_there = |code: &str| matches!(asked, TracksRequest::Push) && code == "repeated_local_track_error";
     for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some_and(|code| !is_there(code))) {
         track.as_object_mut()?.remove("mid");
     }
-    Some(Healing { content_type: JSON, text: value.to_string() })
+    Some(RecoverableBody { content_type: JSON, text: value.to_string() })
 }
 
 fn error_code_of(track: &Value) -> Option<&str> {
@@ -186,42 +191,44 @@ mod tests {
     use super::*;
     use crate::id::SessionId;
 
-    fn target(action: Action) -> Target {
-        Target::Session { session: SessionId::parse("s").unwrap(), action }
+    fn target(action: Action) -> CallTarget {
+        CallTarget::Session { session: SessionId::parse("s").unwrap(), action }
     }
 
-    fn pull() -> Asked {
-        Asked::read(br#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t"}]}"#)
+    fn pull() -> TracksRequest {
+        TracksRequest::read(br#"{"tracks":[{"location":"remote","sessionId":"p","trackName":"t"}]}"#)
     }
 
-    fn push() -> Asked {
-        Asked::read(br#"{"tracks":[{"location":"local","mid":"0","trackName":"t"}],"sessionDescription":{}}"#)
+    fn push() -> TracksRequest {
+        TracksRequest::read(
+            br#"{"tracks":[{"location":"local","mid":"0","trackName":"t"}],"sessionDescription":{}}"#,
+        )
     }
 
-    fn json(healing: &Healing) -> Value {
+    fn json(healing: &RecoverableBody) -> Value {
         assert_eq!(healing.content_type, JSON);
         serde_json::from_str(&healing.text).unwrap()
     }
 
-    fn told(target: &Target, asked: &Asked, status: u16, body: &str) -> Option<Healing> {
+    fn told(target: &CallTarget, asked: &TracksRequest, status: u16, body: &str) -> Option<RecoverableBody> {
         answer(target, asked, StatusCode::from_u16(status).unwrap(), body.as_bytes())
     }
 
     #[test]
     fn what_was_asked_is_read_from_the_request() {
-        assert_eq!(pull(), Asked::Pull(vec![("p".into(), "t".into())]));
-        assert_eq!(push(), Asked::Push);
+        assert_eq!(pull(), TracksRequest::Pull(vec![("p".into(), "t".into())]));
+        assert_eq!(push(), TracksRequest::Push);
         for unreadable in ["", "{", "{}", "[]", r#"{"tracks":[]}"#, r#"{"tracks":[{"location":7}]}"#] {
-            assert_eq!(Asked::read(unreadable.as_bytes()), Asked::Malformed, "{unreadable}");
+            assert_eq!(TracksRequest::read(unreadable.as_bytes()), TracksRequest::Malformed, "{unreadable}");
         }
     }
 
     #[test]
     fn a_malformed_or_unread_call_is_told_what_is_wrong() {
         let body = r#"{"errorCode":"invalid_params","errorDescription":"location is missing"}"#;
-        let healing = told(&target(Action::NewTracks), &Asked::Malformed, 400, body).unwrap();
+        let healing = told(&target(Action::NewTracks), &TracksRequest::Malformed, 400, body).unwrap();
         assert_eq!(healing.text, body);
-        let healing = told(&target(Action::NewTracks), &Asked::Unknown, 400, body).unwrap();
+        let healing = told(&target(Action::NewTracks), &TracksRequest::Unknown, 400, body).unwrap();
         assert_eq!(
             json(&healing),
             json!({"tracks": [], "failureCode": "invalid_params", "failureDescription": "location is missing"})
@@ -236,11 +243,11 @@ mod tests {
             (201, "{}"),
             (200, "<html>"),
         ] {
-            let healing = told(&Target::NewSession, &Asked::Unknown, status, body).unwrap();
+            let healing = told(&CallTarget::NewSession, &TracksRequest::Unknown, status, body).unwrap();
             assert_eq!(healing.content_type, TEXT);
             assert!(serde_json::from_str::<Value>(&healing.text).is_err(), "{}", healing.text);
         }
-        assert_eq!(told(&Target::NewSession, &Asked::Unknown, 201, r#"{"sessionId":"a"}"#), None);
+        assert_eq!(told(&CallTarget::NewSession, &TracksRequest::Unknown, 201, r#"{"sessionId":"a"}"#), None);
     }
 
     #[test]
@@ -290,20 +297,20 @@ mod tests {
     #[test]
     fn what_went_well_passes_unchanged() {
         for action in [Action::NewTracks, Action::Renegotiate, Action::CloseTracks, Action::UpdateTracks] {
-            for asked in [pull(), push(), Asked::Unknown] {
+            for asked in [pull(), push(), TracksRequest::Unknown] {
                 let body = r#"{"tracks":[{"mid":"0","errorCode":null}],"sessionDescription":{"sdp":"é"}}"#;
                 assert_eq!(told(&target(action), &asked, 200, body), None);
             }
         }
-        assert_eq!(told(&target(Action::Renegotiate), &Asked::Unknown, 200, "{}"), None);
+        assert_eq!(told(&target(Action::Renegotiate), &TracksRequest::Unknown, 200, "{}"), None);
     }
 
     #[test]
     fn a_failed_renegotiation_has_no_error_code_and_a_failed_close_a_description() {
         let body = r#"{"errorCode":"x","errorDescription":"y"}"#;
-        let healing = told(&target(Action::Renegotiate), &Asked::Unknown, 406, body).unwrap();
+        let healing = told(&target(Action::Renegotiate), &TracksRequest::Unknown, 406, body).unwrap();
         assert_eq!(json(&healing), json!({"failureCode": "x", "failureDescription": "y"}));
-        let healing = told(&target(Action::CloseTracks), &Asked::Unknown, 406, body).unwrap();
+        let healing = told(&target(Action::CloseTracks), &TracksRequest::Unknown, 406, body).unwrap();
         assert_eq!(json(&healing)["sessionDescription"]["type"], "rollback");
     }
 }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
-use crate::identity::peer::{Peer, TrustedProxies};
+use crate::identity::peer::{RemotePeer, TrustedProxies};
 
 /// Headers that proxies add. A request from a proxy without TLS would be redirected in a loop.
 const OF_PROXIES: [&str; 5] =
@@ -39,7 +39,7 @@ fn https_url(peer: SocketPeer, method: &Method, uri: &Uri, headers: &HeaderMap) 
         return None;
     }
     let SocketPeer { address, scheme } = peer;
-    let host = Peer::new(address.ip(), scheme, uri, headers, &TrustedProxies::default()).host?;
+    let host = RemotePeer::new(address.ip(), scheme, uri, headers, &TrustedProxies::default()).host?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     HeaderValue::from_str(&format!("https://{host}{path}")).ok()
 }

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::site::{OWN_POLICY, OwnPage};
 use crate::client::policy::protect;
 use crate::client::visit::way;
-use crate::identity::peer::Peer;
+use crate::identity::peer::RemotePeer;
 
 /// Placeholder of the error message in a page.
 const MARK: &str = "<!--problem-->";
@@ -18,7 +18,7 @@ const MARK: &str = "<!--problem-->";
 const EMPTY: &str = "value=\"\"";
 
 /// Returns the response for an error.
-pub async fn answer(app: &App, peer: &Peer, headers: &HeaderMap, error: ApiError) -> Response {
+pub async fn answer(app: &App, peer: &RemotePeer, headers: &HeaderMap, error: ApiError) -> Response {
     let page = if error == ApiError::NotFound { OwnPage::Nothing } else { OwnPage::Refused };
     show(app, peer, headers, error, page, "").await
 }
@@ -26,7 +26,7 @@ pub async fn answer(app: &App, peer: &Peer, headers: &HeaderMap, error: ApiError
 /// Returns an error together with the form of `page`, filled with the typed value.
 pub async fn form_again(
     app: &App,
-    peer: &Peer,
+    peer: &RemotePeer,
     headers: &HeaderMap,
     error: ApiError,
     page: OwnPage,
@@ -37,7 +37,7 @@ pub async fn form_again(
 
 async fn show(
     app: &App,
-    peer: &Peer,
+    peer: &RemotePeer,
     headers: &HeaderMap,
     error: ApiError,
     page: OwnPage,

@@ -1,6 +1,6 @@
 //! The floor under a broadcast: the same bytes, written to as many sockets by a bare loop.
 //!
-//! What a server does besides is what it can save. The loop has a thread of its own, whose processor time
+//! A server can save only its work beyond that. The loop has a thread of its own, whose processor time
 //! counts; another thread reads and forgets. `satsuma load --pid` tells what the server takes for the same.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
@@ -21,7 +21,7 @@ const BROADCASTS: [(&str, usize, usize); 6] = [
     ("1,000 members, deflated", 1_000, 122_000),
 ];
 
-/// How many bytes each broadcast is repeated for.
+/// Total bytes for which each broadcast is repeated.
 const BYTES: usize = 2_000_000_000;
 
 fn main() {
@@ -53,7 +53,7 @@ fn main() {
     }
 }
 
-/// So many connections over loopback, both ends of each.
+/// Connections over loopback, both ends of each.
 fn connect(count: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

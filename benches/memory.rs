@@ -1,4 +1,4 @@
-//! What idle connections cost: starts the real server, opens sockets, and prints its memory.
+//! The memory of idle connections: starts the real server, opens sockets, and prints its memory.
 //!
 //! `cargo bench --bench memory` prints resident memory idle, and with 1,000 connections in 100
 //! rooms, over plain HTTP and over TLS. The server is a process of its own, so that the client's

@@ -1,4 +1,4 @@
-//! What the proxy adds to a call of the media API, against an upstream in this process.
+//! The latency that the proxy adds to a call of the media API, against an upstream in this process.
 //!
 //! Direct and proxied calls alternate, so that a noisy machine disturbs both alike; medians are
 //! compared. Everything, the client included, shares this process' cores.

@@ -1,4 +1,4 @@
-//! What a change of one member costs a room: encoding the snapshot, compressing it, and handing it to everyone.
+//! The cost of one member's change: encoding the snapshot, compressing it, and queueing it for every member.
 
 use std::hint::black_box;
 use std::sync::Arc;

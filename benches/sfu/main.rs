@@ -1,4 +1,4 @@
-//! What forwarding costs: the real server as a process of its own, and clients of the library str0m.
+//! The cost of forwarding: the real server as a process of its own, and clients of the library str0m.
 //!
 //! Clients say in each packet when it was sent, and the system tells when it came to the receiver, so a
 //! packet's way through the server is measured by one clock: with the sender's encryption, and without
@@ -22,10 +22,10 @@ use tokio::task::LocalSet;
 use peer::{Latency, Peer};
 use server::Server;
 
-/// How long each load is measured.
+/// Duration of each measurement.
 const MEASURED: Duration = Duration::from_secs(10);
 
-/// How long it runs before that.
+/// Warm-up before that.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 fn main() {
@@ -128,7 +128,7 @@ async fn run(name: &str, people: usize, speakers: usize, subscribers: usize, bit
     );
 }
 
-/// What a request says that wants these tracks.
+/// The body of a request for these tracks.
 fn wishes(session: &str, names: &[(String, MediaKind)]) -> Vec<Value> {
     let wish = |name| json!({"location": "remote", "sessionId": session, "trackName": name});
     names.iter().map(|(name, _)| wish(name)).collect()

@@ -9,16 +9,16 @@ use crate::peer::Peer;
 use crate::server::Server;
 use crate::wishes;
 
-/// Who stays to the end.
+/// Number of members that stay to the end.
 const RESIDENTS: usize = 5;
 
-/// Who comes, and goes before the next: one every 54 seconds.
+/// Visitors, each of whom leaves before the next: one every 54 seconds.
 const VISITS: usize = 200;
 
 /// The visits of which the first and the last medians are told.
 const TOLD: usize = 20;
 
-/// Everybody pulls sound and picture of everybody, and closes what has ended.
+/// Subscribes every member to the audio and video of all others, and closes ended tracks.
 pub async fn run() {
     let server = Server::start();
     let (latencies, _ignored) = mpsc::unbounded_channel();

@@ -18,18 +18,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::server::Server;
 
-/// Bytes of a packet of a picture, as browsers make them.
+/// Bytes of a packet of a video frame, as browsers make them.
 const PICTURE_PACKET: usize = 1100;
 
-/// How long a packet was under way.
+/// Transit time of a packet.
 pub struct Latency {
     pub took: Duration,
     pub of_keyframe: bool,
-    /// Which part of which picture it was; none of audio.
+    /// Its part of a video frame; none for audio.
     pub part: Option<Part>,
 }
 
-/// A part of a picture.
+/// A part of a video frame.
 pub struct Part {
     /// The first letter of the layer, 0 without.
     pub layer: u8,
@@ -85,7 +85,7 @@ impl Peer {
         };
         let mids = self.offer(server, names, add).await;
         for ((_, kind), mid) in tracks.iter().zip(mids) {
-            // Who is muted and shows nothing sends a packet of audio now and then (DTX).
+            // A muted client without video sends a packet of audio now and then (DTX).
             if bits == 0 && *kind == MediaKind::Video {
                 continue;
             }
@@ -221,7 +221,7 @@ struct Sending {
     mid: Mid,
     rid: Option<Rid>,
     kind: MediaKind,
-    /// How often a picture or a piece of sound is sent, and of how many packets it is.
+    /// The interval of video or audio frames, and the packets of each.
     every: Duration,
     packets: usize,
     next: Instant,
@@ -231,14 +231,14 @@ struct Sending {
     keyframe_due: bool,
 }
 
-/// What a client's task owns.
+/// The state of a client's task.
 struct Client {
     rtc: Rtc,
     socket: UdpSocket,
     local: SocketAddr,
     sending: Vec<Sending>,
     connected: bool,
-    /// When what is dealt with came, as the system tells it.
+    /// Arrival time of the current packet, as the system reports it.
     arrived: Duration,
     latencies: mpsc::UnboundedSender<Latency>,
 }
@@ -366,7 +366,7 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// Sends one picture, or one piece of sound.
+/// Sends one video or audio frame.
 fn send(rtc: &mut Rtc, stream: &mut Sending) {
     let pt = rtc.media(stream.mid).unwrap().remote_pts()[0];
     let keyframe = std::mem::take(&mut stream.keyframe_due) && stream.kind == MediaKind::Video;

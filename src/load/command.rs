@@ -18,7 +18,7 @@ const INTERRUPTED: i32 = 130;
 /// Runs the test and prints what it found.
 ///
 /// # Errors
-/// Why there is nothing to print, or, after it was printed, what went wrong in the test.
+/// The reason that there is nothing to print, or, after printing, a failure in the test.
 pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
     // One thread: more would share a clock, and nothing else, but take the server's cores.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -37,7 +37,7 @@ pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// The first Ctrl-C asks for the report, the second for the end.
+/// Handles Ctrl-C: the first asks for the report, the second exits.
 async fn stop_by_signal(stop: CancellationToken) {
     // Without signals there is only the end of the run.
     let Ok(()) = ctrl_c().await else { return };

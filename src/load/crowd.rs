@@ -1,4 +1,4 @@
-//! Everybody of a run: who comes, who goes, and who comes in their place.
+//! All users of a run: joins, departures and replacements.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,16 +16,16 @@ use super::member::{Leave, PendingUser, Role, Watch, WatchedRoom};
 use super::options::Options;
 use super::world::{RunContext, chance, now};
 
-/// How many log in and shake hands at a time; more would measure the queue at the door.
+/// Concurrent logins and handshakes; more would measure the server's accept queue.
 const COMING: usize = 64;
 
-/// How much faster users leave than they came.
+/// Ratio of the leave rate to the join rate.
 const HURRY: f64 = 4.0;
 
 /// Timeout of the last ones' leaving.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everybody of a run.
+/// All users of a run.
 #[derive(Debug)]
 pub struct Crowd {
     world: Rc<RunContext>,
@@ -34,7 +34,7 @@ pub struct Crowd {
     period: Option<Duration>,
     join_rate: f64,
     churn: f64,
-    /// They stay until the end, or nobody would see what happens in their room.
+    /// Watchers stay until the end; otherwise nobody would measure their room.
     watchers: Vec<ActiveUser>,
     others: Vec<ActiveUser>,
     numbers: std::ops::RangeFrom<u32>,
@@ -42,14 +42,14 @@ pub struct Crowd {
     tasks: JoinSet<()>,
 }
 
-/// Somebody who came, or is on the way.
+/// A user that has joined or is joining.
 #[derive(Debug)]
 struct ActiveUser {
     room: Rc<WatchedRoom>,
     leave: oneshot::Sender<Leave>,
 }
 
-/// Whether somebody was let in.
+/// The result of a join.
 type Came = Result<(), Refusal>;
 
 impl Crowd {
@@ -108,7 +108,7 @@ impl Crowd {
         let begin = now();
         for place in 1.. {
             sleep_until(after(begin, place, self.churn).into()).await;
-            // What ended is forgotten, or it would pile up.
+            // Finished tasks are removed; otherwise they would accumulate.
             while self.tasks.try_join_next().is_some() {}
             self.others.retain(|seat| !seat.leave.is_closed());
             if self.others.is_empty() {
@@ -161,7 +161,7 @@ impl Crowd {
     }
 }
 
-/// When the thing of this number is due, if so many are a second.
+/// Time at which event number `number` is due at this rate per second.
 fn after(begin: Instant, number: usize, rate: f64) -> Instant {
     begin + Duration::from_secs_f64(number as f64 / rate)
 }

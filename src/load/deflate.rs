@@ -1,17 +1,17 @@
-//! Compressed messages (`permessage-deflate`, RFC 7692): what is offered, what was agreed, and inflating.
+//! Compressed messages (`permessage-deflate`, RFC 7692): offer, agreement, and inflating.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// What every browser offers.
+/// The offer of every browser.
 pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// The most bytes that a message may inflate to.
 const LONGEST_MESSAGE: usize = 64 << 20;
 
-/// What the sender left out at the end of each message (RFC 7692 section 7.2.2).
+/// Bytes that the sender omits at the end of each message (RFC 7692 section 7.2.2).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
-/// Whether a message refers to those before it.
+/// Context takeover: messages may refer to earlier ones, or stand alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
     /// It may refer to them.
@@ -20,23 +20,23 @@ pub enum Context {
     None,
 }
 
-/// What the server answered to the offer.
+/// The server's answer to the offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// How its messages are compressed.
+    /// The compression of its messages.
     pub context: Context,
     /// The answer, as the server wrote it.
     pub text: String,
 }
 
-/// Why the server's answer is none to what was offered.
+/// An answer that does not match the offer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server answered an extension that was not offered, or a parameter that there is none of: {0}")]
 pub struct NotOffered(String);
 
 /// Reads the answer, which is the value of `Sec-WebSocket-Extensions`; `None` if compression is not agreed on.
 ///
-/// What the client's side was asked to do needs no care: it sends nothing compressed, as it may.
+/// Parameters for the client's side are ignored: it may send everything uncompressed, and does.
 ///
 /// # Errors
 /// [`NotOffered`] if the offer leads to no such answer (RFC 7692 section 7.1).
@@ -79,7 +79,7 @@ pub struct Inflater {
     message: Vec<u8>,
 }
 
-/// Why a message cannot be inflated.
+/// An error of inflating a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotInflate {
     /// It is not what a compressor writes.
@@ -139,7 +139,7 @@ impl Inflater {
     }
 }
 
-/// What one call of the library did.
+/// The result of one call of the library.
 struct InflateStep {
     read: usize,
     written: u64,

@@ -1,4 +1,4 @@
-//! The way into a server: a name for a cookie, and a room's socket for the cookie.
+//! Joining a server: log in for a cookie, then open a room's socket with it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use uuid::Uuid;
 use super::deflate::{Agreed, OFFER, agreed};
 use super::target::LoadTarget;
 
-/// How long the server may take for one answer.
+/// Timeout of one answer of the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the text of a refusal may take.
+/// Timeout of the text of a refusal.
 const PATIENCE_FOR_REASONS: Duration = Duration::from_secs(1);
 
 /// The most bytes of an answer's head, or of a refusal.
@@ -31,7 +31,7 @@ const LONGEST_ANSWER: usize = 64 << 10;
 /// The most characters of a refusal's sentence that are shown.
 const LONGEST_SENTENCE: usize = 200;
 
-/// Whether compression is offered.
+/// The client's offer of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompressionOffer {
     /// As browsers do.
@@ -40,7 +40,7 @@ pub enum CompressionOffer {
     Nothing,
 }
 
-/// Where the server is, and how to come in.
+/// The server's address, and the settings for joining.
 #[derive(Debug)]
 pub struct Endpoint {
     target: LoadTarget,
@@ -54,7 +54,7 @@ pub struct Endpoint {
 pub struct OpenSocket {
     /// The connection.
     pub stream: TcpStream,
-    /// What came behind the answer to the handshake already.
+    /// Bytes received after the answer to the handshake.
     pub rest: Vec<u8>,
     /// The compression, if the server agreed to one.
     pub agreed: Option<Agreed>,
@@ -68,13 +68,13 @@ pub struct Unreachable {
     error: io::Error,
 }
 
-/// Somebody was not let in.
+/// A user could not join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {says}")]
 pub struct Refusal {
     /// The status of the answer, behind `login` if it was that, or the word for why there is none.
     pub kind: String,
-    /// What the answer says.
+    /// The text of the answer.
     pub says: String,
 }
 
@@ -239,7 +239,7 @@ fn sentence(body: &[u8], status: StatusCode) -> String {
     }
 }
 
-/// What is behind an error of the library, which alone says only that there is one.
+/// The source of an error of the library, whose own text says only that there is one.
 fn root(error: &reqwest::Error) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {

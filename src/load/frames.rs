@@ -8,7 +8,7 @@ const LONGEST_MESSAGE: u64 = 64 << 20;
 /// The most bytes of a control frame's payload (RFC 6455 section 5.5).
 const LONGEST_CONTROL: u64 = 125;
 
-/// What becomes of the messages' payloads.
+/// The handling of message payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payloads {
     /// They are counted.
@@ -17,7 +17,7 @@ pub enum Payloads {
     Kept,
 }
 
-/// How messages may be encoded.
+/// The encoding of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// As they are.
@@ -26,7 +26,7 @@ pub enum Encoding {
     Deflate,
 }
 
-/// What a frame's end tells.
+/// An event at the end of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameEvent {
     /// A whole message came, in so many bytes with the headers of its frames.
@@ -40,7 +40,7 @@ pub enum FrameEvent {
     Close(Option<u16>),
 }
 
-/// Why bytes are no frames of a server.
+/// A protocol error in the server's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// A bit that nobody agreed on.
@@ -142,7 +142,7 @@ impl Frames {
         }
     }
 
-    /// How many of the next bytes may be thrown away without being seen.
+    /// Number of the next bytes that may be discarded unread.
     pub fn skippable(&self) -> u64 {
         match self.frame {
             Some(frame) if frame.opcode < CLOSE && self.payloads == Payloads::Skipped => frame.left,
@@ -150,7 +150,7 @@ impl Frames {
         }
     }
 
-    /// So many bytes were thrown away, at most those that are [`Frames::skippable`].
+    /// Records discarded bytes, at most [`Frames::skippable`].
     pub fn skip(&mut self, bytes: u64) -> Option<FrameEvent> {
         let frame = self.frame.as_mut()?;
         frame.left = frame.left.saturating_sub(bytes);
@@ -243,7 +243,7 @@ impl Frames {
     }
 }
 
-/// What a client says.
+/// A client's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Say<'a> {
     /// A text message.
@@ -447,7 +447,7 @@ mod tests {
         assert_eq!(u16::from(close.code), 1000);
     }
 
-    /// What was written, to be read; what the library answers goes nowhere.
+    /// Written bytes, to be read; the library's answers are discarded.
     struct Wire<'a>(&'a [u8]);
 
     impl std::io::Read for Wire<'_> {

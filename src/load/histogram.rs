@@ -1,4 +1,4 @@
-//! How long things took, counted in steps of at most 1/64 of their size.
+//! A histogram of durations, in steps of at most 1/64 of their size.
 
 /// Steps for each doubling.
 const STEPS: u64 = 64;
@@ -23,7 +23,7 @@ impl Histogram {
         self.most = self.most.max(value);
     }
 
-    /// How many values there are.
+    /// Number of values.
     pub fn total(&self) -> u64 {
         self.total
     }

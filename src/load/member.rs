@@ -1,4 +1,4 @@
-//! One user of a load test: its socket, and what it says there.
+//! One user of a load test: its socket, and the messages it sends.
 
 use std::cell::Cell;
 use std::io;
@@ -23,28 +23,28 @@ use super::world::{RunContext, RunStage, chance, now};
 /// The stock client's time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How long a user that left waits for its socket to be closed.
+/// Timeout of a user that left for its socket to be closed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many bytes are read where nobody looks at the payload: the headers, and little of what follows.
+/// Bytes per read if the payload is not needed: the headers, and little of what follows.
 const READ_BYTES: usize = 4 << 10;
 
-/// How many bytes are read where all of it is needed.
+/// Bytes per read if the payload is needed.
 const WATCHER_READ_BYTES: usize = 64 << 10;
 
 /// Less than this is sooner read than thrown away.
 const WORTH_SKIPPING: u64 = 4 << 10;
 
-/// How often a socket is read before the others have their turn.
+/// Reads of a socket before it yields to the others.
 const READS_AT_A_TIME: usize = 32;
 
 /// The most bytes that wait for a server which does not read.
 const MOST_UNSENT: usize = 4 << 20;
 
-/// How browsers call a close frame without a code.
+/// The code in browsers for a close frame without a code.
 const NO_CODE: u16 = 1005;
 
-/// How browsers call an end without a close frame.
+/// The code in browsers for an end without a close frame.
 const NO_CLOSE: u16 = 1006;
 
 /// A room, as its members know it.
@@ -52,11 +52,11 @@ const NO_CLOSE: u16 = 1006;
 pub struct WatchedRoom {
     /// Its name, of letters, digits and `-`.
     pub name: String,
-    /// Whether somebody watches it.
+    /// True if it has a watcher.
     pub watch: Cell<Watch>,
 }
 
-/// Whether somebody watches a room.
+/// The presence of a room's watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
     /// Its watcher is in.
@@ -65,7 +65,7 @@ pub enum Watch {
     Off,
 }
 
-/// What a member does beside sending.
+/// A member's role beside sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It reads every snapshot.
@@ -74,7 +74,7 @@ pub enum Role {
     Other,
 }
 
-/// How a user goes.
+/// A way of leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
     /// With `userLeft`.
@@ -86,26 +86,26 @@ pub enum Leave {
 /// A user that is to come.
 #[derive(Debug)]
 pub struct PendingUser {
-    /// What it shares with all others.
+    /// State shared with all other members.
     pub world: Rc<RunContext>,
-    /// Where it goes.
+    /// The room to join.
     pub room: Rc<WatchedRoom>,
     /// Its number, which no other one of this run has.
     pub number: u32,
-    /// What it does there.
+    /// Its role in the room.
     pub role: Role,
     /// The time between two of its updates, if it sends any.
     pub period: Option<Duration>,
 }
 
-/// Why a member's socket is no more.
+/// The end of a member's socket.
 #[derive(Debug)]
 enum EndReason {
     /// The server said so, with a code unless it gave none.
     Closed(Option<u16>),
     /// The connection ended without a close.
     Lost,
-    /// What came makes no sense, or nothing is taken any more.
+    /// Invalid data was received, or the server stopped reading.
     Broken(String),
 }
 
@@ -154,7 +154,7 @@ impl PendingUser {
     }
 }
 
-/// What a watcher reads with.
+/// A watcher's reading state.
 #[derive(Debug)]
 struct Watching {
     watcher: Watcher,
@@ -167,15 +167,15 @@ pub struct UserSession {
     member: PendingUser,
     user: SyntheticUser,
     stream: TcpStream,
-    /// What came with the handshake and is still to be read.
+    /// Unread bytes that came with the handshake.
     rest: Vec<u8>,
-    /// When the connection was asked for, until the first message came.
+    /// Time at which the connection was requested; none after the first message.
     asked: Option<Instant>,
     heartbeat: Schedule,
     updates: Option<Schedule>,
     frames: Frames,
     watching: Option<Box<Watching>>,
-    /// How many of its updates were measured.
+    /// Number of its measured updates.
     measured: u32,
     unsent: Vec<u8>,
 }
@@ -232,13 +232,13 @@ impl UserSession {
         }
     }
 
-    /// When there is something to say.
+    /// Waits until the next message is due.
     fn next(&self) -> Instant {
         let heartbeat = self.heartbeat.due();
         self.updates.map_or(heartbeat, |updates| updates.due().min(heartbeat))
     }
 
-    /// Says what is due.
+    /// Sends the messages that are due.
     fn speak(&mut self, now: Instant) -> Result<(), EndReason> {
         while self.heartbeat.take(now).is_some() {
             self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
@@ -351,7 +351,7 @@ impl UserSession {
             FrameEvent::Ping(payload) => self.say(Say::Pong(&payload)),
             FrameEvent::Close(code) => {
                 frames::write(Say::Close(code), [0; 4], &mut self.unsent);
-                // Whether the server reads the answer is its own affair.
+                // The server need not read the answer.
                 let _ = self.stream.try_write(&self.unsent);
                 Err(EndReason::Closed(code))
             }

@@ -1,4 +1,4 @@
-//! What a load test is asked to do: the command line of `satsuma load`.
+//! Options of a load test: the command line of `satsuma load`.
 
 use std::time::Duration;
 
@@ -61,12 +61,12 @@ to standard error, once a second. Ctrl-C ends the test early, with the report of
 The exit code is 0 if everybody got in and nobody was closed, and 1 otherwise.";
 
 impl Options {
-    /// How many users there are at a time.
+    /// Number of concurrent users.
     pub fn members(&self) -> u64 {
         u64::from(self.rooms) * u64::from(self.users)
     }
 
-    /// Whether the options fit together.
+    /// Checks that the options fit together.
     ///
     /// # Errors
     /// [`OptionsDisagree`] if they do not.

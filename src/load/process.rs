@@ -1,4 +1,4 @@
-//! What a process costs: its processor time and memory, as the system tells them.
+//! A process's processor time and memory, as the system reports them.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -7,7 +7,7 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// What a process has used until now, and what it has.
+/// Processor time used so far, and current memory.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessUsage {
     /// Processor time, of the process and of the system for it.

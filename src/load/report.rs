@@ -1,4 +1,4 @@
-//! What a run found, as figures.
+//! The results of a run, as figures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,12 +16,12 @@ const BUSY_PERCENT: f64 = 80.0;
 /// The lateness of an update from which on the load was not spread as asked.
 const LATE: Duration = Duration::from_millis(50);
 
-/// What was looked at beside the members' own counts.
+/// Measurements beside the members' own counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Measured {
-    /// How long joining took.
+    /// Duration of joining.
     pub joining: Duration,
-    /// How long it was measured.
+    /// Duration of the measurement.
     pub time: Duration,
     /// Sockets that were open when it began.
     pub sockets: u64,
@@ -33,7 +33,7 @@ pub struct Measured {
     pub own_cpu: Duration,
 }
 
-/// What the server used while it was measured.
+/// The server's resource use during the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Used {
     /// Processor time.
@@ -44,7 +44,7 @@ pub struct Used {
     pub after_bytes: u64,
 }
 
-/// What a run found.
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
@@ -58,47 +58,47 @@ pub struct RunReport {
     pub rate: f64,
     /// Users a second that were to be replaced.
     pub churn: f64,
-    /// What became of compression.
+    /// The negotiated compression.
     pub compression: CompressionStats,
-    /// How long it was measured; 0 if it was stopped before.
+    /// Duration of the measurement; 0 if it was stopped before.
     pub seconds: f64,
-    /// Whether it was measured for as long as was asked.
+    /// True if the measurement lasted as long as requested.
     pub is_whole: bool,
-    /// How the users came.
+    /// Figures on joins.
     pub joins: Joins,
-    /// What became of their updates.
+    /// Figures on updates.
     pub updates: Updates,
     /// From an update to its sight by another member; none was seen if it is null.
     pub latency_ms: Option<Quantiles>,
-    /// What came.
+    /// Figures on received messages.
     pub received: ReceivedStats,
-    /// Who was not let in, by the status of the answer or the word for why there was none.
+    /// Refused users, by the status of the answer or a word for the reason that there was none.
     pub refusals: BTreeMap<String, RefusedUsers>,
     /// Sockets that the server closed, by code; 1005 is no code and 1006 no close frame.
     pub closes: BTreeMap<u16, u64>,
     /// Connections that could not be read on, by what was wrong with them.
     pub broken: BTreeMap<String, u64>,
-    /// How users left.
+    /// Figures on departures.
     pub leaves: Leaves,
-    /// What the server used; null without `--pid`, or if its process ended.
+    /// The server's resource use; null without `--pid`, or if its process ended.
     pub server: Option<ServerUsage>,
-    /// What the tool itself used.
+    /// The tool's own resource use.
     pub tool: Tool,
-    /// What a reader of the figures should know.
+    /// Warnings for readers of the figures.
     pub notes: Vec<String>,
 }
 
-/// What became of compression.
+/// The negotiated compression.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompressionStats {
-    /// Whether it was offered.
+    /// True if it was offered.
     pub offered: bool,
-    /// What the server answered; null is: messages go uncompressed.
+    /// The server's answer; null if messages are uncompressed.
     pub agreed: Option<String>,
 }
 
-/// How the users came.
+/// Figures on joins.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Joins {
@@ -106,13 +106,13 @@ pub struct Joins {
     pub made: u64,
     /// Users that were not let in.
     pub refused: u64,
-    /// How long it took until all were there.
+    /// Time until all users had joined.
     pub seconds: f64,
     /// From the connection to the first message.
     pub latency_ms: Option<Quantiles>,
 }
 
-/// What became of the updates.
+/// Figures on updates.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Updates {
@@ -141,7 +141,7 @@ pub struct Quantiles {
     pub max: f64,
 }
 
-/// What came while it was measured.
+/// Figures on messages received during the measurement.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceivedStats {
@@ -160,13 +160,13 @@ pub struct ReceivedStats {
 /// Users that were not let in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusedUsers {
-    /// How many.
+    /// Number of users.
     pub count: u64,
-    /// What the first was told.
+    /// The answer to the first.
     pub says: String,
 }
 
-/// How users left, in their time and at the end.
+/// Figures on departures, during the run and at its end.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Leaves {
     /// With `userLeft`, and the server closed their socket.
@@ -177,7 +177,7 @@ pub struct Leaves {
     pub dropped: u64,
 }
 
-/// What the server used.
+/// The server's resource use.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerUsage {
@@ -193,11 +193,11 @@ pub struct ServerUsage {
     pub resident_joined_bytes: u64,
     /// Resident memory after it was measured.
     pub resident_after_bytes: u64,
-    /// What each socket added: the second less the first, by the sockets.
+    /// Memory added by each socket: the second less the first, divided by the sockets.
     pub bytes_per_connection: Option<f64>,
 }
 
-/// What the tool itself used.
+/// The tool's own resource use.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tool {
@@ -281,7 +281,7 @@ impl RunReport {
         report
     }
 
-    /// Whether everybody got in, and nobody was sent away.
+    /// Checks that all users joined, and none was disconnected.
     ///
     /// # Errors
     /// [`Shortfall`] says what was otherwise.
@@ -351,7 +351,7 @@ impl Quantiles {
     }
 }
 
-/// What each part has; `None` if there are none.
+/// The share of each part; `None` if there are none.
 fn ratio(whole: f64, parts: u64) -> Option<f64> {
     (parts > 0).then(|| rounded(whole / parts as f64))
 }

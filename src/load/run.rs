@@ -19,11 +19,11 @@ use super::world::{RunContext, RunStage, now};
 /// The time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// How long the last updates may take to be seen, and how long nothing may be seen before waiting ends.
+/// Timeout of the last updates, and of an interval in which none is seen.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Why nothing can be measured.
+/// An error that prevents a measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotRun {
     /// The options do not fit together.
@@ -43,20 +43,20 @@ pub enum CannotRun {
     Refused(#[from] Refusal),
 }
 
-/// What a run has come to.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunProgress {
-    /// What is under way.
+    /// The current phase.
     pub step: RunStep,
-    /// How many users are to be in.
+    /// Number of requested users.
     pub asked: u64,
-    /// How many are.
+    /// Number of joined users.
     pub present: u64,
-    /// How many updates were sent.
+    /// Number of sent updates.
     pub updates: u64,
     /// The 99th percentile of the latencies, in microseconds.
     pub p99: Option<u64>,
-    /// How many users were refused, closed or broken.
+    /// Number of users that were refused, closed or broken.
     pub trouble: u64,
 }
 
@@ -67,7 +67,7 @@ pub enum RunStep {
     Joining,
     /// The load is on, and is not measured yet.
     WarmingUp,
-    /// What happens is counted.
+    /// Events are counted.
     Measuring,
     /// The last updates are waited for.
     Draining,
@@ -134,7 +134,7 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
             }
         }
         let is_whole = !self.stop.is_cancelled();
-        // Whoever stopped the run still wants everybody to leave; only a second Ctrl-C does not.
+        // After a stop all users still leave properly; only a second Ctrl-C skips that.
         let leaving = Run { stop: CancellationToken::new(), world: self.world.clone(), ..self };
         let _ = leaving.meanwhile(RunStep::Leaving, crowd.leave()).await;
         let counts = std::mem::take(&mut *self.world.counts.borrow_mut());
@@ -162,7 +162,7 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
             joined_bytes: joined.resident_bytes,
             after_bytes: after.resident_bytes,
         });
-        // Whoever stops it is not kept waiting.
+        // A stop is not delayed.
         let _ = self.meanwhile(RunStep::Draining, self.drain()).await;
         Ok(())
     }

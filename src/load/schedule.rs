@@ -1,4 +1,4 @@
-//! When a member does what it does again and again.
+//! Schedules of a member's repeated actions.
 
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@ pub struct LoadTarget {
     base_path: BasePath,
 }
 
-/// Why a text names no server that can be loaded.
+/// An error of parsing the server's address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoTarget {
     /// It is no URL at all.

@@ -1,4 +1,4 @@
-//! What the members of a load test look like: like real ones.
+//! Realistic member data for a load test.
 
 use std::fmt::Write;
 
@@ -27,14 +27,14 @@ const NAMES: [&str; 16] = [
     "Sophie",
 ];
 
-/// Which update of a user a snapshot shows, and when it was sent; on the wire an array of the three.
+/// The identity and send time of an update in a snapshot; on the wire an array of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct UpdateStamp {
     /// The member's number in this run.
     pub member: u32,
     /// The update's number among the member's measured ones, from 1 on; 0 is not measured.
     pub update: u32,
-    /// When it was sent, in microseconds of the tool's clock.
+    /// Send time, in microseconds of the tool's clock.
     pub at: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct UpdateStamp {
 pub struct SyntheticUser {
     /// The `_pk`.
     pub id: Uuid,
-    /// What it calls itself.
+    /// Its display name.
     pub name: String,
     session: Uuid,
     microphone: Uuid,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::protocol::client::{ClientMessage, MessageLimits};
 
-    /// What a server keeps of the update, as it stands in a snapshot.
+    /// The part of the update that a server keeps, as it appears in a snapshot.
     fn kept(user: &SyntheticUser, stamp: UpdateStamp) -> String {
         let mut text = "what was here before".to_owned();
         user.write_update(stamp, &mut text);

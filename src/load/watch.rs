@@ -1,4 +1,4 @@
-//! What a room's watcher sees: whose updates a snapshot shows for the first time, and how old they are.
+//! A room's watcher: finds the updates that a snapshot shows for the first time, and their age.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::histogram::Histogram;
 use super::user::UpdateStamp;
 
-/// What all watchers saw of measured updates.
+/// Measured updates as seen by all watchers.
 #[derive(Clone, Debug, Default)]
 pub struct Sightings {
     /// Microseconds from an update to its sight by another member, each update once.
@@ -21,7 +21,7 @@ pub struct Sightings {
 }
 
 impl Sightings {
-    /// How many updates are accounted for.
+    /// Number of updates that are accounted for.
     pub fn settled(&self) -> u64 {
         self.latencies.total() + self.overtaken
     }
@@ -34,7 +34,7 @@ pub struct Watcher {
     last: HashMap<u32, u32>,
 }
 
-/// What a message was.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchedMessage {
     /// A `roomState`.

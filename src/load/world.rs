@@ -1,4 +1,4 @@
-//! What all members of a run share: the way in, the clock, and what was counted.
+//! State shared by all members of a run: the server's address, the clock, and the counts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,27 +11,27 @@ use super::watch::Sightings;
 /// The most bytes that are thrown away at once. Nothing is ever written there on Linux, so it costs nothing.
 const SCRATCH_BYTES: usize = 1 << 20;
 
-/// What of a run is under way.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunStage {
     /// Users join, and the load begins.
     Unmeasured,
-    /// What happens is counted.
+    /// Events are counted.
     Measured,
     /// No more updates are sent, so that the last ones can be seen.
     Quiet,
 }
 
-/// What happened until now.
+/// The counts so far.
 #[derive(Debug, Default)]
 pub struct RunCounts {
     /// Sockets that were opened.
     pub joined: u64,
-    /// Who was not let in, by kind: how many, and what the first was told.
+    /// Refused users, by kind: their number, and the answer to the first.
     pub refusals: BTreeMap<String, (u64, String)>,
     /// Microseconds from the connection to the first message.
     pub joins: Histogram,
-    /// What the server answered to the offer of compression, if it did.
+    /// The server's answer to the offer of compression, if any.
     pub compression: Option<String>,
     /// Updates while it was measured.
     pub sent: u64,
@@ -39,7 +39,7 @@ pub struct RunCounts {
     pub watched: u64,
     /// The longest time that one of them was sent after it was due.
     pub latest: Duration,
-    /// What watchers saw of them.
+    /// Those updates as seen by watchers.
     pub sightings: Sightings,
     /// Messages that came while it was measured.
     pub frames: u64,
@@ -63,35 +63,35 @@ impl RunCounts {
         self.refusals.entry(refusal.kind).or_insert((0, refusal.says)).0 += 1;
     }
 
-    /// How many were not let in.
+    /// Number of refused users.
     pub fn refused(&self) -> u64 {
         self.refusals.values().map(|(count, _)| count).sum()
     }
 
-    /// How many are in.
+    /// Number of joined users.
     pub fn present(&self) -> u64 {
         let gone = self.lost() + self.left + self.unanswered + self.dropped;
         self.joined.saturating_sub(gone)
     }
 
-    /// How many were in and went by no wish of their own.
+    /// Number of users that joined and were disconnected against their will.
     pub fn lost(&self) -> u64 {
         self.closes.values().chain(self.broken.values()).sum()
     }
 }
 
-/// What all members of a run share. They live on one thread.
+/// State shared by all members of a run, on one thread.
 #[derive(Debug)]
 pub struct RunContext {
     /// The way in.
     pub door: Endpoint,
     /// What is under way.
     pub stage: Cell<RunStage>,
-    /// What happened until now.
+    /// The counts so far.
     pub counts: RefCell<RunCounts>,
-    /// Where bytes are read to, by one member at a time.
+    /// Read buffer, used by one member at a time.
     pub scratch: RefCell<Vec<u8>>,
-    /// Where messages are written, by one member at a time.
+    /// Write buffer, used by one member at a time.
     pub text: RefCell<String>,
     epoch: Instant,
 }

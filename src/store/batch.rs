@@ -15,7 +15,7 @@ pub(super) struct WriteBatch {
 }
 
 impl WriteBatch {
-    /// How many keys have a value to write.
+    /// Number of keys with a value to write.
     pub(super) fn len(&self) -> usize {
         self.keys
     }
@@ -24,7 +24,7 @@ impl WriteBatch {
         self.meetings.is_empty()
     }
 
-    /// Whether `changes`, which is one change, only replaces what is here.
+    /// True if `changes`, a single change, only replaces pending values.
     pub(super) fn knows(&self, meeting: MeetingId, changes: &Changes) -> bool {
         self.meetings.get(&meeting).is_some_and(|known| {
             changes.seats.keys().all(|user| known.seats.contains_key(user))
@@ -59,17 +59,17 @@ impl WriteBatch {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
     pub(super) row: Option<MeetingRow>,
-    /// The meeting ended, whatever came after: what was kept before goes first.
+    /// The meeting ended, regardless of later changes: its stored rows are deleted first.
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
-    /// New values, or none for a seat that is gone.
+    /// New values, or none for a removed member.
     pub(super) seats: BTreeMap<UserId, Option<KeptSeat>>,
-    /// Whose the ids of members are who left, or none for an id that is not remembered any more.
+    /// Owners of the ids of departed members, or none for an id that is no longer remembered.
     pub(super) departed: BTreeMap<UserId, Option<IdentityId>>,
     pub(super) waiting: Option<Vec<(UserId, Arc<str>)>>,
 }
 
-/// What a meeting's row should say.
+/// The new contents of a meeting's row.
 #[derive(Clone, Debug)]
 pub(super) struct MeetingRow {
     pub(super) room: RoomName,
@@ -79,12 +79,12 @@ pub(super) struct MeetingRow {
     pub(super) peak: usize,
 }
 
-/// What became of a meeting.
+/// The state of a meeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Running,
     Ended,
-    /// Ended by a panic: nothing after it counts.
+    /// Ended by a panic: later changes are ignored.
     SetAside,
 }
 
@@ -122,7 +122,7 @@ impl Changes {
         Self { row: Some(row), ..Self::default() }
     }
 
-    /// Whether the meeting has ended when this is written.
+    /// True if the meeting has ended once this is written.
     pub(super) fn ends(&self) -> bool {
         self.row.as_ref().is_some_and(|row| row.life != Life::Running)
     }
@@ -140,7 +140,7 @@ impl Changes {
             *self = Self { row: self.row.take(), clears: true, ..Self::default() };
         }
         if let Some(waiting) = &mut self.waiting {
-            // Whoever comes back after leaving is somebody new to these events.
+            // A member that returns after leaving is a new member to these events.
             waiting.retain(|(user, _)| !matches!(newer.seats.get(user), Some(None)));
         }
         self.seats.extend(newer.seats);

@@ -1,4 +1,4 @@
-//! The data directory: where it is, that it is ours alone, and the secrets in it.
+//! The data directory: its path, its exclusive lock, and the secrets in it.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -96,7 +96,7 @@ impl fmt::Debug for DataDir {
     }
 }
 
-/// Why a data directory cannot be used.
+/// An error that makes a data directory unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another process has it.
@@ -132,9 +132,9 @@ pub enum DataDirError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What it should hold.
+        /// The expected contents.
         form: &'static str,
-        /// What a new one means.
+        /// The consequence of a new one.
         loss: &'static str,
     },
     /// The system has no random bytes for a new secret.
@@ -142,17 +142,17 @@ pub enum DataDirError {
     Random {
         /// The file to be made.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: getrandom::Error,
     },
-    /// The file system says no.
+    /// The file system refused an operation.
     #[error("cannot {doing} {} ({source})", path.display())]
     Io {
-        /// What was tried, as a verb and its object.
+        /// The failed operation, as a verb and its object.
         doing: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -163,12 +163,12 @@ impl DataDirError {
     }
 }
 
-/// Who may use the files of a data directory, by the directory's own permissions.
+/// Permissions for the files of a data directory, derived from the directory's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DirAccess {
     /// The permissions of each file.
     mode: u32,
-    /// Whether others than owner and group get to the files at all.
+    /// True if others than owner and group can reach the files at all.
     is_open: bool,
 }
 
@@ -341,7 +341,7 @@ pub fn write_private(directory: &Path, name: &str, text: &[u8]) -> Result<(), Da
 
 fn write_whole(directory: &Path, name: &str, text: &[u8], access: DirAccess) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
-    // What a crash left there may be anything; the lock makes sure that nobody else writes it.
+    // A file left by a crash may have any contents; the lock ensures that no other process writes it.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

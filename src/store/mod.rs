@@ -1,4 +1,4 @@
-//! What survives a restart: the history of meetings, and the rooms that are running.
+//! State that survives a restart: the history of meetings, and the running rooms.
 //!
 //! Rooms never wait for the disk: a [`StoreHandle`] only hands a change over. One task merges the
 //! changes, so that the newest value of each thing wins, and writes them behind in batches.
@@ -27,32 +27,32 @@ use sql::Database;
 pub use sql::StoreError;
 use task::{StoreSettings, Task, clock};
 
-/// How long the reports that are being read or written at a shutdown are waited for.
+/// Timeout for report reads and writes that are in progress at a shutdown.
 const CLOSE: Duration = Duration::from_secs(1);
 
 /// A change of what is kept about a meeting.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// When it happened.
+    /// The time of the change.
     pub at: SystemTime,
-    /// In which room.
+    /// The room.
     pub room: RoomName,
-    /// In which of the room's meetings.
+    /// The room's meeting.
     pub meeting: MeetingId,
-    /// What changed.
+    /// The change itself.
     pub what: Persist,
 }
 
-/// Whether the store can write at this time.
+/// The store's current ability to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreHealth {
     /// The last write went well.
     Healthy,
     /// Changes wait in memory because the last write failed or hangs; it is tried again.
     Failing {
-        /// When the first of the failures happened.
+        /// The time of the first of these failures.
         since: SystemTime,
-        /// What the database says, for operators only.
+        /// The database's error, for operators only.
         message: String,
     },
 }
@@ -73,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Open`] or [`StoreError::Migrate`]. A single row that
-    /// makes no sense is none: it is skipped with a warning.
+    /// is invalid is no error: it is skipped with a warning.
     pub async fn open(database: &Path, metrics: Arc<Metrics>) -> Result<(Self, Vec<KeptRoom>), StoreError> {
         Self::open_with(Database::options(database), StoreSettings::default(), metrics).await
     }
@@ -98,12 +98,12 @@ impl Store {
         Ok((Self { handle, reports, stop, task }, rooms))
     }
 
-    /// A handle for whoever has something to keep.
+    /// A handle that queues changes for the store.
     pub fn handle(&self) -> StoreHandle {
         self.handle.clone()
     }
 
-    /// What users report, for whoever takes, delivers or shows it.
+    /// The reports of users, to be received, delivered or listed.
     pub fn reports(&self) -> Reports {
         self.reports.clone()
     }
@@ -177,12 +177,12 @@ impl StoreHandle {
         written.await.map_err(|_| StoreError::Stopped)
     }
 
-    /// Whether the store can write at this time.
+    /// The store's current ability to write.
     pub fn health(&self) -> StoreHealth {
         self.health.borrow().clone()
     }
 
-    /// Every change of [`Self::health`], for whoever waits for one.
+    /// A watch on the changes of [`Self::health`].
     pub fn watch_health(&self) -> watch::Receiver<StoreHealth> {
         self.health.clone()
     }

@@ -1,4 +1,4 @@
-//! The SQL that writes and loads what is kept.
+//! The SQL that writes and loads the stored state.
 //!
 //! The SQL also runs on PostgreSQL; what is SQLite's alone stands in [`Database::options`],
 //! [`Database::open`] and [`Database::close`].
@@ -19,18 +19,18 @@ use crate::store::batch::{Life, MeetingRow, WriteBatch};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 
-/// How many rows one statement writes; full statements are prepared once.
+/// Rows written by one statement; full statements are prepared once.
 const ROWS: usize = 64;
 
-/// How many pages the write-ahead log holds before it is folded into the file: 16 MB. Folding waits
+/// Pages that the write-ahead log holds before a checkpoint into the file: 16 MB. A checkpoint waits
 /// for the disk and writes every changed page again, which a busy server would do three times a
 /// second with SQLite's default of a quarter of this.
 const FOLDED_PAGES: &str = "4000";
 
-/// How many rooms that panicked are kept for whoever looks for the cause.
+/// Number of quarantined rooms that are kept after a panic, to find its cause.
 const SET_ASIDE_ROOMS: i64 = 100;
 
-/// Why the store does not open, or could not write everything.
+/// An error of opening the store, or of writing everything.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file is there, but is no database that can be read.
@@ -42,7 +42,7 @@ pub enum StoreError {
     Damaged {
         /// The database file.
         path: PathBuf,
-        /// What the database says.
+        /// The database's error.
         source: sqlx::Error,
     },
     /// The database cannot be opened or read.
@@ -50,7 +50,7 @@ pub enum StoreError {
     Open {
         /// The database file.
         path: PathBuf,
-        /// What the database says.
+        /// The database's error.
         source: sqlx::Error,
     },
     /// The tables are not those of this version, and cannot be made so.
@@ -61,15 +61,15 @@ pub enum StoreError {
     Migrate {
         /// The database file.
         path: PathBuf,
-        /// What the migration says.
+        /// The migration's error.
         source: sqlx::migrate::MigrateError,
     },
     /// The deadline passed before everything was written.
     #[error("{changes} changes could not be written in time ({why})")]
     Unwritten {
-        /// How many changes are lost.
+        /// Number of lost changes.
         changes: usize,
-        /// What the database said last.
+        /// The database's last error.
         why: String,
     },
     /// The store's task is gone.
@@ -85,7 +85,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// How the file is opened; it must exist.
+    /// Options for opening the file, which must exist.
     pub(super) fn options(database: &Path) -> SqliteConnectOptions {
         // In WAL mode, NORMAL loses the last writes when the power fails, but never corrupts.
         SqliteConnectOptions::new()
@@ -135,7 +135,7 @@ impl Database {
         Ok(())
     }
 
-    /// Folds the write-ahead log into the file, so that the file alone is a backup, and closes it.
+    /// Checkpoints the write-ahead log into the file, so that the file alone is a backup, and closes it.
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         let Some(mut connection) = self.connection else { return Ok(()) };
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
@@ -395,7 +395,7 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
 
-/// What was read, or none and a warning: one strange row must not keep the server from starting.
+/// The decoded row, or none and a warning: one invalid row must not keep the server from starting.
 fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
     read.map_err(|why| {
         let meeting = text(row, "meeting_id").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The task: one owner of what is not written yet.
+//! The store's task, which owns all unwritten changes.
 
 use std::mem;
 use std::pin::Pin;
@@ -14,22 +14,22 @@ use crate::store::batch::{Changes, WriteBatch};
 use crate::store::sql::Database;
 use crate::store::{StoreCommand, StoreError, StoreHealth};
 
-/// How the store's task behaves; only tests need anything but the default.
+/// Settings of the store's task; only tests need anything but the default.
 #[derive(Clone, Debug)]
 pub(super) struct StoreSettings {
     /// The most changes that may wait for the task to take them.
     pub(super) queue: usize,
     /// The most keys that may wait to be written; above it, only what is known already is merged.
     pub(super) max_pending: usize,
-    /// How long after the first change a batch is written: the most that `kill -9` costs.
+    /// Delay from the first change to the write of its batch: the most that `kill -9` loses.
     pub(super) delay: Duration,
     /// The wait after a first failure; each further failure doubles it.
     pub(super) backoff: Duration,
     /// The longest wait between two tries.
     pub(super) max_backoff: Duration,
-    /// How long a write may be under way before the store is called failing.
+    /// Duration of a write after which the store is reported as failing.
     pub(super) hung_after: Duration,
-    /// How long SQLite waits for a lock of another process, such as a backup.
+    /// Timeout of SQLite for a lock of another process, such as a backup.
     pub(super) busy_timeout: Duration,
 }
 
@@ -48,7 +48,7 @@ impl Default for StoreSettings {
     }
 }
 
-/// What the task owns; see [`Task::run`].
+/// The task's state; see [`Task::run`].
 pub(super) struct Task {
     commands: mpsc::Receiver<StoreCommand>,
     /// The server stops: nothing more is taken, and waits between tries are short.
@@ -56,13 +56,13 @@ pub(super) struct Task {
     /// The connection, unless a write has it.
     database: Option<Database>,
     pending: WriteBatch,
-    /// Whether the log says already that changes are dropped here, or at the queue.
+    /// True if it has been logged already that changes are dropped here, or at the queue.
     pending_full: bool,
     queue_full: Arc<AtomicBool>,
-    /// Those who wait for what is pending.
+    /// Callers that wait for the pending changes to be written.
     flushes: Vec<oneshot::Sender<()>>,
     writing: Option<Writing>,
-    /// When what is pending is written, unless a write is under way then.
+    /// The time to write the pending changes, unless a write is in progress then.
     due: Option<Instant>,
     /// Failed tries since the last good one.
     failures: u32,
@@ -135,7 +135,7 @@ impl Task {
                 () = until(self.due), if self.writing.is_none() => self.start(),
                 () = until(hung_at) => self.fail("a write does not come to its end".into()),
                 stopped = &mut stop, if deadline.is_none() => match stopped {
-                    // What is in the queue by now is still received.
+                    // Changes already in the queue are still received.
                     Ok(at) => {
                         deadline = Some(at);
                         self.commands.close();
@@ -166,7 +166,7 @@ impl Task {
         };
         let in_flight = self.in_flight();
         let keys = self.pending.len() + in_flight.map_or(0, WriteBatch::len);
-        // What ends a meeting always has room: it frees more than it takes.
+        // The end of a meeting is always accepted: it frees more than it takes.
         if keys >= self.settings.max_pending
             && !changes.ends()
             && !self.pending.knows(meeting, &changes)
@@ -225,7 +225,7 @@ impl Task {
         match result {
             Ok(()) => {
                 for done in flushes {
-                    // Whoever waited may have given up.
+                    // The waiting caller may have given up.
                     let _ = done.send(());
                 }
                 self.succeed();
@@ -275,7 +275,7 @@ impl Task {
         self.writing.as_ref().map(|writing| &*writing.batch)
     }
 
-    /// When the write that is under way is said to hang; never while that is said already.
+    /// The time to report the current write as hanging; none if that is reported already.
     fn hung_at(&self) -> Option<Instant> {
         let healthy = *self.health.borrow() == StoreHealth::Healthy;
         let writing = self.writing.as_ref().filter(|_| healthy)?;

@@ -1,4 +1,4 @@
-//! What is counted of calls: refreshes of a room's page, and what people say of a call's quality.
+//! Counts of calls: refreshes of a room's page, and answers about a call's quality.
 
 use std::time::SystemTime;
 
@@ -11,14 +11,14 @@ use crate::store::sql::rfc3339;
 /// The most days that are shown at once, each with its versions.
 const DAYS: i64 = 1000;
 
-/// What was counted of one version on one day.
+/// The counts of one version on one day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountedDay {
     /// The day in UTC, as `YYYY-MM-DD`.
     pub day: String,
     /// The server's version.
     pub version: String,
-    /// What was counted.
+    /// The counts.
     pub counts: FeedbackCounts,
 }
 
@@ -68,7 +68,7 @@ impl Reports {
         Ok(insert.execute(&self.pool).await?.rows_affected() > 0)
     }
 
-    /// What was counted, by version and day, newest first.
+    /// The counts, by version and day, newest first.
     ///
     /// # Errors
     /// [`ReportsError`].

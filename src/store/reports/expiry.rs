@@ -1,4 +1,4 @@
-//! What is removed: the reports that are too old, and the oldest where all are too many.
+//! Removal of reports that are too old, and of the oldest if all take too many bytes.
 
 use std::time::SystemTime;
 
@@ -8,10 +8,10 @@ use super::{Reports, ReportsError};
 use crate::id::ReportId;
 use crate::store::sql::rfc3339;
 
-/// How many reports one transaction removes: megabytes each, and others wait for the lock.
+/// Reports that one transaction removes: megabytes each, and others wait for the lock.
 const REPORTS: i64 = 50;
 
-/// How many counts one transaction removes.
+/// Counts that one transaction removes.
 const COUNTS: i64 = 10_000;
 
 impl Reports {
@@ -45,7 +45,7 @@ impl Reports {
         let removed = make_room(&mut transaction, None, most_bytes).await?;
         transaction.commit().await?;
         self.count_removed("size", removed);
-        // What waits is still delivered; the rest has nothing to tell without its report.
+        // Waiting cards are still delivered; the others are useless without their report.
         let delete = sqlx::query(
             "DELETE FROM deliveries WHERE state <> 'waiting' AND report_id NOT IN (SELECT id FROM reports)",
         );

@@ -1,4 +1,4 @@
-//! What operators see of reports and meetings: newest first, page by page.
+//! Lists of reports and meetings for operators: newest first, page by page.
 
 use std::str::FromStr;
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// Which reports are shown.
+/// A filter on reports.
 #[derive(Clone, Debug, Default)]
 pub struct ReportFilter {
     /// Only those of this kind.
@@ -53,7 +53,7 @@ pub struct ReportLine {
     pub id: String,
     /// Its kind's name.
     pub kind: String,
-    /// When it came.
+    /// Time of receipt.
     pub created: String,
     /// The room, where it is known.
     pub room: Option<String>,

@@ -1,4 +1,4 @@
-//! What users report: kept before it is answered, so that not even `kill -9` loses it.
+//! Reports of users, stored before the request is answered, so that not even `kill -9` loses one.
 //!
 //! Unlike the rooms' state, reports are rare and are written at once, by connections of their own.
 
@@ -25,13 +25,13 @@ use crate::store::sql::rfc3339;
 /// One writes, and one reads meanwhile.
 const CONNECTIONS: u32 = 2;
 
-/// How long a verb waits for a connection; SQLite's own wait for a lock is as long.
+/// Timeout of a request for a connection; SQLite's own timeout for a lock is as long.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a row takes beside its texts, about, indexes included.
+/// Approximate size of a row without its texts, indexes included.
 const ROW_BYTES: usize = 512;
 
-/// What somebody reports.
+/// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportKind {
     /// Somebody filled in the form.
@@ -60,25 +60,25 @@ impl ReportKind {
 pub struct NewReport {
     /// Its id.
     pub id: ReportId,
-    /// What it is about.
+    /// The report's kind.
     pub kind: ReportKind,
-    /// When it came.
+    /// Time of receipt.
     pub created: SystemTime,
     /// The room, where the report names it; else that of the meeting, while it runs.
     pub room: Option<RoomName>,
     /// The meeting, where the report names it; else that of the room, while it runs.
     pub meeting: Option<String>,
-    /// Who reports, proven.
+    /// The authenticated id of the reporter.
     pub identity: IdentityId,
-    /// The proven name.
+    /// The authenticated name.
     pub name: Arc<str>,
-    /// What was typed into the form.
+    /// The text typed into the form.
     pub description: String,
     /// The browser.
     pub user_agent: String,
     /// The page.
     pub url: String,
-    /// How many entries of the history were left out.
+    /// Number of history entries that were left out.
     pub cut_entries: u64,
     /// The history, or all of a dead track's report; pretty-printed JSON.
     pub json: String,
@@ -101,7 +101,7 @@ impl Reports {
     /// Opens the tables, which exist, when they are first needed.
     pub(super) fn open(options: SqliteConnectOptions, metrics: Arc<Metrics>) -> Self {
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
-        // What was answered with 200 is to survive a power failure, too; it is seldom enough.
+        // A report answered with 200 must survive a power failure, too; reports are rare enough for that.
         let pool = pool.connect_lazy_with(options.synchronous(SqliteSynchronous::Full));
         Self { pool, metrics, queued: Arc::default() }
     }

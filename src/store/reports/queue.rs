@@ -9,30 +9,30 @@ use super::{Reports, ReportsError};
 use crate::id::ReportId;
 use crate::store::sql::rfc3339;
 
-/// How long a card is tried, and so the longest time for which one is put off.
+/// Time for which delivery of a card is retried, and so the longest delay of a retry.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 
-/// A card whose time has come.
+/// A card that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     /// The report that it tells of.
     pub report: ReportId,
     /// The message, as JSON.
     pub card: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
-    /// When it was queued.
+    /// Time of queueing.
     pub created: SystemTime,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// The webhook has it.
     Delivered,
     /// It is tried again.
     Postponed {
-        /// When.
+        /// Time of the next attempt.
         until: SystemTime,
     },
     /// It has been tried for too long; only operators see it now.
@@ -66,7 +66,7 @@ impl Reports {
         Ok(due.take(most).collect())
     }
 
-    /// When the next card is due, without those of `except`.
+    /// The time at which the next card is due, without those of `except`.
     ///
     /// # Errors
     /// [`ReportsError`].
@@ -88,7 +88,7 @@ impl Reports {
         self.queued.notified().await;
     }
 
-    /// Writes down what became of an attempt, and why if it failed.
+    /// Records the outcome of an attempt, and the reason if it failed.
     ///
     /// # Errors
     /// [`ReportsError`].

@@ -65,7 +65,7 @@ fn connect(count: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     (0..count).map(pair).unzip()
 }
 
-/// Reads until all writers are gone.
+/// Reads until all writers are closed.
 fn read(readers: Vec<TcpStream>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {

@@ -12,7 +12,7 @@ use crate::wishes;
 /// Number of members that stay to the end.
 const RESIDENTS: usize = 5;
 
-/// Visitors, each of whom leaves before the next: one every 54 seconds.
+/// Number of visitors, each of which leaves before the next: one every 54 seconds.
 const VISITS: usize = 200;
 
 /// The visits of which the first and the last medians are told.

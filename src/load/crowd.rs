@@ -22,7 +22,7 @@ const COMING: usize = 64;
 /// Ratio of the leave rate to the join rate.
 const HURRY: f64 = 4.0;
 
-/// Timeout of the last ones' leaving.
+/// Timeout for the last users to leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All users of a run.
@@ -53,7 +53,7 @@ struct ActiveUser {
 type Came = Result<(), Refusal>;
 
 impl Crowd {
-    /// A crowd of nobody yet.
+    /// An empty crowd.
     pub fn new(world: Rc<RunContext>, options: &Options) -> Self {
         // Rooms of an earlier run may still have members.
         let run = Uuid::new_v4().simple().to_string();
@@ -99,7 +99,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Has users go and others come in their places, for as long as it is asked; it never ends by itself.
+    /// Replaces users by new ones until it is dropped; it never ends by itself.
     pub async fn churn(&mut self) {
         if self.churn <= 0.0 {
             return std::future::pending().await;
@@ -122,7 +122,7 @@ impl Crowd {
         }
     }
 
-    /// Has everybody leave properly, and waits for it.
+    /// Makes all users leave properly, and waits for it.
     pub async fn leave(mut self) {
         let begin = now();
         for (place, seat) in self.others.into_iter().chain(self.watchers).enumerate() {
@@ -132,7 +132,7 @@ impl Crowd {
         let _ = timeout(LEAVE_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await;
     }
 
-    /// Sends somebody new on the way, once there is a place at the door.
+    /// Starts the join of a new user, once there is a permit.
     async fn seat(&mut self, room: Rc<WatchedRoom>, role: Role, came: UnboundedSender<Came>) {
         // The semaphore is never closed.
         let Ok(place) = self.coming.clone().acquire_owned().await else { return };
@@ -145,7 +145,7 @@ impl Crowd {
                 Ok(session) => session,
                 Err(refusal) => {
                     world.counts.borrow_mut().refuse(refusal.clone());
-                    // Nobody waits for those who come in somebody's place.
+                    // The join of a replacement is not awaited.
                     let _ = came.send(Err(refusal));
                     return;
                 }

@@ -11,7 +11,7 @@ const LONGEST_MESSAGE: usize = 64 << 20;
 /// Bytes that the sender omits at the end of each message (RFC 7692 section 7.2.2).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
-/// Context takeover: messages may refer to earlier ones, or stand alone.
+/// A message's use of earlier messages (context takeover).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
     /// It may refer to them.

@@ -109,7 +109,7 @@ impl Endpoint {
         Ok(Self { target, addresses, offer, http })
     }
 
-    /// The cookies of somebody new; `None` where nobody has to log in.
+    /// The cookies of a new user; `None` if the server needs no login.
     ///
     /// # Errors
     /// The [`Refusal`] of the form.

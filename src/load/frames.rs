@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_servers_frame_is_said() {
+    fn invalid_server_frames_are_errors() {
         assert_eq!(broken(&[0xC1, 0]), Broken::ReservedBit, "compressed, and nobody agreed on it");
         assert_eq!(broken(&[0x91, 0]), Broken::ReservedBit);
         assert_eq!(broken(&[0x83, 0]), Broken::Opcode);

@@ -3,7 +3,7 @@
 /// Steps for each doubling.
 const STEPS: u64 = 64;
 
-/// Values and how often each was seen; of any number of values it keeps some kilobytes.
+/// Values and their counts, in a few kilobytes for any number of values.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     counts: Vec<u64>,

@@ -52,7 +52,7 @@ const NO_CLOSE: u16 = 1006;
 pub struct WatchedRoom {
     /// Its name, of letters, digits and `-`.
     pub name: String,
-    /// True if it has a watcher.
+    /// The presence of its watcher.
     pub watch: Cell<Watch>,
 }
 
@@ -232,7 +232,7 @@ impl UserSession {
         }
     }
 
-    /// Waits until the next message is due.
+    /// The time at which the next message is due.
     fn next(&self) -> Instant {
         let heartbeat = self.heartbeat.due();
         self.updates.map_or(heartbeat, |updates| updates.due().min(heartbeat))

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_said() {
+    fn conflicting_options_are_errors() {
         for (line, sentence) in [
             ("", "--url"),
             ("--url http://a --rate=-1", "0.001 to 1000"),

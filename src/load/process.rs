@@ -104,7 +104,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_has_its_memory_and_a_missing_one_is_said() {
+    fn own_memory_is_read_missing_process_is_error() {
         let own = usage(std::process::id()).unwrap();
         assert!(own.resident_bytes > 1 << 20, "{own:?}");
         let missing = usage(u32::MAX).unwrap_err().to_string();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_sockets_are_said() {
+    fn too_many_sockets_is_an_error() {
         let error = allow_sockets(u64::MAX / 2).map_err(|error| error.to_string());
         // An unlimited system is no failure.
         assert!(error.is_ok() || error.is_err_and(|error| error.contains("ulimit -Hn")));

@@ -104,7 +104,7 @@ pub struct CompressionStats {
 pub struct Joins {
     /// Sockets that were opened, those of users who came in somebody's place included.
     pub made: u64,
-    /// Users that were not let in.
+    /// Refused users.
     pub refused: u64,
     /// Time until all users had joined.
     pub seconds: f64,
@@ -157,7 +157,7 @@ pub struct ReceivedStats {
     pub snapshot_bytes: Option<f64>,
 }
 
-/// Users that were not let in.
+/// Refused users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusedUsers {
     /// Number of users.
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_said() {
+    fn failures_are_reported() {
         let mut counts = counts();
         for _ in 0..2 {
             counts.refuse(Refusal { kind: "503".into(), says: "the room is full".into() });
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_not_measured_has_no_figures_and_says_so() {
+    fn unmeasured_run_has_no_figures_and_warns() {
         let measured = Measured { time: Duration::ZERO, server: None, ..measured() };
         let report =
             RunReport::new(&options(), false, RunCounts { joined: 1, ..RunCounts::default() }, measured);
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_was_the_bottleneck_says_so() {
+    fn bottlenecked_tool_warns() {
         let mut counts = counts();
         counts.latest = Duration::from_millis(51);
         let measured = Measured { own_cpu: Duration::from_secs(9), ..measured() };

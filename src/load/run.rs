@@ -38,7 +38,7 @@ pub enum CannotRun {
     /// Nothing listens there.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-    /// The very first user was not let in.
+    /// The very first user could not join.
     #[error("the server lets nobody in: {0}")]
     Refused(#[from] Refusal),
 }
@@ -63,7 +63,7 @@ pub struct RunProgress {
 /// A step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunStep {
-    /// Users come.
+    /// Users join.
     Joining,
     /// The load is on, and is not measured yet.
     WarmingUp,
@@ -71,7 +71,7 @@ pub enum RunStep {
     Measuring,
     /// The last updates are waited for.
     Draining,
-    /// Users go.
+    /// Users leave.
     Leaving,
 }
 

@@ -53,7 +53,7 @@ pub struct SyntheticUser {
 }
 
 impl SyntheticUser {
-    /// Somebody who was never here before.
+    /// A new random user.
     pub fn random() -> Self {
         let id = Uuid::new_v4();
         let [name, initial, ..] = *id.as_bytes();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_as_long_as_real_ones() {
+    fn users_have_realistic_length() {
         let lengths: Vec<usize> =
             (0..500).map(|member| kept(&SyntheticUser::random(), stamp(member)).len()).collect();
         assert!(lengths.iter().all(|length| (400..=460).contains(length)), "{lengths:?}");

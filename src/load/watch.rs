@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn each_update_is_seen_once_and_those_between_are_overtaken() {
+    fn update_is_seen_once_or_overtaken() {
         let (mut watcher, mut found) = (Watcher::new(1), Sightings::default());
         let mut see = |text: &str, now| {
             let message = watcher.see(text.as_bytes(), now, &mut found).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_said() {
+    fn invalid_message_is_an_error() {
         let mut watcher = Watcher::new(1);
         for text in ["", "no", "[1]", r#"{"state":{"users":7}}"#] {
             assert!(watcher.see(text.as_bytes(), 0, &mut Sightings::default()).is_err(), "{text}");

@@ -58,7 +58,7 @@ pub struct RunCounts {
 }
 
 impl RunCounts {
-    /// Counts somebody who was not let in.
+    /// Counts a refused user.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.refusals.entry(refusal.kind).or_insert((0, refusal.says)).0 += 1;
     }
@@ -83,9 +83,9 @@ impl RunCounts {
 /// State shared by all members of a run, on one thread.
 #[derive(Debug)]
 pub struct RunContext {
-    /// The way in.
+    /// The server's address.
     pub door: Endpoint,
-    /// What is under way.
+    /// The current phase.
     pub stage: Cell<RunStage>,
     /// The counts so far.
     pub counts: RefCell<RunCounts>,
@@ -97,7 +97,7 @@ pub struct RunContext {
 }
 
 impl RunContext {
-    /// A world in which nothing has happened yet.
+    /// The initial state of a run.
     pub fn new(door: Endpoint) -> Self {
         Self {
             door,
@@ -131,7 +131,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// A number from 0 to 1 by chance.
+/// A random number from 0 to 1.
 pub fn chance() -> f64 {
     // Without randomness the members would only be spread less evenly.
     f64::from(getrandom::u32().unwrap_or(1 << 31)) / f64::from(u32::MAX)

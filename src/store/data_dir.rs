@@ -99,7 +99,7 @@ impl fmt::Debug for DataDir {
 /// An error that makes a data directory unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process has it.
+    /// Another process has locked it.
     #[error(
         "the data directory {} is in use by another satsuma process{}",
         path.display(),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_secret_is_an_error_and_is_never_replaced() {
+    fn malformed_secret_is_an_error_and_stays() {
         for (name, bad) in [
             ("signing.key", ""),
             ("signing.key", "c2hvcnQ="),
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_read_is_made_private() {
+    fn readable_files_are_made_private() {
         let directory = tempfile::tempdir().unwrap();
         drop(DataDir::open(directory.path()).unwrap());
         let names = ["signing.key", "operator.token", "satsuma.db"];
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_secret_that_a_crash_left_is_not_taken_for_one() {
+    fn partial_secret_after_crash_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let half = directory.path().join("signing.key.new");
         fs::write(&half, "aGFsZg==").unwrap();

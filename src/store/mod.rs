@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_room_comes_back_as_it_was() {
+    async fn room_is_restored_unchanged() {
         let disk = Disk::new();
         let (store, rooms) = disk.open().await;
         assert_eq!(rooms, []);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kill_costs_only_what_was_not_flushed() {
+    async fn kill_loses_only_unflushed_changes() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_newest_value_wins_within_a_batch_and_across_batches() {
+    async fn newest_value_wins_within_and_across_batches() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_ended_meeting_leaves_its_row_and_nothing_else() {
+    async fn ended_meeting_leaves_only_its_row() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         // One that ends in a later batch, and one that ends in its first.
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_peak_never_falls_and_only_its_change_modifies_the_row() {
+    async fn peak_never_falls_and_alone_modifies_the_row() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_meeting_runs_again_when_somebody_comes_back_without_its_old_seats() {
+    async fn reopened_meeting_has_no_old_members() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let [in_one_batch, in_two] = ["one", "two"].map(|room| Meeting::new(&store, room));
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn restored_events_stay_until_they_are_replaced_or_their_seat_is_gone() {
+    async fn restored_events_stay_until_replaced_or_removed() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_two_meetings_of_a_room_the_newer_comes_back_and_the_other_is_ended() {
+    async fn newer_of_two_meetings_is_restored() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let [old, new] = [(); 2].map(|()| Meeting::new(&store, "r"));
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_that_make_no_sense_are_skipped() {
+    async fn invalid_rows_are_skipped() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_panicked_room_kept_is_set_aside_and_does_not_come_back() {
+    async fn panicked_room_is_quarantined_and_not_restored() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_shows_and_nothing_is_lost_when_it_has_room_again() {
+    async fn full_disk_is_reported_and_loses_nothing() {
         let disk = Disk::new();
         disk.open().await.0.shutdown(soon()).await.unwrap();
         let ballast = "CREATE TABLE ballast (b); INSERT INTO ballast VALUES (zeroblob(4000000))";
@@ -631,7 +631,7 @@ mod tests {
         assert!(message.contains("full"), "{message}");
         assert!(disk.metrics.store_failures.get() >= 1);
         assert_eq!(disk.metrics.store_pending.get(), 201);
-        // What comes meanwhile is merged over what waits.
+        // Changes received meanwhile are merged over the waiting ones.
         meeting.seat(1, "u0", "{}");
         meeting.removed(1, "u1");
         sqlx::query("DROP TABLE ballast").execute(&mut disk.beside().await).await.unwrap();
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_of_another_process_shows_and_shutdown_says_what_is_lost() {
+    async fn foreign_lock_is_reported_with_lost_changes() {
         let disk = Disk::new();
         let (store, _) = disk.open_with(impatient()).await;
         let mut beside = disk.beside().await;
@@ -664,7 +664,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_hangs_shows_and_changes_are_merged_meanwhile() {
+    async fn hanging_disk_is_reported_and_changes_merged() {
         let disk = Disk::new();
         let settings = StoreSettings {
             busy_timeout: Duration::from_secs(60),
@@ -699,7 +699,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_write_is_merged_under_what_came_meanwhile() {
+    async fn failed_write_is_merged_under_newer_changes() {
         let disk = Disk::new();
         let settings = StoreSettings {
             busy_timeout: Duration::from_millis(300),
@@ -715,7 +715,7 @@ mod tests {
         let handle = store.handle();
         let mut flushed = tokio::task::JoinSet::new();
         flushed.spawn(async move { handle.flush().await.unwrap() });
-        // The word that the write hangs is the word that it is under way.
+        // The report that the write hangs shows that it is in progress.
         until_failing(&meeting.store).await;
         meeting.seat(1, "a", r#"{"v":2}"#);
         meeting.removed(1, "b");
@@ -731,7 +731,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_map_takes_newer_values_and_ends_but_nothing_new() {
+    async fn full_map_takes_only_newer_values_and_ends() {
         let disk = Disk::new();
         let (store, _) = disk.open_with(StoreSettings { max_pending: 3, ..impatient() }).await;
         let mut beside = disk.beside().await;
@@ -766,7 +766,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_database_is_an_error_that_names_it() {
+    async fn non_database_file_error_names_the_file() {
         let disk = Disk::new();
         let path = disk.directory.path().join("rooms.db");
         std::fs::write(&path, "no database ".repeat(1_000)).unwrap();
@@ -791,7 +791,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wild_clock_does_no_harm() {
+    async fn wrong_clock_is_clamped() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");

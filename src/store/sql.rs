@@ -77,7 +77,7 @@ pub enum StoreError {
     Stopped,
 }
 
-/// The one connection that writes.
+/// The only connection that writes.
 pub(super) struct Database {
     options: SqliteConnectOptions,
     /// None after a failed write: the next try opens the file anew, whatever became of it.
@@ -124,7 +124,7 @@ impl Database {
         write_departed(&mut transaction, batch).await?;
         transaction.commit().await?;
         // Apart from the rest: what many members have not confirmed can be more than a shutdown's
-        // time allows, and must not cost everybody else's seats.
+        // time allows, and must not lose the members of other rooms.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         write_waiting(&mut transaction, batch).await?;
         for (meeting, _, row) in batch.kept().filter(|(_, _, row)| row.life == Life::SetAside) {
@@ -298,7 +298,7 @@ async fn set_aside(
     forget(db, &id).await
 }
 
-/// Deletes what is kept of a meeting; its seats and events go with it.
+/// Deletes a meeting's stored rows, its members and events included.
 async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(), sqlx::Error> {
     let delete = sqlx::query("DELETE FROM kept_rooms WHERE meeting_id = $1");
     delete.bind(meeting.to_owned()).execute(db).await.map(drop)
@@ -425,7 +425,7 @@ impl StoreError {
     }
 }
 
-/// The time as text; one that a wild clock made is drawn into the years 1970 to 9999.
+/// The time as text, clamped to the years 1970 to 9999 in case the clock is wrong.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     let last = UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, last)).to_string()

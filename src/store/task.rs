@@ -38,7 +38,7 @@ impl Default for StoreSettings {
         Self {
             queue: 65_536,
             max_pending: 1_000_000,
-            // Long enough that the seats of a busy room, which lie together, are written together.
+            // Long enough that the members of a busy room, whose rows are adjacent, are written together.
             delay: Duration::from_millis(500),
             backoff: Duration::from_millis(200),
             max_backoff: Duration::from_secs(30),
@@ -74,7 +74,7 @@ pub(super) struct Task {
 
 type WriteResult = (Database, Result<(), sqlx::Error>);
 
-/// A write that is under way.
+/// A write in progress.
 struct Writing {
     batch: Arc<WriteBatch>,
     flushes: Vec<oneshot::Sender<()>>,
@@ -147,7 +147,7 @@ impl Task {
             self.waiting.set(self.pending.len() + self.in_flight().map_or(0, WriteBatch::len));
         }
         if let (Some(database), Some(deadline)) = (self.database.take(), deadline) {
-            // Everything is in the write-ahead log already; folding it in is only tidiness.
+            // Everything is in the write-ahead log already; the checkpoint is optional.
             match tokio::time::timeout_at(deadline, database.close()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the database was not closed cleanly"),

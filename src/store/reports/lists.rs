@@ -59,37 +59,37 @@ pub struct ReportLine {
     pub room: Option<String>,
     /// The meeting, where it is known.
     pub meeting: Option<String>,
-    /// Who reported, proven.
+    /// The authenticated id of the reporter.
     pub identity: String,
-    /// The proven name.
+    /// The authenticated name.
     pub name: String,
-    /// What was typed into the form.
+    /// The text typed into the form.
     pub description: String,
-    /// How many entries of the history were left out.
+    /// Number of history entries that were left out.
     pub cut_entries: i64,
     /// The bytes that it takes.
     pub bytes: i64,
-    /// What became of its card, where it has one.
+    /// The delivery state of its card, if it has one.
     pub delivery: Option<DeliveryView>,
 }
 
-/// How far a card has come.
+/// The delivery state of a card.
 #[derive(Clone, Debug)]
 pub struct DeliveryView {
     /// `waiting`, `delivered` or `dead`.
     pub state: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: i64,
-    /// When it is tried next, if it waits.
+    /// Time of the next attempt, if it waits.
     pub next_try: Option<String>,
-    /// Why the last attempt failed.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
 }
 
 /// A whole report.
 #[derive(Clone, Debug)]
 pub struct ReportView {
-    /// What lists show.
+    /// The fields shown in lists.
     pub line: ReportLine,
     /// The browser.
     pub user_agent: String,
@@ -104,9 +104,9 @@ pub struct ReportView {
 pub struct MeetingLine {
     /// Its id.
     pub id: String,
-    /// When it began.
+    /// Start time.
     pub created: String,
-    /// When it ended, if it has.
+    /// End time, if it has ended.
     pub ended: Option<String>,
     /// The most members that it had.
     #[sqlx(rename = "userCount")]

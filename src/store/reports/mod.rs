@@ -84,7 +84,7 @@ pub struct NewReport {
     pub json: String,
 }
 
-/// The store could not do it; clients are told nothing but that.
+/// The store failed; clients are told nothing but that.
 #[derive(Debug, thiserror::Error)]
 #[error("the store does not keep or show reports ({0})")]
 pub struct ReportsError(#[from] sqlx::Error);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_report_is_there_when_it_was_kept_and_over_a_restart() {
+    async fn report_is_readable_at_once_and_after_restart() {
         let desk = Desk::open().await;
         let id = desk.keep(0, Some("{}")).await;
         let desk = desk.reopen().await;
@@ -333,7 +333,7 @@ mod tests {
 
     /// A report that came while the clock was a year ahead had its card delivered a year later.
     #[tokio::test]
-    async fn a_clock_that_was_ahead_holds_no_card_up() {
+    async fn clock_that_was_ahead_delays_no_card() {
         let desk = Desk::open().await;
         let reports = desk.reports();
         let year = 365 * 86_400;
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_old_goes_and_meetings_stay() {
+    async fn old_reports_are_removed_and_meetings_stay() {
         let desk = Desk::open().await;
         let meeting = MeetingId::random();
         let change =
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!((desk.ids().await.len(), desk.removed("age"), desk.removed("size")), (10, 110, 0));
         for (table, left) in [
             ("report_histories", 10),
-            // What was delivered goes with its report; what waits was promised.
+            // A delivered card is removed with its report; a waiting one is still to be delivered.
             ("deliveries", 119),
             ("AnalyticsRefreshes", 1),
             ("AnalyticsSimpleCallFeedback", 1),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rows_of_meetings_go_once_they_ended_long_ago_and_nobody_rated_them() {
+    async fn old_unrated_meetings_are_removed() {
         let desk = Desk::open().await;
         let [running, rated, late, over] = [0; 4].map(|_| MeetingId::random());
         let keep = |meeting, second, what| {
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_the_bytes_the_oldest_go_first_and_the_new_one_never() {
+    async fn oldest_reports_are_evicted_over_the_byte_limit() {
         let desk = Desk::open().await;
         let mut ids = Vec::new();
         for second in 0..5 {
@@ -427,7 +427,7 @@ mod tests {
         let id = long.id.to_string();
         desk.reports().keep(long, None, 3 * bytes).await.unwrap();
         assert_eq!(desk.ids().await, [id]);
-        // A lower setting holds at the next tidying.
+        // A lower setting applies at the next pruning.
         desk.reports().expire(at(0), 0).await.unwrap();
         assert_eq!((desk.ids().await.len(), desk.removed("size")), (0, 7));
     }
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_and_meeting_find_each_other_while_the_meeting_runs() {
+    async fn report_of_running_meeting_gets_room_and_meeting() {
         let desk = Desk::open().await;
         let (meeting, room) = (MeetingId::random(), RoomName::parse("r").unwrap());
         let keep = |what| desk.store.handle().keep(Change { at: at(0), room: room.clone(), meeting, what });
@@ -517,7 +517,7 @@ mod tests {
     #[tokio::test]
     async fn a_failing_store_keeps_nothing_and_says_so() {
         let desk = Desk::open().await;
-        // As on a disk without room: the file cannot grow, and the report does not fit into it.
+        // As on a full disk: the file cannot grow, and the report does not fit into it.
         let mut other = Database::options(&desk.directory.path().join("r.db")).connect().await.unwrap();
         let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut other).await.unwrap();
         other.close().await.unwrap();
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_shutdown_nothing_is_taken() {
+    async fn reports_after_shutdown_are_refused() {
         let desk = Desk::open().await;
         let reports = desk.reports();
         desk.keep(0, None).await;

@@ -8,15 +8,15 @@
 //! |---|---|---|
 //! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
-//! | 2 | [`room::io`], [`room::seat`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::pace`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::clock`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
-//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::lend`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::reading`], [`sfu::handle`]: shells | up to level 2 |
+//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::reading`], [`sfu::handle`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the seam | up to level 3 |
-//! | 5 | [`calls::turn`], [`calls::failure`], [`calls::heal`], [`calls::session_lock`], [`calls::places`], [`ai`] | up to level 4 |
+//! | 5 | [`calls::turn`], [`calls::failure`], [`calls::recovery`], [`calls::session_lock`], [`calls::call_limits`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
 //! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
-//! | 7 | [`feedback::desk`], [`feedback::budget`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
+//! | 7 | [`feedback::service`], [`feedback::budget`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
 //! | 7 | [`ws`], [`http`], [`client::manifest`], [`client::document`], [`client::loader`], [`client::data`], [`client::visit`], [`admin`], [`calls::proxy`], [`calls::serve`]: edges | everything below, and each other |
 //! | 8 | [`server`]: the composition root | everything |
 

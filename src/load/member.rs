@@ -39,7 +39,7 @@ const WORTH_SKIPPING: u64 = 4 << 10;
 const READS_AT_A_TIME: usize = 32;
 
 /// The most bytes that wait for a server which does not read.
-const MOST_UNSENT: usize = 4 << 20;
+const MAX_UNSENT: usize = 4 << 20;
 
 /// The code in browsers for a close frame without a code.
 const NO_CODE: u16 = 1005;
@@ -300,7 +300,7 @@ impl UserSession {
                 Err(_) => self.unsent.clear(),
             }
         }
-        if self.unsent.len() > MOST_UNSENT {
+        if self.unsent.len() > MAX_UNSENT {
             return Err(EndReason::Broken("the server reads nothing".to_owned()));
         }
         Ok(())

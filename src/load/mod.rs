@@ -12,7 +12,7 @@
 //! | [`user`], [`schedule`] | **pure**: what users look like, and when they speak |
 //! | [`frames`], [`deflate`] | **pure**: a WebSocket client that skips |
 //! | [`watch`], [`histogram`] | **pure**: what is seen, and how late |
-//! | [`door`], [`member`], [`crowd`] | shells: the way in, one user, all of them |
+//! | [`endpoint`], [`member`], [`crowd`] | shells: the way in, one user, all of them |
 //! | [`world`] | what the users share |
 //! | [`process`] | what the server and the tool use |
 //! | [`run`], [`report`], [`table`], [`command`] | a run, what it found, as text, and as a command |

@@ -9,7 +9,7 @@ use super::target::LoadTarget;
 const OF_THE_TEST: &str = "The test";
 
 /// The most members of one run; their numbers and the machine's ports end before.
-const MOST_MEMBERS: u64 = 1_000_000;
+const MAX_MEMBERS: u64 = 1_000_000;
 
 /// Load a server with rooms full of users, and measure how long each one's changes take to be seen.
 ///
@@ -23,10 +23,10 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub url: LoadTarget,
     /// Rooms; their names are new ones each time.
-    #[arg(long, value_name = "ROOMS", default_value = "1", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MOST_MEMBERS))]
+    #[arg(long, value_name = "ROOMS", default_value = "1", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MAX_MEMBERS))]
     pub rooms: u32,
     /// Users in each room.
-    #[arg(long, value_name = "USERS", default_value = "10", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MOST_MEMBERS))]
+    #[arg(long, value_name = "USERS", default_value = "10", value_parser = RangedU64ValueParser::<u32>::new().range(1..=MAX_MEMBERS))]
     pub users: u32,
     /// Updates a second of each user, such as 1 or 0.2; with 0 they are idle.
     #[arg(long, value_name = "PER_SECOND", default_value = "1", value_parser = rate)]
@@ -72,7 +72,7 @@ impl Options {
     /// [`OptionsDisagree`] if they do not.
     pub fn check(&self) -> Result<(), OptionsDisagree> {
         match self.members() {
-            members if members > MOST_MEMBERS => Err(OptionsDisagree::TooMany(members)),
+            members if members > MAX_MEMBERS => Err(OptionsDisagree::TooMany(members)),
             _ if self.churn > 0.0 && self.users == 1 => Err(OptionsDisagree::NobodyToReplace),
             _ => Ok(()),
         }

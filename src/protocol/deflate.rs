@@ -41,7 +41,7 @@ const TAIL_AND_END: [u8; 6] = [0x00, 0x00, 0xff, 0xff, 0x03, 0x00];
 
 /// Maximum number of final blocks in a message. One is usual, and each costs a reset of the
 /// decompressor for only two bytes of input.
-const MOST_LAST_BLOCKS: usize = 1000;
+const MAX_LAST_BLOCKS: usize = 1000;
 
 thread_local! {
     static DEFLATER: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(LEVEL), false));
@@ -128,7 +128,7 @@ fn feed(
                 return if message.len() > most { Err(InflateError::TooLong) } else { Ok(Fed::Ended) };
             }
             // More blocks may follow a final one (RFC 7692 section 7.2.3.4).
-            Status::StreamEnd if last_blocks < MOST_LAST_BLOCKS => {
+            Status::StreamEnd if last_blocks < MAX_LAST_BLOCKS => {
                 last_blocks += 1;
                 inflater.reset(false);
             }

@@ -1,6 +1,6 @@
 //! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`seat`], [`departed`] and [`ai`] are parts
+//! [`state`] is a value with one method; [`members`], [`member`], [`departed`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
 //! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the whole.

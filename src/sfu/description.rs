@@ -25,10 +25,10 @@ pub use terms::{Terms, TransportCc, first_formats};
 
 /// Longest description that is parsed, in bytes. A browser's own offer lists all of its codecs in each m-line, up to
 /// 6 kB, even in those that only receive: 400 tracks have 2.4 MB.
-const MOST_BYTES: usize = 3 << 20;
+const MAX_BYTES: usize = 3 << 20;
 
 /// Most m-lines of a description, and so the upper bound for the limit on a session's tracks.
-pub const MOST_SECTIONS: usize = 512;
+pub const MAX_SECTIONS: usize = 512;
 
 /// Longest answer with rejected m-lines, in bytes; about a hundred m-lines. It is parsed again on the media thread.
 const MAX_REFUSING_BYTES: usize = 256 << 10;
@@ -163,7 +163,7 @@ pub fn nothing_goes_on(sections: &[MLine], terms: &Terms) -> SessionDescription 
 
 /// The text for str0m: every m-line that str0m must not see is replaced by one of an unknown kind.
 fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
-    if text.len() > MOST_BYTES {
+    if text.len() > MAX_BYTES {
         return Err("it is too long");
     }
     let mut blocks = blocks(text);
@@ -181,7 +181,7 @@ fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
         if section.state == SectionState::Live && !std::mem::replace(&mut has_room, group.is_some()) {
             section.end();
         }
-        if sections.len() == MOST_SECTIONS {
+        if sections.len() == MAX_SECTIONS {
             return Err("it has too many sections");
         }
         if sections.iter().any(|other| other.mid == section.mid) {
@@ -440,8 +440,8 @@ mod tests {
             &good.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=audio"),
             &good.replace("a=group:BUNDLE", "a=group:LS"),
             &text(&[("audio", "9", "0"), ("audio", "9", "0")]),
-            &text(&vec![("audio", "9", "0"); MOST_SECTIONS + 1]),
-            &"x".repeat(MOST_BYTES + 1),
+            &text(&vec![("audio", "9", "0"); MAX_SECTIONS + 1]),
+            &"x".repeat(MAX_BYTES + 1),
         ] {
             let error = Description::parse(DescriptionType::Offer, bad).unwrap_err();
             assert_eq!(error.code(), "invalid_session_description");

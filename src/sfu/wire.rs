@@ -18,13 +18,13 @@ use crate::id::SessionId;
 use crate::network::ClientNetwork;
 
 /// Most tracks in one call (the API's own limit).
-const MOST_TRACKS: usize = 64;
+const MAX_TRACKS: usize = 64;
 
 /// Longest track name, in bytes.
-const MOST_NAME_BYTES: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 /// Longest `rid`, in bytes.
-const MOST_RID_BYTES: usize = 64;
+const MAX_RID_BYTES: usize = 64;
 
 /// A call of the API, not parsed yet.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ fn ice(query: Option<&str>) -> Ice {
 fn count(tracks: &[TrackObject]) -> Result<(), SfuError> {
     match tracks.len() {
         0 => Err(SfuError::Empty),
-        1..=MOST_TRACKS => Ok(()),
+        1..=MAX_TRACKS => Ok(()),
         _ => Err(SfuError::InvalidParams("there are more than 64 tracks")),
     }
 }
@@ -215,7 +215,7 @@ fn discovered(offer: &Description, named: &[Publish]) -> Result<Vec<Publish>, Sf
         let mid = Some(section.mid.clone());
         Ok(Publish { name: name(Some(id))?, mid, kind: None, way: MediaDirection::In })
     });
-    publish.take(MOST_TRACKS).collect()
+    publish.take(MAX_TRACKS).collect()
 }
 
 fn publish(track: TrackObject) -> Result<Publish, SfuError> {
@@ -255,7 +255,7 @@ fn publisher(session: Option<String>) -> Result<SessionId, SfuError> {
 fn name(name: Option<String>) -> Result<String, SfuError> {
     let name =
         name.filter(|name| !name.is_empty()).ok_or(SfuError::InvalidParams("a track has no trackName"))?;
-    if name.len() > MOST_NAME_BYTES {
+    if name.len() > MAX_NAME_BYTES {
         return Err(SfuError::InvalidParams("a trackName is longer than 256 bytes"));
     }
     Ok(name)
@@ -265,7 +265,7 @@ fn layer(simulcast: Option<Simulcast>) -> Result<LayerWish, SfuError> {
     let Some(Simulcast { preferred_rid, priority_ordering, rid_not_available }) = simulcast else {
         return Ok(LayerWish::default());
     };
-    if preferred_rid.as_ref().is_some_and(|rid| rid.len() > MOST_RID_BYTES) {
+    if preferred_rid.as_ref().is_some_and(|rid| rid.len() > MAX_RID_BYTES) {
         return Err(SfuError::InvalidParams("a preferredRid is longer than 64 bytes"));
     }
     Ok(LayerWish {

@@ -106,7 +106,7 @@ pub enum ReadEnd {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its handshake. No message may be longer than `max_message_bytes`,
-    /// inflated; with [`Form::Deflated`] the handshake allowed both sides to compress.
+    /// inflated; with [`Encoding::Deflate`] the handshake allowed both sides to compress.
     pub fn new(stream: S, max_message_bytes: usize, form: Encoding) -> Self {
         // Compression makes some messages longer, at worst nine bits for a byte.
         let max_frame_bytes = match form {

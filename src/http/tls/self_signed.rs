@@ -30,7 +30,7 @@ const BACK: Duration = Duration::from_secs(DAY);
 const DAY: u64 = 24 * 60 * 60;
 
 /// Maximum bytes to read; far more than a certificate and its key need.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Reasons for having no self-signed certificate.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum NoCertificate {
 /// # Errors
 /// Returns [`NoCertificate`]; a saved certificate is left unchanged.
 pub fn keep(directory: &Path, names: &Names, now: SystemTime) -> Result<Pair, NoCertificate> {
-    if let Some(text) = read_private(&directory.join(FILE), MOST_BYTES)? {
+    if let Some(text) = read_private(&directory.join(FILE), MAX_BYTES)? {
         let pair = read(&text)?;
         if now >= pair.validity.from && now + RENEW < pair.validity.until && covers(&text, &names.needed) {
             return Ok(pair);

@@ -13,7 +13,7 @@ use super::self_signed;
 use crate::config::{Config, ConfigError, ConfigErrors};
 
 /// Maximum bytes to read; far more than any chain needs.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The source of a certificate.
 #[derive(Clone, Debug)]
@@ -100,9 +100,9 @@ fn load_files(certificate: &Path, key: &Path) -> Result<Pair, ConfigErrors> {
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
     let mut text = Zeroizing::new(Vec::with_capacity(16 << 10));
-    file.take(MOST_BYTES + 1).read_to_end(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(format!("has more than {MOST_BYTES} bytes, which no certificate and no key has"));
+    file.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(|error| format!("cannot be read: {error}"))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(format!("has more than {MAX_BYTES} bytes, which no certificate and no key has"));
     }
     Ok(text)
 }

@@ -4,19 +4,19 @@
 //! them: three megabytes of useless lines blocked it for a minute.
 
 /// Most lines kept of an m-line's block. Browsers have up to 350 for video.
-const MOST_LINES: usize = 1024;
+const MAX_LINES: usize = 1024;
 
 /// Longest line that is kept, in bytes.
-const MOST_LINE_BYTES: usize = 4096;
+const MAX_LINE_BYTES: usize = 4096;
 
 /// Most candidates kept, over all m-lines: the client's connectivity checks reveal the one that matters.
-const MOST_CANDIDATES: usize = 64;
+const MAX_CANDIDATES: usize = 64;
 
 /// Most lines about SSRCs for one m-line. Three layers with retransmission have 28.
-const MOST_SSRC_LINES: usize = 64;
+const MAX_SSRC_LINES: usize = 64;
 
 /// Most layers of a video (`a=rid`, RFC 8851). Browsers have three.
-const MOST_LAYERS: usize = 8;
+const MAX_LAYERS: usize = 8;
 
 /// Session-level attributes that str0m uses.
 const OF_SESSION: &[&str] = &[
@@ -86,7 +86,7 @@ pub(super) fn kept_of_section<'a>(
     section: &[&'a str],
     candidates: &mut Candidates,
 ) -> Result<Vec<&'a str>, &'static str> {
-    let mut kept = Vec::with_capacity(section.len().min(MOST_LINES));
+    let mut kept = Vec::with_capacity(section.len().min(MAX_LINES));
     let (mut of_ssrcs, mut layers) = (0, 0);
     for &line in section {
         let is_kept = match attribute(line) {
@@ -105,10 +105,10 @@ pub(super) fn kept_of_section<'a>(
         if !is_kept {
             continue;
         }
-        if of_ssrcs > MOST_SSRC_LINES {
+        if of_ssrcs > MAX_SSRC_LINES {
             return Err("a section has more than 64 lines about SSRCs");
         }
-        if layers > MOST_LAYERS {
+        if layers > MAX_LAYERS {
             return Err("a section has more than 8 layers (a=rid)");
         }
         keep(&mut kept, line)?;
@@ -119,13 +119,13 @@ pub(super) fn kept_of_section<'a>(
 impl Candidates {
     fn keep(&mut self) -> bool {
         self.0 += 1;
-        self.0 <= MOST_CANDIDATES
+        self.0 <= MAX_CANDIDATES
     }
 }
 
 fn keep<'a>(kept: &mut Vec<&'a str>, line: &'a str) -> Result<(), &'static str> {
     check_length(line)?;
-    if kept.len() == MOST_LINES {
+    if kept.len() == MAX_LINES {
         return Err("a section has more than 1,024 lines");
     }
     kept.push(line);
@@ -134,7 +134,7 @@ fn keep<'a>(kept: &mut Vec<&'a str>, line: &'a str) -> Result<(), &'static str> 
 
 /// Checks the length of a line that is kept.
 pub(super) fn check_length(line: &str) -> Result<(), &'static str> {
-    if line.len() > MOST_LINE_BYTES { Err("a line is longer than 4,096 bytes") } else { Ok(()) }
+    if line.len() > MAX_LINE_BYTES { Err("a line is longer than 4,096 bytes") } else { Ok(()) }
 }
 
 /// The name of the attribute that a line sets.
@@ -175,15 +175,13 @@ mod tests {
 
     #[test]
     fn m_line_limits_are_enforced() {
-        for (line, most) in [
-            ("a=ssrc:1 cname:x", MOST_SSRC_LINES),
-            ("a=rid:a send", MOST_LAYERS),
-            ("a=fmtp:96 x", MOST_LINES),
-        ] {
+        for (line, most) in
+            [("a=ssrc:1 cname:x", MAX_SSRC_LINES), ("a=rid:a send", MAX_LAYERS), ("a=fmtp:96 x", MAX_LINES)]
+        {
             assert_eq!(kept(&vec![line; most]), Ok(most));
             assert!(kept(&vec![line; most + 1]).is_err(), "{line}");
         }
-        let long = format!("a=fmtp:96 {}", "x".repeat(MOST_LINE_BYTES));
+        let long = format!("a=fmtp:96 {}", "x".repeat(MAX_LINE_BYTES));
         assert!(kept(&[&long]).is_err());
         assert_eq!(kept(&[&long.replace("fmtp", "foo")]), Ok(0));
     }

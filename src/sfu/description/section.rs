@@ -7,7 +7,7 @@ use str0m::media::Mid;
 
 use super::lines::{check_length, lines};
 
-/// Longest `mid`, in bytes. str0m keeps only 16 of them, and only letters and digits: see [`Section::alias`].
+/// Longest `mid`, in bytes. str0m keeps only 16 of them, and only letters and digits: see [`MLine::alias`].
 const MAX_MID_BYTES: usize = 64;
 
 /// Protocol of m-lines that carry media (RFC 5764 section 8).

@@ -17,7 +17,7 @@ use crate::sfu::layers::Layers;
 use crate::sfu::request::TrackKind;
 
 /// Maximum number of SSRCs remembered per session.
-const MOST_STREAMS: usize = 1024;
+const MAX_STREAMS: usize = 1024;
 
 /// A published track.
 pub(super) struct Track {
@@ -73,12 +73,12 @@ impl Track {
 
 /// Maximum size of a forwarded payload, that of an Ethernet frame. str0m reserves 2,000 bytes for a packet including
 /// the header that it adds, and panics in the subscriber's session if that is exceeded.
-const MOST_PAYLOAD_BYTES: usize = 1500;
+const MAX_PAYLOAD_BYTES: usize = 1500;
 
 impl Engine {
     /// Forwards one packet to all subscribers of its track.
     pub(super) fn forward(&mut self, now: Instant, from: SessionKey, packet: RtpPacket) {
-        if packet.payload.len() > MOST_PAYLOAD_BYTES {
+        if packet.payload.len() > MAX_PAYLOAD_BYTES {
             self.counters.dropped(Drop::TooLong);
             return;
         }
@@ -254,7 +254,7 @@ impl Engine {
         let layers = &self.tracks.get(key)?.layers;
         let layer = layers.index_of(rid.as_deref())?;
         // A publisher may use another SSRC for each packet. Entries that are removed here are looked up again.
-        if session.streams.len() >= MOST_STREAMS {
+        if session.streams.len() >= MAX_STREAMS {
             session.streams.clear();
         }
         session.streams.insert(ssrc, (key, layer));

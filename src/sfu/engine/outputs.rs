@@ -27,7 +27,7 @@ const NEXT_PACKET: Duration = Duration::from_micros(1);
 
 /// Maximum number of polls of a session in one call; it has no more packets than are written to it in a batch,
 /// retransmitted or sent as probes.
-const MOST_PASSES: usize = 512;
+const MAX_PASSES: usize = 512;
 
 /// Next timeout of a session's peer.
 enum Wanted {
@@ -199,7 +199,7 @@ impl PeerOutputs {
         awaited: &mut Vec<Pt>,
     ) -> Result<Wanted, RtcError> {
         let mut time = now;
-        for _ in 0..MOST_PASSES {
+        for _ in 0..MAX_PASSES {
             let before = self.transmits.len();
             let Some(at) = self.hear_once(key, rtc, awaited)? else { return Ok(Wanted::Later) };
             if at > time + NEXT_PACKET || (self.transmits.len() == before && awaited.is_empty()) {

@@ -28,7 +28,7 @@ const MAX_SOURCES: usize = 8;
 
 /// Connectivity checks per second that a session admits from unknown addresses because they name it: a browser with
 /// many interfaces sends about 20.
-const MOST_CHECKS: u32 = 50;
+const MAX_CHECKS: u32 = 50;
 
 /// Time for which an address counts as in use after a packet from it: a client sends more often, if only checks.
 const IN_USE: Duration = Duration::from_secs(5);
@@ -265,14 +265,14 @@ impl Session {
         self.path.is_some_and(|(path, heard)| path == source && now.saturating_duration_since(heard) < IN_USE)
     }
 
-    /// Admits a connectivity check from an unknown address that names this session; false once over [`MOST_CHECKS`].
+    /// Admits a connectivity check from an unknown address that names this session; false once over [`MAX_CHECKS`].
     pub(super) fn expects(&mut self, now: Instant) -> bool {
         let (since, checks) = &mut self.checks;
         if now.saturating_duration_since(*since) >= Duration::from_secs(1) {
             (*since, *checks) = (now, 0);
         }
         *checks += 1;
-        *checks <= MOST_CHECKS
+        *checks <= MAX_CHECKS
     }
 
     /// Estimated bandwidth of the connection in bits per second; none if no limit is known.

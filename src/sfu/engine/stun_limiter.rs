@@ -8,10 +8,10 @@ use crate::network::{ClientNetwork, client_network};
 
 /// Maximum number of checks per second and network. A browser with many interfaces makes about 20 for a connection,
 /// and a whole office shares one address.
-const MOST_CHECKS: u32 = 200;
+const MAX_CHECKS: u32 = 200;
 
 /// Maximum number of networks counted; with more of them, checks cost an attacker more than they cost the server.
-const MOST_NETWORKS: usize = 4096;
+const MAX_NETWORKS: usize = 4096;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -35,12 +35,12 @@ impl StunLimiter {
             self.checks.clear();
         }
         let network = client_network(address);
-        if self.checks.len() >= MOST_NETWORKS && !self.checks.contains_key(&network) {
+        if self.checks.len() >= MAX_NETWORKS && !self.checks.contains_key(&network) {
             return true;
         }
         let checks = self.checks.entry(network).or_default();
         *checks += 1;
-        *checks <= MOST_CHECKS
+        *checks <= MAX_CHECKS
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
         let mut limiter = StunLimiter::new(start);
         let [one, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
         let admitted = (0..1000).filter(|_| limiter.admit(start, one)).count();
-        assert_eq!(admitted, MOST_CHECKS as usize);
+        assert_eq!(admitted, MAX_CHECKS as usize);
         assert!(limiter.admit(start, other));
         assert!(!limiter.admit(start + WINDOW / 2, one));
         assert!(limiter.admit(start + WINDOW, one));
@@ -68,7 +68,7 @@ mod tests {
         let mut limiter = StunLimiter::new(start);
         let address = |low: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, low]);
         let admitted = (0..1000).filter(|low| limiter.admit(start, address(*low))).count();
-        assert_eq!(admitted, MOST_CHECKS as usize);
+        assert_eq!(admitted, MAX_CHECKS as usize);
     }
 
     #[test]
@@ -79,6 +79,6 @@ mod tests {
         for number in 0..10_000_u32 {
             assert!(limiter.admit(start, IpAddr::from(number.to_be_bytes())));
         }
-        assert_eq!(limiter.checks.len(), MOST_NETWORKS);
+        assert_eq!(limiter.checks.len(), MAX_NETWORKS);
     }
 }

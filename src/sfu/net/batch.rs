@@ -6,7 +6,7 @@
 use crate::sfu::engine::Transmit;
 
 /// Most bytes that the system accepts as one buffer, without headers.
-const MOST_BYTES: usize = 65_000;
+const MAX_BYTES: usize = 65_000;
 
 /// The datagrams to send next.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl SendBatch {
             return None;
         };
         let is_for_the_same = first.destination == transmit.destination && first.source == transmit.source;
-        let fits = length <= self.segment && first.contents.len() + length <= MOST_BYTES;
+        let fits = length <= self.segment && first.contents.len() + length <= MAX_BYTES;
         if !is_for_the_same || !fits || self.is_ended || self.count >= most {
             return Some(transmit);
         }

@@ -11,7 +11,7 @@ use super::Undelivered;
 use super::tcp::TcpLimits;
 
 /// Longest frame that is read, in bytes; packets of media and DTLS are shorter.
-const MOST_BYTES: usize = 2048;
+const MAX_BYTES: usize = 2048;
 
 /// Size of the read buffer, in bytes.
 const READ_BYTES: usize = 8 << 10;
@@ -164,7 +164,7 @@ where
 
 async fn frame<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Vec<u8>, End> {
     let length = usize::from(reader.read_u16().await.map_err(end_of)?);
-    if length == 0 || length > MOST_BYTES {
+    if length == 0 || length > MAX_BYTES {
         return Err(End::BadFrame);
     }
     let mut contents = vec![0; length];
@@ -276,7 +276,7 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn split_frames_are_reassembled() {
         let mut served = start(3);
-        let long: Vec<u8> = (0..MOST_BYTES).map(|n| n as u8).collect();
+        let long: Vec<u8> = (0..MAX_BYTES).map(|n| n as u8).collect();
         let wire = [framed(&CHECK), framed(b"x"), framed(&long)].concat();
         served.peer.write_all(&wire).await.unwrap();
         for contents in [&CHECK[..], b"x", &long] {
@@ -302,7 +302,7 @@ pub(super) mod tests {
         for (wire, end) in [
             (&b"GET / HTTP/1.1\r\n\r\n"[..], End::BadFrame),
             (b"\0\0", End::BadFrame),
-            (&framed(&[1; MOST_BYTES + 1]), End::BadFrame),
+            (&framed(&[1; MAX_BYTES + 1]), End::BadFrame),
             (&framed(b"hello"), End::NoCheck),
             (&framed(&[0; 40]), End::NoCheck),
             (&framed(&CHECK[..19]), End::NoCheck),

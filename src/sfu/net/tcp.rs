@@ -177,7 +177,7 @@ impl Tcp {
         connection.outgoing.send(transmit.is_video, transmit.contents)
     }
 
-    /// Closes all connections, each after its peer has read all frames, or after [`Limits::closing`].
+    /// Closes all connections, each after its peer has read all frames, or after [`TcpLimits::closing`].
     pub async fn close(mut self) {
         // A connection closes when the sender of its queues is dropped.
         self.connections.clear();
@@ -267,7 +267,7 @@ mod tests {
     use crate::metrics::ByReason;
     use crate::sfu::net::addresses::Reach;
 
-    const MOST_WAIT: Duration = Duration::from_secs(20);
+    const MAX_WAIT: Duration = Duration::from_secs(20);
 
     fn open(limits: TcpLimits) -> (Tcp, SocketAddr, Arc<Metrics>) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     async fn next(tcp: &mut Tcp) -> ReceivedFrame {
-        tokio::time::timeout(MOST_WAIT, tcp.next()).await.unwrap()
+        tokio::time::timeout(MAX_WAIT, tcp.next()).await.unwrap()
     }
 
     /// Accepts and ends connections until `is_done`.
@@ -295,7 +295,7 @@ mod tests {
                 frame = tcp.next() => panic!("{frame:?}"),
             }
         };
-        tokio::time::timeout(MOST_WAIT, ran).await.unwrap();
+        tokio::time::timeout(MAX_WAIT, ran).await.unwrap();
     }
 
     /// A connected peer, and the frame received from it.

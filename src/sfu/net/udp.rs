@@ -15,7 +15,7 @@ use super::addresses::{Advertised, canonical};
 use crate::sfu::engine::{Datagram, Transmit};
 
 /// Most bytes that the system returns in one buffer: datagrams of one sender that it coalesced.
-const MOST_BYTES: usize = 1 << 16;
+const MAX_BYTES: usize = 1 << 16;
 
 /// The socket, registered with a runtime.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl ReceiveBuffers {
     pub fn new() -> Self {
         // The system provides memory only for pages that are written to.
         Self {
-            memory: vec![0; BATCH_SIZE * MOST_BYTES].into(),
+            memory: vec![0; BATCH_SIZE * MAX_BYTES].into(),
             metas: [RecvMeta::default(); BATCH_SIZE],
             count: 0,
         }
@@ -58,7 +58,7 @@ impl ReceiveBuffers {
 
     /// Datagrams of the batch in order of arrival, with the addresses that the system reports.
     fn read(&self) -> impl Iterator<Item = (&RecvMeta, &[u8])> {
-        let buffers = self.memory.chunks_exact(MOST_BYTES);
+        let buffers = self.memory.chunks_exact(MAX_BYTES);
         self.metas[..self.count].iter().zip(buffers).flat_map(|(meta, buffer)| {
             let filled = &buffer[..meta.len.min(buffer.len())];
             filled.chunks(meta.stride.max(1)).map(move |contents| (meta, contents))
@@ -103,7 +103,7 @@ impl Udp {
         inbox.clear();
         let mut count = 0;
         let result = self.socket.try_io(Interest::READABLE, || {
-            let mut buffers = inbox.memory.chunks_exact_mut(MOST_BYTES);
+            let mut buffers = inbox.memory.chunks_exact_mut(MAX_BYTES);
             let mut buffers: [IoSliceMut<'_>; BATCH_SIZE] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
             count = self.state.recv((&self.socket).into(), &mut buffers, &mut inbox.metas)?;

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use satsuma::protocol::deflate::{Form, deflate, inflate};
+use satsuma::protocol::deflate::{Encoding, deflate, inflate};
 use satsuma::ws::socket::Socket;
 use tokio::io::AsyncReadExt;
 
@@ -12,7 +12,7 @@ const MOST: usize = 4096;
 /// The first byte says whether the socket takes compressed messages, the second where the stream pauses.
 pub fn frames(data: &[u8]) {
     let [form, pause, bytes @ ..] = data else { return };
-    let form = if form % 2 == 0 { Form::Plain } else { Form::Deflated };
+    let form = if form % 2 == 0 { Encoding::Identity } else { Encoding::Deflate };
     let (first, rest) = bytes.split_at(usize::from(*pause).min(bytes.len()));
     let stream = pin!(tokio::io::join(first.chain(rest), tokio::io::sink()));
     let mut socket = Socket::new(stream, MOST, form);

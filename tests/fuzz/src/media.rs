@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use satsuma::calls::api::{Caller, Target};
+use satsuma::calls::api::{CallTarget, Caller};
 use satsuma::id::SessionId;
 use satsuma::sfu::description::{Description, Terms, first_formats, told};
-use satsuma::sfu::engine::{Address, Datagram, Engine, IceSecret, Settings};
-use satsuma::sfu::request::{DescriptionType, Ice, Limits, Outcome, Reply, Request};
+use satsuma::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
+use satsuma::sfu::request::{DescriptionType, Ice, Reply, Request, RequestResult, SfuLimits};
 use satsuma::sfu::wire;
 use serde::de::IgnoredAny;
 use str0m::net::Protocol;
@@ -22,8 +22,8 @@ const OWN: &str = "self";
 /// Operations of one input; each costs the fuzzer time.
 const OPERATIONS: usize = 64;
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> SfuLimits {
+    SfuLimits {
         sessions: 4,
         sessions_per_owner: 4,
         sessions_per_network: 4,
@@ -50,7 +50,8 @@ impl Server {
         let now = Instant::now();
         let address = Address { proto: Protocol::Udp, address: ([192, 0, 2, 1], 8789).into() };
         let secret = IceSecret::new(b"a secret");
-        let mut engine = Engine::new(Settings { limits: limits(), candidates: vec![address], secret }, now);
+        let mut engine =
+            Engine::new(EngineSettings { limits: limits(), candidates: vec![address], secret }, now);
         let offer = Description::parse(DescriptionType::Offer, OFFER).expect("an offer");
         let (owner, network) = (Caller::Ai, None);
         let opened = engine.handle(now, Request::Open { owner, network, offer: Some(offer), ice: Ice::Lite });
@@ -76,8 +77,8 @@ impl Server {
         let (method, path) = line.split_once(' ').unwrap_or((line, ""));
         let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         let Ok(method) = Method::from_bytes(method.as_bytes()) else { return };
-        let Some(target) = Target::parse(&method, path) else { return };
-        let asked = wire::Asked {
+        let Some(target) = CallTarget::parse(&method, path) else { return };
+        let asked = wire::ApiRequest {
             target: target.clone(),
             query: query.map(str::to_owned),
             body: body.to_owned().into(),
@@ -94,7 +95,7 @@ impl Server {
         self.drain();
     }
 
-    fn heed(&mut self, outcome: &Outcome) {
+    fn heed(&mut self, outcome: &RequestResult) {
         if let Ok(
             Reply::Opened { description: Some(told), .. } | Reply::Tracks { description: Some(told), .. },
         ) = outcome

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Uri};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use satsuma::calls::session_lock;
 use satsuma::id::{IdentityId, SessionId};
-use satsuma::identity::peer::{Peer, Scheme, TrustedProxies};
+use satsuma::identity::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::identity::token::SigningKey;
-use satsuma::identity::{Asked, Identities};
+use satsuma::identity::{Auth, Identities};
 
 const KEY: [u8; 64] = [7; 64];
 
@@ -39,9 +39,10 @@ pub fn proofs(data: &[u8]) {
         let Ok(value) = HeaderValue::from_bytes(&[name.as_bytes(), &token].concat()) else { continue };
         let headers = HeaderMap::from_iter([(COOKIE, value)]);
         let none = TrustedProxies::new([]);
-        let peer = Peer::new([127, 0, 0, 1].into(), Scheme::Http, &Uri::from_static("/"), &headers, &none);
+        let peer =
+            RemotePeer::new([127, 0, 0, 1].into(), Scheme::Http, &Uri::from_static("/"), &headers, &none);
         let asked = Identities::new(key(), None, None).identify(&headers, &peer, now).now_or_never();
-        assert!(is_signed || asked == Some(Asked::Nobody), "nobody signed this");
+        assert!(is_signed || asked == Some(Auth::Anonymous), "nobody signed this");
         let (session, identity) = (SessionId::parse("abc"), IdentityId::new("cookie:a".to_owned()));
         let session = session.expect("an id");
         let proof = session_lock::proof(&key(), &session, &identity, &headers, SystemTime::from(now));

@@ -2,10 +2,10 @@
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use satsuma::calls::api::Target;
+use satsuma::calls::api::CallTarget;
 use satsuma::http::paths::room_of;
 use satsuma::identity::Identities;
-use satsuma::identity::peer::{Peer, Scheme, TrustedProxies};
+use satsuma::identity::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::identity::token::SigningKey;
 use satsuma::ws::extension::Compression;
 
@@ -33,7 +33,7 @@ pub fn requests(data: &[u8]) {
     }
     if let Ok(path) = str::from_utf8(path) {
         for method in [Method::GET, Method::POST, Method::PUT] {
-            if let Some(target) = Target::parse(&method, path) {
+            if let Some(target) = CallTarget::parse(&method, path) {
                 let written = target.to_string();
                 assert_eq!(written, path);
                 let leads_out = |part: &str| part.is_empty() || part == "." || part == "..";
@@ -51,7 +51,7 @@ pub fn requests(data: &[u8]) {
     let uri = Uri::try_from(path).unwrap_or_default();
     let proxies = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
     for socket in [[10, 0, 0, 1], [203, 0, 113, 9]] {
-        let peer = Peer::new(socket.into(), Scheme::Https, &uri, &headers, &proxies);
+        let peer = RemotePeer::new(socket.into(), Scheme::Https, &uri, &headers, &proxies);
         let key = SigningKey::new(&vec![7; 64].into());
         let identities = Identities::new(key, Some(HeaderName::from_static("x-user")), None);
         let _ = identities.identify(&headers, &peer, std::time::UNIX_EPOCH).now_or_never();

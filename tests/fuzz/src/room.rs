@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
-use satsuma::protocol::deflate::Form;
-use satsuma::room::io::{Effect, Input, Join, Keep, KeptRoom};
+use satsuma::protocol::deflate::Encoding;
+use satsuma::room::io::{Effect, Input, Join, KeptRoom, Persist};
 use satsuma::room::state::{Room, RoomSettings};
 use serde::de::IgnoredAny;
 
@@ -40,7 +40,7 @@ pub fn room(data: &[u8]) {
             identity: IdentityId::new(format!("cookie:{id}")),
             name: Arc::from("\"\\ \u{2028}"),
             network: None,
-            form: Form::Plain,
+            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         };
         heed(&room.handle(now, Input::Join(join)), &mut kept);
@@ -66,7 +66,7 @@ fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
     for effect in effects {
         match effect {
             Effect::Send { event, .. } => assert_json(&event.encode()),
-            Effect::Keep { meeting, change } => {
+            Effect::Persist { meeting, change } => {
                 let kept = kept.get_or_insert_with(|| KeptRoom {
                     room: satsuma::id::RoomName::parse("r").expect("a name"),
                     meeting: *meeting,
@@ -76,17 +76,17 @@ fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
                     waiting: Vec::new(),
                 });
                 match change {
-                    Keep::Seat(seat) => {
+                    Persist::Seat(seat) => {
                         kept.seats.retain(|other| other.user != seat.user);
                         kept.seats.push(seat.clone());
                     }
-                    Keep::SeatRemoved { user } => kept.seats.retain(|seat| seat.user != *user),
-                    Keep::Ai { json } => {
+                    Persist::SeatRemoved { user } => kept.seats.retain(|seat| seat.user != *user),
+                    Persist::Ai { json } => {
                         assert_json(json);
                         kept.ai = Some(json.clone());
                     }
-                    Keep::Departed { .. } | Keep::DepartedForgotten { .. } => {}
-                    Keep::MeetingStarted | Keep::Peak { .. } | Keep::MeetingEnded => {}
+                    Persist::Departed { .. } | Persist::DepartedForgotten { .. } => {}
+                    Persist::MeetingStarted | Persist::Peak { .. } | Persist::MeetingEnded => {}
                 }
             }
             _ => {}

@@ -66,7 +66,7 @@ fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
     for effect in effects {
         match effect {
             Effect::Send { event, .. } => assert_json(&event.encode()),
-            Effect::Persist { meeting, change } => {
+            Effect::Keep { meeting, change } => {
                 let kept = kept.get_or_insert_with(|| KeptRoom {
                     room: satsuma::id::RoomName::parse("r").expect("a name"),
                     meeting: *meeting,

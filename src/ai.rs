@@ -53,20 +53,20 @@ pub struct AiHandle {
 #[derive(Debug)]
 struct Inner {
     services: Services,
-    /// The time that a job has in all.
+    /// Total time for a job.
     timeout: Duration,
-    /// How often rooms of one network may call an AI, each of which costs money.
+    /// Rate limit per client network on calling an AI, because each call costs money.
     starts: KeyedLimit<ClientNetwork>,
     tasks: TaskTracker,
-    /// A track may be dropped where no runtime is entered.
+    /// Runtime handle, because a track may be dropped outside of a runtime context.
     runtime: runtime::Handle,
-    /// Ends jobs.
+    /// Cancels jobs.
     stop: CancellationToken,
-    /// Ends the tries to close tracks.
+    /// Cancels the attempts to close tracks.
     give_up: CancellationToken,
     unclosed: AtomicUsize,
     metrics: Arc<Metrics>,
-    /// How often a warning is written that a stranger causes.
+    /// Rate limit on warnings that an unauthenticated peer can cause.
     warnings: DefaultDirectRateLimiter,
 }
 
@@ -80,11 +80,11 @@ pub struct Running {
 /// What became of a job.
 #[derive(Debug)]
 pub enum JobReport {
-    /// The AI speaks and listens, on this track.
+    /// The AI is connected, and publishes this track.
     Came(OpenTrack),
-    /// The AI hears who asked for it.
+    /// The AI is subscribed to the requested track.
     Hears,
-    /// It did not work. The log says why.
+    /// The job failed; the log has the reason.
     Failed,
 }
 
@@ -105,7 +105,7 @@ impl OpenTrack {
         &self.session
     }
 
-    /// The room has taken over the duty to close the track.
+    /// True once the room is responsible for closing the track.
     pub fn hand_over(mut self) {
         self.closer = None;
     }
@@ -120,19 +120,19 @@ impl Drop for OpenTrack {
 }
 
 impl Running {
-    /// The number that the room gave the job.
+    /// Job number assigned by the room.
     pub fn job(&self) -> AiJob {
         self.job
     }
 
-    /// Waits for what becomes of the job.
+    /// Waits for the job's outcome.
     pub async fn report(&mut self) -> JobReport {
         (&mut self.report).await.unwrap_or(JobReport::Failed)
     }
 }
 
 impl AiHandle {
-    /// The AI of these settings, which need not be complete: then every job fails at once.
+    /// Creates the AI with these settings; if they are incomplete, every job fails at once.
     ///
     /// # Errors
     /// If the system's HTTP client cannot be made.
@@ -162,8 +162,8 @@ impl AiHandle {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Starts to bring an AI into a room, which a client of `network` started: rooms are free, and a
-    /// limit for each of them would be none.
+    /// Starts to bring an AI into a room, on behalf of a client of `network`. The limit is per network: rooms are
+    /// free to create, so a limit per room would have no effect.
     pub fn invite(
         &self,
         job: AiJob,
@@ -180,32 +180,32 @@ impl AiHandle {
         self.start("invite", job, room, meeting, work)
     }
 
-    /// Starts to let a room's AI hear a track.
+    /// Starts to subscribe a room's AI to a track.
     pub fn hear(&self, job: AiJob, room: &RoomName, session: AiSession, track: TrackReference) -> Running {
         let (inner, meeting) = (self.inner.clone(), session.meeting);
         let work = async move { inner.services.hear(&session, &track).await.map(|()| JobReport::Hears) };
         self.start("hear", job, room, meeting, work)
     }
 
-    /// Forgets the networks that called no AI for a while.
+    /// Prunes networks that have not called an AI for a while.
     pub fn tidy(&self) {
         self.inner.starts.prune();
     }
 
-    /// Closes an AI's track, with some tries if need be.
+    /// Closes an AI's track, with retries if needed.
     pub fn close(&self, session: AiSession) {
         let inner = self.inner.clone();
         self.inner.tasks.spawn_on(async move { inner.close(session).await }, &self.inner.runtime);
     }
 
-    /// Ends all jobs; new ones fail from now on. What they opened is closed.
+    /// Cancels all jobs and closes the tracks they opened; new jobs fail from now on.
     pub fn stop_jobs(&self) {
         self.inner.stop.cancel();
     }
 
     /// Waits until all jobs have ended and every track that is to be closed is.
     ///
-    /// At `deadline` the rest is given up; gives back how many tracks were ever left open.
+    /// Gives up at `deadline`; returns the total number of tracks ever left open.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         self.stop_jobs();
         self.inner.tasks.close();
@@ -233,7 +233,7 @@ impl AiHandle {
         Running { job, report }
     }
 
-    /// Steps 1 to 4 of protocol section 6. Whatever ends it early drops what was opened.
+    /// Steps 1 to 4 of protocol section 6. An early end drops the opened track.
     async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<OpenTrack, StepFailure> {
         let session = self.inner.services.new_session(meeting).await?;
         let (opened, offer) = self.open_track(meeting, session).await?;
@@ -242,8 +242,8 @@ impl AiHandle {
         Ok(opened)
     }
 
-    /// Opens the track, in a task of its own: a call that is broken off may have opened one that
-    /// nobody knows of.
+    /// Opens the track, in a task of its own: a cancelled call may have opened one that
+    /// nothing would close.
     async fn open_track(
         &self,
         meeting: MeetingId,
@@ -256,7 +256,7 @@ impl AiHandle {
                 opened = ai.try_open(meeting, session) => opened,
                 () = ai.inner.give_up.cancelled() => return,
             };
-            // If nobody waits any more, it is dropped here, and so closed.
+            // Without a receiver the track is dropped here, and so closed.
             let _ = tell.send(opened);
         };
         self.inner.tasks.spawn_on(open, &self.inner.runtime);
@@ -269,7 +269,7 @@ impl AiHandle {
         session: SessionId,
     ) -> Result<(OpenTrack, String), StepFailure> {
         let failed = |cause| StepFailure { step: JobStep::NewTracks, cause };
-        // An end that does not tell whether a track was opened must be taken for one that was.
+        // An ambiguous error must be treated as if a track was opened.
         let or_close = |failure: StepFailure| {
             if failure.cause.is_ambiguous() {
                 let (track_name, mid) = (wire::TRACK_NAME.into(), wire::OWN_MID.into());
@@ -339,7 +339,7 @@ impl Inner {
                 JobReport::Failed
             }
         };
-        // If nobody waits any more, what was opened is dropped here, and so closed.
+        // Without a receiver the opened track is dropped here, and so closed.
         let _ = tell.send(report);
     }
 
@@ -352,7 +352,7 @@ impl Inner {
         let Err(failure) = first else { return self.closed(*meeting, id) };
         self.count("close", "failed");
         self.unclosed.fetch_add(1, Ordering::Relaxed);
-        // Not held back: each of these lines is an AI that goes on billing.
+        // Not throttled: each of these lines is an AI that keeps costing money.
         error!(event = "aiTrackNotClosed", meeting_id = %meeting, session = %id, cause = %failure);
         if !failure.cause.is_passing() {
             return;
@@ -360,7 +360,7 @@ impl Inner {
         for _ in 0..LATE_TRIES {
             tokio::select! {
                 () = sleep(LATE_PAUSE) => {}
-                // A last try, for which a shutdown has time.
+                // A last attempt; a shutdown reserves time for it.
                 () = self.stop.cancelled() => {}
             }
             let stopping = self.stop.is_cancelled();
@@ -429,7 +429,7 @@ mod tests {
         Err(StepFailure { step: JobStep::CloseTracks, cause: Cause::Status { status, code: None } })
     }
 
-    /// What comes of tries that end like this, how many there were, and after how long.
+    /// Result of attempts that end like this, the number of attempts, and the elapsed time.
     async fn persisted(mut ends: Vec<Result<(), StepFailure>>) -> (Result<(), StepFailure>, usize, Duration) {
         let start = now();
         let mut tries = 0;
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_may_pass_is_tried_again_within_bounds() {
+    async fn transient_error_is_retried_within_bounds() {
         let quarter = Duration::from_millis(250);
         assert_eq!(persisted(vec![Ok(())]).await, (Ok(()), 1, Duration::ZERO));
         assert_eq!(persisted(vec![failure(503), failure(406), Ok(())]).await, (Ok(()), 3, 5 * quarter));

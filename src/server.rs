@@ -75,23 +75,23 @@ pub struct Server {
     addresses: Addresses,
     config: Config,
     stopping: CancellationToken,
-    /// Cancelled once the rooms are kept, so that operators can watch a shutdown.
+    /// Cancelled once the rooms are saved, so that operators can watch a shutdown.
     admin_stop: CancellationToken,
     http: AbortOnDropHandle<()>,
     admin: AbortOnDropHandle<()>,
-    /// Posts cards to the webhook, where one is configured.
+    /// Posts cards to the webhook; `None` if none is configured.
     delivery: Option<AbortOnDropHandle<()>>,
     upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
     ai: AiHandle,
-    /// Carries the media, where this server does.
+    /// The embedded media server; `None` if this server does not carry the media.
     media: Option<SfuThread>,
     sfu: Option<SfuHandle>,
     store: Store,
     /// Last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
-    /// The certificate of the public listener, where it speaks TLS.
+    /// Certificate of the public listener; `None` without TLS.
     tls: Option<CertificateFacts>,
 }
 
@@ -105,7 +105,7 @@ pub struct Addresses {
 }
 
 impl Server {
-    /// Starts a server: the kept rooms first, then the listeners.
+    /// Starts a server: the saved rooms first, then the listeners.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way; nothing is left running then.
@@ -120,7 +120,7 @@ impl Server {
         }
     }
 
-    /// Starts all that runs. Nothing can fail any more, so nothing is left half started.
+    /// Starts all tasks. This cannot fail, so a server is never left half started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
         let Clients { site, access, upstream, ai, delivery } = clients;
@@ -259,7 +259,7 @@ impl Server {
         }
     }
 
-    /// Where the server listens.
+    /// Addresses the server listens on.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -283,11 +283,11 @@ impl Server {
         self.stopping.cancelled().await;
         let deadline = now() + self.config.shutdown.deadline;
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
-        // First, so that what they opened has all of the time to be closed.
+        // First, so that there is the full time to close the tracks that the jobs opened.
         self.ai.stop_jobs();
         let registry = &self.app.registry;
         registry.send_away(sockets_deadline).await;
-        // Now that they come back, and not before: a browser that is not told waits for ICE to fail, 12 s and more.
+        // Not earlier than the clients reconnect: a browser that is not told waits for ICE to fail, 12 s and more.
         tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
 
         let sockets = &self.app.sockets;

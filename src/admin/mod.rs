@@ -33,15 +33,15 @@ use crate::store::reports::Reports;
 pub struct Operators {
     /// The rooms.
     pub registry: Registry,
-    /// What users reported.
+    /// Reports of users.
     pub reports: Reports,
-    /// The embedded media server, where it carries the media.
+    /// The embedded media server; `None` if it does not carry the media.
     pub sfu: Option<SfuHandle>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What proves an operator.
+    /// Credentials that authenticate an operator.
     pub token: SecretString,
-    /// The hosts under which this listener answers.
+    /// Host names that this listener accepts.
     pub hosts: HostNames,
     /// Whether people should be sent here.
     pub readiness: Readiness,
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_token_opens() {
+    fn partial_token_is_refused() {
         let token = SecretString::from("right");
         for (value, opens) in [
             ("Bearer right", true),

@@ -29,8 +29,8 @@ impl Page {
     /// Reads a query.
     ///
     /// # Errors
-    /// [`ApiError::InvalidQuery`] for what makes no sense or is unknown: an ignored filter would show
-    /// what was not asked for.
+    /// [`ApiError::InvalidQuery`] for a malformed or unknown parameter: ignoring a filter would show
+    /// more than was requested.
     pub(super) fn read(uri: &Uri, filters: Filters) -> Result<Self, ApiError> {
         let mut page = Self { filter: ReportFilter::default(), before: None, limit: DEFAULT_LIMIT };
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_what_was_asked_for() {
+    fn page_query_is_parsed() {
         let page = read("", Filters::Reports).unwrap();
         assert_eq!((page.limit, page.before, page.filter.kind), (50, None, None));
         let before = "2026-11-22T01:02:03.004Z_00000000-0000-4000-8000-000000000000";
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn invalid_parameter_is_named() {
         for (query, filters, name) in [
             ("limit=0", Filters::None, "limit"),
             ("limit=201", Filters::None, "limit"),

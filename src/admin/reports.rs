@@ -126,7 +126,7 @@ fn meeting(line: MeetingLine) -> Value {
 /// The time between two times as the store writes them.
 fn duration(from: &str, to: &str) -> Option<Duration> {
     let time = |text| -> Option<SystemTime> { humantime::parse_rfc3339(text).ok() };
-    // A clock that was set back meanwhile makes it no time at all.
+    // A clock set back in the meantime counts as no time elapsed.
     Some(time(to)?.duration_since(time(from)?).unwrap_or_default())
 }
 

@@ -38,7 +38,7 @@ struct Model {
 }
 
 impl Services {
-    /// The services of these settings. Nothing is called yet.
+    /// Creates the services with these settings, without calling them.
     pub(super) fn new(
         upstream: Arc<Upstream>,
         calls: &Calls,
@@ -47,10 +47,10 @@ impl Services {
         let mut client = reqwest::Client::builder()
             .connect_timeout(calls.connect_timeout)
             .timeout(calls.timeout)
-            // A redirect could carry the token to somebody else.
+            // A redirect could send the token to another server.
             .redirect(Policy::none());
         if ai.model_endpoint.as_ref().is_some_and(HttpUrl::is_loopback) {
-            // No proxy can reach our loopback.
+            // A proxy cannot reach our loopback address.
             client = client.no_proxy();
         }
         let client = client.build()?;
@@ -58,14 +58,14 @@ impl Services {
         Ok(Self { upstream, extra_params, client, model: Model::new(ai) })
     }
 
-    /// The variables without which no AI can come, in a sentence.
+    /// Names the missing variables that the AI needs, in a sentence.
     pub(super) fn missing(&self) -> Option<String> {
         let model = self.model.as_ref().err().map(String::as_str);
         let missing: Vec<&str> = model.into_iter().chain(self.upstream.missing()).collect();
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
-    /// Opens a session whose other end is a server.
+    /// Opens a session whose peer is a server.
     pub(super) async fn new_session(&self, meeting: MeetingId) -> Result<SessionId, StepFailure> {
         let step = JobStep::NewSession;
         let query = wire::query(meeting, &["thirdparty=true", &self.extra_params]);
@@ -83,7 +83,7 @@ impl Services {
             .await
     }
 
-    /// Shows the model an SDP offer, and gives back its answer.
+    /// Sends the model an SDP offer and returns its answer.
     pub(super) async fn ask_model(&self, wish: &AiWish, offer: String) -> Result<String, StepFailure> {
         let asked = async {
             let model = self.model.as_ref().map_err(|_| Cause::Model("it is not configured"))?;
@@ -112,7 +112,7 @@ impl Services {
         asked.await.map_err(|cause| StepFailure { step: JobStep::Model, cause })
     }
 
-    /// Shows the media API the model's answer.
+    /// Sends the model's answer to the media API.
     pub(super) async fn renegotiate(&self, on: &AiSession, answer: &str) -> Result<(), StepFailure> {
         let body = wire::answer_body(answer);
         let called =
@@ -120,14 +120,14 @@ impl Services {
         called.await.map(drop)
     }
 
-    /// Lets the AI hear a track.
+    /// Subscribes the AI to a track.
     pub(super) async fn hear(&self, on: &AiSession, track: &TrackReference) -> Result<(), StepFailure> {
         let body = wire::hear_body(track);
         let called = self.on_session(JobStep::NewTracks, Action::NewTracks, on.meeting, &on.session, body);
         called.await.map(drop)
     }
 
-    /// Closes the AI's track; one that is gone already is closed.
+    /// Closes the AI's track; one already gone counts as closed.
     pub(super) async fn close(&self, on: &AiSession) -> Result<(), StepFailure> {
         let body = wire::close_body(&on.mid);
         let called =

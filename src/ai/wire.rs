@@ -29,26 +29,26 @@ const WORD_CHARS: usize = 64;
 pub(super) struct StepFailure {
     /// The step.
     pub(super) step: JobStep,
-    /// What went wrong.
+    /// The failure.
     pub(super) cause: Cause,
 }
 
 /// A step of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JobStep {
-    /// The AI's session is opened.
+    /// Opens the AI's session.
     #[error("sessions/new")]
     NewSession,
-    /// A track is added to the session.
+    /// Adds a track to the session.
     #[error("tracks/new")]
     NewTracks,
-    /// The model is shown the offer.
+    /// Sends the offer to the model.
     #[error("the model")]
     Model,
-    /// The media API is shown the model's answer.
+    /// Sends the model's answer to the media API.
     #[error("renegotiate")]
     Renegotiate,
-    /// The AI's track is closed.
+    /// Closes the AI's track.
     #[error("tracks/close")]
     CloseTracks,
 }
@@ -56,39 +56,39 @@ pub(super) enum JobStep {
 /// What can go wrong with a step.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(super) enum Cause {
-    /// There is no answer of the media API.
+    /// No response from the media API.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// There is no answer of the model.
+    /// No response from the model.
     #[error("{0}")]
     Model(&'static str),
-    /// The answer is an error.
+    /// The response is an error.
     #[error("answered {status}{}", shown(code))]
     Status {
         /// Its status.
         status: StatusCode,
-        /// Its code, where it has one.
+        /// Its error code, if any.
         code: Option<String>,
     },
-    /// The answer's status is well, and its body says otherwise.
+    /// The response has a success status, but its body holds an error.
     #[error("refused{}", shown(code))]
     Refused {
         /// Its code.
         code: Option<String>,
     },
-    /// The answer lacks what it must hold.
+    /// The response lacks a required field.
     #[error("the answer has no {0}")]
     Lacks(&'static str),
-    /// The answer broke off, or is longer than is read.
+    /// The response was truncated, or exceeds the size limit.
     #[error("the answer is too long or incomplete")]
     Unreadable,
-    /// The server stops.
+    /// The server is shutting down.
     #[error("the server stops")]
     Stopping,
 }
 
 impl Cause {
-    /// Whether what was to be closed is gone already.
+    /// True if the track to close is already gone.
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE),
@@ -97,7 +97,7 @@ impl Cause {
         }
     }
 
-    /// Whether the call may have done what it was to do all the same.
+    /// True if the call may have taken effect despite the error.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
             Self::Upstream(error) => {
@@ -109,11 +109,11 @@ impl Cause {
         }
     }
 
-    /// Whether another try might end otherwise.
+    /// True if a retry might succeed.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Upstream(error) => !matches!(error, UpstreamError::NotConfigured(_)),
-            // The last three: two changes of one session at a time, one not connected yet, too many calls.
+            // The last three: concurrent changes of one session, a session not connected yet, too many calls.
             Self::Status { status, .. } => {
                 status.is_server_error() || matches!(status.as_u16(), 406 | 408 | 425 | 429)
             }
@@ -148,7 +148,7 @@ struct AiTrack {
 }
 
 impl Answered {
-    /// Reads an answer; an error anywhere in it, one of a single track too, is an error.
+    /// Parses a response; an error anywhere in it, even of a single track, is an error.
     pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<Self, Cause> {
         let answered: Option<Self> = match body {
             b"" => Some(Self::default()),
@@ -169,12 +169,12 @@ impl Answered {
         answered.ok_or(Cause::Lacks("JSON body"))
     }
 
-    /// The session that was opened.
+    /// The opened session.
     pub(super) fn session(&self) -> Result<SessionId, Cause> {
         self.session_id.as_deref().and_then(|id| SessionId::parse(id).ok()).ok_or(Cause::Lacks("session id"))
     }
 
-    /// The `mid` and the name of the track that was opened.
+    /// The `mid` and name of the opened track.
     pub(super) fn track(&self) -> Result<(&str, &str), Cause> {
         let track = self.tracks.first().ok_or(Cause::Lacks("track"))?;
         let is_word = |word: &&str| text_is_valid(word, WORD_CHARS);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_and_its_track_are_read() {
+    fn offer_and_track_are_parsed() {
         let answered = read(
             r#"{"requiresImmediateRenegotiation":true,"tracks":[{"trackName":"voice","mid":"7","location":"local"}],"sessionDescription":{"type":"offer","sdp":"v=0\r\n"}}"#,
         );
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_lacks_what_it_must_hold_is_none() {
+    fn response_without_required_field_is_error() {
         for body in [
             r#"{"sessionDescription":{"type":"answer","sdp":"v=0"}}"#,
             r#"{"sessionDescription":{"type":"offer","sdp":"<html>"}}"#,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_found_wherever_they_stand() {
+    fn nested_error_is_found() {
         assert_eq!(read(r#"{"errorCode":"session_error"}"#), refused("session_error"));
         assert_eq!(
             read(r#"{"tracks":[{"mid":"1"},{"errorCode":"not_found_track_error\n<x>"}]}"#),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_transient_errors_are_retried() {
         let status =
             |status: u16| Cause::Status { status: StatusCode::from_u16(status).unwrap(), code: None };
         for passing in [
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_and_bodies_are_written_byte_for_byte() {
+    fn queries_and_bodies_match_bytes() {
         let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
         let label = "correlationId=6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f";
         assert_eq!(query(meeting, &["", "&"]), label);

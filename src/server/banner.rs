@@ -15,16 +15,16 @@ pub(super) struct Announced<'a> {
     pub(super) addresses: Addresses,
     pub(super) data: &'a Path,
     pub(super) kept_rooms: usize,
-    /// Who carries media.
+    /// The server that carries media.
     pub(super) media: &'a Upstream,
-    /// The certificate, where the public listener speaks TLS.
+    /// Certificate of the public listener; `None` without TLS.
     pub(super) tls: Option<&'a CertificateFacts>,
 }
 
 /// A part of the server that needs settings.
 struct Part {
     name: &'static str,
-    /// What is missing, if it is off.
+    /// The missing settings, if it is off.
     missing: Option<&'static str>,
 }
 
@@ -86,7 +86,7 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
         Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
         Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
     ];
-    // Limits are not worth a word where they hold.
+    // Limits are listed only if they cannot hold.
     let missing = network_limits_off(announced.config);
     if missing.is_some() {
         parts.push(Part { name: "limits by network", missing });
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_off_names_the_variables_that_switch_it_on() {
+    fn disabled_feature_names_its_variables() {
         let said = said(&Config::default());
         assert!(said.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{said}");
         for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_cannot_hold_are_said() {
+    fn unattainable_limits_are_shown() {
         let mut config = Config::default();
         assert!(!said(&config).contains("limits by network"));
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_said() {
+    fn secrets_are_not_shown() {
         let mut config = Config::default();
         config.feedback.url = Optional(Some("https://hook.example/?token=secret-token".into()));
         config.log.format = LogFormat::Json;

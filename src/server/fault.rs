@@ -29,16 +29,16 @@ pub enum StartError {
         setting: &'static str,
         /// Its value.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
-    /// Cloudflare Access is set up wrongly.
+    /// The Cloudflare Access settings are invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
     /// The client for other servers cannot be made.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
-    /// What browsers are to be shown is not there.
+    /// The static files for browsers are missing.
     #[error(transparent)]
     Site(#[from] InvalidSite),
     /// The client for the webhook cannot be made.
@@ -49,10 +49,10 @@ pub enum StartError {
 /// What went wrong with a server, at one end of its life or the other.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It did not start.
+    /// The start failed.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// It did not end well.
+    /// The shutdown failed.
     #[error(transparent)]
     Shutdown(#[from] ShutdownError),
 }
@@ -60,13 +60,13 @@ pub enum RunError {
 /// What a shutdown left undone; the exit code tells.
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {
-    /// Not everything could be written.
+    /// Some changes could not be written.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    /// Some sockets had to be cut off.
+    /// Some sockets had to be closed forcibly.
     #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
     Sockets(usize),
-    /// Some AIs could not be sent away.
+    /// Some AI tracks could not be closed.
     #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
     AiTracks(usize),
 }

@@ -132,7 +132,7 @@ mod tests {
         Platform::read(dir.path())
     }
 
-    /// The answers of all platforms' services, each for who asks as it wants to be asked.
+    /// Responses of all platforms' services, each requiring its own form of request.
     async fn service() -> (String, JoinSet<()>) {
         async fn answer(headers: HeaderMap, wanted: (&str, &str), address: &str) -> (StatusCode, String) {
             let is_asked = headers.get(wanted.0).is_some_and(|value| value == wanted.1);
@@ -191,7 +191,7 @@ mod tests {
             let told = platform.public_address(&service).await.unwrap();
             assert_eq!(told, Some(address.parse().unwrap()), "{platform:?}");
         }
-        // This service wants a token, and OpenStack's has none.
+        // This service requires a token, which OpenStack's does not have.
         assert_eq!(Platform::OpenStack.public_address(&service).await.unwrap(), None);
     }
 

@@ -41,9 +41,9 @@ pub(super) struct Resources {
     pub(super) certificates: Option<Certificates>,
     pub(super) listeners: Listeners,
     pub(super) store: Store,
-    /// The rooms of before.
+    /// The saved rooms.
     pub(super) kept: Vec<KeptRoom>,
-    /// The embedded media server, where it carries the media.
+    /// The embedded media server; `None` if it does not carry the media.
     pub(super) media: Option<(SfuHandle, SfuThread)>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Listeners {
 }
 
 impl Resources {
-    /// Opens all of it.
+    /// Opens all resources.
     ///
     /// # Errors
     /// [`StartError`] says what is refused; nothing is held then.
@@ -84,7 +84,7 @@ impl Resources {
         Ok(Self { data_dir, metrics, certificates, listeners, store, kept, media })
     }
 
-    /// Gives all of it back, and waits until it is free.
+    /// Releases all resources and waits until they are free.
     pub(super) async fn close(self) {
         close(self.store, self.media.map(|(_, thread)| thread)).await;
     }
@@ -174,7 +174,7 @@ mod tests {
     /// A hundred people behind one address open a page in the same second, and each browser opens several connections.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn an_offices_connections_all_wait_to_be_accepted() {
+    async fn burst_of_connections_fits_the_backlog() {
         let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
         let count = allowed.trim().parse::<usize>().unwrap().min(400);
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -16,7 +16,7 @@ use crate::telemetry::print;
 /// [`RunError`] says why it did not start, or what its end left undone.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let stop = CancellationToken::new();
-    // Before the start: the first process of a container does not even end by a signal that nobody takes.
+    // Before the start: PID 1 of a container is not even ended by a signal that has no handler.
     let signals = Signals::new().inspect_err(|error| warn!(%error, "signals cannot be received"));
     let _watch = signals.map(|signals| own(signals.watch(stop.clone())));
     let server = tokio::select! {

@@ -20,7 +20,7 @@ const ONE_REQUEST: Duration = Duration::from_secs(1);
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` where the process was started so that it outlives its terminal, as by `nohup`.
+    /// `None` if the process ignores SIGHUP to outlive its terminal, as under `nohup`.
     hangup: Option<Signal>,
 }
 
@@ -31,7 +31,7 @@ impl Signals {
     /// The system refuses.
     pub(super) fn new() -> io::Result<Self> {
         let signals = Self {
-            // Asked first: afterwards no signal is ignored.
+            // Checked first: once handlers are installed, no signal is ignored.
             hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -42,7 +42,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Cancels `stopping` at the first signal, and ends the process at one that comes a second later.
+    /// Cancels `stopping` at the first signal; a signal at least a second later ends the process.
     pub(super) async fn watch(self, stopping: CancellationToken) {
         let signals = stream::unfold(self, async |mut signals| {
             signals.next().await;

@@ -105,7 +105,7 @@ impl OpenTrack {
         &self.session
     }
 
-    /// True once the room is responsible for closing the track.
+    /// Passes the duty to close the track to the room.
     pub fn hand_over(mut self) {
         self.closer = None;
     }

@@ -19,7 +19,7 @@ pub use text::{composed, nfc, text_is_valid, visible};
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// The most characters (Unicode scalar values) that a room's name may have.
+    /// Maximum length of a room's name, in characters (Unicode scalar values).
     pub const MAX_CHARS: usize = 128;
 
     /// Validates `name`, which is already percent-decoded. Two spellings of one text, such as an é of one
@@ -145,7 +145,7 @@ impl ReportId {
 pub struct IdentityId(Arc<str>);
 
 impl IdentityId {
-    /// Wraps an id that a proof of identity yielded.
+    /// Wraps an id obtained from an authentication method.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
@@ -155,7 +155,7 @@ impl IdentityId {
         &self.0
     }
 
-    /// The way in which it was proven; what has no prefix of another is our own cookie's.
+    /// The method that authenticated it; an id without another method's prefix came from our own cookie.
     pub fn auth_method(&self) -> AuthMethod {
         let prefix = self.0.split(':').next().unwrap_or_default();
         let others = [AuthMethod::ProxyHeader, AuthMethod::Access];
@@ -167,16 +167,16 @@ impl IdentityId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AuthMethod {
-    /// By a cookie of ours: the one method whose name is typed into a form.
+    /// Our own cookie: the only method with a user name typed into a form.
     Cookie,
-    /// By a trusted proxy's header.
+    /// A trusted proxy's header.
     ProxyHeader,
-    /// By an assertion of Cloudflare Access.
+    /// An assertion of Cloudflare Access.
     Access,
 }
 
 impl AuthMethod {
-    /// The prefix of ids that were proven so.
+    /// Prefix of ids authenticated by this method.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_room_name_is_counted_in_characters_not_bytes() {
+    fn room_name_limit_counts_characters() {
         assert!(RoomName::parse(&"🍊".repeat(128)).is_ok());
         assert_eq!(RoomName::parse(&"a".repeat(129)), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse(""), Err(InvalidId::RoomName));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_seen_is_no_part_of_a_name() {
+    fn room_name_invisible_character_is_refused() {
         for good in ["سلام", "می\u{200c}خواهم", "👩\u{200d}🚀", "❤\u{fe0f}", "x/standup"] {
             assert!(RoomName::parse(good).is_ok(), "{good}");
         }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ai_and_foreign_characters_are_no_user_ids() {
+    fn reserved_or_foreign_user_id_is_refused() {
         for good in ["a", "Z_9-", &"x".repeat(64)] {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }

@@ -19,16 +19,16 @@ use prometheus_client::registry::Registry;
 /// A label of one word, such as the reason of a close.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByReason {
-    /// Why it happened; always one of a fixed set.
+    /// The reason; always one of a fixed set.
     pub reason: &'static str,
 }
 
 /// The labels of something of a kind that came to an outcome.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByOutcome {
-    /// What it was, such as a kind of report or of job; always one of a fixed set.
+    /// The kind, such as a kind of report or of job; always one of a fixed set.
     pub kind: &'static str,
-    /// What became of it; always one of a fixed set.
+    /// The outcome; always one of a fixed set.
     pub outcome: &'static str,
 }
 
@@ -42,7 +42,7 @@ pub struct ByType {
 /// The labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByRoute {
-    /// The route's pattern, never the path itself: rooms' names are not ours to publish.
+    /// The route's pattern, never the path itself: room names are private.
     pub route: String,
     /// The answer's status code.
     pub status: u16,
@@ -51,9 +51,9 @@ pub struct ByRoute {
 /// The labels of a call to the media API.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByCall {
-    /// What was called: one of a fixed set.
+    /// The operation called; always one of a fixed set.
     pub operation: &'static str,
-    /// The status of the answer, or the word for why there is none.
+    /// The response's status, or a word for the reason that there is none.
     pub status: String,
 }
 
@@ -94,7 +94,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Makes all metrics, at zero.
+            /// Creates all metrics, at zero.
             pub fn new() -> Arc<Self> {
                 let mut registry = Registry::default();
                 registry.register_collector(Box::new(process::Process));
@@ -258,12 +258,12 @@ impl Counted {
         Self { gauge: gauge.clone(), amount }
     }
 
-    /// The amount that is counted.
+    /// The amount currently counted.
     pub fn count(&self) -> i64 {
         self.amount
     }
 
-    /// Makes `amount` what is counted from now on.
+    /// Replaces the counted amount with `amount`.
     pub fn set(&mut self, amount: usize) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
         self.gauge.inc_by(amount - self.amount);
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counted_thing_leaves_its_gauge_at_zero_even_by_a_panic() {
+    fn gauge_guard_dropped_by_panic_resets_gauge() {
         let metrics = Metrics::new();
         let mut members = Counted::new(&metrics.members, 2);
         members.set(5);

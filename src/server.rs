@@ -287,7 +287,7 @@ impl Server {
         self.ai.stop_jobs();
         let registry = &self.app.registry;
         registry.send_away(sockets_deadline).await;
-        // Not earlier than the clients reconnect: a browser that is not told waits for ICE to fail, 12 s and more.
+        // Once the clients reconnect, not before: a browser that is not told waits for ICE to fail, 12 s and more.
         tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
 
         let sockets = &self.app.sockets;

@@ -47,7 +47,7 @@ static LINES: LazyLock<Lines> = LazyLock::new(|| {
     let writer = lines.clone();
     let tell =
         |lines| warn!(event = "logLinesDropped", lines, "lines were dropped: the log was not read in time");
-    // Without the thread nothing is said, and the service goes on.
+    // Without the thread nothing is logged, and the service continues.
     let _ = thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr(), tell));
     lines
 });
@@ -122,18 +122,18 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     if enabled!(Level::ERROR) {
         error!(event = "panic", thread, location, backtrace, "{message}");
     } else {
-        // A filter is for what may be missed.
+        // The filter excludes errors, but a panic must be reported anyway.
         complain(format_args!("thread {thread} panicked at {location}: {message}"));
     }
 }
 
-/// Why there is no log.
+/// Reasons that logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotLog {
     /// The filter is malformed.
     #[error("log.filter: {0}")]
     Filter(#[from] ParseError),
-    /// Somebody set up logging before.
+    /// Logging is already set up.
     #[error(transparent)]
     Taken(#[from] TryInitError),
 }
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// The log lines of a subscriber with this filter, of what libraries log.
+    /// Log lines that a subscriber with this filter writes for library events.
     fn written(configured: &str) -> String {
         #[derive(Clone, Default)]
         struct Written(Arc<Mutex<Vec<u8>>>);
@@ -177,7 +177,7 @@ mod tests {
             .join(", ")
     }
 
-    /// An offer of three megabytes was four megabytes of warnings.
+    /// An offer of three megabytes once caused four megabytes of warnings.
     #[test]
     fn library_warnings_from_network_input_are_not_logged() {
         for filter in ["info", "trace", "info,satsuma=debug"] {

@@ -68,7 +68,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// True if `text` has 1 to `max_chars` characters, at least one of them visible, and no control or hidden characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
-    // Bytes first: a text of a megabyte is refused without being walked.
+    // Bytes first: a text of a megabyte is refused without being scanned.
     !text.is_empty()
         && text.len() <= max_chars * 4
         && text.chars().count() <= max_chars
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_nothing_makes_no_other_name() {
+    fn ineffective_characters_do_not_change_name() {
         for (typed, name) in [
             ("cafe\u{301}", "café"),
             ("ad\u{200d}min", "admin"),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_name_is_left_alone() {
+    fn non_name_text_is_unchanged() {
         let long = "\u{200d}".repeat(LONGEST_BYTES / 3 + 1);
         assert_eq!(composed(&long), long);
         assert!(!text_is_valid(&long, 254));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn name_needs_something_to_be_seen() {
+    fn name_without_visible_character_is_refused() {
         for name in ["", " ", "\u{a0}\u{3000}", "\u{200d}", "\u{fe0f}"] {
             assert!(!text_is_valid(name, 64), "{name:?}");
         }

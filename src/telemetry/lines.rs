@@ -23,11 +23,11 @@ pub(super) struct Lines {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Something waits to be written.
+    /// Notified when lines are queued.
     more: Condvar,
-    /// Everything is written.
+    /// Notified when all lines are written.
     idle: Condvar,
-    /// Lines that nobody will read.
+    /// Metric that counts dropped lines.
     dropped: Counter,
 }
 
@@ -67,15 +67,15 @@ impl Lines {
         self.shared.more.notify_one();
     }
 
-    /// Waits until everything is written, but no longer than `patience`.
+    /// Waits until everything is written, for at most `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let waits = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        // A thread that panicked with the lock leaves nothing behind that could be wrong.
+        // A thread that panicked with the lock leaves no inconsistent state.
         drop(self.shared.idle.wait_timeout_while(self.lock(), patience, waits));
     }
 
-    /// Writes to `out` for ever what is queued. `tell` is given the number of lines that were dropped, as
-    /// soon as `out` takes something again.
+    /// Writes queued lines to `out` forever. `tell` is called with the number of dropped lines as
+    /// soon as `out` accepts data again.
     pub(super) fn write_to(&self, mut out: impl Write, tell: impl Fn(u64)) {
         let mut batch = Vec::new();
         let mut untold = 0;
@@ -131,7 +131,7 @@ fn write<'a>(out: &mut impl Write, mut text: &'a [u8]) -> Result<(), &'a [u8]> {
             Ok(0) => return Err(text),
             Ok(written) => text = &text[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Whoever gave us the pipe may have made it so for its own end.
+            // The process that gave us the pipe may have made it non-blocking for its own end.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PIPE_PAUSE),
             Err(_) => return Err(text),
         }
@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes a text when it is told to, and fails when it is told to.
+    /// A reader that accepts a text, or fails, on command.
     struct Reader {
         came: SyncSender<Vec<u8>>,
         answers: Receiver<Result<(), ErrorKind>>,
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn stalled_reader_costs_lines_and_no_time() {
+    fn stalled_reader_drops_lines_without_blocking() {
         let world = World::new(8);
         world.lines.push(b"one\n");
         assert_eq!(world.text(), "one\n");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_broken_pipe_are_told_once_it_mends() {
+    fn dropped_lines_are_reported_after_recovery() {
         let world = World::new(100);
         world.lines.push(b"one\ntwo\n");
         assert_eq!(world.text(), "one\ntwo\n");

@@ -1,4 +1,4 @@
-//! The AI participant's jobs: bring it, let it hear somebody, end it. Rooms start them and go on.
+//! The AI participant's jobs: connect it, subscribe it to a track, end it. Rooms start jobs without waiting for them.
 //!
 //! An AI bills as long as its track is open, and the media API cannot end a session. So an open
 //! track always has an owner: the job, as an [`OpenTrack`] that closes it when it is dropped, or the
@@ -31,7 +31,7 @@ use crate::room::io::{AiJob, AiSession};
 use services::Services;
 use wire::{Cause, JobStep, StepFailure};
 
-/// How long a track that could not be closed is left before the next try.
+/// Delay before the next attempt to close a track that could not be closed.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
@@ -44,7 +44,7 @@ const PAUSES: [Duration; 5] = [
 const LATE_PAUSE: Duration = Duration::from_secs(60);
 const LATE_TRIES: usize = 24 * 60;
 
-/// The owner of the AI's jobs. A clone leads to the same one.
+/// Owner of the AI's jobs. Clones share state.
 #[derive(Clone, Debug)]
 pub struct AiHandle {
     inner: Arc<Inner>,
@@ -70,14 +70,14 @@ struct Inner {
     warnings: DefaultDirectRateLimiter,
 }
 
-/// A job that a room waits for. Dropping it means that its result is not wanted any more.
+/// A job that a room waits for. Dropping it discards the result.
 #[derive(Debug)]
 pub struct Running {
     job: AiJob,
     report: oneshot::Receiver<JobReport>,
 }
 
-/// What became of a job.
+/// Outcome of a job.
 #[derive(Debug)]
 pub enum JobReport {
     /// The AI is connected, and publishes this track.
@@ -96,7 +96,7 @@ pub struct OpenTrack {
     closer: Option<AiHandle>,
 }
 
-/// What a job is for, as metrics and logs call it.
+/// Purpose of a job, as named in metrics and logs.
 type JobKind = &'static str;
 
 impl OpenTrack {

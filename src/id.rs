@@ -137,7 +137,7 @@ impl ReportId {
     }
 }
 
-/// Who somebody is, whatever name they show: what seats, session locks and quotas belong to.
+/// A user's identity, independent of the display name: owner of memberships, session locks and quotas.
 ///
 /// It carries the way it was proven as a prefix (see [`crate::identity`]), so that identities
 /// proven in two ways are never the same.
@@ -206,7 +206,7 @@ pub enum InvalidId {
     ReportId,
 }
 
-/// Whether `id` has 1 to 64 of `[A-Za-z0-9_-]`.
+/// True if `id` has 1 to 64 of `[A-Za-z0-9_-]`.
 fn is_token(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)

@@ -64,7 +64,7 @@ pub use health::healthcheck;
 use resources::{Clients, Resources};
 pub use run::run;
 
-/// How often what nobody needs any more is forgotten.
+/// Interval of pruning unused state.
 const TIDY: Duration = Duration::from_secs(60);
 
 /// The part of a shutdown's time that is left for the store when slow sockets are given up.
@@ -95,7 +95,7 @@ pub struct Server {
     tls: Option<CertificateFacts>,
 }
 
-/// Where a server listens: the real ports, also where 0 was asked for.
+/// Addresses a server listens on: the real ports, even if 0 was configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// The public listener.
@@ -335,7 +335,7 @@ async fn end_media(sfu: Option<&SfuHandle>) {
 /// Reads what a configuration names, as [`Server::start`] would, and gives back what is to be warned of.
 ///
 /// # Errors
-/// What a server would not start with.
+/// An error that would also prevent a start.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
     warnings.extend(Site::check(config)?);

@@ -38,7 +38,7 @@ use crate::config::{Log, LogFormat};
 use crate::metrics::LOG_LINES_DROPPED;
 use lines::Lines;
 
-/// The time that what was said last has at the end of the process.
+/// Time for the last lines to be written at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// The lines of this process on their way to its standard error.
@@ -77,7 +77,7 @@ fn filter(configured: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(format!("str0m=error,is=error,{configured}"))
 }
 
-/// Whether no secret is in a library's lines: that of ICE writes down passwords from `debug` on, with which
+/// True if a library's lines hold no secret: the ICE library logs passwords from `debug` on, and with them
 /// a participant's media can be taken over.
 fn is_harmless(target: &str, level: Level) -> bool {
     level <= Level::INFO || !(target == "is" || target.starts_with("is::"))

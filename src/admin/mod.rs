@@ -1,4 +1,4 @@
-//! The operators' listener: health, metrics, and what the rooms are doing.
+//! The operators' listener: health, metrics, and the state of rooms.
 
 mod query;
 mod reports;
@@ -29,7 +29,7 @@ use crate::sfu::request::{Reply, Request};
 use crate::store::StoreHealth;
 use crate::store::reports::Reports;
 
-/// What the operators' handlers may touch.
+/// State shared by the operators' handlers.
 pub struct Operators {
     /// The rooms.
     pub registry: Registry,
@@ -90,7 +90,7 @@ async fn only_operators(
     response
 }
 
-/// Whether the bearer token (RFC 6750 section 2.1) is this one.
+/// True if the bearer token (RFC 6750 section 2.1) is this one.
 pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
     let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
     let Some((scheme, given)) = given.split_once(' ') else { return false };

@@ -1,4 +1,4 @@
-//! What operators ask for in a query: a page of a list, newest first.
+//! Query parameters of operators' lists: a page of a list, newest first.
 
 use axum::http::Uri;
 use url::form_urlencoded;
@@ -10,7 +10,7 @@ use crate::store::reports::{Cursor, ReportFilter, ReportKind};
 const DEFAULT_LIMIT: u32 = 50;
 const MOST: u32 = 200;
 
-/// Which lines, and how many.
+/// Range and number of lines.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) filter: ReportFilter,

@@ -1,4 +1,4 @@
-//! What operators see of reports, of what is counted, and of meetings.
+//! Operators' view of reports, feedback counts and meetings.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -84,7 +84,7 @@ fn line(line: ReportLine) -> Value {
     })
 }
 
-/// `GET /admin/feedback`: what was counted, by version and day.
+/// `GET /admin/feedback`: feedback counts by version and day.
 async fn feedback(State(operators): State<Arc<Operators>>) -> Result<Json<Value>, ApiError> {
     let days = operators.reports.counts().await.map_err(failing)?;
     let days: Vec<_> = days
@@ -130,7 +130,7 @@ fn duration(from: &str, to: &str) -> Option<Duration> {
     Some(time(to)?.duration_since(time(from)?).unwrap_or_default())
 }
 
-/// Where the next page begins, if this one is full.
+/// Start of the next page, if this one is full.
 fn next<T>(lines: &[T], limit: u32, cursor: fn(&T) -> Cursor) -> Option<String> {
     let last = lines.last()?;
     (lines.len() >= limit as usize).then(|| cursor(last).to_string())

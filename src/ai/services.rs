@@ -196,7 +196,7 @@ impl Model {
     }
 }
 
-/// What the log says of a model that did not answer. The error itself may hold the URL.
+/// Log text for a model that did not respond. The error itself may hold the URL.
 fn no_answer(error: reqwest::Error) -> Cause {
     let cause = match &error {
         error if error.is_timeout() => "it did not answer in time",

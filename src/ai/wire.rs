@@ -1,4 +1,4 @@
-//! What the AI's handshake says and hears, as data: queries, bodies, and what an answer must hold.
+//! The AI's handshake as data: queries, bodies, and required fields of responses.
 //!
 //! Source: protocol section 6.
 
@@ -11,10 +11,10 @@ use crate::calls::call::UpstreamError;
 use crate::id::{MeetingId, SessionId, text_is_valid};
 use crate::protocol::ai::{AiWish, TrackReference};
 
-/// The name of the track on which the AI speaks and hears.
+/// Name of the AI's audio track.
 pub(super) const TRACK_NAME: &str = "ai-generated-voice";
 
-/// How the API calls that track where its `mid` is not known.
+/// The API's name for that track if its `mid` is unknown.
 pub(super) const OWN_MID: &str = "#ai-generated-voice";
 
 /// Publishes the AI's track; the API makes the offer, since no browser is here to make one.
@@ -23,7 +23,7 @@ pub(super) const NEW_TRACK: &str = r#"{"tracks":[{"location":"local","trackName"
 /// The most characters of a `mid` and of an error's code.
 const WORD_CHARS: usize = 64;
 
-/// A step of a job, and what went wrong with it. It is for the log, and holds no secret and no body.
+/// A failed step of a job and its cause, for the log; holds no secret and no body.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{step}: {cause}")]
 pub(super) struct StepFailure {
@@ -53,7 +53,7 @@ pub(super) enum JobStep {
     CloseTracks,
 }
 
-/// What can go wrong with a step.
+/// Causes of a failed step.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(super) enum Cause {
     /// No response from the media API.
@@ -192,7 +192,7 @@ impl Answered {
     }
 }
 
-/// Whether a text may be a session description: every one begins with its version.
+/// True if a text may be a session description: every one begins with its version.
 pub(super) fn is_sdp(text: &str) -> bool {
     text.starts_with("v=")
 }

@@ -1,4 +1,4 @@
-//! What a server says when it has started: where it listens, what is on, and what a setting would add.
+//! The startup banner: listen addresses, enabled features, and settings that would enable more.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::http::tls::certificates::CertificateFacts;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What there is to say.
+/// Contents of the banner.
 pub(super) struct Announced<'a> {
     pub(super) config: &'a Config,
     pub(super) addresses: Addresses,
@@ -109,7 +109,7 @@ fn network_limits_off(config: &Config) -> Option<&'static str> {
     }
 }
 
-/// Who carries media, for people and for machines.
+/// The server that carries media, in words and as a log value.
 fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     match (announced.media.embedded(), announced.media.missing()) {
         (Some(sfu), _) => {

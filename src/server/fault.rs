@@ -1,4 +1,4 @@
-//! Why a server does not start, and what its end left undone.
+//! Errors of a server's start and shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::identity::access::InvalidAccess;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
 
-/// Why a server does not start.
+/// An error that prevents a start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory cannot be used.
@@ -46,7 +46,7 @@ pub enum StartError {
     Webhook(#[from] InvalidWebhook),
 }
 
-/// What went wrong with a server, at one end of its life or the other.
+/// An error of a server's start or shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The start failed.
@@ -57,7 +57,7 @@ pub enum RunError {
     Shutdown(#[from] ShutdownError),
 }
 
-/// What a shutdown left undone; the exit code tells.
+/// Work that a shutdown left undone; it sets the exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {
     /// Some changes could not be written.

@@ -19,7 +19,7 @@ use crate::sfu::net::tcp;
 use crate::sfu::request::SfuLimits;
 use crate::sfu::thread::SfuThread;
 
-/// How long a session may take to connect, and how long one that lost its connection is kept; the
+/// Timeout for a session to connect, and for one that lost its connection; the
 /// Calls API has the same 30 s.
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 

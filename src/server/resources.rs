@@ -1,4 +1,4 @@
-//! What a server needs before anything of it runs, and what of it may be refused.
+//! Resources that a server acquires before it runs; each can fail.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ const BACKLOG: u32 = 4096;
 /// The time that a start which failed gives the store and the media thread to end.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// What a server holds of the machine.
+/// Machine resources held by a server.
 pub(super) struct Resources {
     pub(super) data_dir: DataDir,
     pub(super) metrics: Arc<Metrics>,

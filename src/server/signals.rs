@@ -79,7 +79,7 @@ async fn until_told_again(signals: impl Stream<Item = ()>, stopping: &Cancellati
     while signals.next().await.is_some() && now() - first < ONE_REQUEST {}
 }
 
-/// Whether the process was started with SIGHUP ignored, where the system is Linux and tells it.
+/// True if the process was started with SIGHUP ignored; known only on Linux.
 fn ignores_hangup() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| is_hangup_ignored(&status))
 }

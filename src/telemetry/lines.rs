@@ -1,4 +1,4 @@
-//! The queue between whoever logs and whoever reads: bounded in bytes, and never waited for.
+//! The queue between loggers and the reader of standard error: bounded in bytes; logging never blocks.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -14,7 +14,7 @@ const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 /// A buffer that held more than this is given back once it is written.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// A queue of lines, which one thread writes. A clone leads to the same queue.
+/// A queue of lines, written by one thread. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
@@ -124,7 +124,7 @@ impl Write for Lines {
     }
 }
 
-/// Writes all of `text`, or gives back what nobody took.
+/// Writes all of `text`, or returns the unwritten rest.
 fn write<'a>(out: &mut impl Write, mut text: &'a [u8]) -> Result<(), &'a [u8]> {
     while !text.is_empty() {
         match out.write(text) {

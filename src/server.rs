@@ -335,7 +335,7 @@ async fn end_media(sfu: Option<&SfuHandle>) {
 /// Reads what a configuration names, as [`Server::start`] would, and gives back what is to be warned of.
 ///
 /// # Errors
-/// An error that would also prevent a start.
+/// [`StartError`] for a configuration with which a server would not start.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
     warnings.extend(Site::check(config)?);

@@ -109,7 +109,7 @@ fn network_limits_off(config: &Config) -> Option<&'static str> {
     }
 }
 
-/// The server that carries media, in words and as a log value.
+/// Names the server that carries media, as text and as a JSON value.
 fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     match (announced.media.embedded(), announced.media.missing()) {
         (Some(sfu), _) => {

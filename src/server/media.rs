@@ -24,7 +24,7 @@ use crate::sfu::thread::SfuThread;
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Time for which a session is kept that negotiated nothing: a client opens one some time before it
-/// publishes or subscribes. Whoever waits longer opens another; opening them costs nothing, so that
+/// publishes or subscribes. A client that waits longer opens another; opening them costs nothing, so that
 /// they must not fill the table for long.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 

@@ -18,7 +18,7 @@ export class Chat {
   #list = byId('lines');
   #recipient = byId('recipient');
   #text = byId('line');
-  /** Whose client, such as the stock one, shows no chat, as far as is known; and whom its writer was told of. */
+  /** Members whose client, such as the stock one, is known to show no chat; and those the writer was told of. */
   #unreached = '';
   #toldUnreached = '';
 

@@ -6,10 +6,10 @@
 const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
 const CHOICES = 'satsuma.devices';
 
-/** What this tab wants on, so that loading the page again switches nothing on. */
+/** Devices this tab wants on, so that a reload switches nothing else on. */
 const WANTED = 'satsuma.wanted';
 
-/** Why a device cannot be had, in words for its owner. */
+/** Reasons that a device is unavailable, as text for the user. */
 const PROBLEMS = {
   NotAllowedError: 'The browser was not allowed to use it.',
   NotFoundError: 'There is none.',

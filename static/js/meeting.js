@@ -11,12 +11,12 @@ import { People } from './people.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
 
-/** Who comes into a room of more than this many begins with a muted microphone. */
+/** A member who joins a room of more than this many starts with a muted microphone. */
 const QUIET_ROOM = 5;
 
 /** Event: `connection`, when media stop or go on arriving. */
 export class Meeting extends EventTarget {
-  /** Whether nothing arrives from the media service, although something should. */
+  /** True if nothing arrives from the media service, although something should. */
   isCutOff = false;
 
   panels = new Panels();
@@ -35,7 +35,7 @@ export class Meeting extends EventTarget {
   #chat;
   #api;
   #media;
-  /** By user id: whether the microphone is muted, and since when it is so. */
+  /** Microphone state by user id: muted or not, and the time of the last change. */
   #microphones = new Map();
   #heardTrack;
   #stopWatching = () => {};
@@ -90,7 +90,7 @@ export class Meeting extends EventTarget {
     return this.#state.meetingId;
   }
 
-  /** What was done at the media API, for reports of bugs. */
+  /** History of media API calls, for bug reports. */
   get history() {
     const userSessions = this.#state.users.map(({ name, transceiverSessionId }) => ({
       username: name,
@@ -187,7 +187,7 @@ export class Meeting extends EventTarget {
     on('flow', () => {
       const wasCutOff = this.isCutOff;
       this.isCutOff = this.#media.isCutOff;
-      // Whichever of the two is dead: they most likely go the same way.
+      // Socket and media most likely share a network path, so either may reveal a dead one.
       if (this.isCutOff && !wasCutOff) this.#signalling.probe();
       if (this.isCutOff !== wasCutOff) this.dispatchEvent(new Event('connection'));
       this.#changed();
@@ -221,7 +221,7 @@ export class Meeting extends EventTarget {
   #useDevices() {
     const { camera, microphone, screen } = this.#devices;
     const { framerate, bitrate } = this.#webcam;
-    // Who has a narrow connection gets a smaller picture, and not a broken one.
+    // A subscriber with low bandwidth gets lower resolution instead of broken video.
     const pictures = [
       { rid: 'a', maxBitrate: Math.min(bitrate, 1_300_000), maxFramerate: framerate },
       { rid: 'b', maxBitrate: 500_000, maxFramerate: framerate, scaleResolutionDownBy: 2 },
@@ -297,7 +297,7 @@ export class Meeting extends EventTarget {
     return Boolean(this.#media?.isLost({ audio: tracks.audio, video, ...this.#microphones.get(id) }));
   }
 
-  /** Everyone's voice, and the pictures of those on the stage. */
+  /** Audio of all members, and video of those on the stage. */
   #receive(seen) {
     const others = new Set(this.#others);
     const pictures = seen

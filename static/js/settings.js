@@ -71,9 +71,9 @@ export async function loadSettings(roomPath) {
     hasMedia,
     /** Everyone else would only get noise from a page that does not encrypt. */
     mustEncrypt: media.e2eeEnabled,
-    /** Whether this page can send and receive. */
+    /** True if this page can send and receive. */
     canCarryMedia: hasMedia && !media.e2eeEnabled,
-    /** Whether an AI can be called in. */
+    /** True if an AI can be called in. */
     hasAi: room.hasAiCredentials,
     iceServers: media.iceServers,
     extraParams: media.apiExtraParams ?? '',

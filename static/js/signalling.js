@@ -5,7 +5,7 @@ import { BASE } from './base.js';
 const ATTEMPT = 4_000;
 const FIRST_PAUSE = 1_000;
 
-/** After a restart a room comes back at once, spread by so much for each of its people. */
+/** Delays of a reconnect after a server restart in ms; the spread grows with each member of the room. */
 const RESTART_PAUSE = 150;
 const RESTART_SPREAD = 20;
 const LONGEST_RESTART_SPREAD = 4_000;
@@ -13,7 +13,7 @@ const LONGEST_RESTART_SPREAD = 4_000;
 /** A connection that broke without a close frame is spread by this at least: many rooms may share its fate. */
 const BROKEN_SPREAD = 500;
 
-/** The server is asked for a word when something else says that the network may be dead. */
+/** Time for the server to respond once something else suggests that the network is dead. */
 const PROBE = 2_000;
 
 const LONGEST_PAUSE = 10_000;
@@ -32,7 +32,7 @@ const DOUBTFUL_ATTEMPTS = 2;
  */
 const QUIET_HEARTBEATS = 4;
 
-/** More than this is not said later. */
+/** Maximum number of messages queued while the socket is away. */
 const WAITING_MESSAGES = 500;
 
 /** The server restarts (RFC 6455 section 7.4.1 and its registry). */
@@ -41,7 +41,7 @@ const RESTART = 1012;
 /** There was no close frame (RFC 6455 section 7.1.5). */
 const BROKEN = 1006;
 
-/** The server gave our seat to a newer socket. Coming back would only take it from there again. */
+/** A newer socket replaced ours as this member. Reconnecting would only replace that one again. */
 const SUPERSEDED = 4001;
 
 /**
@@ -53,7 +53,7 @@ export class Signalling extends EventTarget {
   /** Our id in the room; the same over all reconnects of this page. */
   id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
-  /** How often the socket was opened until now. */
+  /** Number of times the socket was opened. */
   opened = 0;
 
   #url;
@@ -92,7 +92,7 @@ export class Signalling extends EventTarget {
     this.#connect();
   }
 
-  /** Where the room's socket is, as an address that can be asked for. */
+  /** The URL of the room's socket as an HTTP URL for a plain request. */
   get address() {
     return this.#url.replace(/^ws/, 'http');
   }
@@ -112,13 +112,13 @@ export class Signalling extends EventTarget {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Says it now, or as soon as the socket is back. */
+  /** Sends a message now, or as soon as the socket is back. */
   say(message) {
     if (this.isOpen) this.#sayNow(message);
     else if (this.#waiting.length < WAITING_MESSAGES) this.#waiting.push(message);
   }
 
-  /** Says it now or never: for what `open` says anew. */
+  /** Sends a message now or drops it: for state that `open` sends again. */
   sayIfOpen(message) {
     this.#sayNow(message);
   }

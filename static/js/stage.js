@@ -14,7 +14,7 @@ export class Stage {
   #screens = element('div', { class: 'tiles screens' });
   #people = element('div', { class: 'tiles' });
   #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Share the link of this page.');
-  /** When each person was last heard or raised a hand, by id. */
+  /** Time at which each member last spoke or raised a hand, by id. */
   #lastActive = new Map();
 
   constructor(place) {
@@ -25,7 +25,7 @@ export class Stage {
   }
 
   /**
-   * Who is on the stage, of all in the room, ourselves first. The pictures of these are worth
+   * Members on the stage, of all in the room, ourselves first. Only their video is worth
    * receiving.
    */
   choose(users, myId) {

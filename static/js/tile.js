@@ -13,7 +13,7 @@ export class Tile {
   #track;
 
   constructor() {
-    // What is heard comes from elsewhere, and a muted video may start by itself.
+    // Audio is played elsewhere, and browsers let a muted video autoplay.
     this.#video.muted = true;
     const label = element('figcaption', {}, this.#muted, this.#name);
     this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label);

@@ -2,7 +2,7 @@
 
 import { BASE } from '../base.js';
 
-/** How long one call may take; our server gives up before. */
+/** Timeout of one call; our server times out earlier. */
 const PATIENCE = 20_000;
 
 /** The media API refused, or could not be asked. `code` is its word, its status as `http_400`, or `unreachable`. */
@@ -15,7 +15,7 @@ export class CallsError extends Error {
 }
 
 export class CallsApi {
-  /** What was called, for reports of bugs: without the descriptions of sessions, which hold passwords. */
+  /** Log of calls for bug reports, without session descriptions, because those hold passwords. */
   history = [];
 
   #parameters;

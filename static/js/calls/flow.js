@@ -16,7 +16,7 @@ export class Flow {
     this.#timer = setInterval(() => this.#look(connection), LOOK);
   }
 
-  /** Whether nothing at all arrives any more. */
+  /** True if nothing at all arrives any more. */
   get isCutOff() {
     return this.#isDisconnected || this.#arrival.isCutOff;
   }

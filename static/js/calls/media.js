@@ -29,16 +29,16 @@ const RESTART_AGAIN = 1_000;
 export class Media extends EventTarget {
   #api;
   #iceServers;
-  /** By kind: what we send. */
+  /** Sent tracks, by kind. */
   #outgoing = new Map();
-  /** By reference: what we receive. */
+  /** Received tracks, by reference. */
   #incoming = new Map();
   /** Transceivers that have served their time. */
   #closing = [];
   #session;
   #flow;
   #failures = 0;
-  /** Why the last one failed. */
+  /** Reason that the last one failed. */
   #lastFailure;
   #toldTrouble;
   #wake = () => {};
@@ -320,7 +320,7 @@ export class Media extends EventTarget {
     this.#look();
   }
 
-  /** What was agreed on is carried only over a connection. */
+  /** Negotiated tracks carry media only once a connection is up. */
   #worked() {
     if (this.#session.isConnected) this.#failures = 0;
     this.#look();
@@ -347,7 +347,7 @@ export class Media extends EventTarget {
   }
 }
 
-/** What a session does not know of yet. */
+/** Items that a session does not have yet. */
 const UNRECEIVED = { transceiver: undefined, tries: 0, retryAt: 0 };
 const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed: false };
 

@@ -187,8 +187,8 @@ impl AiHandle {
         self.start("hear", job, room, meeting, work)
     }
 
-    /// Prunes networks that have not called an AI for a while.
-    pub fn tidy(&self) {
+    /// Forgets the networks that called no AI for a while.
+    pub fn prune(&self) {
         self.inner.starts.prune();
     }
 

@@ -26,7 +26,7 @@ use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
 use crate::config::{Config, LimitsConfig};
-use crate::feedback::retention::{Retention, keep_tidy};
+use crate::feedback::retention::{Retention, prune_regularly};
 use crate::feedback::service::ReportService;
 use crate::http::app::{App, SocketTasks, warnings};
 use crate::http::charge::AddressClassifier;
@@ -134,7 +134,7 @@ impl Server {
         });
         let limits = &config.limits;
         let stopping = CancellationToken::new();
-        let surroundings = RoomDeps {
+        let deps = RoomDeps {
             settings: room_settings(&config),
             outbox: OutboxLimits {
                 member_bytes: limits.outbox_bytes,
@@ -152,14 +152,14 @@ impl Server {
             rooms_of_network: limits.rooms_per_network,
             new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
         };
-        let registry = Registry::start(registry_limits, surroundings, kept);
+        let registry = Registry::start(registry_limits, deps, kept);
         let (reports, feedback) = (store.reports(), &config.feedback);
         let retention = Retention {
             reports: feedback.retention,
             report_bytes: feedback.stored_bytes,
             meetings: config.room.meetings_retention,
         };
-        upkeep.push(own(keep_tidy(reports.clone(), retention)));
+        upkeep.push(own(prune_regularly(reports.clone(), retention)));
         let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
         let readiness = Readiness::new(registry.clone(), store.handle(), stopping.clone());
         let app = Arc::new(App {
@@ -194,7 +194,7 @@ impl Server {
             body_bytes: limits.body_bytes,
             handshake: limits.handshake,
         });
-        upkeep.push(tidy(app.clone()));
+        upkeep.push(prune(app.clone()));
         let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
         let admin_stop = CancellationToken::new();
         let operators = Arc::new(Operators {
@@ -212,7 +212,7 @@ impl Server {
             connections: limits.http_connections,
             per_network: limits.http_connections_per_address,
         };
-        let door = certificates.as_ref().map_or(Acceptor::Plain, Certificates::door);
+        let door = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
         let tls = certificates.as_ref().map(Certificates::facts);
         upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
         let public = router(app.clone());
@@ -371,19 +371,19 @@ fn connection_limits(limits: &LimitsConfig) -> ConnectionLimits {
     }
 }
 
-fn tidy(app: Arc<App>) -> AbortOnDropHandle<()> {
+fn prune(app: Arc<App>) -> AbortOnDropHandle<()> {
     own(async move {
         let mut ticks = interval(TIDY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            app.registry.tidy();
-            app.calls.tidy();
+            app.registry.prune();
+            app.calls.prune();
             if let Some(api) = &app.media_api {
-                api.tidy();
+                api.prune();
             }
-            app.desk.report_quota.tidy();
-            app.desk.count_quota.tidy();
+            app.desk.report_quota.prune();
+            app.desk.count_quota.prune();
         }
     })
 }

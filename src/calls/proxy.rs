@@ -95,7 +95,7 @@ impl Proxy {
     }
 
     /// Forgets who called nothing for a while; without it every session ever seen would stay.
-    pub fn tidy(&self) {
+    pub fn prune(&self) {
         self.calls.prune();
         self.sessions.prune();
         self.sessions_of_network.prune();

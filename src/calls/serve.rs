@@ -44,7 +44,7 @@ impl MediaApi {
     }
 
     /// Forgets the sessions that nobody called for a while.
-    pub fn tidy(&self) {
+    pub fn prune(&self) {
         self.calls.prune();
     }
 }

@@ -35,7 +35,7 @@ impl Quota {
     }
 
     /// Forgets whoever has the whole quota again.
-    pub fn tidy(&self) {
+    pub fn prune(&self) {
         self.identities.prune();
         self.networks.prune();
     }
@@ -124,7 +124,7 @@ mod tests {
     fn tidying_forgets_nobody_who_has_used_something() {
         let quota = Quota::hourly(1, 1);
         assert_eq!(admitted(&quota, "ada", "10.0.0.1", 1), 1);
-        quota.tidy();
+        quota.prune();
         assert_eq!(admitted(&quota, "ada", "10.0.0.1", 1), 0);
     }
 }

@@ -32,7 +32,7 @@ pub struct Retention {
 ///
 /// Nothing goes by a clock that was just set forward: what it calls old may be of yesterday. Whoever
 /// looks after the machine has a day to set it right.
-pub async fn keep_tidy(reports: Reports, retention: Retention) {
+pub async fn prune_regularly(reports: Reports, retention: Retention) {
     let mut before = Moment::now();
     loop {
         let moment = Moment::now();

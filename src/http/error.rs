@@ -8,7 +8,7 @@ use crate::id::InvalidId;
 use crate::identity::InvalidName;
 use crate::room::io::JoinRefusal;
 use crate::room::registry::CannotJoin;
-use crate::ws::admission::NoPlace;
+use crate::ws::admission::TooManySockets;
 
 /// The refusal of a request. Its message goes to the client and never contains a source error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum ApiError {
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
     /// A room named `.` or `..`: browsers remove such a segment from an address.
-    #[error("browsers cannot open a room named . or ..")]
+    #[error("browsers cannot open a room named \".\" or \"..\"")]
     NoPage,
     /// The URL's percent-encoding is malformed.
     #[error("the address has an invalid percent-encoding; a percent sign itself is written %25")]
@@ -108,7 +108,7 @@ pub enum ApiError {
     NoOperator,
     /// A limit on sockets is reached.
     #[error(transparent)]
-    NoPlace(#[from] NoPlace),
+    NoPlace(#[from] TooManySockets),
     /// The room cannot be joined.
     #[error(transparent)]
     CannotJoin(#[from] CannotJoin),
@@ -152,15 +152,15 @@ impl ApiError {
             Self::ForeignOrigin
             | Self::UnknownHost
             | Self::UnknownOperatorsHost
-            | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => StatusCode::FORBIDDEN,
-            Self::NoPlace(NoPlace::TooManyOfAddress)
+            | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdTaken)) => StatusCode::FORBIDDEN,
+            Self::NoPlace(TooManySockets::TooManyOfAddress)
             | Self::CannotJoin(
                 CannotJoin::TooManyNewRooms
                 | CannotJoin::TooManyRoomsOfNetwork
                 | CannotJoin::TooManyNewRoomsOfNetwork
                 | CannotJoin::Refused(JoinRefusal::IdentityFull | JoinRefusal::NetworkFull),
             ) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoPlace(NoPlace::Full)
+            Self::NoPlace(TooManySockets::Full)
             | Self::CannotJoin(
                 CannotJoin::RoomsFull
                 | CannotJoin::Refused(JoinRefusal::RoomFull | JoinRefusal::ShuttingDown),
@@ -175,7 +175,7 @@ impl ApiError {
     /// Returns the setting to raise if many people share the network that reached its limit.
     pub fn network_limit(self) -> Option<&'static str> {
         match self {
-            Self::NoPlace(NoPlace::TooManyOfAddress) => Some("limits.connections_per_address"),
+            Self::NoPlace(TooManySockets::TooManyOfAddress) => Some("limits.connections_per_address"),
             Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => Some("limits.rooms_per_network"),
             Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => {
                 Some("limits.new_rooms_per_minute_per_network")
@@ -212,13 +212,13 @@ impl ApiError {
             Self::ForeignOrigin => "foreign_origin",
             Self::UnknownHost | Self::UnknownOperatorsHost => "unknown_host",
             Self::NoOperator => "no_operator",
-            Self::NoPlace(NoPlace::Full) => "server_full",
-            Self::NoPlace(NoPlace::TooManyOfAddress) => "too_many_of_address",
+            Self::NoPlace(TooManySockets::Full) => "server_full",
+            Self::NoPlace(TooManySockets::TooManyOfAddress) => "too_many_of_address",
             Self::CannotJoin(CannotJoin::RoomsFull) => "rooms_full",
             Self::CannotJoin(CannotJoin::TooManyNewRooms) => "too_many_new_rooms",
             Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => "too_many_rooms_of_network",
             Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => "too_many_new_rooms_of_network",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::SeatTaken)) => "seat_taken",
+            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdTaken)) => "seat_taken",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdentityFull)) => "room_full_for_identity",
             Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => "room_full_for_network",

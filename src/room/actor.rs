@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, KeptRoom, Reason, RoomEvent};
+use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent, SavedRoom};
 use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::SharedMessage;
@@ -74,7 +74,7 @@ pub struct Actor {
     outboxes: HashMap<UserId, MemberOutbox>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     ai_job: Option<Running>,
-    surroundings: RoomDeps,
+    deps: RoomDeps,
     members: Counted,
     _running: Counted,
     permit: RoomPermit,
@@ -99,14 +99,14 @@ impl Actor {
     /// An actor for an empty room, or for a restored one.
     pub fn new(
         name: RoomName,
-        kept: Option<KeptRoom>,
+        kept: Option<SavedRoom>,
         inbox: Inbox,
         permit: RoomPermit,
-        surroundings: RoomDeps,
+        deps: RoomDeps,
     ) -> Self {
         let now = now();
-        let settings = surroundings.settings.clone();
-        let metrics = surroundings.metrics.clone();
+        let settings = deps.settings.clone();
+        let metrics = deps.metrics.clone();
         let mut outboxes = HashMap::new();
         let mut restored_events = false;
         let room = match kept {
@@ -114,7 +114,7 @@ impl Actor {
             Some(kept) => {
                 let room = Room::restore(settings, now.into_std(), &kept);
                 for member in room.members() {
-                    let outbox = Outbox::new(surroundings.outbox, metrics.clone());
+                    let outbox = Outbox::new(deps.outbox, metrics.clone());
                     outboxes.insert(member.user, MemberOutbox { outbox, since: now });
                 }
                 restored_events = !kept.waiting.is_empty();
@@ -139,7 +139,7 @@ impl Actor {
             inbox,
             outboxes,
             ai_job: None,
-            surroundings,
+            deps,
             members,
             _running: running,
             permit,
@@ -161,11 +161,11 @@ impl Actor {
         let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
         retire();
         if outcome.is_err() {
-            let RoomDeps { metrics, store, ai, .. } = &self.surroundings;
+            let RoomDeps { metrics, store, ai, .. } = &self.deps;
             metrics.room_panics.inc();
             error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
-                store.set_aside(self.name.clone(), meeting);
+                store.quarantine(self.name.clone(), meeting);
             }
             if let Some(session) = self.room.ai().session() {
                 ai.close(session.clone());
@@ -184,7 +184,7 @@ impl Actor {
                 // The deadline first: a room that is never idle still ticks, and still stops.
                 biased;
                 () = sleep_until(deadline) => self.handle(Input::Wake, None).await,
-                () = self.surroundings.force.cancelled() => break,
+                () = self.deps.force.cancelled() => break,
                 () = self.inbox.stop.cancelled(), if !self.stopping => {
                     self.stopping = true;
                     self.handle(Input::Shutdown, None).await
@@ -277,7 +277,7 @@ impl Actor {
                             seated.outbox.close(close);
                         }
                     }
-                    Effect::Keep { meeting, change } => self.surroundings.store.keep(Change {
+                    Effect::Persist { meeting, change } => self.deps.store.keep(Change {
                         at: wall_clock(),
                         room: self.name.clone(),
                         meeting,
@@ -285,7 +285,7 @@ impl Actor {
                     }),
                     Effect::Log { meeting, note } => {
                         if let RoomEvent::ErrorHandlingMessage { .. } = note {
-                            Metrics::count(&self.surroundings.metrics.drops, "refused_message");
+                            Metrics::count(&self.deps.metrics.drops, "refused_message");
                         }
                         log::write(&self.name, meeting, &note);
                     }
@@ -304,7 +304,7 @@ impl Actor {
     }
 
     fn see_to_ai(&mut self, task: AiTask) {
-        let ai = &self.surroundings.ai;
+        let ai = &self.deps.ai;
         match task {
             AiTask::Invite { job, meeting, wish } => {
                 let room = (&self.name, self.permit.network);
@@ -341,7 +341,7 @@ impl Actor {
         user: UserId,
         ack: Option<Ack>,
     ) -> bool {
-        let RoomDeps { outbox, metrics, .. } = &self.surroundings;
+        let RoomDeps { outbox, metrics, .. } = &self.deps;
         let seated = self
             .outboxes
             .entry(user)
@@ -355,7 +355,7 @@ impl Actor {
         let Some(seated) = self.outboxes.remove(user) else { return };
         match close {
             Close::TooSlow => {
-                Metrics::count(&self.surroundings.metrics.drops, "outbox_over_budget");
+                Metrics::count(&self.deps.metrics.drops, "outbox_over_budget");
                 seated.outbox.discard(close);
             }
             _ => seated.outbox.close(close),
@@ -375,7 +375,7 @@ impl Actor {
                 waiting.push((user.clone(), text.clone()));
             }
         }
-        self.surroundings.store.keep_waiting(meeting, waiting);
+        self.deps.store.keep_waiting(meeting, waiting);
     }
 
     fn describe(&self) -> RoomView {

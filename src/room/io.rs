@@ -133,7 +133,7 @@ pub enum Effect {
         close: Close,
     },
     /// Persist a change.
-    Keep {
+    Persist {
         /// The changed meeting.
         meeting: MeetingId,
         /// The change.
@@ -223,7 +223,7 @@ pub enum Recipients {
 pub enum JoinRefusal {
     /// The claimed id belongs to another identity.
     #[error("this _pk is in use by somebody else")]
-    SeatTaken,
+    IdTaken,
     /// The room has reached its limit of members.
     #[error("the room is full")]
     RoomFull,
@@ -249,7 +249,7 @@ pub enum Persist {
         members: usize,
     },
     /// A member is new, or its user object changed.
-    Seat(KeptSeat),
+    Seat(SavedMember),
     /// A member is gone.
     SeatRemoved {
         /// The member.
@@ -278,7 +278,7 @@ pub enum Persist {
 
 /// A member in persistent form.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KeptSeat {
+pub struct SavedMember {
     /// The id of the user object.
     pub user: UserId,
     /// The authenticated identity.
@@ -289,7 +289,7 @@ pub struct KeptSeat {
 
 /// A room in persistent form.
 #[derive(Clone, Debug, PartialEq)]
-pub struct KeptRoom {
+pub struct SavedRoom {
     /// The room's name.
     pub room: RoomName,
     /// The current meeting.
@@ -297,7 +297,7 @@ pub struct KeptRoom {
     /// The AI as JSON (read by [`super::ai::Ai::restore`]), if it was ever enabled.
     pub ai: Option<Arc<str>>,
     /// The members.
-    pub seats: Vec<KeptSeat>,
+    pub members: Vec<SavedMember>,
     /// Reserved ids of former members, and their identities.
     pub departed: Vec<(UserId, IdentityId)>,
     /// Events that members had not acknowledged when the server stopped, in order.

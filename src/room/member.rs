@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::io::KeptSeat;
+use super::io::SavedMember;
 use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
@@ -71,7 +71,7 @@ impl Member {
     }
 
     /// The state of a member from before a restart. `None` if the store was edited by hand and holds no user.
-    pub fn restored(kept: &KeptSeat, heartbeat: Instant) -> Option<Self> {
+    pub fn restored(kept: &SavedMember, heartbeat: Instant) -> Option<Self> {
         let user: User = serde_json::from_str(&kept.json).ok()?;
         let user = User { id: kept.user.to_string(), auth_method: shown(&kept.identity), ..user };
         Some(Self {
@@ -86,8 +86,8 @@ impl Member {
     }
 
     /// The persistent form.
-    pub fn kept(&self, user: &UserId) -> KeptSeat {
-        KeptSeat { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
+    pub fn kept(&self, user: &UserId) -> SavedMember {
+        SavedMember { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
     }
 
     /// The user object as JSON.

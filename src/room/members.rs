@@ -19,7 +19,7 @@ pub const SHORT_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Members {
     /// In snapshot order: plain string order of the ids.
-    seats: BTreeMap<UserId, Member>,
+    by_id: BTreeMap<UserId, Member>,
     /// The member of each socket. A superseded socket is not in the map, so its messages are ignored.
     connections: HashMap<ConnectionId, (UserId, Encoding)>,
     /// Ends of grace periods; members are removed then unless a socket returns.
@@ -29,8 +29,8 @@ pub struct Members {
 
 impl Members {
     /// Adds a member from before a restart.
-    pub fn restore(&mut self, user: UserId, seat: Member) {
-        self.seats.insert(user, seat);
+    pub fn restore(&mut self, user: UserId, member: Member) {
+        self.by_id.insert(user, member);
     }
 
     /// Reserves the id of a member that left before a restart.
@@ -40,32 +40,32 @@ impl Members {
 
     /// The state of a member.
     pub fn get(&self, user: &UserId) -> Option<&Member> {
-        self.seats.get(user)
+        self.by_id.get(user)
     }
 
     /// The state of a member, mutable.
     pub fn get_mut(&mut self, user: &UserId) -> Option<&mut Member> {
-        self.seats.get_mut(user)
+        self.by_id.get_mut(user)
     }
 
     /// True if the id belongs to a member.
     pub fn contains(&self, user: &UserId) -> bool {
-        self.seats.contains_key(user)
+        self.by_id.contains_key(user)
     }
 
     /// All members, in snapshot order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&UserId, &Member)> + Clone {
-        self.seats.iter()
+        self.by_id.iter()
     }
 
     /// Number of members.
     pub fn len(&self) -> usize {
-        self.seats.len()
+        self.by_id.len()
     }
 
     /// True if there are no members.
     pub fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.by_id.is_empty()
     }
 
     /// True if no member has a socket.
@@ -91,18 +91,18 @@ impl Members {
     /// # Errors
     /// [`JoinRefusal`]; nobody is to be evicted then.
     pub fn admits(&self, settings: &RoomSettings, join: &Join) -> Result<Option<UserId>, JoinRefusal> {
-        if let Some(seat) = self.seats.get(&join.user) {
-            return if seat.identity == join.identity { Ok(None) } else { Err(JoinRefusal::SeatTaken) };
+        if let Some(member) = self.by_id.get(&join.user) {
+            return if member.identity == join.identity { Ok(None) } else { Err(JoinRefusal::IdTaken) };
         }
         if self.departed.owner(&join.user).is_some_and(|owner| *owner != join.identity) {
-            return Err(JoinRefusal::SeatTaken);
+            return Err(JoinRefusal::IdTaken);
         }
-        let is_own = |seat: &Member| seat.identity == join.identity;
+        let is_own = |member: &Member| member.identity == join.identity;
         let is_identity_full = self.is_full_for(settings.members_per_identity, is_own);
-        let away = self.seats.iter().filter(|(_, seat)| is_own(seat) && seat.connection.is_none());
-        let gives_way = if is_identity_full { away.min_by_key(|(_, seat)| seat.heartbeat) } else { None };
-        let Some((gives_way, seat)) = gives_way else {
-            return if self.seats.len() >= settings.members {
+        let away = self.by_id.iter().filter(|(_, member)| is_own(member) && member.connection.is_none());
+        let gives_way = if is_identity_full { away.min_by_key(|(_, member)| member.heartbeat) } else { None };
+        let Some((gives_way, member)) = gives_way else {
+            return if self.by_id.len() >= settings.members {
                 Err(JoinRefusal::RoomFull)
             } else if is_identity_full {
                 Err(JoinRefusal::IdentityFull)
@@ -113,7 +113,7 @@ impl Members {
             };
         };
         // Evicting a member of the same network makes room there, too.
-        if seat.network != join.network && self.is_full_for_network(settings, join) {
+        if member.network != join.network && self.is_full_for_network(settings, join) {
             return Err(JoinRefusal::NetworkFull);
         }
         Ok(Some(gives_way.clone()))
@@ -121,32 +121,32 @@ impl Members {
 
     fn is_full_for_network(&self, settings: &RoomSettings, join: &Join) -> bool {
         join.network.is_some()
-            && self.is_full_for(settings.members_per_network, |seat| seat.network == join.network)
+            && self.is_full_for(settings.members_per_network, |member| member.network == join.network)
     }
 
     /// True if at least `limit` members match; 0 is no limit. Most rooms have fewer members in
     /// total, and need no count.
     fn is_full_for(&self, limit: usize, is_of_kind: impl Fn(&Member) -> bool) -> bool {
         limit > 0
-            && self.seats.len() >= limit
-            && self.seats.values().filter(|seat| is_of_kind(seat)).count() >= limit
+            && self.by_id.len() >= limit
+            && self.by_id.values().filter(|member| is_of_kind(member)).count() >= limit
     }
 
     /// Adds a member or attaches its new socket; returns true if the id was that of a former member.
-    pub fn seat(&mut self, now: Instant, join: &Join) -> bool {
+    pub fn admit(&mut self, now: Instant, join: &Join) -> bool {
         let Join { connection, user, identity, name, network, form, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);
-        match self.seats.get_mut(user) {
-            Some(seat) => {
-                seat.rename(name.clone());
-                seat.network = *network;
-                if let Some(older) = seat.connection.replace(*connection) {
+        match self.by_id.get_mut(user) {
+            Some(member) => {
+                member.rename(name.clone());
+                member.network = *network;
+                if let Some(older) = member.connection.replace(*connection) {
                     self.connections.remove(&older);
                 }
             }
             None => {
-                let seat = Member::fresh(user, identity.clone(), name.clone(), *network, *connection, now);
-                self.seats.insert(user.clone(), seat);
+                let member = Member::fresh(user, identity.clone(), name.clone(), *network, *connection, now);
+                self.by_id.insert(user.clone(), member);
             }
         }
         self.connections.insert(*connection, (user.clone(), *form));
@@ -157,9 +157,9 @@ impl Members {
     /// sent anything, or whose page was left, gets only a short grace period.
     pub fn detach(&mut self, now: Instant, gone: Disconnection) -> Option<UserId> {
         let (user, _) = self.connections.remove(&gone.connection)?;
-        if let Some(seat) = self.seats.get_mut(&user) {
-            seat.connection = None;
-            if gone.is_page_left || !seat.has_spoken {
+        if let Some(member) = self.by_id.get_mut(&user) {
+            member.connection = None;
+            if gone.is_page_left || !member.has_spoken {
                 self.leaving.push_back((now + SHORT_GRACE, user.clone()));
             }
         }
@@ -178,14 +178,14 @@ impl Members {
 
     /// Members whose last heartbeat is older than `timeout`.
     pub fn silent(&self, now: Instant, timeout: Duration) -> Vec<UserId> {
-        let is_silent = |seat: &Member| now.saturating_duration_since(seat.heartbeat) > timeout;
-        self.seats.iter().filter(|(_, seat)| is_silent(seat)).map(|(user, _)| user.clone()).collect()
+        let is_silent = |member: &Member| now.saturating_duration_since(member.heartbeat) > timeout;
+        self.by_id.iter().filter(|(_, member)| is_silent(member)).map(|(user, _)| user.clone()).collect()
     }
 
     /// Removes a member; its id is reserved for its identity. Returns that identity, and the id
     /// released in exchange.
     pub fn remove(&mut self, user: &UserId) -> Option<(IdentityId, Option<UserId>)> {
-        let Member { identity, network, connection, .. } = self.seats.remove(user)?;
+        let Member { identity, network, connection, .. } = self.by_id.remove(user)?;
         if let Some(connection) = connection {
             self.connections.remove(&connection);
         }

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
-use super::io::{Join, JoinRefusal, KeptRoom};
+use super::io::{Join, JoinRefusal, SavedRoom};
 use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
@@ -61,7 +61,7 @@ struct Inner {
     places: Arc<Semaphore>,
     of_identity: KeyedLimit<IdentityId>,
     of_network: KeyedLimit<ClientNetwork>,
-    surroundings: RoomDeps,
+    deps: RoomDeps,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -132,7 +132,7 @@ impl Inner {
 impl Registry {
     /// Creates a registry and starts every stored room at once, so that no other identity takes its
     /// members' ids.
-    pub fn start(limits: RegistryLimits, surroundings: RoomDeps, kept: Vec<KeptRoom>) -> Self {
+    pub fn start(limits: RegistryLimits, deps: RoomDeps, kept: Vec<SavedRoom>) -> Self {
         let places = limits.rooms.max(kept.len());
         let registry = Self {
             inner: Arc::new(Inner {
@@ -140,7 +140,7 @@ impl Registry {
                 places: Arc::new(Semaphore::new(places)),
                 of_identity: KeyedLimit::rate(limits.new_rooms),
                 of_network: KeyedLimit::new(limits.rooms_of_network, limits.new_rooms_of_network),
-                surroundings,
+                deps,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
             }),
@@ -176,10 +176,10 @@ impl Registry {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
-        let surroundings = RoomDeps { store, metrics, ..self.inner.surroundings.clone() };
+        let deps = RoomDeps { store, metrics, ..self.inner.deps.clone() };
         let permit = RoomPermit { _room: None, _of_network: None, network: None, unclaimed: None };
         let Ok(name) = RoomName::parse("readiness") else { return false };
-        let room = async move { Actor::new(name, None, inbox, permit, surroundings).run(|| {}).await };
+        let room = async move { Actor::new(name, None, inbox, permit, deps).run(|| {}).await };
         self.inner.tasks.spawn(room.with_subscriber(NoSubscriber::new()));
         let join = Join {
             connection: ConnectionId(0),
@@ -233,10 +233,10 @@ impl Registry {
     }
 
     /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in memory.
-    pub fn tidy(&self) {
+    pub fn prune(&self) {
         self.inner.of_identity.prune();
         self.inner.of_network.prune();
-        self.inner.surroundings.ai.tidy();
+        self.inner.deps.ai.prune();
     }
 
     /// Closes all sockets, room by room, and waits until all rooms have persisted their state.
@@ -270,7 +270,7 @@ impl Registry {
         self.inner.tasks.close();
         if tokio::time::timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
             warn!(rooms = self.inner.tasks.len(), "the deadline ends the wait for slow sockets");
-            self.inner.surroundings.force.cancel();
+            self.inner.deps.force.cancel();
             self.inner.tasks.wait().await;
         }
         info!("all rooms are kept");
@@ -300,7 +300,7 @@ impl Registry {
 
     /// Starts a stored room. One whose stored state makes it panic is quarantined; otherwise no
     /// start of the server would ever succeed again.
-    fn restore(&self, kept: KeptRoom) {
+    fn restore(&self, kept: SavedRoom) {
         let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
         let Some(permit) = self.inner.permit() else { return };
@@ -308,22 +308,22 @@ impl Registry {
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
-                let surroundings = &self.inner.surroundings;
-                surroundings.metrics.room_panics.inc();
+                let deps = &self.inner.deps;
+                deps.metrics.room_panics.inc();
                 error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
-                surroundings.store.set_aside(name, meeting);
+                deps.store.quarantine(name, meeting);
                 let ai = ai.map(|kept| Ai::restore(0, meeting, &kept, |_| false));
                 if let Some(session) = ai.as_ref().and_then(Ai::session) {
-                    surroundings.ai.close(session.clone());
+                    deps.ai.close(session.clone());
                 }
             }
         }
     }
 
     /// Starts a room's task; the caller holds the entry of the name, so that there is only one.
-    fn spawn(&self, name: RoomName, kept: Option<KeptRoom>, permit: RoomPermit) -> RoomHandle {
+    fn spawn(&self, name: RoomName, kept: Option<SavedRoom>, permit: RoomPermit) -> RoomHandle {
         let (handle, inbox) = RoomHandle::new();
-        let actor = Actor::new(name.clone(), kept, inbox, permit, self.inner.surroundings.clone());
+        let actor = Actor::new(name.clone(), kept, inbox, permit, self.inner.deps.clone());
         let registry = self.clone();
         let own = handle.clone();
         self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
@@ -362,18 +362,23 @@ mod tests {
     use crate::store::Store;
     use crate::store::data_dir::DataDir;
 
-    struct House {
+    struct TestRegistry {
         registry: Registry,
         store: Store,
         metrics: Arc<Metrics>,
         _dir: TempDir,
     }
 
-    async fn house(tick: Duration, rooms: usize) -> House {
-        house_with(tick, rooms, Calls::default(), Vec::new()).await
+    async fn test_registry(tick: Duration, rooms: usize) -> TestRegistry {
+        test_registry_with(tick, rooms, Calls::default(), Vec::new()).await
     }
 
-    async fn house_with(tick: Duration, rooms: usize, calls: Calls, rooms_kept: Vec<KeptRoom>) -> House {
+    async fn test_registry_with(
+        tick: Duration,
+        rooms: usize,
+        calls: Calls,
+        rooms_kept: Vec<SavedRoom>,
+    ) -> TestRegistry {
         let dir = tempfile::tempdir().unwrap();
         let database = DataDir::open(dir.path()).unwrap().database();
         let metrics = Metrics::new();
@@ -390,7 +395,7 @@ mod tests {
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
-        let surroundings = RoomDeps {
+        let deps = RoomDeps {
             settings,
             outbox: OutboxLimits {
                 member_bytes: 100_000,
@@ -409,7 +414,7 @@ mod tests {
             rooms_of_network: 2,
             new_rooms_of_network: Rate::per_minute(5),
         };
-        House { registry: Registry::start(limits, surroundings, rooms_kept), store, metrics, _dir: dir }
+        TestRegistry { registry: Registry::start(limits, deps, rooms_kept), store, metrics, _dir: dir }
     }
 
     fn name(name: &str) -> RoomName {
@@ -428,14 +433,14 @@ mod tests {
         }
     }
 
-    async fn leave(seat: &JoinedRoom, connection: u64) {
+    async fn leave(joined: &JoinedRoom, connection: u64) {
         let said = Command::Message(Incoming {
             connection: ConnectionId(connection),
             bytes: 0,
             permit: None,
             message: ClientMessage::parse(r#"{"type":"userLeft"}"#, MessageLimits::default()),
         });
-        seat.mailbox.send(said).await.unwrap();
+        joined.mailbox.send(said).await.unwrap();
     }
 
     async fn closed(outbox: &OutboxReader) -> Close {
@@ -451,7 +456,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn join_to_retiring_room_gets_another_one() {
         let tick = Duration::from_secs(15);
-        let House { registry, .. } = house(tick, 10).await;
+        let TestRegistry { registry, .. } = test_registry(tick, 10).await;
         let room = name("r");
         let tick_at = now() + tick;
         let first = registry.join(&room, asks(1, "a")).await.unwrap();
@@ -473,7 +478,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn acknowledged_join_is_in_the_registered_room() {
-        let House { registry, metrics, store, .. } = house(Duration::from_millis(1), 1).await;
+        let TestRegistry { registry, metrics, store, .. } = test_registry(Duration::from_millis(1), 1).await;
         let tasks = TaskTracker::new();
         let checks: Vec<_> = (0..4u64)
             .map(|task| {
@@ -482,9 +487,9 @@ mod tests {
                     let (room, user) = (name("r"), format!("u{task}"));
                     for turn in 0..300 {
                         let connection = task * 1000 + turn;
-                        let seat = loop {
+                        let joined = loop {
                             match registry.join(&room, asks(connection, &user)).await {
-                                Ok(seat) => break seat,
+                                Ok(joined) => break joined,
                                 // The retired room still holds the only permit for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
                                 Err(error) => panic!("{error}"),
@@ -494,8 +499,8 @@ mod tests {
                         let own = view.members.iter().find(|member| member.user.as_str() == user);
                         let own = own.and_then(|member| member.connection).map(|(connection, _)| connection);
                         assert_eq!(own, Some(ConnectionId(connection)));
-                        leave(&seat, connection).await;
-                        assert_eq!(closed(&seat.outbox).await, Close::UserLeft);
+                        leave(&joined, connection).await;
+                        assert_eq!(closed(&joined.outbox).await, Close::UserLeft);
                     }
                 })
             })
@@ -510,7 +515,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn network_at_its_room_limit_is_refused() {
-        let House { registry, .. } = house(Duration::from_secs(15), 100).await;
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 100).await;
         let network = |address: &str| Some(client_network(address.parse().unwrap()));
         let join = async |room: &str, number: u64, from: &str| {
             // One identity per join: a client without a cookie gets a new one.
@@ -537,7 +542,7 @@ mod tests {
     /// Attempts at a network's limit used up the rate of each of its identities elsewhere.
     #[tokio::test]
     async fn room_refused_for_network_costs_no_identity_token() {
-        let House { registry, .. } = house(Duration::from_secs(15), 100).await;
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 100).await;
         let office = Some(client_network([192, 0, 2, 1].into()));
         let join =
             async |room: &str, network| registry.join(&name(room), Join { network, ..asks(9, "ada") }).await;
@@ -554,17 +559,17 @@ mod tests {
     /// After a restart a network could start as many rooms again as its limit allows.
     #[tokio::test]
     async fn restored_room_counts_for_first_returning_network() {
-        let kept = |number: u64| KeptRoom {
+        let kept = |number: u64| SavedRoom {
             room: name(&format!("kept{number}")),
             meeting: MeetingId::random(),
             ai: None,
-            seats: Vec::new(),
+            members: Vec::new(),
             departed: Vec::new(),
             waiting: Vec::new(),
         };
         let rooms_kept = (0..3).map(kept).collect();
-        let House { registry, .. } =
-            house_with(Duration::from_secs(3600), 10, Calls::default(), rooms_kept).await;
+        let TestRegistry { registry, .. } =
+            test_registry_with(Duration::from_secs(3600), 10, Calls::default(), rooms_kept).await;
         let [office, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|address| client_network(address.into()));
         let join = async |room: &str, number: u64, network| {
             let ask = asks(number, &format!("u{number}"));
@@ -580,13 +585,13 @@ mod tests {
 
     #[tokio::test]
     async fn rooms_started_by_one_network_are_rate_limited() {
-        let House { registry, .. } = house(Duration::from_millis(10), 100).await;
+        let TestRegistry { registry, .. } = test_registry(Duration::from_millis(10), 100).await;
         let network = Some(client_network([192, 0, 2, 1].into()));
         for number in 0..5 {
             let room = name(&number.to_string());
             let user = format!("u{number}");
-            let seat = registry.join(&room, Join { network, ..asks(number, &user) }).await.unwrap();
-            leave(&seat, number).await;
+            let joined = registry.join(&room, Join { network, ..asks(number, &user) }).await.unwrap();
+            leave(&joined, number).await;
             while registry.is_running(&room) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -600,7 +605,7 @@ mod tests {
     /// A join that reached an ended room kept its own ack, and waited for it forever.
     #[tokio::test]
     async fn join_to_ended_room_gets_another_one() {
-        let House { registry, store, .. } = house(Duration::from_secs(15), 10).await;
+        let TestRegistry { registry, store, .. } = test_registry(Duration::from_secs(15), 10).await;
         let (ended, inbox) = RoomHandle::new();
         drop(inbox);
         registry.inner.rooms.insert(name("r"), ended);
@@ -611,7 +616,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_one_room_ends_that_room_alone() {
-        let House { registry, metrics, store, .. } = house(Duration::from_secs(15), 10).await;
+        let TestRegistry { registry, metrics, store, .. } = test_registry(Duration::from_secs(15), 10).await;
         let (bad, good) = (name("bad"), name("good"));
         let victim = registry.join(&bad, asks(1, "a")).await.unwrap();
         let other = registry.join(&good, asks(2, "b")).await.unwrap();
@@ -646,15 +651,16 @@ mod tests {
         let tasks = TaskTracker::new();
         tasks.spawn(async move { axum::serve(listener, media_api).await });
         let session = r#"{"sessionId":"s1","trackName":"ai-generated-voice","mid":"3"}"#;
-        let kept = KeptRoom {
+        let kept = SavedRoom {
             room: name("bad"),
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
-            seats: Vec::new(),
+            members: Vec::new(),
             departed: Vec::new(),
             waiting: Vec::new(),
         };
-        let House { registry, .. } = house_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
+        let TestRegistry { registry, .. } =
+            test_registry_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
         let victim = registry.join(&name("bad"), asks(1, "a")).await.unwrap();
         victim.mailbox.send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
@@ -666,7 +672,7 @@ mod tests {
 
     #[tokio::test]
     async fn rooms_are_limited_in_all_and_for_each_identity() {
-        let House { registry, .. } = house(Duration::from_secs(15), 2).await;
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 2).await;
         let _one = registry.join(&name("1"), asks(1, "a")).await.unwrap();
         let _two = registry.join(&name("2"), asks(2, "a")).await.unwrap();
         assert_eq!(registry.join(&name("3"), asks(3, "a")).await.unwrap_err(), CannotJoin::RoomsFull);
@@ -677,35 +683,36 @@ mod tests {
     /// room ran on, and the process never ended.
     #[tokio::test]
     async fn shutdown_without_time_ends_room_with_full_mailbox() {
-        let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
-        while seat
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
+        let joined = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        while joined
             .mailbox
             .send(Command::Describe(oneshot::channel().0))
             .now_or_never()
             .is_some_and(|sent| sent.is_ok())
         {}
         registry.shutdown(now()).await;
-        assert!(seat.mailbox.is_closed());
+        assert!(joined.mailbox.is_closed());
     }
 
     #[tokio::test]
     async fn shutdown_closes_sockets_and_refuses_joins() {
-        let House { registry, .. } = house(Duration::from_secs(15), 10).await;
-        let seat = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
+        let joined = registry.join(&name("r"), asks(1, "a")).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));
         tokio::pin!(shutdown);
         assert!(poll!(&mut shutdown).is_pending());
         let late = registry.join(&name("r"), asks(2, "b")).await.unwrap_err();
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
-        assert_eq!(closed(&seat.outbox).await, Close::ServiceRestart);
+        assert_eq!(closed(&joined.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
-        seat.mailbox
+        joined
+            .mailbox
             .send(Command::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }))
             .await
             .unwrap();
         shutdown.await;
         let context = Context::from_waker(Waker::noop());
-        assert_eq!(seat.outbox.poll_take(&context), Poll::Ready(Taken::Close(Close::Superseded)));
+        assert_eq!(joined.outbox.poll_take(&context), Poll::Ready(Taken::Close(Close::Superseded)));
     }
 }

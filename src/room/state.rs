@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
 use super::io::{
-    Disconnection, Effect, Input, Join, JoinRefusal, KeptRoom, Persist, Reason, Recipients, RoomEvent,
+    Disconnection, Effect, Input, Join, JoinRefusal, Persist, Reason, Recipients, RoomEvent, SavedRoom,
 };
 use super::member::{Member, MemberView};
 use super::members::Members;
@@ -82,7 +82,7 @@ impl Room {
     }
 
     /// A room from before a restart. Its members are disconnected, and have `restore_grace` to return.
-    pub fn restore(settings: RoomSettings, now: Instant, kept: &KeptRoom) -> Self {
+    pub fn restore(settings: RoomSettings, now: Instant, kept: &SavedRoom) -> Self {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
         room.meeting = Some(kept.meeting);
@@ -91,9 +91,9 @@ impl Room {
         for (user, identity) in &kept.departed {
             room.members.restore_departed(user.clone(), identity.clone());
         }
-        for kept_seat in &kept.seats {
-            if let Some(seat) = Member::restored(kept_seat, heartbeat) {
-                room.members.restore(kept_seat.user.clone(), seat);
+        for saved in &kept.members {
+            if let Some(member) = Member::restored(saved, heartbeat) {
+                room.members.restore(saved.user.clone(), member);
             }
         }
         room.peak = room.members.len();
@@ -156,8 +156,8 @@ impl Room {
 
     /// Records that `user` is alive, although its heartbeats may be unread in a throttled socket.
     pub fn keep_alive(&mut self, now: Instant, user: &UserId) {
-        if let Some(seat) = self.members.get_mut(user) {
-            seat.heartbeat = now;
+        if let Some(member) = self.members.get_mut(user) {
+            member.heartbeat = now;
         }
     }
 
@@ -168,7 +168,7 @@ impl Room {
 
     /// Encodes the newest state as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
-        let users = self.members.iter().map(|(_, seat)| seat.json()).chain(self.ai.user_json());
+        let users = self.members.iter().map(|(_, member)| member.json()).chain(self.ai.user_json());
         encode_room_state(self.meeting, users, &self.ai.state())
     }
 
@@ -199,11 +199,11 @@ impl Room {
 
     /// All members, in snapshot order.
     pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView> {
-        self.members.iter().map(|(user, seat)| MemberView {
+        self.members.iter().map(|(user, member)| MemberView {
             user: user.clone(),
-            name: seat.name.clone(),
-            connection: seat.connection,
-            heartbeat: seat.heartbeat,
+            name: member.name.clone(),
+            connection: member.connection,
+            heartbeat: member.heartbeat,
         })
     }
 
@@ -218,7 +218,8 @@ impl Room {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
             return;
         }
-        if let Some(own) = self.members.get_mut(&join.user).filter(|seat| seat.identity == join.identity) {
+        if let Some(own) = self.members.get_mut(&join.user).filter(|member| member.identity == join.identity)
+        {
             own.heartbeat = now;
         }
         self.remove_silent(now, effects);
@@ -230,7 +231,7 @@ impl Room {
                 return;
             }
         }
-        let was_departed = self.members.seat(now, &join);
+        let was_departed = self.members.admit(now, &join);
         let Join { user, form, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
@@ -242,7 +243,7 @@ impl Room {
         }
         effects.push(Effect::Admit { connection, form, user: user.clone() });
         effects.push(self.log(RoomEvent::OnConnect { user: user.clone(), connection }));
-        effects.extend(self.keep_seat(&user));
+        effects.extend(self.persist_member(&user));
         if self.members.len() > self.peak {
             self.peak = self.members.len();
             effects.extend(self.keep(Persist::Peak { members: self.peak }));
@@ -319,7 +320,7 @@ impl Room {
     fn shutdown(&mut self, effects: &mut Vec<Effect>) {
         self.stopping = true;
         self.changed = false;
-        let seated = self.members.iter().filter(|(_, seat)| seat.connection.is_some());
+        let seated = self.members.iter().filter(|(_, member)| member.connection.is_some());
         effects.extend(
             seated.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
         );
@@ -359,7 +360,7 @@ impl Room {
 
     fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.changed = false;
-        let bytes = self.members.iter().map(|(_, seat)| seat.json().len()).sum();
+        let bytes = self.members.iter().map(|(_, member)| member.json().len()).sum();
         self.quiet_until = now + self.pace.window(bytes, self.audience());
         effects.push(Effect::Snapshot);
     }
@@ -374,10 +375,10 @@ impl Room {
     }
 
     fn keep(&self, change: Persist) -> Option<Effect> {
-        self.meeting.map(|meeting| Effect::Keep { meeting, change })
+        self.meeting.map(|meeting| Effect::Persist { meeting, change })
     }
 
-    fn keep_seat(&self, user: &UserId) -> Option<Effect> {
+    fn persist_member(&self, user: &UserId) -> Option<Effect> {
         self.keep(Persist::Seat(self.members.get(user)?.kept(user)))
     }
 }
@@ -402,7 +403,7 @@ mod tests {
     use crate::protocol::deflate::Encoding;
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
-    use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, KeptSeat};
+    use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, SavedMember};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::{LONGEST_WINDOW, SHORTEST_WINDOW};
 
@@ -481,7 +482,7 @@ mod tests {
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Ai(task) => Some(format!("{task:?}")),
             Effect::Retire => Some("retire".to_owned()),
-            Effect::Keep { .. } | Effect::Log { .. } => None,
+            Effect::Persist { .. } | Effect::Log { .. } => None,
         });
         words.collect()
     }
@@ -490,7 +491,7 @@ mod tests {
         effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Keep { change, .. } => Some(change.clone()),
+                Effect::Persist { change, .. } => Some(change.clone()),
                 _ => None,
             })
             .collect()
@@ -518,7 +519,7 @@ mod tests {
     #[test]
     fn another_identity_cannot_take_a_members_id() {
         let (mut room, now) = room_of_two();
-        assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: IdTaken"]);
         assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(1)));
     }
 
@@ -646,12 +647,12 @@ mod tests {
     fn id_is_reserved_until_the_meeting_ends() {
         let (mut room, now) = room_of_two();
         room.handle(now, says(2, r#"{"type":"userLeft"}"#));
-        assert_eq!(seen(&room.handle(now, join(3, "b", "mallory"))), ["refuse 3: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(3, "b", "mallory"))), ["refuse 3: IdTaken"]);
         assert_eq!(seen(&room.handle(now, join(4, "b", "B")))[0], "admit 4 as b");
         room.handle(now + TICK, says(1, r#"{"type":"heartbeat"}"#));
         let effects = room.handle(now + 2 * TICK, Input::Wake);
         assert!(seen(&effects).contains(&"remove b: TimedOut".to_owned()));
-        assert_eq!(seen(&room.handle(now + 2 * TICK, join(5, "b", "mallory"))), ["refuse 5: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now + 2 * TICK, join(5, "b", "mallory"))), ["refuse 5: IdTaken"]);
         let effects = room.handle(now + 2 * TICK, join(6, "b", "B"));
         assert_eq!(seen(&effects)[0], "admit 6 as b");
         assert_eq!(kept(&effects)[0], Persist::DepartedForgotten { user: user("b") });
@@ -713,7 +714,7 @@ mod tests {
         assert_eq!(members, 5, "the one that gave way made room in its network");
         room.handle(now, says(2, r#"{"type":"userLeft"}"#));
         room.handle(now, gone(4, false));
-        assert_eq!(seen(&room.handle(now, join(8, "f", "A"))), ["refuse 8: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(8, "f", "A"))), ["refuse 8: IdTaken"]);
         assert!(room.members().any(|member| member.user == user("b")));
     }
 
@@ -766,11 +767,11 @@ mod tests {
     fn restored_rooms_tick_at_different_times() {
         let now = start();
         let ticks = (0..20).map(|_| {
-            let kept = KeptRoom {
+            let kept = SavedRoom {
                 room: RoomName::parse("r").unwrap(),
                 meeting: MeetingId::random(),
                 ai: None,
-                seats: Vec::new(),
+                members: Vec::new(),
                 departed: Vec::new(),
                 waiting: Vec::new(),
             };
@@ -904,11 +905,11 @@ mod tests {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart", "send away b: ServiceRestart"]);
-        let kept = KeptRoom {
+        let kept = SavedRoom {
             room: RoomName::parse("r").unwrap(),
             meeting: room.meeting().unwrap(),
             ai: Some(room.ai.to_kept().into()),
-            seats: room.members.iter().map(|(user, seat)| seat.kept(user)).collect(),
+            members: room.members.iter().map(|(user, member)| member.kept(user)).collect(),
             departed: Vec::new(),
             waiting: Vec::new(),
         };
@@ -923,25 +924,25 @@ mod tests {
     #[test]
     fn restored_room_reserves_ids_of_its_members() {
         let now = start();
-        let seat = |id: &str, hand: bool| KeptSeat {
+        let member = |id: &str, hand: bool| SavedMember {
             user: user(id),
             identity: IdentityId::new(id.to_uppercase()),
             json: User { raised_hand: hand, ..User::fresh(id, "Someone") }.to_json().into(),
         };
-        let mut broken = seat("c", false);
+        let mut broken = member("c", false);
         broken.json = "7".into();
-        let kept = KeptRoom {
+        let kept = SavedRoom {
             room: RoomName::parse("r").unwrap(),
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
-            seats: vec![seat("a", true), seat("b", false), broken],
+            members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],
             waiting: Vec::new(),
         };
         let mut room = Room::restore(settings(), now, &kept);
         assert_eq!(room.members().count(), 2);
-        assert_eq!(seen(&room.handle(now, join(1, "a", "mallory"))), ["refuse 1: SeatTaken"]);
-        assert_eq!(seen(&room.handle(now, join(1, "d", "mallory"))), ["refuse 1: SeatTaken"]);
+        assert_eq!(seen(&room.handle(now, join(1, "a", "mallory"))), ["refuse 1: IdTaken"]);
+        assert_eq!(seen(&room.handle(now, join(1, "d", "mallory"))), ["refuse 1: IdTaken"]);
         room.handle(now + 2 * TICK, Input::Wake);
         assert_eq!(room.members().count(), 2, "30 s after the start they may still come");
         let effects = room.handle(now + 2 * TICK, join(2, "a", "A"));
@@ -1022,7 +1023,7 @@ mod tests {
             let mut room = Room::new(settings(), now);
             let mut connections = 0;
             // The shell's view: the members and their sockets, by the effects alone.
-            let mut seats: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
+            let mut expected: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
             let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
             let mut unseen_change = false;
             // Jobs for the AI that have not reported, with their results on success.
@@ -1067,14 +1068,14 @@ mod tests {
                                 prop_assert_eq!(owner, &identity, "an id changed its owner");
                             }
                             owners.insert(user.clone(), identity);
-                            seats.insert(user.clone(), Some(*connection));
+                            expected.insert(user.clone(), Some(*connection));
                             unseen_change = true;
                         }
                         Effect::Detach { connection, user } => {
-                            prop_assert_eq!(seats.insert(user.clone(), None), Some(Some(*connection)));
+                            prop_assert_eq!(expected.insert(user.clone(), None), Some(Some(*connection)));
                         }
-                        Effect::Remove { user, .. } => prop_assert!(seats.remove(user).is_some()),
-                        Effect::Send { to: Recipients::One(to), .. } => prop_assert!(seats.contains_key(to)),
+                        Effect::Remove { user, .. } => prop_assert!(expected.remove(user).is_some()),
+                        Effect::Send { to: Recipients::One(to), .. } => prop_assert!(expected.contains_key(to)),
                         Effect::Snapshot => snapshots += 1,
                         Effect::Ai(AiTask::Invite { job, .. }) => {
                             jobs.push((*job, AiOutcome::Came(ai_session(&format!("s{}", job.0)))));
@@ -1085,7 +1086,7 @@ mod tests {
                         }
                         Effect::Ai(AiTask::Close(session)) => closed.push(session.clone()),
                         Effect::Retire => {
-                            prop_assert!(seats.is_empty());
+                            prop_assert!(expected.is_empty());
                             owners.clear();
                         }
                         _ => {}
@@ -1093,11 +1094,11 @@ mod tests {
                 }
                 prop_assert!(snapshots <= 1);
                 unseen_change |= room.encode_snapshot() != before;
-                if snapshots == 1 || seats.is_empty() {
+                if snapshots == 1 || expected.is_empty() {
                     unseen_change = false;
                 }
                 let members: Vec<_> = room.members().map(|member| (member.user, member.connection)).collect();
-                prop_assert_eq!(&members, &seats.clone().into_iter().collect::<Vec<_>>());
+                prop_assert_eq!(&members, &expected.clone().into_iter().collect::<Vec<_>>());
                 let sockets: HashSet<_> = members.iter().filter_map(|(_, connection)| *connection).collect();
                 prop_assert_eq!(sockets.len(), room.members().filter(|member| room.members.user_at(member.connection.unwrap_or(ConnectionId(0))).is_some()).count());
                 prop_assert!(members.len() <= settings().members);
@@ -1108,7 +1109,7 @@ mod tests {
                     prop_assert_eq!(usize::from(is_kept) + closings, 1, "{:?}", session);
                 }
                 let holder = room.ai.state().controlling_user;
-                prop_assert!(holder.is_none_or(|holder| seats.contains_key(&super::tests::user(&holder))));
+                prop_assert!(holder.is_none_or(|holder| expected.contains_key(&super::tests::user(&holder))));
                 let is_last = room.encode_snapshot().rsplit_once(r#"{"id":"#).is_some_and(|(_, user)| user.starts_with(r#""ai","#));
                 prop_assert_eq!(is_last, room.ai.state().enabled);
                 prop_assert!(room.ai.session().is_none() || room.meeting().is_some());

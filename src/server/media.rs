@@ -10,7 +10,7 @@ use super::{Addresses, StartError, platform};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::room::ai::Ai;
-use crate::room::io::KeptRoom;
+use crate::room::io::SavedRoom;
 use crate::sfu::engine::IceSecret;
 use crate::sfu::handle::{Sfu, SfuHandle, SfuSettings};
 use crate::sfu::net::addresses::Reach;
@@ -97,7 +97,7 @@ pub(super) async fn start(
 }
 
 /// Lets no kept room believe that its AI is still here: the session ended with the process before.
-pub(super) fn forget_ais(kept: &mut [KeptRoom]) {
+pub(super) fn forget_ais(kept: &mut [SavedRoom]) {
     for room in kept {
         room.ai = room.ai.take().map(|ai| Ai::without_session(&ai).into());
     }

@@ -21,7 +21,7 @@ use crate::http::tls::source::CertificateSource;
 use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
-use crate::room::io::KeptRoom;
+use crate::room::io::SavedRoom;
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::thread::SfuThread;
 use crate::store::Store;
@@ -41,9 +41,9 @@ pub(super) struct Resources {
     pub(super) certificates: Option<Certificates>,
     pub(super) listeners: Listeners,
     pub(super) store: Store,
-    /// The saved rooms.
-    pub(super) kept: Vec<KeptRoom>,
-    /// The embedded media server; `None` if it does not carry the media.
+    /// The rooms of before.
+    pub(super) kept: Vec<SavedRoom>,
+    /// The embedded media server, where it carries the media.
     pub(super) media: Option<(SfuHandle, SfuThread)>,
 }
 

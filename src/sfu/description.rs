@@ -152,7 +152,7 @@ fn mid_of<'a>(block: &[&'a str]) -> Option<&'a str> {
 
 /// Answer to an offer in which every m-line has ended.
 pub fn nothing_goes_on(sections: &[MLine], terms: &Terms) -> SessionDescription {
-    told(
+    for_client(
         DescriptionType::Answer,
         "v=0\no=- 0 0 IN IP4 0.0.0.0\ns=-\nt=0 0\na=group:BUNDLE\n",
         sections,
@@ -221,7 +221,7 @@ fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
 /// indices of ended ones.
 ///
 /// `sections` are the m-lines of the client's last description; `candidates` the server's, as attribute lines.
-pub fn told(
+pub fn for_client(
     r#type: DescriptionType,
     text: &str,
     sections: &[MLine],
@@ -390,7 +390,8 @@ mod tests {
         let (_, sections, _) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
-        let told = told(DescriptionType::Offer, &server, &sections, &candidates, &terms(TransportCc::Wanted));
+        let told =
+            for_client(DescriptionType::Offer, &server, &sections, &candidates, &terms(TransportCc::Wanted));
         assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
         assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
         assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
@@ -403,8 +404,13 @@ mod tests {
             ("audio", "9", "b"),
             ("audio", "9", "c"),
         ]);
-        let told =
-            super::told(DescriptionType::Offer, &more, &sections, &candidates, &terms(TransportCc::Wanted));
+        let told = super::for_client(
+            DescriptionType::Offer,
+            &more,
+            &sections,
+            &candidates,
+            &terms(TransportCc::Wanted),
+        );
         assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
     }
 
@@ -418,7 +424,7 @@ mod tests {
         let (first, second) = server.split_at(server.rfind("m=").unwrap());
         let server = first.to_owned() + &second.replace("a=sendonly\r\n", "");
         for (feedback, negotiated) in [(TransportCc::Wanted, 2), (TransportCc::Unwanted, 1)] {
-            let told = told(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
+            let told = for_client(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
             assert_eq!(told.matches("transport-wide-cc-extensions").count(), negotiated, "{told}");
             assert_eq!(told.matches("a=rtcp-fb:96 nack").count(), 2);
             let received = &told[told.rfind("m=").unwrap()..];
@@ -465,7 +471,7 @@ mod tests {
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
-            let told = told(DescriptionType::Offer, &text(&server), &sections, &[], &terms(TransportCc::Wanted));
+            let told = for_client(DescriptionType::Offer, &text(&server), &sections, &[], &terms(TransportCc::Wanted));
             let placed = mids(&told.sdp);
             for (index, live) in live.iter().enumerate() {
                 if *live {

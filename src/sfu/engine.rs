@@ -250,7 +250,7 @@ impl Engine {
             match event {
                 Event::Connected => {
                     session.link = Link::Connected;
-                    self.ask_for_pictures(now, key);
+                    self.request_awaited_keyframes(now, key);
                 }
                 Event::IceConnectionStateChange(state) => {
                     let before = session.link;
@@ -259,7 +259,7 @@ impl Engine {
                         self.request_keyframes(now, key);
                     }
                 }
-                Event::KeyframeRequest(request) => self.picture_was_lost(now, key, request.mid),
+                Event::KeyframeRequest(request) => self.keyframe_requested(now, key, request.mid),
                 Event::SenderFeedback(report) => self.take_report(key, &report),
                 Event::EgressBitrateEstimate(estimate) => self.take_estimate(now, key, &estimate),
                 Event::MediaEgressStats(stats) => session.count_losses(now, &stats, &mut self.counters),

@@ -222,7 +222,7 @@ struct MediaThread<C> {
     measures: Measures,
     publish_at: Instant,
     /// End of the pause in which the UDP socket is not read.
-    deaf_until: Option<Instant>,
+    receive_paused_until: Option<Instant>,
     stop: CancellationToken,
 }
 
@@ -242,7 +242,7 @@ impl<C: Core> MediaThread<C> {
             inbox: ReceiveBuffers::new(),
             measures,
             publish_at: Instant::now(),
-            deaf_until: None,
+            receive_paused_until: None,
             stop,
         }
     }
@@ -285,7 +285,7 @@ impl<C: Core> MediaThread<C> {
     /// Waits for the next work.
     async fn wait(&mut self) -> Woken {
         let until = self.core.deadline().map_or(self.publish_at, |deadline| deadline.min(self.publish_at));
-        let (udp, deaf_until) = (&self.sockets.udp, self.deaf_until);
+        let (udp, deaf_until) = (&self.sockets.udp, self.receive_paused_until);
         let readable = async {
             if let Some(until) = deaf_until {
                 tokio::time::sleep_until(until.into()).await;
@@ -330,17 +330,17 @@ impl<C: Core> MediaThread<C> {
 
     /// Passes a batch of datagrams to the engine.
     fn datagrams(&mut self) {
-        if let Some(until) = self.deaf_until {
+        if let Some(until) = self.receive_paused_until {
             if Instant::now() < until {
                 return;
             }
-            self.deaf_until = None;
+            self.receive_paused_until = None;
         }
         let Self { core, sockets, inbox, measures, .. } = self;
         if let Err(error) = sockets.udp.receive(inbox) {
             warn!(event = "sfuReceiveFailed", %error, "reading the media socket pauses");
             measures.receive_failed();
-            self.deaf_until = Some(Instant::now() + PAUSE);
+            self.receive_paused_until = Some(Instant::now() + PAUSE);
             return;
         }
         // One time for the whole batch: later times would report our own queueing to senders as network delay.

@@ -302,13 +302,13 @@ pub fn answer(target: &CallTarget, outcome: RequestResult) -> (StatusCode, Strin
         Reply::Tracks { description, tracks } => {
             let wants_answer = description.as_ref().is_some_and(|told| told.r#type == DescriptionType::Offer);
             let is_close = matches!(target, CallTarget::Session { action: Action::CloseTracks, .. });
-            let tracks: Vec<Value> = tracks.into_iter().map(|track| told_track(track, is_close)).collect();
+            let tracks: Vec<Value> = tracks.into_iter().map(|track| track_json(track, is_close)).collect();
             let mut value = json!({"requiresImmediateRenegotiation": wants_answer, "tracks": tracks});
             describe(&mut value, description);
             (StatusCode::OK, value)
         }
         Reply::Answered(refused) if !refused.is_empty() => {
-            let tracks = refused.into_iter().map(|track| told_track(Err(track), false));
+            let tracks = refused.into_iter().map(|track| track_json(Err(track), false));
             (StatusCode::OK, json!({"tracks": tracks.collect::<Vec<_>>()}))
         }
         Reply::Answered(_) | Reply::Report(_) | Reply::Ended(_) => (StatusCode::OK, json!({})),
@@ -341,7 +341,7 @@ fn describe(value: &mut Value, description: Option<SessionDescription>) {
 }
 
 /// JSON of a track in a response. A closed track has only its `mid`.
-fn told_track(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
+fn track_json(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
     let (mid, publisher, name, error) = match track {
         Ok(TrackDone { mid, publisher, name }) => (Some(mid), publisher, name, None),
         Err(TrackFailed { mid, publisher, name, error }) => (mid, publisher, name, Some(error)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{KeptSeat, Persist};
+use crate::room::io::{Persist, SavedMember};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +63,7 @@ pub(super) struct Changes {
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
     /// New values, or none for a removed member.
-    pub(super) seats: BTreeMap<UserId, Option<KeptSeat>>,
+    pub(super) seats: BTreeMap<UserId, Option<SavedMember>>,
     /// Owners of the ids of departed members, or none for an id that is no longer remembered.
     pub(super) departed: BTreeMap<UserId, Option<IdentityId>>,
     pub(super) waiting: Option<Vec<(UserId, Arc<str>)>>,

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
-use crate::room::io::{KeptRoom, Persist};
+use crate::room::io::{Persist, SavedRoom};
 use reports::Reports;
 use sql::Database;
 pub use sql::StoreError;
@@ -74,7 +74,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Open`] or [`StoreError::Migrate`]. A single row that
     /// is invalid is no error: it is skipped with a warning.
-    pub async fn open(database: &Path, metrics: Arc<Metrics>) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+    pub async fn open(database: &Path, metrics: Arc<Metrics>) -> Result<(Self, Vec<SavedRoom>), StoreError> {
         Self::open_with(Database::options(database), StoreSettings::default(), metrics).await
     }
 
@@ -82,7 +82,7 @@ impl Store {
         options: sqlx::sqlite::SqliteConnectOptions,
         settings: StoreSettings,
         metrics: Arc<Metrics>,
-    ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+    ) -> Result<(Self, Vec<SavedRoom>), StoreError> {
         let options = options.busy_timeout(settings.busy_timeout);
         let (database, rooms) = Database::open(options.clone(), clock()).await?;
         let reports = Reports::open(options, Arc::clone(&metrics));
@@ -163,7 +163,7 @@ impl StoreHandle {
     /// Moves the kept state of a room that panicked to where only people find it.
     ///
     /// The meeting is ended, and later changes of it are not expected.
-    pub fn set_aside(&self, room: RoomName, meeting: MeetingId) {
+    pub fn quarantine(&self, room: RoomName, meeting: MeetingId) {
         self.hand_over(StoreCommand::SetAside { room, meeting });
     }
 
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::id::IdentityId;
     use crate::metrics::ByReason;
-    use crate::room::io::KeptSeat;
+    use crate::room::io::SavedMember;
 
     /// A directory with a database, and what looks into it from beside the store.
     struct Disk {
@@ -231,11 +231,11 @@ mod tests {
             Database::options(&self.directory.path().join("rooms.db"))
         }
 
-        async fn open(&self) -> (Store, Vec<KeptRoom>) {
+        async fn open(&self) -> (Store, Vec<SavedRoom>) {
             self.open_with(StoreSettings::default()).await
         }
 
-        async fn open_with(&self, settings: StoreSettings) -> (Store, Vec<KeptRoom>) {
+        async fn open_with(&self, settings: StoreSettings) -> (Store, Vec<SavedRoom>) {
             Store::open_with(self.options(), settings, Arc::clone(&self.metrics)).await.unwrap()
         }
 
@@ -296,9 +296,9 @@ mod tests {
         UserId::parse(name).unwrap()
     }
 
-    fn seat(name: &str, json: &str) -> KeptSeat {
+    fn seat(name: &str, json: &str) -> SavedMember {
         let identity = IdentityId::new(format!("cookie:{name}"));
-        KeptSeat { user: user(name), identity, json: json.into() }
+        SavedMember { user: user(name), identity, json: json.into() }
     }
 
     fn soon() -> Instant {
@@ -349,11 +349,11 @@ mod tests {
         store.shutdown(soon()).await.unwrap();
 
         let (store, rooms) = disk.open().await;
-        let kept = KeptRoom {
+        let kept = SavedRoom {
             room: meeting.room.clone(),
             meeting: meeting.id,
             ai: Some(r#"{"enabled":true}"#.into()),
-            seats: vec![
+            members: vec![
                 seat("a", r#"{"id":"a","raisedHand":true}"#),
                 seat("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
             ],
@@ -377,7 +377,7 @@ mod tests {
         meeting.seat(0, "b", "{}");
         drop(store);
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].seats, [seat("a", "{}")]);
+        assert_eq!(rooms[0].members, [seat("a", "{}")]);
         assert_eq!(meeting.store.flush().await.unwrap_err().to_string(), "the store has stopped");
         assert_eq!(disk.metrics.store_pending.get(), 0);
         assert_ne!(meeting.store.health(), StoreHealth::Healthy);
@@ -412,7 +412,7 @@ mod tests {
         meeting.seat(1, "returns", r#"{"v":3}"#);
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].seats, [seat("returns", r#"{"v":3}"#), seat("stays", r#"{"v":2}"#)]);
+        assert_eq!(rooms[0].members, [seat("returns", r#"{"v":3}"#), seat("stays", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -500,7 +500,7 @@ mod tests {
         for meeting in [&in_one_batch, &in_two] {
             assert_eq!(disk.row(meeting.id).await.3, None);
             let room = rooms.iter().find(|room| room.meeting == meeting.id).unwrap();
-            assert_eq!(room.seats, [seat("new", "{}")]);
+            assert_eq!(room.members, [seat("new", "{}")]);
         }
     }
 
@@ -575,7 +575,7 @@ mod tests {
         sqlx::raw_sql(sqlx::AssertSqlSafe(strange)).execute(&mut disk.beside().await).await.unwrap();
         let (_store, rooms) = disk.open().await;
         assert_eq!(rooms.len(), 1);
-        assert_eq!((&rooms[0].seats[..], &rooms[0].ai), (&[seat("a", "{}")][..], &None));
+        assert_eq!((&rooms[0].members[..], &rooms[0].ai), (&[seat("a", "{}")][..], &None));
         assert_eq!(rooms[0].waiting, [(user("a"), "{}".into())]);
     }
 
@@ -587,7 +587,7 @@ mod tests {
         meeting.seat(0, "a", r#"{"poison":1}"#);
         flush(&meeting.store).await;
         meeting.seat(1, "b", "{}");
-        meeting.store.set_aside(meeting.room.clone(), meeting.id);
+        meeting.store.quarantine(meeting.room.clone(), meeting.id);
         meeting.seat(2, "late", "{}");
         flush(&meeting.store).await;
         let json: String = sqlx::query_scalar("SELECT json FROM set_aside WHERE room = 'r'")
@@ -603,7 +603,7 @@ mod tests {
 
         for n in 0..110 {
             let room = RoomName::parse(&format!("r{n}")).unwrap();
-            store.handle().set_aside(room, MeetingId::random());
+            store.handle().quarantine(room, MeetingId::random());
         }
         store.shutdown(soon()).await.unwrap();
         assert_eq!(disk.open().await.1, []);
@@ -639,8 +639,8 @@ mod tests {
         assert_eq!(meeting.store.health(), StoreHealth::Healthy);
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].seats.len(), 199);
-        assert_eq!(rooms[0].seats[0], seat("u0", "{}"));
+        assert_eq!(rooms[0].members.len(), 199);
+        assert_eq!(rooms[0].members[0], seat("u0", "{}"));
         assert_eq!(disk.metrics.store_pending.get(), 0);
     }
 
@@ -695,7 +695,7 @@ mod tests {
         assert_eq!(meeting.store.health(), StoreHealth::Healthy);
         assert_eq!(disk.metrics.store_failures.get(), 0);
         store.shutdown(soon()).await.unwrap();
-        assert_eq!(disk.open().await.1[0].seats, [seat("a", r#"{"n":99}"#)]);
+        assert_eq!(disk.open().await.1[0].members, [seat("a", r#"{"n":99}"#)]);
     }
 
     #[tokio::test]
@@ -727,7 +727,7 @@ mod tests {
         tokio::time::timeout_at(soon(), flushed).await.unwrap().unwrap().unwrap();
         store.shutdown(soon()).await.unwrap();
         assert!(disk.metrics.store_failures.get() >= 1);
-        assert_eq!(disk.open().await.1[0].seats, [seat("a", r#"{"v":2}"#)]);
+        assert_eq!(disk.open().await.1[0].members, [seat("a", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -749,7 +749,7 @@ mod tests {
         assert!(disk.row(ended.id).await.3.is_some());
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].seats, [seat("a", "{}"), seat("b", r#"{"v":2}"#)]);
+        assert_eq!(rooms[0].members, [seat("a", "{}"), seat("b", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -762,7 +762,7 @@ mod tests {
         }
         assert_eq!(disk.drops("store_queue"), 2);
         store.shutdown(soon()).await.unwrap();
-        assert_eq!(disk.open().await.1[0].seats, [seat("a", "{}")]);
+        assert_eq!(disk.open().await.1[0].members, [seat("a", "{}")]);
     }
 
     #[tokio::test]

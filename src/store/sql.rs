@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{KeptRoom, KeptSeat};
+use crate::room::io::{SavedMember, SavedRoom};
 use crate::store::batch::{Life, MeetingRow, WriteBatch};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
@@ -102,7 +102,7 @@ impl Database {
     pub(super) async fn open(
         options: SqliteConnectOptions,
         now: SystemTime,
-    ) -> Result<(Self, Vec<KeptRoom>), StoreError> {
+    ) -> Result<(Self, Vec<SavedRoom>), StoreError> {
         let path = options.get_filename().to_owned();
         let wrong = |error| StoreError::opening(&path, error);
         let mut connection = options.connect().await.map_err(wrong)?;
@@ -304,7 +304,7 @@ async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(), sqlx::Er
     delete.bind(meeting.to_owned()).execute(db).await.map(drop)
 }
 
-async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<KeptRoom>, sqlx::Error> {
+async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<SavedRoom>, sqlx::Error> {
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     let db = &mut *transaction;
     let rows = sqlx::query(
@@ -335,7 +335,7 @@ async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<KeptRoom
         let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
         let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
         if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.seats.push(KeptSeat { user, identity: IdentityId::new(identity), json });
+            room.members.push(SavedMember { user, identity: IdentityId::new(identity), json });
         }
     }
     let rows = sqlx::query(
@@ -365,13 +365,13 @@ fn text(row: &SqliteRow, column: &str) -> Result<String, Unreadable> {
     Ok(row.try_get(column)?)
 }
 
-fn kept_room(row: &SqliteRow) -> Result<KeptRoom, Unreadable> {
+fn kept_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
     let ai: Option<String> = row.try_get("ai")?;
-    Ok(KeptRoom {
+    Ok(SavedRoom {
         room: RoomName::parse(&text(row, "room")?)?,
         meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
         ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
-        seats: Vec::new(),
+        members: Vec::new(),
         departed: Vec::new(),
         waiting: Vec::new(),
     })

@@ -29,7 +29,7 @@ type MemberKey = (RoomName, UserId);
 /// The limits of sockets, and the slot of each member.
 #[derive(Clone, Debug)]
 pub struct SocketLimit {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     of_network: KeyedLimit<ClientNetwork>,
     /// The slot of each member's newest socket.
     newest: Arc<DashMap<MemberKey, Arc<Slot>>>,
@@ -39,7 +39,7 @@ pub struct SocketLimit {
 /// A claim to a slot, before the room has admitted the socket.
 #[derive(Debug)]
 pub struct SocketClaim {
-    admission: SocketLimit,
+    limit: SocketLimit,
     member: MemberKey,
     network: Option<ClientNetwork>,
     entitlement: Entitlement,
@@ -86,7 +86,7 @@ struct Permits {
 
 /// Reason for refusing a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoPlace {
+pub enum TooManySockets {
     /// The server's limit is reached.
     #[error("the server is full")]
     Full,
@@ -101,32 +101,32 @@ impl SocketLimit {
     pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         let of_network = KeyedLimit::concurrent(per_network);
-        Self { places, of_network, newest: Arc::default(), metrics }
+        Self { permits: places, of_network, newest: Arc::default(), metrics }
     }
 
     /// Requests a slot; for a client of unknown network only the total limit applies. At a limit,
     /// the slot is that of the member's newest socket, if that came from the same network.
     ///
     /// # Errors
-    /// [`NoPlace`] if there is none.
+    /// [`TooManySockets`] if there is none.
     pub fn ask(
         &self,
         network: Option<ClientNetwork>,
         room: &RoomName,
         user: &UserId,
-    ) -> Result<SocketClaim, NoPlace> {
+    ) -> Result<SocketClaim, TooManySockets> {
         let member = (room.clone(), user.clone());
         let entitlement = match self.acquire(network) {
             Ok(permits) => Entitlement::Permits(Arc::new(permits)),
             Err(none) => Entitlement::Successor(self.claim(network, &member).ok_or(none)?),
         };
-        Ok(SocketClaim { admission: self.clone(), member, network, entitlement })
+        Ok(SocketClaim { limit: self.clone(), member, network, entitlement })
     }
 
-    fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, NoPlace> {
+    fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, TooManySockets> {
         let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
-        let of_network = of_network.map_err(|_| NoPlace::TooManyOfAddress)?;
-        let permit = self.places.clone().try_acquire_owned().map_err(|_| NoPlace::Full)?;
+        let of_network = of_network.map_err(|_| TooManySockets::TooManyOfAddress)?;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| TooManySockets::Full)?;
         let counted = Counted::new(&self.metrics.connections, 1);
         Ok(Permits { _permit: permit, _counted: counted, _of_network: of_network })
     }
@@ -142,14 +142,16 @@ impl SocketClaim {
     /// Takes the slot, once the room has admitted the socket and so superseded the member's older one.
     ///
     /// # Errors
-    /// [`NoPlace`] if the older one does not end in time.
-    pub async fn redeem(self) -> Result<SocketPermit, NoPlace> {
-        let Self { admission, member, network, entitlement } = self;
+    /// [`TooManySockets`] if the older one does not end in time.
+    pub async fn redeem(self) -> Result<SocketPermit, TooManySockets> {
+        let Self { limit: admission, member, network, entitlement } = self;
         let permits = match entitlement {
             Entitlement::Permits(permits) => permits,
             Entitlement::Successor(claim) => {
                 claim.slot.gives_way.cancel();
-                timeout(HANDOVER, claim.slot.has_ended.cancelled()).await.map_err(|_| NoPlace::Full)?;
+                timeout(HANDOVER, claim.slot.has_ended.cancelled())
+                    .await
+                    .map_err(|_| TooManySockets::Full)?;
                 claim.redeem()
             }
         };
@@ -206,12 +208,12 @@ mod tests {
         Some(client_network(address.parse().unwrap()))
     }
 
-    fn ask(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketClaim, NoPlace> {
+    fn ask(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketClaim, TooManySockets> {
         let (room, user) = (RoomName::parse("r").unwrap(), UserId::parse(user).unwrap());
         admission.ask(network(address), &room, &user)
     }
 
-    fn enter(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketPermit, NoPlace> {
+    fn enter(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketPermit, TooManySockets> {
         ask(admission, address, user)?.redeem().now_or_never().expect("it waits for nobody")
     }
 
@@ -220,9 +222,9 @@ mod tests {
         let metrics = Metrics::new();
         let admission = SocketLimit::new(2, 1, metrics.clone());
         let first = enter(&admission, "2001:db8::1", "a").unwrap();
-        assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), NoPlace::TooManyOfAddress);
+        assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), TooManySockets::TooManyOfAddress);
         let _second = enter(&admission, "2001:db8:0:1::1", "c").unwrap();
-        assert_eq!(enter(&admission, "192.0.2.3", "d").unwrap_err(), NoPlace::Full);
+        assert_eq!(enter(&admission, "192.0.2.3", "d").unwrap_err(), TooManySockets::Full);
         drop(first);
         let _third = enter(&admission, "192.0.2.3", "d").unwrap();
         assert_eq!(metrics.connections.get(), 2);
@@ -261,7 +263,7 @@ mod tests {
         assert!(enter(&admission, "192.0.2.1", "b").is_err(), "there is still one place");
         assert_eq!(metrics.connections.get(), 1);
         let stuck = ask(&admission, "192.0.2.1", "a").unwrap().redeem().await;
-        assert_eq!(stuck.unwrap_err(), NoPlace::Full, "never two in one place");
+        assert_eq!(stuck.unwrap_err(), TooManySockets::Full, "never two in one place");
         drop(newer);
         assert_eq!((metrics.connections.get(), admission.newest.len()), (0, 0));
         enter(&admission, "192.0.2.1", "b").unwrap();

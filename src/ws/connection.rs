@@ -63,13 +63,13 @@ pub struct ConnectionLimits {
 pub struct Connection<S> {
     id: ConnectionId,
     socket: Socket<S>,
-    seat: JoinedRoom,
+    joined: JoinedRoom,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
     throttle: Throttle,
     phase: Phase,
     /// Tokens owed for a message that was read; until they are paid, nothing more is read.
-    owed: Option<Owed>,
+    debt: Option<TokenDebt>,
     /// Deadline of the pause in reading while other members fall behind with this client's messages.
     behind: Option<Instant>,
     /// True once the pause has reached its deadline: the next message is read anyway.
@@ -103,7 +103,7 @@ pub struct Connection<S> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Owed {
+struct TokenDebt {
     tokens: NonZeroU32,
     since: Instant,
     until: Instant,
@@ -148,22 +148,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(
         id: ConnectionId,
         stream: S,
-        seat: JoinedRoom,
+        joined: JoinedRoom,
         share: Arc<ArrivalShare>,
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (form, throttle) = (seat.outbox.form(), Throttle::new(&limits));
+        let (form, throttle) = (joined.outbox.form(), Throttle::new(&limits));
         let socket = Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), form);
         let deflated = (form == Encoding::Deflate).then(|| Counted::new(&metrics.deflated_connections, 1));
         Self {
             id,
             socket,
-            seat,
+            joined,
             limits,
             throttle,
             phase: Phase::Open,
-            owed: None,
+            debt: None,
             behind: None,
             is_let_through: false,
             is_throttled: false,
@@ -193,31 +193,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             debug!(event = "socketClosed", socket = %self.id, reason = end);
             // Messages that the client sent before its end still count, in order.
             if let Some(incoming) = self.incoming.take()
-                && let Some(reserved) = self.seat.mailbox.reserve(incoming.bytes).await
+                && let Some(reserved) = self.joined.mailbox.reserve(incoming.bytes).await
             {
                 reserved.deliver(incoming);
             }
             // A room that is gone needs no notice.
             let gone =
                 Command::Disconnected(Disconnection { connection: self.id, is_page_left: self.is_page_left });
-            let _ = self.seat.mailbox.send(gone).await;
+            let _ = self.joined.mailbox.send(gone).await;
         }
     }
 
     async fn serve(&mut self) -> EndLabel {
-        let mailbox = self.seat.mailbox.clone();
+        let mailbox = self.joined.mailbox.clone();
         loop {
-            let owed = self.owed.map(|owed| owed.until);
+            let owed = self.debt.map(|owed| owed.until);
             let timer = [self.linger, owed, self.stall, self.behind, self.finish_by];
             let timer = timer.into_iter().flatten().min();
             let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
-            let is_throttled = self.owed.is_some()
+            let is_throttled = self.debt.is_some()
                 || waiting.is_some()
                 || self.awaited.is_some()
                 || self.is_room_full
                 || self.behind.is_some();
             if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
-                self.seat.outbox.set_throttled(now(), is_throttled);
+                self.joined.outbox.set_throttled(now(), is_throttled);
             }
             let step = tokio::select! {
                 biased;
@@ -252,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if self.behind.take_if(|until| *until <= now).is_some() {
                         self.is_let_through = true;
                     }
-                    if let Some(owed) = self.owed.take_if(|owed| owed.until <= now) {
+                    if let Some(owed) = self.debt.take_if(|owed| owed.until <= now) {
                         self.throttle.add_wait(now - owed.since, now);
                         let charge = self.throttle.pay(owed.tokens);
                         self.settle(charge);
@@ -330,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.linger.is_none()
             && self.phase.is_before_close()
             && unwritten >= WRITE_AHEAD_BYTES
-            && self.seat.outbox.poll_end(context).is_ready()
+            && self.joined.outbox.poll_end(context).is_ready()
         {
             return Poll::Ready(IoStep::EndIsDue);
         }
@@ -338,14 +338,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(IoStep::StallMoved);
         }
         match self.phase {
-            Phase::Open | Phase::Closing(_) if self.owed.is_some() || self.incoming.is_some() => {
+            Phase::Open | Phase::Closing(_) if self.debt.is_some() || self.incoming.is_some() => {
                 Poll::Pending
             }
             Phase::Open | Phase::Closing(_) if let Some(permit) = &mut self.awaited => {
                 permit.as_mut().poll(context).map(IoStep::Admitted)
             }
             Phase::Open
-                if !self.is_let_through && self.seat.outbox.poll_within_account(context).is_pending() =>
+                if !self.is_let_through && self.joined.outbox.poll_within_account(context).is_pending() =>
             {
                 if self.behind.is_some() {
                     Poll::Pending
@@ -355,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Phase::Open if self.behind.is_some() => Poll::Ready(IoStep::OthersKeepUp),
             Phase::Open if self.is_room_full => Poll::Pending,
-            Phase::Open if self.turn.is_none() && !self.seat.mailbox.is_roomy() => {
+            Phase::Open if self.turn.is_none() && !self.joined.mailbox.is_roomy() => {
                 Poll::Ready(IoStep::RoomIsFull)
             }
             Phase::Open | Phase::Closing(_) => {
@@ -383,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Fills the socket from the outbox, up to the write-ahead limit.
     fn fill(&mut self, context: &Context<'_>) -> Filled {
         while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
-            match self.seat.outbox.poll_take(context) {
+            match self.joined.outbox.poll_take(context) {
                 Poll::Ready(Taken::Message(Payload { bytes, form })) => {
                     self.socket.queue_message(Data::Text, form, bytes);
                 }
@@ -502,9 +502,9 @@ mod tests {
             OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
         let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
-        let seat =
+        let joined =
             JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Encoding::Identity) };
-        let connection = Connection::new(ID, stream, seat, arrivals.share(None), limits, metrics.clone());
+        let connection = Connection::new(ID, stream, joined, arrivals.share(None), limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, mailbox, commands, metrics, connection }
     }
@@ -689,11 +689,11 @@ mod tests {
         let (mut tasks, mut clients) = (Vec::new(), Vec::new());
         for (number, outbox) in outboxes.iter().enumerate() {
             let id = ConnectionId(number as u64);
-            let seat =
+            let joined =
                 JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), id, Encoding::Identity) };
             let (ours, theirs) = duplex(8 << 20);
             let limits = ConnectionLimits { message, history_entry_bytes: 1 << 20, ..limits() };
-            let connection = Connection::new(id, ours, seat, arrivals.share(None), limits, metrics.clone());
+            let connection = Connection::new(id, ours, joined, arrivals.share(None), limits, metrics.clone());
             tasks.push(AbortOnDropHandle::new(tokio::spawn(connection.run())));
             clients.push(client(theirs).await);
         }

@@ -53,7 +53,7 @@ pub async fn upgrade(
         };
         return last.unwrap_or(ApiError::NotFound).into_response();
     }
-    match take_seat(&app, &peer, request).await {
+    match join_room(&app, &peer, request).await {
         Ok(response) => response,
         Err(error) => {
             Metrics::count(&app.metrics.refusals, error.label());
@@ -79,7 +79,7 @@ pub async fn upgrade(
     }
 }
 
-async fn take_seat(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Result<Response, ApiError> {
+async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Result<Response, ApiError> {
     let (room, user) = address(request.uri())?;
     if lost_upgrade(&request) {
         return Err(ApiError::UpgradeLost);
@@ -123,14 +123,14 @@ async fn take_seat(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
     let serve = {
         let app = app.clone();
         async move {
-            let seat = match app.registry.join(&room, join).await {
-                Ok(seat) => seat,
+            let membership = match app.registry.join(&room, join).await {
+                Ok(membership) => membership,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal.into()));
                     return;
                 }
             };
-            let mailbox = seat.mailbox.clone();
+            let mailbox = membership.mailbox.clone();
             let gone = Command::Disconnected(Disconnection { connection, is_page_left: false });
             let place = match ticket.redeem().await {
                 Ok(place) => place,
@@ -149,7 +149,7 @@ async fn take_seat(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
                 match timeout(app.handshake, on_upgrade).await {
                     Ok(Ok(stream)) => {
                         let stream = TokioIo::new(stream);
-                        Connection::new(connection, stream, seat, share, limits, metrics).run().await;
+                        Connection::new(connection, stream, membership, share, limits, metrics).run().await;
                     }
                     _ => drop(mailbox.send(gone).await),
                 }

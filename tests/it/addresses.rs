@@ -41,13 +41,13 @@ async fn what_is_no_room_gets_a_page_that_says_so() {
         let server = showing(shown).await;
         let ada = Person::log_in(&server, "Ada").await;
         for (room, sentence) in [
-            ("%", "The address holds a % that begins no encoded character"),
-            ("%zz", "The address holds a % that begins no encoded character"),
-            ("%ff", "The address holds a % that begins no encoded character"),
+            ("%", "The address has an invalid percent-encoding"),
+            ("%zz", "The address has an invalid percent-encoding"),
+            ("%ff", "The address has an invalid percent-encoding"),
             ("%00", "A room name has 1 to 128 characters and no control or invisible characters."),
             ("a%0Ab", "A room name has 1 to 128 characters and no control or invisible characters."),
             (&long, "A room name has 1 to 128 characters and no control or invisible characters."),
-            ("parties", "This server needs that name for itself"),
+            ("parties", "The name is reserved by the server"),
         ] {
             let page = visit(server.get(&format!("/{room}?x=1")), &ada).await;
             assert_eq!(
@@ -193,8 +193,13 @@ async fn a_form_that_cannot_be_taken_comes_again_with_what_was_typed() {
             ("/set-username", &[], "The form needs a field &quot;username&quot;", "value=\"\""),
             ("/?index", &[("room", "  ")], rooms, "value=\"  \""),
             ("/?index", &[("room", typed)], rooms, kept),
-            ("/?index", &[("room", ".."), ("room", "a")], "A room that is named . or ..", "value=\"..\""),
-            ("/?index", &[("room", "static")], "This server needs that name", "value=\"static\""),
+            (
+                "/?index",
+                &[("room", ".."), ("room", "a")],
+                "Browsers cannot open a room named",
+                "value=\"..\"",
+            ),
+            ("/?index", &[("room", "static")], "The name is reserved by the server", "value=\"static\""),
         ] {
             let page = answer(server.post_form(path, fields).header("accept", HTML)).await;
             assert_eq!(

@@ -80,7 +80,7 @@ impl Certificates {
     }
 
     /// Creates the acceptor for connections, which always uses the current certificate.
-    pub fn door(&self) -> Acceptor {
+    pub fn acceptor(&self) -> Acceptor {
         Acceptor::Tls(self.in_use.subscribe())
     }
 

@@ -21,7 +21,7 @@ impl Actor {
     /// A message for one member is not compressed: compressing pays only if many share the result.
     /// A long text is compressed on a blocking thread, where it delays no other room.
     pub(super) async fn encoded(&self, text: String, to: &Recipients) -> SharedMessage {
-        let metrics = &self.surroundings.metrics;
+        let metrics = &self.deps.metrics;
         if matches!(to, Recipients::One(_)) || self.room.audience().deflated == 0 {
             return SharedMessage::plain(text, metrics);
         }
@@ -64,7 +64,7 @@ impl Actor {
         if let Some(account) = account {
             account.set_most(match standing {
                 Standing::KeepsUp => usize::MAX,
-                Standing::FallsBehind => self.surroundings.outbox.member_bytes / HELD_BACK_SHARE,
+                Standing::FallsBehind => self.deps.outbox.member_bytes / HELD_BACK_SHARE,
             });
         }
         slow
@@ -77,7 +77,7 @@ impl Actor {
             let bytes = snapshot.text().len();
             self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
         }
-        self.surroundings.metrics.broadcasts.inc();
+        self.deps.metrics.broadcasts.inc();
         let slow = |seated: &MemberOutbox| seated.outbox.put_snapshot(&snapshot) == Err(TooSlow);
         self.outboxes.iter().filter(|(_, seated)| slow(seated)).map(|(user, _)| user.clone()).collect()
     }

@@ -21,14 +21,14 @@ impl Room {
         effects: &mut Vec<Effect>,
     ) {
         let kind = message.kind();
-        if let Some(seat) = self.members.get_mut(from) {
-            seat.has_spoken = true;
+        if let Some(member) = self.members.get_mut(from) {
+            member.has_spoken = true;
         }
         match message {
             ClientMessage::UserUpdate(user) => self.update(from, *user, effects),
             ClientMessage::Heartbeat => {
-                if let Some(seat) = self.members.get_mut(from) {
-                    seat.heartbeat = now;
+                if let Some(member) = self.members.get_mut(from) {
+                    member.heartbeat = now;
                 }
             }
             ClientMessage::UserLeft => {
@@ -62,11 +62,11 @@ impl Room {
     }
 
     fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
-        let Some(seat) = self.members.get_mut(from) else { return };
-        match seat.update(from, user, self.settings.user_bytes) {
+        let Some(member) = self.members.get_mut(from) else { return };
+        match member.update(from, user, self.settings.user_bytes) {
             Ok(()) => {
                 self.changed = true;
-                effects.extend(self.keep_seat(from));
+                effects.extend(self.persist_member(from));
             }
             Err(too_big) => self.refuse_message(from, too_big.to_string(), effects),
         }
@@ -79,7 +79,7 @@ impl Room {
         message: JsonString,
         effects: &mut Vec<Effect>,
     ) {
-        let sender = self.members.get(from).map(|seat| seat.name.clone());
+        let sender = self.members.get(from).map(|member| member.name.clone());
         match (to.filter(|to| self.members.contains(to)), sender) {
             (Some(to), Some(from)) => effects.push(Effect::Send {
                 to: Recipients::One(to),
@@ -91,7 +91,7 @@ impl Room {
     }
 
     fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
-        let Some(name) = self.members.get(from).map(|seat| seat.name.clone()) else { return };
+        let Some(name) = self.members.get(from).map(|member| member.name.clone()) else { return };
         // The time, or the next number if that is used: ids differ from those before a restart
         // without being persisted.
         self.last_chat = at.max(self.last_chat + 1);
@@ -100,10 +100,10 @@ impl Room {
     }
 
     fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
-        let Some(seat) = self.members.get_mut(&target) else { return };
-        seat.mute();
+        let Some(member) = self.members.get_mut(&target) else { return };
+        member.mute();
         self.changed = true;
-        effects.extend(self.keep_seat(&target));
+        effects.extend(self.persist_member(&target));
         effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
     }
 }

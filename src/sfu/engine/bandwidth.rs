@@ -139,7 +139,7 @@ impl Engine {
             });
         }
         if changed {
-            self.ask_for_pictures(now, of);
+            self.request_awaited_keyframes(now, of);
         }
     }
 }

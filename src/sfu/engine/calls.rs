@@ -243,7 +243,7 @@ impl Engine {
             self.end_media(now, key, mid);
         }
         self.choose_layers(now, key);
-        self.ask_for_pictures(now, key);
+        self.request_awaited_keyframes(now, key);
         Ok(Reply::Answered(failed))
     }
 
@@ -296,7 +296,7 @@ impl Engine {
     fn update(&mut self, now: Instant, key: SessionKey, tracks: Vec<Update>) -> Reply {
         let tracks = tracks.into_iter().map(|update| self.update_one(now, key, update)).collect();
         self.choose_layers(now, key);
-        self.ask_for_pictures(now, key);
+        self.request_awaited_keyframes(now, key);
         Reply::Tracks { description: None, tracks }
     }
 }

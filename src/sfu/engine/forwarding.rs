@@ -288,7 +288,7 @@ impl Engine {
     }
 
     /// Handles a subscriber's keyframe request (PLI or FIR).
-    pub(super) fn picture_was_lost(&mut self, now: Instant, of: SessionKey, mid: Mid) {
+    pub(super) fn keyframe_requested(&mut self, now: Instant, of: SessionKey, mid: Mid) {
         self.counters.keyframe_requests_received += 1;
         let Some(subscription) = self.sessions.get(of).and_then(|s| s.subscriptions.get(&mid)) else {
             return;
@@ -299,7 +299,7 @@ impl Engine {
     }
 
     /// Requests the keyframes that a session's subscriptions wait for.
-    pub(super) fn ask_for_pictures(&mut self, now: Instant, of: SessionKey) {
+    pub(super) fn request_awaited_keyframes(&mut self, now: Instant, of: SessionKey) {
         let Some(session) = self.sessions.get(of).filter(|session| session.link.takes_media()) else {
             return;
         };
@@ -326,7 +326,7 @@ impl Engine {
     pub(super) fn ask_again(&mut self, now: Instant) {
         let keys: Vec<SessionKey> = self.sessions.keys().collect();
         for key in keys {
-            self.ask_for_pictures(now, key);
+            self.request_awaited_keyframes(now, key);
         }
     }
 

@@ -70,8 +70,8 @@ impl Engine {
             session.awaited = awaited;
             // A timeout only for bookkeeping is postponed by every packet, since each packet does that bookkeeping,
             // too.
-            timer = session.timer.filter(|at| *at > now && !session.waits_for_books);
-            session.waits_for_books = matches!(done, Some(Ok((Wanted::ForBooks(_), true))))
+            timer = session.timer.filter(|at| *at > now && !session.timer_is_bookkeeping);
+            session.timer_is_bookkeeping = matches!(done, Some(Ok((Wanted::ForBooks(_), true))))
                 || timer.is_none() && matches!(done, Some(Ok((Wanted::Later, true))));
             if session.is_measured() {
                 wait = SHORTEST_WAIT;

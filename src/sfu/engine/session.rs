@@ -74,7 +74,7 @@ pub(super) struct Session {
     /// Time of the next timeout that the peer asked for.
     pub(super) timer: Option<Instant>,
     /// True if that timeout is only for the peer's internal bookkeeping.
-    pub(super) waits_for_books: bool,
+    pub(super) timer_is_bookkeeping: bool,
     /// True if packets were written to the peer that it has not sent yet.
     pub(super) has_unsent: bool,
     /// Payload types of the packets that are written and not sent yet.
@@ -215,7 +215,7 @@ impl Session {
             clock: PublisherClock::default(),
             streams: HashMap::new(),
             timer: None,
-            waits_for_books: false,
+            timer_is_bookkeeping: false,
             has_unsent: false,
             awaited: Vec::new(),
             is_measurable: false,

@@ -7,7 +7,7 @@ use tungstenite::Utf8Bytes;
 use super::super::phase::Phase;
 use super::super::socket::Received;
 use super::super::throttle::Charge;
-use super::{Connection, Owed, now};
+use super::{Connection, TokenDebt, now};
 use crate::metrics::ByType;
 use crate::protocol::client::{ClientMessage, InvalidMessage};
 use crate::protocol::close::Close;
@@ -29,7 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if let Received::Pong(payload) = &received
             && let Ok(number) = <[u8; 8]>::try_from(&**payload)
-            && self.seat.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
+            && self.joined.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
         {
             // It answers our ping, and is not charged as a message of the client's own.
             return;
@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Charge::Wait { tokens, wait } => {
                 self.metrics.held_back.inc();
                 let since = now();
-                self.owed = Some(Owed { tokens, since, until: since + wait });
+                self.debt = Some(TokenDebt { tokens, since, until: since + wait });
             }
             Charge::TooFast => self.close(Close::TooFast),
         }
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.phase = Phase::Left;
         }
         let incoming = Incoming { connection: self.id, message, bytes: text.len(), permit: None };
-        match self.seat.mailbox.try_deliver(incoming, self.turn.take()) {
+        match self.joined.mailbox.try_deliver(incoming, self.turn.take()) {
             Ok(()) => {}
             Err(TrySendError::Full(incoming)) => self.incoming = Some(incoming),
             // The room is gone; its outbox closes the socket.

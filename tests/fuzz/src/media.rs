@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use satsuma::calls::api::{CallTarget, Caller};
 use satsuma::id::SessionId;
-use satsuma::sfu::description::{Description, Terms, first_formats, told};
+use satsuma::sfu::description::{Description, Terms, first_formats, for_client};
 use satsuma::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
 use satsuma::sfu::request::{DescriptionType, Ice, Reply, Request, RequestResult, SfuLimits};
 use satsuma::sfu::wire;
@@ -156,7 +156,7 @@ pub fn sdp(data: &[u8]) {
     first_formats(text);
     for r#type in [DescriptionType::Offer, DescriptionType::Answer] {
         let Ok(read) = Description::parse(r#type, text) else { continue };
-        let told = told(r#type, text, &read.sections, &[], &Terms::default());
+        let told = for_client(r#type, text, &read.sections, &[], &Terms::default());
         let sections = told.sdp.lines().filter(|line| line.starts_with("m=")).count();
         assert!(sections >= read.sections.len(), "{}", told.sdp);
         if r#type == DescriptionType::Offer {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
-use satsuma::room::io::{Effect, Input, Join, KeptRoom, Persist};
+use satsuma::room::io::{Effect, Input, Join, SavedRoom, Persist};
 use satsuma::room::state::{Room, RoomSettings};
 use serde::de::IgnoredAny;
 
@@ -55,32 +55,32 @@ pub fn room(data: &[u8]) {
         assert_json(&room.encode_snapshot());
     }
     if let (Some(kept), Some(meeting)) = (kept, room.meeting()) {
-        let kept = KeptRoom { meeting, ..kept };
+        let kept = SavedRoom { meeting, ..kept };
         let restored = Room::restore(settings(), now, &kept);
-        assert_eq!(restored.members().len(), kept.seats.len());
+        assert_eq!(restored.members().len(), kept.members.len());
         assert_json(&restored.encode_snapshot());
     }
 }
 
-fn heed(effects: &[Effect], kept: &mut Option<KeptRoom>) {
+fn heed(effects: &[Effect], kept: &mut Option<SavedRoom>) {
     for effect in effects {
         match effect {
             Effect::Send { event, .. } => assert_json(&event.encode()),
-            Effect::Keep { meeting, change } => {
-                let kept = kept.get_or_insert_with(|| KeptRoom {
+            Effect::Persist { meeting, change } => {
+                let kept = kept.get_or_insert_with(|| SavedRoom {
                     room: satsuma::id::RoomName::parse("r").expect("a name"),
                     meeting: *meeting,
                     ai: None,
-                    seats: Vec::new(),
+                    members: Vec::new(),
                     departed: Vec::new(),
                     waiting: Vec::new(),
                 });
                 match change {
                     Persist::Seat(seat) => {
-                        kept.seats.retain(|other| other.user != seat.user);
-                        kept.seats.push(seat.clone());
+                        kept.members.retain(|other| other.user != seat.user);
+                        kept.members.push(seat.clone());
                     }
-                    Persist::SeatRemoved { user } => kept.seats.retain(|seat| seat.user != *user),
+                    Persist::SeatRemoved { user } => kept.members.retain(|seat| seat.user != *user),
                     Persist::Ai { json } => {
                         assert_json(json);
                         kept.ai = Some(json.clone());

@@ -12,7 +12,7 @@ use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
 use crate::sfu::description::{
-    Description, MLine, ParsedDescription, SectionState, nothing_goes_on, refuse_unknown, told,
+    Description, MLine, ParsedDescription, SectionState, for_client, nothing_goes_on, refuse_unknown,
 };
 use crate::sfu::error::SfuError;
 use crate::sfu::request::{DescriptionType, SessionDescription, TrackKind};
@@ -107,7 +107,7 @@ impl Engine {
         }
         session.accept_again();
         let terms = session.terms();
-        Ok(told(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
+        Ok(for_client(DescriptionType::Answer, &text, &session.sections, &self.candidate_lines, &terms))
     }
 
     /// Discards an unanswered offer for a new one, once it is older than [`UNANSWERED`].
@@ -194,7 +194,8 @@ impl Engine {
         let mut terms = session.terms();
         let formats = mids.iter().zip(media).filter(|(_, media)| !media.formats.is_empty());
         terms.formats.extend(formats.map(|(mid, media)| (mid.to_string(), media.formats.clone())));
-        let offer = told(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, &terms);
+        let offer =
+            for_client(DescriptionType::Offer, &text, &session.sections, &self.candidate_lines, &terms);
         Ok((Some(offer), mids))
     }
 }

@@ -1,7 +1,7 @@
 //! The configuration: one struct, filled from the file, the environment over it, flags over both.
 //!
-//! Every fault is found before the server starts, and all of them are reported at once, each with
-//! the file or variable that holds it. `config/satsuma.toml` shows every setting with its default.
+//! All errors are found before the server starts and reported at once, each with the file or variable that
+//! holds it. `config/satsuma.toml` lists all settings with their defaults.
 
 mod base_path;
 mod error;
@@ -33,28 +33,28 @@ pub use sources::Flags;
 pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
 
-/// Where the file is looked for when none is named, in this order.
+/// Default paths of the configuration file, tried in this order when none is named.
 const FILES: [&str; 2] = ["satsuma.toml", "config/satsuma.toml"];
 
-/// Every setting of the server.
+/// All settings of the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the database, the signing key and the operator token are kept; made if missing.
+    /// Directory of the database, the signing key and the operator token; created if missing.
     pub data_dir: PathBuf,
     /// The public listener.
     pub http: Http,
     /// The operators' listener.
     pub admin: Admin,
-    /// The pace of a room.
+    /// Timers of a room.
     pub room: RoomConfig,
-    /// Who vouches for users beside the signed cookie.
+    /// Sources of a user's identity beside the signed cookie.
     pub identity: IdentityConfig,
-    /// What one client, one room and the whole server may use.
+    /// Limits of one client, one room and the whole server.
     pub limits: LimitsConfig,
-    /// The way down.
+    /// Graceful shutdown.
     pub shutdown: Shutdown,
-    /// What is logged, and how.
+    /// Log filter and format.
     pub log: Log,
     /// The media API.
     pub calls: Calls,
@@ -62,66 +62,66 @@ pub struct Config {
     pub sfu: SfuConfig,
     /// Cloudflare's TURN service.
     pub turn: TurnConfig,
-    /// The stock client, and what it is told.
+    /// The stock client and its settings.
     pub client: Client,
-    /// Where reports of users go.
+    /// Users' reports: storage and delivery.
     pub feedback: FeedbackConfig,
     /// The AI participant.
     pub ai: AiConfig,
 }
 
-/// The pace of a room.
+/// Timers of a room.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoomConfig {
-    /// How often a room removes who is gone and sends a snapshot; at least 10 ms.
+    /// Interval at which a room removes timed-out members and sends a snapshot; at least 10 ms.
     #[serde(with = "text")]
     pub tick: Duration,
-    /// How long a member may be silent before a tick removes it; at least 10 ms.
+    /// Time without a heartbeat after which a tick removes a member; at least 10 ms.
     #[serde(with = "text")]
     pub heartbeat_timeout: Duration,
-    /// How long the seats of before a restart wait for their members.
+    /// Time that members of before a restart have to reconnect.
     #[serde(with = "text")]
     pub restore_grace: Duration,
-    /// How long the row of an ended meeting is kept; an hour to 100 years.
+    /// Retention of an ended meeting's row; an hour to 100 years.
     #[serde(with = "text")]
     pub meetings_retention: Duration,
 }
 
-/// Who vouches for users beside the signed cookie.
+/// Sources of a user's identity beside the signed cookie.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// The header in which a trusted proxy names the user; needs `http.trusted_proxies`.
+    /// Header in which a trusted proxy names the user; needs `http.trusted_proxies`.
     pub proxy_header: Optional<HeaderName>,
-    /// The Cloudflare Access team whose assertions are believed; needs `access_audience`.
+    /// Cloudflare Access team whose assertions are trusted; needs `access_audience`.
     pub access_team_domain: Optional<TeamDomain>,
-    /// The audience tag that an assertion must name; needs `access_team_domain`.
+    /// Audience tag that an assertion must name; needs `access_team_domain`.
     pub access_audience: Optional<String>,
-    /// Whether everybody must be named by the header or by Access, where one of them is set.
+    /// True if every user must be authenticated by the header or by Access, if one of them is set.
     pub required: bool,
 }
 
 impl IdentityConfig {
-    /// The team domain and the audience, where Cloudflare Access is set up.
+    /// Returns the team domain and the audience if Cloudflare Access is configured.
     pub fn access(&self) -> Option<(&TeamDomain, &str)> {
         self.access_team_domain.as_ref().zip(self.access_audience.as_deref())
     }
 }
 
-/// What one client, one room and the whole server may use.
+/// Limits of one client, one room and the whole server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Sockets in all; at least 1.
+    /// Sockets in total; at least 1.
     pub connections: usize,
-    /// HTTP connections at a time, sockets not counted; at least 1.
+    /// Concurrent HTTP connections, sockets not counted; at least 1.
     pub http_connections: usize,
-    /// HTTP connections at a time from one address that is no trusted proxy's; 0 is no limit.
+    /// Concurrent HTTP connections from one address that is not a trusted proxy's; 0 is no limit.
     pub http_connections_per_address: usize,
     /// Sockets from one address; 0 is no limit.
     pub connections_per_address: u32,
-    /// Rooms at a time; at least 1.
+    /// Concurrent rooms; at least 1.
     pub rooms: usize,
     /// Members in one room; at least 1.
     pub members_per_room: usize,
@@ -131,33 +131,33 @@ pub struct LimitsConfig {
     pub members_per_room_per_network: usize,
     /// New rooms a minute for one identity; 0 is no limit.
     pub new_rooms_per_minute: u32,
-    /// Rooms at a time that clients of one network started; 0 is no limit.
+    /// Concurrent rooms that clients of one network started; 0 is no limit.
     pub rooms_per_network: usize,
     /// New rooms a minute for one network; 0 is no limit.
     pub new_rooms_per_minute_per_network: u32,
-    /// Networks for which none of the limits for an address or network hold.
+    /// Networks exempt from all limits per address or network.
     #[serde(with = "texts")]
     pub exempt_networks: Vec<IpNet>,
     /// Bytes of one WebSocket message; at least 1,024.
     pub frame_bytes: usize,
-    /// Bytes of one `callsApiHistoryEntry`, which is read and dropped; at least `frame_bytes`.
+    /// Bytes of one `callsApiHistoryEntry`, received and discarded; at least `frame_bytes`.
     pub history_entry_bytes: usize,
-    /// Messages a second that are read from one socket; at least 1.
+    /// Messages a second read from one socket; at least 1.
     pub messages_per_second: u32,
-    /// Messages that one socket may send at once before it is held back; at least 1.
+    /// Messages that one socket may send in a burst before it is throttled; at least 1.
     pub message_burst: u32,
-    /// How long in all a socket may be held back before it is closed.
+    /// Total time for which a socket may be throttled before it is closed.
     #[serde(with = "text")]
     pub held_back: Duration,
-    /// Bytes of one user object as it is kept; at least 512.
+    /// Bytes of one user object as stored; at least 512.
     pub user_bytes: usize,
-    /// Bytes of messages of all sockets of which a part arrived, half of them from one network; at least 1 MiB.
+    /// Bytes of partly received messages of all sockets, half of them from one network; at least 1 MiB.
     pub arriving_bytes: usize,
-    /// Bytes of events that wait for one member; at least 65,536.
+    /// Bytes of events queued for one member; at least 65,536.
     pub outbox_bytes: usize,
-    /// Bytes of all that waits for members of all rooms, snapshots included; at least 16 MiB.
+    /// Bytes queued for the members of all rooms, snapshots included; at least 16 MiB.
     pub outboxes_bytes: usize,
-    /// How long a socket may take no byte before it is closed.
+    /// Time without a byte written after which a socket is closed.
     #[serde(with = "text")]
     pub write_stall: Duration,
     /// Bytes of a request's headers; 8,192 to 1,048,576.
@@ -166,14 +166,14 @@ pub struct LimitsConfig {
     pub url_bytes: usize,
     /// Bytes of a form's body.
     pub body_bytes: usize,
-    /// Bytes of files for browsers, and of their compressed forms, that are kept in memory.
+    /// Bytes of static files and their compressed forms cached in memory.
     pub kept_files_bytes: usize,
-    /// How long a TLS handshake, and then a request's headers, may take, idle keep-alive included.
+    /// Timeout of a TLS handshake, and then of a request's headers, idle keep-alive included.
     #[serde(with = "text")]
     pub handshake: Duration,
     /// Calls a second on one session of the media API; at least 1.
     pub calls_per_second: u32,
-    /// Calls of the media API under way at a time for one identity; 0 is no limit.
+    /// Concurrent calls of the media API for one identity; 0 is no limit.
     pub calls_per_identity: usize,
     /// New sessions of the media API a minute for one identity; 0 is no limit.
     pub new_sessions_per_minute: u32,
@@ -181,40 +181,40 @@ pub struct LimitsConfig {
     pub new_sessions_per_minute_per_network: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
-    /// How often the AI may be invited into one room in a minute; 0 is no limit.
+    /// Invitations of the AI into one room a minute; 0 is no limit.
     pub ai_starts_per_minute: u32,
-    /// How often the AI may be invited into rooms that one network started in a minute; 0 is no limit.
+    /// Invitations of the AI a minute into rooms that one network started; 0 is no limit.
     pub ai_starts_per_minute_per_network: u32,
 }
 
-/// The way down.
+/// Graceful shutdown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shutdown {
-    /// How long the whole drain may take; containers are killed after 10 s.
+    /// Time for the whole drain; container runtimes kill the process after 10 s.
     #[serde(with = "text")]
     pub deadline: Duration,
 }
 
-/// What is logged, and how.
+/// Log filter and format.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// The directives of `tracing`'s filter, for example `info,satsuma=debug`.
+    /// Directives of `tracing`'s filter, for example `info,satsuma=debug`.
     pub filter: String,
-    /// For whom the lines are written.
+    /// Format of the lines.
     pub format: LogFormat,
-    /// The bytes of lines that wait for their reader.
+    /// Bytes of lines queued for the writer.
     pub queue_bytes: usize,
 }
 
-/// For whom log lines are written.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people: one readable line an event.
+    /// For people: one readable line per event.
     Human,
-    /// For machines: one JSON object an event.
+    /// For machines: one JSON object per event.
     Json,
 }
 
@@ -314,14 +314,14 @@ impl Default for Log {
     }
 }
 
-/// A configuration that may be used, and what is to be said about where it came from.
+/// A valid configuration and its sources.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The settings, all of them checked.
+    /// The validated settings.
     pub config: Config,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
-    /// What an operator should know but need not mend, one sentence each.
+    /// Warnings for the operator that do not prevent the start, one sentence each.
     pub warnings: Vec<String>,
 }
 
@@ -331,7 +331,7 @@ impl Config {
     /// Without a `file`, `satsuma.toml` or `config/satsuma.toml` is read, if there is one.
     ///
     /// # Errors
-    /// Everything that is wrong with any of the three, at once.
+    /// All errors of the three sources at once.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -349,19 +349,20 @@ impl Config {
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
     }
 
-    /// True if all clients come through a proxy of unknown address: the public URL is https, but this server has no TLS.
+    /// True if all clients come through a proxy of unknown address: the public URL is https, but this server
+    /// has no TLS.
     pub fn has_unknown_proxy(&self) -> bool {
         let Http { public_url, trusted_proxies, .. } = &self.http;
         let is_https = public_url.as_ref().is_some_and(PublicUrl::is_https);
         is_https && !self.speaks_tls() && trusted_proxies.is_empty()
     }
 
-    /// Whether the public listener speaks TLS.
+    /// True if the public listener speaks TLS.
     pub fn speaks_tls(&self) -> bool {
         self.http.tls_certificate.is_some() || self.http.tls_self_signed
     }
 
-    /// Whether the media server of this process carries the media.
+    /// True if the embedded media server carries the media.
     pub fn embeds_media(&self) -> bool {
         match self.calls.upstream {
             MediaUpstream::Embedded => true,
@@ -370,7 +371,7 @@ impl Config {
         }
     }
 
-    /// Every setting by its dotted key, as the file would hold it; secrets are masked.
+    /// Returns every setting by its dotted key, in the file's form; secrets are masked.
     fn to_settings(&self) -> BTreeMap<String, Value> {
         #[expect(clippy::expect_used, reason = "every field is a TOML value or a struct of them")]
         let table = Table::try_from(self).expect("a configuration is a TOML table");
@@ -409,7 +410,7 @@ mod tests {
         fs::write(&path, file).unwrap();
         let environment = environment.iter().map(|&(name, value)| (name.into(), value.into()));
         Config::load(Some(&path), environment, flags).map_err(|ConfigErrors(mut faults)| {
-            // The directory is another one each time.
+            // The temporary directory's name varies.
             for fault in &mut faults {
                 fault.origin = fault.origin.replace(path.to_str().unwrap(), "satsuma.toml");
             }
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn documented_defaults_are_the_real_ones() {
+    fn documented_defaults_match_code() {
         let documented = config(DOCUMENTED, &[]);
         assert_eq!(documented.to_settings(), Config::default().to_settings());
         assert_eq!(config("", &[]).to_settings(), Config::default().to_settings());
@@ -450,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn every_documented_setting_has_one_comment_line_that_names_oranges_variable() {
+    fn documented_settings_name_orange_variables() {
         let (mut section, mut before) = ("", ["", ""]);
         for line in DOCUMENTED.lines() {
             if let Some(name) = line.strip_prefix('[') {
@@ -468,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_over_variables_and_variables_over_the_file() {
+    fn flags_override_variables_override_file() {
         let file = "data_dir = 'file'\n[http]\nlisten = '127.0.0.1:1'\n[room]\ntick = '1s'";
         let variables = [("SATSUMA_HTTP__LISTEN", "127.0.0.1:2"), ("SATSUMA_DATA_DIR", "variable")];
         let layered = config(file, &variables);
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_reported_at_once() {
+    fn all_errors_are_reported_at_once() {
         let file = "
             [http]
             listen = 'localhost'
@@ -528,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_say_what_is_wanted() {
+    fn wrong_type_errors_name_the_expected_type() {
         for (file, fault) in [
             ("http = 1", "http: is a section; write [http] and its settings below it"),
             (
@@ -552,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_have_both_ends() {
+    fn values_out_of_range_are_refused() {
         for (key, allowed, refused) in [
             ("room.tick", "'10ms'", "'9ms'"),
             ("room.tick", "'1day'", "'2days'"),
@@ -593,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_need_others_are_checked_together() {
+    fn dependent_settings_are_checked_together() {
         assert_eq!(
             faults("[limits]\nframe_bytes = 16777216", &[]),
             [
@@ -645,7 +646,7 @@ mod tests {
         let apart = "[http]\nbase_path = '/meet'\npublic_url = 'https://meet.example'";
         assert_eq!(config(apart, &[]).http.base_path().to_string(), "/meet/");
         assert_eq!(config(both, &[]).http.tls_key.as_deref(), Some(Path::new("b")));
-        // What cannot be read is not held to be missing as well.
+        // A setting that cannot be read is not reported as missing as well.
         let file = "identity.proxy_header = 'x-user'\nhttp.trusted_proxies = ['home']";
         assert_eq!(faults(file, &[]).len(), 1);
         let lines = faults("=", &[("SATSUMA_IDENTITY__PROXY_HEADER", "x-user")]);
@@ -662,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_read_as_the_type_of_their_setting() {
+    fn variables_are_parsed_as_their_settings_type() {
         let read = config(
             "",
             &[
@@ -689,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_are_faults_or_one_warning() {
+    fn unknown_variables_are_errors_or_one_warning() {
         assert_eq!(
             faults("", &[("SATSUMA_ROOM__TOCK", "1s")]),
             ["SATSUMA_ROOM__TOCK: room.tock: no such setting; [room] has heartbeat_timeout, \
@@ -711,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_resemble_a_setting_are_faults() {
+    fn misspelled_variables_are_errors() {
         for (name, right) in [
             ("SATSUMA_HTTP_LISTEN", "SATSUMA_HTTP__LISTEN"),
             ("SATSUMA_HTTPLISTEN", "SATSUMA_HTTP__LISTEN"),
@@ -747,7 +748,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_oranges_reaches_its_key() {
+    fn orange_variables_set_their_keys() {
         let defaults = Config::default().to_settings();
         for (name, key) in ORANGE {
             let (text, expected) = match &defaults[key] {
@@ -769,7 +770,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_may_come_from_a_file_of_its_own() {
+    fn secret_is_read_from_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         fs::write(&path, "https://hush.example\r\n").unwrap();
@@ -797,7 +798,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_never_shown() {
+    fn secrets_are_masked() {
         let all: Vec<_> = SECRETS.map(|key| format!("{key} = 'https://hush.example'")).into();
         let shown = config(&all.join("\n"), &[]);
         assert!(!format!("{shown:?}").contains("hush"));
@@ -825,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_toml_is_one_fault_with_its_place() {
+    fn invalid_toml_is_one_error_with_its_position() {
         let lines = faults("data_dir = 'a'\n[http]\nlisten = 'b' c", &[]);
         assert!(lines[0].starts_with("satsuma.toml: line 3, column 14: "), "{lines:?}");
         assert_eq!(lines.len(), 1);
@@ -835,7 +836,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_named_must_exist() {
+    fn named_file_that_is_missing_is_an_error() {
         let missing = Path::new("/nowhere/satsuma.toml");
         let faults = Config::load(Some(missing), [], &Flags::default()).unwrap_err().to_string();
         assert!(faults.starts_with("/nowhere/satsuma.toml: cannot be read: "), "{faults}");
@@ -843,7 +844,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn text_that_is_not_unicode_is_a_fault_where_the_name_is_ours() {
+    fn non_unicode_settings_are_errors() {
         use std::os::unix::ffi::OsStringExt as _;
 
         let raw = || OsString::from_vec(vec![b'a', 0xff]);

@@ -1,4 +1,4 @@
-//! The path below which a server is reached, and the URL that may name it.
+//! The server's base path and its public URL.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,36 +10,35 @@ use super::value::{Origin, Text};
 /// The most characters of a base path.
 const MAX_CHARS: usize = 200;
 
-/// The path below which a server is reached, without a slash at its end: `/meet`, and nothing for a
-/// server that has a host of its own.
+/// The path prefix of a server without a trailing slash: `/meet`, or empty for a server at the root of its host.
 ///
-/// Its characters mean themselves in URLs, HTML and cookies, so that it is written as it is everywhere.
+/// Its characters need no escaping in URLs, HTML and cookies, so the path is written verbatim everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BasePath(Arc<str>);
 
 impl BasePath {
-    /// The path without a slash at its end; the empty text at the root.
+    /// The path without a trailing slash; empty at the root.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// True if the server has the whole host.
+    /// True if the server is at the root of its host.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Its first segment; the empty text at the root.
+    /// The first segment; empty at the root.
     pub fn first_segment(&self) -> &str {
         self.0.split('/').nth(1).unwrap_or_default()
     }
 
-    /// The path of ours that `path` is below this one, with its slash; none where it is elsewhere.
+    /// Removes this prefix from `path`, keeping the leading slash; `None` if `path` is not below it.
     pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(self.as_str()).filter(|path| path.starts_with('/'))
     }
 }
 
-/// With a slash at its end, as browsers see it.
+/// Writes the path with a trailing slash, as in browsers.
 impl fmt::Display for BasePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/", self.0)
@@ -68,7 +67,7 @@ impl Text for BasePath {
     }
 }
 
-/// The URL under which browsers reach a server: an origin, and the base path.
+/// The URL at which browsers reach the server: an origin and a base path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     origin: Origin,
@@ -76,12 +75,12 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Its origin.
+    /// The origin.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Its path.
+    /// The base path.
     pub fn base_path(&self) -> &BasePath {
         &self.base_path
     }
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn strip_takes_whole_segments() {
+    fn strip_matches_whole_segments() {
         let base: BasePath = "/meet".parse().unwrap();
         for (path, inside) in [
             ("/meet/", Some("/")),

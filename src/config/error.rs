@@ -1,15 +1,15 @@
-//! What is said about a configuration that cannot be used.
+//! Errors of the configuration.
 
 use std::fmt;
 
-/// One thing that is wrong with the configuration.
+/// One error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, variable or flag that holds it.
+    /// The file, variable or flag at fault.
     pub origin: String,
-    /// The setting, for example `room.tick`; `None` where the source as a whole is at fault.
+    /// The setting, for example `room.tick`; `None` if the source as a whole is invalid.
     pub key: Option<String>,
-    /// What is wrong and what is allowed; never a secret's value.
+    /// The error and the allowed values; never a secret's value.
     pub problem: String,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Everything that is wrong with the configuration, one line each.
+/// All errors in the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 

@@ -17,26 +17,26 @@ pub struct Http {
     /// The address and port to listen on; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub listen: SocketAddr,
-    /// The URL under which browsers reach the server; not set, a `Host` that can only mean this machine is ours.
+    /// URL at which browsers reach the server; if unset, a `Host` that can only mean this machine is accepted.
     pub public_url: Optional<PublicUrl>,
-    /// The path below which browsers reach everything; not set, it is that of `public_url`.
+    /// Path prefix of the public listener; if unset, the path of `public_url`.
     pub base_path: Optional<BasePath>,
-    /// The folder of our own page, over the one that is compiled in.
+    /// Directory of the built-in page's files, used instead of the embedded ones.
     pub static_dir: Optional<PathBuf>,
-    /// Other origins whose pages may open sockets and send forms.
+    /// Further origins whose pages may open sockets and send forms.
     #[serde(with = "texts")]
     pub allowed_origins: Vec<Origin>,
-    /// The proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are believed.
+    /// Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and identity header are trusted.
     #[serde(with = "texts")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The file of the certificate, with its chain; with it the listener speaks https.
+    /// File of the certificate chain; if set, the listener speaks https.
     pub tls_certificate: Optional<PathBuf>,
-    /// The file of the certificate's key.
+    /// File of the certificate's private key.
     pub tls_key: Optional<PathBuf>,
     /// Interval at which those two files are checked for changes and reloaded.
     #[serde(with = "text")]
     pub tls_reload: Duration,
-    /// Serves https with a self-signed certificate of the server's own.
+    /// Serves https with a generated self-signed certificate.
     pub tls_self_signed: bool,
     /// Compresses WebSocket messages (permessage-deflate) for clients that offer it.
     pub socket_compression: bool,
@@ -49,19 +49,19 @@ pub struct Admin {
     /// The address and port to listen on; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub listen: SocketAddr,
-    /// Names under which it answers beside IP addresses, names without a dot and this machine's own.
+    /// Allowed `Host` names beside IP addresses, names without a dot and this machine's own.
     #[serde(with = "texts")]
     pub allowed_hosts: Vec<String>,
 }
 
 impl Http {
-    /// The path below which browsers reach everything.
+    /// Path prefix of the public listener.
     pub fn base_path(&self) -> BasePath {
         let of_url = || self.public_url.as_ref().map(|url| url.base_path().clone());
         self.base_path.as_ref().cloned().or_else(of_url).unwrap_or_default()
     }
 
-    /// The origin under which browsers reach the server, if it is known.
+    /// The server's public origin, if configured.
     pub fn public_origin(&self) -> Option<&Origin> {
         self.public_url.as_ref().map(PublicUrl::origin)
     }

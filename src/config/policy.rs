@@ -1,13 +1,13 @@
-//! Sources that an operator adds to the content security policy of the stock client's pages.
+//! Additional sources in the content security policy of the stock client's pages.
 
 use super::value::Text;
 
-/// A directive and the sources that are added to it: `connect-src https://a.example`.
+/// A directive and its additional sources: `connect-src https://a.example`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySources {
-    /// The directive's name.
+    /// Name of the directive.
     pub directive: String,
-    /// The sources, at least one.
+    /// Sources, at least one.
     pub sources: Vec<String>,
 }
 
@@ -20,7 +20,7 @@ impl Text for PolicySources {
         let directive = words.next()?;
         let sources: Vec<_> = words.collect();
         let is_name = directive.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
-        // What ends a directive or a header would begin something else.
+        // A character that ends a directive or a header would start another one.
         let is_source = |source: &String| source.bytes().all(|b| b.is_ascii_graphic() && !b";,".contains(&b));
         (is_name && !sources.is_empty() && sources.iter().all(is_source))
             .then_some(Self { directive, sources })
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_belong_to_a_directive_and_end_nothing() {
+    fn sources_cannot_end_their_directive() {
         let read: PolicySources = " connect-src  https://a.example wss: ".parse().unwrap();
         assert_eq!(read.write(), "connect-src https://a.example wss:");
         for text in

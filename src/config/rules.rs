@@ -1,4 +1,4 @@
-//! The rules that the types of the settings cannot express: ranges, and settings that need others.
+//! Checks that the types of the settings cannot express: ranges, and settings that need others.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
 use super::{Config, FeedbackConfig, IdentityConfig, MediaUpstream, RoomConfig};
 
-/// A rule that the settings break.
+/// A violated rule.
 pub(super) struct Violation {
-    /// The settings that the rule is about; the first is the one to mend.
+    /// The settings involved; the first is the one to correct.
     pub(super) keys: Vec<&'static str>,
-    /// What is wrong and what is allowed.
+    /// The error and the allowed values.
     pub(super) problem: String,
 }
 
@@ -23,7 +23,7 @@ impl Violation {
     }
 }
 
-/// Every rule that `config` breaks.
+/// Returns all violations in `config`.
 pub(super) fn violations(config: &Config) -> Vec<Violation> {
     let mut violations = Vec::new();
     violations.extend(counts_out_of_range(config));
@@ -38,7 +38,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
 }
 
 fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
-    // Far above any use, and far below what would overflow where sizes are added up.
+    // Far above any use, and far below an overflow of sums of sizes.
     const MANY: usize = 1 << 30;
     let Config { limits, sfu, log, .. } = config;
     [
@@ -75,7 +75,7 @@ fn counts_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
 }
 
 fn retentions_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
-    // Shorter, and a typing error would remove what nobody has read yet.
+    // With a shorter retention a typing error would remove data that nobody has read yet.
     const SHORTEST: Duration = Duration::from_secs(60 * 60);
     const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
     [
@@ -99,7 +99,7 @@ fn reports_out_of_range(feedback: &FeedbackConfig) -> impl Iterator<Item = Viola
 }
 
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
-    // A timer set to zero, or so late that adding it to now overflows, would end the server.
+    // A timer of zero, or one so long that adding it to the current time overflows, would panic the server.
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
     let Config { room: RoomConfig { tick, heartbeat_timeout, restore_grace, .. }, limits, .. } = config;
@@ -154,7 +154,7 @@ fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
         .map(|(key, _)| Violation::new(&[key], "is not an http or https URL"))
 }
 
-/// Ids that become a part of a URL's path: anything else could lead to another place.
+/// Checks ids that become a part of a URL's path: other characters could change the path.
 fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
     let is_id = |id: &str| id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     let sfu = Some(config.sfu.app_id.as_str());

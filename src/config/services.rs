@@ -1,4 +1,4 @@
-//! The settings of what the server offers beside rooms: media, reports, the AI.
+//! The settings of services beside rooms: media, reports, the AI.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use super::value::{HttpUrl, Optional, text, texts};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Calls {
-    /// Who carries media.
+    /// Media server in use.
     pub upstream: MediaUpstream,
-    /// The id of the Cloudflare Calls application.
+    /// Id of the Cloudflare Calls application.
     pub app_id: Optional<String>,
-    /// The application's secret.
+    /// Secret of the application.
     pub app_secret: Optional<SecretString>,
-    /// Where the media API is.
+    /// Base URL of the media API.
     #[serde(with = "text")]
     pub api_url: HttpUrl,
-    /// A query string that clients and the AI add to their calls.
+    /// Query string that clients and the AI add to their calls.
     pub extra_params: Optional<String>,
-    /// Whether a session may be used only by the identity that opened it.
+    /// True if a session may be used only by the identity that opened it.
     pub session_lock: bool,
-    /// How long connecting to the media API may take.
+    /// Timeout of connecting to the media API.
     #[serde(with = "text")]
     pub connect_timeout: Duration,
-    /// How long a whole call may take, connecting included.
+    /// Timeout of a whole call, connecting included.
     #[serde(with = "text")]
     pub timeout: Duration,
 }
@@ -39,68 +39,68 @@ pub struct Calls {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TurnConfig {
-    /// The id of the TURN key.
+    /// Id of the TURN key.
     pub service_id: Optional<String>,
-    /// The token of the TURN key.
+    /// Token of the TURN key.
     pub service_token: Optional<SecretString>,
 }
 
-/// The stock client, and what it is told.
+/// The stock client and its settings.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Client {
-    /// The `public/` folder of a production build of Orange; not set, our own page is served.
+    /// The `public/` directory of a production build of Orange; if unset, the built-in page is served.
     pub dir: Optional<PathBuf>,
-    /// Sources that its pages' content security policy allows beside its own.
+    /// Additional sources in its pages' content security policy.
     #[serde(with = "texts")]
     pub policy: Vec<PolicySources>,
-    /// The link that the client offers to a session's trace.
+    /// Link to a session's trace that the client offers.
     pub trace_link: Optional<String>,
-    /// Where the client looks up people's names and pictures.
+    /// URL of the directory of users' names and pictures.
     pub user_directory_url: Optional<HttpUrl>,
-    /// Frames a second of a webcam; 0 is the client's own default.
+    /// Maximum frame rate of a webcam in frames a second; 0 is the client's own default.
     pub max_webcam_framerate: u32,
-    /// Bits a second of a webcam; 0 is the client's own default.
+    /// Maximum bit rate of a webcam in bits a second; 0 is the client's own default.
     pub max_webcam_bitrate: u32,
-    /// The quality level of a webcam; 0 is the client's own default.
+    /// Maximum quality level of a webcam; 0 is the client's own default.
     pub max_webcam_quality_level: u32,
-    /// How many requests to the media API the client remembers; 0 is the client's own default.
+    /// Number of media API requests that the client remembers; 0 is the client's own default.
     pub max_api_history: u32,
-    /// Whether webcams are sent in several qualities at once.
+    /// True if webcams are sent as simulcast.
     pub simulcast: bool,
-    /// Whether media are encrypted from end to end.
+    /// True if media is encrypted end to end.
     pub e2ee: bool,
-    /// Whether a room's page may be opened without its lobby.
+    /// True if a room's page may be opened without its lobby.
     pub disable_lobby_enforcement: bool,
 }
 
-/// What becomes of users' reports.
+/// Storage and delivery of users' reports.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FeedbackConfig {
-    /// The webhook that cards are posted to: a secret, since its URL carries a token.
+    /// Webhook that cards are posted to; a secret, since its URL carries a token.
     pub url: Optional<SecretString>,
-    /// The dashboard that a card's link to the logs leads to.
+    /// Dashboard that a card's link to the logs leads to.
     pub dashboard_worker_url: Optional<HttpUrl>,
-    /// How long reports and counts are kept; an hour to 100 years.
+    /// Retention of reports and counts; an hour to 100 years.
     #[serde(with = "text")]
     pub retention: Duration,
-    /// Bytes of all reports; over it the oldest are removed; at least 1,048,576.
+    /// Bytes of all reports; above it the oldest are removed; at least 1,048,576.
     pub stored_bytes: usize,
     /// Reports an hour of one identity; 0 is no limit.
     pub reports_per_identity: u32,
     /// Reports an hour of one address; 0 is no limit.
     pub reports_per_address: u32,
-    /// Refreshes and answers about a call's quality an hour of one identity; 0 is no limit.
+    /// Refreshes and call quality answers an hour of one identity; 0 is no limit.
     pub counts_per_identity: u32,
-    /// The same of one address; 0 is no limit.
+    /// Refreshes and call quality answers an hour of one address; 0 is no limit.
     pub counts_per_address: u32,
     /// Bytes of a report's form; at least 65,536.
     pub form_bytes: usize,
-    /// How long a report's form may take to arrive and be answered.
+    /// Timeout of receiving and answering a report's form.
     #[serde(with = "text")]
     pub form_timeout: Duration,
-    /// Bytes of a report's history as it is stored; at least 1,024.
+    /// Bytes of a report's history as stored; at least 1,024.
     pub history_bytes: usize,
     /// Characters of a report's description; at least 1.
     pub description_chars: usize,
@@ -110,13 +110,13 @@ pub struct FeedbackConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AiConfig {
-    /// The token for the model's API.
+    /// Token for the model's API.
     pub api_token: Optional<SecretString>,
-    /// The URL at which the model takes an SDP offer.
+    /// URL at which the model accepts an SDP offer.
     pub model_endpoint: Optional<HttpUrl>,
-    /// The model's name.
+    /// Name of the model.
     pub model_id: String,
-    /// How long bringing the AI into a room may take, all calls together.
+    /// Timeout of inviting the AI into a room, all calls together.
     #[serde(with = "text")]
     pub timeout: Duration,
 }

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::value::{Optional, Text, text, texts};
 
-/// Who carries media.
+/// The media server in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaUpstream {
-    /// Cloudflare where its application is set, the embedded media server otherwise.
+    /// Cloudflare if its application is configured, otherwise the embedded media server.
     #[default]
     Auto,
     /// The media server of this process.
@@ -24,36 +24,36 @@ pub enum MediaUpstream {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SfuConfig {
-    /// The address and port for media, over UDP and TCP; port 0 lets the system choose one.
+    /// Address and port for media, over UDP and TCP; port 0 lets the system choose one.
     #[serde(with = "text")]
     pub udp_listen: SocketAddr,
-    /// The addresses that clients are told; none are those of this machine's interfaces.
+    /// Addresses advertised as ICE candidates; if empty, those of this machine's interfaces.
     #[serde(with = "texts")]
     pub advertise: Vec<MediaAddress>,
-    /// Beginnings of the names of interfaces whose addresses clients are not told.
+    /// Name prefixes of interfaces whose addresses are not advertised.
     #[serde(with = "texts")]
     pub hidden_interfaces: Vec<String>,
-    /// Whether clients may send their media over TCP.
+    /// True if clients may send and receive media over TCP.
     pub tcp: bool,
-    /// Connections for media over TCP in all; at least 1.
+    /// TCP connections for media in total; at least 1.
     pub tcp_connections: usize,
-    /// Of those, from one client network; at least 1.
+    /// TCP connections for media from one client network; at least 1.
     pub tcp_connections_per_network: usize,
-    /// The id of the application, where the media API is served to other servers.
+    /// Id of the application under which the media API is served to other servers.
     pub app_id: String,
-    /// The application's secret; with it the media API is served to other servers.
+    /// Secret of the application; if set, the media API is served to other servers.
     pub api_secret: Optional<SecretString>,
-    /// Sessions in all; at least 1.
+    /// Sessions in total; at least 1.
     pub sessions: usize,
     /// Sessions of one identity; at least 1.
     pub sessions_per_identity: usize,
     /// Sessions that clients of one network opened; 0 is no limit.
     pub sessions_per_network: usize,
-    /// Subscriptions of one identity in all of its sessions; at least 1.
+    /// Subscriptions of one identity in all its sessions; at least 1.
     pub subscriptions_per_identity: usize,
     /// Subscriptions of one identity to one track; at least 1.
     pub subscriptions_per_identity_and_track: usize,
-    /// Tracks that one session publishes and subscribes to; at least 1.
+    /// Tracks published and subscribed to by one session; at least 1.
     pub tracks_per_session: usize,
     /// Subscribers of one track; at least 1.
     pub subscribers_per_track: usize,
@@ -61,8 +61,8 @@ pub struct SfuConfig {
     pub subscribers_per_track_and_network: usize,
 }
 
-/// The interfaces of containers and virtual machines, by the programs that make them: nobody elsewhere
-/// reaches their addresses, and each costs every connection checks in vain.
+/// Name prefixes of container and virtual machine interfaces: their addresses are unreachable from elsewhere,
+/// and each costs every connection failed connectivity checks.
 const HIDDEN_INTERFACES: [&str; 14] = [
     "docker", "br-", "veth", "virbr", "vnet", "podman", "cni", "flannel", "cali", "cilium", "lxc", "lxd",
     "vmnet", "vboxnet",
@@ -91,12 +91,12 @@ impl Default for SfuConfig {
     }
 }
 
-/// An address that clients are told.
+/// An address advertised as an ICE candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaAddress {
-    /// With the port that media arrive at.
+    /// An address with the port of `udp_listen`.
     Ip(IpAddr),
-    /// With a port of its own, as behind a mapping of ports.
+    /// An address with its own port, as behind a port mapping.
     Socket(SocketAddr),
 }
 

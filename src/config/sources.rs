@@ -1,4 +1,4 @@
-//! Where settings come from: the file, the environment over it, flags over both.
+//! Sources of settings: the file, overridden by the environment, overridden by flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use super::Config;
 use super::error::{ConfigError, ConfigErrors};
 use super::rules::{Violation, violations};
 
-/// Orange's own variables and the keys that they set.
+/// Orange's variables and the keys that they set.
 #[rustfmt::skip]
 pub(super) const ORANGE: [(&str, &str); 20] = [
     ("CALLS_APP_ID", "calls.app_id"),
@@ -37,13 +37,13 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
     ("OPENAI_MODEL_ID", "ai.model_id"),
 ];
 
-/// The keys whose variables have a `_FILE` form.
+/// Keys whose variables have a `_FILE` form.
 pub(super) const SECRETS: [&str; 5] =
     ["calls.app_secret", "sfu.api_secret", "turn.service_token", "feedback.url", "ai.api_token"];
 
 const PREFIX: &str = "SATSUMA_";
 
-/// What the command line sets. The comments of the fields are its help.
+/// Settings on the command line. The field comments are the help texts.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
     /// Where to listen, over http.listen; port 0 lets the system choose.
@@ -65,12 +65,12 @@ struct Setting {
     origin: String,
 }
 
-/// The settings gathered so far, by dotted key; a later source replaces an earlier one's.
+/// The settings read so far, by dotted key; a later source replaces an earlier one's.
 pub(super) struct Sources {
-    /// Every key there is, with its default, whose type tells how a variable's text is read.
+    /// All keys with their defaults, whose types determine the parsing of a variable's text.
     known: BTreeMap<String, Value>,
     settings: BTreeMap<String, Setting>,
-    /// Keys that are set, but to what cannot be told. No rule that involves one is checked.
+    /// Keys that are set to an unreadable value. No rule that involves one is checked.
     unsettled: BTreeSet<String>,
     faults: Vec<ConfigError>,
     warnings: Vec<String>,
@@ -87,7 +87,7 @@ impl Sources {
         }
     }
 
-    /// Adds what the file at `path` sets.
+    /// Adds the settings of the file at `path`.
     pub(super) fn read_file(&mut self, path: &Path) {
         let origin = path.display().to_string();
         match read_toml(path) {
@@ -125,14 +125,14 @@ impl Sources {
         }
     }
 
-    /// Adds what variables set: Satsuma's own names over Orange's.
+    /// Adds the settings of environment variables: Satsuma's override Orange's.
     pub(super) fn read_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
         let mut variables: BTreeMap<String, OsString> = variables
             .into_iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
             .collect();
-        // The path of the file itself, which the caller has followed.
+        // The path of the configuration file, which the caller has read.
         variables.remove("SATSUMA_CONFIG");
 
         for (name, key) in ORANGE {
@@ -167,7 +167,7 @@ impl Sources {
         }
     }
 
-    /// Reports what is left with our prefix, once all that we know has been taken.
+    /// Reports the remaining variables with the `SATSUMA_` prefix, after all known ones were taken.
     fn refuse_unknown(&mut self, names: impl Iterator<Item = String>) {
         let mut ignored = Vec::new();
         for name in names {
@@ -192,7 +192,7 @@ impl Sources {
         }
     }
 
-    /// The variable that was likely meant by `name`, which sets nothing.
+    /// Returns the variable likely meant by the unknown `name`.
     fn resembled(&self, name: &str) -> Option<String> {
         let variables = self.known.keys().map(|key| (key, variable(key)));
         let files = self.known.keys().filter(|key| SECRETS.contains(&key.as_str()));
@@ -200,7 +200,7 @@ impl Sources {
         resembled(name, variables.chain(files))
     }
 
-    /// Adds what flags set.
+    /// Adds the settings of flags.
     pub(super) fn read_flags(&mut self, flags: &Flags) {
         if let Some(listen) = &flags.listen {
             self.set("--listen".into(), "http.listen".into(), listen.clone().into());
@@ -219,11 +219,14 @@ impl Sources {
         }
     }
 
-    /// The configuration and the warnings on the way to it, or every fault in it.
+    /// Returns the configuration and warnings.
+    ///
+    /// # Errors
+    /// All errors in it.
     pub(super) fn finish(mut self) -> Result<(Config, Vec<String>), ConfigErrors> {
         let mut valid = Table::new();
         for (key, Setting { value, origin }) in &self.settings {
-            // One at a time, so that each fault is found and belongs to one setting.
+            // Deserialized one at a time, so that every error is found and belongs to one setting.
             let mut alone = Table::new();
             insert(&mut alone, key, value.clone());
             if let Err(error) = Config::deserialize(alone) {
@@ -262,7 +265,7 @@ impl Sources {
         self.known.keys().any(|key| key.split_once('.').is_some_and(|(section, _)| section == name))
     }
 
-    /// Says that there is no such key, and which ones there are where it stands.
+    /// Returns the error for an unknown key, with the known keys of its section.
     fn unknown_problem(&self, key: &str) -> String {
         let section = key.split_once('.').map(|(section, _)| section);
         match section.filter(|section| self.has_section(section)) {
@@ -282,16 +285,16 @@ impl Sources {
     }
 }
 
-/// The variable that sets `key`.
+/// Returns the name of the variable that sets `key`.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-/// The one of `variables` that is most like `name`, if it is more than a bit like it: the same letters,
-/// or all but one or two of them, with or without the section.
+/// Returns the one of `variables` most similar to `name`: equal letters and digits, or an edit distance of one
+/// or two, with or without the section.
 ///
-/// A container's platform adds variables of its own for a service of our name, such as
-/// `SATSUMA_PORT_8787_TCP_ADDR`, which are like none.
+/// A container platform sets variables for a service of our name, such as `SATSUMA_PORT_8787_TCP_ADDR`, which
+/// resemble none.
 fn resembled<'k>(name: &str, variables: impl Iterator<Item = (&'k String, String)>) -> Option<String> {
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase()).collect()
@@ -300,7 +303,7 @@ fn resembled<'k>(name: &str, variables: impl Iterator<Item = (&'k String, String
     let distance = |(key, variable): (&String, String)| {
         let whole = letters(&variable[PREFIX.len()..]);
         let last = letters(key.rsplit('.').next().unwrap_or(key));
-        // Of few letters, two others make another word.
+        // In a short name, two edits make another word.
         let most = if whole.len() < 8 { 1 } else { 2 };
         let edits = strsim::damerau_levenshtein(&wanted, &whole);
         let edits = if wanted == last { 0 } else { edits };
@@ -315,7 +318,7 @@ fn list(names: impl Iterator<Item = impl Into<String>>) -> String {
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// Puts `value` at the dotted `key`.
+/// Inserts `value` at the dotted `key`.
 fn insert(table: &mut Table, key: &str, value: Value) {
     let Some((section, key)) = key.split_once('.') else {
         table.insert(key.to_owned(), value);
@@ -341,7 +344,7 @@ fn read_secret(path: &Path) -> Result<String, String> {
     }
 }
 
-/// A variable's text as a value of the default's type; as text where it is none, for the checks.
+/// Parses a variable's text as the default's type; on failure keeps the text, for the checks to refuse.
 fn value_like(default: &Value, text: String) -> Value {
     let value = match (default, text.trim()) {
         (Value::Integer(_), number) => number.parse().ok().map(Value::Integer),
@@ -357,7 +360,7 @@ fn value_like(default: &Value, text: String) -> Value {
     value.unwrap_or(Value::String(text))
 }
 
-/// Why `value` cannot stand where `default` does, in the words of the file rather than of Rust.
+/// Returns the reason for refusing `value` instead of `default`, in terms of the file rather than of Rust.
 fn value_problem(default: &Value, value: &Value, problem: &str) -> String {
     match (default, value) {
         (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
@@ -368,7 +371,7 @@ fn value_problem(default: &Value, value: &Value, problem: &str) -> String {
     }
 }
 
-/// What is wrong in a text that is no TOML, without the line itself, which may hold a secret.
+/// Returns the position and error in an invalid TOML text, without the line itself, since it may hold a secret.
 fn syntax_problem(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

@@ -1,4 +1,4 @@
-//! Values that are written as text in the file, and what is said when the text is none.
+//! Values written as text in the file, and the errors for invalid texts.
 
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -17,21 +17,21 @@ use super::base_path::{BasePath, PublicUrl};
 use super::policy::PolicySources;
 use super::sfu::MediaAddress;
 
-/// A value with a form in text, and the words to ask for it.
+/// A value with a text form, and the descriptions used in errors.
 pub trait Text: Sized {
-    /// What the value is, with its article.
+    /// Description of the value, with its article.
     const NOUN: &str;
-    /// One or two texts that are accepted, in quotes.
+    /// One or two valid texts, in quotes.
     const EXAMPLE: &str;
 
-    /// The value that `text` stands for.
+    /// Parses `text`; `None` if it is invalid.
     fn read(text: &str) -> Option<Self>;
 
-    /// The text that stands for the value.
+    /// Formats the value.
     fn write(&self) -> String;
 }
 
-/// A setting that may be left out: `""` stands for it in the file, since TOML has no null.
+/// An optional setting: `""` in the file means unset, since TOML has no null.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Optional<T>(pub Option<T>);
 
@@ -64,7 +64,7 @@ impl<'de, T: Text> Deserialize<'de> for Optional<T> {
     }
 }
 
-/// The text itself. What stands in its place is not quoted: it may be a secret without its quotes.
+/// Reads the text. The error does not quote a value of another type: it may be a secret written without quotes.
 fn written<'de, T: Text, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map_err(|_| {
         D::Error::custom(format!("not a text in quotes; write {}, for example {}", T::NOUN, T::EXAMPLE))
@@ -115,12 +115,12 @@ pub mod texts {
 pub struct Origin(String);
 
 impl Origin {
-    /// The origin as text, without a slash at its end.
+    /// The origin as text, without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is one of the web, whose scheme is `http` or `https`.
+    /// True if the scheme is `http` or `https`.
     pub fn is_web(&self) -> bool {
         self.0.starts_with("https://") || self.0.starts_with("http://")
     }
@@ -132,15 +132,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where Cloudflare Access vouches for a team's people: `https://team.cloudflareaccess.com`.
+/// The domain of a Cloudflare Access team: `https://team.cloudflareaccess.com`.
 ///
-/// It is the issuer of their assertions and serves the keys that they are signed with, so plain
-/// `http` counts for a loopback host alone.
+/// It is the issuer of assertions and serves their signing keys, so plain `http` is valid only for a loopback host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TeamDomain(Origin);
 
 impl TeamDomain {
-    /// The domain as assertions name it in `iss`: an origin, without a slash at its end.
+    /// The domain as in the `iss` claim: an origin without a trailing slash.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
@@ -151,7 +150,7 @@ impl TeamDomain {
 pub struct HttpUrl(pub(super) String);
 
 impl HttpUrl {
-    /// Whether it leads to this machine alone, where no proxy can be in between.
+    /// True if the host is loopback, which no proxy can intercept.
     pub fn is_loopback(&self) -> bool {
         match Url::parse(&self.0).ok().as_ref().and_then(Url::host) {
             Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -161,19 +160,19 @@ impl HttpUrl {
         }
     }
 
-    /// The URL as it was written, with or without a slash at its end.
+    /// The URL as written, with or without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Its origin, as browsers write it.
+    /// The origin in the form that browsers send.
     pub fn origin(&self) -> String {
-        // What was read once is read again.
+        // Parsed before, so it does not fail.
         Url::parse(&self.0).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
     }
 }
 
-/// A text is not what it should be.
+/// An invalid text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not {0}")]
 pub struct InvalidText(&'static str);
@@ -198,7 +197,7 @@ impl Text for HttpUrl {
 
     fn read(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
-        // The parser skips blanks, which would stay in a URL that is kept as it was written.
+        // The parser skips whitespace, which would remain in a URL kept as written.
         let web = matches!(url.scheme(), "http" | "https") && !text.contains(char::is_whitespace);
         web.then(|| Self(text.to_owned()))
     }

@@ -1,7 +1,7 @@
 //! The media API's own paths, methods and error codes, as data.
 //!
-//! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21. What is not
-//! in the table here cannot be asked for, whatever a client writes.
+//! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21. Only the operations in
+//! this table can be called.
 
 use std::fmt;
 
@@ -10,43 +10,43 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{IdentityId, SessionId};
 
-/// Who makes a call.
+/// The origin of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Somebody in a room.
+    /// A user's client.
     Person(IdentityId),
     /// This server, for an AI.
     Ai,
-    /// Another server, which answers for its own users.
+    /// Another server, which authenticates its own users.
     Server,
 }
 
-/// What a call is about: the part of its path below `/apps/{appId}/`, and its method.
+/// The target of a call: the part of its path below `/apps/{appId}/`, and its method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallTarget {
     /// Opens a session.
     NewSession,
-    /// Does something with a session.
+    /// Acts on a session.
     Session {
         /// The session.
         session: SessionId,
-        /// What is done.
+        /// The operation.
         action: Action,
     },
 }
 
-/// What can be done with a session.
+/// An operation on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Tells its tracks.
+    /// Lists its tracks.
     Get,
-    /// Publishes tracks, or subscribes to others'.
+    /// Publishes tracks or subscribes to tracks of other sessions.
     NewTracks,
-    /// Answers the offer that the API made.
+    /// Answers the API's offer.
     Renegotiate,
-    /// Ends tracks.
+    /// Closes tracks.
     CloseTracks,
-    /// Swaps what a transceiver carries.
+    /// Changes the track of a transceiver.
     UpdateTracks,
     /// Prepares a session for data channels.
     EstablishDataChannels,
@@ -54,7 +54,7 @@ pub enum Action {
     NewDataChannels,
     /// Changes data channels.
     UpdateDataChannels,
-    /// Ends data channels.
+    /// Closes data channels.
     CloseDataChannels,
 }
 
@@ -73,7 +73,7 @@ impl Action {
         Self::CloseDataChannels,
     ];
 
-    /// The method, the path behind the session's id, and the word in metrics.
+    /// The method, the path suffix after the session's id, and the metric label.
     const fn row(self) -> (Method, &'static str, &'static str) {
         match self {
             Self::Get => (Method::GET, "", "get_session"),
@@ -92,8 +92,8 @@ impl Action {
 }
 
 impl CallTarget {
-    /// Reads a request's method and its path below the mount, as it was sent: nothing in it is
-    /// decoded, so an escaped slash or a `..` is a part of no target.
+    /// Parses a request's method and its raw path below the mount. Nothing is percent-decoded, so an escaped
+    /// slash or `..` matches no target.
     pub fn parse(method: &Method, path: &str) -> Option<Self> {
         if path == NEW_SESSION {
             return (method == Method::POST).then_some(Self::NewSession);
@@ -114,7 +114,7 @@ impl CallTarget {
         }
     }
 
-    /// The word for the operation in metrics and logs.
+    /// Label of the operation in metrics and logs.
     pub fn label(&self) -> &'static str {
         match self {
             Self::NewSession => "new_session",
@@ -133,13 +133,13 @@ impl fmt::Display for CallTarget {
     }
 }
 
-/// An error as the media API tells it, at the top of a body and for each track.
+/// An error in the media API's format, at the top of a body and for each track.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiFailure {
-    /// One of the API's codes.
+    /// An error code of the API.
     pub error_code: String,
-    /// A sentence.
+    /// A readable description.
     #[serde(default)]
     pub error_description: String,
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_of_the_api_is_read_and_written_alike() {
+    fn paths_round_trip() {
         let session = SessionId::parse("0123456789abcdef0123456789abcdef").unwrap();
         let targets = Action::ALL.map(|action| CallTarget::Session { session: session.clone(), action });
         for target in targets.into_iter().chain([CallTarget::NewSession]) {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn other_methods_and_paths_are_no_targets() {
+    fn other_methods_and_paths_are_refused() {
         for (method, path) in [
             (Method::GET, "sessions/new"),
             (Method::PUT, "sessions/new"),
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_leads_out_of_the_sessions(path in "(sessions/)?[a-z0-9/.%\\\\?#:@-]{0,40}") {
+        fn parsed_paths_stay_below_sessions(path in "(sessions/)?[a-z0-9/.%\\\\?#:@-]{0,40}") {
             for method in [Method::GET, Method::POST, Method::PUT] {
                 if let Some(target) = CallTarget::parse(&method, &path) {
                     let written = target.to_string();

@@ -1,4 +1,4 @@
-//! A call of the media API and its answer, whoever serves it.
+//! A call of the media API and its answer, independent of the backend.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
@@ -10,76 +10,76 @@ use crate::network::ClientNetwork;
 /// A call of the media API.
 #[derive(Debug)]
 pub struct Call {
-    /// What is called.
+    /// The operation.
     pub target: CallTarget,
-    /// Who calls.
+    /// The caller.
     pub caller: Caller,
-    /// The network from which a person calls, where it is known.
+    /// The network of a user's client, if known.
     pub network: Option<ClientNetwork>,
-    /// The query, without its `?`, as it is passed on.
+    /// The query without its `?`, forwarded unchanged.
     pub query: Option<String>,
     /// The body.
     pub body: CallBody,
-    /// When the caller gives up, if that is before the configured time is over.
+    /// The caller's deadline, if earlier than the configured timeout.
     pub deadline: Option<Instant>,
 }
 
 /// The body of a call.
 #[derive(Debug)]
 pub enum CallBody {
-    /// There is none.
+    /// No body.
     Empty,
-    /// It is here.
+    /// A body in memory.
     Whole(Bytes),
-    /// It is still coming, and is passed on as it comes.
+    /// A body still being received, forwarded as it arrives.
     Stream(Body),
 }
 
-/// What the media API answered.
+/// The media API's answer.
 #[derive(Debug)]
 pub struct Answer {
     /// The status, never a redirect.
     pub status: StatusCode,
-    /// The headers that concern a client: the content's type, and when to come back.
+    /// The headers that are forwarded to a client: `Content-Type` and `Retry-After`.
     pub headers: HeaderMap,
-    /// The body, as it comes; it ends in an error where it is longer than the limit.
+    /// The body, streamed; it ends in an error if it exceeds the limit.
     pub body: Body,
 }
 
-/// Why there is no answer. The sentence may be shown to clients.
+/// A call without an answer. The message may be shown to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
-    /// The settings that name the application are missing.
+    /// The application's settings are missing.
     #[error("this server has no media API: {0}")]
     NotConfigured(&'static str),
-    /// The media API cannot be reached, or broke the connection off.
+    /// The media API cannot be reached, or closed the connection.
     #[error("the media API cannot be reached")]
     Unreachable,
-    /// It could not be reached a moment ago, and was not tried.
+    /// The circuit breaker is open after recent failures, so the call was not tried.
     #[error("the media API cannot be reached at this time")]
     CircuitOpen,
     /// The media API did not answer in time.
     #[error("the media API did not answer in time")]
     TimedOut,
-    /// The media API answered with a redirect, or with more than the limit.
+    /// The media API answered with a redirect, or exceeded the size limit.
     #[error("invalid response from the media API")]
     BadAnswer,
-    /// The request's body is longer than the limit.
+    /// The request's body exceeds the limit.
     #[error("the body is too long")]
     RequestTooLong,
     /// The request's body did not arrive in time.
     #[error("the body did not arrive in time")]
     RequestTooSlow,
-    /// Too many large bodies are under way.
+    /// Too many large bodies are in transit.
     #[error("too many large bodies are under way; try again in a moment")]
     RequestsBusy,
-    /// The request's body broke off.
+    /// The request's body is incomplete.
     #[error("the body is incomplete")]
     RequestBroken,
 }
 
 impl UpstreamError {
-    /// The word for it in metrics.
+    /// Label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotConfigured(_) => "not_configured",

@@ -1,8 +1,7 @@
-//! Places for calls under way: so many for each identity, and so many for large bodies in all and for
-//! each client's network.
+//! Limits of concurrent calls per identity, and of large bodies in total and per client network.
 //!
-//! Without them one client that sends its bodies slowly could hold every stream of the connection
-//! to the media API, and everybody's calls would wait behind it.
+//! Without them one client that sends its bodies slowly could occupy all streams of the connection to the media
+//! API, and all other calls would queue behind it.
 
 use std::time::Duration;
 
@@ -14,19 +13,19 @@ use crate::id::IdentityId;
 use crate::limit::{KeyedLimit, Permit};
 use crate::network::ClientNetwork;
 
-/// Large bodies under way at a time, in memory or on their way up.
+/// Concurrent large bodies, in memory or being forwarded.
 const LARGE_BODIES: usize = 32;
 
-/// Those of one client's network: whoever sends slowly holds a place as long as a call may take.
+/// Concurrent large bodies of one client network: a slow sender holds a permit for the whole timeout of a call.
 const LARGE_BODIES_OF_NETWORK: usize = 8;
 
-/// Time that a large body waits for a place before its call is refused.
+/// Time that a large body waits for a permit before its call is refused.
 const LARGE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A place, until it is dropped.
+/// A call's permit, released when dropped.
 pub type CallPermit = Permit<IdentityId>;
 
-/// The calls under way.
+/// Limits of concurrent calls.
 #[derive(Debug)]
 pub struct CallLimits {
     of_identity: KeyedLimit<IdentityId>,
@@ -34,7 +33,7 @@ pub struct CallLimits {
     large_of_network: KeyedLimit<ClientNetwork>,
 }
 
-/// A large body's place, until it is dropped.
+/// A large body's permits, released when dropped.
 #[derive(Debug)]
 pub struct LargeBody<'a> {
     _permit: SemaphorePermit<'a>,
@@ -42,7 +41,7 @@ pub struct LargeBody<'a> {
 }
 
 impl CallLimits {
-    /// Places for so many calls of each identity; 0 is no limit.
+    /// Limits each identity to `most_of_identity` concurrent calls; 0 is no limit.
     pub fn new(most_of_identity: usize) -> Self {
         Self {
             of_identity: KeyedLimit::concurrent(most_of_identity),
@@ -51,15 +50,15 @@ impl CallLimits {
         }
     }
 
-    /// Takes a place for a call of `identity`, if one is free.
+    /// Acquires a permit for a call of `identity`, if one is free.
     pub fn take(&self, identity: &IdentityId) -> Option<CallPermit> {
         self.of_identity.acquire(identity).ok()
     }
 
-    /// Takes a place for a large body, and waits a little for one.
+    /// Acquires permits for a large body, waiting up to three seconds.
     ///
     /// # Errors
-    /// [`UpstreamError::RequestsBusy`], where there is none.
+    /// [`UpstreamError::RequestsBusy`] if none is free by then.
     pub async fn large(&self, network: Option<ClientNetwork>) -> Result<LargeBody<'_>, UpstreamError> {
         let place = async {
             let of_network = match network {
@@ -78,7 +77,7 @@ mod tests {
     use crate::network::client_network;
 
     #[test]
-    fn each_identity_has_its_own_places_and_none_is_remembered_without_one() {
+    fn identities_are_limited_apart_and_forgotten_idle() {
         let places = CallLimits::new(2);
         let [ada, bob] = ["ada", "bob"].map(IdentityId::new);
         let first = places.take(&ada);
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_bodies_of_one_network_leave_places_to_others() {
+    async fn large_bodies_of_one_network_leave_room_for_others() {
         let places = CallLimits::new(8);
         let network = |number: u8| Some(client_network([192, 0, 2, number].into()));
         let mut held = Vec::new();
@@ -102,13 +101,13 @@ mod tests {
             held.push(places.large(network(1)).await.unwrap());
         }
         assert_eq!(places.large(network(1)).await.unwrap_err(), UpstreamError::RequestsBusy);
-        // An office comes at once, and its places are free again soon.
+        // Clients of one office start at once, and their permits are soon released.
         let (waiting, ()) = tokio::join!(places.large(network(1)), async { drop(held.pop()) });
         held.push(waiting.unwrap());
         for number in LARGE_BODIES_OF_NETWORK..LARGE_BODIES {
             held.push(places.large(network(10 + u8::try_from(number).unwrap() / 8)).await.unwrap());
         }
-        // It is told after a while, and does not wait behind a queue without end.
+        // A refusal comes after the timeout, instead of waiting in an endless queue.
         assert_eq!(places.large(network(3)).await.unwrap_err(), UpstreamError::RequestsBusy);
         let (waiting, ()) = tokio::join!(places.large(network(3)), async { drop(held.pop()) });
         waiting.unwrap();

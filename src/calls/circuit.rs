@@ -1,42 +1,42 @@
-//! The circuit breaker: while the media API is down, calls fail at once instead of piling up.
+//! Circuit breaker: while the media API is down, calls fail at once instead of piling up.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many failures in a row open the circuit.
+/// Consecutive failures that open the circuit.
 const FAILURES: u32 = 5;
 
-/// How long the circuit is open after the first of them; each further failure doubles it.
+/// Pause after the circuit opens; each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause: a call every ten seconds does no harm, and finds the API soon after it is back.
+/// Maximum pause: one call every ten seconds is harmless, and detects soon that the API is back.
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts failures in a row, and lets one call through after each pause to see whether it is over.
+/// Counts consecutive failures, and lets one trial call through after each pause.
 ///
-/// It is read on every call, so it is atomics and no lock; calls that race may count once too often.
+/// It is read on every call, so it uses atomics and no lock; racing calls may be counted once too often.
 #[derive(Debug)]
 pub(super) struct Circuit {
     start: Instant,
     failures: AtomicU32,
-    /// Milliseconds after `start` before which an open circuit lets nothing through.
+    /// Time of the next trial of an open circuit, in milliseconds after `start`.
     retry_at: AtomicU64,
 }
 
-/// The circuit is open.
+/// Error: the circuit is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Open;
 
 impl Circuit {
-    /// A closed circuit.
+    /// Creates a closed circuit.
     pub(super) fn new(now: Instant) -> Self {
         Self { start: now, failures: AtomicU32::new(0), retry_at: AtomicU64::new(0) }
     }
 
-    /// Asks whether a call may be tried.
+    /// Checks that a call may be tried.
     ///
     /// # Errors
-    /// [`Open`] if it would very likely fail.
+    /// [`Open`] after too many failures, until the next trial is due.
     pub(super) fn check(&self, now: Instant) -> Result<(), Open> {
         let failures = self.failures.load(Ordering::Acquire);
         if failures < FAILURES {
@@ -44,26 +44,26 @@ impl Circuit {
         }
         let retry_at = self.retry_at.load(Ordering::Acquire);
         let next = self.millis(now + pause(failures));
-        // Of all who see that the pause is over, one wins and tries; the others wait for its result.
+        // Of all callers after the pause one wins and tries; the others wait for its result.
         let is_over = self.millis(now) >= retry_at;
         let won = is_over
             && self.retry_at.compare_exchange(retry_at, next, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if won { Ok(()) } else { Err(Open) }
     }
 
-    /// The API answered, whatever it said.
+    /// Records an answer of any status, closing the circuit.
     pub(super) fn succeeded(&self) {
         self.failures.store(0, Ordering::Release);
     }
 
-    /// The call was not tried, or ended for a reason that is not the API's: another may try at once.
+    /// Records a call that was not tried, or that its client ended: the next trial is due at once.
     pub(super) fn untried(&self, now: Instant) {
         if self.failures.load(Ordering::Acquire) >= FAILURES {
             self.retry_at.store(self.millis(now), Ordering::Release);
         }
     }
 
-    /// The API could not be reached or did not answer. True if this opened the circuit.
+    /// Records a call without an answer. True if this opened the circuit.
     pub(super) fn failed(&self, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         self.retry_at.fetch_max(self.millis(now + pause(failures)), Ordering::AcqRel);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_closes_by_one_success() {
+    fn circuit_opens_on_failures_and_closes_on_success() {
         let start = some_time();
         let circuit = Circuit::new(start);
         for _ in 1..FAILURES {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pauses_grow_to_a_limit_while_it_stays_down() {
+    fn pauses_double_up_to_the_maximum() {
         let mut now = some_time();
         let circuit = Circuit::new(now);
         for _ in 0..FAILURES {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_its_client_ends_is_followed_by_another_at_once() {
+    fn trial_ended_by_client_is_repeated_at_once() {
         let now = some_time();
         let circuit = Circuit::new(now);
         for _ in 0..FAILURES {
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_never_ends_is_followed_by_another() {
+    fn trial_without_result_is_repeated_after_pause() {
         let now = some_time();
         let circuit = Circuit::new(now);
         for _ in 0..FAILURES {
             circuit.failed(now);
         }
-        // Its client hung up, so nobody tells what became of it.
+        // The client disconnected, so no result is recorded.
         assert_eq!(circuit.check(now + FIRST_PAUSE), Ok(()));
         assert_eq!(circuit.check(now + FIRST_PAUSE * 2), Ok(()));
     }

@@ -1,4 +1,4 @@
-//! Every way in which a call can fail here, and the one table to status and error code.
+//! Failures of calls, and their mapping to status and error code.
 
 use axum::http::StatusCode;
 
@@ -6,30 +6,30 @@ use super::api::ApiFailure;
 use super::call::UpstreamError;
 use super::turn::NoCredentials;
 
-/// Why a call is not answered by the media API. The sentence is what the client reads.
+/// A call that the media API did not answer. The message is sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
-    /// No such call.
+    /// Unknown path or method.
     #[error("no such path and method in the media API")]
     NotFound,
-    /// Nobody known is asking.
+    /// The client is anonymous.
     #[error("log in first: POST a username to /set-username, or come through the configured proxy")]
     NoIdentity,
-    /// Nobody known is asking, and only a login in front of this server makes people known.
+    /// The client is anonymous, and only a login in front of this server can identify it.
     #[error(
         "this server learns who you are from the login in front of it, and this request came without one"
     )]
     LoginRequired,
-    /// Another server did not prove itself.
+    /// Another server sent no valid application secret.
     #[error("missing or wrong application secret: Authorization: Bearer …")]
     NoSecret,
-    /// The session belongs to somebody else, or its cookie is missing.
+    /// The session belongs to another identity, or its cookie is missing.
     #[error("this session was not opened by you, or its cookie is missing")]
     NotYourSession,
     /// Too many calls on one session.
     #[error("too many calls on this session")]
     TooManyCalls,
-    /// Too many calls of one identity are under way.
+    /// Too many concurrent calls of one identity.
     #[error("too many of your calls are under way")]
     TooManyAtOnce,
     /// Too many new sessions of one identity.
@@ -38,10 +38,10 @@ pub enum CallFailure {
     /// Too many new sessions of one network.
     #[error("too many new sessions from this network; try again in a minute")]
     TooManySessionsOfNetwork,
-    /// The call did not come through.
+    /// The call failed before an answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The media API refused in a way that is passed on by its status alone.
+    /// The media API refused; only its status is forwarded.
     #[error("the media API answered {0}")]
     Refused(StatusCode),
 }
@@ -74,7 +74,7 @@ impl CallFailure {
         }
     }
 
-    /// The word by which it is counted.
+    /// Label in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotFound => "call_not_found",
@@ -91,7 +91,7 @@ impl CallFailure {
         }
     }
 
-    /// When the client may come back, in seconds, where that can be told.
+    /// Value of `Retry-After` in seconds, if known.
     pub fn retry_after(self) -> Option<u16> {
         match self {
             Self::TooManyCalls | Self::TooManyAtOnce | Self::Upstream(UpstreamError::RequestsBusy) => Some(1),
@@ -101,7 +101,7 @@ impl CallFailure {
         }
     }
 
-    /// The failure in the media API's own form.
+    /// Returns the failure in the media API's format.
     pub fn to_api(self) -> ApiFailure {
         ApiFailure { error_code: error_code(self.status()).to_owned(), error_description: self.to_string() }
     }
@@ -116,7 +116,7 @@ impl From<NoCredentials> for CallFailure {
     }
 }
 
-/// The media API's error code that goes best with a status.
+/// Returns the media API's error code closest to a status.
 pub fn error_code(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 | 403 => "unauthorized",

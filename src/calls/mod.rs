@@ -1,5 +1,5 @@
-//! The media API (Cloudflare Calls): its paths as data, the seam to whoever serves it, and the
-//! proxy through which clients reach it.
+//! The media API (Cloudflare Calls): its operations as data, the interface to its backends, and the
+//! proxy for clients.
 
 pub mod api;
 pub mod call;

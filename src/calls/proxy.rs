@@ -32,13 +32,13 @@ use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 
-/// Bodies up to this length may be read whole at any time; longer ones need a place.
+/// Maximum length of a body that is buffered without a permit; longer ones need one.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// What the proxy needs and may use.
+/// State and limits of the proxy.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Who serves the media API.
+    /// The backend of the media API.
     pub upstream: Arc<Upstream>,
     /// The TURN credentials.
     pub turn: TurnCredentials,
@@ -51,19 +51,19 @@ pub struct Proxy {
     timeout: Duration,
 }
 
-/// Whether sessions belong to those who opened them.
+/// Setting that binds a session to the identity that opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     On,
     Off,
 }
 
-/// Where a client reaches the media API.
+/// A path prefix under which clients reach the media API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mount {
-    /// `/api/calls/`: errors in the media API's own form.
+    /// `/api/calls/`: errors in the media API's format.
     ApiCalls,
-    /// `/partytracks/`: errors from which the library heals.
+    /// `/partytracks/`: errors from which the library recovers.
     Partytracks,
 }
 
@@ -77,7 +77,7 @@ impl Mount {
 }
 
 impl Proxy {
-    /// A proxy to `upstream`.
+    /// Creates a proxy to `upstream`.
     pub fn new(upstream: Arc<Upstream>, calls: &Calls, limits: &LimitsConfig) -> Self {
         Self {
             turn: TurnCredentials::new(upstream.clone()),
@@ -94,14 +94,14 @@ impl Proxy {
         }
     }
 
-    /// Forgets who called nothing for a while; without it every session ever seen would stay.
+    /// Prunes rate limit entries of idle sessions, identities and networks, which would otherwise accumulate.
     pub fn prune(&self) {
         self.calls.prune();
         self.sessions.prune();
         self.sessions_of_network.prune();
     }
 
-    /// Whether `identity` may make this call now.
+    /// Checks the rate limits of this call by `identity`.
     fn check_pace(
         &self,
         target: &CallTarget,
@@ -113,7 +113,7 @@ impl Proxy {
                 self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions)?;
                 let checked = network.map_or(Ok(()), |network| self.sessions_of_network.check(&network));
                 checked.map_err(|_| {
-                    // There is no session; the next try is not to be refused for the identity.
+                    // No session was opened, so it must not count against the identity.
                     self.sessions.refund(identity);
                     CallFailure::TooManySessionsOfNetwork
                 })
@@ -124,15 +124,15 @@ impl Proxy {
         }
     }
 
-    /// The whole body of a call.
+    /// Reads the whole body of a call.
     ///
     /// # Errors
-    /// [`UpstreamError`], if it is too long, too slow, or breaks off.
+    /// [`UpstreamError`] if it is too long, too slow or incomplete.
     pub async fn read_whole(&self, body: Body) -> Result<Bytes, UpstreamError> {
         self.read(body, self.body_bytes, None).await
     }
 
-    /// The body for a call: short ones whole, so that no client's pace holds the media API up.
+    /// Prepares the body of a call: short ones are buffered, so that slow clients do not occupy the media API.
     async fn gather(&self, head: &request::Parts, body: Body) -> Result<CallBody, UpstreamError> {
         let size = body.size_hint();
         if head.method == Method::GET || body.is_end_stream() {
@@ -149,7 +149,7 @@ impl Proxy {
         }
     }
 
-    /// Reads a body of at most `limit` bytes whole. One that turns out to be long takes a place.
+    /// Reads a body of at most `limit` bytes. It takes a large body's permits once it exceeds `SMALL_BYTES`.
     async fn read(
         &self,
         mut body: Body,
@@ -209,8 +209,8 @@ pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Respo
         let admitted = admit(&app, Mount::Partytracks, &head, &target).await;
         let body = match &target {
             CallTarget::Session { action: Action::NewTracks, .. } => {
-                // What heals depends on what was asked for, so that it is read even if it is refused;
-                // but of those who are refused only what takes no place.
+                // The recoverable error depends on the request, so a refused request is read as well, but only
+                // as far as it needs no permit.
                 let limit = if admitted.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
                 let body = app.calls.read(body, limit, network(&head)).await;
                 asked = body.as_deref().map_or(TracksRequest::Unknown, TracksRequest::read);
@@ -227,7 +227,7 @@ pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Respo
     }
 }
 
-/// A refusal at the gate, in the form of the mount that `path` leads to; none for other paths.
+/// Formats a refusal by the request guard for the mount that `path` belongs to; `None` for other paths.
 pub fn refused_at_the_gate(method: &Method, path: &str, error: ApiError) -> Option<Response> {
     let status = error.status();
     let told = ApiFailure { error_code: error_code(status).to_owned(), error_description: error.to_string() };
@@ -246,7 +246,7 @@ fn target(mount: Mount, head: &request::Parts) -> Option<CallTarget> {
     CallTarget::parse(&head.method, head.uri.path().strip_prefix(mount.path())?.strip_prefix('/')?)
 }
 
-/// The network that a call is charged to, where it is known.
+/// The network that a call is charged to, if known.
 fn network(head: &request::Parts) -> Option<ClientNetwork> {
     head.extensions.get::<RemotePeer>().and_then(RemotePeer::network)
 }
@@ -260,16 +260,16 @@ async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFail
     }
 }
 
-/// A call that may be made.
+/// An admitted call.
 struct Admitted {
     mount: Mount,
     caller: IdentityId,
     place: CallPermit,
-    /// The session whose cookie is to be made anew, and its proof.
+    /// The session whose cookie is due for renewal, and the state of its proof.
     renewal: Option<(SessionId, LockState)>,
 }
 
-/// Finds out who calls, and whether they may.
+/// Authenticates the caller and checks its permissions and limits.
 async fn admit(
     app: &App,
     mount: Mount,
@@ -294,7 +294,7 @@ async fn admit(
     Ok(Admitted { mount, caller, place, renewal })
 }
 
-/// Passes a call on, and its answer back.
+/// Forwards a call and returns its answer.
 async fn forward(
     app: &App,
     head: &request::Parts,
@@ -321,7 +321,7 @@ async fn forward(
     drop(large);
     let mut session = renewal;
     let opens = *target == CallTarget::NewSession && answer.status.is_success() && app.calls.lock == Lock::On;
-    // A short answer of known length is here with its head, and leaves in one piece with ours.
+    // A short answer of known length arrives with its headers, and is sent in one piece with ours.
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
     if opens || is_short {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
@@ -341,7 +341,7 @@ async fn forward(
     Ok(response)
 }
 
-/// The session that an answer tells of.
+/// Parses the id of the new session in an answer.
 fn new_session(body: &[u8]) -> Option<SessionId> {
     #[derive(Deserialize)]
     struct New {
@@ -351,7 +351,7 @@ fn new_session(body: &[u8]) -> Option<SessionId> {
     SessionId::parse(&serde_json::from_slice::<New>(body).ok()?.session).ok()
 }
 
-/// The answer, whose call has its place until the last byte was passed on.
+/// Returns the answer, holding the call's permit until the last byte was forwarded.
 fn pass_on(answer: Answer, place: CallPermit) -> Response {
     let body = answer.body.map_err(move |error| {
         let _until_the_end = &place;
@@ -364,8 +364,8 @@ fn pass_on(answer: Answer, place: CallPermit) -> Response {
     response
 }
 
-/// Reads an answer in which a failure may hide, and puts a body in its place from which the
-/// library heals. What went well passes as it came.
+/// Replaces the body of an answer that contains a failure by one from which the library recovers. A successful
+/// answer is forwarded unchanged.
 async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, response: Response) -> Response {
     let may_hide = match target {
         CallTarget::NewSession => true,
@@ -393,7 +393,7 @@ async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, resp
 async fn ice_servers(app: &App, head: &request::Parts) -> Response {
     let turn = &app.calls.turn;
     let fallback = Bytes::from_static(turn.without_turn().as_bytes());
-    // A session asks once, so the pace of new sessions is that of these questions.
+    // A client requests them once per session, so the rate limit of new sessions applies.
     let admitted = match caller(app, head).await {
         Ok(identity) => {
             app.calls.check_pace(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
@@ -401,9 +401,9 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
         Err(nobody) => Err(nobody),
     };
     let (status, servers) = match admitted {
-        // Without TURN many still meet, and a client that reads a failure may give up.
+        // Many clients connect without TURN, and a client that reads a failure may give up.
         Ok(identity) => (StatusCode::OK, turn.ice_servers(&identity).await.unwrap_or(fallback)),
-        // The library never reads the status; without a list nobody meets.
+        // The library never reads the status; without a list no client connects.
         Err(failure) => {
             Metrics::count(&app.metrics.refusals, failure.label());
             (failure.status(), fallback)
@@ -412,12 +412,12 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
     (status, [(CONTENT_TYPE, JSON), (CACHE_CONTROL, NO_STORE)], servers).into_response()
 }
 
-/// A failure in the media API's own form.
+/// Formats a failure as the media API does.
 fn api_failure(app: &App, failure: CallFailure) -> Response {
     refuse(app, failure, JSON, serde_json::json!(failure.to_api()).to_string())
 }
 
-/// A failure from which the library heals.
+/// Formats a failure from which the library recovers.
 fn healing_failure(app: &App, target: &CallTarget, asked: &TracksRequest, failure: CallFailure) -> Response {
     let RecoverableBody { content_type, text } = recovery::failure(target, asked, &failure.to_api());
     refuse(app, failure, HeaderValue::from_static(content_type), text)

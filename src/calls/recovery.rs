@@ -1,8 +1,8 @@
-//! The bodies from which the client library `partytracks` heals by itself after a failure.
+//! Error bodies from which the client library `partytracks` recovers by itself.
 //!
-//! The library never reads a status, so the body alone decides whether it tries again or leaves
-//! the page dead until it is reloaded. Each rule here was tried with the library, version 0.0.54
-//! (`tests/partytracks`); the media API's own error bodies break most of them.
+//! The library never reads a status, so the body alone decides if it retries or leaves the page dead until a
+//! reload. Each rule here was tested with the library, version 0.0.54 (`tests/partytracks`); the media API's
+//! own error bodies violate most of them.
 
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -13,25 +13,25 @@ use serde_json::{Value, json};
 use super::api::{Action, ApiFailure, CallTarget};
 use super::failure::error_code;
 
-/// What a request for tracks asked for.
+/// A request to the tracks endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TracksRequest {
-    /// Others' tracks: each one's session and name.
+    /// Subscribes to tracks of other sessions: each one's session and name.
     Pull(Vec<(String, String)>),
-    /// To publish tracks.
+    /// Publishes tracks.
     Push,
-    /// Nothing that this API has. The library asks for no such thing, so that nobody has to recover.
+    /// Invalid. The library sends no such request, so no recovery is needed.
     Malformed,
-    /// It was not read.
+    /// Not read.
     Unknown,
 }
 
-/// A body in place of the one that would not heal.
+/// A body that replaces one from which the library does not recover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecoverableBody {
-    /// Its content type.
+    /// Value of `Content-Type`.
     pub(super) content_type: &'static str,
-    /// Its text.
+    /// Content.
     pub(super) text: String,
 }
 
@@ -39,7 +39,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl TracksRequest {
-    /// Reads the body of a request for tracks.
+    /// Parses the body of a tracks request.
     pub(super) fn read(body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct TracksBody {
@@ -65,11 +65,11 @@ impl TracksRequest {
     }
 }
 
-/// The body for a call that failed.
+/// Returns the body for a failed call.
 pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiFailure) -> RecoverableBody {
     let ApiFailure { error_code, error_description } = failure;
     let CallTarget::Session { action, .. } = target else {
-        // Any JSON counts as success, with a session id of undefined.
+        // The library takes any JSON as success, with a session id of undefined.
         return RecoverableBody { content_type: TEXT, text: format!("{error_description}\n") };
     };
     let value = match (action, asked) {
@@ -80,8 +80,8 @@ pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiF
             };
             json!({"tracks": tracks.iter().map(failed).collect::<Vec<_>>()})
         }
-        // A pull recovers by tracks without its own among them, and reads nothing else; a push of which
-        // nothing was read does not.
+        // A pull recovers if its own tracks are missing from the list, and reads nothing else; a push that was
+        // not read does not recover.
         (Action::NewTracks, TracksRequest::Unknown) => {
             json!({"tracks": [], "failureCode": error_code, "failureDescription": error_description})
         }
@@ -97,9 +97,9 @@ pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiF
     RecoverableBody { content_type: JSON, text: value.to_string() }
 }
 
-/// The body in place of an answer of the media API; none where its own does no harm.
+/// Returns the body that replaces an answer of the media API; `None` if its own is harmless.
 ///
-/// Failures hide in answers of 200, too.
+/// Answers with status 200 may contain failures as well.
 pub(super) fn answer(
     target: &CallTarget,
     asked: &TracksRequest,
@@ -119,7 +119,7 @@ pub(super) fn answer(
     let CallTarget::Session { action: Action::NewTracks, .. } = target else { return None };
     let lacks_offer = told.requires_immediate_renegotiation && told.session_description.is_none();
     match asked {
-        // The library would throw, and nobody would catch it.
+        // The library would throw an uncaught exception.
         TracksRequest::Pull(_) if lacks_offer => failed(of_track),
         TracksRequest::Push if of_track.is_some() && told.session_description.is_none() => failed(of_track),
         TracksRequest::Pull(_) | TracksRequest::Push if of_track.is_some() => mend_tracks(asked, body),
@@ -127,7 +127,7 @@ pub(super) fn answer(
     }
 }
 
-/// What matters of an answer.
+/// The relevant fields of an answer.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct TracksAnswer<'a> {
@@ -166,15 +166,15 @@ fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> A
     ApiFailure { error_code, error_description }
 }
 
-/// An answer for tracks of which some failed, so that the library asks for those again.
+/// Rewrites an answer for tracks of which some failed, so that the library retries those.
 ///
-/// It reads no track's error code. Of a push it takes every track that it is told of for published,
-/// so failed ones are left out, unless they failed for being published already. Of a pull it waits
-/// five seconds for the media of every track with a `mid`.
+/// The library reads no track's error code. After a push it takes every track with a `mid` as published, so
+/// failed ones lose theirs, unless they failed for being published already. After a pull it waits five seconds
+/// for the media of every track with a `mid`.
 fn mend_tracks(asked: &TracksRequest, body: &[u8]) -> Option<RecoverableBody> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let tracks = value.get_mut("tracks")?.as_array_mut()?;
-    // The library takes a track with its `mid` for one that went well, and tries the others again.
+    // The library takes a track with a `mid` as successful, and retries the others.
     let is_there = |code: &str| matches!(asked, TracksRequest::Push) && code == "repeated_local_track_error";
     for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some_and(|code| !is_there(code))) {
         track.as_object_mut()?.remove("mid");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_is_read_from_the_request() {
+    fn tracks_request_is_parsed() {
         assert_eq!(pull(), TracksRequest::Pull(vec![("p".into(), "t".into())]));
         assert_eq!(push(), TracksRequest::Push);
         for unreadable in ["", "{", "{}", "[]", r#"{"tracks":[]}"#, r#"{"tracks":[{"location":7}]}"#] {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_or_unread_call_is_told_what_is_wrong() {
+    fn malformed_or_unread_request_gets_the_error() {
         let body = r#"{"errorCode":"invalid_params","errorDescription":"location is missing"}"#;
         let healing = told(&target(Action::NewTracks), &TracksRequest::Malformed, 400, body).unwrap();
         assert_eq!(healing.text, body);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_session_is_told_in_no_json() {
+    fn failed_session_body_is_not_json() {
         for (status, body) in [
             (503, r#"{"errorCode":"internal_error","errorDescription":"no"}"#),
             (200, r#"{"errorCode":"internal_error","errorDescription":"no"}"#),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_pull_is_told_by_track() {
+    fn failed_pull_reports_each_track() {
         let expected = json!({"tracks": [{"sessionId": "p", "trackName": "t", "errorCode": "session_error",
                                           "errorDescription": "gone"}]});
         let body = r#"{"errorCode":"session_error","errorDescription":"gone"}"#;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_push_is_told_at_the_top_and_a_partly_failed_one_loses_its_failed_tracks() {
+    fn failed_push_reports_error_or_drops_failed_mids() {
         let body = r#"{"errorCode":"x","errorDescription":"y","tracks":[{"errorCode":"x"}]}"#;
         let healing = told(&target(Action::NewTracks), &push(), 400, body).unwrap();
         assert_eq!(json(&healing), json!({"errorCode": "x", "errorDescription": "y"}));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_well_passes_unchanged() {
+    fn successful_answer_is_unchanged() {
         for action in [Action::NewTracks, Action::Renegotiate, Action::CloseTracks, Action::UpdateTracks] {
             for asked in [pull(), push(), TracksRequest::Unknown] {
                 let body = r#"{"tracks":[{"mid":"0","errorCode":null}],"sessionDescription":{"sdp":"é"}}"#;
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_renegotiation_has_no_error_code_and_a_failed_close_a_description() {
+    fn failed_renegotiation_and_close_are_recoverable() {
         let body = r#"{"errorCode":"x","errorDescription":"y"}"#;
         let healing = told(&target(Action::Renegotiate), &TracksRequest::Unknown, 406, body).unwrap();
         assert_eq!(json(&healing), json!({"failureCode": "x", "failureDescription": "y"}));

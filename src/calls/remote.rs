@@ -1,4 +1,4 @@
-//! The media API of somebody else, over HTTPS: Cloudflare's, or another server's that speaks it.
+//! A remote media API over HTTPS: Cloudflare's, or another compatible server's.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use super::circuit::Circuit;
 use super::retryable::{BodyProgress, lend};
 use crate::config::{Calls, TurnConfig};
 
-/// How often an HTTP/2 connection is asked whether it is still there; a half-open one is found so.
+/// Interval of HTTP/2 pings, which detect half-open connections.
 const PING: Duration = Duration::from_secs(10);
 
-/// How long it may take to answer that.
+/// Timeout of a ping's answer.
 const PONG: Duration = Duration::from_secs(5);
 
-/// How many seconds TURN credentials are valid, as the reference asks for them.
+/// Lifetime of TURN credentials, as requested by the reference implementation.
 pub const TURN_LIFETIME: Duration = Duration::from_secs(86_400);
 
-/// How long TURN credentials are waited for. A page asks for them before all else, and can do without.
+/// Timeout of requesting TURN credentials. A page requests them before all else, and works without them.
 const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The media API of somebody else.
+/// A remote media API.
 #[derive(Debug)]
 pub struct Remote {
     client: Client,
@@ -39,7 +39,7 @@ pub struct Remote {
     timeout: Duration,
     body_bytes: usize,
     circuit: Circuit,
-    /// Of its own: where TURN alone is down, calls go on.
+    /// Separate from `circuit`: an outage of TURN alone must not fail calls.
     turn_circuit: Circuit,
 }
 
@@ -56,22 +56,22 @@ struct TurnKey {
 }
 
 impl Remote {
-    /// The media API of these settings, for bodies of at most `body_bytes`. Nothing is called yet.
+    /// Creates a client for bodies of at most `body_bytes`, without connecting.
     ///
     /// # Errors
-    /// If the system's HTTP client cannot be made.
+    /// If the HTTP client cannot be created.
     pub fn new(calls: &Calls, turn: &TurnConfig, body_bytes: usize) -> Result<Self, reqwest::Error> {
         let mut client = Client::builder()
             .connect_timeout(calls.connect_timeout)
-            // A redirect could carry the secret to somebody else.
+            // A redirect could leak the secret to another host.
             .redirect(Policy::none())
-            // What may be tried again is decided below.
+            // Retries are decided below.
             .retry(reqwest::retry::never())
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(PONG)
             .http2_keep_alive_while_idle(true);
         if calls.api_url.is_loopback() {
-            // No proxy can reach our loopback.
+            // A proxy cannot reach this machine's loopback.
             client = client.no_proxy();
         }
         Ok(Self::with_client(client.build()?, calls, turn, body_bytes))
@@ -97,22 +97,22 @@ impl Remote {
         }
     }
 
-    /// Which settings are missing, if calls cannot be made.
+    /// Returns an error naming the missing settings, if calls cannot be made.
     pub fn missing(&self) -> Option<&'static str> {
         self.app.as_ref().err().copied()
     }
 
-    /// Whether there are TURN credentials to ask for.
+    /// True if a TURN service is configured.
     pub fn has_turn(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// Makes a call, and waits for the head of its answer.
+    /// Makes a call, and returns once the headers of its answer arrived.
     ///
-    /// A call that provably never left is tried once more; nothing else is.
+    /// A call that was provably not sent is retried once; no other is.
     ///
     /// # Errors
-    /// [`UpstreamError`]; an answer of any status but a redirect is none.
+    /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
         let Call { target, query, body, deadline, .. } = call;
         let app = self.app.as_ref().map_err(|missing| UpstreamError::NotConfigured(missing))?;
@@ -124,7 +124,7 @@ impl Remote {
         self.send(&self.circuit, target.method(), &url, &app.secret, body, deadline).await
     }
 
-    /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
+    /// Requests new TURN credentials; the service's answer is returned unparsed.
     ///
     /// # Errors
     /// As [`Self::call`]; [`UpstreamError::NotConfigured`] where [`Self::has_turn`] is false.
@@ -147,8 +147,7 @@ impl Remote {
         mut body: CallBody,
         deadline: Option<Instant>,
     ) -> Result<Answer, UpstreamError> {
-        // The base is a checked URL, and what follows it are ids, our own words, and a query that
-        // came out of a URL.
+        // The base is a validated URL; the rest are ids, constant words, and a query taken from a URL.
         let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
         let latest = now() + self.timeout;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
@@ -235,14 +234,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const AGENT: &str = concat!("satsuma/", env!("CARGO_PKG_VERSION"));
 
-/// `Bearer {token}`, if the token may stand in a header.
+/// Returns `Bearer {token}` if the token is valid in a header.
 fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// An error with what is behind it: the outermost alone says only that sending failed.
+/// Formats an error with its causes: the outermost says only that sending failed.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -274,7 +273,7 @@ mod tests {
     use crate::calls::api::{CallTarget, Caller};
     use crate::config::Optional;
 
-    /// A media API that echoes, and a client whose first `failures` connections fail.
+    /// Starts a media API that echoes, and returns a client whose first `failures` connections fail.
     async fn echo_behind(failures: usize) -> (Remote, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_never_left_is_tried_once_more_with_its_body() {
+    async fn unsent_call_is_retried_with_its_body() {
         let (upstream, tries) = echo_behind(1).await;
         let answer = upstream.call(call()).await.unwrap();
         assert_eq!(answer.body.collect().await.unwrap().to_bytes(), "{}");
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn and_only_once() {
+    async fn unsent_call_is_retried_only_once() {
         let (upstream, tries) = echo_behind(2).await;
         assert_eq!(upstream.call(call()).await.unwrap_err(), UpstreamError::Unreachable);
         assert_eq!(tries.load(Ordering::Relaxed), 2);

@@ -1,5 +1,5 @@
-//! A body that is lent to one try of a call: it is limited, tells how far it came, and comes back
-//! if it was never touched, so that the call can be tried again.
+//! A request body lent to one attempt of a call: it is limited, reports its progress, and is returned if it was
+//! never polled, so that the call can be retried.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,48 +11,48 @@ use http_body::{Body as _, Frame, SizeHint};
 use sync_wrapper::SyncWrapper;
 use tokio::sync::oneshot;
 
-/// How far a lent body came.
+/// Progress of a lent body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum BodyProgress {
-    /// Nobody asked for a byte of it.
+    /// Never polled.
     Untouched,
-    /// A part of it was sent on, and more is there or to come.
+    /// Partly forwarded.
     Underway,
-    /// Its client owes the next part.
+    /// Waiting for the client's next chunk.
     Awaited,
-    /// All of it was sent on.
+    /// Forwarded completely.
     Done,
-    /// It is longer than the limit.
+    /// Longer than the limit.
     TooLong,
-    /// Its client broke off.
+    /// Aborted by the client.
     Broken,
 }
 
-/// A body for one try.
+/// A body for one attempt.
 pub(super) struct RetryableBody {
-    /// None once it is given back or was found too long.
+    /// `None` after it was returned, exceeded the limit or failed.
     body: Option<SyncWrapper<Body>>,
-    /// The bytes that it may still have.
+    /// Remaining bytes of the limit.
     left: usize,
-    /// Taken at the start: what wraps the body gives no shared access to it.
+    /// Read at the start, since `SyncWrapper` gives no shared access to the body.
     size: SizeHint,
     progress: Arc<AtomicU8>,
     home: Option<oneshot::Sender<Body>>,
 }
 
-/// What stays with the lender.
+/// The lender's handle to a lent body.
 pub(super) struct Receipt {
     progress: Arc<AtomicU8>,
     home: oneshot::Receiver<Body>,
 }
 
-/// The body was too long, or its client broke off; the receipt knows which.
+/// The body was too long, or its client aborted it; the receipt's progress tells the cause.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the request's body is incomplete")]
 pub(super) struct Cut;
 
-/// Lends `body` of at most `limit` bytes.
+/// Lends `body` with a limit of `limit` bytes.
 pub(super) fn lend(body: Body, limit: usize) -> (RetryableBody, Receipt) {
     let progress = Arc::new(AtomicU8::new(BodyProgress::Untouched as u8));
     let (home, back) = oneshot::channel();
@@ -63,7 +63,7 @@ pub(super) fn lend(body: Body, limit: usize) -> (RetryableBody, Receipt) {
 }
 
 impl Receipt {
-    /// How far the body came until now.
+    /// The body's current progress.
     pub(super) fn progress(&self) -> BodyProgress {
         match self.progress.load(Ordering::Acquire) {
             0 => BodyProgress::Untouched,
@@ -75,7 +75,7 @@ impl Receipt {
         }
     }
 
-    /// The body, if the try ended without touching it.
+    /// Returns the body if the attempt ended without polling it.
     pub(super) fn take_back(mut self) -> Option<Body> {
         self.home.try_recv().ok()
     }
@@ -95,7 +95,7 @@ impl http_body::Body for RetryableBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        // Untouched no more: whoever polls may have sent the head already.
+        // No longer returned: a poller may have sent the headers already.
         self.home = None;
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         let polled = Pin::new(body.get_mut()).poll_frame(context);
@@ -124,7 +124,7 @@ impl http_body::Body for RetryableBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // With it a body of known length keeps its Content-Length.
+        // A body of known length keeps its `Content-Length` by this.
         self.size
     }
 }
@@ -132,7 +132,7 @@ impl http_body::Body for RetryableBody {
 impl Drop for RetryableBody {
     fn drop(&mut self) {
         if let (Some(home), Some(body)) = (self.home.take(), self.body.take()) {
-            // The lender may be gone.
+            // The lender may have been dropped.
             let _ = home.send(body.into_inner());
         }
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_untouched_body_comes_back_and_can_be_lent_again() {
+    async fn untouched_body_is_returned_and_lent_again() {
         let (lent, receipt) = lend(chunks(&["a", "b"]), 2);
         drop(lent);
         assert_eq!(receipt.progress(), BodyProgress::Untouched);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_touched_body_never_comes_back() {
+    async fn polled_body_is_not_returned() {
         let (mut lent, receipt) = lend(chunks(&["a", "b"]), 2);
         lent.frame().await.unwrap().unwrap();
         drop(lent);
@@ -170,14 +170,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_over_the_limit_is_cut_before_its_end() {
+    async fn body_over_the_limit_fails() {
         let (lent, receipt) = lend(chunks(&["abc", "d"]), 3);
         assert!(lent.collect().await.is_err());
         assert_eq!(receipt.progress(), BodyProgress::TooLong);
     }
 
     #[tokio::test]
-    async fn what_a_client_owes_or_breaks_off_is_told() {
+    async fn awaited_and_broken_bodies_are_reported() {
         let waiting = stream::iter([Ok::<_, Cut>("a")]).chain(stream::pending());
         let (mut lent, receipt) = lend(Body::from_stream(waiting), 9);
         lent.frame().await.unwrap().unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_length_stays_known() {
+    fn known_length_is_kept() {
         let (lent, _receipt) = lend(Body::from("abc"), 9);
         assert_eq!(lent.size_hint().exact(), Some(3));
     }

@@ -1,8 +1,7 @@
-//! The media API as the embedded media server serves it to other servers: `/v1/apps/{appId}/…`, and
-//! without the `/v1`.
+//! The embedded media server's API for other servers: `/v1/apps/{appId}/…`, also without the `/v1`.
 //!
-//! Another Orange server, or whatever speaks the Calls API, uses this one for its media. It proves
-//! itself by the application's secret, and answers for its own users.
+//! Another Orange server, or any client of the Calls API, may use this one for its media. It authenticates by
+//! the application's secret, and is responsible for its own users.
 
 use std::sync::Arc;
 
@@ -33,7 +32,7 @@ pub struct MediaApi {
 }
 
 impl MediaApi {
-    /// The media API of these settings, where they have a secret for it.
+    /// Returns the media API if the settings contain its secret.
     pub fn new(sfu: Option<&SfuHandle>, settings: &SfuConfig, limits: &LimitsConfig) -> Option<Self> {
         Some(Self {
             sfu: sfu?.clone(),
@@ -43,7 +42,7 @@ impl MediaApi {
         })
     }
 
-    /// Forgets the sessions that nobody called for a while.
+    /// Prunes rate limit entries of idle sessions.
     pub fn prune(&self) {
         self.calls.prune();
     }
@@ -71,7 +70,7 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     if app_id != api.app_id {
         return Err(CallFailure::NotFound);
     }
-    // As it was sent: nothing in it is decoded.
+    // The raw path: nothing in it is percent-decoded.
     let path = head.uri.path();
     let below = path.find("/sessions/").map(|start| &path[start + 1..]).ok_or(CallFailure::NotFound)?;
     let target = CallTarget::parse(&head.method, below).ok_or(CallFailure::NotFound)?;
@@ -81,7 +80,7 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
         return Err(CallFailure::TooManyCalls);
     }
     let body = app.calls.read_whole(body).await?;
-    // The other server's address says nothing of its users'.
+    // The other server's address is not its users' address.
     let (caller, network) = (Caller::Server, None);
     let asked = ApiRequest { target, query: head.uri.query().map(str::to_owned), body, caller, network };
     let (status, text) = api.sfu.serve(asked).await;

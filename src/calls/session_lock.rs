@@ -1,8 +1,8 @@
-//! The session lock: a session of the media API belongs to the identity that opened it.
+//! Session lock: a session of the media API belongs to the identity that opened it.
 //!
-//! Its proof is a cookie, so that the server remembers nothing, and a restart or another node changes
-//! nothing. The cookie's path is the session's own, so that a call brings the proof of its session
-//! and no others: however many sessions somebody opens in a day, headers stay as short as with one.
+//! The proof is a cookie, so the server keeps no state, and a restart or another node makes no difference. The
+//! cookie's path is the session's own, so a call carries only the proof of its session, and headers stay short
+//! for a client with many sessions.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,35 +20,35 @@ use crate::identity::token::{Claims, SigningKey};
 
 const PREFIX: &str = "pt";
 
-/// The purpose of the signature, so that no other signature of ours stands for a proof.
+/// Purpose of the proof's signature: no other signature of this server is valid as a proof.
 const PURPOSE: &str = "calls";
 
-/// The purpose of the signature of which the name is a part: it proves nothing.
+/// Purpose of the signature from which the cookie's name is derived: it proves nothing.
 const NAME_PURPOSE: &str = "calls name";
 
-/// Characters of the signature that prove the session: 96 bits, which nobody guesses over a network.
+/// Characters of the proof's signature: 96 bits, which cannot be guessed over a network.
 const PROOF_CHARS: usize = 16;
 
-/// Bytes of a cookie's name.
+/// Length of a cookie's name in bytes.
 const NAME: usize = PREFIX.len() + NAME_CHARS;
 
-/// Characters of a signature in the cookie's name. A client that ignores paths keeps the cookies of
-/// several sessions apart by them, and sends a few thousand bytes for a hundred sessions.
+/// Characters of a signature in the cookie's name. They distinguish the sessions' cookies in a client that
+/// ignores paths, and keep the header at a few thousand bytes for a hundred sessions.
 const NAME_CHARS: usize = 4;
 
-/// Characters of the hour in which the cookie was made, in base64.
+/// Characters of the cookie's hour of creation, in base64.
 const HOUR_CHARS: usize = 4;
 
-/// The prefix of the cookies of earlier builds, of 333 bytes each, which a browser sent with all calls.
-/// They end within a day of an upgrade.
+/// Name prefix of earlier builds' cookies, of 333 bytes each, which a browser sent with all calls. They expire
+/// within a day of an upgrade.
 const OLD_PREFIX: &str = "partytracks-session-";
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Time for which a proof is good, to the hour.
+/// Lifetime of a proof, with a resolution of an hour.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The claims of an old cookie.
+/// Claims of an old cookie.
 #[derive(Serialize, Deserialize)]
 struct LockClaims {
     #[serde(rename = "sessionId")]
@@ -62,18 +62,18 @@ impl Claims for LockClaims {
     const LIFETIME: Duration = LIFETIME;
 }
 
-/// A session's proof in a request.
+/// State of a session's proof in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockState {
-    /// It is good.
+    /// Valid.
     Fresh,
-    /// It is good, and has less than half of its life before it: a new cookie is due.
+    /// Valid, with less than half of its lifetime left: a new cookie is due.
     Aging,
-    /// It is a cookie of before an upgrade, to be replaced.
+    /// A cookie of an earlier build, to be replaced.
     Old,
 }
 
-/// The proof that `identity` opened the session, if the request has one.
+/// Returns the state of the request's proof that `identity` opened the session, if it has one.
 pub fn proof(
     key: &SigningKey,
     session: &SessionId,
@@ -86,7 +86,7 @@ pub fn proof(
         let made = read_hour(hour)?;
         let (own_name, proof) = made_in(key, session, identity, hour);
         let is_own = name == own_name.as_bytes() && bool::from(value.ct_eq(proof.as_bytes()));
-        // The clock may have been set back since.
+        // The clock may have been set back since, which gives an age of zero.
         let age = now.duration_since(made).unwrap_or_default();
         let proof = if age > LIFETIME / 2 { LockState::Aging } else { LockState::Fresh };
         (is_own && age < LIFETIME).then_some(proof)
@@ -105,7 +105,7 @@ pub fn proof(
     cookies(headers).any(is_old).then_some(LockState::Old)
 }
 
-/// The `Set-Cookie` value for a session of `identity` at `mount`.
+/// Returns the `Set-Cookie` value for a session of `identity` at `mount`.
 pub fn set_cookie(
     key: &SigningKey,
     session: &SessionId,
@@ -118,14 +118,14 @@ pub fn set_cookie(
     value(name, proof, format!("{mount}/sessions/{session}"), LIFETIME, peer)
 }
 
-/// The `Set-Cookie` value that removes the session's old cookie.
+/// Returns the `Set-Cookie` value that removes the session's old cookie.
 pub fn remove_old_cookie(session: &SessionId, mount: &str, peer: &RemotePeer) -> Option<HeaderValue> {
     value(format!("{OLD_PREFIX}{session}"), String::new(), mount.to_owned(), Duration::ZERO, peer)
 }
 
-/// The name and the value of a session's cookie that is made in this hour.
+/// Returns the name and value of a session's cookie created in `hour`.
 fn made_in(key: &SigningKey, session: &SessionId, identity: &IdentityId, hour: &str) -> (String, String) {
-    // No session's id and no hour has a line break. The name is the same in every hour.
+    // Neither session ids nor hours contain a line break. The name is the same in every hour.
     let name = key.sign_text(NAME_PURPOSE, session.as_str());
     let signature = key.sign_text(PURPOSE, &format!("{session}\n{hour}\n{}", identity.as_str()));
     (format!("{PREFIX}{}", &name[..NAME_CHARS]), format!("{hour}{}", &signature[..PROOF_CHARS]))
@@ -133,7 +133,7 @@ fn made_in(key: &SigningKey, session: &SessionId, identity: &IdentityId, hour: &
 
 fn hour_of(time: SystemTime) -> String {
     let hours = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / HOUR.as_secs();
-    // Three bytes of hours last until the year 3883.
+    // Three bytes of hours suffice until the year 3883.
     let bytes = u32::try_from(hours).unwrap_or_default().to_be_bytes();
     BASE64_URL_SAFE_NO_PAD.encode(&bytes[1..])
 }
@@ -157,7 +157,7 @@ fn value(
         .same_site(SameSite::Strict)
         .max_age(cookie::time::Duration::seconds(lifetime.as_secs().cast_signed()))
         .build();
-    // Browsers refuse a Secure cookie that came over plain http.
+    // Browsers refuse a Secure cookie over plain http.
     if peer.scheme == Scheme::Https {
         cookie.set_secure(true);
     }
@@ -166,7 +166,7 @@ fn value(
     Some(value)
 }
 
-/// The name and the value of each cookie. Read as bytes, since others may have set any.
+/// Returns the name and value of each cookie, as bytes, since other applications of the host may set any.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(COOKIE).iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
@@ -205,7 +205,7 @@ mod tests {
         SessionId::parse(id).unwrap()
     }
 
-    /// The request headers of a client that kept these cookies.
+    /// The request headers of a client with these cookies.
     fn sent<'a>(kept: impl IntoIterator<Item = &'a HeaderValue>) -> HeaderMap {
         let pairs: Vec<_> =
             kept.into_iter().map(|value| value.to_str().unwrap().split(';').next().unwrap()).collect();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_identity_that_opened_a_session_holds_it_for_a_day() {
+    fn session_is_locked_to_its_identity_for_a_day() {
         let headers = sent([&open("s1", "cookie:ada")]);
         let after = |hours: u32| {
             let ada = IdentityId::new("cookie:ada");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_of_another_name_or_key_proves_nothing() {
+    fn cookie_of_another_name_or_key_is_refused() {
         let (ada, own) = (IdentityId::new("cookie:ada"), open("s1", "cookie:ada"));
         let value = own.to_str().unwrap().split(['=', ';']).nth(1).unwrap();
         let other_name = open("s2", "cookie:ada").to_str().unwrap().split('=').next().unwrap().to_owned();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_goes_to_its_session_alone_and_is_secure_over_https() {
+    fn cookie_has_session_path_and_is_secure_over_https() {
         let set = |scheme| {
             let ada = IdentityId::new("cookie:ada");
             let value = set_cookie(&key(), &session("s1"), &ada, "/api/calls", &peer(scheme), NOW).unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_of_before_the_upgrade_proves_until_its_end() {
+    fn old_cookie_is_valid_until_it_expires() {
         let token = |session: &str| {
             key().sign(LockClaims { session: session.to_owned(), identity: "cookie:ada".to_owned() }, NOW)
         };
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_of_120_sessions_fit_even_without_paths() {
+    fn cookies_of_120_sessions_fit_without_paths() {
         let identity = format!("cookie:{}", uuid::Uuid::nil());
         let id = |number: u32| format!("0123456789abcdef0123456789abc{number:03}");
         let jar: Vec<HeaderValue> = (0..120).map(|number| open(&id(number), &identity)).collect();

@@ -1,4 +1,4 @@
-//! TURN credentials: asked for once, and kept for each identity for a part of their life.
+//! TURN credentials, cached per identity for a part of their lifetime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,35 +19,35 @@ use super::remote::TURN_LIFETIME;
 use super::upstream::Upstream;
 use crate::id::IdentityId;
 
-/// How long credentials are given out again: whoever gets them last can still use them for three
-/// quarters of their life, which is longer than a call.
+/// Time for which credentials are cached: the last client to receive them can use them for another three
+/// quarters of their lifetime, which is longer than a call.
 const KEPT: Duration = Duration::from_secs(TURN_LIFETIME.as_secs() / 4);
 
-/// How many identities' credentials are kept.
+/// Maximum number of identities with cached credentials.
 const IDENTITIES: u64 = 10_000;
 
 /// No ICE servers.
 const NO_SERVERS: &str = r#"{"iceServers":[]}"#;
 
-/// The ICE servers for whoever has no TURN service.
+/// The ICE servers without a TURN service.
 ///
 /// Source: protocol section 9.
 const STUN_ONLY: &str =
     r#"{"iceServers":[{"urls":["stun:stun.cloudflare.com:3478","stun:stun.cloudflare.com:53"]}]}"#;
 
-/// The TURN credentials of each identity.
+/// Cached TURN credentials by identity.
 #[derive(Debug)]
 pub struct TurnCredentials {
     upstream: Arc<Upstream>,
     kept: Cache<IdentityId, Bytes>,
-    /// Whether the service failed at the last question, so that an outage is logged once.
+    /// True if the last request to the service failed, so that an outage is logged once.
     is_down: AtomicBool,
 }
 
-/// Why there are no credentials.
+/// Credentials are unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCredentials {
-    /// The TURN service cannot be asked.
+    /// The request to the TURN service failed.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// The TURN service refused.
@@ -55,7 +55,7 @@ pub enum NoCredentials {
     Refused(StatusCode),
 }
 
-/// The list in an answer; the service once gave its only server without one.
+/// Extracts the list of servers from an answer; the service once sent a single server without a list.
 fn list(answer: &[u8]) -> Option<Box<RawValue>> {
     #[derive(Deserialize)]
     struct TurnAnswer {
@@ -76,7 +76,7 @@ struct Credentials {
     _servers: IceServers,
 }
 
-/// Both forms that the service has had. Anything else would leave the client without any server.
+/// Both formats that the service has used. An unknown one would leave the client without any server.
 #[derive(Deserialize)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only the form matters")]
@@ -92,18 +92,18 @@ struct IceServer {
 }
 
 impl TurnCredentials {
-    /// Credentials of this TURN service; none are there yet.
+    /// Creates an empty cache for the TURN service of `upstream`.
     pub fn new(upstream: Arc<Upstream>) -> Self {
         let kept = Cache::builder().max_capacity(IDENTITIES).time_to_live(KEPT).build();
         Self { upstream, kept, is_down: AtomicBool::new(false) }
     }
 
-    /// The ICE servers for `identity`, as a JSON text in the form in which the service gave them.
+    /// Returns the ICE servers for `identity`, as the service's JSON text.
     ///
-    /// Requests of one identity at the same time share one question to the service.
+    /// Concurrent requests of one identity share one request to the service.
     ///
     /// # Errors
-    /// [`NoCredentials`]; nothing is kept then, and the next request asks again.
+    /// [`NoCredentials`]; it is not cached, and the next call tries again.
     pub async fn ice_servers(&self, identity: &IdentityId) -> Result<Bytes, NoCredentials> {
         if !self.upstream.has_turn() {
             return Ok(Bytes::from_static(self.without_turn().as_bytes()));
@@ -111,8 +111,7 @@ impl TurnCredentials {
         self.kept.try_get_with_by_ref(identity, self.ask()).await.map_err(|error| *error)
     }
 
-    /// The ICE servers for `identity` as a JSON list, where TURN is configured and its service
-    /// answers in time.
+    /// Returns the ICE servers for `identity` as a JSON list, if TURN is configured and its service answers in time.
     pub async fn at_hand(&self, identity: &IdentityId, wait: Duration) -> Option<Box<RawValue>> {
         if !self.upstream.has_turn() {
             return None;
@@ -121,10 +120,10 @@ impl TurnCredentials {
         list(&servers)
     }
 
-    /// The ICE servers where there is no TURN service, or it does not answer.
+    /// Returns the ICE servers for use without TURN credentials.
     ///
-    /// The embedded media server tells its addresses, and clients find their own way to them: on a
-    /// bare laptop nothing asks an outside server.
+    /// The embedded media server needs none, since it advertises its addresses: a server on a laptop then
+    /// contacts no outside host.
     pub fn without_turn(&self) -> &'static str {
         if self.upstream.embedded().is_some() { NO_SERVERS } else { STUN_ONLY }
     }
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_an_answer_are_a_list() {
+    fn both_answer_formats_become_a_list() {
         for (answer, servers) in [
             (r#"{"iceServers":[{"urls":["a"]}]}"#, r#"[{"urls":["a"]}]"#),
             (r#"{"iceServers": {"urls":"a"}}"#, r#"[{"urls":"a"}]"#),

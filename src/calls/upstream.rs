@@ -1,4 +1,4 @@
-//! The seam to whoever serves the media API: proxy, AI and TURN know only this.
+//! The interface to the media API's backend, used by proxy, AI and TURN.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::metrics::{ByCall, Metrics};
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::wire::ApiRequest;
 
-/// Whoever serves the media API.
+/// The backend of the media API.
 #[derive(Debug)]
 pub struct Upstream {
-    /// The TURN service is there, whoever carries the media.
+    /// The remote API; also of the TURN service, which is used with either backend.
     remote: Remote,
-    /// The media server of this process, where that one carries them.
+    /// The embedded media server, if in use.
     embedded: Option<SfuHandle>,
     body_bytes: usize,
     timeout: std::time::Duration,
@@ -28,10 +28,10 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The media API of these settings, for bodies of at most `body_bytes`. Nothing is called yet.
+    /// Creates a client for bodies of at most `body_bytes`, without connecting.
     ///
     /// # Errors
-    /// If the system's HTTP client cannot be made.
+    /// If the HTTP client cannot be created.
     pub fn new(
         calls: &Calls,
         turn: &TurnConfig,
@@ -43,27 +43,27 @@ impl Upstream {
         Ok(Self { remote, embedded, body_bytes, timeout: calls.timeout, metrics })
     }
 
-    /// Which settings are missing, if calls cannot be made.
+    /// Returns an error naming the missing settings, if calls cannot be made.
     pub fn missing(&self) -> Option<&'static str> {
         if self.embedded.is_some() { None } else { self.remote.missing() }
     }
 
-    /// The media server of this process, where that one carries the media.
+    /// The embedded media server, if in use.
     pub fn embedded(&self) -> Option<&SfuHandle> {
         self.embedded.as_ref()
     }
 
-    /// Whether there are TURN credentials to ask for.
+    /// True if a TURN service is configured.
     pub fn has_turn(&self) -> bool {
         self.remote.has_turn()
     }
 
-    /// Makes a call, and waits for the head of its answer.
+    /// Makes a call, and returns once the headers of its answer arrived.
     ///
-    /// A call that provably never left is tried once more; nothing else is.
+    /// A call that was provably not sent is retried once; no other is.
     ///
     /// # Errors
-    /// [`UpstreamError`]; an answer of any status but a redirect is none.
+    /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
         let operation = call.target.label();
         match &self.embedded {
@@ -72,7 +72,7 @@ impl Upstream {
         }
     }
 
-    /// Asks for fresh TURN credentials; the answer is the service's, whatever its form.
+    /// Requests new TURN credentials; the service's answer is returned unparsed.
     ///
     /// # Errors
     /// As [`Self::call`]; [`UpstreamError::NotConfigured`] where [`Self::has_turn`] is false.
@@ -115,7 +115,7 @@ impl Upstream {
     }
 }
 
-/// The whole body, if it is no longer than it may be.
+/// Reads the whole body, up to `most` bytes.
 async fn collect(body: Body, most: usize) -> Result<Bytes, UpstreamError> {
     let collected = Limited::new(body, most).collect().await;
     collected.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {

@@ -1,7 +1,7 @@
-//! Data requests: `?_data={route id}`, by which the client asks for data and sends forms.
+//! Data requests, `?_data={route id}`: loads of data and submitted forms of the stock client.
 //!
-//! A loader of a page is answered here. Everything else is answered by the handler at the same
-//! path, which knows nothing of the client, and its answer is put into the client's form.
+//! Page loaders are answered here. All other requests go to the handler at the same path, which is independent
+//! of the client; its answer is converted to the client's format.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::identity::Auth;
 use crate::identity::peer::RemotePeer;
 
 const RESPONSE: HeaderName = HeaderName::from_static("x-remix-response");
-/// The target of a redirect, in an answer that a browser's fetch does not follow.
+/// Header with the target of a redirect that a browser's fetch does not follow.
 pub const REDIRECT: HeaderName = HeaderName::from_static("x-remix-redirect");
 const STATUS: HeaderName = HeaderName::from_static("x-remix-status");
 const REVALIDATE: HeaderName = HeaderName::from_static("x-remix-revalidate");
@@ -34,13 +34,13 @@ const CATCH: HeaderName = HeaderName::from_static("x-remix-catch");
 const ERROR: HeaderName = HeaderName::from_static("x-remix-error");
 const YES: HeaderValue = HeaderValue::from_static("yes");
 
-/// The most bytes of a sentence that says what went wrong.
+/// Maximum length of an error message in bytes.
 const SENTENCE_BYTES: usize = 4096;
 
-/// The parameter that makes a request one for data.
+/// Query parameter of data requests.
 const PARAMETER: &str = "_data";
 
-/// Answers a data request; lets every other request pass.
+/// Middleware that answers data requests and forwards all others.
 pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let uri = request.uri();
     let Some(id) = asked_route(uri) else {
@@ -65,7 +65,7 @@ pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> 
             return error(StatusCode::BAD_REQUEST, "that route has no data");
         }
     }
-    // Whoever answers knows nothing of the parameter, and is not to pass it on.
+    // The handler does not know the parameter, and must not pass it on.
     let mut request = request;
     *request.uri_mut() = page_of(request.uri());
     let response = next.run(request).await;
@@ -78,14 +78,14 @@ pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     to_client(Response::from_parts(head, body))
 }
 
-/// The refusal of a data request in the client's form; `None` for any other request.
+/// Formats the refusal of a data request for the client; `None` for any other request.
 pub fn refused(uri: &Uri, error: ApiError) -> Option<Response> {
     asked_route(uri).map(|_| to_client(error.into_response()))
 }
 
-/// The route for whose data `uri` asks.
+/// Returns the route id of a data request.
 fn asked_route(uri: &Uri) -> Option<String> {
-    // What is theirs in a query of the media API or of a socket is not ours to read.
+    // The media API and sockets have query parameters of their own.
     if ["/partytracks/", "/api/calls/", "/parties/"].iter().any(|path| uri.path().starts_with(path)) {
         return None;
     }
@@ -93,7 +93,7 @@ fn asked_route(uri: &Uri) -> Option<String> {
     query.find(|(name, _)| name == PARAMETER).map(|(_, id)| id.into_owned())
 }
 
-/// The data of a page's route, or the way to the form for a name.
+/// Answers with the data of a page's route, or with a redirect to the name form.
 async fn answer(app: &App, loader: Loader, leaf: &str, head: &request::Parts) -> Response {
     let Some(peer) = head.extensions.get::<RemotePeer>() else {
         return to_client(ApiError::Internal.into_response());
@@ -117,7 +117,7 @@ fn told(data: &Value) -> Response {
     to_client(([(CACHE_CONTROL, "no-store")], Json(data)).into_response())
 }
 
-/// The page for which data were asked: the address without what Remix adds.
+/// Returns the page of a data request: its URL without Remix's parameters.
 fn page_of(uri: &Uri) -> Uri {
     let kept = uri.query().unwrap_or_default().split('&').filter(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -128,7 +128,7 @@ fn page_of(uri: &Uri) -> Uri {
     page.parse().unwrap_or_default()
 }
 
-/// A plain answer in the client's form.
+/// Converts a plain answer to the client's format.
 fn to_client(mut response: Response) -> Response {
     let (status, headers) = (response.status(), response.headers_mut());
     if status.is_redirection() {
@@ -138,7 +138,7 @@ fn to_client(mut response: Response) -> Response {
         if headers.contains_key(SET_COOKIE) {
             headers.insert(REVALIDATE, YES);
         }
-        // Only then does a browser's fetch not follow it by itself.
+        // Without a redirect status, a browser's fetch does not follow it by itself.
         for name in [CONTENT_LENGTH, CONTENT_TYPE] {
             headers.remove(name);
         }
@@ -155,7 +155,7 @@ fn to_client(mut response: Response) -> Response {
     response
 }
 
-/// An error as the client understands it.
+/// An error in the client's format.
 fn error(status: StatusCode, sentence: &str) -> Response {
     let headers = [(ERROR, YES), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (status, headers, Json(json!({"message": sentence}))).into_response()
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirect_is_one_that_fetch_does_not_follow() {
+    fn redirect_is_not_followed_by_fetch() {
         let plain = (StatusCode::FOUND, [(LOCATION, "/a")], "x").into_response();
         let response = to_client(plain);
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_the_address_without_what_was_added() {
+    fn page_url_has_no_data_parameters() {
         for (asked, page) in [
             ("/a?_data=routes%2F_room", "/a"),
             ("/a?x=1&_data=root&y=2", "/a?x=1&y=2"),

@@ -1,7 +1,6 @@
-//! **Pure**: the HTML in which the client starts (protocol section 10).
+//! **Pure**: the HTML document that starts the client (protocol section 10).
 //!
-//! Its body is empty: React finds another page than it would have made itself, says so once on the
-//! console, and makes its own.
+//! Its body is empty: React finds a hydration mismatch, logs it once to the console, and renders the page itself.
 
 use std::fmt::Write;
 
@@ -10,27 +9,27 @@ use serde_json::{Map, Value, json};
 use super::manifest::Build;
 use crate::feedback::service::RELEASE;
 
-/// The alert of the client's production build that it shows once where its media do not come from
-/// Cloudflare. As long as it stands, the page sends no heartbeats, so that its user drops out.
+/// The alert that the client's production build shows once if its media does not come from Cloudflare. While it
+/// is open the page sends no heartbeats, so its user drops out.
 const ANYCAST_ALERT: &str = "You are not connected to CF anycast address";
 
-/// What a document is made of.
+/// The contents of a document.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
-    /// The client.
+    /// The client's build.
     pub build: &'a Build,
-    /// The ids of the routes that it shows, the root first.
+    /// The ids of the page's routes, the root first.
     pub routes: &'a [String],
-    /// Their data, by their ids.
+    /// The routes' data, by id.
     pub data: &'a Map<String, Value>,
-    /// The path as it was sent. Another one than the client's own has it reload, for ever.
+    /// The path as it was sent. If it differs from the client's own, the client reloads for ever.
     pub path: &'a str,
-    /// What marks our own scripts.
+    /// The nonce of our own scripts.
     pub nonce: &'a str,
 }
 
 impl Document<'_> {
-    /// The document as HTML.
+    /// Renders the HTML.
     pub fn render(&self) -> String {
         let Self { build, nonce, .. } = self;
         let mut html = String::from(
@@ -67,7 +66,7 @@ impl Document<'_> {
         html
     }
 
-    /// The script that writes [`ANYCAST_ALERT`] to the console; every other alert is shown as before.
+    /// Returns a script that redirects [`ANYCAST_ALERT`] to the console; all other alerts are shown as before.
     fn without_alert(&self) -> String {
         let Self { nonce, .. } = self;
         let text = script(&ANYCAST_ALERT.into());
@@ -91,7 +90,7 @@ impl Document<'_> {
         })
     }
 
-    /// The module that hands the client its routes, and starts it.
+    /// Returns the module that registers the routes and starts the client.
     fn start(&self) -> String {
         let url = |url: &str| script(&url.into());
         let mut module = format!("import {};", url(&self.build.url));
@@ -112,8 +111,8 @@ impl Document<'_> {
     }
 }
 
-/// A value as it may stand in a script: nothing in it ends the script or begins a comment, and what
-/// JavaScript once took for the end of a line is escaped.
+/// Escapes a value for a script: nothing in it can end the script or start a comment, and the line separators
+/// of older JavaScript are escaped.
 fn script(value: &Value) -> String {
     let mut text = String::new();
     for char in value.to_string().chars() {
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_has_all_that_the_client_starts_from() {
+    fn document_contains_routes_data_and_entry() {
         let html = render(&json!({"root": {}, "routes/_index": {"username": "Ada"}}), "/a%20b");
         for part in [
             "<title>Orange Meets</title>",
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_script_against_the_anycast_alert_runs_first() {
+    fn anycast_alert_script_runs_first() {
         let html = render(&json!({}), "/");
         let first = html.split_once("<script nonce=\"n0\">").unwrap().1.split_once("</script>").unwrap().0;
         assert_eq!(
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_end_the_script() {
+    fn name_cannot_end_the_script() {
         let name = "</script><script>alert(1)</script><!--\u{2028}\u{2029}&amp;";
         let html = render(&json!({"routes/_index": {"username": name}}), "/%3C/script%3E</script>");
         assert_eq!(html.matches("</script").count(), 3, "{html}");
@@ -218,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_escaped_is_the_same_value(text in "[<>&a\\\\/\"!\u{2028}-]{0,12}") {
+        fn escaped_value_round_trips(text in "[<>&a\\\\/\"!\u{2028}-]{0,12}") {
             let written = script(&json!({"a": text}));
             let harmful = written.contains(['<', '>', '&', '\u{2028}']);
             prop_assert!(!harmful);

@@ -1,4 +1,4 @@
-//! The data of the client's pages, route by route (protocol section 10).
+//! The data of the client's pages by route (protocol section 10).
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::http::app::App;
 use crate::identity::{AuthMethod, Identity};
 
-/// How long a page waits for TURN credentials; without them its client asks for them by itself.
+/// Time that a page waits for TURN credentials; without them its client requests them itself.
 const TURN_WAIT: Duration = Duration::from_secs(2);
 
-/// The routes that are no pages: what they answer is answered at their paths.
+/// Routes that are not pages: their own handlers answer their data requests.
 const RESOURCES: [&str; 8] = [
     "routes/[site.webmanifest]",
     "routes/new",
@@ -25,18 +25,18 @@ const RESOURCES: [&str; 8] = [
     "routes/partytracks.$",
 ];
 
-/// Whether a route is no page.
+/// True if a route is not a page.
 pub fn is_resource(id: &str) -> bool {
-    // Older clients have their media proxy at this one.
+    // Older clients have their media proxy below `routes/api.`.
     RESOURCES.contains(&id) || id.starts_with("routes/api.")
 }
 
-/// Whether a way of routes leads to a page of a room, whose name is the first part of its path.
+/// True if the routes lead to a page of a room, whose name is the first segment of the path.
 pub fn is_of_room(ids: &[String]) -> bool {
     ids.iter().any(|id| Loader::of(id) == Some(Loader::Room))
 }
 
-/// A route whose page has data.
+/// A page route with data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
     /// Every page.
@@ -52,7 +52,7 @@ pub enum Loader {
 }
 
 impl Loader {
-    /// The loader of a route.
+    /// Returns the loader of a route id.
     pub fn of(id: &str) -> Option<Self> {
         match id {
             "root" => Some(Self::Root),
@@ -65,7 +65,7 @@ impl Loader {
     }
 }
 
-/// The settings that the client is told, in its own form.
+/// The client's settings, in its own format.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     root: Root,
@@ -136,11 +136,11 @@ struct MeetingData<'a> {
 }
 
 impl ClientSettings {
-    /// What these settings tell.
+    /// Converts the configuration.
     pub fn new(config: &Config) -> Self {
         let Config { client, calls, ai, feedback, .. } = config;
         let url = |url: &Option<crate::config::HttpUrl>| url.as_ref().map(|url| url.as_str().to_owned());
-        // 0 is the client's own default, which it takes where there is no number.
+        // 0 is the client's own default, which it uses if the number is missing.
         let number = |number: u32| (number > 0).then_some(number);
         let root = Root { user_directory_url: url(&client.user_directory_url) };
         Self {
@@ -167,7 +167,7 @@ impl ClientSettings {
                 username: "",
                 bug_reports_enabled: true,
                 disable_lobby_enforcement: client.disable_lobby_enforcement,
-                // The other mode lets people around the lobby and shows debug windows.
+                // The development mode skips the lobby and shows debug windows.
                 mode: "production",
                 has_db: true,
                 has_ai_credentials: ai.api_token.is_some() && ai.model_endpoint.is_some(),
@@ -176,13 +176,13 @@ impl ClientSettings {
         }
     }
 
-    /// What whoever has no name yet is told by the root, for the page of the name.
+    /// The root's data for a client without a name, on the name form's page.
     pub fn to_nobody(&self) -> Value {
         json(&self.root)
     }
 }
 
-/// The data of a route for somebody.
+/// Returns the data of a route for a user.
 pub async fn load(app: &App, loader: Loader, identity: &Identity, by: AuthMethod) -> Value {
     let told = &app.site.told;
     let username = &*identity.name;
@@ -215,7 +215,7 @@ mod tests {
     use crate::config::Optional;
 
     #[test]
-    fn numbers_are_numbers_and_what_is_not_set_is_not_there() {
+    fn unset_settings_are_omitted() {
         let told = ClientSettings::new(&Config::default());
         assert_eq!(super::json(&told.root), json!({}));
         let room = json!({"feedbackEnabled": true, "simulcastEnabled": false, "e2eeEnabled": false});

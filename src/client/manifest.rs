@@ -1,4 +1,4 @@
-//! A production build of the client: found, read and judged at the start.
+//! A production build of the client: found, parsed and validated at start-up.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::loader::{Loader, is_resource};
 use super::routes::{Route, RoutePosition, Routes};
 
-/// What the file begins with.
+/// Prefix of a manifest file.
 const ASSIGNED: &str = "window.__remixManifest=";
 
-/// The routes whose data the client cannot do without, and the page of the name.
+/// Required routes: those whose data the client needs, and the name form.
 const NEEDED: [&str; 6] = [
     "root",
     "routes/_index",
@@ -23,7 +23,7 @@ const NEEDED: [&str; 6] = [
     "routes/set-username",
 ];
 
-/// The icons that Orange's pages name.
+/// The icons of Orange's pages.
 #[rustfmt::skip]
 const ICONS: [(&str, &str); 4] = [
     ("apple-touch-icon.png", r#"rel="apple-touch-icon" sizes="180x180" href="/apple-touch-icon.png?v=orange-emoji""#),
@@ -35,72 +35,72 @@ const ICONS: [(&str, &str); 4] = [
 /// A build of the client.
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// Where the browser finds the manifest.
+    /// URL of the manifest.
     pub url: String,
-    /// What starts the client.
+    /// The module that starts the client.
     pub entry: Module,
-    /// The routes' modules, by their ids.
+    /// The routes' modules, by route id.
     pub modules: BTreeMap<String, Module>,
-    /// The way from a path to routes.
+    /// The mapping from a path to routes.
     pub routes: Routes,
-    /// The icons that are there, as attributes of links.
+    /// The existing icons, as attributes of links.
     pub icons: Vec<&'static str>,
-    /// What an operator should know of it.
+    /// A warning for the operator.
     pub warning: Option<String>,
 }
 
 /// A module of the build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Where it is.
+    /// URL of the module.
     pub url: String,
-    /// What it imports.
+    /// URLs of the modules that it imports.
     pub imports: Vec<String>,
-    /// The style sheets that its page uses.
+    /// URLs of the style sheets of its page.
     pub styles: Vec<String>,
 }
 
-/// Why a folder holds no build that can be served; each says what was looked for, and where.
+/// A directory without a usable build. Each error names the missing thing and the place.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidBuild {
-    /// A folder or a file cannot be read.
+    /// A directory or file cannot be read.
     #[error("client.dir: {path} cannot be read: {error}; it is to be the public/ folder of a production build of Orange", path = .path.display())]
     Unreadable {
-        /// The folder or file.
+        /// The directory or file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// There is no manifest.
     #[error("client.dir: there is no {path}/manifest-*.js; client.dir is to be the public/ folder of a production build of Orange (npm run build)", path = .path.display())]
     NoManifest {
-        /// Where it was looked for.
+        /// The searched directory.
         path: PathBuf,
     },
-    /// The file is no manifest.
+    /// The file is not a manifest.
     #[error("client.dir: {path} is no manifest of a Remix build: {problem}", path = .path.display())]
     NoRemix {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         problem: String,
     },
-    /// The manifest is that of another application, or of another version of this one.
+    /// The manifest is of another application, or of an unknown version of the client.
     #[error("client.dir: {path} is not the manifest of an Orange client that this version knows: {problem}", path = .path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What is missing or unknown.
+        /// The missing or unknown part.
         problem: String,
     },
-    /// A file of the build is not there.
+    /// A file of the build is missing.
     #[error("client.dir: {path} names {url}, which is not in {dir}; is the build complete?", path = .path.display(), dir = .dir.display())]
     Incomplete {
         /// The manifest.
         path: PathBuf,
-        /// The missing file's address.
+        /// The missing file's URL.
         url: String,
-        /// Where it was looked for.
+        /// The build's directory.
         dir: PathBuf,
     },
 }
@@ -136,7 +136,7 @@ struct WrittenRoute {
 }
 
 impl Build {
-    /// Finds the newest build in a `public/` folder, and reads it.
+    /// Finds and reads the newest build in a `public/` directory.
     ///
     /// # Errors
     /// [`InvalidBuild`].
@@ -192,7 +192,7 @@ impl WrittenModule {
     }
 }
 
-/// The manifests in a folder, each with the time when it was written.
+/// Returns the manifests in a directory with their modification times.
 fn manifests(dir: &Path, folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, InvalidBuild> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
@@ -215,7 +215,7 @@ fn manifests(dir: &Path, folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>, In
     Ok(found)
 }
 
-/// The path below the folder that an address names; none that leads out of it.
+/// Returns the relative path of a URL; `None` if it leads out of the directory.
 fn inside(url: &str) -> Option<&Path> {
     let path = Path::new(url.strip_prefix('/')?);
     path.components().all(|part| matches!(part, Component::Normal(_))).then_some(path)
@@ -231,7 +231,7 @@ fn parse(text: &str) -> Result<ManifestFile, String> {
     serde_json::from_str(json.trim_end_matches(';')).map_err(|error| error.to_string())
 }
 
-/// Whether this server can give the client all that it will ask for.
+/// Checks that this server has the data of all routes.
 fn judge(written: &ManifestFile) -> Result<(), String> {
     if let Some(missing) = NEEDED.iter().find(|&&id| !written.routes.contains_key(id)) {
         return Err(format!("the route {missing} is missing"));
@@ -250,7 +250,7 @@ fn judge(written: &ManifestFile) -> Result<(), String> {
     Ok(())
 }
 
-/// The style sheets that a module names: this kind of build lists them nowhere else.
+/// Returns the style sheets that a module names: this kind of build lists them nowhere else.
 fn styles_in(module: &str) -> impl Iterator<Item = String> {
     const END: &str = ".css\"";
     module.match_indices(END).filter_map(|(end, _)| {
@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// A manifest in the form in which Remix writes it.
+    /// A manifest in Remix's format.
     fn manifest() -> Value {
         let route = |id: &str, parent: Option<&str>, path: Option<&str>, index: bool| {
             let module = format!("/build/{}.js", id.replace('/', "_"));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_read() {
+    fn complete_build_is_read() {
         let dir = build(&manifest());
         fs::write(dir.path().join("favicon.ico"), "").unwrap();
         let build = Build::find(dir.path()).unwrap();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_several_is_used_with_a_warning() {
+    fn newest_of_several_builds_is_used_with_warning() {
         let dir = build(&manifest());
         let mut newer = manifest();
         newer["url"] = "/build/manifest-0.js".into();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_build_is_said_with_its_place() {
+    fn missing_or_invalid_build_error_names_the_path() {
         let missing = Build::find(Path::new("/nowhere/public")).unwrap_err().to_string();
         assert!(missing.starts_with("client.dir: /nowhere/public cannot be read: "), "{missing}");
         let dir = tempfile::tempdir().unwrap();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_foreign_or_incomplete_is_said() {
+    fn foreign_or_incomplete_build_is_refused() {
         let mut other = manifest();
         other["routes"].as_object_mut().unwrap().remove("routes/_room");
         assert!(refused(&other).ends_with("the route routes/_room is missing"));
@@ -390,7 +390,7 @@ mod tests {
             refused(&other),
             "client.dir: DIR/build/manifest-1.js names /build/gone.js, which is not in DIR; is the build complete?"
         );
-        // A second slash, or two dots, once led to every file of the machine.
+        // A second slash, or two dots, once gave access to every file of the machine.
         let outside = tempfile::NamedTempFile::new().unwrap();
         let outside = format!("/{}", outside.path().display());
         for url in ["gone.js", "https://evil.example/a.js", &outside, "/build/../../../../../../etc/passwd"] {
@@ -402,7 +402,7 @@ mod tests {
         assert!(refused(&other).contains("names /build/gone.js, which is not in DIR"));
     }
 
-    /// A value that may stand anywhere in a manifest.
+    /// An arbitrary value for any place in a manifest.
     fn anything() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),
@@ -419,7 +419,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn any_text_gets_an_answer(text in ".{0,200}", is_assigned in any::<bool>()) {
+        fn arbitrary_text_is_refused(text in ".{0,200}", is_assigned in any::<bool>()) {
             let prefix = if is_assigned { ASSIGNED } else { "" };
             let read = parse(&format!("{prefix}{text}"));
             prop_assert!(read.is_err());
@@ -427,7 +427,7 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_manifest_is_refused_or_all_of_it_is_in_the_folder(
+        fn accepted_manifest_stays_inside_the_folder(
             changes in prop::collection::vec((0..6_usize, prop::sample::select(&[
                 "id", "parentId", "path", "index", "module", "imports", "css", "hasLoader",
             ][..]), anything()), 1..4),

@@ -1,7 +1,7 @@
-//! The stock Orange client, unmodified: its build, its documents, and the data that it asks for.
+//! The unmodified stock Orange client: its build, its documents, and its data.
 //!
-//! It is a Remix application whose server is Orange itself. Protocol section 10 says what a server
-//! owes it; our own page asks for the same data.
+//! It is a Remix application whose server is Orange itself. Protocol section 10 specifies its server; the
+//! built-in page requests the same data.
 
 pub mod data;
 pub mod document;

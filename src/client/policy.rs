@@ -1,18 +1,18 @@
-//! **Pure**: what a page of the stock client may load and use.
+//! **Pure**: the content security policy of the stock client's pages.
 
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{HttpUrl, PolicySources};
 
-/// Where background blur loads its models from.
+/// Origin of the models for background blur.
 const MODELS: &str = "https://cdn.jsdelivr.net";
 
-/// What stands where a page's nonce is to be.
+/// Placeholder for a page's nonce.
 const NONCE: &str = "'nonce-…'";
 
-/// What the client needs: `wasm-unsafe-eval` for its encryption and noise suppression, inline styles
-/// for its components, sockets of either kind since it chooses by the host's name alone.
+/// The client's needs: `wasm-unsafe-eval` for its encryption and noise suppression, inline styles for its
+/// components, and both socket schemes, since it chooses by the host's name alone.
 #[rustfmt::skip]
 const DIRECTIVES: [(&str, &[&str]); 13] = [
     ("default-src", &["'self'"]),
@@ -30,28 +30,28 @@ const DIRECTIVES: [(&str, &[&str]); 13] = [
     ("frame-ancestors", &["'none'"]),
 ];
 
-/// Camera, microphone and screen for our own pages, and not for what they may embed.
+/// Camera, microphone and screen for our own pages, but not for embedded ones.
 const PERMISSIONS: HeaderValue =
     HeaderValue::from_static("camera=(self), microphone=(self), display-capture=(self)");
 
-/// Has socket and files go through TLS, too.
+/// Directive that makes sockets and files use TLS as well.
 const UPGRADE: &str = "upgrade-insecure-requests";
 
 /// The content security policy of the stock client's pages.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// With a place for the nonce.
+    /// The policy with the placeholder [`NONCE`].
     text: String,
 }
 
 impl Policy {
-    /// The client's needs, where it looks people up, and what the operator adds.
+    /// Builds the policy from the client's needs, the user directory and the operator's additions.
     pub fn new(directory: Option<&HttpUrl>, added: &[PolicySources]) -> Self {
         let mut directives: Vec<(&str, Vec<&str>)> =
             DIRECTIVES.iter().map(|(name, sources)| (*name, sources.to_vec())).collect();
         let mut add = |name, source| match directives.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sources)) => {
-                // It stands for itself alone.
+                // `'none'` is valid only as the sole source.
                 sources.retain(|&known| known != "'none'" && known != source);
                 sources.push(source);
             }
@@ -69,25 +69,25 @@ impl Policy {
         Self { text: lines.join("; ") }
     }
 
-    /// The policy of the page with this nonce.
+    /// Returns the policy of a page with this nonce.
     pub fn of(&self, nonce: &str) -> String {
         self.text.replace(NONCE, &format!("'nonce-{nonce}'"))
     }
 }
 
-/// How a page came to its reader.
+/// The transport of a page to its browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageTransport {
-    /// Over TLS from the browser to us or to a proxy of ours.
+    /// Over TLS from the browser to this server or a trusted proxy.
     Secure,
-    /// As plain text, if only as far as we know.
+    /// As plain text, as far as is known.
     Plain,
 }
 
-/// Sets the headers that keep a page to itself.
+/// Sets the content security policy and the permissions policy.
 pub fn protect(headers: &mut HeaderMap, policy: &str, way: PageTransport) {
     let text = match way {
-        // The client opens ws:// at private addresses, whatever the page came by (protocol section 1).
+        // The client opens ws:// at private addresses even from an https page (protocol section 1).
         PageTransport::Secure => format!("{policy}; {UPGRADE}"),
         PageTransport::Plain => policy.to_owned(),
     };
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_is_the_one_that_the_client_can_live_with() {
+    fn policy_allows_what_the_client_needs() {
         let policy = Policy::new(None, &[]).of("abc");
         for part in [
             "script-src 'self' 'nonce-abc' 'wasm-unsafe-eval' https://cdn.jsdelivr.net;",
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_adds_sources() {
+    fn operator_sources_are_added() {
         let directory: HttpUrl = "https://people.example/api?x".parse().unwrap();
         let added = added(&[
             "connect-src https://sentry.example https://people.example",
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_over_tls_upgrade_what_they_load() {
+    fn only_secure_pages_upgrade_requests() {
         for (way, upgrades) in [(PageTransport::Secure, true), (PageTransport::Plain, false)] {
             let mut headers = HeaderMap::new();
             protect(&mut headers, "default-src 'self'", way);

@@ -1,40 +1,39 @@
-//! **Pure**: which routes of the client a path leads to, by the rules of its router.
+//! **Pure**: matches a path to the client's routes, by the rules of its router.
 //!
-//! Server and client must agree, or the client finds data for other routes than it shows. Source:
-//! React Router 6, `matchRoutes`.
+//! Server and client must agree, or the client gets the data of other routes. Source: React Router 6, `matchRoutes`.
 
 use std::collections::BTreeMap;
 
 /// A route of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its id, such as `routes/_index`.
+    /// The id, such as `routes/_index`.
     pub id: String,
-    /// The route in whose page it stands.
+    /// The parent route, which contains it.
     pub parent: Option<String>,
-    /// Its part of the path; none for a layout and for most indexes.
+    /// The path relative to the parent; `None` for a layout and for most indexes.
     pub path: Option<String>,
-    /// Whether it is what its parent shows at its own path.
+    /// The position in its parent.
     pub place: RoutePosition,
 }
 
-/// Where a route stands in its parent.
+/// A route's position in its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoutePosition {
     /// At the parent's own path.
     Index,
-    /// Below it.
+    /// Below the parent's path.
     Child,
 }
 
 /// All routes of a client.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    /// The best match first.
+    /// Branches by descending score.
     branches: Vec<Branch>,
 }
 
-/// A way from the root to a route that has a path.
+/// The chain from the root to a route with a path.
 #[derive(Clone, Debug)]
 struct Branch {
     segments: Vec<String>,
@@ -42,7 +41,7 @@ struct Branch {
     ids: Vec<String>,
 }
 
-/// Orange's own routes: id, parent, path. An index without a path stands at its parent's.
+/// Orange's own routes: id, parent, path, position. An index without a path is at its parent's path.
 #[rustfmt::skip]
 const ORANGE: [(&str, Option<&str>, Option<&str>, RoutePosition); 13] = [
     ("root", None, Some(""), RoutePosition::Child),
@@ -61,10 +60,10 @@ const ORANGE: [(&str, Option<&str>, Option<&str>, RoutePosition); 13] = [
 ];
 
 impl Routes {
-    /// Takes routes, by their parents.
+    /// Builds the branches from routes linked by their parents.
     pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
         let routes: BTreeMap<_, _> = routes.into_iter().map(|route| (route.id.clone(), route)).collect();
-        // A layout's path alone leads to no page, unless it is an index.
+        // A route without a path is no page, unless it is an index.
         let has_path = |route: &&Route| route.path.is_some() || route.place == RoutePosition::Index;
         let mut branches: Vec<_> =
             routes.values().filter(has_path).map(|route| Branch::to(route, &routes)).collect();
@@ -72,7 +71,7 @@ impl Routes {
         Self { branches }
     }
 
-    /// The routes of Orange's own client, for whoever asks for its data without its build.
+    /// Returns the routes of Orange's own client, for clients that request its data without its build.
     pub fn orange() -> Self {
         Self::new(ORANGE.map(|(id, parent, path, place)| Route {
             id: id.to_owned(),
@@ -82,9 +81,9 @@ impl Routes {
         }))
     }
 
-    /// The ids of the routes that a path leads to, the root first; none if it leads nowhere.
+    /// Returns the ids of the routes of a path, the root first; `None` if none matches.
     ///
-    /// The path is percent-encoded, as it was sent.
+    /// The path is percent-encoded, as sent.
     pub fn find(&self, path: &str) -> Option<&[String]> {
         let path = path.strip_prefix('/')?.trim_end_matches('/');
         let asked: Vec<&str> = if path.is_empty() { Vec::new() } else { path.split('/').collect() };
@@ -97,7 +96,7 @@ impl Branch {
     fn to(route: &Route, routes: &BTreeMap<String, Route>) -> Self {
         let (mut ids, mut segments) = (Vec::new(), Vec::new());
         let mut at = Some(route);
-        // A parent that is its own ancestor would never end.
+        // The bound ends the loop if a route is its own ancestor.
         while let Some(route) = at.filter(|_| ids.len() <= routes.len()) {
             ids.push(route.id.clone());
             let own = route.path.as_deref().unwrap_or_default();
@@ -125,13 +124,13 @@ impl Branch {
     }
 }
 
-/// The router compares decoded text without regard to case.
+/// Compares decoded text case-insensitively, as the router does.
 fn is_same(segment: &str, part: &str) -> bool {
     let part = percent_encoding::percent_decode_str(part).decode_utf8();
     part.is_ok_and(|part| part.to_lowercase() == segment.to_lowercase())
 }
 
-/// The router's own figures: a static segment before a dynamic one before the rest of a path.
+/// Computes the router's score: static segments rank before dynamic ones, and those before a splat.
 fn score(segments: &[String], place: RoutePosition) -> i32 {
     let points = |segment: &String| match segment.as_str() {
         "*" => -2 + 1,
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn oranges_paths_lead_where_its_router_leads() {
+    fn orange_paths_match_as_in_its_router() {
         let routes = Routes::orange();
         for (path, id) in [
             ("/", "routes/_index"),
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_splat_takes_what_nothing_else_does() {
+    fn splat_matches_the_remaining_paths() {
         let route = |id: &str, path: &str| Route {
             id: id.to_owned(),
             parent: None,
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_in_a_circle_end() {
+    fn circular_parents_terminate() {
         let route = |id: &str, parent: &str| Route {
             id: id.to_owned(),
             parent: Some(parent.to_owned()),

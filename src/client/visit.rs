@@ -1,4 +1,4 @@
-//! A visit to a page of the stock client: its file, its document, or the way to the form for a name.
+//! Page requests of the stock client: a file, a document, or a redirect to the name form.
 
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -20,21 +20,21 @@ use crate::http::site::file;
 use crate::identity::Auth;
 use crate::identity::peer::{RemotePeer, Scheme};
 
-/// The stock client as it is served.
+/// The stock client.
 #[derive(Debug)]
 pub struct StockClient {
-    /// Its build.
+    /// The build's manifest.
     pub build: Build,
-    /// Its folder.
+    /// The build's files.
     pub files: Assets,
-    /// What its pages may do.
+    /// The content security policy of its pages.
     pub policy: Policy,
 }
 
-/// Answers whoever opens an address: with a file of that name, or with the page there.
+/// Answers a GET request: with the file of that name, or with the page.
 ///
 /// # Errors
-/// [`ApiError::NotFound`] where neither is, and those of [`room_of`] for a page of what is no room.
+/// [`ApiError::NotFound`] if there is neither; errors of [`room_of`] for an invalid room's page.
 pub async fn open(
     app: &App,
     stock: &StockClient,
@@ -74,14 +74,14 @@ pub async fn open(
     let nonce = BASE64_STANDARD.encode(random);
     let document = Document { build: &stock.build, routes, data: &data, path: uri.path(), nonce: &nonce };
     let html = document.render();
-    // It holds a name, and perhaps credentials.
+    // The document contains a name, and possibly credentials.
     let kind = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-store")];
     let mut response = (kind, html).into_response();
     protect(response.headers_mut(), &stock.policy.of(&nonce), way(peer));
     Ok(with_cookie(response, cookie))
 }
 
-/// How a page goes to `peer`.
+/// Returns the transport of pages to `peer`.
 pub fn way(peer: &RemotePeer) -> PageTransport {
     match peer.scheme {
         Scheme::Https => PageTransport::Secure,
@@ -89,23 +89,23 @@ pub fn way(peer: &RemotePeer) -> PageTransport {
     }
 }
 
-/// Leads whoever has no name to the form for one, and from there back to `uri`.
+/// Redirects a client without a name to the name form, which leads back to `uri`.
 ///
 /// # Errors
-/// [`ApiError::LoginRequired`], where this server takes no names.
+/// [`ApiError::LoginRequired`] if this server accepts no names.
 pub fn name_needed(app: &App, uri: &Uri, peer: &RemotePeer) -> Result<Response, ApiError> {
     if !app.identities.takes_names() {
         return Err(app.nobody());
     }
     let form = format!("/set-username?return-url={}", escape(&whole_url(uri, peer)));
-    // Escaped, a long URL can be longer than a URL may be; better to lose it than the visitor.
+    // Escaping may make a long URL exceed the limit; losing the return URL is better than losing the visitor.
     Ok(redirect(if form.len() <= app.url_bytes { &form } else { "/set-username" }))
 }
 
-/// An answer that also renews a cookie, where one is due.
+/// Adds the renewed cookie to an answer, if one is due.
 pub fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
     if let Some(cookie) = cookie {
-        // A cache in between that kept the cookie would hand it to somebody else.
+        // An intermediate cache would otherwise hand the cookie to another user.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().insert(SET_COOKIE, cookie);
     }

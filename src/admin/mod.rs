@@ -1,4 +1,4 @@
-//! The operators' listener: health, metrics, and the state of rooms.
+//! The operators' listener: health, metrics, and the state of the rooms.
 
 mod query;
 mod reports;
@@ -29,25 +29,25 @@ use crate::sfu::request::{Reply, Request};
 use crate::store::StoreHealth;
 use crate::store::reports::Reports;
 
-/// State shared by the operators' handlers.
+/// State of the operators' handlers.
 pub struct Operators {
     /// The rooms.
     pub registry: Registry,
-    /// Reports of users.
+    /// Users' reports.
     pub reports: Reports,
-    /// The embedded media server; `None` if it does not carry the media.
+    /// The embedded media server, if in use.
     pub sfu: Option<SfuHandle>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Credentials that authenticate an operator.
+    /// The operator token.
     pub token: SecretString,
-    /// Host names that this listener accepts.
+    /// Allowed `Host` names of this listener.
     pub hosts: HostNames,
-    /// Whether people should be sent here.
+    /// Readiness for new clients.
     pub readiness: Readiness,
 }
 
-/// All routes of the operators' listener. `/admin/` needs the operator token.
+/// Returns all routes of the operators' listener. `/admin/` requires the operator token.
 pub fn router(operators: Arc<Operators>) -> Router {
     let guarded = Router::new()
         .route("/admin/rooms", get(rooms))
@@ -65,7 +65,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .with_state(operators)
 }
 
-/// Answers nobody's page that had its own name resolve to this listener.
+/// Refuses unknown `Host` names, against DNS rebinding by a web page.
 async fn only_known_hosts(
     State(operators): State<Arc<Operators>>,
     request: HttpRequest,
@@ -90,7 +90,7 @@ async fn only_operators(
     response
 }
 
-/// True if the bearer token (RFC 6750 section 2.1) is this one.
+/// True if the request's bearer token (RFC 6750 section 2.1) equals `token`.
 pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
     let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
     let Some((scheme, given)) = given.split_once(' ') else { return false };
@@ -98,8 +98,8 @@ pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
         && bool::from(given.trim().as_bytes().ct_eq(token.expose_secret().as_bytes()))
 }
 
-/// `GET /readyz`: whether this server should be sent people. A store that cannot write makes it
-/// unready, too, because what is promised over a restart would not hold; its rooms go on all the same.
+/// `GET /readyz`: readiness for new clients. A store that cannot write makes the server unready as well, since
+/// rooms would not survive a restart; its rooms continue all the same.
 async fn readyz(State(operators): State<Arc<Operators>>) -> Response {
     let state = operators.readiness.state().await;
     let word = match (state.stopping, state.is_ready()) {
@@ -137,7 +137,7 @@ async fn rooms(State(operators): State<Arc<Operators>>) -> Json<Value> {
     Json(json!({"rooms": rooms.collect::<Vec<_>>()}))
 }
 
-/// `GET /admin/sfu`: the sessions and tracks of the embedded media server, and who receives what.
+/// `GET /admin/sfu`: the sessions, tracks and subscriptions of the embedded media server.
 async fn sfu(State(operators): State<Arc<Operators>>) -> Result<Response, ApiError> {
     let sfu = operators.sfu.as_ref().ok_or(ApiError::NotFound)?;
     match sfu.ask(Request::Report).await {
@@ -172,7 +172,7 @@ fn member(member: MemberStatus) -> Value {
     })
 }
 
-/// Seconds with three digits: more would only be noise to read.
+/// Converts to seconds, rounded to milliseconds for readability.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn partial_token_is_refused() {
+    fn only_the_complete_token_is_accepted() {
         let token = SecretString::from("right");
         for (value, opens) in [
             ("Bearer right", true),

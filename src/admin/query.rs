@@ -1,4 +1,4 @@
-//! Query parameters of operators' lists: a page of a list, newest first.
+//! Query parameters of the operators' lists: a page, newest first.
 
 use axum::http::Uri;
 use url::form_urlencoded;
@@ -10,7 +10,7 @@ use crate::store::reports::{Cursor, ReportFilter, ReportKind};
 const DEFAULT_LIMIT: u32 = 50;
 const MOST: u32 = 200;
 
-/// Range and number of lines.
+/// A page of a list: its filter, start and size.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) filter: ReportFilter,
@@ -18,7 +18,7 @@ pub(super) struct Page {
     pub(super) limit: u32,
 }
 
-/// Whether a list can be filtered by what reports are.
+/// Filters that a list supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Filters {
     Reports,
@@ -26,11 +26,10 @@ pub(super) enum Filters {
 }
 
 impl Page {
-    /// Reads a query.
+    /// Parses a query.
     ///
     /// # Errors
-    /// [`ApiError::InvalidQuery`] for a malformed or unknown parameter: ignoring a filter would show
-    /// more than was requested.
+    /// [`ApiError::InvalidQuery`] for invalid or unknown parameters: an ignored filter would return unwanted lines.
     pub(super) fn read(uri: &Uri, filters: Filters) -> Result<Self, ApiError> {
         let mut page = Self { filter: ReportFilter::default(), before: None, limit: DEFAULT_LIMIT };
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_parameter_is_named() {
+    fn error_names_the_invalid_parameter() {
         for (query, filters, name) in [
             ("limit=0", Filters::None, "limit"),
             ("limit=201", Filters::None, "limit"),

@@ -1,4 +1,4 @@
-//! Operators' view of reports, feedback counts and meetings.
+//! The operators' view of reports, counts and meetings.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ use crate::http::error::ApiError;
 use crate::id::ReportId;
 use crate::store::reports::{Cursor, DeliveryView, MeetingLine, ReportLine};
 
-/// The routes, which the operator token guards.
+/// The routes, which require the operator token.
 pub(super) fn routes() -> Router<Arc<Operators>> {
     Router::new()
         .route("/admin/reports", get(reports))
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Arc<Operators>> {
         .route("/admin/meetings", get(meetings))
 }
 
-/// `GET /admin/reports`: a page of them, newest first; `next` is the `before` of the next page.
+/// `GET /admin/reports`: a page of reports, newest first; `next` is the `before` of the next page.
 async fn reports(State(operators): State<Arc<Operators>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let Page { filter, before, limit } = Page::read(&uri, Filters::Reports)?;
     let lines = operators.reports.list(&filter, before.as_ref(), limit).await.map_err(failing)?;
@@ -36,7 +36,7 @@ async fn reports(State(operators): State<Arc<Operators>>, uri: Uri) -> Result<Js
     Ok(Json(json!({"reports": lines, "next": next})))
 }
 
-/// A whole report: what lists show, and the rest.
+/// A complete report: the fields of lists, and the rest.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Whole {
@@ -46,14 +46,14 @@ struct Whole {
     url: String,
 }
 
-/// The same with the JSON, which is passed on as it is.
+/// A complete report with its history, as unparsed JSON.
 #[derive(Serialize)]
 struct WithHistory {
     report: Whole,
     history: Box<RawValue>,
 }
 
-/// `GET /admin/reports/{id}`: a whole report.
+/// `GET /admin/reports/{id}`: a complete report.
 async fn report(
     State(operators): State<Arc<Operators>>,
     Path(id): Path<String>,
@@ -84,7 +84,7 @@ fn line(line: ReportLine) -> Value {
     })
 }
 
-/// `GET /admin/feedback`: feedback counts by version and day.
+/// `GET /admin/feedback`: the counts by version and day.
 async fn feedback(State(operators): State<Arc<Operators>>) -> Result<Json<Value>, ApiError> {
     let days = operators.reports.counts().await.map_err(failing)?;
     let days: Vec<_> = days
@@ -102,7 +102,7 @@ async fn feedback(State(operators): State<Arc<Operators>>) -> Result<Json<Value>
     Ok(Json(json!({"days": days})))
 }
 
-/// `GET /admin/meetings`: a page of them, newest first.
+/// `GET /admin/meetings`: a page of meetings, newest first.
 async fn meetings(State(operators): State<Arc<Operators>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let Page { before, limit, .. } = Page::read(&uri, Filters::None)?;
     let lines = operators.reports.meetings(before.as_ref(), limit).await.map_err(failing)?;
@@ -123,14 +123,14 @@ fn meeting(line: MeetingLine) -> Value {
     })
 }
 
-/// The time between two times as the store writes them.
+/// Returns the duration between two times in the store's format.
 fn duration(from: &str, to: &str) -> Option<Duration> {
     let time = |text| -> Option<SystemTime> { humantime::parse_rfc3339(text).ok() };
-    // A clock set back in the meantime counts as no time elapsed.
+    // A clock that was set back in between gives a duration of zero.
     Some(time(to)?.duration_since(time(from)?).unwrap_or_default())
 }
 
-/// Start of the next page, if this one is full.
+/// Returns the cursor of the next page, if this one is full.
 fn next<T>(lines: &[T], limit: u32, cursor: fn(&T) -> Cursor) -> Option<String> {
     let last = lines.last()?;
     (lines.len() >= limit as usize).then(|| cursor(last).to_string())

@@ -1,7 +1,6 @@
-//! The memory for forms that arrive: reserved whole before a byte of one is read, or refused.
+//! Memory for incoming forms, reserved as a whole before a byte is read, or refused.
 //!
-//! Forms that took it piece by piece could each hold a part of what another waited for, until none
-//! of them could finish.
+//! Forms that reserved it chunk by chunk could deadlock, each holding memory that another waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,26 +13,26 @@ use crate::limit::{KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 
-/// The longest forms that may be in memory at a time.
+/// Concurrent forms of the maximum size in memory.
 const LARGE_FORMS: usize = 4;
 
-/// The memory of so many is for one client's network, so that there is some for others: what is
-/// announced is reserved, sent or not.
+/// Large forms of one client network, so that memory remains for others: the announced length is reserved even
+/// if it is never sent.
 const LARGE_FORMS_OF_NETWORK: usize = 2;
 
-/// Bytes up to which a form is small: those have memory of their own, and never wait behind large ones.
+/// Maximum size of a small form in bytes: small forms have their own memory and never wait for large ones.
 const SMALL_BYTES: usize = 1 << 20;
 
-/// The longest small forms that may be in memory at a time.
+/// Concurrent small forms of the maximum size in memory.
 const SMALL_FORMS: usize = 64;
 
-/// The memory of so many is for one client's network.
+/// Small forms of one client network.
 const SMALL_FORMS_OF_NETWORK: usize = 8;
 
 /// Time that a form waits for memory before it is refused; nothing of it is read meanwhile.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The memory for forms.
+/// Memory for forms.
 #[derive(Debug)]
 pub struct UploadBudget {
     large: Lane,
@@ -41,14 +40,14 @@ pub struct UploadBudget {
     metrics: Arc<Metrics>,
 }
 
-/// Memory for forms of about one size, in KiB.
+/// Memory for forms of one size class, in KiB.
 #[derive(Debug)]
 struct Lane {
     kibibytes: Arc<Semaphore>,
     of_network: KeyedLimit<ClientNetwork>,
 }
 
-/// A form's memory, until it is dropped.
+/// A form's reserved memory, released when dropped.
 #[derive(Debug)]
 pub struct Upload {
     _memory: OwnedSemaphorePermit,
@@ -67,7 +66,7 @@ impl Lane {
 }
 
 impl UploadBudget {
-    /// Memory for forms of at most `form_bytes`.
+    /// Creates a budget for forms of at most `form_bytes`.
     pub fn new(form_bytes: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             large: Lane::new(LARGE_FORMS, form_bytes, LARGE_FORMS_OF_NETWORK),
@@ -76,10 +75,10 @@ impl UploadBudget {
         }
     }
 
-    /// Reserves memory for a form of `bytes`, which a client of `network` sends.
+    /// Reserves memory for a form of `bytes` from a client of `network`.
     ///
     /// # Errors
-    /// [`ApiError::UploadsBusy`], if there is none for a while.
+    /// [`ApiError::UploadsBusy`] if none is free within five seconds.
     pub async fn reserve(&self, bytes: usize, network: Option<ClientNetwork>) -> Result<Upload, ApiError> {
         let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
         let kibibytes = bytes.div_ceil(1024).max(1);
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_form_without_memory_waits_and_is_refused_whole() {
+    async fn form_without_memory_waits_and_is_refused() {
         let metrics = Metrics::new();
         let budget = UploadBudget::new(FORM, metrics.clone());
         let mut held = Vec::new();
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_network_leaves_memory_to_others() {
+    async fn one_network_leaves_memory_for_others() {
         let budget = UploadBudget::new(FORM, Metrics::new());
         for (bytes, places) in [(FORM, LARGE_FORMS_OF_NETWORK), (SMALL_BYTES, SMALL_FORMS_OF_NETWORK)] {
             let mut held = Vec::new();
@@ -141,7 +140,7 @@ mod tests {
             budget.reserve(bytes, network(2)).await.unwrap();
             budget.reserve(bytes, None).await.unwrap();
         }
-        // A whole office that answers a question at once takes almost nothing.
+        // Answers of a whole office at once need almost no memory.
         let mut answers = Vec::new();
         for _ in 0..1000 {
             answers.push(budget.reserve(100, network(1)).await.unwrap());

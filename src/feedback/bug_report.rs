@@ -1,4 +1,4 @@
-//! `POST /api/bugReport`: somebody filled in the form.
+//! `POST /api/bugReport`: the bug report form.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -26,13 +26,13 @@ use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "bug";
 
-/// The most characters of a page's address.
+/// Maximum length of a page's URL in characters.
 const URL_CHARS: usize = 8192;
 
-/// The most characters that are kept of a browser's name for itself.
+/// Characters to which a `User-Agent` is truncated.
 const USER_AGENT_CHARS: usize = 1024;
 
-/// Takes the form.
+/// Accepts the form.
 pub async fn post(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<RemotePeer>,
@@ -50,7 +50,7 @@ pub async fn post(
     result.map(|()| taken())
 }
 
-/// The one answer to a report that was taken, or is said to be.
+/// The answer to an accepted report; a rate-limited one gets it as well.
 pub(super) fn taken() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
@@ -62,7 +62,7 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
     let room = app.desk.room(peer, limits.form_bytes);
     let ([description, info], _upload) = read_form(request, fields, room).await?;
     let parse = move || BugReportForm::read(description, info, limits);
-    // Megabytes take their time, in which rooms are to go on.
+    // Parsing megabytes would block the rooms of this thread.
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;
 
     let (id, now) = (ReportId::random(), wall_clock());
@@ -88,19 +88,19 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
     app.desk.keep(report, card).await
 }
 
-/// What the form says.
+/// The parsed form.
 #[derive(Debug)]
 struct BugReportForm {
     description: String,
     room: RoomName,
-    /// What the client says that the reporter's name is.
+    /// The reporter's name as sent by the client.
     name: Option<String>,
     url: String,
     host: String,
     history: History,
 }
 
-/// The field `info`; other members are of no interest.
+/// The field `info`; other members are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Info<'a> {
@@ -182,13 +182,13 @@ impl BugReportForm {
     }
 }
 
-/// The browser, as it says itself; empty if it does not.
+/// Returns the `User-Agent`, truncated; empty if missing.
 pub(super) fn user_agent(headers: &HeaderMap) -> String {
     let text = headers.get(USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes()));
     text.unwrap_or_default().chars().take(USER_AGENT_CHARS).collect()
 }
 
-/// The host of a web page's address.
+/// Returns the host of an http or https URL.
 fn host_of(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     let host = url.host_str()?;
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_stock_client_sends_is_read() {
+    fn stock_client_form_is_parsed() {
         let info = json!({
             "roomName": "my room",
             "identity": {"id": "x", "name": "Ada", "tracks": {"audioEnabled": true}},
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn error_names_the_invalid_field() {
         let good = json!({"roomName": "r", "url": "https://meet.example/r"});
         let with = |field: &str, value: serde_json::Value| {
             let mut info = good.clone();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browsers_name_is_cut_and_may_be_missing() {
+    fn user_agent_is_truncated_and_optional() {
         assert_eq!(user_agent(&HeaderMap::new()), "");
         let long = HeaderMap::from_iter([(USER_AGENT, "é".repeat(2000).parse().unwrap())]);
         assert_eq!(user_agent(&long).chars().count(), 1024);

@@ -1,6 +1,6 @@
-//! PURE: the messages of Google Chat (`cardsV2`) that tell of a report, as the reference makes them.
+//! PURE: Google Chat messages (`cardsV2`) for reports, as built by the reference.
 //!
-//! Source: protocol section 8. The fields stand in the reference's order.
+//! Source: protocol section 8. The fields are in the reference's order.
 
 use std::time::SystemTime;
 
@@ -10,61 +10,61 @@ use url::form_urlencoded;
 
 const IMAGE: &str = "https://developers.google.com/chat/images/quickstart-app-avatar.png";
 
-/// What the cards of every kind say.
+/// The common contents of all cards.
 #[derive(Clone, Copy, Debug)]
 pub struct CardContext<'a> {
-    /// When it was reported.
+    /// Time of the report.
     pub time: SystemTime,
-    /// The host of the page.
+    /// Host of the page.
     pub environment: &'a str,
-    /// The version of the server.
+    /// Version of the server.
     pub release: &'a str,
 }
 
-/// What the card of a bug report says.
+/// The contents of a bug report's card.
 #[derive(Clone, Copy, Debug)]
 pub struct BugReport<'a> {
-    /// Who reports.
+    /// Name of the reporter.
     pub name: &'a str,
-    /// What was typed.
+    /// Description by the reporter.
     pub description: &'a str,
-    /// The browser.
+    /// `User-Agent` of the browser.
     pub user_agent: &'a str,
-    /// The room.
+    /// Name of the room.
     pub room: &'a str,
-    /// The page.
+    /// URL of the page.
     pub url: &'a str,
-    /// Where the history is.
+    /// Location of the history.
     pub debug_info: DebugInfo<'a>,
 }
 
-/// Where a report's history is.
+/// The location of a report's history.
 #[derive(Clone, Copy, Debug)]
 pub enum DebugInfo<'a> {
-    /// At an address.
+    /// A URL.
     Link(&'a str),
-    /// Under this id, on a server whose address is not configured.
+    /// A report id, if the server's public URL is not configured.
     Id(&'a str),
 }
 
-/// What the card of a dead track says.
+/// The contents of a dead track's card.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadTrack<'a> {
-    /// Who gets nothing.
+    /// Name of the subscriber.
     pub pulling_user: &'a str,
-    /// Whose track it is.
+    /// Name of the publisher.
     pub pushing_user: &'a str,
-    /// The track.
+    /// Id of the track.
     pub track_id: &'a str,
-    /// Where the trace of the one's session is.
+    /// Link to the trace of the subscriber's session.
     pub pull_trace: &'a str,
-    /// Where the trace of the other's session is.
+    /// Link to the trace of the publisher's session.
     pub push_trace: &'a str,
-    /// Where the meeting's logs are.
+    /// Link to the meeting's logs.
     pub dashboard: Option<&'a str>,
 }
 
-/// The card of a bug report, as JSON.
+/// Returns the card of a bug report as JSON.
 pub fn bug_report(origin: CardContext<'_>, report: BugReport<'_>) -> String {
     let from = format!("Feedback from {}", report.name);
     let header = Header::new(origin, from.clone(), Some(from));
@@ -82,7 +82,7 @@ pub fn bug_report(origin: CardContext<'_>, report: BugReport<'_>) -> String {
     message("orange-meets-feedback-card", header, sections)
 }
 
-/// The card of a dead track, as JSON.
+/// Returns the card of a dead track as JSON.
 pub fn dead_track(origin: CardContext<'_>, report: DeadTrack<'_>) -> String {
     let DeadTrack { pulling_user, pushing_user, .. } = report;
     let title = format!("💀 Dead track: {pulling_user} had issue pulling from {pushing_user}");
@@ -98,7 +98,7 @@ pub fn dead_track(origin: CardContext<'_>, report: DeadTrack<'_>) -> String {
     message("orange-meets-dead-track-card", Header::new(origin, title, None), sections)
 }
 
-/// The address of a meeting's logs at the dashboard.
+/// Returns the link to a meeting's logs at the dashboard.
 pub fn dashboard_link(dashboard: &str, meeting: &str) -> String {
     let needle = r#"{"value":"","matchCase":false,"isRegex":false}"#;
     let filters = format!(
@@ -116,7 +116,7 @@ pub fn dashboard_link(dashboard: &str, meeting: &str) -> String {
 
 fn message(card_id: &'static str, header: Header, sections: Vec<CardSection>) -> String {
     let message = CardMessage { cards_v2: [Entry { card_id, card: Card { header, sections } }] };
-    // Nothing in it can fail to serialize: texts, lists and structs.
+    // Texts, lists and structs cannot fail to serialize.
     serde_json::to_string(&message).unwrap_or_default()
 }
 
@@ -214,7 +214,7 @@ mod tests {
         CardContext { time: UNIX_EPOCH, environment: "meet.example", release: "1.2.3" };
 
     #[test]
-    fn a_bug_report_is_the_references_card_to_the_byte() {
+    fn bug_report_equals_the_reference_card() {
         let time = UNIX_EPOCH + Duration::from_millis(1_780_000_000_007);
         let report = BugReport {
             name: "Ada \"A\"",
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_track_is_the_references_card_to_the_byte() {
+    fn dead_track_equals_the_reference_card() {
         let report = DeadTrack {
             pulling_user: "Ada",
             pushing_user: "Bob",
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dashboards_link_is_encoded_as_url_search_params_does() {
+    fn dashboard_link_is_encoded_as_url_search_params() {
         // Made with node: `https://d.example/observability/logs?${new URLSearchParams({...})}`.
         let expected = concat!(
             "https://d.example/observability/logs?view=events",

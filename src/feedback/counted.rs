@@ -1,4 +1,4 @@
-//! `POST /api/reportRefresh` and `POST /call-quality-feedback`: what is only counted.
+//! `POST /api/reportRefresh` and `POST /call-quality-feedback`: events that are only counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::identity::peer::RemotePeer;
 const REFRESH: &str = "refresh";
 const CALL_QUALITY: &str = "call_quality";
 
-/// How long a meeting's row may take to be written.
+/// Timeout of flushing a meeting's row.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Counts a refresh of a room's page.
@@ -38,7 +38,7 @@ pub async fn refresh(
     result.map(|()| StatusCode::CREATED)
 }
 
-/// Takes the answer to "Experience any issues?", and leads home.
+/// Counts the answer to "Experience any issues?", and redirects to the home page.
 pub async fn call_quality(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<RemotePeer>,
@@ -75,7 +75,7 @@ async fn rate(app: &App, peer: &RemotePeer, request: Request) -> Result<(), ApiE
     if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());
     }
-    // Rooms are written behind: a meeting of just now may not have its row yet.
+    // Rooms are written behind: a new meeting may not have its row yet.
     let flushed = timeout(FLUSH, app.desk.store.flush()).await;
     if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());

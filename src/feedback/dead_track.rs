@@ -1,4 +1,4 @@
-//! `POST /api/deadTrack`: a client pulls a track that carries nothing.
+//! `POST /api/deadTrack`: a client reports a subscribed track without media.
 
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "dead_track";
 
-/// The most characters of a link or an id.
+/// Maximum length of a link or an id in characters.
 const TEXT_CHARS: usize = 4096;
 
-/// What stands for somebody whom the client does not name.
+/// Placeholder for a user whom the client does not name.
 const SOMEBODY: &str = "somebody unknown";
 
-/// Takes the JSON, whatever content type it comes with: the stock client sends none.
+/// Accepts the JSON with any content type: the stock client sends none.
 pub async fn post(
     State(app): State<Arc<App>>,
     Extension(peer): Extension<RemotePeer>,
@@ -45,7 +45,7 @@ pub async fn post(
     result.map(|()| taken())
 }
 
-/// The members of the report; others are kept with it, and of no other interest.
+/// The report's relevant fields; others are only stored with it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReportFields<'a> {
@@ -82,7 +82,7 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
     let now = wall_clock();
     let address = app.desk.address(peer);
     let host = Url::parse(&address).ok().and_then(|url| url.host_str().map(str::to_owned));
-    // The one who pulls is the one who reports.
+    // The subscriber is the reporter.
     let pulling_user = pulling_user.unwrap_or_else(|| identity.name.to_string());
     let history = keep_newest(body, app.desk.limits.history_bytes);
     let report = NewReport {

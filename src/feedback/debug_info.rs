@@ -1,4 +1,4 @@
-//! `GET /api/debugInfo?id=`: a report's JSON, for operators and whoever has its signed link.
+//! `GET /api/debugInfo?id=`: a report's JSON, for operators and holders of its signed link.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::http::app::{App, wall_clock};
 use crate::http::error::ApiError;
 use crate::id::ReportId;
 
-/// Shows the JSON.
+/// Returns the JSON.
 ///
-/// Whoever may not see a report is not told whether it exists.
+/// An unauthorized client cannot find out that a report exists.
 pub async fn get(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, ApiError> {
     let (mut id, mut expires, mut signature) = (None, None, None);
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {

@@ -1,7 +1,7 @@
-//! SHELL: the task that posts cards to the webhook: at least once, again and again for three days.
+//! SHELL: the task that posts cards to the webhook, at least once, retrying for three days.
 //!
-//! The queue is in the store, so it survives a restart. The webhook's URL carries a token and is
-//! never in a log or an error.
+//! The queue is in the store, so it survives a restart. The webhook's URL carries a token and never appears in
+//! a log or an error.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,16 +21,16 @@ use crate::id::ReportId;
 use crate::metrics::Metrics;
 use crate::store::reports::{DeliveryOutcome, Due, Reports, ReportsError};
 
-/// How the task behaves; only tests need anything but the default.
+/// Timing of the task; only tests change the default.
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryTiming {
-    /// How many cards are under way at a time, so that one slow answer holds nobody up.
+    /// Concurrent attempts, so that one slow answer does not delay other cards.
     pub parallel: usize,
-    /// How long one attempt may take.
+    /// Timeout of an attempt.
     pub attempt: Duration,
-    /// The wait after the store failed.
+    /// Pause after a failure of the store.
     pub store_retry: Duration,
-    /// How long the task sleeps at most: the wall clock, by which cards are due, may be set.
+    /// Maximum sleep of the task: the wall clock, by which cards are due, may be set.
     pub longest_sleep: Duration,
 }
 
@@ -45,10 +45,10 @@ impl Default for DeliveryTiming {
     }
 }
 
-/// The client of the webhook cannot be made.
+/// The webhook's client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidWebhook {
-    /// The URL is none; the configuration has checked it before.
+    /// Invalid URL; the configuration has been checked before.
     #[error("feedback.url is not a URL")]
     Url,
     /// TLS cannot be set up.
@@ -56,7 +56,7 @@ pub enum InvalidWebhook {
     Client(reqwest::Error),
 }
 
-/// What delivers cards.
+/// Delivers cards.
 pub struct Delivery {
     reports: Reports,
     client: reqwest::Client,
@@ -65,14 +65,14 @@ pub struct Delivery {
     pace: DeliveryTiming,
 }
 
-/// Why the webhook has no card.
+/// A failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeliveryFailure {
-    /// It answered something else than 2xx.
+    /// The answer's status was not 2xx.
     Status { status: u16, asked: Option<Duration> },
-    /// It did not answer in time.
+    /// No answer in time.
     TimedOut,
-    /// It cannot be reached, or broke off.
+    /// The webhook cannot be reached, or closed the connection.
     Unreachable,
 }
 
@@ -98,7 +98,7 @@ impl DeliveryFailure {
 }
 
 impl Delivery {
-    /// Takes the queue and the webhook.
+    /// Creates the task's state.
     ///
     /// # Errors
     /// [`InvalidWebhook`].
@@ -108,7 +108,7 @@ impl Delivery {
         metrics: Arc<Metrics>,
         pace: DeliveryTiming,
     ) -> Result<Self, InvalidWebhook> {
-        // A redirect would take the card to somebody else.
+        // A redirect would send the card to another host.
         let mut client = reqwest::Client::builder().timeout(pace.attempt).redirect(Policy::none());
         let parsed = Url::parse(url.expose_secret()).map_err(|_| InvalidWebhook::Url)?;
         let loopback = match parsed.host() {
@@ -118,14 +118,14 @@ impl Delivery {
             None => return Err(InvalidWebhook::Url),
         };
         if loopback {
-            // No proxy can reach our loopback.
+            // A proxy cannot reach this machine's loopback.
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| InvalidWebhook::Client(error.without_url()))?;
         Ok(Self { reports, client, url, metrics, pace })
     }
 
-    /// Delivers until `stop`, and then waits for the attempts that are under way.
+    /// Delivers until `stop`, then waits for the current attempts.
     pub async fn run(self, stop: CancellationToken) {
         let mut attempts = FuturesUnordered::new();
         let mut under_way: Vec<ReportId> = Vec::new();
@@ -158,7 +158,7 @@ impl Delivery {
         while attempts.next().await.is_some() {}
     }
 
-    /// The cards that may go out now, and how long to sleep after them.
+    /// Returns the cards to send now, and the time to sleep afterwards.
     async fn take(
         &self,
         under_way: &[ReportId],
@@ -179,13 +179,13 @@ impl Delivery {
             Some(next) => next.duration_since(time).unwrap_or_default(),
             None => longest,
         };
-        // A row that cannot be read would be due for ever.
+        // An unreadable row stays due for ever, which would make this a busy loop.
         let shortest = if due.is_empty() { Duration::from_millis(100) } else { Duration::ZERO };
         let next = if taken.len() >= self.pace.parallel { longest } else { next };
         Ok((due, next.clamp(shortest, longest)))
     }
 
-    /// One attempt, until it is written down; says how long the webhook is to be left alone.
+    /// Makes one attempt and stores its outcome; returns the pause that the webhook requires.
     async fn attempt(&self, due: Due) -> (ReportId, Duration) {
         let Due { report, card, attempts, created } = due;
         let result = self.post(card).await;
@@ -197,7 +197,7 @@ impl Delivery {
             Err(failure) => {
                 let mut asked = None;
                 if let DeliveryFailure::Status { status, asked: header } = failure {
-                    // 429 means the webhook as a whole, also where it does not say for how long.
+                    // 429 concerns the whole webhook, even without a `Retry-After`.
                     asked = header.or_else(|| (status == 429).then(|| wait(failures, chance)));
                     quiet = asked.unwrap_or_default();
                 }
@@ -208,7 +208,7 @@ impl Delivery {
         let text = failure.map(DeliveryFailure::text);
         while let Err(error) = self.reports.attempted(report, outcome, text.as_deref()).await {
             Metrics::count(&self.metrics.deliveries, "not_written");
-            // Forgetting it would send the card again at once, and again.
+            // Without the outcome the card would be sent again and again.
             error!(event = "deliveryNotWritten", %report, %error, "it is tried again");
             sleep(self.pace.store_retry).await;
         }
@@ -218,7 +218,7 @@ impl Delivery {
     async fn post(&self, card: String) -> Result<(), DeliveryFailure> {
         let request = self.client.post(self.url.expose_secret());
         let request = request.header(CONTENT_TYPE, "application/json; charset=UTF-8").body(card);
-        // Only the head of the answer says something; its body is never read.
+        // Only the answer's status and headers matter; its body is never read.
         let answer = request.send().await.map_err(|error| {
             if error.is_timeout() { DeliveryFailure::TimedOut } else { DeliveryFailure::Unreachable }
         })?;
@@ -248,7 +248,7 @@ impl Delivery {
                 Metrics::count(&self.metrics.deliveries, "given_up");
                 warn!(event = "cardGivenUp", %report, attempts, why, "the report itself is kept");
             }
-            // Once a card, or a webhook that is down for days fills the log.
+            // Logged once per card, or a webhook outage of days would fill the log.
             DeliveryOutcome::Postponed { .. } if attempts == 1 => {
                 info!(event = "cardNotDelivered", %report, why, "it is tried again for three days");
             }
@@ -263,7 +263,7 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-/// A number from 0 to 1.
+/// Returns a random number from 0 to 1.
 fn chance() -> f64 {
     let number = getrandom::u32().unwrap_or(u32::MAX / 2);
     f64::from(number) / f64::from(u32::MAX)
@@ -348,7 +348,7 @@ mod tests {
             id
         }
 
-        /// The next request, once its head is there.
+        /// Accepts the next request and reads its headers.
         async fn request(&self) -> TcpStream {
             let (mut stream, _) =
                 timeout(Duration::from_secs(10), self.hook.accept()).await.unwrap().unwrap();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_without_an_answer_ends_and_is_made_again() {
+    async fn timed_out_attempt_is_repeated() {
         let scene = Scene::start(PACE).await;
         let id = scene.report().await;
         let _silent = scene.request().await;
@@ -397,10 +397,10 @@ mod tests {
         scene.until_delivered(id).await;
     }
 
-    /// The row stayed due when its outcome could not be written: the card would have gone out again at
-    /// once, and again, for as long as the disk was full.
+    /// The row stayed due if its outcome could not be written: the card would have been sent again and again
+    /// while the disk was full.
     #[tokio::test]
-    async fn a_card_is_not_sent_again_while_the_store_cannot_note_that_it_was() {
+    async fn card_is_sent_once_while_the_store_fails() {
         let scene = Scene::start(DeliveryTiming { attempt: Duration::from_secs(10), ..PACE }).await;
         let id = scene.report().await;
         let mut request = scene.request().await;
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_a_stop_what_is_under_way_is_waited_for_and_nothing_else_begins() {
+    async fn stop_waits_for_current_attempts_only() {
         let mut scene = Scene::start(DeliveryTiming { attempt: Duration::from_secs(10), ..PACE }).await;
         let [first, second] = [scene.report().await, scene.report().await];
         let mut request = scene.request().await;

@@ -1,4 +1,4 @@
-//! Reads the body of a report: a form in either encoding, or JSON, within its limits.
+//! Reading of a report's body: a form in either encoding, or JSON, within limits.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
@@ -13,30 +13,30 @@ use crate::http::error::ApiError;
 use crate::id::visible;
 use crate::network::ClientNetwork;
 
-/// The most characters of a name.
+/// Maximum length of a name in characters.
 pub const NAME_CHARS: usize = 254;
 
-/// The bytes that a request says its body has, where it says so.
+/// Returns the `Content-Length`, if any.
 pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Where a body's memory comes from.
+/// A body's memory and size limit.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyRoom<'a> {
-    /// The memory for all.
+    /// The memory for all forms.
     pub uploads: &'a UploadBudget,
-    /// The network of the one who sends it, where it is known.
+    /// The sender's network, if known.
     pub network: Option<ClientNetwork>,
-    /// The most bytes of this body.
+    /// Maximum length of this body in bytes.
     pub most_bytes: usize,
 }
 
-/// Reads a body whole; its memory is free again when the [`Upload`] is dropped.
+/// Reads a whole body; its memory is released when the [`Upload`] is dropped.
 ///
 /// # Errors
-/// [`ApiError::BodyTooLarge`] if it is longer than it may be, [`ApiError::UploadsBusy`] if there is no
-/// memory for it, [`ApiError::BrokenBody`] if it ends early.
+/// [`ApiError::BodyTooLarge`] if it exceeds the limit, [`ApiError::UploadsBusy`] if there is no memory for it,
+/// [`ApiError::BrokenBody`] if it ends early.
 pub async fn read_body(
     headers: &HeaderMap,
     body: Body,
@@ -54,7 +54,7 @@ pub async fn read_body(
             return Err(busy);
         }
     };
-    // Reserved already, and in one piece: a vector that grows would take twice as much.
+    // Allocated at once, as reserved: a growing vector would take twice as much.
     let mut whole = Vec::with_capacity(announced.unwrap_or_default());
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -67,8 +67,8 @@ pub async fn read_body(
     Ok((whole.into(), upload))
 }
 
-/// Reads and drops a body that nobody wants, of at most `most_bytes`: a browser that is still sending
-/// when it is answered may never see the answer.
+/// Reads and discards an unwanted body of at most `most_bytes`: a browser that is still sending may never
+/// see the answer.
 pub async fn drain(body: Body, most_bytes: usize) {
     let mut chunks = body.into_data_stream();
     let mut drained = 0;
@@ -80,13 +80,13 @@ pub async fn drain(body: Body, most_bytes: usize) {
     }
 }
 
-/// Reads a form, as `multipart/form-data` or url-encoded, and takes the fields of these names out.
+/// Reads a form, as `multipart/form-data` or url-encoded, and extracts the fields of these names.
 ///
-/// Of a field that comes several times the first one counts; others are not kept.
+/// The first of several fields of one name counts; other fields are discarded.
 ///
 /// # Errors
-/// As [`read_body`]; [`ApiError::NotAForm`] for another content type; [`ApiError::InvalidField`] if a
-/// field is no UTF-8.
+/// As [`read_body`]; [`ApiError::NotAForm`] for another content type; [`ApiError::InvalidField`] if a field
+/// is not UTF-8.
 pub async fn read_form<const N: usize>(
     request: Request,
     names: [&'static str; N],
@@ -105,7 +105,7 @@ pub async fn read_form<const N: usize>(
         "application/x-www-form-urlencoded" => {
             let (bytes, upload) = read_body(&parts.headers, body, room).await?;
             let decode = move || url_encoded(&bytes, names);
-            // Megabytes take their time, in which rooms are to go on.
+            // Decoding megabytes would block the rooms of this thread.
             let found = tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?;
             Ok((found, upload))
         }
@@ -140,10 +140,10 @@ fn url_encoded<const N: usize>(bytes: &[u8], names: [&'static str; N]) -> [Optio
     found
 }
 
-/// The text of a JSON member, if it is there and not null.
+/// Parses the text of a JSON member, if present and not null.
 ///
 /// # Errors
-/// [`ApiError::InvalidField`] if it is no text of at most `most_chars` characters.
+/// [`ApiError::InvalidField`] if it is not a text of at most `most_chars` characters.
 pub fn text(
     member: Option<&RawValue>,
     field: &'static str,
@@ -158,18 +158,18 @@ pub fn text(
     Ok(Some(text))
 }
 
-/// The same for what a client says that somebody's name is: without what turns or hides the text beside it.
+/// Parses a user's name as [`text`], removing characters that reverse or hide the text beside it.
 ///
 /// # Errors
-/// Those of [`text`].
+/// As [`text`].
 pub fn name(member: Option<&RawValue>, field: &'static str) -> Result<Option<String>, ApiError> {
     Ok(text(member, field, NAME_CHARS)?.map(|name| visible(&name).into_owned()))
 }
 
-/// The same, where it must be there and not empty.
+/// Parses a required, non-empty text as [`text`].
 ///
 /// # Errors
-/// [`ApiError::MissingField`] beside those of [`text`].
+/// [`ApiError::MissingField`] if it is missing or empty, and those of [`text`].
 pub fn required_text(
     member: Option<&RawValue>,
     field: &'static str,

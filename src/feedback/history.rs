@@ -1,8 +1,8 @@
-//! PURE: a report's history as it is stored: as `JSON.stringify(history, null, 2)` writes it, and if
-//! that is too long, cut to its newest entries.
+//! PURE: a report's history in its stored form: as `JSON.stringify(history, null, 2)` writes it, truncated to
+//! its newest entries if too long.
 //!
-//! The text is laid out anew and never built up as values: a history of megabytes would take many
-//! times its size, and numbers and order would not stay as they were sent.
+//! The text is reformatted without being parsed into values: a history of megabytes would take many times its
+//! size, and numbers and order would not be preserved.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,37 +12,37 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// The member, or the first entry, that says what was left out.
+/// Name of the member, or of the first entry, that counts the removed entries.
 const NOTE: &str = "satsuma:cut";
 
-/// Members of an object that are looked at; the stock client's history has two.
+/// Maximum number of an object's members; the stock client's history has two.
 const MEMBERS: usize = 64;
 
-/// The longest name of a member that is kept, in bytes as JSON.
+/// Maximum length of a member's name, in bytes as JSON.
 const NAME_BYTES: usize = 256;
 
-/// What a list's entry takes beside its own text: its line's indent and comma.
+/// Overhead of a list's entry in bytes: its indent and comma.
 const ENTRY_BYTES: usize = 6;
 
-/// A history that is short enough.
+/// A history within its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// Pretty-printed JSON.
     pub json: String,
-    /// How many entries were left out.
+    /// Number of removed entries.
     pub cut_entries: u64,
 }
 
-/// Lays `history` out, and keeps its newest entries where all are more than `most_bytes`.
+/// Formats `history`, keeping only its newest entries if it exceeds `most_bytes`.
 ///
-/// The stock client's history is an object of lists, whose newest entries are their last ones. They
-/// share the bytes so that a short list stays whole beside a long one. What was left out is said
-/// inside, for each list, under `satsuma:cut`.
+/// The stock client's history is an object of lists with the newest entries last. The lists share the bytes so
+/// that a short list stays complete beside a long one. The number of removed entries is recorded for each list
+/// under `satsuma:cut`.
 pub fn keep_newest(history: &RawValue, most_bytes: usize) -> History {
     if let Some(json) = laid_out(history.get(), 0, most_bytes) {
         return History { json, cut_entries: 0 };
     }
-    // Room for the braces and the notes.
+    // Reserved for the braces and the counts.
     let budget = most_bytes.saturating_sub(256);
     let (parts, list) = match history.get().as_bytes().first() {
         Some(b'{') => (MemberVisitor::read(history, budget), false),
@@ -83,14 +83,14 @@ fn written(parts: &[ObjectMember<'_>], kept: Vec<RetainedPart>, list: bool) -> H
             notes.push(format!("\n    {name}: {}", part.cut));
         }
     }
-    // What was left out is no entry of a list: it counts as one.
+    // A removed value that is not a list entry counts as one.
     let cut_entries = cut_entries.max(1);
     let notes = if notes.is_empty() { "\n    \"all\": 1".to_owned() } else { notes.join(",") };
     json.push_str(&format!("\n  {NOTE:?}: {{{notes}\n  }}\n}}"));
     History { json, cut_entries }
 }
 
-/// The bytes that are left, shared among the parts that still wait, the shortest first.
+/// The remaining bytes, shared among the remaining parts, the shortest first.
 struct Shares {
     left: usize,
     waiting: usize,
@@ -104,20 +104,20 @@ impl Shares {
     }
 }
 
-/// What is kept of one part.
+/// The retained entries of one part.
 struct RetainedPart {
     json: String,
     cut: u64,
 }
 
 impl RetainedPart {
-    /// All of `value` if it is short enough, or its newest entries; at `depth` of the whole.
+    /// Returns the whole `value` if it is short enough, otherwise its newest entries; at indentation `depth`.
     fn of(value: &RawValue, depth: usize, most_bytes: usize) -> Self {
         if let Some(json) = laid_out(value.get(), depth, most_bytes) {
             return Self { json, cut: 0 };
         }
         let Ok(mut entries) = read_with(value, NewestVisitor { most_bytes }) else {
-            // No list: there is no newest part of it.
+            // Not a list: it has no newest entries.
             return Self { json: "null".to_owned(), cut: 1 };
         };
         let indent = "  ".repeat(depth + 1);
@@ -142,8 +142,8 @@ impl RetainedPart {
     }
 }
 
-/// Lays valid JSON out with two blanks a level, from `depth` on; none if it takes more than
-/// `most_bytes`, which deep nesting makes of short texts.
+/// Formats valid JSON with an indentation of two blanks a level, from `depth` on; `None` if the result exceeds
+/// `most_bytes`, as deep nesting does even in short texts.
 fn laid_out(json: &str, depth: usize, most_bytes: usize) -> Option<String> {
     let mut out = String::with_capacity(most_bytes.min(json.len() + json.len() / 2));
     let (mut depth, mut from) = (depth, 0);
@@ -198,7 +198,7 @@ fn laid_out(json: &str, depth: usize, most_bytes: usize) -> Option<String> {
     (out.len() <= most_bytes).then_some(out)
 }
 
-/// How long `name` is as JSON, whose escapes can be six times their character.
+/// Returns the length of `name` as JSON, in which an escape can be six times as long as its character.
 fn json_bytes(name: &str) -> usize {
     serde_json::Value::from(name).to_string().len()
 }
@@ -209,7 +209,7 @@ fn blanks(bytes: &[u8]) -> usize {
 
 fn new_line(out: &mut String, depth: usize, most_bytes: usize) {
     out.push('\n');
-    // More would be refused anyway.
+    // A longer indent exceeds the limit anyway.
     for _ in 0..depth.min(most_bytes) {
         out.push_str("  ");
     }
@@ -221,13 +221,13 @@ struct ObjectMember<'a> {
     value: &'a RawValue,
 }
 
-/// Reads an object's members, and keeps the first ones.
+/// Reads an object's first members.
 struct MemberVisitor;
 
 impl MemberVisitor {
     fn read(object: &RawValue, budget: usize) -> Vec<ObjectMember<'_>> {
         let mut members = read_with(object, Self).unwrap_or_default();
-        // Names alone must not take what there is.
+        // The names alone must not use up the budget.
         members.truncate((budget / (2 * NAME_BYTES + 128)).max(1));
         members
     }
@@ -254,7 +254,7 @@ impl<'de> Visitor<'de> for MemberVisitor {
     }
 }
 
-/// A name that is borrowed where it holds no escapes.
+/// A name, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -265,7 +265,7 @@ struct Newest<'a> {
     cut: u64,
 }
 
-/// Reads a list, and holds no more of it than can be kept.
+/// Reads a list, holding only as many of its last entries as can be kept.
 struct NewestVisitor {
     most_bytes: usize,
 }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_history_is_laid_out_as_javascript_does() {
+    fn short_history_is_formatted_as_javascript_does() {
         // Made with node: JSON.stringify(JSON.parse(text), null, 2).
         let text = r#" {"a":[1,{"b":"x,\"{[:]}\\"} , []],"c":{ },"d":"é🍊","e":[ ] , "n":null} "#;
         let expected = "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,\\\"{[:]}\\\\\"\n    },\n    []\n  ],\n  \
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_entries_are_kept_and_short_lists_stay_whole() {
+    fn newest_entries_and_short_lists_are_kept() {
         let entries: Vec<_> = (0..2000).map(|n| json!({"n": n, "sdp": "v=0".repeat(10)})).collect();
         let sessions = json!([{"username": "Ada", "sessionId": "s"}]);
         let text = json!({"apiHistory": entries, "userSessions": sessions}).to_string();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_list_says_what_was_cut_first() {
+    fn bare_list_starts_with_the_cut_count() {
         let entries: Vec<_> = (0..1000).collect();
         let history = keep(&json!(entries).to_string(), 1024);
         let value = parse(&history);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_entries_is_left_out_and_said_so() {
+    fn values_without_entries_are_cut_and_counted() {
         let long = "x".repeat(3000);
         for (text, left) in [
             (json!(long), json!({NOTE: {"all": 1}})),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_does_not_grow_without_bounds() {
+    fn deep_nesting_stays_within_the_limit() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let history = keep(&format!("{{\"a\":[{deep},1]}}"), 4096);
         assert_eq!(parse(&history), json!({"a": [1], NOTE: {"a": 1}}));
@@ -375,7 +375,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_was_sent_the_result_is_json_within_its_bytes(
+        fn any_history_becomes_json_within_the_limit(
             lists in prop::collection::btree_map("[a-z\"\\\\é\u{1}]{0,50}", prop::collection::vec(".{0,60}", 0..60), 0..8),
             most_bytes in 1024..4000usize,
         ) {

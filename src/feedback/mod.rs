@@ -1,7 +1,7 @@
-//! What users report, from the form to the webhook; and what operators find of it.
+//! Users' reports, from the form to the webhook and the operators' lists.
 //!
-//! A report is kept before it is answered. With a webhook configured its card is queued in the same
-//! transaction, and a task of its own delivers it: nobody who reports waits for the webhook.
+//! A report is stored before it is answered. With a webhook configured its card is queued in the same
+//! transaction and delivered by a separate task, so no client waits for the webhook.
 
 pub mod budget;
 pub mod bug_report;

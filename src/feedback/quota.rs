@@ -1,11 +1,11 @@
-//! How much of one thing an identity and a client's network may send in an hour.
+//! Hourly quota of submissions of an identity and a client network.
 
 use crate::id::IdentityId;
 use crate::identity::peer::{AddressOwner, RemotePeer};
 use crate::limit::{KeyedLimit, Rate};
 use crate::network::{ClientNetwork, client_network};
 
-/// Counts for identities and networks; what is used up comes back evenly over an hour.
+/// A quota for identities and networks, replenished evenly over an hour.
 #[derive(Debug)]
 pub struct Quota {
     identities: KeyedLimit<IdentityId>,
@@ -13,28 +13,28 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// A quota of so many an hour; 0 is no limit.
+    /// Creates a quota of this many submissions an hour; 0 is no limit.
     pub fn hourly(per_identity: u32, per_network: u32) -> Self {
         let identities = KeyedLimit::rate(Rate::per_hour(per_identity));
         Self { identities, networks: KeyedLimit::rate(Rate::per_hour(per_network)) }
     }
 
-    /// Whether one more may be sent; if so, it counts.
+    /// Counts a submission; false if the quota is exhausted.
     pub fn admits(&self, identity: &IdentityId, peer: &RemotePeer) -> bool {
-        // The identity first: whoever sends too much must not use up the network of a whole office.
+        // The identity is checked first: one client that sends too much must not use up the quota of a whole office.
         if self.identities.check(identity).is_err() {
             return false;
         }
         let is_within =
             peer.owner == AddressOwner::Exempt || self.networks.check(&client_network(peer.address)).is_ok();
         if !is_within {
-            // It is not sent, so it is not this identity's either.
+            // The submission is refused, so it does not count for the identity either.
             self.identities.refund(identity);
         }
         is_within
     }
 
-    /// Forgets whoever has the whole quota again.
+    /// Prunes entries with a full quota.
     pub fn prune(&self) {
         self.identities.prune();
         self.networks.prune();
@@ -64,20 +64,20 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_and_an_address_have_their_own_quotas() {
+    fn identity_and_address_have_their_own_quotas() {
         let quota = Quota::hourly(20, 60);
         assert_eq!(admitted(&quota, "ada", "10.0.0.1", 30), 20);
         assert_eq!(admitted(&quota, "ada", "10.0.0.2", 1), 0, "wherever she is");
-        // What Ada was refused does not count for her address.
+        // Ada's refused submissions do not count for her address.
         let others: usize =
             ["bob", "cyd", "dan"].map(|name| admitted(&quota, name, "10.0.0.1", 30)).iter().sum();
         assert_eq!(others, 40);
         assert_eq!(admitted(&quota, "eve", "10.0.0.3", 1), 1);
     }
 
-    /// A hundred thousand free identities of one address once silenced everybody's reports.
+    /// A hundred thousand anonymous identities of one address once blocked all users' reports.
     #[test]
-    fn nobody_can_use_up_what_others_may_send() {
+    fn many_identities_do_not_exhaust_others_quota() {
         let quota = Quota::hourly(20, 60);
         let office = from("10.0.0.1");
         for number in 0..MAX_KEYS {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exempt_network_has_no_quota_and_its_identities_have() {
+    fn exempt_network_is_unlimited_but_not_identities() {
         let quota = Quota::hourly(1, 1);
         let exempt = RemotePeer { owner: AddressOwner::Exempt, ..from("10.0.0.1") };
         assert!(quota.admits(&who("ada"), &exempt) && quota.admits(&who("bob"), &exempt));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_address_was_refused_does_not_count_for_the_identity() {
+    fn refusal_by_address_is_refunded_to_identity() {
         let quota = Quota::hourly(2, 1);
         assert_eq!(admitted(&quota, "bob", "10.0.0.1", 1), 1);
         assert_eq!(admitted(&quota, "ada", "10.0.0.1", 9), 0);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_counts_as_one_address() {
+    fn ipv6_network_counts_as_one_address() {
         let quota = Quota::hourly(0, 1);
         assert_eq!(admitted(&quota, "ada", "192.0.2.1", 1), 1);
         assert_eq!(admitted(&quota, "ada", "::ffff:192.0.2.1", 1), 0, "the same address, written otherwise");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tidying_forgets_nobody_who_has_used_something() {
+    fn pruning_keeps_used_quotas() {
         let quota = Quota::hourly(1, 1);
         assert_eq!(admitted(&quota, "ada", "10.0.0.1", 1), 1);
         quota.prune();

@@ -1,4 +1,4 @@
-//! SHELL: once a day, what is too old or too much is removed.
+//! SHELL: daily removal of expired and excess data.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,31 +7,30 @@ use tracing::error;
 
 use crate::store::reports::Reports;
 
-/// How often.
+/// Interval of the removal.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The wait after the store failed.
+/// Pause after a failure of the store.
 const AGAIN: Duration = Duration::from_secs(60 * 60);
 
-/// How far the clock may be set forward without being doubted.
+/// Maximum forward step of the wall clock that is trusted.
 const DOUBT: Duration = Duration::from_secs(60 * 60);
 
-/// How long, and how much, is kept.
+/// Retention times and the size limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// How long reports and counts are kept.
+    /// Retention of reports and counts.
     pub reports: Duration,
-    /// The most bytes of all reports.
+    /// Maximum size of all reports in bytes.
     pub report_bytes: usize,
-    /// How long the row of an ended meeting is kept.
+    /// Retention of an ended meeting's row.
     pub meetings: Duration,
 }
 
-/// Removes what is older than its retention, and the oldest reports over `report_bytes`: now, and then
-/// every day.
+/// Removes expired data, and the oldest reports above `report_bytes`: at once, and then daily.
 ///
-/// Nothing goes by a clock that was just set forward: what it calls old may be of yesterday. Whoever
-/// looks after the machine has a day to set it right.
+/// After the clock was set forward nothing expires for a day: the data may be of yesterday. The operator has a
+/// day to correct the clock.
 pub async fn prune_regularly(reports: Reports, retention: Retention) {
     let mut before = Moment::now();
     loop {
@@ -59,7 +58,7 @@ pub async fn prune_regularly(reports: Reports, retention: Retention) {
     }
 }
 
-/// A moment by the clock that can be set, and by the one that cannot.
+/// A moment by the wall clock and the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     wall: SystemTime,
@@ -72,7 +71,7 @@ impl Moment {
         Self { wall: SystemTime::now(), steady: Instant::now() }
     }
 
-    /// Whether the clock went much further since `before` than time did.
+    /// True if the wall clock advanced much more since `before` than the monotonic clock.
     fn has_leapt_from(&self, before: &Self) -> bool {
         let by_wall = self.wall.duration_since(before.wall).unwrap_or_default();
         by_wall > self.steady.duration_since(before.steady) + DOUBT
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_clock_that_is_set_forward_is_doubted() {
+    fn only_a_clock_set_forward_is_distrusted() {
         let before = Moment::now();
         let hours = |wall: u32, steady: u32| Moment {
             wall: before.wall + AGAIN * wall,
@@ -95,7 +94,7 @@ mod tests {
         assert!(!hours(25, 24).has_leapt_from(&before));
         assert!(hours(26, 24).has_leapt_from(&before));
         assert!(hours(24 * 365, 24).has_leapt_from(&before));
-        // Set back, nothing is older than it was.
+        // A clock that was set back expires nothing early.
         let back = Moment { wall: before.wall - DAY * 1000, ..hours(0, 24) };
         assert!(!back.has_leapt_from(&before));
     }

@@ -1,22 +1,22 @@
-//! PURE: when a card is tried again, and how long the webhook is left alone.
+//! PURE: retry times of cards and pauses of the webhook.
 
 use std::time::{Duration, SystemTime};
 
 use crate::store::reports::{DeliveryOutcome, LONGEST_WAIT};
 
-/// The wait after the first failure, before chance is added.
+/// Wait after the first failure, without jitter.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest wait.
+/// Maximum wait.
 pub const LAST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a card is tried.
+/// Age of a card at its last attempt.
 pub const GIVE_UP_AFTER: Duration = LONGEST_WAIT;
 
-/// The wait after the `failures`th failure in a row: it doubles from a second to an hour.
+/// Returns the wait after the `failures`th consecutive failure: it doubles from a second to an hour.
 ///
-/// `chance`, from 0 to 1, spreads it over a range from the wait to twice the wait, and within the
-/// hour over its second half, so that cards that failed together do not come back together.
+/// `chance`, from 0 to 1, spreads it over a range from the wait to twice the wait, and at the maximum over the
+/// second half of the hour, so that cards that failed together are not retried together.
 pub fn wait(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(failures.clamp(1, 20)));
     let longest = doubled.min(LAST_WAIT);
@@ -24,10 +24,10 @@ pub fn wait(failures: u32, chance: f64) -> Duration {
     shortest + (longest - shortest).mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// What becomes of a card that failed at `now`, for the `failures`th time.
+/// Returns the outcome for a card that failed at `now`, for the `failures`th time.
 ///
-/// `asked` is how long the webhook wants to be left alone. The last try is made when the card is
-/// three days old, or with the next one after that if nobody could try then.
+/// `asked` is the pause that the webhook requested. The last attempt is made when the card is three days old,
+/// or at the next opportunity after that.
 pub fn after_failure(
     created: SystemTime,
     now: SystemTime,
@@ -44,9 +44,9 @@ pub fn after_failure(
     DeliveryOutcome::Postponed { until: until.min(last) }
 }
 
-/// How long `Retry-After` (RFC 9110 section 10.2.3) asks to wait: seconds, or until a date.
+/// Returns the wait requested by `Retry-After` (RFC 9110 section 10.2.3): seconds, or until a date.
 ///
-/// More than [`GIVE_UP_AFTER`] is not believed: nothing would be delivered any more.
+/// It is limited to [`GIVE_UP_AFTER`]: after that nothing would be delivered any more.
 pub fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_from_a_second_to_an_hour() {
+    fn waits_double_from_one_second_to_one_hour() {
         let shortest: Vec<_> = (1..=14).map(|failures| wait(failures, 0.0).as_secs()).collect();
         assert_eq!(shortest, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1800, 1800, 1800]);
         let longest: Vec<_> = (1..=14).map(|failures| wait(failures, 1.0).as_secs()).collect();
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_tried_for_three_days_and_then_once() {
+    fn card_is_retried_for_three_days() {
         let until = |now, failures| after_failure(at(0), at(now), failures, 0.0, None);
         assert_eq!(until(10, 1), DeliveryOutcome::Postponed { until: at(11) });
         assert_eq!(until(259_199, 90), DeliveryOutcome::Postponed { until: at(259_200) });
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_is_left_alone_for_as_long_as_it_asks() {
+    fn webhook_pause_is_respected_up_to_three_days() {
         let until = |asked| after_failure(at(0), at(0), 3, 0.0, Some(Duration::from_secs(asked)));
         assert_eq!(until(0), DeliveryOutcome::Postponed { until: at(4) });
         assert_eq!(until(4000), DeliveryOutcome::Postponed { until: at(4000) });
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
+    fn retry_after_is_parsed_in_both_formats() {
         let now = UNIX_EPOCH + Duration::from_secs(784_111_700);
         for (value, wait) in [
             ("120", Some(120)),
@@ -118,12 +118,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_always_between_a_second_and_an_hour(failures: u32, chance in -1.0..2.0) {
+        fn wait_is_between_one_second_and_one_hour(failures: u32, chance in -1.0..2.0) {
             prop_assert!((FIRST_WAIT..=LAST_WAIT).contains(&wait(failures, chance)));
         }
 
         #[test]
-        fn no_header_makes_it_panic(value in ".{0,40}") {
+        fn arbitrary_retry_after_does_not_panic(value in ".{0,40}") {
             prop_assert!(retry_after(&value, at(0)).is_none_or(|wait| wait <= GIVE_UP_AFTER));
         }
     }

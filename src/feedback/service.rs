@@ -1,4 +1,4 @@
-//! The desk that takes reports: what its request handlers share.
+//! The report service: state shared by the request handlers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,24 +23,24 @@ use crate::metrics::{ByOutcome, Metrics};
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
-/// The version that cards and counts name.
+/// Version in cards and counts.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// How long the link on a card opens its report.
+/// Lifetime of the link in a card.
 const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// What a link's signature is for.
+/// Purpose of a link's signature.
 const PURPOSE: &str = "debug info";
 
-/// What the handlers of reports share.
+/// State shared by the report handlers.
 pub struct ReportService {
-    /// The reports.
+    /// The reports' store.
     pub reports: Reports,
-    /// The rooms' store, whose meetings may not be written yet.
+    /// The rooms' store, in which a new meeting may not be written yet.
     pub store: StoreHandle,
     /// The quota of reports.
     pub report_quota: Quota,
-    /// The quota of what is only counted.
+    /// The quota of counted events.
     pub count_quota: Quota,
     /// The limits of a form.
     pub limits: FormLimits,
@@ -48,7 +48,7 @@ pub struct ReportService {
     pub uploads: UploadBudget,
     /// The dashboard that cards link to.
     pub dashboard: Option<HttpUrl>,
-    /// What opens every report.
+    /// Token that authorizes reading all reports.
     pub operator_token: SecretString,
     public_origin: Option<Origin>,
     base_path: BasePath,
@@ -56,7 +56,7 @@ pub struct ReportService {
     metrics: Arc<Metrics>,
 }
 
-/// Whether cards are made.
+/// Presence of a webhook: without one no cards are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Webhook {
     Set,
@@ -68,7 +68,7 @@ enum Webhook {
 pub struct FormLimits {
     /// Bytes of the form.
     pub form_bytes: usize,
-    /// How long it may take to arrive and be answered.
+    /// Timeout of receiving and answering it.
     pub form_timeout: Duration,
     /// Bytes of the history.
     pub history_bytes: usize,
@@ -79,7 +79,7 @@ pub struct FormLimits {
 }
 
 impl ReportService {
-    /// A desk as it is configured.
+    /// Creates the service from the configuration.
     pub fn new(config: &Config, store: &Store, operator_token: SecretString, metrics: Arc<Metrics>) -> Self {
         let FeedbackConfig { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
@@ -106,12 +106,12 @@ impl ReportService {
         }
     }
 
-    /// The room for a body of at most `most_bytes` that `peer` sends.
+    /// Returns the memory and limit for a body of at most `most_bytes` from `peer`.
     pub fn room(&self, peer: &RemotePeer, most_bytes: usize) -> BodyRoom<'_> {
         BodyRoom { uploads: &self.uploads, network: peer.network(), most_bytes }
     }
 
-    /// Keeps a report, with its card where there is somebody to send it to.
+    /// Stores a report, with its card if a webhook is configured.
     ///
     /// # Errors
     /// [`ApiError::StoreFailing`].
@@ -120,12 +120,12 @@ impl ReportService {
         self.reports.keep(report, card, self.limits.stored_bytes).await.map_err(failing)
     }
 
-    /// Counts what became of a report.
+    /// Counts the outcome of a report.
     pub fn count(&self, kind: &'static str, outcome: &'static str) {
         self.metrics.reports.get_or_create(&ByOutcome { kind, outcome }).inc();
     }
 
-    /// The same, for the result of an attempt to keep it.
+    /// Counts the result of storing a report.
     pub fn count_result<T>(&self, kind: &'static str, result: &Result<T, ApiError>) {
         let outcome = match result {
             Ok(_) => "stored",
@@ -135,13 +135,13 @@ impl ReportService {
         self.count(kind, outcome);
     }
 
-    /// The start of a link in a card, without a slash at its end. A request's host is no such origin: whoever
-    /// reports writes it, and operators follow the link.
+    /// Returns the base URL of links in cards, without a trailing slash. A request's `Host` is not used: the
+    /// reporter controls it, and operators follow the link.
     pub fn link_base(&self) -> Option<String> {
         self.public_origin.as_ref().map(|origin| self.below(origin))
     }
 
-    /// The address under which the one who asks knows this server, without a slash at its end.
+    /// Returns the base URL of this server as seen by `peer`, without a trailing slash.
     pub fn address(&self, peer: &RemotePeer) -> String {
         match (&self.public_origin, &peer.host) {
             (Some(public), _) => self.below(public),
@@ -157,13 +157,13 @@ impl ReportService {
     }
 }
 
-/// A failure of the store, as a client reads it; the log has its cause.
+/// Logs a failure of the store, and returns the client's error, which omits the cause.
 pub fn failing(error: ReportsError) -> ApiError {
     error!(event = "reportsFailing", %error);
     ApiError::StoreFailing
 }
 
-/// Who reports.
+/// Authenticates the reporter.
 ///
 /// # Errors
 /// [`ApiError::NoIdentity`] or [`ApiError::LoginRequired`].
@@ -174,7 +174,7 @@ pub async fn reporter(app: &App, headers: &HeaderMap, peer: &RemotePeer) -> Resu
     }
 }
 
-/// The address that opens a report's JSON for 30 days, to whoever has it.
+/// Returns a URL that gives its holder access to a report's JSON for 30 days.
 pub fn signed_link(key: &SigningKey, base: &str, id: ReportId, now: SystemTime) -> String {
     let expires = now + LINK_LIFETIME;
     let expires = expires.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -182,7 +182,7 @@ pub fn signed_link(key: &SigningKey, base: &str, id: ReportId, now: SystemTime) 
     format!("{base}/api/debugInfo?id={id}&exp={expires}&sig={signature}")
 }
 
-/// Whether a link's parts are those that [`signed_link`] made, and still open at `now`.
+/// True if a link's parts were made by [`signed_link`] and have not expired at `now`.
 pub fn link_opens(key: &SigningKey, id: ReportId, expires: &str, signature: &str, now: SystemTime) -> bool {
     let Ok(expires) = expires.parse::<u64>() else { return false };
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_opens_its_own_report_for_thirty_days() {
+    fn signed_link_opens_its_report_for_30_days() {
         let key = SigningKey::new(&SecretSlice::from(vec![1; 64]));
         let (id, other) = (ReportId::random(), ReportId::random());
         let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_780_000_000);
@@ -214,7 +214,7 @@ mod tests {
         assert!(!opens(id, "1782592000", 2_592_000), "thirty days later");
         assert!(!opens(other, "1782592000", 0), "another report's");
         for expires in ["1782592001", "9999999999", "01782592000", "+1782592000", "", "x"] {
-            // Only the number counts, however it is written.
+            // Only the number is signed, not its notation.
             let same = expires.parse() == Ok(1_782_592_000_u64);
             assert_eq!(opens(id, expires, 0), same, "{expires}");
         }

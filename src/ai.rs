@@ -1,8 +1,9 @@
-//! The AI participant's jobs: connect it, subscribe it to a track, end it. Rooms start jobs without waiting for them.
+//! The AI participant's jobs: invite it, subscribe it to a member's track, end it. Rooms start jobs without
+//! waiting for them.
 //!
-//! An AI bills as long as its track is open, and the media API cannot end a session. So an open
-//! track always has an owner: the job, as an [`OpenTrack`] that closes it when it is dropped, or the
-//! room that took it over.
+//! An AI bills as long as its track is open, and the media API cannot end a session. So an open track
+//! always has an owner: the job, as an [`OpenTrack`] that closes the track when dropped, or the room that
+//! took it over.
 
 mod services;
 mod wire;
@@ -31,7 +32,7 @@ use crate::room::io::{AiJob, AiSession};
 use services::Services;
 use wire::{Cause, JobStep, StepFailure};
 
-/// Delay before the next attempt to close a track that could not be closed.
+/// Pauses before retrying to close a track.
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(250),
     Duration::from_secs(1),
@@ -40,11 +41,11 @@ const PAUSES: [Duration; 5] = [
     Duration::from_secs(30),
 ];
 
-/// How long, and how often, a track is tried to be closed after that: for a day.
+/// Pause between, and number of, further attempts to close a track: for a day.
 const LATE_PAUSE: Duration = Duration::from_secs(60);
 const LATE_TRIES: usize = 24 * 60;
 
-/// Owner of the AI's jobs. Clones share state.
+/// A handle to the owner of the AI's jobs. Clones share the same owner.
 #[derive(Clone, Debug)]
 pub struct AiHandle {
     inner: Arc<Inner>,
@@ -53,12 +54,12 @@ pub struct AiHandle {
 #[derive(Debug)]
 struct Inner {
     services: Services,
-    /// Total time for a job.
+    /// Timeout of a whole job.
     timeout: Duration,
-    /// Rate limit per client network on calling an AI, because each call costs money.
+    /// Rate limit of invitations of rooms of one network, each of which costs money.
     starts: KeyedLimit<ClientNetwork>,
     tasks: TaskTracker,
-    /// Runtime handle, because a track may be dropped outside of a runtime context.
+    /// Spawns tasks; a track may be dropped outside of the runtime.
     runtime: runtime::Handle,
     /// Cancels jobs.
     stop: CancellationToken,
@@ -66,29 +67,29 @@ struct Inner {
     give_up: CancellationToken,
     unclosed: AtomicUsize,
     metrics: Arc<Metrics>,
-    /// Rate limit on warnings that an unauthenticated peer can cause.
+    /// Rate limit of warnings that network input can cause.
     warnings: DefaultDirectRateLimiter,
 }
 
-/// A job that a room waits for. Dropping it discards the result.
+/// A job in progress. Dropping it cancels the job.
 #[derive(Debug)]
 pub struct Running {
     job: AiJob,
     report: oneshot::Receiver<JobReport>,
 }
 
-/// Outcome of a job.
+/// The outcome of a job.
 #[derive(Debug)]
 pub enum JobReport {
-    /// The AI is connected, and publishes this track.
+    /// The AI joined with this track.
     Came(OpenTrack),
     /// The AI is subscribed to the requested track.
     Hears,
-    /// The job failed; the log has the reason.
+    /// The job failed. The log has the cause.
     Failed,
 }
 
-/// An AI's track that is open; dropping it closes the track.
+/// An AI's open track; dropping it closes the track.
 #[derive(Debug)]
 #[must_use]
 pub struct OpenTrack {
@@ -96,7 +97,7 @@ pub struct OpenTrack {
     closer: Option<AiHandle>,
 }
 
-/// Purpose of a job, as named in metrics and logs.
+/// The kind of a job, as a label in metrics and logs.
 type JobKind = &'static str;
 
 impl OpenTrack {
@@ -105,7 +106,7 @@ impl OpenTrack {
         &self.session
     }
 
-    /// Passes the duty to close the track to the room.
+    /// Hands the duty to close the track over to the room.
     pub fn hand_over(mut self) {
         self.closer = None;
     }
@@ -120,7 +121,7 @@ impl Drop for OpenTrack {
 }
 
 impl Running {
-    /// Job number assigned by the room.
+    /// The job's number, assigned by the room.
     pub fn job(&self) -> AiJob {
         self.job
     }
@@ -132,10 +133,10 @@ impl Running {
 }
 
 impl AiHandle {
-    /// Creates the AI with these settings; if they are incomplete, every job fails at once.
+    /// Creates the AI. With incomplete settings every job fails at once.
     ///
     /// # Errors
-    /// If the system's HTTP client cannot be made.
+    /// If the HTTP client cannot be created.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -162,8 +163,8 @@ impl AiHandle {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Starts to bring an AI into a room, on behalf of a client of `network`. The limit is per network: rooms are
-    /// free to create, so a limit per room would have no effect.
+    /// Starts to invite an AI into a room that a client of `network` started. The limit is per network: clients
+    /// can open any number of rooms, so a limit per room would be ineffective.
     pub fn invite(
         &self,
         job: AiJob,
@@ -187,25 +188,25 @@ impl AiHandle {
         self.start("hear", job, room, meeting, work)
     }
 
-    /// Forgets the networks that called no AI for a while.
+    /// Prunes rate limit entries of idle networks.
     pub fn prune(&self) {
         self.inner.starts.prune();
     }
 
-    /// Closes an AI's track, with retries if needed.
+    /// Closes an AI's track, retrying if necessary.
     pub fn close(&self, session: AiSession) {
         let inner = self.inner.clone();
         self.inner.tasks.spawn_on(async move { inner.close(session).await }, &self.inner.runtime);
     }
 
-    /// Cancels all jobs and closes the tracks they opened; new jobs fail from now on.
+    /// Cancels all jobs; new ones fail from now on. Tracks that they opened are closed.
     pub fn stop_jobs(&self) {
         self.inner.stop.cancel();
     }
 
-    /// Waits until all jobs have ended and every track that is to be closed is.
+    /// Waits until all jobs have ended and all tracks to be closed are closed.
     ///
-    /// Gives up at `deadline`; returns the total number of tracks ever left open.
+    /// Gives up at `deadline`; returns the number of tracks left open for good.
     pub async fn shutdown(&self, deadline: Instant) -> usize {
         self.stop_jobs();
         self.inner.tasks.close();
@@ -233,7 +234,7 @@ impl AiHandle {
         Running { job, report }
     }
 
-    /// Steps 1 to 4 of protocol section 6. An early end drops the opened track.
+    /// Steps 1 to 4 of protocol section 6. If it ends early, dropping [`OpenTrack`] closes an opened track.
     async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<OpenTrack, StepFailure> {
         let session = self.inner.services.new_session(meeting).await?;
         let (opened, offer) = self.open_track(meeting, session).await?;
@@ -242,8 +243,7 @@ impl AiHandle {
         Ok(opened)
     }
 
-    /// Opens the track, in a task of its own: a cancelled call may have opened one that
-    /// nothing would close.
+    /// Opens the track in a separate task: a cancelled call could otherwise leave an open track without an owner.
     async fn open_track(
         &self,
         meeting: MeetingId,
@@ -269,7 +269,7 @@ impl AiHandle {
         session: SessionId,
     ) -> Result<(OpenTrack, String), StepFailure> {
         let failed = |cause| StepFailure { step: JobStep::NewTracks, cause };
-        // An ambiguous error must be treated as if a track was opened.
+        // After an ambiguous failure the track may be open, so it is closed.
         let or_close = |failure: StepFailure| {
             if failure.cause.is_ambiguous() {
                 let (track_name, mid) = (wire::TRACK_NAME.into(), wire::OWN_MID.into());
@@ -287,7 +287,7 @@ impl AiHandle {
 }
 
 impl Inner {
-    /// A job that fails at once.
+    /// Returns a job that failed at once.
     fn fail(
         &self,
         kind: JobKind,
@@ -339,7 +339,7 @@ impl Inner {
                 JobReport::Failed
             }
         };
-        // Without a receiver the opened track is dropped here, and so closed.
+        // Without a receiver an opened track is dropped here, and so closed.
         let _ = tell.send(report);
     }
 
@@ -352,7 +352,7 @@ impl Inner {
         let Err(failure) = first else { return self.closed(*meeting, id) };
         self.count("close", "failed");
         self.unclosed.fetch_add(1, Ordering::Relaxed);
-        // Not throttled: each of these lines is an AI that keeps costing money.
+        // Not rate-limited: each of these lines is an AI that continues to bill.
         error!(event = "aiTrackNotClosed", meeting_id = %meeting, session = %id, cause = %failure);
         if !failure.cause.is_passing() {
             return;
@@ -360,7 +360,7 @@ impl Inner {
         for _ in 0..LATE_TRIES {
             tokio::select! {
                 () = sleep(LATE_PAUSE) => {}
-                // A last attempt; a shutdown reserves time for it.
+                // A last attempt, for which a shutdown has time.
                 () = self.stop.cancelled() => {}
             }
             let stopping = self.stop.is_cancelled();
@@ -396,7 +396,7 @@ impl Inner {
     }
 }
 
-/// Tries again, after longer and longer pauses, what may pass.
+/// Retries transient failures with increasing pauses.
 async fn persist<Try>(mut attempt: impl FnMut() -> Try) -> Result<(), StepFailure>
 where
     Try: Future<Output = Result<(), StepFailure>>,
@@ -429,7 +429,7 @@ mod tests {
         Err(StepFailure { step: JobStep::CloseTracks, cause: Cause::Status { status, code: None } })
     }
 
-    /// Result of attempts that end like this, the number of attempts, and the elapsed time.
+    /// Returns the result, number and duration of attempts with these outcomes.
     async fn persisted(mut ends: Vec<Result<(), StepFailure>>) -> (Result<(), StepFailure>, usize, Duration) {
         let start = now();
         let mut tries = 0;
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn transient_error_is_retried_within_bounds() {
+    async fn transient_failures_are_retried_within_bounds() {
         let quarter = Duration::from_millis(250);
         assert_eq!(persisted(vec![Ok(())]).await, (Ok(()), 1, Duration::ZERO));
         assert_eq!(persisted(vec![failure(503), failure(406), Ok(())]).await, (Ok(()), 3, 5 * quarter));

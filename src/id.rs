@@ -1,4 +1,4 @@
-//! The names of things: newtypes whose constructors validate, so that an invalid one cannot exist.
+//! Identifiers: newtypes whose constructors validate, so that an invalid one cannot exist.
 
 mod text;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use text::{composed, nfc, text_is_valid, visible};
 
-/// The name of a room: 1 to 128 characters of any script, none of them a control character or invisible, in
+/// The name of a room: 1 to 128 characters of any script, without control or invisible characters, in
 /// Normalization Form C.
 ///
 /// Source: protocol section 1; the limit is this server's.
@@ -19,14 +19,14 @@ pub use text::{composed, nfc, text_is_valid, visible};
 pub struct RoomName(Arc<str>);
 
 impl RoomName {
-    /// Maximum length of a room's name, in characters (Unicode scalar values).
+    /// Maximum length of a room's name in characters (Unicode scalar values).
     pub const MAX_CHARS: usize = 128;
 
     /// Validates `name`, which is already percent-decoded. Two spellings of one text, such as an é of one
     /// character or of two, name the same room.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is empty, too long, or holds a control character or an invisible one.
+    /// [`InvalidId`] if it is empty, too long, or contains a control or invisible character.
     pub fn parse(name: &str) -> Result<Self, InvalidId> {
         let name = composed(name);
         if text_is_valid(&name, Self::MAX_CHARS) { Ok(Self(name.into())) } else { Err(InvalidId::RoomName) }
@@ -40,7 +40,7 @@ impl RoomName {
 
 /// A member's id on the wire: the `_pk` that the client chose, 1 to 64 of `[A-Za-z0-9_-]`, not `ai`.
 ///
-/// It is a *claim*: everyone in a room sees everyone's, so it proves nothing about who asks.
+/// It is a *claim*: all members of a room see each other's ids, so it does not authenticate a client.
 /// Source: protocol section 1.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -50,12 +50,12 @@ impl UserId {
     /// Validates a `_pk`.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is empty, too long, the reserved `ai`, or holds another character.
+    /// [`InvalidId`] if it is empty, too long, the reserved `ai`, or contains another character.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         if is_token(id) && id != "ai" { Ok(Self(id.into())) } else { Err(InvalidId::UserId) }
     }
 
-    /// A new random id, for a client that did not choose one.
+    /// Creates a random id, for a client that did not choose one.
     pub fn random() -> Self {
         Self(Uuid::new_v4().to_string().into())
     }
@@ -66,30 +66,30 @@ impl UserId {
     }
 }
 
-/// One socket of ours, unique while the process runs and never seen on the wire.
+/// The number of a socket, unique while the process runs and never sent to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
-/// One occupancy of a room: a random UUID, made when its first member joins.
+/// One occupancy of a room: a random UUID, created when its first member joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct MeetingId(Uuid);
 
 impl MeetingId {
-    /// A new random id.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Reads an id that [`fmt::Display`] wrote.
+    /// Parses an id in its [`fmt::Display`] form.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is no UUID.
+    /// [`InvalidId`] if it is not a UUID.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::MeetingId)
     }
 
-    /// 62 bits that were random, and two that are the same in every id.
+    /// Returns 62 random bits, and two that are the same in every id.
     pub fn random_bits(self) -> u64 {
         self.0.as_u64_pair().1
     }
@@ -97,16 +97,16 @@ impl MeetingId {
 
 /// A session of the media API: 1 to 64 of `[A-Za-z0-9_-]`, not `new`. Cloudflare's are 32 hex digits.
 ///
-/// It becomes a part of paths and of a cookie's name, hence the few characters.
+/// It becomes a part of paths and of a cookie's name, hence the restricted characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
-    /// Validates an id that a client or the media API wrote.
+    /// Validates an id from a client or the media API.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is empty, too long, the path `new`, or holds another character.
+    /// [`InvalidId`] if it is empty, too long, the path `new`, or contains another character.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         if is_token(id) && id != "new" { Ok(Self(id.into())) } else { Err(InvalidId::SessionId) }
     }
@@ -117,35 +117,35 @@ impl SessionId {
     }
 }
 
-/// A report of a user: a random UUID, which the link to its JSON carries.
+/// The id of a user's report: a random UUID, part of the link to its JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct ReportId(Uuid);
 
 impl ReportId {
-    /// A new random id.
+    /// Creates a random id.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Reads an id that [`fmt::Display`] wrote.
+    /// Parses an id in its [`fmt::Display`] form.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is no UUID.
+    /// [`InvalidId`] if it is not a UUID.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::ReportId)
     }
 }
 
-/// A user's identity, independent of the display name: owner of memberships, session locks and quotas.
+/// A user's identity, independent of the displayed name; members, session locks and quotas belong to it.
 ///
-/// It carries the way it was proven as a prefix (see [`crate::identity`]), so that identities
-/// proven in two ways are never the same.
+/// Its prefix is the authentication method (see [`crate::identity`]), so that identities of two methods
+/// are never equal.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityId(Arc<str>);
 
 impl IdentityId {
-    /// Wraps an id obtained from an authentication method.
+    /// Wraps an authenticated id.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
@@ -155,7 +155,7 @@ impl IdentityId {
         &self.0
     }
 
-    /// The method that authenticated it; an id without another method's prefix came from our own cookie.
+    /// The authentication method; an id without another method's prefix is of this server's cookie.
     pub fn auth_method(&self) -> AuthMethod {
         let prefix = self.0.split(':').next().unwrap_or_default();
         let others = [AuthMethod::ProxyHeader, AuthMethod::Access];
@@ -163,11 +163,11 @@ impl IdentityId {
     }
 }
 
-/// The way in which an identity was proven.
+/// The authentication method of an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AuthMethod {
-    /// Our own cookie: the only method with a user name typed into a form.
+    /// This server's signed cookie: the only method with a user-entered name.
     Cookie,
     /// A trusted proxy's header.
     ProxyHeader,
@@ -176,7 +176,7 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// Prefix of ids authenticated by this method.
+    /// The prefix of this method's ids.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
@@ -186,7 +186,7 @@ impl AuthMethod {
     }
 }
 
-/// A text that is not the id it should be; the message says what is allowed.
+/// An invalid id; the message names the allowed form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
     /// Not a [`RoomName`].
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_name_limit_counts_characters() {
+    fn room_name_length_is_counted_in_characters() {
         assert!(RoomName::parse(&"🍊".repeat(128)).is_ok());
         assert_eq!(RoomName::parse(&"a".repeat(129)), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse(""), Err(InvalidId::RoomName));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn room_name_invisible_character_is_refused() {
+    fn invisible_characters_are_refused() {
         for good in ["سلام", "می\u{200c}خواهم", "👩\u{200d}🚀", "❤\u{fe0f}", "x/standup"] {
             assert!(RoomName::parse(good).is_ok(), "{good}");
         }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_or_foreign_user_id_is_refused() {
+    fn reserved_and_invalid_user_ids_are_refused() {
         for good in ["a", "Z_9-", &"x".repeat(64)] {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }

@@ -1,10 +1,10 @@
-//! Satsuma: a self-hosted realtime room server that takes the place of Orange Meets' own server.
+//! Satsuma: a self-hosted realtime room server that replaces Orange Meets' own server.
 //!
-//! *Pure core, thin shells, one owner.* A room is a value with one method ([`room::state`]); a task
-//! owns it ([`room::actor`]); sockets and HTTP are edges that hand it input and carry out what it
-//! says. The import law, which a test holds:
+//! *Pure core, thin shells, one owner.* A room is a value with one method ([`room::state`]); a task owns it
+//! ([`room::actor`]); sockets and HTTP are edges that pass it input and execute its effects. The import
+//! rules, which a test checks:
 //!
-//! | level | modules | may know |
+//! | level | modules | may import |
 //! |---|---|---|
 //! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
@@ -12,7 +12,7 @@
 //! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::clock`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::reading`], [`sfu::handle`]: shells | up to level 2 |
-//! | 4 | [`calls::upstream`]: the seam | up to level 3 |
+//! | 4 | [`calls::upstream`]: the interface to the media API's backend | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::recovery`], [`calls::session_lock`], [`calls::call_limits`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
 //! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |

@@ -1,7 +1,7 @@
-//! Every metric that this server counts, one doc line each; `GET /metrics` shows them.
+//! All metrics of this server, as shown by `GET /metrics`.
 //!
-//! The metrics belong to a server, not to the process, so that two servers in one test do not
-//! count into each other; the lines that its log dropped are the exception. The doc line of a field is also its help text.
+//! The metrics belong to a server, not to the process, so that two servers in one test have separate counts;
+//! the dropped log lines are the exception. The doc line of a field is also its help text.
 
 mod process;
 
@@ -16,48 +16,48 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// A label of one word, such as the reason of a close.
+/// A label with a reason, such as that of a close.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByReason {
     /// The reason; always one of a fixed set.
     pub reason: &'static str,
 }
 
-/// The labels of something of a kind that came to an outcome.
+/// Labels of a kind and its outcome.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByOutcome {
-    /// The kind, such as a kind of report or of job; always one of a fixed set.
+    /// The kind, such as of a report or a job; always one of a fixed set.
     pub kind: &'static str,
     /// The outcome; always one of a fixed set.
     pub outcome: &'static str,
 }
 
-/// A label that tells the type of a message.
+/// A label with the type of a message.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByType {
     /// The message's `type`, or `invalid`.
     pub r#type: &'static str,
 }
 
-/// The labels of an HTTP request.
+/// Labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByRoute {
-    /// The route's pattern, never the path itself: room names are private.
+    /// The route's pattern, never the path itself: room names must not be published.
     pub route: String,
     /// The answer's status code.
     pub status: u16,
 }
 
-/// The labels of a call to the media API.
+/// Labels of a call to the media API.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByCall {
-    /// The operation called; always one of a fixed set.
+    /// The operation; always one of a fixed set.
     pub operation: &'static str,
-    /// The response's status, or a word for the reason that there is none.
+    /// The status of the answer, or the label of the error.
     pub status: String,
 }
 
-/// Makes the histograms of a family whose seconds reach from half a millisecond to ten seconds.
+/// Constructor of histograms with buckets from half a millisecond to ten seconds.
 #[derive(Clone)]
 pub struct Seconds;
 
@@ -67,7 +67,7 @@ impl MetricConstructor<Histogram> for Seconds {
     }
 }
 
-/// Makes the histogram of how long media are under way, which a millisecond matters to.
+/// Constructor of the media forwarding time's histogram, with buckets from 50 µs to a second.
 #[derive(Clone)]
 pub struct Moments;
 
@@ -79,14 +79,14 @@ impl MetricConstructor<Histogram> for Moments {
     }
 }
 
-/// Lines of the log that were dropped. The log belongs to the process, unlike all that is counted besides.
+/// Dropped log lines. The log belongs to the process, unlike everything else that is counted.
 pub static LOG_LINES_DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 const PREFIX: &str = "satsuma";
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $type:ty = $name:literal, $new:expr;)*) => {
-        /// Every metric of one server.
+        /// All metrics of one server.
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -94,7 +94,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Creates all metrics, at zero.
+            /// Creates all metrics at zero.
             pub fn new() -> Arc<Self> {
                 let mut registry = Registry::default();
                 registry.register_collector(Box::new(process::Process));
@@ -107,8 +107,8 @@ macro_rules! metrics {
                 Arc::new(Self { registry, $($field),* })
             }
 
-            /// Names of all metrics as `/metrics` shows them, without the suffixes of counters and histograms.
-            /// Those of a family with labels appear there once one was counted.
+            /// Returns the names of all metrics as in `/metrics`, without the suffixes of counters and
+            /// histograms. A family with labels is shown once one of its members was counted.
             pub fn names() -> Vec<String> {
                 let own = ["build", $($name),*].map(|name| format!("{PREFIX}_{name}"));
                 own.into_iter().chain(process::NAMES.map(str::to_owned)).collect()
@@ -227,7 +227,7 @@ metrics! {
 }
 
 impl Metrics {
-    /// The metrics in OpenMetrics text, the form that Prometheus scrapes.
+    /// Formats the metrics as OpenMetrics text, for Prometheus.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Formatting into a String cannot fail.
@@ -235,15 +235,15 @@ impl Metrics {
         text
     }
 
-    /// Counts one more of `family`'s `reason`.
+    /// Increments the counter of `reason`.
     pub fn count(family: &Family<ByReason, Counter>, reason: &'static str) {
         family.get_or_create(&ByReason { reason }).inc();
     }
 }
 
-/// One that is counted in a gauge for as long as this lives.
+/// An amount counted in a gauge until it is dropped.
 ///
-/// A panic or an aborted task drops it too, so that no gauge can stay up for ever.
+/// A panic or an aborted task drops it as well, so no gauge stays too high.
 #[derive(Debug)]
 pub struct Counted {
     gauge: Gauge<i64, AtomicI64>,
@@ -258,12 +258,12 @@ impl Counted {
         Self { gauge: gauge.clone(), amount }
     }
 
-    /// The amount currently counted.
+    /// The counted amount.
     pub fn count(&self) -> i64 {
         self.amount
     }
 
-    /// Replaces the counted amount with `amount`.
+    /// Changes the counted amount.
     pub fn set(&mut self, amount: usize) {
         let amount = i64::try_from(amount).unwrap_or(i64::MAX);
         self.gauge.inc_by(amount - self.amount);
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gauge_guard_dropped_by_panic_resets_gauge() {
+    fn counted_amount_is_removed_by_a_panic() {
         let metrics = Metrics::new();
         let mut members = Counted::new(&metrics.members, 2);
         members.set(5);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_shows_its_help() {
+    fn metrics_have_help_and_known_names() {
         let metrics = Metrics::new();
         Metrics::count(&metrics.closes, "idle");
         let text = metrics.render();

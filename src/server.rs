@@ -1,4 +1,4 @@
-//! The composition root: makes every part, hands each the others it needs, and takes all down.
+//! The composition root: creates, connects and shuts down all parts.
 
 mod banner;
 mod fault;
@@ -64,10 +64,10 @@ pub use health::healthcheck;
 use resources::{Clients, Resources};
 pub use run::run;
 
-/// Interval of pruning unused state.
+/// Interval of pruning idle entries.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// The part of a shutdown's time that is left for the store when slow sockets are given up.
+/// Fraction (1/4) of the shutdown time reserved for the store after slow sockets are closed.
 const STORE_SHARE: u32 = 4;
 
 /// A running server.
@@ -75,27 +75,27 @@ pub struct Server {
     addresses: Addresses,
     config: Config,
     stopping: CancellationToken,
-    /// Cancelled once the rooms are saved, so that operators can watch a shutdown.
+    /// Cancelled once the rooms are stored, so that operators can watch a shutdown.
     admin_stop: CancellationToken,
     http: AbortOnDropHandle<()>,
     admin: AbortOnDropHandle<()>,
-    /// Posts cards to the webhook; `None` if none is configured.
+    /// Posts cards to the webhook, if configured.
     delivery: Option<AbortOnDropHandle<()>>,
     upkeep: Vec<AbortOnDropHandle<()>>,
     app: Arc<App>,
     ai: AiHandle,
-    /// The embedded media server; `None` if this server does not carry the media.
+    /// The embedded media server's thread, if in use.
     media: Option<SfuThread>,
     sfu: Option<SfuHandle>,
     store: Store,
-    /// Last, so that the directory is locked until the store is closed.
+    /// Dropped last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
-    /// Certificate of the public listener; `None` without TLS.
+    /// The certificate of the public listener, if it speaks TLS.
     tls: Option<CertificateFacts>,
 }
 
-/// Addresses a server listens on: the real ports, even if 0 was configured.
+/// The addresses of a server's listeners, with the actual ports if 0 was configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// The public listener.
@@ -105,10 +105,10 @@ pub struct Addresses {
 }
 
 impl Server {
-    /// Starts a server: the saved rooms first, then the listeners.
+    /// Starts a server: the stored rooms first, then the listeners.
     ///
     /// # Errors
-    /// [`StartError`] says what is in the way; nothing is left running then.
+    /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let resources = Resources::open(&config).await?;
         match Clients::new(&config, &resources) {
@@ -120,7 +120,7 @@ impl Server {
         }
     }
 
-    /// Starts all tasks. This cannot fail, so a server is never left half started.
+    /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
         let Clients { site, access, upstream, ai, delivery } = clients;
@@ -259,7 +259,7 @@ impl Server {
         }
     }
 
-    /// Addresses the server listens on.
+    /// The addresses of the listeners.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
@@ -269,13 +269,13 @@ impl Server {
         &self.app.metrics
     }
 
-    /// Asks the server to stop; [`Self::join`] waits for it.
+    /// Requests a shutdown; [`Self::join`] waits for it.
     pub fn shutdown(&self) {
         self.stopping.cancel();
     }
 
-    /// Waits until the server was asked to stop, and stops it: no new sockets, every client sent
-    /// away so that it comes back to the next server, everything kept.
+    /// Waits for the shutdown request, and shuts down: no new sockets, every client disconnected so that it
+    /// reconnects to the next server, everything stored.
     ///
     /// # Errors
     /// [`ShutdownError`] if the configured time was not enough.
@@ -283,11 +283,12 @@ impl Server {
         self.stopping.cancelled().await;
         let deadline = now() + self.config.shutdown.deadline;
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
-        // First, so that there is the full time to close the tracks that the jobs opened.
+        // First, so that the jobs' tracks have all of the time to be closed.
         self.ai.stop_jobs();
         let registry = &self.app.registry;
         registry.send_away(sockets_deadline).await;
-        // Once the clients reconnect, not before: a browser that is not told waits for ICE to fail, 12 s and more.
+        // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
+        // fail, 12 s and more.
         tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
 
         let sockets = &self.app.sockets;
@@ -297,8 +298,8 @@ impl Server {
         sockets.abort.cancel();
         sockets.tasks.wait().await;
 
-        // Requests and deliveries that are still under way are not worth a late exit; but a report
-        // that can still be taken, or a card that is just being sent, needs the store.
+        // Requests and deliveries in progress are not worth a late exit; but a report still being received, or
+        // a card being sent, needs the store.
         let _ = timeout_at(sockets_deadline, self.http).await;
         if let Some(delivery) = self.delivery {
             let _ = timeout_at(sockets_deadline, delivery).await;
@@ -306,7 +307,7 @@ impl Server {
         drop(self.upkeep);
         let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
         if let Some(media) = self.media {
-            // A panic in it was logged, and nothing is lost by it that could be kept.
+            // A panic of the thread was logged, and loses nothing that is stored.
             let _ = timeout_at(deadline, media.join()).await;
         }
         self.admin_stop.cancel();
@@ -324,7 +325,7 @@ impl Server {
     }
 }
 
-/// Ends all media sessions, whose peers are told.
+/// Ends all media sessions and notifies their peers.
 async fn end_media(sfu: Option<&SfuHandle>) {
     let Some(sfu) = sfu else { return };
     if let Ok(Reply::Ended(sessions)) = sfu.ask(Request::EndAll).await {
@@ -332,10 +333,10 @@ async fn end_media(sfu: Option<&SfuHandle>) {
     }
 }
 
-/// Reads what a configuration names, as [`Server::start`] would, and gives back what is to be warned of.
+/// Validates the files that a configuration names, as [`Server::start`] would, and returns warnings.
 ///
 /// # Errors
-/// [`StartError`] for a configuration with which a server would not start.
+/// The error with which a server would not start.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
     warnings.extend(Site::check(config)?);
@@ -388,7 +389,7 @@ fn prune(app: Arc<App>) -> AbortOnDropHandle<()> {
     })
 }
 
-/// Starts a task that ends with its owner.
+/// Spawns a task that is aborted when its handle is dropped.
 #[expect(clippy::disallowed_methods, reason = "the server owns its tasks: the handle aborts them")]
 fn own<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     let task: JoinHandle<T> = tokio::spawn(task);

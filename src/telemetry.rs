@@ -1,20 +1,19 @@
-//! Logging. The fields that lines carry, each by one name everywhere:
+//! Logging. Fields have the same names in all lines:
 //!
-//! | field | what it is |
+//! | field | meaning |
 //! |---|---|
-//! | `event` | what happened; for rooms by the reference's event names (protocol section 5) |
+//! | `event` | the event; for rooms by the reference's event names (protocol section 5) |
 //! | `room` | the room's name |
 //! | `meeting_id` | the meeting's id |
-//! | `connection_id` | the `_pk` of a member, which the reference calls so |
-//! | `socket` | our own number of a socket |
-//! | `reason` | why something ended |
-//! | `error` | a source error; it is for the log only, clients read constant sentences |
+//! | `connection_id` | the `_pk` of a member, by the reference's name |
+//! | `socket` | the number of a socket |
+//! | `reason` | the reason of an end |
+//! | `error` | a source error, only for the log; clients receive constant messages |
 //!
 //! Cookies, tokens, keys, message contents and query strings are never logged.
 //!
-//! Everything that is said on standard error goes through one bounded queue to a thread of its own, which
-//! alone waits for the reader. Otherwise a reader that is gone, a full disk or a stalled pipe would stop
-//! whoever has something to say.
+//! All output to standard error goes through one bounded queue to a separate thread, which alone waits for the
+//! reader. Otherwise a closed pipe, a full disk or a stalled reader would block the logging thread.
 
 mod lines;
 
@@ -38,10 +37,10 @@ use crate::config::{Log, LogFormat};
 use crate::metrics::LOG_LINES_DROPPED;
 use lines::Lines;
 
-/// Time for the last lines to be written at the end of the process.
+/// Timeout of writing the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The lines of this process on their way to its standard error.
+/// The queue of this process's lines to standard error.
 static LINES: LazyLock<Lines> = LazyLock::new(|| {
     let lines = Lines::new(Log::default().queue_bytes, LOG_LINES_DROPPED.clone());
     let writer = lines.clone();
@@ -52,15 +51,15 @@ static LINES: LazyLock<Lines> = LazyLock::new(|| {
     lines
 });
 
-/// Sends the lines of this process to its standard error, as the configuration asks; panics become lines, too.
+/// Sets up logging to standard error as configured; panics are logged as well.
 ///
 /// # Errors
-/// [`CannotLog`] if the filter is malformed, or somebody set up logging before.
+/// [`CannotLog`] if the filter is malformed, or logging was already set up.
 pub fn init(log: &Log) -> Result<(), CannotLog> {
     let filter = filter(&log.filter)?;
     LINES.set_max_bytes(log.queue_bytes);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LINES.clone());
-    // Errors of the library go to standard error by themselves, and panic or wait where nobody reads it.
+    // The library writes its errors directly to standard error, and panics or blocks if nobody reads it.
     let lines = lines.log_internal_errors(false);
     let harmless = filter_fn(|line| is_harmless(line.target(), *line.level()));
     match log.format {
@@ -71,31 +70,31 @@ pub fn init(log: &Log) -> Result<(), CannotLog> {
     Ok(())
 }
 
-/// The configured filter, over one that lets the media libraries tell of errors alone: they warn of each line of an
-/// offer that they do not know, and whoever writes offers would write the log.
+/// Parses the configured filter, on top of one that limits the media libraries to errors: they warn of each
+/// unknown line of an offer, so network input could flood the log.
 fn filter(configured: &str) -> Result<EnvFilter, ParseError> {
     EnvFilter::try_new(format!("str0m=error,is=error,{configured}"))
 }
 
-/// True if a library's lines hold no secret: the ICE library logs passwords from `debug` on, and with them
-/// a participant's media can be taken over.
+/// True if a library's line contains no secret: the ICE library logs passwords from `debug` on, with which a
+/// participant's media can be hijacked.
 fn is_harmless(target: &str, level: Level) -> bool {
     level <= Level::INFO || !(target == "is" || target.starts_with("is::"))
 }
 
-/// Says a line on standard error without waiting for its reader; [`flush`] before the end of the process.
+/// Queues a line for standard error without waiting for its reader; call [`flush`] before the end of the process.
 ///
-/// Unlike `eprintln!` this neither panics nor blocks.
+/// Unlike `eprintln!` it neither panics nor blocks.
 pub fn complain(text: impl Display) {
     LINES.push(format!("{text}\n").as_bytes());
 }
 
-/// Waits until what was said has been read, for at most a second.
+/// Waits until all queued lines are written, for at most a second.
 pub fn flush() {
     LINES.flush(FLUSH);
 }
 
-/// Says what went wrong, has it written, and gives the exit code for it.
+/// Logs and flushes the error, if any, and returns the exit code.
 pub fn exit_code(done: Result<(), Box<dyn Error>>) -> ExitCode {
     if let Err(error) = &done {
         complain(format_args!("satsuma: {error}"));
@@ -104,14 +103,14 @@ pub fn exit_code(done: Result<(), Box<dyn Error>>) -> ExitCode {
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Writes to standard output without waiting for its reader, who may be gone or never read.
+/// Writes to standard output without waiting for its reader, which may be gone or stalled.
 pub fn print(text: String) {
     let print = move || drop(io::stdout().write_all(text.as_bytes()));
-    // The thread ends with the process where its reader stalls.
+    // If the reader stalls, the thread ends with the process.
     let _ = thread::Builder::new().name("print".to_owned()).spawn(print);
 }
 
-/// Logs a panic, in place of the standard library's hook, which waits for the reader of standard error.
+/// Logs a panic, replacing the standard library's hook, which waits for the reader of standard error.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let current = thread::current();
     let thread = current.name().unwrap_or("unnamed");
@@ -122,18 +121,18 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     if enabled!(Level::ERROR) {
         error!(event = "panic", thread, location, backtrace, "{message}");
     } else {
-        // The filter excludes errors, but a panic must be reported anyway.
+        // A panic is reported even if the filter disables errors.
         complain(format_args!("thread {thread} panicked at {location}: {message}"));
     }
 }
 
-/// Reasons that logging cannot start.
+/// Logging cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotLog {
     /// The filter is malformed.
     #[error("log.filter: {0}")]
     Filter(#[from] ParseError),
-    /// Logging is already set up.
+    /// Logging was already set up.
     #[error(transparent)]
     Taken(#[from] TryInitError),
 }
@@ -145,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    /// Log lines that a subscriber with this filter writes for library events.
+    /// Returns the library lines that a subscriber with this filter logs.
     fn written(configured: &str) -> String {
         #[derive(Clone, Default)]
         struct Written(Arc<Mutex<Vec<u8>>>);
@@ -177,7 +176,7 @@ mod tests {
             .join(", ")
     }
 
-    /// An offer of three megabytes once caused four megabytes of warnings.
+    /// An offer of three megabytes caused four megabytes of warnings.
     #[test]
     fn library_warnings_from_network_input_are_not_logged() {
         for filter in ["info", "trace", "info,satsuma=debug"] {

@@ -1,4 +1,4 @@
-//! The calls that the AI needs: four to bring it, one to let it hear somebody, one to end it.
+//! The AI's calls: four to invite it, one to subscribe it to a track, one to end it.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::id::{MeetingId, SessionId};
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::room::io::AiSession;
 
-/// The most bytes of an answer that are read; a description of one track has a hundredth of that.
+/// Maximum length of an answer in bytes; a description of one track has a hundredth of that.
 const ANSWER_BYTES: usize = 256 << 10;
 
-/// The media API and the model, as the AI needs them.
+/// Clients of the media API and the model.
 #[derive(Debug)]
 pub(super) struct Services {
     upstream: Arc<Upstream>,
@@ -38,7 +38,7 @@ struct Model {
 }
 
 impl Services {
-    /// Creates the services with these settings, without calling them.
+    /// Creates the clients without connecting.
     pub(super) fn new(
         upstream: Arc<Upstream>,
         calls: &Calls,
@@ -47,10 +47,10 @@ impl Services {
         let mut client = reqwest::Client::builder()
             .connect_timeout(calls.connect_timeout)
             .timeout(calls.timeout)
-            // A redirect could send the token to another server.
+            // A redirect could leak the token to another host.
             .redirect(Policy::none());
         if ai.model_endpoint.as_ref().is_some_and(HttpUrl::is_loopback) {
-            // A proxy cannot reach our loopback address.
+            // A proxy cannot reach this machine's loopback.
             client = client.no_proxy();
         }
         let client = client.build()?;
@@ -58,7 +58,7 @@ impl Services {
         Ok(Self { upstream, extra_params, client, model: Model::new(ai) })
     }
 
-    /// Names the missing variables that the AI needs, in a sentence.
+    /// Returns an error naming the missing variables, if the AI cannot be invited.
     pub(super) fn missing(&self) -> Option<String> {
         let model = self.model.as_ref().err().map(String::as_str);
         let missing: Vec<&str> = model.into_iter().chain(self.upstream.missing()).collect();
@@ -83,7 +83,7 @@ impl Services {
             .await
     }
 
-    /// Sends the model an SDP offer and returns its answer.
+    /// Sends the model an SDP offer, and returns its answer.
     pub(super) async fn ask_model(&self, wish: &AiWish, offer: String) -> Result<String, StepFailure> {
         let asked = async {
             let model = self.model.as_ref().map_err(|_| Cause::Model("it is not configured"))?;
@@ -112,7 +112,7 @@ impl Services {
         asked.await.map_err(|cause| StepFailure { step: JobStep::Model, cause })
     }
 
-    /// Sends the model's answer to the media API.
+    /// Sends the media API the model's answer.
     pub(super) async fn renegotiate(&self, on: &AiSession, answer: &str) -> Result<(), StepFailure> {
         let body = wire::answer_body(answer);
         let called =
@@ -127,7 +127,7 @@ impl Services {
         called.await.map(drop)
     }
 
-    /// Closes the AI's track; one already gone counts as closed.
+    /// Closes the AI's track; one that no longer exists counts as closed.
     pub(super) async fn close(&self, on: &AiSession) -> Result<(), StepFailure> {
         let body = wire::close_body(&on.mid);
         let called =
@@ -196,7 +196,7 @@ impl Model {
     }
 }
 
-/// Log text for a model that did not respond. The error itself may hold the URL.
+/// Converts an error of the model's client. Its text may contain the URL, so it is only logged without it.
 fn no_answer(error: reqwest::Error) -> Cause {
     let cause = match &error {
         error if error.is_timeout() => "it did not answer in time",

@@ -1,4 +1,4 @@
-//! The AI's handshake as data: queries, bodies, and required fields of responses.
+//! The AI handshake's data: queries, request bodies, and required fields of answers.
 //!
 //! Source: protocol section 6.
 
@@ -11,84 +11,84 @@ use crate::calls::call::UpstreamError;
 use crate::id::{MeetingId, SessionId, text_is_valid};
 use crate::protocol::ai::{AiWish, TrackReference};
 
-/// Name of the AI's audio track.
+/// Name of the AI's bidirectional track.
 pub(super) const TRACK_NAME: &str = "ai-generated-voice";
 
-/// The API's name for that track if its `mid` is unknown.
+/// The API's name of that track if its `mid` is unknown.
 pub(super) const OWN_MID: &str = "#ai-generated-voice";
 
-/// Publishes the AI's track; the API makes the offer, since no browser is here to make one.
+/// Body that publishes the AI's track; the API makes the offer, since there is no browser.
 pub(super) const NEW_TRACK: &str = r#"{"tracks":[{"location":"local","trackName":"ai-generated-voice","bidirectionalMediaStream":true,"kind":"audio"}]}"#;
 
-/// The most characters of a `mid` and of an error's code.
+/// Maximum length of a `mid` and of an error code in characters.
 const WORD_CHARS: usize = 64;
 
-/// A failed step of a job and its cause, for the log; holds no secret and no body.
+/// A failed step of a job, for the log; it contains no secret and no body.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("{step}: {cause}")]
 pub(super) struct StepFailure {
     /// The step.
     pub(super) step: JobStep,
-    /// The failure.
+    /// The cause.
     pub(super) cause: Cause,
 }
 
 /// A step of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum JobStep {
-    /// Opens the AI's session.
+    /// Opening the AI's session.
     #[error("sessions/new")]
     NewSession,
-    /// Adds a track to the session.
+    /// Adding a track to the session.
     #[error("tracks/new")]
     NewTracks,
-    /// Sends the offer to the model.
+    /// Sending the offer to the model.
     #[error("the model")]
     Model,
-    /// Sends the model's answer to the media API.
+    /// Sending the model's answer to the media API.
     #[error("renegotiate")]
     Renegotiate,
-    /// Closes the AI's track.
+    /// Closing the AI's track.
     #[error("tracks/close")]
     CloseTracks,
 }
 
-/// Causes of a failed step.
+/// The cause of a step's failure.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(super) enum Cause {
-    /// No response from the media API.
+    /// No answer from the media API.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// No response from the model.
+    /// No answer from the model.
     #[error("{0}")]
     Model(&'static str),
-    /// The response is an error.
+    /// The answer has an error status.
     #[error("answered {status}{}", shown(code))]
     Status {
-        /// Its status.
+        /// The status.
         status: StatusCode,
-        /// Its error code, if any.
+        /// The error code, if any.
         code: Option<String>,
     },
-    /// The response has a success status, but its body holds an error.
+    /// The answer has a success status, but its body has an error.
     #[error("refused{}", shown(code))]
     Refused {
-        /// Its code.
+        /// The error code.
         code: Option<String>,
     },
-    /// The response lacks a required field.
+    /// The answer lacks a required field.
     #[error("the answer has no {0}")]
     Lacks(&'static str),
-    /// The response was truncated, or exceeds the size limit.
+    /// The answer is incomplete, or exceeds the limit.
     #[error("the answer is too long or incomplete")]
     Unreadable,
-    /// The server is shutting down.
+    /// The server is stopping.
     #[error("the server stops")]
     Stopping,
 }
 
 impl Cause {
-    /// True if the track to close is already gone.
+    /// True if the track to be closed no longer exists.
     pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE),
@@ -97,7 +97,7 @@ impl Cause {
         }
     }
 
-    /// True if the call may have taken effect despite the error.
+    /// True if the call may have succeeded all the same.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
             Self::Upstream(error) => {
@@ -113,7 +113,7 @@ impl Cause {
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Upstream(error) => !matches!(error, UpstreamError::NotConfigured(_)),
-            // The last three: concurrent changes of one session, a session not connected yet, too many calls.
+            // 406: concurrent changes of one session; 425: not connected yet; 429: too many calls.
             Self::Status { status, .. } => {
                 status.is_server_error() || matches!(status.as_u16(), 406 | 408 | 425 | 429)
             }
@@ -122,7 +122,7 @@ impl Cause {
     }
 }
 
-/// An answer of the media API, as far as it matters here.
+/// The relevant fields of an answer of the media API.
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Answered {
@@ -148,7 +148,7 @@ struct AiTrack {
 }
 
 impl Answered {
-    /// Parses a response; an error anywhere in it, even of a single track, is an error.
+    /// Parses an answer; an error anywhere in it, even of a single track, is an error.
     pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<Self, Cause> {
         let answered: Option<Self> = match body {
             b"" => Some(Self::default()),
@@ -169,12 +169,12 @@ impl Answered {
         answered.ok_or(Cause::Lacks("JSON body"))
     }
 
-    /// The opened session.
+    /// Returns the new session.
     pub(super) fn session(&self) -> Result<SessionId, Cause> {
         self.session_id.as_deref().and_then(|id| SessionId::parse(id).ok()).ok_or(Cause::Lacks("session id"))
     }
 
-    /// The `mid` and name of the opened track.
+    /// Returns the `mid` and the name of the new track.
     pub(super) fn track(&self) -> Result<(&str, &str), Cause> {
         let track = self.tracks.first().ok_or(Cause::Lacks("track"))?;
         let is_word = |word: &&str| text_is_valid(word, WORD_CHARS);
@@ -182,7 +182,7 @@ impl Answered {
         Ok((mid, track.track_name.as_deref().filter(is_word).unwrap_or(TRACK_NAME)))
     }
 
-    /// The API's SDP offer.
+    /// Returns the API's SDP offer.
     pub(super) fn offer(self) -> Result<String, Cause> {
         let description = self.session_description.filter(|description| description.r#type == "offer");
         description
@@ -192,12 +192,12 @@ impl Answered {
     }
 }
 
-/// True if a text may be a session description: every one begins with its version.
+/// True if a text may be a session description: all begin with the version.
 pub(super) fn is_sdp(text: &str) -> bool {
     text.starts_with("v=")
 }
 
-/// The query of a call: the label of the meeting, and `more`, texts with or without `?` or `&`.
+/// Builds the query of a call: the label of the meeting, and `more`, texts with or without `?` or `&`.
 pub(super) fn query(meeting: MeetingId, more: &[&str]) -> String {
     let mut query = format!("correlationId={meeting}");
     for part in more.iter().map(|part| part.trim().trim_matches(['?', '&'])) {
@@ -209,7 +209,7 @@ pub(super) fn query(meeting: MeetingId, more: &[&str]) -> String {
     query
 }
 
-/// The model's URL with what an AI should be like.
+/// Builds the model's URL with the requested voice and instructions.
 pub(super) fn model_url(endpoint: &Url, model: &str, wish: &AiWish) -> Url {
     let mut url = endpoint.clone();
     let wishes = [("voice", &wish.voice), ("instructions", &wish.instructions)];
@@ -218,12 +218,12 @@ pub(super) fn model_url(endpoint: &Url, model: &str, wish: &AiWish) -> Url {
     url
 }
 
-/// The model's SDP answer, for the media API.
+/// Builds the body with the model's SDP answer for the media API.
 pub(super) fn answer_body(sdp: &str) -> String {
     format!(r#"{{"sessionDescription":{{"type":"answer","sdp":{}}}}}"#, Value::from(sdp))
 }
 
-/// Lets the AI hear a track.
+/// Builds the body that subscribes the AI to a track.
 pub(super) fn hear_body(track: &TrackReference) -> String {
     let TrackReference { session, track_name } = track;
     let track_name = Value::from(&**track_name);
@@ -232,12 +232,12 @@ pub(super) fn hear_body(track: &TrackReference) -> String {
     )
 }
 
-/// Closes a track without an offer, which nobody is here to make.
+/// Builds the body that closes a track without an offer, since there is no browser to make one.
 pub(super) fn close_body(mid: &str) -> String {
     format!(r#"{{"tracks":[{{"mid":{}}}],"force":true}}"#, Value::from(mid))
 }
 
-/// An error's code as it may stand in a log.
+/// Sanitizes an error code for the log.
 fn clipped(code: &str) -> String {
     let is_part = |char: &char| char.is_ascii_alphanumeric() || *char == '_';
     code.chars().filter(is_part).take(WORD_CHARS).collect()
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn response_without_required_field_is_error() {
+    fn answer_without_required_field_is_refused() {
         for body in [
             r#"{"sessionDescription":{"type":"answer","sdp":"v=0"}}"#,
             r#"{"sessionDescription":{"type":"offer","sdp":"<html>"}}"#,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_error_is_found() {
+    fn errors_are_found_at_top_and_in_tracks() {
         assert_eq!(read(r#"{"errorCode":"session_error"}"#), refused("session_error"));
         assert_eq!(
             read(r#"{"tracks":[{"mid":"1"},{"errorCode":"not_found_track_error\n<x>"}]}"#),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn only_transient_errors_are_retried() {
+    fn only_transient_failures_are_retried() {
         let status =
             |status: u16| Cause::Status { status: StatusCode::from_u16(status).unwrap(), code: None };
         for passing in [
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_and_bodies_match_bytes() {
+    fn queries_and_bodies_match_exactly() {
         let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
         let label = "correlationId=6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f";
         assert_eq!(query(meeting, &["", "&"]), label);

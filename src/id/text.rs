@@ -1,8 +1,7 @@
-//! Text that people compare by eye: names of users and rooms.
+//! Names of users and rooms, which people compare by eye.
 //!
-//! Two names that look the same have to be the same, and no name may change how what stands beside it is
-//! read. Characters that are not seen are refused or removed; those that scripts and emoji need stay
-//! where they do something.
+//! Names that look the same must be equal, and no name may change the display of the text beside it. Invisible
+//! characters are refused or removed, except those that scripts and emoji need, in places with an effect.
 
 use std::borrow::Cow;
 
@@ -12,44 +11,45 @@ use icu_properties::props::{
 };
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Bytes of the longest name with all of its characters taken apart. Longer ones are refused for their length, and not
-/// walked before, which takes its square in the worst case.
+/// Maximum length in bytes of a name with all its characters decomposed. Longer ones are refused for their
+/// length without being normalized, which takes quadratic time in the worst case.
 const LONGEST_BYTES: usize = 4096;
 
-/// U+200C, which parts letters that would be joined, as in Persian.
+/// U+200C, which separates letters that would be joined, as in Persian.
 const NON_JOINER: char = '\u{200c}';
 
 /// U+200D, which joins letters, as in Indic scripts, and emoji.
 const JOINER: char = '\u{200d}';
 
-/// The flags of England, Scotland and Wales: the only emoji that are written in tags.
+/// The flags of England, Scotland and Wales: the only emoji written with tags.
 const TAGGED_FLAGS: [&str; 3] = [
     "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
     "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
     "🏴\u{e0067}\u{e0062}\u{e0077}\u{e006c}\u{e0073}\u{e007f}",
 ];
 
-/// `text` in Unicode's Normalization Form C (UAX #15).
+/// Converts `text` to Unicode's Normalization Form C (UAX #15).
 pub fn nfc(text: &str) -> Cow<'_, str> {
     ComposingNormalizerBorrowed::new_nfc().normalize(text)
 }
 
-/// The one spelling of a name: composed, without joiners and variation selectors that do nothing where they
-/// stand, which keyboards leave behind.
+/// Normalizes a name: composed, without joiners and variation selectors that have no effect, which keyboards
+/// leave behind.
 pub fn composed(text: &str) -> Cow<'_, str> {
     if text.len() > LONGEST_BYTES {
         return Cow::Borrowed(text);
     }
     let mut text = nfc(text);
-    // Characters that a modifier kept apart may compose once it is gone. Each round but the last makes the text shorter.
+    // Characters that a modifier separated may compose once it is removed. Each round but the last makes the
+    // text shorter.
     while let Some(shorter) = without_idle_modifiers(&text) {
         text = Cow::Owned(nfc(&shorter).into_owned());
     }
     text
 }
 
-/// The [one spelling](composed) of a name without anything hidden, for names that come from
-/// elsewhere: their owners could not mend them.
+/// [Normalizes](composed) a name and removes all hidden characters, for names of other systems: their owners
+/// could not correct them.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let mut text = composed(text);
     while has_hidden(&text) {
@@ -68,7 +68,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// True if `text` has 1 to `max_chars` characters, at least one of them visible, and no control or hidden characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
-    // Bytes first: a text of a megabyte is refused without being scanned.
+    // The bytes are checked first: a text of a megabyte is refused without being scanned.
     !text.is_empty()
         && text.len() <= max_chars * 4
         && text.chars().count() <= max_chars
@@ -77,8 +77,8 @@ pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
         && !text.chars().all(|char| char.is_whitespace() || is_modifier(char))
 }
 
-/// True if `text` has an invisible character, or one that turns the direction of what follows. With these one name
-/// can look like another, or like none, or reverse what stands beside it.
+/// True if `text` has an invisible character, or one that changes the direction of the following text. With
+/// these a name can look like another or like none, or reverse the text beside it.
 fn has_hidden(text: &str) -> bool {
     if text.is_ascii() {
         return false;
@@ -93,7 +93,7 @@ fn has_hidden(text: &str) -> bool {
     false
 }
 
-/// The first character of `text`, or the flag that it begins, and whether it is hidden.
+/// Returns the first character of `text`, or the flag at its start, and true if it is hidden.
 fn next_part(text: &str) -> Option<(&str, bool)> {
     if let Some(flag) = TAGGED_FLAGS.into_iter().find(|flag| text.starts_with(flag)) {
         return Some((flag, false));
@@ -104,17 +104,18 @@ fn next_part(text: &str) -> Option<(&str, bool)> {
 
 fn is_hidden(char: char) -> bool {
     let is_ignorable = CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(char);
-    // Of the separators of lines, the blank Braille pattern and interlinear annotations Unicode does not say so.
+    // Unicode does not classify the line separators, the blank Braille pattern and interlinear annotations
+    // as ignorable.
     (is_ignorable && !is_modifier(char))
         || matches!(char, '\u{2028}' | '\u{2029}' | '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// True for a character that changes its neighbours' look, and shows nothing by itself.
+/// True for an invisible character that changes the look of its neighbours.
 fn is_modifier(char: char) -> bool {
     matches!(char, NON_JOINER | JOINER | '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
 }
 
-/// `text` without the modifiers that do nothing; `None` if it has none.
+/// Removes the modifiers without effect; `None` if there are none.
 fn without_idle_modifiers(text: &str) -> Option<String> {
     if !text.chars().any(is_modifier) {
         return None;
@@ -130,7 +131,7 @@ fn without_idle_modifiers(text: &str) -> Option<String> {
 
 /// True if a modifier has an effect between `before` and `after`.
 ///
-/// Joiners: RFC 5892 appendix A, and between emoji (UTS #51). A selector chooses a form of what it follows.
+/// Joiners: RFC 5892 appendix A, and between emoji (UTS #51). A selector chooses a form of the preceding character.
 fn does_something(before: &str, modifier: char, after: &str) -> bool {
     let (previous, next) = (before.chars().next_back(), after.chars().next());
     let Some(previous) = previous else { return false };
@@ -190,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    /// Any text, in which what matters here is frequent.
+    /// Arbitrary text with frequent special characters.
     fn texts() -> impl Strategy<Value = String> {
         let notable = "aé1#ب\u{627}ی\u{301}\u{94d}र👩🚀❤🏻葛\u{200b}\u{200c}\u{200d}\u{202e}\u{fe0f}\u{e0100}\u{e0067}\u{20e3} ";
         let notable: Vec<_> = notable.chars().collect();
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_all_scripts_stay_as_they_are() {
+    fn names_of_all_scripts_are_unchanged() {
         for name in [
             "Ada Lovelace",
             "O'Neil (Q&A) #1",
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn ineffective_characters_do_not_change_name() {
+    fn modifiers_without_effect_are_removed() {
         for (typed, name) in [
             ("cafe\u{301}", "café"),
             ("ad\u{200d}min", "admin"),
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn non_name_text_is_unchanged() {
+    fn overlong_text_is_not_normalized() {
         let long = "\u{200d}".repeat(LONGEST_BYTES / 3 + 1);
         assert_eq!(composed(&long), long);
         assert!(!text_is_valid(&long, 254));
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn name_without_visible_character_is_refused() {
+    fn name_without_visible_characters_is_refused() {
         for name in ["", " ", "\u{a0}\u{3000}", "\u{200d}", "\u{fe0f}"] {
             assert!(!text_is_valid(name, 64), "{name:?}");
         }
@@ -298,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn spelling_is_final(text in texts()) {
+        fn normalization_is_idempotent(text in texts()) {
             let once = composed(&text).into_owned();
             prop_assert_eq!(&composed(&once), &once);
             prop_assert_eq!(&nfc(&once), &once);

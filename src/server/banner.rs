@@ -1,4 +1,4 @@
-//! The startup banner: listen addresses, enabled features, and settings that would enable more.
+//! The start-up banner: addresses, active parts, and the settings that inactive parts need.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ use crate::http::tls::certificates::CertificateFacts;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Contents of the banner.
+/// The banner's contents.
 pub(super) struct Announced<'a> {
     pub(super) config: &'a Config,
     pub(super) addresses: Addresses,
     pub(super) data: &'a Path,
     pub(super) kept_rooms: usize,
-    /// The server that carries media.
+    /// The backend of the media API.
     pub(super) media: &'a Upstream,
-    /// Certificate of the public listener; `None` without TLS.
+    /// The certificate, if the public listener speaks TLS.
     pub(super) tls: Option<&'a CertificateFacts>,
 }
 
@@ -28,7 +28,7 @@ struct Part {
     missing: Option<&'static str>,
 }
 
-/// The lines, in the form in which this configuration logs.
+/// Formats the banner in the configured log format.
 pub(super) fn announcement(announced: &Announced<'_>) -> String {
     let Announced { config, addresses: Addresses { http, admin }, data, kept_rooms, tls, .. } = announced;
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -86,7 +86,7 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
         Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
         Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
     ];
-    // Limits are listed only if they cannot hold.
+    // Limits are mentioned only if they have no effect.
     let missing = network_limits_off(announced.config);
     if missing.is_some() {
         parts.push(Part { name: "limits by network", missing });
@@ -94,7 +94,7 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
     parts
 }
 
-/// The reason for which nothing is limited for a client's network.
+/// Returns the reason if no limits per client network apply.
 fn network_limits_off(config: &Config) -> Option<&'static str> {
     let limits = &config.limits;
     let is_unlimited = limits.connections_per_address == 0
@@ -109,7 +109,7 @@ fn network_limits_off(config: &Config) -> Option<&'static str> {
     }
 }
 
-/// Names the server that carries media, as text and as a JSON value.
+/// Describes the media server in use, for people and for machines.
 fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     match (announced.media.embedded(), announced.media.missing()) {
         (Some(sfu), _) => {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn disabled_feature_names_its_variables() {
+    fn inactive_parts_name_their_missing_variables() {
         let said = said(&Config::default());
         assert!(said.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{said}");
         for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn unattainable_limits_are_shown() {
+    fn ineffective_network_limits_are_reported() {
         let mut config = Config::default();
         assert!(!said(&config).contains("limits by network"));
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn banner_contains_no_secrets() {
         let mut config = Config::default();
         config.feedback.url = Optional(Some("https://hook.example/?token=secret-token".into()));
         config.log.format = LogFormat::Json;

@@ -1,4 +1,4 @@
-//! Errors of a server's start and shutdown.
+//! Errors of starting and shutting down a server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::identity::access::InvalidAccess;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
 
-/// An error that prevents a start.
+/// A failed start of a server.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data directory cannot be used.
@@ -22,51 +22,51 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] ConfigErrors),
-    /// A listener cannot be opened.
+    /// A listener cannot be bound.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {
-        /// The setting.
+        /// The setting of the address.
         setting: &'static str,
-        /// Its value.
+        /// The configured address.
         address: SocketAddr,
         /// The system's error.
         error: io::Error,
     },
-    /// The Cloudflare Access settings are invalid.
+    /// The settings of Cloudflare Access are invalid.
     #[error(transparent)]
     Access(#[from] InvalidAccess),
-    /// The client for other servers cannot be made.
+    /// The HTTP client cannot be created.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
-    /// The static files for browsers are missing.
+    /// The files for browsers are missing or invalid.
     #[error(transparent)]
     Site(#[from] InvalidSite),
-    /// The client for the webhook cannot be made.
+    /// The webhook's client cannot be created.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),
 }
 
-/// An error of a server's start or shutdown.
+/// A failed start or shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The start failed.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The shutdown failed.
+    /// The shutdown was incomplete.
     #[error(transparent)]
     Shutdown(#[from] ShutdownError),
 }
 
-/// Work that a shutdown left undone; it sets the exit code.
+/// An incomplete shutdown, reported by the exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {
-    /// Some changes could not be written.
+    /// Not all changes could be written.
     #[error("the store: {0}")]
     Store(#[from] StoreError),
-    /// Some sockets had to be closed forcibly.
+    /// Some sockets did not close in time and were aborted.
     #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
     Sockets(usize),
-    /// Some AI tracks could not be closed.
+    /// Some tracks of AIs could not be closed.
     #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
     AiTracks(usize),
 }

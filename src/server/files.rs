@@ -1,9 +1,10 @@
-//! The limit on open files, which is the first that many sockets meet.
+//! The limit of open files, the first one that many sockets reach.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Every socket is an open file; the usual soft limit of 1,024 would be the first to be met.
+/// Raises the soft limit of open files to the hard one, since every socket is an open file and the usual 1,024
+/// are soon reached.
 pub(super) fn raise_file_limit(connections: usize) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {

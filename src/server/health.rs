@@ -1,13 +1,13 @@
-//! The question of a container's health check.
+//! The client of a container's health check.
 
 use std::time::Duration;
 
 use crate::config::Config;
 
-/// Asks the server of this configuration whether it is alive, for a container's health check.
+/// Requests `/healthz` of the server with this configuration, for a container's health check.
 ///
 /// # Errors
-/// A sentence that says what was tried and what came back.
+/// A message with the URL and the error.
 pub async fn healthcheck(config: &Config) -> Result<(), String> {
     let mut address = config.admin.listen;
     if address.ip().is_unspecified() {

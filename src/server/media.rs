@@ -1,4 +1,4 @@
-//! Starts the embedded media server, where it carries the media.
+//! Start of the embedded media server, if in use.
 
 use std::sync::Arc;
 
@@ -19,19 +19,18 @@ use crate::sfu::net::tcp;
 use crate::sfu::request::SfuLimits;
 use crate::sfu::thread::SfuThread;
 
-/// Timeout for a session to connect, and for one that lost its connection; the
-/// Calls API has the same 30 s.
+/// Time for a session to connect, and for one that lost its connection to reconnect; 30 s as in the Calls API.
 const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Time for which a session is kept that negotiated nothing: a client opens one some time before it
-/// publishes or subscribes. A client that waits longer opens another; opening them costs nothing, so that
-/// they must not fill the table for long.
+/// Lifetime of a session that negotiated nothing: a client opens one some time before it publishes or
+/// subscribes, and can open another. Opening sessions costs nothing, so idle ones must not fill the
+/// table for long.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 
-/// Starts the media server, if this configuration has it carry the media.
+/// Starts the embedded media server, if it is configured to carry the media.
 ///
 /// # Errors
-/// [`StartError::Listen`] names its address.
+/// [`StartError::Listen`] with its address.
 pub(super) async fn start(
     config: &Config,
     addresses: Addresses,
@@ -96,7 +95,7 @@ pub(super) async fn start(
     Ok(Some((handle, thread)))
 }
 
-/// Lets no kept room believe that its AI is still here: the session ended with the process before.
+/// Removes the AI sessions of stored rooms: they ended with the previous process.
 pub(super) fn forget_ais(kept: &mut [SavedRoom]) {
     for room in kept {
         room.ai = room.ai.take().map(|ai| Ai::without_session(&ai).into());

@@ -1,4 +1,4 @@
-//! The public address of this machine, where a cloud's router translates it and only its metadata service knows it.
+//! The public address of this machine on cloud platforms with NAT, from their metadata services.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -8,16 +8,16 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response};
 use tracing::{info, warn};
 
-/// The machine's name by its firmware. No request is sent before it names a platform with a metadata service.
+/// Directory of the firmware's identification. Requests are only sent if it names a platform with a metadata service.
 const FIRMWARE: &str = "/sys/class/dmi/id";
 
-/// The metadata service of all of these platforms, on the link.
+/// Link-local URL of the metadata service, the same on all of these platforms.
 const SERVICE: &str = "http://169.254.169.254";
 
 /// Timeout for all requests: the start waits for them, and the service is on the same host.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A platform that gives machines private addresses and translates public ones.
+/// A platform with private addresses for machines and NAT to public ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Platform {
     /// Amazon EC2.
@@ -31,13 +31,13 @@ enum Platform {
 }
 
 impl Platform {
-    /// The platform whose firmware's files are in `firmware`.
+    /// Identifies the platform by the files in `firmware`.
     fn read(firmware: &Path) -> Option<Self> {
         let says = |file: &str| std::fs::read_to_string(firmware.join(file)).unwrap_or_default();
         match says("sys_vendor").trim() {
             "Amazon EC2" => Some(Self::Ec2),
             "Google" => Some(Self::GoogleCompute),
-            // The vendor is Hyper-V's anywhere; this tag is Azure's own.
+            // The vendor is that of any Hyper-V; the tag is specific to Azure.
             "Microsoft Corporation" => (says("chassis_asset_tag").trim()
                 == "7783-7084-3265-9085-8269-3286-77")
                 .then_some(Self::Azure),
@@ -45,7 +45,7 @@ impl Platform {
         }
     }
 
-    /// Asks `service` for the public address. Without one it says so by 404, or by an empty text.
+    /// Requests the public address from `service`, which answers 404 or an empty text if there is none.
     async fn public_address(self, service: &str) -> reqwest::Result<Option<IpAddr>> {
         let client = Client::builder().no_proxy().redirect(Policy::none()).timeout(PATIENCE).build()?;
         let get = |path: &str| client.get(format!("{service}{path}"));
@@ -70,7 +70,7 @@ impl Platform {
     }
 }
 
-/// This machine's public address, where it runs on a platform that tells it.
+/// Returns this machine's public address, if its platform provides it.
 pub(super) async fn public_address() -> Option<IpAddr> {
     let platform = Platform::read(Path::new(FIRMWARE))?;
     let answer = tokio::time::timeout(PATIENCE, platform.public_address(SERVICE)).await;
@@ -108,7 +108,7 @@ async fn address(question: RequestBuilder) -> reqwest::Result<Option<IpAddr>> {
     Ok(text(answer).await?.trim().parse().ok())
 }
 
-/// The beginning of an answer, which holds all of what is asked for here.
+/// Returns the first chunk of an answer, which is all that is needed here.
 async fn text(mut answer: Response) -> reqwest::Result<String> {
     let bytes = answer.chunk().await?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -132,7 +132,7 @@ mod tests {
         Platform::read(dir.path())
     }
 
-    /// Responses of all platforms' services, each requiring its own form of request.
+    /// Starts a service with the answers of all platforms, each for requests with its header.
     async fn service() -> (String, JoinSet<()>) {
         async fn answer(headers: HeaderMap, wanted: (&str, &str), address: &str) -> (StatusCode, String) {
             let is_asked = headers.get(wanted.0).is_some_and(|value| value == wanted.1);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_platform_tells_the_address() {
+    async fn platforms_return_the_public_address() {
         let (service, _serving) = service().await;
         for (platform, address) in [
             (Platform::Ec2, "203.0.113.1"),
@@ -191,12 +191,12 @@ mod tests {
             let told = platform.public_address(&service).await.unwrap();
             assert_eq!(told, Some(address.parse().unwrap()), "{platform:?}");
         }
-        // This service requires a token, which OpenStack's does not have.
+        // This service requires a token, which is not sent on OpenStack.
         assert_eq!(Platform::OpenStack.public_address(&service).await.unwrap(), None);
     }
 
     #[tokio::test]
-    async fn a_machine_without_a_public_address_has_none() {
+    async fn machine_without_public_address_returns_none() {
         let app = Router::new().route("/latest/meta-data/public-ipv4", get(|| async { "" }));
         let (service, _serving) = serve(app).await;
         assert_eq!(Platform::OpenStack.public_address(&service).await.unwrap(), None);

@@ -1,4 +1,4 @@
-//! Resources that a server acquires before it runs; each can fail.
+//! Resources and clients of a server, acquired before any task starts, since each may fail.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,37 +27,37 @@ use crate::sfu::thread::SfuThread;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 
-/// Connections that wait to be accepted, as far as the system allows. The library's 128 are an office of a
-/// hundred whose browsers open four each; those over it try again after a second.
+/// Length of the accept queue, limited by the system. The library's 128 would be reached by an office of a
+/// hundred whose browsers open four connections each; the excess ones retry after a second.
 const BACKLOG: u32 = 4096;
 
-/// The time that a start which failed gives the store and the media thread to end.
+/// Time for the store and the media thread to end after a failed start.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// Machine resources held by a server.
+/// A server's system resources.
 pub(super) struct Resources {
     pub(super) data_dir: DataDir,
     pub(super) metrics: Arc<Metrics>,
     pub(super) certificates: Option<Certificates>,
     pub(super) listeners: Listeners,
     pub(super) store: Store,
-    /// The rooms of before.
+    /// The stored rooms of the previous process.
     pub(super) kept: Vec<SavedRoom>,
-    /// The embedded media server, where it carries the media.
+    /// The embedded media server, if in use.
     pub(super) media: Option<(SfuHandle, SfuThread)>,
 }
 
-/// Sockets that listen already, and are not read yet.
+/// Bound listeners that do not accept yet.
 pub(super) struct Listeners {
     pub(super) http: TcpListener,
     pub(super) admin: TcpListener,
 }
 
 impl Resources {
-    /// Opens all resources.
+    /// Acquires all resources.
     ///
     /// # Errors
-    /// [`StartError`] says what is refused; nothing is held then.
+    /// [`StartError`]; nothing is held then.
     pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -84,7 +84,7 @@ impl Resources {
         Ok(Self { data_dir, metrics, certificates, listeners, store, kept, media })
     }
 
-    /// Releases all resources and waits until they are free.
+    /// Releases all resources, and waits until they are free.
     pub(super) async fn close(self) {
         close(self.store, self.media.map(|(_, thread)| thread)).await;
     }
@@ -99,8 +99,8 @@ impl Listeners {
     }
 }
 
-/// Clients of other services, and the files for browsers: made before anything runs, since their settings
-/// may be wrong.
+/// Clients of other services, and the files for browsers: created before any task starts, since their settings
+/// may be invalid.
 pub(super) struct Clients {
     pub(super) site: Site,
     pub(super) access: Option<(AccessHandle, AbortOnDropHandle<()>)>,
@@ -110,10 +110,10 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Makes all of them.
+    /// Creates all of them.
     ///
     /// # Errors
-    /// [`StartError`] says which setting is wrong.
+    /// [`StartError`] names the invalid setting.
     pub(super) fn new(config: &Config, resources: &Resources) -> Result<Self, StartError> {
         let Config { limits, identity, calls, .. } = config;
         let Resources { metrics, media, store, .. } = resources;
@@ -150,14 +150,14 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart finds connections of before on their way out.
+    // After a restart, connections of the previous process may still be closing.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Ends what a start that failed had started. Nothing was said to it, so nothing can be lost.
+/// Ends the store and media thread of a failed start. They received no data, so nothing is lost.
 async fn close(store: Store, media: Option<SfuThread>) {
     let _ = store.shutdown(now() + CLOSE).await;
     if let Some(media) = media {
@@ -171,10 +171,10 @@ mod tests {
 
     use super::*;
 
-    /// A hundred people behind one address open a page in the same second, and each browser opens several connections.
+    /// A hundred browsers behind one address open a page in the same second, with several connections each.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn burst_of_connections_fits_the_backlog() {
+    async fn accept_queue_holds_an_offices_connections() {
         let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
         let count = allowed.trim().parse::<usize>().unwrap().min(400);
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();

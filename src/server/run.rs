@@ -1,4 +1,4 @@
-//! A server's life in a process of its own: start, announcement, signals, end.
+//! Running a server as a process: start, banner, signals, shutdown.
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -9,14 +9,14 @@ use super::{RunError, Server, own};
 use crate::config::Config;
 use crate::telemetry::print;
 
-/// Starts a server, says what runs where, and runs it until SIGTERM, SIGINT or SIGHUP. A further signal ends
-/// the process at once, unless it comes within a second.
+/// Starts a server, prints the banner, and runs until SIGTERM, SIGINT or SIGHUP. A further signal ends the
+/// process at once, unless it comes within a second.
 ///
 /// # Errors
-/// [`RunError`] says why it did not start, or what its end left undone.
+/// [`RunError`] if the start failed or the shutdown was incomplete.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let stop = CancellationToken::new();
-    // Before the start: PID 1 of a container is not even ended by a signal that has no handler.
+    // Before the start: the first process of a container ignores signals without a handler.
     let signals = Signals::new().inspect_err(|error| warn!(%error, "signals cannot be received"));
     let _watch = signals.map(|signals| own(signals.watch(stop.clone())));
     let server = tokio::select! {

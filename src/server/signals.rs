@@ -1,4 +1,4 @@
-//! The signals that stop the server.
+//! Signals that stop the server.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,37 +12,37 @@ use tracing::{error, info};
 
 use crate::telemetry;
 
-/// Signals within this time are one request to stop: a terminal and a wrapper (npm, `timeout`, a process
-/// manager) both pass one Ctrl-C on.
+/// Time within which signals count as one request to stop: a terminal and a wrapper (npm, `timeout`, a process
+/// manager) both forward one Ctrl-C.
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// The signals that ask the server to stop.
+/// Handlers of the signals that request a shutdown.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// `None` if the process ignores SIGHUP to outlive its terminal, as under `nohup`.
+    /// `None` if the process was started to outlive its terminal, as by `nohup`.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// Takes the signals over from the system, which would end the process.
+    /// Installs the handlers, replacing the default that ends the process.
     ///
     /// # Errors
-    /// The system refuses.
+    /// If the system refuses.
     pub(super) fn new() -> io::Result<Self> {
         let signals = Self {
-            // Checked first: once handlers are installed, no signal is ignored.
+            // Checked first: afterwards no signal is ignored.
             hangup: if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) },
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
-        // Other programs rotate their logs or reload at these, which people try: they would end the process
-        // without a drain. What takes a signal over stays, though nobody listens.
+        // Other programs rotate logs or reload on these, so operators may send them: by default they would end
+        // the process without a drain. The handlers remain installed after their streams are dropped.
         drop([signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?]);
         Ok(signals)
     }
 
-    /// Cancels `stopping` at the first signal; a signal at least a second later ends the process.
+    /// Cancels `stopping` at the first signal, and ends the process at one that comes a second later or more.
     pub(super) async fn watch(self, stopping: CancellationToken) {
         let signals = stream::unfold(self, async |mut signals| {
             signals.next().await;
@@ -69,7 +69,7 @@ impl Signals {
     }
 }
 
-/// Cancels `stopping` at the first signal, and waits for one that is no part of the same request.
+/// Cancels `stopping` at the first signal, and waits for one that does not belong to the same request.
 async fn until_told_again(signals: impl Stream<Item = ()>, stopping: &CancellationToken) {
     let mut signals = pin!(signals);
     signals.next().await;
@@ -79,12 +79,12 @@ async fn until_told_again(signals: impl Stream<Item = ()>, stopping: &Cancellati
     while signals.next().await.is_some() && now() - first < ONE_REQUEST {}
 }
 
-/// True if the process was started with SIGHUP ignored; known only on Linux.
+/// True if the process was started with SIGHUP ignored; only known on Linux.
 fn ignores_hangup() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| is_hangup_ignored(&status))
 }
 
-/// Reads the mask of ignored signals (proc(5), `SigIgn`), in which SIGHUP is the lowest bit.
+/// Parses the mask of ignored signals (proc(5), `SigIgn`), in which SIGHUP is the lowest bit.
 fn is_hangup_ignored(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)

@@ -1,4 +1,4 @@
-//! The queue between loggers and the reader of standard error: bounded in bytes; logging never blocks.
+//! The queue between loggers and the log's reader: bounded in bytes, and never waited for.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 
-/// The pause before a full pipe that does not block is tried again.
+/// Pause before retrying a full non-blocking pipe.
 const FULL_PIPE_PAUSE: Duration = Duration::from_millis(10);
 
-/// A buffer that held more than this is given back once it is written.
+/// Maximum capacity of a buffer that is retained after a write, in bytes.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// A queue of lines, written by one thread. Clones share it.
+/// A queue of lines, written by one thread. Clones share the same queue.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     shared: Arc<Shared>,
@@ -23,11 +23,11 @@ pub(super) struct Lines {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Notified when lines are queued.
+    /// Signals that lines are queued.
     more: Condvar,
-    /// Notified when all lines are written.
+    /// Signals that all lines are written.
     idle: Condvar,
-    /// Metric that counts dropped lines.
+    /// Counter of dropped lines.
     dropped: Counter,
 }
 
@@ -41,8 +41,7 @@ struct State {
 }
 
 impl Lines {
-    /// A queue that holds `max_bytes` at most, and counts in `dropped` the lines that find it full or
-    /// cannot be written.
+    /// Creates a queue of at most `max_bytes`. Lines that find it full or cannot be written are counted in `dropped`.
     pub(super) fn new(max_bytes: usize, dropped: Counter) -> Self {
         let state = State { waiting: Vec::new(), max_bytes, dropped: 0, is_writing: false };
         let (more, idle) = Default::default();
@@ -53,7 +52,7 @@ impl Lines {
         self.lock().max_bytes = max_bytes;
     }
 
-    /// Queues a text of one or more lines, or drops it.
+    /// Queues a text of one or more lines, or drops it if the queue is full.
     pub(super) fn push(&self, text: &[u8]) {
         let mut state = self.lock();
         if state.waiting.len() + text.len() > state.max_bytes {
@@ -67,15 +66,15 @@ impl Lines {
         self.shared.more.notify_one();
     }
 
-    /// Waits until everything is written, for at most `patience`.
+    /// Waits until all lines are written, for at most `patience`.
     pub(super) fn flush(&self, patience: Duration) {
         let waits = |state: &mut State| state.is_writing || !state.waiting.is_empty();
         // A thread that panicked with the lock leaves no inconsistent state.
         drop(self.shared.idle.wait_timeout_while(self.lock(), patience, waits));
     }
 
-    /// Writes queued lines to `out` forever. `tell` is called with the number of dropped lines as
-    /// soon as `out` accepts data again.
+    /// Writes queued lines to `out` for ever. `tell` receives the number of dropped lines once `out` accepts
+    /// a write again.
     pub(super) fn write_to(&self, mut out: impl Write, tell: impl Fn(u64)) {
         let mut batch = Vec::new();
         let mut untold = 0;
@@ -95,7 +94,7 @@ impl Lines {
         }
     }
 
-    /// Waits for a batch and takes it, with the number of lines that were dropped after it.
+    /// Waits for a batch and takes it; returns the number of lines dropped since the previous one.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let mut state = self.lock();
         state.is_writing = false;
@@ -124,14 +123,14 @@ impl Write for Lines {
     }
 }
 
-/// Writes all of `text`, or returns the unwritten rest.
+/// Writes all of `text`; on failure returns the unwritten rest.
 fn write<'a>(out: &mut impl Write, mut text: &'a [u8]) -> Result<(), &'a [u8]> {
     while !text.is_empty() {
         match out.write(text) {
             Ok(0) => return Err(text),
             Ok(written) => text = &text[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The process that gave us the pipe may have made it non-blocking for its own end.
+            // The process at the other end may have made the shared pipe non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PIPE_PAUSE),
             Err(_) => return Err(text),
         }
@@ -139,7 +138,7 @@ fn write<'a>(out: &mut impl Write, mut text: &'a [u8]) -> Result<(), &'a [u8]> {
     Ok(())
 }
 
-/// The lines of a text, of which the last may lack its end.
+/// Counts the lines of a text, including an unterminated last one.
 fn count(text: &[u8]) -> u64 {
     let lines = text.iter().filter(|byte| **byte == b'\n').count() + usize::from(!text.ends_with(b"\n"));
     lines as u64
@@ -151,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that accepts a text, or fails, on command.
+    /// A reader that accepts or fails each write as instructed.
     struct Reader {
         came: SyncSender<Vec<u8>>,
         answers: Receiver<Result<(), ErrorKind>>,
@@ -159,7 +158,7 @@ mod tests {
 
     impl Write for Reader {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-            // The end of a test is the end of its reader.
+            // The receiver is gone once the test has ended.
             let _ = self.came.send(text.to_vec());
             self.answers.recv().unwrap_or(Err(ErrorKind::BrokenPipe))?;
             Ok(text.len())
@@ -204,7 +203,7 @@ mod tests {
         let world = World::new(8);
         world.lines.push(b"one\n");
         assert_eq!(world.text(), "one\n");
-        // The reader has this line, and does not answer.
+        // The reader holds this line without answering.
         for text in ["two\n", "ten\n", "six\n", "a\nb\n"] {
             world.lines.push(text.as_bytes());
         }
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_reported_after_recovery() {
+    fn dropped_lines_are_reported_once_pipe_recovers() {
         let world = World::new(100);
         world.lines.push(b"one\ntwo\n");
         assert_eq!(world.text(), "one\ntwo\n");

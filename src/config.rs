@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_override_variables_override_file() {
+    fn flags_override_variables_that_override_file() {
         let file = "data_dir = 'file'\n[http]\nlisten = '127.0.0.1:1'\n[room]\ntick = '1s'";
         let variables = [("SATSUMA_HTTP__LISTEN", "127.0.0.1:2"), ("SATSUMA_DATA_DIR", "variable")];
         let layered = config(file, &variables);

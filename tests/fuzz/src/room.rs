@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
-use satsuma::room::io::{Effect, Input, Join, SavedRoom, Persist};
+use satsuma::room::io::{Effect, Input, Join, Persist, SavedRoom};
 use satsuma::room::state::{Room, RoomSettings};
 use serde::de::IgnoredAny;
 

@@ -150,7 +150,7 @@ metrics! {
     drops: Family<ByReason, Counter> = "drops", Family::default();
     /// WebSocket connections that ended, by reason.
     closes: Family<ByReason, Counter> = "closes", Family::default();
-    /// Requests that were refused at the gate, and upgrades, by reason.
+    /// Requests and upgrades that were refused, by reason.
     refusals: Family<ByReason, Counter> = "refusals", Family::default();
     /// Times that a connection was not read for a while because it sent too fast.
     held_back: Counter = "held_back", Counter::default();
@@ -162,7 +162,7 @@ metrics! {
     tls_failures: Family<ByReason, Counter> = "tls_failures", Family::default();
     /// Times that a new certificate was found, by whether it is "used" now or "unusable".
     tls_reloads: Family<ByReason, Counter> = "tls_reloads", Family::default();
-    /// When the certificate in use expires, in seconds since 1970; 0 without TLS.
+    /// Expiry of the certificate in use, in seconds since 1970; 0 without TLS.
     tls_certificate_expires: Gauge = "tls_certificate_expires", Gauge::default();
     /// Seconds that a batch of writes took the store.
     store_write_seconds: Histogram = "store_write_seconds", Seconds.new_metric();

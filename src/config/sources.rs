@@ -46,10 +46,10 @@ const PREFIX: &str = "SATSUMA_";
 /// Settings on the command line. The field comments are the help texts.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
-    /// Where to listen, over http.listen; port 0 lets the system choose.
+    /// Address to listen on, over http.listen; port 0 lets the system choose.
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where data is kept, over data_dir.
+    /// Data directory, over data_dir.
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Speak https with a certificate of the server's own making, to try it in a LAN.

@@ -37,7 +37,7 @@ pub struct Options {
     /// Users a second that leave while others come in their place; every second one drops its socket.
     #[arg(long, value_name = "PER_SECOND", default_value = "0", value_parser = rate)]
     pub churn: f64,
-    /// How long to measure.
+    /// Time to measure.
     #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// Time between the last join and the measurement.

@@ -1,7 +1,7 @@
 // Our camera, microphone and screen.
 //
-// What is wanted and what there is are two things: a browser may ask its user for a minute whether a
-// page may use a camera, and by the answer the user may have muted, chosen another one, or left.
+// Wanted and actual state are kept apart: a browser may take a minute to ask its user for the camera, and by the
+// answer the user may have muted, chosen another one, or left.
 
 const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
 const CHOICES = 'satsuma.devices';

@@ -1,4 +1,4 @@
-// How large tiles are, so that as many as there are fill a space. Nothing here but arithmetic.
+// Computes the size of tiles that fill a space. Nothing but arithmetic.
 
 /** A tile is never flatter than this, and never steeper: much of a picture would be cut off. */
 const FLATTEST = 16 / 9;

@@ -1,4 +1,4 @@
-// Who is speaking: whether a microphone's track is loud enough.
+// Detects speakers by the loudness of their tracks.
 
 const INTERVAL = 50;
 /** Speech begins louder than it goes on. */

@@ -1,7 +1,7 @@
 // A room's page, from its lobby to its end.
 //
-// Who reads this as an example: `signalling.js` is the room's protocol, `calls/` is the media API,
-// `meeting.js` is what connects the two; everything else is what one sees.
+// As an example of a client: `signalling.js` is the room's protocol, `calls/` is the media API, `meeting.js` connects the
+// two; everything else is the user interface.
 
 import { BASE } from './base.js';
 import { listen, showAction } from './controls.js';

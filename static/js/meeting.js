@@ -271,7 +271,7 @@ export class Meeting extends EventTarget {
   }
 
   #show() {
-    // What we know of ourselves is newer than what the server says of us.
+    // Our own state is newer than the server's copy of it.
     const me = this.ownUser;
     const all = [me, ...this.#others];
     const seen = this.#stage.choose(all, me.id);

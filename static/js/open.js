@@ -1,4 +1,4 @@
-// What is loaded first. Whatever keeps the room's page from starting is told in the page.
+// Loads the room's page, and shows in it what keeps it from starting.
 
 import('./main.js').catch((error) => {
   if (document.body.dataset.view !== 'loading') throw error;

@@ -1,4 +1,4 @@
-// What the server says about itself and about us: the data that the stock client's pages load.
+// Data of the server about itself and about us, as the stock client's pages load them.
 
 /** The server answers, and says no. The message is its own sentence, if it had one, as its pages write it. */
 export class Refusal extends Error {

@@ -196,7 +196,7 @@ export class Signalling extends EventTarget {
     if (this.#unheardHeartbeats >= QUIET_HEARTBEATS) this.probe();
   }
 
-  /** What we say to ourselves to hear whether the server still hears us: a heartbeat is not answered. */
+  /** A message to ourselves, which comes back if the server still hears us: a heartbeat is not answered. */
   get #question() {
     return `Is the server there? ${this.id}`;
   }

@@ -1,4 +1,4 @@
-// What we hear: one audio element for each track.
+// Plays received audio: one audio element for each track.
 
 export class Sound {
   #playing = new Map();

@@ -41,7 +41,7 @@ export class CallsApi {
         signal: AbortSignal.timeout(patience),
       });
       entry.status = response.status;
-      // What is refused may be refused without a word.
+      // A refusal may have no body.
       answer = response.ok ? await response.json() : await response.json().catch(() => ({}));
     } catch (error) {
       entry.failure = error.name;

@@ -1,5 +1,4 @@
-// What we want to send and to receive, and the one loop that makes it so, whatever happens to
-// sessions on the way.
+// The tracks to send and to receive, and the one loop that makes the session match them, whatever happens to sessions.
 
 import { CallsError } from './api.js';
 import { Flow } from './flow.js';

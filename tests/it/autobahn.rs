@@ -16,7 +16,7 @@ use crate::echo::Echo;
 const MOST: usize = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs wstest, which needs Python 2"]
+#[ignore = "needs wstest"]
 async fn autobahn_finds_nothing() {
     let echo = Echo::start(MOST).await;
     let dir = tempfile::tempdir().unwrap();

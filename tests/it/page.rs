@@ -73,8 +73,9 @@ async fn members(server: &TestServer, room: &str) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn two_people_meet() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;
     let (ada_visits, bob_visits) = (browser.visitor().await, browser.visitor().await);
@@ -178,8 +179,9 @@ async fn two_people_meet() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn a_name_is_only_a_name() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let server = TestServer::start().await;
     let (ada_visits, eve_visits) = (browser.visitor().await, browser.visitor().await);
     let room = "%3Cimg%20src%3Dx%3E";
@@ -208,8 +210,9 @@ async fn a_name_is_only_a_name() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn a_keyboard_is_enough() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = browser.visitor().await.open(&server.http()).await;
     let focus_is = |selector: &str| format!("document.activeElement?.matches({})", json!(selector));
@@ -260,8 +263,9 @@ async fn a_keyboard_is_enough() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn who_may_not_use_a_camera_meets_all_the_same() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     // The service that is to carry media is not set up.
     let server = TestServer::with(|config| config.calls.upstream = MediaUpstream::Cloudflare).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -286,8 +290,9 @@ async fn who_may_not_use_a_camera_meets_all_the_same() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn a_bug_is_reported_from_the_room() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
     tab.click("[popovertarget=menu]").await;
@@ -306,8 +311,9 @@ async fn a_bug_is_reported_from_the_room() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn the_ai_is_called_in_and_sent_away_where_there_is_one() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;
     let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
@@ -334,8 +340,9 @@ async fn the_ai_is_called_in_and_sent_away_where_there_is_one() {
 }
 
 #[tokio::test]
+#[ignore = "needs chromium"]
 async fn everything_has_its_place_on_small_and_large_screens() {
-    let Some(browser) = Browser::start().await else { return };
+    let browser = Browser::start().await;
     let server = TestServer::start().await;
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
     fs::create_dir_all(&dir).unwrap();

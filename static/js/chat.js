@@ -1,32 +1,50 @@
+// @ts-check
 // The chat: lines for everyone, and lines for one member.
 
-import { byId, element } from './element.js';
+import { byId, element, within } from './element.js';
+
+/** @import { ServerMessages, Signalling, User } from './signalling.js' */
+
+/**
+ * A line as shown.
+ * @typedef {object} Line
+ * @property {string} name
+ * @property {string} message
+ * @property {number} at
+ * @property {boolean} [isMine]
+ * @property {boolean} [isDirect]
+ * @property {boolean} [isWaiting]
+ */
 
 const EVERYONE = '';
 
-/** More lines than this are not kept. */
-const MOST_LINES = 500;
+/** Maximum number of lines shown; the oldest are removed. */
+const MAX_LINES = 500;
 
-/** Of so many lines it is known that they were heard. What comes twice was said shortly before. */
-const MOST_HEARD = 10_000;
+/** Maximum number of received ids remembered to detect repetitions, which follow shortly after the original. */
+const MAX_RECEIVED = 10_000;
 
 export class Chat {
   #signalling;
   #myId;
-  /** The ids of the lines that were heard: over a reconnect a line may come twice. */
-  #heard = new Set();
+  /**
+   * The ids of received lines: a line may be repeated after a reconnect.
+   * @type {Set<number>}
+   */
+  #received = new Set();
   #list = byId('lines');
-  #recipient = byId('recipient');
-  #text = byId('line');
-  /** Members whose client, such as the stock one, is known to show no chat; and those the writer was told of. */
+  #recipient = byId('recipient', HTMLSelectElement);
+  #text = byId('line', HTMLTextAreaElement);
+  /** Names of the members whose client, such as the stock one, shows no chat; and those in the last hint about it. */
   #unreached = '';
-  #toldUnreached = '';
+  #hintedUnreached = '';
 
+  /** @param {Signalling} signalling */
   constructor(signalling) {
     this.#signalling = signalling;
     this.#myId = signalling.id;
     this.#recipient.append(element('option', { value: EVERYONE }, 'Everyone'));
-    byId('composer').addEventListener('submit', (event) => {
+    byId('composer', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
       this.#send();
     });
@@ -37,14 +55,17 @@ export class Chat {
     });
   }
 
-  /** Offers all others as recipients. */
+  /**
+   * Offers all others as recipients.
+   * @param {User[]} users
+   */
   showUsers(users) {
     const others = users.filter(({ id }) => id !== this.#myId && id !== 'ai');
     this.#unreached = new Intl.ListFormat('en').format(others.filter(({ readsChat }) => !readsChat).map(({ name }) => name));
     const options = new Map([...this.#recipient.options].map((option) => [option.value, option]));
     for (const [id, option] of options) {
       if (id === EVERYONE || others.some((user) => user.id === id)) continue;
-      // Were it removed, the line being typed for this one alone would go to everyone.
+      // If it were removed, the line being typed for this member alone would go to everyone.
       if (!option.selected) option.remove();
       else if (!option.disabled) Object.assign(option, { disabled: true, textContent: `${option.textContent} (gone)` });
     }
@@ -55,6 +76,10 @@ export class Chat {
     }
   }
 
+  /**
+   * Selects a recipient.
+   * @param {User} user
+   */
   writeTo(user) {
     this.#recipient.value = user.id;
     this.#text.focus();
@@ -64,25 +89,34 @@ export class Chat {
     this.#text.focus();
   }
 
-  /** Takes in a `chat`; true if it is news of somebody else. */
-  hear({ id, from, name, message, at }) {
-    // Their order says nothing: a server that started again may have a clock that was set back.
-    if (this.#heard.has(id)) return false;
-    this.#heard.add(id);
-    if (this.#heard.size > MOST_HEARD) this.#heard.delete(this.#heard.values().next().value);
+  /**
+   * Shows a received line; returns true if it is new and of another member.
+   * @param {ServerMessages['chat']} chat
+   */
+  receive({ id, from, name, message, at }) {
+    // Ids are not ordered: a restarted server may have a clock that was set back.
+    if (this.#received.has(id)) return false;
+    this.#received.add(id);
+    if (this.#received.size > MAX_RECEIVED) {
+      const [oldest] = this.#received;
+      this.#received.delete(oldest);
+    }
     const isMine = from === this.#myId;
     if (isMine) this.#unconfirmed(message)?.remove();
     this.#add({ name: isMine ? 'You' : name, message, at, isMine });
     return !isMine;
   }
 
-  /** Takes in a `directMessage`. The protocol says no more than its sender's name. */
-  hearDirect({ from, message }) {
+  /**
+   * Shows a received direct message. The protocol has no more than its sender's name.
+   * @param {ServerMessages['directMessage']} message
+   */
+  receiveDirect({ from, message }) {
     this.#add({ name: `${from} to you alone`, message, at: Date.now(), isDirect: true });
   }
 
   #send() {
-    // Half of an emoji, which `maxlength` can leave behind, is no text.
+    // Half of an emoji, which `maxlength` can leave behind, is not valid text.
     const message = this.#text.value.trim().toWellFormed();
     if (message === '') return;
     const [to] = this.#recipient.selectedOptions;
@@ -95,28 +129,29 @@ export class Chat {
     if (to.value === EVERYONE) {
       this.#sendToAll(message);
     } else {
-      this.#signalling.say({ type: 'directMessage', to: to.value, message });
+      this.#signalling.send({ type: 'directMessage', to: to.value, message });
       this.#add({ name: `You to ${to.textContent} alone`, message, at: Date.now(), isMine: true, isDirect: true });
     }
   }
 
+  /** @param {string} message */
   #sendToAll(message) {
-    // Until the server says it to all, us too.
+    // Waiting until the server sends it to all members, us included.
     const line = this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
-    line.dataset.socket = this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1);
-    this.#signalling.say({ type: 'chat', message });
-    if (this.#unreached === this.#toldUnreached) return;
-    this.#toldUnreached = this.#unreached;
+    line.dataset.socket = String(this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1));
+    this.#signalling.send({ type: 'chat', message });
+    if (this.#unreached === this.#hintedUnreached) return;
+    this.#hintedUnreached = this.#unreached;
     if (this.#unreached) this.#add({ name: 'Not seen by all', message: `No chat is shown to: ${this.#unreached}. Write to them alone.`, at: Date.now(), isDirect: true });
   }
 
   /**
-   * Marks the lines that an earlier socket took and that the server never said. To be called with each
-   * state: what waited for us over a reconnect came before it. Whether the others have read a line is
-   * not known then, so it is its writer who decides whether to say it again.
+   * Marks the lines that an earlier socket took and that the server never confirmed. To be called with each state:
+   * events that waited over a reconnect precede it. The other members may or may not have read a marked line, so its
+   * author decides about sending it again.
    */
   giveUpLost() {
-    for (const line of this.#list.querySelectorAll('.waiting')) {
+    for (const line of this.#waiting('.waiting')) {
       if (Number(line.dataset.socket) >= this.#signalling.opened) continue;
       line.classList.replace('waiting', 'lost');
       const again = () => {
@@ -130,11 +165,23 @@ export class Chat {
     }
   }
 
-  /** Our oldest line of these words that the server has not said. */
+  /**
+   * Returns our oldest line with this text that the server has not confirmed.
+   * @param {string} message
+   */
   #unconfirmed(message) {
-    return [...this.#list.querySelectorAll('.waiting, .lost')].find((line) => textOf(line) === message);
+    return this.#waiting('.waiting, .lost').find((line) => textOf(line) === message);
   }
 
+  /**
+   * @param {string} selector
+   * @returns {HTMLElement[]}
+   */
+  #waiting(selector) {
+    return [...this.#list.querySelectorAll(selector)].filter((line) => line instanceof HTMLElement);
+  }
+
+  /** @param {Line} line */
   #add({ name, message, at, isMine, isDirect, isWaiting }) {
     const time = new Date(at);
     const isAtEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40;
@@ -150,12 +197,13 @@ export class Chat {
     line.classList.toggle('waiting', Boolean(isWaiting));
     const firstWaiting = isWaiting ? null : this.#list.querySelector('.waiting');
     this.#list.insertBefore(line, firstWaiting);
-    while (this.#list.childElementCount > MOST_LINES) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild?.remove();
     if (isAtEnd || isMine) this.#list.scrollTop = this.#list.scrollHeight;
     return line;
   }
 }
 
+/** @param {HTMLElement} line */
 function textOf(line) {
-  return line.querySelector('.text').textContent;
+  return within(line, '.text', HTMLElement).textContent ?? '';
 }

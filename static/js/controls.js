@@ -1,26 +1,35 @@
-// The buttons and the keys that do the same.
+// @ts-check
+// The buttons, and the keys that trigger the same actions.
 
-import { byId } from './element.js';
+import { allHtml, byId } from './element.js';
 import { setIcon } from './icons.js';
 
+/** @import { IconName } from './icons.js' */
+
+/** @type {Record<string, string>} */
 const KEYS = { m: 'microphone', v: 'camera', s: 'screen', h: 'hand', p: 'people', c: 'chat', '?': 'shortcuts' };
 const SHORTCUTS = 'satsuma.shortcuts';
 
-/** Calls `actions[name]` for each button with that `data-action`, and for its key. */
+/**
+ * Calls `actions[name]` for each button with that `data-action`, and for its key.
+ * @param {Record<string, () => unknown>} actions
+ */
 export function listen(actions) {
-  for (const button of buttons('*')) {
+  for (const button of allHtml('[data-action]')) {
     button.addEventListener('click', () => {
-      button.closest('[popover]')?.hidePopover();
-      actions[button.dataset.action]();
+      const popover = button.closest('[popover]');
+      if (popover instanceof HTMLElement) popover.hidePopover();
+      actions[button.dataset.action ?? '']();
     });
   }
-  const switchBox = byId('shortcuts-on');
+  const switchBox = byId('shortcuts-on', HTMLInputElement);
   switchBox.checked = localStorage.getItem(SHORTCUTS) !== 'off';
   switchBox.addEventListener('change', () => localStorage.setItem(SHORTCUTS, switchBox.checked ? 'on' : 'off'));
   addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-    const isWriting = event.target.closest?.('input:not([type=checkbox]), textarea, select, dialog');
-    if (isWriting || !switchBox.checked || document.body.dataset.view !== 'room') return;
+    const { target } = event;
+    const isTyping = target instanceof Element && target.closest('input:not([type=checkbox]), textarea, select, dialog');
+    if (isTyping || !switchBox.checked || document.body.dataset.view !== 'room') return;
     const action = actions[KEYS[event.key.toLowerCase()]];
     if (!action) return;
     event.preventDefault();
@@ -28,7 +37,11 @@ export function listen(actions) {
   });
 }
 
-/** Shows what the buttons of an action do now: `label`, `icon`, and whether they are on. */
+/**
+ * Shows the current meaning and state of an action's buttons.
+ * @param {string} action
+ * @param {{ label: string, icon?: IconName, isPressed: boolean, isWarning?: boolean, isPossible?: boolean }} state
+ */
 export function showAction(action, { label, icon, isPressed, isWarning = false, isPossible = true }) {
   for (const button of buttons(action)) {
     const text = button.querySelector('span');
@@ -42,7 +55,10 @@ export function showAction(action, { label, icon, isPressed, isWarning = false, 
   }
 }
 
-/** All buttons of an action. */
+/**
+ * Returns all buttons of an action.
+ * @param {string} action
+ */
 export function buttons(action) {
-  return document.querySelectorAll(action === '*' ? '[data-action]' : `[data-action="${action}"]`);
+  return allHtml(`[data-action="${action}"]`);
 }

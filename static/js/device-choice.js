@@ -1,12 +1,22 @@
-// The two lists from which a camera and a microphone are chosen.
+// @ts-check
+// Lists to choose a camera and a microphone from.
 
 import { element } from './element.js';
 
-const LABELS = { camera: 'Camera', microphone: 'Microphone' };
+/** @import { Devices } from './devices.js' */
 
-/** Puts the lists into a place, and keeps them true. */
+const LISTS = /** @type {const} */ ([
+  { kind: 'camera', label: 'Camera' },
+  { kind: 'microphone', label: 'Microphone' },
+]);
+
+/**
+ * Adds the lists to `place`, and keeps them current.
+ * @param {HTMLElement} place
+ * @param {Devices} devices
+ */
 export function offerDevices(place, devices) {
-  const selects = Object.entries(LABELS).map(([kind, label]) => {
+  const selects = LISTS.map(({ kind, label }) => {
     const id = `${place.id}-${kind}`;
     const select = element('select', { id, onchange: () => devices.choose(kind, select.value) });
     const problem = element('span', { class: 'problem', id: `${id}-problem` });
@@ -17,8 +27,8 @@ export function offerDevices(place, devices) {
   const refresh = async () => {
     for (const { kind, label, select, problem } of selects) {
       const found = await devices.list(kind);
-      const options = found.map(({ id, label: name, isChosen }, place) =>
-        Object.assign(element('option', { value: id }, name || `${label} ${place + 1}`), { selected: isChosen }),
+      const options = found.map(({ id, label: name, isChosen }, index) =>
+        Object.assign(element('option', { value: id }, name || `${label} ${index + 1}`), { selected: isChosen }),
       );
       if (options.length === 0) options.push(element('option', { value: '' }, 'None'));
       select.replaceChildren(...options);
@@ -26,6 +36,6 @@ export function offerDevices(place, devices) {
       problem.textContent = devices[kind].problem;
     }
   };
-  devices.addEventListener('change', refresh);
+  devices.on('change', refresh);
   refresh();
 }

@@ -1,7 +1,12 @@
+// @ts-check
 // Our camera, microphone and screen.
 //
 // Wanted and actual state are kept apart: a browser may take a minute to ask its user for the camera, and by the
 // answer the user may have muted, chosen another one, or left.
+
+import { Emitter } from './events.js';
+
+/** @typedef {'camera' | 'microphone'} DeviceKind */
 
 const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
 const CHOICES = 'satsuma.devices';
@@ -9,7 +14,10 @@ const CHOICES = 'satsuma.devices';
 /** Devices this tab wants on, so that a reload switches nothing else on. */
 const WANTED = 'satsuma.wanted';
 
-/** Reasons that a device is unavailable, as text for the user. */
+/**
+ * Reasons that a device is unavailable, as text for the user.
+ * @type {Record<string, string>}
+ */
 const PROBLEMS = {
   NotAllowedError: 'The browser was not allowed to use it.',
   NotFoundError: 'There is none.',
@@ -20,43 +28,55 @@ const PROBLEMS = {
 
 class Device {
   isWanted = false;
+  /** @type {MediaStreamTrack | undefined} */
   track;
   problem = '';
-  /** The newest question for it that the browser has not answered. */
-  question;
+  /**
+   * The newest request for it that the browser has not answered.
+   * @type {object | undefined}
+   */
+  request;
 
   get isOn() {
     return this.isWanted && Boolean(this.track);
   }
 }
 
-/** Event: `change`, whenever anything here has. */
-export class Devices extends EventTarget {
+/**
+ * Event: `change`, for any change of a device.
+ * @extends {Emitter<{ change: void }>}
+ */
+export class Devices extends Emitter {
   camera = new Device();
   microphone = new Device();
-  screen = { track: undefined, isAsked: false };
+  /** @type {{ track: MediaStreamTrack | undefined, isRequested: boolean }} */
+  screen = { track: undefined, isRequested: false };
 
+  /** @type {Partial<Record<DeviceKind, string>>} */
   #chosen = stored(localStorage, CHOICES);
   #quality;
   #isEnded = false;
 
-  /** `quality` is the most lines and frames a second of a picture. */
+  /**
+   * `quality` limits the video's height and frames per second.
+   * @param {{ lines: number, framerate: number }} quality
+   */
   constructor(quality) {
     super();
     this.#quality = quality;
-    navigator.mediaDevices?.addEventListener('devicechange', () => this.#changed());
+    navigator.mediaDevices?.addEventListener('devicechange', () => this.emit('change'));
   }
 
-  /** Asks for both at once, so that the browser asks its user only once. */
+  /** Requests both at once, so that the browser asks its user only once. */
   async start() {
     const wanted = { camera: true, microphone: true, ...stored(sessionStorage, WANTED) };
     this.camera.isWanted = wanted.camera;
     this.microphone.isWanted = wanted.microphone;
-    const both = ['microphone', 'camera'].filter((kind) => this[kind].isWanted);
-    if (both.length === 0 || (await this.#ask(both))) return;
-    // One of the two may be there all the same.
+    const both = /** @type {DeviceKind[]} */ (['microphone', 'camera']).filter((kind) => this[kind].isWanted);
+    if (both.length === 0 || (await this.#request(both))) return;
+    // One of the two may be available all the same.
     for (const kind of both) {
-      if (this[kind].isWanted && !this[kind].track && !this[kind].question) await this.#ask([kind]);
+      if (this[kind].isWanted && !this[kind].track && !this[kind].request) await this.#request([kind]);
     }
   }
 
@@ -64,7 +84,7 @@ export class Devices extends EventTarget {
     return this.#want('camera', !this.camera.isWanted);
   }
 
-  /** The microphone stays open while it is off: it sends silence, and is back at once. */
+  /** A muted microphone stays open: it sends silence, and is unmuted without delay. */
   toggleMicrophone() {
     return this.#want('microphone', !this.microphone.isWanted);
   }
@@ -74,31 +94,37 @@ export class Devices extends EventTarget {
   }
 
   async toggleScreen() {
-    if (this.screen.isAsked) return;
+    if (this.screen.isRequested) return;
     if (this.screen.track) {
       this.screen.track.stop();
       this.screen.track = undefined;
     } else {
-      this.screen.isAsked = true;
-      // Rejected if the user thinks better of it, and that is no problem.
+      this.screen.isRequested = true;
+      // Rejected if the user cancels, which is no problem.
       const stream = await navigator.mediaDevices.getDisplayMedia({ video: true }).catch(() => undefined);
-      this.screen.isAsked = false;
+      this.screen.isRequested = false;
       const track = stream?.getVideoTracks()[0];
-      if (this.#isEnded) return track?.stop();
+      if (this.#isEnded) {
+        track?.stop();
+        return;
+      }
       track?.addEventListener('ended', () => {
         if (this.screen.track === track) this.screen.track = undefined;
-        this.#changed();
+        this.emit('change');
       });
       this.screen.track = track;
     }
-    this.#changed();
+    this.emit('change');
   }
 
   get canShareScreen() {
     return Boolean(navigator.mediaDevices?.getDisplayMedia);
   }
 
-  /** The devices of a kind that the browser shows us: `[{ id, label, isChosen }]`. */
+  /**
+   * Returns the devices of a kind that the browser reveals.
+   * @param {DeviceKind} kind
+   */
   async list(kind) {
     const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
     const used = this[kind].track?.getSettings().deviceId ?? this.#chosen[kind];
@@ -107,95 +133,123 @@ export class Devices extends EventTarget {
       .map(({ deviceId, label }) => ({ id: deviceId, label, isChosen: deviceId === used }));
   }
 
+  /**
+   * Uses another device of a kind.
+   * @param {DeviceKind} kind
+   * @param {string} id
+   */
   async choose(kind, id) {
     const device = this[kind];
-    this.#chosen[kind] = id;
-    localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
-    // To choose a device is not to switch it on; but where one did not work, another may.
+    this.#storeChoice(kind, id);
+    // Choosing a device does not switch it on, unless the previous one failed.
     if (device.problem) device.isWanted = true;
-    this.#remember();
+    this.#storeWanted();
     if (!device.isWanted && !device.track) return;
     const before = device.track?.getSettings().deviceId;
     // Many phones open no second camera while the first is open.
     if (kind === 'camera') this.#drop(device);
-    if ((await this.#ask([kind])) || kind !== 'camera' || !before || before === id) return;
+    if ((await this.#request([kind])) || kind !== 'camera' || !before || before === id) return;
     const { problem } = device;
-    this.#chosen[kind] = before;
-    localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
+    this.#storeChoice(kind, before);
     device.isWanted = true;
-    if (await this.#ask([kind])) device.problem = `The chosen one does not work, so the one before is used. ${problem}`;
-    this.#changed();
+    if (await this.#request([kind])) {
+      device.problem = `The chosen one does not work, so the one before is used. ${problem}`;
+    }
+    this.emit('change');
   }
 
-  /** Gives all devices back, for good. */
+  /** Releases all devices for good. */
   end() {
     this.#isEnded = true;
     for (const device of [this.camera, this.microphone, this.screen]) {
       device.track?.stop();
       device.track = undefined;
     }
-    this.#changed();
+    this.emit('change');
   }
 
-  #remember() {
+  /**
+   * @param {DeviceKind} kind
+   * @param {string} id
+   */
+  #storeChoice(kind, id) {
+    this.#chosen[kind] = id;
+    localStorage.setItem(CHOICES, JSON.stringify(this.#chosen));
+  }
+
+  #storeWanted() {
     const wanted = { camera: this.camera.isWanted, microphone: this.microphone.isWanted };
     sessionStorage.setItem(WANTED, JSON.stringify(wanted));
   }
 
+  /**
+   * @param {DeviceKind} kind
+   * @param {boolean} isWanted
+   */
   async #want(kind, isWanted) {
     const device = this[kind];
     device.isWanted = isWanted;
-    this.#remember();
+    this.#storeWanted();
     if (!isWanted && kind === 'camera') this.#drop(device);
     if (device.track) device.track.enabled = isWanted;
-    this.#changed();
-    if (isWanted && !device.track && !device.question) await this.#ask([kind]);
+    this.emit('change');
+    if (isWanted && !device.track && !device.request) await this.#request([kind]);
   }
 
-  /** Asks the browser for these; true if it gave them. */
-  async #ask(kinds) {
-    const question = {};
-    for (const kind of kinds) this[kind].question = question;
-    this.#changed();
+  /**
+   * Requests these from the browser; returns true on success.
+   * @param {DeviceKind[]} kinds
+   */
+  async #request(kinds) {
+    const request = {};
+    for (const kind of kinds) this[kind].request = request;
+    this.emit('change');
+    /** @type {MediaStreamTrack[]} */
     let tracks = [];
     let problem = '';
     try {
       const stream = await this.#open(kinds);
       tracks = stream.getTracks();
     } catch (error) {
-      problem = PROBLEMS[error.name] ?? 'It does not work.';
+      problem = (error instanceof Error && PROBLEMS[error.name]) || 'It does not work.';
     }
     for (const kind of kinds) {
       const device = this[kind];
       const track = tracks.find((track) => track.kind === (kind === 'camera' ? 'video' : 'audio'));
-      // Somebody has chosen another one meanwhile, and that is asked for.
-      if (device.question !== question) {
+      // The user chose another device meanwhile, which has a request of its own.
+      if (device.request !== request) {
         track?.stop();
         continue;
       }
-      device.question = undefined;
+      device.request = undefined;
       if (track) this.#use(device, track);
       else if (kinds.length === 1) this.#fail(device, problem);
     }
-    this.#changed();
+    this.emit('change');
     return problem === '';
   }
 
+  /** @param {DeviceKind[]} kinds */
   async #open(kinds) {
     if (!navigator.mediaDevices) {
       const error = new Error();
       error.name = 'InsecureContext';
       throw error;
     }
-    const wish = (kind) => (this.#chosen[kind] ? { deviceId: { ideal: this.#chosen[kind] } } : {});
+    /** @param {DeviceKind} kind */
+    const preferred = (kind) => (this.#chosen[kind] ? { deviceId: { ideal: this.#chosen[kind] } } : {});
     const { lines, framerate } = this.#quality;
-    const picture = { height: { ideal: Math.min(lines, 720) }, frameRate: { ideal: framerate } };
+    const video = { height: { ideal: Math.min(lines, 720) }, frameRate: { ideal: framerate } };
     return navigator.mediaDevices.getUserMedia({
-      audio: kinds.includes('microphone') && wish('microphone'),
-      video: kinds.includes('camera') && { ...wish('camera'), ...picture },
+      audio: kinds.includes('microphone') && preferred('microphone'),
+      video: kinds.includes('camera') && { ...preferred('camera'), ...video },
     });
   }
 
+  /**
+   * @param {Device} device
+   * @param {MediaStreamTrack} track
+   */
   #use(device, track) {
     device.problem = '';
     if (this.#isEnded || (device === this.camera && !device.isWanted)) {
@@ -205,34 +259,40 @@ export class Devices extends EventTarget {
     device.track?.stop();
     device.track = track;
     track.enabled = device.isWanted;
-    // It was unplugged, or the browser took it away.
+    // It was unplugged, or the browser revoked it.
     track.addEventListener('ended', () => {
       if (device.track !== track) return;
       this.#drop(device);
       device.isWanted = false;
-      this.#changed();
+      this.emit('change');
     });
   }
 
+  /**
+   * @param {Device} device
+   * @param {string} problem
+   */
   #fail(device, problem) {
     this.#drop(device);
     device.isWanted = false;
     device.problem = problem;
   }
 
+  /** @param {Device} device */
   #drop(device) {
     device.track?.stop();
     device.track = undefined;
   }
-
-  #changed() {
-    this.dispatchEvent(new Event('change'));
-  }
 }
 
+/**
+ * Returns the object stored under `key`; an empty one if there is none.
+ * @param {Storage} storage
+ * @param {string} key
+ */
 function stored(storage, key) {
   try {
-    return JSON.parse(storage.getItem(key)) ?? {};
+    return JSON.parse(storage.getItem(key) ?? '{}') ?? {};
   } catch {
     return {};
   }

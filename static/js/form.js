@@ -1,24 +1,33 @@
-// A form whose refusal is told beside it without leaving the page. Without this it works as every form
-// does: the server answers with the page once more, with the same sentence at the same place.
+// @ts-check
+// A form that shows its refusal without leaving the page. Without this module it works as every form does: the server
+// answers with the page again, with the same sentence at the same place.
 
-import { element } from './element.js';
+import { element, within } from './element.js';
 import { Refusal, send } from './settings.js';
 
-/** Sends the page's form to the action of a route. */
-export function sendByItself(route) {
-  const form = document.querySelector('form');
+/**
+ * Sends the page's form to the action of a route.
+ * @param {string} route
+ */
+export function submitInPlace(route) {
+  const form = within(document, 'form', HTMLFormElement);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     document.getElementById('problem')?.remove();
     try {
       await send(form, route);
     } catch (error) {
-      tell(form, error instanceof Refusal ? error.message : 'The server does not answer. Try again.');
+      showProblem(form, error instanceof Refusal ? error.message : 'The server does not answer. Try again.');
     }
   });
 }
 
-function tell(form, why) {
+/**
+ * @param {HTMLFormElement} form
+ * @param {string} problem
+ */
+function showProblem(form, problem) {
   document.getElementById('problem')?.remove();
-  form.querySelector('button').before(element('p', { class: 'warning', id: 'problem', role: 'alert' }, why));
+  const shown = element('p', { class: 'warning', id: 'problem', role: 'alert' }, problem);
+  within(form, 'button', HTMLButtonElement).before(shown);
 }

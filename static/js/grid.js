@@ -1,13 +1,22 @@
-// Computes the size of tiles that fill a space. Nothing but arithmetic.
+// @ts-check
+// The size of tiles that fill a space. Pure arithmetic.
 
-/** A tile is never flatter than this, and never steeper: much of a picture would be cut off. */
+/** Bounds of a tile's aspect ratio; beyond them much of a video would be cropped. */
 const FLATTEST = 16 / 9;
 const STEEPEST = { landscape: 1, portrait: 3 / 4 };
 
-/** Under this width a name cannot be read; then the tiles keep it, and their space scrolls. */
+/** Minimum width at which a name is readable; below it the space scrolls. */
 const NARROWEST = 104;
 
-/** The best size of `count` tiles in a space: `{ width, height, scrolls }`. */
+/** @typedef {{ width: number, height: number }} Size */
+
+/**
+ * Returns the best size of `count` tiles in a space.
+ * @param {number} count
+ * @param {Size} space
+ * @param {number} gap
+ * @returns {Size & { scrolls: boolean }}
+ */
 export function fitTiles(count, space, gap) {
   const steepest = space.height > space.width ? STEEPEST.portrait : STEEPEST.landscape;
   let best = { width: 0, height: 0 };
@@ -29,6 +38,10 @@ export function fitTiles(count, space, gap) {
   return { ...floor({ width, height: width }), scrolls: true };
 }
 
+/**
+ * @param {Size} size
+ * @returns {Size}
+ */
 function floor({ width, height }) {
   return { width: Math.floor(width), height: Math.floor(height) };
 }

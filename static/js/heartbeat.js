@@ -1,5 +1,6 @@
-// A worker that tells when a heartbeat is due. A page in the background has its own timers held back
-// to one a minute, and would be taken for gone; a worker's run on.
+// @ts-check
+// A worker that signals when a heartbeat is due. Browsers throttle the timers of a background page to one a minute, and
+// the server would remove its user; a worker's timers are not throttled.
 
 const HEARTBEAT = 5_000;
 

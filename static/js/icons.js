@@ -1,4 +1,7 @@
-// The icons, as strokes on a field of 24 by 24.
+// @ts-check
+// The icons, as strokes in a view box of 24 by 24.
+
+import { allHtml } from './element.js';
 
 const SHAPES = {
   microphone: 'M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6',
@@ -23,7 +26,12 @@ const SHAPES = {
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** A new icon; it says nothing to screen readers, so its button needs a label. */
+/** @typedef {keyof typeof SHAPES} IconName */
+
+/**
+ * Makes an icon. It is hidden from screen readers, so its button needs a label.
+ * @param {IconName} name
+ */
 export function icon(name) {
   const svg = document.createElementNS(SVG, 'svg');
   svg.setAttribute('viewBox', '0 0 24 24');
@@ -35,7 +43,11 @@ export function icon(name) {
   return svg;
 }
 
-/** Shows this icon in a button, in the place of the one that it had. */
+/**
+ * Shows an icon in a button, replacing its previous one.
+ * @param {HTMLElement} button
+ * @param {IconName} name
+ */
 export function setIcon(button, name) {
   if (button.dataset.shown === name) return;
   button.dataset.shown = name;
@@ -43,7 +55,7 @@ export function setIcon(button, name) {
   button.prepend(icon(name));
 }
 
-/** Puts icons into all elements of the document that name one. */
+/** Adds icons to all elements of the document that name one. */
 export function placeIcons() {
-  for (const place of document.querySelectorAll('[data-icon]')) setIcon(place, place.dataset.icon);
+  for (const place of allHtml('[data-icon]')) setIcon(place, /** @type {IconName} */ (place.dataset.icon));
 }

@@ -1,34 +1,41 @@
-// Detects speakers by the loudness of their tracks.
+// @ts-check
+// Detects speech by the loudness of a track.
 
 const INTERVAL = 50;
-/** Speech begins louder than it goes on. */
-const BEGINS = 0.1;
-const GOES_ON = 0.02;
-/** A pause for breath is not the end. */
-const BREATH = 1_000;
 
-/** Calls `tell` with true and false as speech begins and ends. Gives back what stops it. */
-export function watchSpeech(track, tell) {
+/** Loudness at which speech begins, and above which it continues. */
+const BEGIN_LEVEL = 0.1;
+const CONTINUE_LEVEL = 0.02;
+
+/** Silence after which speech has ended: longer than a breath. */
+const RELEASE = 1_000;
+
+/**
+ * Calls `changed` with true and false as speech begins and ends; returns a function that stops the detection.
+ * @param {MediaStreamTrack} track
+ * @param {(isSpeaking: boolean) => void} changed
+ */
+export function watchSpeech(track, changed) {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
   analyser.fftSize = 1024;
   context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
   const samples = new Float32Array(analyser.fftSize);
   let isSpeaking = false;
-  let lastHeard = 0;
+  let lastLoud = 0;
   const timer = setInterval(() => {
     analyser.getFloatTimeDomainData(samples);
     const loudness = Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
     const now = performance.now();
-    if (loudness > (isSpeaking ? GOES_ON : BEGINS)) lastHeard = now;
-    const isNow = lastHeard > 0 && now - lastHeard < BREATH;
+    if (loudness > (isSpeaking ? CONTINUE_LEVEL : BEGIN_LEVEL)) lastLoud = now;
+    const isNow = lastLoud > 0 && now - lastLoud < RELEASE;
     if (isNow === isSpeaking) return;
     isSpeaking = isNow;
-    tell(isSpeaking);
+    changed(isSpeaking);
   }, INTERVAL);
   return () => {
     clearInterval(timer);
     context.close();
-    if (isSpeaking) tell(false);
+    if (isSpeaking) changed(false);
   };
 }

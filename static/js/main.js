@@ -1,4 +1,5 @@
-// A room's page, from its lobby to its end.
+// @ts-check
+// A room's page, from the lobby to its end.
 //
 // As an example of a client: `signalling.js` is the room's protocol, `calls/` is the media API, `meeting.js` connects the
 // two; everything else is the user interface.
@@ -16,8 +17,10 @@ import { prepareReport } from './report.js';
 import { ask, askWhyRefused, loadSettings, Refusal } from './settings.js';
 import { Signalling } from './signalling.js';
 
-/** On a dead network questions would wait for minutes, and in the way of all that is asked once it is back. */
-const WHY_PATIENCE = 4_000;
+/** @import { DeviceKind } from './devices.js' */
+
+/** Timeout of the requests below: on a dead network they would be pending for minutes, and delay later ones. */
+const WHY_TIMEOUT = 4_000;
 
 const SOCKET_IS_LOST =
   'The server answers, but WebSockets do not reach it. A proxy, a firewall or a browser extension may block it.';
@@ -35,60 +38,64 @@ const signalling = new Signalling(roomName);
 const lobby = new Lobby({ settings, devices, signalling });
 offerDevices(byId('lobby-devices'), devices);
 offerDevices(byId('room-devices'), devices);
+/** @type {Meeting | undefined} */
 let meeting;
 let isAskingWhy = false;
-let isWelcome = false;
+/** True if the server had no reason to refuse the last attempt. */
+let isAccepted = false;
 
 listen({
   microphone: () => devices.toggleMicrophone().then(() => explain('microphone', 'Microphone')),
   camera: () => devices.toggleCamera().then(() => explain('camera', 'Camera')),
   screen: () => devices.toggleScreen(),
-  hand: () => meeting.toggleHand(),
-  people: () => meeting.panels.toggle('people'),
-  chat: () => meeting.panels.toggle('chat'),
+  hand: () => meeting?.toggleHand(),
+  people: () => meeting?.panels.toggle('people'),
+  chat: () => meeting?.panels.toggle('chat'),
   invite: copyLink,
-  ai: () => meeting.toggleAi(),
-  'ai-ear': () => meeting.toggleAiEar(),
-  devices: () => byId('devices').showModal(),
-  shortcuts: () => byId('shortcuts').showModal(),
+  ai: () => meeting?.toggleAi(),
+  'ai-ear': () => meeting?.toggleAiEar(),
+  devices: () => byId('devices', HTMLDialogElement).showModal(),
+  shortcuts: () => byId('shortcuts', HTMLDialogElement).showModal(),
   report: prepareReport(() => ({
     roomName,
-    identity: meeting.ownUser,
-    roomHistory: meeting.history,
+    identity: meeting?.ownUser,
+    roomHistory: meeting?.history,
     url: location.href,
   })),
   leave: () => leave('You left the room'),
 });
 
-devices.addEventListener('change', showDevices);
-lobby.addEventListener('join', () => {
-  meeting = new Meeting({ settings, devices, signalling, state: lobby.state });
-  meeting.addEventListener('connection', showDisconnected);
+devices.on('change', showDevices);
+lobby.on('join', (state) => {
+  meeting = new Meeting({ settings, devices, signalling, state });
+  meeting.on('connection', showDisconnected);
   document.body.dataset.view = 'room';
   byId('stage').focus();
 });
-signalling.addEventListener('away', ({ detail }) => {
+signalling.on('away', ({ reason }) => {
   showDisconnected();
-  if (detail.reason) notice(`The server says: ${detail.reason}`, 'away');
+  if (reason) notice(`The server says: ${reason}`, 'away');
 });
-signalling.addEventListener('open', () => {
-  isWelcome = false;
+signalling.on('open', () => {
+  isAccepted = false;
   showDisconnected();
   withdrawNotice('refused');
 });
-signalling.addEventListener('refused', askWhy);
-signalling.addEventListener('superseded', () => leave('This room is open in a newer window'));
+signalling.on('refused', askWhy);
+signalling.on('superseded', () => leave('This room is open in a newer window'));
 byId('return').addEventListener('click', () => location.reload());
 
 addEventListener('pagehide', () => signalling.leave());
-// A page out of the browser's memory has left its room.
-addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
+// A page restored from the back/forward cache has already left its room.
+addEventListener('pageshow', ({ persisted }) => {
+  if (persisted) location.reload();
+});
 
 showDevices();
 document.body.dataset.view = 'lobby';
 await devices.start();
 
-/** One word about the network, whichever way it was noticed. */
+/** Shows that the socket or the media are disconnected. */
 function showDisconnected() {
   const isAway = !signalling.isOpen || Boolean(meeting?.isCutOff);
   byId('reconnecting').hidden = !isAway;
@@ -116,40 +123,45 @@ function showDevices() {
   });
 }
 
-/** Says why a device is not on, to those who have just asked for it. */
+/**
+ * Shows the problem of a device that the user has just switched on.
+ * @param {DeviceKind} kind
+ * @param {string} label
+ */
 function explain(kind, label) {
   const { problem } = devices[kind];
   if (problem) notice(`${label}: ${problem}`, kind);
 }
 
-/** A browser does not tell a page why a socket was refused; plain requests do. */
+/** Shows the server's reason for refusing the socket. A browser hides it from the page, so it is requested. */
 async function askWhy() {
   if (isAskingWhy) return;
   isAskingWhy = true;
-  const signal = AbortSignal.timeout(WHY_PATIENCE);
+  const signal = AbortSignal.timeout(WHY_TIMEOUT);
   let why;
   try {
-    // Leaves the page if we are to log in again; the way back leads to this room.
+    // Leaves the page if a login is required; that one returns to this room.
     await ask(roomPath, 'routes/_room.$roomName._index', { signal });
     const reason = await askWhyRefused(signalling.address, { signal });
-    // A server that has just come up refuses nothing: only another attempt shows that sockets do not reach it.
-    why = reason || isWelcome ? `${reason ?? SOCKET_IS_LOST} Trying again…` : '';
-    isWelcome = !reason;
+    // A server that has just started refuses nothing: only another attempt shows that sockets do not reach it.
+    why = reason || isAccepted ? `${reason ?? SOCKET_IS_LOST} Trying again…` : '';
+    isAccepted = !reason;
   } catch (error) {
-    // A server that cannot be reached refuses nobody.
+    // An unreachable server gives no reason.
     why = error instanceof Refusal ? error.message : '';
   }
   isAskingWhy = false;
   if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
 }
 
-function leave(why) {
+/** @param {string} title */
+function leave(title) {
   signalling.leave();
   devices.end();
   meeting?.end();
-  byId('left-title').textContent = why;
+  byId('left-title').textContent = title;
   byId('quality').hidden = !settings.asksForQuality || !meeting;
-  byId('meeting-id').value = meeting?.id ?? '';
+  byId('meeting-id', HTMLInputElement).value = meeting?.id ?? '';
   withdrawAllNotices();
   document.body.dataset.view = 'left';
   byId('return').focus();

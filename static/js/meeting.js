@@ -1,9 +1,12 @@
-// The meeting: what the room says, what we say about ourselves, and whom we see and hear.
+// @ts-check
+// The meeting: connects the room's state, our own user, and the media that are sent and received.
 
 import { CallsApi } from './calls/api.js';
 import { Media } from './calls/media.js';
 import { Chat } from './chat.js';
 import { showAction } from './controls.js';
+import { byId } from './element.js';
+import { Emitter } from './events.js';
 import { watchSpeech } from './loudness.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
@@ -11,11 +14,22 @@ import { People } from './people.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
 
+/** @import { Devices } from './devices.js' */
+/** @import { Settings } from './settings.js' */
+/** @import { RoomState, Signalling, User } from './signalling.js' */
+/** @import { VideoKind } from './stage.js' */
+
 /** A member who joins a room of more than this many starts with a muted microphone. */
 const QUIET_ROOM = 5;
 
-/** Event: `connection`, when media stop or go on arriving. */
-export class Meeting extends EventTarget {
+/** @type {VideoKind[]} */
+const VIDEO_KINDS = ['video', 'screenshare'];
+
+/**
+ * Event: `connection`, when media stop or resume.
+ * @extends {Emitter<{ connection: void }>}
+ */
+export class Meeting extends Emitter {
   /** True if nothing arrives from the media service, although something should. */
   isCutOff = false;
 
@@ -24,62 +38,87 @@ export class Meeting extends EventTarget {
   #devices;
   #signalling;
   #webcam;
-  #state = { users: [] };
+  #state;
   #hasAi;
   #raisedHand = false;
   #speaking = false;
-  #lastSaid = '';
-  #stage = new Stage(document.getElementById('stage'));
+  /** The last `userUpdate` on this socket, as JSON. */
+  #lastSent = '';
+  #stage = new Stage(byId('stage'));
   #sound = new Sound();
   #people;
   #chat;
+  /** @type {CallsApi | undefined} */
   #api;
+  /** @type {Media | undefined} */
   #media;
-  /** Microphone state by user id: muted or not, and the time of the last change. */
+  /**
+   * Microphone state by user id: muted or not, and the time of the last change.
+   * @type {Map<string, { isMuted: boolean, since: number }>}
+   */
   #microphones = new Map();
-  #heardTrack;
+  /**
+   * The track that speech is detected on.
+   * @type {MediaStreamTrack | undefined}
+   */
+  #watchedTrack;
   #stopWatching = () => {};
   #isDue = false;
   #ending = new AbortController();
 
+  /** @param {{ settings: Settings, devices: Devices, signalling: Signalling, state: RoomState }} parts */
   constructor({ settings, devices, signalling, state }) {
     super();
+    this.#state = state;
     this.#devices = devices;
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
     this.#hasAi = settings.hasAi && settings.canCarryMedia;
     this.#chat = new Chat(signalling);
     this.#people = new People({
-      mute: ({ id }) => signalling.say({ type: 'muteUser', id }),
+      mute: ({ id }) => signalling.send({ type: 'muteUser', id }),
       write: (user) => {
         this.panels.open('chat');
         this.#chat.writeTo(user);
       },
     });
-    this.panels.addEventListener('open', ({ detail }) => detail === 'chat' && this.#chat.focus());
+    this.panels.on('open', (name) => {
+      if (name === 'chat') this.#chat.focus();
+    });
     if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
       devices.muteMicrophone();
       notice('Your microphone starts muted, because many people are here', 'microphone');
     }
 
-    const on = (target, type, handle) => target.addEventListener(type, handle, { signal: this.#ending.signal });
-    on(signalling, 'roomState', ({ detail }) => this.#take(detail.state));
-    on(signalling, 'open', () => this.#introduce());
-    on(signalling, 'chat', ({ detail }) => {
-      if (this.#chat.hear(detail)) this.#news(`${detail.name}: ${detail.message}`);
-    });
-    on(signalling, 'directMessage', ({ detail }) => {
-      this.#chat.hearDirect(detail);
-      this.#news(`${detail.from} to you alone: ${detail.message}`);
-    });
-    on(signalling, 'muteMic', () => {
-      devices.muteMicrophone();
-      notice('Somebody muted your microphone', 'microphone');
-    });
-    on(signalling, 'error', ({ detail }) => notice(`The server says: ${detail.error}`, 'error'));
-    on(devices, 'change', () => this.#useDevices());
-    this.#state = state;
+    const { signal } = this.#ending;
+    signalling.on('roomState', ({ state }) => this.#update(state), { signal });
+    signalling.on('open', () => this.#introduce(), { signal });
+    signalling.on(
+      'chat',
+      (line) => {
+        if (this.#chat.receive(line)) this.#showUnread(`${line.name}: ${line.message}`);
+      },
+      { signal },
+    );
+    signalling.on(
+      'directMessage',
+      (message) => {
+        this.#chat.receiveDirect(message);
+        this.#showUnread(`${message.from} to you alone: ${message.message}`);
+      },
+      { signal },
+    );
+    signalling.on(
+      'muteMic',
+      () => {
+        devices.muteMicrophone();
+        notice('Somebody muted your microphone', 'microphone');
+      },
+      { signal },
+    );
+    signalling.on('error', ({ error }) => notice(`The server says: ${error}`, 'error'), { signal });
+    devices.on('change', () => this.#useDevices(), { signal });
     this.#showHand();
     this.#showAi();
     this.#useDevices();
@@ -99,13 +138,16 @@ export class Meeting extends EventTarget {
     return { apiHistory: this.#api?.history ?? [], userSessions };
   }
 
-  /** Ourselves, as all others see us (docs/protocol.md). */
+  /**
+   * Our own user, as the other members receive it (docs/protocol.md).
+   * @returns {User}
+   */
   get ownUser() {
     const { camera, microphone, screen } = this.#devices;
     const { id } = this.#signalling;
     return {
       id,
-      // The server puts in what it knows to be our name.
+      // The server overwrites it with the verified name.
       name: this.#state.users.find((user) => user.id === id)?.name ?? '',
       joined: true,
       raisedHand: this.#raisedHand,
@@ -131,25 +173,25 @@ export class Meeting extends EventTarget {
     this.#changed();
   }
 
-  /** Calls the AI in, or sends it away, whoever called it. */
+  /** Invites the AI, or removes it, no matter which member invited it. */
   toggleAi() {
     const { enabled, connectionPending } = this.#ai;
-    this.#signalling.say({ type: enabled || connectionPending ? 'disableAi' : 'enableAi' });
+    this.#signalling.send({ type: enabled || connectionPending ? 'disableAi' : 'enableAi' });
   }
 
-  /** The AI hears one person at a time: us, or nobody of those who asked before. */
+  /** Lets the AI hear us, or stops it: it hears one member at a time. */
   toggleAiEar() {
     if (this.#ai.controllingUser === this.#signalling.id) {
-      this.#signalling.say({ type: 'relenquishAiControl' });
+      this.#signalling.send({ type: 'relenquishAiControl' });
       return;
     }
-    const audio = this.#media.reference('audio');
+    const audio = this.#media?.reference('audio');
     if (!audio) {
       notice('Your microphone is not connected yet', 'ai');
       return;
     }
     const [sessionId, trackName] = audio.split('/');
-    this.#signalling.say({ type: 'requestAiControl', track: { sessionId, trackName } });
+    this.#signalling.send({ type: 'requestAiControl', track: { sessionId, trackName } });
   }
 
   get #ai() {
@@ -163,38 +205,55 @@ export class Meeting extends EventTarget {
     this.#sound.play(new Map());
   }
 
+  /**
+   * @param {Settings} settings
+   * @param {string | undefined} meetingId
+   */
   #startMedia(settings, meetingId) {
     const parameters = new URLSearchParams(settings.extraParams);
     if (meetingId) parameters.set('correlationId', meetingId);
     this.#api = new CallsApi(parameters, settings.maxHistory);
-    this.#media = new Media(this.#api, settings.iceServers);
-    const on = (type, handle) => this.#media.addEventListener(type, handle, { signal: this.#ending.signal });
-    on('sent', () => this.#changed());
-    on('received', () => this.#changed());
-    on('trouble', ({ detail }) => lastingNotice(`Audio and video do not work: ${detail}. Trying again…`, 'media'));
-    on('well', () => withdrawNotice('media'));
-    const restart = () => this.#media.restartIce();
-    addEventListener('online', restart, { signal: this.#ending.signal });
-    const network = navigator.connection;
-    let kind = network?.type;
-    const look = () => {
-      // Most changes are other estimates of the same network's speed.
-      if (network.type !== kind) restart();
-      kind = network.type;
-    };
-    network?.addEventListener('change', look, { signal: this.#ending.signal });
-    on('connected', () => this.#signalling.comeBackNow());
-    on('flow', () => {
-      const wasCutOff = this.isCutOff;
-      this.isCutOff = this.#media.isCutOff;
-      // Socket and media most likely share a network path, so either may reveal a dead one.
-      if (this.isCutOff && !wasCutOff) this.#signalling.probe();
-      if (this.isCutOff !== wasCutOff) this.dispatchEvent(new Event('connection'));
-      this.#changed();
-    });
+    const media = new Media(this.#api, settings.iceServers);
+    this.#media = media;
+    const { signal } = this.#ending;
+    media.on('sent', () => this.#changed(), { signal });
+    media.on('received', () => this.#changed(), { signal });
+    media.on('trouble', (cause) => lastingNotice(`Audio and video do not work: ${cause}. Trying again…`, 'media'), { signal });
+    media.on('well', () => withdrawNotice('media'), { signal });
+    media.on('connected', () => this.#signalling.reconnectNow(), { signal });
+    media.on('flow', () => this.#updateConnection(media.isCutOff), { signal });
+    addEventListener('online', () => media.restartIce(), { signal });
+    this.#watchNetwork(() => media.restartIce());
   }
 
-  #take(state) {
+  /** @param {boolean} isCutOff */
+  #updateConnection(isCutOff) {
+    const wasCutOff = this.isCutOff;
+    this.isCutOff = isCutOff;
+    // Socket and media most likely share a network path, so either may reveal a dead one.
+    if (isCutOff && !wasCutOff) this.#signalling.probe();
+    if (isCutOff !== wasCutOff) this.emit('connection');
+    this.#changed();
+  }
+
+  /**
+   * Calls `changed` when the network's type changes, where the browser reveals it (Network Information API).
+   * @param {() => void} changed
+   */
+  #watchNetwork(changed) {
+    const { connection } = /** @type {Navigator & { connection?: EventTarget & { type?: string } }} */ (navigator);
+    if (!connection) return;
+    let type = connection.type;
+    const compare = () => {
+      // Most events are new estimates of the same network's speed.
+      if (connection.type !== type) changed();
+      type = connection.type;
+    };
+    connection.addEventListener('change', compare, { signal: this.#ending.signal });
+  }
+
+  /** @param {RoomState} state */
+  #update(state) {
     this.#chat.giveUpLost();
     const before = new Map(this.#others.map((user) => [user.id, user]));
     const aiError = this.#ai.error;
@@ -222,52 +281,53 @@ export class Meeting extends EventTarget {
     const { camera, microphone, screen } = this.#devices;
     const { framerate, bitrate } = this.#webcam;
     // A subscriber with low bandwidth gets lower resolution instead of broken video.
-    const pictures = [
+    const encodings = [
       { rid: 'a', maxBitrate: Math.min(bitrate, 1_300_000), maxFramerate: framerate },
       { rid: 'b', maxBitrate: 500_000, maxFramerate: framerate, scaleResolutionDownBy: 2 },
       { rid: 'c', maxBitrate: 150_000, maxFramerate: Math.min(framerate, 15), scaleResolutionDownBy: 4 },
     ];
     this.#media?.send('audio', microphone.track, [{ networkPriority: 'high' }]);
-    this.#media?.send('video', camera.track, pictures);
+    this.#media?.send('video', camera.track, encodings);
     this.#media?.send('screenshare', screen.track);
-    if (microphone.track !== this.#heardTrack) {
-      this.#heardTrack = microphone.track;
+    if (microphone.track !== this.#watchedTrack) {
+      this.#watchedTrack = microphone.track;
       this.#stopWatching();
       this.#stopWatching = microphone.track ? watchSpeech(microphone.track, (is) => this.#setSpeaking(is)) : () => {};
     }
     this.#changed();
   }
 
+  /** @param {boolean} isSpeaking */
   #setSpeaking(isSpeaking) {
     this.#speaking = isSpeaking;
     this.#changed();
   }
 
-  /** Several changes at once are shown and said once. */
+  /** Shows and sends several changes at once. */
   #changed() {
     if (this.#isDue) return;
     this.#isDue = true;
     queueMicrotask(() => {
       this.#isDue = false;
       if (this.#ending.signal.aborted) return;
-      this.#tellOthers();
+      this.#sendUser();
       this.#show();
     });
   }
 
-  /** To a server that may have forgotten us. */
+  /** Sends our user again: a restarted server may have lost it. */
   #introduce() {
-    this.#lastSaid = '';
+    this.#lastSent = '';
     this.#media?.check();
-    this.#tellOthers();
+    this.#sendUser();
   }
 
-  #tellOthers() {
+  #sendUser() {
     const user = this.ownUser;
-    const said = JSON.stringify(user);
-    if (said === this.#lastSaid || !this.#signalling.isOpen) return;
-    this.#lastSaid = said;
-    this.#signalling.sayIfOpen({ type: 'userUpdate', user });
+    const text = JSON.stringify(user);
+    if (text === this.#lastSent || !this.#signalling.isOpen) return;
+    this.#lastSent = text;
+    this.#signalling.sendIfOpen({ type: 'userUpdate', user });
   }
 
   #show() {
@@ -280,7 +340,7 @@ export class Meeting extends EventTarget {
     const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
     this.#stage.show(seen, all.length, me.id, (user) => this.#isLost(user), (user, kind) => {
       if (user.id === me.id) return own[kind];
-      return isShown(user, kind) ? received.get(user.tracks[kind]) : undefined;
+      return isShown(user, kind) ? received.get(user.tracks[kind] ?? '') : undefined;
     });
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
@@ -288,23 +348,33 @@ export class Meeting extends EventTarget {
     this.#chat.showUsers(all);
   }
 
-  /** True if nothing arrives of somebody else. A model that has nothing to say may send nothing. */
+  /**
+   * True if nothing arrives from another member. The AI may send nothing while it is silent.
+   * @param {User} user
+   */
   #isLost({ id, tracks }) {
     if (id === this.#signalling.id || id === 'ai') return false;
     const isMuted = !tracks.audioEnabled;
-    if (this.#microphones.get(id)?.isMuted !== isMuted) this.#microphones.set(id, { isMuted, since: performance.now() });
+    let microphone = this.#microphones.get(id);
+    if (microphone?.isMuted !== isMuted) {
+      microphone = { isMuted, since: performance.now() };
+      this.#microphones.set(id, microphone);
+    }
     const video = tracks.videoEnabled ? tracks.video : undefined;
-    return Boolean(this.#media?.isLost({ audio: tracks.audio, video, ...this.#microphones.get(id) }));
+    return Boolean(this.#media?.isLost({ audio: tracks.audio, video, ...microphone }));
   }
 
-  /** Audio of all members, and video of those on the stage. */
+  /**
+   * Receives the audio of all members, and the video of those on the stage.
+   * @param {User[]} seen
+   */
   #receive(seen) {
     const others = new Set(this.#others);
-    const pictures = seen
+    const videos = seen
       .filter((user) => others.has(user))
-      .flatMap((user) => ['video', 'screenshare'].filter((kind) => isShown(user, kind)).map((kind) => user.tracks[kind]));
+      .flatMap((user) => VIDEO_KINDS.filter((kind) => isShown(user, kind)).map((kind) => user.tracks[kind]));
     const voices = [...others].map(({ tracks }) => tracks.audio);
-    this.#media?.receive([...voices, ...pictures].filter(Boolean));
+    this.#media?.receive([...voices, ...videos].flatMap((reference) => reference || []));
   }
 
   #showHand() {
@@ -326,13 +396,21 @@ export class Meeting extends EventTarget {
     });
   }
 
-  #news(text) {
+  /**
+   * Shows a message of the chat while its panel is closed.
+   * @param {string} text
+   */
+  #showUnread(text) {
     if (this.panels.isOpen('chat')) return;
     this.panels.countUnread();
     notice(text.length > 140 ? `${text.slice(0, 139)}…` : text);
   }
 }
 
+/**
+ * @param {User} user
+ * @param {VideoKind} kind
+ */
 function isShown(user, kind) {
   return kind === 'video' ? user.tracks.videoEnabled : user.tracks.screenShareEnabled;
 }

@@ -1,5 +1,6 @@
-// The page of the name. Its form works by itself; this says what it was refused for.
+// @ts-check
+// The page that asks for a name. Its form works without this module, which shows a refusal in place.
 
-import { sendByItself } from './form.js';
+import { submitInPlace } from './form.js';
 
-sendByItself('routes/set-username');
+submitInPlace('routes/set-username');

@@ -1,23 +1,33 @@
-// Notices: short ones that go away by themselves, and lasting ones of what is wrong for now.
+// @ts-check
+// Notices: short ones that disappear by themselves, and lasting ones for problems that continue.
 
 import { byId, element } from './element.js';
 
 const SHOWN_FOR = 6_000;
-const MOST = 4;
+const MAX_NOTICES = 4;
 
-/** Shows a notice; another one about the same `subject` takes its place. */
+/**
+ * Shows a notice, replacing one with the same `subject`.
+ * @param {string} text
+ * @param {string} [subject]
+ */
 export function notice(text, subject = text) {
   const shown = show(byId('notices'), text, subject);
   setTimeout(() => shown.remove(), SHOWN_FOR);
 }
 
-/** Shows a notice until it is withdrawn, or replaced. It covers nothing. */
+/**
+ * Shows a notice until it is withdrawn or replaced. It covers no other content.
+ * @param {string} text
+ * @param {string} subject
+ */
 export function lastingNotice(text, subject) {
   const place = byId('lasting');
-  // Shown anew it would be read out anew.
+  // Screen readers would read a replaced one aloud again.
   if (find(place, subject)?.textContent !== text) show(place, text, subject);
 }
 
+/** @param {string} subject */
 export function withdrawNotice(subject) {
   find(byId('lasting'), subject)?.remove();
 }
@@ -26,14 +36,23 @@ export function withdrawAllNotices() {
   for (const id of ['notices', 'lasting']) byId(id).replaceChildren();
 }
 
+/**
+ * @param {HTMLElement} place
+ * @param {string} text
+ * @param {string} subject
+ */
 function show(place, text, subject) {
   find(place, subject)?.remove();
-  while (place.childElementCount >= MOST) place.firstElementChild.remove();
+  while (place.childElementCount >= MAX_NOTICES) place.firstElementChild?.remove();
   const shown = element('p', { 'data-subject': subject }, text);
   place.append(shown);
   return shown;
 }
 
+/**
+ * @param {HTMLElement} place
+ * @param {string} subject
+ */
 function find(place, subject) {
-  return [...place.children].find((shown) => shown.dataset.subject === subject);
+  return [...place.children].find((shown) => shown.getAttribute('data-subject') === subject);
 }

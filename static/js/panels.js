@@ -1,19 +1,30 @@
-// The panels beside the stage; one at a time, since a phone has no room for two.
+// @ts-check
+// The panels beside the stage; one at a time, since a phone's screen holds no two.
 
-import { byId } from './element.js';
 import { buttons } from './controls.js';
+import { allHtml, byId, within } from './element.js';
+import { Emitter } from './events.js';
 
-const LABELS = { people: 'People', chat: 'Chat' };
+/** @typedef {'people' | 'chat'} PanelName */
 
-/** Event: `open` with the panel's name. */
-export class Panels extends EventTarget {
+const PANELS = /** @type {const} */ ([
+  { name: 'people', label: 'People' },
+  { name: 'chat', label: 'Chat' },
+]);
+
+/**
+ * Event: `open`, with the panel's name.
+ * @extends {Emitter<{ open: PanelName }>}
+ */
+export class Panels extends Emitter {
+  /** @type {PanelName | undefined} */
   #open;
   #unread = 0;
 
   constructor() {
     super();
-    for (const button of document.querySelectorAll('[data-close]')) {
-      button.addEventListener('click', () => this.toggle(button.dataset.close));
+    for (const { name } of PANELS) {
+      for (const button of allHtml(`[data-close="${name}"]`)) button.addEventListener('click', () => this.toggle(name));
     }
     addEventListener('keydown', (event) => {
       if (event.key === 'Escape' && this.#open && !document.querySelector('dialog[open], :popover-open')) {
@@ -23,25 +34,31 @@ export class Panels extends EventTarget {
     this.#show();
   }
 
+  /** @param {PanelName} name */
   isOpen(name) {
     return this.#open === name;
   }
 
+  /** @param {PanelName} name */
   toggle(name) {
-    const closed = this.#open;
-    this.#open = closed === name ? undefined : name;
+    const isClosing = this.isOpen(name);
+    this.#open = isClosing ? undefined : name;
     this.#show();
-    if (!this.#open) return buttons(closed)[0].focus();
-    // On a phone the panel covers what had the focus.
-    document.querySelector(`[data-close="${name}"]`).focus();
-    this.dispatchEvent(new CustomEvent('open', { detail: name }));
+    if (isClosing) {
+      buttons(name)[0].focus();
+      return;
+    }
+    // On a phone the panel covers the element that had the focus.
+    within(document, `[data-close="${name}"]`, HTMLElement).focus();
+    this.emit('open', name);
   }
 
+  /** @param {PanelName} name */
   open(name) {
     if (!this.isOpen(name)) this.toggle(name);
   }
 
-  /** Counts a message that nobody has read, if the chat is closed. */
+  /** Counts an unread message, if the chat is closed. */
   countUnread() {
     if (!this.isOpen('chat')) this.#unread += 1;
     this.#show();
@@ -49,7 +66,7 @@ export class Panels extends EventTarget {
 
   #show() {
     if (this.isOpen('chat')) this.#unread = 0;
-    for (const [name, label] of Object.entries(LABELS)) {
+    for (const { name, label } of PANELS) {
       const isOpen = this.isOpen(name);
       byId(`${name}-panel`).hidden = !isOpen;
       for (const button of buttons(name)) {
@@ -57,7 +74,7 @@ export class Panels extends EventTarget {
         button.setAttribute('aria-expanded', String(isOpen));
         button.setAttribute('aria-label', unread > 0 ? `${label}, ${unread} unread` : label);
         button.title = label;
-        button.dataset.count = unread > 0 ? Math.min(unread, 99) : '';
+        button.dataset.count = unread > 0 ? String(Math.min(unread, 99)) : '';
       }
     }
   }

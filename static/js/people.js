@@ -1,21 +1,31 @@
-// The list of who is here, with what can be done about them.
+// @ts-check
+// The list of members, with the actions on each.
 
 import { byId, element } from './element.js';
 import { icon } from './icons.js';
 import { hue, initials } from './tile.js';
 
+/** @import { User } from './signalling.js' */
+
+/** @typedef {ReturnType<typeof makeRow>} Row */
+
 export class People {
   #mute;
   #write;
+  /** @type {Map<string, Row>} */
   #rows = new Map();
 
-  /** `mute` and `write` are called with a user. */
+  /** @param {{ mute: (user: User) => void, write: (user: User) => void }} actions */
   constructor({ mute, write }) {
     this.#mute = mute;
     this.#write = write;
   }
 
-  /** Shows all in the room; raised hands come first. Rows are kept, and with them the focus. */
+  /**
+   * Shows all members of the room; raised hands come first. Rows are updated in place, so that the focus stays.
+   * @param {User[]} users
+   * @param {string} myId
+   */
   show(users, myId) {
     byId('people-title').textContent = `People (${users.length})`;
     const sorted = [...users].sort((a, b) => Number(b.raisedHand) - Number(a.raisedHand) || a.name.localeCompare(b.name));
@@ -25,40 +35,45 @@ export class People {
       this.#rows.delete(id);
     }
     const list = byId('people');
-    sorted.forEach((user, place) => {
-      const row = this.#rows.get(user.id) ?? this.#add(user.id);
+    sorted.forEach((user, index) => {
+      const row = this.#rows.get(user.id) ?? this.#add(user);
       row.user = user;
       const isMe = user.id === myId;
       row.name.textContent = isMe ? `${user.name} (you)` : user.name;
       row.initials.textContent = initials(user.name);
       row.hand.hidden = !user.raisedHand;
       row.muted.hidden = Boolean(user.tracks.audioEnabled);
-      // Nobody can mute the AI: it is sent away.
+      // The AI cannot be muted, only removed.
       const isPerson = user.id !== 'ai';
       row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
       row.mute.setAttribute('aria-label', `Mute ${user.name}`);
       row.write.hidden = isMe || !isPerson;
       row.write.setAttribute('aria-label', `Write to ${user.name}`);
-      if (list.children[place] !== row.element) list.insertBefore(row.element, list.children[place] ?? null);
+      if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
     });
   }
 
-  #add(id) {
-    const row = {
-      initials: element('span', { class: 'initials', 'aria-hidden': 'true' }),
-      name: element('span', { class: 'name' }),
-      hand: element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand')),
-      muted: element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off')),
-      mute: element('button', { class: 'small', type: 'button', onclick: () => this.#mute(row.user) }, 'Mute'),
-      write: element(
-        'button',
-        { class: 'plain', type: 'button', onclick: () => this.#write(row.user) },
-        icon('chat'),
-      ),
-    };
-    row.element = element('li', {}, row.initials, row.name, row.hand, row.muted, row.mute, row.write);
-    row.element.style.setProperty('--hue', hue(id));
-    this.#rows.set(id, row);
+  /** @param {User} user */
+  #add(user) {
+    const row = makeRow(user);
+    row.mute.addEventListener('click', () => this.#mute(row.user));
+    row.write.addEventListener('click', () => this.#write(row.user));
+    this.#rows.set(user.id, row);
     return row;
   }
+}
+
+/** @param {User} user */
+function makeRow(user) {
+  const parts = {
+    initials: element('span', { class: 'initials', 'aria-hidden': 'true' }),
+    name: element('span', { class: 'name' }),
+    hand: element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand')),
+    muted: element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off')),
+    mute: element('button', { class: 'small', type: 'button' }, 'Mute'),
+    write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
+  };
+  const row = element('li', {}, parts.initials, parts.name, parts.hand, parts.muted, parts.mute, parts.write);
+  row.style.setProperty('--hue', String(hue(user.id)));
+  return { user, element: row, ...parts };
 }

@@ -1,35 +1,42 @@
-// The dialog in which somebody reports a bug.
+// @ts-check
+// The dialog for a bug report.
 
 import { BASE } from './base.js';
-import { byId } from './element.js';
+import { byId, within } from './element.js';
 
-/** `collect` gives what goes along: `{ roomName, identity, roomHistory, url }`. */
+/** @import { User } from './signalling.js' */
+
+/**
+ * Prepares the dialog and returns a function that opens it; `collect` returns the context that a report includes.
+ * @param {() => { roomName: string, identity?: User, roomHistory?: object, url: string }} collect
+ */
 export function prepareReport(collect) {
-  const dialog = byId('report');
-  const form = byId('report-form');
+  const dialog = byId('report', HTMLDialogElement);
+  const form = byId('report-form', HTMLFormElement);
+  const thanks = byId('report-thanks');
   const problem = byId('report-problem');
-  form.querySelector('[data-dismiss]').addEventListener('click', () => dialog.close());
+  within(form, '[data-dismiss]', HTMLElement).addEventListener('click', () => dialog.close());
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     problem.hidden = true;
     const body = new FormData();
-    body.set('description', byId('description').value);
+    body.set('description', byId('description', HTMLTextAreaElement).value);
     body.set('info', JSON.stringify(collect()));
     try {
       const answer = await fetch(`${BASE}api/bugReport`, { method: 'POST', body });
       if (!answer.ok) throw new Error(await answer.text());
       form.reset();
       form.hidden = true;
-      byId('report-thanks').hidden = false;
-      byId('report-thanks').querySelector('button').focus();
+      thanks.hidden = false;
+      within(thanks, 'button', HTMLButtonElement).focus();
     } catch (error) {
-      problem.textContent = `The report could not be sent: ${error.message}`;
+      problem.textContent = `The report could not be sent: ${error instanceof Error ? error.message : error}`;
       problem.hidden = false;
     }
   });
   return () => {
     form.hidden = false;
-    byId('report-thanks').hidden = true;
+    thanks.hidden = true;
     problem.hidden = true;
     dialog.showModal();
   };

@@ -1,24 +1,37 @@
-// Data of the server about itself and about us, as the stock client's pages load them.
+// @ts-check
+// The server's settings and the user's name, as the stock client's pages load them.
 
-/** The server answers, and says no. The message is its own sentence, if it had one, as its pages write it. */
+/** A refusal by the server. The message is its sentence, if it sent one. */
 export class Refusal extends Error {
   name = 'Refusal';
 }
 
-/** Asks for the data of one route; leaves the page if the server wants us to log in first. */
+/**
+ * Requests the data of one route; leaves the page if the server requires a login first.
+ * @param {string} path
+ * @param {string} route
+ * @param {RequestInit} [options]
+ */
 export async function ask(path, route, options) {
   const answer = await request(path, route, options);
   return answer.json();
 }
 
-/** Sends a form to the action of a route, and goes where the answer leads. */
+/**
+ * Sends a form to the action of a route, and follows its redirect.
+ * @param {HTMLFormElement} form
+ * @param {string} route
+ */
 export function send(form, route) {
-  return request(form.action, route, { method: 'POST', body: new URLSearchParams(new FormData(form)) });
+  const fields = [...new FormData(form)].map(([name, value]) => [name, String(value)]);
+  return request(form.action, route, { method: 'POST', body: new URLSearchParams(fields) });
 }
 
 /**
- * The reason why the server does not let a socket of ours in, or undefined if it would let it in; a browser shows
- * a page nothing of a refused upgrade.
+ * Returns the reason of the server for refusing a socket, or undefined if it would accept one: a browser shows a page
+ * nothing of a refused upgrade.
+ * @param {string} address
+ * @param {RequestInit} options
  */
 export async function askWhyRefused(address, options) {
   const answer = await fetch(`${address}&why`, options);
@@ -32,6 +45,11 @@ export async function askWhyRefused(address, options) {
   }
 }
 
+/**
+ * @param {string} path
+ * @param {string} route
+ * @param {RequestInit} [options]
+ */
 async function request(path, route, options) {
   const url = new URL(path, location.origin);
   if (route === 'routes/_index') url.searchParams.set('index', '');
@@ -46,34 +64,42 @@ async function request(path, route, options) {
   return answer;
 }
 
-/** The sentence in which the server says what is wrong. */
+/**
+ * Returns the server's sentence about an error, or an empty string.
+ * @param {Response} answer
+ */
 async function sentence(answer) {
   const kind = answer.headers.get('Content-Type') ?? '';
-  let said;
-  if (kind.startsWith('application/json')) said = (await answer.json()).message;
-  if (kind.startsWith('text/plain')) said = await answer.text();
-  if (!said?.trim()) return '';
-  const [first, ...rest] = said.trim();
+  let text;
+  if (kind.startsWith('application/json')) text = (await answer.json()).message;
+  if (kind.startsWith('text/plain')) text = await answer.text();
+  if (!text?.trim()) return '';
+  const [first, ...rest] = text.trim();
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 
-/** Everything that a room needs to know. `roomPath` is the room's address, such as `/my-room` or `/meet/my-room`. */
+/** @typedef {Awaited<ReturnType<typeof loadSettings>>} Settings */
+
+/**
+ * Loads all settings of a room's page. `roomPath` is the room's address, such as `/my-room` or `/meet/my-room`.
+ * @param {string} roomPath
+ */
 export async function loadSettings(roomPath) {
   const [media, lobby, room] = await Promise.all([
     ask(roomPath, 'routes/_room'),
     ask(roomPath, 'routes/_room.$roomName._index'),
     ask(`${roomPath}/room`, 'routes/_room.$roomName.room'),
   ]);
-  // A server without a media service has none to name; one that carries the media itself has a name too.
+  // Set for every media service, the embedded one included.
   const hasMedia = Boolean(lobby.callsAppId);
   return {
     name: lobby.username,
     hasMedia,
-    /** Everyone else would only get noise from a page that does not encrypt. */
+    /** True if members encrypt end to end, and could not decode this page's media. */
     mustEncrypt: media.e2eeEnabled,
     /** True if this page can send and receive. */
     canCarryMedia: hasMedia && !media.e2eeEnabled,
-    /** True if an AI can be called in. */
+    /** True if an AI can be invited. */
     hasAi: room.hasAiCredentials,
     iceServers: media.iceServers,
     extraParams: media.apiExtraParams ?? '',

@@ -1,39 +1,94 @@
-// The room's socket: it comes back by itself, and what is said while it is away waits.
+// @ts-check
+// The room's socket: it reconnects by itself, and messages wait while it is away.
 
 import { BASE } from './base.js';
+import { Emitter } from './events.js';
 
+/**
+ * A member as every client sees it (docs/protocol.md).
+ * @typedef {object} User
+ * @property {string} id
+ * @property {string} name
+ * @property {boolean} joined
+ * @property {boolean} raisedHand
+ * @property {boolean} speaking
+ * @property {boolean} [readsChat] false for the stock client, which has no chat
+ * @property {string} [transceiverSessionId]
+ * @property {UserTracks} tracks
+ */
+
+/**
+ * The tracks of a member; references are `{session}/{track name}`.
+ * @typedef {object} UserTracks
+ * @property {boolean} [audioEnabled]
+ * @property {boolean} [audioUnavailable]
+ * @property {boolean} [videoEnabled]
+ * @property {boolean} [screenShareEnabled]
+ * @property {string} [audio]
+ * @property {string} [video]
+ * @property {string} [screenshare]
+ */
+
+/**
+ * A snapshot of the room.
+ * @typedef {object} RoomState
+ * @property {string} [meetingId]
+ * @property {User[]} users
+ * @property {{ enabled?: boolean, connectionPending?: boolean, error?: string, controllingUser?: string }} [ai]
+ */
+
+/**
+ * The server's messages that this page uses, by type.
+ * @typedef {object} ServerMessages
+ * @property {{ state: RoomState }} roomState
+ * @property {{ id: number, from: string, name: string, message: string, at: number }} chat
+ * @property {{ from: string, message: string }} directMessage
+ * @property {object} muteMic
+ * @property {{ error: string }} error
+ */
+
+/**
+ * The messages that this page sends.
+ * @typedef {{ type: 'userUpdate', user: User }
+ *   | { type: 'heartbeat' | 'userLeft' | 'enableAi' | 'disableAi' | 'relenquishAiControl' }
+ *   | { type: 'directMessage', to: string, message: string }
+ *   | { type: 'chat', message: string }
+ *   | { type: 'muteUser', id: string }
+ *   | { type: 'requestAiControl', track: { sessionId: string, trackName: string } }} ClientMessage
+ */
+
+/** Timeout of one connection attempt. */
 const ATTEMPT = 4_000;
 const FIRST_PAUSE = 1_000;
 
 /** Delays of a reconnect after a server restart in ms; the spread grows with each member of the room. */
 const RESTART_PAUSE = 150;
 const RESTART_SPREAD = 20;
-const LONGEST_RESTART_SPREAD = 4_000;
+const MAX_RESTART_SPREAD = 4_000;
 
-/** A connection that broke without a close frame is spread by this at least: many rooms may share its fate. */
+/** Minimum spread after a connection broke without a close frame: many rooms may have lost theirs at once. */
 const BROKEN_SPREAD = 500;
 
 /** Time for the server to respond once something else suggests that the network is dead. */
 const PROBE = 2_000;
 
-const LONGEST_PAUSE = 10_000;
+const MAX_PAUSE = 10_000;
 const GROWTH = 1.3;
 
-/** A socket that was open for this long was no failed attempt. */
+/** Time after which an open socket resets the delay of the next reconnect. */
 const STEADY = 5_000;
 
-/** After so many attempts in a row that led to no socket something is wrong that does not pass. */
+/** Failed attempts in a row after which the cause is likely not to pass by itself. */
 const DOUBTFUL_ATTEMPTS = 2;
 
 /**
- * A network can die without a word: the socket stays open, and nothing comes any more. Where media say
- * nothing about it, it is the server's silence that does. A server speaks at each tick (`room.tick`,
- * 15 s); after so many heartbeats without a word from it, it is asked for one.
+ * Heartbeats without any message of the server after which it is probed. A network can die without closing the socket;
+ * without media nothing else reveals it. The server sends a message at each tick (`room.tick`, 15 s).
  */
 const QUIET_HEARTBEATS = 4;
 
 /** Maximum number of messages queued while the socket is away. */
-const WAITING_MESSAGES = 500;
+const MAX_WAITING = 500;
 
 /** The server restarts (RFC 6455 section 7.4.1 and its registry). */
 const RESTART = 1012;
@@ -44,12 +99,15 @@ const BROKEN = 1006;
 /** A newer socket replaced ours as this member. Reconnecting would only replace that one again. */
 const SUPERSEDED = 4001;
 
+/** @typedef {{ isOpened: boolean, code?: number, reason?: string }} Loss */
+
 /**
- * Events: each message of the server by its `type` (the message is `event.detail`); `open`, when a
- * client has to say who it is; `away`, when the socket is gone and will come back, with the server's
- * `reason`, if it gave one; `refused`, when it does not come back; `superseded`.
+ * Events: each message of the server by its `type`, with the message; `open`, after which a client sends its user;
+ * `away`, when the socket is gone and will reconnect, with the server's `reason` if it gave one; `refused`, when
+ * several attempts failed; `superseded`.
+ * @extends {Emitter<ServerMessages & { open: void, away: { reason?: string }, refused: void, superseded: void }>}
  */
-export class Signalling extends EventTarget {
+export class Signalling extends Emitter {
   /** Our id in the room; the same over all reconnects of this page. */
   id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
@@ -57,37 +115,42 @@ export class Signalling extends EventTarget {
   opened = 0;
 
   #url;
+  /** @type {WebSocket | undefined} */
   #socket;
   #failedAttempts = 0;
-  #unheardHeartbeats = 0;
+  #quietHeartbeats = 0;
+  /** @type {ClientMessage[]} */
   #waiting = [];
   #pause = 0;
-  #people = 1;
+  #memberCount = 1;
+  /** @type {number | undefined} */
   #probe;
+  /** @type {number | undefined} */
   #timer;
   #heartbeat;
   #ended = false;
 
+  /** @param {string} roomName */
   constructor(roomName) {
     super();
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.#url = `${scheme}://${location.host}${BASE}parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));
     this.#heartbeat.addEventListener('message', () => this.#beat());
-    addEventListener('online', () => this.comeBackNow());
+    addEventListener('online', () => this.reconnectNow());
     addEventListener('offline', () => this.#lose(this.#socket, { isOpened: true }));
     this.#connect();
   }
 
-  /** To be called when something else says that the server can be reached: a pause is of no use then. */
-  comeBackNow() {
+  /** Reconnects without a pause. To be called when something else shows that the server is reachable. */
+  reconnectNow() {
     if (this.#ended || this.isOpen) return;
     clearTimeout(this.#timer);
-    // An attempt from before may wait for an answer that was lost.
+    // An earlier attempt may wait for an answer that was lost.
     const attempt = this.#socket;
     this.#socket = undefined;
     attempt?.close();
-    // A network that has just come up may refuse the first attempts.
+    // The first attempts on a network that has just come up may fail.
     this.#pause = RESTART_PAUSE;
     this.#connect();
   }
@@ -97,11 +160,11 @@ export class Signalling extends EventTarget {
     return this.#url.replace(/^ws/, 'http');
   }
 
-  /** Asks whether the server is there, and gives the socket up if no word comes. */
+  /** Checks that the server responds, and gives the socket up if it does not. */
   probe() {
     if (!this.isOpen || this.#probe) return;
     const socket = this.#socket;
-    this.#sayNow({ type: 'directMessage', to: this.id, message: this.#question });
+    this.#sendNow({ type: 'directMessage', to: this.id, message: this.#probeText });
     this.#probe = setTimeout(() => {
       this.#probe = undefined;
       this.#lose(socket, { isOpened: true });
@@ -112,32 +175,40 @@ export class Signalling extends EventTarget {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Sends a message now, or as soon as the socket is back. */
-  say(message) {
-    if (this.isOpen) this.#sayNow(message);
-    else if (this.#waiting.length < WAITING_MESSAGES) this.#waiting.push(message);
+  /**
+   * Sends a message now, or as soon as the socket is back.
+   * @param {ClientMessage} message
+   */
+  send(message) {
+    if (this.isOpen) this.#sendNow(message);
+    else if (this.#waiting.length < MAX_WAITING) this.#waiting.push(message);
   }
 
-  /** Sends a message now or drops it: for state that `open` sends again. */
-  sayIfOpen(message) {
-    this.#sayNow(message);
+  /**
+   * Sends a message now or drops it: for state that is sent again after `open`.
+   * @param {ClientMessage} message
+   */
+  sendIfOpen(message) {
+    this.#sendNow(message);
   }
 
   /** Leaves the room for good. */
   leave() {
-    this.#sayNow({ type: 'userLeft' });
+    this.#sendNow({ type: 'userLeft' });
     this.#end();
     this.#socket?.close();
   }
 
-  #sayNow(message) {
-    if (this.isOpen) this.#socket.send(JSON.stringify(message));
+  /** @param {ClientMessage} message */
+  #sendNow(message) {
+    if (this.isOpen) this.#socket?.send(JSON.stringify(message));
   }
 
   #connect() {
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     let isOpened = false;
+    /** @type {number | undefined} */
     let steady;
     const attempt = setTimeout(() => this.#lose(socket, { isOpened }), ATTEMPT);
     socket.addEventListener('open', () => {
@@ -148,18 +219,18 @@ export class Signalling extends EventTarget {
       }, STEADY);
       this.opened += 1;
       this.#failedAttempts = 0;
-      this.#unheardHeartbeats = 0;
-      this.#tell('open');
-      for (const message of this.#waiting.splice(0)) this.#sayNow(message);
+      this.#quietHeartbeats = 0;
+      this.emit('open');
+      for (const message of this.#waiting.splice(0)) this.#sendNow(message);
     });
     socket.addEventListener('message', ({ data }) => {
       if (socket !== this.#socket) return;
-      this.#unheardHeartbeats = 0;
+      this.#quietHeartbeats = 0;
       clearTimeout(this.#probe);
       this.#probe = undefined;
       const message = JSON.parse(data);
-      if (message.type === 'roomState') this.#people = message.state.users.length;
-      if (message.type !== 'directMessage' || message.message !== this.#question) this.#tell(message.type, message);
+      if (message.type === 'roomState') this.#memberCount = message.state.users.length;
+      if (message.type !== 'directMessage' || message.message !== this.#probeText) this.emit(message.type, message);
     });
     socket.addEventListener('close', ({ code, reason }) => {
       clearTimeout(attempt);
@@ -168,50 +239,58 @@ export class Signalling extends EventTarget {
     });
   }
 
-  /** Gives up a socket that is gone, or as good as gone. */
+  /**
+   * Gives up a socket that is gone, or that no longer responds.
+   * @param {WebSocket | undefined} socket
+   * @param {Loss} loss
+   */
   #lose(socket, { isOpened, code, reason }) {
     if (this.#ended || !socket || socket !== this.#socket) return;
     this.#socket = undefined;
     clearTimeout(this.#probe);
     this.#probe = undefined;
-    // Its own end can take long, and is of no interest any more.
+    // Its own close event may take long, and is ignored.
     socket.close();
     if (code === SUPERSEDED) {
       this.#end();
-      this.#tell('superseded');
+      this.emit('superseded');
       return;
     }
-    // Without a code it is we who gave it up.
+    // Without a code this page gave it up.
     this.#timer = setTimeout(() => this.#connect(), this.#nextPause(isOpened ? (code ?? BROKEN) : undefined));
-    this.#tell('away', { reason });
+    this.emit('away', { reason });
     if (isOpened) return;
     this.#failedAttempts += 1;
-    if (this.#failedAttempts >= DOUBTFUL_ATTEMPTS) this.#tell('refused');
+    if (this.#failedAttempts >= DOUBTFUL_ATTEMPTS) this.emit('refused');
   }
 
   #beat() {
     if (!this.isOpen) return;
-    this.#sayNow({ type: 'heartbeat' });
-    this.#unheardHeartbeats += 1;
-    if (this.#unheardHeartbeats >= QUIET_HEARTBEATS) this.probe();
+    this.#sendNow({ type: 'heartbeat' });
+    this.#quietHeartbeats += 1;
+    if (this.#quietHeartbeats >= QUIET_HEARTBEATS) this.probe();
   }
 
-  /** A message to ourselves, which comes back if the server still hears us: a heartbeat is not answered. */
-  get #question() {
+  /** A message to ourselves, which the server returns: a heartbeat is not answered. */
+  get #probeText() {
     return `Is the server there? ${this.id}`;
   }
 
-  /** The first pause is a matter of chance, so that a whole room does not come back at one moment. */
+  /**
+   * Returns the delay of the next attempt. The first one is random, so that a whole room does not reconnect at once.
+   * @param {number | undefined} code the close code, if the socket was open
+   */
   #nextPause(code) {
-    this.#pause = Math.min(this.#pause * GROWTH || this.#firstPause(code), LONGEST_PAUSE);
+    this.#pause = Math.min(this.#pause * GROWTH || this.#firstPause(code), MAX_PAUSE);
     return this.#pause;
   }
 
+  /** @param {number | undefined} code */
   #firstPause(code) {
-    const spread = Math.min(RESTART_SPREAD * this.#people, LONGEST_RESTART_SPREAD);
+    const spread = Math.min(RESTART_SPREAD * this.#memberCount, MAX_RESTART_SPREAD);
     if (code === RESTART) return RESTART_PAUSE + Math.random() * spread;
     if (code === BROKEN) return RESTART_PAUSE + Math.random() * Math.max(spread, BROKEN_SPREAD);
-    // Other codes are an answer to us (too many messages, too slow): coming back at once would not mend it.
+    // Other codes concern this client (too many messages, too slow); an immediate reconnect would repeat the cause.
     return FIRST_PAUSE + Math.random() * 4_000;
   }
 
@@ -220,9 +299,5 @@ export class Signalling extends EventTarget {
     clearTimeout(this.#probe);
     this.#heartbeat.terminate();
     clearTimeout(this.#timer);
-  }
-
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

@@ -1,12 +1,17 @@
-// Plays received audio: one audio element for each track.
+// @ts-check
+// Playback of received audio: one audio element for each track.
 
 export class Sound {
+  /** @type {Map<string, { audio: HTMLAudioElement, track: MediaStreamTrack }>} */
   #playing = new Map();
 
-  /** Plays exactly these tracks, by their references. */
+  /**
+   * Plays exactly these tracks, by their references.
+   * @param {Map<string, MediaStreamTrack>} tracks
+   */
   play(tracks) {
-    for (const [reference, audio] of this.#playing) {
-      if (tracks.get(reference) === audio.srcObject.getTracks()[0]) continue;
+    for (const [reference, { audio, track }] of this.#playing) {
+      if (tracks.get(reference) === track) continue;
       audio.srcObject = null;
       this.#playing.delete(reference);
     }
@@ -14,9 +19,9 @@ export class Sound {
       if (this.#playing.has(reference)) continue;
       const audio = new Audio();
       audio.srcObject = new MediaStream([track]);
-      // Rejected if the track ends before it began to play.
+      // Rejected if the track ends before playback begins.
       audio.play().catch(() => {});
-      this.#playing.set(reference, audio);
+      this.#playing.set(reference, { audio, track });
     }
   }
 }

@@ -1,22 +1,35 @@
-// The stage: who and what is seen, in which order, and how large.
+// @ts-check
+// The stage: the visible members and screens, their order and their size.
 
 import { byId, element } from './element.js';
 import { fitTiles } from './grid.js';
 import { Tile } from './tile.js';
 
-/** More tiles than this nobody can read; then those who spoke last are seen. */
-const MOST_TILES = 49;
+/** @import { User } from './signalling.js' */
+
+/**
+ * A kind of video.
+ * @typedef {'video' | 'screenshare'} VideoKind
+ */
+
+/** Maximum number of readable tiles; in larger rooms the last active members are shown. */
+const MAX_TILES = 49;
 
 const GAP = 8;
 
 export class Stage {
+  /** @type {Map<string, Tile>} */
   #tiles = new Map();
   #screens = element('div', { class: 'tiles screens' });
   #people = element('div', { class: 'tiles' });
   #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Share the link of this page.');
-  /** Time at which each member last spoke or raised a hand, by id. */
+  /**
+   * Time at which each member last spoke or raised a hand, by id.
+   * @type {Map<string, number>}
+   */
   #lastActive = new Map();
 
+  /** @param {HTMLElement} place */
   constructor(place) {
     place.append(this.#screens, this.#people, this.#alone);
     const resized = new ResizeObserver(() => this.#layOut());
@@ -25,24 +38,35 @@ export class Stage {
   }
 
   /**
-   * Members on the stage, of all in the room, ourselves first. Only their video is worth
-   * receiving.
+   * Returns the members on the stage, of all in the room, ourselves first. Only their video is received.
+   * @param {User[]} users
+   * @param {string} myId
    */
   choose(users, myId) {
     const now = performance.now();
     for (const user of users) {
       if (user.speaking || user.raisedHand) this.#lastActive.set(user.id, now);
     }
+    /** @param {User} user */
     const isMe = ({ id }) => id === myId;
     const mineFirst = [...users.filter(isMe), ...users.filter((user) => !isMe(user))];
-    if (mineFirst.length <= MOST_TILES) return mineFirst;
+    if (mineFirst.length <= MAX_TILES) return mineFirst;
+    /** @param {User} user */
     const active = (user) => (isMe(user) ? Infinity : (this.#lastActive.get(user.id) ?? 0));
-    const chosen = new Set([...mineFirst].sort((a, b) => active(b) - active(a)).slice(0, MOST_TILES));
+    const chosen = new Set([...mineFirst].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
     return mineFirst.filter((user) => chosen.has(user));
   }
 
-  /** Shows them. `isLost(user)` is whether nothing arrives of a person; `trackOf(user, kind)` is the picture of a `video` or a `screenshare`, if there is one. */
+  /**
+   * Shows these members, of `count` in the room.
+   * @param {User[]} users
+   * @param {number} count
+   * @param {string} myId
+   * @param {(user: User) => boolean} isLost returns true if nothing arrives from a member
+   * @param {(user: User, kind: VideoKind) => MediaStreamTrack | undefined} trackOf
+   */
   show(users, count, myId, isLost, trackOf) {
+    /** @type {Set<string>} */
     const seen = new Set();
     for (const user of users) {
       const isMe = user.id === myId;
@@ -64,7 +88,12 @@ export class Stage {
     this.#layOut();
   }
 
-  /** The tile of this id, at the end of its place if it is new. */
+  /**
+   * Returns the tile of this id, appended to `place` if it is new.
+   * @param {string} id
+   * @param {HTMLElement} place
+   * @param {Set<string>} seen
+   */
   #tile(id, place, seen) {
     seen.add(id);
     let tile = this.#tiles.get(id);

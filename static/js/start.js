@@ -1,10 +1,12 @@
-// The start page. Its forms work by themselves; this says who we are, and what a form was refused for.
+// @ts-check
+// The start page. Its forms work without this module, which shows the user's name, and a refusal in place.
 
 import { BASE } from './base.js';
-import { sendByItself } from './form.js';
+import { byId } from './element.js';
+import { submitInPlace } from './form.js';
 import { ask } from './settings.js';
 
-sendByItself('routes/_index');
+submitInPlace('routes/_index');
 const { username } = await ask(BASE, 'routes/_index');
-document.getElementById('name').textContent = username;
-document.getElementById('who').hidden = false;
+byId('name').textContent = username;
+byId('who').hidden = false;

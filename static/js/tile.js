@@ -1,7 +1,12 @@
-// One person, or one shared screen, on the stage.
+// @ts-check
+// One member, or one shared screen, on the stage.
 
 import { element } from './element.js';
 import { icon } from './icons.js';
+
+/** @import { User } from './signalling.js' */
+
+/** @typedef {{ track: MediaStreamTrack | undefined, isMe: boolean, isLost: boolean }} TileState */
 
 export class Tile {
   #video = element('video', { autoplay: true, playsinline: true, 'aria-hidden': 'true' });
@@ -10,21 +15,26 @@ export class Tile {
   #muted = element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off'));
   #hand = element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand'));
   #lost = element('span', { class: 'connection-lost', role: 'status' }, 'connection lost');
+  /** @type {MediaStreamTrack | undefined} */
   #track;
 
   constructor() {
-    // Audio is played elsewhere, and browsers let a muted video autoplay.
+    // Audio is played by `Sound`, and browsers let a muted video autoplay.
     this.#video.muted = true;
     const label = element('figcaption', {}, this.#muted, this.#name);
     this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label);
   }
 
-  /** Shows a person. */
+  /**
+   * Shows a member.
+   * @param {User} user
+   * @param {TileState} state
+   */
   showPerson(user, { track, isMe, isLost }) {
     this.#show(track, isMe ? `${user.name} (you)` : user.name);
     this.element.dataset.user = user.id;
     this.#initials.textContent = initials(user.name);
-    this.element.style.setProperty('--hue', hue(user.id));
+    this.element.style.setProperty('--hue', String(hue(user.id)));
     this.#muted.hidden = Boolean(user.tracks.audioEnabled);
     this.#hand.hidden = !user.raisedHand;
     this.#showLost(isLost);
@@ -32,7 +42,11 @@ export class Tile {
     this.element.classList.toggle('mirrored', isMe);
   }
 
-  /** Shows a person's screen. */
+  /**
+   * Shows a member's screen.
+   * @param {User} user
+   * @param {TileState} state
+   */
   showScreen(user, { track, isMe, isLost }) {
     this.#show(track, isMe ? 'Your screen' : `${user.name}’s screen`);
     this.#initials.textContent = '';
@@ -42,11 +56,16 @@ export class Tile {
     this.element.classList.add('screen');
   }
 
+  /** @param {boolean} isLost */
   #showLost(isLost) {
     this.#lost.hidden = !isLost;
     this.element.classList.toggle('lost', isLost);
   }
 
+  /**
+   * @param {MediaStreamTrack | undefined} track
+   * @param {string} name
+   */
   #show(track, name) {
     this.#name.textContent = name;
     this.element.title = name;
@@ -57,16 +76,22 @@ export class Tile {
   }
 }
 
-/** The first letters of the first and the last word of a name. */
+/**
+ * Returns the first letters of the first and the last word of a name.
+ * @param {string} name
+ */
 export function initials(name) {
   const words = name.trim().split(/\s+/);
-  const chosen = words.length > 1 ? [words[0], words.at(-1)] : words;
+  const chosen = words.length > 1 ? [words[0], words[words.length - 1]] : words;
   return chosen.map((word) => [...word][0] ?? '').join('').toLocaleUpperCase();
 }
 
-/** A colour's angle that is always the same for the same id. */
+/**
+ * Returns a colour's hue in degrees, the same for the same id.
+ * @param {string} id
+ */
 export function hue(id) {
   let sum = 7;
-  for (const letter of id) sum = (sum * 31 + letter.codePointAt(0)) % 360;
+  for (const letter of id) sum = (sum * 31 + (letter.codePointAt(0) ?? 0)) % 360;
   return sum;
 }

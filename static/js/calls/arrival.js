@@ -1,43 +1,59 @@
-// Detects that expected media stopped arriving. Nothing but arithmetic: time and counts come from outside.
+// @ts-check
+// Detects that expected media stopped arriving. Pure arithmetic: time and counts are arguments.
 
-/** Muted microphones send a packet every 400 ms (Opus DTX); what is without a byte for so long stands still. */
+/** Time without a byte after which a track is still. Muted microphones send a packet every 400 ms (Opus DTX). */
 const STILL = 2_000;
 
-/** A track heard from this shortly before a silence was expected to go on. */
+/** A track that received bytes this shortly before a silence was expected to continue. */
 const JUST_BEFORE = 1_000;
 
-/** Reports are taken for this rare at first, and never for rarer than that. */
+/** Initial and maximum estimate of the interval between reports. */
 const FIRST_GAP = 2_000;
-const LONGEST_GAP = 10_000;
+const MAX_GAP = 10_000;
 
-/** Of what is on its way while a microphone is muted nothing arrives later than this. */
+/** Maximum delay of packets that were under way when a microphone was muted. */
 const SETTLING = 1_500;
 
+/**
+ * A member's expected tracks, by their ids; the microphone is muted or not since some time.
+ * @typedef {{ audio?: string, video?: string, isMuted: boolean, since: number }} Expectation
+ */
+
 export class Arrival {
-  /** By track id: the bytes that arrived, and when that was news. */
+  /**
+   * By track id: the bytes received, and the time of the last increase.
+   * @type {Map<string, { bytes: number, at: number }>}
+   */
   #tracks = new Map();
-  /** All bytes of the connection, reports on what we send included; when they were news, and the longest usual time between two. */
+  /**
+   * All bytes of the connection, including reports on sent media; the time of the last increase, and the longest usual
+   * interval between two.
+   */
   #total = { bytes: 0, at: 0, gap: FIRST_GAP };
   #now = 0;
   #isCutOff = false;
 
-  /** Takes in the counts of one look: the bytes of each track by its id, and of all; and whether we send anything. */
+  /**
+   * Adds one sample: the received bytes of each track by its id, and of all; and true if media is sent.
+   * @param {number} now
+   * @param {{ tracks: Map<string, number>, bytes: number, isSending: boolean }} sample
+   */
   take(now, { tracks, bytes, isSending }) {
     this.#now = now;
     for (const id of this.#tracks.keys()) if (!tracks.has(id)) this.#tracks.delete(id);
     const total = this.#total;
-    // Media of others arrive often. Reports alone come as seldom as the media service likes.
+    // Media arrives often. Reports alone arrive as rarely as the media service chooses.
     const wasReceiving = [...this.#tracks.values()].some(({ at }) => at >= total.at - JUST_BEFORE);
     for (const [id, bytes] of tracks) {
       if (this.#tracks.get(id)?.bytes !== bytes) this.#tracks.set(id, { bytes, at: now });
     }
     if (bytes > total.bytes) {
       const gap = total.at === 0 || wasReceiving ? 0 : now - total.at;
-      this.#total = { bytes, at: now, gap: Math.max(Math.min(gap, LONGEST_GAP), 0.9 * total.gap) };
+      this.#total = { bytes, at: now, gap: Math.max(Math.min(gap, MAX_GAP), 0.9 * total.gap) };
       this.#isCutOff = false;
       return;
     }
-    // A transport that is given up takes its count along.
+    // The count of an abandoned transport is lost.
     total.bytes = bytes;
     // A client that sends nothing may receive nothing, if all others are gone.
     const patience = wasReceiving ? STILL : Math.max(STILL, 3 * total.gap);
@@ -49,7 +65,10 @@ export class Arrival {
     return this.#isCutOff;
   }
 
-  /** True if a track has arrived before, and does not any more. */
+  /**
+   * True if a track arrived before, and stopped.
+   * @param {string} id
+   */
   isStill(id) {
     return this.#isStillSince(id, -Infinity);
   }
@@ -60,20 +79,26 @@ export class Arrival {
   }
 
   /**
-   * True if a person's connection is lost: everything that should arrive stands still. `audio` and `video` are track
-   * ids; a microphone is `isMuted` or not `since` some time. Not every client sends while it is muted; of one that did,
-   * more is expected.
+   * True if a member's connection is lost: all expected tracks are still. Not every client sends while it is muted; one
+   * that did is expected to continue.
+   * @param {Expectation} expectation
    */
   isLost({ audio, video, isMuted, since }) {
-    const heard = this.#tracks.get(audio);
+    const microphone = audio === undefined ? undefined : this.#tracks.get(audio);
     const expected = [];
-    if (heard && (!isMuted || heard.at > since + SETTLING)) expected.push(this.#isStillSince(audio, isMuted ? -Infinity : since));
-    if (this.#tracks.has(video)) expected.push(this.isStill(video));
+    if (audio !== undefined && microphone && (!isMuted || microphone.at > since + SETTLING)) {
+      expected.push(this.#isStillSince(audio, isMuted ? -Infinity : since));
+    }
+    if (video !== undefined && this.#tracks.has(video)) expected.push(this.isStill(video));
     return expected.length > 0 && expected.every(Boolean);
   }
 
+  /**
+   * @param {string} id
+   * @param {number} time
+   */
   #isStillSince(id, time) {
     const track = this.#tracks.get(id);
-    return Boolean(track) && this.#now - Math.max(track.at, time) >= STILL;
+    return track !== undefined && this.#now - Math.max(track.at, time) >= STILL;
   }
 }

@@ -1,8 +1,12 @@
-// Looks whether what we receive still arrives, by the bytes of each track.
+// @ts-check
+// Watches received media, by the bytes of each track.
 
 import { Arrival } from './arrival.js';
 
-const LOOK = 500;
+/** @import { Expectation } from './arrival.js' */
+
+/** Interval between two samples. */
+const SAMPLE = 500;
 
 export class Flow {
   #arrival = new Arrival();
@@ -10,10 +14,14 @@ export class Flow {
   #timer;
   #changed;
 
-  /** Calls `changed` whenever a track stops or goes on arriving, or all do; while one stands still, at every look. */
+  /**
+   * Calls `changed` when a track, or all of them, stop or resume; while one is still, at every sample.
+   * @param {RTCPeerConnection} connection
+   * @param {() => void} changed
+   */
   constructor(connection, changed) {
     this.#changed = changed;
-    this.#timer = setInterval(() => this.#look(connection), LOOK);
+    this.#timer = setInterval(() => this.#sample(connection), SAMPLE);
   }
 
   /** True if nothing at all arrives any more. */
@@ -21,16 +29,20 @@ export class Flow {
     return this.#isDisconnected || this.#arrival.isCutOff;
   }
 
-  /** See `Arrival.isLost`. */
-  isLost(person) {
-    return this.#arrival.isLost(person);
+  /**
+   * See `Arrival.isLost`.
+   * @param {Expectation} expectation
+   */
+  isLost(expectation) {
+    return this.#arrival.isLost(expectation);
   }
 
   end() {
     clearInterval(this.#timer);
   }
 
-  async #look(connection) {
+  /** @param {RTCPeerConnection} connection */
+  async #sample(connection) {
     const stats = await connection.getStats();
     const tracks = new Map();
     let bytes = 0;

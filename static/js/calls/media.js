@@ -1,52 +1,91 @@
-// The tracks to send and to receive, and the one loop that makes the session match them, whatever happens to sessions.
+// @ts-check
+// The tracks to send and to receive, and the loop that makes the session match them, over failures and new sessions.
 
+import { Emitter } from '../events.js';
 import { CallsError } from './api.js';
 import { Flow } from './flow.js';
+import { nameLayers } from './layers.js';
+import { BATCH, due, pause, tryLater } from './retry.js';
 import { CallsSession, ConnectionError } from './session.js';
 
-/** The media API takes at most 64 tracks a call. */
-const BATCH = 32;
+/** @import { CallsApi } from './api.js' */
+/** @import { Expectation } from './arrival.js' */
+/** @import { Retry } from './retry.js' */
 
-const FIRST_PAUSE = 250;
-const LONGEST_PAUSE = 10_000;
+/** @typedef {'audio' | 'video' | 'screenshare'} TrackKind */
 
-/** After so many failures in a row somebody should be told. */
+/**
+ * A sent track, and its state in the current session. It is pushed once the media service accepted it, and has a
+ * reference once it flows.
+ * @typedef {Retry & {
+ *   track: MediaStreamTrack,
+ *   encodings: RTCRtpEncodingParameters[],
+ *   transceiver?: RTCRtpTransceiver,
+ *   name?: string,
+ *   reference?: string,
+ *   isPushed: boolean,
+ * }} Outgoing
+ */
+
+/**
+ * A received track, and its state in the current session.
+ * @typedef {Retry & { reference: string, transceiver?: RTCRtpTransceiver }} Incoming
+ */
+
+/** Failures in a row after which the user is informed. */
 const WORRYING = 3;
 
-/** After so many tries nothing of the others is to be hoped for soon: their own media may heal by then. */
+/** Tries without any received track after which the user is informed: other members' media may have recovered by then. */
 const STARVING = 6;
 
-/** A network that comes up refuses calls for a moment. */
+/** Delay before a failed ICE restart is repeated: the first calls on a new network may fail. */
 const RESTART_AGAIN = 1_000;
 
 /**
- * Events: `sent`, when what others can receive of us has changed; `received` with
- * `{ reference, track }`, the track being undefined when it is gone; `trouble` with a sentence's end
- * that says why nothing can be carried, and `well` when that is over; `flow`, when tracks stop or go on arriving;
- * `connected`, when the media service is reached.
+ * Events: `sent`, when the references of sent tracks changed; `received`, when the received tracks changed; `trouble`
+ * with the end of a sentence about the cause, when no media can be carried, and `well` when they can again; `flow`, when
+ * tracks stop or resume; `connected`, when the media service is reached.
+ * @extends {Emitter<{ sent: void, received: void, trouble: string, well: void, flow: void, connected: void }>}
  */
-export class Media extends EventTarget {
+export class Media extends Emitter {
   #api;
   #iceServers;
-  /** Sent tracks, by kind. */
+  /** @type {Map<TrackKind, Outgoing>} */
   #outgoing = new Map();
-  /** Received tracks, by reference. */
+  /**
+   * By reference.
+   * @type {Map<string, Incoming>}
+   */
   #incoming = new Map();
-  /** Transceivers that have served their time. */
+  /**
+   * Transceivers to close.
+   * @type {RTCRtpTransceiver[]}
+   */
   #closing = [];
+  /** @type {CallsSession | undefined} */
   #session;
+  /** @type {Flow | undefined} */
   #flow;
   #failures = 0;
-  /** Reason that the last one failed. */
+  /**
+   * Cause of the last failure.
+   * @type {unknown}
+   */
   #lastFailure;
-  #toldTrouble;
+  /** @type {string | undefined} */
+  #shownTrouble;
   #wake = () => {};
   #ended = false;
   #isRestartDue = false;
+  /** @type {number | undefined} */
   #restartTimer;
-  /** There was a connection, and its successor is not there yet. */
+  /** True from the loss of a connection until the next one is established. */
   #isBroken = false;
 
+  /**
+   * @param {CallsApi} api
+   * @param {RTCIceServer[] | undefined} iceServers
+   */
   constructor(api, iceServers) {
     super();
     this.#api = api;
@@ -54,17 +93,25 @@ export class Media extends EventTarget {
     this.#run();
   }
 
-  /** The media session's id, by which others and operators know us. */
+  /** The media session's id, which other members and operators see. */
   get sessionId() {
     return this.#session?.id;
   }
 
-  /** The reference under which others receive what we send of this kind, once it flows. */
+  /**
+   * The reference of our track of this kind for other members, once it flows.
+   * @param {TrackKind} kind
+   */
   reference(kind) {
     return this.#outgoing.get(kind)?.reference;
   }
 
-  /** Sends this track as our only one of its kind; undefined sends none. */
+  /**
+   * Sends this track as our only one of its kind; undefined sends none.
+   * @param {TrackKind} kind
+   * @param {MediaStreamTrack | undefined} track
+   * @param {RTCRtpEncodingParameters[]} [encodings]
+   */
   send(kind, track, encodings = [{}]) {
     const known = this.#outgoing.get(kind);
     if (known?.track === track) return;
@@ -73,54 +120,68 @@ export class Media extends EventTarget {
       known.transceiver?.sender.replaceTrack(track);
     } else if (known) {
       this.#outgoing.delete(kind);
-      if (known.isPushed) this.#closing.push(known.transceiver);
+      if (known.isPushed && known.transceiver) this.#closing.push(known.transceiver);
       else known.transceiver?.stop();
-      this.#tell('sent');
-    } else {
+      this.emit('sent');
+    } else if (track) {
       this.#outgoing.set(kind, { track, encodings, ...UNSENT });
     }
     this.#wake();
   }
 
-  /** Receives exactly these tracks, each named `{session}/{track name}`. */
+  /**
+   * Receives exactly these tracks.
+   * @param {string[]} references each `{session}/{track name}`
+   */
   receive(references) {
     const wanted = new Set(references);
     for (const [reference, { transceiver }] of this.#incoming) {
       if (wanted.has(reference)) continue;
       this.#incoming.delete(reference);
       if (transceiver) this.#closing.push(transceiver);
-      this.#tell('received', { reference });
+      this.emit('received');
     }
     for (const reference of wanted) {
       if (!this.#incoming.has(reference)) this.#incoming.set(reference, { reference, ...UNRECEIVED });
     }
-    this.#look();
+    this.#updateTrouble();
     this.#wake();
   }
 
-  /** The tracks that we receive now, by their references. */
+  /**
+   * The tracks received now, by their references.
+   * @returns {Map<string, MediaStreamTrack>}
+   */
   get received() {
-    const arrived = [...this.#incoming].filter(([, { transceiver }]) => transceiver);
-    return new Map(arrived.map(([reference, { transceiver }]) => [reference, transceiver.receiver.track]));
+    /** @type {Map<string, MediaStreamTrack>} */
+    const received = new Map();
+    for (const [reference, { transceiver }] of this.#incoming) {
+      if (transceiver) received.set(reference, transceiver.receiver.track);
+    }
+    return received;
   }
 
-  /** True if a person's connection is lost, of whom we receive `audio` and `video`; see `Arrival`. */
+  /**
+   * True if a member's connection is lost; see `Arrival`.
+   * @param {Expectation} expectation with references in place of track ids
+   */
   isLost({ audio, video, ...microphone }) {
-    const idOf = (reference) => this.#incoming.get(reference)?.transceiver?.receiver.track.id;
+    /** @param {string | undefined} reference */
+    const idOf = (reference) => this.#incoming.get(reference ?? '')?.transceiver?.receiver.track.id;
     return Boolean(this.#flow?.isLost({ audio: idOf(audio), video: idOf(video), ...microphone }));
   }
 
-  /** True if nothing arrives any more, although something should. Not while there is `trouble`, which says more. */
+  /** True if nothing arrives any more, although something should. Not during `trouble`, which names the cause. */
   get isCutOff() {
-    return !this.#toldTrouble && (this.#isBroken || Boolean(this.#flow?.isCutOff));
+    return !this.#shownTrouble && (this.#isBroken || Boolean(this.#flow?.isCutOff));
   }
 
-  /** To be called when the server may be another one than before. */
+  /** To be called when the server may have restarted. */
   check() {
     this.#session?.check();
   }
 
-  /** To be called when the network may be another one than before. */
+  /** To be called when the network may have changed. */
   restartIce() {
     this.#isRestartDue = true;
     this.#wake();
@@ -143,33 +204,38 @@ export class Media extends EventTarget {
         if (this.#ended) return;
         this.#session = await CallsSession.open(this.#api, this.#iceServers);
         this.#flow = this.#watch(this.#session);
-        this.#tell('sent');
+        this.emit('sent');
         await this.#serve(this.#session);
       } catch (error) {
         this.#failed(error);
       }
       this.#forgetSession();
-      // The first time after something worked there is nothing to wait for: the server began anew.
+      // The first failure after a success needs no pause: the server most likely restarted.
       if (!this.#ended && this.#failures > 1) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
     }
   }
 
-  /** Does one thing after the other until the session is at its end. */
+  /**
+   * Makes the calls that are due, one after the other, until the session ends.
+   * @param {CallsSession} session
+   */
   async #serve(session) {
-    const broken = new Promise((_, reject) => session.addEventListener('broken', ({ detail }) => reject(detail)));
-    session.addEventListener('connected', () => {
+    /** @type {Promise<never>} */
+    const broken = new Promise((_, reject) => session.on('broken', reject));
+    session.on('connected', () => {
       this.#worked();
       this.#setBroken(false);
-      this.#tell('connected');
+      this.emit('connected');
       this.#wake();
     });
-    session.addEventListener('disconnected', () => this.restartIce());
-    // Whatever is under way then has nothing left to wait for.
+    session.on('disconnected', () => this.restartIce());
+    // A call under way is abandoned when the connection breaks: its answer would never arrive.
+    /** @param {Promise<unknown>} step */
     const orBroken = (step) => Promise.race([step, broken]);
     while (!this.#ended && !session.isBroken) {
       const isRestart = this.#isRestartDue;
       this.#isRestartDue = false;
-      // While the connection is interrupted, or not there yet, what is to be closed waits.
+      // Closing waits until the connection is established.
       const closes = isRestart || !session.isConnected ? [] : this.#closing.splice(0, BATCH);
       const pushes = isRestart || closes.length > 0 ? [] : due(this.#unsent);
       const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
@@ -181,16 +247,19 @@ export class Media extends EventTarget {
         else await orBroken(this.#rest());
       } catch (error) {
         if (!(error instanceof CallsError)) throw error;
-        // Nothing has changed on either side. What is to be closed is closed with the next call.
+        // Nothing has changed on either side, so all of it is repeated.
         this.#closing.unshift(...closes);
-        [...pushes, ...pulls].forEach(tryLater);
+        for (const failed of [...pushes, ...pulls]) tryLater(failed);
         if (closes.length > 0) await orBroken(new Promise((resolve) => setTimeout(resolve, pause(this.#failures))));
         this.#failed(error);
       }
     }
   }
 
-  /** Looks for another way. Where the service knows no such thing, a session that stays without one is replaced. */
+  /**
+   * Restarts ICE. If the media service does not support it, the session breaks later, and is replaced.
+   * @param {CallsSession} session
+   */
   async #restart(session) {
     try {
       await session.restartIce();
@@ -202,21 +271,23 @@ export class Media extends EventTarget {
     }
   }
 
+  /** @param {CallsSession} session */
   #watch(session) {
     let wasCutOff = false;
     const flow = new Flow(session.connection, () => {
-      // ICE takes five seconds more to notice it.
+      // ICE would detect it five seconds later.
       if (flow.isCutOff && !wasCutOff) this.restartIce();
       wasCutOff = flow.isCutOff;
-      this.#tell('flow');
+      this.emit('flow');
     });
     return flow;
   }
 
+  /** @param {boolean} isBroken */
   #setBroken(isBroken) {
     if (isBroken === this.#isBroken) return;
     this.#isBroken = isBroken;
-    this.#tell('flow');
+    this.emit('flow');
   }
 
   get #unsent() {
@@ -227,37 +298,50 @@ export class Media extends EventTarget {
     return [...this.#incoming.values()].filter(({ transceiver }) => !transceiver);
   }
 
+  /**
+   * @param {CallsSession} session
+   * @param {Outgoing[]} pushes
+   */
   async #push(session, pushes) {
-    for (const push of pushes) {
+    const named = pushes.map((push) => {
       const { track, encodings } = push;
-      push.name ??= crypto.randomUUID();
-      push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings });
-      if (encodings.length > 1) nameLayers(push.transceiver);
-    }
-    await session.push(pushes);
+      const name = (push.name ??= crypto.randomUUID());
+      const transceiver = (push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings }));
+      if (encodings.length > 1) nameLayers(transceiver);
+      return { push, name, transceiver };
+    });
+    await session.push(named);
     if (session !== this.#session) return;
-    for (const push of pushes) {
+    for (const { push, transceiver } of named) {
       push.isPushed = true;
       // It may have been switched off meanwhile.
-      if (![...this.#outgoing.values()].includes(push)) this.#closing.push(push.transceiver);
+      if (![...this.#outgoing.values()].includes(push)) this.#closing.push(transceiver);
       else this.#announce(session, push);
     }
     this.#worked();
   }
 
-  /** A track can be received only once something was sent. */
+  /**
+   * Sets the reference of a track once the first packet was sent: before that it cannot be received.
+   * @param {CallsSession} session
+   * @param {Outgoing} push
+   */
   async #announce(session, push) {
     while (!session.isBroken && push.transceiver && push.transceiver.currentDirection !== 'stopped') {
       const stats = await push.transceiver.sender.getStats();
       if ([...stats.values()].some(({ type, bytesSent }) => type === 'outbound-rtp' && bytesSent > 0)) {
         push.reference = `${session.id}/${push.name}`;
-        this.#tell('sent');
+        this.emit('sent');
         return;
       }
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
 
+  /**
+   * @param {CallsSession} session
+   * @param {Incoming[]} pulls
+   */
   async #pull(session, pulls) {
     const transceivers = await session.pull(
       pulls.map(({ reference }) => {
@@ -266,26 +350,29 @@ export class Media extends EventTarget {
       }),
     );
     if (session !== this.#session) return;
-    for (const [place, pull] of pulls.entries()) {
-      const transceiver = transceivers[place];
+    for (const [index, pull] of pulls.entries()) {
+      const transceiver = transceivers[index];
       if (!transceiver) {
         tryLater(pull);
       } else if (this.#incoming.get(pull.reference) !== pull) {
         this.#closing.push(transceiver);
       } else {
         pull.transceiver = transceiver;
-        this.#tell('received', { reference: pull.reference, track: transceiver.receiver.track });
+        this.emit('received');
       }
     }
     if (transceivers.some(Boolean)) this.#worked();
-    else this.#look();
+    else this.#updateTrouble();
   }
 
-  /** Sleeps until something is wanted, or until something should be tried again. */
+  /**
+   * Waits for a change of the wanted tracks, or for the next retry.
+   * @returns {Promise<void>}
+   */
   #rest() {
     const next = Math.min(...[...this.#unsent, ...this.#unreceived].map(({ retryAt }) => retryAt));
     return new Promise((resolve) => {
-      const timer = Number.isFinite(next) && setTimeout(resolve, next - performance.now());
+      const timer = Number.isFinite(next) ? setTimeout(resolve, next - performance.now()) : undefined;
       this.#wake = () => {
         clearTimeout(timer);
         resolve();
@@ -298,40 +385,42 @@ export class Media extends EventTarget {
     this.#flow = undefined;
     this.#isRestartDue = false;
     this.#isBroken ||= Boolean(this.#session?.wasConnected);
-    this.#tell('flow');
+    this.emit('flow');
     this.#session?.end();
     this.#session = undefined;
     this.#closing = [];
     for (const push of this.#outgoing.values()) Object.assign(push, UNSENT);
-    for (const [reference, pull] of this.#incoming) {
-      if (pull.transceiver) this.#tell('received', { reference });
+    for (const pull of this.#incoming.values()) {
+      if (pull.transceiver) this.emit('received');
       Object.assign(pull, UNRECEIVED);
     }
-    this.#tell('sent');
+    this.emit('sent');
   }
 
+  /** @param {unknown} error */
   #failed(error) {
     if (this.#ended) return;
     this.#lastFailure = error;
-    // A connection that never came about was waited for long enough.
-    const isHopeless = error instanceof ConnectionError && !this.#session.wasConnected;
+    // A connection that was never established already had its timeout.
+    const isHopeless = error instanceof ConnectionError && !this.#session?.wasConnected;
     this.#failures = isHopeless ? Math.max(this.#failures, WORRYING) : this.#failures + 1;
-    this.#look();
+    this.#updateTrouble();
   }
 
   /** Negotiated tracks carry media only once a connection is up. */
   #worked() {
-    if (this.#session.isConnected) this.#failures = 0;
-    this.#look();
+    if (this.#session?.isConnected) this.#failures = 0;
+    this.#updateTrouble();
   }
 
-  /** Tells whether anything can be carried, if that is news. */
-  #look() {
+  /** Emits `trouble` or `well` after a change. */
+  #updateTrouble() {
     const trouble = this.#trouble;
-    if (trouble === this.#toldTrouble) return;
-    this.#toldTrouble = trouble;
-    this.#tell(trouble ? 'trouble' : 'well', trouble);
-    this.#tell('flow');
+    if (trouble === this.#shownTrouble) return;
+    this.#shownTrouble = trouble;
+    if (trouble) this.emit('trouble', trouble);
+    else this.emit('well');
+    this.emit('flow');
   }
 
   get #trouble() {
@@ -340,45 +429,20 @@ export class Media extends EventTarget {
     const isStarving = pulls.length > 0 && pulls.every(({ transceiver, tries }) => !transceiver && tries >= STARVING);
     return isStarving ? 'nothing of the others arrives' : undefined;
   }
-
-  #tell(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
 }
 
-/** Items that a session does not have yet. */
+/** State of tracks in a session that has none of them yet. */
 const UNRECEIVED = { transceiver: undefined, tries: 0, retryAt: 0 };
 const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed: false };
 
-function due(tracks) {
-  return tracks.filter(({ retryAt }) => retryAt <= performance.now()).slice(0, BATCH);
-}
-
-/** The end of a sentence that says to a user what is wrong. */
+/**
+ * Returns the end of a sentence about the cause, for the user.
+ * @param {unknown} error
+ */
 function explain(error) {
   if (error instanceof ConnectionError) return error.message;
-  const refusal = [error, error.cause].find((known) => known instanceof CallsError);
+  const refusal = error instanceof Error ? [error, error.cause].find((cause) => cause instanceof CallsError) : undefined;
   if (!refusal) return 'this page and the media service do not understand each other';
   if (refusal.code === 'unreachable') return 'the media service does not answer';
   return refusal.description || `the media service refuses it (${refusal.code})`;
-}
-
-/** The extensions that name the layers of a packet (RFC 8852). */
-const LAYER_NAMES = new Set(['urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id', 'urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id']);
-
-/** Chromium forgets them where the other side made the first offer, and refuses its own description then. */
-function nameLayers(transceiver) {
-  const extensions = transceiver.getHeaderExtensionsToNegotiate?.();
-  if (!extensions) return;
-  const named = extensions.map(({ uri, direction }) => ({ uri, direction: LAYER_NAMES.has(uri) ? 'sendrecv' : direction }));
-  transceiver.setHeaderExtensionsToNegotiate(named);
-}
-
-function tryLater(track) {
-  track.tries += 1;
-  track.retryAt = performance.now() + pause(track.tries);
-}
-
-function pause(tries) {
-  return Math.min(FIRST_PAUSE * 2 ** tries, LONGEST_PAUSE);
 }

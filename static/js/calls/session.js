@@ -1,32 +1,46 @@
-// One session of the media API: one RTCPeerConnection that carries all we send and receive.
+// @ts-check
+// One session of the media API: one RTCPeerConnection for all sent and received tracks.
 //
-// A session knows nothing of healing. Its methods are to be called one after the other; they throw
-// a CallsError if nothing has changed and the same may be tried again, and anything else if the two
-// sides no longer agree about the session, which is its end.
+// A session does not recover by itself. Its methods must be called one after the other; they throw a CallsError if
+// nothing has changed and the call may be repeated, and another error if the two sides no longer agree about the
+// session, which ends it.
 
+import { Emitter } from '../events.js';
 import { CallsError } from './api.js';
 
-/** ICE may be disconnected for this long before the session is given up. */
+/** @import { ApiRequest, CallsApi } from './api.js' */
+
+/** Time for which ICE may be disconnected before the session is given up. */
 const ICE_PATIENCE = 7_000;
 
-/** On a network that died calls wait for what will never come; a new one soon finds the next network. */
+/** Timeout of an ICE restart: on a dead network the answer never arrives, and the next attempt may use another network. */
 const RESTART_PATIENCE = 3_000;
 
-/** A connection that both sides have agreed on has this long to come about. */
+/** Time for a negotiated connection to be established. */
 const CONNECT_PATIENCE = 15_000;
 
-/** The answers after which this session will never work again. */
+/** Error codes after which this session cannot recover. */
 const FATAL = new Set(['session_error', 'not_found', 'unauthorized', 'repeated_local_track_error']);
 
-/** The connection to the media service failed, or never came about. */
+/** The connection to the media service failed, or was never established. */
 export class ConnectionError extends Error {}
 
-/** Events: `connected`, `disconnected` when nothing answers for a moment, and `broken` with a ConnectionError, when the connection failed. */
-export class CallsSession extends EventTarget {
+/**
+ * Events: `connected`; `disconnected`, when ICE gets no answer for a moment; `broken`, when the connection failed.
+ * @extends {Emitter<{ connected: void, disconnected: void, broken: ConnectionError }>}
+ */
+export class CallsSession extends Emitter {
   #api;
+  /** @type {number | undefined} */
   #iceTimer;
+  /** @type {number | undefined} */
   #connectTimer;
 
+  /**
+   * @param {CallsApi} api
+   * @param {string} id
+   * @param {RTCIceServer[]} iceServers
+   */
   constructor(api, id, iceServers) {
     super();
     this.#api = api;
@@ -42,16 +56,20 @@ export class CallsSession extends EventTarget {
       clearTimeout(this.#iceTimer);
       if (this.connection.iceConnectionState === 'disconnected') {
         this.#iceTimer = setTimeout(() => this.#break(), ICE_PATIENCE);
-        this.dispatchEvent(new Event('disconnected'));
+        this.emit('disconnected');
       }
     });
   }
 
-  /** Opens a session; `iceServers` may be undefined, then the server is asked for them. */
+  /**
+   * Opens a session; without `iceServers` it requests them from the server.
+   * @param {CallsApi} api
+   * @param {RTCIceServer[] | undefined} iceServers
+   */
   static async open(api, iceServers) {
     const [{ sessionId }, ice] = await Promise.all([
       api.call('POST', 'sessions/new'),
-      // Most networks need none; without an answer we try it so.
+      // Most networks need no TURN, so a failed request is no reason to fail.
       iceServers ? { iceServers } : api.call('GET', 'generate-ice-servers').catch(() => ({ iceServers: [] })),
     ]);
     if (!sessionId) throw new CallsError('unreachable', 'no session');
@@ -62,52 +80,58 @@ export class CallsSession extends EventTarget {
     return this.connection.connectionState === 'connected';
   }
 
-  /** Finds out at once what a connection shows only after a while: that the other side knows us no more. */
+  /** Detects at once that the media service lost this session, which ICE shows only after a while. */
   async check() {
     try {
       await this.#api.call('GET', `sessions/${this.id}`);
     } catch (error) {
-      if (FATAL.has(error.code)) this.#break();
+      if (error instanceof CallsError && FATAL.has(error.code)) this.#break();
     }
   }
 
-  /** Publishes what these transceivers send: `[{ name, transceiver }]`. */
+  /**
+   * Publishes the tracks that these transceivers send.
+   * @param {{ name: string, transceiver: RTCRtpTransceiver }[]} tracks
+   */
   async push(tracks) {
     await this.connection.setLocalDescription();
-    const told = await this.#offer('POST', 'tracks/new', {
+    const answers = await this.#offer('POST', 'tracks/new', {
       tracks: tracks.map(({ name, transceiver }) => ({ location: 'local', trackName: name, mid: transceiver.mid })),
     });
-    const failed = told.find(({ errorCode }) => errorCode);
+    const failed = answers.find(({ errorCode }) => errorCode);
     if (failed) throw new Error(`a track was refused: ${failed.errorCode}`);
   }
 
   /**
-   * Subscribes to tracks `[{ sessionId, trackName }]`. Gives back a transceiver for each, or
-   * undefined for one that cannot be had at the moment.
+   * Subscribes to tracks. Returns a transceiver for each, or undefined for one that is unavailable at the moment.
+   * @param {{ sessionId: string, trackName: string }[]} tracks
    */
   async pull(tracks) {
     const answer = await this.#call('POST', 'tracks/new', {
       tracks: tracks.map((track) => ({ location: 'remote', ...track })),
     });
     if (answer.requiresImmediateRenegotiation) {
-      await this.connection.setRemoteDescription(answer.sessionDescription);
+      await this.connection.setRemoteDescription(required(answer.sessionDescription));
       await this.connection.setLocalDescription();
       try {
-        const { sdp } = this.connection.localDescription;
+        const { sdp } = required(this.connection.localDescription);
         await this.#call('PUT', 'renegotiate', { sessionDescription: { type: 'answer', sdp } });
       } catch (error) {
-        throw new Error('the other side does not know our answer', { cause: error });
+        throw new Error('the media service did not receive our answer', { cause: error });
       }
       this.#expectConnection();
     }
     const transceivers = this.connection.getTransceivers();
     return tracks.map(({ sessionId, trackName }) => {
-      const told = answer.tracks?.find((track) => track.sessionId === sessionId && track.trackName === trackName);
-      return told?.errorCode ? undefined : transceivers.find(({ mid }) => mid !== null && mid === told?.mid);
+      const known = answer.tracks?.find((track) => track.sessionId === sessionId && track.trackName === trackName);
+      return known?.errorCode ? undefined : transceivers.find(({ mid }) => mid !== null && mid === known?.mid);
     });
   }
 
-  /** Ends what these transceivers send or receive. To be called while connected: a media service may refuse it before. */
+  /**
+   * Closes the tracks of these transceivers. To be called while connected: a media service may refuse it before.
+   * @param {RTCRtpTransceiver[]} transceivers
+   */
   async close(transceivers) {
     const tracks = transceivers.filter(({ mid }) => mid !== null).map(({ mid }) => ({ mid }));
     for (const transceiver of transceivers) transceiver.stop();
@@ -116,7 +140,7 @@ export class CallsSession extends EventTarget {
     await this.#offer('PUT', 'tracks/close', { tracks, force: false });
   }
 
-  /** Looks for another way to the same session, from whatever network we are in now (RFC 8445 section 9). */
+  /** Restarts ICE from the current network, with the same session (RFC 8445 section 9). */
   async restartIce() {
     if (!this.wasConnected) return;
     this.connection.restartIce();
@@ -131,31 +155,43 @@ export class CallsSession extends EventTarget {
     this.connection.close();
   }
 
-  /** Sends our newest offer along with a call, and takes the answer. */
+  /**
+   * Makes a call that includes the local offer, and applies the answer.
+   * @param {string} method
+   * @param {string} path
+   * @param {ApiRequest} body
+   * @param {number} [patience]
+   */
   async #offer(method, path, body, patience) {
     let answer;
     try {
-      const { type, sdp } = this.connection.localDescription;
+      const { type, sdp } = required(this.connection.localDescription);
       answer = await this.#call(method, path, { ...body, sessionDescription: { type, sdp } }, patience);
     } catch (error) {
       await this.connection.setLocalDescription({ type: 'rollback' });
       throw error;
     }
-    await this.connection.setRemoteDescription(answer.sessionDescription);
+    await this.connection.setRemoteDescription(required(answer.sessionDescription));
     this.#expectConnection();
     return answer.tracks ?? [];
   }
 
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {ApiRequest} body
+   * @param {number} [patience]
+   */
   async #call(method, path, body, patience) {
     try {
       return await this.#api.call(method, `sessions/${this.id}/${path}`, body, patience);
     } catch (error) {
-      if (FATAL.has(error.code)) throw new Error('the session is gone', { cause: error });
+      if (error instanceof CallsError && FATAL.has(error.code)) throw new Error('the session is gone', { cause: error });
       throw error;
     }
   }
 
-  /** Without a candidate of the other side a browser waits for ever. */
+  /** Limits the time to connect: without a remote candidate a browser waits for ever. */
   #expectConnection() {
     if (!this.wasConnected) this.#connectTimer ??= setTimeout(() => this.#break(), CONNECT_PATIENCE);
   }
@@ -163,14 +199,24 @@ export class CallsSession extends EventTarget {
   #connected() {
     clearTimeout(this.#connectTimer);
     this.wasConnected = true;
-    this.dispatchEvent(new Event('connected'));
+    this.emit('connected');
   }
 
   #break() {
     this.isBroken = true;
-    const what = this.wasConnected
+    const problem = this.wasConnected
       ? 'the connection to the media service broke'
       : 'this network lets no connection to the media service through';
-    this.dispatchEvent(new CustomEvent('broken', { detail: new ConnectionError(what) }));
+    this.emit('broken', new ConnectionError(problem));
   }
+}
+
+/**
+ * Returns a session description that must exist at this point of the negotiation.
+ * @template T
+ * @param {T | null | undefined} description
+ */
+function required(description) {
+  if (!description) throw new Error('the media service sent no session description');
+  return description;
 }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::sfu::id::PersonId;
+
+pub use crate::sfu::id::SessionId;
 pub use text::{composed, nfc, text_is_valid, visible};
 
 /// The name of a room: 1 to 128 characters of any script, without control or invisible characters, in
@@ -95,28 +98,6 @@ impl MeetingId {
     }
 }
 
-/// A session of the media API: 1 to 64 of `[A-Za-z0-9_-]`, not `new`. Cloudflare's are 32 hex digits.
-///
-/// It becomes a part of paths and of a cookie's name, hence the restricted characters.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
-pub struct SessionId(Arc<str>);
-
-impl SessionId {
-    /// Validates an id from a client or the media API.
-    ///
-    /// # Errors
-    /// [`InvalidId`] if it is empty, too long, the path `new`, or contains another character.
-    pub fn parse(id: &str) -> Result<Self, InvalidId> {
-        if is_token(id) && id != "new" { Ok(Self(id.into())) } else { Err(InvalidId::SessionId) }
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// The id of a user's report: a random UUID, part of the link to its JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -163,6 +144,12 @@ impl IdentityId {
     }
 }
 
+impl From<&IdentityId> for PersonId {
+    fn from(identity: &IdentityId) -> Self {
+        Self::new(identity.0.clone())
+    }
+}
+
 /// The authentication method of an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -195,9 +182,6 @@ pub enum InvalidId {
     /// Not a [`UserId`].
     #[error("_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"")]
     UserId,
-    /// Not a [`SessionId`].
-    #[error("a session id has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"new\"")]
-    SessionId,
     /// Not a [`MeetingId`].
     #[error("a meeting id is a UUID")]
     MeetingId,
@@ -226,7 +210,7 @@ macro_rules! show_as_text {
         }
     )*};
 }
-show_as_text!(RoomName, UserId, SessionId, IdentityId);
+show_as_text!(RoomName, UserId, IdentityId);
 
 impl fmt::Display for MeetingId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,12 +6,11 @@
 //!
 //! | level | modules | may import |
 //! |---|---|---|
-//! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
-//! | 1 | [`protocol`], [`telemetry`], [`calls::api`], [`sfu::error`], [`sfu::counters`] | level 0 |
+//! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`], [`sfu`] | nothing of ours but each other |
+//! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
-//! | 2 | [`sfu::request`], [`sfu::description`], [`sfu::keyframe`], [`sfu::clock`], [`sfu::forward`], [`sfu::layers`], [`sfu::estimate`], [`sfu::wire`], [`sfu::engine`]: pure | up to level 1, and those before it |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
-//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`], [`sfu::net`], [`sfu::measures`], [`sfu::thread`], [`sfu::reading`], [`sfu::handle`]: shells | up to level 2 |
+//! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the interface to the media API's backend | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::recovery`], [`calls::session_lock`], [`calls::call_limits`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
@@ -32,7 +31,6 @@ pub mod identity;
 pub mod limit;
 pub mod load;
 pub mod metrics;
-pub mod network;
 pub mod protocol;
 pub mod room;
 pub mod server;
@@ -40,3 +38,5 @@ pub mod sfu;
 pub mod store;
 pub mod telemetry;
 pub mod ws;
+
+pub use sfu::network;

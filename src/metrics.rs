@@ -5,7 +5,7 @@
 
 mod process;
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, LazyLock};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -15,6 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::sfu::metrics::SfuMetrics;
 
 /// A label with a reason, such as that of a close.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -67,18 +69,6 @@ impl MetricConstructor<Histogram> for Seconds {
     }
 }
 
-/// Constructor of the media forwarding time's histogram, with buckets from 50 µs to a second.
-#[derive(Clone)]
-pub struct Moments;
-
-impl MetricConstructor<Histogram> for Moments {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new([
-            0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0,
-        ])
-    }
-}
-
 /// Dropped log lines. The log belongs to the process, unlike everything else that is counted.
 pub static LOG_LINES_DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
@@ -91,6 +81,8 @@ macro_rules! metrics {
         pub struct Metrics {
             registry: Registry,
             $($(#[doc = $help])+ pub $field: $type,)*
+            /// The embedded media server.
+            pub sfu: SfuMetrics,
         }
 
         impl Metrics {
@@ -104,14 +96,15 @@ macro_rules! metrics {
                     let $field: $type = $new;
                     own.register($name, concat!($($help),+).trim().trim_end_matches('.'), $field.clone());
                 )*
-                Arc::new(Self { registry, $($field),* })
+                let sfu = SfuMetrics::register(own);
+                Arc::new(Self { registry, $($field,)* sfu })
             }
 
             /// Returns the names of all metrics as in `/metrics`, without the suffixes of counters and
             /// histograms. A family with labels is shown once one of its members was counted.
             pub fn names() -> Vec<String> {
-                let own = ["build", $($name),*].map(|name| format!("{PREFIX}_{name}"));
-                own.into_iter().chain(process::NAMES.map(str::to_owned)).collect()
+                let own = ["build", $($name),*].into_iter().chain(SfuMetrics::names().iter().copied());
+                own.map(|name| format!("{PREFIX}_{name}")).chain(process::NAMES.map(str::to_owned)).collect()
             }
         }
     };
@@ -188,40 +181,6 @@ metrics! {
     deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
     /// Reports that were removed, by reason.
     reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();
-    /// Sessions of the embedded media server.
-    sfu_sessions: Gauge = "sfu_sessions", Gauge::default();
-    /// Sessions of the embedded media server whose connection is up.
-    sfu_connected_sessions: Gauge = "sfu_connected_sessions", Gauge::default();
-    /// Tracks that are published at the embedded media server.
-    sfu_tracks: Gauge = "sfu_tracks", Gauge::default();
-    /// Subscriptions to tracks at the embedded media server.
-    sfu_subscriptions: Gauge = "sfu_subscriptions", Gauge::default();
-    /// Packets that arrived at the embedded media server.
-    sfu_received_packets: Counter = "sfu_received_packets", Counter::default();
-    /// Bytes that arrived at the embedded media server.
-    sfu_received_bytes: Counter = "sfu_received_bytes", Counter::default();
-    /// Packets of media that were handed on, once for each subscriber.
-    sfu_forwarded_packets: Counter = "sfu_forwarded_packets", Counter::default();
-    /// Bytes of media that were handed on, once for each subscriber.
-    sfu_forwarded_bytes: Counter = "sfu_forwarded_bytes", Counter::default();
-    /// Requests to send packets again (NACK), by whether they were "received" or "sent".
-    sfu_nacks: Family<ByReason, Counter> = "sfu_nacks", Family::default();
-    /// Requests for a keyframe (PLI, FIR), by whether they were "received" or "sent".
-    sfu_keyframe_requests: Family<ByReason, Counter> = "sfu_keyframe_requests", Family::default();
-    /// Packets that the embedded media server did not hand on, by reason.
-    sfu_drops: Family<ByReason, Counter> = "sfu_drops", Family::default();
-    /// Packets that were dropped at a socket of the embedded media server, by reason.
-    sfu_undelivered: Family<ByReason, Counter> = "sfu_undelivered", Family::default();
-    /// Times that a batch of datagrams could not be read.
-    sfu_receive_errors: Counter = "sfu_receive_errors", Counter::default();
-    /// Seconds from the arrival of the oldest datagram of a batch until all of the batch was handed on.
-    sfu_forward_seconds: Histogram = "sfu_forward_seconds", Moments.new_metric();
-    /// Seconds that the media thread was at work: its load.
-    sfu_busy_seconds: Counter<f64, AtomicU64> = "sfu_busy_seconds", Counter::default();
-    /// Media connections by TCP that are open.
-    sfu_tcp_connections: Gauge = "sfu_tcp_connections", Gauge::default();
-    /// Media connections by TCP that ended, or were not accepted, by reason.
-    sfu_tcp_ends: Family<ByReason, Counter> = "sfu_tcp_ends", Family::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

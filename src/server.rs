@@ -52,7 +52,6 @@ use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
 use crate::sfu::handle::SfuHandle;
-use crate::sfu::request::{Reply, Request};
 use crate::sfu::thread::SfuThread;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
@@ -328,7 +327,7 @@ impl Server {
 /// Ends all media sessions and notifies their peers.
 async fn end_media(sfu: Option<&SfuHandle>) {
     let Some(sfu) = sfu else { return };
-    if let Ok(Reply::Ended(sessions)) = sfu.ask(Request::EndAll).await {
+    if let Ok(sessions) = sfu.end_all().await {
         info!(sessions, "all media sessions are ended");
     }
 }

@@ -25,7 +25,6 @@ use crate::room::mailbox::{MemberStatus, RoomView};
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::sfu::handle::SfuHandle;
-use crate::sfu::request::{Reply, Request};
 use crate::store::StoreHealth;
 use crate::store::reports::Reports;
 
@@ -140,10 +139,8 @@ async fn rooms(State(operators): State<Arc<Operators>>) -> Json<Value> {
 /// `GET /admin/sfu`: the sessions, tracks and subscriptions of the embedded media server.
 async fn sfu(State(operators): State<Arc<Operators>>) -> Result<Response, ApiError> {
     let sfu = operators.sfu.as_ref().ok_or(ApiError::NotFound)?;
-    match sfu.ask(Request::Report).await {
-        Ok(Reply::Report(report)) => Ok(Json(report).into_response()),
-        _ => Err(ApiError::Internal),
-    }
+    let report = sfu.report().await.map_err(|_| ApiError::Internal)?;
+    Ok(Json(report).into_response())
 }
 
 async fn room(

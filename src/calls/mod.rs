@@ -1,7 +1,6 @@
 //! The media API (Cloudflare Calls): its operations as data, the interface to its backends, and the
 //! proxy for clients.
 
-pub mod api;
 pub mod call;
 pub mod call_limits;
 pub mod circuit;
@@ -14,3 +13,5 @@ pub mod serve;
 pub mod session_lock;
 pub mod turn;
 pub mod upstream;
+
+pub use crate::sfu::api;

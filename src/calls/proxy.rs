@@ -311,7 +311,7 @@ async fn forward(
     let query = head.uri.query().map(str::to_owned);
     let call = Call {
         target: target.clone(),
-        caller: Caller::Person(caller.clone()),
+        caller: Caller::Person((&caller).into()),
         network: network(head),
         query,
         body,

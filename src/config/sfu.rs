@@ -1,11 +1,12 @@
 //! The settings of the embedded media server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::value::{Optional, Text, text, texts};
+use crate::sfu::settings::{HIDDEN_INTERFACES, MediaAddress, SfuLimits, TcpLimits};
 
 /// The media server in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,43 +62,28 @@ pub struct SfuConfig {
     pub subscribers_per_track_and_network: usize,
 }
 
-/// Name prefixes of container and virtual machine interfaces: their addresses are unreachable from elsewhere,
-/// and each costs every connection failed connectivity checks.
-const HIDDEN_INTERFACES: [&str; 14] = [
-    "docker", "br-", "veth", "virbr", "vnet", "podman", "cni", "flannel", "cali", "cilium", "lxc", "lxd",
-    "vmnet", "vboxnet",
-];
-
 impl Default for SfuConfig {
     fn default() -> Self {
+        let (limits, tcp) = (SfuLimits::default(), TcpLimits::default());
         Self {
             udp_listen: SocketAddr::from(([0; 16], 8789)),
             advertise: Vec::new(),
             hidden_interfaces: HIDDEN_INTERFACES.map(str::to_owned).into(),
             tcp: true,
-            tcp_connections: 2048,
-            tcp_connections_per_network: 256,
+            tcp_connections: tcp.connections,
+            tcp_connections_per_network: tcp.per_network,
             app_id: "embedded".to_owned(),
             api_secret: Optional(None),
-            sessions: 2000,
-            sessions_per_identity: 20,
-            sessions_per_network: 500,
-            subscriptions_per_identity: 1200,
-            subscriptions_per_identity_and_track: 8,
-            tracks_per_session: 400,
-            subscribers_per_track: 1000,
-            subscribers_per_track_and_network: 750,
+            sessions: limits.sessions,
+            sessions_per_identity: limits.sessions_per_owner,
+            sessions_per_network: limits.sessions_per_network,
+            subscriptions_per_identity: limits.subscriptions_per_owner,
+            subscriptions_per_identity_and_track: limits.subscriptions_per_owner_and_track,
+            tracks_per_session: limits.tracks_per_session,
+            subscribers_per_track: limits.subscribers_per_track,
+            subscribers_per_track_and_network: limits.subscribers_per_track_and_network,
         }
     }
-}
-
-/// An address advertised as an ICE candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MediaAddress {
-    /// An address with the port of `udp_listen`.
-    Ip(IpAddr),
-    /// An address with its own port, as behind a port mapping.
-    Socket(SocketAddr),
 }
 
 impl Text for MediaAddress {
@@ -105,16 +91,10 @@ impl Text for MediaAddress {
     const EXAMPLE: &str = "\"203.0.113.7\" or \"203.0.113.7:8789\"";
 
     fn read(text: &str) -> Option<Self> {
-        if let Ok(address) = text.parse() {
-            return Some(Self::Socket(address));
-        }
-        text.trim_matches(['[', ']']).parse().ok().map(Self::Ip)
+        text.parse().ok()
     }
 
     fn write(&self) -> String {
-        match self {
-            Self::Ip(ip) => ip.to_string(),
-            Self::Socket(address) => address.to_string(),
-        }
+        self.to_string()
     }
 }

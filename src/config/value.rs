@@ -15,7 +15,6 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::policy::PolicySources;
-use super::sfu::MediaAddress;
 
 /// A value with a text form, and the descriptions used in errors.
 pub trait Text: Sized {
@@ -189,7 +188,7 @@ macro_rules! parse_as_text {
     )+};
 }
 
-parse_as_text!(BasePath, HttpUrl, MediaAddress, Origin, PolicySources, PublicUrl, TeamDomain);
+parse_as_text!(BasePath, HttpUrl, Origin, PolicySources, PublicUrl, TeamDomain);
 
 impl Text for HttpUrl {
     const NOUN: &str = "an http or https URL";

@@ -1,31 +1,20 @@
 //! Start of the embedded media server, if in use.
 
-use std::sync::Arc;
-
 use secrecy::{ExposeSecret, SecretSlice};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Addresses, StartError, platform};
 use crate::config::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
 use crate::room::io::SavedRoom;
 use crate::sfu::engine::IceSecret;
-use crate::sfu::handle::{Sfu, SfuHandle, SfuSettings};
+use crate::sfu::handle::{Sfu, SfuHandle};
 use crate::sfu::net::addresses::Reach;
 use crate::sfu::net::bind::{BUFFER_BYTES, Transport};
-use crate::sfu::net::tcp;
-use crate::sfu::request::SfuLimits;
+use crate::sfu::settings::{SfuLimits, SfuSettings, TcpLimits};
 use crate::sfu::thread::SfuThread;
-
-/// Time for a session to connect, and for one that lost its connection to reconnect; 30 s as in the Calls API.
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// Lifetime of a session that negotiated nothing: a client opens one some time before it publishes or
-/// subscribes, and can open another. Opening sessions costs nothing, so idle ones must not fill the
-/// table for long.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 
 /// Starts the embedded media server, if it is configured to carry the media.
 ///
@@ -34,7 +23,7 @@ const IDLE: std::time::Duration = std::time::Duration::from_secs(10 * 60);
 pub(super) async fn start(
     config: &Config,
     addresses: Addresses,
-    metrics: Arc<Metrics>,
+    metrics: &Metrics,
     signing_key: &SecretSlice<u8>,
 ) -> Result<Option<(SfuHandle, SfuThread)>, StartError> {
     if !config.embeds_media() {
@@ -51,10 +40,10 @@ pub(super) async fn start(
         hidden_interfaces: sfu.hidden_interfaces.clone(),
         reach,
         transport: if sfu.tcp { Transport::UdpAndTcp } else { Transport::Udp },
-        tcp: tcp::TcpLimits {
+        tcp: TcpLimits {
             connections: sfu.tcp_connections,
             per_network: sfu.tcp_connections_per_network,
-            ..tcp::TcpLimits::default()
+            ..TcpLimits::default()
         },
         limits: SfuLimits {
             sessions: sfu.sessions,
@@ -65,13 +54,14 @@ pub(super) async fn start(
             tracks_per_session: sfu.tracks_per_session,
             subscribers_per_track: sfu.subscribers_per_track,
             subscribers_per_track_and_network: sfu.subscribers_per_track_and_network,
-            connect: CONNECT,
-            idle: IDLE,
+            ..SfuLimits::default()
         },
         secret: IceSecret::new(signing_key.expose_secret()),
     };
     let (setting, address) = ("sfu.udp_listen", sfu.udp_listen);
-    let started = Sfu::start(settings, metrics, CancellationToken::new()).await;
+    let accept_errors = metrics.accept_errors.get_or_create_owned(&ByReason { reason: "resources" });
+    let counted = metrics.sfu.clone().with_accept_errors(accept_errors);
+    let started = Sfu::start(settings, counted, CancellationToken::new()).await;
     let (handle, thread) = started.map_err(|error| StartError::Listen { setting, address, error })?;
     let buffers = handle.buffers();
     if buffers.are_small() {

@@ -71,7 +71,7 @@ impl Resources {
         };
         let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
         let (addresses, key) = (listeners.addresses(config), data_dir.signing_key());
-        let media = match media::start(config, addresses, metrics.clone(), key).await {
+        let media = match media::start(config, addresses, &metrics, key).await {
             Ok(media) => media,
             Err(error) => {
                 close(store, None).await;

@@ -27,8 +27,8 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input};
 
 use super::counters::{Counters, Drop};
-use super::request::SfuLimits;
-use crate::id::SessionId;
+use super::settings::SfuLimits;
+use crate::sfu::id::SessionId;
 pub use credentials::IceSecret;
 use forwarding::Track;
 use outputs::PeerOutputs;

@@ -1,6 +1,6 @@
 //! Errors of the embedded media server, and the one table from error to status and code.
 
-use axum::http::StatusCode;
+use http::StatusCode;
 
 /// Error of a call, or of one of its tracks. Its text is sent to the client.
 ///

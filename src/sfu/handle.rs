@@ -1,58 +1,35 @@
 //! Starts the media server, and gives the rest of the server a handle for requests to it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
+use http::StatusCode;
 use str0m::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::engine::{self, Engine, IceSecret};
+use super::engine::{self, Engine};
 use super::error::SfuError;
 use super::measures::Measures;
-use super::net::addresses::{Advertised, Reach, interfaces, shown};
+use super::net::addresses::{Advertised, interfaces, shown};
 use super::net::bind::{Bound, Buffers, Transport, bind};
-use super::net::tcp::{self, Tcp};
+use super::net::tcp::Tcp;
 use super::net::udp::Udp;
 use super::reading::Reading;
-use super::request::{self, Request, RequestResult};
+use super::request::{Reply, Request, RequestResult, SfuReport};
+use super::settings::SfuSettings;
 use super::thread::{self, Core, MediaSockets, SfuCommand, SfuThread};
 use super::wire::{self, ApiRequest};
-use crate::config::MediaAddress;
-use crate::metrics::Metrics;
+use crate::sfu::metrics::SfuMetrics;
 
 /// Requests that may wait for the media thread.
 const QUESTIONS: usize = 1024;
 
 /// Timeout of a request, including the time in the queue.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// Settings of the media server.
-#[derive(Clone, Debug)]
-pub struct SfuSettings {
-    /// Address for media, by UDP and TCP.
-    pub listen: SocketAddr,
-    /// The addresses advertised to peers; if empty, those of the interfaces.
-    pub advertise: Vec<MediaAddress>,
-    /// An address that no interface of this machine has; advertised in addition to those of interfaces.
-    pub public_address: Option<IpAddr>,
-    /// Name prefixes of interfaces whose addresses are not advertised.
-    pub hidden_interfaces: Vec<String>,
-    /// Origin of the clients: this machine alone, or the network.
-    pub reach: Reach,
-    /// The transports that peers may use.
-    pub transport: Transport,
-    /// Limits of TCP connections.
-    pub tcp: tcp::TcpLimits,
-    /// Limits of sessions.
-    pub limits: request::SfuLimits,
-    /// Secret from which ICE passwords are derived; the same across restarts.
-    pub secret: IceSecret,
-}
 
 /// Starts the embedded media server.
 #[derive(Debug)]
@@ -65,7 +42,7 @@ impl Sfu {
     /// The address cannot be bound, or the system refuses a new thread.
     pub async fn start(
         settings: SfuSettings,
-        metrics: Arc<Metrics>,
+        metrics: SfuMetrics,
         stop: CancellationToken,
     ) -> io::Result<(SfuHandle, SfuThread)> {
         let (limits, secret) = (settings.limits, settings.secret.clone());
@@ -78,7 +55,7 @@ impl Sfu {
 async fn start<C: Core>(
     core: impl FnOnce(Vec<engine::Address>) -> C,
     settings: SfuSettings,
-    metrics: Arc<Metrics>,
+    metrics: SfuMetrics,
     stop: CancellationToken,
 ) -> io::Result<(SfuHandle, SfuThread)> {
     let Bound { udp, tcp, address, buffers } = bind(settings.listen, settings.transport)?;
@@ -147,6 +124,28 @@ impl SfuHandle {
         }
     }
 
+    /// Reports on all sessions and tracks, for operators.
+    ///
+    /// # Errors
+    /// [`SfuError::Unavailable`] if the thread ended or does not answer in time.
+    pub async fn report(&self) -> Result<SfuReport, SfuError> {
+        match self.ask(Request::Report).await? {
+            Reply::Report(report) => Ok(*report),
+            _ => Err(SfuError::Internal),
+        }
+    }
+
+    /// Ends all sessions, notifies their peers, and returns the number of sessions.
+    ///
+    /// # Errors
+    /// [`SfuError::Unavailable`] if the thread ended or does not answer in time.
+    pub async fn end_all(&self) -> Result<usize, SfuError> {
+        match self.ask(Request::EndAll).await? {
+            Reply::Ended(sessions) => Ok(sessions),
+            _ => Err(SfuError::Internal),
+        }
+    }
+
     /// Serves a call of the media API: returns a status and a JSON body.
     pub async fn serve(&self, asked: ApiRequest) -> (StatusCode, String) {
         let target = asked.target.clone();
@@ -192,10 +191,10 @@ mod tests {
     use tokio::net::{TcpStream, UdpSocket};
 
     use super::*;
-    use crate::id::SessionId;
     use crate::sfu::counters::Counters;
-    use crate::sfu::engine::{Address, Datagram, Transmit};
-    use crate::sfu::request::{Reply, SfuLimits};
+    use crate::sfu::engine::{Address, Datagram, IceSecret, Transmit};
+    use crate::sfu::id::SessionId;
+    use crate::sfu::net::addresses::Reach;
     use crate::sfu::thread::Panicked;
 
     /// Echoes each datagram: at once, or after [`WAIT`] if it is [`LATER`].
@@ -257,32 +256,11 @@ mod tests {
     }
 
     fn settings(listen: &str) -> SfuSettings {
-        let minute = Duration::from_secs(60);
-        SfuSettings {
-            listen: listen.parse().unwrap(),
-            advertise: Vec::new(),
-            public_address: None,
-            hidden_interfaces: Vec::new(),
-            reach: Reach::Loopback,
-            transport: Transport::UdpAndTcp,
-            tcp: tcp::TcpLimits::default(),
-            limits: SfuLimits {
-                sessions: 10,
-                sessions_per_owner: 10,
-                sessions_per_network: 10,
-                subscriptions_per_owner: 10,
-                subscriptions_per_owner_and_track: 10,
-                tracks_per_session: 10,
-                subscribers_per_track: 10,
-                subscribers_per_track_and_network: 10,
-                connect: minute,
-                idle: minute,
-            },
-            secret: IceSecret::new(b"a secret"),
-        }
+        let listen = listen.parse().unwrap();
+        SfuSettings { listen, reach: Reach::Loopback, ..SfuSettings::new(IceSecret::new(b"a secret")) }
     }
 
-    async fn start_echo(metrics: &Arc<Metrics>) -> (SfuHandle, SfuThread) {
+    async fn start_echo(metrics: &SfuMetrics) -> (SfuHandle, SfuThread) {
         let core = |_: Vec<Address>| Echo::default();
         start(core, settings("127.0.0.1:0"), metrics.clone(), CancellationToken::new()).await.unwrap()
     }
@@ -303,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn packets_are_echoed_and_requests_answered() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let (handle, thread) = start_echo(&metrics).await;
         assert_eq!(handle.addresses(), [handle.bound()]);
         assert!(handle.buffers().receive_bytes > 0);
@@ -319,15 +297,15 @@ mod tests {
         thread.join().await.unwrap();
         assert!(!handle.is_running());
         assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));
-        assert_eq!(metrics.sfu_received_packets.get(), 3);
-        assert_eq!(metrics.sfu_sessions.get(), 0);
-        assert_eq!(metrics.sfu_tcp_connections.get(), 0);
-        assert!(metrics.sfu_busy_seconds.get() > 0.0);
+        assert_eq!(metrics.received_packets.get(), 3);
+        assert_eq!(metrics.sessions.get(), 0);
+        assert_eq!(metrics.tcp_connections.get(), 0);
+        assert!(metrics.busy_seconds.get() > 0.0);
     }
 
     #[tokio::test]
     async fn deadline_wakes_thread_without_a_packet() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let (handle, thread) = start_echo(&metrics).await;
         let asked = now();
         echoed(&handle, LATER).await;
@@ -337,11 +315,11 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_published_while_running() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let (handle, _thread) = start_echo(&metrics).await;
         echoed(&handle, b"hello").await;
         let told = async {
-            while metrics.sfu_received_packets.get() == 0 || metrics.sfu_sessions.get() == 0 {
+            while metrics.received_packets.get() == 0 || metrics.sessions.get() == 0 {
                 tokio::task::yield_now().await;
             }
         };
@@ -350,19 +328,19 @@ mod tests {
 
     #[tokio::test]
     async fn panicked_thread_makes_handle_unavailable() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let (handle, thread) = start_echo(&metrics).await;
         echoed(&handle, b"hello").await;
         assert!(matches!(handle.ask(tracks()).await, Err(SfuError::Unavailable)));
         assert!(matches!(handle.ask(Request::Report).await, Err(SfuError::Unavailable)));
         assert_eq!(thread.join().await, Err(Panicked));
         assert!(!handle.is_running());
-        assert_eq!(metrics.sfu_sessions.get(), 0);
+        assert_eq!(metrics.sessions.get(), 0);
     }
 
     #[tokio::test]
     async fn stop_frees_the_port() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let stop = CancellationToken::new();
         let core = |_: Vec<Address>| Echo::default();
         let (handle, thread) =
@@ -379,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn dropped_thread_ends() {
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         let (handle, thread) = start_echo(&metrics).await;
         drop(thread);
         tokio::time::timeout(Duration::from_secs(20), handle.commands.closed()).await.unwrap();

@@ -1,6 +1,5 @@
 //! Exports the counters of the engine and its sockets as metrics.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -8,12 +7,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::counters::{Counters, Drop};
+use super::metrics::{Reason, SfuMetrics};
 use super::net::Undelivered;
-use crate::metrics::{ByReason, Metrics};
 
 /// Counts already exported. Metrics are updated a few times a second, not for each packet.
 pub struct Measures {
-    metrics: Arc<Metrics>,
+    metrics: SfuMetrics,
     told: Counters,
     told_busy: Duration,
     /// Packets not sent since the last export.
@@ -22,7 +21,7 @@ pub struct Measures {
 
 impl Measures {
     /// Exports to `metrics`, starting at zero.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: SfuMetrics) -> Self {
         Self {
             metrics,
             told: Counters::default(),
@@ -38,12 +37,12 @@ impl Measures {
 
     /// Counts a failure to read datagrams.
     pub fn receive_failed(&self) {
-        self.metrics.sfu_receive_errors.inc();
+        self.metrics.receive_errors.inc();
     }
 
     /// Records the time that the oldest datagram of a batch spent in this machine.
     pub fn forwarded(&self, after: Duration) {
-        self.metrics.sfu_forward_seconds.observe(after.as_secs_f64());
+        self.metrics.forward_seconds.observe(after.as_secs_f64());
     }
 
     /// Exports what was counted since the last call.
@@ -52,29 +51,29 @@ impl Measures {
         let more = |counter: &Counter, now: u64, told: u64| {
             counter.inc_by(now.saturating_sub(told));
         };
-        more(&metrics.sfu_received_packets, now.received_packets, told.received_packets);
-        more(&metrics.sfu_received_bytes, now.received_bytes, told.received_bytes);
-        more(&metrics.sfu_forwarded_packets, now.forwarded_packets, told.forwarded_packets);
-        more(&metrics.sfu_forwarded_bytes, now.forwarded_bytes, told.forwarded_bytes);
-        let more = |family: &Family<ByReason, Counter>, reason, now: u64, told: u64| {
+        more(&metrics.received_packets, now.received_packets, told.received_packets);
+        more(&metrics.received_bytes, now.received_bytes, told.received_bytes);
+        more(&metrics.forwarded_packets, now.forwarded_packets, told.forwarded_packets);
+        more(&metrics.forwarded_bytes, now.forwarded_bytes, told.forwarded_bytes);
+        let more = |family: &Family<Reason, Counter>, reason, now: u64, told: u64| {
             if now > told {
-                family.get_or_create(&ByReason { reason }).inc_by(now - told);
+                family.get_or_create(&Reason { reason }).inc_by(now - told);
             }
         };
-        more(&metrics.sfu_nacks, "received", now.nacks_received, told.nacks_received);
-        more(&metrics.sfu_nacks, "sent", now.nacks_sent, told.nacks_sent);
-        let asked = &metrics.sfu_keyframe_requests;
+        more(&metrics.nacks, "received", now.nacks_received, told.nacks_received);
+        more(&metrics.nacks, "sent", now.nacks_sent, told.nacks_sent);
+        let asked = &metrics.keyframe_requests;
         more(asked, "received", now.keyframe_requests_received, told.keyframe_requests_received);
         more(asked, "sent", now.keyframe_requests_sent, told.keyframe_requests_sent);
         for why in Drop::ALL {
-            more(&metrics.sfu_drops, why.label(), now.drops_by(why), told.drops_by(why));
+            more(&metrics.drops, why.label(), now.drops_by(why), told.drops_by(why));
         }
         for why in Undelivered::ALL {
-            more(&metrics.sfu_undelivered, why.label(), self.undelivered[why as usize], 0);
+            more(&metrics.undelivered, why.label(), self.undelivered[why as usize], 0);
         }
         self.undelivered = Default::default();
         if let Some(busy) = busy.checked_sub(self.told_busy) {
-            metrics.sfu_busy_seconds.inc_by(busy.as_secs_f64());
+            metrics.busy_seconds.inc_by(busy.as_secs_f64());
         }
         self.told_busy = busy;
         self.gauge(now);
@@ -85,10 +84,10 @@ impl Measures {
         let set = |gauge: &Gauge, value: usize| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        set(&self.metrics.sfu_sessions, now.sessions);
-        set(&self.metrics.sfu_connected_sessions, now.connected);
-        set(&self.metrics.sfu_tracks, now.tracks);
-        set(&self.metrics.sfu_subscriptions, now.subscriptions);
+        set(&self.metrics.sessions, now.sessions);
+        set(&self.metrics.connected_sessions, now.connected);
+        set(&self.metrics.tracks, now.tracks);
+        set(&self.metrics.subscriptions, now.subscriptions);
     }
 }
 
@@ -101,11 +100,14 @@ impl std::ops::Drop for Measures {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
 
     #[test]
     fn counts_are_exported_once() {
-        let metrics = Metrics::new();
+        let mut registry = Registry::default();
+        let metrics = SfuMetrics::register(&mut registry);
         let mut measures = Measures::new(metrics.clone());
         let mut counters =
             Counters { received_packets: 5, nacks_sent: 2, sessions: 3, ..Counters::default() };
@@ -118,21 +120,22 @@ mod tests {
         counters.received_packets += 1;
         counters.dropped(Drop::Late);
         measures.publish(&counters, Duration::from_millis(2500));
-        let text = metrics.render();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
-            "satsuma_sfu_received_packets_total 6",
-            "satsuma_sfu_nacks_total{reason=\"sent\"} 2",
-            "satsuma_sfu_drops_total{reason=\"late\"} 2",
-            "satsuma_sfu_undelivered_total{reason=\"full\"} 1",
-            "satsuma_sfu_sessions 3",
-            "satsuma_sfu_busy_seconds_total 2.5",
-            "satsuma_sfu_forward_seconds_bucket{le=\"0.005\"} 1",
-            "satsuma_sfu_forward_seconds_bucket{le=\"0.002\"} 0",
+            "sfu_received_packets_total 6",
+            "sfu_nacks_total{reason=\"sent\"} 2",
+            "sfu_drops_total{reason=\"late\"} 2",
+            "sfu_undelivered_total{reason=\"full\"} 1",
+            "sfu_sessions 3",
+            "sfu_busy_seconds_total 2.5",
+            "sfu_forward_seconds_bucket{le=\"0.005\"} 1",
+            "sfu_forward_seconds_bucket{le=\"0.002\"} 0",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("reason=\"received\""), "nothing is told of what never was");
         drop(measures);
-        assert_eq!(metrics.sfu_sessions.get(), 0, "the thread ended");
+        assert_eq!(metrics.sessions.get(), 0, "the thread ended");
     }
 }

@@ -1,14 +1,12 @@
 //! Requests to the media server and its replies: plain data between [`super::handle`] and [`super::engine`].
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::description::Description;
 use super::error::SfuError;
-use crate::calls::api::Caller;
-use crate::id::SessionId;
-use crate::network::ClientNetwork;
+use crate::sfu::api::Caller;
+use crate::sfu::id::SessionId;
+use crate::sfu::network::ClientNetwork;
 
 /// A request, already parsed and checked for its form.
 #[derive(Debug)]
@@ -363,29 +361,4 @@ pub struct SubscriberReport {
     pub paused: bool,
     /// Packets forwarded to it.
     pub packets: u64,
-}
-
-/// Limits of the media server and of one session.
-#[derive(Clone, Copy, Debug)]
-pub struct SfuLimits {
-    /// Sessions in total.
-    pub sessions: usize,
-    /// Sessions of one owner.
-    pub sessions_per_owner: usize,
-    /// Sessions of one client network; 0 is no limit.
-    pub sessions_per_network: usize,
-    /// Subscriptions of one owner.
-    pub subscriptions_per_owner: usize,
-    /// Subscriptions of one owner to one track, over all of the owner's sessions.
-    pub subscriptions_per_owner_and_track: usize,
-    /// Tracks that one session publishes and subscribes to, in total.
-    pub tracks_per_session: usize,
-    /// Subscribers of one track.
-    pub subscribers_per_track: usize,
-    /// Subscribers of one track from one network; 0 is no limit.
-    pub subscribers_per_track_and_network: usize,
-    /// Time for a session to connect, and time after which one that lost its connection ends.
-    pub connect: Duration,
-    /// Time after which a session that negotiated nothing ends.
-    pub idle: Duration,
 }

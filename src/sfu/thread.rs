@@ -372,8 +372,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::metrics::Metrics;
     use crate::sfu::error::SfuError;
+    use crate::sfu::metrics::SfuMetrics;
     use crate::sfu::net::addresses::{Advertised, Reach};
     use crate::sfu::net::bind::{Transport, bind};
 
@@ -438,7 +438,7 @@ mod tests {
             let advertised = Advertised::choose(&[], address, &[], Reach::Loopback, &[Protocol::Udp]);
             Ok(MediaSockets { udp: Udp::open(bound.udp, &[], advertised.into())?, tcp: None })
         };
-        let measures = Measures::new(Metrics::new());
+        let measures = Measures::new(SfuMetrics::default());
         let thread = start(core, open, commands, measures, CancellationToken::new()).await.unwrap();
         for answer in answers {
             assert!(answer.await.unwrap().is_err());
@@ -463,7 +463,7 @@ mod tests {
     async fn socket_failure_is_returned_by_start() {
         let (_sender, commands) = mpsc::channel(1);
         let open = || Err(io::ErrorKind::PermissionDenied.into());
-        let measures = Measures::new(Metrics::new());
+        let measures = Measures::new(SfuMetrics::default());
         let started = start(Recorder::default(), open, commands, measures, CancellationToken::new()).await;
         assert_eq!(started.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }

@@ -2,8 +2,8 @@
 //!
 //! Source: Cloudflare's OpenAPI description of the Realtime SFU, version 2024-05-21.
 
-use axum::body::Bytes;
-use axum::http::StatusCode;
+use bytes::Bytes;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -13,9 +13,9 @@ use super::request::{
     Choice, DescriptionType, Ice, LayerWish, MediaDirection, Publish, Reply, Request, RequestResult,
     SessionDescription, Subscribe, TrackDone, TrackFailed, TrackKind, Transceiver, Update,
 };
-use crate::calls::api::{Action, ApiFailure, CallTarget, Caller};
-use crate::id::SessionId;
-use crate::network::ClientNetwork;
+use crate::sfu::api::{Action, ApiFailure, CallTarget, Caller};
+use crate::sfu::id::SessionId;
+use crate::sfu::network::ClientNetwork;
 
 /// Most tracks in one call (the API's own limit).
 const MAX_TRACKS: usize = 64;
@@ -367,7 +367,7 @@ fn track_json(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Method;
+    use http::Method;
 
     use super::*;
 

@@ -122,6 +122,8 @@ impl Law {
                 // A part of the same module, which has a level of its own only where the table says so.
                 (_, None) if target[0] == source.module[0] => {}
                 (_, None) => broken.push(format!("{at} names crate::{name}, which has no level")),
+                // An index re-exports what every module may know.
+                (None, Some((_, 0))) => {}
                 (None, Some(_)) => broken.push(format!("{at} has no level, but knows crate::{name}")),
                 (Some(own), Some((module, level))) => {
                     let is_kin = module[0] == source.module[0] || LEVELS_OF_FRIENDS.contains(&own);

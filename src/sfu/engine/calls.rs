@@ -11,11 +11,11 @@ use tracing::debug;
 
 use super::session::{Pending, Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
-use crate::calls::api::Caller;
-use crate::id::SessionId;
-use crate::network::ClientNetwork;
+use crate::sfu::api::Caller;
 use crate::sfu::description::{Description, ParsedDescription};
 use crate::sfu::error::SfuError;
+use crate::sfu::id::SessionId;
+use crate::sfu::network::ClientNetwork;
 use crate::sfu::request::{
     Ice, Reply, Request, RequestResult, Subscribe, TrackDone, TrackFailed, TrackStatus, Transceiver, Update,
 };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Engine;
-use crate::calls::api::Caller;
+use crate::sfu::api::Caller;
 use crate::sfu::request::{LayerReport, SessionReport, SfuReport, SubscriberReport, TrackReport};
 
 impl Engine {

@@ -13,14 +13,14 @@ use str0m::stats::{MediaEgressStats, MediaIngressStats};
 use str0m::{IceConnectionState, Rtc};
 
 use super::TrackKey;
-use crate::calls::api::Caller;
-use crate::id::SessionId;
-use crate::network::ClientNetwork;
+use crate::sfu::api::Caller;
 use crate::sfu::clock::PublisherClock;
 use crate::sfu::counters::Counters;
 use crate::sfu::description::{MLine, Terms, TransportCc};
 use crate::sfu::estimate::RembLimit;
 use crate::sfu::forward::RtpRewriter;
+use crate::sfu::id::SessionId;
+use crate::sfu::network::ClientNetwork;
 use crate::sfu::request::{Ice, LayerWish, TrackKind};
 
 /// Source addresses remembered per session; a phone that moves between networks has fewer.

@@ -7,9 +7,9 @@ use str0m::media::Mid;
 use super::forwarding::Track;
 use super::session::{Subscription, SubscriptionState};
 use super::{Engine, SessionKey};
-use crate::id::SessionId;
 use crate::sfu::error::SfuError;
 use crate::sfu::forward::RtpRewriter;
+use crate::sfu::id::SessionId;
 use crate::sfu::request::{
     LayerWish, TrackDone, TrackFailed, TrackKind, TrackState, TrackStatus, Transceiver, Update,
 };

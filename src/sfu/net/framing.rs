@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Undelivered;
-use super::tcp::TcpLimits;
+use crate::sfu::settings::TcpLimits;
 
 /// Longest frame that is read, in bytes; packets of media and DTLS are shorter.
 const MAX_BYTES: usize = 2048;

@@ -21,9 +21,10 @@ use tracing::warn;
 use super::Undelivered;
 use super::addresses::{Advertised, canonical};
 use super::framing::{self, End};
-use crate::metrics::{Counted, Metrics};
-use crate::network::{ClientNetwork, client_network};
 use crate::sfu::engine::{Datagram, Transmit};
+use crate::sfu::metrics::{OpenConnection, SfuMetrics};
+use crate::sfu::network::{ClientNetwork, client_network};
+use crate::sfu::settings::TcpLimits;
 
 /// Received frames, of all connections, that may wait for the media thread.
 const FRAMES_IN: usize = 256;
@@ -39,42 +40,6 @@ const UNSENT_BYTES: u32 = 8 << 10;
 
 /// Pause after an error that would recur at once, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Limits and timeouts of connections.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpLimits {
-    /// Connections in total.
-    pub connections: usize,
-    /// Connections per client network.
-    pub per_network: usize,
-    /// Timeout for the first frame.
-    pub first: Duration,
-    /// Timeout for the first answer of the media server.
-    pub answered: Duration,
-    /// Time without a frame after which a connection is closed; a peer's connectivity checks come every few seconds.
-    pub idle: Duration,
-    /// Timeout of a write to the peer.
-    pub unread: Duration,
-    /// Longest time that a frame may wait to be written.
-    pub waiting: Duration,
-    /// Time for a peer to close a connection that was closed here.
-    pub closing: Duration,
-}
-
-impl Default for TcpLimits {
-    fn default() -> Self {
-        Self {
-            connections: 2048,
-            per_network: 256,
-            first: Duration::from_secs(5),
-            answered: Duration::from_secs(10),
-            idle: Duration::from_secs(30),
-            unread: Duration::from_secs(10),
-            waiting: Duration::from_millis(400),
-            closing: Duration::from_millis(500),
-        }
-    }
-}
 
 /// A received frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +66,7 @@ pub struct Tcp {
     listener: TcpListener,
     advertised: Arc<Advertised>,
     limits: TcpLimits,
-    metrics: Arc<Metrics>,
+    metrics: SfuMetrics,
     /// Connections by the peer's address.
     connections: HashMap<SocketAddr, MediaConnection>,
     tasks: JoinSet<End>,
@@ -116,7 +81,7 @@ pub struct Tcp {
 struct MediaConnection {
     outgoing: framing::FrameSender,
     network: ClientNetwork,
-    _counted: Counted,
+    _counted: OpenConnection,
 }
 
 impl Tcp {
@@ -128,7 +93,7 @@ impl Tcp {
         listener: std::net::TcpListener,
         advertised: Arc<Advertised>,
         limits: TcpLimits,
-        metrics: Arc<Metrics>,
+        metrics: SfuMetrics,
     ) -> io::Result<Self> {
         let (sender, frames) = mpsc::channel(FRAMES_IN);
         Ok(Self {
@@ -217,10 +182,10 @@ impl Tcp {
             async move { drop(frames.send(ReceivedFrame { source, destination, contents }).await) }
         };
         let metrics = self.metrics.clone();
-        let late = move || Metrics::count(&metrics.sfu_undelivered, Undelivered::Late.label());
+        let late = move || SfuMetrics::count(&metrics.undelivered, Undelivered::Late.label());
         let task = self.tasks.spawn(framing::serve(stream, arrived, waiting, late, limits));
         self.ends.insert(task.id(), source);
-        let counted = Counted::new(&self.metrics.sfu_tcp_connections, 1);
+        let counted = OpenConnection::new(&self.metrics.tcp_connections);
         self.connections.insert(source, MediaConnection { outgoing, network, _counted: counted });
         Ok(())
     }
@@ -243,12 +208,12 @@ impl Tcp {
             return self.count(End::Failed);
         }
         warn!(event = "sfuAcceptFailed", %error, "accepting media connections pauses");
-        Metrics::count(&self.metrics.accept_errors, "resources");
+        self.metrics.accept_failed();
         self.paused = Some(Instant::now() + PAUSE);
     }
 
     fn count(&self, end: End) {
-        Metrics::count(&self.metrics.sfu_tcp_ends, end.label());
+        SfuMetrics::count(&self.metrics.tcp_ends, end.label());
     }
 }
 
@@ -264,17 +229,17 @@ mod tests {
 
     use super::super::framing::tests::{CHECK, framed};
     use super::*;
-    use crate::metrics::ByReason;
+    use crate::sfu::metrics::Reason;
     use crate::sfu::net::addresses::Reach;
 
     const MAX_WAIT: Duration = Duration::from_secs(20);
 
-    fn open(limits: TcpLimits) -> (Tcp, SocketAddr, Arc<Metrics>) {
+    fn open(limits: TcpLimits) -> (Tcp, SocketAddr, SfuMetrics) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let advertised = Advertised::choose(&[], address, &[], Reach::Loopback, &[Protocol::Tcp]);
-        let metrics = Metrics::new();
+        let metrics = SfuMetrics::default();
         (Tcp::open(listener, advertised.into(), limits, metrics.clone()).unwrap(), address, metrics)
     }
 
@@ -316,8 +281,8 @@ mod tests {
         }
     }
 
-    fn ends(metrics: &Metrics, end: End) -> u64 {
-        metrics.sfu_tcp_ends.get_or_create(&ByReason { reason: end.label() }).get()
+    fn ends(metrics: &SfuMetrics, end: End) -> u64 {
+        metrics.tcp_ends.get_or_create(&Reason { reason: end.label() }).get()
     }
 
     #[tokio::test]
@@ -335,9 +300,9 @@ mod tests {
             peer.read_exact(&mut got).await.unwrap();
             assert_eq!(&got, wire);
         }
-        assert_eq!(metrics.sfu_tcp_connections.get(), 2);
+        assert_eq!(metrics.tcp_connections.get(), 2);
         drop((first, second));
-        run(&mut tcp, || metrics.sfu_tcp_connections.get() == 0).await;
+        run(&mut tcp, || metrics.tcp_connections.get() == 0).await;
         assert_eq!(tcp.send(answer(&first_frame, b"late")), Err(Undelivered::Gone));
         assert_eq!(tcp.ends.len(), 0);
     }
@@ -366,7 +331,7 @@ mod tests {
             run(&mut tcp, || ends(&metrics, end) == 1).await;
             assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0, "it was closed");
             drop(first);
-            run(&mut tcp, || metrics.sfu_tcp_connections.get() == 0).await;
+            run(&mut tcp, || metrics.tcp_connections.get() == 0).await;
             connect(&mut tcp, address).await;
         }
     }
@@ -377,6 +342,6 @@ mod tests {
         let mut stranger = TcpStream::connect(address).await.unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         run(&mut tcp, || ends(&metrics, End::BadFrame) == 1).await;
-        assert_eq!(metrics.sfu_tcp_connections.get(), 0);
+        assert_eq!(metrics.tcp_connections.get(), 0);
     }
 }

@@ -184,9 +184,9 @@ impl Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::MediaAddress;
     use crate::sfu::net::addresses::{Reach, interfaces};
     use crate::sfu::net::bind::{Transport, bind};
+    use crate::sfu::settings::MediaAddress;
 
     /// A socket on `address` that advertises `configured`.
     fn open(address: &str, configured: &[&str]) -> Udp {

@@ -11,11 +11,11 @@ use str0m::media::{Direction, MediaKind, Mid, Rid, SenderFeedback, Simulcast, Si
 use str0m::{Candidate, Rtc};
 
 use super::world::World;
-use crate::calls::api::Caller;
-use crate::id::{IdentityId, SessionId};
-use crate::network::ClientNetwork;
+use crate::sfu::api::Caller;
 use crate::sfu::description::Description;
 use crate::sfu::error::SfuError;
+use crate::sfu::id::{PersonId, SessionId};
+use crate::sfu::network::ClientNetwork;
 use crate::sfu::request::*;
 
 /// One certificate for all clients: generating one takes long.
@@ -84,7 +84,7 @@ impl Got {
 }
 
 pub(crate) fn person(name: &str) -> Caller {
-    Caller::Person(IdentityId::new(name))
+    Caller::Person(PersonId::new(name))
 }
 
 impl World {

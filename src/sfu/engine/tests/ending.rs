@@ -8,6 +8,7 @@ use crate::sfu::counters::Drop;
 use crate::sfu::engine::{Datagram, Engine, EngineSettings, IceSecret};
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
+use crate::sfu::settings::SfuLimits;
 
 /// Sizes of the engine's collections, to find leaks.
 fn kept(world: &World) -> [usize; 12] {

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use super::*;
-use crate::calls::api::Caller;
+use crate::sfu::api::Caller;
 use crate::sfu::error::SfuError;
 use crate::sfu::request::*;
 

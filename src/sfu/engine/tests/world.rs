@@ -10,6 +10,7 @@ use str0m::{Event, Input, Output};
 use super::client::{Got, Peer};
 use crate::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
 use crate::sfu::request::*;
+use crate::sfu::settings::SfuLimits;
 
 /// Extra delay of a reordered packet.
 const LATER: Duration = Duration::from_millis(25);

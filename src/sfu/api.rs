@@ -5,16 +5,16 @@
 
 use std::fmt;
 
-use axum::http::Method;
+use http::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{IdentityId, SessionId};
+use super::id::{PersonId, SessionId};
 
 /// The origin of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// A user's client.
-    Person(IdentityId),
+    /// A person's client.
+    Person(PersonId),
     /// This server, for an AI.
     Ai,
     /// Another server, which authenticates its own users.

@@ -6,9 +6,9 @@
 //!
 //! | level | modules | may import |
 //! |---|---|---|
-//! | 0 | [`id`], [`network`], [`limit`], [`metrics`], [`config`], [`sfu`] | nothing of ours but each other |
+//! | 0 | [`clock`], [`id`], [`network`], [`limit`], [`metrics`], [`config`], [`sfu`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
-//! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`client::routes`], [`client::policy`], [`calls::call`]: pure | up to level 1 |
+//! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`orange::routes`], [`orange::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the interface to the media API's backend | up to level 3 |
@@ -16,13 +16,13 @@
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
 //! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
 //! | 7 | [`feedback::service`], [`feedback::budget`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
-//! | 7 | [`ws`], [`http`], [`client::manifest`], [`client::document`], [`client::loader`], [`client::data`], [`client::visit`], [`admin`], [`calls::proxy`], [`calls::serve`]: edges | everything below, and each other |
+//! | 7 | [`ws`], [`http`], [`site`], [`orange`], [`feedback`], [`admin`], [`calls`]: edges | everything below, and each other |
 //! | 8 | [`server`]: the composition root | everything |
 
 pub mod admin;
 pub mod ai;
 pub mod calls;
-pub mod client;
+pub mod clock;
 pub mod config;
 pub mod feedback;
 pub mod http;
@@ -31,10 +31,12 @@ pub mod identity;
 pub mod limit;
 pub mod load;
 pub mod metrics;
+pub mod orange;
 pub mod protocol;
 pub mod room;
 pub mod server;
 pub mod sfu;
+pub mod site;
 pub mod store;
 pub mod telemetry;
 pub mod ws;

@@ -7,6 +7,7 @@ mod health;
 mod media;
 mod platform;
 mod resources;
+mod router;
 mod run;
 mod signals;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
@@ -25,16 +26,13 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::calls::proxy::Proxy;
 use crate::calls::serve::MediaApi;
+use crate::clock::now;
 use crate::config::{Config, LimitsConfig};
 use crate::feedback::retention::{Retention, prune_regularly};
 use crate::feedback::service::ReportService;
-use crate::http::app::{App, SocketTasks, warnings};
-use crate::http::charge::AddressClassifier;
+use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
-use crate::http::origin::OriginRule;
-use crate::http::router::router;
-use crate::http::site::Site;
 use crate::http::tls;
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
@@ -44,27 +42,32 @@ use crate::identity::peer::TrustedProxies;
 use crate::identity::token::SigningKey;
 use crate::limit::Rate;
 use crate::metrics::Metrics;
+use crate::orange::{Orange, OrangeFiles};
 use crate::protocol::client::MessageLimits;
 use crate::room::actor::RoomDeps;
 use crate::room::arrivals::Arrivals;
+use crate::room::io::SavedRoom;
 use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::thread::SfuThread;
+use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::admission::SocketLimit;
 use crate::ws::connection::ConnectionLimits;
 use crate::ws::refusals::Refusals;
+use crate::ws::{SocketTasks, Sockets};
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 use resources::{Clients, Resources};
+use router::{AppState, router};
 pub use run::run;
 
 /// Interval of pruning idle entries.
-const TIDY: Duration = Duration::from_secs(60);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Fraction (1/4) of the shutdown time reserved for the store after slow sockets are closed.
 const STORE_SHARE: u32 = 4;
@@ -80,8 +83,8 @@ pub struct Server {
     admin: AbortOnDropHandle<()>,
     /// Posts cards to the webhook, if configured.
     delivery: Option<AbortOnDropHandle<()>>,
-    upkeep: Vec<AbortOnDropHandle<()>>,
-    app: Arc<App>,
+    maintenance: Vec<AbortOnDropHandle<()>>,
+    state: AppState,
     ai: AiHandle,
     /// The embedded media server's thread, if in use.
     media: Option<SfuThread>,
@@ -122,120 +125,70 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
-        let Clients { site, access, upstream, ai, delivery } = clients;
+        let Clients { site, orange, access, upstream, ai, delivery } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
-        let mut upkeep = Vec::new();
-        let access = access.map(|(handle, task)| {
-            upkeep.push(task);
-            handle
-        });
-        let limits = &config.limits;
-        let stopping = CancellationToken::new();
-        let deps = RoomDeps {
-            settings: room_settings(&config),
-            outbox: OutboxLimits {
-                member_bytes: limits.outbox_bytes,
-                all_bytes: limits.outboxes_bytes,
-                write_stall: limits.write_stall,
-            },
-            store: store.handle(),
-            ai: ai.clone(),
-            metrics: metrics.clone(),
-            force: CancellationToken::new(),
-        };
-        let registry_limits = RegistryLimits {
-            rooms: limits.rooms,
-            new_rooms: Rate::per_minute(limits.new_rooms_per_minute),
-            rooms_of_network: limits.rooms_per_network,
-            new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
-        };
-        let registry = Registry::start(registry_limits, deps, kept);
-        let (reports, feedback) = (store.reports(), &config.feedback);
-        let retention = Retention {
-            reports: feedback.retention,
-            report_bytes: feedback.stored_bytes,
-            meetings: config.room.meetings_retention,
-        };
-        upkeep.push(own(prune_regularly(reports.clone(), retention)));
-        let proxies = TrustedProxies::new(config.http.trusted_proxies.iter().copied());
+        let (stopping, admin_stop) = (CancellationToken::new(), CancellationToken::new());
+        let (access, access_keys) = access.unzip();
+
+        let registry = rooms(&config, &store, ai.clone(), metrics.clone(), kept);
         let readiness = Readiness::new(registry.clone(), store.handle(), stopping.clone());
-        let app = Arc::new(App {
+        let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access);
+        let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
+        let site = Arc::new(site);
+        let proxy = Arc::new(Proxy::new(upstream, &config.calls, &config.limits, http.clone()));
+        let orange = orange
+            .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
+        let token = data_dir.operator_token();
+        let state = AppState {
             readiness: readiness.clone(),
-            identities: identities(&config, SigningKey::new(data_dir.signing_key()), access),
+            sockets: Arc::new(sockets(&config, registry.clone(), metrics.clone())),
+            proxy,
+            media_api: MediaApi::new(sfu.as_ref(), &config.sfu, &config.limits).map(Arc::new),
+            reports: Arc::new(ReportService::new(&config, &store, token.clone(), http.clone())),
             site,
-            origins: OriginRule::new(
-                config.http.public_origin().cloned(),
-                config.http.allowed_origins.clone(),
-            ),
-            proxies: proxies.clone(),
-            base_path: config.http.base_path(),
-            charge: AddressClassifier::new(&config),
-            arrivals: Arrivals::new(limits.arriving_bytes),
-            admission: SocketLimit::new(
-                limits.connections,
-                limits.connections_per_address as usize,
-                metrics.clone(),
-            ),
-            registry: registry.clone(),
-            calls: Proxy::new(upstream, &config.calls, limits),
-            media_api: MediaApi::new(sfu.as_ref(), &config.sfu, limits),
-            connection_limits: connection_limits(limits),
-            socket_compression: config.http.socket_compression,
-            desk: ReportService::new(&config, &store, data_dir.operator_token().clone(), metrics.clone()),
-            refusals: Refusals::new(),
-            sockets: SocketTasks::default(),
-            metrics: metrics.clone(),
-            warnings: warnings(),
-            header_bytes: limits.header_bytes,
-            url_bytes: limits.url_bytes,
-            body_bytes: limits.body_bytes,
-            handshake: limits.handshake,
-        });
-        upkeep.push(prune(app.clone()));
-        let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
-        let admin_stop = CancellationToken::new();
-        let operators = Arc::new(Operators {
+            orange,
+            http,
+        };
+        let operators = Operators {
             registry,
-            reports,
+            reports: store.reports(),
             sfu: sfu.clone(),
             metrics: metrics.clone(),
-            token: data_dir.operator_token().clone(),
+            token: token.clone(),
             hosts: HostNames::new(&config.admin.allowed_hosts),
             readiness,
-        });
-        let http_limits = HttpLimits {
-            header_bytes: limits.header_bytes,
-            handshake: limits.handshake,
-            connections: limits.http_connections,
-            per_network: limits.http_connections_per_address,
         };
-        let door = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
+
+        let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
         let tls = certificates.as_ref().map(Certificates::facts);
-        upkeep.extend(certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))));
-        let public = router(app.clone());
-        let exempt = &config.limits.exempt_networks;
-        let uncounted_networks =
-            TrustedProxies::new(config.http.trusted_proxies.iter().chain(exempt).copied());
+        let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
+        let maintenance = [
+            access_keys,
+            Some(own(prune_regularly(store.reports(), retention(&config)))),
+            Some(prune(state.clone())),
+            certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))),
+        ];
+        let limits = http_limits(&config.limits);
+        let exempt = config.http.trusted_proxies.iter().chain(&config.limits.exempt_networks);
+        let uncounted = TrustedProxies::new(exempt.copied());
         let http = serve(
             listeners.http,
-            door,
-            public,
-            http_limits,
-            uncounted_networks.clone(),
-            metrics.clone(),
+            acceptor,
+            router(state.clone()),
+            limits,
+            uncounted.clone(),
+            metrics,
             stopping.clone(),
         );
-        let own_routes = admin::router(operators);
-        let uncounted = Metrics::new();
         let admin = serve(
             listeners.admin,
             Acceptor::Plain,
-            own_routes,
-            http_limits,
-            uncounted_networks,
+            admin::router(Arc::new(operators)),
+            limits,
             uncounted,
+            Metrics::new(),
             admin_stop.clone(),
         );
         Self {
@@ -245,8 +198,8 @@ impl Server {
             http: own(http),
             admin: own(admin),
             delivery,
-            upkeep,
-            app,
+            maintenance: maintenance.into_iter().flatten().collect(),
+            state,
             ai,
             media,
             sfu,
@@ -265,7 +218,7 @@ impl Server {
 
     /// The server's metrics.
     pub fn metrics(&self) -> &Metrics {
-        &self.app.metrics
+        &self.state.http.metrics
     }
 
     /// Requests a shutdown; [`Self::join`] waits for it.
@@ -284,18 +237,18 @@ impl Server {
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
         // First, so that the jobs' tracks have all of the time to be closed.
         self.ai.stop_jobs();
-        let registry = &self.app.registry;
+        let registry = &self.state.sockets.registry;
         registry.send_away(sockets_deadline).await;
         // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
         // fail, 12 s and more.
         tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
 
-        let sockets = &self.app.sockets;
-        sockets.tasks.close();
-        let in_time = timeout_at(sockets_deadline, sockets.tasks.wait()).await.is_ok();
-        let cut_off = if in_time { 0 } else { sockets.tasks.len() };
+        let sockets = &self.state.sockets.tasks;
+        sockets.tracker.close();
+        let in_time = timeout_at(sockets_deadline, sockets.tracker.wait()).await.is_ok();
+        let cut_off = if in_time { 0 } else { sockets.tracker.len() };
         sockets.abort.cancel();
-        sockets.tasks.wait().await;
+        sockets.tracker.wait().await;
 
         // Requests and deliveries in progress are not worth a late exit; but a report still being received, or
         // a card being sent, needs the store.
@@ -303,7 +256,7 @@ impl Server {
         if let Some(delivery) = self.delivery {
             let _ = timeout_at(sockets_deadline, delivery).await;
         }
-        drop(self.upkeep);
+        drop(self.maintenance);
         let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
         if let Some(media) = self.media {
             // A panic of the thread was logged, and loses nothing that is stored.
@@ -338,7 +291,9 @@ async fn end_media(sfu: Option<&SfuHandle>) {
 /// The error with which a server would not start.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
-    warnings.extend(Site::check(config)?);
+    Site::open(config)?;
+    let orange = OrangeFiles::open(config)?;
+    warnings.extend(orange.as_ref().and_then(OrangeFiles::warning).map(str::to_owned));
     Ok(warnings)
 }
 
@@ -347,43 +302,91 @@ fn identities(config: &Config, key: SigningKey, access: Option<AccessHandle>) ->
     if config.identity.required { identities } else { identities.beside_cookies() }
 }
 
-fn room_settings(config: &Config) -> RoomSettings {
-    RoomSettings {
-        tick: config.room.tick,
-        heartbeat_timeout: config.room.heartbeat_timeout,
-        restore_grace: config.room.restore_grace,
-        members: config.limits.members_per_room,
-        members_per_identity: config.limits.members_per_room_per_identity,
-        members_per_network: config.limits.members_per_room_per_network,
-        user_bytes: config.limits.user_bytes,
-        ai_starts_per_minute: config.limits.ai_starts_per_minute,
-    }
-}
-
-fn connection_limits(limits: &LimitsConfig) -> ConnectionLimits {
-    ConnectionLimits {
-        message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
-        history_entry_bytes: limits.history_entry_bytes,
-        messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
-        message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
-        held_back: limits.held_back,
+/// Starts the stored rooms.
+fn rooms(
+    config: &Config,
+    store: &Store,
+    ai: AiHandle,
+    metrics: Arc<Metrics>,
+    restored: Vec<SavedRoom>,
+) -> Registry {
+    let Config { room, limits, .. } = config;
+    let settings = RoomSettings {
+        tick: room.tick,
+        heartbeat_timeout: room.heartbeat_timeout,
+        restore_grace: room.restore_grace,
+        members: limits.members_per_room,
+        members_per_identity: limits.members_per_room_per_identity,
+        members_per_network: limits.members_per_room_per_network,
+        user_bytes: limits.user_bytes,
+        ai_starts_per_minute: limits.ai_starts_per_minute,
+    };
+    let outbox = OutboxLimits {
+        member_bytes: limits.outbox_bytes,
+        all_bytes: limits.outboxes_bytes,
         write_stall: limits.write_stall,
+    };
+    let force = CancellationToken::new();
+    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, metrics, force };
+    let limits = RegistryLimits {
+        rooms: limits.rooms,
+        new_rooms: Rate::per_minute(limits.new_rooms_per_minute),
+        rooms_of_network: limits.rooms_per_network,
+        new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
+    };
+    Registry::start(limits, deps, restored)
+}
+
+fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Sockets {
+    let limits = &config.limits;
+    Sockets {
+        registry,
+        limit: SocketLimit::new(limits.connections, limits.connections_per_address as usize, metrics),
+        arrivals: Arrivals::new(limits.arriving_bytes),
+        connection_limits: ConnectionLimits {
+            message: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
+            history_entry_bytes: limits.history_entry_bytes,
+            messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
+            message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
+            held_back: limits.held_back,
+            write_stall: limits.write_stall,
+        },
+        compression: config.http.socket_compression,
+        refusals: Refusals::new(),
+        tasks: SocketTasks::default(),
     }
 }
 
-fn prune(app: Arc<App>) -> AbortOnDropHandle<()> {
+fn http_limits(limits: &LimitsConfig) -> HttpLimits {
+    HttpLimits {
+        header_bytes: limits.header_bytes,
+        handshake: limits.handshake,
+        connections: limits.http_connections,
+        per_network: limits.http_connections_per_address,
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    Retention {
+        reports: config.feedback.retention,
+        report_bytes: config.feedback.stored_bytes,
+        meetings: config.room.meetings_retention,
+    }
+}
+
+fn prune(state: AppState) -> AbortOnDropHandle<()> {
     own(async move {
-        let mut ticks = interval(TIDY);
+        let mut ticks = interval(PRUNE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            app.registry.prune();
-            app.calls.prune();
-            if let Some(api) = &app.media_api {
+            state.sockets.registry.prune();
+            state.proxy.prune();
+            if let Some(api) = &state.media_api {
                 api.prune();
             }
-            app.desk.report_quota.prune();
-            app.desk.count_quota.prune();
+            state.reports.report_quota.prune();
+            state.reports.count_quota.prune();
         }
     })
 }
@@ -393,9 +396,4 @@ fn prune(app: Arc<App>) -> AbortOnDropHandle<()> {
 fn own<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
     let task: JoinHandle<T> = tokio::spawn(task);
     AbortOnDropHandle::new(task)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the composition root knows the deadline of a shutdown")]
-fn now() -> Instant {
-    Instant::now()
 }

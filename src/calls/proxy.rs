@@ -14,17 +14,17 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
-use super::api::{Action, ApiFailure, CallTarget, Caller};
+use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::call_limits::{CallLimits, CallPermit};
-use super::failure::{CallFailure, error_code};
+use super::failure::CallFailure;
 use super::recovery::{self, RecoverableBody, TracksRequest};
 use super::session_lock::{self, LockState};
 use super::turn::TurnCredentials;
 use super::upstream::Upstream;
+use crate::clock::{now, wall_clock};
 use crate::config::{Calls, LimitsConfig};
-use crate::http::app::{App, wall_clock};
-use crate::http::error::ApiError;
+use crate::http::context::HttpContext;
 use crate::id::{IdentityId, SessionId};
 use crate::identity::Auth as Identified;
 use crate::identity::peer::RemotePeer;
@@ -36,12 +36,12 @@ use crate::network::ClientNetwork;
 const SMALL_BYTES: usize = 64 << 10;
 
 /// State and limits of the proxy.
-#[derive(Debug)]
 pub struct Proxy {
     /// The backend of the media API.
     pub upstream: Arc<Upstream>,
     /// The TURN credentials.
     pub turn: TurnCredentials,
+    http: Arc<HttpContext>,
     lock: Lock,
     calls: KeyedLimit<SessionId>,
     sessions: KeyedLimit<IdentityId>,
@@ -78,8 +78,14 @@ impl Mount {
 
 impl Proxy {
     /// Creates a proxy to `upstream`.
-    pub fn new(upstream: Arc<Upstream>, calls: &Calls, limits: &LimitsConfig) -> Self {
+    pub fn new(
+        upstream: Arc<Upstream>,
+        calls: &Calls,
+        limits: &LimitsConfig,
+        http: Arc<HttpContext>,
+    ) -> Self {
         Self {
+            http,
             turn: TurnCredentials::new(upstream.clone()),
             upstream,
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
@@ -180,66 +186,51 @@ impl Proxy {
 }
 
 /// `/api/calls/*`: the media API for older clients.
-pub async fn api_calls(State(app): State<Arc<App>>, request: Request) -> Response {
-    let deadline = now() + app.calls.timeout;
+pub async fn api_calls(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    let deadline = now() + proxy.timeout;
     let (head, body) = request.into_parts();
     let Some(target) = target(Mount::ApiCalls, &head) else {
-        return api_failure(&app, CallFailure::NotFound);
+        return api_failure(&proxy, CallFailure::NotFound);
     };
     let answer = async {
-        let admitted = admit(&app, Mount::ApiCalls, &head, &target).await?;
-        let body = app.calls.gather(&head, body).await?;
-        forward(&app, &head, &target, admitted, body, deadline).await
+        let admitted = admit(&proxy, Mount::ApiCalls, &head, &target).await?;
+        let body = proxy.gather(&head, body).await?;
+        forward(&proxy, &head, &target, admitted, body, deadline).await
     };
-    answer.await.unwrap_or_else(|failure| api_failure(&app, failure))
+    answer.await.unwrap_or_else(|failure| api_failure(&proxy, failure))
 }
 
 /// `/partytracks/*`: the media API and the ICE servers for the library of that name.
-pub async fn partytracks(State(app): State<Arc<App>>, request: Request) -> Response {
-    let deadline = now() + app.calls.timeout;
+pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    let deadline = now() + proxy.timeout;
     let (head, body) = request.into_parts();
     if head.method == Method::GET && head.uri.path() == "/partytracks/generate-ice-servers" {
-        return ice_servers(&app, &head).await;
+        return ice_servers(&proxy, &head).await;
     }
     let Some(target) = target(Mount::Partytracks, &head) else {
-        return api_failure(&app, CallFailure::NotFound);
+        return api_failure(&proxy, CallFailure::NotFound);
     };
     let mut asked = TracksRequest::Unknown;
     let answer = async {
-        let admitted = admit(&app, Mount::Partytracks, &head, &target).await;
+        let admitted = admit(&proxy, Mount::Partytracks, &head, &target).await;
         let body = match &target {
             CallTarget::Session { action: Action::NewTracks, .. } => {
                 // The recoverable error depends on the request, so a refused request is read as well, but only
                 // as far as it needs no permit.
-                let limit = if admitted.is_ok() { app.calls.body_bytes } else { SMALL_BYTES };
-                let body = app.calls.read(body, limit, network(&head)).await;
+                let limit = if admitted.is_ok() { proxy.body_bytes } else { SMALL_BYTES };
+                let body = proxy.read(body, limit, network(&head)).await;
                 asked = body.as_deref().map_or(TracksRequest::Unknown, TracksRequest::read);
                 body.map(CallBody::Whole)
             }
-            _ if admitted.is_ok() => app.calls.gather(&head, body).await,
+            _ if admitted.is_ok() => proxy.gather(&head, body).await,
             _ => Ok(CallBody::Empty),
         };
-        forward(&app, &head, &target, admitted?, body?, deadline).await
+        forward(&proxy, &head, &target, admitted?, body?, deadline).await
     };
     match answer.await {
-        Ok(response) => heal_answer(&app, &target, &asked, response).await,
-        Err(failure) => healing_failure(&app, &target, &asked, failure),
+        Ok(response) => heal_answer(&proxy, &target, &asked, response).await,
+        Err(failure) => healing_failure(&proxy, &target, &asked, failure),
     }
-}
-
-/// Formats a refusal by the request guard for the mount that `path` belongs to; `None` for other paths.
-pub fn refused_at_the_gate(method: &Method, path: &str, error: ApiError) -> Option<Response> {
-    let status = error.status();
-    let told = ApiFailure { error_code: error_code(status).to_owned(), error_description: error.to_string() };
-    let (content_type, text) = if path.starts_with("/api/calls/") {
-        (JSON, serde_json::json!(told).to_string())
-    } else {
-        let target = CallTarget::parse(method, path.strip_prefix("/partytracks/")?)?;
-        let RecoverableBody { content_type, text } =
-            recovery::failure(&target, &TracksRequest::Unknown, &told);
-        (HeaderValue::from_static(content_type), text)
-    };
-    Some((status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, NO_STORE)], text).into_response())
 }
 
 fn target(mount: Mount, head: &request::Parts) -> Option<CallTarget> {
@@ -251,11 +242,11 @@ fn network(head: &request::Parts) -> Option<ClientNetwork> {
     head.extensions.get::<RemotePeer>().and_then(RemotePeer::network)
 }
 
-async fn caller(app: &App, head: &request::Parts) -> Result<IdentityId, CallFailure> {
+async fn caller(proxy: &Proxy, head: &request::Parts) -> Result<IdentityId, CallFailure> {
     let peer = head.extensions.get::<RemotePeer>().ok_or(CallFailure::NoIdentity)?;
-    match app.identities.identify(&head.headers, peer, wall_clock()).await {
+    match proxy.http.identities.identify(&head.headers, peer, wall_clock()).await {
         Identified::User { identity, .. } => Ok(identity.id),
-        Identified::Anonymous if app.identities.takes_names() => Err(CallFailure::NoIdentity),
+        Identified::Anonymous if proxy.http.identities.takes_names() => Err(CallFailure::NoIdentity),
         Identified::Anonymous => Err(CallFailure::LoginRequired),
     }
 }
@@ -271,32 +262,32 @@ struct Admitted {
 
 /// Authenticates the caller and checks its permissions and limits.
 async fn admit(
-    app: &App,
+    proxy: &Proxy,
     mount: Mount,
     head: &request::Parts,
     target: &CallTarget,
 ) -> Result<Admitted, CallFailure> {
-    let caller = caller(app, head).await?;
-    if let Some(missing) = app.calls.upstream.missing() {
+    let caller = caller(proxy, head).await?;
+    if let Some(missing) = proxy.upstream.missing() {
         return Err(UpstreamError::NotConfigured(missing).into());
     }
     let mut renewal = None;
-    if let (Lock::On, CallTarget::Session { session, .. }) = (app.calls.lock, target) {
-        let key = app.identities.signing_key();
+    if let (Lock::On, CallTarget::Session { session, .. }) = (proxy.lock, target) {
+        let key = proxy.http.identities.signing_key();
         let proof = session_lock::proof(key, session, &caller, &head.headers, wall_clock());
         match proof.ok_or(CallFailure::NotYourSession)? {
             LockState::Fresh => {}
             due @ (LockState::Aging | LockState::Old) => renewal = Some((session.clone(), due)),
         }
     }
-    app.calls.check_pace(target, &caller, network(head))?;
-    let place = app.calls.places.take(&caller).ok_or(CallFailure::TooManyAtOnce)?;
+    proxy.check_pace(target, &caller, network(head))?;
+    let place = proxy.places.take(&caller).ok_or(CallFailure::TooManyAtOnce)?;
     Ok(Admitted { mount, caller, place, renewal })
 }
 
 /// Forwards a call and returns its answer.
 async fn forward(
-    app: &App,
+    proxy: &Proxy,
     head: &request::Parts,
     target: &CallTarget,
     admitted: Admitted,
@@ -305,7 +296,7 @@ async fn forward(
 ) -> Result<Response, CallFailure> {
     let Admitted { mount, caller, place, renewal } = admitted;
     let large = match &body {
-        CallBody::Stream(_) => Some(app.calls.places.large(network(head)).await?),
+        CallBody::Stream(_) => Some(proxy.places.large(network(head)).await?),
         CallBody::Empty | CallBody::Whole(_) => None,
     };
     let query = head.uri.query().map(str::to_owned);
@@ -317,10 +308,10 @@ async fn forward(
         body,
         deadline: Some(deadline),
     };
-    let mut answer = app.calls.upstream.call(call).await?;
+    let mut answer = proxy.upstream.call(call).await?;
     drop(large);
     let mut session = renewal;
-    let opens = *target == CallTarget::NewSession && answer.status.is_success() && app.calls.lock == Lock::On;
+    let opens = *target == CallTarget::NewSession && answer.status.is_success() && proxy.lock == Lock::On;
     // A short answer of known length arrives with its headers, and is sent in one piece with ours.
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
     if opens || is_short {
@@ -330,7 +321,7 @@ async fn forward(
     }
     let mut response = pass_on(answer, place);
     if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<RemotePeer>()) {
-        let (key, path) = (app.identities.signing_key(), mount.path());
+        let (key, path) = (proxy.http.identities.signing_key(), mount.path());
         let new = session_lock::set_cookie(key, &session, &caller, path, peer, wall_clock());
         let is_old = proof == LockState::Old;
         let removed = is_old.then(|| session_lock::remove_old_cookie(&session, path, peer)).flatten();
@@ -366,7 +357,12 @@ fn pass_on(answer: Answer, place: CallPermit) -> Response {
 
 /// Replaces the body of an answer that contains a failure by one from which the library recovers. A successful
 /// answer is forwarded unchanged.
-async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, response: Response) -> Response {
+async fn heal_answer(
+    proxy: &Proxy,
+    target: &CallTarget,
+    asked: &TracksRequest,
+    response: Response,
+) -> Response {
     let may_hide = match target {
         CallTarget::NewSession => true,
         CallTarget::Session { action, .. } => {
@@ -379,7 +375,7 @@ async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, resp
     }
     let (head, body) = response.into_parts();
     let Ok(body) = body.collect().await else {
-        return healing_failure(app, target, asked, UpstreamError::BadAnswer.into());
+        return healing_failure(proxy, target, asked, UpstreamError::BadAnswer.into());
     };
     let body = body.to_bytes();
     let Some(RecoverableBody { content_type, text }) = recovery::answer(target, asked, status, &body) else {
@@ -390,13 +386,13 @@ async fn heal_answer(app: &App, target: &CallTarget, asked: &TracksRequest, resp
     response
 }
 
-async fn ice_servers(app: &App, head: &request::Parts) -> Response {
-    let turn = &app.calls.turn;
+async fn ice_servers(proxy: &Proxy, head: &request::Parts) -> Response {
+    let turn = &proxy.turn;
     let fallback = Bytes::from_static(turn.without_turn().as_bytes());
     // A client requests them once per session, so the rate limit of new sessions applies.
-    let admitted = match caller(app, head).await {
+    let admitted = match caller(proxy, head).await {
         Ok(identity) => {
-            app.calls.check_pace(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
+            proxy.check_pace(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
         }
         Err(nobody) => Err(nobody),
     };
@@ -405,7 +401,7 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
         Ok(identity) => (StatusCode::OK, turn.ice_servers(&identity).await.unwrap_or(fallback)),
         // The library never reads the status; without a list no client connects.
         Err(failure) => {
-            Metrics::count(&app.metrics.refusals, failure.label());
+            Metrics::count(&proxy.http.metrics.refusals, failure.label());
             (failure.status(), fallback)
         }
     };
@@ -413,18 +409,23 @@ async fn ice_servers(app: &App, head: &request::Parts) -> Response {
 }
 
 /// Formats a failure as the media API does.
-fn api_failure(app: &App, failure: CallFailure) -> Response {
-    refuse(app, failure, JSON, serde_json::json!(failure.to_api()).to_string())
+fn api_failure(proxy: &Proxy, failure: CallFailure) -> Response {
+    refuse(proxy, failure, JSON, serde_json::json!(failure.to_api()).to_string())
 }
 
 /// Formats a failure from which the library recovers.
-fn healing_failure(app: &App, target: &CallTarget, asked: &TracksRequest, failure: CallFailure) -> Response {
+fn healing_failure(
+    proxy: &Proxy,
+    target: &CallTarget,
+    asked: &TracksRequest,
+    failure: CallFailure,
+) -> Response {
     let RecoverableBody { content_type, text } = recovery::failure(target, asked, &failure.to_api());
-    refuse(app, failure, HeaderValue::from_static(content_type), text)
+    refuse(proxy, failure, HeaderValue::from_static(content_type), text)
 }
 
-fn refuse(app: &App, failure: CallFailure, content_type: HeaderValue, body: String) -> Response {
-    Metrics::count(&app.metrics.refusals, failure.label());
+fn refuse(proxy: &Proxy, failure: CallFailure, content_type: HeaderValue, body: String) -> Response {
+    Metrics::count(&proxy.http.metrics.refusals, failure.label());
     let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, NO_STORE)];
     let mut response = (failure.status(), headers, body).into_response();
     if let Some(seconds) = failure.retry_after() {
@@ -436,8 +437,3 @@ fn refuse(app: &App, failure: CallFailure, content_type: HeaderValue, body: Stri
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
-#[expect(clippy::disallowed_methods, reason = "an edge knows when a request came")]
-fn now() -> Instant {
-    Instant::now()
-}

@@ -13,9 +13,10 @@ use secrecy::SecretString;
 
 use super::api::{CallTarget, Caller};
 use super::failure::CallFailure;
+use super::proxy::Proxy;
 use crate::admin::bears;
 use crate::config::{LimitsConfig, SfuConfig};
-use crate::http::app::App;
+use crate::http::context::HttpContext;
 use crate::id::SessionId;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
@@ -50,19 +51,26 @@ impl MediaApi {
 
 /// `/v1/apps/{appId}/sessions/…`: a call of the media API.
 pub async fn api(
-    State(app): State<Arc<App>>,
+    State(http): State<Arc<HttpContext>>,
+    State(proxy): State<Arc<Proxy>>,
+    State(api): State<Option<Arc<MediaApi>>>,
     Path((app_id, _)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    answer(&app, &app_id, request).await.unwrap_or_else(|failure| {
-        Metrics::count(&app.metrics.refusals, failure.label());
+    answer(api.as_deref(), &proxy, &app_id, request).await.unwrap_or_else(|failure| {
+        Metrics::count(&http.metrics.refusals, failure.label());
         let text = serde_json::json!(failure.to_api()).to_string();
         json(failure.status(), text)
     })
 }
 
-async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, CallFailure> {
-    let api = app.media_api.as_ref().ok_or(CallFailure::NotFound)?;
+async fn answer(
+    api: Option<&MediaApi>,
+    proxy: &Proxy,
+    app_id: &str,
+    request: Request,
+) -> Result<Response, CallFailure> {
+    let api = api.ok_or(CallFailure::NotFound)?;
     let (head, body) = request.into_parts();
     if !bears(&head.headers, &api.secret) {
         return Err(CallFailure::NoSecret);
@@ -79,7 +87,7 @@ async fn answer(app: &App, app_id: &str, request: Request) -> Result<Response, C
     {
         return Err(CallFailure::TooManyCalls);
     }
-    let body = app.calls.read_whole(body).await?;
+    let body = proxy.read_whole(body).await?;
     // The other server's address is not its users' address.
     let (caller, network) = (Caller::Server, None);
     let asked = ApiRequest { target, query: head.uri.query().map(str::to_owned), body, caller, network };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::USER_AGENT;
 use axum::response::{IntoResponse, Response};
@@ -16,9 +16,10 @@ use url::Url;
 use super::card::{self, CardContext, DebugInfo};
 use super::form::{drain, name, read_form, required_text};
 use super::history::{History, keep_newest};
-use super::service::{FormLimits, RELEASE, reporter, signed_link};
-use crate::http::app::{App, wall_clock};
+use super::service::{FormLimits, RELEASE, ReportService, signed_link};
+use crate::clock::wall_clock;
 use crate::http::error::ApiError;
+use crate::http::extract::CurrentUser;
 use crate::id::{ReportId, RoomName};
 use crate::identity::Identity;
 use crate::identity::peer::RemotePeer;
@@ -34,19 +35,18 @@ const USER_AGENT_CHARS: usize = 1024;
 
 /// Accepts the form.
 pub async fn post(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<RemotePeer>,
+    State(service): State<Arc<ReportService>>,
+    peer: RemotePeer,
+    CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let identity = reporter(&app, request.headers(), &peer).await?;
-    let desk = &app.desk;
-    if !desk.report_quota.admits(&identity.id, &peer) {
-        desk.count(KIND, "rate_limited");
-        drain(request.into_body(), desk.limits.form_bytes).await;
+    if !service.report_quota.admits(&identity.id, &peer) {
+        service.count(KIND, "rate_limited");
+        drain(request.into_body(), service.limits.form_bytes).await;
         return Ok(taken());
     }
-    let result = take(&app, &peer, identity, request).await;
-    desk.count_result(KIND, &result);
+    let result = take(&service, &peer, identity, request).await;
+    service.count_result(KIND, &result);
     result.map(|()| taken())
 }
 
@@ -55,11 +55,16 @@ pub(super) fn taken() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request) -> Result<(), ApiError> {
-    let limits = app.desk.limits;
+async fn take(
+    service: &ReportService,
+    peer: &RemotePeer,
+    identity: Identity,
+    request: Request,
+) -> Result<(), ApiError> {
+    let limits = service.limits;
     let user_agent = user_agent(request.headers());
     let fields = ["description", "info"];
-    let room = app.desk.room(peer, limits.form_bytes);
+    let room = service.room(peer, limits.form_bytes);
     let ([description, info], _upload) = read_form(request, fields, room).await?;
     let parse = move || BugReportForm::read(description, info, limits);
     // Parsing megabytes would block the rooms of this thread.
@@ -70,8 +75,8 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
     let name = parsed.name.as_deref().unwrap_or(&report.name).to_owned();
     let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
     let BugReportForm { room, url, host, .. } = &parsed;
-    let key = app.identities.signing_key();
-    let link = app.desk.link_base().map(|base| signed_link(key, &base, id, now));
+    let key = service.http.identities.signing_key();
+    let link = service.link_base().map(|base| signed_link(key, &base, id, now));
     let id_text = id.to_string();
     let card = || {
         let origin = CardContext { time: now, environment: host, release: RELEASE };
@@ -85,7 +90,7 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
         };
         card::bug_report(origin, report)
     };
-    app.desk.keep(report, card).await
+    service.keep(report, card).await
 }
 
 /// The parsed form.

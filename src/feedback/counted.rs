@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::form::{drain, read_form};
-use super::service::{RELEASE, failing, reporter};
-use crate::http::app::{App, wall_clock};
+use super::service::{RELEASE, ReportService, failing};
+use crate::clock::wall_clock;
 use crate::http::error::ApiError;
+use crate::http::extract::CurrentUser;
 use crate::id::MeetingId;
 use crate::identity::peer::RemotePeer;
 
@@ -24,40 +25,39 @@ const FLUSH: Duration = Duration::from_secs(3);
 
 /// Counts a refresh of a room's page.
 pub async fn refresh(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<RemotePeer>,
-    headers: HeaderMap,
+    State(service): State<Arc<ReportService>>,
+    peer: RemotePeer,
+    CurrentUser(identity): CurrentUser,
 ) -> Result<StatusCode, ApiError> {
-    let identity = reporter(&app, &headers, &peer).await?;
-    if !app.desk.count_quota.admits(&identity.id, &peer) {
-        app.desk.count(REFRESH, "rate_limited");
+    if !service.count_quota.admits(&identity.id, &peer) {
+        service.count(REFRESH, "rate_limited");
         return Ok(StatusCode::CREATED);
     }
-    let result = app.desk.reports.refreshed(RELEASE, wall_clock()).await.map_err(failing);
-    app.desk.count_result(REFRESH, &result);
+    let result = service.reports.refreshed(RELEASE, wall_clock()).await.map_err(failing);
+    service.count_result(REFRESH, &result);
     result.map(|()| StatusCode::CREATED)
 }
 
 /// Counts the answer to "Experience any issues?", and redirects to the home page.
 pub async fn call_quality(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<RemotePeer>,
+    State(service): State<Arc<ReportService>>,
+    peer: RemotePeer,
+    CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let identity = reporter(&app, request.headers(), &peer).await?;
-    if !app.desk.count_quota.admits(&identity.id, &peer) {
-        app.desk.count(CALL_QUALITY, "rate_limited");
-        drain(request.into_body(), app.body_bytes).await;
+    if !service.count_quota.admits(&identity.id, &peer) {
+        service.count(CALL_QUALITY, "rate_limited");
+        drain(request.into_body(), service.http.body_bytes).await;
         return Ok(home());
     }
-    let result = rate(&app, &peer, request).await;
-    app.desk.count_result(CALL_QUALITY, &result);
+    let result = rate(&service, &peer, request).await;
+    service.count_result(CALL_QUALITY, &result);
     result.map(|()| home())
 }
 
-async fn rate(app: &App, peer: &RemotePeer, request: Request) -> Result<(), ApiError> {
+async fn rate(service: &ReportService, peer: &RemotePeer, request: Request) -> Result<(), ApiError> {
     let fields = ["experiencedIssues", "meetingId"];
-    let room = app.desk.room(peer, app.body_bytes);
+    let room = service.room(peer, service.http.body_bytes);
     let ([issues, meeting], _upload) = read_form(request, fields, room).await?;
     let issues = match issues.as_deref() {
         Some("true") => 1,
@@ -71,12 +71,12 @@ async fn rate(app: &App, peer: &RemotePeer, request: Request) -> Result<(), ApiE
     let meeting = meeting.ok_or(ApiError::MissingField("meetingId"))?;
     let unknown = ApiError::InvalidField { field: "meetingId", rule: "names no meeting of this server" };
     let meeting = MeetingId::parse(&meeting).map_err(|_| unknown)?;
-    let reports = &app.desk.reports;
+    let reports = &service.reports;
     if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());
     }
     // Rooms are written behind: a new meeting may not have its row yet.
-    let flushed = timeout(FLUSH, app.desk.store.flush()).await;
+    let flushed = timeout(FLUSH, service.store.flush()).await;
     if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());
     }

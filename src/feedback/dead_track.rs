@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,9 +12,10 @@ use super::bug_report::{taken, user_agent};
 use super::card::{self, CardContext, dashboard_link};
 use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
 use super::history::keep_newest;
-use super::service::{RELEASE, reporter};
-use crate::http::app::{App, wall_clock};
+use super::service::{RELEASE, ReportService};
+use crate::clock::wall_clock;
 use crate::http::error::ApiError;
+use crate::http::extract::CurrentUser;
 use crate::id::ReportId;
 use crate::identity::Identity;
 use crate::identity::peer::RemotePeer;
@@ -30,18 +31,18 @@ const SOMEBODY: &str = "somebody unknown";
 
 /// Accepts the JSON with any content type: the stock client sends none.
 pub async fn post(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<RemotePeer>,
+    State(service): State<Arc<ReportService>>,
+    peer: RemotePeer,
+    CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let identity = reporter(&app, request.headers(), &peer).await?;
-    if !app.desk.report_quota.admits(&identity.id, &peer) {
-        app.desk.count(KIND, "rate_limited");
-        drain(request.into_body(), app.body_bytes).await;
+    if !service.report_quota.admits(&identity.id, &peer) {
+        service.count(KIND, "rate_limited");
+        drain(request.into_body(), service.http.body_bytes).await;
         return Ok(taken());
     }
-    let result = take(&app, &peer, identity, request).await;
-    app.desk.count_result(KIND, &result);
+    let result = take(&service, &peer, identity, request).await;
+    service.count_result(KIND, &result);
     result.map(|()| taken())
 }
 
@@ -63,9 +64,14 @@ struct ReportFields<'a> {
     meeting_id: Option<&'a RawValue>,
 }
 
-async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request) -> Result<(), ApiError> {
+async fn take(
+    service: &ReportService,
+    peer: &RemotePeer,
+    identity: Identity,
+    request: Request,
+) -> Result<(), ApiError> {
     let (parts, body) = request.into_parts();
-    let room = app.desk.room(peer, app.body_bytes);
+    let room = service.room(peer, service.http.body_bytes);
     let (body, _upload) = read_body(&parts.headers, body, room).await?;
     let body: &RawValue = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     if !body.get().starts_with('{') {
@@ -80,11 +86,11 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
     let meeting = text(members.meeting_id, "meetingId", NAME_CHARS)?.filter(|meeting| !meeting.is_empty());
 
     let now = wall_clock();
-    let address = app.desk.address(peer);
+    let address = service.address(peer);
     let host = Url::parse(&address).ok().and_then(|url| url.host_str().map(str::to_owned));
     // The subscriber is the reporter.
     let pulling_user = pulling_user.unwrap_or_else(|| identity.name.to_string());
-    let history = keep_newest(body, app.desk.limits.history_bytes);
+    let history = keep_newest(body, service.limits.history_bytes);
     let report = NewReport {
         id: ReportId::random(),
         kind: ReportKind::DeadTrack,
@@ -100,7 +106,7 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
         json: history.json,
     };
     let card = || {
-        let dashboard = app.desk.dashboard.as_ref().zip(meeting.as_deref());
+        let dashboard = service.dashboard.as_ref().zip(meeting.as_deref());
         let dashboard = dashboard.map(|(dashboard, meeting)| dashboard_link(dashboard.as_str(), meeting));
         let origin =
             CardContext { time: now, environment: host.as_deref().unwrap_or_default(), release: RELEASE };
@@ -114,5 +120,5 @@ async fn take(app: &App, peer: &RemotePeer, identity: Identity, request: Request
         };
         card::dead_track(origin, report)
     };
-    app.desk.keep(report, card).await
+    service.keep(report, card).await
 }

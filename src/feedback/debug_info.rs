@@ -8,16 +8,20 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::service::{failing, link_opens};
+use super::service::{ReportService, failing, link_opens};
 use crate::admin::bears;
-use crate::http::app::{App, wall_clock};
+use crate::clock::wall_clock;
 use crate::http::error::ApiError;
 use crate::id::ReportId;
 
 /// Returns the JSON.
 ///
 /// An unauthorized client cannot find out that a report exists.
-pub async fn get(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> Result<Response, ApiError> {
+pub async fn get(
+    State(service): State<Arc<ReportService>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let (mut id, mut expires, mut signature) = (None, None, None);
     for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         match &*name {
@@ -33,14 +37,14 @@ pub async fn get(State(app): State<Arc<App>>, headers: HeaderMap, uri: Uri) -> R
     let id = ReportId::parse(&id);
     let by_link = match (id, expires, signature) {
         (Ok(id), Some(expires), Some(signature)) => {
-            link_opens(app.identities.signing_key(), id, &expires, &signature, wall_clock())
+            link_opens(service.http.identities.signing_key(), id, &expires, &signature, wall_clock())
         }
         _ => false,
     };
-    if !by_link && !bears(&headers, &app.desk.operator_token) {
+    if !by_link && !bears(&headers, &service.operator_token) {
         return Err(ApiError::NoOperator);
     }
     let id = id.map_err(|_| ApiError::NotFound)?;
-    let json = app.desk.reports.json(id).await.map_err(failing)?.ok_or(ApiError::NotFound)?;
+    let json = service.reports.json(id).await.map_err(failing)?.ok_or(ApiError::NotFound)?;
     Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], json).into_response())
 }

@@ -16,3 +16,42 @@ pub mod quota;
 pub mod retention;
 pub mod retry;
 pub mod service;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tower_http::timeout::TimeoutLayer;
+
+use self::service::ReportService;
+use crate::http::context::HttpContext;
+
+/// Returns the routes of reports and counted events.
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<ReportService>: FromRef<S>,
+{
+    Router::new()
+        .route("/api/deadTrack", post(dead_track::post))
+        .route("/api/debugInfo", get(debug_info::get))
+        .route("/api/reportRefresh", post(counted::refresh))
+        .route("/call-quality-feedback", post(counted::call_quality))
+}
+
+/// Returns the route of bug reports, whose long bodies arrive slowly: it has its own limits.
+pub fn uploads<S>(service: &ReportService) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<ReportService>: FromRef<S>,
+{
+    let timeout = service.limits.form_timeout;
+    Router::new()
+        .route("/api/bugReport", post(bug_report::post))
+        .layer(DefaultBodyLimit::disable())
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, timeout))
+}

@@ -4,22 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::http::HeaderMap;
 use secrecy::SecretString;
 use tracing::error;
 
 use super::budget::UploadBudget;
 use super::form::BodyRoom;
 use super::quota::Quota;
-use crate::config::{BasePath, Config, FeedbackConfig, HttpUrl, Origin};
-use crate::http::app::{App, wall_clock};
+use crate::config::{Config, FeedbackConfig, HttpUrl, Origin};
+use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
-use crate::http::request_guard::scheme_text;
 use crate::id::ReportId;
 use crate::identity::peer::RemotePeer;
 use crate::identity::token::SigningKey;
-use crate::identity::{Auth, Identity};
-use crate::metrics::{ByOutcome, Metrics};
+use crate::metrics::ByOutcome;
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
@@ -50,10 +47,9 @@ pub struct ReportService {
     pub dashboard: Option<HttpUrl>,
     /// Token that authorizes reading all reports.
     pub operator_token: SecretString,
+    pub(super) http: Arc<HttpContext>,
     public_origin: Option<Origin>,
-    base_path: BasePath,
     webhook: Webhook,
-    metrics: Arc<Metrics>,
 }
 
 /// Presence of a webhook: without one no cards are built.
@@ -80,7 +76,7 @@ pub struct FormLimits {
 
 impl ReportService {
     /// Creates the service from the configuration.
-    pub fn new(config: &Config, store: &Store, operator_token: SecretString, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, store: &Store, operator_token: SecretString, http: Arc<HttpContext>) -> Self {
         let FeedbackConfig { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
         let feedback = &config.feedback;
@@ -99,10 +95,9 @@ impl ReportService {
             dashboard: feedback.dashboard_worker_url.0.clone(),
             operator_token,
             public_origin: config.http.public_origin().cloned(),
-            base_path: config.http.base_path(),
             webhook: if url.is_some() { Webhook::Set } else { Webhook::NotSet },
-            uploads: UploadBudget::new(*form_bytes, metrics.clone()),
-            metrics,
+            uploads: UploadBudget::new(*form_bytes, http.metrics.clone()),
+            http,
         }
     }
 
@@ -122,7 +117,7 @@ impl ReportService {
 
     /// Counts the outcome of a report.
     pub fn count(&self, kind: &'static str, outcome: &'static str) {
-        self.metrics.reports.get_or_create(&ByOutcome { kind, outcome }).inc();
+        self.http.metrics.reports.get_or_create(&ByOutcome { kind, outcome }).inc();
     }
 
     /// Counts the result of storing a report.
@@ -147,13 +142,13 @@ impl ReportService {
             (Some(public), _) => self.below(public),
             (None, host) => {
                 let host = host.as_deref().unwrap_or("localhost");
-                self.below(format_args!("{}://{host}", scheme_text(peer.scheme)))
+                self.below(format_args!("{}://{host}", peer.scheme.as_str()))
             }
         }
     }
 
     fn below(&self, origin: impl fmt::Display) -> String {
-        format!("{origin}{}", self.base_path.as_str())
+        format!("{origin}{}", self.http.base_path.as_str())
     }
 }
 
@@ -161,17 +156,6 @@ impl ReportService {
 pub fn failing(error: ReportsError) -> ApiError {
     error!(event = "reportsFailing", %error);
     ApiError::StoreFailing
-}
-
-/// Authenticates the reporter.
-///
-/// # Errors
-/// [`ApiError::NoIdentity`] or [`ApiError::LoginRequired`].
-pub async fn reporter(app: &App, headers: &HeaderMap, peer: &RemotePeer) -> Result<Identity, ApiError> {
-    match app.identities.identify(headers, peer, wall_clock()).await {
-        Auth::User { identity, .. } => Ok(identity),
-        Auth::Anonymous => Err(app.nobody()),
-    }
 }
 
 /// Returns a URL that gives its holder access to a report's JSON for 30 days.

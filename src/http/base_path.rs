@@ -16,11 +16,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 
-use super::app::App;
+use super::context::HttpContext;
 use super::listener::SocketPeer;
-use super::pages::moved;
-use super::paths::with_query;
-use crate::client::data::REDIRECT;
+use super::redirect::{moved, with_query};
 use crate::config::BasePath;
 
 /// Addresses also answered at the root: load balancers check this machine, not the proxy.
@@ -37,19 +35,19 @@ const ATTRIBUTES: [&str; 5] = ["href", "src", "action", "formaction", "poster"];
 pub struct OutsideBasePath;
 
 /// Mounts `routes` below the configured path, if there is one.
-pub fn below(app: Arc<App>, routes: Router) -> Router {
-    if app.base_path.is_root() {
+pub fn below(http: Arc<HttpContext>, routes: Router) -> Router {
+    if http.base_path.is_root() {
         return routes;
     }
     // Wraps the whole router: a layer on it would run only after a route was matched.
-    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(app, translate))
+    Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(http, translate))
 }
 
-async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let base = &app.base_path;
+async fn translate(State(http): State<Arc<HttpContext>>, mut request: Request, next: Next) -> Response {
+    let base = &http.base_path;
     let socket = request.extensions().get::<SocketPeer>();
     let may_strip = is_stripped(base, request.headers())
-        || socket.is_some_and(|socket| app.proxies.contain(socket.address.ip()));
+        || socket.is_some_and(|socket| http.proxies.contain(socket.address.ip()));
     match place(base, request.uri().path(), request.headers(), may_strip) {
         PathPosition::Below => {
             if let Some(uri) = without_base(base, request.uri()) {
@@ -63,11 +61,9 @@ async fn translate(State(app): State<Arc<App>>, mut request: Request, next: Next
         }
     }
     let mut response = next.run(request).await;
-    for name in [LOCATION, REDIRECT] {
-        let headers = response.headers_mut();
-        if let Some(address) = headers.get(&name).and_then(|address| with_base(base, address)) {
-            headers.insert(name, address);
-        }
+    let headers = response.headers_mut();
+    if let Some(address) = headers.get(LOCATION).and_then(|address| with_base(base, address)) {
+        headers.insert(LOCATION, address);
     }
     response
 }

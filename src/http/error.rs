@@ -6,9 +6,6 @@ use axum::response::{IntoResponse, Response};
 
 use crate::id::InvalidId;
 use crate::identity::InvalidName;
-use crate::room::io::JoinRefusal;
-use crate::room::registry::CannotJoin;
-use crate::ws::admission::TooManySockets;
 
 /// The refusal of a request. Its message goes to the client and never contains a source error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,12 +103,9 @@ pub enum ApiError {
     /// The operator token is missing or wrong.
     #[error("this needs the operator token: Authorization: Bearer ...")]
     NoOperator,
-    /// A limit on sockets is reached.
-    #[error(transparent)]
-    NoPlace(#[from] TooManySockets),
-    /// The room cannot be joined.
-    #[error(transparent)]
-    CannotJoin(#[from] CannotJoin),
+    /// A feature refuses the request.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
     /// The headers exceed their size limit.
     #[error("the headers are too long")]
     HeadersTooLarge,
@@ -124,6 +118,19 @@ pub enum ApiError {
     /// A handler panicked.
     #[error("internal error")]
     Internal,
+}
+
+/// The refusal of a request by a feature, which has the table from its errors to these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status of the response.
+    pub status: StatusCode,
+    /// The metric label.
+    pub label: &'static str,
+    /// The sentence for the client.
+    pub message: &'static str,
+    /// The setting to raise if many people share the network that reached its limit.
+    pub network_limit: Option<&'static str>,
 }
 
 impl ApiError {
@@ -149,22 +156,8 @@ impl ApiError {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing | Self::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
-            Self::ForeignOrigin
-            | Self::UnknownHost
-            | Self::UnknownOperatorsHost
-            | Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdTaken)) => StatusCode::FORBIDDEN,
-            Self::NoPlace(TooManySockets::TooManyOfAddress)
-            | Self::CannotJoin(
-                CannotJoin::TooManyNewRooms
-                | CannotJoin::TooManyRoomsOfNetwork
-                | CannotJoin::TooManyNewRoomsOfNetwork
-                | CannotJoin::Refused(JoinRefusal::IdentityFull | JoinRefusal::NetworkFull),
-            ) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoPlace(TooManySockets::Full)
-            | Self::CannotJoin(
-                CannotJoin::RoomsFull
-                | CannotJoin::Refused(JoinRefusal::RoomFull | JoinRefusal::ShuttingDown),
-            ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ForeignOrigin | Self::UnknownHost | Self::UnknownOperatorsHost => StatusCode::FORBIDDEN,
+            Self::Refused(refusal) => refusal.status,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UrlTooLong => StatusCode::URI_TOO_LONG,
             Self::RoomSilent => StatusCode::GATEWAY_TIMEOUT,
@@ -175,19 +168,12 @@ impl ApiError {
     /// Returns the setting to raise if many people share the network that reached its limit.
     pub fn network_limit(self) -> Option<&'static str> {
         match self {
-            Self::NoPlace(TooManySockets::TooManyOfAddress) => Some("limits.connections_per_address"),
-            Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => Some("limits.rooms_per_network"),
-            Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => {
-                Some("limits.new_rooms_per_minute_per_network")
-            }
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => {
-                Some("limits.members_per_room_per_network")
-            }
+            Self::Refused(refusal) => refusal.network_limit,
             _ => None,
         }
     }
 
-    /// Returns the metric label of a refused upgrade.
+    /// Returns the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -212,17 +198,7 @@ impl ApiError {
             Self::ForeignOrigin => "foreign_origin",
             Self::UnknownHost | Self::UnknownOperatorsHost => "unknown_host",
             Self::NoOperator => "no_operator",
-            Self::NoPlace(TooManySockets::Full) => "server_full",
-            Self::NoPlace(TooManySockets::TooManyOfAddress) => "too_many_of_address",
-            Self::CannotJoin(CannotJoin::RoomsFull) => "rooms_full",
-            Self::CannotJoin(CannotJoin::TooManyNewRooms) => "too_many_new_rooms",
-            Self::CannotJoin(CannotJoin::TooManyRoomsOfNetwork) => "too_many_rooms_of_network",
-            Self::CannotJoin(CannotJoin::TooManyNewRoomsOfNetwork) => "too_many_new_rooms_of_network",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdTaken)) => "seat_taken",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::RoomFull)) => "room_full",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::IdentityFull)) => "room_full_for_identity",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::NetworkFull)) => "room_full_for_network",
-            Self::CannotJoin(CannotJoin::Refused(JoinRefusal::ShuttingDown)) => "shutting_down",
+            Self::Refused(refusal) => refusal.label,
             Self::HeadersTooLarge => "headers_too_large",
             Self::UrlTooLong => "url_too_long",
             Self::RoomSilent => "room_silent",
@@ -231,6 +207,8 @@ impl ApiError {
     }
 }
 
+/// A plain response of one sentence. It carries the error as an extension, from which layers make the response
+/// of a page or of another protocol.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -247,6 +225,7 @@ impl IntoResponse for ApiError {
             StatusCode::SERVICE_UNAVAILABLE => headers.insert(RETRY_AFTER, HeaderValue::from_static("5")),
             _ => None,
         };
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -1,17 +1,16 @@
-//! The public HTTP listener: identifies and authorizes clients, and serves pages, files and upgrades.
+//! The web kit: a listener with TLS, the checks that every request passes, errors, redirects, files, and
+//! extractors of a request's client. It knows no feature; features bring their own state and routes.
 
-pub mod app;
 pub mod assets;
 pub mod base_path;
 pub mod charge;
+pub mod context;
 pub mod error;
-pub mod error_page;
+pub mod extract;
 pub mod host;
 pub mod listener;
 pub mod origin;
-pub mod pages;
-pub mod paths;
+pub mod page_policy;
+pub mod redirect;
 pub mod request_guard;
-pub mod router;
-pub mod site;
 pub mod tls;

@@ -1,46 +1,36 @@
-//! The check that every request of the public listener passes first: peer, sizes and origin.
+//! The checks that every request of the public listener passes first: peer, sizes and origin.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{RANGE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method};
+use axum::http::header::{ACCEPT, RANGE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::warn;
 
-use super::app::App;
 use super::base_path::OutsideBasePath;
+use super::context::HttpContext;
 use super::error::ApiError;
-use super::error_page;
 use super::listener::SocketPeer;
-use crate::calls::proxy::refused_at_the_gate;
-use crate::client::data;
-use crate::identity::peer::{RemotePeer, Scheme};
+use crate::clock::now;
+use crate::identity::peer::RemotePeer;
 use crate::metrics::{ByRoute, Metrics};
-use crate::ws::upgrade::claimed_id;
 
-/// Determines the peer, refuses foreign pages and overlong URLs, and counts the response.
-pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// Outermost middleware: determines the peer, and measures the response.
+pub async fn observe(State(http): State<Arc<HttpContext>>, mut request: Request, next: Next) -> Response {
     let start = now();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let mut response = match admit(&app, &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => {
-            Metrics::count(&app.metrics.refusals, error.label());
-            if let Some(user) = claimed_id(request.uri()) {
-                app.refusals.remember(user, error).await;
-            }
-            let told = refused_at_the_gate(request.method(), request.uri().path(), error)
-                .or_else(|| data::refused(request.uri(), error));
-            match (told, request.extensions().get::<RemotePeer>()) {
-                (Some(told), _) => told,
-                (None, Some(peer)) => error_page::answer(&app, peer, request.headers(), error).await,
-                (None, None) => error.into_response(),
-            }
-        }
-    };
+    if let Some(&SocketPeer { address, scheme }) = request.extensions().get::<SocketPeer>() {
+        let mut peer = RemotePeer::new(address.ip(), scheme, request.uri(), request.headers(), &http.proxies);
+        peer.owner = http.charge.owner(&peer, request.headers());
+        // A cookie without `Secure` would leak with the first plain HTTP request that an attacker makes a
+        // browser send.
+        peer.scheme = http.origins.public_scheme().unwrap_or(peer.scheme);
+        peer.base_path = http.base_path.clone();
+        request.extensions_mut().insert(peer);
+    }
+    let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Not "no-referrer": with it browsers send this server's own forms with "Origin: null".
@@ -49,39 +39,42 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         route: route.unwrap_or_else(|| "unmatched".to_owned()),
         status: response.status().as_u16(),
     };
-    app.metrics.http_seconds.get_or_create(&route).observe(start.elapsed().as_secs_f64());
+    http.metrics.http_seconds.get_or_create(&route).observe(start.elapsed().as_secs_f64());
     response
 }
 
-fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
-    if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > app.url_bytes) {
+/// Middleware that refuses foreign pages and overlong requests.
+pub async fn guard(State(http): State<Arc<HttpContext>>, mut request: Request, next: Next) -> Response {
+    match admit(&http, &mut request) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            Metrics::count(&http.metrics.refusals, error.label());
+            error.into_response()
+        }
+    }
+}
+
+fn admit(http: &HttpContext, request: &mut Request) -> Result<(), ApiError> {
+    if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > http.url_bytes) {
         return Err(ApiError::UrlTooLong);
     }
     // The library limits its buffer instead, which can hold twice as much before it checks.
     let header_bytes: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if header_bytes > app.header_bytes {
+    if header_bytes > http.header_bytes {
         return Err(ApiError::HeadersTooLarge);
     }
     // Ranges do not apply to HEAD (RFC 9110 section 14.2).
     if request.method() == Method::HEAD {
         request.headers_mut().remove(RANGE);
     }
-    let SocketPeer { address, scheme } =
-        *request.extensions().get::<SocketPeer>().ok_or(ApiError::Internal)?;
-    let mut peer = RemotePeer::new(address.ip(), scheme, request.uri(), request.headers(), &app.proxies);
-    peer.owner = app.charge.owner(&peer, request.headers());
-    // A cookie without `Secure` would leak with the first plain HTTP request that an attacker makes a
-    // browser send.
-    peer.scheme = app.origins.public_scheme().unwrap_or(peer.scheme);
-    peer.base_path = app.base_path.clone();
-    request.extensions_mut().insert(peer.clone());
+    let peer = request.extensions().get::<RemotePeer>().ok_or(ApiError::Internal)?;
     if request.extensions().get::<OutsideBasePath>().is_some() {
         return Err(ApiError::OutsideBasePath);
     }
-    if let Err(refused) = app.origins.check(request.method(), request.headers(), &peer) {
+    if let Err(refused) = http.origins.check(request.method(), request.headers(), peer) {
         // Common with a proxy that does not pass on the host, but any client can cause it at any rate.
-        if app.warnings.check().is_ok() {
+        if http.warnings.check().is_ok() {
             warn!(
                 event = "originRefused",
                 origin = refused.origin,
@@ -92,8 +85,8 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
         return Err(if refused.host { ApiError::ForeignOrigin } else { ApiError::UnknownHost });
     }
     // The page's form and socket would be refused: fail at once instead.
-    if error_page::wants_page(request.headers()) && peer.host.is_some() && !app.origins.knows_host(&peer) {
-        if app.warnings.check().is_ok() {
+    if accepts_html(request.headers()) && peer.host.is_some() && !http.origins.knows_host(peer) {
+        if http.warnings.check().is_ok() {
             let host = peer.host.as_deref().unwrap_or_default();
             warn!(event = "hostUnknown", host, setting = "http.public_url");
         }
@@ -102,15 +95,8 @@ fn admit(app: &App, request: &mut Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns the scheme as written in a URL.
-pub fn scheme_text(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Http => "http",
-        Scheme::Https => "https",
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "an edge measures how long it takes")]
-fn now() -> Instant {
-    Instant::now()
+/// True if the client accepts HTML.
+pub fn accepts_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    accepted.into_iter().any(|line| line.contains("text/html"))
 }

@@ -53,6 +53,16 @@ pub enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// Returns the scheme as written in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// Trust in the socket's own peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {

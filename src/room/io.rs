@@ -219,22 +219,17 @@ pub enum Recipients {
 }
 
 /// Reason for refusing a join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinRefusal {
     /// The claimed id belongs to another identity.
-    #[error("this _pk is in use by somebody else")]
     IdTaken,
     /// The room has reached its limit of members.
-    #[error("the room is full")]
     RoomFull,
     /// The identity has reached its limit of members in the room.
-    #[error("you are in this room too many times already; close one of its pages")]
     IdentityFull,
     /// The network has reached its limit of members in the room.
-    #[error("too many members of this room come from your network")]
     NetworkFull,
     /// The server stops.
-    #[error("the server is restarting")]
     ShuttingDown,
 }
 

@@ -76,22 +76,17 @@ pub struct JoinedRoom {
 }
 
 /// Reason for a failed join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CannotJoin {
     /// The room refused the join.
-    #[error(transparent)]
-    Refused(#[from] JoinRefusal),
+    Refused(JoinRefusal),
     /// The server's limit of running rooms is reached.
-    #[error("the server is at its limit of rooms")]
     RoomsFull,
     /// The identity's rate of new rooms is exceeded.
-    #[error("too many new rooms; try again in a minute")]
     TooManyNewRooms,
     /// The network's limit of running rooms is reached.
-    #[error("too many rooms were started from this network; join one of them, or try again later")]
     TooManyRoomsOfNetwork,
     /// The network's rate of new rooms is exceeded.
-    #[error("too many new rooms from this network; try again in a minute")]
     TooManyNewRoomsOfNetwork,
 }
 
@@ -164,7 +159,7 @@ impl Registry {
             // another room by then, or starts one. Without this, a join would be lost.
             match answer.await {
                 Ok(Ok(outbox)) => return Ok(JoinedRoom { mailbox: room.mailbox().clone(), outbox }),
-                Ok(Err(refusal)) => return Err(refusal.into()),
+                Ok(Err(refusal)) => return Err(CannotJoin::Refused(refusal)),
                 Err(_) if !was_sent => self.forget(name, &room),
                 Err(_) => {}
             }
@@ -285,7 +280,7 @@ impl Registry {
         let entry = self.inner.rooms.entry(name.clone());
         // Checked under the entry's lock: a room is either seen by the shutdown's iteration or not started.
         if self.inner.stopping.is_cancelled() {
-            return Err(JoinRefusal::ShuttingDown.into());
+            return Err(CannotJoin::Refused(JoinRefusal::ShuttingDown));
         }
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
@@ -492,7 +487,7 @@ mod tests {
                                 Ok(joined) => break joined,
                                 // The retired room still holds the only permit for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
-                                Err(error) => panic!("{error}"),
+                                Err(error) => panic!("{error:?}"),
                             }
                         };
                         let view = registry.describe(&room).await.expect("the room of a member runs");

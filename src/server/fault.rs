@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use crate::config::ConfigErrors;
 use crate::feedback::delivery::InvalidWebhook;
-use crate::http::site::InvalidSite;
 use crate::identity::access::InvalidAccess;
+use crate::orange::manifest::InvalidBuild;
+use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
 
@@ -38,9 +39,12 @@ pub enum StartError {
     /// The HTTP client cannot be created.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),
-    /// The files for browsers are missing or invalid.
+    /// The built-in page's files or addresses are invalid.
     #[error(transparent)]
     Site(#[from] InvalidSite),
+    /// The folder of the stock client holds no usable build.
+    #[error(transparent)]
+    Client(#[from] InvalidBuild),
     /// The webhook's client cannot be created.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),

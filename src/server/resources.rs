@@ -10,20 +10,22 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::files::raise_file_limit;
-use super::{Addresses, StartError, media, now};
+use super::{Addresses, StartError, media};
 use crate::ai::AiHandle;
 use crate::calls::upstream::Upstream;
+use crate::clock::now;
 use crate::config::Config;
 use crate::feedback::delivery::{Delivery, DeliveryTiming};
-use crate::http::site::{InvalidSite, Site};
 use crate::http::tls::certificates::Certificates;
 use crate::http::tls::source::CertificateSource;
 use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
+use crate::orange::OrangeFiles;
 use crate::room::io::SavedRoom;
 use crate::sfu::handle::SfuHandle;
 use crate::sfu::thread::SfuThread;
+use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 
@@ -103,6 +105,8 @@ impl Listeners {
 /// may be invalid.
 pub(super) struct Clients {
     pub(super) site: Site,
+    /// The stock client's build, if its folder is configured.
+    pub(super) orange: Option<OrangeFiles>,
     pub(super) access: Option<(AccessHandle, AbortOnDropHandle<()>)>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
@@ -132,16 +136,18 @@ impl Clients {
         let delivery = webhook.map(|url| {
             Delivery::new(store.reports(), url.clone(), metrics.clone(), DeliveryTiming::default())
         });
-        Ok(Self { site: open_site(config)?, access, upstream, ai, delivery: delivery.transpose()? })
+        let site = Site::open(config)?;
+        let orange = open_orange(config)?;
+        Ok(Self { site, orange, access, upstream, ai, delivery: delivery.transpose()? })
     }
 }
 
-fn open_site(config: &Config) -> Result<Site, InvalidSite> {
-    let site = Site::open(config)?;
-    if let Some(warning) = site.warning() {
+fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {
+    let orange = OrangeFiles::open(config)?;
+    if let Some(warning) = orange.as_ref().and_then(OrangeFiles::warning) {
         warn!(event = "severalBuilds", "{warning}");
     }
-    Ok(site)
+    Ok(orange)
 }
 
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -31,7 +31,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         addresses: server.addresses,
         data: server.data_dir.path(),
         kept_rooms: server.kept_rooms,
-        media: &server.app.calls.upstream,
+        media: &server.state.proxy.upstream,
         tls: server.tls.as_ref(),
     }));
     let stopping = server.stopping.clone();

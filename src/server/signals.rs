@@ -6,10 +6,10 @@ use std::{fs, io, process};
 
 use futures_util::{Stream, StreamExt, stream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::clock::now;
 use crate::telemetry;
 
 /// Time within which signals count as one request to stop: a terminal and a wrapper (npm, `timeout`, a process
@@ -88,11 +88,6 @@ fn ignores_hangup() -> bool {
 fn is_hangup_ignored(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a shell: it tells signals apart by their time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -85,13 +85,11 @@ struct Permits {
 }
 
 /// Reason for refusing a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooManySockets {
     /// The server's limit is reached.
-    #[error("the server is full")]
     Full,
     /// The network's limit is reached.
-    #[error("too many connections from this address")]
     TooManyOfAddress,
 }
 

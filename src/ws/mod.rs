@@ -13,3 +13,65 @@ pub mod refusals;
 pub mod socket;
 mod throttle;
 pub mod upgrade;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::admission::SocketLimit;
+use self::connection::ConnectionLimits;
+use self::refusals::Refusals;
+use crate::http::context::HttpContext;
+use crate::id::ConnectionId;
+use crate::room::arrivals::Arrivals;
+use crate::room::registry::Registry;
+
+/// The state of all sockets.
+pub struct Sockets {
+    /// The rooms that sockets join.
+    pub registry: Registry,
+    /// Limits on open sockets.
+    pub limit: SocketLimit,
+    /// Memory limit for partially received messages.
+    pub arrivals: Arrivals,
+    /// Limits of each socket.
+    pub connection_limits: ConnectionLimits,
+    /// True if sockets may use compression.
+    pub compression: bool,
+    /// The last refused sockets.
+    pub refusals: Refusals,
+    /// The sockets' tasks.
+    pub tasks: SocketTasks,
+}
+
+/// The sockets' tasks and ids.
+#[derive(Debug, Default)]
+pub struct SocketTasks {
+    /// Runs the tasks, and waits for their end.
+    pub tracker: TaskTracker,
+    /// Aborts the tasks without a close handshake.
+    pub abort: CancellationToken,
+    last_id: AtomicU64,
+}
+
+impl SocketTasks {
+    /// Returns a new id, unique in this process.
+    pub fn next_id(&self) -> ConnectionId {
+        ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Returns the routes of sockets.
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<Sockets>: FromRef<S>,
+{
+    Router::new().route("/parties/{*path}", get(upgrade::upgrade))
+}

@@ -1,12 +1,17 @@
-//! Last refusals of upgrades, for pages: a browser does not show a page the answer to a refused upgrade.
+//! Refusals of upgrades: their statuses, and the last ones for pages: a browser does not show a page the answer to
+//! a refused upgrade.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use moka::future::Cache;
 
-use crate::http::error::ApiError;
+use super::admission::TooManySockets;
+use crate::http::error::{ApiError, Refusal};
 use crate::id::UserId;
+use crate::room::io::JoinRefusal;
+use crate::room::registry::CannotJoin;
 
 /// Maximum number of stored refusals; an unknown client that fills this costs others only an explanation.
 const MAX_REFUSALS: u64 = 4096;
@@ -49,4 +54,67 @@ impl Default for Refusals {
     fn default() -> Self {
         Self::new()
     }
+}
+
+impl From<TooManySockets> for ApiError {
+    fn from(error: TooManySockets) -> Self {
+        match error {
+            TooManySockets::Full => {
+                refused(StatusCode::SERVICE_UNAVAILABLE, "server_full", "the server is full")
+            }
+            TooManySockets::TooManyOfAddress => Self::Refused(Refusal {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                label: "too_many_of_address",
+                message: "too many connections from this address",
+                network_limit: Some("limits.connections_per_address"),
+            }),
+        }
+    }
+}
+
+impl From<CannotJoin> for ApiError {
+    fn from(error: CannotJoin) -> Self {
+        let busy = StatusCode::SERVICE_UNAVAILABLE;
+        let limited = |label, network_limit, message| {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            Self::Refused(Refusal { status, label, message, network_limit })
+        };
+        match error {
+            CannotJoin::RoomsFull => refused(busy, "rooms_full", "the server is at its limit of rooms"),
+            CannotJoin::TooManyNewRooms => {
+                limited("too_many_new_rooms", None, "too many new rooms; try again in a minute")
+            }
+            CannotJoin::TooManyRoomsOfNetwork => limited(
+                "too_many_rooms_of_network",
+                Some("limits.rooms_per_network"),
+                "too many rooms were started from this network; join one of them, or try again later",
+            ),
+            CannotJoin::TooManyNewRoomsOfNetwork => limited(
+                "too_many_new_rooms_of_network",
+                Some("limits.new_rooms_per_minute_per_network"),
+                "too many new rooms from this network; try again in a minute",
+            ),
+            CannotJoin::Refused(JoinRefusal::IdTaken) => {
+                refused(StatusCode::FORBIDDEN, "seat_taken", "this _pk is in use by somebody else")
+            }
+            CannotJoin::Refused(JoinRefusal::RoomFull) => refused(busy, "room_full", "the room is full"),
+            CannotJoin::Refused(JoinRefusal::IdentityFull) => limited(
+                "room_full_for_identity",
+                None,
+                "you are in this room too many times already; close one of its pages",
+            ),
+            CannotJoin::Refused(JoinRefusal::NetworkFull) => limited(
+                "room_full_for_network",
+                Some("limits.members_per_room_per_network"),
+                "too many members of this room come from your network",
+            ),
+            CannotJoin::Refused(JoinRefusal::ShuttingDown) => {
+                refused(busy, "shutting_down", "the server is restarting")
+            }
+        }
+    }
+}
+
+fn refused(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
+    ApiError::Refused(Refusal { status, label, message, network_limit: None })
 }

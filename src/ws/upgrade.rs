@@ -11,7 +11,8 @@ use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, Uri, Version};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::Next;
+use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
@@ -21,9 +22,10 @@ use tracing::{debug, warn};
 use tungstenite::handshake::server::create_response;
 use url::form_urlencoded;
 
+use super::Sockets;
 use super::connection::Connection;
 use super::extension::{Compression, Malformed};
-use crate::http::app::{App, wall_clock};
+use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
@@ -40,46 +42,59 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket; with `&why` and without an
 /// upgrade, the last refusal of this `_pk`.
 pub async fn upgrade(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<RemotePeer>,
+    State(http): State<Arc<HttpContext>>,
+    State(sockets): State<Arc<Sockets>>,
+    peer: RemotePeer,
+    auth: Auth,
     Extension(socket): Extension<SocketPeer>,
     request: Request,
-) -> Response {
-    let user = claimed_id(request.uri());
+) -> Result<Response, ApiError> {
     if asks_why(&request) {
-        let last = match &user {
-            Some(user) => app.refusals.last(user).await,
+        let last = match claimed_id(request.uri()) {
+            Some(user) => sockets.refusals.last(&user).await,
             None => None,
         };
-        return last.unwrap_or(ApiError::NotFound).into_response();
+        return Err(last.unwrap_or(ApiError::NotFound));
     }
-    match join_room(&app, &peer, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            Metrics::count(&app.metrics.refusals, error.label());
-            debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
-            if let (Some(setting), Some(network)) = (error.network_limit(), peer.network())
-                && app.warnings.check().is_ok()
-            {
-                warn!(event = "networkLimitReached", %network, setting);
-            }
-            if error == ApiError::UpgradeLost && app.refusals.is_first_lost_upgrade() {
-                warn!(
-                    event = "upgradeLost",
-                    address = %socket.address.ip(),
-                    mend = "let it pass Upgrade and Connection on, over HTTP/1.1",
-                    "a proxy drops the Upgrade header of WebSockets: nobody can join a room through it",
-                );
-            }
-            if let Some(user) = user {
-                app.refusals.remember(user, error).await;
-            }
-            error.into_response()
+    let joined = join_room(&http, &sockets, &peer, auth, request).await;
+    if let Err(error) = joined {
+        Metrics::count(&http.metrics.refusals, error.label());
+        debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
+        if let (Some(setting), Some(network)) = (error.network_limit(), peer.network())
+            && http.warnings.check().is_ok()
+        {
+            warn!(event = "networkLimitReached", %network, setting);
+        }
+        if error == ApiError::UpgradeLost && sockets.refusals.is_first_lost_upgrade() {
+            warn!(
+                event = "upgradeLost",
+                address = %socket.address.ip(),
+                mend = "let it pass Upgrade and Connection on, over HTTP/1.1",
+                "a proxy drops the Upgrade header of WebSockets: nobody can join a room through it",
+            );
         }
     }
+    joined
 }
 
-async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Result<Response, ApiError> {
+/// Middleware that stores the refusal of an upgrade for its page; outside of the request guard, whose refusals
+/// count as well.
+pub async fn store_refusal(State(sockets): State<Arc<Sockets>>, request: Request, next: Next) -> Response {
+    let user = if asks_why(&request) { None } else { claimed_id(request.uri()) };
+    let response = next.run(request).await;
+    if let (Some(user), Some(&error)) = (user, response.extensions().get::<ApiError>()) {
+        sockets.refusals.remember(user, error).await;
+    }
+    response
+}
+
+async fn join_room(
+    http: &Arc<HttpContext>,
+    sockets: &Arc<Sockets>,
+    peer: &RemotePeer,
+    auth: Auth,
+    request: Request,
+) -> Result<Response, ApiError> {
     let (room, user) = address(request.uri())?;
     if lost_upgrade(&request) {
         return Err(ApiError::UpgradeLost);
@@ -87,9 +102,8 @@ async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
     if !request.headers().contains_key(UPGRADE) {
         return Err(ApiError::NotFound);
     }
-    let asked = app.identities.identify(request.headers(), peer, wall_clock()).await;
-    let Auth::User { identity, renew, .. } = asked else {
-        return Err(app.nobody());
+    let Auth::User { identity, renew, .. } = auth else {
+        return Err(http.unauthenticated());
     };
     let (mut parts, _) = request.into_parts();
     // Absent if the connection cannot be upgraded, as in HTTP/2.
@@ -98,16 +112,16 @@ async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
         // A malformed header must be refused (RFC 6455 sections 4.2.1 and 9.1), even if compression
         // is disabled.
         Err(Malformed) => return Err(ApiError::InvalidHandshake),
-        Ok(compression) => compression.filter(|_| app.socket_compression),
+        Ok(compression) => compression.filter(|_| sockets.compression),
     };
     let handshake =
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
-    app.charge.warn_once(peer);
+    http.charge.warn_once(peer);
     let network = peer.network();
-    let ticket = app.admission.ask(network, &room, &user)?;
-    let share = app.arrivals.share(network);
+    let ticket = sockets.limit.ask(network, &room, &user)?;
+    let share = sockets.arrivals.share(network);
 
-    let connection = app.sockets.next_id();
+    let connection = sockets.tasks.next_id();
     let join = Join {
         connection,
         user,
@@ -121,9 +135,9 @@ async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
     // moment, and a membership taken for it would stay taken.
     let (joined, answer) = oneshot::channel::<Result<(), ApiError>>();
     let serve = {
-        let app = app.clone();
+        let (http, sockets) = (http.clone(), sockets.clone());
         async move {
-            let membership = match app.registry.join(&room, join).await {
+            let membership = match sockets.registry.join(&room, join).await {
                 Ok(membership) => membership,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal.into()));
@@ -143,10 +157,10 @@ async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
             };
             // Fails if nobody waits for the answer; then there is no upgrade either.
             let _ = joined.send(Ok(()));
-            let (limits, metrics) = (app.connection_limits.clone(), app.metrics.clone());
+            let (limits, metrics) = (sockets.connection_limits.clone(), http.metrics.clone());
             // Boxed for the same reason as the task around it (see below).
             let run = Box::pin(async {
-                match timeout(app.handshake, on_upgrade).await {
+                match timeout(http.request_timeout, on_upgrade).await {
                     Ok(Ok(stream)) => {
                         let stream = TokioIo::new(stream);
                         Connection::new(connection, stream, membership, share, limits, metrics).run().await;
@@ -163,8 +177,8 @@ async fn join_room(app: &Arc<App>, peer: &RemotePeer, request: Request) -> Resul
     };
     // Boxed, since each future that wraps another reserves space for it twice: before and while it runs.
     let serve = Box::pin(serve);
-    let abort = app.sockets.abort.clone();
-    app.sockets.tasks.spawn(async move { abort.run_until_cancelled(serve).await });
+    let abort = sockets.tasks.abort.clone();
+    sockets.tasks.tracker.spawn(async move { abort.run_until_cancelled(serve).await });
     answer.await.map_err(|_| ApiError::Internal)??;
 
     let mut response = handshake.map(|()| Body::empty());

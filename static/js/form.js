@@ -5,17 +5,14 @@
 import { element, within } from './element.js';
 import { Refusal, send } from './settings.js';
 
-/**
- * Sends the page's form to the action of a route.
- * @param {string} route
- */
-export function submitInPlace(route) {
+/** Sends the page's form. */
+export function submitInPlace() {
   const form = within(document, 'form', HTMLFormElement);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     document.getElementById('problem')?.remove();
     try {
-      await send(form, route);
+      await send(form);
     } catch (error) {
       showProblem(form, error instanceof Refusal ? error.message : 'The server does not answer. Try again.');
     }

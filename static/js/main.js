@@ -14,7 +14,7 @@ import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
-import { ask, askWhyRefused, loadSettings, Refusal } from './settings.js';
+import { ask, askWhyRefused, loadSettings, Refusal, settingsPath } from './settings.js';
 import { Signalling } from './signalling.js';
 
 /** @import { DeviceKind } from './devices.js' */
@@ -32,7 +32,7 @@ document.title = `${roomName} – Satsuma`;
 byId('lobby-title').textContent = roomName;
 byId('room-title').textContent = roomName;
 
-const settings = await loadSettings(roomPath);
+const settings = await loadSettings(roomName);
 const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate });
 const signalling = new Signalling(roomName);
 const lobby = new Lobby({ settings, devices, signalling });
@@ -141,7 +141,7 @@ async function askWhy() {
   let why;
   try {
     // Leaves the page if a login is required; that one returns to this room.
-    await ask(roomPath, 'routes/_room.$roomName._index', { signal });
+    await ask(settingsPath(roomName), { signal });
     const reason = await askWhyRefused(signalling.address, { signal });
     // A server that has just started refuses nothing: only another attempt shows that sockets do not reach it.
     why = reason || isAccepted ? `${reason ?? SOCKET_IS_LOST} Trying again…` : '';
@@ -160,7 +160,7 @@ function leave(title) {
   devices.end();
   meeting?.end();
   byId('left-title').textContent = title;
-  byId('quality').hidden = !settings.asksForQuality || !meeting;
+  byId('quality').hidden = !meeting;
   byId('meeting-id', HTMLInputElement).value = meeting?.id ?? '';
   withdrawAllNotices();
   document.body.dataset.view = 'left';

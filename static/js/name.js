@@ -3,4 +3,4 @@
 
 import { submitInPlace } from './form.js';
 
-submitInPlace('routes/set-username');
+submitInPlace();

@@ -1,5 +1,7 @@
 // @ts-check
-// The server's settings and the user's name, as the stock client's pages load them.
+// The server's settings, the user's name, and the forms.
+
+import { BASE } from './base.js';
 
 /** A refusal by the server. The message is its sentence, if it sent one. */
 export class Refusal extends Error {
@@ -7,24 +9,31 @@ export class Refusal extends Error {
 }
 
 /**
- * Requests the data of one route; leaves the page if the server requires a login first.
+ * Requests JSON at a path below the server's; leaves the page if the server requires a login first.
  * @param {string} path
- * @param {string} route
  * @param {RequestInit} [options]
  */
-export async function ask(path, route, options) {
-  const answer = await request(path, route, options);
+export async function ask(path, options) {
+  const answer = await fetch(BASE + path, options);
+  if (answer.status === 401) {
+    // The page's own address leads to the form for a name, or tells where to log in.
+    location.reload();
+    return new Promise(() => {});
+  }
+  await check(answer);
   return answer.json();
 }
 
 /**
- * Sends a form to the action of a route, and follows its redirect.
+ * Sends a form, and follows its redirect.
  * @param {HTMLFormElement} form
- * @param {string} route
  */
-export function send(form, route) {
+export async function send(form) {
   const fields = [...new FormData(form)].map(([name, value]) => [name, String(value)]);
-  return request(form.action, route, { method: 'POST', body: new URLSearchParams(fields) });
+  const answer = await fetch(form.action, { method: 'POST', body: new URLSearchParams(fields) });
+  // An error at the redirect's target is shown by the page there.
+  if (!answer.redirected) await check(answer);
+  location.assign(answer.url);
 }
 
 /**
@@ -45,23 +54,9 @@ export async function askWhyRefused(address, options) {
   }
 }
 
-/**
- * @param {string} path
- * @param {string} route
- * @param {RequestInit} [options]
- */
-async function request(path, route, options) {
-  const url = new URL(path, location.origin);
-  if (route === 'routes/_index') url.searchParams.set('index', '');
-  url.searchParams.set('_data', route);
-  const answer = await fetch(url, options);
-  const elsewhere = answer.headers.get('X-Remix-Redirect');
-  if (elsewhere) {
-    location.assign(elsewhere);
-    return new Promise(() => {});
-  }
+/** @param {Response} answer */
+async function check(answer) {
   if (!answer.ok) throw new Refusal((await sentence(answer)) || `The server answers with ${answer.status}.`);
-  return answer;
 }
 
 /**
@@ -69,47 +64,45 @@ async function request(path, route, options) {
  * @param {Response} answer
  */
 async function sentence(answer) {
-  const kind = answer.headers.get('Content-Type') ?? '';
-  let text;
-  if (kind.startsWith('application/json')) text = (await answer.json()).message;
-  if (kind.startsWith('text/plain')) text = await answer.text();
-  if (!text?.trim()) return '';
-  const [first, ...rest] = text.trim();
+  const type = answer.headers.get('Content-Type') ?? '';
+  const text = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
+  if (!text) return '';
+  const [first, ...rest] = text;
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 
 /** @typedef {Awaited<ReturnType<typeof loadSettings>>} Settings */
 
 /**
- * Loads all settings of a room's page. `roomPath` is the room's address, such as `/my-room` or `/meet/my-room`.
- * @param {string} roomPath
+ * Loads the settings of a room, with the page's defaults.
+ * @param {string} roomName
  */
-export async function loadSettings(roomPath) {
-  const [media, lobby, room] = await Promise.all([
-    ask(roomPath, 'routes/_room'),
-    ask(roomPath, 'routes/_room.$roomName._index'),
-    ask(`${roomPath}/room`, 'routes/_room.$roomName.room'),
-  ]);
-  // Set for every media service, the embedded one included.
-  const hasMedia = Boolean(lobby.callsAppId);
+export async function loadSettings(roomName) {
+  const settings = await ask(settingsPath(roomName));
   return {
-    name: lobby.username,
-    hasMedia,
+    name: settings.username,
+    hasMedia: settings.media,
     /** True if members encrypt end to end, and could not decode this page's media. */
-    mustEncrypt: media.e2eeEnabled,
+    mustEncrypt: settings.encryption,
     /** True if this page can send and receive. */
-    canCarryMedia: hasMedia && !media.e2eeEnabled,
+    canCarryMedia: settings.media && !settings.encryption,
     /** True if an AI can be invited. */
-    hasAi: room.hasAiCredentials,
-    iceServers: media.iceServers,
-    extraParams: media.apiExtraParams ?? '',
+    hasAi: settings.ai,
+    iceServers: settings.iceServers,
+    extraParams: settings.apiExtraParams ?? '',
     webcam: {
-      framerate: media.maxWebcamFramerate ?? 24,
-      bitrate: media.maxWebcamBitrate ?? 2_500_000,
-      quality: media.maxWebcamQualityLevel ?? 1080,
+      framerate: settings.webcam.maxFramerate ?? 24,
+      bitrate: settings.webcam.maxBitrate ?? 2_500_000,
+      quality: settings.webcam.maxQualityLevel ?? 1080,
     },
-    maxHistory: media.maxApiHistory ?? 100,
-    asksForQuality: room.hasDb,
-    takesReports: room.bugReportsEnabled,
+    maxHistory: settings.maxApiHistory ?? 100,
   };
+}
+
+/**
+ * Returns the path of a room's settings.
+ * @param {string} roomName
+ */
+export function settingsPath(roomName) {
+  return `api/rooms/${encodeURIComponent(roomName)}/settings`;
 }

@@ -323,8 +323,8 @@ async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
     let visitor = browser.visitor().await;
     let failing = "{
         const real = window.fetch;
-        const isFor = (url) => String(url).includes('/broken') && String(url).includes('_index');
-        window.fetch = (url, ...rest) => isFor(url) ? Promise.resolve(Response.json({message: 'out of order'}, {status: 500})) : real(url, ...rest);
+        const isFor = (url) => String(url).endsWith('/api/rooms/broken/settings');
+        window.fetch = (url, ...rest) => isFor(url) ? Promise.resolve(new Response('out of order', {status: 500})) : real(url, ...rest);
     }";
     let tab = before_pages(&visitor, &server.http(), "broken", failing).await;
     let is_loaded = "document.readyState === 'complete'";

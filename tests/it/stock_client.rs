@@ -195,67 +195,93 @@ async fn whoever_has_no_name_is_led_to_the_form_and_back() {
 }
 
 #[tokio::test]
-async fn data_are_those_of_the_settings_with_and_without_a_build() {
+async fn data_are_those_of_the_settings() {
     let cloud = Cloud::start().await;
-    for has_build in [true, false] {
-        let server = TestServer::with(|config| {
-            cloud.configure(config);
-            if has_build {
-                with_client(config);
-            }
-            config.client.trace_link = Optional(Some("https://trace.example/".to_owned()));
-            config.client.max_api_history = 50;
-            config.client.simulcast = true;
-            config.feedback.dashboard_worker_url = Optional(Some("https://dash.example".parse().unwrap()));
-        })
-        .await;
-        let ada = Person::log_in(&server, "Ada").await;
-        let servers = json!([{"urls": ["stun:stun.example:3478"]},
-                             {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
-        for (path, id, expected) in [
-            ("/", "root", json!({})),
-            ("/", "routes/_index", json!({"username": "Ada", "usedAccess": false})),
-            ("/r", LOBBY, json!({"username": "Ada", "callsAppId": "app"})),
-            (
-                "/r/room",
-                "routes/_room",
-                json!({
-                "traceLink": "https://trace.example/", "iceServers": servers, "feedbackEnabled": true,
-                "maxApiHistory": 50, "simulcastEnabled": true, "e2eeEnabled": false}),
-            ),
-            (
-                "/r/room",
-                MEETING,
-                json!({
-                "username": "Ada", "bugReportsEnabled": true, "disableLobbyEnforcement": false,
-                "mode": "production", "hasDb": true, "hasAiCredentials": true,
-                "dashboardDebugLogsBaseUrl": "https://dash.example"}),
-            ),
-        ] {
-            let told = data(&server, &ada, path, id).await;
-            assert_eq!((told.status, told.json()), (200, expected), "{path} {id}");
-            assert_eq!(told.header("content-type"), "application/json");
-            assert_eq!((told.header("x-remix-response"), told.header("cache-control")), ("yes", "no-store"));
-        }
-        for (path, id) in [("/r", MEETING), ("/", LOBBY), ("/r", "routes/nothing"), ("/a/b/c", "root")] {
-            let told = data(&server, &ada, path, id).await;
-            assert_eq!((told.status, told.header("x-remix-error")), (403, "yes"), "{path} {id}");
-            assert_eq!(told.json(), json!({"message": "that route is not one of this path"}));
-        }
-        assert_eq!(data(&server, &ada, "/set-username", "routes/set-username").await.status, 400);
-        // Theirs, whatever it is called.
-        assert_eq!(
-            get(&server, &ada, "/partytracks/generate-ice-servers?_data=root").await.json()["iceServers"],
-            servers
-        );
+    let server = TestServer::with(|config| {
+        cloud.configure(config);
+        with_client(config);
+        config.client.trace_link = Optional(Some("https://trace.example/".to_owned()));
+        config.client.max_api_history = 50;
+        config.client.simulcast = true;
+        config.feedback.dashboard_worker_url = Optional(Some("https://dash.example".parse().unwrap()));
+    })
+    .await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let servers = json!([{"urls": ["stun:stun.example:3478"]},
+                         {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
+    for (path, id, expected) in [
+        ("/", "root", json!({})),
+        ("/", "routes/_index", json!({"username": "Ada", "usedAccess": false})),
+        ("/r", LOBBY, json!({"username": "Ada", "callsAppId": "app"})),
+        (
+            "/r/room",
+            "routes/_room",
+            json!({
+            "traceLink": "https://trace.example/", "iceServers": servers, "feedbackEnabled": true,
+            "maxApiHistory": 50, "simulcastEnabled": true, "e2eeEnabled": false}),
+        ),
+        (
+            "/r/room",
+            MEETING,
+            json!({
+            "username": "Ada", "bugReportsEnabled": true, "disableLobbyEnforcement": false,
+            "mode": "production", "hasDb": true, "hasAiCredentials": true,
+            "dashboardDebugLogsBaseUrl": "https://dash.example"}),
+        ),
+    ] {
+        let told = data(&server, &ada, path, id).await;
+        assert_eq!((told.status, told.json()), (200, expected), "{path} {id}");
+        assert_eq!(told.header("content-type"), "application/json");
+        assert_eq!((told.header("x-remix-response"), told.header("cache-control")), ("yes", "no-store"));
     }
-    assert_eq!(cloud.seen_at("/generate-ice-servers").len(), 2, "asked for once by each server");
+    for (path, id) in [("/r", MEETING), ("/", LOBBY), ("/r", "routes/nothing"), ("/a/b/c", "root")] {
+        let told = data(&server, &ada, path, id).await;
+        assert_eq!((told.status, told.header("x-remix-error")), (403, "yes"), "{path} {id}");
+        assert_eq!(told.json(), json!({"message": "that route is not one of this path"}));
+    }
+    assert_eq!(data(&server, &ada, "/set-username", "routes/set-username").await.status, 400);
+    // Theirs, whatever it is called.
+    assert_eq!(
+        get(&server, &ada, "/partytracks/generate-ice-servers?_data=root").await.json()["iceServers"],
+        servers
+    );
+    assert_eq!(cloud.seen_at("/generate-ice-servers").len(), 1, "asked for once");
+}
+
+#[tokio::test]
+async fn own_page_gets_its_settings_as_json() {
+    let cloud = Cloud::start().await;
+    let server = TestServer::with(|config| {
+        cloud.configure(config);
+        config.client.max_webcam_bitrate = 500_000;
+        config.client.max_api_history = 50;
+    })
+    .await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let user = get(&server, &ada, "/api/user").await;
+    assert_eq!((user.status, user.json()), (200, json!({"username": "Ada"})));
+    let settings = get(&server, &ada, "/api/rooms/caf%C3%A9%2F1/settings").await;
+    let servers = json!([{"urls": ["stun:stun.example:3478"]},
+                         {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
+    let expected = json!({"username": "Ada", "media": true, "encryption": false, "ai": true,
+                          "webcam": {"maxBitrate": 500_000}, "maxApiHistory": 50, "iceServers": servers});
+    assert_eq!((settings.status, settings.json()), (200, expected));
+    assert_eq!(settings.header("cache-control"), "no-store");
+    for path in ["/api/user", "/api/rooms/r/settings"] {
+        let refused = answer(server.get(path)).await;
+        assert_eq!((refused.status, refused.header("cache-control")), (401, "no-store"), "{path}");
+    }
+    assert_eq!(get(&server, &ada, "/r?_data=root").await.header("x-remix-response"), "", "no stock client");
 }
 
 #[tokio::test]
 async fn clients_are_told_that_media_are_carried_unless_nobody_does() {
     let named = |name: &'static str| move |config: &mut Config| config.sfu.app_id = name.to_owned();
     let told = async |edit: &dyn Fn(&mut Config)| {
+        let edit = |config: &mut Config| {
+            with_client(config);
+            edit(config);
+        };
         let server = TestServer::with(edit).await;
         let ada = Person::log_in(&server, "Ada").await;
         let room = data(&server, &ada, "/r/room", "routes/_room").await.json();
@@ -419,7 +445,7 @@ async fn a_folder_without_a_build_is_an_error_at_the_start() {
     config.admin.listen.set_port(0);
     config.sfu.udp_listen = ([127, 0, 0, 1], 0).into();
     config.client.dir = Optional(Some(dir.path().to_owned()));
-    let Err(StartError::Site(error)) = Server::start(config).await else { panic!("it started") };
+    let Err(StartError::Client(error)) = Server::start(config).await else { panic!("it started") };
     let place = dir.path().join("build");
     assert!(error.to_string().contains(&format!("{}/manifest-*.js", place.display())), "{error}");
 

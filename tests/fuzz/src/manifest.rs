@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use satsuma::client::manifest::Build;
+use satsuma::orange::manifest::Build;
 use tempfile::TempDir;
 
 /// A folder with a whole build in it, of which the manifest is rewritten.

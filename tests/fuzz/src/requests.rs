@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use satsuma::calls::api::CallTarget;
-use satsuma::http::paths::room_of;
+use satsuma::site::paths::room_of;
 use satsuma::identity::Identities;
 use satsuma::identity::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::identity::token::SigningKey;

@@ -1,7 +1,7 @@
 //! Data requests, `?_data={route id}`: loads of data and submitted forms of the stock client.
 //!
 //! Page loaders are answered here. All other requests go to the handler at the same path, which is independent
-//! of the client; its answer is converted to the client's format.
+//! of the client. [`convert`] puts every answer into the client's format.
 
 use std::sync::Arc;
 
@@ -17,17 +17,19 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
-use super::loader::{Loader, is_of_room, is_resource, load};
-use super::visit::{name_needed, with_cookie};
-use crate::http::app::{App, wall_clock};
+use super::Orange;
+use super::loader::{Loader, is_of_room, is_resource};
+use crate::clock::wall_clock;
 use crate::http::error::ApiError;
-use crate::http::paths::room_of;
+use crate::http::extract::with_cookie;
 use crate::identity::Auth;
 use crate::identity::peer::RemotePeer;
+use crate::site::forms::name_needed;
+use crate::site::paths::room_of;
 
 const RESPONSE: HeaderName = HeaderName::from_static("x-remix-response");
 /// Header with the target of a redirect that a browser's fetch does not follow.
-pub const REDIRECT: HeaderName = HeaderName::from_static("x-remix-redirect");
+const REDIRECT: HeaderName = HeaderName::from_static("x-remix-redirect");
 const STATUS: HeaderName = HeaderName::from_static("x-remix-status");
 const REVALIDATE: HeaderName = HeaderName::from_static("x-remix-revalidate");
 const CATCH: HeaderName = HeaderName::from_static("x-remix-catch");
@@ -40,51 +42,57 @@ const SENTENCE_BYTES: usize = 4096;
 /// Query parameter of data requests.
 const PARAMETER: &str = "_data";
 
-/// Middleware that answers data requests and forwards all others.
-pub async fn data(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Middleware that answers loads of data and forwards all other requests without Remix's parameters.
+pub async fn load_data(State(orange): State<Arc<Orange>>, mut request: Request, next: Next) -> Response {
     let uri = request.uri();
-    let Some(id) = asked_route(uri) else {
+    let Some(id) = requested_route(uri) else {
         return next.run(request).await;
     };
-    let Some(found) = app.site.routes().find(uri.path()).filter(|ids| ids.contains(&id)) else {
+    let Some(found) = orange.build.routes.find(uri.path()).filter(|ids| ids.contains(&id)) else {
         return error(StatusCode::FORBIDDEN, "that route is not one of this path");
     };
     if is_of_room(found)
         && let Err(error) = room_of(uri.path())
     {
-        return to_client(error.into_response());
+        return error.into_response();
     }
     let leaf = found.last().cloned().unwrap_or_default();
     if request.method() == Method::GET || request.method() == Method::HEAD {
         if let Some(loader) = Loader::of(&id) {
             let (head, _) = request.into_parts();
-            let answer = timeout(app.handshake, answer(&app, loader, &leaf, &head)).await;
-            return answer.unwrap_or_else(|_| to_client(ApiError::Internal.into_response()));
+            let answer = timeout(orange.http.request_timeout, answer(&orange, loader, &leaf, &head)).await;
+            return answer.unwrap_or_else(|_| ApiError::Internal.into_response());
         }
         if !is_resource(&id) {
             return error(StatusCode::BAD_REQUEST, "that route has no data");
         }
     }
     // The handler does not know the parameter, and must not pass it on.
-    let mut request = request;
     *request.uri_mut() = page_of(request.uri());
+    next.run(request).await
+}
+
+/// Middleware that converts the responses to data requests to the client's format; outside of the request guard,
+/// whose refusals are converted as well.
+pub async fn convert(request: Request, next: Next) -> Response {
+    let is_data = requested_route(request.uri()).is_some();
     let response = next.run(request).await;
+    // To another spelling of the address a browser's fetch sends the same form again.
+    let is_moved = response.status() == StatusCode::PERMANENT_REDIRECT;
+    if !is_data || is_moved || response.headers().contains_key(ERROR) {
+        return response;
+    }
     let (head, body) = response.into_parts();
     if head.status.is_server_error() {
         let sentence = Limited::new(body, SENTENCE_BYTES).collect().await;
         let sentence = sentence.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned());
         return error(head.status, &sentence.unwrap_or_default());
     }
-    to_client(Response::from_parts(head, body))
-}
-
-/// Formats the refusal of a data request for the client; `None` for any other request.
-pub fn refused(uri: &Uri, error: ApiError) -> Option<Response> {
-    asked_route(uri).map(|_| to_client(error.into_response()))
+    converted(Response::from_parts(head, body))
 }
 
 /// Returns the route id of a data request.
-fn asked_route(uri: &Uri) -> Option<String> {
+fn requested_route(uri: &Uri) -> Option<String> {
     // The media API and sockets have query parameters of their own.
     if ["/partytracks/", "/api/calls/", "/parties/"].iter().any(|path| uri.path().starts_with(path)) {
         return None;
@@ -94,27 +102,29 @@ fn asked_route(uri: &Uri) -> Option<String> {
 }
 
 /// Answers with the data of a page's route, or with a redirect to the name form.
-async fn answer(app: &App, loader: Loader, leaf: &str, head: &request::Parts) -> Response {
+async fn answer(orange: &Orange, loader: Loader, leaf: &str, head: &request::Parts) -> Response {
     let Some(peer) = head.extensions.get::<RemotePeer>() else {
-        return to_client(ApiError::Internal.into_response());
+        return ApiError::Internal.into_response();
     };
-    match app.identities.identify(&head.headers, peer, wall_clock()).await {
+    let identities = &orange.http.identities;
+    match identities.identify(&head.headers, peer, wall_clock()).await {
         Auth::User { identity, by, renew } => {
-            with_cookie(told(&load(app, loader, &identity, by).await), renew)
+            with_cookie(not_cached(&orange.load(loader, &identity, by).await), renew)
         }
         Auth::Anonymous
-            if loader == Loader::Root && leaf == "routes/set-username" && app.identities.takes_names() =>
+            if loader == Loader::Root && leaf == "routes/set-username" && identities.takes_names() =>
         {
-            told(&app.site.told.to_nobody())
+            not_cached(&orange.settings.to_nobody())
         }
         Auth::Anonymous => {
-            to_client(name_needed(app, &page_of(&head.uri), peer).unwrap_or_else(IntoResponse::into_response))
+            let form = name_needed(&orange.http, &page_of(&head.uri), peer);
+            form.unwrap_or_else(IntoResponse::into_response)
         }
     }
 }
 
-fn told(data: &Value) -> Response {
-    to_client(([(CACHE_CONTROL, "no-store")], Json(data)).into_response())
+fn not_cached(data: &Value) -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(data)).into_response()
 }
 
 /// Returns the page of a data request: its URL without Remix's parameters.
@@ -128,8 +138,8 @@ fn page_of(uri: &Uri) -> Uri {
     page.parse().unwrap_or_default()
 }
 
-/// Converts a plain answer to the client's format.
-fn to_client(mut response: Response) -> Response {
+/// Converts a plain response to the client's format.
+fn converted(mut response: Response) -> Response {
     let (status, headers) = (response.status(), response.headers_mut());
     if status.is_redirection() {
         let Some(location) = headers.remove(LOCATION) else { return response };
@@ -147,8 +157,6 @@ fn to_client(mut response: Response) -> Response {
         *response.body_mut() = Body::empty();
     } else if status.is_client_error() {
         headers.insert(CATCH, YES);
-    } else if status.is_server_error() {
-        return error(status, "internal error");
     } else {
         headers.insert(RESPONSE, YES);
     }
@@ -168,14 +176,14 @@ mod tests {
     #[test]
     fn redirect_is_not_followed_by_fetch() {
         let plain = (StatusCode::FOUND, [(LOCATION, "/a")], "x").into_response();
-        let response = to_client(plain);
+        let response = converted(plain);
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
         assert_eq!(response.headers()[REDIRECT], "/a");
         assert_eq!(response.headers()[STATUS], "302");
         assert!(!response.headers().contains_key(LOCATION) && !response.headers().contains_key(REVALIDATE));
 
         let plain = (StatusCode::FOUND, [(LOCATION, "/a"), (SET_COOKIE, "a=b")]).into_response();
-        let response = to_client(plain);
+        let response = converted(plain);
         assert_eq!(response.headers()[REVALIDATE], YES);
         assert_eq!(response.headers()[SET_COOKIE], "a=b");
     }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::Orange;
 use crate::config::Config;
-use crate::http::app::App;
 use crate::identity::{AuthMethod, Identity};
 
 /// Time that a page waits for TURN credentials; without them its client requests them itself.
@@ -182,23 +182,25 @@ impl ClientSettings {
     }
 }
 
-/// Returns the data of a route for a user.
-pub async fn load(app: &App, loader: Loader, identity: &Identity, by: AuthMethod) -> Value {
-    let told = &app.site.told;
-    let username = &*identity.name;
-    match loader {
-        Loader::Root => json(&told.root),
-        Loader::Home => json(&Home {
-            username,
-            used_access: by != AuthMethod::Cookie,
-            directory_url: told.root.user_directory_url.as_deref(),
-        }),
-        Loader::Room => {
-            let ice_servers = app.calls.turn.at_hand(&identity.id, TURN_WAIT).await;
-            json(&RoomData { ice_servers, ..told.room.clone() })
+impl Orange {
+    /// Returns the data of a route for a user.
+    pub(super) async fn load(&self, loader: Loader, identity: &Identity, by: AuthMethod) -> Value {
+        let settings = &self.settings;
+        let username = &*identity.name;
+        match loader {
+            Loader::Root => json(&settings.root),
+            Loader::Home => json(&Home {
+                username,
+                used_access: by != AuthMethod::Cookie,
+                directory_url: settings.root.user_directory_url.as_deref(),
+            }),
+            Loader::Room => {
+                let ice_servers = self.proxy.turn.at_hand(&identity.id, TURN_WAIT).await;
+                json(&RoomData { ice_servers, ..settings.room.clone() })
+            }
+            Loader::Lobby => json(&Lobby { username, calls_app_id: settings.calls_app_id.as_deref() }),
+            Loader::Meeting => json(&MeetingData { username, ..settings.meeting.clone() }),
         }
-        Loader::Lobby => json(&Lobby { username, calls_app_id: told.calls_app_id.as_deref() }),
-        Loader::Meeting => json(&MeetingData { username, ..told.meeting.clone() }),
     }
 }
 
@@ -216,22 +218,22 @@ mod tests {
 
     #[test]
     fn unset_settings_are_omitted() {
-        let told = ClientSettings::new(&Config::default());
-        assert_eq!(super::json(&told.root), json!({}));
+        let settings = ClientSettings::new(&Config::default());
+        assert_eq!(super::json(&settings.root), json!({}));
         let room = json!({"feedbackEnabled": true, "simulcastEnabled": false, "e2eeEnabled": false});
-        assert_eq!(super::json(&told.room), room);
+        assert_eq!(super::json(&settings.room), room);
 
         let mut config = Config::default();
         config.client.max_webcam_framerate = 30;
         config.client.user_directory_url = Optional(Some("https://people.example/?a".parse().unwrap()));
         config.client.e2ee = true;
         config.calls.extra_params = Optional(Some("a=b".to_owned()));
-        let told = ClientSettings::new(&config);
+        let settings = ClientSettings::new(&config);
         let root = json!({"userDirectoryUrl": "https://people.example/?a"});
-        assert_eq!(told.to_nobody(), root);
+        assert_eq!(settings.to_nobody(), root);
         let room = json!({"userDirectoryUrl": "https://people.example/?a", "apiExtraParams": "a=b",
                           "feedbackEnabled": true, "maxWebcamFramerate": 30, "simulcastEnabled": false,
                           "e2eeEnabled": true});
-        assert_eq!(super::json(&told.room), room);
+        assert_eq!(super::json(&settings.room), room);
     }
 }

@@ -1,14 +1,17 @@
-//! Error responses: a page for browsers, one sentence for other clients.
+//! The pages of errors: for browsers, the sentence of an error in a page; other clients get the sentence alone.
 
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::app::App;
-use super::error::ApiError;
-use super::site::{OWN_POLICY, OwnPage};
-use crate::client::policy::protect;
-use crate::client::visit::way;
+use super::{POLICY, Page, Site};
+use crate::http::error::ApiError;
+use crate::http::page_policy::protect;
+use crate::http::request_guard::accepts_html;
 use crate::identity::peer::RemotePeer;
 
 /// Placeholder of the error message in a page.
@@ -17,52 +20,46 @@ const MARK: &str = "<!--problem-->";
 /// Placeholder of the typed value in a form.
 const EMPTY: &str = "value=\"\"";
 
-/// Returns the response for an error.
-pub async fn answer(app: &App, peer: &RemotePeer, headers: &HeaderMap, error: ApiError) -> Response {
-    let page = if error == ApiError::NotFound { OwnPage::Nothing } else { OwnPage::Refused };
-    show(app, peer, headers, error, page, "").await
+/// A form that is shown again with the error; an extension of the error's response.
+#[derive(Clone, Debug)]
+struct FormAgain {
+    page: Page,
+    typed: String,
 }
 
-/// Returns an error together with the form of `page`, filled with the typed value.
-pub async fn form_again(
-    app: &App,
-    peer: &RemotePeer,
-    headers: &HeaderMap,
-    error: ApiError,
-    page: OwnPage,
-    typed: &str,
-) -> Response {
-    show(app, peer, headers, error, page, typed).await
-}
-
-async fn show(
-    app: &App,
-    peer: &RemotePeer,
-    headers: &HeaderMap,
-    error: ApiError,
-    page: OwnPage,
-    typed: &str,
-) -> Response {
+/// Returns an error whose page is the form of `page`, filled with the typed value.
+pub fn form_again(error: ApiError, page: Page, typed: String) -> Response {
     let mut response = error.into_response();
-    if !wants_page(headers) {
-        return response;
-    }
-    let Ok(Some(html)) = app.site.own.text(page.file()).await else { return response };
-    // Pages from the operator's own folder may have no placeholder.
-    if page != OwnPage::Nothing && !html.contains(MARK) {
-        return response;
-    }
-    *response.body_mut() = filled(&html, &error.to_string(), typed).into();
-    let answer = response.headers_mut();
-    answer.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    protect(answer, OWN_POLICY, way(peer));
+    response.extensions_mut().insert(FormAgain { page, typed });
     response
 }
 
-/// True if the client accepts HTML.
-pub fn wants_page(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    accepted.into_iter().any(|line| line.contains("text/html"))
+/// Middleware that makes a page of an error for clients that accept HTML.
+pub async fn error_pages(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    if !accepts_html(request.headers()) {
+        return next.run(request).await;
+    }
+    let peer = request.extensions().get::<RemotePeer>().cloned();
+    let mut response = next.run(request).await;
+    let (Some(&error), Some(peer)) = (response.extensions().get::<ApiError>(), peer) else { return response };
+    let form = response.extensions_mut().remove::<FormAgain>();
+    let page = match (&form, error) {
+        (Some(form), _) => form.page,
+        (None, ApiError::NotFound) => Page::NotFound,
+        (None, _) => Page::Error,
+    };
+    let Ok(Some(html)) = site.files.text(page.file()).await else { return response };
+    // Pages from the operator's own folder may have no placeholder.
+    if page != Page::NotFound && !html.contains(MARK) {
+        return response;
+    }
+    let typed = form.map(|form| form.typed).unwrap_or_default();
+    *response.body_mut() = filled(&html, &error.to_string(), &typed).into();
+    let answer = response.headers_mut();
+    answer.remove(CONTENT_LENGTH);
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    protect(answer, POLICY, &peer);
+    response
 }
 
 /// Fills a page with the error message and the typed value.
@@ -107,7 +104,7 @@ mod tests {
 
     #[test]
     fn forms_have_both_placeholders() {
-        for (page, typed) in [(OwnPage::Start, 1), (OwnPage::Name, 1), (OwnPage::Refused, 0)] {
+        for (page, typed) in [(Page::Start, 1), (Page::Name, 1), (Page::Error, 0)] {
             let html = std::fs::read_to_string(format!("static/{}", page.file())).unwrap();
             assert_eq!((html.matches(MARK).count(), html.matches(EMPTY).count()), (1, typed), "{page:?}");
         }

@@ -1,8 +1,5 @@
 //! **Pure**: the content security policy of the stock client's pages.
 
-use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-
 use crate::config::{HttpUrl, PolicySources};
 
 /// Origin of the models for background blur.
@@ -29,13 +26,6 @@ const DIRECTIVES: [(&str, &[&str]); 13] = [
     ("form-action", &["'self'"]),
     ("frame-ancestors", &["'none'"]),
 ];
-
-/// Camera, microphone and screen for our own pages, but not for embedded ones.
-const PERMISSIONS: HeaderValue =
-    HeaderValue::from_static("camera=(self), microphone=(self), display-capture=(self)");
-
-/// Directive that makes sockets and files use TLS as well.
-const UPGRADE: &str = "upgrade-insecure-requests";
 
 /// The content security policy of the stock client's pages.
 #[derive(Clone, Debug)]
@@ -73,28 +63,6 @@ impl Policy {
     pub fn of(&self, nonce: &str) -> String {
         self.text.replace(NONCE, &format!("'nonce-{nonce}'"))
     }
-}
-
-/// The transport of a page to its browser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PageTransport {
-    /// Over TLS from the browser to this server or a trusted proxy.
-    Secure,
-    /// As plain text, as far as is known.
-    Plain,
-}
-
-/// Sets the content security policy and the permissions policy.
-pub fn protect(headers: &mut HeaderMap, policy: &str, way: PageTransport) {
-    let text = match way {
-        // The client opens ws:// at private addresses even from an https page (protocol section 1).
-        PageTransport::Secure => format!("{policy}; {UPGRADE}"),
-        PageTransport::Plain => policy.to_owned(),
-    };
-    if let Ok(policy) = HeaderValue::try_from(text) {
-        headers.insert(CONTENT_SECURITY_POLICY, policy);
-    }
-    headers.insert(HeaderName::from_static("permissions-policy"), PERMISSIONS);
 }
 
 #[cfg(test)]
@@ -135,17 +103,6 @@ mod tests {
             "; child-src 'self'",
         ] {
             assert!(policy.contains(part), "{policy}");
-        }
-    }
-
-    #[test]
-    fn only_secure_pages_upgrade_requests() {
-        for (way, upgrades) in [(PageTransport::Secure, true), (PageTransport::Plain, false)] {
-            let mut headers = HeaderMap::new();
-            protect(&mut headers, "default-src 'self'", way);
-            let policy = headers[CONTENT_SECURITY_POLICY].to_str().unwrap();
-            assert_eq!(policy.ends_with("; upgrade-insecure-requests"), upgrades, "{policy}");
-            assert_eq!(headers["permissions-policy"], PERMISSIONS);
         }
     }
 }

@@ -6,9 +6,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
-use super::error::ApiError;
-use super::pages::moved;
-use super::router::{TAKEN, Use};
+use super::reserved::{ReservedFor, reserved};
+use crate::http::error::ApiError;
+use crate::http::redirect::{moved, with_query};
 use crate::id::RoomName;
 
 /// Redirects a page's other spellings to its one address.
@@ -29,17 +29,9 @@ fn respelled(uri: &Uri) -> Option<String> {
         ""
     } else {
         let name = percent_decode_str(bare).decode_utf8().ok()?;
-        taken(&name).filter(|(_, by)| *by == Use::Page)?.0
+        reserved(&name).filter(|(_, by)| *by == ReservedFor::Page)?.0
     };
     (page != path).then(|| with_query(format!("/{page}"), uri))
-}
-
-/// Looks `name` up in [`TAKEN`], and returns the reserved name with its use.
-///
-/// Ignores case, as the stock client's router does.
-pub fn taken(name: &str) -> Option<(&'static str, Use)> {
-    let name = name.to_lowercase();
-    TAKEN.into_iter().find(|(known, _)| *known == name)
 }
 
 /// Returns the room of the page at `path`, which is percent-encoded as sent.
@@ -62,16 +54,8 @@ pub fn room_of(path: &str) -> Result<RoomName, ApiError> {
     let room = RoomName::parse(&name)?;
     match room.as_str() {
         "." | ".." => Err(ApiError::NoPage),
-        name if taken(name).is_some_and(|(_, by)| by == Use::Calls) => Err(ApiError::NameTaken),
+        name if reserved(name).is_some_and(|(_, by)| by == ReservedFor::Sockets) => Err(ApiError::NameTaken),
         _ => Ok(room),
-    }
-}
-
-/// Appends the query of `uri` to a path.
-pub fn with_query(path: String, uri: &Uri) -> String {
-    match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
     }
 }
 

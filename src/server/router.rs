@@ -1,0 +1,118 @@
+//! The public listener's routes: those of all features, behind the checks of the web kit.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::calls::proxy::Proxy;
+use crate::calls::serve::MediaApi;
+use crate::feedback::service::ReportService;
+use crate::http::base_path;
+use crate::http::context::HttpContext;
+use crate::http::error::ApiError;
+use crate::http::request_guard::{guard, observe};
+use crate::orange::Orange;
+use crate::room::readiness::Readiness;
+use crate::site::Site;
+use crate::site::error_page::error_pages;
+use crate::site::paths::normalize_path;
+use crate::ws::Sockets;
+use crate::ws::upgrade::store_refusal;
+use crate::{calls, feedback, orange, site, ws};
+
+/// The features' states.
+#[derive(Clone, FromRef)]
+pub(super) struct AppState {
+    pub(super) http: Arc<HttpContext>,
+    pub(super) readiness: Readiness,
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) proxy: Arc<Proxy>,
+    /// The media API for other servers, if it is on.
+    pub(super) media_api: Option<Arc<MediaApi>>,
+    pub(super) reports: Arc<ReportService>,
+    pub(super) site: Arc<Site>,
+    /// The stock client, if its folder is configured; it replaces the pages of `site`.
+    pub(super) orange: Option<Arc<Orange>>,
+}
+
+/// Returns all public routes, relative to the root; [`base_path`] mounts them below the configured path.
+pub(super) fn router(state: AppState) -> Router {
+    let AppState { http, .. } = &state;
+    let pages = match &state.orange {
+        Some(orange) => orange::router(orange.clone()),
+        None => site::router(),
+    };
+    let routes = pages
+        .merge(ws::router())
+        .merge(feedback::router())
+        .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
+        .route("/readyz", get(readyz))
+        .layer(DefaultBodyLimit::max(http.body_bytes))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
+        .merge(calls::router())
+        .merge(feedback::uploads(&state.reports));
+    let routes = match &state.orange {
+        None => routes,
+        Some(orange) => routes.layer(from_fn_with_state(orange.clone(), orange::data::load_data)),
+    };
+    // Layers run from the last to the first.
+    let routes = routes
+        .layer(from_fn(normalize_path))
+        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(from_fn_with_state(http.clone(), guard))
+        .layer(from_fn(calls::refusals::refusals))
+        .layer(from_fn_with_state(state.sockets.clone(), store_refusal))
+        .layer(from_fn_with_state(state.site.clone(), error_pages));
+    let routes = match &state.orange {
+        None => routes,
+        Some(_) => routes.layer(from_fn(orange::data::convert)),
+    };
+    let routes = routes.layer(from_fn_with_state(http.clone(), observe));
+    base_path::below(http.clone(), routes.with_state(state.clone()))
+}
+
+/// Headers of the health endpoints: a cached answer would outlive the server.
+const NOT_CACHED: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
+
+/// `GET /readyz`: ready or not, without the reason.
+async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
+    match readiness.state().await.is_ready() {
+        true => (StatusCode::OK, NOT_CACHED, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, NOT_CACHED, "not ready\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::site::reserved::RESERVED;
+
+    #[test]
+    fn routes_are_all_reserved() {
+        let mut found = Vec::new();
+        for text in [
+            include_str!("router.rs"),
+            include_str!("../admin/mod.rs"),
+            include_str!("../calls/mod.rs"),
+            include_str!("../feedback/mod.rs"),
+            include_str!("../orange/mod.rs"),
+            include_str!("../site/mod.rs"),
+            include_str!("../site/forms.rs"),
+            include_str!("../ws/mod.rs"),
+        ] {
+            let routes = text.split("#[cfg(test)]").next().unwrap().split(".route(\"/").skip(1);
+            let first = |route: &'static str| route.split(['"', '/']).next().unwrap();
+            found.extend(routes.map(first).filter(|name| !name.is_empty() && !name.starts_with('{')));
+        }
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, RESERVED.map(|(name, _)| name));
+    }
+}

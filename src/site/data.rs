@@ -1,0 +1,145 @@
+//! The data that the built-in page asks for, as JSON: `GET /api/user` and `GET /api/rooms/{room}/settings`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Site;
+use super::paths::room_of;
+use crate::calls::proxy::Proxy;
+use crate::config::Config;
+use crate::http::context::HttpContext;
+use crate::http::error::ApiError;
+use crate::http::extract::{CurrentUser, with_cookie};
+use crate::identity::Auth;
+
+/// Time that the settings wait for TURN credentials; without them the page connects without TURN.
+const TURN_WAIT: Duration = Duration::from_secs(2);
+
+/// Settings of a room that are the same for every user.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageSettings {
+    /// True if the server has a media API.
+    media: bool,
+    /// True if media is to be encrypted end to end.
+    encryption: bool,
+    /// True if an AI can be invited.
+    ai: bool,
+    /// Query parameters of every call of the media API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_extra_params: Option<String>,
+    webcam: WebcamSettings,
+    /// Number of media API calls that a bug report contains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_api_history: Option<u32>,
+}
+
+/// Limits of a camera's picture; an unset one is left to the page.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WebcamSettings {
+    /// Frames per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_framerate: Option<u32>,
+    /// Bits per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bitrate: Option<u32>,
+    /// Height in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_quality_level: Option<u32>,
+}
+
+impl PageSettings {
+    /// Converts the configuration.
+    pub fn new(config: &Config) -> Self {
+        let Config { client, calls, ai, .. } = config;
+        // 0 is the client's own default.
+        let number = |number: u32| (number > 0).then_some(number);
+        Self {
+            media: config.embeds_media() || calls.app_id.is_some(),
+            encryption: client.e2ee,
+            ai: ai.api_token.is_some() && ai.model_endpoint.is_some(),
+            api_extra_params: calls.extra_params.0.clone(),
+            webcam: WebcamSettings {
+                max_framerate: number(client.max_webcam_framerate),
+                max_bitrate: number(client.max_webcam_bitrate),
+                max_quality_level: number(client.max_webcam_quality_level),
+            },
+            max_api_history: number(client.max_api_history),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    username: &'a str,
+}
+
+/// The settings of a room for one user.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoomSettings<'a> {
+    username: &'a str,
+    #[serde(flatten)]
+    settings: &'a PageSettings,
+    /// The `RTCIceServer`s with the user's TURN credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ice_servers: Option<Box<RawValue>>,
+}
+
+/// `GET /api/user`: the user's name.
+pub async fn user(CurrentUser(identity): CurrentUser) -> Response {
+    private(&User { username: &identity.name })
+}
+
+/// `GET /api/rooms/{room}/settings`: everything that a page needs to enter a room.
+pub async fn settings(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    State(media): State<Arc<Proxy>>,
+    auth: Auth,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    // The path as sent: the router's own decoding accepts encodings that browsers do not.
+    room_of(uri.path().strip_prefix("/api/rooms").unwrap_or_default())?;
+    let Auth::User { identity, renew, .. } = auth else { return Err(http.unauthenticated()) };
+    let ice_servers = media.turn.at_hand(&identity.id, TURN_WAIT).await;
+    let settings = RoomSettings { username: &identity.name, settings: &site.settings, ice_servers };
+    Ok(with_cookie(private(&settings), renew))
+}
+
+/// A response that no cache stores.
+fn private(data: &impl Serialize) -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(data)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Optional;
+
+    #[test]
+    fn unset_settings_are_omitted() {
+        let mut config = Config::default();
+        let json = |config: &Config| serde_json::to_value(PageSettings::new(config)).unwrap();
+        let media = config.embeds_media();
+        assert_eq!(json(&config), json!({"media": media, "encryption": false, "ai": false, "webcam": {}}));
+
+        config.client.max_webcam_framerate = 30;
+        config.client.e2ee = true;
+        config.calls.extra_params = Optional(Some("a=b".to_owned()));
+        let expected = json!({"media": media, "encryption": true, "ai": false, "apiExtraParams": "a=b",
+                              "webcam": {"maxFramerate": 30}});
+        assert_eq!(json(&config), expected);
+    }
+}

@@ -1,0 +1,132 @@
+//! The pages, and the files behind them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
+use percent_encoding::percent_decode_str;
+
+use super::forms::name_needed;
+use super::paths::room_of;
+use super::reserved::{ReservedFor, reserved};
+use super::{Page, Site};
+use crate::http::context::HttpContext;
+use crate::http::error::ApiError;
+use crate::http::extract::with_cookie;
+use crate::http::redirect::{escape, redirect, with_query};
+use crate::identity::Auth;
+use crate::identity::peer::RemotePeer;
+
+/// `GET /`: the start page, for authenticated users.
+pub async fn home(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    peer: RemotePeer,
+    auth: Auth,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    match auth {
+        Auth::User { renew, .. } => {
+            Ok(with_cookie(site.page(&http, Page::Start, &peer, &headers).await?, renew))
+        }
+        Auth::Anonymous => name_needed(&http, &uri, &peer),
+    }
+}
+
+/// `GET /{room}`: the room's page, for authenticated users.
+pub async fn room(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    peer: RemotePeer,
+    auth: Auth,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    room_of(uri.path())?;
+    match auth {
+        Auth::User { renew, .. } => {
+            Ok(with_cookie(site.page(&http, Page::Room, &peer, &headers).await?, renew))
+        }
+        Auth::Anonymous => name_needed(&http, &uri, &peer),
+    }
+}
+
+/// `GET /set-username`: the username form, unless the server accepts no chosen names.
+pub async fn name_form(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    peer: RemotePeer,
+    auth: Auth,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    match auth {
+        _ if http.identities.takes_names() => site.page(&http, Page::Name, &peer, &headers).await,
+        Auth::User { .. } => Ok(redirect("/")),
+        Auth::Anonymous => Err(http.unauthenticated()),
+    }
+}
+
+/// `GET /site.webmanifest`: the manifest for installing the page as an app.
+pub async fn web_manifest(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    http.file(&site.files, "site.webmanifest", &headers).await
+}
+
+/// `GET /static/...`: a file; if there is none, falls back to [`other`].
+pub async fn own_file(
+    State(http): State<Arc<HttpContext>>,
+    State(site): State<Arc<Site>>,
+    peer: RemotePeer,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    match site.file(&http, &peer, &uri, &headers).await {
+        // A room may have the same name as this folder.
+        Err(ApiError::NotFound) => other(method, uri).await,
+        found => found,
+    }
+}
+
+/// `GET /{room}/room` and `GET /{room}/`: redirects to the one page for lobby and meeting; the stock client has
+/// two. Nothing is at any other address.
+pub async fn other(method: Method, uri: Uri) -> Result<Response, ApiError> {
+    if !is_of_room(uri.path()) || (method != Method::GET && method != Method::HEAD) {
+        return Err(ApiError::NotFound);
+    }
+    let room = room_of(uri.path())?;
+    if reserved(room.as_str()).is_some_and(|(_, by)| by == ReservedFor::Page) {
+        return Err(ApiError::NotFound);
+    }
+    Ok(redirect(&with_query(format!("/{}", escape(room.as_str())), &uri)))
+}
+
+/// True if the stock client has a page of a room at `path`, which is percent-encoded as sent.
+fn is_of_room(path: &str) -> bool {
+    let mut segments = path.trim_end_matches('/').split('/').skip(1);
+    let is_room = segments.next().is_some_and(|room| !room.is_empty());
+    let is_page = segments.next().is_none_or(|page| {
+        percent_decode_str(page).decode_utf8().is_ok_and(|page| page.eq_ignore_ascii_case("room"))
+    });
+    is_room && is_page && segments.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stock_clients_room_pages_are_recognized() {
+        for path in ["/a/room", "/a/ROOM/", "/a/", "/a%2Fb/room", "/room/r%6fom", "/a"] {
+            assert!(is_of_room(path), "{path}");
+        }
+        for path in ["/", "//", "//room", "/a/b", "/a/room/b", "//a/room", "/a/rooms"] {
+            assert!(!is_of_room(path), "{path}");
+        }
+    }
+}

@@ -32,6 +32,7 @@ mod load;
 mod media;
 mod nothing_lost;
 mod npm_clients;
+mod openapi;
 mod operators;
 mod output;
 mod page;

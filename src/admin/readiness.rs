@@ -1,0 +1,80 @@
+//! `GET /readyz` of the operators' listener: readiness for new clients, with its reason.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::Operators;
+use crate::store::StoreHealth;
+
+/// Readiness for new clients.
+#[derive(Debug, Serialize)]
+pub(super) struct ReadinessView {
+    /// Readiness of the rooms.
+    rooms: RoomsReadiness,
+    /// Readiness of the server.
+    status: ServerStatus,
+    /// Readiness of the store.
+    store: StoreReadiness,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum ServerStatus {
+    /// New clients are accepted.
+    Ready,
+    /// Rooms or store fail.
+    Failing,
+    /// The server shuts down.
+    Stopping,
+}
+
+#[derive(Debug, Serialize)]
+struct RoomsReadiness {
+    /// State of joins.
+    status: PartStatus,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum PartStatus {
+    Ok,
+    Failing,
+}
+
+#[derive(Debug, Serialize)]
+struct StoreReadiness {
+    /// Error of the last write; absent while it succeeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Time of the first failure; absent while writes succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    /// State of writes.
+    status: PartStatus,
+}
+
+/// Returns the readiness. A store that cannot write makes the server unready as well, since rooms would not survive a
+/// restart; its rooms continue all the same.
+pub(super) async fn readyz(State(operators): State<Arc<Operators>>) -> (StatusCode, Json<ReadinessView>) {
+    let state = operators.readiness.state().await;
+    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = match (state.stopping, state.is_ready()) {
+        (true, _) => ServerStatus::Stopping,
+        (false, false) => ServerStatus::Failing,
+        (false, true) => ServerStatus::Ready,
+    };
+    let rooms = RoomsReadiness { status: if state.joins { PartStatus::Ok } else { PartStatus::Failing } };
+    let store = match state.store {
+        StoreHealth::Healthy => StoreReadiness { error: None, since: None, status: PartStatus::Ok },
+        StoreHealth::Failing { since, message } => StoreReadiness {
+            error: Some(message),
+            since: Some(humantime::format_rfc3339_seconds(since).to_string()),
+            status: PartStatus::Failing,
+        },
+    };
+    (code, Json(ReadinessView { rooms, status, store }))
+}

@@ -1,0 +1,138 @@
+//! The operators' view of rooms and their members.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+
+use super::{Operators, seconds};
+use crate::http::error::ApiError;
+use crate::id::{ConnectionId, MeetingId, RoomName, UserId};
+use crate::room::mailbox::{MemberStatus, RoomView};
+
+/// All running rooms.
+#[derive(Debug, Serialize)]
+pub(super) struct RoomList {
+    /// A row for each room.
+    rooms: Vec<RoomRow>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum RoomRow {
+    Answered(RoomSummary),
+    Silent(SilentRoom),
+}
+
+/// A room in the list.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoomSummary {
+    /// Number of connected members.
+    connections: usize,
+    /// Id of the running meeting.
+    meeting_id: Option<MeetingId>,
+    /// Number of members, including disconnected ones.
+    members: usize,
+    /// Bytes of the members' queued and unconfirmed events.
+    queued_bytes: usize,
+    /// The room's name.
+    room: RoomName,
+}
+
+/// A room whose task did not answer in time.
+#[derive(Debug, Serialize)]
+struct SilentRoom {
+    /// The failure.
+    error: &'static str,
+    /// The room's name.
+    room: RoomName,
+}
+
+/// A room and its members.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RoomDetails {
+    /// Id of the running meeting.
+    meeting_id: Option<MeetingId>,
+    /// The members, in snapshot order.
+    members: Vec<MemberView>,
+    /// The room's name.
+    room: RoomName,
+}
+
+/// A member of a room.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberView {
+    /// Its connection; null while it is disconnected.
+    connection: Option<ConnectionView>,
+    /// The member's id, the `_pk` of its connection.
+    id: UserId,
+    /// Seconds since its last heartbeat.
+    last_heartbeat_seconds_ago: f64,
+    /// Its verified name.
+    name: Arc<str>,
+    /// Bytes of its queued and unconfirmed events.
+    queued_bytes: usize,
+}
+
+/// A member's connection.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConnectionView {
+    /// Seconds since it was opened.
+    age_seconds: f64,
+    /// The connection's id, as in the log.
+    id: u64,
+}
+
+impl RoomRow {
+    fn new(room: RoomName, view: Option<RoomView>) -> Self {
+        let Some(RoomView { meeting, members }) = view else {
+            return Self::Silent(SilentRoom { error: "the room did not answer", room });
+        };
+        Self::Answered(RoomSummary {
+            connections: members.iter().filter(|member| member.connection.is_some()).count(),
+            meeting_id: meeting,
+            members: members.len(),
+            queued_bytes: members.iter().map(|member| member.queued_bytes).sum(),
+            room,
+        })
+    }
+}
+
+impl From<MemberStatus> for MemberView {
+    fn from(member: MemberStatus) -> Self {
+        let MemberStatus { user, name, connection, heartbeat_age, queued_bytes } = member;
+        let connection =
+            connection.map(|(ConnectionId(id), age)| ConnectionView { age_seconds: seconds(age), id });
+        let last_heartbeat_seconds_ago = seconds(heartbeat_age);
+        Self { connection, id: user, last_heartbeat_seconds_ago, name, queued_bytes }
+    }
+}
+
+/// `GET /admin/rooms`: all running rooms.
+pub(super) async fn list(State(operators): State<Arc<Operators>>) -> Json<RoomList> {
+    let rooms = operators.registry.describe_all().await;
+    Json(RoomList { rooms: rooms.into_iter().map(|(room, view)| RoomRow::new(room, view)).collect() })
+}
+
+/// `GET /admin/rooms/{room}`: a room and its members.
+pub(super) async fn one(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+) -> Result<Json<RoomDetails>, ApiError> {
+    let room = RoomName::parse(&room)?;
+    if !operators.registry.is_running(&room) {
+        return Err(ApiError::NotFound);
+    }
+    let RoomView { meeting, members } =
+        operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;
+    Ok(Json(RoomDetails {
+        meeting_id: meeting,
+        members: members.into_iter().map(MemberView::from).collect(),
+        room,
+    }))
+}

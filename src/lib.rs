@@ -6,7 +6,7 @@
 //!
 //! | level | modules | may import |
 //! |---|---|---|
-//! | 0 | [`clock`], [`id`], [`network`], [`limit`], [`metrics`], [`config`], [`sfu`] | nothing of ours but each other |
+//! | 0 | [`clock`], [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`orange::routes`], [`orange::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
@@ -35,10 +35,9 @@ pub mod orange;
 pub mod protocol;
 pub mod room;
 pub mod server;
-pub mod sfu;
 pub mod site;
 pub mod store;
 pub mod telemetry;
 pub mod ws;
 
-pub use sfu::network;
+pub use satsuma_sfu::network;

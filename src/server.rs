@@ -51,8 +51,6 @@ use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
-use crate::sfu::handle::SfuHandle;
-use crate::sfu::thread::SfuThread;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
@@ -65,6 +63,8 @@ pub use health::healthcheck;
 use resources::{Clients, Resources};
 use router::{AppState, router};
 pub use run::run;
+use satsuma_sfu::handle::SfuHandle;
+use satsuma_sfu::thread::SfuThread;
 
 /// Interval of pruning idle entries.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);

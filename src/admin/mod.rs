@@ -25,8 +25,8 @@ use crate::http::host::HostNames;
 use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
-use crate::sfu::handle::SfuHandle;
 use crate::store::reports::Reports;
+use satsuma_sfu::handle::SfuHandle;
 
 /// State of the operators' handlers.
 pub struct Operators {

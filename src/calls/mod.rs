@@ -24,7 +24,7 @@ use axum::routing::any;
 use self::proxy::Proxy;
 use self::serve::MediaApi;
 use crate::http::context::HttpContext;
-pub use crate::sfu::api;
+pub use satsuma_sfu::api;
 
 /// Returns the routes of the media API. Its calls have their own body limits and timeouts.
 pub fn router<S>() -> Router<S>

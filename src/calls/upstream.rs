@@ -12,8 +12,8 @@ use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::remote::Remote;
 use crate::config::{Calls, TurnConfig};
 use crate::metrics::{ByCall, Metrics};
-use crate::sfu::handle::SfuHandle;
-use crate::sfu::wire::ApiRequest;
+use satsuma_sfu::handle::SfuHandle;
+use satsuma_sfu::wire::ApiRequest;
 
 /// The backend of the media API.
 #[derive(Debug)]

@@ -9,12 +9,12 @@ use crate::config::Config;
 use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
 use crate::room::io::SavedRoom;
-use crate::sfu::engine::IceSecret;
-use crate::sfu::handle::{Sfu, SfuHandle};
-use crate::sfu::net::addresses::Reach;
-use crate::sfu::net::bind::{BUFFER_BYTES, Transport};
-use crate::sfu::settings::{SfuLimits, SfuSettings, TcpLimits};
-use crate::sfu::thread::SfuThread;
+use satsuma_sfu::engine::IceSecret;
+use satsuma_sfu::handle::{Sfu, SfuHandle};
+use satsuma_sfu::net::addresses::Reach;
+use satsuma_sfu::net::bind::{BUFFER_BYTES, Transport};
+use satsuma_sfu::settings::{SfuLimits, SfuSettings, TcpLimits};
+use satsuma_sfu::thread::SfuThread;
 
 /// Starts the embedded media server, if it is configured to carry the media.
 ///

@@ -23,11 +23,11 @@ use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
 use crate::room::io::SavedRoom;
-use crate::sfu::handle::SfuHandle;
-use crate::sfu::thread::SfuThread;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+use satsuma_sfu::handle::SfuHandle;
+use satsuma_sfu::thread::SfuThread;
 
 /// Length of the accept queue, limited by the system. The library's 128 would be reached by an office of a
 /// hundred whose browsers open four connections each; the excess ones retry after a second.

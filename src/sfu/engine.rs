@@ -28,7 +28,7 @@ use str0m::{Event, Input};
 
 use super::counters::{Counters, Drop};
 use super::settings::SfuLimits;
-use crate::sfu::id::SessionId;
+use crate::id::SessionId;
 pub use credentials::IceSecret;
 use forwarding::Track;
 use outputs::PeerOutputs;

@@ -23,7 +23,7 @@ use super::request::{Reply, Request, RequestResult, SfuReport};
 use super::settings::SfuSettings;
 use super::thread::{self, Core, MediaSockets, SfuCommand, SfuThread};
 use super::wire::{self, ApiRequest};
-use crate::sfu::metrics::SfuMetrics;
+use crate::metrics::SfuMetrics;
 
 /// Requests that may wait for the media thread.
 const QUESTIONS: usize = 1024;
@@ -191,11 +191,11 @@ mod tests {
     use tokio::net::{TcpStream, UdpSocket};
 
     use super::*;
-    use crate::sfu::counters::Counters;
-    use crate::sfu::engine::{Address, Datagram, IceSecret, Transmit};
-    use crate::sfu::id::SessionId;
-    use crate::sfu::net::addresses::Reach;
-    use crate::sfu::thread::Panicked;
+    use crate::counters::Counters;
+    use crate::engine::{Address, Datagram, IceSecret, Transmit};
+    use crate::id::SessionId;
+    use crate::net::addresses::Reach;
+    use crate::thread::Panicked;
 
     /// Echoes each datagram: at once, or after [`WAIT`] if it is [`LATER`].
     #[derive(Default)]

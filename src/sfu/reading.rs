@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::error::SfuError;
 use super::request::Request;
 use super::wire::{self, ApiRequest};
-use crate::sfu::network::ClientNetwork;
+use crate::network::ClientNetwork;
 
 /// Longest body, in bytes, of a call that is parsed at once.
 const SMALL_BYTES: usize = 16 << 10;
@@ -85,7 +85,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::sfu::network::client_network;
+    use crate::network::client_network;
 
     #[tokio::test(start_paused = true)]
     async fn calls_of_one_network_take_turns() {

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::description::Description;
 use super::error::SfuError;
-use crate::sfu::api::Caller;
-use crate::sfu::id::SessionId;
-use crate::sfu::network::ClientNetwork;
+use crate::api::Caller;
+use crate::id::SessionId;
+use crate::network::ClientNetwork;
 
 /// A request, already parsed and checked for its form.
 #[derive(Debug)]

@@ -372,10 +372,10 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::sfu::error::SfuError;
-    use crate::sfu::metrics::SfuMetrics;
-    use crate::sfu::net::addresses::{Advertised, Reach};
-    use crate::sfu::net::bind::{Transport, bind};
+    use crate::error::SfuError;
+    use crate::metrics::SfuMetrics;
+    use crate::net::addresses::{Advertised, Reach};
+    use crate::net::bind::{Transport, bind};
 
     /// Records its inputs, in order.
     #[derive(Default)]

@@ -13,9 +13,9 @@ use super::request::{
     Choice, DescriptionType, Ice, LayerWish, MediaDirection, Publish, Reply, Request, RequestResult,
     SessionDescription, Subscribe, TrackDone, TrackFailed, TrackKind, Transceiver, Update,
 };
-use crate::sfu::api::{Action, ApiFailure, CallTarget, Caller};
-use crate::sfu::id::SessionId;
-use crate::sfu::network::ClientNetwork;
+use crate::api::{Action, ApiFailure, CallTarget, Caller};
+use crate::id::SessionId;
+use crate::network::ClientNetwork;
 
 /// Most tracks in one call (the API's own limit).
 const MAX_TRACKS: usize = 64;

@@ -79,10 +79,17 @@ fn no_file_is_long() {
 
 #[test]
 fn unsafe_code_is_forbidden() {
-    let text = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = text.parse().unwrap();
-    let lint = manifest.get("lints").and_then(|lints| lints.get("rust")?.get("unsafe_code")?.as_str());
-    assert_eq!(lint, Some("forbid"), "Cargo.toml: lints.rust.unsafe_code must be \"forbid\"");
+    let manifest = |folder: &str| -> toml::Table {
+        fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap().parse().unwrap()
+    };
+    let workspace = &manifest(".")["workspace"];
+    let lint = workspace.get("lints").and_then(|lints| lints.get("rust")?.get("unsafe_code")?.as_str());
+    assert_eq!(lint, Some("forbid"), "Cargo.toml: workspace.lints.rust.unsafe_code must be \"forbid\"");
+    for folder in workspace["members"].as_array().unwrap() {
+        let folder = folder.as_str().unwrap();
+        let inherits = manifest(folder).get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
+        assert_eq!(inherits, Some(true), "{folder}/Cargo.toml: lints.workspace must be true");
+    }
 }
 
 /// The levels of modules, as the table says.
@@ -148,9 +155,9 @@ struct Source {
 }
 
 impl Source {
-    /// Whether it is `lib.rs` or `main.rs`.
+    /// True for `lib.rs` and `main.rs`, and for files of the other crates.
     fn is_root(&self) -> bool {
-        self.module.is_empty() || self.module == ["main"]
+        self.module.is_empty() || self.module == ["main"] || self.path.starts_with("src/sfu/")
     }
 
     /// Everything before the tests.

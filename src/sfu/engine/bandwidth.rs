@@ -8,8 +8,8 @@ use str0m::bwe::{Bitrate, BweKind};
 use super::peer::FIRST_ESTIMATE;
 use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, Track};
-use crate::sfu::layers::{Budget, LayerDemand, allocate, desired};
-use crate::sfu::request::TrackKind;
+use crate::layers::{Budget, LayerDemand, allocate, desired};
+use crate::request::TrackKind;
 
 /// Time for which an estimate may be slightly too low before video is lowered or paused for it: it dips after each
 /// moment of queueing, which a keyframe causes, too.

@@ -11,12 +11,12 @@ use tracing::debug;
 
 use super::session::{Pending, Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
-use crate::sfu::api::Caller;
-use crate::sfu::description::{Description, ParsedDescription};
-use crate::sfu::error::SfuError;
-use crate::sfu::id::SessionId;
-use crate::sfu::network::ClientNetwork;
-use crate::sfu::request::{
+use crate::api::Caller;
+use crate::description::{Description, ParsedDescription};
+use crate::error::SfuError;
+use crate::id::SessionId;
+use crate::network::ClientNetwork;
+use crate::request::{
     Ice, Reply, Request, RequestResult, Subscribe, TrackDone, TrackFailed, TrackStatus, Transceiver, Update,
 };
 use negotiation::{Offered, accept_answer, negotiated};

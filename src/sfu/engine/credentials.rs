@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use str0m::IceCreds;
 use str0m::ice::{StunMessage, StunMessageBuilder};
 
-use crate::sfu::error::SfuError;
+use crate::error::SfuError;
 
 /// Random bytes of a ufrag, and bytes of a password. Their text is base64, whose characters are those that RFC 8839
 /// section 5.4 allows.

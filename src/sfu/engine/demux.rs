@@ -10,8 +10,8 @@ use str0m::net::{Protocol, Receive};
 
 use super::session::{Link, Session};
 use super::{Datagram, Engine, SessionKey, Transmit};
-use crate::sfu::counters::Drop;
-use crate::sfu::request::Ice;
+use crate::counters::Drop;
+use crate::request::Ice;
 
 impl Engine {
     /// Returns the session of a datagram: that of its source address, or the one that a connectivity check names.

@@ -9,12 +9,12 @@ use str0m::rtp::{RtpPacket, RtpWrite};
 use super::peer::keep_for_retransmission;
 use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
-use crate::sfu::clock::StreamClock;
-use crate::sfu::counters::Drop;
-use crate::sfu::forward::ReceivedPacket;
-use crate::sfu::keyframe::{KeyframeThrottle, Why, starts_keyframe};
-use crate::sfu::layers::Layers;
-use crate::sfu::request::TrackKind;
+use crate::clock::StreamClock;
+use crate::counters::Drop;
+use crate::forward::ReceivedPacket;
+use crate::keyframe::{KeyframeThrottle, Why, starts_keyframe};
+use crate::layers::Layers;
+use crate::request::TrackKind;
 
 /// Maximum number of SSRCs remembered per session.
 const MAX_STREAMS: usize = 1024;

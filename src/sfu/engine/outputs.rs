@@ -11,8 +11,8 @@ use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
 
 use super::credentials::reseed;
 use super::{Engine, SessionKey, Transmit};
-use crate::sfu::counters::Drop;
-use crate::sfu::request::Ice;
+use crate::counters::Drop;
+use crate::request::Ice;
 
 /// Shortest timeout of a peer: str0m asks to be called again right after each packet, for its bookkeeping, and
 /// packets can share one call.

@@ -8,7 +8,7 @@ use str0m::rtp::StreamTx;
 use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 use super::{Address, Engine};
-use crate::sfu::request::Ice;
+use crate::request::Ice;
 
 /// Initial bandwidth estimate. With a higher one a narrow connection would queue audio for its first second; on
 /// others the first probes, at three and six times this rate, correct it within a few round trips.

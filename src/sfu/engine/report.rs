@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Engine;
-use crate::sfu::api::Caller;
-use crate::sfu::request::{LayerReport, SessionReport, SfuReport, SubscriberReport, TrackReport};
+use crate::api::Caller;
+use crate::request::{LayerReport, SessionReport, SfuReport, SubscriberReport, TrackReport};
 
 impl Engine {
     /// Returns all sessions and tracks as of `now`.

@@ -13,15 +13,15 @@ use str0m::stats::{MediaEgressStats, MediaIngressStats};
 use str0m::{IceConnectionState, Rtc};
 
 use super::TrackKey;
-use crate::sfu::api::Caller;
-use crate::sfu::clock::PublisherClock;
-use crate::sfu::counters::Counters;
-use crate::sfu::description::{MLine, Terms, TransportCc};
-use crate::sfu::estimate::RembLimit;
-use crate::sfu::forward::RtpRewriter;
-use crate::sfu::id::SessionId;
-use crate::sfu::network::ClientNetwork;
-use crate::sfu::request::{Ice, LayerWish, TrackKind};
+use crate::api::Caller;
+use crate::clock::PublisherClock;
+use crate::counters::Counters;
+use crate::description::{MLine, Terms, TransportCc};
+use crate::estimate::RembLimit;
+use crate::forward::RtpRewriter;
+use crate::id::SessionId;
+use crate::network::ClientNetwork;
+use crate::request::{Ice, LayerWish, TrackKind};
 
 /// Source addresses remembered per session; a phone that moves between networks has fewer.
 const MAX_SOURCES: usize = 8;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::sfu::network::{ClientNetwork, client_network};
+use crate::network::{ClientNetwork, client_network};
 
 /// Maximum number of checks per second and network. A browser with many interfaces makes about 20 for a connection,
 /// and a whole office shares one address.

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::session::{Link, Session};
 use super::{Engine, SessionKey, TrackKey};
-use crate::sfu::api::Caller;
-use crate::sfu::error::SfuError;
-use crate::sfu::network::ClientNetwork;
-use crate::sfu::settings::SfuLimits;
+use crate::api::Caller;
+use crate::error::SfuError;
+use crate::network::ClientNetwork;
+use crate::settings::SfuLimits;
 
 /// A session's worth to its client: the session of the least worth is evicted first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sfu::request::LayerWish;
+use crate::request::LayerWish;
 use client::Got;
 
 mod client;

@@ -7,10 +7,10 @@ use str0m::media::Mid;
 use super::forwarding::Track;
 use super::session::{Subscription, SubscriptionState};
 use super::{Engine, SessionKey};
-use crate::sfu::error::SfuError;
-use crate::sfu::forward::RtpRewriter;
-use crate::sfu::id::SessionId;
-use crate::sfu::request::{
+use crate::error::SfuError;
+use crate::forward::RtpRewriter;
+use crate::id::SessionId;
+use crate::request::{
     LayerWish, TrackDone, TrackFailed, TrackKind, TrackState, TrackStatus, Transceiver, Update,
 };
 

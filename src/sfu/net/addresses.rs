@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use str0m::net::Protocol;
 
-use crate::sfu::engine::Address;
-use crate::sfu::settings::MediaAddress;
+use crate::engine::Address;
+use crate::settings::MediaAddress;
 
 /// Origin of the clients of the server's pages, and so of their media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,7 @@ pub fn shown(interfaces: &[Interface], hidden: &[String]) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sfu::settings::HIDDEN_INTERFACES;
+    use crate::settings::HIDDEN_INTERFACES;
 
     const INTERFACES: [&str; 7] =
         ["127.0.0.1", "::1", "192.168.1.5", "fe80::1", "2001:db8::5", "169.254.3.4", "172.17.0.1"];

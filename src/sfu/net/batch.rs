@@ -3,7 +3,7 @@
 //! The system accepts several datagrams of equal length, the last of which may be shorter, as one buffer (UDP generic
 //! segmentation offload), and traverses the network stack once for all of them.
 
-use crate::sfu::engine::Transmit;
+use crate::engine::Transmit;
 
 /// Most bytes that the system accepts as one buffer, without headers.
 const MAX_BYTES: usize = 65_000;

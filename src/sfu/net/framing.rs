@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Undelivered;
-use crate::sfu::settings::TcpLimits;
+use crate::settings::TcpLimits;
 
 /// Longest frame that is read, in bytes; packets of media and DTLS are shorter.
 const MAX_BYTES: usize = 2048;
@@ -230,11 +230,11 @@ pub(super) mod tests {
     use super::*;
 
     /// A binding request without attributes.
-    pub(in crate::sfu::net) const CHECK: [u8; 20] =
+    pub(in crate::net) const CHECK: [u8; 20] =
         [0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
     /// A frame as sent on the connection.
-    pub(in crate::sfu::net) fn framed(contents: &[u8]) -> Vec<u8> {
+    pub(in crate::net) fn framed(contents: &[u8]) -> Vec<u8> {
         [&(contents.len() as u16).to_be_bytes(), contents].concat()
     }
 

@@ -21,10 +21,10 @@ use tracing::warn;
 use super::Undelivered;
 use super::addresses::{Advertised, canonical};
 use super::framing::{self, End};
-use crate::sfu::engine::{Datagram, Transmit};
-use crate::sfu::metrics::{OpenConnection, SfuMetrics};
-use crate::sfu::network::{ClientNetwork, client_network};
-use crate::sfu::settings::TcpLimits;
+use crate::engine::{Datagram, Transmit};
+use crate::metrics::{OpenConnection, SfuMetrics};
+use crate::network::{ClientNetwork, client_network};
+use crate::settings::TcpLimits;
 
 /// Received frames, of all connections, that may wait for the media thread.
 const FRAMES_IN: usize = 256;
@@ -229,8 +229,8 @@ mod tests {
 
     use super::super::framing::tests::{CHECK, framed};
     use super::*;
-    use crate::sfu::metrics::Reason;
-    use crate::sfu::net::addresses::Reach;
+    use crate::metrics::Reason;
+    use crate::net::addresses::Reach;
 
     const MAX_WAIT: Duration = Duration::from_secs(20);
 

@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 
 use super::Undelivered;
 use super::addresses::{Advertised, canonical};
-use crate::sfu::engine::{Datagram, Transmit};
+use crate::engine::{Datagram, Transmit};
 
 /// Most bytes that the system returns in one buffer: datagrams of one sender that it coalesced.
 const MAX_BYTES: usize = 1 << 16;
@@ -184,9 +184,9 @@ impl Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sfu::net::addresses::{Reach, interfaces};
-    use crate::sfu::net::bind::{Transport, bind};
-    use crate::sfu::settings::MediaAddress;
+    use crate::net::addresses::{Reach, interfaces};
+    use crate::net::bind::{Transport, bind};
+    use crate::settings::MediaAddress;
 
     /// A socket on `address` that advertises `configured`.
     fn open(address: &str, configured: &[&str]) -> Udp {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use http::Method;
 use satsuma::calls::api::{CallTarget, Caller};
 use satsuma::id::SessionId;
-use satsuma::sfu::description::{Description, Terms, first_formats, for_client};
-use satsuma::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
-use satsuma::sfu::request::{DescriptionType, Ice, Reply, Request, RequestResult};
-use satsuma::sfu::settings::SfuLimits;
-use satsuma::sfu::wire;
+use satsuma_sfu::description::{Description, Terms, first_formats, for_client};
+use satsuma_sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
+use satsuma_sfu::request::{DescriptionType, Ice, Reply, Request, RequestResult};
+use satsuma_sfu::settings::SfuLimits;
+use satsuma_sfu::wire;
 use serde::de::IgnoredAny;
 use str0m::net::Protocol;
 

@@ -11,11 +11,11 @@ use super::super::credentials::with_credentials;
 use super::super::forwarding::media_kind;
 use super::super::session::{Link, Pending};
 use super::super::{Engine, SessionKey};
-use crate::sfu::description::{
+use crate::description::{
     Description, MLine, ParsedDescription, SectionState, for_client, nothing_goes_on, refuse_unknown,
 };
-use crate::sfu::error::SfuError;
-use crate::sfu::request::{DescriptionType, SessionDescription, TrackKind};
+use crate::error::SfuError;
+use crate::request::{DescriptionType, SessionDescription, TrackKind};
 
 /// Maximum number of tries to find distinct mids for an offer: one in five fails with as many as a session may have.
 const MAX_TRIES: usize = 50;

@@ -8,9 +8,9 @@ use super::super::forwarding::{Track, kind_of};
 use super::super::{Engine, SessionKey, TrackKey};
 use super::Done;
 use super::negotiation::Offered;
-use crate::sfu::description::{Description, SectionState, first_formats};
-use crate::sfu::error::SfuError;
-use crate::sfu::request::{MediaDirection, Publish, Reply, RequestResult, TrackDone, TrackFailed, TrackKind};
+use crate::description::{Description, SectionState, first_formats};
+use crate::error::SfuError;
+use crate::request::{MediaDirection, Publish, Reply, RequestResult, TrackDone, TrackFailed, TrackKind};
 
 impl Engine {
     /// Publishes tracks of the client's offer.

@@ -11,12 +11,12 @@ use str0m::media::{Direction, MediaKind, Mid, Rid, SenderFeedback, Simulcast, Si
 use str0m::{Candidate, Rtc};
 
 use super::world::World;
-use crate::sfu::api::Caller;
-use crate::sfu::description::Description;
-use crate::sfu::error::SfuError;
-use crate::sfu::id::{PersonId, SessionId};
-use crate::sfu::network::ClientNetwork;
-use crate::sfu::request::*;
+use crate::api::Caller;
+use crate::description::Description;
+use crate::error::SfuError;
+use crate::id::{PersonId, SessionId};
+use crate::network::ClientNetwork;
+use crate::request::*;
 
 /// One certificate for all clients: generating one takes long.
 static CERTIFICATE: LazyLock<DtlsCert> = LazyLock::new(|| {

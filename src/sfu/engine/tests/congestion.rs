@@ -9,7 +9,7 @@ use str0m::media::Mid;
 use super::sending::{PICTURE, SOUND};
 use super::world::World;
 use super::*;
-use crate::sfu::request::*;
+use crate::request::*;
 
 /// About 240 kbit/s, 480 and 1,940: 2.4 Mbit/s with the second and third.
 const LAYERS: [(Option<&str>, usize); 3] = [(Some("a"), 8), (Some("b"), 2), (Some("c"), 1)];

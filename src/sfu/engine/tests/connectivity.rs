@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::hostile::{Scene, UNKNOWN_SOURCE};
 use super::*;
-use crate::sfu::counters::Drop;
+use crate::counters::Drop;
 
 #[test]
 fn check_with_wrong_password_or_name_is_not_answered() {

@@ -4,11 +4,11 @@ use str0m::net::Protocol;
 
 use super::world::{World, limits};
 use super::*;
-use crate::sfu::counters::Drop;
-use crate::sfu::engine::{Datagram, Engine, EngineSettings, IceSecret};
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
-use crate::sfu::settings::SfuLimits;
+use crate::counters::Drop;
+use crate::engine::{Datagram, Engine, EngineSettings, IceSecret};
+use crate::error::SfuError;
+use crate::request::*;
+use crate::settings::SfuLimits;
 
 /// Sizes of the engine's collections, to find leaks.
 fn kept(world: &World) -> [usize; 12] {

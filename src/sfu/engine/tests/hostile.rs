@@ -10,10 +10,10 @@ use str0m::media::Mid;
 use super::client::{person, read};
 use super::world::World;
 use super::*;
-use crate::sfu::counters::Drop;
-use crate::sfu::description::Description;
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
+use crate::counters::Drop;
+use crate::description::Description;
+use crate::error::SfuError;
+use crate::request::*;
 
 pub(super) const UNKNOWN_SOURCE: &str = "203.0.113.9:5000";
 

@@ -2,8 +2,8 @@
 
 use super::world::World;
 use super::*;
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
+use crate::error::SfuError;
+use crate::request::*;
 
 #[test]
 fn subscriber_receives_published_track() {
@@ -86,7 +86,7 @@ fn subscribing_to_missing_tracks_makes_no_offer() {
     let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
     assert_eq!(done, [Err(SfuError::NoTrack), Err(SfuError::NoTrack)]);
     assert_eq!(told, None);
-    let nobody = crate::sfu::id::SessionId::parse(&"0".repeat(32)).unwrap();
+    let nobody = crate::id::SessionId::parse(&"0".repeat(32)).unwrap();
     for request in [
         Request::Subscribe { session: nobody.clone(), tracks: Vec::new() },
         Request::Tracks { session: nobody.clone() },

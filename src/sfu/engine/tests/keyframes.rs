@@ -2,8 +2,8 @@
 
 use super::world::World;
 use super::*;
-use crate::sfu::counters::Drop;
-use crate::sfu::request::*;
+use crate::counters::Drop;
+use crate::request::*;
 
 #[test]
 fn keyframe_is_requested_until_it_arrives() {

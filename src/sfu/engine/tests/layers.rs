@@ -4,7 +4,7 @@ use str0m::media::Mid;
 
 use super::world::World;
 use super::*;
-use crate::sfu::request::*;
+use crate::request::*;
 
 /// About 240 kbit/s, and about 970.
 const BOTH: [(Option<&str>, usize); 2] = [(Some("a"), 4), (Some("b"), 1)];

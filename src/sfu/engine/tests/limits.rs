@@ -5,10 +5,10 @@ use str0m::media::Mid;
 use super::client::person;
 use super::world::{World, limits};
 use super::*;
-use crate::sfu::error::SfuError;
-use crate::sfu::network::client_network;
-use crate::sfu::request::*;
-use crate::sfu::settings::SfuLimits;
+use crate::error::SfuError;
+use crate::network::client_network;
+use crate::request::*;
+use crate::settings::SfuLimits;
 
 #[test]
 fn owner_at_limit_evicts_oldest_unused_session() {
@@ -45,7 +45,7 @@ fn sessions_of_server_are_limited() {
     let refused = world.join_as(person("zoe"), Ice::Lite, Ice::Full);
     assert!(matches!(refused, Err(SfuError::TooMany(_))));
     // A caller without a limit of its own cannot evict a connected session either.
-    assert!(world.join_as(crate::sfu::api::Caller::Ai, Ice::Full, Ice::Full).is_err());
+    assert!(world.join_as(crate::api::Caller::Ai, Ice::Full, Ice::Full).is_err());
 }
 
 fn is_there(world: &mut World, peer: usize) -> bool {

@@ -4,7 +4,7 @@ use str0m::media::{Mid, SenderFeedback};
 
 use super::world::World;
 use super::*;
-use crate::sfu::request::*;
+use crate::request::*;
 
 /// A publisher of audio and video, and a subscriber of both, connected, without the first frames.
 fn two() -> (World, [usize; 2], [Mid; 2], [Mid; 2]) {

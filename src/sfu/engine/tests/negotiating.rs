@@ -5,9 +5,9 @@ use str0m::media::Mid;
 use super::client::read;
 use super::world::World;
 use super::*;
-use crate::sfu::description::Description;
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
+use crate::description::Description;
+use crate::error::SfuError;
+use crate::request::*;
 
 pub(super) fn two() -> (World, usize, usize, Mid) {
     let mut world = World::new();

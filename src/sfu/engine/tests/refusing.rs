@@ -6,8 +6,8 @@ use super::client::read;
 use super::negotiating::{stopped, two};
 use super::world::World;
 use super::*;
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
+use crate::error::SfuError;
+use crate::request::*;
 
 /// Answers an offer with a modified answer.
 fn answer_with(
@@ -75,7 +75,7 @@ fn publish_with(
 ) -> (Vec<Result<TrackDone, TrackFailed>>, SessionDescription) {
     let mut api = world.peers[peer].rtc.sdp_api();
     let add = |(_, kind): &(&str, TrackKind)| {
-        let kind = crate::sfu::engine::forwarding::media_kind(*kind);
+        let kind = crate::engine::forwarding::media_kind(*kind);
         api.add_media(kind, str0m::media::Direction::SendOnly, None, None, None)
     };
     let mids: Vec<Mid> = tracks.iter().map(add).collect();

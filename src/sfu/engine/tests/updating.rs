@@ -2,9 +2,9 @@
 
 use super::world::World;
 use super::*;
-use crate::sfu::api::Caller;
-use crate::sfu::error::SfuError;
-use crate::sfu::request::*;
+use crate::api::Caller;
+use crate::error::SfuError;
+use crate::request::*;
 
 #[test]
 fn transceiver_switches_between_tracks() {

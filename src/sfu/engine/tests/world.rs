@@ -8,9 +8,9 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Event, Input, Output};
 
 use super::client::{Got, Peer};
-use crate::sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
-use crate::sfu::request::*;
-use crate::sfu::settings::SfuLimits;
+use crate::engine::{Address, Datagram, Engine, EngineSettings, IceSecret};
+use crate::request::*;
+use crate::settings::SfuLimits;
 
 /// Extra delay of a reordered packet.
 const LATER: Duration = Duration::from_millis(25);

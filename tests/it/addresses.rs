@@ -35,7 +35,7 @@ async fn visit(request: RequestBuilder, person: &Person) -> Answer {
 }
 
 #[tokio::test]
-async fn what_is_no_room_gets_a_page_that_says_so() {
+async fn invalid_room_address_gets_an_error_page() {
     let long = "a".repeat(129);
     for shown in BOTH {
         let server = showing(shown).await;
@@ -81,7 +81,7 @@ async fn what_is_no_room_gets_a_page_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_room_with_the_name_of_our_folder_is_reloaded() {
+async fn room_named_like_a_folder_has_a_page() {
     let server = showing(Shown::Stock).await;
     let ada = Person::log_in(&server, "Ada").await;
     for path in ["/static", "/static/", "/static/room", "/api/room", "/build/room"] {
@@ -97,7 +97,7 @@ async fn a_room_with_the_name_of_our_folder_is_reloaded() {
 }
 
 #[tokio::test]
-async fn no_new_room_gets_a_name_that_this_server_needs() {
+async fn new_room_with_reserved_name_is_refused() {
     for shown in BOTH {
         let server = showing(shown).await;
         for room in ["static", "Parties", "partytracks", " new ", "set username", "API", "admin", "healthz"] {
@@ -116,7 +116,7 @@ async fn no_new_room_gets_a_name_that_this_server_needs() {
 }
 
 #[tokio::test]
-async fn pages_have_one_address_each_and_forms_arrive_there() {
+async fn page_spellings_redirect_and_forms_arrive() {
     for shown in BOTH {
         let server = showing(shown).await;
         let ada = Person::log_in(&server, "Ada").await;
@@ -139,7 +139,7 @@ async fn pages_have_one_address_each_and_forms_arrive_there() {
 }
 
 #[tokio::test]
-async fn our_page_has_one_address_for_each_room() {
+async fn room_page_spellings_redirect_to_one_address() {
     let server = showing(Shown::Ours).await;
     let ada = Person::log_in(&server, "Ada").await;
     for (path, location) in [
@@ -162,7 +162,7 @@ async fn our_page_has_one_address_for_each_room() {
 }
 
 #[tokio::test]
-async fn no_cache_keeps_what_is_somebodys() {
+async fn personal_answers_are_not_cacheable() {
     let server = showing(Shown::Ours).await;
     let ada = Person::log_in(&server, "Ada").await;
     for path in ["/", "/r", "/set-username"] {
@@ -184,7 +184,7 @@ async fn no_cache_keeps_what_is_somebodys() {
 }
 
 #[tokio::test]
-async fn a_form_that_cannot_be_taken_comes_again_with_what_was_typed() {
+async fn invalid_form_returns_with_the_typed_values() {
     let typed = "\"><script>alert(1)</script>\u{7}";
     let kept = "value=\"&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\u{7}\"";
     let long = "x".repeat(200);
@@ -234,7 +234,7 @@ async fn a_form_that_cannot_be_taken_comes_again_with_what_was_typed() {
 }
 
 #[tokio::test]
-async fn a_data_request_is_refused_at_the_gate_in_the_clients_form() {
+async fn refused_data_request_gets_the_clients_format() {
     let server = TestServer::with(|config| {
         config.limits.url_bytes = 2000;
         config.client.dir = Optional(Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client-build")));
@@ -255,7 +255,7 @@ async fn a_data_request_is_refused_at_the_gate_in_the_clients_form() {
 }
 
 #[tokio::test]
-async fn a_head_has_no_parts_and_a_framed_file_no_life() {
+async fn head_ignores_ranges_and_framed_file_is_inert() {
     let server = showing(Shown::Stock).await;
     for path in ["/worker.js", "/static/style.css"] {
         let whole = answer(server.request(&Method::HEAD, path).header("range", "bytes=0-0")).await;

@@ -94,7 +94,7 @@ async fn until_closed_at(cloud: &Cloud, meeting: &Value, mid: &str) {
 }
 
 #[tokio::test]
-async fn the_ai_comes_by_four_calls_and_is_shown_last() {
+async fn ai_joins_by_four_calls_and_is_listed_last() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| {
         config.calls.extra_params = Optional(Some("?debug=1&region=eu".to_owned()));
@@ -153,7 +153,7 @@ async fn the_ai_comes_by_four_calls_and_is_shown_last() {
 }
 
 #[tokio::test]
-async fn whatever_fails_is_shown_to_the_room_and_what_was_opened_is_closed() {
+async fn failed_ai_job_is_shown_and_its_tracks_closed() {
     let offer = r#""sessionDescription":{"type":"offer","sdp":"v=0\r\n"}"#;
     let answer = |status: u16, text: &str| Script::Answer(status, text.to_owned());
     let cases = [
@@ -223,7 +223,7 @@ async fn whatever_fails_is_shown_to_the_room_and_what_was_opened_is_closed() {
 }
 
 #[tokio::test]
-async fn a_model_that_hangs_is_given_up_in_time() {
+async fn hanging_model_times_out() {
     let cloud = Cloud::start().await;
     for whole in [true, false] {
         let server = server_with(&cloud, |config| {
@@ -240,7 +240,7 @@ async fn a_model_that_hangs_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn without_its_settings_it_fails_at_once_and_the_log_names_them() {
+async fn missing_ai_settings_fail_and_are_logged() {
     // Half of the media API's settings: with neither the media are this server's own.
     let server = TestServer::with(|config| config.calls.app_id.0 = Some("app".to_owned())).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -255,7 +255,7 @@ async fn without_its_settings_it_fails_at_once_and_the_log_names_them() {
 }
 
 #[tokio::test]
-async fn a_track_that_opens_after_the_ai_was_sent_away_is_closed() {
+async fn track_opened_after_removal_is_closed() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -272,7 +272,7 @@ async fn a_track_that_opens_after_the_ai_was_sent_away_is_closed() {
 }
 
 #[tokio::test]
-async fn sending_the_ai_away_closes_its_track_at_any_time() {
+async fn removing_the_ai_closes_its_track_at_any_time() {
     for path in ["/model", "/renegotiate", ""] {
         let cloud = Cloud::start().await;
         let server = server(&cloud).await;
@@ -292,7 +292,7 @@ async fn sending_the_ai_away_closes_its_track_at_any_time() {
 }
 
 #[tokio::test]
-async fn a_track_that_cannot_be_closed_is_tried_again() {
+async fn failed_track_close_is_retried() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -311,7 +311,7 @@ async fn a_track_that_cannot_be_closed_is_tried_again() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_meeting_closes_the_track_of_an_ai_that_is_here_or_on_its_way() {
+async fn meeting_end_closes_present_and_pending_ai() {
     for comes in [true, false] {
         let cloud = Cloud::start().await;
         let server = server_with(&cloud, quick_ticks).await;
@@ -335,7 +335,7 @@ async fn the_end_of_the_meeting_closes_the_track_of_an_ai_that_is_here_or_on_its
 }
 
 #[tokio::test]
-async fn a_restart_keeps_the_ai_and_a_later_end_closes_it() {
+async fn restart_keeps_the_ai_until_the_meeting_ends() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -353,7 +353,7 @@ async fn a_restart_keeps_the_ai_and_a_later_end_closes_it() {
 }
 
 #[tokio::test]
-async fn an_ai_that_nobody_comes_back_to_after_a_restart_is_closed() {
+async fn ai_without_returning_members_is_closed() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -371,7 +371,7 @@ async fn an_ai_that_nobody_comes_back_to_after_a_restart_is_closed() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_jobs_and_closes_what_they_opened() {
+async fn shutdown_ends_ai_jobs_and_closes_their_tracks() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -388,7 +388,7 @@ async fn a_shutdown_ends_jobs_and_closes_what_they_opened() {
 }
 
 #[tokio::test]
-async fn control_is_given_to_one_at_a_time_and_ends_with_its_holder() {
+async fn ai_control_is_exclusive_and_ends_with_its_holder() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -437,7 +437,7 @@ async fn control_is_given_to_one_at_a_time_and_ends_with_its_holder() {
 }
 
 #[tokio::test]
-async fn the_request_of_one_who_left_falls_dead() {
+async fn control_request_of_departed_member_is_dropped() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -457,7 +457,7 @@ async fn the_request_of_one_who_left_falls_dead() {
 }
 
 #[tokio::test]
-async fn the_room_goes_on_while_a_job_hangs_and_takes_no_second_one() {
+async fn room_continues_and_refuses_second_ai_job() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -478,7 +478,7 @@ async fn the_room_goes_on_while_a_job_hangs_and_takes_no_second_one() {
 
 /// Rooms are free, and each had a limit of its own.
 #[tokio::test]
-async fn invitations_are_limited_for_the_rooms_of_a_network() {
+async fn ai_invitations_are_limited_by_network() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.limits.ai_starts_per_minute_per_network = 2).await;
     let mut visitors = Vec::new();
@@ -495,7 +495,7 @@ async fn invitations_are_limited_for_the_rooms_of_a_network() {
 }
 
 #[tokio::test]
-async fn invitations_are_limited() {
+async fn ai_invitations_are_limited_by_room() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.limits.ai_starts_per_minute = 1).await;
     let mut ada = Client::join(&server, "r", "Ada").await;

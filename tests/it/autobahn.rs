@@ -17,7 +17,7 @@ const MOST: usize = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs wstest"]
-async fn autobahn_finds_nothing() {
+async fn autobahn_suite_passes() {
     let echo = Echo::start(MOST).await;
     let dir = tempfile::tempdir().unwrap();
     let cases = env::var("AUTOBAHN_CASES").unwrap_or_else(|_| "*".to_owned());

@@ -484,7 +484,7 @@ impl Wire {
 /// What this module is for, tried on the smallest page.
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_browser_tells_what_it_sees() {
+async fn browser_driver_types_clicks_and_reports_errors() {
     let browser = Browser::start().await;
     let tab = browser
         .visitor()

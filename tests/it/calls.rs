@@ -70,7 +70,7 @@ fn pull() -> Value {
 }
 
 #[tokio::test]
-async fn every_call_passes_with_its_query_and_body_and_only_the_headers_it_needs() {
+async fn calls_pass_with_query_body_and_needed_headers() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     for mount in MOUNTS {
@@ -118,7 +118,7 @@ async fn every_call_passes_with_its_query_and_body_and_only_the_headers_it_needs
 }
 
 #[tokio::test]
-async fn answers_pass_back_unchanged_without_the_apis_cookies_and_hop_by_hop_headers() {
+async fn answers_pass_without_cookies_and_hop_headers() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
@@ -148,7 +148,7 @@ async fn answers_pass_back_unchanged_without_the_apis_cookies_and_hop_by_hop_hea
 }
 
 #[tokio::test]
-async fn bodies_are_streamed_both_ways() {
+async fn bodies_stream_in_both_directions() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
@@ -184,7 +184,7 @@ async fn bodies_are_streamed_both_ways() {
 }
 
 #[tokio::test]
-async fn only_the_apis_own_paths_and_methods_are_let_through() {
+async fn unknown_api_paths_and_methods_are_refused() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.calls.session_lock = false).await;
     let ada = Person::log_in(&server, "Ada").await;
@@ -217,7 +217,7 @@ async fn only_the_apis_own_paths_and_methods_are_let_through() {
 }
 
 #[tokio::test]
-async fn an_identity_is_needed() {
+async fn call_without_identity_is_refused() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let asked = answer(server.request(&Method::POST, "/api/calls/sessions/new")).await;
@@ -237,7 +237,7 @@ async fn an_identity_is_needed() {
 }
 
 #[tokio::test]
-async fn a_session_is_locked_to_the_identity_that_opened_it() {
+async fn session_is_locked_to_the_identity_of_its_opener() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     for mount in MOUNTS {
@@ -260,7 +260,7 @@ async fn a_session_is_locked_to_the_identity_that_opened_it() {
 }
 
 #[tokio::test]
-async fn the_locks_cookie_is_for_its_mount_and_follows_the_scheme() {
+async fn lock_cookie_matches_mount_and_scheme() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| {
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
@@ -281,7 +281,7 @@ async fn the_locks_cookie_is_for_its_mount_and_follows_the_scheme() {
 }
 
 #[tokio::test]
-async fn cookies_of_120_sessions_are_under_4_kb() {
+async fn cookies_of_120_sessions_stay_under_4_kb() {
     let server = TestServer::with(|config| {
         config.limits.new_sessions_per_minute = 0;
         config.sfu.sessions_per_identity = 120;
@@ -303,7 +303,7 @@ async fn cookies_of_120_sessions_are_under_4_kb() {
 }
 
 #[tokio::test]
-async fn malformed_calls_are_told_what_is_wrong() {
+async fn malformed_call_gets_a_specific_error() {
     let server = TestServer::start().await;
     let mut ada = Caller::log_in(&server, "Ada").await;
     for mount in MOUNTS {
@@ -327,7 +327,7 @@ async fn malformed_calls_are_told_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_lock_can_be_switched_off() {
+async fn session_lock_can_be_disabled() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.calls.session_lock = false).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -337,7 +337,7 @@ async fn the_lock_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn an_api_that_cannot_be_reached_is_a_502_and_then_left_alone_until_it_is_back() {
+async fn unreachable_api_is_502_and_opens_the_circuit() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
@@ -386,7 +386,7 @@ async fn an_api_that_cannot_be_reached_is_a_502_and_then_left_alone_until_it_is_
 }
 
 #[tokio::test]
-async fn what_may_have_arrived_is_never_sent_twice() {
+async fn request_that_may_have_arrived_is_not_repeated() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -399,7 +399,7 @@ async fn what_may_have_arrived_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_and_a_closed_one_costs_no_call() {
+async fn connections_are_reused_and_closed_ones_replaced() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -418,7 +418,7 @@ async fn connections_are_kept_and_a_closed_one_costs_no_call() {
 }
 
 #[tokio::test]
-async fn an_api_that_is_too_slow_is_a_504() {
+async fn slow_api_is_504() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.calls.timeout = Duration::from_millis(200)).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -433,7 +433,7 @@ async fn an_api_that_is_too_slow_is_a_504() {
 }
 
 #[tokio::test]
-async fn one_slow_call_holds_nobody_up() {
+async fn slow_call_does_not_delay_others() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -450,7 +450,7 @@ async fn one_slow_call_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_too_slow_is_a_408_and_not_the_apis_fault() {
+async fn slow_client_is_408_and_no_api_failure() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.calls.timeout = Duration::from_millis(200)).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
@@ -469,7 +469,7 @@ async fn a_client_that_is_too_slow_is_a_408_and_not_the_apis_fault() {
 }
 
 #[tokio::test]
-async fn a_redirect_or_an_endless_answer_is_a_502() {
+async fn redirect_or_endless_answer_is_502() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.limits.call_bytes = 100_000).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -486,7 +486,7 @@ async fn a_redirect_or_an_endless_answer_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_a_413_whether_it_says_so_or_not() {
+async fn body_over_the_limit_is_413() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.limits.call_bytes = 100_000).await;
     for mount in MOUNTS {
@@ -510,7 +510,7 @@ async fn a_body_over_the_limit_is_a_413_whether_it_says_so_or_not() {
 }
 
 #[tokio::test]
-async fn calls_on_one_session_and_new_sessions_of_one_identity_have_a_pace() {
+async fn call_rates_by_session_and_identity_are_limited() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| {
         config.limits.calls_per_second = 1;
@@ -538,7 +538,7 @@ async fn calls_on_one_session_and_new_sessions_of_one_identity_have_a_pace() {
 
 /// One client once held every stream to the API with bodies that it did not send.
 #[tokio::test]
-async fn one_identity_has_so_many_calls_under_way_and_no_more() {
+async fn concurrent_calls_of_an_identity_are_limited() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.limits.calls_per_identity = 2).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -561,7 +561,7 @@ async fn one_identity_has_so_many_calls_under_way_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_short_body_goes_up_only_when_it_is_all_here() {
+async fn short_body_is_sent_only_when_complete() {
     let cloud = Cloud::start().await;
     let server = server_with(&cloud, |config| config.calls.timeout = Duration::from_millis(300)).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
@@ -580,7 +580,7 @@ async fn a_short_body_goes_up_only_when_it_is_all_here() {
 
 /// Strangers once took the places that long bodies need.
 #[tokio::test]
-async fn strangers_take_no_places() {
+async fn unauthenticated_calls_take_no_permits() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
@@ -598,7 +598,7 @@ async fn strangers_take_no_places() {
 }
 
 #[tokio::test]
-async fn what_the_gate_refuses_is_told_in_the_mounts_form() {
+async fn refusal_has_the_format_of_its_mount() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -617,7 +617,7 @@ async fn what_the_gate_refuses_is_told_in_the_mounts_form() {
 }
 
 #[tokio::test]
-async fn with_half_of_the_credentials_the_answer_names_the_missing_variable() {
+async fn missing_half_of_credentials_is_named() {
     let cloud = Cloud::start().await;
     for (id, secret, sentence) in [
         (None, Some("s"), "this server has no media API: CALLS_APP_ID is not set"),
@@ -640,7 +640,7 @@ async fn with_half_of_the_credentials_the_answer_names_the_missing_variable() {
 }
 
 #[tokio::test]
-async fn without_turn_there_is_stun_unless_the_media_are_our_own() {
+async fn stun_is_offered_unless_media_are_embedded() {
     let cloud = Cloud::start().await;
     let bare = TestServer::start().await;
     let ada = Caller::log_in(&bare, "Ada").await;
@@ -660,7 +660,7 @@ async fn without_turn_there_is_stun_unless_the_media_are_our_own() {
 }
 
 #[tokio::test]
-async fn turn_credentials_are_asked_for_once_for_each_identity() {
+async fn turn_credentials_are_cached_by_identity() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -682,7 +682,7 @@ async fn turn_credentials_are_asked_for_once_for_each_identity() {
 
 /// A page that read a failure gave up, though the media server worked.
 #[tokio::test]
-async fn turn_that_fails_leaves_stun_and_is_asked_again() {
+async fn failed_turn_falls_back_to_stun_and_is_retried() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -706,7 +706,7 @@ async fn turn_that_fails_leaves_stun_and_is_asked_again() {
 
 /// Every visitor waited for a service that was down, and calls were refused with it.
 #[tokio::test]
-async fn turn_that_is_down_is_not_waited_for_and_calls_go_on() {
+async fn unavailable_turn_delays_no_call() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;
@@ -722,7 +722,7 @@ async fn turn_that_is_down_is_not_waited_for_and_calls_go_on() {
 }
 
 #[tokio::test]
-async fn secrets_and_queries_are_in_no_log() {
+async fn secrets_and_queries_are_not_logged() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
     let ada = Caller::log_in(&server, "Ada").await;

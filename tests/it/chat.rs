@@ -22,7 +22,7 @@ fn texts(messages: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn everyone_reads_the_same_lines_in_the_same_order() {
+async fn lines_reach_all_members_in_the_same_order() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada <b>").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -51,7 +51,7 @@ async fn everyone_reads_the_same_lines_in_the_same_order() {
 }
 
 #[tokio::test]
-async fn a_member_who_is_away_reads_on_after_its_return_and_over_a_restart() {
+async fn lines_wait_for_an_absent_member_over_a_restart() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -76,7 +76,7 @@ async fn a_member_who_is_away_reads_on_after_its_return_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn what_is_no_line_is_an_error_for_its_sender_alone() {
+async fn invalid_line_is_an_error_for_its_sender_only() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;

@@ -20,17 +20,17 @@ use crate::harness::{Person, TestServer};
 const FAST: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_recorded_sessions_pass_in_real_time() {
+async fn recorded_sessions_pass_in_real_time() {
     play_all(TestServer::start().await, 1, |ask| ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_recorded_sessions_pass_with_all_times_scaled() {
+async fn recorded_sessions_pass_with_scaled_times() {
     play_all(fast_server().await, FAST, |ask| ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_recorded_sessions_pass_compressed() {
+async fn recorded_sessions_pass_compressed() {
     play_all(fast_server().await, FAST, Ask::compressing).await;
 }
 

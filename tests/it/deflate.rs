@@ -34,7 +34,7 @@ async fn next_deflated(client: &mut Raw, wanted: impl Fn(&Value) -> bool) -> Vec
 }
 
 #[tokio::test]
-async fn the_answer_says_what_was_negotiated() {
+async fn handshake_answers_the_offered_extensions() {
     let server = TestServer::start().await;
     let (head, _client) = raw(&server, "r", &[OFFER]).await;
     let answer = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -54,7 +54,7 @@ async fn the_answer_says_what_was_negotiated() {
 }
 
 #[tokio::test]
-async fn a_broadcast_is_compressed_once_and_the_same_bytes_for_all() {
+async fn broadcast_is_compressed_once_for_all() {
     let server = TestServer::start().await;
     let (_, mut one) = raw(&server, "r", &[OFFER]).await;
     let (_, mut other) = raw(&server, "r", &[OFFER]).await;
@@ -102,7 +102,7 @@ async fn a_broadcast_is_compressed_once_and_the_same_bytes_for_all() {
 }
 
 #[tokio::test]
-async fn a_room_where_nobody_compresses_does_not_compress() {
+async fn room_without_compression_never_compresses() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for place in 0..10 {
@@ -114,7 +114,7 @@ async fn a_room_where_nobody_compresses_does_not_compress() {
 
 /// Who comes back without compression gets what waited for one who compressed, and the other way round.
 #[tokio::test]
-async fn events_wait_for_the_next_socket_whatever_that_takes() {
+async fn events_wait_for_a_socket_of_either_encoding() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let bob = Person::log_in(&server, "Bob").await;
@@ -132,7 +132,7 @@ async fn events_wait_for_the_next_socket_whatever_that_takes() {
 }
 
 #[tokio::test]
-async fn a_bomb_closes_its_socket_alone() {
+async fn compression_bomb_closes_only_its_socket() {
     let server = TestServer::with(|config| config.limits.history_entry_bytes = 1 << 20).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let (_, mut bomber) = raw(&server, "r", &[OFFER]).await;

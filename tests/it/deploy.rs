@@ -26,7 +26,7 @@ fn family(sample: &str) -> &str {
 }
 
 #[tokio::test]
-async fn dashboard_and_alerts_name_metrics_that_exist() {
+async fn dashboard_and_alerts_use_existing_metrics() {
     let server = TestServer::start().await;
     let shown = server.admin_get("/metrics").await.text;
     let names = Metrics::names();
@@ -51,7 +51,7 @@ async fn dashboard_and_alerts_name_metrics_that_exist() {
 }
 
 #[test]
-fn deployments_set_variables_that_exist() {
+fn deployments_use_existing_variables() {
     let mut known = BTreeSet::from(["SATSUMA_CONFIG".to_owned()]);
     for (section, value) in read("config/satsuma.toml").parse::<Table>().unwrap() {
         let section = section.to_uppercase();

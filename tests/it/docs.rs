@@ -117,7 +117,7 @@ fn events(source: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn operators_are_told_of_every_warning() {
+fn every_logged_warning_is_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/operations.md")).unwrap();
     let mut sources = Vec::new();
@@ -150,7 +150,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn document_links_have_targets() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
     files(&root.join("docs"), "md", &mut pages);

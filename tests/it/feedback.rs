@@ -73,7 +73,7 @@ async fn counted(server: &TestServer, kind: &str, outcome: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_report_is_kept_and_shown_to_operators_without_any_configuration() {
+async fn report_is_stored_and_shown_by_default() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let taken = answer(bug(&server, &ada, "it hangs", &info("my room"))).await;
@@ -105,7 +105,7 @@ async fn a_report_is_kept_and_shown_to_operators_without_any_configuration() {
 }
 
 #[tokio::test]
-async fn both_encodings_of_a_form_are_read() {
+async fn both_form_encodings_are_parsed() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let multipart = |fields: &[(&str, &str)]| {
@@ -146,7 +146,7 @@ async fn both_encodings_of_a_form_are_read() {
 }
 
 #[tokio::test]
-async fn a_bad_field_is_named() {
+async fn invalid_field_is_named() {
     let server = TestServer::with(|config| config.feedback.description_chars = 10).await;
     let ada = Person::log_in(&server, "Ada").await;
     let with = |field: &str, value: Value| {
@@ -178,7 +178,7 @@ async fn a_bad_field_is_named() {
 }
 
 #[tokio::test]
-async fn a_dead_track_is_json_of_any_content_type() {
+async fn dead_track_json_has_any_content_type() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let taken = answer(dead_track(&server, &ada, &track())).await;
@@ -201,7 +201,7 @@ async fn a_dead_track_is_json_of_any_content_type() {
 }
 
 #[tokio::test]
-async fn a_dead_track_is_found_in_the_room_of_its_meeting() {
+async fn dead_track_is_listed_under_its_meetings_room() {
     let server = TestServer::start().await;
     let mut client = Client::join(&server, "r", "Ada").await;
     let meeting = client.until_state(|_| true).await["meetingId"].take();
@@ -221,7 +221,7 @@ async fn a_dead_track_is_found_in_the_room_of_its_meeting() {
 }
 
 #[tokio::test]
-async fn nobody_reports_without_an_identity_or_from_a_foreign_page() {
+async fn report_without_identity_or_origin_is_refused() {
     let server = TestServer::start().await;
     let info = info("r").to_string();
     let form = [("description", ""), ("info", &*info), ("meetingId", "x"), ("experiencedIssues", "true")];
@@ -234,7 +234,7 @@ async fn nobody_reports_without_an_identity_or_from_a_foreign_page() {
 }
 
 #[tokio::test]
-async fn a_report_opens_with_its_link_or_the_token_and_with_nothing_else() {
+async fn debug_info_needs_the_signed_link_or_the_token() {
     let hook = Webhook::start([]).await;
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
@@ -300,7 +300,7 @@ async fn a_report_opens_with_its_link_or_the_token_and_with_nothing_else() {
 }
 
 #[tokio::test]
-async fn over_the_quota_a_report_is_answered_and_dropped() {
+async fn report_over_the_quota_is_answered_and_dropped() {
     let server = TestServer::with(|config| {
         config.feedback.reports_per_identity = 3;
         config.feedback.reports_per_address = 5;
@@ -329,7 +329,7 @@ async fn over_the_quota_a_report_is_answered_and_dropped() {
 }
 
 #[tokio::test]
-async fn refreshes_and_call_quality_are_counted_within_their_quota() {
+async fn refreshes_and_quality_are_counted_up_to_the_quota() {
     let server = TestServer::with(|config| config.feedback.counts_per_identity = 4).await;
     let mut client = Client::join(&server, "r", "Ada").await;
     let meeting = client.until_state(|_| true).await["meetingId"].as_str().unwrap().to_owned();
@@ -378,7 +378,7 @@ async fn refreshes_and_call_quality_are_counted_within_their_quota() {
 }
 
 #[tokio::test]
-async fn a_long_history_is_cut_to_its_newest_entries_and_says_so() {
+async fn long_history_keeps_its_newest_entries() {
     let server = TestServer::with(|config| config.feedback.history_bytes = 100_000).await;
     let ada = Person::log_in(&server, "Ada").await;
     let entries: Vec<_> = (0..5000).map(|n| json!({"n": n, "body": "v=0 ".repeat(20)})).collect();
@@ -399,7 +399,7 @@ async fn a_long_history_is_cut_to_its_newest_entries_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_form_has_its_own_limits_and_others_keep_theirs() {
+async fn report_form_has_its_own_size_limit() {
     let server = TestServer::with(|config| {
         config.feedback.form_bytes = 100_000;
         config.limits.handshake = Duration::from_millis(300);
@@ -437,7 +437,7 @@ async fn a_form_has_its_own_limits_and_others_keep_theirs() {
 }
 
 #[tokio::test]
-async fn a_form_that_arrives_slowly_has_its_own_time() {
+async fn report_form_has_its_own_timeout() {
     let server = TestServer::with(|config| {
         config.limits.handshake = Duration::from_millis(200);
         config.feedback.form_timeout = Duration::from_secs(3);
@@ -469,7 +469,7 @@ async fn a_form_that_arrives_slowly_has_its_own_time() {
 
 /// Memory that was taken as forms arrived was held by eight halves, none of which could finish.
 #[tokio::test]
-async fn more_large_forms_than_memory_are_all_answered() {
+async fn large_forms_over_the_budget_are_all_answered() {
     const FORMS: usize = 8;
     const FORM: usize = 30 << 20;
     let server =
@@ -516,7 +516,7 @@ async fn more_large_forms_than_memory_are_all_answered() {
 }
 
 #[tokio::test]
-async fn one_network_leaves_memory_for_the_forms_of_others() {
+async fn one_network_leaves_upload_memory_for_others() {
     const FORM: usize = 2 << 20;
     let server = TestServer::with(|config| config.feedback.form_bytes = FORM).await;
     let ada = Person::log_in(&server, "Ada").await;
@@ -543,7 +543,7 @@ async fn one_network_leaves_memory_for_the_forms_of_others() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_write_is_said_and_not_hidden() {
+async fn failing_store_answers_503() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     // Somebody else has the database for longer than anybody waits.
@@ -561,7 +561,7 @@ async fn a_store_that_cannot_write_is_said_and_not_hidden() {
 }
 
 #[tokio::test]
-async fn the_oldest_reports_make_room_for_new_ones() {
+async fn oldest_reports_are_removed_for_new_ones() {
     let server = TestServer::with(|config| config.feedback.stored_bytes = 1 << 20).await;
     let ada = Person::log_in(&server, "Ada").await;
     for n in 0..4 {
@@ -575,7 +575,7 @@ async fn the_oldest_reports_make_room_for_new_ones() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_gone_after_a_start() {
+async fn expired_reports_are_removed_at_start() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     for room in ["old", "new"] {
@@ -594,7 +594,7 @@ async fn what_is_too_old_is_gone_after_a_start() {
 }
 
 #[tokio::test]
-async fn operators_page_through_reports_and_meetings() {
+async fn reports_and_meetings_are_paged() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     for n in 0..5 {
@@ -631,7 +631,7 @@ async fn operators_page_through_reports_and_meetings() {
 }
 
 #[tokio::test]
-async fn meetings_show_their_peak_and_duration() {
+async fn meetings_have_peak_and_duration() {
     let server = TestServer::with(|config| config.room.tick = Duration::from_millis(50)).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;

@@ -49,7 +49,7 @@ async fn answer_to(client: &mut Raw, bytes: &[u8]) -> (Vec<Frame>, Option<u16>) 
 
 /// Sections 1 and 9: every length that a header writes in another way.
 #[tokio::test]
-async fn messages_of_every_length_come_back() {
+async fn messages_of_every_length_are_echoed() {
     let echo = Echo::start(MOST).await;
     let mut client = open(&echo).await;
     for bytes in [0, 1, 125, 126, 127, 128, 65_535, 65_536, 65_537, MOST] {
@@ -71,7 +71,7 @@ async fn messages_of_every_length_come_back() {
 
 /// Section 2.
 #[tokio::test]
-async fn pings_are_answered_with_their_payload_and_pongs_are_not() {
+async fn pings_are_answered_and_pongs_ignored() {
     let echo = Echo::start(MOST).await;
     let mut client = open(&echo).await;
     for payload in [vec![], b"hello".to_vec(), vec![0x00, 0xff, 0xfe], vec![0xfe; 125]] {
@@ -86,7 +86,7 @@ async fn pings_are_answered_with_their_payload_and_pongs_are_not() {
 
 /// Sections 3 and 4: reserved bits and opcodes, alone and after a message that comes back all the same.
 #[tokio::test]
-async fn what_is_reserved_is_refused() {
+async fn reserved_bits_and_opcodes_are_refused() {
     let echo = Echo::start(MOST).await;
     let reserved_bits = [0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70].map(|bits| FIN | bits | TEXT);
     let reserved_opcodes = [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf].map(|opcode| FIN | opcode);
@@ -109,7 +109,7 @@ async fn what_is_reserved_is_refused() {
 
 /// Section 5.
 #[tokio::test]
-async fn fragments_are_joined_and_control_frames_come_between() {
+async fn control_frames_interleave_with_fragments() {
     let echo = Echo::start(MOST).await;
     let mut client = open(&echo).await;
     let whole = Frame::new(FIN | TEXT, "fragment1fragment2");
@@ -143,7 +143,7 @@ async fn fragments_are_joined_and_control_frames_come_between() {
 
 /// Section 6.
 #[tokio::test]
-async fn text_is_utf8_wherever_it_is_cut() {
+async fn text_is_validated_across_fragments() {
     let echo = Echo::start(MOST).await;
     let text = "Hello-µ@ßöäüàá-UTF-8!! κόσμε \u{10ffff} \u{ffff} \u{1f600}";
     let mut client = open(&echo).await;
@@ -184,7 +184,7 @@ async fn text_is_utf8_wherever_it_is_cut() {
 
 /// Section 7.
 #[tokio::test]
-async fn a_close_is_answered_with_its_code_if_that_may_be_said() {
+async fn close_is_answered_with_its_valid_code() {
     let echo = Echo::start(MOST).await;
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
         let mut client = open(&echo).await;
@@ -218,7 +218,7 @@ async fn a_close_is_answered_with_its_code_if_that_may_be_said() {
 
 /// Sections 12 and 13.
 #[tokio::test]
-async fn compressed_messages_come_back_whatever_the_window_and_the_fragments() {
+async fn compressed_messages_of_any_window_are_echoed() {
     let echo = Echo::start(MOST).await;
     let mut client = open_compressing(&echo).await;
     let words = r#"{"type":"userUpdate","user":{"name":"Ada","tracks":{"audio":"a/1","video":"a/2"}}}"#;

@@ -72,7 +72,7 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[tokio::test]
-async fn a_socket_of_a_room_ends_whatever_comes_through_it() {
+async fn random_frames_end_the_socket_cleanly() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(100);
         config.room.heartbeat_timeout = Duration::from_secs(2);
@@ -164,7 +164,7 @@ fn request(cookie: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
 }
 
 #[tokio::test]
-async fn no_request_is_the_servers_own_error() {
+async fn random_requests_get_no_internal_error() {
     let server = TestServer::with(|config| {
         config.limits.handshake = Duration::from_millis(300);
         config.room.tick = Duration::from_millis(100);

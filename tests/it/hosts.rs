@@ -12,7 +12,7 @@ async fn log_in(server: &TestServer, host: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_name_that_may_be_anybodys_is_not_ours() {
+async fn unknown_host_name_is_refused() {
     let server = TestServer::start().await;
     for host in ["10.0.0.7:8787", "localhost:8787", "meetbox:8787"] {
         assert_eq!(log_in(&server, host).await.status, 302, "{host}");
@@ -30,7 +30,7 @@ async fn a_name_that_may_be_anybodys_is_not_ours() {
 }
 
 #[tokio::test]
-async fn a_public_url_over_https_makes_cookies_secure() {
+async fn https_public_url_makes_cookies_secure() {
     let server = TestServer::with(|config| {
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
     })
@@ -44,7 +44,7 @@ async fn a_public_url_over_https_makes_cookies_secure() {
 }
 
 #[tokio::test]
-async fn the_operators_listener_answers_under_names_that_it_knows() {
+async fn admin_listener_answers_known_hosts_only() {
     let server = TestServer::with(|config| {
         config.admin.allowed_hosts = vec!["satsuma.monitoring.svc".to_owned()];
     })

@@ -21,7 +21,7 @@ fn named_by_proxy(name: &str) -> Ask {
 }
 
 #[tokio::test]
-async fn another_identity_cannot_take_a_seat() {
+async fn other_identity_cannot_replace_a_member() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let before = ada.until_users(&[&ada.pk()]).await;
@@ -44,7 +44,7 @@ async fn another_identity_cannot_take_a_seat() {
 }
 
 #[tokio::test]
-async fn another_identity_cannot_reach_what_waits_in_a_seat() {
+async fn other_identity_cannot_receive_waiting_events() {
     let server = TestServer::start().await;
     let ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -59,7 +59,7 @@ async fn another_identity_cannot_reach_what_waits_in_a_seat() {
 }
 
 #[tokio::test]
-async fn nobody_speaks_with_anothers_id_or_name() {
+async fn sender_id_and_name_cannot_be_forged() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut eve = Client::join(&server, "r", "Eve").await;
@@ -80,7 +80,7 @@ async fn nobody_speaks_with_anothers_id_or_name() {
 }
 
 #[tokio::test]
-async fn a_forged_cookie_is_nobodys() {
+async fn forged_cookie_has_no_identity() {
     let server = TestServer::start().await;
     let elsewhere = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
@@ -123,7 +123,7 @@ async fn a_forged_cookie_is_nobodys() {
 }
 
 #[tokio::test]
-async fn a_forged_cookie_does_not_keep_its_id() {
+async fn forged_cookie_does_not_keep_its_id() {
     let server = TestServer::start().await;
     let ada = Client::join(&server, "r", "Ada").await;
     let cookie = Person::log_in(&server, "Eve").await.cookie().to_owned();
@@ -133,7 +133,7 @@ async fn a_forged_cookie_does_not_keep_its_id() {
 }
 
 #[tokio::test]
-async fn a_redirect_never_leaves_this_server() {
+async fn login_redirect_stays_on_this_server() {
     let server = TestServer::start().await;
     let own = format!("{}/r?x=1", server.http());
     for (return_url, location) in [
@@ -187,7 +187,7 @@ async fn a_redirect_never_leaves_this_server() {
 }
 
 #[tokio::test]
-async fn a_visitor_without_a_name_is_asked_for_it_and_comes_back() {
+async fn visitor_without_name_is_redirected_and_returns() {
     let server = TestServer::start().await;
     let asked = answer(server.get("/r%2F1?x=1")).await;
     assert_eq!(asked.status, 302);
@@ -198,7 +198,7 @@ async fn a_visitor_without_a_name_is_asked_for_it_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_users_header_from_an_untrusted_address_is_ignored() {
+async fn identity_header_of_untrusted_peer_is_ignored() {
     let server = TestServer::with(|config| {
         believe_a_header(config);
         config.http.trusted_proxies = vec!["192.0.2.1/32".parse().unwrap()];
@@ -215,13 +215,13 @@ async fn a_users_header_from_an_untrusted_address_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_users_header_counts_only_where_it_is_configured() {
+async fn identity_header_is_ignored_unless_configured() {
     let server = TestServer::with(trust_this_machine).await;
     assert_eq!(named_by_proxy("boss@example.com").pk("a").answer(&server).await.status, 401);
 }
 
 #[tokio::test]
-async fn a_trusted_proxys_header_names_the_user_and_wins_over_the_cookie() {
+async fn trusted_identity_header_overrides_the_cookie() {
     let server = TestServer::with(|config| {
         believe_a_header(config);
         trust_this_machine(config);
@@ -244,7 +244,7 @@ async fn a_trusted_proxys_header_names_the_user_and_wins_over_the_cookie() {
 
 /// The proxy may have a path on which it signs nobody in.
 #[tokio::test]
-async fn a_request_without_the_proxys_header_is_nobodys() {
+async fn request_without_identity_header_is_refused() {
     let server = TestServer::start().await;
     let eve = Person::log_in(&server, "Eve").await;
     let server = server.stop().await.start_with(|config| {
@@ -274,7 +274,7 @@ async fn a_request_without_the_proxys_header_is_nobodys() {
 }
 
 #[tokio::test]
-async fn others_are_told_how_a_name_was_proven() {
+async fn members_see_the_auth_method_of_a_name() {
     let server = TestServer::with(|config| {
         believe_a_header(config);
         trust_this_machine(config);
@@ -303,7 +303,7 @@ async fn others_are_told_how_a_name_was_proven() {
 }
 
 #[tokio::test]
-async fn a_foreign_page_can_open_no_socket() {
+async fn foreign_origin_opens_no_socket() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let ask = Ask::room("r").by(&ada).pk("a");
@@ -326,7 +326,7 @@ async fn a_foreign_page_can_open_no_socket() {
 }
 
 #[tokio::test]
-async fn a_foreign_page_can_send_no_form() {
+async fn foreign_origin_sends_no_form() {
     let server = TestServer::start().await;
     for path in ["/set-username", "/?index"] {
         let form = || server.post_form(path, &[("username", "Eve"), ("room", "r")]);
@@ -340,7 +340,7 @@ async fn a_foreign_page_can_send_no_form() {
 }
 
 #[tokio::test]
-async fn the_configured_origins_may_open_sockets_and_send_forms() {
+async fn allowed_origins_open_sockets_and_send_forms() {
     let server = TestServer::with(|config| {
         config.http.allowed_origins = vec!["https://friend.example".parse().unwrap()]
     });
@@ -355,7 +355,7 @@ async fn the_configured_origins_may_open_sockets_and_send_forms() {
 }
 
 #[tokio::test]
-async fn with_a_public_url_its_origin_is_ours_and_the_host_is_not() {
+async fn public_url_replaces_the_host_as_origin() {
     let server = TestServer::with(|config| {
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()))
     });
@@ -367,7 +367,7 @@ async fn with_a_public_url_its_origin_is_ours_and_the_host_is_not() {
 }
 
 #[tokio::test]
-async fn only_a_trusted_proxy_says_which_host_was_asked_for() {
+async fn forwarded_host_counts_from_trusted_proxy_only() {
     let anywhere = TestServer::start().await;
     let behind_proxy = TestServer::with(trust_this_machine).await;
     let mut seen = Vec::new();
@@ -382,7 +382,7 @@ async fn only_a_trusted_proxy_says_which_host_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_name_that_cannot_be_taken_is_refused_with_a_sentence() {
+async fn invalid_name_is_refused_with_a_sentence() {
     let server = TestServer::start().await;
     for name in ["", "   ", "a\nb", "a\u{0}", "\u{7f}", "a\u{85}b", &"x".repeat(65), &"🍊".repeat(65)] {
         let refused = answer(server.post_form("/set-username", &[("username", name)])).await;
@@ -400,7 +400,7 @@ async fn a_name_that_cannot_be_taken_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn two_people_of_one_name_are_two_identities() {
+async fn same_name_gets_distinct_identities() {
     let server = TestServer::start().await;
     let (one, other) = (Person::log_in(&server, "Ada").await, Person::log_in(&server, "Ada").await);
     let mut first = Ask::room("r").by(&one).pk("a").open(&server).await;
@@ -412,7 +412,7 @@ async fn two_people_of_one_name_are_two_identities() {
 }
 
 #[tokio::test]
-async fn a_new_name_ends_no_call_and_shows_on_return() {
+async fn rename_keeps_the_call_and_shows_on_return() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut first = Ask::room("r").by(&ada).pk("a").open(&server).await;
@@ -430,7 +430,7 @@ async fn a_new_name_ends_no_call_and_shows_on_return() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_secure_where_a_trusted_proxy_says_that_the_request_was() {
+async fn cookie_is_secure_behind_an_https_proxy() {
     let anywhere = TestServer::start().await;
     let behind_proxy = TestServer::with(trust_this_machine).await;
     for (server, forwarded, secure) in [

@@ -60,7 +60,7 @@ fn assert_adds_up(report: &RunReport) {
 }
 
 #[tokio::test]
-async fn every_update_is_seen_and_everybody_leaves() {
+async fn load_updates_arrive_and_users_leave() {
     let server = quick().await;
     let report = load(short(&server.http())).await.unwrap();
     assert_adds_up(&report);
@@ -81,7 +81,7 @@ async fn every_update_is_seen_and_everybody_leaves() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_thrown_away_unread_are_counted() {
+async fn load_counts_discarded_bytes() {
     let server = quick().await;
     let options = Options { rooms: 1, users: 30, rate: 2.0, ..short(&server.http()) };
     let report = load(Options { warm_up: Duration::from_millis(200), ..options }).await.unwrap();
@@ -96,7 +96,7 @@ async fn bytes_that_are_thrown_away_unread_are_counted() {
 }
 
 #[tokio::test]
-async fn idle_users_say_once_how_they_are_and_send_heartbeats_only() {
+async fn idle_load_users_send_only_heartbeats() {
     let server = quick().await;
     let report = load(Options { rate: 0.0, ..short(&server.http()) }).await.unwrap();
     report.verdict().unwrap();
@@ -107,7 +107,7 @@ async fn idle_users_say_once_how_they_are_and_send_heartbeats_only() {
 }
 
 #[tokio::test]
-async fn users_that_come_and_go_leave_nothing_behind() {
+async fn load_churn_leaves_no_members() {
     // Who drops the socket is removed by a tick; nobody else's heartbeat gets so old.
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(50);
@@ -126,7 +126,7 @@ async fn users_that_come_and_go_leave_nothing_behind() {
 /// A few seconds of the load that is run by hand for ten minutes against a release build, as the README
 /// says: `satsuma load --rooms 50 --users 6 --churn 10 --for 10m --pid …`.
 #[tokio::test]
-async fn a_mixed_load_is_served_whole_and_leaves_nothing_behind() {
+async fn mixed_load_completes_and_leaves_no_members() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(100);
         // Longer than users are between two heartbeats.
@@ -152,7 +152,7 @@ async fn a_mixed_load_is_served_whole_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn compression_is_offered_and_what_the_server_answers_is_said() {
+async fn load_reports_the_negotiated_compression() {
     let server = quick().await;
     let report = load(Options { deflate: true, ..short(&server.http()) }).await.unwrap();
     assert_adds_up(&report);
@@ -164,7 +164,7 @@ async fn compression_is_offered_and_what_the_server_answers_is_said() {
 }
 
 #[tokio::test]
-async fn a_full_room_is_said_with_the_servers_own_words() {
+async fn load_reports_the_servers_refusal() {
     let server = TestServer::with(|config| config.limits.members_per_room = 2).await;
     let report = load(short(&server.http())).await.unwrap();
     assert_eq!((report.joins.made, report.joins.refused), (4, 2), "{report}");
@@ -173,7 +173,7 @@ async fn a_full_room_is_said_with_the_servers_own_words() {
 }
 
 #[tokio::test]
-async fn a_server_that_lets_nobody_in_is_an_error() {
+async fn load_without_any_join_fails() {
     let server = TestServer::with(|config| config.limits.connections = 0).await;
     let error = load(short(&server.http())).await.unwrap_err().to_string();
     assert_eq!(error, "the server lets nobody in: 503: the server is full");
@@ -188,7 +188,7 @@ async fn a_server_that_lets_nobody_in_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_stopped_reports_what_it_has() {
+async fn stopped_load_reports_partial_results() {
     let server = quick().await;
     let stop = CancellationToken::new();
     let options = Options { duration: Duration::from_secs(3600), ..short(&server.http()) };
@@ -216,7 +216,7 @@ async fn output(arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn the_program_prints_one_json_object() {
+async fn load_prints_one_json_object() {
     let server = quick().await;
     let pid = std::process::id().to_string();
     let url = server.http();
@@ -234,7 +234,7 @@ async fn the_program_prints_one_json_object() {
 }
 
 #[tokio::test]
-async fn the_program_reports_after_ctrl_c_and_says_what_is_wrong_with_its_line() {
+async fn load_reports_on_ctrl_c_and_rejects_bad_flags() {
     let server = quick().await;
     let url = server.http();
     let mut child =

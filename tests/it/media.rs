@@ -10,7 +10,7 @@ use crate::harness::{TestServer, eventually};
 use crate::page::{join, tile, until_on_stage, until_pressed};
 
 /// What watches what a page receives; see its own comments.
-const WITNESS: &str = include_str!("witness.js");
+const WITNESS: &str = include_str!("media_probe.js");
 
 /// Opens a tab whose pages are watched, on a page that has no connections.
 pub async fn watched(visitor: &Visitor, url: &str) -> Tab {
@@ -82,7 +82,7 @@ async fn click(tab: &Tab, action: &str) {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn people_see_and_hear_each_other() {
+async fn members_exchange_audio_and_video() {
     let browser = Browser::start().await;
     let server = server_with(|_| {}).await;
     let [ada, bob] = two_meet(&browser, &server).await;
@@ -135,7 +135,7 @@ async fn people_see_and_hear_each_other() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn media_come_back_after_a_restart() {
+async fn media_resume_after_a_restart() {
     let browser = Browser::start().await;
     let server = server_with(|_| {}).await;
     let [ada, bob] = two_meet(&browser, &server).await;
@@ -150,7 +150,7 @@ async fn media_come_back_after_a_restart() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_picture_comes_in_whichever_size_is_sent() {
+async fn video_arrives_in_every_simulcast_layer() {
     let browser = Browser::start().await;
     let server = server_with(|config| config.client.simulcast = true).await;
     let [ada, bob] = two_meet(&browser, &server).await;

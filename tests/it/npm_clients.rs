@@ -81,7 +81,7 @@ async fn until_all_live(people: &[&Member]) {
 
 #[tokio::test]
 #[ignore = "needs chromium and node"]
-async fn the_packages_of_the_stock_client_see_and_hear_each_other() {
+async fn stock_client_packages_exchange_audio_and_video() {
     let page = bundle();
     let browser = Browser::start().await;
     let server = TestServer::with(|config| config.http.static_dir.0 = Some(page.path().to_owned())).await;

@@ -16,8 +16,8 @@ use crate::client::Client;
 use crate::cloud::Cloud;
 use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
+use crate::media_session::Seat;
 use crate::peer::{LAYERED_CAMERA, MICROPHONE};
-use crate::seat::Seat;
 use crate::webhook::{Say, Webhook};
 
 /// Properties that are missing, or null, in the answers of this test.

@@ -17,7 +17,7 @@ use crate::client::{Ask, Client};
 use crate::harness::{PATIENCE, Person, TestServer, answer, eventually, logged};
 
 #[tokio::test]
-async fn health_and_readiness_are_open_and_say_so() {
+async fn health_and_readiness_need_no_token() {
     let server = TestServer::start().await;
     let health = answer(server.admin("/healthz")).await;
     assert_eq!((health.status, &*health.text), (200, "ok\n"));
@@ -30,7 +30,7 @@ async fn health_and_readiness_are_open_and_say_so() {
 }
 
 #[tokio::test]
-async fn metrics_show_what_happened() {
+async fn metrics_count_joins_messages_and_requests() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let _bob = Client::join(&server, "r", "Bob").await;
@@ -63,7 +63,7 @@ async fn metrics_show_what_happened() {
 }
 
 #[tokio::test]
-async fn the_rooms_are_shown_to_operators_alone() {
+async fn admin_routes_need_the_token() {
     let server = TestServer::start().await;
     let _ada = Client::join(&server, "r", "Ada").await;
     for path in ["/admin/rooms", "/admin/rooms/r", "/admin/rooms/unknown"] {
@@ -83,7 +83,7 @@ async fn the_rooms_are_shown_to_operators_alone() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_operators_is_on_the_public_listener() {
+async fn public_listener_has_no_admin_routes() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let token = std::fs::read_to_string(server.data_dir().join("operator.token")).unwrap();
@@ -103,7 +103,7 @@ async fn nothing_of_the_operators_is_on_the_public_listener() {
 }
 
 #[tokio::test]
-async fn a_rooms_members_and_their_sockets_are_shown() {
+async fn room_view_has_members_and_connections() {
     let server = TestServer::start().await;
     let room = "my room/1";
     let mut ada = Client::join(&server, room, "Ada").await;
@@ -136,7 +136,7 @@ async fn a_rooms_members_and_their_sockets_are_shown() {
 }
 
 #[tokio::test]
-async fn a_room_that_does_not_run_is_not_found() {
+async fn room_view_of_unknown_room_is_404() {
     let server = TestServer::start().await;
     assert_eq!(server.admin_get("/admin/rooms").await.json(), json!({"rooms": []}));
     assert_eq!(server.admin_get("/admin/rooms/unknown").await.status, 404);
@@ -144,7 +144,7 @@ async fn a_room_that_does_not_run_is_not_found() {
 }
 
 #[tokio::test]
-async fn after_churn_every_gauge_is_back_at_zero() {
+async fn gauges_return_to_zero_after_churn() {
     const ROOMS: usize = 20;
     const JOINS: usize = 10;
     let server = TestServer::with(|config| {
@@ -186,7 +186,7 @@ async fn after_churn_every_gauge_is_back_at_zero() {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_its_owners_alone() {
+async fn stored_files_are_readable_by_their_owner_only() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.echo().await;
@@ -204,7 +204,7 @@ async fn what_is_kept_is_its_owners_alone() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_write_is_shown_and_the_rooms_go_on() {
+async fn failing_store_is_shown_and_rooms_continue() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     // Somebody else has the database, as a backup gone wrong might.
@@ -235,7 +235,7 @@ async fn a_store_that_cannot_write_is_shown_and_the_rooms_go_on() {
 }
 
 #[tokio::test]
-async fn a_client_that_ignores_its_close_does_not_hold_up_a_shutdown_that_operators_can_watch() {
+async fn unresponsive_client_does_not_delay_shutdown() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.stop_reading().await;
@@ -252,7 +252,7 @@ async fn a_client_that_ignores_its_close_does_not_hold_up_a_shutdown_that_operat
 }
 
 #[tokio::test]
-async fn no_secret_and_nothing_private_is_logged() {
+async fn secrets_and_private_data_are_not_logged() {
     let server = TestServer::start().await;
     let room = Uuid::new_v4().to_string();
     let ada = Person::log_in(&server, "Ada").await;
@@ -306,7 +306,7 @@ async fn no_secret_and_nothing_private_is_logged() {
 }
 
 #[tokio::test]
-async fn a_start_says_who_carries_media() {
+async fn start_banner_names_the_media_upstream() {
     let said = async |format: &str, variables: &[(&str, &str)]| {
         let dir = tempfile::tempdir().unwrap();
         let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_satsuma"));

@@ -91,7 +91,7 @@ async fn output_with_stalled_reader_stops_nothing() {
 
 /// The last words of a process that nobody listens to were the last thing it did, for ever.
 #[tokio::test]
-async fn errors_are_said_to_stalled_readers_without_waiting() {
+async fn errors_are_written_despite_a_stalled_reader() {
     let (_reader, stderr) = pipe().unwrap();
     let mut full = stderr.try_clone().unwrap();
     rustix::io::ioctl_fionbio(&full, true).unwrap();

@@ -74,7 +74,7 @@ async fn members(server: &TestServer, room: &str) -> usize {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn two_people_meet() {
+async fn two_browsers_meet_and_chat() {
     let browser = Browser::start().await;
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;
@@ -180,7 +180,7 @@ async fn two_people_meet() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_name_is_only_a_name() {
+async fn names_with_markup_are_shown_as_text() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let (ada_visits, eve_visits) = (browser.visitor().await, browser.visitor().await);
@@ -211,7 +211,7 @@ async fn a_name_is_only_a_name() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_keyboard_is_enough() {
+async fn page_is_usable_by_keyboard() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = browser.visitor().await.open(&server.http()).await;
@@ -264,7 +264,7 @@ async fn a_keyboard_is_enough() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn who_may_not_use_a_camera_meets_all_the_same() {
+async fn denied_camera_does_not_prevent_joining() {
     let browser = Browser::start().await;
     // The service that is to carry media is not set up.
     let server = TestServer::with(|config| config.calls.upstream = MediaUpstream::Cloudflare).await;
@@ -291,7 +291,7 @@ async fn who_may_not_use_a_camera_meets_all_the_same() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_bug_is_reported_from_the_room() {
+async fn bug_report_is_sent_from_the_room() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
@@ -312,7 +312,7 @@ async fn a_bug_is_reported_from_the_room() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn the_ai_is_called_in_and_sent_away_where_there_is_one() {
+async fn ai_is_invited_and_removed_from_the_page() {
     let browser = Browser::start().await;
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;
@@ -341,7 +341,7 @@ async fn the_ai_is_called_in_and_sent_away_where_there_is_one() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn everything_has_its_place_on_small_and_large_screens() {
+async fn page_fits_small_and_large_screens() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("page");
@@ -395,7 +395,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn every_file_that_the_page_names_is_there_and_every_file_is_named() {
+fn page_files_and_references_match() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("static");
     let mut all = Vec::new();
     files(&root, &mut all);
@@ -425,7 +425,7 @@ fn every_file_that_the_page_names_is_there_and_every_file_is_named() {
 }
 
 #[test]
-fn no_page_needs_what_its_policy_forbids_and_no_text_is_read_as_markup() {
+fn pages_contain_nothing_their_policy_forbids() {
     let mut all = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("static"), &mut all);
     for file in all {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::browser::{Browser, Tab};
 use crate::harness::{Reach, TestServer, eventually};
 use crate::page::{join, meet, tile, until_on_stage, until_pressed};
-use crate::page_trouble::before_pages;
+use crate::page_errors::before_pages;
 use crate::process::Process;
 
 const IS_AWAY: &str = "!document.getElementById('reconnecting').hidden";
@@ -35,7 +35,7 @@ async fn meeting(browser: &Browser, server: &Process) -> [Tab; 2] {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_server_that_stands_still_is_noticed_and_all_goes_on_with_it() {
+async fn frozen_server_is_detected_and_recovers() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("data"), &[]).await;
@@ -51,7 +51,7 @@ async fn a_server_that_stands_still_is_noticed_and_all_goes_on_with_it() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn anothers_dead_connection_is_marked_and_is_not_ones_own() {
+async fn lost_connection_of_other_member_is_marked() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("data"), &[]).await;
@@ -69,7 +69,7 @@ async fn anothers_dead_connection_is_marked_and_is_not_ones_own() {
 /// Chromium refused its own description, and the session was replaced with all that it carried.
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_camera_that_is_switched_on_late_keeps_the_session() {
+async fn late_camera_keeps_the_media_session() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("data"), &[]).await;
@@ -88,7 +88,7 @@ async fn a_camera_that_is_switched_on_late_keeps_the_session() {
 /// Seven seconds of nothing and a new session was what a change of networks cost.
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn another_network_is_followed() {
+async fn network_change_restarts_ice() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(&dir.path().join("data"), &[]).await;
@@ -118,7 +118,7 @@ async fn another_network_is_followed() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_restart_is_over_in_a_moment_and_what_was_off_stays_off() {
+async fn restart_is_brief_and_keeps_devices_off() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
@@ -145,7 +145,7 @@ async fn a_restart_is_over_in_a_moment_and_what_was_off_stays_off() {
 /// The page's judgement of a connection by the bytes that arrived: time and counts are the test's.
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn arrival_is_judged_by_what_is_due() {
+async fn arrival_detects_missing_media_only_when_due() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = browser.visitor().await.open(&format!("{}/set-username", server.http())).await;
@@ -249,7 +249,7 @@ fn pretend(state: &str) -> String {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn what_is_closed_while_ice_is_interrupted_is_closed_once_it_is_not() {
+async fn close_during_ice_interruption_is_deferred() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let bob = bob_with(&browser, &server.http(), KEEP).await;
@@ -274,7 +274,7 @@ async fn what_is_closed_while_ice_is_interrupted_is_closed_once_it_is_not() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_connection_that_is_replaced_is_told_until_its_successor_carries() {
+async fn replaced_connection_shows_as_disconnected() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let bob = bob_with(&browser, &server.http(), KEEP).await;
@@ -300,7 +300,7 @@ async fn a_connection_that_is_replaced_is_told_until_its_successor_carries() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_lost_socket_comes_back_soon_in_a_small_room() {
+async fn lost_socket_reconnects_soon_in_a_small_room() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

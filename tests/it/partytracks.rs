@@ -119,51 +119,51 @@ async fn heals_if(operation: &str, part: &str, scenario: &str) {
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn a_failed_session_is_opened_again() {
+async fn failed_session_is_reopened() {
     heals("/sessions/new", "session").await;
 }
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn a_failed_push_is_pushed_again() {
+async fn failed_push_is_retried() {
     heals("/tracks/new", "push").await;
 }
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn a_failed_update_is_forgotten() {
+async fn failed_update_is_dropped() {
     heals("/tracks/update", "update").await;
 }
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn after_a_failed_close_the_next_push_works() {
+async fn push_after_failed_close_works() {
     heals("/tracks/close", "close").await;
 }
 
 /// The library itself forgets a failed renegotiation; its connection fails, and it starts anew.
 #[tokio::test]
 #[ignore = "needs node"]
-async fn after_a_failed_renegotiation_a_new_session_brings_the_track() {
+async fn failed_renegotiation_opens_a_new_session() {
     heals("/renegotiate", "pull-flowing").await;
 }
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn ice_servers_are_there_even_if_turn_fails() {
+async fn failed_turn_leaves_ice_servers() {
     heals(ICE, "ice").await;
 }
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn a_failed_pull_is_pulled_again() {
+async fn failed_pull_is_retried() {
     heals_if("/tracks/new", r#""location":"remote""#, "pull-many").await;
 }
 
 /// Our own refusals heal like the API's: here every second call comes too fast.
 #[tokio::test]
 #[ignore = "needs node"]
-async fn our_own_limits_only_slow_the_library_down() {
+async fn rate_limits_only_slow_the_library_down() {
     let cloud = Cloud::start().await;
     let server = server(&cloud, |config| config.limits.calls_per_second = 1).await;
     let told = run(&server, "close").await;
@@ -173,7 +173,7 @@ async fn our_own_limits_only_slow_the_library_down() {
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn an_api_that_is_down_is_found_again() {
+async fn library_recovers_when_the_api_returns() {
     let mut cloud = Cloud::down().await;
     let server = server(&cloud, |_| {}).await;
     let back = async {
@@ -189,7 +189,7 @@ async fn an_api_that_is_down_is_found_again() {
 
 #[tokio::test]
 #[ignore = "needs node"]
-async fn a_whole_call_passes_through() {
+async fn complete_call_passes_through_the_proxy() {
     let cloud = Cloud::start().await;
     let server = server(&cloud, |_| {}).await;
     for scenario in ["push-many", "pull-connected", "close-pull", "update"] {

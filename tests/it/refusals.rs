@@ -20,7 +20,7 @@ async fn assert_refused(server: &TestServer, ask: Ask, status: u16, reason: &str
 }
 
 #[tokio::test]
-async fn only_upgrades_of_the_party_rooms_are_found() {
+async fn upgrade_of_other_parties_is_404() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     for path in ["/parties/main/r", "/parties/rooms", "/parties/Rooms/r"] {
@@ -33,14 +33,14 @@ async fn only_upgrades_of_the_party_rooms_are_found() {
 }
 
 #[tokio::test]
-async fn nobody_without_an_identity_gets_in() {
+async fn upgrade_without_identity_is_refused() {
     let server = TestServer::start().await;
     assert_refused(&server, Ask::room("r").pk("a"), 401, "no_identity").await;
     assert_eq!(server.metric("satsuma_rooms").await, 0.0);
 }
 
 #[tokio::test]
-async fn an_upgrade_without_a_pk_gets_a_random_id() {
+async fn upgrade_without_pk_gets_a_random_id() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut first = Ask::room("r").by(&ada).open(&server).await;
@@ -50,7 +50,7 @@ async fn an_upgrade_without_a_pk_gets_a_random_id() {
 }
 
 #[tokio::test]
-async fn a_pk_of_other_characters_or_length_is_refused() {
+async fn invalid_pk_is_refused() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     for pk in ["", "ai", "a b", "a/b", "é", "a\"b", "<script>", "a\0", &"x".repeat(65)] {
@@ -63,7 +63,7 @@ async fn a_pk_of_other_characters_or_length_is_refused() {
 }
 
 #[tokio::test]
-async fn a_room_has_1_to_128_characters_of_any_script() {
+async fn room_name_has_1_to_128_characters() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     for room in ["", "a\u{7}b", "a\nb", "\u{85}", &"a".repeat(129), &"🍊".repeat(129)] {
@@ -80,7 +80,7 @@ async fn a_room_has_1_to_128_characters_of_any_script() {
 }
 
 #[tokio::test]
-async fn the_same_room_is_found_however_its_name_is_encoded() {
+async fn differently_encoded_room_names_are_one_room() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut first = Ask::path("/parties/rooms/caf%C3%A9").by(&ada).pk("a").open(&server).await;
@@ -95,7 +95,7 @@ async fn the_same_room_is_found_however_its_name_is_encoded() {
 }
 
 #[tokio::test]
-async fn a_request_that_breaks_the_handshake_is_refused() {
+async fn invalid_handshake_is_refused() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let ask = Ask::room("r").by(&ada).pk("a");
@@ -107,7 +107,7 @@ async fn a_request_that_breaks_the_handshake_is_refused() {
 }
 
 #[tokio::test]
-async fn one_identity_starts_only_so_many_rooms_a_minute() {
+async fn new_rooms_of_an_identity_are_limited() {
     let server = TestServer::with(|config| config.limits.new_rooms_per_minute = 2).await;
     let (ada, bob) = (Person::log_in(&server, "Ada").await, Person::log_in(&server, "Bob").await);
     let _first = Ask::room("r1").by(&ada).pk("a").open(&server).await;
@@ -122,7 +122,7 @@ async fn one_identity_starts_only_so_many_rooms_a_minute() {
 }
 
 #[tokio::test]
-async fn a_server_of_full_rooms_starts_no_other() {
+async fn new_room_over_the_total_is_refused() {
     let server = TestServer::with(|config| config.limits.rooms = 1).await;
     let ada = Person::log_in(&server, "Ada").await;
     let _first = Ask::room("r1").by(&ada).pk("a").open(&server).await;
@@ -132,7 +132,7 @@ async fn a_server_of_full_rooms_starts_no_other() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_until_somebody_goes() {
+async fn full_server_refuses_until_a_socket_closes() {
     let server = TestServer::with(|config| config.limits.connections = 1).await;
     let first = Client::join(&server, "r", "Ada").await;
     let bob = Person::log_in(&server, "Bob").await;
@@ -143,7 +143,7 @@ async fn a_full_server_refuses_until_somebody_goes() {
 }
 
 #[tokio::test]
-async fn one_address_has_only_so_many_sockets() {
+async fn sockets_of_an_address_are_limited() {
     let server = TestServer::with(|config| {
         config.limits.connections_per_address = 1;
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
@@ -170,7 +170,7 @@ async fn one_address_has_only_so_many_sockets() {
 
 /// Cookies are free, and every one may start rooms.
 #[tokio::test]
-async fn one_network_cannot_take_all_rooms() {
+async fn rooms_of_a_network_are_limited() {
     let server =
         TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
     let server = server.await;
@@ -197,7 +197,7 @@ async fn one_network_cannot_take_all_rooms() {
 
 /// A proxy that passes no WebSockets on is the first thing that goes wrong when a server is set up.
 #[tokio::test]
-async fn websocket_whose_proxy_drops_upgrade_is_426() {
+async fn upgrade_dropped_by_a_proxy_is_426() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     // An address that no other test comes from, to find its line in the log of all.
@@ -223,7 +223,7 @@ async fn websocket_whose_proxy_drops_upgrade_is_426() {
 }
 
 #[tokio::test]
-async fn page_can_ask_why_its_socket_was_refused() {
+async fn last_refusal_can_be_queried() {
     let server = TestServer::with(|config| config.limits.members_per_room = 1).await;
     let _bob = Client::join(&server, "r", "Bob").await;
     let ada = Person::log_in(&server, "Ada").await;
@@ -242,7 +242,7 @@ async fn page_can_ask_why_its_socket_was_refused() {
 
 /// One cookie took all places of a room under a thousand ids, with no socket open.
 #[tokio::test]
-async fn one_identity_has_only_so_many_members_in_a_room() {
+async fn members_of_an_identity_in_a_room_are_limited() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut members = Vec::new();
@@ -265,7 +265,7 @@ async fn one_identity_has_only_so_many_members_in_a_room() {
 }
 
 #[tokio::test]
-async fn one_network_cannot_fill_a_room() {
+async fn members_of_a_network_in_a_room_are_limited() {
     let server = TestServer::with(|config| {
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
         config.limits.members_per_room = 4;
@@ -287,7 +287,7 @@ async fn one_network_cannot_fill_a_room() {
 /// Everybody behind a proxy that nobody configured has its address; but only a proxy of this machine or
 /// a private network is believed to be one.
 #[tokio::test]
-async fn an_untrusted_proxy_is_no_client_and_a_direct_one_is() {
+async fn untrusted_proxy_is_exempt_and_direct_client_not() {
     let server = TestServer::with(|config| config.limits.connections_per_address = 2).await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut sockets = Vec::new();
@@ -303,7 +303,7 @@ async fn an_untrusted_proxy_is_no_client_and_a_direct_one_is() {
 }
 
 #[tokio::test]
-async fn an_exempt_network_has_no_limit() {
+async fn exempt_network_has_no_limit() {
     let server = TestServer::with(|config| {
         config.limits.connections_per_address = 1;
         config.limits.rooms_per_network = 1;
@@ -319,7 +319,7 @@ async fn an_exempt_network_has_no_limit() {
 
 /// An office at its limit whose sockets all died was locked out until the last of them timed out.
 #[tokio::test]
-async fn who_comes_back_has_the_place_of_the_socket_that_died() {
+async fn reconnect_reuses_the_slot_of_the_dead_socket() {
     let server = TestServer::with(|config| config.limits.connections_per_address = 2).await;
     let mut older = Client::join(&server, "r", "Ada").await;
     let _bob = Client::join(&server, "r", "Bob").await;
@@ -338,7 +338,7 @@ async fn who_comes_back_has_the_place_of_the_socket_that_died() {
 }
 
 #[tokio::test]
-async fn a_full_room_refuses_all_but_its_members() {
+async fn full_room_accepts_only_its_members() {
     let server = TestServer::with(|config| config.limits.members_per_room = 2).await;
     let first = Client::join(&server, "r", "Ada").await;
     let _second = Client::join(&server, "r", "Bob").await;
@@ -352,7 +352,7 @@ async fn a_full_room_refuses_all_but_its_members() {
 }
 
 #[tokio::test]
-async fn a_url_that_is_too_long_is_refused() {
+async fn long_url_is_refused() {
     let server = TestServer::with(|config| config.limits.url_bytes = 2000).await;
     let page = |length: usize| format!("/r?{}", "x".repeat(length - 3));
     assert_eq!(answer(server.get(&page(2001))).await.status, 414);
@@ -362,7 +362,7 @@ async fn a_url_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn an_upgrade_whose_url_is_too_long_is_counted_among_the_refused() {
+async fn upgrade_with_long_url_counts_as_refused() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let path = format!("/parties/rooms/r/{}", "x".repeat(9000));
@@ -370,7 +370,7 @@ async fn an_upgrade_whose_url_is_too_long_is_counted_among_the_refused() {
 }
 
 #[tokio::test]
-async fn headers_over_64_kib_are_refused_and_less_is_read() {
+async fn headers_over_64_kib_are_refused() {
     let server = TestServer::start().await;
     let get =
         async |bytes: usize| answer(server.get("/set-username").header("x-long", "x".repeat(bytes))).await;
@@ -382,7 +382,7 @@ async fn headers_over_64_kib_are_refused_and_less_is_read() {
 }
 
 #[tokio::test]
-async fn a_form_that_is_too_long_is_refused() {
+async fn long_form_is_refused() {
     let server = TestServer::with(|config| config.limits.body_bytes = 1000).await;
     let post = async |bytes: usize| {
         let long = "x".repeat(bytes);
@@ -395,7 +395,7 @@ async fn a_form_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn a_form_without_its_field_is_refused_with_the_fields_name() {
+async fn form_without_a_field_is_refused_by_its_name() {
     let server = TestServer::start().await;
     for (path, field) in [("/set-username", "username"), ("/?index", "room")] {
         let refused = answer(server.post_form(path, &[("other", "x")])).await;
@@ -405,7 +405,7 @@ async fn a_form_without_its_field_is_refused_with_the_fields_name() {
 }
 
 #[tokio::test]
-async fn every_answer_has_its_referrer_policy() {
+async fn answers_have_a_referrer_policy() {
     let server = TestServer::start().await;
     let answers = [
         answer(server.get("/")).await,

@@ -16,7 +16,7 @@ fn numbers(messages: &[Value]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_newer_socket_takes_the_seat_and_the_olders_end_does_not_touch_it() {
+async fn newer_socket_replaces_the_older_one() {
     let server = TestServer::start().await;
     let mut older = Client::join(&server, "r", "Ada").await;
     older.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
@@ -42,7 +42,7 @@ async fn a_newer_socket_takes_the_seat_and_the_olders_end_does_not_touch_it() {
 }
 
 #[tokio::test]
-async fn one_person_with_two_ids_is_two_members() {
+async fn two_ids_of_one_identity_are_two_members() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut phone = Ask::room("r").by(&ada).pk("phone").open(&server).await;
@@ -54,7 +54,7 @@ async fn one_person_with_two_ids_is_two_members() {
 }
 
 #[tokio::test]
-async fn the_same_id_sits_in_two_rooms_at_once() {
+async fn same_id_can_be_in_two_rooms() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut here = Ask::room("here").by(&ada).pk("a").open(&server).await;
@@ -67,7 +67,7 @@ async fn the_same_id_sits_in_two_rooms_at_once() {
 }
 
 #[tokio::test]
-async fn nothing_is_read_after_user_left() {
+async fn frames_after_user_left_are_ignored() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -88,7 +88,7 @@ async fn nothing_is_read_after_user_left() {
 }
 
 #[tokio::test]
-async fn who_left_and_comes_back_is_a_fresh_user_of_the_same_meeting() {
+async fn returning_member_is_fresh_in_the_same_meeting() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
@@ -109,7 +109,7 @@ async fn who_left_and_comes_back_is_a_fresh_user_of_the_same_meeting() {
 }
 
 #[tokio::test]
-async fn users_stand_in_plain_order_of_their_ids() {
+async fn users_are_ordered_by_id() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
     let mut clients = Vec::new();
@@ -122,7 +122,7 @@ async fn users_stand_in_plain_order_of_their_ids() {
 }
 
 #[tokio::test]
-async fn fields_that_the_server_does_not_know_are_kept_over_everything() {
+async fn unknown_user_fields_are_preserved() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -142,7 +142,7 @@ async fn fields_that_the_server_does_not_know_are_kept_over_everything() {
 }
 
 #[tokio::test]
-async fn a_user_object_over_the_limit_is_an_error_and_the_old_one_stays() {
+async fn large_user_object_is_refused_and_old_one_kept() {
     let server = TestServer::with(|config| config.limits.user_bytes = 1000).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let pk = ada.pk();
@@ -162,7 +162,7 @@ async fn a_user_object_over_the_limit_is_an_error_and_the_old_one_stays() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_closes_its_socket_and_no_other() {
+async fn long_message_closes_only_its_socket() {
     let server = TestServer::with(|config| config.limits.frame_bytes = 10_000).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -177,7 +177,7 @@ async fn a_message_over_the_limit_closes_its_socket_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_message_over_every_limit_closes_its_socket_even_in_pieces() {
+async fn long_fragmented_message_closes_its_socket() {
     let server = TestServer::with(|config| {
         config.limits.frame_bytes = 10_000;
         config.limits.history_entry_bytes = 20_000;
@@ -193,7 +193,7 @@ async fn a_message_over_every_limit_closes_its_socket_even_in_pieces() {
 }
 
 #[tokio::test]
-async fn a_long_history_entry_is_read_and_dropped() {
+async fn long_history_entry_is_read_and_dropped() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -206,7 +206,7 @@ async fn a_long_history_entry_is_read_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_burst_is_held_back_and_all_of_it_arrives() {
+async fn burst_is_throttled_and_arrives_whole() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 100;
         config.limits.message_burst = 100;
@@ -227,7 +227,7 @@ async fn a_burst_is_held_back_and_all_of_it_arrives() {
 }
 
 #[tokio::test]
-async fn who_is_held_back_for_too_long_is_closed() {
+async fn member_throttled_for_too_long_is_closed() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 20;
         config.limits.message_burst = 1;
@@ -245,7 +245,7 @@ async fn who_is_held_back_for_too_long_is_closed() {
 }
 
 #[tokio::test]
-async fn a_binary_message_is_ignored() {
+async fn binary_message_is_ignored() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -255,7 +255,7 @@ async fn a_binary_message_is_ignored() {
 }
 
 #[tokio::test]
-async fn every_tick_sends_a_snapshot_even_if_nothing_changed() {
+async fn tick_sends_a_snapshot_without_changes() {
     let server = TestServer::with(|config| config.room.tick = Duration::from_millis(20)).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -267,7 +267,7 @@ async fn every_tick_sends_a_snapshot_even_if_nothing_changed() {
 }
 
 #[tokio::test]
-async fn no_message_but_a_heartbeat_keeps_a_member() {
+async fn only_heartbeats_keep_a_member_alive() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(100);
         config.room.heartbeat_timeout = Duration::from_secs(1);
@@ -293,7 +293,7 @@ async fn no_message_but_a_heartbeat_keeps_a_member() {
 }
 
 #[tokio::test]
-async fn an_error_is_the_senders_alone_and_a_sentence() {
+async fn error_goes_only_to_its_sender() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -318,7 +318,7 @@ async fn an_error_is_the_senders_alone_and_a_sentence() {
 }
 
 #[tokio::test]
-async fn text_is_forwarded_character_for_character() {
+async fn message_text_is_forwarded_verbatim() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -332,7 +332,7 @@ async fn text_is_forwarded_character_for_character() {
 /// Firefox closes a page's sockets with 1001 before the page can say that it leaves. Its user stayed for
 /// the heartbeat's timeout and a tick.
 #[tokio::test]
-async fn who_leaves_its_page_goes_long_before_it_is_timed_out() {
+async fn member_whose_page_closed_is_removed_early() {
     let server = TestServer::with(|config| config.room.heartbeat_timeout = Duration::from_secs(3600)).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     let mut ada = Client::join(&server, "r", "Ada").await;
@@ -344,7 +344,7 @@ async fn who_leaves_its_page_goes_long_before_it_is_timed_out() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_is_answered() {
+async fn client_close_is_answered() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.say(json!({"type": "heartbeat"})).await;

@@ -69,7 +69,7 @@ fn ice_password(sdp: &str) -> String {
 
 /// With both passwords of a connection its media can be taken over.
 #[tokio::test]
-async fn no_level_logs_secrets_of_people_and_their_media() {
+async fn user_and_media_secrets_are_never_logged() {
     let settings = [("SATSUMA_SFU__API_SECRET", "the-secret-of-the-media-api")];
     let server = Talkative::start(&settings).await;
     let ada = Person::log_in(&server.process, "Ada").await;
@@ -146,7 +146,7 @@ async fn no_level_logs_secrets_of_people_and_their_media() {
 
 /// Secrets of other services: the media API, OpenAI, TURN, the webhook.
 #[tokio::test]
-async fn no_level_logs_secrets_of_other_services() {
+async fn service_secrets_are_never_logged() {
     let cloud = Cloud::start().await;
     let webhook = Webhook::start([Say::Redirect, Say::Status(500)]).await;
     let server = Talkative::start(&[

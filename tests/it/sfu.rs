@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{PATIENCE, Person, TestServer, answer, eventually};
+use crate::media_session::{Door, Seat};
 use crate::peer::{CAMERA, LAYERED_CAMERA, MICROPHONE, Net, Peer, candidates};
-use crate::seat::{Door, Seat};
 
 const SECRET: &str = "a-secret-for-other-servers";
 
@@ -52,7 +52,7 @@ async fn bob_hears_ada(server: &TestServer) -> (Seat<'_>, Seat<'_>, Mid, String)
 }
 
 #[tokio::test]
-async fn what_one_says_and_shows_the_other_hears_and_sees_by_every_door() {
+async fn media_flow_through_every_api_mount() {
     let server = TestServer::with(for_other_servers).await;
     for door in doors(&server).await {
         let ada = Seat::open(&server, door.clone(), Net::Udp).await;
@@ -89,7 +89,7 @@ async fn what_one_says_and_shows_the_other_hears_and_sees_by_every_door() {
 }
 
 #[tokio::test]
-async fn both_ways_at_once_and_a_subscription_before_anything_is_published() {
+async fn media_flow_both_ways_with_early_subscription() {
     let server = TestServer::start().await;
     let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
@@ -106,7 +106,7 @@ async fn both_ways_at_once_and_a_subscription_before_anything_is_published() {
 }
 
 #[tokio::test]
-async fn the_server_offers_to_those_who_publish_without_an_offer() {
+async fn publish_without_offer_gets_the_servers_offer() {
     let server = TestServer::start().await;
     let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
     let track = json!({"location": "local", "trackName": "mic", "kind": "audio"});
@@ -119,7 +119,7 @@ async fn the_server_offers_to_those_who_publish_without_an_offer() {
 }
 
 #[tokio::test]
-async fn a_session_may_begin_with_an_offer() {
+async fn session_can_be_created_with_an_offer() {
     let server = TestServer::with(for_other_servers).await;
     let door = Door::for_server("/v1/apps/embedded", SECRET);
     let peer = Peer::new(Net::Udp).await;
@@ -168,7 +168,7 @@ async fn a_session_may_begin_with_an_offer() {
 }
 
 #[tokio::test]
-async fn an_update_changes_the_layer_and_swaps_the_track() {
+async fn update_changes_layer_and_track() {
     let server = TestServer::start().await;
     let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
     let (mids, _) = ada.publish(&[("cam", LAYERED_CAMERA), ("screen", CAMERA)]).await;
@@ -229,7 +229,7 @@ async fn media_flow_over_ipv6() {
 }
 
 #[tokio::test]
-async fn a_tcp_peer_and_a_udp_peer_hear_each_other() {
+async fn tcp_and_udp_peers_exchange_media() {
     let server = TestServer::start().await;
     let ada = Seat::open(&server, Door::for_person(&server, "Ada").await, Net::Tcp).await;
     let bob = Seat::of(&server, "Bob").await;
@@ -243,7 +243,7 @@ async fn a_tcp_peer_and_a_udp_peer_hear_each_other() {
 }
 
 #[tokio::test]
-async fn without_tcp_no_address_for_it_is_told() {
+async fn disabled_tcp_is_not_advertised() {
     let server = TestServer::with(|config| config.sfu.tcp = false).await;
     let ada = Seat::of(&server, "Ada").await;
     let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
@@ -253,7 +253,7 @@ async fn without_tcp_no_address_for_it_is_told() {
 }
 
 #[tokio::test]
-async fn clients_are_told_the_addresses_that_are_configured() {
+async fn configured_addresses_are_advertised() {
     let server = TestServer::with(|config| {
         config.sfu.advertise = ["203.0.113.7:4000", "127.0.0.1"]
             .map(|text| {
@@ -272,7 +272,7 @@ async fn clients_are_told_the_addresses_that_are_configured() {
 }
 
 #[tokio::test]
-async fn media_flow_on_through_a_hail_of_random_datagrams() {
+async fn media_survive_random_datagrams() {
     let server = TestServer::start().await;
     let (_ada, bob, mic, answer) = bob_hears_ada(&server).await;
 
@@ -309,7 +309,7 @@ async fn new_session(server: &TestServer, person: &Person, from: &str) -> u16 {
 
 /// Sessions cost whoever opens them nothing; a hundred cookies had all of them for a day.
 #[tokio::test]
-async fn one_network_does_not_take_all_sessions() {
+async fn sessions_of_a_network_are_limited() {
     let server =
         TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
     let server = Arc::new(server.await);
@@ -332,7 +332,7 @@ async fn one_network_does_not_take_all_sessions() {
 }
 
 #[tokio::test]
-async fn metrics_and_operators_are_told_who_hears_what() {
+async fn sfu_metrics_and_report_show_subscriptions() {
     let server = TestServer::start().await;
     let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
     assert_eq!(server.admin("/admin/sfu").send().await.unwrap().status(), 401);
@@ -384,7 +384,7 @@ async fn metrics_and_operators_are_told_who_hears_what() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_the_media_in_time_and_frees_the_port() {
+async fn shutdown_ends_media_and_frees_the_port() {
     let server = TestServer::start().await;
     let (ada, bob, _, answer) = bob_hears_ada(&server).await;
     // They talk on while the server stops.
@@ -397,7 +397,7 @@ async fn a_stop_ends_the_media_in_time_and_frees_the_port() {
 }
 
 #[tokio::test]
-async fn after_a_restart_sessions_are_gone_in_words_that_heal() {
+async fn lost_session_after_restart_gets_recoverable_error() {
     let server = TestServer::with(for_other_servers).await;
     let mut person = Door::for_person(&server, "Ada").await;
     let other = Door::for_server("/v1/apps/embedded", SECRET);

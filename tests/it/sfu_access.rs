@@ -6,8 +6,8 @@ use satsuma::config::{Config, Optional};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, TestServer, answer};
+use crate::media_session::{Door, Seat};
 use crate::peer::{MICROPHONE, Net};
-use crate::seat::{Door, Seat};
 
 const SECRET: &str = "a-secret-for-other-servers";
 
@@ -26,7 +26,7 @@ fn assert_refused(refused: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn other_servers_need_the_secret_and_the_applications_id() {
+async fn server_api_needs_secret_and_application_id() {
     let server = TestServer::with(for_other_servers).await;
     for prefix in ["/v1/apps", "/apps"] {
         let new = format!("{prefix}/embedded/sessions/new");
@@ -57,7 +57,7 @@ async fn other_servers_need_the_secret_and_the_applications_id() {
 }
 
 #[tokio::test]
-async fn another_application_id_can_be_chosen() {
+async fn application_id_is_configurable() {
     let server = TestServer::with(|config| {
         for_other_servers(config);
         config.sfu.app_id = "mine".to_owned();
@@ -69,7 +69,7 @@ async fn another_application_id_can_be_chosen() {
 }
 
 #[tokio::test]
-async fn without_a_secret_no_other_server_is_served() {
+async fn server_api_is_off_without_a_secret() {
     let server = TestServer::start().await;
     for prefix in ["/v1/apps/embedded", "/apps/embedded"] {
         for secret in ["", "guessed"] {
@@ -80,7 +80,7 @@ async fn without_a_secret_no_other_server_is_served() {
 }
 
 #[tokio::test]
-async fn unknown_sessions_are_gone_for_other_servers() {
+async fn server_api_reports_unknown_sessions_as_gone() {
     let server = TestServer::with(for_other_servers).await;
     let door = Door::for_server("/v1/apps/embedded", SECRET);
     let unknown = "0".repeat(32);
@@ -100,7 +100,7 @@ async fn unknown_sessions_are_gone_for_other_servers() {
 }
 
 #[tokio::test]
-async fn a_session_is_its_owners() {
+async fn session_is_usable_by_its_owner_only() {
     let server = TestServer::start().await;
     let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
     let (mids, _) = ada.publish(&[("mic", MICROPHONE)]).await;
@@ -133,7 +133,7 @@ async fn a_session_is_its_owners() {
 }
 
 #[tokio::test]
-async fn sessions_that_nobody_has_are_no_publishers() {
+async fn unknown_session_is_no_publisher() {
     let server = TestServer::start().await;
     let bob = Seat::of(&server, "Bob").await;
     let unknown = "0".repeat(32);
@@ -146,7 +146,7 @@ async fn sessions_that_nobody_has_are_no_publishers() {
 }
 
 #[tokio::test]
-async fn only_so_many_calls_a_second_are_answered() {
+async fn calls_per_second_are_limited() {
     let server = TestServer::with(for_other_servers).await;
     let mut door = Door::for_server("/v1/apps/embedded", SECRET);
     let session = door.open(&server).await;
@@ -162,7 +162,7 @@ async fn only_so_many_calls_a_second_are_answered() {
 }
 
 #[tokio::test]
-async fn too_long_bodies_are_refused_by_every_door() {
+async fn long_body_is_refused_by_every_mount() {
     let server = TestServer::with(|config| {
         for_other_servers(config);
         config.limits.call_bytes = 100_000;
@@ -182,7 +182,7 @@ async fn too_long_bodies_are_refused_by_every_door() {
 }
 
 #[tokio::test]
-async fn there_are_no_data_channels_and_the_answer_says_so() {
+async fn data_channels_are_unsupported() {
     let server = TestServer::with(for_other_servers).await;
     for mut door in [Door::for_person(&server, "Ada").await, Door::for_server("/apps/embedded", SECRET)] {
         let session = door.open(&server).await;
@@ -201,7 +201,7 @@ async fn there_are_no_data_channels_and_the_answer_says_so() {
 }
 
 #[tokio::test]
-async fn an_identity_has_only_so_many_sessions_and_the_unused_make_room() {
+async fn session_limit_replaces_unused_sessions() {
     let server = TestServer::with(|config| config.sfu.sessions_per_identity = 2).await;
     let ada = Seat::of(&server, "Ada").await;
     ada.publish(&[("mic", MICROPHONE)]).await;
@@ -221,7 +221,7 @@ async fn an_identity_has_only_so_many_sessions_and_the_unused_make_room() {
 }
 
 #[tokio::test]
-async fn hostile_descriptions_are_refused_and_the_session_goes_on() {
+async fn hostile_sdp_is_refused_and_session_continues() {
     let server = TestServer::start().await;
     let ada = Seat::of(&server, "Ada").await;
     for sdp in ["", "v=0", "no description", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "\0\0\0"] {

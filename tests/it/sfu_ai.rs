@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, ids_of, user_of};
 use crate::harness::{Answer, Person, TestServer, eventually};
+use crate::media_session::{Door, Seat};
 use crate::peer::{MICROPHONE, Net, Peer};
-use crate::seat::{Door, Seat};
 
 const TOKEN: &str = "the-models-token";
 
@@ -99,7 +99,7 @@ async fn sessions_of(server: &TestServer, owner: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_ai_is_heard_hears_who_asked_and_goes() {
+async fn ai_exchanges_audio_and_leaves() {
     let model = Model::start().await;
     let server = model.server().await;
     let person = Person::log_in(&server, "Ada").await;
@@ -151,7 +151,7 @@ async fn the_ai_is_heard_hears_who_asked_and_goes() {
 }
 
 #[tokio::test]
-async fn an_ai_is_gone_with_the_server_that_carried_it_and_can_be_called_again() {
+async fn ai_is_lost_on_restart_and_can_be_reinvited() {
     let model = Model::start().await;
     let server = model.server().await;
     let mut ada = Client::join(&server, "r", "Ada").await;

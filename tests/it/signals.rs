@@ -9,7 +9,7 @@ use crate::process::{BINARY, Process};
 
 /// A terminal and a wrapper both pass one Ctrl-C on; the second one ended the process without a drain.
 #[tokio::test]
-async fn two_signals_at_once_are_one_request() {
+async fn two_signals_are_one_shutdown() {
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM], [Signal::HUP, Signal::INT]] {
         let dir = tempfile::tempdir().unwrap();
         let server = Process::start(&dir.path().join("data"), &[]).await;
@@ -39,7 +39,7 @@ async fn hangup_drains_and_user_signals_do_nothing() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn hangup_stays_ignored_where_it_was() {
+async fn ignored_hangup_stays_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let mut nohup = Command::new("sh");
     nohup.args(["-c", r#"trap "" HUP; exec "$0""#, BINARY]).stdout(Stdio::null()).stderr(Stdio::null());

@@ -74,7 +74,7 @@ fn context(document: &Answer) -> Value {
 }
 
 #[tokio::test]
-async fn every_page_is_a_document_with_the_data_of_its_routes() {
+async fn pages_are_documents_with_their_routes_data() {
     let server = TestServer::with(|config| {
         with_client(config);
         config.client.max_webcam_bitrate = 1_000_000;
@@ -123,7 +123,7 @@ async fn every_page_is_a_document_with_the_data_of_its_routes() {
 }
 
 #[tokio::test]
-async fn a_documents_policy_is_its_own() {
+async fn document_policy_has_its_own_nonce() {
     let server = TestServer::with(|config| {
         with_client(config);
         config.http.trusted_proxies = vec!["127.0.0.1".parse::<std::net::IpAddr>().unwrap().into()];
@@ -158,7 +158,7 @@ async fn a_documents_policy_is_its_own() {
 }
 
 #[tokio::test]
-async fn whoever_has_no_name_is_led_to_the_form_and_back() {
+async fn user_without_name_is_redirected_and_returns() {
     let server = TestServer::with(with_client).await;
     let to_form = |path: &str| {
         format!("/set-username?return-url={}", encoded(&(server.http() + path)).replace('+', "%20"))
@@ -195,7 +195,7 @@ async fn whoever_has_no_name_is_led_to_the_form_and_back() {
 }
 
 #[tokio::test]
-async fn data_are_those_of_the_settings() {
+async fn loader_data_match_the_settings() {
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| {
         cloud.configure(config);
@@ -275,7 +275,7 @@ async fn own_page_gets_its_settings_as_json() {
 }
 
 #[tokio::test]
-async fn clients_are_told_that_media_are_carried_unless_nobody_does() {
+async fn loader_data_name_the_media_upstream() {
     let named = |name: &'static str| move |config: &mut Config| config.sfu.app_id = name.to_owned();
     let told = async |edit: &dyn Fn(&mut Config)| {
         let edit = |config: &mut Config| {
@@ -299,7 +299,7 @@ async fn clients_are_told_that_media_are_carried_unless_nobody_does() {
 }
 
 #[tokio::test]
-async fn a_page_never_waits_long_for_turn() {
+async fn slow_turn_does_not_delay_a_page() {
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| {
         cloud.configure(config);
@@ -316,7 +316,7 @@ async fn a_page_never_waits_long_for_turn() {
 }
 
 #[tokio::test]
-async fn forms_and_resources_answer_in_the_clients_form() {
+async fn forms_and_resources_answer_in_remix_format() {
     let server = TestServer::with(with_client).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let meeting = ada.until_state(|_| true).await["meetingId"].take();
@@ -360,7 +360,7 @@ async fn forms_and_resources_answer_in_the_clients_form() {
 }
 
 #[tokio::test]
-async fn files_of_the_build_are_served_and_nothing_around_it() {
+async fn only_files_of_the_build_are_served() {
     let dir = copied_build();
     fs::write(dir.path().join("secret.txt"), "secret").unwrap();
     let public = dir.path().join("public");
@@ -417,7 +417,7 @@ async fn files_of_the_build_are_served_and_nothing_around_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_to_people_and_to_programs() {
+async fn not_found_has_a_page_and_a_text_form() {
     for has_build in [true, false] {
         let server = TestServer::with(|config| {
             if has_build {
@@ -437,7 +437,7 @@ async fn what_is_not_there_is_said_to_people_and_to_programs() {
 }
 
 #[tokio::test]
-async fn a_folder_without_a_build_is_an_error_at_the_start() {
+async fn folder_without_a_build_fails_the_start() {
     let server = TestServer::start().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
@@ -463,7 +463,7 @@ async fn a_folder_without_a_build_is_an_error_at_the_start() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn the_build_starts_in_a_browser() {
+async fn stock_build_starts_in_a_browser() {
     let browser = Browser::start().await;
     let server = TestServer::with(with_client).await;
     let visitor = browser.visitor().await;

@@ -237,7 +237,7 @@ async fn pages_and_sockets_work_over_tls() {
 
 /// As Kubernetes does it: the files are links into a folder that is a link, which is replaced.
 #[tokio::test]
-async fn a_new_certificate_is_taken_up_and_sockets_stay() {
+async fn new_certificate_is_loaded_and_sockets_stay() {
     let (first, second) = (Authority::new(), Authority::new());
     let files = Files::new(&(String::new(), String::new()));
     let put = |folder: &str, (certificate, key): (String, String)| {
@@ -267,7 +267,7 @@ async fn a_new_certificate_is_taken_up_and_sockets_stay() {
 }
 
 #[tokio::test]
-async fn a_broken_new_certificate_leaves_the_old_one() {
+async fn broken_certificate_keeps_the_old_one() {
     let authority = Authority::new();
     let files = Files::new(&authority.issue());
     let server = files.server().await;
@@ -287,7 +287,7 @@ async fn a_broken_new_certificate_leaves_the_old_one() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_its_own_survives_a_restart() {
+async fn self_signed_certificate_survives_a_restart() {
     let server = TestServer::with(|config| config.http.tls_self_signed = true).await;
     let kept = |server: &TestServer| {
         let text = fs::read(server.data_dir().join("self-signed.pem")).unwrap();
@@ -308,7 +308,7 @@ async fn a_certificate_of_its_own_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_slow_handshake_is_cut_and_holds_up_nobody() {
+async fn slow_tls_handshake_is_cut_and_delays_no_other() {
     let authority = Authority::new();
     let files = Files::new(&authority.issue());
     let server = files.server_with(Duration::from_millis(300)).await;
@@ -339,7 +339,7 @@ async fn a_slow_handshake_is_cut_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn plain_http_is_shown_the_way() {
+async fn plain_http_on_tls_port_gets_a_hint() {
     let server = Files::new(&Authority::new().issue()).server().await;
     let address = server.addresses().http;
     let page = answer_to(&server, request(&server, "GET /my%20room?a=b", "").as_bytes()).await;
@@ -355,7 +355,7 @@ async fn plain_http_is_shown_the_way() {
 }
 
 #[tokio::test]
-async fn handshakes_that_fail_are_counted_by_their_reason() {
+async fn failed_handshakes_are_counted_by_reason() {
     let authority = Authority::new();
     let server = Files::new(&authority.issue()).server().await;
     assert!(Authority::new().client().shown(&server).await.is_none());

@@ -97,7 +97,7 @@ fn texts(selector: &str) -> String {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
+async fn dead_network_is_detected_and_lines_resent() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let network = Network::to(&server).await;
@@ -152,7 +152,7 @@ async fn a_network_that_dies_without_a_word_is_noticed_and_no_line_is_lost() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_line_that_comes_twice_is_known_by_its_id_whatever_the_servers_clock_says() {
+async fn repeated_chat_line_is_detected_by_its_id() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -177,7 +177,7 @@ async fn a_line_that_comes_twice_is_known_by_its_id_whatever_the_servers_clock_s
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_late_permission_undoes_neither_a_mute_nor_a_leave() {
+async fn late_permission_respects_mute_and_leave() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -229,7 +229,7 @@ async fn a_late_permission_undoes_neither_a_mute_nor_a_leave() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn who_is_not_known_any_more_is_led_to_the_form_and_back() {
+async fn lost_identity_redirects_to_the_form_and_back() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let tab = meet(&browser.visitor().await, &server, "r", "Ada").await;
@@ -245,7 +245,7 @@ async fn who_is_not_known_any_more_is_led_to_the_form_and_back() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn whom_a_full_room_refuses_is_told_so_and_comes_in_once_there_is_a_place() {
+async fn full_room_is_shown_until_there_is_space() {
     let browser = Browser::start().await;
     let server = TestServer::with(|config| config.limits.members_per_room = 1).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -262,7 +262,7 @@ async fn whom_a_full_room_refuses_is_told_so_and_comes_in_once_there_is_a_place(
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn page_behind_proxy_without_upgrade_says_so() {
+async fn proxy_without_upgrade_is_shown() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let (proxy, _tasks) = proxy_without_upgrade(&server).await;
@@ -276,7 +276,7 @@ async fn page_behind_proxy_without_upgrade_says_so() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn a_page_tells_that_sockets_are_lost_once_a_second_one_is() {
+async fn blocked_sockets_are_shown_after_the_second() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let losing = |sockets: usize| {
@@ -317,7 +317,7 @@ async fn a_page_tells_that_sockets_are_lost_once_a_second_one_is() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
+async fn start_failures_are_shown_on_the_page() {
     let browser = Browser::start().await;
     let server = TestServer::start().await;
     let visitor = browser.visitor().await;
@@ -365,7 +365,7 @@ async fn whatever_keeps_a_page_from_starting_is_told_in_it() {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn media_that_cannot_be_carried_are_told_once_until_they_are() {
+async fn media_failure_is_shown_once_until_recovery() {
     let browser = Browser::start().await;
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;

@@ -111,17 +111,17 @@ async fn a_member_misses_nothing(going: Going) {
 }
 
 #[tokio::test]
-async fn a_member_whose_connection_drops_misses_nothing() {
+async fn dropped_connection_misses_no_event() {
     a_member_misses_nothing(Going::ByDroppingTcp).await;
 }
 
 #[tokio::test]
-async fn a_member_who_closes_and_returns_misses_nothing() {
+async fn closed_and_reopened_socket_misses_no_event() {
     a_member_misses_nothing(Going::ByClosing).await;
 }
 
 #[tokio::test]
-async fn a_member_whose_older_socket_was_not_missed_yet_misses_nothing() {
+async fn replaced_socket_misses_no_event() {
     let server = TestServer::start().await;
     let mut older = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -136,7 +136,7 @@ async fn a_member_whose_older_socket_was_not_missed_yet_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_member_who_comes_and_goes_all_the_time_misses_nothing() {
+async fn flapping_connection_misses_no_event() {
     const END: u64 = 600;
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 10_000;
@@ -165,7 +165,7 @@ async fn a_member_who_comes_and_goes_all_the_time_misses_nothing() {
 }
 
 #[tokio::test]
-async fn every_kind_of_event_waits_for_who_is_away() {
+async fn every_event_type_waits_for_an_absent_member() {
     let server = TestServer::start().await;
     let ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -193,7 +193,7 @@ async fn every_kind_of_event_waits_for_who_is_away() {
 }
 
 #[tokio::test]
-async fn what_waits_over_the_budget_costs_the_seat_and_is_told() {
+async fn outbox_over_the_budget_evicts_the_member() {
     let server = TestServer::with(|config| {
         config.limits.outbox_bytes = 100_000;
         config.limits.frame_bytes = 50_000;
@@ -217,7 +217,7 @@ async fn what_waits_over_the_budget_costs_the_seat_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_restart_is_an_interruption_and_no_end() {
+async fn restart_keeps_the_meeting_and_its_members() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -246,7 +246,7 @@ async fn a_restart_is_an_interruption_and_no_end() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_over_a_restart_by_who_was_there_and_who_was_away() {
+async fn restart_loses_no_event_of_any_member() {
     let server = TestServer::start().await;
     let ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
@@ -277,7 +277,7 @@ async fn nothing_is_lost_over_a_restart_by_who_was_there_and_who_was_away() {
 }
 
 #[tokio::test]
-async fn what_is_said_while_the_server_stops_is_not_lost() {
+async fn message_during_shutdown_is_not_lost() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 100_000;
         config.limits.message_burst = 100_000;
@@ -311,7 +311,7 @@ async fn what_is_said_while_the_server_stops_is_not_lost() {
 }
 
 #[tokio::test]
-async fn nobody_else_can_claim_a_seat_after_a_restart() {
+async fn restart_keeps_member_ids_reserved() {
     let server = TestServer::start().await;
     let ada = Client::join(&server, "r", "Ada").await;
     let eve = Person::log_in(&server, "Eve").await;
@@ -324,7 +324,7 @@ async fn nobody_else_can_claim_a_seat_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_room_to_which_nobody_returns_is_ended() {
+async fn restored_room_without_members_ends() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let state = ada.until_state(|_| true).await;
@@ -351,7 +351,7 @@ async fn a_room_to_which_nobody_returns_is_ended() {
 }
 
 #[tokio::test]
-async fn who_left_before_the_restart_is_gone_after_it_and_its_id_still_its_own() {
+async fn restart_keeps_ids_of_departed_members_reserved() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let bob = Client::join(&server, "r", "Bob").await;
@@ -370,7 +370,7 @@ async fn who_left_before_the_restart_is_gone_after_it_and_its_id_still_its_own()
 }
 
 #[tokio::test]
-async fn the_peak_of_a_meeting_is_kept_and_its_end_too() {
+async fn meeting_peak_and_end_are_stored() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(20);
         // Only who leaves is gone.
@@ -393,7 +393,7 @@ async fn the_peak_of_a_meeting_is_kept_and_its_end_too() {
 }
 
 #[tokio::test]
-async fn a_second_server_on_the_same_data_is_refused_with_a_sentence() {
+async fn second_server_on_the_same_data_fails_to_start() {
     let server = TestServer::start().await;
     let Err(error) = server.start_twin().await else { panic!("two servers have one data directory") };
     let sentence = format!(
@@ -408,7 +408,7 @@ async fn a_second_server_on_the_same_data_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn a_change_is_on_the_disk_while_the_server_still_runs() {
+async fn changes_are_on_disk_while_the_server_runs() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;

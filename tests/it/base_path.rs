@@ -36,7 +36,7 @@ async fn log_in(server: &TestServer, path: &str) -> Person {
 }
 
 #[tokio::test]
-async fn everything_leads_below_the_path() {
+async fn links_and_redirects_stay_below_the_base_path() {
     let server = server().await;
     let page = |path: &str| answer(server.get(path).header("accept", "text/html"));
     for (path, location) in [
@@ -111,7 +111,7 @@ async fn everything_leads_below_the_path() {
 }
 
 #[tokio::test]
-async fn outside_of_the_path_nothing_is_but_health() {
+async fn outside_the_base_path_only_health_answers() {
     let server = server().await;
     for path in ["/", "/r", "/meeting", "/set-username", "/static/style.css", "/%6deet/", "/MEET/"] {
         let refused = answer(server.get(path)).await;
@@ -134,7 +134,7 @@ async fn outside_of_the_path_nothing_is_but_health() {
 }
 
 #[tokio::test]
-async fn a_proxy_may_strip_the_path() {
+async fn trusted_proxy_may_strip_the_base_path() {
     let server = behind_proxy().await;
     for start in ["", "/meet"] {
         let form = format!("{start}/set-username?return-url=https%3A%2F%2Fmeet.example%2Fmeet%2Fr");
@@ -152,7 +152,7 @@ async fn a_proxy_may_strip_the_path() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_nobody_trusts_may_say_that_it_strips() {
+async fn untrusted_proxy_prefix_header_is_accepted() {
     let server = server().await;
     // A room may have the name of the path, where the path is known to be gone.
     for (path, start) in
@@ -165,7 +165,7 @@ async fn a_proxy_that_nobody_trusts_may_say_that_it_strips() {
 }
 
 #[tokio::test]
-async fn links_in_cards_lead_below_the_path() {
+async fn card_links_include_the_base_path() {
     let hook = Webhook::start([]).await;
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
@@ -185,7 +185,7 @@ async fn links_in_cards_lead_below_the_path() {
 }
 
 #[tokio::test]
-async fn the_path_of_a_server_itself_is_refused_at_the_start() {
+async fn base_path_of_a_reserved_route_fails_the_start() {
     let stopped = TestServer::start().await.stop().await;
     for (path, name) in [("/api", "/api"), ("/Static/x", "/static")] {
         let edit = |config: &mut satsuma::config::Config| {
@@ -197,7 +197,7 @@ async fn the_path_of_a_server_itself_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn the_load_tool_finds_it() {
+async fn load_tool_finds_the_base_path() {
     let server = server().await;
     let options = Options {
         url: format!("{}/meet/", server.http()).parse().unwrap(),
@@ -228,7 +228,7 @@ async fn meet(visitor: &Visitor, server: &TestServer, name: &str) -> Tab {
 
 #[tokio::test]
 #[ignore = "needs chromium"]
-async fn two_browsers_meet_below_the_path() {
+async fn browsers_meet_below_the_base_path() {
     let browser = Browser::start().await;
     let server = server().await;
     let ada = meet(&browser.visitor().await, &server, "Ada").await;

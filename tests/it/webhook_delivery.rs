@@ -36,7 +36,7 @@ fn titles(posted: &[Posted]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_card_arrives_once_and_exactly() {
+async fn card_is_delivered_once_and_byte_exact() {
     let hook = Webhook::start([]).await;
     let server = server_for(hook.url()).await;
     report(&server, "r").await;
@@ -72,7 +72,7 @@ async fn a_card_arrives_once_and_exactly() {
 }
 
 #[tokio::test]
-async fn a_dead_track_arrives_with_its_dashboard() {
+async fn dead_track_card_has_its_dashboard_link() {
     let hook = Webhook::start([]).await;
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
@@ -95,7 +95,7 @@ async fn a_dead_track_arrives_with_its_dashboard() {
 }
 
 #[tokio::test]
-async fn a_failed_card_is_tried_again_with_growing_waits() {
+async fn failed_card_is_retried_with_growing_delays() {
     let hook = Webhook::start([Say::Status(500), Say::Redirect]).await;
     let server = server_for(hook.url()).await;
     report(&server, "r").await;
@@ -116,7 +116,7 @@ async fn a_failed_card_is_tried_again_with_growing_waits() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_asks_for_quiet_is_left_alone_by_all_cards() {
+async fn retry_after_pauses_all_cards() {
     let hook = Webhook::start([Say::RetryAfter(429, "3")]).await;
     let server = server_for(hook.url()).await;
     report(&server, "a").await;
@@ -135,7 +135,7 @@ async fn a_webhook_that_asks_for_quiet_is_left_alone_by_all_cards() {
 }
 
 #[tokio::test]
-async fn a_slow_webhook_holds_up_neither_reports_nor_other_cards() {
+async fn slow_webhook_delays_no_reports_and_no_other_cards() {
     let hook = Webhook::start([Say::Nothing, Say::Nothing, Say::Endless]).await;
     let server = server_for(hook.url()).await;
     for room in ["a", "b", "c", "d"] {
@@ -153,7 +153,7 @@ async fn a_slow_webhook_holds_up_neither_reports_nor_other_cards() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_breaks_off_is_tried_again_and_its_url_stays_secret() {
+async fn broken_webhook_is_retried_and_its_url_not_logged() {
     let hook = Broken::start().await;
     let server = server_for(&hook.url()).await;
     report(&server, "r").await;
@@ -172,7 +172,7 @@ async fn a_webhook_that_breaks_off_is_tried_again_and_its_url_stays_secret() {
 }
 
 #[tokio::test]
-async fn a_card_survives_a_restart_and_waits_while_there_is_no_webhook() {
+async fn card_survives_restarts_without_a_webhook() {
     let refusing = Webhook::start([Say::Status(403)]).await;
     let server = server_for(refusing.url()).await;
     report(&server, "r").await;
@@ -192,7 +192,7 @@ async fn a_card_survives_a_restart_and_waits_while_there_is_no_webhook() {
 }
 
 #[tokio::test]
-async fn after_three_days_operators_see_a_dead_card() {
+async fn undelivered_card_is_dead_after_three_days() {
     let hook = Webhook::start([Say::Status(404)]).await;
     let server = TestServer::start().await;
     report(&server, "r").await;
@@ -231,7 +231,7 @@ async fn report_to(process: &Process) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_card_survives_kill_9_between_accept_and_delivery() {
+async fn card_survives_a_crash_before_delivery() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let silent = Webhook::start([Say::Nothing]).await;

@@ -11,7 +11,7 @@ use crate::harness::{TestServer, eventually};
 /// What tells HTTP/1 from HTTP/2 in the library waited for the first bytes without a limit: a
 /// connection that said nothing, or half of a preface, stayed for ever.
 #[tokio::test]
-async fn a_connection_that_does_not_finish_its_request_is_closed() {
+async fn unfinished_request_is_closed() {
     let server = TestServer::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
     let beginnings: [&[u8]; 5] = [
         b"",
@@ -32,7 +32,7 @@ async fn a_connection_that_does_not_finish_its_request_is_closed() {
 }
 
 #[tokio::test]
-async fn one_address_cannot_take_all_the_places() {
+async fn http_connections_of_an_address_are_limited() {
     let server = TestServer::with(|config| config.limits.http_connections_per_address = 2).await;
     let address = server.addresses().http;
     let _first = TcpStream::connect(address).await.unwrap();

@@ -1,7 +1,7 @@
 //! What attackers, broken clients and broken machines do, and what everybody else keeps meanwhile.
 //!
 //! In each test a meeting goes on: whatever is said in it arrives, once and in its order. Afterwards
-//! what was taken is given back, which the gauges say. `killed.rs` has `kill -9`, `load.rs` the load
+//! what was taken is given back, which the gauges say. `crash.rs` has `kill -9`, `load.rs` the load
 //! with comings and goings, `calls.rs` and `ai.rs` the services that hang.
 
 use std::cell::Cell;
@@ -64,7 +64,7 @@ async fn everybody_leaves(server: &TestServer, clients: impl IntoIterator<Item =
 }
 
 #[tokio::test]
-async fn a_flood_of_messages_costs_the_flooder_alone() {
+async fn message_flood_affects_only_its_sender() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 200;
         config.limits.message_burst = 300;
@@ -112,7 +112,7 @@ async fn a_flood_of_messages_costs_the_flooder_alone() {
 
 /// Who came back with many messages was timed out, since the heartbeats waited behind them.
 #[tokio::test]
-async fn a_throttled_member_is_alive() {
+async fn throttled_member_does_not_time_out() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(100);
         config.room.heartbeat_timeout = Duration::from_millis(300);
@@ -134,7 +134,7 @@ async fn a_throttled_member_is_alive() {
 
 /// 17 kB that are compressed became a gigabyte of values, of which the process gave nothing back.
 #[tokio::test]
-async fn a_bomb_of_values_is_refused_as_text() {
+async fn json_bomb_is_refused() {
     let server = TestServer::with(|config| config.room.tick = Duration::from_millis(100)).await;
     let mut meeting = Meeting::begin(&server).await;
     let mut eve = Client::join(&server, "meeting", "Eve").await;
@@ -149,7 +149,7 @@ async fn a_bomb_of_values_is_refused_as_text() {
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
+async fn connection_flood_leaves_meeting_and_gauges_intact() {
     const FLOOD: usize = 120;
     let server = TestServer::with(|config| {
         config.limits.connections = 3;
@@ -195,7 +195,7 @@ async fn a_flood_of_connections_leaves_the_meeting_alone_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn a_peer_that_vanishes_loses_its_seat_and_its_socket() {
+async fn vanished_peer_is_removed_and_its_socket_closed() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(50);
         config.room.heartbeat_timeout = Duration::from_millis(1500);
@@ -226,7 +226,7 @@ async fn a_peer_that_vanishes_loses_its_seat_and_its_socket() {
 }
 
 #[tokio::test]
-async fn slow_requests_are_ended_and_keep_nobody_out() {
+async fn slow_requests_end_and_block_no_other() {
     const SLOW: usize = 60;
     let server = TestServer::with(|config| {
         config.limits.handshake = Duration::from_millis(700);
@@ -266,7 +266,7 @@ async fn slow_requests_are_ended_and_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_events_costs_its_budget_and_no_more() {
+async fn unread_events_cost_at_most_the_outbox_budget() {
     const BUDGET: usize = 1 << 20;
     let server = TestServer::with(|config| {
         config.limits.outbox_bytes = BUDGET;
@@ -304,7 +304,7 @@ async fn who_does_not_read_events_costs_its_budget_and_no_more() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_snapshots_costs_one_and_is_closed() {
+async fn unread_snapshots_cost_one_and_close_the_socket() {
     let server = TestServer::with(|config| {
         config.limits.user_bytes = 500_000;
         config.limits.write_stall = Duration::from_millis(800);
@@ -336,7 +336,7 @@ async fn who_does_not_read_snapshots_costs_one_and_is_closed() {
 
 /// Over ten thousand a minute, where the machine has nothing else to do.
 #[tokio::test]
-async fn a_thousand_joins_into_rooms_of_any_name_leave_nothing() {
+async fn joins_of_1000_room_names_add_no_metrics() {
     const WORKERS: usize = 6;
     const JOINS: usize = 1200;
     let server = TestServer::with(|config| {
@@ -400,7 +400,7 @@ async fn lines_of_metrics(server: &TestServer) -> usize {
 }
 
 #[tokio::test]
-async fn a_snapshot_of_megabytes_arrives_whole() {
+async fn snapshot_of_megabytes_arrives_whole() {
     const MEMBERS: usize = 40;
     let server = TestServer::with(|config| {
         config.limits.user_bytes = 100_000;
@@ -443,7 +443,7 @@ async fn a_snapshot_of_megabytes_arrives_whole() {
 }
 
 #[tokio::test]
-async fn while_the_store_hangs_meetings_begin_go_on_and_end() {
+async fn hanging_store_does_not_stop_meetings() {
     let server = TestServer::with(|config| config.room.tick = Duration::from_millis(100)).await;
     let mut meeting = Meeting::begin(&server).await;
     let pk = meeting.bob.pk();
@@ -488,7 +488,7 @@ async fn while_the_store_hangs_meetings_begin_go_on_and_end() {
 /// A clock that is set while people meet ends no meeting, since no room, socket or limit reads it: it
 /// stamps what is kept and shown, and says what has expired. Whoever adds a place asks what a jump does.
 #[test]
-fn the_clock_that_can_be_set_is_read_where_it_must_be_and_nowhere_else() {
+fn wall_clock_is_read_only_where_allowed() {
     let mut readers: Vec<String> = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
         .into_iter()
         .filter(|(_, text)| {

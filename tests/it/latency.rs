@@ -59,7 +59,7 @@ async fn has_all(client: &mut Client, payloads: &[String]) {
 
 /// Nine such messages, a few kilobytes when compressed, took the seat of everybody whose pong took 50 ms.
 #[tokio::test]
-async fn nobody_loses_its_seat_for_what_another_sends_in_a_burst() {
+async fn burst_evicts_no_member_with_high_latency() {
     let server = TestServer::start().await;
     let far = FarWay::to(&server, Duration::from_millis(100)).await;
     let mut eve = Client::join(&server, "r", "Eve").await;
@@ -80,7 +80,7 @@ async fn nobody_loses_its_seat_for_what_another_sends_in_a_burst() {
 
 /// Each of a hundred joins makes one member send all others a kilobyte for each.
 #[tokio::test]
-async fn a_wave_of_encrypted_joins_takes_nobodys_seat() {
+async fn encrypted_joins_evict_no_member_with_high_latency() {
     const MEMBERS: usize = 100;
     let server = TestServer::start().await;
     let far = FarWay::to(&server, Duration::from_millis(300)).await;

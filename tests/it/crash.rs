@@ -159,7 +159,7 @@ impl Ledger {
 }
 
 #[tokio::test]
-async fn twenty_kills_lose_no_report_and_no_meeting() {
+async fn crashes_lose_no_report_and_no_meeting() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut dice = Dice(6);
@@ -246,7 +246,7 @@ async fn twenty_kills_lose_no_report_and_no_meeting() {
 }
 
 #[tokio::test]
-async fn ten_thousand_rooms_are_back_after_a_kill_and_end_if_nobody_comes() {
+async fn crash_restores_10000_rooms_that_expire_unused() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let process = Process::start(&data, &[]).await;

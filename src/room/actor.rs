@@ -18,6 +18,7 @@ use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
+use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, JobReport, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
@@ -72,6 +73,7 @@ pub struct Actor {
     room: Room,
     inbox: Inbox,
     outboxes: HashMap<UserId, MemberOutbox>,
+    snapshot_throttle: SnapshotThrottle,
     /// The AI job in progress; dropped with the room, and so cancelled.
     ai_job: Option<Running>,
     deps: RoomDeps,
@@ -85,7 +87,17 @@ pub struct Actor {
 
 struct MemberOutbox {
     outbox: Outbox,
+    /// Time of the latest join.
     since: Instant,
+    /// The encoding that the attached socket accepts; `None` without a socket. The outbox knows it as well, but
+    /// asking each of a large room's would lock them all for every message.
+    encoding: Option<Encoding>,
+}
+
+/// The socket that waits for the answer to its join.
+struct Joining {
+    encoding: Encoding,
+    answer: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
 }
 
 /// Decision to keep a room's task running or to end it.
@@ -115,14 +127,13 @@ impl Actor {
                 let room = Room::restore(settings, now.into_std(), &kept);
                 for member in room.members() {
                     let outbox = Outbox::new(deps.outbox, metrics.clone());
-                    outboxes.insert(member.user, MemberOutbox { outbox, since: now });
+                    outboxes.insert(member.user, MemberOutbox { outbox, since: now, encoding: None });
                 }
                 restored_events = !kept.waiting.is_empty();
                 let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
                 for (user, text) in &kept.waiting {
-                    let event = shared
-                        .entry(text)
-                        .or_insert_with(|| SharedMessage::plain(text.to_string(), &metrics));
+                    let event =
+                        shared.entry(text).or_insert_with(|| SharedMessage::new(text.to_string(), &metrics));
                     let pushed = outboxes.get(user).map(|seated| seated.outbox.push(now, event, None));
                     if let Some(Err(TooSlow)) = pushed {
                         Metrics::count(&metrics.drops, "restored_event");
@@ -138,6 +149,7 @@ impl Actor {
             room,
             inbox,
             outboxes,
+            snapshot_throttle: SnapshotThrottle::default(),
             ai_job: None,
             deps,
             members,
@@ -206,7 +218,9 @@ impl Actor {
 
     async fn obey(&mut self, command: Command) -> Turn {
         match command {
-            Command::Join { join, ack } => self.handle(Input::Join(join), Some(ack)).await,
+            Command::Join { join, encoding, ack } => {
+                self.handle(Input::Join(join), Some(Joining { encoding, answer: ack })).await
+            }
             // The message's share of the mailbox's bytes is held until it has been handled.
             Command::Message(Incoming { connection, message, permit: _permit, .. }) => {
                 let input = match message {
@@ -225,7 +239,7 @@ impl Actor {
         }
     }
 
-    async fn handle(&mut self, input: Input, mut ack: Option<Ack>) -> Turn {
+    async fn handle(&mut self, input: Input, mut joining: Option<Joining>) -> Turn {
         let now = now();
         let sender = match &input {
             Input::Message { connection, .. } => self.room.user_at(*connection),
@@ -243,9 +257,9 @@ impl Actor {
         while let Some(input) = inputs.pop_front() {
             for effect in self.room.handle(now.into_std(), input) {
                 match effect {
-                    Effect::Admit { connection, form, user } => {
+                    Effect::Admit { connection, user } => {
                         self.permit.claim(joins_from);
-                        if !self.admit(now, (connection, form), user, ack.take()) {
+                        if !self.admit(now, connection, user, joining.take()) {
                             inputs.push_back(Input::Disconnected(Disconnection {
                                 connection,
                                 is_page_left: false,
@@ -253,22 +267,23 @@ impl Actor {
                         }
                     }
                     Effect::Refuse { connection: _, refusal } => {
-                        if let Some(ack) = ack.take() {
-                            let _ = ack.send(Err(refusal));
+                        if let Some(joining) = joining.take() {
+                            let _ = joining.answer.send(Err(refusal));
                         }
                     }
                     Effect::Detach { connection, user } => {
-                        if let Some(seated) = self.outboxes.get(&user) {
-                            seated.outbox.detach(connection);
+                        if let Some(member) = self.outboxes.get_mut(&user) {
+                            member.outbox.detach(connection);
+                            member.encoding = None;
                         }
                     }
                     Effect::Send { to, event } => {
-                        let event = self.encoded(event.encode(), &to).await;
+                        let event = self.message(event.encode(), &to).await;
                         let slow = self.send(now, &to, &event, sender.as_ref());
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
                     Effect::Snapshot => {
-                        let slow = self.broadcast().await;
+                        let slow = self.broadcast(now).await;
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
                     Effect::Remove { user, close } => self.remove(&user, close),
@@ -337,18 +352,20 @@ impl Actor {
     fn admit(
         &mut self,
         now: Instant,
-        (connection, form): (ConnectionId, Encoding),
+        connection: ConnectionId,
         user: UserId,
-        ack: Option<Ack>,
+        joining: Option<Joining>,
     ) -> bool {
         let RoomDeps { outbox, metrics, .. } = &self.deps;
-        let seated = self
-            .outboxes
-            .entry(user)
-            .or_insert_with(|| MemberOutbox { outbox: Outbox::new(*outbox, metrics.clone()), since: now });
-        seated.since = now;
-        let reader = seated.outbox.attach(now, connection, form);
-        ack.is_some_and(|ack| ack.send(Ok(reader)).is_ok())
+        let member = self.outboxes.entry(user).or_insert_with(|| MemberOutbox {
+            outbox: Outbox::new(*outbox, metrics.clone()),
+            since: now,
+            encoding: None,
+        });
+        let encoding = joining.as_ref().map(|joining| joining.encoding).unwrap_or_default();
+        (member.since, member.encoding) = (now, Some(encoding));
+        let reader = member.outbox.attach(now, connection, encoding);
+        joining.is_some_and(|joining| joining.answer.send(Ok(reader)).is_ok())
     }
 
     fn remove(&mut self, user: &UserId, close: Close) {
@@ -394,7 +411,6 @@ impl Actor {
     }
 }
 
-type Ack = oneshot::Sender<Result<OutboxReader, JoinRefusal>>;
 fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
 }

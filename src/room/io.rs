@@ -7,7 +7,6 @@ use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
-use crate::protocol::deflate::Encoding;
 use crate::protocol::server::Event;
 
 /// An input of a room.
@@ -76,8 +75,6 @@ pub struct Join {
     pub name: Arc<str>,
     /// The client's network, if known.
     pub network: Option<ClientNetwork>,
-    /// The encoding that the socket accepts.
-    pub form: Encoding,
     /// The meeting that begins if this is the first member of an empty room. (Randomness, like
     /// time, is an argument.)
     pub new_meeting: MeetingId,
@@ -90,8 +87,6 @@ pub enum Effect {
     Admit {
         /// The socket.
         connection: ConnectionId,
-        /// The encoding that it accepts.
-        form: Encoding,
         /// The member.
         user: UserId,
     },

@@ -12,6 +12,7 @@ use super::io::{Disconnection, Join, JoinRefusal};
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
+use crate::protocol::deflate::Encoding;
 
 /// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that socket.
 const MAILBOX: usize = 256;
@@ -32,6 +33,8 @@ pub enum Command {
     Join {
         /// The join.
         join: Join,
+        /// The encoding that the socket accepts.
+        encoding: Encoding,
         /// The answer.
         ack: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
     },

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use super::departed::{Departed, DepartedId};
 use super::io::{Disconnection, Join, JoinRefusal};
 use super::member::Member;
-use super::snapshot_throttle::Audience;
 use super::state::RoomSettings;
 use crate::id::{ConnectionId, IdentityId, UserId};
-use crate::protocol::deflate::Encoding;
 
 /// Grace period of a member that most likely does not return. A reloaded page has another id; a
 /// page that only lost its connection reconnects within half a second.
@@ -21,7 +19,7 @@ pub struct Members {
     /// In snapshot order: plain string order of the ids.
     by_id: BTreeMap<UserId, Member>,
     /// The member of each socket. A superseded socket is not in the map, so its messages are ignored.
-    connections: HashMap<ConnectionId, (UserId, Encoding)>,
+    connections: HashMap<ConnectionId, UserId>,
     /// Ends of grace periods; members are removed then unless a socket returns.
     leaving: VecDeque<(Instant, UserId)>,
     departed: Departed,
@@ -75,12 +73,7 @@ impl Members {
 
     /// The member of a socket.
     pub fn user_at(&self, connection: ConnectionId) -> Option<UserId> {
-        self.connections.get(&connection).map(|(user, _)| user.clone())
-    }
-
-    /// The number of sockets that get a broadcast, by encoding.
-    pub fn audience(&self) -> Audience {
-        self.connections.values().map(|(_, form)| *form).collect()
+        self.connections.get(&connection).cloned()
     }
 
     /// Checks a join against the limits; returns the member to be evicted for it, if any.
@@ -134,7 +127,7 @@ impl Members {
 
     /// Adds a member or attaches its new socket; returns true if the id was that of a former member.
     pub fn admit(&mut self, now: Instant, join: &Join) -> bool {
-        let Join { connection, user, identity, name, network, form, .. } = join;
+        let Join { connection, user, identity, name, network, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);
         match self.by_id.get_mut(user) {
             Some(member) => {
@@ -149,14 +142,14 @@ impl Members {
                 self.by_id.insert(user.clone(), member);
             }
         }
-        self.connections.insert(*connection, (user.clone(), *form));
+        self.connections.insert(*connection, user.clone());
         self.departed.take(user)
     }
 
     /// Detaches a socket and returns its member; a superseded socket has none. A member that never
     /// sent anything, or whose page was left, gets only a short grace period.
     pub fn detach(&mut self, now: Instant, gone: Disconnection) -> Option<UserId> {
-        let (user, _) = self.connections.remove(&gone.connection)?;
+        let user = self.connections.remove(&gone.connection)?;
         if let Some(member) = self.by_id.get_mut(&user) {
             member.connection = None;
             if gone.is_page_left || !member.has_spoken {

@@ -1,6 +1,6 @@
-//! A message to members, encoded once for all of them in each encoding that they accept.
+//! A message to members: its JSON, and encodings of that, each made at most once for all recipients.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -16,12 +16,15 @@ const OVERHEAD_BYTES: usize = 160;
 
 /// A message, shared by all outboxes that hold it.
 #[derive(Clone, Debug)]
-pub struct SharedMessage(Arc<Forms>);
+pub struct SharedMessage(Arc<Shared>);
 
 #[derive(Debug)]
-struct Forms {
-    plain: Bytes,
-    deflated: Option<Bytes>,
+struct Shared {
+    /// The message itself. It is what every protocol sends, each in a frame or an envelope of its own, so
+    /// that all encodings can be made of it.
+    json: Bytes,
+    /// The compressed JSON, once it was needed; `None` inside if compression would not make it shorter.
+    deflated: OnceLock<Option<Bytes>>,
 }
 
 /// A message as written to one socket.
@@ -30,46 +33,49 @@ pub struct Payload {
     /// The bytes between the frame's header and its end.
     pub bytes: Bytes,
     /// The encoding of those bytes.
-    pub form: Encoding,
+    pub encoding: Encoding,
 }
 
 impl SharedMessage {
-    /// A message that every socket gets uncompressed.
-    pub fn plain(text: String, metrics: &Metrics) -> Self {
-        Self(Arc::new(Forms { plain: counted(text.into_bytes(), metrics), deflated: None }))
+    /// Wraps the JSON of a message. Its memory is counted from now on.
+    pub fn new(json: String, metrics: &Metrics) -> Self {
+        Self(Arc::new(Shared { json: counted(json.into_bytes(), metrics), deflated: OnceLock::new() }))
     }
 
-    /// A message that is compressed once for all sockets that accept it, if that makes it shorter.
-    pub fn deflated(text: String, metrics: &Metrics) -> Self {
-        let deflated = if text.len() < DEFLATE_FROM_BYTES { None } else { deflate(text.as_bytes()) };
-        let Some(deflated) = deflated else { return Self::plain(text, metrics) };
-        metrics.deflate_from_bytes.inc_by(text.len() as u64);
-        metrics.deflate_to_bytes.inc_by(deflated.len() as u64);
-        let deflated = Some(counted(deflated, metrics));
-        Self(Arc::new(Forms { plain: counted(text.into_bytes(), metrics), deflated }))
+    /// Compresses the message for all sockets that accept that, if it makes the message shorter; once, however
+    /// often and from however many threads it is called.
+    pub fn compress(&self, metrics: &Metrics) {
+        self.0.deflated.get_or_init(|| {
+            let json = &self.0.json;
+            let deflated = if json.len() < DEFLATE_FROM_BYTES { None } else { deflate(json) }?;
+            metrics.deflate_from_bytes.inc_by(json.len() as u64);
+            metrics.deflate_to_bytes.inc_by(deflated.len() as u64);
+            Some(counted(deflated, metrics))
+        });
     }
 
-    /// The uncompressed text.
-    pub fn text(&self) -> &Bytes {
-        &self.0.plain
+    /// The message as JSON.
+    pub fn json(&self) -> &Bytes {
+        &self.0.json
     }
 
-    /// Memory in bytes while it is queued, regardless of the number of outboxes that share it.
+    /// Memory in bytes while it is queued, regardless of the number of outboxes that share it. It grows when
+    /// the message is compressed.
     pub fn cost(&self) -> usize {
-        self.0.plain.len() + self.deflated_bytes().unwrap_or_default() + OVERHEAD_BYTES
+        self.0.json.len() + self.deflated().map_or(0, Bytes::len) + OVERHEAD_BYTES
     }
 
-    /// Size of the compressed form in bytes, if it has one.
-    pub fn deflated_bytes(&self) -> Option<usize> {
-        self.0.deflated.as_ref().map(Bytes::len)
+    /// The compressed JSON, if it was made.
+    pub fn deflated(&self) -> Option<&Bytes> {
+        self.0.deflated.get()?.as_ref()
     }
 
-    /// The payload for a socket that accepts `form`; a message without a compressed form is always
-    /// sent plain.
-    pub fn payload(&self, form: Encoding) -> Payload {
-        match &self.0.deflated {
-            Some(deflated) if form == Encoding::Deflate => Payload { bytes: deflated.clone(), form },
-            _ => Payload { bytes: self.0.plain.clone(), form: Encoding::Identity },
+    /// The payload for a socket that accepts `encoding`. A message that was not compressed is sent as it is:
+    /// compressing it for one socket costs more than it saves.
+    pub fn payload(&self, encoding: Encoding) -> Payload {
+        match self.deflated() {
+            Some(deflated) if encoding == Encoding::Deflate => Payload { bytes: deflated.clone(), encoding },
+            _ => Payload { bytes: self.0.json.clone(), encoding: Encoding::Identity },
         }
     }
 }
@@ -95,50 +101,64 @@ mod tests {
     use super::*;
     use crate::protocol::deflate::inflate;
 
-    #[test]
-    fn encodings_are_equivalent_and_shared() {
-        let metrics = Metrics::new();
-        let text = "a user, and another user, and a third one".repeat(100);
-        let message = SharedMessage::deflated(text.clone(), &metrics);
-        let (plain, deflated) = (message.payload(Encoding::Identity), message.payload(Encoding::Deflate));
-        assert_eq!((plain.form, plain.bytes), (Encoding::Identity, Bytes::from(text.clone())));
-        assert_eq!(deflated.form, Encoding::Deflate);
-        assert_eq!(inflate(&deflated.bytes, 1 << 20).unwrap(), text.as_bytes());
-        assert_eq!(deflated.bytes.as_ptr(), message.clone().payload(Encoding::Deflate).bytes.as_ptr());
-        assert_eq!(metrics.deflate_from_bytes.get(), text.len() as u64);
-        assert_eq!(Some(metrics.deflate_to_bytes.get()), message.deflated_bytes().map(|bytes| bytes as u64));
+    fn compressed(json: &str, metrics: &Metrics) -> SharedMessage {
+        let message = SharedMessage::new(json.to_owned(), metrics);
+        message.compress(metrics);
+        message
     }
 
     #[test]
-    fn short_or_incompressible_message_is_plain() {
+    fn encodings_are_equivalent_and_shared() {
         let metrics = Metrics::new();
-        let mut noise = [0; 3000];
-        getrandom::fill(&mut noise).unwrap();
-        let noise: String =
-            noise.iter().map(|byte| char::from_u32(0x4e00 + u32::from(*byte)).unwrap()).collect();
-        let short = "x".repeat(DEFLATE_FROM_BYTES - 1);
-        assert_eq!(
-            SharedMessage::deflated(short, &metrics).payload(Encoding::Deflate).form,
-            Encoding::Identity
-        );
-        assert_eq!(SharedMessage::plain(noise, &metrics).payload(Encoding::Deflate).form, Encoding::Identity);
-        assert_eq!(metrics.deflate_from_bytes.get(), 0);
+        let json = "a user, and another user, and a third one".repeat(100);
+        let message = compressed(&json, &metrics);
+        let (plain, deflated) = (message.payload(Encoding::Identity), message.payload(Encoding::Deflate));
+        assert_eq!((plain.encoding, plain.bytes), (Encoding::Identity, Bytes::from(json.clone())));
+        assert_eq!(deflated.encoding, Encoding::Deflate);
+        assert_eq!(inflate(&deflated.bytes, 1 << 20).unwrap(), json.as_bytes());
+        assert_eq!(deflated.bytes.as_ptr(), message.clone().payload(Encoding::Deflate).bytes.as_ptr());
+    }
+
+    #[test]
+    fn message_is_compressed_at_most_once() {
+        let metrics = Metrics::new();
+        let message = SharedMessage::new("x".repeat(5000), &metrics);
+        assert_eq!(message.payload(Encoding::Deflate).encoding, Encoding::Identity, "nobody needed it yet");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| message.clone().compress(&metrics));
+            }
+        });
+        assert_eq!(metrics.deflate_from_bytes.get(), 5000);
+        assert_eq!(metrics.deflate_to_bytes.get(), message.deflated().unwrap().len() as u64);
+    }
+
+    #[test]
+    fn short_message_is_not_compressed() {
+        let metrics = Metrics::new();
+        for (bytes, encoding) in
+            [(DEFLATE_FROM_BYTES - 1, Encoding::Identity), (DEFLATE_FROM_BYTES, Encoding::Deflate)]
+        {
+            let message = compressed(&"x".repeat(bytes), &metrics);
+            assert_eq!(message.payload(Encoding::Deflate).encoding, encoding);
+        }
+        assert_eq!(metrics.deflate_from_bytes.get(), DEFLATE_FROM_BYTES as u64);
     }
 
     #[test]
     fn queued_bytes_are_counted_once_per_encoding() {
         let metrics = Metrics::new();
-        let message = SharedMessage::deflated("x".repeat(2000), &metrics);
-        let held = 2000 + message.deflated_bytes().unwrap() as i64 + 2 * OVERHEAD_BYTES as i64;
-        let [plain, deflated, other] =
-            [Encoding::Identity, Encoding::Deflate, Encoding::Identity].map(|form| message.payload(form));
-        assert_eq!(metrics.outbox_bytes.get(), held);
+        let message = SharedMessage::new("x".repeat(2000), &metrics);
+        assert_eq!((metrics.outbox_bytes.get(), message.cost()), (2160, 2160));
+        message.compress(&metrics);
+        let deflated_bytes = message.deflated().unwrap().len();
+        assert_eq!(message.cost(), 2160 + deflated_bytes);
+        let both = 2160 + (deflated_bytes + OVERHEAD_BYTES) as i64;
+        let [plain, deflated, other] = [Encoding::Identity, Encoding::Deflate, Encoding::Identity]
+            .map(|encoding| message.payload(encoding));
+        assert_eq!(metrics.outbox_bytes.get(), both);
         drop((message, deflated, other));
-        assert_eq!(
-            metrics.outbox_bytes.get(),
-            2000 + OVERHEAD_BYTES as i64,
-            "who takes one form does not hold the other"
-        );
+        assert_eq!(metrics.outbox_bytes.get(), 2160, "one encoding does not hold the other");
         drop(plain);
         assert_eq!(metrics.outbox_bytes.get(), 0);
     }

@@ -31,13 +31,13 @@ pub use limits::{OutboxLimits, Standing, TooSlow};
 const CONFIRM_BYTES: usize = 64 * 1024;
 
 /// Memory of an event's queue entry in bytes.
-const PLACE_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 64;
 
 /// Queued bytes up to which no member is too slow, even if the memory for all members is exhausted.
 const LEAST_BYTES: usize = 64 * 1024;
 
 /// Capacity to which a queue is shrunk once it is empty.
-const KEPT_PLACES: usize = 64;
+const IDLE_ENTRIES: usize = 64;
 
 /// The room's end of an outbox. Dropping it closes the socket: the room is gone.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Outbox {
 pub struct OutboxReader {
     shared: Arc<OutboxShared>,
     connection: ConnectionId,
-    form: Encoding,
+    encoding: Encoding,
 }
 
 /// The next action of a socket.
@@ -77,7 +77,7 @@ struct OutboxState {
     /// The attached socket; any other one is superseded.
     connection: Option<ConnectionId>,
     /// The encoding that this socket accepts.
-    form: Encoding,
+    encoding: Encoding,
     /// Wakes that socket's task.
     waker: Option<Waker>,
     queue: VecDeque<Queued>,
@@ -86,14 +86,14 @@ struct OutboxState {
     /// Memory of all events in `queue` and `sent`, in bytes.
     event_bytes: usize,
     /// Memory of their queue entries, in the gauge of queued bytes.
-    places: Counted,
+    entries: Counted,
     /// Start of the time in which events were pending and none was confirmed.
     waiting_since: Option<Instant>,
     last_number: u64,
     /// The newest event that was taken since the last ping.
     to_confirm: Option<u64>,
     /// Bytes of events taken since the last ping.
-    unasked_bytes: usize,
+    unpinged_bytes: usize,
     /// Close reason of the socket, sent once the queue is empty.
     end: Option<Close>,
     /// Start of the current throttling: the socket is not read, because the member sent too much or
@@ -105,9 +105,10 @@ struct OutboxState {
 
 #[derive(Debug)]
 enum Queued {
-    /// In the socket's own encoding: a snapshot is of no use to the next socket.
+    /// As this socket's payload: the next socket has no use for it, and a slow reader should not hold the
+    /// encodings of others in memory.
     Snapshot(Payload),
-    /// In both encodings: the next socket may accept the other one.
+    /// As a message: the next socket may accept another encoding.
     Event(QueuedEvent),
 }
 
@@ -115,6 +116,8 @@ enum Queued {
 struct QueuedEvent {
     number: u64,
     message: SharedMessage,
+    /// Bytes by which it counts in the member's budget.
+    cost: usize,
     _charge: Option<EventCharge>,
 }
 
@@ -123,16 +126,16 @@ impl Outbox {
     pub fn new(limits: OutboxLimits, metrics: Arc<Metrics>) -> Self {
         let state = OutboxState {
             connection: None,
-            form: Encoding::Identity,
+            encoding: Encoding::Identity,
             waker: None,
             queue: VecDeque::new(),
             sent: VecDeque::new(),
             event_bytes: 0,
-            places: Counted::new(&metrics.outbox_bytes, 0),
+            entries: Counted::new(&metrics.outbox_bytes, 0),
             waiting_since: None,
             last_number: 0,
             to_confirm: None,
-            unasked_bytes: 0,
+            unpinged_bytes: 0,
             end: None,
             throttled_since: None,
             was_throttled: false,
@@ -146,19 +149,19 @@ impl Outbox {
         &self.shared.account
     }
 
-    /// Attaches `connection`, which accepts `form`; an older socket is superseded.
+    /// Attaches `connection`, which accepts `encoding`; an older socket is superseded.
     ///
     /// Events that the older one did not confirm are sent again, before everything else.
-    pub fn attach(&self, now: Instant, connection: ConnectionId, form: Encoding) -> OutboxReader {
+    pub fn attach(&self, now: Instant, connection: ConnectionId, encoding: Encoding) -> OutboxReader {
         let mut state = self.shared.lock();
         state.rewind();
         state.wait_from(now);
         state.connection = Some(connection);
         state.throttled_since = None;
-        state.form = form;
+        state.encoding = encoding;
         state.end = None;
         state.wake();
-        OutboxReader { shared: self.shared.clone(), connection, form }
+        OutboxReader { shared: self.shared.clone(), connection, encoding }
     }
 
     /// Detaches `connection`. Events are queued for the next one.
@@ -196,9 +199,9 @@ impl Outbox {
         state.event_bytes = bytes;
         state.last_number += 1;
         let number = state.last_number;
-        let _charge = from.map(|account| account.charge(event.text().len()));
-        state.queue.push_back(Queued::Event(QueuedEvent { number, message: event.clone(), _charge }));
-        state.count_places();
+        let _charge = from.map(|account| account.charge(event.json().len()));
+        state.queue.push_back(Queued::Event(QueuedEvent { number, message: event.clone(), cost, _charge }));
+        state.count_entries();
         state.wake();
         Ok(if falls_behind { Standing::FallsBehind } else { Standing::KeepsUp })
     }
@@ -214,7 +217,7 @@ impl Outbox {
         if state.connection.is_none() {
             return Ok(());
         }
-        let snapshot = snapshot.payload(state.form);
+        let snapshot = snapshot.payload(state.encoding);
         let older = state.queue.iter_mut().find(|queued| matches!(queued, Queued::Snapshot(_)));
         if let Some(older) = older {
             if self.shared.is_exhausted() {
@@ -240,18 +243,18 @@ impl Outbox {
         state.queue.clear();
         state.sent.clear();
         state.event_bytes = 0;
-        state.count_places();
+        state.count_entries();
         state.end(close);
     }
 
-    /// Texts of all unconfirmed events, oldest first.
+    /// The JSON of all unconfirmed events, oldest first.
     pub fn unconfirmed(&self) -> Vec<Bytes> {
         let state = self.shared.lock();
         let queued = state.queue.iter().filter_map(|queued| match queued {
             Queued::Event(event) => Some(event),
             Queued::Snapshot(_) => None,
         });
-        state.sent.iter().chain(queued).map(|event| event.message.text().clone()).collect()
+        state.sent.iter().chain(queued).map(|event| event.message.json().clone()).collect()
     }
 
     /// True if the member's socket was throttled since the last call, so that a heartbeat may be unread.
@@ -275,8 +278,8 @@ impl Drop for Outbox {
 
 impl OutboxReader {
     /// The encoding that the socket accepts.
-    pub fn form(&self) -> Encoding {
-        self.form
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// The next action, or `Pending` until there is one. Only the last caller is woken.
@@ -325,20 +328,20 @@ impl OutboxReader {
 
     /// Records that the client has received everything up to the ping of that number.
     ///
-    /// Returns [`Acknowledged::Unasked`] for an unsolicited pong, which a client may send.
+    /// Returns [`Acknowledged::Unsolicited`] for an unsolicited pong, which a client may send.
     pub fn acknowledge(&self, now: Instant, number: u64) -> Acknowledged {
         let mut state = self.shared.lock();
         if state.connection != Some(self.connection) {
-            return Acknowledged::Unasked;
+            return Acknowledged::Unsolicited;
         }
-        let mut news = Acknowledged::Unasked;
+        let mut news = Acknowledged::Unsolicited;
         while let Some(event) = state.sent.pop_front_if(|event| event.number <= number) {
-            state.event_bytes -= cost(&event.message);
+            state.event_bytes -= event.cost;
             news = Acknowledged::News;
         }
         if news == Acknowledged::News {
             state.wait_from(now);
-            state.count_places();
+            state.count_entries();
         }
         news
     }
@@ -350,7 +353,7 @@ pub enum Acknowledged {
     /// It answered a ping and confirmed events.
     News,
     /// It was unsolicited.
-    Unasked,
+    Unsolicited,
 }
 
 impl OutboxShared {
@@ -383,12 +386,12 @@ impl OutboxState {
     }
 
     /// Updates the gauge of queue entries, and releases the memory of a long queue.
-    fn count_places(&mut self) {
+    fn count_entries(&mut self) {
         let events = self.queue.len() + self.sent.len();
-        self.places.set(events * PLACE_BYTES);
-        if events == 0 && self.sent.capacity().max(self.queue.capacity()) > KEPT_PLACES {
-            self.queue.shrink_to(KEPT_PLACES);
-            self.sent.shrink_to(KEPT_PLACES);
+        self.entries.set(events * ENTRY_BYTES);
+        if events == 0 && self.sent.capacity().max(self.queue.capacity()) > IDLE_ENTRIES {
+            self.queue.shrink_to(IDLE_ENTRIES);
+            self.sent.shrink_to(IDLE_ENTRIES);
         }
     }
 
@@ -406,39 +409,43 @@ impl OutboxState {
             self.queue.push_front(Queued::Event(event));
         }
         self.to_confirm = None;
-        self.unasked_bytes = 0;
+        self.unpinged_bytes = 0;
     }
 
     fn take(&mut self, connection: ConnectionId) -> Option<Taken> {
         if self.connection != Some(connection) {
             return Some(Taken::Close(Close::Superseded));
         }
-        if self.unasked_bytes >= CONFIRM_BYTES {
-            return self.ask();
+        if self.unpinged_bytes >= CONFIRM_BYTES {
+            return self.ping();
         }
         match self.queue.pop_front() {
             Some(Queued::Snapshot(snapshot)) => Some(Taken::Message(snapshot)),
-            Some(Queued::Event(event)) => {
-                let payload = event.message.payload(self.form);
+            Some(Queued::Event(mut event)) => {
+                let payload = event.message.payload(self.encoding);
+                // An encoding that was made since the event was queued counts as well.
+                let cost = cost(&event.message);
+                self.event_bytes += cost - event.cost;
+                event.cost = cost;
                 self.to_confirm = Some(event.number);
-                self.unasked_bytes += payload.bytes.len();
+                self.unpinged_bytes += payload.bytes.len();
                 self.sent.push_back(event);
                 Some(Taken::Message(payload))
             }
-            None => self.ask().or(self.end.map(Taken::Close)),
+            None => self.ping().or(self.end.map(Taken::Close)),
         }
     }
 
     /// The ping that requests a confirmation of the taken events, if one is due.
-    fn ask(&mut self) -> Option<Taken> {
-        self.unasked_bytes = 0;
+    fn ping(&mut self) -> Option<Taken> {
+        self.unpinged_bytes = 0;
         self.to_confirm.take().map(Taken::Ping)
     }
 }
 
 /// Memory of an event in one outbox, as if no other shared it.
 fn cost(event: &SharedMessage) -> usize {
-    event.cost() + PLACE_BYTES
+    event.cost() + ENTRY_BYTES
 }
 
 #[cfg(test)]
@@ -486,11 +493,11 @@ mod tests {
     }
 
     fn text(text: &'static str) -> Taken {
-        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), form: Encoding::Identity })
+        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), encoding: Encoding::Identity })
     }
 
     fn message(text: &str) -> SharedMessage {
-        SharedMessage::plain(text.to_owned(), &Metrics::new())
+        SharedMessage::new(text.to_owned(), &Metrics::new())
     }
 
     fn of_bytes(bytes: usize) -> SharedMessage {
@@ -546,7 +553,7 @@ mod tests {
         push(&outbox, message("e1"));
         let second = outbox.attach(start(), B, Encoding::Identity);
         assert_eq!(take_all(&first), [Taken::Close(Close::Superseded)]);
-        assert_eq!(first.acknowledge(start(), 1), Acknowledged::Unasked);
+        assert_eq!(first.acknowledge(start(), 1), Acknowledged::Unsolicited);
         assert_eq!(take_all(&second), [text("e1"), Taken::Ping(1)]);
         outbox.detach(A);
         push(&outbox, message("e2"));
@@ -605,7 +612,7 @@ mod tests {
         let outbox = outbox_of(1 << 30);
         let reader = outbox.attach(start(), A, Encoding::Identity);
         let events: Vec<_> =
-            (0..1000).map(|_| SharedMessage::plain("x".repeat(18), &outbox.shared.metrics)).collect();
+            (0..1000).map(|_| SharedMessage::new("x".repeat(18), &outbox.shared.metrics)).collect();
         for event in events {
             outbox.push(start(), &event, None).unwrap();
         }
@@ -614,7 +621,7 @@ mod tests {
         let _ = take_all(&reader);
         let _ = reader.acknowledge(start(), u64::MAX);
         assert_eq!(outbox.shared.metrics.outbox_bytes.get(), 0);
-        assert!(outbox.shared.lock().sent.capacity() <= 2 * KEPT_PLACES);
+        assert!(outbox.shared.lock().sent.capacity() <= 2 * IDLE_ENTRIES);
     }
 
     #[test]
@@ -653,17 +660,20 @@ mod tests {
     fn queued_event_has_the_encoding_of_its_socket() {
         let outbox = outbox_of(100_000);
         let long = "an event that is long enough ".repeat(50);
-        let event = SharedMessage::deflated(long.clone(), &Metrics::new());
+        let event = SharedMessage::new(long.clone(), &Metrics::new());
+        event.compress(&Metrics::new());
         let take_one = |reader: &OutboxReader| match reader.poll_take(&Context::from_waker(Waker::noop())) {
             Poll::Ready(Taken::Message(payload)) => payload,
             other => panic!("{other:?}"),
         };
         push(&outbox, event.clone());
-        for (connection, form) in [(A, Encoding::Deflate), (B, Encoding::Identity), (A, Encoding::Deflate)] {
-            let reader = outbox.attach(start(), connection, form);
+        for (connection, encoding) in
+            [(A, Encoding::Deflate), (B, Encoding::Identity), (A, Encoding::Deflate)]
+        {
+            let reader = outbox.attach(start(), connection, encoding);
             let payload = take_one(&reader);
-            assert_eq!(payload, event.payload(form));
-            if form == Encoding::Deflate {
+            assert_eq!(payload, event.payload(encoding));
+            if encoding == Encoding::Deflate {
                 assert_eq!(inflate(&payload.bytes, 1 << 20).unwrap(), long.as_bytes());
             }
             assert_eq!(outbox.event_bytes(), cost(&event), "the budget knows one size");
@@ -672,5 +682,20 @@ mod tests {
             outbox.detach(connection);
         }
         assert_eq!(outbox.unconfirmed(), [long]);
+    }
+
+    /// Only what was known at queueing counted; then a budget would be exceeded by what is made later.
+    #[test]
+    fn later_made_encoding_counts_in_the_budget() {
+        let (outbox, metrics) = (outbox_of(100_000), Metrics::new());
+        let reader = outbox.attach(start(), A, Encoding::Deflate);
+        let event = of_bytes(5000);
+        push(&outbox, event.clone());
+        let plain_bytes = outbox.event_bytes();
+        event.compress(&metrics);
+        let _ = take_all(&reader);
+        assert_eq!(outbox.event_bytes(), plain_bytes + event.deflated().unwrap().len());
+        let _ = reader.acknowledge(start(), 1);
+        assert_eq!(outbox.event_bytes(), 0);
     }
 }

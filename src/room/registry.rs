@@ -145,16 +145,23 @@ impl Registry {
     }
 
     /// Joins the room of that name, and starts it if needed; a new room counts for the client's
-    /// identity, and for its network if known.
+    /// identity, and for its network if known. The member's outbox gets the messages in the `encoding` that its
+    /// socket accepts.
     ///
     /// # Errors
     /// [`CannotJoin`] with the reason; nothing was changed then.
-    pub async fn join(&self, name: &RoomName, join: Join) -> Result<JoinedRoom, CannotJoin> {
+    pub async fn join(
+        &self,
+        name: &RoomName,
+        join: Join,
+        encoding: Encoding,
+    ) -> Result<JoinedRoom, CannotJoin> {
         loop {
             let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
             // A command that could not be sent is dropped here; otherwise its ack would be awaited forever.
-            let was_sent = room.mailbox().send(Command::Join { join: join.clone(), ack }).await.is_ok();
+            let ask = Command::Join { join: join.clone(), encoding, ack };
+            let was_sent = room.mailbox().send(ask).await.is_ok();
             // A retiring room accepts no join, or drops its ack. Ask again: the registry has
             // another room by then, or starts one. Without this, a join would be lost.
             match answer.await {
@@ -182,11 +189,10 @@ impl Registry {
             identity: IdentityId::new("readiness"),
             name: "readiness".into(),
             network: None,
-            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         };
         let (ack, answer) = oneshot::channel();
-        let _ = handle.mailbox().send(Command::Join { join, ack }).await;
+        let _ = handle.mailbox().send(Command::Join { join, encoding: Encoding::Identity, ack }).await;
         let joined = matches!(answer.await, Ok(Ok(_)));
         handle.shutdown();
         joined
@@ -423,7 +429,6 @@ mod tests {
             identity: IdentityId::new(user),
             name: user.into(),
             network: None,
-            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         }
     }
@@ -454,7 +459,7 @@ mod tests {
         let TestRegistry { registry, .. } = test_registry(tick, 10).await;
         let room = name("r");
         let tick_at = now() + tick;
-        let first = registry.join(&room, asks(1, "a")).await.unwrap();
+        let first = registry.join(&room, asks(1, "a"), Encoding::Identity).await.unwrap();
         let meeting = registry.describe(&room).await.unwrap().meeting;
         leave(&first, 1).await;
         assert_eq!(closed(&first.outbox).await, Close::UserLeft);
@@ -462,7 +467,7 @@ mod tests {
         // This task and the room's wake at the same instant, and this one runs first: the room finds
         // its tick due and the join in its mailbox, and retires with the join unread.
         tokio::time::sleep_until(tick_at).await;
-        let second = registry.join(&room, asks(2, "b"));
+        let second = registry.join(&room, asks(2, "b"), Encoding::Identity);
         tokio::pin!(second);
         assert!(poll!(&mut second).is_pending(), "the join waits in the mailbox");
         let _second = second.await.unwrap();
@@ -483,7 +488,7 @@ mod tests {
                     for turn in 0..300 {
                         let connection = task * 1000 + turn;
                         let joined = loop {
-                            match registry.join(&room, asks(connection, &user)).await {
+                            match registry.join(&room, asks(connection, &user), Encoding::Identity).await {
                                 Ok(joined) => break joined,
                                 // The retired room still holds the only permit for a moment.
                                 Err(CannotJoin::RoomsFull) => tokio::task::yield_now().await,
@@ -515,7 +520,7 @@ mod tests {
         let join = async |room: &str, number: u64, from: &str| {
             // One identity per join: a client without a cookie gets a new one.
             let ask = asks(number, &format!("u{number}"));
-            registry.join(&name(room), Join { network: network(from), ..ask }).await
+            registry.join(&name(room), Join { network: network(from), ..ask }, Encoding::Identity).await
         };
         let first = join("1", 1, "2001:db8::1").await.unwrap();
         let _second = join("2", 2, "2001:db8::2").await.unwrap();
@@ -524,7 +529,7 @@ mod tests {
         let _no_new_room = join("2", 4, "2001:db8::3").await.unwrap();
         let _other_network = join("3", 5, "2001:db8:0:1::1").await.unwrap();
         for number in 10..20 {
-            registry.join(&name(&number.to_string()), asks(number, "p")).await.unwrap();
+            registry.join(&name(&number.to_string()), asks(number, "p"), Encoding::Identity).await.unwrap();
         }
         leave(&first, 1).await;
         while registry.is_running(&name("1")) {
@@ -539,11 +544,15 @@ mod tests {
     async fn room_refused_for_network_costs_no_identity_token() {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 100).await;
         let office = Some(client_network([192, 0, 2, 1].into()));
-        let join =
-            async |room: &str, network| registry.join(&name(room), Join { network, ..asks(9, "ada") }).await;
+        let join = async |room: &str, network| {
+            registry.join(&name(room), Join { network, ..asks(9, "ada") }, Encoding::Identity).await
+        };
         for number in 0..2 {
             let other = asks(number, &format!("u{number}"));
-            registry.join(&name(&number.to_string()), Join { network: office, ..other }).await.unwrap();
+            registry
+                .join(&name(&number.to_string()), Join { network: office, ..other }, Encoding::Identity)
+                .await
+                .unwrap();
         }
         for _ in 0..1100 {
             assert_eq!(join("new", office).await.unwrap_err(), CannotJoin::TooManyRoomsOfNetwork);
@@ -568,7 +577,7 @@ mod tests {
         let [office, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|address| client_network(address.into()));
         let join = async |room: &str, number: u64, network| {
             let ask = asks(number, &format!("u{number}"));
-            registry.join(&name(room), Join { network: Some(network), ..ask }).await
+            registry.join(&name(room), Join { network: Some(network), ..ask }, Encoding::Identity).await
         };
         for number in 0..3 {
             join(&format!("kept{number}"), number, office).await.expect("it is no new room");
@@ -585,16 +594,22 @@ mod tests {
         for number in 0..5 {
             let room = name(&number.to_string());
             let user = format!("u{number}");
-            let joined = registry.join(&room, Join { network, ..asks(number, &user) }).await.unwrap();
+            let joined = registry
+                .join(&room, Join { network, ..asks(number, &user) }, Encoding::Identity)
+                .await
+                .unwrap();
             leave(&joined, number).await;
             while registry.is_running(&room) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        let refused = registry.join(&name("5"), Join { network, ..asks(9, "u9") }).await.unwrap_err();
+        let refused = registry
+            .join(&name("5"), Join { network, ..asks(9, "u9") }, Encoding::Identity)
+            .await
+            .unwrap_err();
         assert_eq!(refused, CannotJoin::TooManyNewRoomsOfNetwork);
         let network = Some(client_network([192, 0, 2, 2].into()));
-        registry.join(&name("5"), Join { network, ..asks(9, "u9") }).await.unwrap();
+        registry.join(&name("5"), Join { network, ..asks(9, "u9") }, Encoding::Identity).await.unwrap();
     }
 
     /// A join that reached an ended room kept its own ack, and waited for it forever.
@@ -604,7 +619,9 @@ mod tests {
         let (ended, inbox) = RoomHandle::new();
         drop(inbox);
         registry.inner.rooms.insert(name("r"), ended);
-        let joined = timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"))).await;
+        let joined =
+            timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"), Encoding::Identity))
+                .await;
         leave(&joined.expect("the join is not forgotten").unwrap(), 1).await;
         store.handle().flush().await.unwrap();
     }
@@ -613,13 +630,13 @@ mod tests {
     async fn a_panic_in_one_room_ends_that_room_alone() {
         let TestRegistry { registry, metrics, store, .. } = test_registry(Duration::from_secs(15), 10).await;
         let (bad, good) = (name("bad"), name("good"));
-        let victim = registry.join(&bad, asks(1, "a")).await.unwrap();
-        let other = registry.join(&good, asks(2, "b")).await.unwrap();
+        let victim = registry.join(&bad, asks(1, "a"), Encoding::Identity).await.unwrap();
+        let other = registry.join(&good, asks(2, "b"), Encoding::Identity).await.unwrap();
         let meeting = registry.describe(&bad).await.unwrap().meeting;
         victim.mailbox.send(Command::Panic).await.unwrap();
         assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
 
-        let again = registry.join(&bad, asks(3, "a")).await.unwrap();
+        let again = registry.join(&bad, asks(3, "a"), Encoding::Identity).await.unwrap();
         assert_ne!(registry.describe(&bad).await.unwrap().meeting, meeting, "the next join starts afresh");
         leave(&again, 3).await;
         leave(&other, 2).await;
@@ -656,7 +673,7 @@ mod tests {
         };
         let TestRegistry { registry, .. } =
             test_registry_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
-        let victim = registry.join(&name("bad"), asks(1, "a")).await.unwrap();
+        let victim = registry.join(&name("bad"), asks(1, "a"), Encoding::Identity).await.unwrap();
         victim.mailbox.send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
         let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
@@ -668,10 +685,13 @@ mod tests {
     #[tokio::test]
     async fn rooms_are_limited_in_all_and_for_each_identity() {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 2).await;
-        let _one = registry.join(&name("1"), asks(1, "a")).await.unwrap();
-        let _two = registry.join(&name("2"), asks(2, "a")).await.unwrap();
-        assert_eq!(registry.join(&name("3"), asks(3, "a")).await.unwrap_err(), CannotJoin::RoomsFull);
-        let _more = registry.join(&name("1"), asks(4, "b")).await.unwrap();
+        let _one = registry.join(&name("1"), asks(1, "a"), Encoding::Identity).await.unwrap();
+        let _two = registry.join(&name("2"), asks(2, "a"), Encoding::Identity).await.unwrap();
+        assert_eq!(
+            registry.join(&name("3"), asks(3, "a"), Encoding::Identity).await.unwrap_err(),
+            CannotJoin::RoomsFull
+        );
+        let _more = registry.join(&name("1"), asks(4, "b"), Encoding::Identity).await.unwrap();
     }
 
     /// The stop command went through the mailbox, and was lost if that was full for too long: the
@@ -679,7 +699,7 @@ mod tests {
     #[tokio::test]
     async fn shutdown_without_time_ends_room_with_full_mailbox() {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
-        let joined = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let joined = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
         while joined
             .mailbox
             .send(Command::Describe(oneshot::channel().0))
@@ -693,11 +713,11 @@ mod tests {
     #[tokio::test]
     async fn shutdown_closes_sockets_and_refuses_joins() {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
-        let joined = registry.join(&name("r"), asks(1, "a")).await.unwrap();
+        let joined = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));
         tokio::pin!(shutdown);
         assert!(poll!(&mut shutdown).is_pending());
-        let late = registry.join(&name("r"), asks(2, "b")).await.unwrap_err();
+        let late = registry.join(&name("r"), asks(2, "b"), Encoding::Identity).await.unwrap_err();
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
         assert_eq!(closed(&joined.outbox).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");

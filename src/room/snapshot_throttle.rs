@@ -43,10 +43,10 @@ pub struct Audience {
 }
 
 impl FromIterator<Encoding> for Audience {
-    fn from_iter<T: IntoIterator<Item = Encoding>>(forms: T) -> Self {
+    fn from_iter<T: IntoIterator<Item = Encoding>>(encodings: T) -> Self {
         let mut audience = Self::default();
-        for form in forms {
-            match form {
+        for encoding in encodings {
+            match encoding {
                 Encoding::Identity => audience.plain += 1,
                 Encoding::Deflate => audience.deflated += 1,
             }
@@ -97,29 +97,29 @@ impl SnapshotThrottle {
 mod tests {
     use super::*;
 
-    fn millis(pace: SnapshotThrottle, bytes: usize, plain: usize, deflated: usize) -> u128 {
-        pace.window(bytes, Audience { plain, deflated }).as_millis()
+    fn millis(throttle: SnapshotThrottle, bytes: usize, plain: usize, deflated: usize) -> u128 {
+        throttle.window(bytes, Audience { plain, deflated }).as_millis()
     }
 
     #[test]
     fn window_follows_the_cost_of_a_snapshot() {
-        let pace = SnapshotThrottle::default();
-        assert_eq!(millis(pace, 4_400, 10, 0), 5, "the shortest");
-        assert_eq!(millis(pace, 22_000, 0, 50), 8, "many are woken");
-        assert_eq!(millis(pace, 44_000, 100, 0), 16);
-        assert_eq!(millis(pace, 44_000, 0, 100), 16);
-        assert_eq!(millis(pace, 440_000, 1000, 0), 606);
-        assert_eq!(millis(pace, 440_000, 0, 1000), 175);
-        assert_eq!(millis(pace, 440_000, 500, 500), 395);
-        assert_eq!(millis(pace, 8_000_000, 1000, 0), 1000, "the longest");
+        let throttle = SnapshotThrottle::default();
+        assert_eq!(millis(throttle, 4_400, 10, 0), 5, "the shortest");
+        assert_eq!(millis(throttle, 22_000, 0, 50), 8, "many are woken");
+        assert_eq!(millis(throttle, 44_000, 100, 0), 16);
+        assert_eq!(millis(throttle, 44_000, 0, 100), 16);
+        assert_eq!(millis(throttle, 440_000, 1000, 0), 606);
+        assert_eq!(millis(throttle, 440_000, 0, 1000), 175);
+        assert_eq!(millis(throttle, 440_000, 500, 500), 395);
+        assert_eq!(millis(throttle, 8_000_000, 1000, 0), 1000, "the longest");
     }
 
     #[test]
     fn poorly_compressed_snapshots_cost_more() {
-        let mut pace = SnapshotThrottle::default();
-        pace.learn(440_000, 330_000);
-        assert_eq!(millis(pace, 440_000, 0, 1000), 468);
-        pace.learn(0, 0);
-        assert_eq!(millis(pace, 440_000, 0, 1000), 28);
+        let mut throttle = SnapshotThrottle::default();
+        throttle.learn(440_000, 330_000);
+        assert_eq!(millis(throttle, 440_000, 0, 1000), 468);
+        throttle.learn(0, 0);
+        assert_eq!(millis(throttle, 440_000, 0, 1000), 28);
     }
 }

@@ -12,7 +12,7 @@ use super::io::{
 };
 use super::member::{Member, MemberView};
 use super::members::Members;
-use super::snapshot_throttle::{Audience, SnapshotThrottle};
+use super::snapshot_throttle::SHORTEST_WINDOW;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
@@ -56,7 +56,6 @@ pub struct Room {
     changed: bool,
     /// Earliest time of the next snapshot, except that of a tick.
     quiet_until: Instant,
-    pace: SnapshotThrottle,
     stopping: bool,
 }
 
@@ -76,7 +75,6 @@ impl Room {
             next_tick,
             changed: false,
             quiet_until: now,
-            pace: SnapshotThrottle::default(),
             stopping: false,
         }
     }
@@ -172,14 +170,9 @@ impl Room {
         encode_room_state(self.meeting, users, &self.ai.state())
     }
 
-    /// Records the compression ratio of a snapshot.
-    pub fn learn_deflated(&mut self, plain_bytes: usize, deflated_bytes: usize) {
-        self.pace.learn(plain_bytes, deflated_bytes);
-    }
-
-    /// The number of sockets that get a broadcast, by encoding.
-    pub fn audience(&self) -> Audience {
-        self.members.audience()
+    /// Delays the next snapshot, except that of a tick, for `window` after the one that was sent at `now`.
+    pub fn throttle_snapshots(&mut self, now: Instant, window: Duration) {
+        self.quiet_until = now + window;
     }
 
     /// The AI, which the owner closes if the room no longer can.
@@ -232,7 +225,7 @@ impl Room {
             }
         }
         let was_departed = self.members.admit(now, &join);
-        let Join { user, form, new_meeting, .. } = join;
+        let Join { user, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
             effects.push(self.log(RoomEvent::StartingMeeting));
@@ -241,7 +234,7 @@ impl Room {
         if was_departed {
             effects.extend(self.keep(Persist::DepartedForgotten { user: user.clone() }));
         }
-        effects.push(Effect::Admit { connection, form, user: user.clone() });
+        effects.push(Effect::Admit { connection, user: user.clone() });
         effects.push(self.log(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.persist_member(&user));
         if self.members.len() > self.peak {
@@ -360,8 +353,8 @@ impl Room {
 
     fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.changed = false;
-        let bytes = self.members.iter().map(|(_, member)| member.json().len()).sum();
-        self.quiet_until = now + self.pace.window(bytes, self.audience());
+        // The owner replaces this by a time in proportion to the cost of the snapshot.
+        self.throttle_snapshots(now, SHORTEST_WINDOW);
         effects.push(Effect::Snapshot);
     }
 
@@ -400,12 +393,11 @@ mod tests {
     use crate::id::{IdentityId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
-    use crate::protocol::deflate::Encoding;
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
     use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, SavedMember};
     use crate::room::members::SHORT_GRACE;
-    use crate::room::snapshot_throttle::{LONGEST_WINDOW, SHORTEST_WINDOW};
+    use crate::room::snapshot_throttle::LONGEST_WINDOW;
 
     const TICK: Duration = Duration::from_secs(15);
 
@@ -441,7 +433,6 @@ mod tests {
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
             network: None,
-            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         })
     }

@@ -57,7 +57,7 @@ pub(super) struct Boundary {
     /// True if the current frame is a data frame, and not a ping or pong.
     is_data: bool,
     /// Encoding that the client may use.
-    form: Encoding,
+    encoding: Encoding,
     /// Messages passed to the library as binary and not yet returned by it, in order.
     binaries: VecDeque<Binary>,
 }
@@ -71,7 +71,7 @@ pub(super) enum Binary {
 }
 
 impl Boundary {
-    pub(super) fn new(form: Encoding) -> Self {
+    pub(super) fn new(encoding: Encoding) -> Self {
         Self {
             header: [0; LONGEST_HEADER_BYTES],
             header_bytes: 0,
@@ -81,7 +81,7 @@ impl Boundary {
             bytes: 0,
             arrived: 0,
             is_data: false,
-            form,
+            encoding,
             binaries: VecDeque::new(),
         }
     }
@@ -141,7 +141,7 @@ impl Boundary {
             self.payload_left -= of_payload as u64;
             self.arrived += if self.is_data { of_payload } else { 0 };
             let Some((first, rest)) = bytes[of_payload..].split_first_mut() else { return };
-            if self.header_bytes == 0 && self.form == Encoding::Deflate {
+            if self.header_bytes == 0 && self.encoding == Encoding::Deflate {
                 self.begin(first);
             }
             self.header[self.header_bytes] = *first;

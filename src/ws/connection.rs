@@ -153,9 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (form, throttle) = (joined.outbox.form(), Throttle::new(&limits));
-        let socket = Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), form);
-        let deflated = (form == Encoding::Deflate).then(|| Counted::new(&metrics.deflated_connections, 1));
+        let (encoding, throttle) = (joined.outbox.encoding(), Throttle::new(&limits));
+        let socket =
+            Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), encoding);
+        let deflated =
+            (encoding == Encoding::Deflate).then(|| Counted::new(&metrics.deflated_connections, 1));
         Self {
             id,
             socket,
@@ -384,8 +386,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn fill(&mut self, context: &Context<'_>) -> Filled {
         while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
             match self.joined.outbox.poll_take(context) {
-                Poll::Ready(Taken::Message(Payload { bytes, form })) => {
-                    self.socket.queue_message(Data::Text, form, bytes);
+                Poll::Ready(Taken::Message(Payload { bytes, encoding })) => {
+                    self.socket.queue_message(Data::Text, encoding, bytes);
                 }
                 Poll::Ready(Taken::Ping(number)) => {
                     self.socket.queue_ping(Bytes::copy_from_slice(&number.to_be_bytes()));
@@ -514,7 +516,7 @@ mod tests {
     }
 
     fn message(text: &str) -> room::message::SharedMessage {
-        room::message::SharedMessage::plain(text.to_owned(), &Metrics::new())
+        room::message::SharedMessage::new(text.to_owned(), &Metrics::new())
     }
 
     fn of_bytes(bytes: usize) -> room::message::SharedMessage {

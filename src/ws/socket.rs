@@ -107,9 +107,9 @@ pub enum ReadEnd {
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after its handshake. No message may be longer than `max_message_bytes`,
     /// inflated; with [`Encoding::Deflate`] the handshake allowed both sides to compress.
-    pub fn new(stream: S, max_message_bytes: usize, form: Encoding) -> Self {
+    pub fn new(stream: S, max_message_bytes: usize, encoding: Encoding) -> Self {
         // Compression makes some messages longer, at worst nine bits for a byte.
-        let max_frame_bytes = match form {
+        let max_frame_bytes = match encoding {
             Encoding::Identity => max_message_bytes,
             Encoding::Deflate => max_message_bytes + max_message_bytes / 8 + 64,
         };
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(max_frame_bytes))
             .max_frame_size(Some(max_frame_bytes));
         let incoming = WebSocketContext::new(Role::Server, Some(config));
-        let (boundary, outgoing) = (Boundary::new(form), FrameQueue::default());
+        let (boundary, outgoing) = (Boundary::new(encoding), FrameQueue::default());
         Self {
             stream,
             max_message_bytes,
@@ -138,8 +138,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Queues a message. Compressed ones are valid only if the handshake allowed them.
-    pub fn queue_message(&mut self, kind: Data, form: Encoding, payload: Bytes) {
-        self.outgoing.push(OpCode::Data(kind), form, payload);
+    pub fn queue_message(&mut self, kind: Data, encoding: Encoding, payload: Bytes) {
+        self.outgoing.push(OpCode::Data(kind), encoding, payload);
     }
 
     /// Queues a ping.
@@ -295,11 +295,11 @@ fn opened(binary: Binary, payload: Bytes, most: usize) -> Result<Received, ReadE
 }
 
 impl FrameQueue {
-    fn push(&mut self, opcode: OpCode, form: Encoding, payload: Bytes) {
+    fn push(&mut self, opcode: OpCode, encoding: Encoding, payload: Bytes) {
         if self.closed {
             return;
         }
-        let rsv1 = form == Encoding::Deflate;
+        let rsv1 = encoding == Encoding::Deflate;
         let head = FrameHeader { is_final: true, rsv1, opcode, ..FrameHeader::default() };
         let mut header = [0; HEADER_BYTES];
         let mut rest = &mut header[..];
@@ -440,8 +440,8 @@ mod tests {
         (texts.collect(), socket)
     }
 
-    fn read(bytes: &[u8], form: Encoding) -> (Vec<Received>, ReadEnd, Socket<ready::Stream>) {
-        let mut socket = Socket::new(ready::Stream(bytes.to_vec().into()), MOST, form);
+    fn read(bytes: &[u8], encoding: Encoding) -> (Vec<Received>, ReadEnd, Socket<ready::Stream>) {
+        let mut socket = Socket::new(ready::Stream(bytes.to_vec().into()), MOST, encoding);
         let mut context = Context::from_waker(std::task::Waker::noop());
         let mut messages = Vec::new();
         loop {
@@ -583,7 +583,7 @@ mod tests {
     #[test]
     fn unexpected_reserved_bits_are_rejected() {
         let begun = masked(&deflated(b"x")[..1], 0x41);
-        for (bytes, form) in [
+        for (bytes, encoding) in [
             (masked(&deflated(b"x"), 0xc1), Encoding::Identity),
             (masked(&deflated(b"x"), 0xa1), Encoding::Deflate),
             (masked(&deflated(b"x"), 0x91), Encoding::Deflate),
@@ -596,7 +596,7 @@ mod tests {
             ([begun.clone(), masked(&deflated(b"x"), 0xc1)].concat(), Encoding::Deflate),
             ([begun, masked(b"", 0xc9)].concat(), Encoding::Deflate),
         ] {
-            let (messages, end, _) = read(&bytes, form);
+            let (messages, end, _) = read(&bytes, encoding);
             assert_eq!((messages, end), (vec![], ReadEnd::Broken(Close::ProtocolError)), "{bytes:x?}");
         }
     }
@@ -611,11 +611,11 @@ mod tests {
         assert_eq!((messages.len(), end), (1, ReadEnd::Gone), "at the limit, though it grew");
 
         let (fits, too_long) = (vec![b'x'; MOST], vec![b'x'; MOST + 1]);
-        for form in [Encoding::Identity, Encoding::Deflate] {
+        for encoding in [Encoding::Identity, Encoding::Deflate] {
             for first_byte in [0x81, 0x82] {
-                let (messages, end, _) = read(&masked(&fits, first_byte), form);
+                let (messages, end, _) = read(&masked(&fits, first_byte), encoding);
                 assert_eq!((messages.len(), end), (1, ReadEnd::Gone));
-                let (messages, end, _) = read(&masked(&too_long, first_byte), form);
+                let (messages, end, _) = read(&masked(&too_long, first_byte), encoding);
                 assert_eq!((messages.len(), end), (0, ReadEnd::Broken(Close::MessageTooBig)));
             }
         }

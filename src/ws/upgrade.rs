@@ -128,16 +128,16 @@ async fn join_room(
         identity: identity.id,
         name: identity.name,
         network,
-        form: if compression.is_some() { Encoding::Deflate } else { Encoding::Identity },
         new_meeting: MeetingId::random(),
     };
+    let encoding = if compression.is_some() { Encoding::Deflate } else { Encoding::Identity };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
     // moment, and a membership taken for it would stay taken.
     let (joined, answer) = oneshot::channel::<Result<(), ApiError>>();
     let serve = {
         let (http, sockets) = (http.clone(), sockets.clone());
         async move {
-            let membership = match sockets.registry.join(&room, join).await {
+            let membership = match sockets.registry.join(&room, join, encoding).await {
                 Ok(membership) => membership,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal.into()));

@@ -1,36 +1,57 @@
 //! Delivery of events and snapshots to the outboxes.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Actor, MemberOutbox};
 use crate::id::UserId;
+use crate::protocol::deflate::Encoding;
 use crate::room::io::Recipients;
 use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
+use crate::room::snapshot_throttle::Audience;
 
 /// Minimum size in bytes of a message compressed on a blocking thread; compressing so much takes
 /// milliseconds.
 const LONG_BYTES: usize = 256 << 10;
 
 /// Fraction of a member's byte budget that a sender may have unconfirmed while a recipient falls behind.
-const HELD_BACK_SHARE: usize = 16;
+const SENDER_SHARE: usize = 16;
 
 impl Actor {
-    /// Encodes a text, compressed if it is for several members and one of them accepts that.
+    /// Makes a message, compressed if it is for several members and one of them accepts that.
     ///
-    /// A message for one member is not compressed: compressing pays only if many share the result.
-    /// A long text is compressed on a blocking thread, where it delays no other room.
-    pub(super) async fn encoded(&self, text: String, to: &Recipients) -> SharedMessage {
+    /// A message for one member is not compressed: compressing pays only if many share the result. It is done
+    /// before the outboxes get the message, and not by the first socket that needs it: the others would block
+    /// their threads meanwhile, and an outbox could not tell what the message costs. A long message is
+    /// compressed on a blocking thread, where it delays no other room.
+    pub(super) async fn message(&self, json: String, to: &Recipients) -> SharedMessage {
         let metrics = &self.deps.metrics;
-        if matches!(to, Recipients::One(_)) || self.room.audience().deflated == 0 {
-            return SharedMessage::plain(text, metrics);
+        let message = SharedMessage::new(json, metrics);
+        if !self.is_compressed_for(to) {
+            return message;
         }
-        if text.len() < LONG_BYTES {
-            return SharedMessage::deflated(text, metrics);
+        if message.json().len() < LONG_BYTES {
+            message.compress(metrics);
+            return message;
         }
         let counted = metrics.clone();
-        let deflated = tokio::task::spawn_blocking(move || SharedMessage::deflated(text, &counted));
-        deflated.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        let compressed = tokio::task::spawn_blocking(move || {
+            message.compress(&counted);
+            message
+        });
+        compressed.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    fn is_compressed_for(&self, to: &Recipients) -> bool {
+        let accepts = |member: &MemberOutbox| member.encoding == Some(Encoding::Deflate);
+        match to {
+            Recipients::One(_) => false,
+            Recipients::AllBut(but) => {
+                self.outboxes.iter().any(|(user, member)| accepts(member) && user != but)
+            }
+            Recipients::All => self.outboxes.values().any(accepts),
+        }
     }
 
     /// Queues an event in its recipients' outboxes, charged to its sender, and returns the members
@@ -44,41 +65,44 @@ impl Actor {
         event: &SharedMessage,
         from: Option<&UserId>,
     ) -> Vec<UserId> {
-        let account = from.and_then(|from| self.outboxes.get(from)).map(|seated| seated.outbox.account());
+        let account = from.and_then(|from| self.outboxes.get(from)).map(|member| member.outbox.account());
         let (mut slow, mut standing) = (Vec::new(), Standing::KeepsUp);
-        let mut push = |user: &UserId, seated: &MemberOutbox| match seated.outbox.push(now, event, account) {
+        let mut push = |user: &UserId, member: &MemberOutbox| match member.outbox.push(now, event, account) {
             Ok(Standing::KeepsUp) => {}
             Ok(Standing::FallsBehind) => standing = Standing::FallsBehind,
             Err(TooSlow) => slow.push(user.clone()),
         };
         match to {
             Recipients::One(user) => {
-                self.outboxes.get(user).into_iter().for_each(|seated| push(user, seated))
+                self.outboxes.get(user).into_iter().for_each(|member| push(user, member))
             }
             Recipients::AllBut(user) => {
                 let others = self.outboxes.iter().filter(|(to, _)| *to != user);
-                others.for_each(|(to, seated)| push(to, seated));
+                others.for_each(|(to, member)| push(to, member));
             }
-            Recipients::All => self.outboxes.iter().for_each(|(to, seated)| push(to, seated)),
+            Recipients::All => self.outboxes.iter().for_each(|(to, member)| push(to, member)),
         }
         if let Some(account) = account {
             account.set_most(match standing {
                 Standing::KeepsUp => usize::MAX,
-                Standing::FallsBehind => self.deps.outbox.member_bytes / HELD_BACK_SHARE,
+                Standing::FallsBehind => self.deps.outbox.member_bytes / SENDER_SHARE,
             });
         }
         slow
     }
 
-    /// Queues the newest state as a snapshot for all members, and returns those that are too slow for it.
-    pub(super) async fn broadcast(&mut self) -> Vec<UserId> {
-        let snapshot = self.encoded(self.room.encode_snapshot(), &Recipients::All).await;
-        if self.room.audience().deflated > 0 {
-            let bytes = snapshot.text().len();
-            self.room.learn_deflated(bytes, snapshot.deflated_bytes().unwrap_or(bytes));
+    /// Queues the newest state as a snapshot for all members, and returns those that are too slow for it. The
+    /// next one waits for a time in proportion to the cost of this one.
+    pub(super) async fn broadcast(&mut self, now: Instant) -> Vec<UserId> {
+        let snapshot = self.message(self.room.encode_snapshot(), &Recipients::All).await;
+        let audience: Audience = self.outboxes.values().filter_map(|member| member.encoding).collect();
+        let bytes = snapshot.json().len();
+        if audience.deflated > 0 {
+            self.snapshot_throttle.learn(bytes, snapshot.deflated().map_or(bytes, Bytes::len));
         }
+        self.room.throttle_snapshots(now.into_std(), self.snapshot_throttle.window(bytes, audience));
         self.deps.metrics.broadcasts.inc();
-        let slow = |seated: &MemberOutbox| seated.outbox.put_snapshot(&snapshot) == Err(TooSlow);
-        self.outboxes.iter().filter(|(_, seated)| slow(seated)).map(|(user, _)| user.clone()).collect()
+        let slow = |member: &MemberOutbox| member.outbox.put_snapshot(&snapshot) == Err(TooSlow);
+        self.outboxes.iter().filter(|(_, member)| slow(member)).map(|(user, _)| user.clone()).collect()
     }
 }

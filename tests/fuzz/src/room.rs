@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
-use satsuma::protocol::deflate::Encoding;
 use satsuma::room::io::{Effect, Input, Join, Persist, SavedRoom};
 use satsuma::room::state::{Room, RoomSettings};
 use serde::de::IgnoredAny;
@@ -40,7 +39,6 @@ pub fn room(data: &[u8]) {
             identity: IdentityId::new(format!("cookie:{id}")),
             name: Arc::from("\"\\ \u{2028}"),
             network: None,
-            form: Encoding::Identity,
             new_meeting: MeetingId::random(),
         };
         heed(&room.handle(now, Input::Join(join)), &mut kept);

@@ -31,7 +31,7 @@ pub use satsuma_sfu::settings::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
 pub use sources::Flags;
-pub use value::{HttpUrl, InvalidText, Optional, Origin, TeamDomain};
+pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
 
 /// Default paths of the configuration file, tried in this order when none is named.
@@ -360,7 +360,7 @@ impl Config {
 
     /// True if the public listener speaks TLS.
     pub fn speaks_tls(&self) -> bool {
-        self.http.tls_certificate.is_some() || self.http.tls_self_signed
+        self.http.speaks_tls()
     }
 
     /// True if the embedded media server carries the media.
@@ -509,8 +509,8 @@ mod tests {
             ("SATSUMA_ROOMS__TICK", "1s"),
         ];
         let expected = [
-            "satsuma.toml: http.lissten: no such setting; [http] has allowed_origins, base_path, listen, \
-             public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
+            "satsuma.toml: http.lissten: no such setting; [http] has acme_directory, acme_domains, acme_email, acme_retry, \
+             allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
              [client], [feedback], [http], [identity], [limits], [log], [room], [sfu], \
@@ -586,6 +586,10 @@ mod tests {
             ("http.public_url", "'https://a.example/b'", "'https://a.example/b?c'"),
             ("http.base_path", "'/meet/'", "'meet'"),
             ("http.tls_reload", "'10ms'", "'0s'"),
+            ("http.acme_retry", "'1m'", "'0s'"),
+            ("http.acme_domains", "['Meet.example.org.', 'bücher.example']", "['*.example.org']"),
+            ("http.acme_domains", "['localhost']", "['192.0.2.1']"),
+            ("http.acme_domains", "[]", "['a_b.example']"),
             ("identity.access_team_domain", "''", "'http://team.example'"),
         ] {
             config(&format!("{key} = {allowed}"), &[]);
@@ -661,6 +665,57 @@ mod tests {
         assert_eq!((team.as_str(), audience), ("https://team.cloudflareaccess.com", "aud"));
         assert!(Config::default().identity.access().is_none());
         config("identity = { access_team_domain = 'http://[::1]:9', access_audience = 'a' }", &[]);
+    }
+
+    #[test]
+    fn acme_settings_are_checked_together() {
+        let file = "[http]\nacme_domains = ['meet.example.org', 'other.example.org']\n";
+        let http = config(&format!("{file}public_url = 'https://Other.example.org:8443'"), &[]).http;
+        assert!(http.speaks_tls());
+        assert_eq!(http.acme_directory.as_str(), "https://acme-v02.api.letsencrypt.org/directory");
+        let (names, certificate) = ("http.acme_domains", "http.tls_certificate names one; set one of them");
+        for (more, expected) in [
+            (
+                "tls_certificate = 'a'\ntls_key = 'b'\ntls_self_signed = true",
+                &[
+                    format!("http.tls_self_signed: makes a certificate, but {certificate}"),
+                    format!("{names}: orders a certificate, but {certificate}"),
+                    format!(
+                        "{names}: orders a certificate, but http.tls_self_signed makes one; set one of them"
+                    ),
+                ][..],
+            ),
+            (
+                "public_url = 'http://meet.example.org'",
+                &["http.public_url: is an http URL, but the server is set up to speak https".to_owned()],
+            ),
+            (
+                "public_url = 'https://example.org'",
+                &[format!(
+                    "http.public_url: has a host that {names} does not name; browsers would refuse the certificate"
+                )],
+            ),
+            (
+                "acme_email = 'ada@a.example, bob@a.example'\nacme_directory = 'http://ca.example/directory'",
+                &[
+                    "http.acme_directory: is not an https URL".to_owned(),
+                    "http.acme_email: is not one e-mail address".to_owned(),
+                ],
+            ),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|fault| format!("satsuma.toml: {fault}")).collect();
+            assert_eq!(faults(&format!("{file}{more}"), &[]), expected);
+        }
+        config(
+            &format!("{file}acme_email = 'ada+meet@a.example'\nacme_directory = 'http://[::1]:14000/dir'"),
+            &[],
+        );
+        let alone = "[http]\nacme_email = 'ada@a.example'\nacme_directory = 'https://ca.example/directory'";
+        let needs = "needs http.acme_domains, the names of the certificate to order";
+        assert_eq!(
+            faults(alone, &[]),
+            ["acme_email", "acme_directory"].map(|key| format!("satsuma.toml: http.{key}: {needs}"))
+        );
     }
 
     #[test]

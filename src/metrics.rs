@@ -157,6 +157,8 @@ metrics! {
     tls_reloads: Family<ByReason, Counter> = "tls_reloads", Family::default();
     /// Expiry of the certificate in use, in seconds since 1970; 0 without TLS.
     tls_certificate_expires: Gauge = "tls_certificate_expires", Gauge::default();
+    /// Orders of a certificate by ACME, by whether it was "obtained" or they "failed".
+    acme_orders: Family<ByReason, Counter> = "acme_orders", Family::default();
     /// Seconds that a batch of writes took the store.
     store_write_seconds: Histogram = "store_write_seconds", Seconds.new_metric();
     /// Batches of writes that the store could not carry out.

@@ -8,7 +8,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::base_path::{BasePath, PublicUrl};
-use super::value::{Optional, Origin, text, texts};
+use super::value::{DomainName, HttpUrl, Optional, Origin, text, texts};
+
+/// Directory of Let's Encrypt, the default authority.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The public listener.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +41,17 @@ pub struct Http {
     pub tls_reload: Duration,
     /// Serves https with a generated self-signed certificate.
     pub tls_self_signed: bool,
+    /// Host names of a certificate that is ordered by ACME; if set, the listener speaks https.
+    #[serde(with = "texts")]
+    pub acme_domains: Vec<DomainName>,
+    /// Address at which the authority may reach the operator.
+    pub acme_email: Optional<String>,
+    /// Directory URL of the authority (RFC 8555 section 7.1.1).
+    #[serde(with = "text")]
+    pub acme_directory: HttpUrl,
+    /// Pause after a failed order, doubled after each further one.
+    #[serde(with = "text")]
+    pub acme_retry: Duration,
     /// Compresses WebSocket messages (permessage-deflate) for clients that offer it.
     pub socket_compression: bool,
 }
@@ -61,6 +75,11 @@ impl Http {
         self.base_path.as_ref().cloned().or_else(of_url).unwrap_or_default()
     }
 
+    /// True if the listener speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls_certificate.is_some() || self.tls_self_signed || !self.acme_domains.is_empty()
+    }
+
     /// The server's public origin, if configured.
     pub fn public_origin(&self) -> Option<&Origin> {
         self.public_url.as_ref().map(PublicUrl::origin)
@@ -80,6 +99,10 @@ impl Default for Http {
             tls_key: Optional(None),
             tls_reload: Duration::from_secs(10),
             tls_self_signed: false,
+            acme_domains: Vec::new(),
+            acme_email: Optional(None),
+            acme_directory: HttpUrl(LETS_ENCRYPT.to_owned()),
+            acme_retry: Duration::from_secs(60),
             socket_compression: true,
         }
     }

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
-use super::{Config, FeedbackConfig, IdentityConfig, MediaUpstream, RoomConfig};
+use super::{Config, FeedbackConfig, Http, IdentityConfig, MediaUpstream, RoomConfig};
 
 /// A violated rule.
 pub(super) struct Violation {
@@ -108,6 +109,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("room.heartbeat_timeout", *heartbeat_timeout, SHORTEST..=LONGEST),
         ("room.restore_grace", *restore_grace, Duration::ZERO..=LONGEST),
         ("http.tls_reload", config.http.tls_reload, SHORTEST..=LONGEST),
+        ("http.acme_retry", config.http.acme_retry, SHORTEST..=LONGEST),
         ("limits.held_back", limits.held_back, SHORTEST..=LONGEST),
         ("limits.write_stall", limits.write_stall, SHORTEST..=LONGEST),
         ("limits.handshake", limits.handshake, SHORTEST..=LONGEST),
@@ -148,10 +150,28 @@ fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
     let own = config.http.public_url.as_ref().filter(|url| !url.is_web());
     let hook = config.feedback.url.as_ref();
     let hook = hook.filter(|url| HttpUrl::read(url.expose_secret()).is_none());
-    [("http.public_url", own.is_some()), ("feedback.url", hook.is_some())]
-        .into_iter()
-        .filter(|&(_, wrong)| wrong)
-        .map(|(key, _)| Violation::new(&[key], "is not an http or https URL"))
+    let web = "is not an http or https URL";
+    let directory = &config.http.acme_directory;
+    // Orders are signed, but not what the authority answers.
+    let is_open = !directory.as_str().starts_with("https:") && !directory.is_loopback();
+    let email = config.http.acme_email.as_deref().is_some_and(|email| !is_email(email));
+    [
+        ("http.public_url", own.is_some(), web),
+        ("feedback.url", hook.is_some(), web),
+        ("http.acme_directory", is_open, "is not an https URL"),
+        ("http.acme_email", email, "is not one e-mail address"),
+    ]
+    .into_iter()
+    .filter(|&(_, wrong, _)| wrong)
+    .map(|(key, _, problem)| Violation::new(&[key], problem))
+}
+
+/// True for one address, which as a `mailto:` URL has no further headers (RFC 8555 section 7.3).
+fn is_email(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_graphic() && !",;?&%<>\"".contains(c);
+    text.split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+        && text.chars().all(is_plain)
 }
 
 /// Checks ids that become a part of a URL's path: other characters could change the path.
@@ -168,7 +188,12 @@ fn wrong_ids(config: &Config) -> impl Iterator<Item = Violation> {
 fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
     let Config { http, limits, identity, .. } = config;
     let IdentityConfig { proxy_header, access_team_domain, access_audience, required: _ } = identity;
-    let speaks_https = http.tls_certificate.is_some() || http.tls_self_signed;
+    let orders = !http.acme_domains.is_empty();
+    let is_ordered = |url: &PublicUrl| {
+        let host = Url::parse(url.origin().as_str()).ok().and_then(|url| Some(url.host_str()?.to_owned()));
+        http.acme_domains.iter().any(|name| host.as_deref() == Some(name.as_str()))
+    };
+    let default_directory = Http::default().acme_directory;
     let paths = http.base_path.as_ref().zip(http.public_url.as_ref());
     let disagree =
         |(path, url): (&BasePath, &PublicUrl)| !url.base_path().is_root() && path != url.base_path();
@@ -195,8 +220,33 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             "makes a certificate, but http.tls_certificate names one; set one of them".to_owned(),
         ),
         (
+            ["http.acme_domains", "http.tls_certificate"],
+            orders && http.tls_certificate.is_some(),
+            "orders a certificate, but http.tls_certificate names one; set one of them".to_owned(),
+        ),
+        (
+            ["http.acme_domains", "http.tls_self_signed"],
+            orders && http.tls_self_signed,
+            "orders a certificate, but http.tls_self_signed makes one; set one of them".to_owned(),
+        ),
+        (
+            ["http.acme_email", "http.acme_domains"],
+            http.acme_email.is_some() && !orders,
+            "needs http.acme_domains, the names of the certificate to order".to_owned(),
+        ),
+        (
+            ["http.acme_directory", "http.acme_domains"],
+            http.acme_directory != default_directory && !orders,
+            "needs http.acme_domains, the names of the certificate to order".to_owned(),
+        ),
+        (
+            ["http.public_url", "http.acme_domains"],
+            orders && http.public_url.as_ref().is_some_and(|url| url.is_https() && !is_ordered(url)),
+            "has a host that http.acme_domains does not name; browsers would refuse the certificate".to_owned(),
+        ),
+        (
             ["http.public_url", "http.tls_certificate"],
-            speaks_https && !http.public_url.as_ref().is_none_or(PublicUrl::is_https),
+            http.speaks_tls() && !http.public_url.as_ref().is_none_or(PublicUrl::is_https),
             "is an http URL, but the server is set up to speak https".to_owned(),
         ),
         (

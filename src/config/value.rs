@@ -131,6 +131,17 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A host name, in lower case and ASCII.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainName(String);
+
+impl DomainName {
+    /// The name, without a trailing dot.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The domain of a Cloudflare Access team: `https://team.cloudflareaccess.com`.
 ///
 /// It is the issuer of assertions and serves their signing keys, so plain `http` is valid only for a loopback host.
@@ -188,7 +199,7 @@ macro_rules! parse_as_text {
     )+};
 }
 
-parse_as_text!(BasePath, HttpUrl, Origin, PolicySources, PublicUrl, TeamDomain);
+parse_as_text!(BasePath, DomainName, HttpUrl, Origin, PolicySources, PublicUrl, TeamDomain);
 
 impl Text for HttpUrl {
     const NOUN: &str = "an http or https URL";
@@ -220,6 +231,25 @@ impl Text for Origin {
             && url.fragment().is_none();
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         bare.then(|| Self(format!("{}://{host}{port}", url.scheme())))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
+impl Text for DomainName {
+    const NOUN: &str = "a host name without wildcard";
+    const EXAMPLE: &str = "\"meet.example.org\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let url::Host::Domain(name) = url::Host::parse(text.trim_end_matches('.')).ok()? else { return None };
+        let is_label = |label: &str| {
+            let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            let ends = label.starts_with('-') || label.ends_with('-');
+            (1..=63).contains(&label.len()) && label.bytes().all(inner) && !ends
+        };
+        (name.len() <= 253 && name.split('.').all(is_label)).then_some(Self(name))
     }
 
     fn write(&self) -> String {

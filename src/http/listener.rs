@@ -170,6 +170,7 @@ impl HttpConnection {
         let served = match opened {
             Ok(AcceptedStream::Http(stream)) => self.serve(stream, Scheme::Http).await,
             Ok(AcceptedStream::Https(stream)) => self.serve(stream, Scheme::Https).await,
+            Ok(AcceptedStream::Validation) => Ok(()),
             Ok(AcceptedStream::Mistaken(stream)) => {
                 Metrics::count(&metrics.tls_failures, ApiError::PlainHttp.label());
                 Self { router: http_redirect::router(), ..self }.serve(stream, Scheme::Http).await

@@ -17,7 +17,6 @@ use crate::clock::now;
 use crate::config::Config;
 use crate::feedback::delivery::{Delivery, DeliveryTiming};
 use crate::http::tls::certificates::Certificates;
-use crate::http::tls::source::CertificateSource;
 use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
@@ -64,9 +63,7 @@ impl Resources {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
-        let certificates =
-            CertificateSource::of(config).map(|source| Certificates::open(source, metrics.clone()));
-        let certificates = certificates.transpose()?;
+        let certificates = Certificates::open(config, metrics.clone())?;
         let listeners = Listeners {
             http: listen("http.listen", config.http.listen)?,
             admin: listen("admin.listen", config.admin.listen)?,

@@ -209,6 +209,10 @@ impl Stopped {
         }
     }
 
+    pub fn data_dir(&self) -> PathBuf {
+        self.config.data_dir.clone()
+    }
+
     /// The database's file.
     pub fn database(&self) -> PathBuf {
         self.dir.path().join("data/satsuma.db")

@@ -4,8 +4,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+mod acme;
 mod addresses;
 mod ai;
+mod authority;
 mod autobahn;
 mod base_path;
 mod browser;
@@ -39,6 +41,7 @@ mod page;
 mod page_errors;
 mod page_network;
 mod partytracks;
+mod pebble;
 mod peer;
 mod process;
 mod raw;

@@ -32,6 +32,14 @@ impl Process {
         process
     }
 
+    /// Starts a server, and waits until its operators' listener answers; the public one may speak TLS.
+    pub async fn start_operated(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let process = Self::launch(data, settings);
+        let address = process.addresses.admin;
+        eventually_within(START, "the process answers".to_owned(), async || answers(address).await).await;
+        process
+    }
+
     /// Starts a server, and does not wait for it.
     pub fn launch(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);

@@ -23,16 +23,16 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::harness::{PATIENCE, TestServer, eventually};
+use crate::harness::{PATIENCE, Reach, TestServer, eventually};
 
 /// An authority of a test's own, with one between it and the servers, as on the real net.
-struct Authority {
+pub struct Authority {
     root: CertifiedIssuer<'static, KeyPair>,
-    between: CertifiedIssuer<'static, KeyPair>,
+    pub between: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = CertifiedIssuer::self_signed(params.clone(), KeyPair::generate().unwrap()).unwrap();
@@ -41,14 +41,19 @@ impl Authority {
     }
 
     /// The texts of a chain and its key for the loopback.
-    fn issue(&self) -> (String, String) {
+    pub fn issue(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.between).unwrap();
         (certificate.pem() + &self.between.pem(), key.serialize_pem())
     }
 
-    fn client(&self) -> Https {
+    /// The root as PEM.
+    pub fn root_pem(&self) -> String {
+        self.root.pem()
+    }
+
+    pub fn client(&self) -> Https {
         Https::trusting(self.root.der().clone())
     }
 }
@@ -90,42 +95,53 @@ impl Files {
 }
 
 /// A client that trusts one authority.
-struct Https {
+pub struct Https {
     config: ClientConfig,
+    name: ServerName<'static>,
 }
 
 impl Https {
-    fn trusting(root: CertificateDer<'static>) -> Self {
+    pub fn trusting(root: CertificateDer<'static>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(root).unwrap();
         let builder =
             ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into());
         let builder = builder.with_safe_default_protocol_versions().unwrap();
-        Self { config: builder.with_root_certificates(roots).with_no_client_auth() }
+        let name = ServerName::try_from("localhost").unwrap();
+        Self { config: builder.with_root_certificates(roots).with_no_client_auth(), name }
     }
 
-    async fn try_connect(&self, server: &TestServer) -> Result<TlsStream<TcpStream>, std::io::Error> {
-        let stream = TcpStream::connect(server.addresses().http).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
+    /// The same client, which asks for another name.
+    pub fn named(self, name: ServerName<'static>) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Offers these protocols.
+    pub fn speak(&mut self, protocols: &[&[u8]]) {
+        self.config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    }
+
+    async fn try_connect(&self, server: &impl Reach) -> Result<TlsStream<TcpStream>, std::io::Error> {
+        let stream = TcpStream::connect(server.reached_at().http).await.unwrap();
         let connector = TlsConnector::from(Arc::new(self.config.clone()));
-        let mut stream = timeout(PATIENCE, connector.connect(name, stream)).await.unwrap()?;
+        let mut stream = timeout(PATIENCE, connector.connect(self.name.clone(), stream)).await.unwrap()?;
         // With TLS 1.3 a server's refusal comes after the client's part is done.
         stream.flush().await?;
         Ok(stream)
     }
 
-    async fn connect(&self, server: &TestServer) -> TlsStream<TcpStream> {
+    async fn connect(&self, server: &impl Reach) -> TlsStream<TcpStream> {
         self.try_connect(server).await.unwrap()
     }
 
     /// The certificate that the server shows.
-    async fn shown(&self, server: &TestServer) -> Option<CertificateDer<'static>> {
+    pub async fn shown(&self, server: &TestServer) -> Option<CertificateDer<'static>> {
         let stream = self.try_connect(server).await.ok()?;
         Some(stream.get_ref().1.peer_certificates()?[0].clone().into_owned())
     }
 
     /// The whole answer to a request, which the server ends in the way of TLS.
-    async fn ask(&self, server: &TestServer, head: &str, body: &str) -> String {
+    pub async fn ask(&self, server: &impl Reach, head: &str, body: &str) -> String {
         let mut stream = self.connect(server).await;
         let text = request(server, head, body);
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -135,7 +151,7 @@ impl Https {
     }
 
     /// Somebody new in a room.
-    async fn join(&self, server: &TestServer, room: &str, pk: &str) -> Member {
+    pub async fn join(&self, server: &TestServer, room: &str, pk: &str) -> Member {
         let answer = self.ask(server, "POST /set-username", &format!("username={pk}")).await;
         let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
         assert!(cookie.contains("; Secure"), "{cookie}");
@@ -150,17 +166,17 @@ impl Https {
     }
 }
 
-fn request(server: &TestServer, head: &str, body: &str) -> String {
+fn request(server: &impl Reach, head: &str, body: &str) -> String {
     format!(
         "{head} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
          Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
-        server.addresses().http,
+        server.reached_at().http,
         body.len()
     )
 }
 
 /// Somebody in a room, over TLS.
-struct Member {
+pub struct Member {
     pk: String,
     socket: WebSocketStream<TlsStream<TcpStream>>,
 }
@@ -186,7 +202,7 @@ impl Member {
     }
 
     /// Says something to itself, which only an open socket brings back.
-    async fn echo(&mut self) {
+    pub async fn echo(&mut self) {
         self.say(json!({"type": "directMessage", "to": self.pk, "message": "echo"})).await;
         self.until("its echo", |message| message["message"] == "echo").await;
     }
@@ -361,7 +377,7 @@ async fn failed_handshakes_are_counted_by_reason() {
     assert!(Authority::new().client().shown(&server).await.is_none());
     until_failures(&server, "refused_by_client", 1.0).await;
     let mut newer = authority.client();
-    newer.config.alpn_protocols = vec![b"h2".to_vec()];
+    newer.speak(&[b"h2"]);
     assert!(newer.shown(&server).await.is_none());
     until_failures(&server, "nothing_in_common", 1.0).await;
     let hello = [&b"\x16\x03\x01\x00\x04"[..], &[0xff; 4]].concat();

@@ -1,4 +1,4 @@
-//! The certificate in use, and the task that reloads it.
+//! The certificate in use, and the task that replaces it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,49 +9,167 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::acceptor::Acceptor;
-use super::pair::{Fingerprint, Pair};
+use super::acceptor::{Acceptor, Handshakes};
+use super::acme::{AcmeSettings, Renewal};
+use super::pair::{Fingerprint, Pair, Validity};
 use super::source::CertificateSource;
 use super::wall_clock;
-use crate::config::ConfigErrors;
+use crate::config::{Config, ConfigErrors};
 use crate::metrics::Metrics;
 
-/// The certificate in use and the source of its successor.
+/// The certificate in use and the origin of its successor.
 #[derive(Debug)]
 pub struct Certificates {
-    source: CertificateSource,
-    in_use: watch::Sender<Pair>,
-    metrics: Arc<Metrics>,
-    /// Faults found by the last reload.
-    faults: Option<Complaint>,
-    /// Last validity warning logged.
-    said: Option<String>,
+    in_use: InUse,
+    successor: Successor,
+    facts: CertificateFacts,
+}
+
+/// The origin of a new certificate.
+#[derive(Debug)]
+enum Successor {
+    Reload(Reload),
+    Renewal(Box<Renewal>),
 }
 
 /// Facts about a certificate, logged when the server starts.
 #[derive(Clone, Debug)]
 pub struct CertificateFacts {
-    /// Path of its file.
-    pub place: String,
-    /// Fingerprint that people compare.
-    pub fingerprint: Fingerprint,
-    /// Names in the certificate, if it is self-signed.
-    pub names: Option<Vec<String>>,
+    /// Fingerprint that people compare; `None` before the first order by ACME.
+    pub fingerprint: Option<Fingerprint>,
+    text: String,
 }
 
 impl fmt::Display for CertificateFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, fingerprint, names } = self;
-        write!(f, "certificate in {place}, SHA-256 {fingerprint}")?;
-        match names {
-            None => Ok(()),
-            Some(names) => write!(
-                f,
-                "\nit is self-signed, for {}; browsers ask about it once: compare the SHA-256",
-                names.join(", ")
-            ),
+        f.write_str(&self.text)
+    }
+}
+
+impl Certificates {
+    /// Loads the configured certificate; `None` means plain HTTP.
+    ///
+    /// # Errors
+    /// Returns all faults, each with its file and its setting.
+    pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Option<Self>, ConfigErrors> {
+        if let Some(settings) = AcmeSettings::of(config) {
+            return Self::with_renewal(settings, metrics).map(Some);
+        }
+        CertificateSource::of(config).map(|source| Self::with_reload(source, metrics)).transpose()
+    }
+
+    fn with_renewal(settings: AcmeSettings, metrics: Arc<Metrics>) -> Result<Self, ConfigErrors> {
+        let place = settings.place().display().to_string();
+        let (names, authority) = (settings.domains.join(", "), settings.directory.as_str().to_owned());
+        let (renewal, pair) = Renewal::open(settings).map_err(|error| ConfigErrors(vec![error]))?;
+        let fingerprint = pair.as_ref().map(Pair::fingerprint);
+        let text = match fingerprint {
+            Some(fingerprint) => {
+                format!("certificate for {names} in {place}, SHA-256 {fingerprint}; renewed by {authority}")
+            }
+            None => format!("certificate for {names} is ordered from {authority}; https waits for it"),
+        };
+        let in_use = InUse::new(pair, place, metrics);
+        let facts = CertificateFacts { fingerprint, text };
+        Ok(Self { in_use, successor: Successor::Renewal(Box::new(renewal)), facts })
+    }
+
+    fn with_reload(source: CertificateSource, metrics: Arc<Metrics>) -> Result<Self, ConfigErrors> {
+        let now = wall_clock();
+        let (pair, place) = (source.load(now)?, source.place());
+        let fingerprint = pair.fingerprint();
+        let mut text = format!("certificate in {place}, SHA-256 {fingerprint}");
+        if let CertificateSource::SelfSigned { names, .. } = &source {
+            let names = names.all.join(", ");
+            text +=
+                &format!("\nit is self-signed, for {names}; browsers ask about it once: compare the SHA-256");
+        }
+        let facts = CertificateFacts { fingerprint: Some(fingerprint), text };
+        let mut in_use = InUse::new(Some(pair), place, metrics);
+        in_use.watch_validity(now);
+        Ok(Self { in_use, successor: Successor::Reload(Reload { source, faults: None }), facts })
+    }
+
+    /// Creates the acceptor for connections, which always uses the current certificate.
+    pub fn acceptor(&self) -> Acceptor {
+        Acceptor::Tls(self.in_use.handshakes.subscribe())
+    }
+
+    /// Returns the facts to log when the server starts.
+    pub fn facts(&self) -> CertificateFacts {
+        self.facts.clone()
+    }
+
+    /// Renews the certificate by ACME, or reloads its files at the given interval.
+    pub async fn keep_fresh(self, reload: Duration) {
+        match self.successor {
+            Successor::Renewal(renewal) => renewal.run(self.in_use).await,
+            Successor::Reload(files) => files.run(self.in_use, reload).await,
         }
     }
+}
+
+/// The certificate in use, shared with all handshakes.
+#[derive(Debug)]
+pub struct InUse {
+    handshakes: watch::Sender<Handshakes>,
+    /// Path of the certificate's file.
+    place: String,
+    metrics: Arc<Metrics>,
+    /// Last validity warning logged.
+    warned: Option<String>,
+}
+
+impl InUse {
+    fn new(pair: Option<Pair>, place: String, metrics: Arc<Metrics>) -> Self {
+        let expires = pair.as_ref().map_or(0, |pair| pair.validity.expires_seconds());
+        metrics.tls_certificate_expires.set(expires);
+        let handshakes = watch::Sender::new(Handshakes { pair, ..Handshakes::default() });
+        Self { handshakes, place, metrics, warned: None }
+    }
+
+    /// The certificates for handshakes.
+    pub fn handshakes(&self) -> &watch::Sender<Handshakes> {
+        &self.handshakes
+    }
+
+    /// The server's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Validity of the certificate; `None` if there is none yet.
+    pub fn validity(&self) -> Option<Validity> {
+        self.handshakes.borrow().pair.as_ref().map(|pair| pair.validity)
+    }
+
+    /// Uses a certificate for new connections, if it is another one.
+    pub fn replace(&mut self, pair: Pair) {
+        if self.handshakes.borrow().pair.as_ref().is_some_and(|current| current.chain == pair.chain) {
+            return;
+        }
+        info!(event = "certificateTaken", place = self.place, fingerprint = %pair.fingerprint());
+        Metrics::count(&self.metrics.tls_reloads, "used");
+        self.metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
+        self.handshakes.send_modify(|handshakes| handshakes.pair = Some(pair));
+    }
+
+    /// Logs a warning about the validity of the certificate, once per text.
+    pub fn watch_validity(&mut self, now: SystemTime) {
+        let warning = self.validity().and_then(|validity| validity.warning(&self.place, now));
+        if let Some(warning) = warning.as_ref().filter(|&warning| self.warned.as_ref() != Some(warning)) {
+            warn!(event = "certificateValidity", "{warning}");
+        }
+        self.warned = warning;
+    }
+}
+
+/// The reload of a certificate's files.
+#[derive(Debug)]
+struct Reload {
+    source: CertificateSource,
+    /// Faults found by the last reload.
+    faults: Option<Complaint>,
 }
 
 /// Faults of the source, and a flag for those already logged.
@@ -64,81 +182,38 @@ struct Complaint {
     is_told: bool,
 }
 
-impl Certificates {
-    /// Loads the first certificate.
-    ///
-    /// # Errors
-    /// Returns all faults, each with its file and its setting.
-    pub fn open(source: CertificateSource, metrics: Arc<Metrics>) -> Result<Self, ConfigErrors> {
-        let now = wall_clock();
-        let pair = source.load(now)?;
-        metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
-        let mut certificates =
-            Self { source, in_use: watch::Sender::new(pair), metrics, faults: None, said: None };
-        certificates.watch_validity(now);
-        Ok(certificates)
-    }
-
-    /// Creates the acceptor for connections, which always uses the current certificate.
-    pub fn acceptor(&self) -> Acceptor {
-        Acceptor::Tls(self.in_use.subscribe())
-    }
-
-    /// Returns the facts to log when the server starts.
-    pub fn facts(&self) -> CertificateFacts {
-        let names = match &self.source {
-            CertificateSource::Files { .. } => None,
-            CertificateSource::SelfSigned { names, .. } => Some(names.all.clone()),
-        };
-        CertificateFacts { place: self.source.place(), fingerprint: self.in_use.borrow().fingerprint, names }
-    }
-
-    /// Reloads the source at the given interval, and starts to use a new certificate if it is valid.
-    pub async fn keep_fresh(mut self, every: Duration) {
+impl Reload {
+    async fn run(mut self, mut in_use: InUse, every: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let (source, now) = (self.source.clone(), wall_clock());
             // The file may be on a network file system that hangs.
-            let Ok(looked) = spawn_blocking(move || source.load(now)).await else { continue };
-            self.take(looked, now);
+            let Ok(loaded) = spawn_blocking(move || source.load(now)).await else { continue };
+            self.take(loaded, &mut in_use);
+            in_use.watch_validity(now);
         }
     }
 
-    fn take(&mut self, looked: Result<Pair, ConfigErrors>, now: SystemTime) {
-        match looked {
+    /// Uses a loaded certificate, or logs faults that persist.
+    fn take(&mut self, loaded: Result<Pair, ConfigErrors>, in_use: &mut InUse) {
+        match loaded {
             Ok(pair) => {
                 self.faults = None;
-                let is_new = self.in_use.borrow().chain != pair.chain;
-                if is_new {
-                    info!(event = "certificateTaken", place = self.source.place(), fingerprint = %pair.fingerprint);
-                    Metrics::count(&self.metrics.tls_reloads, "used");
-                    self.metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
-                    self.in_use.send_replace(pair);
-                }
+                in_use.replace(pair);
             }
             Err(faults) => match &mut self.faults {
                 Some(last) if last.faults == faults => {
                     if !last.is_told {
                         last.is_told = true;
                         warn!(event = "certificateUnusable", error = %faults, "the one before stays in use");
-                        Metrics::count(&self.metrics.tls_reloads, "unusable");
+                        Metrics::count(&in_use.metrics.tls_reloads, "unusable");
                     }
                 }
                 last => *last = Some(Complaint { faults, is_told: false }),
             },
         }
-        self.watch_validity(now);
-    }
-
-    /// Logs a warning about the validity of the certificate in use, once per text.
-    fn watch_validity(&mut self, now: SystemTime) {
-        let warning = self.in_use.borrow().validity.warning(&self.source.place(), now);
-        if let Some(warning) = warning.as_ref().filter(|&warning| self.said.as_ref() != Some(warning)) {
-            warn!(event = "certificateValidity", "{warning}");
-        }
-        self.said = warning;
     }
 }
 
@@ -160,14 +235,14 @@ mod tests {
     }
 
     fn shown(certificates: &Certificates) -> Fingerprint {
-        certificates.facts().fingerprint
+        certificates.in_use.handshakes.borrow().pair.as_ref().unwrap().fingerprint()
     }
 
     /// Reloads once, as the task does.
     fn look(certificates: &mut Certificates) {
-        let now = wall_clock();
-        let looked = certificates.source.load(now);
-        certificates.take(looked, now);
+        let Successor::Reload(reload) = &mut certificates.successor else { panic!("no files") };
+        let loaded = reload.source.load(wall_clock());
+        reload.take(loaded, &mut certificates.in_use);
     }
 
     #[test]
@@ -179,7 +254,7 @@ mod tests {
         write("key.pem", &first_key);
         let metrics = Metrics::new();
         let count = |reason| metrics.tls_reloads.get_or_create(&ByReason { reason }).get();
-        let mut certificates = Certificates::open(files(directory.path()), metrics.clone()).unwrap();
+        let mut certificates = Certificates::with_reload(files(directory.path()), metrics.clone()).unwrap();
         let before = shown(&certificates);
 
         write("chain.pem", &second);

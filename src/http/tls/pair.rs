@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{Context, SHA256};
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
-use rustls::server::ServerConfig;
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::client::verify_server_name;
+use rustls::crypto::aws_lc_rs as provider;
+use rustls::server::{ParsedCertificate, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Time before expiry at which the warning starts, unless the whole validity is short. An automated
@@ -23,10 +24,8 @@ pub struct Pair {
     pub config: Arc<ServerConfig>,
     /// Validity period of the certificate.
     pub validity: Validity,
-    /// Fingerprint of the certificate, which people compare.
-    pub fingerprint: Fingerprint,
-    /// Fingerprint of the whole chain, which may change while the certificate does not.
-    pub chain: Fingerprint,
+    /// The certificate, and its chain, which may change while the certificate does not.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// The file at fault.
@@ -54,12 +53,25 @@ impl Pair {
         };
         let of_certificate = |problem: String| vec![(Half::Certificate, problem)];
         let Some(first) = chain.first() else { return Err(of_certificate(no_certificate())) };
-        let fingerprint = Fingerprint::of(std::slice::from_ref(first));
-        let whole = Fingerprint::of(&chain);
         let validity = Validity::of(first)
             .ok_or_else(|| of_certificate("holds a certificate that cannot be read (X.509)".to_owned()))?;
-        let config = server_config(chain, key).map_err(|error| vec![flaw(&error)])?;
-        Ok(Self { config, validity, fingerprint, chain: whole })
+        let pair = CertifiedKey::from_der(chain.clone(), key, &provider::default_provider());
+        let config = pair.and_then(server_config);
+        let mut config = config.map_err(|error| vec![flaw(&error)])?;
+        // A WebSocket needs HTTP/1.1; see docs/architecture.md.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), validity, chain })
+    }
+
+    /// Fingerprint of the certificate, which people compare.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.chain[0])
+    }
+
+    /// True if the certificate is for this host name or address.
+    pub fn covers(&self, name: &str) -> bool {
+        let Ok(certificate) = ParsedCertificate::try_from(&self.chain[0]) else { return false };
+        ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
     }
 }
 
@@ -107,21 +119,18 @@ fn flaw(error: &rustls::Error) -> CertError {
     }
 }
 
-fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let crypto: Arc<CryptoProvider> = provider::default_provider().into();
-    let pair = CertifiedKey::from_der(chain, key, &crypto)?;
-    let mut config = ServerConfig::builder_with_provider(crypto)
+/// Creates the configuration of handshakes with a certificate, without application protocols.
+///
+/// # Errors
+/// If the system has no random bytes.
+pub fn server_config(pair: CertifiedKey) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider::default_provider().into())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
-    // A WebSocket needs HTTP/1.1; see docs/architecture.md.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Session tickets are kept by the clients and cost no memory here.
     config.ticketer = provider::Ticketer::new()?;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Validity period of a certificate.
@@ -178,16 +187,14 @@ fn moment(seconds: i64) -> Option<SystemTime> {
     (seconds <= LAST).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// SHA-256 of a certificate or of a chain, displayed as browsers do.
+/// SHA-256 of a certificate, displayed as browsers do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    fn of(certificates: &[CertificateDer<'_>]) -> Self {
-        let mut sum = Context::new(&SHA256);
-        certificates.iter().for_each(|certificate| sum.update(certificate));
+    fn of(certificate: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(sum.finish().as_ref());
+        bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
         Self(bytes)
     }
 }
@@ -234,9 +241,9 @@ mod tests {
         assert_eq!(pair.config.alpn_protocols, [b"http/1.1"]);
         let both = format!("# a comment\n{key}{certificate}{}", made(&["chain.example"]).0);
         let same = Pair::read(both.as_bytes(), both.as_bytes()).unwrap();
-        assert_eq!(same.fingerprint, pair.fingerprint, "the first certificate is the server's");
+        assert_eq!(same.fingerprint(), pair.fingerprint(), "the first certificate is the server's");
         assert_ne!(same.chain, pair.chain);
-        let text = pair.fingerprint.to_string();
+        let text = pair.fingerprint().to_string();
         assert_eq!((text.len(), text.matches(':').count()), (95, 31));
     }
 

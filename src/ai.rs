@@ -5,6 +5,7 @@
 //! always has an owner: the job, as an [`OpenTrack`] that closes the track when dropped, or the room that
 //! took it over.
 
+pub mod job;
 mod services;
 mod wire;
 
@@ -28,7 +29,7 @@ use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::{ByOutcome, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
-use crate::room::io::{AiJob, AiSession};
+use job::{AiJob, AiSession};
 use services::Services;
 use wire::{Cause, JobStep, StepFailure};
 

@@ -34,6 +34,9 @@ pub use sources::Flags;
 pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
 
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Default paths of the configuration file, tried in this order when none is named.
 const FILES: [&str; 2] = ["satsuma.toml", "config/satsuma.toml"];
 

@@ -7,7 +7,7 @@
 //! | level | modules | may import |
 //! |---|---|---|
 //! | 0 | [`clock`], [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
-//! | 1 | [`protocol`], [`telemetry`], [`calls::api`] | level 0 |
+//! | 1 | [`protocol`], [`telemetry`], [`store::saved`], [`ai::job`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`orange::routes`], [`orange::policy`], [`calls::call`]: pure | up to level 1 |
 //! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`]: shells | up to level 2 |

@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use secrecy::{ExposeSecret, SecretString};
-use subtle::ConstantTimeEq;
+use secrecy::SecretString;
 
+use crate::http::bearer::bears;
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
 use crate::metrics::Metrics;
@@ -89,14 +88,6 @@ async fn only_operators(
     response
 }
 
-/// True if the request's bearer token (RFC 6750 section 2.1) equals `token`.
-pub(crate) fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
-    let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
-    let Some((scheme, given)) = given.split_once(' ') else { return false };
-    scheme.eq_ignore_ascii_case("bearer")
-        && bool::from(given.trim().as_bytes().ct_eq(token.expose_secret().as_bytes()))
-}
-
 /// `GET /metrics`: the metrics as OpenMetrics text.
 async fn metrics(State(operators): State<Arc<Operators>>) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -113,29 +104,4 @@ async fn sfu(State(operators): State<Arc<Operators>>) -> Result<Response, ApiErr
 /// Converts to seconds, rounded to milliseconds for readability.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_the_complete_token_is_accepted() {
-        let token = SecretString::from("right");
-        for (value, opens) in [
-            ("Bearer right", true),
-            ("bearer right", true),
-            ("Bearer righ", false),
-            ("Bearer right2", false),
-            ("Basic right", false),
-            ("right", false),
-            ("Bearer ", false),
-        ] {
-            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
-            assert_eq!(bears(&headers, &token), opens, "{value}");
-        }
-        assert!(!bears(&HeaderMap::new(), &token));
-    }
 }

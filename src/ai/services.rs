@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use tracing::debug;
 use url::Url;
 
+use super::job::AiSession;
 use super::wire::{self, Answered, Cause, JobStep, StepFailure};
 use crate::calls::api::{Action, CallTarget, Caller};
 use crate::calls::call::{Call, CallBody};
@@ -16,7 +17,6 @@ use crate::calls::upstream::Upstream;
 use crate::config::{AiConfig as AiSettings, Calls, HttpUrl};
 use crate::id::{MeetingId, SessionId};
 use crate::protocol::ai::{AiWish, TrackReference};
-use crate::room::io::AiSession;
 
 /// Maximum length of an answer in bytes; a description of one track has a hundredth of that.
 const ANSWER_BYTES: usize = 256 << 10;

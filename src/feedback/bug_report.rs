@@ -16,8 +16,9 @@ use url::Url;
 use super::card::{self, CardContext, DebugInfo};
 use super::form::{drain, name, read_form, required_text};
 use super::history::{History, keep_newest};
-use super::service::{FormLimits, RELEASE, ReportService, signed_link};
+use super::service::{FormLimits, ReportService, signed_link};
 use crate::clock::wall_clock;
+use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::{ReportId, RoomName};
@@ -79,7 +80,7 @@ async fn take(
     let link = service.link_base().map(|base| signed_link(key, &base, id, now));
     let id_text = id.to_string();
     let card = || {
-        let origin = CardContext { time: now, environment: host, release: RELEASE };
+        let origin = CardContext { time: now, environment: host, release: VERSION };
         let report = card::BugReport {
             name: &name,
             description: &description,

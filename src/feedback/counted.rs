@@ -10,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use super::form::{drain, read_form};
-use super::service::{RELEASE, ReportService, failing};
+use super::service::{ReportService, failing};
 use crate::clock::wall_clock;
+use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::MeetingId;
@@ -33,7 +34,7 @@ pub async fn refresh(
         service.count(REFRESH, "rate_limited");
         return Ok(StatusCode::CREATED);
     }
-    let result = service.reports.refreshed(RELEASE, wall_clock()).await.map_err(failing);
+    let result = service.reports.refreshed(VERSION, wall_clock()).await.map_err(failing);
     service.count_result(REFRESH, &result);
     result.map(|()| StatusCode::CREATED)
 }
@@ -72,12 +73,12 @@ async fn rate(service: &ReportService, peer: &RemotePeer, request: Request) -> R
     let unknown = ApiError::InvalidField { field: "meetingId", rule: "names no meeting of this server" };
     let meeting = MeetingId::parse(&meeting).map_err(|_| unknown)?;
     let reports = &service.reports;
-    if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
+    if reports.call_rated(VERSION, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());
     }
     // Rooms are written behind: a new meeting may not have its row yet.
     let flushed = timeout(FLUSH, service.store.flush()).await;
-    if reports.call_rated(RELEASE, meeting, issues, wall_clock()).await.map_err(failing)? {
+    if reports.call_rated(VERSION, meeting, issues, wall_clock()).await.map_err(failing)? {
         return Ok(());
     }
     if matches!(flushed, Ok(Ok(()))) { Err(unknown) } else { Err(ApiError::StoreFailing) }

@@ -12,8 +12,9 @@ use super::bug_report::{taken, user_agent};
 use super::card::{self, CardContext, dashboard_link};
 use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
 use super::history::keep_newest;
-use super::service::{RELEASE, ReportService};
+use super::service::ReportService;
 use crate::clock::wall_clock;
+use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::ReportId;
@@ -109,7 +110,7 @@ async fn take(
         let dashboard = service.dashboard.as_ref().zip(meeting.as_deref());
         let dashboard = dashboard.map(|(dashboard, meeting)| dashboard_link(dashboard.as_str(), meeting));
         let origin =
-            CardContext { time: now, environment: host.as_deref().unwrap_or_default(), release: RELEASE };
+            CardContext { time: now, environment: host.as_deref().unwrap_or_default(), release: VERSION };
         let report = card::DeadTrack {
             pulling_user: &pulling_user,
             pushing_user: pushing_user.as_deref().unwrap_or(SOMEBODY),

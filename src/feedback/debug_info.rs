@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
 use super::service::{ReportService, failing, link_opens};
-use crate::admin::bears;
 use crate::clock::wall_clock;
+use crate::http::bearer::bears;
 use crate::http::error::ApiError;
 use crate::id::ReportId;
 

@@ -20,9 +20,6 @@ use crate::metrics::ByOutcome;
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
-/// Version in cards and counts.
-pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
-
 /// Lifetime of the link in a card.
 const LINK_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 

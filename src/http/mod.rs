@@ -3,6 +3,7 @@
 
 pub mod assets;
 pub mod base_path;
+pub mod bearer;
 pub mod charge;
 pub mod context;
 pub mod error;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::manifest::Build;
-use crate::feedback::service::RELEASE;
+use crate::config::VERSION;
 
 /// The alert that the client's production build shows once if its media does not come from Cloudflare. While it
 /// is open the page sends no heartbeats, so its user drops out.
@@ -54,7 +54,7 @@ impl Document<'_> {
         for url in unique([&build.url].into_iter().chain(preloaded)) {
             write(format_args!("<link rel=\"modulepreload\" href=\"{}\">", attribute(url)));
         }
-        let (context, environment) = (self.context(), json!({"RELEASE": RELEASE}));
+        let (context, environment) = (self.context(), json!({"RELEASE": VERSION}));
         write(format_args!(
             "</head><body><noscript>This page needs JavaScript.</noscript>\
              <script nonce=\"{nonce}\">window.ENV={};window.__remixContext={};</script>\

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent, SavedRoom};
+use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent};
 use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::SharedMessage;
@@ -27,6 +27,7 @@ use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
+use crate::store::saved::SavedRoom;
 use crate::store::{Change, StoreHandle};
 
 /// Dependencies of an actor besides its mailbox.

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::io::{AiJob, AiOutcome, AiSession, AiTask};
+use super::io::{AiOutcome, AiTask};
+use crate::ai::job::{AiJob, AiSession};
 use crate::id::{MeetingId, SessionId, UserId};
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference, encode_ai_user};
 use crate::protocol::server::AiState;

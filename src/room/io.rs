@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, SessionId, UserId};
+use crate::ai::job::{AiJob, AiSession};
+use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
 use crate::protocol::close::Close;
 use crate::protocol::server::Event;
+use crate::store::saved::Persist;
 
 /// An input of a room.
 #[derive(Debug)]
@@ -147,10 +149,6 @@ pub enum Effect {
     Retire,
 }
 
-/// Number of a job that a room started for its AI, by which a late result is recognized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AiJob(pub u64);
-
 /// A task at the AI's services; a room does not wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AiTask {
@@ -189,19 +187,6 @@ pub enum AiOutcome {
     Failed,
 }
 
-/// The AI's session at the media API, and its only track.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AiSession {
-    /// The meeting that it was opened for.
-    pub meeting: MeetingId,
-    /// The session.
-    pub session: SessionId,
-    /// The track's name.
-    pub track_name: Arc<str>,
-    /// The track's mid in the session description; closing the track needs it.
-    pub mid: Arc<str>,
-}
-
 /// The recipients of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recipients {
@@ -226,72 +211,6 @@ pub enum JoinRefusal {
     NetworkFull,
     /// The server stops.
     ShuttingDown,
-}
-
-/// A change of the persistent state.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Persist {
-    /// A meeting began.
-    MeetingStarted,
-    /// A meeting has more members than ever before.
-    Peak {
-        /// The number of members.
-        members: usize,
-    },
-    /// A member is new, or its user object changed.
-    Seat(SavedMember),
-    /// A member is gone.
-    SeatRemoved {
-        /// The member.
-        user: UserId,
-    },
-    /// The id of a former member, reserved for its identity.
-    Departed {
-        /// The id.
-        user: UserId,
-        /// The identity that it is reserved for.
-        identity: IdentityId,
-    },
-    /// The id is no longer reserved, because its member is back or newer ids took its place.
-    DepartedForgotten {
-        /// The id.
-        user: UserId,
-    },
-    /// The AI's state changed.
-    Ai {
-        /// The AI as JSON, with its session.
-        json: Arc<str>,
-    },
-    /// The meeting ended, and with it all memberships.
-    MeetingEnded,
-}
-
-/// A member in persistent form.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SavedMember {
-    /// The id of the user object.
-    pub user: UserId,
-    /// The authenticated identity.
-    pub identity: IdentityId,
-    /// The user object as JSON.
-    pub json: Arc<str>,
-}
-
-/// A room in persistent form.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SavedRoom {
-    /// The room's name.
-    pub room: RoomName,
-    /// The current meeting.
-    pub meeting: MeetingId,
-    /// The AI as JSON (read by [`super::ai::Ai::restore`]), if it was ever enabled.
-    pub ai: Option<Arc<str>>,
-    /// The members.
-    pub members: Vec<SavedMember>,
-    /// Reserved ids of former members, and their identities.
-    pub departed: Vec<(UserId, IdentityId)>,
-    /// Events that members had not acknowledged when the server stopped, in order.
-    pub waiting: Vec<(UserId, Arc<str>)>,
 }
 
 /// Reason for waking a room.

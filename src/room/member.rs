@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::io::SavedMember;
 use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
+use crate::store::saved::SavedMember;
 
 /// A member's state.
 #[derive(Debug)]

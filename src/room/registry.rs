@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
-use super::io::{Join, JoinRefusal, SavedRoom};
+use super::io::{Join, JoinRefusal};
 use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 use crate::protocol::deflate::Encoding;
 use crate::store::StoreHandle;
+use crate::store::saved::SavedRoom;
 
 /// Number of rooms that are told to shut down, or queried, at a time.
 const DRAIN_BATCH: usize = 64;

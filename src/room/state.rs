@@ -7,15 +7,14 @@ mod messages;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{
-    Disconnection, Effect, Input, Join, JoinRefusal, Persist, Reason, Recipients, RoomEvent, SavedRoom,
-};
+use super::io::{Disconnection, Effect, Input, Join, JoinRefusal, Reason, Recipients, RoomEvent};
 use super::member::{Member, MemberView};
 use super::members::Members;
 use super::snapshot_throttle::SHORTEST_WINDOW;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
+use crate::store::saved::{Persist, SavedRoom};
 
 /// A room's settings, fixed at creation.
 #[derive(Clone, Debug)]
@@ -390,14 +389,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ai::job::{AiJob, AiSession};
     use crate::id::{IdentityId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
-    use crate::room::io::{AiJob, AiOutcome, AiSession, AiTask, SavedMember};
+    use crate::room::io::{AiOutcome, AiTask};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::LONGEST_WINDOW;
+    use crate::store::saved::SavedMember;
 
     const TICK: Duration = Duration::from_secs(15);
 

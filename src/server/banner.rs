@@ -4,10 +4,8 @@ use std::path::Path;
 
 use super::Addresses;
 use crate::calls::upstream::Upstream;
-use crate::config::{Config, LogFormat};
+use crate::config::{Config, LogFormat, VERSION};
 use crate::http::tls::certificates::CertificateFacts;
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The banner's contents.
 pub(super) struct Announced<'a> {

@@ -8,7 +8,7 @@ use super::{Addresses, StartError, platform};
 use crate::config::Config;
 use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
-use crate::room::io::SavedRoom;
+use crate::store::saved::SavedRoom;
 use satsuma_sfu::engine::IceSecret;
 use satsuma_sfu::handle::{Sfu, SfuHandle};
 use satsuma_sfu::net::addresses::Reach;

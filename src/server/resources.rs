@@ -21,10 +21,10 @@ use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
-use crate::room::io::SavedRoom;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+use crate::store::saved::SavedRoom;
 use satsuma_sfu::handle::SfuHandle;
 use satsuma_sfu::thread::SfuThread;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{Persist, SavedMember};
+use crate::store::saved::{Persist, SavedMember};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@
 mod batch;
 pub mod data_dir;
 pub mod reports;
+pub mod saved;
 mod sql;
 mod task;
 
@@ -21,8 +22,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
-use crate::room::io::{Persist, SavedRoom};
 use reports::Reports;
+use saved::{Persist, SavedRoom};
 use sql::Database;
 pub use sql::StoreError;
 use task::{StoreSettings, Task, clock};
@@ -208,11 +209,11 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+    use super::saved::SavedMember;
     use super::task::now;
     use super::*;
     use crate::id::IdentityId;
     use crate::metrics::ByReason;
-    use crate::room::io::SavedMember;
 
     /// A directory with a database, and what looks into it from beside the store.
     struct Disk {

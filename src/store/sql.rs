@@ -14,8 +14,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
-use crate::room::io::{SavedMember, SavedRoom};
 use crate::store::batch::{Life, MeetingRow, WriteBatch};
+use crate::store::saved::{SavedMember, SavedRoom};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 

@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::id::MeetingId;
-    use crate::room::io::Persist;
+    use crate::store::saved::Persist;
     use crate::store::sql::Database;
     use crate::store::{Change, Store};
 

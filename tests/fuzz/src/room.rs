@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
-use satsuma::room::io::{Effect, Input, Join, Persist, SavedRoom};
+use satsuma::room::io::{Effect, Input, Join};
 use satsuma::room::state::{Room, RoomSettings};
+use satsuma::store::saved::{Persist, SavedRoom};
 use serde::de::IgnoredAny;
 
 fn assert_json(text: &str) {

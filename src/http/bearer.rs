@@ -1,0 +1,39 @@
+//! Bearer tokens (RFC 6750) in requests.
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
+
+/// True if the request's bearer token (RFC 6750 section 2.1) equals `token`.
+pub fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
+    let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
+    let Some((scheme, given)) = given.split_once(' ') else { return false };
+    scheme.eq_ignore_ascii_case("bearer")
+        && bool::from(given.trim().as_bytes().ct_eq(token.expose_secret().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_the_complete_token_is_accepted() {
+        let token = SecretString::from("right");
+        for (value, opens) in [
+            ("Bearer right", true),
+            ("bearer right", true),
+            ("Bearer righ", false),
+            ("Bearer right2", false),
+            ("Basic right", false),
+            ("right", false),
+            ("Bearer ", false),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+            assert_eq!(bears(&headers, &token), opens, "{value}");
+        }
+        assert!(!bears(&HeaderMap::new(), &token));
+    }
+}

@@ -1,0 +1,71 @@
+//! Rooms and their changes in persistent form, as plain data.
+
+use std::sync::Arc;
+
+use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+
+/// A change of the persistent state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Persist {
+    /// A meeting began.
+    MeetingStarted,
+    /// A meeting has more members than ever before.
+    Peak {
+        /// The number of members.
+        members: usize,
+    },
+    /// A member is new, or its user object changed.
+    Seat(SavedMember),
+    /// A member is gone.
+    SeatRemoved {
+        /// The member.
+        user: UserId,
+    },
+    /// The id of a former member, reserved for its identity.
+    Departed {
+        /// The id.
+        user: UserId,
+        /// The identity that it is reserved for.
+        identity: IdentityId,
+    },
+    /// The id is no longer reserved, because its member is back or newer ids took its place.
+    DepartedForgotten {
+        /// The id.
+        user: UserId,
+    },
+    /// The AI's state changed.
+    Ai {
+        /// The AI as JSON, with its session.
+        json: Arc<str>,
+    },
+    /// The meeting ended, and with it all memberships.
+    MeetingEnded,
+}
+
+/// A member in persistent form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedMember {
+    /// The id of the user object.
+    pub user: UserId,
+    /// The authenticated identity.
+    pub identity: IdentityId,
+    /// The user object as JSON.
+    pub json: Arc<str>,
+}
+
+/// A room in persistent form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedRoom {
+    /// The room's name.
+    pub room: RoomName,
+    /// The current meeting.
+    pub meeting: MeetingId,
+    /// The AI as JSON (written and read by the room), if it was ever enabled.
+    pub ai: Option<Arc<str>>,
+    /// The members.
+    pub members: Vec<SavedMember>,
+    /// Reserved ids of former members, and their identities.
+    pub departed: Vec<(UserId, IdentityId)>,
+    /// Events that members had not acknowledged when the server stopped, in order.
+    pub waiting: Vec<(UserId, Arc<str>)>,
+}

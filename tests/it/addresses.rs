@@ -1,5 +1,5 @@
-//! Addresses as people write them, and what they are told where there is no page: with the stock
-//! client's small build and with our own page.
+//! Spellings of page addresses, and errors where there is no page: with the stock client's small build
+//! and with our own page.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ async fn showing(shown: Shown) -> TestServer {
     .await
 }
 
-/// As a browser sends it that goes to a page.
+/// A navigation request as a browser sends it.
 async fn visit(request: RequestBuilder, person: &Person) -> Answer {
     answer(request.header("accept", HTML).header("cookie", person.cookie())).await
 }
@@ -58,7 +58,7 @@ async fn invalid_room_address_gets_an_error_page() {
             assert!(page.text.contains(sentence) && !page.text.contains("<script"), "{room}: {}", page.text);
             assert_eq!(page.header("cache-control"), "no-store");
             assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"));
-            // Whoever has no name is not asked for one first.
+            // Without a name, the error comes before the name form.
             let told = answer(server.get(&format!("/{room}"))).await;
             assert_eq!((told.status, told.header("location")), (400, ""), "{room}");
             assert!(told.text.to_lowercase().starts_with(&sentence.to_lowercase()[..20]), "{}", told.text);
@@ -109,7 +109,7 @@ async fn new_room_with_reserved_name_is_refused() {
             let sent = answer(server.post_form("/?index", &[("room", room)])).await;
             assert_eq!((sent.status, sent.header("location")), (302, location), "{room}");
         }
-        // In the folder of the small build.
+        // A file of the small build.
         let sent = answer(server.post_form("/?index", &[("room", "worker.js")])).await;
         assert_eq!(sent.status, if shown == Shown::Stock { 400 } else { 302 });
     }
@@ -130,7 +130,7 @@ async fn page_spellings_redirect_and_forms_arrive() {
         ] {
             for method in [Method::GET, Method::POST] {
                 let sent = visit(server.request(&method, path), &ada).await;
-                // 308: a browser sends the same form there.
+                // 308: a browser repeats the form there.
                 assert_eq!((sent.status, sent.header("location")), (308, location), "{method} {path}");
                 assert_eq!(sent.header("cache-control"), "no-store");
             }
@@ -222,7 +222,7 @@ async fn invalid_form_returns_with_the_typed_values() {
             let plain = answer(server.post_form(path, fields)).await;
             assert_eq!((plain.status, plain.text.lines().count()), (400, 1), "{plain:?}");
         }
-        // Neither is a library's own sentence for anybody.
+        // Error texts of libraries are not sent.
         let json = server.request(&Method::POST, "/set-username").body("{}");
         let refused = answer(json.header("content-type", "application/json")).await;
         assert_eq!(refused.status, 400);
@@ -248,7 +248,7 @@ async fn refused_data_request_gets_the_clients_format() {
     assert_eq!((refused.header("set-cookie"), refused.header("cache-control")), ("", "no-store"));
     let long = answer(server.get(&format!("/r?_data=root&x={}", "x".repeat(2000)))).await;
     assert_eq!((long.status, long.header("x-remix-catch")), (414, "yes"));
-    // What is no data request is answered as before.
+    // Other requests than data requests get a plain answer.
     let plain = server.post_form("/set-username", &[]).header("origin", "https://evil.example");
     let plain = answer(plain).await;
     assert_eq!((plain.status, plain.header("x-remix-catch")), (403, ""));

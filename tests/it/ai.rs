@@ -10,7 +10,7 @@ use crate::client::{Client, ids_of, user_of};
 use crate::cloud::{Cloud, MODEL_TOKEN, SECRET, Script, Seen};
 use crate::harness::{TestServer, logged};
 
-/// The stand-in's first session.
+/// The first session of the stand-in.
 const SESSION: &str = "00000000000000000000000000000001";
 
 async fn server(cloud: &Cloud) -> TestServer {
@@ -26,12 +26,12 @@ async fn server_with(cloud: &Cloud, edit: impl FnOnce(&mut Config)) -> TestServe
     .await
 }
 
-/// Short enough for a test to see a meeting's end, long enough for its members to come.
+/// Long enough for members to join, short enough for a test.
 fn quick_ticks(config: &mut Config) {
     config.room.tick = Duration::from_millis(20);
 }
 
-/// Scripts an answer that comes when the gate is dropped.
+/// Scripts an answer that is sent when the gate is dropped.
 fn gate(cloud: &Cloud, path: &str) -> oneshot::Sender<()> {
     let (open, gate) = oneshot::channel();
     cloud.script(path, Script::After(gate));
@@ -58,13 +58,13 @@ fn is_here(state: &Value) -> bool {
     state["ai"]["enabled"] == true
 }
 
-/// Lets the AI come, and gives back the state that shows it.
+/// Invites the AI, and returns the state that shows it.
 async fn invite(client: &mut Client) -> Value {
     client.say(enable()).await;
     client.until_state(is_here).await
 }
 
-/// What the next `error` says.
+/// The sentence of the next `error`.
 async fn error(client: &mut Client) -> String {
     let error = client.event().await;
     assert_eq!(error["type"], "error");
@@ -75,12 +75,12 @@ fn line(seen: &Seen) -> String {
     format!("{} {}", seen.method, seen.target)
 }
 
-/// Waits until the track of the stand-in's first session was closed, and looks at how.
+/// Waits until the track of the stand-in's first session was closed, and checks the request.
 async fn until_closed(cloud: &Cloud, meeting: &Value) {
     until_closed_at(cloud, meeting, "0").await;
 }
 
-/// The same, by this `mid`.
+/// The same for this `mid`.
 async fn until_closed_at(cloud: &Cloud, meeting: &Value, mid: &str) {
     cloud.until_seen("/tracks/close", 1).await;
     let closings = cloud.seen_at("/tracks/close");
@@ -210,7 +210,7 @@ async fn failed_ai_job_is_shown_and_its_tracks_closed() {
         if let Some(mid) = closed {
             until_closed_at(&cloud, &state["meetingId"], mid).await;
         }
-        // The next attempt goes well, so by its end everything of the first one was asked for.
+        // The next job succeeds; by its end all requests of the first one have arrived.
         invite(&mut ada).await;
         assert_eq!(cloud.seen_at("/tracks/close").len(), usize::from(closed.is_some()), "{cause}");
         let log = logged();
@@ -241,7 +241,7 @@ async fn hanging_model_times_out() {
 
 #[tokio::test]
 async fn missing_ai_settings_fail_and_are_logged() {
-    // Half of the media API's settings: with neither the media are this server's own.
+    // Half of the media API's settings: without any of them the embedded media server is used.
     let server = TestServer::with(|config| config.calls.app_id.0 = Some("app".to_owned())).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     ada.say(enable()).await;
@@ -476,7 +476,7 @@ async fn room_continues_and_refuses_second_ai_job() {
     assert_eq!(cloud.seen().len(), 1);
 }
 
-/// Rooms are free, and each had a limit of its own.
+/// New rooms are free, so a limit for each room would be none.
 #[tokio::test]
 async fn ai_invitations_are_limited_by_network() {
     let cloud = Cloud::start().await;

@@ -1,8 +1,7 @@
 //! Autobahn's test suite against the socket that rooms use: `cargo test --test it autobahn -- --ignored`.
 //!
 //! Its client (`wstest`, of `autobahntestsuite`) needs Python 2, so it is run by hand and not in CI.
-//! `WSTEST` is its path, `PATH` is looked through otherwise. What of it matters to us is written down
-//! as cases in `frames`.
+//! `WSTEST` is its path, `PATH` is searched otherwise. The relevant cases are repeated in `frames`.
 
 use std::env;
 use std::fs;
@@ -12,7 +11,7 @@ use tokio::process::Command;
 
 use crate::echo::Echo;
 
-/// Autobahn's largest message has 16 MiB.
+/// Size of Autobahn's largest message.
 const MOST: usize = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

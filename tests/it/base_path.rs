@@ -20,7 +20,7 @@ async fn server() -> TestServer {
     TestServer::with(|config| config.http.base_path = Optional(Some("/meet".parse().unwrap()))).await
 }
 
-/// A server whose proxy, at the address of the tests, is trusted.
+/// A server that trusts a proxy at the address of the tests.
 async fn behind_proxy() -> TestServer {
     TestServer::with(|config| {
         config.http.public_url = Optional(Some("https://meet.example/meet/".parse().unwrap()));
@@ -71,7 +71,7 @@ async fn links_and_redirects_stay_below_the_base_path() {
             "{}",
             page.text
         );
-        // The tag is that of what is sent.
+        // The ETag is that of the rewritten body.
         let known = server.get(path).header("cookie", ada).header("if-none-match", page.header("etag"));
         assert_eq!(answer(known).await.status, 304, "{path}");
     }
@@ -129,7 +129,7 @@ async fn outside_the_base_path_only_health_answers() {
     for path in ["/healthz", "/readyz", "/meet/healthz", "/meet/readyz"] {
         assert_eq!(answer(server.get(path)).await.status, 200, "{path}");
     }
-    // The operators' listener is at no path.
+    // The operators' listener has no base path.
     assert_eq!(answer(server.admin("/metrics")).await.status, 200);
 }
 
@@ -154,7 +154,7 @@ async fn trusted_proxy_may_strip_the_base_path() {
 #[tokio::test]
 async fn untrusted_proxy_prefix_header_is_accepted() {
     let server = server().await;
-    // A room may have the name of the path, where the path is known to be gone.
+    // A stripped path may begin with a room of the path's name.
     for (path, start) in
         [("/r", "/meet/set-username?"), ("/meet", "/meet/set-username?"), ("/meet/room", "/meet/meet")]
     {

@@ -15,8 +15,8 @@
 //! tab.assert_quiet().await;                                 // no console error, no failed request
 //! ```
 //!
-//! This is no crate: `chromiumoxide`, the kept one, compiles 60,000 generated lines for the dozen
-//! methods that are used here.
+//! `chromiumoxide`, the maintained crate for this, compiles 60,000 generated lines for the dozen methods
+//! that are used here.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -43,10 +43,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::harness::eventually;
 
-/// How long a browser has for one thing; it starts slowly where others use the machine.
+/// Timeout of one step; a browser starts slowly on a busy machine.
 const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
-/// One at a time: several on few cores wait for each other until none is in time.
+/// One browser at a time: several on few cores delay each other beyond all timeouts.
 static PLACES: Semaphore = Semaphore::const_new(1);
 
 const FLAGS: [&str; 17] = [
@@ -60,7 +60,7 @@ const FLAGS: [&str; 17] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // A tab that is not in front is to go on as the others do.
+    // A tab in the background must not be throttled.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
@@ -70,7 +70,7 @@ const FLAGS: [&str; 17] = [
     "--remote-debugging-port=0",
 ];
 
-/// A browser, ended when it is dropped.
+/// A browser process, killed on drop.
 pub struct Browser {
     wire: Arc<Wire>,
     child: Child,
@@ -79,14 +79,14 @@ pub struct Browser {
     _place: SemaphorePermit<'static>,
 }
 
-/// Somebody with cookies of their own.
+/// A browser context with cookies of its own.
 #[derive(Clone)]
 pub struct Visitor {
     wire: Arc<Wire>,
     context: String,
 }
 
-/// A tab of a visitor's.
+/// A tab of a visitor.
 pub struct Tab {
     wire: Arc<Wire>,
     session: String,
@@ -94,11 +94,11 @@ pub struct Tab {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What a tab's page did.
+/// Events of a tab's page.
 #[derive(Debug, Default)]
 struct Seen {
     complaints: Vec<String>,
-    /// The addresses of requests under way, by their id.
+    /// The URLs of pending requests, by their id.
     requests: HashMap<String, String>,
     finished: Vec<String>,
 }
@@ -118,7 +118,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(chromium());
         command.args(FLAGS).arg(format!("--user-data-dir={}", profile.path().display()));
-        // A group of its own, because Chromium is many processes.
+        // A process group of its own: Chromium is many processes.
         command.arg("about:blank").process_group(0).kill_on_drop(true);
         let mut child = command
             .stdin(Stdio::null())
@@ -140,13 +140,13 @@ impl Browser {
         let address = timeout(BROWSER_PATIENCE, listening).await.expect("Chromium does not start");
 
         let mut tasks = JoinSet::new();
-        // It blocks once nobody reads what it complains about.
+        // Chromium blocks once its standard error is full.
         tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let wire = Wire::connect(&address, &mut tasks).await;
         Self { wire, child, _profile: profile, _tasks: tasks, _place: place }
     }
 
-    /// Somebody new.
+    /// Creates a context with its own cookies.
     pub async fn visitor(&self) -> Visitor {
         let answer = self.wire.call(None, "Target.createBrowserContext", json!({})).await;
         Visitor { wire: self.wire.clone(), context: answer["browserContextId"].as_str().unwrap().to_owned() }
@@ -169,7 +169,7 @@ fn chromium() -> OsString {
 }
 
 impl Visitor {
-    /// Opens an address in a new window.
+    /// Opens a URL in a new window.
     pub async fn open(&self, url: &str) -> Tab {
         let target = json!({"url": "about:blank", "browserContextId": self.context, "newWindow": true});
         let target = self.wire.call(None, "Target.createTarget", target).await;
@@ -189,13 +189,13 @@ impl Visitor {
 }
 
 impl Tab {
-    /// Goes to an address.
+    /// Navigates to a URL.
     pub async fn go(&self, url: &str) {
         let answer = self.call("Page.navigate", json!({"url": url})).await;
         assert!(answer["errorText"].is_null(), "{url}: {answer}");
     }
 
-    /// Loads the page anew.
+    /// Reloads the page.
     pub async fn reload(&self) {
         self.call("Page.reload", json!({})).await;
     }
@@ -215,7 +215,7 @@ impl Tab {
         }
     }
 
-    /// The value of a JavaScript expression, or of the promise that it is.
+    /// Evaluates a JavaScript expression, and awaits it if it is a promise.
     #[track_caller]
     pub fn eval(&self, script: &str) -> impl Future<Output = Value> {
         let at = Location::caller();
@@ -232,13 +232,13 @@ impl Tab {
         }
     }
 
-    /// Waits until a JavaScript expression is true; a page that is just leaving is asked again.
+    /// Waits until a JavaScript expression is true; a page that is unloading is evaluated again.
     #[track_caller]
     pub fn until(&self, script: &str) -> impl Future<Output = ()> + use<'_> {
         self.until_owned(script.to_owned())
     }
 
-    /// Waits until there is an element with this text, and clicks on it.
+    /// Waits for an element with this text, and clicks on it.
     #[track_caller]
     pub fn click_text(&self, selector: &str, text: &str) -> impl Future<Output = ()> {
         let find = format!(
@@ -249,7 +249,7 @@ impl Tab {
         self.click_found(find)
     }
 
-    /// Waits until there is an element of this selector, and clicks on it.
+    /// Waits for an element of this selector, and clicks on it.
     #[track_caller]
     pub fn click(&self, selector: &str) -> impl Future<Output = ()> {
         self.click_found(format!("document.querySelector({})", json!(selector)))
@@ -291,7 +291,7 @@ impl Tab {
         }
     }
 
-    /// Waits for a field, and types a text into it in place of what is there.
+    /// Waits for a field, and replaces its text by typing.
     #[track_caller]
     pub fn fill(&self, selector: &str, text: &str) -> impl Future<Output = ()> {
         let field = format!("document.querySelector({})", json!(selector));
@@ -324,7 +324,7 @@ impl Tab {
         }
     }
 
-    /// The page at this size, as a PNG.
+    /// A screenshot at this size, as a PNG.
     pub async fn screenshot(&self, width: u32, height: u32) -> Vec<u8> {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", size).await;
@@ -333,22 +333,22 @@ impl Tab {
         BASE64_STANDARD.decode(image["data"].as_str().unwrap()).unwrap()
     }
 
-    /// What the page complained about until now: errors on the console, requests that failed.
+    /// Errors of the page until now: console errors and failed requests.
     pub fn complaints(&self) -> Vec<String> {
         self.seen.lock().unwrap().complaints.clone()
     }
 
-    /// The addresses of all requests that ended until now, well or not.
+    /// The URLs of all requests that ended until now, failed ones included.
     pub fn requests(&self) -> Vec<String> {
         self.seen.lock().unwrap().finished.clone()
     }
 
-    /// Fails if the page complained.
+    /// Asserts that the page had no errors.
     #[track_caller]
     pub fn assert_quiet(&self) -> impl Future<Output = ()> {
         let at = Location::caller();
         async move {
-            // The browser tells things in order, so what happened before this answer was told.
+            // The browser sends messages in order, so earlier errors arrived before this answer.
             self.eval("0").await;
             let complaints = self.complaints();
             assert!(complaints.is_empty(), "{at}: {complaints:#?}");
@@ -375,7 +375,7 @@ impl Seen {
                 let what = details["exception"]["description"].as_str().or(details["text"].as_str());
                 self.complaints.push(format!("exception: {}", what.unwrap_or_default()));
             }
-            // What the network says is told below, with the address.
+            // Network errors are collected below, with their URL.
             "Log.entryAdded"
                 if params["entry"]["level"] == "error" && params["entry"]["source"] != "network" =>
             {
@@ -394,7 +394,7 @@ impl Seen {
             "Network.loadingFinished" => self.finished.extend(self.requests.remove(&id)),
             "Network.loadingFailed" => {
                 let url = self.requests.remove(&id).unwrap_or_default();
-                // A page that leaves breaks its own requests off.
+                // A page that unloads aborts its own requests.
                 if params["canceled"] != true {
                     let why = text(&params["errorText"]);
                     self.complaints.push(format!("{why} {}: {url}", text(&params["blockedReason"])));
@@ -435,7 +435,7 @@ impl Wire {
                     reader.take(&serde_json::from_str(&text).unwrap());
                 }
             }
-            // Whoever waits is told by the end of their channel.
+            // Pending calls end with their channel.
             reader.pending.lock().unwrap().clear();
         });
         wire
@@ -448,7 +448,7 @@ impl Wire {
                 Value::Null => Ok(message["result"].clone()),
                 error => Err(error.to_string()),
             };
-            // Whoever asked may have given up.
+            // The caller may have timed out.
             let _ = waiting.map(|waiting| waiting.send(answer));
         } else if let (Some(session), Some(method)) =
             (message["sessionId"].as_str(), message["method"].as_str())
@@ -481,7 +481,7 @@ impl Wire {
     }
 }
 
-/// What this module is for, tried on the smallest page.
+/// The driver itself, on the smallest page.
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn browser_driver_types_clicks_and_reports_errors() {

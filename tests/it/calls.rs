@@ -19,7 +19,7 @@ use crate::harness::{Answer, Person, TestServer, answer, eventually, logged};
 
 const MOUNTS: [&str; 2] = ["/api/calls", "/partytracks"];
 
-/// A server before the stand-in.
+/// A server that uses the stand-in.
 async fn server(cloud: &Cloud) -> TestServer {
     server_with(cloud, |_| {}).await
 }
@@ -32,7 +32,7 @@ async fn server_with(cloud: &Cloud, edit: impl FnOnce(&mut Config)) -> TestServe
     .await
 }
 
-/// Somebody who calls the media API, and keeps the cookies that it gives.
+/// A client of the media API, with its cookies.
 struct Caller<'a> {
     server: &'a TestServer,
     cookies: String,
@@ -51,7 +51,7 @@ impl<'a> Caller<'a> {
         answer(self.ask(Method::POST, path).body(body.to_string())).await
     }
 
-    /// Opens a session and keeps its cookie.
+    /// Opens a session and stores its cookie.
     async fn open(&mut self, mount: &str) -> String {
         let opened = answer(self.ask(Method::POST, &format!("{mount}/sessions/new"))).await;
         assert_eq!(opened.status, 201, "{opened:?}");
@@ -252,7 +252,7 @@ async fn session_is_locked_to_the_identity_of_its_opener() {
         let before = cloud.seen().len();
         assert_eq!(ada.post(&path(&eves), &push()).await.status, 401);
         assert_eq!(eve.post(&path(&first), &push()).await.status, 401);
-        // Even with the cookie in hand, it is not hers.
+        // The cookie alone does not open the session.
         eve.cookies = format!("{}; {}", eve.cookies, ada.cookies.split_once("; ").unwrap().1);
         assert_eq!(eve.post(&path(&first), &push()).await.status, 401);
         assert_eq!(cloud.seen().len(), before, "nothing reached the API");
@@ -361,7 +361,7 @@ async fn unreachable_api_is_502_and_opens_the_circuit() {
     })
     .await;
 
-    // The API is back, at the same address.
+    // The API returns at the same address.
     let listener = TcpListener::bind(address).await.unwrap();
     let mut api = JoinSet::new();
     api.spawn(async move {
@@ -536,7 +536,7 @@ async fn call_rates_by_session_and_identity_are_limited() {
     assert_eq!(server.refusals("call_too_many_sessions").await, 2.0);
 }
 
-/// One client once held every stream to the API with bodies that it did not send.
+/// One client could hold every stream to the API with bodies that it did not send.
 #[tokio::test]
 async fn concurrent_calls_of_an_identity_are_limited() {
     let cloud = Cloud::start().await;
@@ -578,7 +578,7 @@ async fn short_body_is_sent_only_when_complete() {
     assert_eq!(cloud.connections(), 1, "the one that opened the session");
 }
 
-/// Strangers once took the places that long bodies need.
+/// Unauthenticated clients could take the permits that long bodies need.
 #[tokio::test]
 async fn unauthenticated_calls_take_no_permits() {
     let cloud = Cloud::start().await;
@@ -704,7 +704,7 @@ async fn failed_turn_falls_back_to_stun_and_is_retried() {
     assert_eq!(ask().await.json()["iceServers"][1]["username"], "u");
 }
 
-/// Every visitor waited for a service that was down, and calls were refused with it.
+/// Every visitor waited for an unavailable service, and calls were refused meanwhile.
 #[tokio::test]
 async fn unavailable_turn_delays_no_call() {
     let cloud = Cloud::start().await;
@@ -738,7 +738,7 @@ async fn secrets_and_queries_are_not_logged() {
     }
 }
 
-/// Sends a request as it is written, and reads the answer to its end.
+/// Sends a request verbatim, and reads the answer to its end.
 async fn raw(server: &TestServer, method: &str, path: &str, cookie: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
     let request = format!(

@@ -1,4 +1,4 @@
-//! The room's chat: everyone hears it, in one order, and nothing of it is lost.
+//! The room's chat: all members receive its lines, in one order and without loss.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn line(text: &str) -> Value {
     json!({"type": "chat", "message": text})
 }
 
-/// The texts of the chat's lines, without those that came twice.
+/// The texts of the chat's lines, without repetitions.
 fn texts(messages: &[Value]) -> Vec<&str> {
     let mut heard = BTreeSet::new();
     let lines = messages.iter().filter(|message| message["type"] == "chat");
@@ -71,7 +71,7 @@ async fn lines_wait_for_an_absent_member_over_a_restart() {
     while texts(&heard).last() != Some(&"four") {
         heard.push(bob.next().await);
     }
-    // "one" may come again: Bob was gone before it was sure that he had it.
+    // "one" may be repeated: Bob's socket closed before he confirmed it.
     assert!(texts(&heard).ends_with(&["two", "three", "four"]), "{heard:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Sockets of people in rooms.
+//! WebSocket clients of rooms.
 
 use std::fmt::Debug;
 use std::panic::Location;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::harness::{Answer, PATIENCE, Person, Reach, TestServer, answer};
 use crate::raw::compressing;
 
-/// What carries a client's bytes.
+/// The transport of a client.
 type Network = Box<dyn ByteStream>;
 
 trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -41,13 +41,13 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// By nobody, without a `_pk`.
+    /// Without identity and `_pk`.
     pub fn room(name: &str) -> Self {
         let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
         Self::path(&format!("/parties/rooms/{}", name.replace('+', "%20")))
     }
 
-    /// To a path that may be no room's.
+    /// To a path that may belong to no room.
     pub fn path(path: &str) -> Self {
         Self { path: path.to_owned(), pk: None, headers: HeaderMap::new(), compresses: false }
     }
@@ -65,7 +65,7 @@ impl Ask {
         self
     }
 
-    /// Offers compression as Chromium does, and compresses what it says if that is taken.
+    /// Offers compression as Chromium does, and compresses messages if it is accepted.
     pub fn compressing(self) -> Self {
         let ask = self.header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits");
         Self { compresses: true, ..ask }
@@ -76,7 +76,7 @@ impl Ask {
         self.try_open(server).await.unwrap_or_else(|status| panic!("refused with {status}"))
     }
 
-    /// Opens the socket, or gives back the status with which that was refused.
+    /// Opens the socket, or returns the status of the refusal.
     pub async fn try_open(self, server: &impl Reach) -> Result<Client, u16> {
         let address = server.reached_at().http;
         let stream = TcpStream::connect(address).await.unwrap();
@@ -117,16 +117,16 @@ impl Ask {
     }
 }
 
-/// What a client heard.
+/// An event of a client's socket.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     Text(String),
     Binary(usize),
-    /// With 1006 where no close frame came.
+    /// With 1006 if there was no close frame.
     Closed(u16, String),
 }
 
-/// A client with an open socket, which reads all the time as browsers do.
+/// A client with an open socket, which reads continuously as browsers do.
 pub struct Client {
     ask: Ask,
     sink: SplitSink<WebSocketStream<Network>, Message>,
@@ -135,13 +135,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A new person with a new `_pk` in a room.
+    /// A new identity with a new `_pk` in a room.
     pub async fn join(server: &impl Reach, room: &str, name: &str) -> Self {
         let person = Person::log_in(server, name).await;
         Ask::room(room).by(&person).pk(&Uuid::new_v4().to_string()).open(server).await
     }
 
-    /// The request that opened the socket, to come back with or to open a second one.
+    /// The request that opened the socket, to reconnect or to open a second one.
     pub fn ask(&self) -> Ask {
         self.ask.clone()
     }
@@ -158,17 +158,17 @@ impl Client {
         self.sink.send(message).await.unwrap();
     }
 
-    /// Says it to a server that may have closed by now, and gives back whether it was sent.
+    /// Sends to a server that may have closed the socket; returns true if it was sent.
     pub async fn try_say(&mut self, message: Value) -> bool {
         self.try_say_raw(Message::text(message.to_string())).await
     }
 
-    /// The same for what is no JSON.
+    /// The same for text that may not be JSON.
     pub async fn try_say_raw(&mut self, message: Message) -> bool {
         self.sink.send(message).await.is_ok()
     }
 
-    /// Begins a text message and sends it in frames of `bytes` each, without ever ending it.
+    /// Begins a text message and sends it in frames of `bytes` each, without ending it.
     pub async fn say_in_pieces(&mut self, text: &str, bytes: usize) {
         for (number, piece) in text.as_bytes().chunks(bytes).enumerate() {
             let kind = if number == 0 { Data::Text } else { Data::Continue };
@@ -177,9 +177,9 @@ impl Client {
         }
     }
 
-    /// Says something to itself and waits for it, by when everything it said before was handled.
+    /// Sends a message to itself and waits for it; by then the server has handled all earlier ones.
     ///
-    /// Gives back every message that came before.
+    /// Returns every message received before.
     pub async fn echo(&mut self) -> Vec<Value> {
         let (pk, mark) = (self.pk(), Uuid::new_v4().to_string());
         self.say(json!({"type": "directMessage", "to": pk, "message": mark})).await;
@@ -205,7 +205,7 @@ impl Client {
         self.until(|message| message["type"] != "roomState")
     }
 
-    /// The first message that is wanted; those before it are forgotten.
+    /// The first matching message; earlier ones are dropped.
     #[track_caller]
     pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
         self.wait(Location::caller(), "a message", move |heard| match heard {
@@ -215,7 +215,7 @@ impl Client {
         })
     }
 
-    /// The first state that is wanted.
+    /// The first matching state.
     #[track_caller]
     pub fn until_state(&mut self, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
         let state = self.until(move |message| message["type"] == "roomState" && wanted(&message["state"]));
@@ -228,7 +228,7 @@ impl Client {
         self.until_state(move |state| ids_of(state) == ids)
     }
 
-    /// The message that is exactly this text.
+    /// Waits for a message of exactly this text.
     #[track_caller]
     pub fn until_text(&mut self, wanted: &str) -> impl Future<Output = ()> {
         self.wait(Location::caller(), "a text", move |heard| match heard {
@@ -238,7 +238,7 @@ impl Client {
         })
     }
 
-    /// How the server closed the socket; what comes before is forgotten.
+    /// The close code and reason of the server; earlier messages are dropped.
     #[track_caller]
     pub fn closed(&mut self) -> impl Future<Output = (u16, String)> {
         self.wait(Location::caller(), "the end", |heard| match heard {
@@ -247,7 +247,7 @@ impl Client {
         })
     }
 
-    /// Waits for the end, and hands over every message before it.
+    /// Waits for the close, and returns every message before it.
     pub async fn closed_after(&mut self, mut take: impl FnMut(Value)) -> (u16, String) {
         self.wait(Location::caller(), "the end", |heard| match heard {
             Heard::Text(text) => {
@@ -260,22 +260,22 @@ impl Client {
         .await
     }
 
-    /// Everything that was heard since the last time that anything was taken.
+    /// All events since the last call of any of these methods.
     pub fn heard_by_now(&mut self) -> Vec<Heard> {
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
     }
 
-    /// Leaves what comes unread, and so also unanswered.
+    /// Stops reading, and thereby confirming.
     pub async fn stop_reading(&mut self) {
         self.reader.shutdown().await;
     }
 
-    /// Ends the TCP connection without a word.
+    /// Ends the TCP connection without a close frame.
     pub async fn drop_tcp(self) -> Ask {
         self.drop_tcp_after(|_| ()).await
     }
 
-    /// Ends the TCP connection without a word, and hands over what was heard until then.
+    /// Ends the TCP connection without a close frame, and returns the events until then.
     pub async fn drop_tcp_after(mut self, take: impl FnMut(Value)) -> Ask {
         drop(self.sink);
         self.reader.shutdown().await;
@@ -287,13 +287,13 @@ impl Client {
         self.ask
     }
 
-    /// Closes the socket as RFC 6455 says, without waiting for the answer.
+    /// Closes the socket (RFC 6455), without waiting for the answer.
     pub async fn say_close(&mut self, code: u16) {
         let frame = CloseFrame { code: CloseCode::from(code), reason: "".into() };
         self.say_raw(Message::Close(Some(frame))).await;
     }
 
-    /// Closes the socket as RFC 6455 says, and waits for the answer.
+    /// Closes the socket (RFC 6455), and waits for the answer.
     pub async fn close(mut self) -> Ask {
         self.say_close(1000).await;
         assert_eq!(self.closed().await.0, 1000);
@@ -336,7 +336,7 @@ pub fn user_of<'a>(state: &'a Value, pk: &str) -> &'a Value {
 
 async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: UnboundedSender<Heard>) {
     let mut closed = false;
-    // Reading on after a close frame is what sends its answer.
+    // Reading on after a close frame sends its answer.
     while let Some(Ok(message)) = stream.next().await {
         let heard = match message {
             Message::Text(text) => Heard::Text(text.as_str().to_owned()),
@@ -349,7 +349,7 @@ async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: Unbounded
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
-        // A test that is over listens no more.
+        // The receiver is dropped once the test is over.
         let _ = tell.send(heard);
     }
     if !closed {
@@ -357,7 +357,7 @@ async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: Unbounded
     }
 }
 
-/// The last few, each cut short: a failure should be read, not scrolled.
+/// The last few messages, each truncated, for a readable failure.
 fn shown(heard: &[impl Debug]) -> String {
     let last = heard.iter().rev().take(8).rev();
     let lines = last.map(|heard| format!("\n  {:.300}", format!("{heard:?}")));

@@ -1,7 +1,7 @@
 //! A scripted stand-in for Cloudflare's media API and TURN service, and for the AI's model.
 //!
-//! It records every request, checks the secrets, and answers as the documentation says, unless a
-//! test scripted something else for the next request of a path.
+//! It records every request, checks the secrets, and answers as documented, unless a test scripted
+//! another answer for the next request of a path.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -28,7 +28,7 @@ pub const SECRET: &str = "the-apps-secret";
 pub const TURN_TOKEN: &str = "the-turn-token";
 pub const MODEL_TOKEN: &str = "the-models-token";
 
-/// A request as it came.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: Method,
@@ -48,25 +48,25 @@ impl Seen {
     }
 }
 
-/// What happens to one request.
+/// A scripted answer.
 pub enum Script {
     /// This status and body, with a content type of JSON.
     Answer(u16, String),
     /// The same with further headers.
     AnswerWith(u16, Vec<(&'static str, &'static str)>, String),
-    /// The usual answer, once the test says so (or drops the sender).
+    /// The usual answer, once the test sends (or drops) its signal.
     After(oneshot::Receiver<()>),
-    /// Nothing, ever.
+    /// No answer.
     Silence,
-    /// The connection is closed instead of an answer.
+    /// The connection is closed before the answer.
     Drop,
     /// The connection is closed in the middle of the answer.
     DropInBody,
-    /// A body that does not end.
+    /// An endless body.
     Endless,
     /// 200 with the chunks that the test sends.
     Chunks(mpsc::UnboundedReceiver<Bytes>),
-    /// The request's chunks go to the test as they come, before the usual answer.
+    /// The request's chunks go to the test as they arrive, before the usual answer.
     Listen(mpsc::UnboundedSender<Bytes>),
 }
 
@@ -80,9 +80,9 @@ pub struct Cloud {
 #[derive(Default)]
 struct State {
     seen: Vec<Seen>,
-    /// The end of a path, a part of the body, and what happens.
+    /// The end of a path, a part of the body, and the answer.
     scripts: VecDeque<(String, String, Script)>,
-    /// The media sections that each session negotiated, by their `mid`.
+    /// The m-lines that each session negotiated, by their `mid`.
     sessions: BTreeMap<String, Vec<String>>,
     connections: usize,
 }
@@ -94,7 +94,7 @@ impl Cloud {
         cloud
     }
 
-    /// One that has an address, and nobody listens there.
+    /// An address without a listener.
     pub async fn down() -> Self {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         Self { address, state: Arc::default(), tasks: JoinSet::new() }
@@ -143,12 +143,12 @@ impl Cloud {
             .collect()
     }
 
-    /// How many connections were opened.
+    /// Number of connections opened.
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
     }
 
-    /// Waits until so many requests came whose path ends in `path`.
+    /// Waits for this many requests whose path ends in `path`.
     #[track_caller]
     pub fn until_seen(&self, path: &str, count: usize) -> impl Future<Output = ()> {
         eventually(format!("{count} requests came for {path}"), async move || {
@@ -226,7 +226,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
     Ok(response.body(body).unwrap())
 }
 
-/// What the documentation says, and what a wrong secret gets.
+/// The documented answer, and the refusal of a wrong secret.
 fn usual(state: &Mutex<State>, seen: &Seen) -> (u16, Vec<(&'static str, &'static str)>, Body) {
     let (path, _) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
     let secret = match path {
@@ -284,7 +284,7 @@ fn usual(state: &Mutex<State>, seen: &Seen) -> (u16, Vec<(&'static str, &'static
     (status, vec![], json.to_string().into())
 }
 
-/// Answers a request for tracks of a session that negotiated these `sections`.
+/// Answers a request for tracks of a session with these negotiated m-lines.
 fn new_tracks(request: &Value, sections: &mut Vec<String>) -> Value {
     let tracks = request["tracks"].as_array().unwrap();
     let is_pull = tracks[0]["location"] == "remote";
@@ -292,7 +292,7 @@ fn new_tracks(request: &Value, sections: &mut Vec<String>) -> Value {
     for track in &mut told {
         let known = track["mid"].as_str().map(str::to_owned);
         let mid = known.unwrap_or_else(|| (sections.len()).to_string());
-        // "#name" is a transceiver that is there already.
+        // "#name" refers to an existing transceiver.
         if !mid.starts_with('#') && !sections.contains(&mid) {
             sections.push(mid.clone());
         }

@@ -1,4 +1,4 @@
-//! Plays the recorded sessions of `tests/conformance` as `run.js` does, and compares what came.
+//! Plays the recorded sessions of `tests/conformance` as `run.js` does, and compares the results.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +14,9 @@ use uuid::Uuid;
 use crate::client::{Ask, Client, Heard};
 use crate::harness::{Person, TestServer};
 
-/// The pace of the recordings is divided by this for the fast round.
+/// Divisor of the recordings' times in the fast round.
 ///
-/// A step's usual wait is 500 ms, and an answer must fit into what is left of it.
+/// A step's usual wait is 500 ms, and the answers must fit into the rest of it.
 const FAST: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +96,7 @@ struct Who {
     r#as: String,
 }
 
-/// What a client saw in a step: its events in order, and the last of its snapshots.
+/// A client's observations in a step: its events in order, and the last of its snapshots.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Seen {
@@ -128,11 +128,11 @@ async fn play_all(server: TestServer, pace: u32, ask: fn(Ask) -> Ask) {
 struct Player<'a> {
     server: &'a TestServer,
     pace: u32,
-    /// How everybody asks for a socket.
+    /// The request for a socket.
     ask: fn(Ask) -> Ask,
     room: String,
     people: BTreeMap<String, Person>,
-    /// In the order in which they first came, which is the order of replacing their ids.
+    /// In the order of their first appearance, in which their ids are replaced.
     clients: Vec<Played>,
     meetings: Vec<String>,
 }
@@ -141,7 +141,7 @@ struct Played {
     name: String,
     pk: Option<String>,
     socket: Option<Client>,
-    /// What happened to it that no server said.
+    /// Events of the client that no server sent.
     noted: Vec<Value>,
 }
 
@@ -152,7 +152,7 @@ impl<'a> Player<'a> {
         Self { server, pace, ask, room, people: BTreeMap::new(), clients: Vec::new(), meetings: Vec::new() }
     }
 
-    /// Plays every step, and says where what was seen is not what was recorded.
+    /// Plays every step, and returns the differences from the recording.
     async fn play(mut self, scenario: &Scenario) -> Vec<String> {
         let mut differences = Vec::new();
         for (number, step) in scenario.steps.iter().enumerate() {
@@ -189,7 +189,7 @@ impl<'a> Player<'a> {
         if let Some(Who { r#as }) = &step.terminate {
             let client = self.client(r#as);
             client.socket.take().unwrap().drop_tcp().await;
-            // What the JavaScript library says of a connection that it ended itself.
+            // The JavaScript library's event for a connection that it ended itself.
             client.noted.push(json!({"close": 1006, "reason": ""}));
         }
     }
@@ -280,7 +280,7 @@ impl<'a> Player<'a> {
         all
     }
 
-    /// Puts names in place of what is another in every play.
+    /// Replaces values that differ in every play by names.
     fn normal(&mut self, mut message: Value) -> Value {
         if message["type"] == "error" && message["error"].is_string() {
             message["error"] = json!("<text>");
@@ -334,8 +334,8 @@ impl Seen {
     }
 }
 
-/// Waits in slices, so that a machine that stands still for a moment costs one slice of the wait
-/// and not all of it: what should come in the wait has the others to come in.
+/// Waits in slices, so that a machine that stalls for a moment loses one slice and not the whole wait:
+/// the expected messages have the other slices to arrive in.
 async fn pause(wait: Duration) {
     const SLICES: u32 = 8;
     for _ in 0..SLICES {

@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of it all: what was promised is there, once, and nothing is corrupt.
+//! `kill -9` at random moments: acknowledged data is there, once, and nothing is corrupt.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -17,13 +17,13 @@ use crate::process::Process;
 
 const ROUNDS: u64 = 20;
 
-/// The kept rooms of the start that is measured.
+/// Number of stored rooms in the measured start.
 const ROOMS: usize = 10_000;
 
-/// A start has a second. A build without optimization, between other tests, has ten.
+/// Limit of a start. A build without optimization, between other tests, is ten times slower.
 const START: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 
-/// Seats wait longer than the test takes, and nobody's reports are too many.
+/// Members are kept for longer than the test takes, and the quota admits all reports.
 const PATIENT: [(&str, &str); 6] = [
     ("SATSUMA_ROOM__TICK", "100ms"),
     ("SATSUMA_ROOM__HEARTBEAT_TIMEOUT", "10m"),
@@ -33,7 +33,7 @@ const PATIENT: [(&str, &str); 6] = [
     ("SATSUMA_FEEDBACK__REPORTS_PER_ADDRESS", "0"),
 ];
 
-/// Whoever does not come back at once is gone.
+/// Members that do not return at once are removed.
 const IMPATIENT: [(&str, &str); 3] = [
     // Each of the ten thousand rooms has one.
     ("SATSUMA_ROOM__TICK", "1s"),
@@ -41,11 +41,11 @@ const IMPATIENT: [(&str, &str); 3] = [
     ("SATSUMA_ROOM__RESTORE_GRACE", "200ms"),
 ];
 
-/// Numbers that are the same in every run.
+/// A deterministic generator.
 struct Dice(u64);
 
 impl Dice {
-    /// One of `0..sides` (splitmix64).
+    /// A number below `sides` (splitmix64).
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,7 +54,7 @@ impl Dice {
     }
 }
 
-/// What the database holds, read while no server has it or beside one.
+/// Content of the database, read while no server uses it or beside one.
 struct Kept(SqliteConnection);
 
 impl Kept {
@@ -73,7 +73,7 @@ impl Kept {
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.0).await.unwrap()
     }
 
-    /// Nothing is corrupt, every meeting has its end, and nothing is left of what was kept for it.
+    /// Asserts that nothing is corrupt, every meeting has its end, and no room is left.
     async fn assert_at_rest(&mut self) {
         assert_eq!(self.texts("PRAGMA integrity_check").await, ["ok"]);
         assert_eq!(self.count("pragma_foreign_key_check").await, 0);
@@ -88,14 +88,14 @@ impl Kept {
     }
 }
 
-/// Starts a server, and says how long that took.
+/// Starts a server, and returns the duration of the start.
 async fn timed_start(data: &Path, settings: &[(&str, &str)]) -> (Process, Duration) {
     let launched = now();
     let process = Process::start(data, settings).await;
     (process, launched.elapsed())
 }
 
-/// A start that is killed itself, as soon as the process has the data directory.
+/// Kills a start as soon as the process has the data directory.
 async fn killed_start(data: &Path) {
     let process = Process::launch(data, &PATIENT);
     let lock = data.join("satsuma.lock");
@@ -111,10 +111,10 @@ fn meeting(state: &Value) -> String {
     state["meetingId"].as_str().unwrap().to_owned()
 }
 
-/// What was said and promised over all rounds.
+/// Requests and acknowledgements over all rounds.
 #[derive(Default)]
 struct Ledger {
-    /// Every report that was sent, and those of them that were answered "ok".
+    /// Every report that was sent, and those that were answered "ok".
     tried: RefCell<HashSet<String>>,
     answered: RefCell<HashSet<String>>,
     /// The number of Ada's last update.
@@ -136,7 +136,7 @@ impl Ledger {
         }
     }
 
-    /// Changes Ada's user again and again until the server is gone.
+    /// Updates Ada's user again and again until the server is gone.
     async fn talk(&self, ada: &mut Client) {
         let mut update = async || {
             self.said.set(self.said.get() + 1);
@@ -147,7 +147,7 @@ impl Ledger {
         }
     }
 
-    /// Kills the server once so many more reports are answered.
+    /// Kills the server once this many more reports are answered.
     async fn kill_after(&self, process: &RefCell<Option<Process>>, reports: u64) {
         let wanted = self.answered.borrow().len() + usize::try_from(reports).unwrap();
         eventually(format!("{reports} reports are answered"), async || {
@@ -184,7 +184,7 @@ async fn crashes_lose_no_report_and_no_meeting() {
         match &stays {
             None => {
                 stays = Some(meeting(&state));
-                // From now on they are kept; before, a kill costs what the last moment brought.
+                // From now on changes are stored; earlier ones may be lost in a crash.
                 let is_kept = async || {
                     let mut kept = Kept::of(&data).await;
                     let is_kept = kept.count("kept_seats").await == 2;
@@ -255,7 +255,7 @@ async fn crash_restores_10000_rooms_that_expire_unused() {
     ada.until_users(&["seat-0"]).await;
     process.stop().await;
 
-    // Copies of what the server kept itself: a meeting of three in each room.
+    // Copies of the server's own rows: a meeting of three in each room.
     let mut kept = Kept::of(&data).await;
     let copy = format!(
         r#"CREATE TEMP TABLE copies AS WITH RECURSIVE numbers (n) AS

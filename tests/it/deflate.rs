@@ -1,4 +1,4 @@
-//! Rooms whose members compress, and members of the same room who do not.
+//! Rooms in which some members compress and others do not.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::raw::{Frame, Raw, inflated};
 
 const OFFER: (&str, &str) = ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits");
 
-/// So long that the state of ten of them is longer than what fits into one packet.
+/// Long enough that a snapshot of ten such names exceeds a packet.
 fn long_name(place: usize) -> String {
     format!("Member {place} {}", "of a long name ".repeat(3))
 }
@@ -112,7 +112,7 @@ async fn room_without_compression_never_compresses() {
     assert_eq!(server.metric("satsuma_deflate_from_bytes_total").await, 0.0);
 }
 
-/// Who comes back without compression gets what waited for one who compressed, and the other way round.
+/// A member that reconnects without compression gets the events that waited for a compressed socket, and vice versa.
 #[tokio::test]
 async fn events_wait_for_a_socket_of_either_encoding() {
     let server = TestServer::start().await;

@@ -1,4 +1,4 @@
-//! The files for deployment name metrics and settings that exist.
+//! The deployment files use existing metrics and settings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The words of a text that begin so, of letters, digits and underscores.
+/// The words of a text with this prefix, of letters, digits and underscores.
 fn words<'a>(text: &'a str, start: &str) -> BTreeSet<&'a str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with(start)).collect()

@@ -47,7 +47,7 @@ fn settings(file: &str) -> Vec<(&str, Vec<Setting<'_>>)> {
             let comment = std::mem::take(&mut comment);
             sections.last_mut().unwrap().1.push(Setting { key, default, comment });
         } else {
-            // The file's own introduction.
+            // The introduction of the file.
             comment.clear();
         }
     }
@@ -61,7 +61,7 @@ fn page(file: &str) -> String {
         write!(page, "\n## {title}\n\n| setting | default | |\n|---|---|---|\n").unwrap();
         for Setting { key, default, comment } in settings {
             assert!(!comment.is_empty(), "{section}.{key} has no comment");
-            // Orange's own name ends the comment.
+            // Orange's name of the setting ends the comment.
             let (text, orange) = match comment.rsplit_once(". ") {
                 Some((text, name)) if name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
                     (format!("{text}."), format!(" (`{name}`)"))
@@ -110,7 +110,7 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 fn events(source: &str) -> impl Iterator<Item = &str> {
     let calls = ["warn!(", "error!("].into_iter().flat_map(|call| source.split(call).skip(1));
     calls.filter_map(|rest| {
-        // Fields come before the text, so the event is in the first lines of the call.
+        // Fields precede the message, so the event is in the first lines of the call.
         let head = rest.split(';').next()?.trim_start();
         head.strip_prefix("event = \"")?.split('"').next()
     })

@@ -1,5 +1,5 @@
-//! A server that says everything back, built of the socket that rooms use: what frames may do
-//! can be tried on it without a room's protocol, by our own cases and by Autobahn's.
+//! An echo server on the socket that rooms use: frames can be tested on it without a room's protocol,
+//! by our own cases and by Autobahn's.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A server that is there until it is dropped.
+/// A running echo server, stopped on drop.
 pub struct Echo {
     pub address: SocketAddr,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Echo {
-    /// Takes messages of up to `most` bytes.
+    /// Accepts messages of up to `most` bytes.
     pub async fn start(most: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -50,7 +50,7 @@ fn upgrade(request: Request, most: usize) -> Response {
     }
     let form = if compression.is_some() { Encoding::Deflate } else { Encoding::Identity };
     drop(spawn(async move {
-        // A client that goes before the answer came is no failure of the test that sent it.
+        // A client may close before the answer arrives, which is no failure.
         if let Ok(stream) = upgrade.await {
             echo(Socket::new(TokioIo::new(stream), most, form), form).await;
         }

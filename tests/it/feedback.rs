@@ -1,4 +1,4 @@
-//! Reports: what is taken, what is kept of it, and who sees it.
+//! Reports: validation, storage and access.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::webhook::Webhook;
 
 pub const OK: &str = r#"{"status":"ok"}"#;
 
-/// What the stock client puts into `info`.
+/// The stock client's value of `info`.
 pub fn info(room: &str) -> Value {
     json!({
         "roomName": room,
@@ -314,7 +314,7 @@ async fn report_over_the_quota_is_answered_and_dropped() {
     let taken = answer(dead_track(&server, &ada, &track())).await;
     assert_eq!((taken.status, &*taken.text), (200, OK));
     assert_eq!(reports(&server, "").await.len(), 3);
-    // Everybody here has one address.
+    // All clients of the test have one address.
     let bob = Person::log_in(&server, "Bob").await;
     for n in 0..4 {
         assert_eq!(answer(bug(&server, &bob, "", &info(&format!("b{n}")))).await.text, OK);
@@ -323,7 +323,7 @@ async fn report_over_the_quota_is_answered_and_dropped() {
     assert_eq!(counted(&server, "bug", "rate_limited").await, 4.0);
     assert_eq!(counted(&server, "dead_track", "rate_limited").await, 1.0);
 
-    // One whose body is still on its way is answered as well, and its connection stays good.
+    // A report whose body is still under way is answered as well, and its connection stays usable.
     let long = "x".repeat(3 << 20);
     assert_eq!(answer(bug(&server, &bob, &long, &info("b"))).await.text, OK);
 }
@@ -343,7 +343,7 @@ async fn refreshes_and_quality_are_counted_up_to_the_quota() {
         answer(server.post_form("/call-quality-feedback", &form).header("cookie", by.cookie())).await
     };
     let bob = Person::log_in(&server, "Bob").await;
-    // At once, though the meeting's row is written behind.
+    // Counted at once, though the meeting's row is written behind.
     for (by, issues) in [(&ada, "true"), (&bob, "false"), (&ada, "true")] {
         let taken = rate(by, issues, &meeting).await;
         assert_eq!((taken.status, taken.header("location")), (302, "/"), "{taken:?}");
@@ -372,7 +372,7 @@ async fn refreshes_and_quality_are_counted_up_to_the_quota() {
     }
     let missing = answer(post(&server, &cyd, "/call-quality-feedback")).await;
     assert!(missing.status == 400 && missing.text.contains("experiencedIssues"), "{missing:?}");
-    // The page of that name is a page as before.
+    // A page of the same path is unaffected.
     let page = answer(server.get("/call-quality-feedback").header("cookie", ada.cookie())).await;
     assert_eq!(page.status, 200);
 }
@@ -385,7 +385,7 @@ async fn long_history_keeps_its_newest_entries() {
     let mut info = info("r");
     info["roomHistory"] =
         json!({"apiHistory": entries, "userSessions": [{"username": "Bob", "sessionId": "s"}]});
-    // Several hundred kilobytes: far more than other forms may have.
+    // Several hundred kilobytes: above the limit of other forms.
     assert_eq!(answer(bug(&server, &ada, "", &info)).await.text, OK);
     let line = reports(&server, "").await.remove(0);
     let seen = server.admin_get(&format!("/admin/reports/{}", line["id"].as_str().unwrap())).await.json();
@@ -413,7 +413,7 @@ async fn report_form_has_its_own_size_limit() {
     let long = bug(&server, &ada, "", &info).build().unwrap();
     let body = long.body().unwrap().as_bytes().unwrap().to_vec();
     assert_eq!(answer(bug(&server, &ada, "", &info)).await.status, 413);
-    // Without a length it is counted as it comes.
+    // Without a length the body is counted as it arrives.
     let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", body.len(), String::from_utf8(body).unwrap());
     let head = format!(
         "POST /api/bugReport HTTP/1.1\r\nHost: x\r\nCookie: {}\r\nConnection: close\r\n\
@@ -430,7 +430,7 @@ async fn report_form_has_its_own_size_limit() {
         text.split(' ').nth(1).unwrap_or_default().to_owned()
     };
     assert_eq!(status(&[&head, "Transfer-Encoding: chunked\r\n\r\n", &chunked]).await, "413");
-    // Other routes still cut slow bodies off after limits.handshake; this one waits for longer.
+    // Other routes still time out after limits.handshake; this one has a longer timeout.
     let slow = head.replace("/api/bugReport", "/api/deadTrack") + "Content-Length: 100\r\n\r\n{";
     assert_eq!(status(&[&slow]).await, "408");
     assert_eq!(answer(post(&server, &ada, "/api/deadTrack").body("x".repeat(70_000))).await.status, 413);
@@ -451,7 +451,7 @@ async fn report_form_has_its_own_timeout() {
         ada.cookie()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // An ordinary request that begins later is cut off earlier.
+    // An ordinary request that begins later times out earlier.
     let ordinary = head.replace("/api/bugReport", "/set-username");
     let mut other = TcpStream::connect(server.addresses().http).await.unwrap();
     other.write_all(ordinary.as_bytes()).await.unwrap();
@@ -467,7 +467,7 @@ async fn report_form_has_its_own_timeout() {
     assert_eq!(reports(&server, "").await.len(), 0);
 }
 
-/// Memory that was taken as forms arrived was held by eight halves, none of which could finish.
+/// Memory that was reserved chunk by chunk was held by eight halves of forms, none of which could finish.
 #[tokio::test]
 async fn large_forms_over_the_budget_are_all_answered() {
     const FORMS: usize = 8;
@@ -476,7 +476,7 @@ async fn large_forms_over_the_budget_are_all_answered() {
         TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
     let server = server.await;
     let ada = Person::log_in(&server, "Ada").await;
-    // The head of a form that nobody can read, so that reading it takes no time.
+    // The head of an invalid form, so that parsing it takes no time.
     let head = |number: usize| {
         format!(
             "POST /api/bugReport HTTP/1.1\r\nHost: x\r\nCookie: {}\r\nX-Forwarded-For: 192.0.2.{number}\r\n\
@@ -492,7 +492,7 @@ async fn large_forms_over_the_budget_are_all_answered() {
         streams.push(stream);
     }
     server.until_metric("satsuma_form_bytes", (4 * FORM) as f64).await;
-    // Whoever has little to say is not held up.
+    // Short forms are not delayed.
     let small = bug(&server, &ada, "", &info("r")).header("x-forwarded-for", "192.0.2.200");
     assert_eq!(answer(small).await.status, 200);
     let chunk = vec![b'x'; 1 << 20];
@@ -546,7 +546,7 @@ async fn one_network_leaves_upload_memory_for_others() {
 async fn failing_store_answers_503() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
-    // Somebody else has the database for longer than anybody waits.
+    // Another process locks the database for longer than any timeout.
     let options = SqliteConnectOptions::new().filename(server.data_dir().join("satsuma.db"));
     let mut other = SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();

@@ -1,4 +1,4 @@
-//! The rules of frames, tried on a server that says everything back: Autobahn's cases that matter here.
+//! The rules of frames, on an echo server: the relevant cases of Autobahn.
 
 use crate::echo::Echo;
 use crate::raw::{Frame, Raw, deflated, inflated};
@@ -27,12 +27,12 @@ fn close_frame(code: u16, reason: &str) -> Frame {
     Frame::new(FIN | CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
-/// What is said in these frames, byte for byte.
+/// The bytes of these frames.
 fn said(frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(Frame::masked).collect()
 }
 
-/// What the server says to these bytes until it closes: frames before, and the code of the close.
+/// The server's answer to these bytes until it closes: its frames, and the close code.
 async fn answer_to(client: &mut Raw, bytes: &[u8]) -> (Vec<Frame>, Option<u16>) {
     client.say(bytes).await;
     let mut before = Vec::new();
@@ -47,7 +47,7 @@ async fn answer_to(client: &mut Raw, bytes: &[u8]) -> (Vec<Frame>, Option<u16>) 
     panic!("the stream ended without a close frame, after {before:?}");
 }
 
-/// Sections 1 and 9: every length that a header writes in another way.
+/// Sections 1 and 9: every length with another encoding in the header.
 #[tokio::test]
 async fn messages_of_every_length_are_echoed() {
     let echo = Echo::start(MOST).await;
@@ -84,7 +84,7 @@ async fn pings_are_answered_and_pongs_ignored() {
     assert_eq!(answer_to(&mut client, &too_long.masked()).await, (vec![], Some(1002)));
 }
 
-/// Sections 3 and 4: reserved bits and opcodes, alone and after a message that comes back all the same.
+/// Sections 3 and 4: reserved bits and opcodes, alone and after a message that is still echoed.
 #[tokio::test]
 async fn reserved_bits_and_opcodes_are_refused() {
     let echo = Echo::start(MOST).await;
@@ -95,7 +95,7 @@ async fn reserved_bits_and_opcodes_are_refused() {
         let frame = Frame::new(first, "x");
         let mut client = open(&echo).await;
         assert_eq!(answer_to(&mut client, &frame.masked()).await, (vec![], Some(1002)), "{first:x}");
-        // With compression the first reserved bit has a meaning, and only on a message's first frame.
+        // With compression the first reserved bit has a meaning, only on a message's first frame.
         if first & 0x70 != DEFLATED || first & 0x0f != TEXT {
             let mut client = open_compressing(&echo).await;
             assert_eq!(answer_to(&mut client, &frame.masked()).await, (vec![], Some(1002)), "{first:x}");
@@ -134,7 +134,7 @@ async fn control_frames_interleave_with_fragments() {
         let mut client = open(&echo).await;
         assert_eq!(answer_to(&mut client, &said(&broken)).await, (vec![], Some(1002)), "{broken:?}");
     }
-    // Many fragments are limited together.
+    // The limit applies to all fragments together.
     let mut client = open(&echo).await;
     let mut bytes = Frame::new(TEXT, vec![b'*'; 1000]).masked();
     bytes.extend(Frame::new(CONTINUATION, vec![b'*'; 1000]).masked().repeat(MOST / 1000));
@@ -171,11 +171,11 @@ async fn text_is_validated_across_fragments() {
         let whole = Frame::new(FIN | DEFLATED | TEXT, deflated(broken, 6, 15)).masked();
         assert_eq!(answer_to(&mut client, &whole).await, (vec![], Some(1007)), "{broken:x?}, compressed");
     }
-    // What can never become text is told at once, not at the message's end (6.4).
+    // Invalid UTF-8 is detected at once, not at the message's end (6.4).
     let mut client = open(&echo).await;
     let begun = Frame::new(TEXT, &b"ok \xf4\x90"[..]).masked();
     assert_eq!(answer_to(&mut client, &begun).await, (vec![], Some(1007)));
-    // A binary message may be anything.
+    // A binary message has no encoding.
     let mut client = open(&echo).await;
     let binary = Frame::new(FIN | BINARY, vec![0xff, 0xfe, 0x80]);
     client.say(&binary.masked()).await;
@@ -209,7 +209,7 @@ async fn close_is_answered_with_its_valid_code() {
     let mut client = open(&echo).await;
     let no_text = Frame::new(FIN | CLOSE, &b"\x03\xe8\xce\xba\xff"[..]);
     assert_eq!(answer_to(&mut client, &no_text.masked()).await, (vec![], Some(1007)));
-    // What was said before comes back, and nothing that is said after.
+    // Earlier messages are echoed, later ones ignored.
     let mut client = open(&echo).await;
     let hello = Frame::new(FIN | TEXT, "hello");
     let bytes = said(&[hello.clone(), close_frame(1000, ""), hello.clone(), Frame::new(FIN | PING, "")]);
@@ -240,7 +240,7 @@ async fn compressed_messages_of_any_window_are_echoed() {
             assert!(message == text, "{bytes} bytes, window {window_bits}");
         }
     }
-    // Plain messages may come between, and so may what others made of "Hello" (RFC 7692 section 7.2.3).
+    // Plain messages may interleave, and so may other encodings of "Hello" (RFC 7692 section 7.2.3).
     for payload in [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
         &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],

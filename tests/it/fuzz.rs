@@ -1,8 +1,8 @@
-//! Bytes that nobody meant, at the doors of a real server: it answers or ends the connection, nothing
-//! panics, and nobody else notices.
+//! Random bytes on a real server's sockets and routes: it answers or ends the connection, without a panic and
+//! without effects on other clients.
 //!
-//! The cases are the same in every run. What such a run ever finds becomes a case of its own beside
-//! the code that was wrong. Parsers have cases of their own beside them.
+//! The cases are the same in every run. A finding becomes a test beside the faulty code. Parsers have
+//! tests of their own beside them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::harness::{PATIENCE, Person, TestServer};
 
-/// How many connections are open at a time.
+/// Number of concurrent connections.
 const AT_ONCE: usize = 32;
 
-/// So many values, the same ones in every run.
+/// A deterministic sequence of values.
 fn cases<T: std::fmt::Debug>(count: usize, strategy: impl Strategy<Value = T>) -> Vec<T> {
     let mut runner = TestRunner::deterministic();
     (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
-/// Text as clients send it, or nearly so.
+/// Valid and almost valid text of clients.
 fn json_like() -> impl Strategy<Value = Vec<u8>> {
     let kind = "userUpdate|heartbeat|directMessage|chat|muteUser|e2eeMlsMessage|callsApiHistoryEntry|enableAi|\
                 disableAi|requestAiControl|relinquishAiControl|partyserver-ping|[a-z]{0,5}";
@@ -44,7 +44,7 @@ fn json_like() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A frame as RFC 6455 has it, which may lie about its length, or none.
+/// A frame of RFC 6455, possibly with a wrong length, or no frame.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![8 => Just(0x81_u8), 2 => Just(0x01), 2 => Just(0x80), 1 => Just(0x82),
                             1 => Just(0x88), 1 => Just(0x89), 1 => Just(0x8a), 1 => any::<u8>()];
@@ -102,7 +102,7 @@ async fn random_frames_end_the_socket_cleanly() {
         }
     }
     running.join_all().await;
-    // What came through was of all kinds.
+    // The inputs had every effect.
     for kind in ["userUpdate", "heartbeat", "chat", "invalid"] {
         assert!(server.metric(&format!("satsuma_messages_total{{type=\"{kind}\"}}")).await > 0.0, "{kind}");
     }
@@ -115,7 +115,7 @@ async fn random_frames_end_the_socket_cleanly() {
     assert_unharmed(&server).await;
 }
 
-/// A request with a path, headers and a body that are near to real ones, or far from them.
+/// A request with a path, headers and a body close to real ones, or far from them.
 fn request(cookie: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     let method = "GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS|[A-Z]{1,9}";
     let path = "(/partytracks/|/api/calls/|/parties/rooms/|/|/set-username|/api/bugReport|/api/debugInfo/|//)\
@@ -139,7 +139,7 @@ fn request(cookie: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
         r#"\{"(tracks|sessionDescription)":(\[\{"location":"(local|remote)","mid":"[0-9]"\}\]|\{"type":"offer","sdp":"(v=0\\r\\n)?[ -!#-Z]{0,30}"\}|[0-9]|null)\}"#
             .prop_map(String::into_bytes),
     ];
-    // The whole cookie, or one with a byte of another kind.
+    // The whole cookie, or one with an invalid byte.
     let cookie = cookie.to_owned().into_bytes();
     let cookie = prop_oneof![
         3 => Just(cookie.clone()),
@@ -188,35 +188,35 @@ async fn random_requests_get_no_internal_error() {
         }
     }
     statuses.extend(running.join_all().await.into_iter().flatten());
-    // What was asked was of all kinds.
+    // The requests had every kind of answer.
     for status in ["200", "302", "400", "401", "404", "405"] {
         assert!(statuses.contains(status), "no {status} among {statuses:?}");
     }
     assert_unharmed(&server).await;
 }
 
-/// After what a client ends the conversation.
+/// The side that ends the conversation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It has said everything, and tells so.
+    /// The client has sent everything, and closes.
     OfWhatIsSaid,
     /// The server ends the connection.
     OfTheAnswer,
 }
 
-/// Says all of it, as far as the server takes it, and gives back all that the server says.
+/// Sends all of it, as far as the server reads it, and returns the server's bytes.
 async fn converse(mut stream: TcpStream, said: &[u8], end: End) -> Vec<u8> {
     let (mut ear, mut mouth) = stream.split();
     let mut answer = Vec::new();
     let speak = async {
-        // Whom the server does not want to hear any more cannot say the rest.
+        // The server may close before all is sent.
         let _ = mouth.write_all(said).await;
         if end == End::OfWhatIsSaid {
             let _ = mouth.shutdown().await;
         }
     };
     let listen = async {
-        // A reset is an end, too.
+        // A reset is an end as well.
         let _ = ear.read_to_end(&mut answer).await;
     };
     let over = timeout(PATIENCE, async { tokio::join!(speak, listen) }).await;

@@ -1,4 +1,4 @@
-//! A server of this process, what it answers, and people with names.
+//! A server in this process, its answers, and named identities.
 
 use std::io;
 use std::panic::Location;
@@ -16,23 +16,23 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use url::form_urlencoded;
 
-/// How long a test waits for a fact before it fails.
+/// Time after which waiting for a fact fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One connection a request, so that none outlives a test's runtime or keeps a gauge up.
+/// One connection for each request, so that none outlives a test's runtime or keeps a gauge up.
 static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| {
     let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).pool_max_idle_per_host(0);
     client.build().unwrap()
 });
 
-/// What all servers of this process logged, at the most talkative level.
+/// The log of all servers of this process, at the most verbose level.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 static LOGGING: Once = Once::new();
 
-/// A server that people can reach, whether it runs in this process or in another.
+/// A reachable server, in this process or in another.
 pub trait Reach {
-    /// Where it listens.
+    /// Its addresses.
     fn reached_at(&self) -> Addresses;
 }
 
@@ -60,25 +60,25 @@ impl Reach for TestServer {
     }
 }
 
-/// A form for a server.
+/// A POST of a form.
 pub fn post_form(server: &impl Reach, path: &str, fields: &[(&str, &str)]) -> RequestBuilder {
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
     let url = format!("http://{}{path}", server.reached_at().http);
     HTTP.post(url).header("content-type", "application/x-www-form-urlencoded").body(body)
 }
 
-/// A question to a server's operators' listener, without the token.
+/// A request to the operators' listener, without the token.
 pub fn ask_admin(server: &impl Reach, path: &str) -> RequestBuilder {
     HTTP.get(format!("http://{}{path}", server.reached_at().admin))
 }
 
-/// A running server, with a data directory that ends with it.
+/// A running server, with a data directory that is removed with it.
 pub struct TestServer {
     server: Server,
     at_rest: Stopped,
 }
 
-/// A server that does not run: what is left of it, and what it takes to start it again.
+/// A stopped server: its data and its configuration.
 pub struct Stopped {
     dir: TempDir,
     config: Config,
@@ -90,7 +90,7 @@ impl TestServer {
         Self::with(|_| {}).await
     }
 
-    /// A server whose settings are not all the default ones.
+    /// A server with other settings.
     pub async fn with(edit: impl FnOnce(&mut Config)) -> Self {
         LOGGING.call_once(|| {
             let lines = tracing_subscriber::fmt().with_ansi(false).with_env_filter("satsuma=trace");
@@ -104,24 +104,24 @@ impl TestServer {
         Stopped { dir, config }.start_with(edit).await
     }
 
-    /// Asks the server to stop, and does not wait for it.
+    /// Begins the shutdown, without waiting for it.
     pub fn shutdown(&self) {
         self.server.shutdown();
     }
 
-    /// Stops the server, and waits until it has kept everything and is gone.
+    /// Stops the server, and waits until it has stored everything and ended.
     pub async fn stop(self) -> Stopped {
         self.server.shutdown();
         self.server.join().await.unwrap();
         self.at_rest
     }
 
-    /// Stops the server and starts another one on the same data; its ports are others.
+    /// Restarts the server on the same data and other ports.
     pub async fn restart(self) -> Self {
         self.stop().await.start_with(|_| {}).await
     }
 
-    /// Tries to start another server on the same data while this one runs.
+    /// Starts another server on the same data while this one runs, which must fail.
     pub async fn start_twin(&self) -> Result<Server, StartError> {
         Server::start(self.at_rest.config.clone()).await
     }
@@ -157,7 +157,7 @@ impl TestServer {
         ask_admin(self, path)
     }
 
-    /// Asks the operators' listener, with the operator's token.
+    /// Requests a path of the operators' listener, with the operator token.
     pub async fn admin_get(&self, path: &str) -> Answer {
         let token = std::fs::read_to_string(self.data_dir().join("operator.token")).unwrap();
         answer(self.admin(path).bearer_auth(token.trim())).await
@@ -168,7 +168,7 @@ impl TestServer {
         metric(self, name).await
     }
 
-    /// How many upgrades and forms were refused for `reason`.
+    /// Number of upgrades and forms refused for `reason`.
     pub async fn refusals(&self, reason: &str) -> f64 {
         self.metric(&format!("satsuma_refusals_total{{reason=\"{reason}\"}}")).await
     }
@@ -179,7 +179,7 @@ impl TestServer {
         eventually(format!("{name} is {wanted}"), async move || self.metric(name).await == wanted)
     }
 
-    /// Waits until the server knows that a member's socket is gone.
+    /// Waits until the server has detected the loss of a member's socket.
     #[track_caller]
     pub fn until_away(&self, room: &str, pk: &str) -> impl Future<Output = ()> {
         eventually(format!("{pk} is away from {room}"), async move || {
@@ -194,12 +194,12 @@ impl Stopped {
     /// Starts a server on the same data, with other settings.
     pub async fn start_with(mut self, edit: impl FnOnce(&mut Config)) -> TestServer {
         edit(&mut self.config);
-        // A start has much to remember, and some tests hold several on one stack.
+        // Boxed: the future is large, and some tests hold several on one stack.
         let server = Box::pin(Server::start(self.config.clone())).await.unwrap();
         TestServer { server, at_rest: self }
     }
 
-    /// Tries to start a server that must fail.
+    /// Starts a server that must fail.
     pub async fn fail_with(&self, edit: impl FnOnce(&mut Config)) -> StartError {
         let mut config = self.config.clone();
         edit(&mut config);
@@ -226,7 +226,7 @@ pub async fn metric(server: &impl Reach, name: &str) -> f64 {
     value.map_or(0.0, |value| value.parse().unwrap())
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -245,32 +245,32 @@ impl Answer {
     }
 }
 
-/// Sends a request, and waits for all of its answer.
+/// Sends a request, and waits for the complete answer.
 pub async fn answer(request: RequestBuilder) -> Answer {
     let response = request.timeout(PATIENCE).send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Answer { status, headers, text: response.text().await.unwrap() }
 }
 
-/// Somebody with a name: an identity, whatever sockets it opens.
+/// An identity with a name, independent of its sockets.
 #[derive(Clone)]
 pub struct Person {
     cookie: String,
 }
 
 impl Person {
-    /// Somebody who was not here before.
+    /// Creates a new identity.
     pub async fn log_in(server: &impl Reach, name: &str) -> Self {
         Self::with_cookie_of(&answer(post_form(server, "/set-username", &[("username", name)])).await)
     }
 
-    /// The same person under another name.
+    /// The same identity under another name.
     pub async fn rename(&self, server: &TestServer, name: &str) -> Self {
         let request = server.post_form("/set-username", &[("username", name)]);
         Self::with_cookie_of(&answer(request.header("cookie", &self.cookie)).await)
     }
 
-    /// Whoever claims to be the one of this cookie.
+    /// A client that presents this cookie.
     pub fn with_cookie(cookie: String) -> Self {
         Self { cookie }
     }
@@ -286,7 +286,7 @@ impl Person {
     }
 }
 
-/// What the servers of all tests logged until now.
+/// The log of the servers of all tests until now.
 pub fn logged() -> String {
     String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
 }
@@ -303,13 +303,13 @@ impl io::Write for LogWriter {
     }
 }
 
-/// Waits until something is true.
+/// Waits until a condition is true.
 #[track_caller]
 pub fn eventually(what: String, fact: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
     eventually_within(PATIENCE, what, fact)
 }
 
-/// The same for what takes a time of its own, such as a process that starts.
+/// The same with another timeout, for example for a process that starts.
 #[track_caller]
 pub fn eventually_within(
     patience: Duration,

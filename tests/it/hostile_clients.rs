@@ -1,8 +1,8 @@
-//! What attackers, broken clients and broken machines do, and what everybody else keeps meanwhile.
+//! Attackers, broken clients and broken machines, and their effects on other members.
 //!
-//! In each test a meeting goes on: whatever is said in it arrives, once and in its order. Afterwards
-//! what was taken is given back, which the gauges say. `crash.rs` has `kill -9`, `load.rs` the load
-//! with comings and goings, `calls.rs` and `ai.rs` the services that hang.
+//! In each test a meeting continues: all its messages arrive, once and in order. Afterwards all resources
+//! are released, which the gauges show. `crash.rs` has `kill -9`, `load.rs` the load
+//! with joins and leaves, `calls.rs` and `ai.rs` the services that hang.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::client::{Ask, Client, user_of};
 use crate::harness::{PATIENCE, Person, TestServer, answer};
 
-/// Two people who talk, whatever else happens.
+/// Two members who exchange messages during an attack.
 struct Meeting {
     ada: Client,
     bob: Client,
@@ -35,7 +35,7 @@ impl Meeting {
         Self { ada, bob, said: 0 }
     }
 
-    /// Each says something, and the other has it as the next thing that it hears.
+    /// Each sends a message, which the other receives next.
     async fn goes_on(&mut self) {
         self.said += 1;
         let word = json!({"type": "e2eeMlsMessage", "payload": self.said.to_string()});
@@ -46,7 +46,7 @@ impl Meeting {
     }
 }
 
-/// Waits until everything that sockets and rooms take is given back.
+/// Waits until all resources of sockets and rooms are released.
 async fn until_nothing_is_taken(server: &TestServer) {
     for gauge in ["connections", "tcp_connections", "rooms", "members", "outbox_bytes", "store_pending"] {
         server.until_metric(&format!("satsuma_{gauge}"), 0.0).await;
@@ -90,7 +90,7 @@ async fn message_flood_affects_only_its_sender() {
             is_over.set(true);
         };
         let talking = async {
-            // As much as people talk: whoever says more is held back like everybody.
+            // At a usual rate: faster senders are throttled.
             for _ in 0..20 {
                 meeting.goes_on().await;
             }
@@ -102,7 +102,7 @@ async fn message_flood_affects_only_its_sender() {
     }
     assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 5.0);
     server.until_metric("satsuma_connections", 2.0).await;
-    // A flooder's seat waits for it like everybody's; it comes back to it, and leaves.
+    // A flooder's member stays like any other; it reconnects, and leaves.
     let mut clients = vec![meeting.ada, meeting.bob];
     for ask in flooders {
         clients.push(ask.open(&server).await);
@@ -110,7 +110,7 @@ async fn message_flood_affects_only_its_sender() {
     everybody_leaves(&server, clients).await;
 }
 
-/// Who came back with many messages was timed out, since the heartbeats waited behind them.
+/// A member that reconnected with many messages was timed out, since the heartbeats waited behind them.
 #[tokio::test]
 async fn throttled_member_does_not_time_out() {
     let server = TestServer::with(|config| {
@@ -119,7 +119,7 @@ async fn throttled_member_does_not_time_out() {
     });
     let server = server.await;
     let mut ada = Client::join(&server, "meeting", "Ada").await;
-    // Three seconds at 50 a second, ten times what a member may be silent for.
+    // Three seconds at 50 a second, ten times the heartbeat timeout.
     const QUEUED: u64 = 350;
     for number in 0..QUEUED {
         ada.say(json!({"type": "chat", "message": number.to_string()})).await;
@@ -132,7 +132,7 @@ async fn throttled_member_does_not_time_out() {
     everybody_leaves(&server, [ada]).await;
 }
 
-/// 17 kB that are compressed became a gigabyte of values, of which the process gave nothing back.
+/// 17 kB of compressed text became a gigabyte of values, none of which the process released.
 #[tokio::test]
 async fn json_bomb_is_refused() {
     let server = TestServer::with(|config| config.room.tick = Duration::from_millis(100)).await;
@@ -161,8 +161,8 @@ async fn connection_flood_leaves_meeting_and_gauges_intact() {
     let cyd = Person::log_in(&server, "Cyd").await;
     let last = Ask::room("meeting").by(&cyd).pk("last").open(&server).await;
     let seat = meeting.ada.pk();
-    // Nobody's, broken, and for a place where there is none. Who asks for another's seat is told so by its room, if nobody
-    // else asks for that at the moment.
+    // Without identity, malformed, and for an unknown party. A claim on another member's id is refused by the room, unless
+    // another such claim is under way.
     let asks = [
         (Ask::room("meeting").pk("x"), [401, 401]),
         (Ask::room("meeting").by(&cyd).pk("x").header("sec-websocket-version", "7"), [400, 400]),
@@ -187,7 +187,7 @@ async fn connection_flood_leaves_meeting_and_gauges_intact() {
     assert_eq!(refused, (FLOOD / 2) as f64);
     server.until_metric("satsuma_tcp_connections", 0.0).await;
     assert_eq!((server.metric("satsuma_rooms").await, server.metric("satsuma_members").await), (1.0, 3.0));
-    // The flood holds no place: whoever comes next has the one that becomes free.
+    // The flood holds no slot: the next client gets the one that becomes free.
     let ask = last.drop_tcp().await;
     server.until_metric("satsuma_connections", 2.0).await;
     let last = ask.open(&server).await;
@@ -202,7 +202,7 @@ async fn vanished_peer_is_removed_and_its_socket_closed() {
     });
     let server = server.await;
     let mut ada = Client::join(&server, "r", "Ada").await;
-    // One says nothing any more; the other vanished in the middle of a message. None of them ends its
+    // One sends nothing any more; the other vanished in the middle of a message. Neither ends its
     // connection, reads, or answers a close frame.
     let mut silent = Client::join(&server, "r", "Bob").await;
     let mut broken = Client::join(&server, "r", "Cyd").await;
@@ -213,7 +213,7 @@ async fn vanished_peer_is_removed_and_its_socket_closed() {
     let listen = async {
         while !missing.is_empty() || server.metric("satsuma_connections").await > 1.0 {
             ada.say(json!({"type": "heartbeat"})).await;
-            // Every tick sends something.
+            // Every tick sends a snapshot.
             let message = ada.next().await;
             if message["type"] == "userLeftNotification" {
                 missing.retain(|pk| message["id"] != **pk);
@@ -251,7 +251,7 @@ async fn slow_requests_end_and_block_no_other() {
     server.until_metric("satsuma_tcp_connections", SLOW as f64).await;
     let drip = async {
         while !slow.is_empty() {
-            // One byte each, and then somebody comes in past them all.
+            // One byte each; meanwhile another client joins.
             slow.retain(|stream| {
                 let is_open = !matches!(stream.try_read(&mut [0; 1024]), Ok(0));
                 is_open && stream.try_write(b"x").is_ok()
@@ -295,7 +295,7 @@ async fn unread_events_cost_at_most_the_outbox_budget() {
         }
         most = most.max(server.metric("satsuma_outbox_bytes").await);
     }
-    // What the others have not confirmed yet are the same bytes, which count once.
+    // The same bytes wait for several members, and count once.
     assert!(most > 400_000.0 && most <= BUDGET as f64 * 1.5, "{most} bytes were kept");
     assert_eq!(server.metric(r#"satsuma_drops_total{reason="outbox_over_budget"}"#).await, 1.0);
     server.until_metric("satsuma_connections", 2.0).await;
@@ -334,7 +334,7 @@ async fn unread_snapshots_cost_one_and_close_the_socket() {
     everybody_leaves(&server, [ada, bob, cyd]).await;
 }
 
-/// Over ten thousand a minute, where the machine has nothing else to do.
+/// Over ten thousand a minute on an idle machine.
 #[tokio::test]
 async fn joins_of_1000_room_names_add_no_metrics() {
     const WORKERS: usize = 6;
@@ -361,18 +361,18 @@ async fn joins_of_1000_room_names_add_no_metrics() {
     }
     workers.join_all().await;
     until_nothing_is_taken(&server).await;
-    // New answers and reasons may have come, which are few; names would be a thousand.
+    // A few new label values may have appeared; names would be a thousand.
     let after = lines_of_metrics(&server).await;
     assert!(after <= before + 100, "{before} lines, then {after}");
 }
 
-/// Somebody comes to a room of its own, and goes in one of the ways in which people do.
+/// Joins a room of its own, and leaves it in one of the possible ways.
 async fn visit(server: &TestServer, eve: &Person, number: usize) {
     let ask = Ask::room(&format!("{number}-evil-{}", "n".repeat(100))).by(eve).pk("e");
     let mut client = loop {
         match ask.clone().try_open(server).await {
             Ok(client) => break client,
-            // The rooms of before end with a tick.
+            // The earlier rooms end with a tick.
             Err(status) => assert_eq!(status, 503),
         }
     };
@@ -392,7 +392,7 @@ async fn visit(server: &TestServer, eve: &Person, number: usize) {
     }
 }
 
-/// How much there is of the metrics, in which no name is that a client chose.
+/// Number of lines of the metrics, which have no label chosen by a client.
 async fn lines_of_metrics(server: &TestServer) -> usize {
     let text = answer(server.admin("/metrics")).await.text;
     assert!(!text.contains("evil"), "{text}");
@@ -405,7 +405,7 @@ async fn snapshot_of_megabytes_arrives_whole() {
     let server = TestServer::with(|config| {
         config.limits.user_bytes = 100_000;
         config.limits.members_per_room_per_identity = 0;
-        // A heartbeat is not what this is about.
+        // Heartbeats are not counted here.
         config.room.heartbeat_timeout = Duration::from_secs(600);
     });
     let server = server.await;
@@ -417,7 +417,7 @@ async fn snapshot_of_megabytes_arrives_whole() {
         member.say(json!({"type": "userUpdate", "user": {"extra": format!("{pk}{long}")}})).await;
         member.say(json!({"type": "directMessage", "to": pk, "message": "done"})).await;
         member.until_text(r#"{"type":"directMessage","from":"Eve","message":"done"}"#).await;
-        // Its seat stays, and with it its share of the snapshot.
+        // Its member stays, and with it its share of the snapshot.
         member.drop_tcp().await;
     }
     let mut meeting = Meeting::begin(&server).await;
@@ -432,7 +432,7 @@ async fn snapshot_of_megabytes_arrives_whole() {
     for _ in 0..5 {
         meeting.goes_on().await;
     }
-    // One byte too much is an error for one, and changes nothing for the others.
+    // One byte too much is an error for one, and does not affect the others.
     let too_long = json!({"type": "userUpdate", "user": {"extra": "x".repeat(100_000)}});
     meeting.bob.say(too_long).await;
     assert_eq!(meeting.bob.event().await["type"], "error");
@@ -471,7 +471,7 @@ async fn hanging_store_does_not_stop_meetings() {
     assert_eq!(server.metric("satsuma_drops_total{reason=\"store_queue\"}").await, 0.0);
 
     database.execute("ROLLBACK").await.unwrap();
-    // What waited is written by the try that is under way, or by the next.
+    // Waiting changes are written by the current attempt, or by the next.
     server.until_metric("satsuma_store_pending", 0.0).await;
     let ended: Option<String> = sqlx::query_scalar(r#"SELECT ended FROM "Meetings" WHERE id = $1"#)
         .bind(&short)
@@ -485,8 +485,8 @@ async fn hanging_store_does_not_stop_meetings() {
     bob.until_state(|state| user_of(state, &ada.pk())["raisedHand"] == true).await;
 }
 
-/// A clock that is set while people meet ends no meeting, since no room, socket or limit reads it: it
-/// stamps what is kept and shown, and says what has expired. Whoever adds a place asks what a jump does.
+/// A clock that is set during a meeting does not end it, since no room, socket or limit reads it: it only
+/// stamps stored and shown times, and decides about expiry. A new entry needs an answer for a clock that leaps.
 #[test]
 fn wall_clock_is_read_only_where_allowed() {
     let mut readers: Vec<String> = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
@@ -498,19 +498,19 @@ fn wall_clock_is_read_only_where_allowed() {
         .collect();
     readers.sort();
     let allowed = [
-        // When a card is due, is too old, or is wanted by `Retry-After`.
+        // Due time, age and `Retry-After` of a card.
         "feedback/delivery.rs",
-        // What is too old to be kept.
+        // Expiry of stored reports.
         "feedback/retention.rs",
         // Cookies, tokens and links.
         "http/app.rs",
         // Certificates.
         "http/tls/mod.rs",
-        // The times of lines of the chat, and of what is kept.
+        // Times of chat lines, and of stored rows.
         "room/actor.rs",
-        // How long the oldest datagram has waited in the kernel, as the kernel stamps it.
+        // Age of the oldest datagram in the kernel, by the kernel's timestamps.
         "sfu/thread.rs",
-        // Since when the store fails, as operators see it.
+        // Time of the store's failure, for operators.
         "store/task.rs",
     ];
     assert_eq!(readers, allowed);

@@ -1,4 +1,4 @@
-//! The names under which a server is reached: which of them are its own, and what `http.public_url` says.
+//! Host names of a server: accepted ones, and the effect of `http.public_url`.
 
 use satsuma::config::Optional;
 
@@ -25,7 +25,7 @@ async fn unknown_host_name_is_refused() {
     assert_eq!((page.status, page.header("content-type")), (403, "text/html; charset=utf-8"));
     assert!(page.text.contains("http.public_url"), "{}", page.text);
     assert_eq!(server.refusals("unknown_host").await, 2.0);
-    // A program that is no browser says no Origin, and asks for no page.
+    // Clients other than browsers send no Origin and request no page.
     assert_eq!(answer(server.get(FORM).header("host", host)).await.status, 200);
 }
 

@@ -1,4 +1,4 @@
-//! Who is believed to be whom: every attack on it, failing.
+//! Attacks on identity, all of which fail.
 
 use satsuma::config::{Config, Optional};
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn other_identity_cannot_replace_a_member() {
     let attack = Ask::room("r").by(&thief).pk(&ada.pk());
     assert_eq!(attack.answer(&server).await.status, 403);
     assert_eq!(server.refusals("seat_taken").await, 1.0);
-    // The owner is untouched: its socket lives, and it is told nothing new.
+    // The owner is unaffected: its socket stays open, and it receives nothing new.
     for message in ada.echo().await {
         assert_eq!(message["state"], before, "{message}");
     }
@@ -90,7 +90,7 @@ async fn forged_cookie_has_no_identity() {
         let first = if part.starts_with('A') { 'B' } else { 'A' };
         format!("{first}{}", &part[1..])
     };
-    // The claims of Eve, whose cookie is good, under Ada's signature.
+    // The claims of Eve, whose cookie is valid, under Ada's signature.
     let eve = Person::log_in(&server, "Eve").await;
     let eves_claims = eve.cookie().split('.').nth(1).unwrap();
     // {"alg":"none"}
@@ -107,7 +107,7 @@ async fn forged_cookie_has_no_identity() {
         token[..token.len() - 1].to_owned(),
         "Ada".to_owned(),
         String::new(),
-        // The reference's: base64 of {"username":"Ada"}, without a signature of ours.
+        // The reference's cookie: base64 of {"username":"Ada"}, without our signature.
         "eyJ1c2VybmFtZSI6IkFkYSJ9.c2lnbmF0dXJl".to_owned(),
         Person::log_in(&elsewhere, "Ada").await.cookie().strip_prefix("__session=").unwrap().to_owned(),
     ];
@@ -206,7 +206,7 @@ async fn identity_header_of_untrusted_peer_is_ignored() {
     let server = server.await;
     let attack = named_by_proxy("boss@example.com").pk("a").header("x-forwarded-for", "192.0.2.1");
     assert_eq!(attack.answer(&server).await.status, 401);
-    // With a cookie it is the cookie that counts, where it may.
+    // With a cookie, the cookie counts where it is accepted.
     let server = server.stop().await.start_with(|config| config.identity.required = false).await;
     assert_eq!(attack.answer(&server).await.status, 401);
     let eve = Person::log_in(&server, "Eve").await;
@@ -231,18 +231,18 @@ async fn trusted_identity_header_overrides_the_cookie() {
     let eve = Person::log_in(&server, "Eve").await;
     let mut ada = named_by_proxy("Ada@example.com").by(&eve).pk("a").open(&server).await;
     ada.until_state(|state| user_of(state, "a")["name"] == "Ada@example.com").await;
-    // The seat is that user's, not the cookie's.
+    // The member belongs to the header's user, not to the cookie's.
     assert_eq!(Ask::room("r").by(&eve).pk("a").answer(&server).await.status, 403);
     assert_eq!(named_by_proxy("bob@example.com").pk("a").answer(&server).await.status, 403);
     assert_eq!(named_by_proxy("a,b").by(&eve).pk("b").answer(&server).await.status, 401);
     let _same_user = named_by_proxy("ada@example.com").pk("a").open(&server).await;
-    // The form only sends on: the name is the proxy's to say.
+    // The form only redirects: the name comes from the proxy.
     let form = server.post_form("/set-username?return-url=/r", &[("username", "Boss")]);
     let sent = answer(form.header("cf-access-authenticated-user-email", "ada@example.com")).await;
     assert_eq!((sent.status, sent.header("location"), sent.header("set-cookie")), (302, "/r", ""));
 }
 
-/// The proxy may have a path on which it signs nobody in.
+/// The proxy may exempt a path from its login.
 #[tokio::test]
 async fn request_without_identity_header_is_refused() {
     let server = TestServer::start().await;
@@ -252,7 +252,7 @@ async fn request_without_identity_header_is_refused() {
         trust_this_machine(config);
     });
     let server = server.await;
-    // Eve has a cookie of before; nobody gets another.
+    // Eve has an older cookie; no new one is issued.
     for named in ["", " "] {
         assert_eq!(named_by_proxy(named).by(&eve).pk("a").answer(&server).await.status, 401, "{named:?}");
     }
@@ -284,7 +284,7 @@ async fn members_see_the_auth_method_of_a_name() {
     let mut ada = named_by_proxy("ada@example.com").pk("a").open(&server).await;
     let eve = Person::log_in(&server, "ada@example.com").await;
     let mut eve = Ask::room("r").by(&eve).pk("e").open(&server).await;
-    // A name is anybody's to type, and so is this field.
+    // Any client can choose a name, and also send this field.
     eve.say(json!({"type": "userUpdate", "user": {"raisedHand": true, "authMethod": "proxyHeader"}})).await;
     let both = |state: &serde_json::Value| {
         let users = state["users"].as_array().unwrap();
@@ -374,7 +374,7 @@ async fn forwarded_host_counts_from_trusted_proxy_only() {
     for server in [&anywhere, &behind_proxy] {
         let ada = Person::log_in(server, "Ada").await;
         let ask = Ask::room("r").by(&ada).pk("a").header("x-forwarded-host", "evil.example");
-        // Without TLS nothing shows that the name is the server's.
+        // Without TLS nothing proves that the name is the server's.
         let ask = ask.header("x-forwarded-proto", "https");
         seen.push(ask.header("origin", EVIL).answer(server).await.status);
     }
@@ -425,7 +425,7 @@ async fn rename_keeps_the_call_and_shows_on_return() {
     let state = back.until_users(&["a"]).await;
     assert_eq!(user_of(&state, "a")["name"], "Ada L.");
     assert_eq!(user_of(&state, "a")["raisedHand"], true);
-    // The old cookie is still the same person's.
+    // The old cookie still has the same identity.
     let _old = Ask::room("r").by(&ada).pk("a").open(&server).await;
 }
 

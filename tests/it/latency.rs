@@ -1,4 +1,4 @@
-//! Members who are far away: what others send costs them no seat.
+//! Members with a high latency are not evicted because of other members' messages.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use satsuma::server::Addresses;
 use crate::client::{Client, Heard};
 use crate::harness::TestServer;
 
-/// A way to the server that takes `delay` for what a client says, pongs too.
+/// A proxy that delays a client's bytes, pongs included, by `delay`.
 struct FarWay {
     addresses: Addresses,
     _carriers: JoinSet<()>,
@@ -57,7 +57,7 @@ async fn has_all(client: &mut Client, payloads: &[String]) {
     assert!(!client.heard_by_now().iter().any(|heard| matches!(heard, Heard::Closed(..))));
 }
 
-/// Nine such messages, a few kilobytes when compressed, took the seat of everybody whose pong took 50 ms.
+/// Nine such messages, a few kilobytes when compressed, evicted every member whose pong took 50 ms.
 #[tokio::test]
 async fn burst_evicts_no_member_with_high_latency() {
     let server = TestServer::start().await;
@@ -78,7 +78,7 @@ async fn burst_evicts_no_member_with_high_latency() {
     assert_eq!(server.metric("satsuma_members").await, 4.0);
 }
 
-/// Each of a hundred joins makes one member send all others a kilobyte for each.
+/// Each of a hundred joins makes one member send a kilobyte for each member to all others.
 #[tokio::test]
 async fn encrypted_joins_evict_no_member_with_high_latency() {
     const MEMBERS: usize = 100;

@@ -1,4 +1,4 @@
-//! The load tool against the real server: its counts add up, and it leaves nothing behind.
+//! The load tool against the real server: its counts add up, and no member remains.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn load(options: Options) -> Result<RunReport, CannotRun> {
     timeout(PATIENCE, run(&options, CancellationToken::new(), |_| {})).await.unwrap()
 }
 
-/// Waits until the server has forgotten everybody.
+/// Waits until the server has removed all members.
 async fn until_empty(server: &TestServer) {
     for gauge in ["connections", "members", "rooms", "tcp_connections", "outbox_bytes", "store_pending"] {
         server.until_metric(&format!("satsuma_{gauge}"), 0.0).await;
@@ -66,7 +66,7 @@ async fn load_updates_arrive_and_users_leave() {
     assert_adds_up(&report);
     report.verdict().unwrap();
     let updates = report.updates;
-    // 6 users of 20 a second for half a second, one of three in each room being its watcher.
+    // 6 users of 20 a second for half a second, one of three in each room is its watcher.
     assert!((54..=66).contains(&updates.sent), "{report}");
     assert_eq!(updates.unseen, 0, "{report}");
     assert!(updates.watched < updates.sent && updates.seen > 0, "{report}");
@@ -89,7 +89,7 @@ async fn load_counts_discarded_bytes() {
     assert_eq!((report.updates.unseen, report.leaves.properly), (0, 30), "{report}");
     let snapshot = report.received.snapshot_bytes.unwrap();
     assert!(snapshot > 12_000.0, "so long that payloads are skipped: {report}");
-    // Everybody receives what the watcher does; frames are cut by the beginning and the end.
+    // Everyone receives the same as the watcher; frames are cut at the beginning and the end.
     let expected = report.received.frames as f64 * snapshot;
     let share = report.received.bytes as f64 / expected;
     assert!((0.9..1.1).contains(&share), "{share}: {report}");
@@ -108,7 +108,7 @@ async fn idle_load_users_send_only_heartbeats() {
 
 #[tokio::test]
 async fn load_churn_leaves_no_members() {
-    // Who drops the socket is removed by a tick; nobody else's heartbeat gets so old.
+    // A dropped socket's member is removed by a tick; no other heartbeat gets this old.
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(50);
         config.room.heartbeat_timeout = Duration::from_secs(2);
@@ -123,13 +123,13 @@ async fn load_churn_leaves_no_members() {
     until_empty(&server).await;
 }
 
-/// A few seconds of the load that is run by hand for ten minutes against a release build, as the README
-/// says: `satsuma load --rooms 50 --users 6 --churn 10 --for 10m --pid …`.
+/// A few seconds of the load that is run by hand for ten minutes against a release build:
+/// `satsuma load --rooms 50 --users 6 --churn 10 --for 10m --pid …`.
 #[tokio::test]
 async fn mixed_load_completes_and_leaves_no_members() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(100);
-        // Longer than users are between two heartbeats.
+        // Longer than the interval of users' heartbeats.
         config.room.heartbeat_timeout = Duration::from_millis(6500);
     })
     .await;
@@ -177,7 +177,7 @@ async fn load_without_any_join_fails() {
     let server = TestServer::with(|config| config.limits.connections = 0).await;
     let error = load(short(&server.http())).await.unwrap_err().to_string();
     assert_eq!(error, "the server lets nobody in: 503: the server is full");
-    // The operators' listener is another server, which has neither a login nor rooms.
+    // The operators' listener has neither a login nor rooms.
     let wrong = format!("http://{}", server.addresses().admin);
     let error = load(short(&wrong)).await.unwrap_err().to_string();
     assert!(error.starts_with("the server lets nobody in: 404: "), "{error}");

@@ -1,6 +1,6 @@
 //! The real server on ports of the system's choice, real WebSocket clients, a real SQLite file.
 //!
-//! Tests wait for facts and never for time to pass; `conformance` alone plays recordings that do.
+//! Tests wait for facts and never for time to pass; only `conformance` plays recordings in their time.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 

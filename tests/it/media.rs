@@ -1,4 +1,4 @@
-//! People see and hear each other on our own page, over the embedded media server, in a real browser.
+//! Members exchange audio and video on our own page, over the embedded media server, in a real browser.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::browser::{Browser, Tab, Visitor};
 use crate::harness::{TestServer, eventually};
 use crate::page::{join, tile, until_on_stage, until_pressed};
 
-/// What watches what a page receives; see its own comments.
+/// Measures the media that a page receives; see its comments.
 const WITNESS: &str = include_str!("media_probe.js");
 
-/// Opens a tab whose pages are watched, on a page that has no connections.
+/// Opens a tab with the probe, on a page without connections.
 pub async fn watched(visitor: &Visitor, url: &str) -> Tab {
     let tab = visitor.open(url).await;
     tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": WITNESS})).await;
     tab
 }
 
-/// A server whose pages have small pictures, since all of them are made on one machine.
+/// A server whose pages send small video, since one machine encodes all of it.
 async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
     TestServer::with(|config| {
         config.client.max_webcam_quality_level = 360;
@@ -28,8 +28,8 @@ async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
     .await
 }
 
-/// Waits until each of these shows the moving pictures that are named, and plays so many voices, all
-/// of it newer than this call.
+/// Waits until each tab shows these moving videos and plays this many audible tracks, all of it newer than
+/// this call.
 pub async fn until_live(all: &[(&Tab, &[String], usize)]) {
     for (tab, ..) in all {
         tab.eval("witness.mark()").await;
@@ -47,7 +47,7 @@ fn video(name: &str) -> String {
     format!("({})?.querySelector('video')", tile(name))
 }
 
-/// Waits until everybody sees and hears everybody else.
+/// Waits until all members receive each other's audio and video.
 async fn until_all_live(people: &[(&Tab, &str)]) {
     let seen_by = |own: &str| -> Vec<String> {
         people.iter().filter(|(_, name)| *name != own).map(|(_, name)| video(name)).collect()
@@ -58,7 +58,7 @@ async fn until_all_live(people: &[(&Tab, &str)]) {
     until_live(&all).await;
 }
 
-/// Comes into a room under a name, in a tab that is watched.
+/// Joins a room under a name, in a tab with the probe.
 async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
     let visitor = browser.visitor().await;
     let tab = watched(&visitor, &format!("{}/set-username?return-url=/r", server.http())).await;
@@ -69,7 +69,7 @@ async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
     tab
 }
 
-/// Two people who see and hear each other.
+/// Two members who receive each other.
 async fn two_meet(browser: &Browser, server: &TestServer) -> [Tab; 2] {
     let [ada, bob] = [meet(browser, server, "Ada").await, meet(browser, server, "Bob").await];
     until_all_live(&[(&ada, "Ada"), (&bob, "Bob")]).await;
@@ -88,7 +88,7 @@ async fn members_exchange_audio_and_video() {
     let [ada, bob] = two_meet(&browser, &server).await;
     let both = [(&ada, "Ada"), (&bob, "Bob")];
 
-    // Bob is silent, and heard again.
+    // Bob mutes and unmutes.
     click(&bob, "microphone").await;
     until_pressed(&bob, "microphone", "false").await;
     ada.eval("witness.mark()").await;
@@ -104,7 +104,7 @@ async fn members_exchange_audio_and_video() {
     ada.until(&has_picture).await;
     until_all_live(&both).await;
 
-    // He shows his screen, twice.
+    // He shares his screen, twice.
     for _ in 0..2 {
         click(&bob, "screen").await;
         let screen = [video("Bob’s screen")];
@@ -114,7 +114,7 @@ async fn members_exchange_audio_and_video() {
         until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
     }
 
-    // He leaves, and comes back.
+    // He leaves and returns.
     bob.click("[data-action=leave]").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
     assert_eq!(ada.eval("witness.heard").await, 0);
@@ -123,7 +123,7 @@ async fn members_exchange_audio_and_video() {
     join(&bob).await;
     until_all_live(&both).await;
 
-    // A third comes, and goes.
+    // A third joins and leaves.
     let cy = meet(&browser, &server, "Cy").await;
     until_all_live(&[(&ada, "Ada"), (&bob, "Bob"), (&cy, "Cy")]).await;
     cy.click("[data-action=leave]").await;
@@ -142,7 +142,7 @@ async fn media_resume_after_a_restart() {
     let both = [(&ada, "Ada"), (&bob, "Bob")];
     let address = server.addresses().http;
     let server = server.stop().await.start_with(|config| config.http.listen = address).await;
-    // They ask by themselves, and do not wait for their connections to fail.
+    // The pages send requests by themselves, and do not wait for their connections to fail.
     let asked = r#"satsuma_call_seconds_count{operation="get_session",status="410"}"#;
     server.until_metric(asked, 2.0).await;
     until_all_live(&both).await;
@@ -173,7 +173,7 @@ async fn muted_microphone_sends_little() {
     let [_ada, bob] = two_meet(&browser, &server).await;
     click(&bob, "microphone").await;
     until_pressed(&bob, "microphone", "false").await;
-    // Audio packets that each of the two was sent, the fewer first.
+    // Audio packets sent to each of the two, the lower count first.
     let packets = async || {
         let report = server.admin_get("/admin/sfu").await.json();
         let tracks = report["tracks"].as_array().unwrap().iter();
@@ -196,7 +196,7 @@ async fn muted_microphone_sends_little() {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        // The muted one is the one that sent fewer by then, or will be soon.
+        // The muted member is the one that has sent fewer, or soon will have.
         now[0] > before[0] && now[0] - before[0] < 20
     };
     eventually("a muted microphone sends a fifth of speech at most".to_owned(), is_quiet).await;

@@ -1,4 +1,4 @@
-//! A session of the media API together with the peer that it is for.
+//! A session of the media API together with its peer.
 
 use axum::http::Method;
 use reqwest::RequestBuilder;
@@ -8,7 +8,7 @@ use str0m::media::Mid;
 use crate::harness::{Answer, Person, TestServer, answer};
 use crate::peer::{Media, Net, Peer};
 
-/// A way to the media API, with what proves who asks.
+/// A client of the media API: a mount with its credentials.
 #[derive(Clone)]
 pub struct Door {
     prefix: String,
@@ -16,22 +16,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// As browsers go, with a name and cookies.
+    /// A browser's client, with a cookie of its own.
     pub async fn for_person(server: &TestServer, name: &str) -> Self {
         Self::for_cookie(Person::log_in(server, name).await.cookie())
     }
 
-    /// As older clients go.
+    /// An older client, on its mount.
     pub async fn for_older_client(server: &TestServer, name: &str) -> Self {
         Self { prefix: "/api/calls".to_owned(), ..Self::for_person(server, name).await }
     }
 
-    /// As a member of a room goes, whose cookies are known.
+    /// A browser's client with this cookie.
     pub fn for_cookie(cookie: &str) -> Self {
         Self { prefix: "/partytracks".to_owned(), proof: ("cookie", cookie.to_owned()) }
     }
 
-    /// As another server goes, with the application's secret.
+    /// Another server's client, with the application's secret.
     pub fn for_server(prefix: &str, secret: &str) -> Self {
         Self { prefix: prefix.to_owned(), proof: ("authorization", format!("Bearer {secret}")) }
     }
@@ -45,7 +45,7 @@ impl Door {
         answer(self.ask(server, method, path).body(body.to_string())).await
     }
 
-    /// Opens a session, and keeps its cookie where it has one.
+    /// Opens a session, and stores the cookie of its lock.
     pub async fn open(&mut self, server: &TestServer) -> String {
         let opened = answer(self.ask(server, Method::POST, "new")).await;
         assert_eq!(opened.status, 201, "{opened:?}");
@@ -72,12 +72,12 @@ impl<'a> Seat<'a> {
         Self { server, door, session, peer: Peer::new(net).await }
     }
 
-    /// One of somebody new, over UDP.
+    /// A session of a new identity, over UDP.
     pub async fn of(server: &'a TestServer, name: &str) -> Self {
         Self::open(server, Door::for_person(server, name).await, Net::Udp).await
     }
 
-    /// A call on this session that goes well.
+    /// A call on this session that must succeed.
     pub async fn call(&self, method: Method, rest: &str, body: &Value) -> Value {
         let answered = self.try_call(method, rest, body).await;
         assert_eq!(answered.status, 200, "{answered:?}");
@@ -88,7 +88,7 @@ impl<'a> Seat<'a> {
         self.door.call(self.server, method, &format!("{}{rest}", self.session), body).await
     }
 
-    /// Publishes tracks by an offer; gives back their transceivers and the server's answer.
+    /// Publishes tracks by an offer; returns their transceivers and the server's answer.
     pub async fn publish(&self, tracks: &[(&str, Media)]) -> (Vec<Mid>, String) {
         let media: Vec<Media> = tracks.iter().map(|(_, media)| *media).collect();
         let (mids, offer) = self.peer.offer(&media).await;
@@ -108,12 +108,12 @@ impl<'a> Seat<'a> {
         (mids, sdp)
     }
 
-    /// Subscribes to a track; gives back its transceiver.
+    /// Subscribes to a track; returns its transceiver.
     pub async fn subscribe(&self, publisher: &str, name: &str) -> Mid {
         self.subscribe_as(json!({"location": "remote", "sessionId": publisher, "trackName": name})).await
     }
 
-    /// The same with a track object of its own.
+    /// The same with this track object.
     pub async fn subscribe_as(&self, track: Value) -> Mid {
         let told = self.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
         assert_eq!(told["requiresImmediateRenegotiation"], true, "{told}");
@@ -129,7 +129,7 @@ impl<'a> Seat<'a> {
         assert_eq!(self.call(Method::PUT, "/renegotiate", &body).await, json!({}));
     }
 
-    /// Stops transceivers, and tells the server.
+    /// Stops transceivers, and closes their tracks on the server.
     pub async fn close(&self, mids: &[Mid]) {
         let offer = self.peer.stop(mids).await;
         let tracks: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid.to_string()})).collect();
@@ -143,7 +143,7 @@ impl<'a> Seat<'a> {
         self.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
     }
 
-    /// The session's tracks, as the server tells them.
+    /// The session's tracks, as the server reports them.
     pub async fn tracks(&self) -> Value {
         self.call(Method::GET, "", &Value::Null).await["tracks"].take()
     }

@@ -1,7 +1,6 @@
 //! The npm packages `partysocket` and `partytracks` over the embedded media server, in a real browser.
 //!
-//! `tests/clients/client.js` is a page made of them, as the stock client is; the test bundles it. This
-//! needs `node`, and `npm ci` in that folder.
+//! `tests/clients/client.js` is a page made of them, as the stock client is; the test bundles it.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +26,7 @@ fn bundle() -> TempDir {
     dir
 }
 
-/// Somebody in the room, who plays what the others of these names send.
+/// A member of the room that plays the tracks of all others by their names.
 struct Member {
     name: &'static str,
     tab: Tab,
@@ -48,24 +47,24 @@ impl Member {
         self.tab.go(&format!("{}/r", server.http())).await;
     }
 
-    /// JavaScript for the element that plays somebody's picture.
+    /// JavaScript for the element that plays a member's video.
     fn video(name: &str) -> String {
         format!("document.querySelector({})", json!(format!("video[data-owner={name}]")))
     }
 
-    /// Waits for some more of the own pictures to be sent in the size of this name.
+    /// Waits for some more frames to be sent in this layer.
     async fn until_sends_more(&self, rid: &str) {
         let before = self.tab.eval(&format!("witness.sent('{rid}')")).await.as_u64().unwrap();
         self.tab.until(&format!("witness.sent('{rid}') > {}", before + 15)).await;
     }
 
-    /// Waits until somebody's picture arrives here in this width.
+    /// Waits until a member's video arrives here in this width.
     async fn until_width(&self, of: &str, width: &Value) {
         self.tab.until(&format!("witness.width({}) === {width}", Self::video(of))).await;
     }
 }
 
-/// Waits until everybody sees and hears everybody else, and nobody more.
+/// Waits until all members receive each other's audio and video, and nothing else.
 async fn until_all_live(people: &[&Member]) {
     let others = |own: &Member| -> Vec<String> {
         people.iter().filter(|other| other.name != own.name).map(|other| Member::video(other.name)).collect()
@@ -89,13 +88,13 @@ async fn stock_client_packages_exchange_audio_and_video() {
     let bob = Member::join(&browser, &server, "Bob").await;
     until_all_live(&[&ada, &bob]).await;
 
-    // Ada chooses between the layers of Bob's picture.
+    // Ada chooses between the layers of Bob's video.
     let (large, small) = (json!(640), json!(320));
     ada.until_width("Bob", &large).await;
     for _ in 0..2 {
         ada.tab.eval("client.prefer('b')").await;
         ada.until_width("Bob", &small).await;
-        // It is a choice: the other layer is there all the while.
+        // By choice: the other layer is available all the time.
         bob.until_sends_more("a").await;
         assert_eq!(ada.tab.eval(&format!("witness.width({})", Member::video("Bob"))).await, small);
         ada.tab.eval("client.prefer('a')").await;
@@ -105,14 +104,14 @@ async fn stock_client_packages_exchange_audio_and_video() {
     // Bob still has the layer that he chose.
     bob.until_width("Ada", &large).await;
 
-    // Bob is silent, and heard again.
+    // Bob mutes and unmutes.
     bob.tab.eval("client.mic.stopBroadcasting()").await;
     ada.tab.eval("witness.mark()").await;
     ada.tab.until("witness.silent === 1").await;
     bob.tab.eval("client.mic.startBroadcasting()").await;
     until_all_live(&[&ada, &bob]).await;
 
-    // He leaves, and comes back; a third comes.
+    // He leaves and returns; a third joins.
     bob.tab.eval("client.leave()").await;
     until_all_live(&[&ada]).await;
     bob.enter(&server).await;
@@ -122,7 +121,7 @@ async fn stock_client_packages_exchange_audio_and_video() {
     cy.tab.eval("client.leave()").await;
     until_all_live(&[&ada, &bob]).await;
 
-    // The server starts again.
+    // The server restarts.
     let address = server.addresses().http;
     let _server = server.stop().await.start_with(|config| config.http.listen = address).await;
     until_all_live(&[&ada, &bob]).await;

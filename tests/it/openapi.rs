@@ -40,7 +40,7 @@ impl Document {
         Self { json, seen: Mutex::default() }
     }
 
-    /// Returns what a reference points to, or the value itself.
+    /// Returns the target of a reference, or the value itself.
     fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         let Some(reference) = value["$ref"].as_str() else { return value };
         let pointer = reference.strip_prefix('#').unwrap();
@@ -64,7 +64,7 @@ impl Document {
         }
     }
 
-    /// Checks a value, and notes its properties that are not null under their schema's name.
+    /// Checks a value, and records its properties that are not null under their schema's name.
     fn validate(&self, schema: &Value, name: &str, value: &Value) -> Result<(), String> {
         if let Some(reference) = schema["$ref"].as_str() {
             let name = reference.rsplit('/').next().unwrap();

@@ -1,4 +1,4 @@
-//! What operators see, and what nobody sees.
+//! The operators' listener, and data that must not leave the server.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -207,7 +207,7 @@ async fn stored_files_are_readable_by_their_owner_only() {
 async fn failing_store_is_shown_and_rooms_continue() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
-    // Somebody else has the database, as a backup gone wrong might.
+    // Another process locks the database, as a broken backup might.
     let options = SqliteConnectOptions::new().filename(server.data_dir().join("satsuma.db"));
     let mut other = SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of a process whose output nobody reads.
+//! A process whose output is not read.
 
 use std::fs::File;
 use std::io::{Read, Write, pipe};
@@ -24,7 +24,7 @@ fn launch(data: &Path, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Pr
     Process::spawn(command, data, &settings)
 }
 
-/// People meet, and say what is logged.
+/// Members meet and send what is logged.
 async fn meet(server: &Process, room: &str) {
     let mut ada = Client::join(server, room, "Ada").await;
     let mut bob = Client::join(server, room, "Bob").await;
@@ -40,7 +40,7 @@ async fn meet(server: &Process, room: &str) {
     assert_eq!(answer(ask_admin(server, "/readyz")).await.status, 200);
 }
 
-/// Every upgrade was answered 500 then, and SIGTERM was not heard.
+/// Every upgrade was answered with 500, and SIGTERM had no effect.
 #[tokio::test]
 async fn output_without_reader_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -53,7 +53,7 @@ async fn output_without_reader_stops_nothing() {
     server.stop().await;
 }
 
-/// Rooms that ran were closed with 1011.
+/// Running rooms were closed with 1011.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn output_to_a_full_disk_stops_nothing() {
@@ -66,7 +66,7 @@ async fn output_to_a_full_disk_stops_nothing() {
     server.stop().await;
 }
 
-/// Everything stood still once the pipe was full, the answer to `healthz` too.
+/// Everything stopped once the pipe was full, the answer to `healthz` too.
 #[tokio::test]
 async fn output_with_stalled_reader_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ async fn output_with_stalled_reader_stops_nothing() {
     assert!(log.join().unwrap().contains("logLinesDropped"));
 }
 
-/// The last words of a process that nobody listens to were the last thing it did, for ever.
+/// A process wrote its last error to a stalled reader and never ended.
 #[tokio::test]
 async fn errors_are_written_despite_a_stalled_reader() {
     let (_reader, stderr) = pipe().unwrap();

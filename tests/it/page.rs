@@ -1,4 +1,4 @@
-//! Our own page where all is well, in a real browser, and as it lies in `static/`.
+//! Our own page without failures, in a real browser, and its files in `static/`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::client::Client;
 use crate::cloud::Cloud;
 use crate::harness::{Reach, TestServer};
 
-/// A name that would like to be more than a name.
+/// A name with markup.
 const MARKUP: &str = "<img src=x onerror=\"document.title='owned'\">";
 
-/// Comes to a room's lobby under a name.
+/// Opens a room's lobby under a name.
 pub async fn enter(visitor: &Visitor, server: &impl Reach, room: &str, name: &str) -> Tab {
     let tab = visitor.open(&format!("http://{}/{room}", server.reached_at().http)).await;
     tab.fill("#username", name).await;
@@ -24,14 +24,14 @@ pub async fn enter(visitor: &Visitor, server: &impl Reach, room: &str, name: &st
     tab
 }
 
-/// Comes into a room under a name.
+/// Joins a room under a name.
 pub async fn meet(visitor: &Visitor, server: &impl Reach, room: &str, name: &str) -> Tab {
     let tab = enter(visitor, server, room, name).await;
     join(&tab).await;
     tab
 }
 
-/// Goes from the lobby into the room. By the key, since the lobby still moves while devices are found.
+/// Joins from the lobby. By the key, since the lobby's layout still changes while devices are found.
 pub async fn join(tab: &Tab) {
     tab.until("document.activeElement === document.querySelector('#join:enabled')").await;
     tab.press("Enter").await;
@@ -86,7 +86,7 @@ async fn two_browsers_meet_and_chat() {
     join(&bob).await;
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
     until_on_stage(&bob, &["Ada", "Bob (you)"]).await;
-    // Ada sees herself, and wants to be seen: her picture and her voice are offered.
+    // Ada sees herself, and her audio and video are offered.
     ada.until(&format!("({}).classList.contains('picture')", tile("Ada (you)"))).await;
     cloud.until_seen("/tracks/new", 1).await;
     let offer = cloud.seen_at("/tracks/new")[0].json();
@@ -103,7 +103,7 @@ async fn two_browsers_meet_and_chat() {
     ada.until("document.querySelector('#lines .text').textContent === 'Hello <b>Ada</b>'").await;
     ada.until("document.querySelector('#lines .from').textContent === 'Bob'").await;
 
-    // A line for Bob alone, from the list of people.
+    // A direct line for Bob, from the list of people.
     ada.click(".controls [data-action=people]").await;
     ada.click("#people [aria-label='Write to Bob']").await;
     ada.fill("#line", "only you").await;
@@ -127,9 +127,9 @@ async fn two_browsers_meet_and_chat() {
     bob.click(".controls [data-action=camera]").await;
     bob.until(&format!("!({}).classList.contains('picture')", tile("Bob (you)"))).await;
 
-    // Bob reloads, and leaves no ghost.
+    // Bob reloads, and leaves no second member.
     bob.reload().await;
-    // He said so, and was not only found missing.
+    // His page sent `userLeft`; he was not timed out.
     server.until_metric(r#"satsuma_messages_total{type="userLeft"}"#, 1.0).await;
     bob.until("document.querySelector('#join:enabled')").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
@@ -139,7 +139,7 @@ async fn two_browsers_meet_and_chat() {
     ada.assert_quiet().await;
     bob.assert_quiet().await;
 
-    // The server restarts, and both come back.
+    // The server restarts, and both reconnect.
     for tab in [&ada, &bob] {
         tab.eval("window.away = 0; new MutationObserver(() => { if (!document.getElementById('reconnecting').hidden) window.away = 1 }).observe(document.getElementById('reconnecting'), {attributes: true})").await;
     }
@@ -159,7 +159,7 @@ async fn two_browsers_meet_and_chat() {
     ada.until(&is_shown(&tile("Bob"), ".hand")).await;
     assert_eq!(server.admin_get("/admin/rooms/r").await.json()["meetingId"], meeting);
 
-    // Bob leaves, and says that all was well.
+    // Bob leaves, and reports no trouble.
     bob.click("[data-action=leave]").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
     bob.click_text("#quality button", "No, everything worked").await;
@@ -167,8 +167,8 @@ async fn two_browsers_meet_and_chat() {
     let days = server.admin_get("/admin/feedback").await.json();
     assert_eq!(days["days"][0]["callsWithoutIssues"], 1, "{days}");
     for tab in [&ada, &bob] {
-        // The browser itself says so where nobody listened for a moment, or the process that was asked ended;
-        // and a page that asks why its socket was refused may be answered by a server that would let it in.
+        // The browser itself reports a refused connection while no server listens, or an aborted request;
+        // and a page that queries the refusal of its socket may be answered by a server that accepts it.
         let of_restart = |complaint: &String| {
             ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"].iter().any(|error| complaint.contains(error))
                 || complaint.starts_with("404: ") && complaint.ends_with("&why")
@@ -237,14 +237,14 @@ async fn page_is_usable_by_keyboard() {
     }
     tab.press("c").await;
     tab.until(&focus_is("#line")).await;
-    // Letters are letters in here, and no shortcuts.
+    // Letters are text in here, and no shortcuts.
     write("h").await;
     tab.press("Enter").await;
     tab.until("document.querySelector('#lines li:not(.waiting) .text')?.textContent === 'h'").await;
     until_pressed(&tab, "hand", "true").await;
     tab.press("Escape").await;
     tab.until(&focus_is(".controls [data-action=chat]")).await;
-    // From there every control can be reached, each with a name, and seen to have the focus.
+    // Every control is reachable from there, each with a name and a visible focus.
     for _ in 0..2 {
         tab.press("Tab").await;
         tab.until("document.activeElement.matches(':focus-visible') && document.activeElement.ariaLabel")
@@ -266,7 +266,7 @@ async fn page_is_usable_by_keyboard() {
 #[ignore = "needs chromium"]
 async fn denied_camera_does_not_prevent_joining() {
     let browser = Browser::start().await;
-    // The service that is to carry media is not set up.
+    // The configured media service is unreachable.
     let server = TestServer::with(|config| config.calls.upstream = MediaUpstream::Cloudflare).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
@@ -284,7 +284,7 @@ async fn denied_camera_does_not_prevent_joining() {
     bob.until_state(|state| state["users"].as_array().unwrap().iter().any(seen)).await;
     tab.click(".controls [data-action=camera]").await;
     tab.until("document.querySelector('#notices').textContent.includes('not allowed')").await;
-    // So none is asked.
+    // So none is requested.
     assert!(!tab.requests().iter().any(|url| url.contains("/partytracks/")), "{:?}", tab.requests());
     tab.assert_quiet().await;
 }

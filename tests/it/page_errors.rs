@@ -1,4 +1,4 @@
-//! Our own page in trouble: a network that dies, a server that refuses, media that are not carried.
+//! Our own page with failures: a dead network, a refusing server, media that cannot be carried.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::cloud::{Cloud, Script};
 use crate::harness::TestServer;
 use crate::page::{join, meet, tile, until_pressed};
 
-/// A network between browsers and a server that can die without a word.
+/// A network between browsers and a server that can die without closing connections.
 struct Network {
     address: SocketAddr,
     deaths: watch::Sender<()>,
@@ -48,13 +48,13 @@ impl Network {
         }
     }
 
-    /// All connections of this moment stay open, and carry nothing any more.
+    /// Freezes all current connections: they stay open, and carry nothing any more.
     fn die(&self) {
         self.deaths.send_replace(());
     }
 }
 
-/// A proxy that does not pass `Upgrade` on.
+/// A proxy that does not forward `Upgrade`.
 async fn proxy_without_upgrade(server: &TestServer) -> (SocketAddr, JoinSet<()>) {
     let to = server.addresses().http;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,7 +68,7 @@ async fn proxy_without_upgrade(server: &TestServer) -> (SocketAddr, JoinSet<()>)
                 let mut browser = BufReader::new(browser);
                 let mut server = TcpStream::connect(to).await.unwrap();
                 let mut line = String::new();
-                // A WebSocket is the first request of its connection. The end of the head is an empty line.
+                // A WebSocket is the first request of its connection. An empty line ends the head.
                 while browser.read_line(&mut line).await.is_ok_and(|bytes| bytes > 2) {
                     if !line.to_lowercase().starts_with("upgrade:") {
                         server.write_all(line.as_bytes()).await.unwrap();
@@ -83,7 +83,7 @@ async fn proxy_without_upgrade(server: &TestServer) -> (SocketAddr, JoinSet<()>)
     (address, tasks)
 }
 
-/// Opens the form for a name that leads to a room, and runs a script before every page that follows.
+/// Opens the name form with a room as its target, and runs a script before every following page.
 pub async fn before_pages(visitor: &Visitor, origin: &str, room: &str, script: &str) -> Tab {
     let tab = visitor.open(&format!("{origin}/set-username?return-url=/{room}")).await;
     tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
@@ -103,7 +103,7 @@ async fn dead_network_is_detected_and_lines_resent() {
     let network = Network::to(&server).await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
-    // Heartbeats come when this test wants them.
+    // Heartbeats are sent when this test wants them.
     let heart = "window.Worker = class extends EventTarget {
         constructor() { super(); window.beat = (times) => { while (times--) this.dispatchEvent(new Event('message')) } }
         terminate() {}
@@ -123,14 +123,14 @@ async fn dead_network_is_detected_and_lines_resent() {
     tab.until("document.querySelector('#lines .waiting')").await;
     tab.eval("beat(3)").await;
     assert_eq!(tab.eval(is_away).await, false);
-    // It is asked, and has two seconds to answer.
+    // The server is probed, and has two seconds to answer.
     tab.eval("beat(1)").await;
     tab.until(is_away).await;
     tab.fill("#line", "waits").await;
     tab.press("Enter").await;
     tab.until(&format!("!({is_away})")).await;
 
-    // What was said meanwhile is said now; what may have been heard is left to its writer.
+    // Waiting messages are sent now; messages that may have arrived are left to their author.
     assert_eq!(bob.event().await["message"], "waits");
     tab.click_text("#lines .lost button", "Send again").await;
     assert_eq!(bob.event().await["message"], "lost");
@@ -138,7 +138,7 @@ async fn dead_network_is_detected_and_lines_resent() {
     let note = "No chat is shown to: Bob. Write to them alone.";
     assert_eq!(tab.eval(&texts("#lines .text")).await, json!([note, "waits", "lost"]));
 
-    // A server that is merely quiet is asked, and its answer is nothing to show.
+    // A quiet server is probed, and its answer is not shown.
     let asked = r#"satsuma_messages_total{type="directMessage"}"#;
     for questions in [1.0, 2.0] {
         tab.eval("beat(4)").await;
@@ -169,7 +169,7 @@ async fn repeated_chat_line_is_detected_by_its_id() {
     join(&tab).await;
     bob.say(json!({"type": "chat", "message": "now"})).await;
     tab.until(&format!("{}.length === 1", texts("#lines .text"))).await;
-    // As from a server that started again, with its clock set back to 1970.
+    // As from a restarted server, with its clock set back to 1970.
     tab.eval("hear(5, 'then'); hear(4, 'before'); hear(5, 'then')").await;
     assert_eq!(tab.eval(&texts("#lines .text")).await, json!(["now", "then", "before"]));
     tab.assert_quiet().await;
@@ -182,7 +182,7 @@ async fn late_permission_respects_mute_and_leave() {
     let server = TestServer::start().await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     bob.say(json!({"type": "userUpdate", "user": {"joined": true}})).await;
-    // The browser's question is answered when this test says so.
+    // The browser's permission prompt is answered when this test decides.
     let late = "{
         const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         window.given = [];
@@ -303,7 +303,7 @@ async fn blocked_sockets_are_shown_after_the_second() {
         tab.press("Enter").await;
         (visitor, tab)
     };
-    // The page asks why after the second attempt; the server of the third has come up in between.
+    // The page queries the reason after the second attempt; the server has started before the third.
     let (_visitor, tab) = enter(2).await;
     tab.until("document.querySelector('#join:enabled')").await;
     assert_eq!(tab.eval("attempts").await, 3);
@@ -328,7 +328,7 @@ async fn start_failures_are_shown_on_the_page() {
     }";
     let tab = before_pages(&visitor, &server.http(), "broken", failing).await;
     let is_loaded = "document.readyState === 'complete'";
-    // A name that is refused can be mended where it stands.
+    // A refused name can be corrected in place.
     tab.until(is_loaded).await;
     let problems = texts(".warning");
     let a_name = json!(["A name has 1 to 64 characters and no control or invisible characters."]);
@@ -336,7 +336,7 @@ async fn start_failures_are_shown_on_the_page() {
     tab.press("Enter").await;
     tab.until(&format!("{problems}.length === 1")).await;
     assert_eq!(tab.eval(&problems).await, a_name);
-    // A browser that runs nothing of ours is shown the same, in the same place.
+    // A browser without JavaScript shows the same, in the same place.
     tab.eval("window.isOld = true; document.querySelector('form').submit()").await;
     tab.until(&format!("!window.isOld && {is_loaded} && {problems}.length === 1")).await;
     assert_eq!(tab.eval(&problems).await, a_name);
@@ -354,7 +354,7 @@ async fn start_failures_are_shown_on_the_page() {
     tab.go(&format!("{}/r", server.http())).await;
     tab.until(&format!("{loading}?.startsWith('The room cannot be opened: ')")).await;
 
-    // And a room's name as well.
+    // The same for a room's name.
     tab.go(&server.http()).await;
     tab.until(is_loaded).await;
     tab.fill("#room", "..").await;
@@ -372,7 +372,7 @@ async fn media_failure_is_shown_once_until_recovery() {
     for _ in 0..3 {
         cloud.script("/sessions/new", Script::Answer(400, "{}".to_owned()));
     }
-    // The stand-in carries nothing, but this browser can be told that it does.
+    // The stand-in carries no media, but this browser can report a connection.
     let faith = "{
         window.told = [];
         new MutationObserver(() => {

@@ -1,4 +1,4 @@
-//! Our own page where the network, the server or another's connection is dead.
+//! Our own page while the network, the server or another member's connection is dead.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::process::Process;
 
 const IS_AWAY: &str = "!document.getElementById('reconnecting').hidden";
 
-/// Keeps the connections of a page, so that a test can end them.
+/// Collects the connections of a page, so that a test can end them.
 const KEEP: &str = "window.connections = [];
     window.RTCPeerConnection = class extends RTCPeerConnection {
         constructor(...of) { super(...of); connections.push(this); }
@@ -66,7 +66,7 @@ async fn lost_connection_of_other_member_is_marked() {
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
 }
 
-/// Chromium refused its own description, and the session was replaced with all that it carried.
+/// Chromium rejected its own description, and the session with all its tracks was replaced.
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn late_camera_keeps_the_media_session() {
@@ -85,7 +85,7 @@ async fn late_camera_keeps_the_media_session() {
     assert_eq!(bob.eval("connections.length").await, 1);
 }
 
-/// Seven seconds of nothing and a new session was what a change of networks cost.
+/// A change of networks cost seven seconds and a new session.
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn network_change_restarts_ice() {
@@ -97,7 +97,7 @@ async fn network_change_restarts_ice() {
     let bob = bob_with(&browser, &origin, KEEP).await;
     bob.until(&shows_a_picture("Ada")).await;
     ada.until(&shows_a_picture("Bob")).await;
-    // Counted before anything can come of it.
+    // Counted before any effect.
     let offered = "connections.at(-1).restartIce = function () {
         this.restarts = (this.restarts ?? 0) + 1;
         RTCPeerConnection.prototype.restartIce.call(this);
@@ -105,7 +105,7 @@ async fn network_change_restarts_ice() {
     bob.eval(offered).await;
     let side = "connections.at(-1).remoteDescription.sdp.match(/ice-ufrag:(.*)/)[1]";
     let before = bob.eval(side).await;
-    // The browser estimates the same network's speed anew, which is no reason.
+    // The browser's new estimate of the same network's speed is no reason.
     bob.eval("navigator.connection.dispatchEvent(new Event('change'))").await;
     bob.eval("dispatchEvent(new Event('online'))").await;
     bob.until(&format!("{side} !== {before} && connections.at(-1).connectionState === 'connected'")).await;
@@ -133,7 +133,7 @@ async fn restart_is_brief_and_keeps_devices_off() {
     ada.until(&shows_a_picture("Bob")).await;
     bob.until(&shows_a_picture("Ada")).await;
 
-    // Whoever switched the camera off does not show itself by loading the page again.
+    // A reload does not switch a camera on that its user switched off.
     bob.click(".controls [data-action=camera]").await;
     until_pressed(&bob, "camera", "false").await;
     bob.reload().await;
@@ -142,7 +142,7 @@ async fn restart_is_brief_and_keeps_devices_off() {
     drop(server);
 }
 
-/// The page's judgement of a connection by the bytes that arrived: time and counts are the test's.
+/// The page's detection of missing media by received bytes: time and counts are the test's.
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn arrival_detects_missing_media_only_when_due() {
@@ -152,7 +152,7 @@ async fn arrival_detects_missing_media_only_when_due() {
     tab.until("document.readyState === 'complete'").await;
     let judge = "(async () => {
         const { Arrival } = await import('/static/js/calls/arrival.js');
-        // Looks twice a second for so many seconds; each of these has more bytes at each look.
+        // Two samples a second for this many seconds; each of these tracks receives bytes in each.
         const world = () => {
             const arrival = new Arrival();
             const tracks = new Map();
@@ -195,7 +195,7 @@ async fn arrival_detects_missing_media_only_when_due() {
         told.mutedAndDead = w.after(2, []).arrival.isLost(muted);
         told.nothingToArrive = world().after(10, []).arrival.isLost({ isMuted: true, since: 0 });
 
-        // An outage is no measure for the next.
+        // An outage does not raise the next timeout.
         w = world().after(10, ['mic']);
         told.cutOff = [1.5, 0.5, 10].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
         told.back = w.after(0.5, ['mic']).arrival.isCutOff;
@@ -227,7 +227,7 @@ async fn arrival_detects_missing_media_only_when_due() {
     assert_eq!(told, expected);
 }
 
-/// Comes into the room `r` as Bob, whose connections a test can reach.
+/// Joins the room `r` as Bob, whose connections a test can reach.
 async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
     let bob = before_pages(&browser.visitor().await, origin, "r", script).await;
     bob.fill("#username", "Bob").await;
@@ -237,7 +237,7 @@ async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
     bob
 }
 
-/// Pretends that ICE is interrupted, or at its end.
+/// Overrides the state of the ICE connection.
 fn pretend(state: &str) -> String {
     format!(
         "(of => {{
@@ -262,7 +262,7 @@ async fn close_during_ice_interruption_is_deferred() {
     bob.eval(&pretend("disconnected")).await;
     bob.click(".controls [data-action=camera]").await;
     until_pressed(&bob, "camera", "false").await;
-    // It is pushed anew meanwhile, which needs no connection; the close before it waits.
+    // It is published again meanwhile, which needs no connection; the earlier close waits.
     bob.click(".controls [data-action=camera]").await;
     eventually("the next one is published".to_owned(), async || published().await == 2).await;
     let back = "delete connections.at(-1).connectionState,
@@ -289,7 +289,7 @@ async fn replaced_connection_shows_as_disconnected() {
     bob.eval(told).await;
     bob.call("Network.setBlockedURLs", json!({"urls": ["*sessions/new*"]})).await;
     bob.eval(&pretend("failed")).await;
-    // In the end it is told why, and that is one word, not two.
+    // At the end it is shown with its reason, as one notice.
     bob.until("told.at(-1) === 'notice'").await;
     bob.call("Network.setBlockedURLs", json!({"urls": []})).await;
     bob.until("told.at(-1) === ''").await;
@@ -307,7 +307,7 @@ async fn lost_socket_reconnects_soon_in_a_small_room() {
     let server = Process::start(&data, &[]).await;
     let http = server.reached_at().http.to_string();
     let settings = [("SATSUMA_HTTP__LISTEN", http.as_str())];
-    // The longest pauses that chance can bring. The first that is asked for once a socket closed is the socket's.
+    // The longest possible pauses. The first one requested after a close is the socket's.
     let chance = "Math.random = () => 1;
         window.closes = [];
         window.opened = 0;

@@ -1,7 +1,6 @@
 //! The real client library `partytracks` against this server, while the media API fails.
 //!
-//! `tests/partytracks/client.mjs` runs the library in Node and reaches its goal by itself, or not.
-//! This needs `node`, and `npm ci` in that folder.
+//! `tests/partytracks/client.mjs` runs the library in Node and exits with success only at its goal.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::cloud::{Cloud, Script};
 use crate::harness::{Person, TestServer, eventually_within};
 
-/// How long the library has; its longest pause between two tries is ten seconds.
+/// Timeout of the library; its longest pause between two tries is ten seconds.
 const LIMIT_SECONDS: u64 = 40;
 
 /// Each run is a process of its own that starts slowly.
@@ -24,7 +23,7 @@ static PLACES: Semaphore = Semaphore::const_new(3);
 
 const ICE: &str = "/generate-ice-servers";
 
-/// The ways in which the media API fails, with the status that a client gets.
+/// Failures of the media API, with the status that a client gets.
 const FAILURES: [(&str, u16); 9] = [
     ("401", 401),
     ("404", 404),
@@ -56,7 +55,7 @@ fn script(failure: &str) -> Script {
     }
 }
 
-/// Runs a scenario, and gives back what the client told, line by line.
+/// Runs a scenario, and returns the client's log, line by line.
 async fn run(server: &TestServer, scenario: &str) -> Vec<Value> {
     let _place = PLACES.acquire().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/partytracks");
@@ -94,12 +93,12 @@ async fn server(cloud: &Cloud, edit: impl FnOnce(&mut Config)) -> TestServer {
     .await
 }
 
-/// Lets an operation fail twice in every way, and the library reach its goal all the same.
+/// Lets an operation fail twice in every way, after which the library must still reach its goal.
 async fn heals(operation: &str, scenario: &str) {
     heals_if(operation, "", scenario).await;
 }
 
-/// The same for requests whose body holds `part`.
+/// The same for requests whose body contains `part`.
 async fn heals_if(operation: &str, part: &str, scenario: &str) {
     let runs = FAILURES.map(async |(failure, status)| {
         let cloud = Cloud::start().await;
@@ -141,7 +140,7 @@ async fn push_after_failed_close_works() {
     heals("/tracks/close", "close").await;
 }
 
-/// The library itself forgets a failed renegotiation; its connection fails, and it starts anew.
+/// The library drops a failed renegotiation; its connection fails, and it opens a new session.
 #[tokio::test]
 #[ignore = "needs node"]
 async fn failed_renegotiation_opens_a_new_session() {
@@ -160,7 +159,7 @@ async fn failed_pull_is_retried() {
     heals_if("/tracks/new", r#""location":"remote""#, "pull-many").await;
 }
 
-/// Our own refusals heal like the API's: here every second call comes too fast.
+/// Our own refusals are recoverable like the API's: here every second call is too fast.
 #[tokio::test]
 #[ignore = "needs node"]
 async fn rate_limits_only_slow_the_library_down() {
@@ -178,7 +177,7 @@ async fn library_recovers_when_the_api_returns() {
     let server = server(&cloud, |_| {}).await;
     let back = async {
         let open = r#"satsuma_call_seconds_count{operation="new_session",status="circuit_open"}"#;
-        // The client may have to wait for its place.
+        // The client may wait for its permit.
         let fact = async || server.metric(open).await > 0.0;
         eventually_within(Duration::from_secs(120), "the circuit is open".to_owned(), fact).await;
         cloud.come_up().await;

@@ -1,4 +1,4 @@
-//! The media half of a client: a peer of the library that the server uses too, on a real socket.
+//! The media half of a client: a str0m peer, as on the server, on a real socket.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::harness::eventually;
 
-/// How often a microphone and a camera send.
+/// Packet intervals of a microphone and a camera.
 const FRAME: Duration = Duration::from_millis(20);
 
-/// By what a peer's packets travel.
+/// The transport of a peer's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Net {
     Udp,
@@ -32,11 +32,11 @@ pub enum Net {
     Tcp,
 }
 
-/// A section of an offer.
+/// An m-line of an offer.
 #[derive(Clone, Copy, Debug)]
 pub struct Media {
     pub kind: MediaKind,
-    /// Its layers, where it is sent in several.
+    /// Its simulcast layers, if any.
     pub rids: &'static [&'static str],
 }
 
@@ -46,7 +46,7 @@ pub const LAYERED_CAMERA: Media = Media { kind: MediaKind::Video, rids: &["a", "
 
 type Act = Box<dyn FnOnce(&mut Station) + Send>;
 
-/// A peer. One that is dropped is silent from then on, as a machine without power is.
+/// A peer. A dropped one stops sending without closing, as a machine without power does.
 pub struct Peer {
     net: Net,
     acts: mpsc::UnboundedSender<Act>,
@@ -57,11 +57,11 @@ pub struct Peer {
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
-/// What a peer noticed.
+/// A peer's observations.
 #[derive(Default)]
 struct Told {
     connected: bool,
-    /// Packets by transceiver and by what they say.
+    /// Packets by transceiver and content.
     heard: BTreeMap<(Mid, String), u64>,
 }
 
@@ -100,7 +100,7 @@ impl Peer {
         Self { net, acts, arrived, told, connected_to: Mutex::new(None), tasks }
     }
 
-    /// An offer that sends these, besides what was agreed on before; and their transceivers.
+    /// An offer that adds these tracks; and their transceivers.
     pub async fn offer(&self, media: &[Media]) -> (Vec<Mid>, String) {
         let media = media.to_vec();
         self.with(move |station| {
@@ -132,7 +132,7 @@ impl Peer {
         .await
     }
 
-    /// Takes the answer to the last offer.
+    /// Applies the answer to the last offer.
     pub async fn accept(&self, answer: &str) {
         let answer = SdpAnswer::from_sdp_string(&self.reach(answer).await).unwrap();
         self.with(|station| {
@@ -148,7 +148,7 @@ impl Peer {
         self.with(|station| station.rtc.sdp_api().accept_offer(offer).unwrap().to_sdp_string()).await
     }
 
-    /// Sends `words` on a transceiver, packet after packet, from now on.
+    /// Sends packets with this content on a transceiver from now on.
     pub async fn say(&self, mid: Mid, words: &str) {
         self.say_in(mid, None, words).await;
     }
@@ -162,18 +162,18 @@ impl Peer {
         .await;
     }
 
-    /// How many packets came on a transceiver that say this.
+    /// Number of packets received on a transceiver with this content.
     pub fn heard(&self, mid: Mid, words: &str) -> u64 {
         self.told.lock().unwrap().heard.get(&(mid, words.to_owned())).copied().unwrap_or_default()
     }
 
-    /// Waits until the connection is there.
+    /// Waits until the connection is established.
     #[track_caller]
     pub fn until_connected(&self) -> impl Future<Output = ()> {
         eventually("the peer is connected".to_owned(), async || self.told.lock().unwrap().connected)
     }
 
-    /// Waits until further packets came on a transceiver that say this.
+    /// Waits for further packets with this content on a transceiver.
     #[track_caller]
     pub fn until_hears(&self, mid: Mid, words: &str) -> impl Future<Output = ()> {
         let (before, words) = (self.heard(mid, words), words.to_owned());
@@ -181,7 +181,7 @@ impl Peer {
         eventually(format!("further packets came on {mid}"), fact)
     }
 
-    /// Does something with the peer.
+    /// Runs a function with the peer's state.
     async fn with<T: Send + 'static>(&self, act: impl FnOnce(&mut Station) -> T + Send + 'static) -> T {
         let (tell, told) = oneshot::channel();
         let act: Act = Box::new(move |station| {
@@ -191,8 +191,8 @@ impl Peer {
         told.await.expect("the peer lives")
     }
 
-    /// Opens the connection to the server where it takes one; gives back a description of the server's
-    /// without addresses that this peer does not use.
+    /// Opens the connection to the server over TCP if needed; returns the server's description without
+    /// addresses that this peer does not use.
     async fn reach(&self, sdp: &str) -> String {
         if self.net != Net::Tcp {
             return sdp.to_owned();
@@ -222,7 +222,7 @@ impl Peer {
     }
 }
 
-/// The addresses that a description names for a protocol.
+/// The addresses in a description for a protocol.
 pub fn candidates(sdp: &str, protocol: &str) -> Vec<SocketAddr> {
     let lines = sdp.lines().filter(|line| is_candidate(line, protocol));
     let address = |line: &str| {
@@ -240,7 +240,7 @@ fn is_candidate(line: &str, protocol: &str) -> bool {
     named.is_some_and(|named| named.eq_ignore_ascii_case(protocol))
 }
 
-/// What the peer's task owns.
+/// State of the peer's task.
 struct Station {
     rtc: Rtc,
     link: Link,
@@ -256,7 +256,7 @@ enum Link {
     Tcp(mpsc::UnboundedSender<Vec<u8>>, SocketAddr),
 }
 
-/// What is sent on a transceiver.
+/// A stream of packets on a transceiver.
 struct Voice {
     mid: Mid,
     rid: Option<Rid>,
@@ -299,7 +299,7 @@ impl Station {
         let _ = self.rtc.handle_input(Input::Receive(now(), receive));
     }
 
-    /// Sends what is to be sent, notes what came, and tells when there is more to do.
+    /// Sends due packets, records events, and returns the time of the next call.
     fn poll(&mut self) -> Instant {
         loop {
             match self.rtc.poll_output() {
@@ -307,7 +307,7 @@ impl Station {
                 Ok(Output::Transmit(transmit)) => match &self.link {
                     Link::None => {}
                     Link::Udp(socket, _) => {
-                        // A packet that the system does not take is lost, as on any network.
+                        // A packet that the system refuses is lost, as on any network.
                         let _ = socket.try_send_to(&transmit.contents, transmit.destination);
                     }
                     Link::Tcp(frames, _) => {
@@ -315,7 +315,7 @@ impl Station {
                     }
                 },
                 Ok(Output::Event(event)) => self.note(event),
-                // The connection is over.
+                // The connection is closed.
                 Err(_) => return now() + FRAME,
             }
         }
@@ -362,10 +362,10 @@ impl Station {
     }
 }
 
-/// A descriptor of four bytes, and the first byte of the picture.
+/// A descriptor of four bytes, and the first byte of the frame.
 const VP8_HEADER_BYTES: usize = 5;
 
-/// A picture of one packet: RFC 7741, extended, with a start and a long PictureID; then the P bit.
+/// A frame of one packet: RFC 7741, extended, with a start and a long PictureID; then the P bit.
 fn vp8_picture(voice: &mut Voice) -> Vec<u8> {
     let [high, low] = (voice.seq as u16 | 0x8000).to_be_bytes();
     let is_keyframe = std::mem::take(&mut voice.is_keyframe_due);
@@ -377,7 +377,7 @@ fn vp8_picture(voice: &mut Voice) -> Vec<u8> {
 async fn read_datagrams(socket: Arc<UdpSocket>, arrived: mpsc::UnboundedSender<(SocketAddr, Vec<u8>)>) {
     let mut buffer = [0; 2048];
     loop {
-        // Where nobody listens any more, the system says so of the next datagram.
+        // A closed port makes the next datagram fail.
         let Ok((length, source)) = socket.recv_from(&mut buffer).await else { continue };
         if arrived.send((source, buffer[..length].to_vec())).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! A server of its own process, which can be killed.
+//! A server in a process of its own, which can be killed.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Reach, eventually_within};
 
-/// How long a process may take to start, in a build without optimization on a busy machine.
+/// Timeout of a start, in a build without optimization on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
 /// The program.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_satsuma");
 
-/// A server of its own process, which is killed with its value.
+/// A server in a process of its own, killed on drop.
 pub struct Process {
     child: Child,
     addresses: Addresses,
@@ -40,14 +40,14 @@ impl Process {
         process
     }
 
-    /// Starts a server, and does not wait for it.
+    /// Starts a server without waiting for it.
     pub fn launch(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Self::spawn(command, data, settings)
     }
 
-    /// Starts a server by a command that runs [`BINARY`], and does not wait for it.
+    /// Starts a server by a command that runs [`BINARY`], without waiting for it.
     pub fn spawn(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
         let [http, admin] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [http_address, admin_address] = [&http, &admin].map(|listener| listener.local_addr().unwrap());
@@ -60,16 +60,16 @@ impl Process {
             .env("SATSUMA_ADMIN__LISTEN", admin_address.to_string())
             .env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0")
             .envs(settings.iter().copied());
-        // The ports are free for as long as it takes the process to ask for them.
+        // The ports are free until the process binds them.
         drop((http, admin));
         let addresses = Addresses { http: http_address, admin: admin_address };
         Self { child: command.spawn().unwrap(), addresses }
     }
 
-    /// Waits until people can come.
+    /// Waits until the server answers.
     ///
-    /// The kernel takes connections from the moment in which the server listens, so an answer is
-    /// waited for, not a connection.
+    /// The kernel accepts connections as soon as the server listens, so an answer is awaited,
+    /// not a connection.
     #[track_caller]
     pub fn until_started(&self) -> impl Future<Output = ()> {
         let Addresses { http, admin } = self.addresses;
@@ -82,13 +82,13 @@ impl Process {
         self.child.id()
     }
 
-    /// SIGKILL, and waits until it has had its effect.
+    /// Sends SIGKILL, and waits for the end.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and waits for the exit code that says whether everything is kept.
+    /// Sends SIGTERM, and waits for a successful exit, which means that everything is stored.
     pub async fn stop(self) {
         self.signal(Signal::TERM);
         self.ended_well().await;
@@ -99,7 +99,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the exit code that says whether everything is kept.
+    /// Waits for a successful exit, which means that everything is stored.
     pub async fn ended_well(self) {
         let mut process = self;
         let status = tokio::task::spawn_blocking(move || process.child.wait().unwrap()).await.unwrap();
@@ -115,7 +115,7 @@ impl Reach for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // SIGKILL; it may be gone already.
+        // SIGKILL; the process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Frames as bytes, for what no client library says or understands.
+//! Frames as bytes, for cases that no client library supports.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,7 +26,7 @@ impl Frame {
         Self { first, payload: payload.into() }
     }
 
-    /// As a client writes it.
+    /// Its bytes as a client sends them.
     pub fn masked(&self) -> Vec<u8> {
         let mask = [0x37, 0xfa, 0x21, 0x3d];
         let mut bytes = self.head(0x80);
@@ -35,7 +35,7 @@ impl Frame {
         bytes
     }
 
-    /// As a server writes it.
+    /// Its bytes as a server sends them.
     pub fn unmasked(&self) -> Vec<u8> {
         [self.head(0), self.payload.clone()].concat()
     }
@@ -70,13 +70,13 @@ impl Frame {
     }
 }
 
-/// A client that says any bytes.
+/// A client that sends arbitrary bytes.
 pub struct Raw {
     stream: BufReader<TcpStream>,
 }
 
 impl Raw {
-    /// Opens a socket, and gives back the head of the answer too; it is a 101.
+    /// Opens a socket, and returns the head of the answer too; it is a 101.
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (String, Self) {
         let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
         let mut request = format!(
@@ -103,7 +103,7 @@ impl Raw {
     }
 }
 
-/// What a compressing client sends for a message.
+/// A message as a compressing client sends it.
 pub fn deflated(message: &[u8], level: u32, window_bits: u8) -> Vec<u8> {
     let mut payload = Vec::with_capacity(message.len() * 2 + 100);
     let mut deflater = Compress::new_with_window_bits(Compression::new(level), false, window_bits);
@@ -112,7 +112,7 @@ pub fn deflated(message: &[u8], level: u32, window_bits: u8) -> Vec<u8> {
     payload
 }
 
-/// What a compressing client reads from a payload, with no window between messages.
+/// A payload inflated as by a compressing client, without context takeover.
 pub fn inflated(payload: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(payload.len() * 1100 + 1000);
     let payload = [payload, &[0x00, 0x00, 0xff, 0xff]].concat();
@@ -122,10 +122,10 @@ pub fn inflated(payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Stands between a client that cannot compress and a server: what the client says in one frame goes
-/// on compressed, and what the server compressed comes plain.
+/// A proxy between a client that cannot compress and a server: forwards the client's messages of one frame
+/// compressed, and the server's messages inflated.
 ///
-/// The other end of what it gives back is gone when either side is.
+/// The returned stream ends when either side does.
 pub fn compressing(network: TcpStream) -> DuplexStream {
     let (near, far) = duplex(64 * 1024);
     let relay = async move {

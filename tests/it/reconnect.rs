@@ -1,4 +1,4 @@
-//! Who is away for a moment, or over a restart, misses nothing: shown with numbered MLS messages.
+//! Members that reconnect, or return after a restart, miss no event: shown with numbered MLS messages.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,26 +20,26 @@ fn number(message: &Value) -> Option<u64> {
     (message["type"] == "e2eeMlsMessage").then(|| message["payload"].as_str().unwrap().parse().unwrap())
 }
 
-/// A member's ear: what it has heard of the numbers, over all of its sockets.
+/// A member's received numbers, over all of its sockets.
 #[derive(Default)]
 struct Ear {
     last: u64,
-    /// Set by a new socket: numbers may come again, until the first one that is new.
+    /// Set by a new socket: numbers may be repeated until the first new one.
     repeats_from: Option<Option<u64>>,
 }
 
 impl Ear {
-    /// A new socket begins.
+    /// Begins a new socket.
     fn reconnected(&mut self) {
         self.repeats_from = Some(None);
     }
 
-    /// Hears a message, if it is a number's.
+    /// Takes a message, if it has a number.
     fn hear_message(&mut self, message: &Value) {
         number(message).into_iter().for_each(|number| self.hear(number));
     }
 
-    /// Takes a number that came, which is the one after the last, or a repetition where one may be.
+    /// Takes a number: the one after the last, or a repetition where one may be.
     fn hear(&mut self, number: u64) {
         match self.repeats_from {
             Some(None) if number <= self.last => self.repeats_from = Some(Some(number)),
@@ -59,7 +59,7 @@ impl Ear {
         }
     }
 
-    /// Listens until `end` was heard.
+    /// Reads until `end` was received.
     async fn listen(&mut self, client: &mut Client, end: u64) {
         while self.last < end {
             self.hear(number(&client.event().await).expect("only numbers are said here"));
@@ -67,7 +67,7 @@ impl Ear {
     }
 }
 
-/// How a member goes away for a moment.
+/// The way in which a member disconnects.
 #[derive(Clone, Copy)]
 enum Going {
     ByDroppingTcp,
@@ -151,7 +151,7 @@ async fn flapping_connection_misses_no_event() {
         let next = (said + 7).min(END);
         say_numbers(&mut bob, said + 1..=next).await;
         said = next;
-        // Sometimes right away, sometimes after a few; the rest dies with the connection.
+        // Sometimes right away, sometimes after a few messages; the rest is lost with the connection.
         let until = ear.last + said % 5;
         ear.listen(&mut ada, until.min(said)).await;
         let seat = ada.drop_tcp_after(|message| ear.hear_message(&message)).await;
@@ -211,7 +211,7 @@ async fn outbox_over_the_budget_evicts_the_member() {
         bob.say(message.clone()).await;
     }
     assert_eq!(bob.event().await, json!({"type": "userLeftNotification", "id": pk}));
-    // Ada is a fresh user: her client begins anew with the group's keys.
+    // Ada is a fresh user: her client sends the group's keys again.
     let mut ada = seat.open(&server).await;
     assert_eq!(ada.next().await["type"], "roomState");
 }
@@ -262,7 +262,7 @@ async fn restart_loses_no_event_of_any_member() {
     cyd.closed_after(|message| cyds.hear_message(&message)).await;
     cyds.reconnected();
     let mut cyd = cyd.ask().open(&server).await;
-    // Bob says more before Ada is back, as an eager client does.
+    // Bob sends more before Ada has reconnected, as an eager client does.
     let mut bob = bob.ask().open(&server).await;
     say_numbers(&mut bob, 11..=20).await;
     cyds.listen(&mut cyd, 20).await;
@@ -288,8 +288,8 @@ async fn message_during_shutdown_is_not_lost() {
     let mut ear = Ear::default();
     say_numbers(&mut bob, 1..=10).await;
     ear.listen(&mut ada, 10).await;
-    // Bob goes on until he hears that the server stops, as browsers do: whatever he said before
-    // has reached the server before the answer to its close frame.
+    // Bob sends until he receives the server's close, as browsers do: all earlier messages
+    // reach the server before the answer to its close frame.
     let talk = async {
         let mut said = 10;
         while bob.heard_by_now().iter().all(|heard| !matches!(heard, Heard::Closed(..))) {
@@ -343,7 +343,7 @@ async fn restored_room_without_members_ends() {
     let ended = meetings(&stopped.database()).await;
     assert!(matches!(&ended[..], [(id, 1, Some(_))] if *id == meeting), "{ended:?}");
 
-    // And it stays ended: the next who comes begins another meeting.
+    // It stays ended: the next join begins another meeting.
     let server = stopped.start_with(|_| {}).await;
     assert_eq!(server.metric("satsuma_rooms").await, 0.0);
     let mut ada = ada.ask().open(&server).await;
@@ -373,7 +373,7 @@ async fn restart_keeps_ids_of_departed_members_reserved() {
 async fn meeting_peak_and_end_are_stored() {
     let server = TestServer::with(|config| {
         config.room.tick = Duration::from_millis(20);
-        // Only who leaves is gone.
+        // Only a member that leaves is removed.
         config.room.heartbeat_timeout = Duration::from_secs(60);
     });
     let server = server.await;
@@ -402,7 +402,7 @@ async fn second_server_on_the_same_data_fails_to_start() {
         std::process::id()
     );
     assert_eq!(error.to_string(), sentence);
-    // The first one is none the worse, and its end frees the directory.
+    // The first one is unaffected, and its end frees the directory.
     Client::join(&server, "r", "Ada").await.echo().await;
     server.restart().await;
 }
@@ -414,7 +414,7 @@ async fn changes_are_on_disk_while_the_server_runs() {
     ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
     ada.echo().await;
     let database = server.data_dir().join("satsuma.db");
-    // What `kill -9` would leave behind is what another process can read.
+    // A crash would leave the same data that another process reads now.
     let is_kept = async || {
         let mut connection = open(&database).await;
         let seats: Vec<(String,)> =
@@ -430,7 +430,7 @@ async fn open(database: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&options).await.unwrap()
 }
 
-/// Every meeting that there was: its id, its peak, and when it ended, in their order.
+/// Every meeting: its id, its peak, and its end, in their order.
 async fn meetings(database: &Path) -> Vec<(String, i64, Option<String>)> {
     let mut connection = open(database).await;
     let query = r#"SELECT id, "userCount", ended FROM "Meetings" ORDER BY created"#;

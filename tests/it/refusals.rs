@@ -1,4 +1,4 @@
-//! What is refused before the upgrade, with which status, and that it is counted.
+//! Refusals before the upgrade: their status and their metric.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::client::{Ask, Client, user_of};
 use crate::harness::{Answer, Person, TestServer, answer, logged};
 
-/// A refusal: its status and what it is counted as.
+/// A refusal: its status and its metric label.
 async fn assert_refused(server: &TestServer, ask: Ask, status: u16, reason: &str) -> Answer {
     let before = server.refusals(reason).await;
     let refused = ask.answer(server).await;
@@ -115,7 +115,7 @@ async fn new_rooms_of_an_identity_are_limited() {
     let ask = Ask::room("r3").by(&ada).pk("a");
     let refused = assert_refused(&server, ask.clone(), 429, "too_many_new_rooms").await;
     assert_eq!(refused.header("retry-after"), "60");
-    // A room that runs is no new one, and another identity has a limit of its own.
+    // A running room is not new, and another identity has a limit of its own.
     let _again = Ask::room("r1").by(&ada).pk("a2").open(&server).await;
     let _other = Ask::room("r3").by(&bob).pk("b").open(&server).await;
     let _now_running = ask.open(&server).await;
@@ -157,12 +157,12 @@ async fn sockets_of_an_address_are_limited() {
     first.drop_tcp().await;
     server.until_metric("satsuma_connections", 1.0).await;
     let _in_its_place = ask("b", "192.0.2.1").open(&server).await;
-    // An IPv6 subscriber has addresses without end, all of one /64.
+    // An IPv6 subscriber has any number of addresses, all of one /64.
     let _v6 = ask("d", "2001:db8::1").open(&server).await;
     assert_refused(&server, ask("e", "2001:db8::ffff:1:2"), 429, "too_many_of_address").await;
     assert_refused(&server, ask("f", "::ffff:192.0.2.2"), 429, "too_many_of_address").await;
     let _other_network = ask("g", "2001:db8:0:1::1").open(&server).await;
-    // What the proxy itself asks, and whom it does not name, is nobody's share.
+    // Requests of the proxy itself, and of clients that it does not name, count for no network.
     let _proxy = ask("h", "127.0.0.1").open(&server).await;
     let _proxy_again = ask("i", "unknown").open(&server).await;
     assert!(logged().contains("proxyTellsNoClient"), "such people have no limit, which is said");
@@ -195,12 +195,12 @@ async fn rooms_of_a_network_are_limited() {
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;
 }
 
-/// A proxy that passes no WebSockets on is the first thing that goes wrong when a server is set up.
+/// A proxy that does not forward WebSockets is the most common mistake of a setup.
 #[tokio::test]
 async fn upgrade_dropped_by_a_proxy_is_426() {
     let server = TestServer::start().await;
     let ada = Person::log_in(&server, "Ada").await;
-    // An address that no other test comes from, to find its line in the log of all.
+    // An address that no other test uses, to find its line in the shared log.
     let proxy = reqwest::Client::builder().no_proxy().local_address(IpAddr::from([127, 0, 14, 26]));
     let proxy = proxy.build().unwrap();
     let ask = |path: &str| proxy.get(server.http() + path).header("cookie", ada.cookie());
@@ -234,13 +234,13 @@ async fn last_refusal_can_be_queried() {
     let told = why("ada").await;
     assert_eq!((told.status, &told.text), (503, &refused.text));
     assert_eq!(why("eve").await.status, 404, "somebody else's refusal");
-    // At the gate, too: a proxy that hides the host makes our own page a foreign one.
+    // The origin check as well: a proxy that hides the host makes our own page a foreign one.
     let foreign = Ask::room("r").by(&ada).pk("ada").header("origin", "https://meet.example");
     let refused = assert_refused(&server, foreign, 403, "foreign_origin").await;
     assert_eq!(why("ada").await.text, refused.text);
 }
 
-/// One cookie took all places of a room under a thousand ids, with no socket open.
+/// One cookie filled a room under a thousand ids, without an open socket.
 #[tokio::test]
 async fn members_of_an_identity_in_a_room_are_limited() {
     let server = TestServer::start().await;
@@ -253,7 +253,7 @@ async fn members_of_an_identity_in_a_room_are_limited() {
     }
     let one_more = Ask::room("r").by(&ada).pk("one-more");
     assert_refused(&server, one_more.clone(), 429, "room_full_for_identity").await;
-    // It is her own member without a socket that goes for it.
+    // Its own member without a socket is removed instead.
     let away = members.remove(3);
     let pk = away.pk();
     away.drop_tcp().await;
@@ -284,8 +284,8 @@ async fn members_of_a_network_in_a_room_are_limited() {
     let _other_network = come(5, "192.0.2.1").await.open(&server).await;
 }
 
-/// Everybody behind a proxy that nobody configured has its address; but only a proxy of this machine or
-/// a private network is believed to be one.
+/// All clients behind an unconfigured proxy have its address; but only a proxy on this machine or in a private
+/// network is exempt.
 #[tokio::test]
 async fn untrusted_proxy_is_exempt_and_direct_client_not() {
     let server = TestServer::with(|config| config.limits.connections_per_address = 2).await;
@@ -325,7 +325,7 @@ async fn reconnect_reuses_the_slot_of_the_dead_socket() {
     let _bob = Client::join(&server, "r", "Bob").await;
     let eve = Person::log_in(&server, "Eve").await;
     assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 429, "too_many_of_address").await;
-    // A client that only claims to be Ada is refused by the room, and costs her nothing.
+    // A client that claims Ada's id is refused by the room, and does not affect her.
     let claims = Ask::room("r").by(&eve).pk(&older.pk());
     assert_refused(&server, claims, 403, "seat_taken").await;
     older.echo().await;
@@ -344,7 +344,7 @@ async fn full_room_accepts_only_its_members() {
     let _second = Client::join(&server, "r", "Bob").await;
     let eve = Person::log_in(&server, "Eve").await;
     assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 503, "room_full").await;
-    // Who is away keeps the place.
+    // An absent member keeps its slot.
     let seat = first.drop_tcp().await;
     assert_refused(&server, Ask::room("r").by(&eve).pk("e"), 503, "room_full").await;
     let _back = seat.open(&server).await;
@@ -377,7 +377,7 @@ async fn headers_over_64_kib_are_refused() {
     for bytes in [65 << 10, 130 << 10] {
         assert_eq!(get(bytes).await.status, 431, "{bytes}");
     }
-    // What a browser has after 280 page loads, each with a cookie of the session lock.
+    // A browser's cookies after 280 page loads, each with one of the session lock.
     assert_eq!(get(60 << 10).await.status, 200);
 }
 

@@ -1,4 +1,4 @@
-//! What a room does beyond the recorded sessions: twins, leaving, limits of what is said.
+//! Rooms beyond the recorded sessions: ids, leaving, limits on messages.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn newer_socket_replaces_the_older_one() {
     let mut newer = older.ask().open(&server).await;
     assert_eq!(older.closed().await, (4001, "A newer connection took this seat".to_owned()));
     newer.until_state(|state| *state == before).await;
-    // The older socket is gone to its last byte.
+    // The older socket is closed completely.
     server.until_metric("satsuma_connections", 2.0).await;
     for message in newer.echo().await {
         assert_eq!(message["type"], "roomState", "the member was told of an end");
@@ -60,7 +60,7 @@ async fn same_id_can_be_in_two_rooms() {
     let mut here = Ask::room("here").by(&ada).pk("a").open(&server).await;
     let there = Ask::room("there").by(&ada).pk("a").open(&server).await;
     let eve = Person::log_in(&server, "Eve").await;
-    // A seat is a room's: the id is free in a third one.
+    // Ids are per room: this one is free in a third room.
     let _elsewhere = Ask::room("elsewhere").by(&eve).pk("a").open(&server).await;
     there.close().await;
     here.echo().await;
@@ -74,7 +74,7 @@ async fn frames_after_user_left_are_ignored() {
     let late = json!({"type": "directMessage", "to": bob.pk(), "message": "too late"});
     let left = json!({"type": "userLeft"});
     for message in [&left, &late, &json!({"type": "e2eeMlsMessage", "payload": "too late"}), &left] {
-        // The server may have closed by now, which is what this test is about.
+        // The server may have closed already, as this test expects.
         ada.try_say(message.clone()).await;
     }
     assert_eq!(ada.closed().await, (1000, "User left".to_owned()));
@@ -100,7 +100,7 @@ async fn returning_member_is_fresh_in_the_same_meeting() {
     let state = back.until_users(&[&pk]).await;
     assert_eq!(user_of(&state, &pk)["raisedHand"], false);
     assert_eq!(state["meetingId"], before["meetingId"]);
-    // Everybody saw the id: what is sent to it is not for whoever takes it next.
+    // Messages to a known id do not reach another identity that takes it later.
     back.say(json!({"type": "userLeft"})).await;
     back.closed().await;
     let bob = Person::log_in(&server, "Bob").await;
@@ -239,7 +239,7 @@ async fn member_throttled_for_too_long_is_closed() {
         ada.try_say(json!({"type": "heartbeat"})).await;
     }
     assert_eq!(ada.closed().await, (1008, "Too many messages for too long".to_owned()));
-    // It may come back.
+    // It may return.
     ada.ask().open(&server).await.until_users(&[&ada.pk()]).await;
     assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 1.0);
 }
@@ -276,8 +276,8 @@ async fn only_heartbeats_keep_a_member_alive() {
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     let (ada_pk, bob_pk) = (ada.pk(), bob.pk());
-    // Each snapshot, of which every tick sends one, is answered: by one with a heartbeat, by the
-    // other with what is none.
+    // Each snapshot, sent by every tick, is answered: by one with a heartbeat, by the other with
+    // another message.
     let gone = loop {
         ada.say(json!({"type": "heartbeat"})).await;
         bob.try_say(json!({"type": "partyserver-ping"})).await;
@@ -322,14 +322,14 @@ async fn message_text_is_forwarded_verbatim() {
     let server = TestServer::start().await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
-    // A lone surrogate, which JavaScript's strings may hold, and escapes that could be written otherwise.
+    // A lone surrogate, which JavaScript's strings may hold, and redundant escapes.
     let payload = r#""\ud83c \u0041 \/ é🍊 {\"a\":[0,255]}""#;
     let text = format!(r#"{{"type":"e2eeMlsMessage","payload":{payload}}}"#);
     ada.say_raw(Message::text(text.as_str())).await;
     bob.until_text(&text).await;
 }
 
-/// Firefox closes a page's sockets with 1001 before the page can say that it leaves. Its user stayed for
+/// Firefox closes a page's sockets with 1001 before the page can send `userLeft`. Its user stayed for
 /// the heartbeat's timeout and a tick.
 #[tokio::test]
 async fn member_whose_page_closed_is_removed_early() {

@@ -1,4 +1,4 @@
-//! Passwords, tokens, cookies and messages are in no log, however much a filter asks for.
+//! Passwords, tokens, cookies and messages are not logged at any level.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::peer::{CAMERA, MICROPHONE, Net, Peer};
 use crate::process::{BINARY, Process};
 use crate::webhook::{Say, Webhook};
 
-/// A server of its own process that logs everything that its filter can ask for.
+/// A server in a process of its own with the most verbose log.
 struct Talkative {
     process: Process,
     dir: TempDir,
@@ -41,7 +41,7 @@ impl Talkative {
         client.post(format!("http://{}{path}", self.process.reached_at().http)).json(body)
     }
 
-    /// Stops the server, and looks for each of these in all that it said.
+    /// Stops the server, and searches its whole output for each of these.
     async fn assert_silent_about(self, secrets: &[(&str, &str)]) {
         let Self { process, dir } = self;
         process.stop().await;
@@ -67,7 +67,7 @@ fn ice_password(sdp: &str) -> String {
     sdp.lines().find_map(|line| line.strip_prefix("a=ice-pwd:")).unwrap().trim().to_owned()
 }
 
-/// With both passwords of a connection its media can be taken over.
+/// Both passwords of a connection suffice to take over its media.
 #[tokio::test]
 async fn user_and_media_secrets_are_never_logged() {
     let settings = [("SATSUMA_SFU__API_SECRET", "the-secret-of-the-media-api")];
@@ -95,7 +95,7 @@ async fn user_and_media_secrets_are_never_logged() {
             peer.accept(sdp).await;
             peer.until_connected().await;
         }
-        // A description that cannot be parsed is not logged.
+        // A malformed description is not logged.
         let broken = json!({"sessionDescription": {"type": "offer", "sdp": "v=0\r\na=ice-pwd:broken-password\r\n"}, "tracks": []});
         let refused = server.post(&format!("/partytracks/sessions/{session}/tracks/new"), &broken);
         assert_eq!(answer(refused.header("cookie", ada.cookie())).await.status / 100, 4);

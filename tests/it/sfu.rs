@@ -1,5 +1,4 @@
-//! Media through the real server: peers on sockets of this machine, who ask it as browsers and as
-//! other servers do.
+//! Media through the real server: peers on sockets of this machine, as browsers and as other servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ fn for_other_servers(config: &mut Config) {
     config.sfu.api_secret = Optional(Some(SECRET.into()));
 }
 
-/// The ways in: people's with cookies, another server's with the secret.
+/// The mounts: browsers' with cookies, other servers' with the secret.
 async fn doors(server: &TestServer) -> [Door; 4] {
     [
         Door::for_person(server, "Ada").await,
@@ -36,12 +35,12 @@ fn state(tracks: &Value, mid: Mid) -> &Value {
     tracks.as_array().unwrap().iter().find(|track| track["mid"] == *mid).expect("the track")
 }
 
-/// Waits until something was counted: the media thread tells its counts now and then.
+/// Waits until a metric is counted: the media thread publishes its counts periodically.
 async fn until_counted(server: &TestServer, name: &str) {
     eventually(format!("{name} is counted"), async || server.metric(name).await > 0.0).await;
 }
 
-/// Two people of whom one hears the other, with the section that he hears her in and what she was answered.
+/// Two members of whom one receives the other's audio, with its transceiver and the publisher's answer.
 async fn bob_hears_ada(server: &TestServer) -> (Seat<'_>, Seat<'_>, Mid, String) {
     let (ada, bob) = (Seat::of(server, "Ada").await, Seat::of(server, "Bob").await);
     let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
@@ -75,11 +74,11 @@ async fn media_flow_through_every_api_mount() {
         assert_eq!(state(&after, cam), &shown);
         assert_eq!(state(&ada.tracks().await, mids[1])["status"], "active");
 
-        // Who closes hears no more of it, and of the rest all.
+        // A closed subscription receives nothing more, the others continue.
         bob.close(&[cam]).await;
         assert_eq!(bob.tracks().await.as_array().unwrap().len(), 1);
         bob.peer.until_hears(mic, "hello").await;
-        // What the publisher closes nobody can subscribe to.
+        // A closed track cannot be subscribed to.
         ada.close(&[mids[1]]).await;
         let asked = json!({"tracks": [{"location": "remote", "sessionId": ada.session, "trackName": "cam"}]});
         let refused = bob.call(Method::POST, "/tracks/new", &asked).await;
@@ -143,7 +142,7 @@ async fn session_can_be_created_with_an_offer() {
     ada.peer.say(mics[0], "hello").await;
     ada.peer.say(cams[0], "waves").await;
 
-    // Several subscriptions in one call, of which one fails.
+    // Several subscriptions in one call, one of which fails.
     let bob = Seat::open(&server, door, Net::Udp).await;
     let remote = |name: &str| json!({"location": "remote", "sessionId": ada.session, "trackName": name});
     let body = json!({"tracks": [remote("mic"), remote("none"), remote("cam")]});
@@ -160,7 +159,7 @@ async fn session_can_be_created_with_an_offer() {
     let told = bob.call(Method::PUT, "/tracks/close", &body).await;
     bob.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
     assert_eq!(bob.tracks().await, json!([]));
-    // By force nothing is negotiated.
+    // With `force` nothing is negotiated.
     let body = json!({"tracks": [{"mid": *cams[0]}, {"mid": "77"}], "force": true});
     let told = ada.call(Method::PUT, "/tracks/close", &body).await;
     assert_eq!(told["tracks"][1]["errorCode"], "close_track_error", "{told}");
@@ -288,7 +287,7 @@ async fn media_survive_random_datagrams() {
     };
     for round in 0..2000 {
         let mut datagram: Vec<u8> = (0..next() % 1400 + 1).map(|_| next() as u8).collect();
-        // RFC 7983: what looks like STUN, like DTLS, like media, and like nothing.
+        // RFC 7983: datagrams like STUN, like DTLS, like media, and like nothing.
         datagram[0] = [0, 22, 128, 255][round % 4];
         if round % 8 == 0 && datagram.len() >= 8 {
             datagram[..8].copy_from_slice(&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42]);
@@ -301,13 +300,13 @@ async fn media_survive_random_datagrams() {
     assert_eq!(server.metric("satsuma_sfu_sessions").await, 2.0);
 }
 
-/// Asks for a session, as somebody behind a trusted proxy; the status of the answer.
+/// Requests a session as a client behind a trusted proxy; returns the status.
 async fn new_session(server: &TestServer, person: &Person, from: &str) -> u16 {
     let call = server.request(&Method::POST, "/api/calls/sessions/new").header("cookie", person.cookie());
     answer(call.header("x-forwarded-for", from)).await.status
 }
 
-/// Sessions cost whoever opens them nothing; a hundred cookies had all of them for a day.
+/// Sessions are free; a hundred cookies held all of them for a day.
 #[tokio::test]
 async fn sessions_of_a_network_are_limited() {
     let server =
@@ -319,13 +318,13 @@ async fn sessions_of_a_network_are_limited() {
         visitors.spawn(async move {
             let mallory = Person::log_in(&*server, &format!("Mallory {number}")).await;
             for _ in 0..20 {
-                // The addresses of one network are without number.
+                // A network has any number of addresses.
                 assert_eq!(new_session(&server, &mallory, &format!("2001:db8::{number:x}")).await, 201);
             }
         });
     }
     visitors.join_all().await;
-    // As many as sfu.sessions_per_network lets one have.
+    // The limit of sfu.sessions_per_network.
     server.until_metric("satsuma_sfu_sessions", 500.0).await;
     let ada = Person::log_in(&*server, "Ada").await;
     assert_eq!(new_session(&server, &ada, "192.0.2.1").await, 201);
@@ -338,7 +337,7 @@ async fn sfu_metrics_and_report_show_subscriptions() {
     assert_eq!(server.admin("/admin/sfu").send().await.unwrap().status(), 401);
     let (mids, _) = ada.publish(&[("cam", CAMERA)]).await;
     ada.peer.say(mids[0], "waves").await;
-    // Her first picture has passed, so that one has to be asked for.
+    // Her first frame has passed, so a keyframe must be requested.
     let has_come = async || state(&ada.tracks().await, mids[0])["status"] == "active";
     eventually("a picture came".to_owned(), has_come).await;
     let cam = bob.subscribe(&ada.session, "cam").await;
@@ -387,7 +386,7 @@ async fn sfu_metrics_and_report_show_subscriptions() {
 async fn shutdown_ends_media_and_frees_the_port() {
     let server = TestServer::start().await;
     let (ada, bob, _, answer) = bob_hears_ada(&server).await;
-    // They talk on while the server stops.
+    // Media continue while the server stops.
     let _talking = [ada.peer, bob.peer];
     let address = candidates(&answer, "udp")[0];
     assert!(UdpSocket::bind(address).await.is_err(), "the server has it");
@@ -420,7 +419,7 @@ async fn lost_session_after_restart_gets_recoverable_error() {
     let closed = person.call(&server, Method::PUT, &path("/tracks/close"), &closing).await;
     assert_eq!((closed.status, closed.json()["sessionDescription"].is_object()), (410, true));
 
-    // And a new session works at once.
+    // A new session works at once.
     let ada = Seat::open(&server, person, Net::Udp).await;
     ada.publish(&[("mic", MICROPHONE)]).await;
     timeout(Duration::from_secs(5), ada.peer.until_connected()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Who may ask the embedded media server for what, and how it refuses.
+//! Authorization of calls of the embedded media server, and its refusals.
 
 use axum::http::Method;
 use futures_util::{StreamExt, stream};
@@ -94,7 +94,7 @@ async fn server_api_reports_unknown_sessions_as_gone() {
         let gone = door.call(&server, method, &format!("{unknown}{rest}"), &body).await;
         assert_refused(&gone, 410, "session_error");
     }
-    // What cannot be read is refused before anybody is looked for.
+    // A malformed body is refused before the session is looked up.
     let answered = door.call(&server, Method::PUT, &format!("{unknown}/renegotiate"), &offer).await;
     assert_refused(&answered, 406, "invalid_session_description");
 }
@@ -109,7 +109,7 @@ async fn session_is_usable_by_its_owner_only() {
     bob.peer.until_hears(mic, "hello").await;
     let before = ada.tracks().await;
 
-    // Bob knows the id, as everybody in the room does; a cookie for it he has not.
+    // Bob knows the id, as every member does, but has no cookie for it.
     let of_ada = |rest: &str| format!("{}{rest}", ada.session);
     let offer = {
         let (_, offer) = crate::peer::Peer::new(Net::Udp).await.offer(&[MICROPHONE]).await;
@@ -156,7 +156,7 @@ async fn calls_per_second_are_limited() {
     assert!(fine.len() >= 50, "{} of 300 passed", fine.len());
     assert!(!refused.is_empty(), "all passed");
     refused.into_iter().for_each(|refused| assert_refused(refused, 429, "temporarily_unavailable_error"));
-    // Another session has calls of its own.
+    // Another session has a limit of its own.
     let other = door.open(&server).await;
     assert_eq!(answer(door.ask(&server, Method::GET, &other)).await.status, 200);
 }

@@ -1,4 +1,4 @@
-//! The AI participant over the embedded media server: it speaks, and it hears who was given its ear.
+//! The AI participant over the embedded media server: it sends audio, and receives that of its controller.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use crate::peer::{MICROPHONE, Net, Peer};
 
 const TOKEN: &str = "the-models-token";
 
-/// The AI service: whoever shows it an offer gets an answer, and a voice.
+/// A stand-in for the AI service: answers an offer, and sends audio.
 struct Model {
     url: String,
     calls: Calls,
@@ -28,10 +28,10 @@ struct Model {
 
 type Calls = Arc<Mutex<Vec<Arc<Call>>>>;
 
-/// One who was called.
+/// A session of the AI service.
 struct Call {
     peer: Peer,
-    /// The transceiver on which it speaks and hears.
+    /// The transceiver on which it sends and receives.
     mid: Mid,
 }
 
@@ -46,7 +46,7 @@ impl Model {
         Self { url, calls, _task: task }
     }
 
-    /// A server whose AI this is.
+    /// Configures a server to use this service.
     async fn server(&self) -> TestServer {
         TestServer::with(|config| {
             config.ai.model_endpoint = Optional(Some(self.url.parse().unwrap()));
@@ -55,7 +55,7 @@ impl Model {
         .await
     }
 
-    /// Who was called last.
+    /// The newest session.
     fn last(&self) -> Arc<Call> {
         self.calls.lock().unwrap().last().expect("somebody was called").clone()
     }
@@ -80,7 +80,7 @@ fn the_mid(sdp: &str) -> Mid {
     Mid::from(mid)
 }
 
-/// Lets the AI come; gives back its session.
+/// Invites the AI; returns its session.
 async fn invite(client: &mut Client) -> String {
     client.say(json!({"type": "enableAi"})).await;
     let state = client.until_state(|state| state["ai"]["connectionPending"] == true).await;
@@ -120,7 +120,7 @@ async fn ai_exchanges_audio_and_leaves() {
     let [of_ai] = &sessions_of(&server, "ai").await[..] else { panic!("not one session of an AI") };
     assert_eq!((&of_ai["id"], &of_ai["state"]), (&json!(session), &json!("connected")));
 
-    // It hears nobody until somebody asks, and then that one, on the transceiver that it speaks on.
+    // It receives no audio until a member requests control, and then that one's, on its only transceiver.
     let call = model.last();
     let (ai, ear) = (&call.peer, call.mid);
     assert_eq!(ai.heard(ear, "Ada asks") + ai.heard(ear, "Bob asks"), 0);

@@ -1,4 +1,4 @@
-//! What a process does when it is sent a signal.
+//! Signals sent to a process.
 
 use std::process::{Command, Stdio};
 

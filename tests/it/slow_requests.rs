@@ -1,4 +1,4 @@
-//! Connections that take their time before they are anybody's.
+//! Connections that are slow before their first request is complete.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::harness::{TestServer, eventually};
 
-/// What tells HTTP/1 from HTTP/2 in the library waited for the first bytes without a limit: a
-/// connection that said nothing, or half of a preface, stayed for ever.
+/// Detecting HTTP/1 or HTTP/2 in the library waited for the first bytes without a limit: a
+/// connection that sent nothing, or half of a preface, stayed for ever.
 #[tokio::test]
 async fn unfinished_request_is_closed() {
     let server = TestServer::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
@@ -39,7 +39,7 @@ async fn http_connections_of_an_address_are_limited() {
     let second = TcpStream::connect(address).await.unwrap();
     let mut third = TcpStream::connect(address).await.unwrap();
     let mut nothing = Vec::new();
-    // A reset and an end are the same to whoever is turned away.
+    // A reset is as good as an end here.
     let _ = third.read_to_end(&mut nothing).await;
     assert!(nothing.is_empty());
     eventually("a refusal is counted".into(), async || server.refusals("too_many_of_address").await >= 1.0)

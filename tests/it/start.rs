@@ -1,4 +1,4 @@
-//! Starts that fail, and leave nothing behind.
+//! Failed starts leave nothing running.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
@@ -19,10 +19,10 @@ fn free() -> SocketAddr {
     }
 }
 
-/// Breaks a setting.
+/// Makes a setting invalid.
 type Edit<'a> = dyn Fn(&mut Config) + 'a;
 
-/// Rooms, the store and the media thread went on in a process whose start had failed, and held their ports.
+/// Rooms, the store and the media thread continued in a process whose start had failed, and held their ports.
 #[tokio::test]
 async fn failed_start_leaves_nothing_running() {
     let server = TestServer::start().await;

@@ -1,4 +1,4 @@
-//! The stock client's contract, tried with a small build of ours: documents, data, forms and files.
+//! The stock client's contract, tested with a small build of ours: documents, data, forms and files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// The address of a data request.
+/// The URL of a data request.
 fn data_of(path: &str, id: &str) -> String {
     let mark = if path.contains('?') { '&' } else { '?' };
     format!("{path}{mark}_data={}", encoded(id))
@@ -67,7 +67,7 @@ async fn data(server: &TestServer, person: &Person, path: &str, id: &str) -> Ans
     get(server, person, &data_of(path, id)).await
 }
 
-/// The context that a document gives to its client.
+/// The context that a document passes to its client.
 fn context(document: &Answer) -> Value {
     let text = document.text.split("window.__remixContext=").nth(1).unwrap_or_else(|| panic!("{document:?}"));
     serde_json::from_str(text.split(";</script>").next().unwrap()).unwrap()
@@ -240,7 +240,7 @@ async fn loader_data_match_the_settings() {
         assert_eq!(told.json(), json!({"message": "that route is not one of this path"}));
     }
     assert_eq!(data(&server, &ada, "/set-username", "routes/set-username").await.status, 400);
-    // Theirs, whatever it is called.
+    // The build's file, of any name.
     assert_eq!(
         get(&server, &ada, "/partytracks/generate-ice-servers?_data=root").await.json()["iceServers"],
         servers
@@ -377,7 +377,7 @@ async fn only_files_of_the_build_are_served() {
         ("/worker.js", "text/javascript; charset=utf-8", "no-cache"),
         ("/empty.wasm", "application/wasm", "no-cache"),
     ] {
-        // Nobody needs a name for them.
+        // They need no identity.
         let file = answer(server.get(path)).await;
         assert_eq!((file.status, file.header("content-type")), (200, content_type), "{path}");
         assert_eq!((file.header("cache-control"), file.header("x-content-type-options")), (cache, "nosniff"));
@@ -410,7 +410,7 @@ async fn only_files_of_the_build_are_served() {
         let is_a_room = nothing.status == 200 && nothing.text.contains("__remixContext");
         assert!(nothing.status == 404 || is_a_room, "{path}: {nothing:?}");
     }
-    // As a single name these are rooms, if strange ones.
+    // As single names these are valid rooms.
     for path in ["/.env", "/link.txt", "/..%2fsecret.txt"] {
         assert!(get(&server, &ada, path).await.text.contains("__remixContext"), "{path}");
     }
@@ -491,10 +491,10 @@ async fn stock_build_starts_in_a_browser() {
     assert_eq!((&told["status"], &told["data"]["username"]), (&json!(200), &json!("Ada </script><!--")));
     let sent = tab.eval("send('/?index', 'routes/_index', {room: 'x y'})").await;
     assert_eq!(sent, json!({"status": 204, "redirect": "/x-y"}));
-    // It would stand, and the page with it.
+    // The alert would block the page.
     assert_eq!(tab.eval("alert('You are not connected to CF anycast address'), 'on'").await, "on");
     tab.assert_quiet().await;
-    // The policy holds for what is not ours.
+    // The policy forbids foreign scripts.
     let foreign = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.evil = 1'})), \
                    window.evil === undefined";
     assert_eq!(tab.eval(foreign).await, true);

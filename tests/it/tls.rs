@@ -1,4 +1,4 @@
-//! The public listener over TLS: pages, sockets, certificates that change, and whoever has none.
+//! The public listener over TLS: pages, sockets, changing certificates, and plain clients.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,7 +25,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::harness::{PATIENCE, Reach, TestServer, eventually};
 
-/// An authority of a test's own, with one between it and the servers, as on the real net.
+/// A test's certificate authority, with an intermediate one, as in public chains.
 pub struct Authority {
     root: CertifiedIssuer<'static, KeyPair>,
     pub between: CertifiedIssuer<'static, KeyPair>,
@@ -40,7 +40,7 @@ impl Authority {
         Self { root, between }
     }
 
-    /// The texts of a chain and its key for the loopback.
+    /// A chain and its key for the loopback, as PEM.
     pub fn issue(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
@@ -134,13 +134,13 @@ impl Https {
         self.try_connect(server).await.unwrap()
     }
 
-    /// The certificate that the server shows.
+    /// The certificate that the server presents.
     pub async fn shown(&self, server: &TestServer) -> Option<CertificateDer<'static>> {
         let stream = self.try_connect(server).await.ok()?;
         Some(stream.get_ref().1.peer_certificates()?[0].clone().into_owned())
     }
 
-    /// The whole answer to a request, which the server ends in the way of TLS.
+    /// The complete answer to a request, which the server ends with a TLS close.
     pub async fn ask(&self, server: &impl Reach, head: &str, body: &str) -> String {
         let mut stream = self.connect(server).await;
         let text = request(server, head, body);
@@ -150,7 +150,7 @@ impl Https {
         answer
     }
 
-    /// Somebody new in a room.
+    /// A new identity in a room.
     pub async fn join(&self, server: &TestServer, room: &str, pk: &str) -> Member {
         let answer = self.ask(server, "POST /set-username", &format!("username={pk}")).await;
         let cookie = answer.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
@@ -175,7 +175,7 @@ fn request(server: &impl Reach, head: &str, body: &str) -> String {
     )
 }
 
-/// Somebody in a room, over TLS.
+/// A member over TLS.
 pub struct Member {
     pk: String,
     socket: WebSocketStream<TlsStream<TcpStream>>,
@@ -201,14 +201,14 @@ impl Member {
         timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{} waited in vain for {what}", self.pk))
     }
 
-    /// Says something to itself, which only an open socket brings back.
+    /// Sends a message to itself, which only an open socket returns.
     pub async fn echo(&mut self) {
         self.say(json!({"type": "directMessage", "to": self.pk, "message": "echo"})).await;
         self.until("its echo", |message| message["message"] == "echo").await;
     }
 }
 
-/// What comes back to bytes that are no TLS.
+/// The answer to bytes that are not TLS.
 async fn answer_to(server: &TestServer, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -251,7 +251,7 @@ async fn pages_and_sockets_work_over_tls() {
     assert_eq!(server.refusals("connection_lost").await, 0.0);
 }
 
-/// As Kubernetes does it: the files are links into a folder that is a link, which is replaced.
+/// As in Kubernetes: the files are links into a folder that is a link, which is replaced.
 #[tokio::test]
 async fn new_certificate_is_loaded_and_sockets_stay() {
     let (first, second) = (Authority::new(), Authority::new());
@@ -337,7 +337,7 @@ async fn slow_tls_handshake_is_cut_and_delays_no_other() {
     }
     for mut stream in slow {
         let mut answer = Vec::new();
-        // It is cut with or without a word; what counts is that it ends.
+        // It may end with a reset or not; only the end counts.
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an end");
     }
     until_failures(&server, "too_slow", 3.0).await;
@@ -350,7 +350,7 @@ async fn slow_tls_handshake_is_cut_and_delays_no_other() {
     }
     patient.until_metric("satsuma_tcp_connections", 20.0).await;
     assert!(authority.client().shown(&patient).await.is_some());
-    // A server that stops does not wait for them.
+    // A stopping server does not wait for them.
     patient.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! A stand-in for the webhook: records every request, and answers as it is told.
+//! A stand-in for the webhook: records every request, and sends scripted answers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::harness::PATIENCE;
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug)]
 pub enum Say {
     /// With this status.
@@ -27,13 +27,13 @@ pub enum Say {
     RetryAfter(u16, &'static str),
     /// With a redirect to here.
     Redirect,
-    /// Never.
+    /// No answer.
     Nothing,
-    /// With an answer whose body never ends.
+    /// An answer with an endless body.
     Endless,
 }
 
-/// A request that came.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Posted {
     pub at: Instant,
@@ -53,12 +53,12 @@ impl Posted {
 #[derive(Default)]
 struct Shared {
     posted: Mutex<Vec<Posted>>,
-    /// What is said next; 200 once there is nothing more.
+    /// The scripted answers; 200 after the last one.
     script: Mutex<VecDeque<Say>>,
     came: Notify,
 }
 
-/// A running stand-in, which ends with its value.
+/// A running stand-in, stopped on drop.
 pub struct Webhook {
     shared: Arc<Shared>,
     url: String,
@@ -87,12 +87,12 @@ impl Webhook {
         &self.url
     }
 
-    /// What came until now.
+    /// Every request until now.
     pub fn posted(&self) -> Vec<Posted> {
         self.shared.posted.lock().unwrap().clone()
     }
 
-    /// Waits until so many requests came.
+    /// Waits for this many requests.
     #[track_caller]
     pub fn until(&self, count: usize) -> impl Future<Output = Vec<Posted>> {
         let at = std::panic::Location::caller();
@@ -143,7 +143,7 @@ async fn take(
     }
 }
 
-/// A place where nobody listens, and then, for the rest of a test, connections that break off.
+/// An address that breaks off every connection.
 pub struct Broken {
     address: String,
     connections: Arc<Mutex<usize>>,
@@ -163,7 +163,7 @@ impl Broken {
                 let (mut stream, _): (TcpStream, _) = listener.accept().await.unwrap();
                 *count.lock().unwrap() += 1;
                 let mut some = [0; 64];
-                // Whether it sent anything or not, it is cut off.
+                // Closed with or without received bytes.
                 let _ = timeout(Duration::from_secs(1), stream.read(&mut some)).await;
             }
         });
@@ -174,7 +174,7 @@ impl Broken {
         format!("http://{}/hook/SECRET-PATH", self.address)
     }
 
-    /// How many connections broke off.
+    /// Number of connections broken off.
     pub fn count(&self) -> usize {
         *self.connections.lock().unwrap()
     }

@@ -1,4 +1,4 @@
-//! Cards on their way to the webhook: exactly these, at least once, whatever happens.
+//! Delivery of cards to the webhook: byte-exact, and at least once.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn card_is_delivered_once_and_byte_exact() {
         *button(2),
         json!({"text": "r", "onClick": {"openLink": {"url": "https://meet.example/r/room"}}})
     );
-    // A link to the host that was asked for would be the reporter's choice.
+    // A link to the requested host would be the reporter's choice.
     let debug_info = sections[3]["widgets"][0]["textParagraph"]["text"].as_str().unwrap();
     assert!(debug_info.starts_with("Report ") && debug_info.contains("http.public_url"), "{debug_info}");
 
@@ -223,7 +223,7 @@ async fn undelivered_card_is_dead_after_three_days() {
     server.until_metric("satsuma_deliveries_dead", 1.0).await;
 }
 
-/// Posts a report to a server of its own process, and says what came back.
+/// Posts a report to a server in a process of its own, and returns the answer.
 async fn report_to(process: &Process) -> (u16, String) {
     let ada = Person::log_in(process, "Ada").await;
     let answer = answer(bug(process, &ada, "", &info("r"))).await;

@@ -9,7 +9,6 @@
 //! | 0 | [`clock`], [`id`], [`network`], [`limit`], [`metrics`], [`config`] | nothing of ours but each other |
 //! | 1 | [`protocol`], [`telemetry`], [`store::saved`], [`ai::job`], [`calls::api`] | level 0 |
 //! | 2 | [`room::io`], [`room::member`], [`room::departed`], [`room::members`], [`room::ai`], [`room::state`], [`room::message`], [`room::snapshot_throttle`], [`room::charge`], [`room::outbox`], [`feedback::card`], [`feedback::history`], [`orange::routes`], [`orange::policy`], [`calls::call`]: pure | up to level 1 |
-//! | 2 | [`load`]: the load tool, a client that knows nothing of the server | up to level 1 |
 //! | 3 | [`store`], [`identity`], [`calls::remote`], [`calls::circuit`], [`calls::retryable`]: shells | up to level 2 |
 //! | 4 | [`calls::upstream`]: the interface to the media API's backend | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::recovery`], [`calls::session_lock`], [`calls::call_limits`], [`ai`] | up to level 4 |
@@ -29,7 +28,6 @@ pub mod http;
 pub mod id;
 pub mod identity;
 pub mod limit;
-pub mod load;
 pub mod metrics;
 pub mod orange;
 pub mod protocol;

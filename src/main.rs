@@ -30,12 +30,14 @@ enum CliCommand {
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
-    Load(satsuma::load::options::Options),
+    Load(satsuma_load::options::Options),
 }
 
 fn main() -> ExitCode {
     telemetry::exit_code(match Cli::parse() {
-        Cli { command: Some(CliCommand::Load(options)), .. } => satsuma::load::command::main(&options),
+        Cli { command: Some(CliCommand::Load(options)), .. } => {
+            satsuma_load::command::main(&options, |line| complain(line))
+        }
         cli => obey(cli),
     })
 }

@@ -1,6 +1,7 @@
 //! `satsuma load`: a run with its progress, its report, and Ctrl-C.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io::Write;
 use std::process::exit;
 
@@ -10,23 +11,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::Options;
 use super::run::run;
-use crate::telemetry::complain;
 
 /// The exit code of a program that a second Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Runs the test and prints what it found.
+/// Runs the test and prints what it found; `notify` shows lines about the run, which are not part of the report.
 ///
 /// # Errors
 /// The reason that there is nothing to print, or, after printing, a failure in the test.
-pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
+pub fn main(
+    options: &Options,
+    notify: impl Fn(&dyn Display) + Copy + Send + 'static,
+) -> Result<(), Box<dyn Error>> {
     // One thread: more would share a clock, and nothing else, but take the server's cores.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut signals = JoinSet::new();
-        signals.spawn(stop_by_signal(stop.clone()));
-        let report = run(options, stop, complain).await?;
+        signals.spawn(stop_by_signal(stop.clone(), notify));
+        let report = run(options, stop, |progress| notify(&progress)).await?;
         let mut out = std::io::stdout().lock();
         if options.json {
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
@@ -38,10 +41,10 @@ pub fn main(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 /// Handles Ctrl-C: the first asks for the report, the second exits.
-async fn stop_by_signal(stop: CancellationToken) {
+async fn stop_by_signal(stop: CancellationToken, notify: impl Fn(&dyn Display)) {
     // Without signals there is only the end of the run.
     let Ok(()) = ctrl_c().await else { return };
-    complain("stopping; once more ends it without a report");
+    notify(&"stopping; once more ends it without a report");
     stop.cancel();
     if ctrl_c().await.is_ok() {
         exit(INTERRUPTED);

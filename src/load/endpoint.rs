@@ -169,7 +169,7 @@ impl Endpoint {
         let mut request = format!(
             "GET {}/parties/rooms/{room}?_pk={id} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
-            self.target.base_path().as_str(),
+            self.target.base_path(),
             self.target.authority()
         );
         if let Some(cookies) = cookies {

@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_millis(50);
 
 /// Measurements beside the members' own counts.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Duration of joining.
     pub joining: Duration,
     /// Duration of the measurement.
@@ -35,7 +35,7 @@ pub struct Measured {
 
 /// The server's resource use during the measurement.
 #[derive(Clone, Copy, Debug)]
-pub struct Used {
+pub(crate) struct Used {
     /// Processor time.
     pub cpu: Duration,
     /// Resident memory when it began, with everybody in.
@@ -216,7 +216,7 @@ pub struct Shortfall(String);
 
 impl RunReport {
     /// Puts together what a run found.
-    pub fn new(options: &Options, is_whole: bool, counts: RunCounts, measured: Measured) -> Self {
+    pub(crate) fn new(options: &Options, is_whole: bool, counts: RunCounts, measured: Measured) -> Self {
         let seconds = measured.time.as_secs_f64();
         let per_second = |amount: f64| if seconds > 0.0 { rounded(amount / seconds) } else { 0.0 };
         let (seen, overtaken) = (counts.sightings.latencies.total(), counts.sightings.overtaken);
@@ -340,7 +340,7 @@ impl RunReport {
 
 impl Quantiles {
     /// Those of a histogram of microseconds; `None` if it is empty.
-    pub fn of(times: &Histogram) -> Option<Self> {
+    pub(crate) fn of(times: &Histogram) -> Option<Self> {
         let millis = |micros: u64| micros as f64 / 1000.0;
         Some(Self {
             p50: millis(times.quantile(0.5)?),
@@ -364,7 +364,7 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::endpoint::Refusal;
+    use crate::endpoint::Refusal;
 
     fn options() -> Options {
         Options {

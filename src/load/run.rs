@@ -10,9 +10,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::crowd::Crowd;
-use super::endpoint::{CompressionOffer, Endpoint, Refusal, Unreachable};
+use super::endpoint::{CompressionOffer, Endpoint};
 use super::options::{Options, OptionsDisagree};
-use super::process::{NoProcess, ProcessUsage, TooFewFiles, allow_sockets, own_cpu, usage};
+use super::process::{ProcessUsage, allow_sockets, own_cpu, usage};
 use super::report::{Measured, RunReport, Used};
 use super::world::{RunContext, RunStage, now};
 
@@ -22,6 +22,9 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// Timeout of the last updates, and of an interval in which none is seen.
 const LONGEST_DRAIN: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
+
+pub use super::endpoint::{Refusal, Unreachable};
+pub use super::process::{NoProcess, TooFewFiles};
 
 /// An error that prevents a measurement.
 #[derive(Debug, thiserror::Error)]

@@ -4,14 +4,12 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-use crate::config::BasePath;
-
 /// A server that speaks plain HTTP, perhaps below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadTarget {
     host: Host,
     port: u16,
-    base_path: BasePath,
+    base_path: String,
 }
 
 /// An error of parsing the server's address.
@@ -51,13 +49,13 @@ impl LoadTarget {
     }
 
     /// The path below which the server is, without a slash at its end.
-    pub fn base_path(&self) -> &BasePath {
+    pub fn base_path(&self) -> &str {
         &self.base_path
     }
 
     /// The server's address as a URL, without a slash at its end.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.authority(), self.base_path.as_str())
+        format!("http://{}{}", self.authority(), self.base_path)
     }
 }
 
@@ -73,13 +71,21 @@ impl FromStr for LoadTarget {
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        match (url.host(), url.port_or_known_default(), url.path().parse()) {
-            (Some(host), Some(port), Ok(base_path)) if is_address => {
+        match (url.host(), url.port_or_known_default(), base_path(url.path())) {
+            (Some(host), Some(port), Some(base_path)) if is_address => {
                 Ok(Self { host: host.to_owned(), port, base_path })
             }
             _ => Err(NoTarget::MoreThanAddress),
         }
     }
+}
+
+/// Removes the slash at the end of a path; `None` if the path has characters that a server's base path cannot have.
+fn base_path(path: &str) -> Option<String> {
+    let is_char = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~' | b'.');
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_char);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/').skip(1).all(is_part).then(|| path.to_owned())
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::user::{STAMP, SyntheticUser};
+    use crate::user::{STAMP, SyntheticUser};
 
     /// A snapshot with these stamps, as a server writes it.
     fn snapshot(stamps: &[(u32, u32, u64)]) -> String {

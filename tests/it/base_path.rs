@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::Method;
 use satsuma::config::Optional;
-use satsuma::load::options::Options;
-use satsuma::load::run::run;
+use satsuma_load::options::Options;
+use satsuma_load::run::run;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -157,7 +157,9 @@ struct Source {
 impl Source {
     /// True for `lib.rs` and `main.rs`, and for files of the other crates.
     fn is_root(&self) -> bool {
-        self.module.is_empty() || self.module == ["main"] || self.path.starts_with("src/sfu/")
+        self.module.is_empty()
+            || self.module == ["main"]
+            || ["src/sfu/", "src/load/"].iter().any(|folder| self.path.starts_with(folder))
     }
 
     /// Everything before the tests.

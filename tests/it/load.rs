@@ -3,9 +3,9 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use satsuma::load::options::Options;
-use satsuma::load::report::RunReport;
-use satsuma::load::run::{CannotRun, run};
+use satsuma_load::options::Options;
+use satsuma_load::report::RunReport;
+use satsuma_load::run::{CannotRun, run};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -193,7 +193,7 @@ async fn stopped_load_reports_partial_results() {
     let stop = CancellationToken::new();
     let options = Options { duration: Duration::from_secs(3600), ..short(&server.http()) };
     let stopping = stop.clone();
-    let tell = move |progress: satsuma::load::run::RunProgress| {
+    let tell = move |progress: satsuma_load::run::RunProgress| {
         if progress.p99.is_some() {
             stopping.cancel();
         }

@@ -1,0 +1,40 @@
+//! The load tool: rooms full of users that look and behave like real ones, and what they see.
+//!
+//! It is a client. It knows the room protocol from the outside and nothing of Satsuma's server, so that it loads
+//! anything that speaks the protocol. It lives on one thread, and spends next to nothing on what it
+//! receives: frames are counted by their headers (`frames`) and thrown away inside the kernel; only one
+//! member of each room, its watcher, reads snapshots (`watch`). What it measures is the time from an update,
+//! which carries its own time stamp, to the first snapshot in which the watcher finds it.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`options`], [`target`] | the command line |
+//! | `user`, `schedule` | **pure**: what users look like, and when they speak |
+//! | `frames`, `deflate` | **pure**: a WebSocket client that skips |
+//! | `watch`, `histogram` | **pure**: what is seen, and how late |
+//! | `endpoint`, `member`, `crowd` | shells: the way in, one user, all of them |
+//! | `world` | what the users share |
+//! | `process` | what the server and the tool use |
+//! | [`run`], [`report`], `table`, [`command`] | a run, what it found, as text, and as a command |
+
+pub mod command;
+mod crowd;
+mod deflate;
+mod endpoint;
+mod frames;
+mod histogram;
+mod member;
+pub mod options;
+mod process;
+pub mod report;
+pub mod run;
+mod schedule;
+mod table;
+pub mod target;
+mod user;
+mod watch;
+mod world;
+
+#[cfg(doctest)]
+#[doc = include_str!("README.md")]
+struct Readme;

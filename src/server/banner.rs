@@ -65,7 +65,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
             let line = serde_json::json!({
                 "event": "listening", "version": VERSION, "http": http, "basePath": base_path.to_string(), "admin": admin, "data": data,
                 "keptRooms": kept_rooms, "identity": identity, "on": on, "off": off, "page": page, "media": carried,
-                "scheme": scheme, "fingerprint": tls.and_then(|tls| tls.fingerprint).map(|print| print.to_string()),
+                "scheme": scheme, "fingerprint": tls.and_then(|tls| tls.fingerprint.as_ref()),
             });
             format!("{line}\n")
         }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::acceptor::{Acceptor, Handshakes};
 use super::acme::{AcmeSettings, Renewal};
-use super::pair::{Fingerprint, Pair, Validity};
+use super::pair::{Pair, Validity};
 use super::source::CertificateSource;
 use super::wall_clock;
 use crate::config::{Config, ConfigErrors};
@@ -36,7 +36,7 @@ enum Successor {
 #[derive(Clone, Debug)]
 pub struct CertificateFacts {
     /// Fingerprint that people compare; `None` before the first order by ACME.
-    pub fingerprint: Option<Fingerprint>,
+    pub fingerprint: Option<String>,
     text: String,
 }
 
@@ -63,7 +63,7 @@ impl Certificates {
         let (names, authority) = (settings.domains.join(", "), settings.directory.as_str().to_owned());
         let (renewal, pair) = Renewal::open(settings).map_err(|error| ConfigErrors(vec![error]))?;
         let fingerprint = pair.as_ref().map(Pair::fingerprint);
-        let text = match fingerprint {
+        let text = match &fingerprint {
             Some(fingerprint) => {
                 format!("certificate for {names} in {place}, SHA-256 {fingerprint}; renewed by {authority}")
             }
@@ -148,7 +148,7 @@ impl InUse {
         if self.handshakes.borrow().pair.as_ref().is_some_and(|current| current.chain == pair.chain) {
             return;
         }
-        info!(event = "certificateTaken", place = self.place, fingerprint = %pair.fingerprint());
+        info!(event = "certificateTaken", place = self.place, fingerprint = pair.fingerprint());
         Metrics::count(&self.metrics.tls_reloads, "used");
         self.metrics.tls_certificate_expires.set(pair.validity.expires_seconds());
         self.handshakes.send_modify(|handshakes| handshakes.pair = Some(pair));
@@ -168,18 +168,8 @@ impl InUse {
 #[derive(Debug)]
 struct Reload {
     source: CertificateSource,
-    /// Faults found by the last reload.
-    faults: Option<Complaint>,
-}
-
-/// Faults of the source, and a flag for those already logged.
-///
-/// Certificate and key files are written one after the other, so a mismatch may be gone at the next
-/// reload; only faults that persist are logged.
-#[derive(Debug)]
-struct Complaint {
-    faults: ConfigErrors,
-    is_told: bool,
+    /// Faults found by the last reload, and how often in a row.
+    faults: Option<(ConfigErrors, u32)>,
 }
 
 impl Reload {
@@ -196,23 +186,24 @@ impl Reload {
         }
     }
 
-    /// Uses a loaded certificate, or logs faults that persist.
+    /// Uses a loaded certificate, or logs faults that were there at two reloads.
+    ///
+    /// Certificate and key files are written one after the other, so a mismatch may be gone at the next one.
     fn take(&mut self, loaded: Result<Pair, ConfigErrors>, in_use: &mut InUse) {
         match loaded {
             Ok(pair) => {
                 self.faults = None;
                 in_use.replace(pair);
             }
-            Err(faults) => match &mut self.faults {
-                Some(last) if last.faults == faults => {
-                    if !last.is_told {
-                        last.is_told = true;
-                        warn!(event = "certificateUnusable", error = %faults, "the one before stays in use");
-                        Metrics::count(&in_use.metrics.tls_reloads, "unusable");
-                    }
+            Err(faults) => {
+                let before =
+                    self.faults.take().filter(|(last, _)| *last == faults).map_or(0, |(_, count)| count);
+                if before == 1 {
+                    warn!(event = "certificateUnusable", error = %faults, "the one before stays in use");
+                    Metrics::count(&in_use.metrics.tls_reloads, "unusable");
                 }
-                last => *last = Some(Complaint { faults, is_told: false }),
-            },
+                self.faults = Some((faults, before.saturating_add(1)));
+            }
         }
     }
 }
@@ -234,7 +225,7 @@ mod tests {
         (made.cert.pem(), made.signing_key.serialize_pem())
     }
 
-    fn shown(certificates: &Certificates) -> Fingerprint {
+    fn shown(certificates: &Certificates) -> String {
         certificates.in_use.handshakes.borrow().pair.as_ref().unwrap().fingerprint()
     }
 
@@ -259,7 +250,7 @@ mod tests {
 
         write("chain.pem", &second);
         look(&mut certificates);
-        assert_eq!((shown(&certificates), count("unusable")), (before, 0));
+        assert_eq!((shown(&certificates), count("unusable")), (before.clone(), 0));
         write("key.pem", &second_key);
         look(&mut certificates);
         let after = shown(&certificates);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use url::{Host, Url};
 
-use crate::config::Http;
+use crate::config::{DomainName, Http};
 
 /// Names for a self-signed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,14 +62,7 @@ fn host_of(url: &str) -> Option<String> {
 fn machine_name() -> Vec<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_string_lossy().to_lowercase();
-    let is_name = |label: &str| {
-        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        (1..=63).contains(&label.len())
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if name.len() > 200 || !name.split('.').all(is_name) {
+    if name.parse::<DomainName>().is_err() {
         return Vec::new();
     }
     if name.contains('.') { vec![name] } else { vec![format!("{name}.local"), name] }

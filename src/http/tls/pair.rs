@@ -1,6 +1,5 @@
 //! A certificate and its key, read from PEM and checked to match.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -63,9 +62,22 @@ impl Pair {
         Ok(Self { config: Arc::new(config), validity, chain })
     }
 
-    /// Fingerprint of the certificate, which people compare.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&self.chain[0])
+    /// Parses one text that holds a certificate and its key.
+    ///
+    /// # Errors
+    /// Returns all faults as one text, worded to follow the file's name.
+    pub fn read_joined(text: &[u8]) -> Result<Self, String> {
+        Self::read(text, text).map_err(|flaws| {
+            let problems: Vec<_> = flaws.into_iter().map(|(_, problem)| problem).collect();
+            problems.join(", and ")
+        })
+    }
+
+    /// SHA-256 of the certificate as browsers show it, for people to compare.
+    pub fn fingerprint(&self) -> String {
+        let sum = digest(&SHA256, &self.chain[0]);
+        let bytes: Vec<_> = sum.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        bytes.join(":")
     }
 
     /// True if the certificate is for this host name or address.
@@ -187,34 +199,6 @@ fn moment(seconds: i64) -> Option<SystemTime> {
     (seconds <= LAST).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// SHA-256 of a certificate, displayed as browsers do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    fn of(certificate: &[u8]) -> Self {
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());
-        Self(bytes)
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, byte) in self.0.iter().enumerate() {
-            let colon = if place == 0 { "" } else { ":" };
-            write!(f, "{colon}{byte:02X}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
@@ -243,7 +227,7 @@ mod tests {
         let same = Pair::read(both.as_bytes(), both.as_bytes()).unwrap();
         assert_eq!(same.fingerprint(), pair.fingerprint(), "the first certificate is the server's");
         assert_ne!(same.chain, pair.chain);
-        let text = pair.fingerprint().to_string();
+        let text = pair.fingerprint();
         assert_eq!((text.len(), text.matches(':').count()), (95, 31));
     }
 

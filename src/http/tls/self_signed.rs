@@ -48,7 +48,7 @@ pub enum NoCertificate {
 /// Returns [`NoCertificate`]; a saved certificate is left unchanged.
 pub fn keep(directory: &Path, names: &Names, now: SystemTime) -> Result<Pair, NoCertificate> {
     if let Some(text) = read_private(&directory.join(FILE), MAX_BYTES)? {
-        let pair = read(&text)?;
+        let pair = Pair::read_joined(&text).map_err(NoCertificate::Broken)?;
         if now >= pair.validity.from
             && now + RENEW < pair.validity.until
             && names.needed.iter().all(|name| pair.covers(name))
@@ -57,16 +57,9 @@ pub fn keep(directory: &Path, names: &Names, now: SystemTime) -> Result<Pair, No
         }
     }
     let text = make(&names.all, now)?;
-    let pair = read(&text)?;
+    let pair = Pair::read_joined(&text).map_err(NoCertificate::Broken)?;
     write_private(directory, FILE, &text)?;
     Ok(pair)
-}
-
-fn read(text: &[u8]) -> Result<Pair, NoCertificate> {
-    Pair::read(text, text).map_err(|flaws| {
-        let problems: Vec<_> = flaws.into_iter().map(|(_, problem)| problem).collect();
-        NoCertificate::Broken(problems.join(", and "))
-    })
 }
 
 fn make(names: &[String], now: SystemTime) -> Result<Zeroizing<Vec<u8>>, NoCertificate> {

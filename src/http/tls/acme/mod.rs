@@ -6,9 +6,11 @@ mod schedule;
 mod transport;
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -134,8 +136,11 @@ impl Renewal {
             Some(_) => "the certificate in use is due for renewal",
         };
         info!(event = "certificateOrdered", names, directory, "{text}");
-        let ordering = order(settings, transport, account, in_use.handshakes());
-        let error = match timeout(ORDER_TIMEOUT, ordering).await.unwrap_or(Err(OrderError::TimedOut)) {
+        // An answer that panics the library must not end the renewal.
+        let ordering =
+            AssertUnwindSafe(order(settings, transport, account, in_use.handshakes())).catch_unwind();
+        let ordered = timeout(ORDER_TIMEOUT, ordering).await.unwrap_or(Ok(Err(OrderError::TimedOut)));
+        let error = match ordered.unwrap_or(Err(OrderError::Panicked)) {
             Ok((pair, saved)) => {
                 (self.failures, self.unsaved) = (0, Some(saved));
                 self.save().await;

@@ -67,6 +67,9 @@ pub enum OrderError {
     /// The order took too long as a whole.
     #[error("the authority did not finish the order in time")]
     TimedOut,
+    /// A defect in this program or a library.
+    #[error("a defect: the order panicked, with the backtrace above")]
+    Panicked,
 }
 
 impl OrderError {

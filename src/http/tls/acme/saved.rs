@@ -120,10 +120,7 @@ impl SavedCertificate {
     /// # Errors
     /// All faults in one text.
     pub fn pair(&self) -> Result<Pair, String> {
-        Pair::read(&self.0, &self.0).map_err(|flaws| {
-            let problems: Vec<_> = flaws.into_iter().map(|(_, problem)| problem).collect();
-            problems.join(", and ")
-        })
+        Pair::read_joined(&self.0)
     }
 
     /// Writes the file.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::value::{Optional, Text, text, texts};
+use super::value::{Optional, text, texts};
 use satsuma_sfu::settings::{HIDDEN_INTERFACES, MediaAddress, SfuLimits, TcpLimits};
 
 /// The media server in use.
@@ -83,18 +83,5 @@ impl Default for SfuConfig {
             subscribers_per_track: limits.subscribers_per_track,
             subscribers_per_track_and_network: limits.subscribers_per_track_and_network,
         }
-    }
-}
-
-impl Text for MediaAddress {
-    const NOUN: &str = "an IP address, with a port if that is another than sfu.udp_listen's";
-    const EXAMPLE: &str = "\"203.0.113.7\" or \"203.0.113.7:8789\"";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
     }
 }

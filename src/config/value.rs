@@ -15,6 +15,7 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::policy::PolicySources;
+use satsuma_sfu::settings::MediaAddress;
 
 /// A value with a text form, and the descriptions used in errors.
 pub trait Text: Sized {
@@ -162,12 +163,7 @@ pub struct HttpUrl(pub(super) String);
 impl HttpUrl {
     /// True if the host is loopback, which no proxy can intercept.
     pub fn is_loopback(&self) -> bool {
-        match Url::parse(&self.0).ok().as_ref().and_then(Url::host) {
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            Some(url::Host::Domain(name)) => name == "localhost",
-            None => false,
-        }
+        Url::parse(&self.0).is_ok_and(|url| is_loopback(&url))
     }
 
     /// The URL as written, with or without a trailing slash.
@@ -182,10 +178,45 @@ impl HttpUrl {
     }
 }
 
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 /// An invalid text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not {0}")]
 pub struct InvalidText(&'static str);
+
+macro_rules! text_by_parser {
+    ($($type:ty: $noun:expr, $example:expr;)+) => {$(
+        impl Text for $type {
+            const NOUN: &str = $noun;
+            const EXAMPLE: &str = $example;
+
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+text_by_parser! {
+    HeaderName: "a header's name", "\"Cf-Access-Authenticated-User-Email\"";
+    MediaAddress:
+        "an IP address, with a port if that is another than sfu.udp_listen's",
+        "\"203.0.113.7\" or \"203.0.113.7:8789\"";
+    SocketAddr: "an IP address and port", "\"127.0.0.1:8787\" or \"[::]:8787\"";
+    String: "a text", "\"text\"";
+}
 
 macro_rules! parse_as_text {
     ($($type:ty),+) => {$(
@@ -265,12 +296,7 @@ impl Text for TeamDomain {
         let text = if text.contains("://") { text } else { &format!("https://{text}") };
         let origin = Origin::read(text)?;
         let url = Url::parse(origin.as_str()).ok()?;
-        let loopback = match url.host()? {
-            url::Host::Domain(name) => name == "localhost",
-            url::Host::Ipv4(address) => address.is_loopback(),
-            url::Host::Ipv6(address) => address.is_loopback(),
-        };
-        let trusted = url.scheme() == "https" || (url.scheme() == "http" && loopback);
+        let trusted = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
         trusted.then_some(Self(origin))
     }
 
@@ -289,19 +315,6 @@ impl Text for SecretString {
 
     fn write(&self) -> String {
         "[secret]".to_owned()
-    }
-}
-
-impl Text for String {
-    const NOUN: &str = "a text";
-    const EXAMPLE: &str = "\"text\"";
-
-    fn read(text: &str) -> Option<Self> {
-        Some(text.to_owned())
-    }
-
-    fn write(&self) -> String {
-        self.clone()
     }
 }
 
@@ -331,38 +344,12 @@ impl Text for Duration {
     }
 }
 
-impl Text for SocketAddr {
-    const NOUN: &str = "an IP address and port";
-    const EXAMPLE: &str = "\"127.0.0.1:8787\" or \"[::]:8787\"";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
 impl Text for IpNet {
     const NOUN: &str = "an IP address or network";
     const EXAMPLE: &str = "\"127.0.0.1\" or \"10.0.0.0/8\"";
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok().or_else(|| Some(Self::from(text.parse::<std::net::IpAddr>().ok()?)))
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl Text for HeaderName {
-    const NOUN: &str = "a header's name";
-    const EXAMPLE: &str = "\"Cf-Access-Authenticated-User-Email\"";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
     }
 
     fn write(&self) -> String {

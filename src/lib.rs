@@ -13,7 +13,7 @@
 //! | 4 | [`calls::upstream`]: the interface to the media API's backend | up to level 3 |
 //! | 5 | [`calls::turn`], [`calls::failure`], [`calls::recovery`], [`calls::session_lock`], [`calls::call_limits`], [`ai`] | up to level 4 |
 //! | 5 | [`feedback::retry`], [`feedback::delivery`], [`feedback::retention`], [`feedback::quota`]: shells | up to level 3 |
-//! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
+//! | 6 | [`room::log`], [`room::arrivals`], [`room::mailbox`], [`room::link`], [`room::actor`], [`room::registry`], [`room::readiness`]: shells | up to level 5 |
 //! | 7 | [`feedback::service`], [`feedback::budget`], [`feedback::form`], [`feedback::bug_report`], [`feedback::dead_track`], [`feedback::debug_info`], [`feedback::counted`]: edges | as below |
 //! | 7 | [`ws`], [`http`], [`site`], [`orange`], [`feedback`], [`admin`], [`calls`]: edges | everything below, and each other |
 //! | 8 | [`server`]: the composition root | everything |

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::Permit;
 use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::io::{Disconnection, Join, JoinRefusal};
+use super::link::RoomGone;
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::{ClientMessage, InvalidMessage};
@@ -175,16 +175,20 @@ impl Mailbox {
         })
     }
 
-    /// Waits until the mailbox has space for a message of `bytes`; `None` if the room is gone.
-    pub async fn reserve(&self, bytes: usize) -> Option<Reserved<'_>> {
-        let bytes = match long_bytes(bytes) {
+    /// Sends a socket's message once the mailbox has space for it.
+    ///
+    /// # Errors
+    /// [`RoomGone`].
+    pub async fn deliver(&self, incoming: Incoming) -> Result<(), RoomGone> {
+        let permit = match long_bytes(incoming.bytes) {
             0 => None,
             bytes => tokio::select! {
-                permit = self.bytes.clone().acquire_many_owned(bytes) => Some(permit.ok()?),
-                () = self.commands.closed() => return None,
+                permit = self.bytes.clone().acquire_many_owned(bytes) => Some(permit.map_err(|_| RoomGone)?),
+                () = self.commands.closed() => return Err(RoomGone),
             },
         };
-        Some(Reserved { command: self.commands.reserve().await.ok()?, bytes })
+        let command = Command::Message(Incoming { permit, ..incoming });
+        self.commands.send(command).await.map_err(|_| RoomGone)
     }
 
     /// True if a long message has space. Without space, further messages would wait in memory.
@@ -214,21 +218,49 @@ impl Mailbox {
     }
 }
 
-/// Reserved space for one message in a mailbox.
-#[derive(Debug)]
-pub struct Reserved<'a> {
-    command: Permit<'a, Command>,
-    bytes: Option<OwnedSemaphorePermit>,
-}
-
-impl Reserved<'_> {
-    /// Sends the message.
-    pub fn deliver(self, incoming: Incoming) {
-        self.command.send(Command::Message(Incoming { permit: self.bytes, ..incoming }));
-    }
-}
-
 /// Bytes that a message of `bytes` takes of the mailbox's limit: none if it is short, at most the whole.
 fn long_bytes(bytes: usize) -> u32 {
     if bytes < LONG_BYTES { 0 } else { u32::try_from(bytes.min(MAILBOX_BYTES)).unwrap_or(u32::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(bytes: usize) -> Incoming {
+        Incoming { connection: ConnectionId(7), message: Ok(ClientMessage::Heartbeat), bytes, permit: None }
+    }
+
+    /// Long messages filled a room's mailbox by their number alone: 256 of 1 MiB.
+    #[tokio::test(start_paused = true)]
+    async fn long_messages_wait_for_their_bytes() {
+        let (mailbox, mut commands) = Mailbox::new(256);
+        let long = || heartbeat(1 << 20);
+        for _ in 0..4 {
+            mailbox.try_deliver(long(), None).unwrap();
+        }
+        assert!(matches!(mailbox.try_deliver(long(), None), Err(TrySendError::Full(_))));
+        mailbox.try_deliver(heartbeat(100), None).unwrap();
+        let handled = commands.recv().await;
+        assert!(mailbox.try_deliver(long(), None).is_err(), "its share is held until it is handled");
+        drop(handled);
+        mailbox.deliver(long()).await.unwrap();
+        drop(commands);
+        assert_eq!(mailbox.deliver(long()).await, Err(RoomGone), "no message waits for a room that is gone");
+    }
+
+    /// A waiting message held its bytes while it waited for as many again: four of them blocked a
+    /// room for good.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_message_holds_no_bytes() {
+        let (mailbox, mut commands) = Mailbox::new(1);
+        mailbox.try_deliver(heartbeat(0), None).unwrap();
+        let waiting: Vec<_> =
+            (0..4).map(|_| mailbox.try_deliver(heartbeat(1 << 20), None).unwrap_err()).collect();
+        drop(commands.recv().await);
+        let delivered =
+            tokio::time::timeout(Duration::from_secs(1), mailbox.deliver(heartbeat(1 << 20))).await;
+        assert_eq!(delivered, Ok(Ok(())));
+        drop(waiting);
+    }
 }

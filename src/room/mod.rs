@@ -3,7 +3,7 @@
 //! [`state`] is a value with one method; [`members`], [`member`], [`departed`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
 //! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
-//! queue, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the whole.
+//! queue, [`link`] a member's connection to both, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the whole.
 
 pub mod actor;
 pub mod ai;
@@ -11,6 +11,7 @@ pub mod arrivals;
 pub mod charge;
 pub mod departed;
 pub mod io;
+pub mod link;
 pub mod log;
 pub mod mailbox;
 pub mod member;

@@ -19,8 +19,8 @@ use tracing::{error, info, warn};
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::io::{Join, JoinRefusal};
-use super::mailbox::{Command, Mailbox, RoomHandle, RoomView};
-use super::outbox::OutboxReader;
+use super::link::MemberLink;
+use super::mailbox::{Command, RoomHandle, RoomView};
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
 use crate::limit::{KeyedLimit, LimitReached, Rate};
 use crate::metrics::Metrics;
@@ -65,15 +65,6 @@ struct Inner {
     deps: RoomDeps,
     tasks: TaskTracker,
     stopping: CancellationToken,
-}
-
-/// A member's handles to a joined room.
-#[derive(Debug)]
-pub struct JoinedRoom {
-    /// Destination of the socket's messages.
-    pub mailbox: Mailbox,
-    /// Source of messages for the socket.
-    pub outbox: OutboxReader,
 }
 
 /// Reason for a failed join.
@@ -156,7 +147,7 @@ impl Registry {
         name: &RoomName,
         join: Join,
         encoding: Encoding,
-    ) -> Result<JoinedRoom, CannotJoin> {
+    ) -> Result<MemberLink, CannotJoin> {
         loop {
             let room = self.find_or_start(name, &join.identity, join.network)?;
             let (ack, answer) = oneshot::channel();
@@ -166,7 +157,9 @@ impl Registry {
             // A retiring room accepts no join, or drops its ack. Ask again: the registry has
             // another room by then, or starts one. Without this, a join would be lost.
             match answer.await {
-                Ok(Ok(outbox)) => return Ok(JoinedRoom { mailbox: room.mailbox().clone(), outbox }),
+                Ok(Ok(outbox)) => {
+                    return Ok(MemberLink::new(join.connection, room.mailbox().clone(), outbox));
+                }
                 Ok(Err(refusal)) => return Err(CannotJoin::Refused(refusal)),
                 Err(_) if !was_sent => self.forget(name, &room),
                 Err(_) => {}
@@ -358,8 +351,9 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::close::Close;
     use crate::room::io::Disconnection;
+    use crate::room::link::Taken;
     use crate::room::mailbox::Incoming;
-    use crate::room::outbox::{OutboxLimits, Taken};
+    use crate::room::outbox::OutboxLimits;
     use crate::room::state::RoomSettings;
     use crate::store::Store;
     use crate::store::data_dir::DataDir;
@@ -434,19 +428,19 @@ mod tests {
         }
     }
 
-    async fn leave(joined: &JoinedRoom, connection: u64) {
+    async fn leave(joined: &mut MemberLink, connection: u64) {
         let said = Command::Message(Incoming {
             connection: ConnectionId(connection),
             bytes: 0,
             permit: None,
             message: ClientMessage::parse(r#"{"type":"userLeft"}"#, MessageLimits::default()),
         });
-        joined.mailbox.send(said).await.unwrap();
+        joined.mailbox().send(said).await.unwrap();
     }
 
-    async fn closed(outbox: &OutboxReader) -> Close {
+    async fn closed(link: &mut MemberLink) -> Close {
         loop {
-            if let Taken::Close(close) = std::future::poll_fn(|context| outbox.poll_take(context)).await {
+            if let Taken::Close(close) = std::future::poll_fn(|context| link.poll_next(context)).await {
                 return close;
             }
         }
@@ -460,10 +454,10 @@ mod tests {
         let TestRegistry { registry, .. } = test_registry(tick, 10).await;
         let room = name("r");
         let tick_at = now() + tick;
-        let first = registry.join(&room, asks(1, "a"), Encoding::Identity).await.unwrap();
+        let mut first = registry.join(&room, asks(1, "a"), Encoding::Identity).await.unwrap();
         let meeting = registry.describe(&room).await.unwrap().meeting;
-        leave(&first, 1).await;
-        assert_eq!(closed(&first.outbox).await, Close::UserLeft);
+        leave(&mut first, 1).await;
+        assert_eq!(closed(&mut first).await, Close::UserLeft);
 
         // This task and the room's wake at the same instant, and this one runs first: the room finds
         // its tick due and the join in its mailbox, and retires with the join unread.
@@ -488,7 +482,7 @@ mod tests {
                     let (room, user) = (name("r"), format!("u{task}"));
                     for turn in 0..300 {
                         let connection = task * 1000 + turn;
-                        let joined = loop {
+                        let mut joined = loop {
                             match registry.join(&room, asks(connection, &user), Encoding::Identity).await {
                                 Ok(joined) => break joined,
                                 // The retired room still holds the only permit for a moment.
@@ -500,8 +494,8 @@ mod tests {
                         let own = view.members.iter().find(|member| member.user.as_str() == user);
                         let own = own.and_then(|member| member.connection).map(|(connection, _)| connection);
                         assert_eq!(own, Some(ConnectionId(connection)));
-                        leave(&joined, connection).await;
-                        assert_eq!(closed(&joined.outbox).await, Close::UserLeft);
+                        leave(&mut joined, connection).await;
+                        assert_eq!(closed(&mut joined).await, Close::UserLeft);
                     }
                 })
             })
@@ -523,7 +517,7 @@ mod tests {
             let ask = asks(number, &format!("u{number}"));
             registry.join(&name(room), Join { network: network(from), ..ask }, Encoding::Identity).await
         };
-        let first = join("1", 1, "2001:db8::1").await.unwrap();
+        let mut first = join("1", 1, "2001:db8::1").await.unwrap();
         let _second = join("2", 2, "2001:db8::2").await.unwrap();
         let refused = join("3", 3, "2001:db8::3").await.unwrap_err();
         assert_eq!(refused, CannotJoin::TooManyRoomsOfNetwork);
@@ -532,7 +526,7 @@ mod tests {
         for number in 10..20 {
             registry.join(&name(&number.to_string()), asks(number, "p"), Encoding::Identity).await.unwrap();
         }
-        leave(&first, 1).await;
+        leave(&mut first, 1).await;
         while registry.is_running(&name("1")) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -595,11 +589,11 @@ mod tests {
         for number in 0..5 {
             let room = name(&number.to_string());
             let user = format!("u{number}");
-            let joined = registry
+            let mut joined = registry
                 .join(&room, Join { network, ..asks(number, &user) }, Encoding::Identity)
                 .await
                 .unwrap();
-            leave(&joined, number).await;
+            leave(&mut joined, number).await;
             while registry.is_running(&room) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -623,7 +617,7 @@ mod tests {
         let joined =
             timeout(Duration::from_secs(10), registry.join(&name("r"), asks(1, "a"), Encoding::Identity))
                 .await;
-        leave(&joined.expect("the join is not forgotten").unwrap(), 1).await;
+        leave(&mut joined.expect("the join is not forgotten").unwrap(), 1).await;
         store.handle().flush().await.unwrap();
     }
 
@@ -631,17 +625,17 @@ mod tests {
     async fn a_panic_in_one_room_ends_that_room_alone() {
         let TestRegistry { registry, metrics, store, .. } = test_registry(Duration::from_secs(15), 10).await;
         let (bad, good) = (name("bad"), name("good"));
-        let victim = registry.join(&bad, asks(1, "a"), Encoding::Identity).await.unwrap();
-        let other = registry.join(&good, asks(2, "b"), Encoding::Identity).await.unwrap();
+        let mut victim = registry.join(&bad, asks(1, "a"), Encoding::Identity).await.unwrap();
+        let mut other = registry.join(&good, asks(2, "b"), Encoding::Identity).await.unwrap();
         let meeting = registry.describe(&bad).await.unwrap().meeting;
-        victim.mailbox.send(Command::Panic).await.unwrap();
-        assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
+        victim.mailbox().send(Command::Panic).await.unwrap();
+        assert_eq!(closed(&mut victim).await, Close::RoomFailed);
 
-        let again = registry.join(&bad, asks(3, "a"), Encoding::Identity).await.unwrap();
+        let mut again = registry.join(&bad, asks(3, "a"), Encoding::Identity).await.unwrap();
         assert_ne!(registry.describe(&bad).await.unwrap().meeting, meeting, "the next join starts afresh");
-        leave(&again, 3).await;
-        leave(&other, 2).await;
-        assert_eq!(closed(&other.outbox).await, Close::UserLeft, "the other room serves on");
+        leave(&mut again, 3).await;
+        leave(&mut other, 2).await;
+        assert_eq!(closed(&mut other).await, Close::UserLeft, "the other room serves on");
         assert_eq!(metrics.room_panics.get(), 1);
         store.handle().flush().await.unwrap();
     }
@@ -674,13 +668,13 @@ mod tests {
         };
         let TestRegistry { registry, .. } =
             test_registry_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
-        let victim = registry.join(&name("bad"), asks(1, "a"), Encoding::Identity).await.unwrap();
-        victim.mailbox.send(Command::Panic).await.unwrap();
+        let mut victim = registry.join(&name("bad"), asks(1, "a"), Encoding::Identity).await.unwrap();
+        victim.mailbox().send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;
         let closing = ("/apps/app/sessions/s1/tracks/close".to_owned(), body.to_owned());
         let heard = timeout(Duration::from_secs(10), closings.recv()).await;
         assert_eq!(heard.expect("the track is closed"), Some(closing));
-        assert_eq!(closed(&victim.outbox).await, Close::RoomFailed);
+        assert_eq!(closed(&mut victim).await, Close::RoomFailed);
     }
 
     #[tokio::test]
@@ -702,33 +696,33 @@ mod tests {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
         let joined = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
         while joined
-            .mailbox
+            .mailbox()
             .send(Command::Describe(oneshot::channel().0))
             .now_or_never()
             .is_some_and(|sent| sent.is_ok())
         {}
         registry.shutdown(now()).await;
-        assert!(joined.mailbox.is_closed());
+        assert!(joined.mailbox().is_closed());
     }
 
     #[tokio::test]
     async fn shutdown_closes_sockets_and_refuses_joins() {
         let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
-        let joined = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
+        let mut joined = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
         let shutdown = registry.shutdown(now() + Duration::from_secs(60));
         tokio::pin!(shutdown);
         assert!(poll!(&mut shutdown).is_pending());
         let late = registry.join(&name("r"), asks(2, "b"), Encoding::Identity).await.unwrap_err();
         assert_eq!(late, CannotJoin::Refused(JoinRefusal::ShuttingDown));
-        assert_eq!(closed(&joined.outbox).await, Close::ServiceRestart);
+        assert_eq!(closed(&mut joined).await, Close::ServiceRestart);
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
         joined
-            .mailbox
+            .mailbox()
             .send(Command::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }))
             .await
             .unwrap();
         shutdown.await;
         let context = Context::from_waker(Waker::noop());
-        assert_eq!(joined.outbox.poll_take(&context), Poll::Ready(Taken::Close(Close::Superseded)));
+        assert_eq!(joined.poll_next(&context), Poll::Ready(Taken::Close(Close::Superseded)));
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 use tungstenite::protocol::frame::coding::Data;
@@ -25,13 +24,10 @@ use crate::protocol::client::MessageLimits;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
 use crate::room::arrivals::{ArrivalPermit, ArrivalShare};
-use crate::room::io::Disconnection;
-use crate::room::mailbox::{Command, Incoming};
+use crate::room::link::{MemberLink, RoomGone, Taken};
 use crate::room::message::Payload;
-use crate::room::outbox::Taken;
-use crate::room::registry::JoinedRoom;
 
-/// Maximum bytes taken from the outbox before they are written. A snapshot that is not yet taken
+/// Maximum bytes taken from the room before they are written. A snapshot that is not yet taken
 /// can still be replaced by a newer one.
 const WRITE_AHEAD_BYTES: usize = 64 * 1024;
 
@@ -63,7 +59,7 @@ pub struct ConnectionLimits {
 pub struct Connection<S> {
     id: ConnectionId,
     socket: Socket<S>,
-    joined: JoinedRoom,
+    link: MemberLink,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
     throttle: Throttle,
@@ -76,12 +72,6 @@ pub struct Connection<S> {
     is_let_through: bool,
     /// True if the room was told that this socket is not being read.
     is_throttled: bool,
-    /// A message that the room's mailbox has no space for yet; nothing is read meanwhile.
-    incoming: Option<Incoming>,
-    /// True while the room's mailbox has no space for a long message; nothing is read meanwhile.
-    is_room_full: bool,
-    /// Reserved space in the mailbox, for the next message if that is already available.
-    turn: Option<OwnedSemaphorePermit>,
     /// Received bytes of an incomplete message.
     arriving: Counted,
     /// The permit for these bytes.
@@ -123,8 +113,6 @@ enum IoStep {
     OthersFallBehind,
     /// Others have confirmed enough of this client's data.
     OthersKeepUp,
-    /// The room's mailbox has no space for a long message.
-    RoomIsFull,
     /// The stall timer changed: bytes began to wait, wait no more or made progress.
     StallMoved,
     WriteFailed,
@@ -132,7 +120,7 @@ enum IoStep {
     Flushed,
 }
 
-/// State of filling the socket from the outbox.
+/// State of filling the socket with what the room sends.
 #[derive(Debug)]
 enum Filled {
     /// The write-ahead limit is reached; there may be more.
@@ -148,12 +136,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub fn new(
         id: ConnectionId,
         stream: S,
-        joined: JoinedRoom,
+        link: MemberLink,
         share: Arc<ArrivalShare>,
         limits: ConnectionLimits,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (encoding, throttle) = (joined.outbox.encoding(), Throttle::new(&limits));
+        let (encoding, throttle) = (link.encoding(), Throttle::new(&limits));
         let socket =
             Socket::new(stream, limits.message.frame_bytes.max(limits.history_entry_bytes), encoding);
         let deflated =
@@ -161,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             id,
             socket,
-            joined,
+            link,
             limits,
             throttle,
             phase: Phase::Open,
@@ -169,9 +157,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             behind: None,
             is_let_through: false,
             is_throttled: false,
-            incoming: None,
-            is_room_full: false,
-            turn: None,
             arriving: Counted::new(&metrics.arriving_bytes, 0),
             arrival: None,
             awaited: None,
@@ -193,53 +178,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let end = self.serve().await;
             Metrics::count(&self.metrics.closes, end);
             debug!(event = "socketClosed", socket = %self.id, reason = end);
-            // Messages that the client sent before its end still count, in order.
-            if let Some(incoming) = self.incoming.take()
-                && let Some(reserved) = self.joined.mailbox.reserve(incoming.bytes).await
-            {
-                reserved.deliver(incoming);
-            }
-            // A room that is gone needs no notice.
-            let gone =
-                Command::Disconnected(Disconnection { connection: self.id, is_page_left: self.is_page_left });
-            let _ = self.joined.mailbox.send(gone).await;
+            self.link.disconnect(self.is_page_left).await;
         }
     }
 
     async fn serve(&mut self) -> EndLabel {
-        let mailbox = self.joined.mailbox.clone();
         loop {
             let owed = self.debt.map(|owed| owed.until);
             let timer = [self.linger, owed, self.stall, self.behind, self.finish_by];
             let timer = timer.into_iter().flatten().min();
-            let waiting = self.incoming.as_ref().map(|incoming| incoming.bytes);
-            let is_throttled = self.debt.is_some()
-                || waiting.is_some()
-                || self.awaited.is_some()
-                || self.is_room_full
-                || self.behind.is_some();
-            if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
-                self.joined.outbox.set_throttled(now(), is_throttled);
-            }
             let step = tokio::select! {
                 biased;
                 step = std::future::poll_fn(|context| self.poll_step(context)) => step,
-                reserved = mailbox.reserve(waiting.unwrap_or_default()), if waiting.is_some() => {
-                    match (reserved, self.incoming.take()) {
-                        (Some(reserved), Some(incoming)) => reserved.deliver(incoming),
-                        // The room is gone; its outbox closes the socket.
-                        _ => self.phase = Phase::Left,
-                    }
-                    continue;
-                }
-                turn = mailbox.turn(), if self.is_room_full => {
-                    if turn.is_none() {
-                        // The room is gone; its outbox closes the socket.
-                        self.phase = Phase::Left;
-                    }
-                    (self.is_room_full, self.turn) = (false, turn);
-                    continue;
-                }
                 () = sleep_until(timer) => {
                     let now = now();
                     if self.linger.is_some_and(|at| at <= now) && !self.phase.is_before_close() {
@@ -293,7 +243,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.behind = Some(now() + LONGEST_HOLD);
                 }
                 IoStep::OthersKeepUp => self.behind = None,
-                IoStep::RoomIsFull => self.is_room_full = true,
                 IoStep::Admitted(permit) => {
                     self.awaited = None;
                     self.admit(permit);
@@ -305,8 +254,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Fills the socket from the outbox, writes, and reads, as far as each goes without waiting.
+    /// Fills the socket from the room, writes, and reads, as far as each goes without waiting; and tells the
+    /// room if the socket is not read.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<IoStep> {
+        let step = self.poll_io(context);
+        let is_throttled = self.debt.is_some()
+            || self.link.is_congested()
+            || self.awaited.is_some()
+            || self.behind.is_some();
+        if std::mem::replace(&mut self.is_throttled, is_throttled) != is_throttled {
+            self.link.set_throttled(now(), is_throttled);
+        }
+        step
+    }
+
+    fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<IoStep> {
+        if self.link.poll_sent(context) == Poll::Ready(Err(RoomGone)) && self.phase.is_before_close() {
+            // Its last action is a close.
+            self.phase = Phase::Left;
+        }
         loop {
             let taken_all = match self.fill(context) {
                 Filled::Partly => false,
@@ -332,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.linger.is_none()
             && self.phase.is_before_close()
             && unwritten >= WRITE_AHEAD_BYTES
-            && self.joined.outbox.poll_end(context).is_ready()
+            && self.link.poll_end(context).is_ready()
         {
             return Poll::Ready(IoStep::EndIsDue);
         }
@@ -340,31 +306,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(IoStep::StallMoved);
         }
         match self.phase {
-            Phase::Open | Phase::Closing(_) if self.debt.is_some() || self.incoming.is_some() => {
-                Poll::Pending
-            }
+            Phase::Open | Phase::Closing(_) if self.debt.is_some() || self.link.is_sending() => Poll::Pending,
             Phase::Open | Phase::Closing(_) if let Some(permit) = &mut self.awaited => {
                 permit.as_mut().poll(context).map(IoStep::Admitted)
             }
-            Phase::Open
-                if !self.is_let_through && self.joined.outbox.poll_within_account(context).is_pending() =>
-            {
-                if self.behind.is_some() {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(IoStep::OthersFallBehind)
-                }
+            Phase::Open if !self.is_let_through && self.link.poll_keeps_up(context).is_pending() => {
+                if self.behind.is_some() { Poll::Pending } else { Poll::Ready(IoStep::OthersFallBehind) }
             }
             Phase::Open if self.behind.is_some() => Poll::Ready(IoStep::OthersKeepUp),
-            Phase::Open if self.is_room_full => Poll::Pending,
-            Phase::Open if self.turn.is_none() && !self.joined.mailbox.is_roomy() => {
-                Poll::Ready(IoStep::RoomIsFull)
-            }
+            Phase::Open if self.link.poll_space(context).is_pending() => Poll::Pending,
             Phase::Open | Phase::Closing(_) => {
                 let received = self.socket.poll_receive(context);
                 if received.is_pending() {
-                    // Later messages wait for a turn of their own.
-                    self.turn = None;
+                    self.link.release_space();
                 }
                 received.map(|received| match received {
                     Ok(received) => IoStep::Received(received),
@@ -382,10 +336,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Fills the socket from the outbox, up to the write-ahead limit.
+    /// Fills the socket from the room, up to the write-ahead limit.
     fn fill(&mut self, context: &Context<'_>) -> Filled {
         while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
-            match self.joined.outbox.poll_take(context) {
+            match self.link.poll_next(context) {
                 Poll::Ready(Taken::Message(Payload { bytes, encoding })) => {
                     self.socket.queue_message(Data::Text, encoding, bytes);
                 }
@@ -446,7 +400,6 @@ fn now() -> Instant {
 mod tests {
     use futures_util::{SinkExt, StreamExt};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
-    use tokio::sync::mpsc::error::TrySendError;
     use tokio_tungstenite::WebSocketStream;
     use tokio_util::task::AbortOnDropHandle;
     use tungstenite::Message;
@@ -456,7 +409,7 @@ mod tests {
     use crate::protocol::client::ClientMessage;
     use crate::room;
     use crate::room::arrivals::Arrivals;
-    use crate::room::mailbox::Mailbox;
+    use crate::room::mailbox::{Command, Incoming, Mailbox};
     use crate::room::outbox::{Outbox, OutboxLimits};
 
     /// A connection whose room and network are simulated by the test.
@@ -504,9 +457,8 @@ mod tests {
             OutboxLimits { member_bytes: 1 << 20, all_bytes: 1 << 30, write_stall: Duration::from_secs(20) };
         let outbox = Outbox::new(limits_of_outbox, metrics.clone());
         let (mailbox, commands) = Mailbox::new(4);
-        let joined =
-            JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), ID, Encoding::Identity) };
-        let connection = Connection::new(ID, stream, joined, arrivals.share(None), limits, metrics.clone());
+        let link = MemberLink::new(ID, mailbox.clone(), outbox.attach(now(), ID, Encoding::Identity));
+        let connection = Connection::new(ID, stream, link, arrivals.share(None), limits, metrics.clone());
         let connection = AbortOnDropHandle::new(tokio::spawn(connection.run()));
         Stage { outbox, mailbox, commands, metrics, connection }
     }
@@ -691,11 +643,10 @@ mod tests {
         let (mut tasks, mut clients) = (Vec::new(), Vec::new());
         for (number, outbox) in outboxes.iter().enumerate() {
             let id = ConnectionId(number as u64);
-            let joined =
-                JoinedRoom { mailbox: mailbox.clone(), outbox: outbox.attach(now(), id, Encoding::Identity) };
+            let link = MemberLink::new(id, mailbox.clone(), outbox.attach(now(), id, Encoding::Identity));
             let (ours, theirs) = duplex(8 << 20);
             let limits = ConnectionLimits { message, history_entry_bytes: 1 << 20, ..limits() };
-            let connection = Connection::new(id, ours, joined, arrivals.share(None), limits, metrics.clone());
+            let connection = Connection::new(id, ours, link, arrivals.share(None), limits, metrics.clone());
             tasks.push(AbortOnDropHandle::new(tokio::spawn(connection.run())));
             clients.push(client(theirs).await);
         }
@@ -817,44 +768,6 @@ mod tests {
         assert_eq!(closes(&stage.metrics, "too_fast"), 1);
         // 60 s of 50 tokens and a burst of 200, 16 frames each; and the data buffered in the network.
         assert!((50_000..90_000).contains(&sent), "{sent}");
-    }
-
-    /// Long messages filled a room's mailbox by their number alone: 256 of 1 MiB.
-    #[tokio::test(start_paused = true)]
-    async fn long_messages_wait_for_their_bytes_in_the_mailbox() {
-        let (mailbox, mut commands) = Mailbox::new(256);
-        let long = || Incoming {
-            connection: ID,
-            message: Ok(ClientMessage::Heartbeat),
-            bytes: 1 << 20,
-            permit: None,
-        };
-        for _ in 0..4 {
-            mailbox.try_deliver(long(), None).unwrap();
-        }
-        assert!(matches!(mailbox.try_deliver(long(), None), Err(TrySendError::Full(_))));
-        mailbox.try_deliver(Incoming { bytes: 100, ..long() }, None).unwrap();
-        let handled = commands.recv().await;
-        assert!(mailbox.try_deliver(long(), None).is_err(), "its share is held until it is handled");
-        drop(handled);
-        mailbox.reserve(1 << 20).await.unwrap().deliver(long());
-        drop(commands);
-        assert!(mailbox.reserve(1 << 20).await.is_none(), "nobody waits for a room that is gone");
-    }
-
-    /// A waiting message held its bytes while it waited for as many again: four of them blocked a
-    /// room for good.
-    #[tokio::test(start_paused = true)]
-    async fn waiting_message_holds_no_mailbox_bytes() {
-        let (mailbox, mut commands) = Mailbox::new(1);
-        let of =
-            |bytes| Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes, permit: None };
-        mailbox.try_deliver(of(0), None).unwrap();
-        let waiting: Vec<_> = (0..4).map(|_| mailbox.try_deliver(of(1 << 20), None).unwrap_err()).collect();
-        drop(commands.recv().await);
-        let reserved = tokio::time::timeout(Duration::from_secs(1), mailbox.reserve(1 << 20)).await;
-        assert!(reserved.is_ok_and(|reserved| reserved.is_some()));
-        drop(waiting);
     }
 
     #[tokio::test]

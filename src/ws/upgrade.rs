@@ -33,8 +33,7 @@ use crate::identity::Auth;
 use crate::identity::peer::RemotePeer;
 use crate::metrics::Metrics;
 use crate::protocol::deflate::Encoding;
-use crate::room::io::{Disconnection, Join};
-use crate::room::mailbox::Command;
+use crate::room::io::Join;
 
 /// `Sec-Fetch-Mode`, by which browsers mark a script's request for a WebSocket.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -137,20 +136,17 @@ async fn join_room(
     let serve = {
         let (http, sockets) = (http.clone(), sockets.clone());
         async move {
-            let membership = match sockets.registry.join(&room, join, encoding).await {
-                Ok(membership) => membership,
+            let link = match sockets.registry.join(&room, join, encoding).await {
+                Ok(link) => link,
                 Err(refusal) => {
                     let _ = joined.send(Err(refusal.into()));
                     return;
                 }
             };
-            let mailbox = membership.mailbox.clone();
-            let gone = Command::Disconnected(Disconnection { connection, is_page_left: false });
             let place = match ticket.redeem().await {
                 Ok(place) => place,
                 Err(none) => {
-                    // A room that is gone needs no notice.
-                    let _ = mailbox.send(gone).await;
+                    link.disconnect(false).await;
                     let _ = joined.send(Err(none.into()));
                     return;
                 }
@@ -163,9 +159,9 @@ async fn join_room(
                 match timeout(http.request_timeout, on_upgrade).await {
                     Ok(Ok(stream)) => {
                         let stream = TokioIo::new(stream);
-                        Connection::new(connection, stream, membership, share, limits, metrics).run().await;
+                        Connection::new(connection, stream, link, share, limits, metrics).run().await;
                     }
-                    _ => drop(mailbox.send(gone).await),
+                    _ => link.disconnect(false).await,
                 }
             });
             tokio::select! {

@@ -1,7 +1,6 @@
 //! Handling of a client's messages.
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::error::TrySendError;
 use tungstenite::Utf8Bytes;
 
 use super::super::phase::Phase;
@@ -12,15 +11,14 @@ use crate::metrics::ByType;
 use crate::protocol::client::{ClientMessage, InvalidMessage};
 use crate::protocol::close::Close;
 use crate::room::arrivals::ArrivalPermit;
-use crate::room::mailbox::Incoming;
-use crate::room::outbox::Acknowledged;
+use crate::room::link::{Acknowledged, RoomGone};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Handles received data. If its tokens are not available, nothing more is read until they are:
     /// data that waits for them in memory could be long, and compressed it costs its sender almost nothing.
     pub(super) fn receive(&mut self, received: Received) {
         self.receive_in_turn(received);
-        self.turn = None;
+        self.link.release_space();
     }
 
     fn receive_in_turn(&mut self, received: Received) {
@@ -29,7 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if let Received::Pong(payload) = &received
             && let Ok(number) = <[u8; 8]>::try_from(&**payload)
-            && self.joined.outbox.acknowledge(now(), u64::from_be_bytes(number)) == Acknowledged::News
+            && self.link.ack(now(), u64::from_be_bytes(number)) == Acknowledged::News
         {
             // It answers our ping, and is not charged as a message of the client's own.
             return;
@@ -109,12 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if matches!(message, Ok(ClientMessage::UserLeft)) {
             self.phase = Phase::Left;
         }
-        let incoming = Incoming { connection: self.id, message, bytes: text.len(), permit: None };
-        match self.joined.mailbox.try_deliver(incoming, self.turn.take()) {
-            Ok(()) => {}
-            Err(TrySendError::Full(incoming)) => self.incoming = Some(incoming),
-            // The room is gone; its outbox closes the socket.
-            Err(TrySendError::Closed(_)) => self.phase = Phase::Left,
+        if self.link.send(message, text.len()) == Err(RoomGone) {
+            // Its last action is a close.
+            self.phase = Phase::Left;
         }
     }
 }

@@ -1,0 +1,274 @@
+//! A member's link to its room: messages go up, and everything that the room sends comes down.
+//!
+//! It is all that a socket's session knows of a room, so that the room need not be in this process. Today it is:
+//! the link is a mailbox and the reading end of an outbox.
+
+use std::fmt;
+use std::mem;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
+
+use super::io::Disconnection;
+use super::mailbox::{Command, Incoming, Mailbox};
+use super::outbox::OutboxReader;
+pub use super::outbox::{Acknowledged, Taken};
+use crate::id::ConnectionId;
+use crate::protocol::client::{ClientMessage, InvalidMessage};
+use crate::protocol::deflate::Encoding;
+
+/// A member's link to its room.
+#[derive(Debug)]
+pub struct MemberLink {
+    connection: ConnectionId,
+    mailbox: Mailbox,
+    outbox: OutboxReader,
+    uplink: Uplink,
+}
+
+/// State of the way to the room.
+enum Uplink {
+    /// Nothing waits. A turn is space that is reserved for the next message.
+    Free { turn: Option<OwnedSemaphorePermit> },
+    /// Waits for a turn; nothing should be read from the client meanwhile.
+    Waiting(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    /// A message waits for its own space.
+    Sending(BoxFuture<'static, Result<(), RoomGone>>),
+}
+
+/// The room is gone. What it queued last, a close, is still to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the room is gone")]
+pub struct RoomGone;
+
+impl MemberLink {
+    /// A link to a room in this process.
+    pub fn new(connection: ConnectionId, mailbox: Mailbox, outbox: OutboxReader) -> Self {
+        Self { connection, mailbox, outbox, uplink: Uplink::Free { turn: None } }
+    }
+
+    /// The encoding of the messages from the room.
+    pub fn encoding(&self) -> Encoding {
+        self.outbox.encoding()
+    }
+
+    /// The next action for the client, or `Pending` until there is one. Only the last caller is woken.
+    pub fn poll_next(&mut self, context: &Context<'_>) -> Poll<Taken> {
+        self.outbox.poll_take(context)
+    }
+
+    /// Ready once the membership has ended for this socket, even if messages are still queued. Only the last
+    /// caller is woken.
+    pub fn poll_end(&mut self, context: &Context<'_>) -> Poll<()> {
+        self.outbox.poll_end(context)
+    }
+
+    /// Records that the client has received everything up to the ping of that number.
+    pub fn ack(&mut self, now: Instant, number: u64) -> Acknowledged {
+        self.outbox.acknowledge(now, number)
+    }
+
+    /// Tells the room that the client is throttled, or no longer is: it is alive, although its heartbeats and
+    /// confirmations may be unread.
+    pub fn set_throttled(&mut self, now: Instant, throttled: bool) {
+        self.outbox.set_throttled(now, throttled);
+    }
+
+    /// Ready unless other members fall behind with this member's messages; until then its socket is not to be
+    /// read. Only the last caller is woken.
+    pub fn poll_keeps_up(&mut self, context: &Context<'_>) -> Poll<()> {
+        self.outbox.poll_within_account(context)
+    }
+
+    /// Sends a message of `bytes` to the room, or an invalid one's defect. If the room has no space for it yet,
+    /// it waits in the link until [`Self::poll_sent`]; no other may be sent before that.
+    ///
+    /// # Errors
+    /// [`RoomGone`].
+    pub fn send(
+        &mut self,
+        message: Result<ClientMessage, InvalidMessage>,
+        bytes: usize,
+    ) -> Result<(), RoomGone> {
+        let turn = match mem::take(&mut self.uplink) {
+            Uplink::Free { turn } => turn,
+            Uplink::Waiting(_) => None,
+            Uplink::Sending(_) => unreachable!("a message is sent before the one before it"),
+        };
+        let incoming = Incoming { connection: self.connection, message, bytes, permit: None };
+        match self.mailbox.try_deliver(incoming, turn) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(incoming)) => {
+                let mailbox = self.mailbox.clone();
+                self.uplink = Uplink::Sending(async move { mailbox.deliver(incoming).await }.boxed());
+                Ok(())
+            }
+            Err(TrySendError::Closed(_)) => Err(RoomGone),
+        }
+    }
+
+    /// Ready once no message waits for space, to be called whenever the socket's task is woken.
+    ///
+    /// # Errors
+    /// [`RoomGone`].
+    pub fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<Result<(), RoomGone>> {
+        let result = match &mut self.uplink {
+            Uplink::Free { .. } => return Poll::Ready(Ok(())),
+            Uplink::Waiting(turn) => match turn.poll_unpin(context) {
+                Poll::Ready(Some(turn)) => {
+                    self.uplink = Uplink::Free { turn: Some(turn) };
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(None) => Err(RoomGone),
+                Poll::Pending => return Poll::Ready(Ok(())),
+            },
+            Uplink::Sending(sent) => ready!(sent.poll_unpin(context)),
+        };
+        self.uplink = Uplink::default();
+        Poll::Ready(result)
+    }
+
+    /// Ready once the room has space for a message of any length. A message that was read without it would wait
+    /// in memory, inflated from a few bytes.
+    ///
+    /// The space stays reserved for the next message until [`Self::release_space`]. A socket that gave it back
+    /// before it read would find it taken by the next that waits, forever.
+    pub fn poll_space(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Uplink::Free { turn: None } = self.uplink {
+            if self.mailbox.is_roomy() {
+                return Poll::Ready(());
+            }
+            let mailbox = self.mailbox.clone();
+            self.uplink = Uplink::Waiting(async move { mailbox.turn().await }.boxed());
+            // A room that is gone has space, and the next message finds it gone.
+            let _ = self.poll_sent(context);
+        }
+        if matches!(self.uplink, Uplink::Free { .. }) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Releases reserved space, because no message is there to use it.
+    pub fn release_space(&mut self) {
+        if let Uplink::Free { turn } = &mut self.uplink {
+            *turn = None;
+        }
+    }
+
+    /// True while a message waits for space in the room.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.uplink, Uplink::Sending(_))
+    }
+
+    /// True while the client is not to be read because its room is busy.
+    pub fn is_congested(&self) -> bool {
+        !matches!(self.uplink, Uplink::Free { .. })
+    }
+
+    #[cfg(test)]
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// Tells the room that the socket is gone, after a message that still waits for space: the client believes
+    /// that it arrived.
+    pub async fn disconnect(self, is_page_left: bool) {
+        if let Uplink::Sending(sent) = self.uplink {
+            let _ = sent.await;
+        }
+        let gone = Disconnection { connection: self.connection, is_page_left };
+        // A room that is gone needs no notice.
+        let _ = self.mailbox.send(Command::Disconnected(gone)).await;
+    }
+}
+
+impl Default for Uplink {
+    fn default() -> Self {
+        Self::Free { turn: None }
+    }
+}
+
+impl fmt::Debug for Uplink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Free { turn: None } => "Free",
+            Self::Free { turn: Some(_) } => "Reserved",
+            Self::Waiting(_) => "Waiting",
+            Self::Sending(_) => "Sending",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::room::outbox::{Outbox, OutboxLimits};
+
+    const ID: ConnectionId = ConnectionId(7);
+
+    #[expect(clippy::disallowed_methods, reason = "an instant can only be had from the clock")]
+    fn link(commands: usize) -> (MemberLink, mpsc::Receiver<Command>, Outbox) {
+        let limits =
+            OutboxLimits { member_bytes: 1000, all_bytes: 1000, write_stall: Duration::from_secs(20) };
+        let outbox = Outbox::new(limits, Metrics::new());
+        let (mailbox, received) = Mailbox::new(commands);
+        let reader = outbox.attach(Instant::now(), ID, Encoding::Identity);
+        (MemberLink::new(ID, mailbox, reader), received, outbox)
+    }
+
+    fn heartbeat() -> Result<ClientMessage, InvalidMessage> {
+        Ok(ClientMessage::Heartbeat)
+    }
+
+    fn is_message(command: Option<Command>) -> bool {
+        matches!(command, Some(Command::Message(_)))
+    }
+
+    #[tokio::test]
+    async fn message_waits_in_the_link_for_a_full_room() {
+        let (mut link, mut commands, _outbox) = link(1);
+        let mut context = Context::from_waker(Waker::noop());
+        link.send(heartbeat(), 0).unwrap();
+        assert!(link.poll_sent(&mut context).is_ready() && !link.is_congested());
+        link.send(heartbeat(), 0).unwrap();
+        assert!(link.poll_sent(&mut context).is_pending() && link.is_congested());
+        assert!(is_message(commands.recv().await));
+        assert_eq!(link.poll_sent(&mut context), Poll::Ready(Ok(())));
+        assert!(is_message(commands.recv().await) && !link.is_congested());
+    }
+
+    #[tokio::test]
+    async fn waiting_message_precedes_the_disconnection() {
+        let (mut link, mut commands, _outbox) = link(1);
+        link.send(heartbeat(), 0).unwrap();
+        link.send(heartbeat(), 0).unwrap();
+        let all = async {
+            assert!(is_message(commands.recv().await));
+            assert!(is_message(commands.recv().await));
+            let gone = Disconnection { connection: ID, is_page_left: true };
+            assert!(matches!(commands.recv().await, Some(Command::Disconnected(other)) if other == gone));
+        };
+        tokio::join!(link.disconnect(true), all);
+    }
+
+    #[tokio::test]
+    async fn room_that_is_gone_holds_up_nothing() {
+        let (mut link, commands, _outbox) = link(1);
+        let mut context = Context::from_waker(Waker::noop());
+        link.send(heartbeat(), 0).unwrap();
+        link.send(heartbeat(), 0).unwrap();
+        drop(commands);
+        assert_eq!(link.poll_sent(&mut context), Poll::Ready(Err(RoomGone)));
+        assert_eq!(link.send(heartbeat(), 0), Err(RoomGone));
+        assert!(link.poll_space(&mut context).is_ready() && !link.is_congested());
+        link.disconnect(false).await;
+    }
+}

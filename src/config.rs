@@ -172,9 +172,15 @@ pub struct LimitsConfig {
     pub body_bytes: usize,
     /// Bytes of static files and their compressed forms cached in memory.
     pub kept_files_bytes: usize,
-    /// Timeout of a TLS handshake, and then of a request's headers, idle keep-alive included.
+    /// Timeout of a TLS handshake, and of a WebSocket's.
     #[serde(with = "text")]
     pub handshake: Duration,
+    /// Timeout of the arrival of a request's headers, idle keep-alive included.
+    #[serde(with = "text")]
+    pub header_timeout: Duration,
+    /// Timeout of a request from its headers to its answer.
+    #[serde(with = "text")]
+    pub request_timeout: Duration,
     /// Calls a second on one session of the media API; at least 1.
     pub calls_per_second: u32,
     /// Concurrent calls of the media API for one identity; 0 is no limit.
@@ -295,6 +301,8 @@ impl Default for LimitsConfig {
             body_bytes: 64 << 10,
             kept_files_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
             calls_per_second: 50,
             calls_per_identity: 8,
             new_sessions_per_minute: 60,

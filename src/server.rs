@@ -352,6 +352,7 @@ fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Socket
             write_stall: limits.write_stall,
         },
         compression: config.http.socket_compression,
+        handshake: limits.handshake,
         refusals: Refusals::new(),
         tasks: SocketTasks::default(),
     }
@@ -361,6 +362,8 @@ fn http_limits(limits: &LimitsConfig) -> HttpLimits {
     HttpLimits {
         header_bytes: limits.header_bytes,
         handshake: limits.handshake,
+        header_timeout: limits.header_timeout,
+        request_timeout: limits.request_timeout,
         connections: limits.http_connections,
         per_network: limits.http_connections_per_address,
     }

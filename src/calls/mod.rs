@@ -2,7 +2,6 @@
 //! proxy for clients.
 
 pub mod call;
-pub mod call_limits;
 pub mod circuit;
 pub mod failure;
 pub mod proxy;

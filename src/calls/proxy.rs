@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 
 use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, CallBody, UpstreamError};
-use super::call_limits::{CallLimits, CallPermit};
 use super::failure::CallFailure;
 use super::recovery::{self, RecoverableBody, TracksRequest};
 use super::session_lock::{self, LockState};
@@ -28,12 +27,22 @@ use crate::http::context::HttpContext;
 use crate::id::{IdentityId, SessionId};
 use crate::identity::Auth as Identified;
 use crate::identity::peer::RemotePeer;
-use crate::limit::{KeyedLimit, Rate};
+use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, KeyedLimit, Permit, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 
 /// Maximum length of a body that is buffered without a permit; longer ones need one.
 const SMALL_BYTES: usize = 64 << 10;
+
+/// Concurrent large bodies, in memory or being forwarded. Without a limit one client that sends its bodies slowly
+/// could occupy all streams of the connection to the media API, and all other calls would queue behind it.
+const LARGE_BODIES: usize = 32;
+
+/// Concurrent large bodies of one client network: a slow sender holds a permit for the whole timeout of a call.
+const LARGE_BODIES_OF_NETWORK: usize = 8;
+
+/// Time that a large body waits for a permit before its call is refused.
+const LARGE_BODY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// State and limits of the proxy.
 pub struct Proxy {
@@ -44,9 +53,9 @@ pub struct Proxy {
     http: Arc<HttpContext>,
     lock: Lock,
     calls: KeyedLimit<SessionId>,
-    sessions: KeyedLimit<IdentityId>,
-    sessions_of_network: KeyedLimit<ClientNetwork>,
-    places: CallLimits,
+    sessions: UserRate,
+    concurrent_calls: KeyedLimit<IdentityId>,
+    large_bodies: ConcurrencyLimit,
     body_bytes: usize,
     timeout: Duration,
 }
@@ -90,11 +99,12 @@ impl Proxy {
             upstream,
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
             calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
-            sessions: KeyedLimit::rate(Rate::per_minute(limits.new_sessions_per_minute)),
-            sessions_of_network: KeyedLimit::rate(Rate::per_minute(
-                limits.new_sessions_per_minute_per_network,
-            )),
-            places: CallLimits::new(limits.calls_per_identity),
+            sessions: UserRate::new(
+                Rate::per_minute(limits.new_sessions_per_minute),
+                Rate::per_minute(limits.new_sessions_per_minute_per_network),
+            ),
+            concurrent_calls: KeyedLimit::concurrent(limits.calls_per_identity),
+            large_bodies: ConcurrencyLimit::new(LARGE_BODIES, LARGE_BODIES_OF_NETWORK),
             body_bytes: limits.call_bytes,
             timeout: calls.timeout,
         }
@@ -104,11 +114,10 @@ impl Proxy {
     pub fn prune(&self) {
         self.calls.prune();
         self.sessions.prune();
-        self.sessions_of_network.prune();
     }
 
     /// Checks the rate limits of this call by `identity`.
-    fn check_pace(
+    fn check_rate(
         &self,
         target: &CallTarget,
         identity: &IdentityId,
@@ -116,18 +125,21 @@ impl Proxy {
     ) -> Result<(), CallFailure> {
         match target {
             CallTarget::NewSession => {
-                self.sessions.check(identity).map_err(|_| CallFailure::TooManySessions)?;
-                let checked = network.map_or(Ok(()), |network| self.sessions_of_network.check(&network));
-                checked.map_err(|_| {
-                    // No session was opened, so it must not count against the identity.
-                    self.sessions.refund(identity);
-                    CallFailure::TooManySessionsOfNetwork
+                self.sessions.check(identity, network).map_err(|exceeded| match exceeded {
+                    RateExceeded::Identity => CallFailure::TooManySessions,
+                    RateExceeded::Network => CallFailure::TooManySessionsOfNetwork,
                 })
             }
             CallTarget::Session { session, .. } => {
                 self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)
             }
         }
+    }
+
+    /// Acquires the permit to read a large body; it waits a few seconds for one.
+    async fn large_body(&self, network: Option<ClientNetwork>) -> Result<ConcurrencyPermit, UpstreamError> {
+        let permit = self.large_bodies.acquire_many(network, 1, LARGE_BODY_PATIENCE).await;
+        permit.ok_or(UpstreamError::RequestsBusy)
     }
 
     /// Reads the whole body of a call.
@@ -167,15 +179,15 @@ impl Proxy {
         }
         let read = async {
             let mut whole = BytesMut::new();
-            let mut place = None;
+            let mut permit = None;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|_| UpstreamError::RequestBroken)?;
                 let Ok(chunk) = frame.into_data() else { continue };
                 if whole.len() + chunk.len() > limit {
                     return Err(UpstreamError::RequestTooLong);
                 }
-                if whole.len() + chunk.len() > SMALL_BYTES && place.is_none() {
-                    place = Some(self.places.large(network).await?);
+                if whole.len() + chunk.len() > SMALL_BYTES && permit.is_none() {
+                    permit = Some(self.large_body(network).await?);
                 }
                 whole.extend_from_slice(&chunk);
             }
@@ -255,7 +267,7 @@ async fn caller(proxy: &Proxy, head: &request::Parts) -> Result<IdentityId, Call
 struct Admitted {
     mount: Mount,
     caller: IdentityId,
-    place: CallPermit,
+    permit: Permit<IdentityId>,
     /// The session whose cookie is due for renewal, and the state of its proof.
     renewal: Option<(SessionId, LockState)>,
 }
@@ -280,9 +292,9 @@ async fn admit(
             due @ (LockState::Aging | LockState::Old) => renewal = Some((session.clone(), due)),
         }
     }
-    proxy.check_pace(target, &caller, network(head))?;
-    let place = proxy.places.take(&caller).ok_or(CallFailure::TooManyAtOnce)?;
-    Ok(Admitted { mount, caller, place, renewal })
+    proxy.check_rate(target, &caller, network(head))?;
+    let permit = proxy.concurrent_calls.acquire(&caller).map_err(|_| CallFailure::TooManyAtOnce)?;
+    Ok(Admitted { mount, caller, permit, renewal })
 }
 
 /// Forwards a call and returns its answer.
@@ -294,9 +306,9 @@ async fn forward(
     body: CallBody,
     deadline: Instant,
 ) -> Result<Response, CallFailure> {
-    let Admitted { mount, caller, place, renewal } = admitted;
+    let Admitted { mount, caller, permit, renewal } = admitted;
     let large = match &body {
-        CallBody::Stream(_) => Some(proxy.places.large(network(head)).await?),
+        CallBody::Stream(_) => Some(proxy.large_body(network(head)).await?),
         CallBody::Empty | CallBody::Whole(_) => None,
     };
     let query = head.uri.query().map(str::to_owned);
@@ -319,7 +331,7 @@ async fn forward(
         session = if opens { new_session(&body).map(|session| (session, LockState::Fresh)) } else { session };
         answer.body = body.into();
     }
-    let mut response = pass_on(answer, place);
+    let mut response = pass_on(answer, permit);
     if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<RemotePeer>()) {
         let (key, path) = (proxy.http.identities.signing_key(), mount.path());
         let new = session_lock::set_cookie(key, &session, &caller, path, peer, wall_clock());
@@ -343,9 +355,9 @@ fn new_session(body: &[u8]) -> Option<SessionId> {
 }
 
 /// Returns the answer, holding the call's permit until the last byte was forwarded.
-fn pass_on(answer: Answer, place: CallPermit) -> Response {
+fn pass_on(answer: Answer, permit: Permit<IdentityId>) -> Response {
     let body = answer.body.map_err(move |error| {
-        let _until_the_end = &place;
+        let _until_the_end = &permit;
         error
     });
     let mut response = Response::new(Body::new(body));
@@ -392,7 +404,7 @@ async fn ice_servers(proxy: &Proxy, head: &request::Parts) -> Response {
     // A client requests them once per session, so the rate limit of new sessions applies.
     let admitted = match caller(proxy, head).await {
         Ok(identity) => {
-            proxy.check_pace(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
+            proxy.check_rate(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
         }
         Err(nobody) => Err(nobody),
     };

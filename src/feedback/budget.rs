@@ -5,11 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
-
 use crate::http::error::ApiError;
-use crate::limit::{KeyedLimit, Permit};
+use crate::limit::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 
@@ -32,45 +29,31 @@ const SMALL_FORMS_OF_NETWORK: usize = 8;
 /// Time that a form waits for memory before it is refused; nothing of it is read meanwhile.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Memory for forms.
+/// Memory for forms, in KiB.
 #[derive(Debug)]
 pub struct UploadBudget {
-    large: Lane,
-    small: Lane,
+    large: ConcurrencyLimit,
+    small: ConcurrencyLimit,
     metrics: Arc<Metrics>,
-}
-
-/// Memory for forms of one size class, in KiB.
-#[derive(Debug)]
-struct Lane {
-    kibibytes: Arc<Semaphore>,
-    of_network: KeyedLimit<ClientNetwork>,
 }
 
 /// A form's reserved memory, released when dropped.
 #[derive(Debug)]
 pub struct Upload {
-    _memory: OwnedSemaphorePermit,
-    _of_network: Option<Permit<ClientNetwork>>,
+    _memory: ConcurrencyPermit,
     _counted: Counted,
-}
-
-impl Lane {
-    fn new(forms: usize, bytes: usize, of_network: usize) -> Self {
-        let kibibytes = bytes.div_ceil(1024);
-        Self {
-            kibibytes: Arc::new(Semaphore::new((forms * kibibytes).min(Semaphore::MAX_PERMITS))),
-            of_network: KeyedLimit::concurrent(of_network * kibibytes),
-        }
-    }
 }
 
 impl UploadBudget {
     /// Creates a budget for forms of at most `form_bytes`.
     pub fn new(form_bytes: usize, metrics: Arc<Metrics>) -> Self {
+        let forms = |bytes: usize, all: usize, of_network: usize| {
+            let kibibytes = bytes.div_ceil(1024);
+            ConcurrencyLimit::new(all * kibibytes, of_network * kibibytes)
+        };
         Self {
-            large: Lane::new(LARGE_FORMS, form_bytes, LARGE_FORMS_OF_NETWORK),
-            small: Lane::new(SMALL_FORMS, SMALL_BYTES, SMALL_FORMS_OF_NETWORK),
+            large: forms(form_bytes, LARGE_FORMS, LARGE_FORMS_OF_NETWORK),
+            small: forms(SMALL_BYTES, SMALL_FORMS, SMALL_FORMS_OF_NETWORK),
             metrics,
         }
     }
@@ -80,22 +63,11 @@ impl UploadBudget {
     /// # Errors
     /// [`ApiError::UploadsBusy`] if none is free within five seconds.
     pub async fn reserve(&self, bytes: usize, network: Option<ClientNetwork>) -> Result<Upload, ApiError> {
-        let lane = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
-        let kibibytes = bytes.div_ceil(1024).max(1);
-        let of_all = u32::try_from(kibibytes).map_err(|_| ApiError::BodyTooLarge)?;
-        let reserved = async {
-            let of_network = match network {
-                Some(network) => Some(lane.of_network.wait(&network, kibibytes).await),
-                None => None,
-            };
-            let memory = lane.kibibytes.clone().acquire_many_owned(of_all).await.ok()?;
-            Some(Upload {
-                _memory: memory,
-                _of_network: of_network,
-                _counted: Counted::new(&self.metrics.form_bytes, bytes),
-            })
-        };
-        timeout(RESERVE_TIMEOUT, reserved).await.ok().flatten().ok_or(ApiError::UploadsBusy)
+        let limit = if bytes <= SMALL_BYTES { &self.small } else { &self.large };
+        let kibibytes = u32::try_from(bytes.div_ceil(1024).max(1)).map_err(|_| ApiError::BodyTooLarge)?;
+        let memory = limit.acquire_many(network, kibibytes, RESERVE_TIMEOUT).await;
+        let memory = memory.ok_or(ApiError::UploadsBusy)?;
+        Ok(Upload { _memory: memory, _counted: Counted::new(&self.metrics.form_bytes, bytes) })
     }
 }
 

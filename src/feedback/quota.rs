@@ -2,42 +2,29 @@
 
 use crate::id::IdentityId;
 use crate::identity::peer::{AddressOwner, RemotePeer};
-use crate::limit::{KeyedLimit, Rate};
-use crate::network::{ClientNetwork, client_network};
+use crate::limit::{Rate, UserRate};
+use crate::network::client_network;
 
 /// A quota for identities and networks, replenished evenly over an hour.
 #[derive(Debug)]
-pub struct Quota {
-    identities: KeyedLimit<IdentityId>,
-    networks: KeyedLimit<ClientNetwork>,
-}
+pub struct Quota(UserRate);
 
 impl Quota {
     /// Creates a quota of this many submissions an hour; 0 is no limit.
     pub fn hourly(per_identity: u32, per_network: u32) -> Self {
-        let identities = KeyedLimit::rate(Rate::per_hour(per_identity));
-        Self { identities, networks: KeyedLimit::rate(Rate::per_hour(per_network)) }
+        Self(UserRate::new(Rate::per_hour(per_identity), Rate::per_hour(per_network)))
     }
 
     /// Counts a submission; false if the quota is exhausted.
     pub fn admits(&self, identity: &IdentityId, peer: &RemotePeer) -> bool {
-        // The identity is checked first: one client that sends too much must not use up the quota of a whole office.
-        if self.identities.check(identity).is_err() {
-            return false;
-        }
-        let is_within =
-            peer.owner == AddressOwner::Exempt || self.networks.check(&client_network(peer.address)).is_ok();
-        if !is_within {
-            // The submission is refused, so it does not count for the identity either.
-            self.identities.refund(identity);
-        }
-        is_within
+        // Clients behind an untrusted proxy share the quota of its network: forms are not worth more.
+        let network = (peer.owner != AddressOwner::Exempt).then(|| client_network(peer.address));
+        self.0.check(identity, network).is_ok()
     }
 
     /// Prunes entries with a full quota.
     pub fn prune(&self) {
-        self.identities.prune();
-        self.networks.prune();
+        self.0.prune();
     }
 }
 

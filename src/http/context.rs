@@ -40,7 +40,7 @@ pub struct HttpContext {
     pub url_bytes: usize,
     /// Maximum bytes of a form.
     pub body_bytes: usize,
-    /// Timeout of a request from its arrival to its answer, and of an upgrade.
+    /// Timeout of a request from its headers to its answer.
     pub request_timeout: Duration,
 }
 
@@ -60,7 +60,7 @@ impl HttpContext {
             header_bytes: limits.header_bytes,
             url_bytes: limits.url_bytes,
             body_bytes: limits.body_bytes,
-            request_timeout: limits.handshake,
+            request_timeout: limits.request_timeout,
         }
     }
 

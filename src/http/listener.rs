@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -24,9 +23,9 @@ use super::error::ApiError;
 use super::tls::acceptor::{AcceptedStream, Acceptor};
 use super::tls::http_redirect;
 use crate::identity::peer::{Scheme, TrustedProxies};
-use crate::limit::{KeyedLimit, LimitReached, Permit};
+use crate::limit::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::metrics::{Counted, Metrics};
-use crate::network::{ClientNetwork, client_network};
+use crate::network::client_network;
 
 /// First pause after an `accept` error that would repeat at once, such as too many open files.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -54,35 +53,23 @@ pub struct SocketPeer {
 pub struct HttpLimits {
     /// Maximum bytes of a request's headers.
     pub header_bytes: usize,
-    /// Timeout of the headers' arrival, of an idle connection, and of a TLS handshake.
+    /// Timeout of a TLS handshake.
     pub handshake: Duration,
+    /// Timeout of the headers' arrival, idle keep-alive included.
+    pub header_timeout: Duration,
+    /// Time for the request in progress on a connection that became too old.
+    pub request_timeout: Duration,
     /// Maximum concurrent connections; upgraded ones are not counted.
     pub connections: usize,
     /// Maximum of those per client network; 0 means no limit.
     pub per_network: usize,
 }
 
-/// Connections per client network.
-struct ByNetwork {
-    limit: KeyedLimit<ClientNetwork>,
-    /// Exempt networks, among them proxies: all clients behind a proxy share its address.
-    exempt: TrustedProxies,
-}
-
-impl ByNetwork {
-    /// Counts a connection until the permit is dropped; an exempt address needs none.
-    fn acquire(&self, address: IpAddr) -> Result<Option<Permit<ClientNetwork>>, LimitReached> {
-        if self.exempt.contain(address) {
-            return Ok(None);
-        }
-        self.limit.acquire(&client_network(address)).map(Some)
-    }
-}
-
-/// Serves `router` on all connections from `door` until `stop`, then waits for requests in progress.
+/// Serves `router` on all connections from `acceptor` until `stop`, then waits for requests in progress. Addresses
+/// of `exempt` are subject to the total limit alone.
 pub async fn serve(
     listener: TcpListener,
-    door: Acceptor,
+    acceptor: Acceptor,
     router: Router,
     limits: HttpLimits,
     exempt: TrustedProxies,
@@ -90,22 +77,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let by_network = ByNetwork { limit: KeyedLimit::concurrent(limits.per_network), exempt };
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let limit = ConcurrencyLimit::new(limits.connections, limits.per_network);
     let mut backoff = FIRST_BACKOFF;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &limit) => accepted,
         };
         match accepted {
-            Ok((stream, address, place)) => {
+            Ok((stream, address, mut permit)) => {
                 backoff = FIRST_BACKOFF;
-                let Ok(permit) = by_network.acquire(address.ip()) else {
+                // All clients behind a proxy share its address.
+                if !exempt.contain(address.ip()) && permit.charge(client_network(address.ip())).is_err() {
                     Metrics::count(&metrics.refusals, "too_many_of_address");
                     continue;
-                };
+                }
                 let counted = Counted::new(&metrics.tcp_connections, 1);
                 let connection = HttpConnection {
                     address,
@@ -114,10 +101,10 @@ pub async fn serve(
                     metrics: metrics.clone(),
                     stop: stop.clone(),
                 };
-                let door = door.clone();
+                let acceptor = acceptor.clone();
                 connections.spawn(async move {
-                    connection.run(stream, door).await;
-                    drop((counted, place, permit));
+                    connection.run(stream, acceptor).await;
+                    drop((counted, permit));
                 });
             }
             Err(error) if is_of_one_connection(&error) => {
@@ -141,11 +128,11 @@ pub async fn serve(
 /// Accepts a connection once there is a permit for it; until then it waits in the system's backlog.
 async fn accept(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    limit: &ConcurrencyLimit,
+) -> io::Result<(TcpStream, SocketAddr, ConcurrencyPermit)> {
+    let permit = limit.acquire().await.ok_or_else(|| io::Error::other("the limit is closed"))?;
     let (stream, address) = listener.accept().await?;
-    Ok((stream, address, place))
+    Ok((stream, address, permit))
 }
 
 /// An accepted connection and its shared state.
@@ -159,11 +146,11 @@ struct HttpConnection {
 
 impl HttpConnection {
     /// Does any TLS handshake, and serves until the connection ends, is upgraded or gets too old.
-    async fn run(self, stream: TcpStream, door: Acceptor) {
+    async fn run(self, stream: TcpStream, acceptor: Acceptor) {
         // Small frames must leave at once.
         let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
-            opened = door.open(stream, self.limits.handshake) => opened,
+            opened = acceptor.open(stream, self.limits.handshake) => opened,
             () = self.stop.cancelled() => return,
         };
         let metrics = self.metrics.clone();
@@ -207,7 +194,7 @@ impl HttpConnection {
         // WebSocket needs 1.1 anyway.
         let connection = Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.handshake)
+            .header_read_timeout(limits.header_timeout)
             .max_buf_size(limits.header_bytes)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
@@ -215,7 +202,7 @@ impl HttpConnection {
         let grace = tokio::select! {
             result = &mut connection => return result.map_err(failure),
             () = stop.cancelled() => STOP_GRACE,
-            () = tokio::time::sleep(LIFETIME) => limits.handshake,
+            () = tokio::time::sleep(LIFETIME) => limits.request_timeout,
         };
         connection.as_mut().graceful_shutdown();
         match tokio::time::timeout(grace, connection).await {
@@ -243,23 +230,47 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
-    #[test]
-    fn network_is_limited_and_proxy_is_exempt() {
-        let exempt = TrustedProxies::new(["10.0.0.1/32".parse().unwrap()]);
-        let limited = ByNetwork { limit: KeyedLimit::concurrent(2), exempt };
-        let acquire = |text: &str| limited.acquire(text.parse().unwrap());
-        let first = acquire("192.0.2.1").unwrap();
-        let _second = acquire("::ffff:192.0.2.1").unwrap();
-        assert!(acquire("192.0.2.1").is_err(), "the same address, written otherwise");
-        let _other = acquire("192.0.2.2").unwrap();
-        drop(first);
-        let _in_its_place = acquire("192.0.2.1").unwrap();
-        let proxied: Vec<_> = (0..9).map(|_| acquire("10.0.0.1").unwrap()).collect();
-        assert!(proxied.iter().all(Option::is_none));
-        let _v6 = (acquire("2001:db8::1").unwrap(), acquire("2001:db8::2").unwrap());
-        assert!(acquire("2001:db8::ffff:3").is_err(), "one network");
-        let _next = acquire("2001:db8:0:1::1").unwrap();
+    #[tokio::test]
+    async fn network_is_limited_and_proxy_is_exempt() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let second = Duration::from_secs(1);
+        let limits = HttpLimits {
+            header_bytes: 8192,
+            handshake: second,
+            header_timeout: second,
+            request_timeout: second,
+            connections: 9,
+            per_network: 2,
+        };
+        for (exempt, admitted) in [(vec![], 2), (vec!["127.0.0.1/32".parse().unwrap()], 4)] {
+            let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+            let listener = TcpListener::from_std(listener_of(&listener)).unwrap();
+            let exempt = TrustedProxies::new(exempt);
+            let served =
+                serve(listener, Acceptor::Plain, Router::new(), limits, exempt, metrics, stop.clone());
+            let clients = async {
+                let mut answered = 0;
+                let mut open = Vec::new();
+                for _ in 0..4 {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                    answered += usize::from(matches!(stream.read(&mut [0; 64]).await, Ok(1..)));
+                    open.push(stream);
+                }
+                stop.cancel();
+                answered
+            };
+            assert_eq!(tokio::join!(served, clients).1, admitted);
+        }
+    }
+
+    fn listener_of(listener: &TcpListener) -> std::net::TcpListener {
+        use std::os::fd::AsFd;
+        listener.as_fd().try_clone_to_owned().unwrap().into()
     }
 }

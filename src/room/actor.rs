@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -22,7 +22,7 @@ use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, JobReport, Running};
 use crate::id::{ConnectionId, RoomName, UserId};
-use crate::limit::{KeyedLimit, Permit};
+use crate::limit::ConcurrencyPermit;
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::close::Close;
@@ -50,20 +50,23 @@ pub struct RoomDeps {
 /// Permit of a room, counted against the server's limit and against that of its starter's network.
 #[derive(Debug)]
 pub struct RoomPermit {
-    pub(super) _room: Option<OwnedSemaphorePermit>,
-    pub(super) _of_network: Option<Permit<ClientNetwork>>,
+    /// `None` for a probe.
+    pub(super) permit: Option<ConcurrencyPermit>,
     /// The network of the client that started the room, if known.
     pub(super) network: Option<ClientNetwork>,
-    /// Limit to charge for a restored room, until a member returns.
-    pub(super) unclaimed: Option<KeyedLimit<ClientNetwork>>,
+    /// False for a restored room until a member returns.
+    pub(super) is_claimed: bool,
 }
 
 impl RoomPermit {
     /// Charges a restored room to the network of the first member that returns. It is not a new
     /// room, so no limit refuses it; further rooms of that network may be refused.
     fn claim(&mut self, network: Option<ClientNetwork>) {
-        let (Some(limit), Some(network)) = (self.unclaimed.take(), network) else { return };
-        self._of_network = Some(limit.hold(&network));
+        let Some(network) = network.filter(|_| !self.is_claimed) else { return };
+        self.is_claimed = true;
+        if let Some(permit) = &mut self.permit {
+            permit.charge_beyond_limit(network);
+        }
         self.network = Some(network);
     }
 }

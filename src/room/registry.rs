@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,7 +22,7 @@ use super::io::{Join, JoinRefusal};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
-use crate::limit::{KeyedLimit, LimitReached, Rate};
+use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 use crate::protocol::deflate::Encoding;
@@ -59,9 +59,8 @@ pub struct Registry {
 
 struct Inner {
     rooms: DashMap<RoomName, RoomHandle>,
-    places: Arc<Semaphore>,
-    of_identity: KeyedLimit<IdentityId>,
-    of_network: KeyedLimit<ClientNetwork>,
+    running: ConcurrencyLimit,
+    new_rooms: UserRate,
     deps: RoomDeps,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -85,34 +84,26 @@ pub enum CannotJoin {
 impl Inner {
     /// The permit of a restored room, which has no starter and is claimed by the first network that returns.
     fn permit(&self) -> Option<RoomPermit> {
-        Some(RoomPermit {
-            _room: Some(self.places.clone().try_acquire_owned().ok()?),
-            _of_network: None,
-            network: None,
-            unclaimed: Some(self.of_network.clone()),
-        })
+        let permit = self.running.try_acquire(None).ok()?;
+        Some(RoomPermit { permit: Some(permit), network: None, is_claimed: false })
     }
 
-    /// The permit of a room that a client starts. The server's limit is checked first: a client
-    /// that finds the server full has not started a room.
+    /// The permit of a room that a client starts. The limits on running rooms are checked first: a client
+    /// that finds them reached has not started a room.
     fn permit_for(
         &self,
         identity: &IdentityId,
         network: Option<ClientNetwork>,
     ) -> Result<RoomPermit, CannotJoin> {
-        let permit = self.permit().ok_or(CannotJoin::RoomsFull)?;
-        // The identity first: a client that starts too many must not use up the rate of its whole network.
-        self.of_identity.check(identity).map_err(|_| CannotJoin::TooManyNewRooms)?;
-        let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
-        let of_network = of_network.map_err(|reached| {
-            // No room was started.
-            self.of_identity.refund(identity);
-            match reached {
-                LimitReached::Concurrency => CannotJoin::TooManyRoomsOfNetwork,
-                LimitReached::Rate => CannotJoin::TooManyNewRoomsOfNetwork,
-            }
+        let permit = self.running.try_acquire(network).map_err(|exceeded| match exceeded {
+            Exceeded::Total => CannotJoin::RoomsFull,
+            Exceeded::Network => CannotJoin::TooManyRoomsOfNetwork,
         })?;
-        Ok(RoomPermit { _of_network: of_network, network, unclaimed: None, ..permit })
+        self.new_rooms.check(identity, network).map_err(|exceeded| match exceeded {
+            RateExceeded::Identity => CannotJoin::TooManyNewRooms,
+            RateExceeded::Network => CannotJoin::TooManyNewRoomsOfNetwork,
+        })?;
+        Ok(RoomPermit { permit: Some(permit), network, is_claimed: true })
     }
 }
 
@@ -120,13 +111,12 @@ impl Registry {
     /// Creates a registry and starts every stored room at once, so that no other identity takes its
     /// members' ids.
     pub fn start(limits: RegistryLimits, deps: RoomDeps, kept: Vec<SavedRoom>) -> Self {
-        let places = limits.rooms.max(kept.len());
+        let rooms = limits.rooms.max(kept.len());
         let registry = Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
-                places: Arc::new(Semaphore::new(places)),
-                of_identity: KeyedLimit::rate(limits.new_rooms),
-                of_network: KeyedLimit::new(limits.rooms_of_network, limits.new_rooms_of_network),
+                running: ConcurrencyLimit::new(rooms, limits.rooms_of_network),
+                new_rooms: UserRate::new(limits.new_rooms, limits.new_rooms_of_network),
                 deps,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
@@ -173,7 +163,7 @@ impl Registry {
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
         let deps = RoomDeps { store, metrics, ..self.inner.deps.clone() };
-        let permit = RoomPermit { _room: None, _of_network: None, network: None, unclaimed: None };
+        let permit = RoomPermit { permit: None, network: None, is_claimed: true };
         let Ok(name) = RoomName::parse("readiness") else { return false };
         let room = async move { Actor::new(name, None, inbox, permit, deps).run(|| {}).await };
         self.inner.tasks.spawn(room.with_subscriber(NoSubscriber::new()));
@@ -229,8 +219,7 @@ impl Registry {
 
     /// Prunes unused entries of the limits; otherwise every identity ever seen would stay in memory.
     pub fn prune(&self) {
-        self.inner.of_identity.prune();
-        self.inner.of_network.prune();
+        self.inner.new_rooms.prune();
         self.inner.deps.ai.prune();
     }
 

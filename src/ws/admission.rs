@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{RoomName, UserId};
-use crate::limit::{KeyedLimit, Permit};
+use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, Exceeded};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 
@@ -29,8 +28,7 @@ type MemberKey = (RoomName, UserId);
 /// The limits of sockets, and the slot of each member.
 #[derive(Clone, Debug)]
 pub struct SocketLimit {
-    permits: Arc<Semaphore>,
-    of_network: KeyedLimit<ClientNetwork>,
+    connections: ConcurrencyLimit,
     /// The slot of each member's newest socket.
     newest: Arc<DashMap<MemberKey, Arc<Slot>>>,
     metrics: Arc<Metrics>,
@@ -79,40 +77,29 @@ struct Slot {
 
 #[derive(Debug)]
 struct Permits {
-    _permit: OwnedSemaphorePermit,
+    _permit: ConcurrencyPermit,
     _counted: Counted,
-    _of_network: Option<Permit<ClientNetwork>>,
-}
-
-/// Reason for refusing a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooManySockets {
-    /// The server's limit is reached.
-    Full,
-    /// The network's limit is reached.
-    TooManyOfAddress,
 }
 
 impl SocketLimit {
     /// Limits of `connections` sockets in total and `per_network` for each network; 0 is no limit
     /// for networks.
     pub fn new(connections: usize, per_network: usize, metrics: Arc<Metrics>) -> Self {
-        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        let of_network = KeyedLimit::concurrent(per_network);
-        Self { permits: places, of_network, newest: Arc::default(), metrics }
+        let connections = ConcurrencyLimit::new(connections, per_network);
+        Self { connections, newest: Arc::default(), metrics }
     }
 
     /// Requests a slot; for a client of unknown network only the total limit applies. At a limit,
     /// the slot is that of the member's newest socket, if that came from the same network.
     ///
     /// # Errors
-    /// [`TooManySockets`] if there is none.
+    /// [`Exceeded`] if there is none.
     pub fn ask(
         &self,
         network: Option<ClientNetwork>,
         room: &RoomName,
         user: &UserId,
-    ) -> Result<SocketClaim, TooManySockets> {
+    ) -> Result<SocketClaim, Exceeded> {
         let member = (room.clone(), user.clone());
         let entitlement = match self.acquire(network) {
             Ok(permits) => Entitlement::Permits(Arc::new(permits)),
@@ -121,12 +108,9 @@ impl SocketLimit {
         Ok(SocketClaim { limit: self.clone(), member, network, entitlement })
     }
 
-    fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, TooManySockets> {
-        let of_network = network.map(|network| self.of_network.acquire(&network)).transpose();
-        let of_network = of_network.map_err(|_| TooManySockets::TooManyOfAddress)?;
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| TooManySockets::Full)?;
-        let counted = Counted::new(&self.metrics.connections, 1);
-        Ok(Permits { _permit: permit, _counted: counted, _of_network: of_network })
+    fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, Exceeded> {
+        let permit = self.connections.try_acquire(network)?;
+        Ok(Permits { _permit: permit, _counted: Counted::new(&self.metrics.connections, 1) })
     }
 
     fn claim(&self, network: Option<ClientNetwork>, member: &MemberKey) -> Option<Claim> {
@@ -140,16 +124,14 @@ impl SocketClaim {
     /// Takes the slot, once the room has admitted the socket and so superseded the member's older one.
     ///
     /// # Errors
-    /// [`TooManySockets`] if the older one does not end in time.
-    pub async fn redeem(self) -> Result<SocketPermit, TooManySockets> {
+    /// [`Exceeded`] if the older one does not end in time.
+    pub async fn redeem(self) -> Result<SocketPermit, Exceeded> {
         let Self { limit: admission, member, network, entitlement } = self;
         let permits = match entitlement {
             Entitlement::Permits(permits) => permits,
             Entitlement::Successor(claim) => {
                 claim.slot.gives_way.cancel();
-                timeout(HANDOVER, claim.slot.has_ended.cancelled())
-                    .await
-                    .map_err(|_| TooManySockets::Full)?;
+                timeout(HANDOVER, claim.slot.has_ended.cancelled()).await.map_err(|_| Exceeded::Total)?;
                 claim.redeem()
             }
         };
@@ -206,12 +188,12 @@ mod tests {
         Some(client_network(address.parse().unwrap()))
     }
 
-    fn ask(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketClaim, TooManySockets> {
+    fn ask(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketClaim, Exceeded> {
         let (room, user) = (RoomName::parse("r").unwrap(), UserId::parse(user).unwrap());
         admission.ask(network(address), &room, &user)
     }
 
-    fn enter(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketPermit, TooManySockets> {
+    fn enter(admission: &SocketLimit, address: &str, user: &str) -> Result<SocketPermit, Exceeded> {
         ask(admission, address, user)?.redeem().now_or_never().expect("it waits for nobody")
     }
 
@@ -220,13 +202,12 @@ mod tests {
         let metrics = Metrics::new();
         let admission = SocketLimit::new(2, 1, metrics.clone());
         let first = enter(&admission, "2001:db8::1", "a").unwrap();
-        assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), TooManySockets::TooManyOfAddress);
+        assert_eq!(enter(&admission, "2001:db8::2", "b").unwrap_err(), Exceeded::Network);
         let _second = enter(&admission, "2001:db8:0:1::1", "c").unwrap();
-        assert_eq!(enter(&admission, "192.0.2.3", "d").unwrap_err(), TooManySockets::Full);
+        assert_eq!(enter(&admission, "192.0.2.3", "d").unwrap_err(), Exceeded::Total);
         drop(first);
         let _third = enter(&admission, "192.0.2.3", "d").unwrap();
         assert_eq!(metrics.connections.get(), 2);
-        assert_eq!(admission.of_network.keys(), 2, "a network without sockets is forgotten");
         assert_eq!(admission.newest.len(), 2, "and so is a member");
     }
 
@@ -236,7 +217,7 @@ mod tests {
         let room = RoomName::parse("r").unwrap();
         let ask = |_| admission.ask(None, &room, &UserId::random()).unwrap();
         let tickets: Vec<_> = (0..10).map(ask).collect();
-        assert_eq!((tickets.len(), admission.of_network.keys()), (10, 0));
+        assert_eq!(tickets.len(), 10);
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,7 +242,7 @@ mod tests {
         assert!(enter(&admission, "192.0.2.1", "b").is_err(), "there is still one place");
         assert_eq!(metrics.connections.get(), 1);
         let stuck = ask(&admission, "192.0.2.1", "a").unwrap().redeem().await;
-        assert_eq!(stuck.unwrap_err(), TooManySockets::Full, "never two in one place");
+        assert_eq!(stuck.unwrap_err(), Exceeded::Total, "never two in one place");
         drop(newer);
         assert_eq!((metrics.connections.get(), admission.newest.len()), (0, 0));
         enter(&admission, "192.0.2.1", "b").unwrap();

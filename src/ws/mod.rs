@@ -16,6 +16,7 @@ pub mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::FromRef;
@@ -43,6 +44,8 @@ pub struct Sockets {
     pub connection_limits: ConnectionLimits,
     /// True if sockets may use compression.
     pub compression: bool,
+    /// Timeout of the handshake after its answer.
+    pub handshake: Duration,
     /// The last refused sockets.
     pub refusals: Refusals,
     /// The sockets' tasks.

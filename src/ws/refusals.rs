@@ -7,9 +7,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use moka::future::Cache;
 
-use super::admission::TooManySockets;
 use crate::http::error::{ApiError, Refusal};
 use crate::id::UserId;
+use crate::limit::Exceeded;
 use crate::room::io::JoinRefusal;
 use crate::room::registry::CannotJoin;
 
@@ -56,19 +56,16 @@ impl Default for Refusals {
     }
 }
 
-impl From<TooManySockets> for ApiError {
-    fn from(error: TooManySockets) -> Self {
-        match error {
-            TooManySockets::Full => {
-                refused(StatusCode::SERVICE_UNAVAILABLE, "server_full", "the server is full")
-            }
-            TooManySockets::TooManyOfAddress => Self::Refused(Refusal {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                label: "too_many_of_address",
-                message: "too many connections from this address",
-                network_limit: Some("limits.connections_per_address"),
-            }),
-        }
+/// Returns the refusal of a socket beyond a limit on sockets.
+pub(super) fn too_many_sockets(exceeded: Exceeded) -> ApiError {
+    match exceeded {
+        Exceeded::Total => refused(StatusCode::SERVICE_UNAVAILABLE, "server_full", "the server is full"),
+        Exceeded::Network => ApiError::Refused(Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            label: "too_many_of_address",
+            message: "too many connections from this address",
+            network_limit: Some("limits.connections_per_address"),
+        }),
     }
 }
 

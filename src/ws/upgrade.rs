@@ -25,6 +25,7 @@ use url::form_urlencoded;
 use super::Sockets;
 use super::connection::Connection;
 use super::extension::{Compression, Malformed};
+use super::refusals::too_many_sockets;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
@@ -117,7 +118,7 @@ async fn join_room(
         create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
     http.charge.warn_once(peer);
     let network = peer.network();
-    let ticket = sockets.limit.ask(network, &room, &user)?;
+    let ticket = sockets.limit.ask(network, &room, &user).map_err(too_many_sockets)?;
     let share = sockets.arrivals.share(network);
 
     let connection = sockets.tasks.next_id();
@@ -147,7 +148,7 @@ async fn join_room(
                 Ok(place) => place,
                 Err(none) => {
                     link.disconnect(false).await;
-                    let _ = joined.send(Err(none.into()));
+                    let _ = joined.send(Err(too_many_sockets(none)));
                     return;
                 }
             };
@@ -156,7 +157,7 @@ async fn join_room(
             let (limits, metrics) = (sockets.connection_limits.clone(), http.metrics.clone());
             // Boxed for the same reason as the task around it (see below).
             let run = Box::pin(async {
-                match timeout(http.request_timeout, on_upgrade).await {
+                match timeout(sockets.handshake, on_upgrade).await {
                     Ok(Ok(stream)) => {
                         let stream = TokioIo::new(stream);
                         Connection::new(connection, stream, link, share, limits, metrics).run().await;

@@ -402,7 +402,7 @@ async fn long_history_keeps_its_newest_entries() {
 async fn report_form_has_its_own_size_limit() {
     let server = TestServer::with(|config| {
         config.feedback.form_bytes = 100_000;
-        config.limits.handshake = Duration::from_millis(300);
+        config.limits.request_timeout = Duration::from_millis(300);
     })
     .await;
     let ada = Person::log_in(&server, "Ada").await;
@@ -430,7 +430,7 @@ async fn report_form_has_its_own_size_limit() {
         text.split(' ').nth(1).unwrap_or_default().to_owned()
     };
     assert_eq!(status(&[&head, "Transfer-Encoding: chunked\r\n\r\n", &chunked]).await, "413");
-    // Other routes still time out after limits.handshake; this one has a longer timeout.
+    // Other routes still time out after limits.request_timeout; this one has a longer timeout.
     let slow = head.replace("/api/bugReport", "/api/deadTrack") + "Content-Length: 100\r\n\r\n{";
     assert_eq!(status(&[&slow]).await, "408");
     assert_eq!(answer(post(&server, &ada, "/api/deadTrack").body("x".repeat(70_000))).await.status, 413);
@@ -439,7 +439,7 @@ async fn report_form_has_its_own_size_limit() {
 #[tokio::test]
 async fn report_form_has_its_own_timeout() {
     let server = TestServer::with(|config| {
-        config.limits.handshake = Duration::from_millis(200);
+        config.limits.request_timeout = Duration::from_millis(200);
         config.feedback.form_timeout = Duration::from_secs(3);
     })
     .await;

@@ -166,7 +166,8 @@ fn request(cookie: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
 #[tokio::test]
 async fn random_requests_get_no_internal_error() {
     let server = TestServer::with(|config| {
-        config.limits.handshake = Duration::from_millis(300);
+        config.limits.header_timeout = Duration::from_millis(300);
+        config.limits.request_timeout = Duration::from_millis(300);
         config.room.tick = Duration::from_millis(100);
     });
     let server = server.await;

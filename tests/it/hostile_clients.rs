@@ -229,7 +229,8 @@ async fn vanished_peer_is_removed_and_its_socket_closed() {
 async fn slow_requests_end_and_block_no_other() {
     const SLOW: usize = 60;
     let server = TestServer::with(|config| {
-        config.limits.handshake = Duration::from_millis(700);
+        config.limits.header_timeout = Duration::from_millis(700);
+        config.limits.request_timeout = Duration::from_millis(700);
         config.limits.http_connections = SLOW + 10;
         config.limits.http_connections_per_address = SLOW + 10;
         config.room.tick = Duration::from_millis(100);

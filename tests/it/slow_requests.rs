@@ -12,7 +12,11 @@ use crate::harness::{TestServer, eventually};
 /// connection that sent nothing, or half of a preface, stayed for ever.
 #[tokio::test]
 async fn unfinished_request_is_closed() {
-    let server = TestServer::with(|config| config.limits.handshake = Duration::from_millis(300)).await;
+    let server = TestServer::with(|config| {
+        config.limits.header_timeout = Duration::from_millis(300);
+        config.limits.request_timeout = Duration::from_millis(300);
+    })
+    .await;
     let beginnings: [&[u8]; 5] = [
         b"",
         b"G",

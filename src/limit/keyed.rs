@@ -12,6 +12,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::clock::now;
+
 /// Maximum number of remembered keys: identities and IPv6 networks are free to make, memory is not.
 pub const MAX_KEYS: usize = 100_000;
 
@@ -160,11 +162,15 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire_at(key, count, now())
     }
 
-    /// Acquires several permits at once, waiting until they are free. Waiting tasks have no order.
+    /// Acquires several permits at once, waiting until they are free. Waiting tasks have no order. More than the
+    /// limit count as the whole limit: they could never be free.
     ///
-    /// Never returns if `count` exceeds the limit. Use it only on limits without a rate: nothing wakes
-    /// the task when the rate allows more.
+    /// Use it only on limits without a rate: nothing wakes the task when the rate allows more.
     pub async fn wait(&self, key: &K, count: usize) -> Permit<K> {
+        let count = match self.inner.concurrent {
+            0 => count,
+            limit => count.min(limit),
+        };
         loop {
             let mut released = pin!(self.inner.released.notified());
             // From here on no release is missed.
@@ -282,11 +288,6 @@ impl<K: Eq + Hash> Drop for Permit<K> {
         }
         inner.released.notify_waiters();
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a limit on rates needs a clock; its tests feed their own")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod call;
 pub mod circuit;
 pub mod failure;
+mod mount;
 pub mod proxy;
 pub mod recovery;
 pub mod refusals;

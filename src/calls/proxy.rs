@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::failure::CallFailure;
+use super::mount::Mount;
 use super::recovery::{self, RecoverableBody, TracksRequest};
 use super::session_lock::{self, LockState};
 use super::turn::TurnCredentials;
@@ -65,24 +66,6 @@ pub struct Proxy {
 enum Lock {
     On,
     Off,
-}
-
-/// A path prefix under which clients reach the media API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mount {
-    /// `/api/calls/`: errors in the media API's format.
-    ApiCalls,
-    /// `/partytracks/`: errors from which the library recovers.
-    Partytracks,
-}
-
-impl Mount {
-    fn path(self) -> &'static str {
-        match self {
-            Self::ApiCalls => "/api/calls",
-            Self::Partytracks => "/partytracks",
-        }
-    }
 }
 
 impl Proxy {
@@ -201,7 +184,7 @@ impl Proxy {
 pub async fn api_calls(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let deadline = now() + proxy.timeout;
     let (head, body) = request.into_parts();
-    let Some(target) = target(Mount::ApiCalls, &head) else {
+    let Some(target) = Mount::ApiCalls.target(&head) else {
         return api_failure(&proxy, CallFailure::NotFound);
     };
     let answer = async {
@@ -219,7 +202,7 @@ pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> R
     if head.method == Method::GET && head.uri.path() == "/partytracks/generate-ice-servers" {
         return ice_servers(&proxy, &head).await;
     }
-    let Some(target) = target(Mount::Partytracks, &head) else {
+    let Some(target) = Mount::Partytracks.target(&head) else {
         return api_failure(&proxy, CallFailure::NotFound);
     };
     let mut asked = TracksRequest::Unknown;
@@ -243,10 +226,6 @@ pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> R
         Ok(response) => heal_answer(&proxy, &target, &asked, response).await,
         Err(failure) => healing_failure(&proxy, &target, &asked, failure),
     }
-}
-
-fn target(mount: Mount, head: &request::Parts) -> Option<CallTarget> {
-    CallTarget::parse(&head.method, head.uri.path().strip_prefix(mount.path())?.strip_prefix('/')?)
 }
 
 /// The network that a call is charged to, if known.

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::circuit::Circuit;
 use super::retryable::{BodyProgress, lend};
+use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
 
 /// Interval of HTTP/2 pings, which detect half-open connections.
@@ -251,11 +252,6 @@ fn causes(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

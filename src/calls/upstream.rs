@@ -6,10 +6,11 @@ use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::call::{Answer, Call, CallBody, UpstreamError};
 use super::remote::Remote;
+use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
 use crate::metrics::{ByCall, Metrics};
 use satsuma_sfu::handle::SfuHandle;
@@ -122,9 +123,4 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, UpstreamError> {
         Some(_) => UpstreamError::RequestTooLong,
         None => UpstreamError::RequestBroken,
     })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the seam is a shell: it measures and times out")]
-fn now() -> Instant {
-    Instant::now()
 }

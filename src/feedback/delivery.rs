@@ -3,7 +3,7 @@
 //! The queue is in the store, so it survives a restart. The webhook's URL carries a token and never appears in
 //! a log or an error.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use futures_util::StreamExt;
@@ -17,6 +17,7 @@ use tracing::{debug, error, info, warn};
 use url::{Host, Url};
 
 use super::retry::{after_failure, retry_after, wait};
+use crate::clock::{now, wall_clock};
 use crate::id::ReportId;
 use crate::metrics::Metrics;
 use crate::store::reports::{DeliveryOutcome, Due, Reports, ReportsError};
@@ -171,7 +172,7 @@ impl Delivery {
         if free == 0 || !quiet.is_zero() {
             return Ok((Vec::new(), if quiet.is_zero() { longest } else { quiet.min(longest) }));
         }
-        let time = clock();
+        let time = wall_clock();
         let due = self.reports.due(time, free, under_way).await?;
         let mut taken = under_way.to_vec();
         taken.extend(due.iter().map(|due| due.report));
@@ -201,7 +202,7 @@ impl Delivery {
                     asked = header.or_else(|| (status == 429).then(|| wait(failures, chance)));
                     quiet = asked.unwrap_or_default();
                 }
-                (after_failure(created, clock(), failures, chance, asked), Some(failure))
+                (after_failure(created, wall_clock(), failures, chance, asked), Some(failure))
             }
         };
         self.report(report, outcome, failure, failures);
@@ -228,7 +229,7 @@ impl Delivery {
         }
         let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let asked = asked.filter(|_| matches!(status.as_u16(), 429 | 503));
-        let asked = asked.and_then(|value| retry_after(value, clock()));
+        let asked = asked.and_then(|value| retry_after(value, wall_clock()));
         Err(DeliveryFailure::Status { status: status.as_u16(), asked })
     }
 
@@ -267,16 +268,6 @@ impl std::fmt::Debug for Delivery {
 fn chance() -> f64 {
     let number = getrandom::u32().unwrap_or(u32::MAX / 2);
     f64::from(number) / f64::from(u32::MAX)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the delivery's task is a shell")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the delivery's task is a shell")]
-fn clock() -> SystemTime {
-    SystemTime::now()
 }
 
 #[cfg(test)]
@@ -332,7 +323,7 @@ mod tests {
             let report = NewReport {
                 id: ReportId::random(),
                 kind: ReportKind::Bug,
-                created: clock(),
+                created: wall_clock(),
                 room: Some(RoomName::parse("r").unwrap()),
                 meeting: None,
                 identity: IdentityId::new("cookie:ada"),

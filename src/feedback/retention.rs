@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 use tracing::error;
 
+use crate::clock::{now, wall_clock};
 use crate::store::reports::Reports;
 
 /// Interval of the removal.
@@ -66,9 +67,8 @@ struct Moment {
 }
 
 impl Moment {
-    #[expect(clippy::disallowed_methods, reason = "the task is a shell")]
     fn now() -> Self {
-        Self { wall: SystemTime::now(), steady: Instant::now() }
+        Self { wall: wall_clock(), steady: now() }
     }
 
     /// True if the wall clock advanced much more since `before` than the monotonic clock.

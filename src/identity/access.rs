@@ -20,6 +20,7 @@ use url::{Host, Url};
 
 use super::token::seconds;
 use super::{AuthMethod, Identity};
+use crate::clock::now;
 
 /// Header with the assertion.
 pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
@@ -257,7 +258,6 @@ impl Default for FetchInterval {
 }
 
 /// Owns the keys until all handles are dropped.
-#[expect(clippy::disallowed_methods, reason = "this task is a shell that knows the clock")]
 async fn own_keys<F, R>(
     fetch: F,
     newest: watch::Sender<Keys>,
@@ -281,7 +281,7 @@ async fn own_keys<F, R>(
         // Requests made during a fetch get its keys and cause no further one.
         let wanted = ask.is_none() || fetched.is_none_or(|at| at.elapsed() >= pace.at_least);
         if wanted {
-            fetched = Some(Instant::now());
+            fetched = Some(now());
             let pause = match fetch().await {
                 Ok(keys) => {
                     tracing::debug!(keys = keys.len(), "the Access keys were fetched");
@@ -294,7 +294,7 @@ async fn own_keys<F, R>(
                     pace.retry
                 }
             };
-            due = Some(Instant::now() + pause);
+            due = Some(now() + pause);
         }
         if let Some(ask) = ask {
             // The receiver may be gone by now.

@@ -5,7 +5,7 @@ mod delivery;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Room, RoomSettings};
 use crate::ai::{AiHandle, JobReport, Running};
+use crate::clock::{now, wall_clock};
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
 use crate::metrics::{Counted, Metrics};
@@ -433,17 +434,7 @@ async fn sleep_until(deadline: Option<(std::time::Instant, Reason)>) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the actor is the shell that tells its room the time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 fn unix_millis() -> u64 {
     let since_1970 = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the actor stamps what is kept and what is said")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
+use crate::clock::now;
 use crate::store::{StoreHandle, StoreHealth};
 
 /// Timeout of the probe's join.
@@ -68,9 +69,4 @@ impl Readiness {
         }
         ReadinessState { stopping, joins, store: store.health() }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how old an answer is")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -21,6 +21,7 @@ use super::ai::Ai;
 use super::io::{Join, JoinRefusal};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
+use crate::clock::now;
 use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
@@ -317,11 +318,6 @@ impl Registry {
     fn forget(&self, name: &RoomName, room: &RoomHandle) {
         self.inner.rooms.remove_if(name, |_, running| running.is_same(room));
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the registry shares out the time of a shutdown")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -20,13 +20,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
 use reports::Reports;
 use saved::{Persist, SavedRoom};
 use sql::Database;
 pub use sql::StoreError;
-use task::{StoreSettings, Task, clock};
+use task::{StoreSettings, Task};
 
 /// Timeout for report reads and writes that are in progress at a shutdown.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -85,7 +86,7 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<SavedRoom>), StoreError> {
         let options = options.busy_timeout(settings.busy_timeout);
-        let (database, rooms) = Database::open(options.clone(), clock()).await?;
+        let (database, rooms) = Database::open(options.clone(), wall_clock()).await?;
         let reports = Reports::open(options, Arc::clone(&metrics));
         let (commands, received) = mpsc::channel(settings.queue);
         let (health_sender, health) = watch::channel(StoreHealth::Healthy);
@@ -210,8 +211,8 @@ mod tests {
     use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
     use super::saved::SavedMember;
-    use super::task::now;
     use super::*;
+    use crate::clock::now;
     use crate::id::IdentityId;
     use crate::metrics::ByReason;
 

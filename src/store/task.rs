@@ -4,11 +4,12 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock::{now, wall_clock};
 use crate::metrics::{Counted, Metrics};
 use crate::store::batch::{Changes, WriteBatch};
 use crate::store::sql::Database;
@@ -161,7 +162,7 @@ impl Task {
         let (meeting, changes) = match command {
             StoreCommand::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
             StoreCommand::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
-            StoreCommand::SetAside { room, meeting } => (meeting, Changes::set_aside(clock(), room)),
+            StoreCommand::SetAside { room, meeting } => (meeting, Changes::set_aside(wall_clock(), room)),
             StoreCommand::Flush(done) => return self.flush(done),
         };
         let in_flight = self.in_flight();
@@ -255,7 +256,7 @@ impl Task {
             self.queue_full.store(false, Ordering::Relaxed);
         }
         if let StoreHealth::Failing { since, .. } = self.health.send_replace(StoreHealth::Healthy) {
-            let for_seconds = clock().duration_since(since).unwrap_or_default().as_secs();
+            let for_seconds = wall_clock().duration_since(since).unwrap_or_default().as_secs();
             tracing::info!(for_seconds, "the store can write again; nothing that waited is lost");
         }
     }
@@ -265,7 +266,7 @@ impl Task {
             StoreHealth::Failing { since, .. } => *since,
             StoreHealth::Healthy => {
                 tracing::error!(error = message, "the store cannot write; it keeps trying");
-                clock()
+                wall_clock()
             }
         };
         self.health.send_replace(StoreHealth::Failing { since, message });
@@ -296,7 +297,7 @@ impl Drop for Task {
     // By a panic or an abort, too, so that nobody is told that a dead store is healthy.
     fn drop(&mut self) {
         let message = "the store has stopped".into();
-        self.health.send_replace(StoreHealth::Failing { since: clock(), message });
+        self.health.send_replace(StoreHealth::Failing { since: wall_clock(), message });
     }
 }
 
@@ -312,14 +313,4 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
-pub(super) fn now() -> Instant {
-    Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the store's task is a shell")]
-pub(super) fn clock() -> SystemTime {
-    SystemTime::now()
 }

@@ -18,6 +18,7 @@ use super::boundary::BYTES_A_TOKEN;
 use super::phase::{EndLabel, Phase};
 use super::socket::{ReadEnd, Received, Socket};
 use super::throttle::Throttle;
+use crate::clock::now;
 use crate::id::ConnectionId;
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::client::MessageLimits;
@@ -389,11 +390,6 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a connection is a shell: it measures its socket's waits")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

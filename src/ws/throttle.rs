@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::boundary::BYTES_A_TOKEN;
 use super::connection::ConnectionLimits;
 use super::socket::Received;
+use crate::clock::now;
 
 /// Divisor of the elapsed time that is forgiven: a minute of throttling is forgiven within an hour.
 /// The limit is for a flood, and not for the sum of a long day.
@@ -131,11 +132,6 @@ impl Clock for SinceStart {
     fn now(&self) -> Nanos {
         now().duration_since(self.0).into()
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is a shell; the clock is its input")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ pub mod pair;
 pub mod self_signed;
 pub mod source;
 
-use std::time::SystemTime;
-
+use crate::clock::wall_clock;
 use crate::config::{Config, ConfigErrors};
 use acme::AcmeSettings;
 use source::CertificateSource;
@@ -34,9 +33,4 @@ pub fn check(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     };
     let now = wall_clock();
     Ok(source.load(now)?.validity.warning(&source.place(), now).into_iter().collect())
-}
-
-#[expect(clippy::disallowed_methods, reason = "whether a certificate is expired is asked of the clock")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }

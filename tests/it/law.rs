@@ -32,9 +32,13 @@ fn folders_import_downward() {
         for (number, line) in code(&text).lines().enumerate() {
             let line = line.split("//").next().unwrap();
             for import in line.split("crate::").skip(1) {
-                let target: String = import.chars().take_while(|char| *char == '_' || char.is_alphanumeric()).collect();
-                if target != folder && level(&target).is_none_or(|level| level >= own) {
-                    broken.push(format!("src/{path}:{}: {folder} may not import {target}", number + 1));
+                // `crate::a::B`, or `crate::{a, b}`.
+                let names = import.strip_prefix('{').map_or(1, |list| list.split(',').count());
+                let words = import.split(|char: char| char != '_' && !char.is_alphanumeric());
+                for target in words.filter(|word| !word.is_empty()).take(names) {
+                    if target != folder && level(target).is_none_or(|level| level >= own) {
+                        broken.push(format!("src/{path}:{}: {folder} may not import {target}", number + 1));
+                    }
                 }
             }
         }
@@ -52,7 +56,7 @@ fn files_are_short() {
 
 /// The code before the tests.
 fn code(text: &str) -> &str {
-    if text.starts_with("#[cfg(test)]") { "" } else { text.split("\n#[cfg(test)]\nmod tests").next().unwrap() }
+    if text.starts_with("#[cfg(test)]") { "" } else { text.split("\n#[cfg(test)]").next().unwrap() }
 }
 
 /// The Rust files below a folder of the root package, without the two crates in `src`: path in the folder, and text.

@@ -59,9 +59,13 @@ async fn invalid_room_address_gets_an_error_page() {
             assert_eq!(page.header("cache-control"), "no-store");
             assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"));
             // Without a name, the error comes before the name form.
-            let told = answer(server.get(&format!("/{room}"))).await;
-            assert_eq!((told.status, told.header("location")), (400, ""), "{room}");
-            assert!(told.text.to_lowercase().starts_with(&sentence.to_lowercase()[..20]), "{}", told.text);
+            let response = answer(server.get(&format!("/{room}"))).await;
+            assert_eq!((response.status, response.header("location")), (400, ""), "{room}");
+            assert!(
+                response.text.to_lowercase().starts_with(&sentence.to_lowercase()[..20]),
+                "{}",
+                response.text
+            );
             if room == "parties" {
                 continue;
             }

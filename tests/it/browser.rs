@@ -47,7 +47,7 @@ use crate::harness::eventually;
 const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One browser at a time: several on few cores delay each other beyond all timeouts.
-static PLACES: Semaphore = Semaphore::const_new(1);
+static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const FLAGS: [&str; 17] = [
     "--headless",
@@ -76,7 +76,7 @@ pub struct Browser {
     child: Child,
     _profile: TempDir,
     _tasks: JoinSet<()>,
-    _place: SemaphorePermit<'static>,
+    _permit: SemaphorePermit<'static>,
 }
 
 /// A browser context with cookies of its own.
@@ -114,7 +114,7 @@ struct Wire {
 impl Browser {
     /// Starts Chromium: what `CHROMIUM` names, or `chromium` on the path.
     pub async fn start() -> Self {
-        let place = PLACES.acquire().await.unwrap();
+        let permit = PERMITS.acquire().await.unwrap();
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(chromium());
         command.args(FLAGS).arg(format!("--user-data-dir={}", profile.path().display()));
@@ -143,7 +143,7 @@ impl Browser {
         // Chromium blocks once its standard error is full.
         tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let wire = Wire::connect(&address, &mut tasks).await;
-        Self { wire, child, _profile: profile, _tasks: tasks, _place: place }
+        Self { wire, child, _profile: profile, _tasks: tasks, _permit: permit }
     }
 
     /// Creates a context with its own cookies.
@@ -466,14 +466,14 @@ impl Wire {
 
     async fn try_call(&self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (tell, told) = oneshot::channel();
+        let (tell, response) = oneshot::channel();
         self.pending.lock().unwrap().insert(id, tell);
         let mut message = json!({"id": id, "method": method, "params": params});
         if let Some(session) = session {
             message["sessionId"] = session.into();
         }
         let _ = self.out.send(message.to_string());
-        match timeout(BROWSER_PATIENCE, told).await {
+        match timeout(BROWSER_PATIENCE, response).await {
             Ok(Ok(answer)) => answer.map_err(|error| format!("{method}: {error}")),
             Ok(Err(_)) => Err(format!("{method}: the browser is gone")),
             Err(_) => Err(format!("{method}: the browser does not answer")),
@@ -500,13 +500,13 @@ async fn browser_driver_types_clicks_and_reports_errors() {
     tab.reload().await;
     tab.until("window.b === undefined && document.querySelector('#a').value === ''").await;
     let loads = async || tab.requests().iter().filter(|url| url.starts_with("data:text/html")).count() == 2;
-    eventually("both loads are told".to_owned(), loads).await;
+    eventually("both loads are reported".to_owned(), loads).await;
     tab.assert_quiet().await;
     assert!(tab.screenshot(390, 844).await.starts_with(b"\x89PNG"));
 
     tab.eval("console.error('one', 2)").await;
     tab.eval("setTimeout(() => { throw new Error('three') })").await;
-    eventually("both errors are told".to_owned(), async || tab.complaints().len() == 2).await;
+    eventually("both errors are reported".to_owned(), async || tab.complaints().len() == 2).await;
     assert_eq!(tab.complaints()[0], "console: one 2");
     assert!(tab.complaints()[1].starts_with("exception: Error: three"), "{:?}", tab.complaints());
     tab.close().await;

@@ -155,8 +155,8 @@ async fn bodies_stream_in_both_directions() {
     let session = ada.open("/api/calls").await;
     let path = format!("/api/calls/sessions/{session}/renegotiate");
 
-    let (heard, mut hears) = mpsc::unbounded_channel();
-    cloud.script("/renegotiate", Script::Listen(heard));
+    let (received, mut receiver) = mpsc::unbounded_channel();
+    cloud.script("/renegotiate", Script::Listen(received));
     let (say, said) = mpsc::unbounded_channel::<&'static str>();
     let body = stream::unfold(said, |mut said| async {
         let chunk = said.recv().await?;
@@ -167,7 +167,7 @@ async fn bodies_stream_in_both_directions() {
     sent.spawn(answer(request));
     for chunk in ["first", "second"] {
         say.send(chunk).unwrap();
-        assert_eq!(hears.recv().await.unwrap(), chunk, "it is passed on before the next one is there");
+        assert_eq!(receiver.recv().await.unwrap(), chunk, "it is passed on before the next one is there");
     }
     drop(say);
     assert_eq!(sent.join_next().await.unwrap().unwrap().status, 200);
@@ -499,8 +499,8 @@ async fn body_over_the_limit_is_413() {
             assert_eq!(body.len(), 100_000);
             let fits = answer(ada.ask(method.clone(), &path).body(body)).await;
             assert_ne!(fits.status, 413, "{path}");
-            let told = answer(ada.ask(method.clone(), &path).body("x".repeat(100_001))).await;
-            assert_eq!(told.status, 413, "{path}: {told:?}");
+            let response = answer(ada.ask(method.clone(), &path).body("x".repeat(100_001))).await;
+            assert_eq!(response.status, 413, "{path}: {response:?}");
             let chunks = stream::repeat_with(|| Ok::<_, std::io::Error>("x".repeat(1000))).take(101);
             let untold = answer(ada.ask(method, &path).body(reqwest::Body::wrap_stream(chunks))).await;
             assert_eq!(untold.status, 413, "{path}: {untold:?}");
@@ -585,12 +585,12 @@ async fn unauthenticated_calls_take_no_permits() {
     let server = server(&cloud).await;
     let mut ada = Caller::log_in(&server, "Ada").await;
     let session = ada.open("/partytracks").await;
-    let mut strangers = Vec::new();
+    let mut unauthenticated = Vec::new();
     for _ in 0..40 {
         let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
         let head = "POST /partytracks/sessions/x/tracks/new HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
-        strangers.push(stream);
+        unauthenticated.push(stream);
     }
     let mut long = push();
     long["sessionDescription"]["sdp"] = "v".repeat(200_000).into();
@@ -732,7 +732,7 @@ async fn secrets_and_queries_are_not_logged() {
     }
     answer(ada.ask(Method::GET, "/partytracks/generate-ice-servers")).await;
     let lines = logged();
-    assert!(lines.contains("mediaApiFailed"), "what happened is told");
+    assert!(lines.contains("mediaApiFailed"), "the failure is logged");
     for secret in [SECRET, TURN_TOKEN, "a-secret-query", &ada.cookies] {
         assert!(!lines.contains(secret), "{secret} is in the log");
     }

@@ -13,10 +13,10 @@ fn line(text: &str) -> Value {
 
 /// The texts of the chat's lines, without repetitions.
 fn texts(messages: &[Value]) -> Vec<&str> {
-    let mut heard = BTreeSet::new();
+    let mut received = BTreeSet::new();
     let lines = messages.iter().filter(|message| message["type"] == "chat");
     lines
-        .filter(|line| heard.insert(line["id"].as_u64().unwrap()))
+        .filter(|line| received.insert(line["id"].as_u64().unwrap()))
         .map(|line| line["message"].as_str().unwrap())
         .collect()
 }
@@ -34,11 +34,11 @@ async fn lines_reach_all_members_in_the_same_order() {
     let (mut at_ada, mut at_bob) = (ada.echo().await, bob.echo().await);
     at_ada.extend(ada.echo().await);
     at_bob.extend(bob.echo().await);
-    let heard = texts(&at_ada);
-    assert_eq!(heard, texts(&at_bob));
-    assert_eq!(heard.len(), 100);
+    let received = texts(&at_ada);
+    assert_eq!(received, texts(&at_bob));
+    assert_eq!(received.len(), 100);
     for person in ["a", "b"] {
-        let own: Vec<_> = heard.iter().filter(|text| text.starts_with(person)).collect();
+        let own: Vec<_> = received.iter().filter(|text| text.starts_with(person)).collect();
         assert_eq!(
             own,
             (0..50).map(|number| format!("{person}{number}")).collect::<Vec<_>>().iter().collect::<Vec<_>>()
@@ -47,7 +47,7 @@ async fn lines_reach_all_members_in_the_same_order() {
     let first = at_bob.iter().find(|message| message["message"] == "a0").unwrap();
     assert_eq!((&first["from"], &first["name"]), (&json!(ada.pk()), &json!("Ada <b>")));
     assert!(first["at"].as_u64().unwrap() > 1_700_000_000_000, "{first}");
-    assert!(texts(&eve.echo().await).is_empty(), "another room hears nothing");
+    assert!(texts(&eve.echo().await).is_empty(), "another room receiver nothing");
 }
 
 #[tokio::test]
@@ -67,12 +67,12 @@ async fn lines_wait_for_an_absent_member_over_a_restart() {
     let mut ada = ada.ask().open(&server).await;
     ada.say(line("four")).await;
     let mut bob = ask.open(&server).await;
-    let mut heard = Vec::new();
-    while texts(&heard).last() != Some(&"four") {
-        heard.push(bob.next().await);
+    let mut received = Vec::new();
+    while texts(&received).last() != Some(&"four") {
+        received.push(bob.next().await);
     }
     // "one" may be repeated: Bob's socket closed before he confirmed it.
-    assert!(texts(&heard).ends_with(&["two", "three", "four"]), "{heard:?}");
+    assert!(texts(&received).ends_with(&["two", "three", "four"]), "{received:?}");
 }
 
 #[tokio::test]

@@ -93,10 +93,10 @@ impl Ask {
             Err(error) => panic!("no answer to a handshake: {error}"),
         };
         let (sink, stream) = socket.split();
-        let (tell, heard) = mpsc::unbounded_channel();
+        let (tell, received) = mpsc::unbounded_channel();
         let mut reader = JoinSet::new();
         reader.spawn(read(stream, tell));
-        Ok(Client { ask: self, sink, heard, reader })
+        Ok(Client { ask: self, sink, received, reader })
     }
 
     /// The plain answer to the request: 101, or a refusal and its sentence.
@@ -119,7 +119,7 @@ impl Ask {
 
 /// An event of a client's socket.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum Received {
     Text(String),
     Binary(usize),
     /// With 1006 if there was no close frame.
@@ -130,7 +130,7 @@ pub enum Heard {
 pub struct Client {
     ask: Ask,
     sink: SplitSink<WebSocketStream<Network>, Message>,
-    heard: UnboundedReceiver<Heard>,
+    received: UnboundedReceiver<Received>,
     reader: JoinSet<()>,
 }
 
@@ -208,10 +208,10 @@ impl Client {
     /// The first matching message; earlier ones are dropped.
     #[track_caller]
     pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> impl Future<Output = Value> {
-        self.wait(Location::caller(), "a message", move |heard| match heard {
-            Heard::Text(text) => serde_json::from_str(text).ok().filter(|message| wanted(message)).map(Ok),
-            Heard::Binary(_) => None,
-            Heard::Closed(..) => Some(Err("the socket was closed")),
+        self.wait(Location::caller(), "a message", move |received| match received {
+            Received::Text(text) => serde_json::from_str(text).ok().filter(|message| wanted(message)).map(Ok),
+            Received::Binary(_) => None,
+            Received::Closed(..) => Some(Err("the socket was closed")),
         })
     }
 
@@ -231,38 +231,38 @@ impl Client {
     /// Waits for a message of exactly this text.
     #[track_caller]
     pub fn until_text(&mut self, wanted: &str) -> impl Future<Output = ()> {
-        self.wait(Location::caller(), "a text", move |heard| match heard {
-            Heard::Text(text) => (text == wanted).then_some(Ok(())),
-            Heard::Binary(_) => None,
-            Heard::Closed(..) => Some(Err("the socket was closed")),
+        self.wait(Location::caller(), "a text", move |received| match received {
+            Received::Text(text) => (text == wanted).then_some(Ok(())),
+            Received::Binary(_) => None,
+            Received::Closed(..) => Some(Err("the socket was closed")),
         })
     }
 
     /// The close code and reason of the server; earlier messages are dropped.
     #[track_caller]
     pub fn closed(&mut self) -> impl Future<Output = (u16, String)> {
-        self.wait(Location::caller(), "the end", |heard| match heard {
-            Heard::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
-            Heard::Text(_) | Heard::Binary(_) => None,
+        self.wait(Location::caller(), "the end", |received| match received {
+            Received::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
+            Received::Text(_) | Received::Binary(_) => None,
         })
     }
 
     /// Waits for the close, and returns every message before it.
     pub async fn closed_after(&mut self, mut take: impl FnMut(Value)) -> (u16, String) {
-        self.wait(Location::caller(), "the end", |heard| match heard {
-            Heard::Text(text) => {
+        self.wait(Location::caller(), "the end", |received| match received {
+            Received::Text(text) => {
                 take(serde_json::from_str(text).unwrap());
                 None
             }
-            Heard::Binary(_) => None,
-            Heard::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
+            Received::Binary(_) => None,
+            Received::Closed(code, reason) => Some(Ok((*code, reason.clone()))),
         })
         .await
     }
 
     /// All events since the last call of any of these methods.
-    pub fn heard_by_now(&mut self) -> Vec<Heard> {
-        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    pub fn received_so_far(&mut self) -> Vec<Received> {
+        std::iter::from_fn(|| self.received.try_recv().ok()).collect()
     }
 
     /// Stops reading, and thereby confirming.
@@ -279,10 +279,11 @@ impl Client {
     pub async fn drop_tcp_after(mut self, take: impl FnMut(Value)) -> Ask {
         drop(self.sink);
         self.reader.shutdown().await;
-        let texts = std::iter::from_fn(|| self.heard.try_recv().ok()).filter_map(|heard| match heard {
-            Heard::Text(text) => serde_json::from_str(&text).ok(),
-            Heard::Binary(_) | Heard::Closed(..) => None,
-        });
+        let texts =
+            std::iter::from_fn(|| self.received.try_recv().ok()).filter_map(|received| match received {
+                Received::Text(text) => serde_json::from_str(&text).ok(),
+                Received::Binary(_) | Received::Closed(..) => None,
+            });
         texts.for_each(take);
         self.ask
     }
@@ -304,13 +305,13 @@ impl Client {
         &mut self,
         at: &'static Location<'static>,
         what: &str,
-        mut take: impl FnMut(&Heard) -> Option<Result<T, &'static str>>,
+        mut take: impl FnMut(&Received) -> Option<Result<T, &'static str>>,
     ) -> T {
         let mut passed = Vec::new();
         let find = async {
-            while let Some(heard) = self.heard.recv().await {
-                let found = take(&heard);
-                passed.push(heard);
+            while let Some(received) = self.received.recv().await {
+                let found = take(&received);
+                passed.push(received);
                 if let Some(found) = found {
                     return found;
                 }
@@ -319,7 +320,7 @@ impl Client {
         };
         match timeout(PATIENCE, find).await.unwrap_or(Err("it did not come in time")) {
             Ok(found) => found,
-            Err(why) => panic!("{at}: {why}: waited for {what}, and heard {}", shown(&passed)),
+            Err(why) => panic!("{at}: {why}: waited for {what}, and received {}", shown(&passed)),
         }
     }
 }
@@ -334,32 +335,32 @@ pub fn user_of<'a>(state: &'a Value, pk: &str) -> &'a Value {
     state["users"].as_array().unwrap().iter().find(|user| user["id"] == pk).unwrap_or(&Value::Null)
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: UnboundedSender<Heard>) {
+async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: UnboundedSender<Received>) {
     let mut closed = false;
     // Reading on after a close frame sends its answer.
     while let Some(Ok(message)) = stream.next().await {
-        let heard = match message {
-            Message::Text(text) => Heard::Text(text.as_str().to_owned()),
-            Message::Binary(bytes) => Heard::Binary(bytes.len()),
+        let received = match message {
+            Message::Text(text) => Received::Text(text.as_str().to_owned()),
+            Message::Binary(bytes) => Received::Binary(bytes.len()),
             Message::Close(frame) => {
                 closed = true;
-                frame.map_or(Heard::Closed(1005, String::new()), |frame| {
-                    Heard::Closed(frame.code.into(), frame.reason.as_str().to_owned())
+                frame.map_or(Received::Closed(1005, String::new()), |frame| {
+                    Received::Closed(frame.code.into(), frame.reason.as_str().to_owned())
                 })
             }
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
         // The receiver is dropped once the test is over.
-        let _ = tell.send(heard);
+        let _ = tell.send(received);
     }
     if !closed {
-        let _ = tell.send(Heard::Closed(1006, String::new()));
+        let _ = tell.send(Received::Closed(1006, String::new()));
     }
 }
 
 /// The last few messages, each truncated, for a readable failure.
-fn shown(heard: &[impl Debug]) -> String {
-    let last = heard.iter().rev().take(8).rev();
-    let lines = last.map(|heard| format!("\n  {:.300}", format!("{heard:?}")));
-    format!("{} things, the last of them{}", heard.len(), lines.collect::<String>())
+fn shown(received: &[impl Debug]) -> String {
+    let last = received.iter().rev().take(8).rev();
+    let lines = last.map(|received| format!("\n  {:.300}", format!("{received:?}")));
+    format!("{} things, the last of them{}", received.len(), lines.collect::<String>())
 }

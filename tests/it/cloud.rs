@@ -180,11 +180,11 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
     };
     let mut script = find(&str::is_empty);
     let body = match &script {
-        Some(Script::Listen(heard)) => {
+        Some(Script::Listen(received)) => {
             let mut body = body;
             while let Some(frame) = body.frame().await {
                 let chunk = frame.map_err(io::Error::other)?.into_data().unwrap();
-                heard.send(chunk).unwrap();
+                received.send(chunk).unwrap();
             }
             Bytes::new()
         }
@@ -288,8 +288,8 @@ fn usual(state: &Mutex<State>, seen: &Seen) -> (u16, Vec<(&'static str, &'static
 fn new_tracks(request: &Value, sections: &mut Vec<String>) -> Value {
     let tracks = request["tracks"].as_array().unwrap();
     let is_pull = tracks[0]["location"] == "remote";
-    let mut told = tracks.clone();
-    for track in &mut told {
+    let mut response = tracks.clone();
+    for track in &mut response {
         let known = track["mid"].as_str().map(str::to_owned);
         let mid = known.unwrap_or_else(|| (sections.len()).to_string());
         // "#name" refers to an existing transceiver.
@@ -299,14 +299,14 @@ fn new_tracks(request: &Value, sections: &mut Vec<String>) -> Value {
         track["mid"] = mid.into();
         track.as_object_mut().unwrap().remove("location");
     }
-    let into_own = told.iter().all(|track| track["mid"].as_str().unwrap().starts_with('#'));
+    let into_own = response.iter().all(|track| track["mid"].as_str().unwrap().starts_with('#'));
     let offered = request["sessionDescription"]["sdp"].as_str();
     let (description, renegotiate) = match offered {
         Some(offer) => (answer_to(offer), false),
         None if is_pull && into_own => (Value::Null, false),
         None => (offer_of(sections), true),
     };
-    json!({"requiresImmediateRenegotiation": renegotiate, "tracks": told, "sessionDescription": description})
+    json!({"requiresImmediateRenegotiation": renegotiate, "tracks": response, "sessionDescription": description})
 }
 
 fn answer_to(offer: &str) -> Value {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use uuid::Uuid;
 
-use crate::client::{Ask, Client, Heard};
+use crate::client::{Ask, Client, Received};
 use crate::harness::{Person, TestServer};
 
 /// Divisor of the recordings' times in the fast round.
@@ -257,17 +257,17 @@ impl<'a> Player<'a> {
         let mut all = Vec::new();
         for place in 0..self.clients.len() {
             let client = &mut self.clients[place];
-            let heard = client.socket.as_mut().map(Client::heard_by_now).unwrap_or_default();
+            let received = client.socket.as_mut().map(Client::received_so_far).unwrap_or_default();
             let mut seen = Seen { events: std::mem::take(&mut client.noted), room_state: None };
             let name = client.name.clone();
-            for heard in heard {
-                let mut message = match heard {
-                    Heard::Text(text) => match serde_json::from_str(&text) {
+            for received in received {
+                let mut message = match received {
+                    Received::Text(text) => match serde_json::from_str(&text) {
                         Ok(message) => self.normal(message),
                         Err(_) => json!({"raw": text}),
                     },
-                    Heard::Binary(bytes) => json!({"binary": bytes}),
-                    Heard::Closed(code, reason) => json!({"close": code, "reason": reason}),
+                    Received::Binary(bytes) => json!({"binary": bytes}),
+                    Received::Closed(code, reason) => json!({"close": code, "reason": reason}),
                 };
                 if message["type"] == "roomState" {
                     seen.room_state = Some(message["state"].take());

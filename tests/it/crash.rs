@@ -23,7 +23,7 @@ const ROOMS: usize = 10_000;
 /// Limit of a start. A build without optimization, between other tests, is ten times slower.
 const START: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 
-/// Members are kept for longer than the test takes, and the quota admits all reports.
+/// Members are stored for longer than the test takes, and the quota admits all reports.
 const PATIENT: [(&str, &str); 6] = [
     ("SATSUMA_ROOM__TICK", "100ms"),
     ("SATSUMA_ROOM__HEARTBEAT_TIMEOUT", "10m"),
@@ -55,9 +55,9 @@ impl Dice {
 }
 
 /// Content of the database, read while no server uses it or beside one.
-struct Kept(SqliteConnection);
+struct Database(SqliteConnection);
 
-impl Kept {
+impl Database {
     async fn of(data: &Path) -> Self {
         let options = SqliteConnectOptions::new().filename(data.join("satsuma.db"));
         let options = options.busy_timeout(Duration::from_secs(5));
@@ -185,13 +185,13 @@ async fn crashes_lose_no_report_and_no_meeting() {
             None => {
                 stays = Some(meeting(&state));
                 // From now on changes are stored; earlier ones may be lost in a crash.
-                let is_kept = async || {
-                    let mut kept = Kept::of(&data).await;
-                    let is_kept = kept.count("kept_seats").await == 2;
-                    kept.close().await;
-                    is_kept
+                let is_stored = async || {
+                    let mut database = Database::of(&data).await;
+                    let is_stored = database.count("kept_seats").await == 2;
+                    database.close().await;
+                    is_stored
                 };
-                eventually("both seats are kept".to_owned(), is_kept).await;
+                eventually("both members are stored".to_owned(), is_stored).await;
             }
             Some(stays) => {
                 assert_eq!(meeting(&state), *stays, "round {round}: another meeting began");
@@ -226,9 +226,9 @@ async fn crashes_lose_no_report_and_no_meeting() {
     eprintln!("{ROUNDS} starts, the longest in {longest:?}");
     assert!(longest < START, "a start took {longest:?}");
 
-    let mut kept = Kept::of(&data).await;
-    kept.assert_at_rest().await;
-    let reports = kept.texts("SELECT description FROM reports").await;
+    let mut database = Database::of(&data).await;
+    database.assert_at_rest().await;
+    let reports = database.texts("SELECT description FROM reports").await;
     let once: HashSet<String> = reports.iter().cloned().collect();
     assert_eq!(once.len(), reports.len(), "a report is there twice");
     let (tried, answered) = (ledger.tried.into_inner(), ledger.answered.into_inner());
@@ -236,13 +236,13 @@ async fn crashes_lose_no_report_and_no_meeting() {
     assert!(answered.is_subset(&once), "lost: {:?}", answered.difference(&once).collect::<Vec<_>>());
     assert!(once.is_subset(&tried));
     let whole = "reports JOIN report_histories ON report_id = id";
-    assert_eq!(kept.count(whole).await, i64::try_from(reports.len()).unwrap());
+    assert_eq!(database.count(whole).await, i64::try_from(reports.len()).unwrap());
     let stays = stays.unwrap();
-    let meetings = kept.texts(r#"SELECT id FROM "Meetings""#).await;
+    let meetings = database.texts(r#"SELECT id FROM "Meetings""#).await;
     assert!(meetings.contains(&stays), "the meeting of those who always came back");
     ledger.meetings.insert(stays);
     assert!(meetings.iter().all(|id| ledger.meetings.contains(id)), "a meeting that nobody saw");
-    kept.close().await;
+    database.close().await;
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn crash_restores_10000_rooms_that_expire_unused() {
     process.stop().await;
 
     // Copies of the server's own rows: a meeting of three in each room.
-    let mut kept = Kept::of(&data).await;
+    let mut database = Database::of(&data).await;
     let copy = format!(
         r#"CREATE TEMP TABLE copies AS WITH RECURSIVE numbers (n) AS
                (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROOMS} - 2)
@@ -269,14 +269,14 @@ async fn crash_restores_10000_rooms_that_expire_unused() {
                SELECT copy, 'seat-' || seat, identity_id, replace(json, 'seat-0', 'seat-' || seat)
                FROM kept_seats, copies, (SELECT 0 AS seat UNION SELECT 1 UNION SELECT 2);"#
     );
-    kept.0.execute(AssertSqlSafe(copy)).await.unwrap();
-    kept.close().await;
+    database.0.execute(AssertSqlSafe(copy)).await.unwrap();
+    database.close().await;
 
     let (process, took) = timed_start(&data, &[]).await;
     assert_eq!(metric(&process, "satsuma_rooms").await, ROOMS as f64);
     process.kill();
     let (process, again) = timed_start(&data, &[]).await;
-    eprintln!("{ROOMS} kept rooms: started in {took:?}, after a kill in {again:?}");
+    eprintln!("{ROOMS} stored rooms: started in {took:?}, after a crash in {again:?}");
     assert!(took < START && again < START, "a start took {took:?}, or {again:?}");
     assert_eq!(metric(&process, "satsuma_rooms").await, ROOMS as f64);
     let members = 3 * (ROOMS - 1) + 1;
@@ -291,10 +291,10 @@ async fn crash_restores_10000_rooms_that_expire_unused() {
     let rooms = async || metric(&process, "satsuma_rooms").await == 0.0;
     eventually_within(START * 3, "every meeting ends".to_owned(), rooms).await;
     process.stop().await;
-    let mut kept = Kept::of(&data).await;
-    kept.assert_at_rest().await;
-    assert_eq!(kept.count(r#""Meetings""#).await, ROOMS as i64);
-    kept.close().await;
+    let mut database = Database::of(&data).await;
+    database.assert_at_rest().await;
+    assert_eq!(database.count(r#""Meetings""#).await, ROOMS as i64);
+    database.close().await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "a start is measured")]

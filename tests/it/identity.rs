@@ -71,8 +71,8 @@ async fn sender_id_and_name_cannot_be_forged() {
     let pk = eve.pk();
     let hand_up = |state: &serde_json::Value| user_of(state, &pk)["raisedHand"] == true;
     let two = |state: &serde_json::Value| state["users"].as_array().unwrap().len() == 2;
-    let heard = ada.event().await;
-    assert_eq!(heard, json!({"type": "directMessage", "from": "Eve", "message": "hi"}));
+    let received = ada.event().await;
+    assert_eq!(received, json!({"type": "directMessage", "from": "Eve", "message": "hi"}));
     let state = eve.until_state(|state| two(state) && hand_up(state)).await;
     assert_eq!(user_of(&state, &pk)["name"], "Eve");
     assert_eq!(user_of(&state, &ada.pk())["name"], "Ada");
@@ -342,16 +342,16 @@ async fn foreign_origin_sends_no_form() {
 #[tokio::test]
 async fn allowed_origins_open_sockets_and_send_forms() {
     let server = TestServer::with(|config| {
-        config.http.allowed_origins = vec!["https://friend.example".parse().unwrap()]
+        config.http.allowed_origins = vec!["https://partner.example".parse().unwrap()]
     });
     let server = server.await;
     let ada = Person::log_in(&server, "Ada").await;
     let ask = Ask::room("r").by(&ada).pk("a");
-    let _friend = ask.clone().header("origin", "https://friend.example").open(&server).await;
+    let _partner = ask.clone().header("origin", "https://partner.example").open(&server).await;
     let _own = ask.clone().header("origin", &server.http()).open(&server).await;
-    assert_eq!(ask.header("origin", "http://friend.example").answer(&server).await.status, 403);
+    assert_eq!(ask.header("origin", "http://partner.example").answer(&server).await.status, 403);
     let form = server.post_form("/set-username", &[("username", "Ada")]);
-    assert_eq!(answer(form.header("origin", "https://friend.example")).await.status, 302);
+    assert_eq!(answer(form.header("origin", "https://partner.example")).await.status, 302);
 }
 
 #[tokio::test]

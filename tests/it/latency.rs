@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use satsuma::server::Addresses;
 
-use crate::client::{Client, Heard};
+use crate::client::{Client, Received};
 use crate::harness::TestServer;
 
 /// A proxy that delays a client's bytes, pongs included, by `delay`.
@@ -54,7 +54,7 @@ async fn has_all(client: &mut Client, payloads: &[String]) {
         let wanted = format!(r#"{{"type":"e2eeMlsMessage","payload":"{payload}"}}"#);
         client.until_text(&wanted).await;
     }
-    assert!(!client.heard_by_now().iter().any(|heard| matches!(heard, Heard::Closed(..))));
+    assert!(!client.received_so_far().iter().any(|received| matches!(received, Received::Closed(..))));
 }
 
 /// Nine such messages, a few kilobytes when compressed, evicted every member whose pong took 50 ms.

@@ -10,12 +10,12 @@ use crate::harness::{TestServer, eventually};
 use crate::page::{join, tile, until_on_stage, until_pressed};
 
 /// Measures the media that a page receives; see its comments.
-const WITNESS: &str = include_str!("media_probe.js");
+const PROBE: &str = include_str!("media_probe.js");
 
 /// Opens a tab with the probe, on a page without connections.
 pub async fn watched(visitor: &Visitor, url: &str) -> Tab {
     let tab = visitor.open(url).await;
-    tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": WITNESS})).await;
+    tab.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": PROBE})).await;
     tab
 }
 
@@ -32,13 +32,13 @@ async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
 /// this call.
 pub async fn until_live(all: &[(&Tab, &[String], usize)]) {
     for (tab, ..) in all {
-        tab.eval("witness.mark()").await;
+        tab.eval("probe.mark()").await;
     }
     for (tab, pictures, voices) in all {
         for picture in *pictures {
-            tab.until(&format!("witness.sees({picture})")).await;
+            tab.until(&format!("probe.shows({picture})")).await;
         }
-        tab.until(&format!("witness.heard === {voices}")).await;
+        tab.until(&format!("probe.audible === {voices}")).await;
     }
 }
 
@@ -91,8 +91,8 @@ async fn members_exchange_audio_and_video() {
     // Bob mutes and unmutes.
     click(&bob, "microphone").await;
     until_pressed(&bob, "microphone", "false").await;
-    ada.eval("witness.mark()").await;
-    ada.until("witness.silent === 1").await;
+    ada.eval("probe.mark()").await;
+    ada.until("probe.silent === 1").await;
     click(&bob, "microphone").await;
     until_all_live(&both).await;
 
@@ -117,7 +117,7 @@ async fn members_exchange_audio_and_video() {
     // He leaves and returns.
     bob.click("[data-action=leave]").await;
     until_on_stage(&ada, &["Ada (you)"]).await;
-    assert_eq!(ada.eval("witness.heard").await, 0);
+    assert_eq!(ada.eval("probe.audible").await, 0);
     bob.click("#return").await;
     bob.until("document.querySelector('#join:enabled')").await;
     join(&bob).await;
@@ -158,8 +158,8 @@ async fn video_arrives_in_every_simulcast_layer() {
     let full = bob.eval(&format!("{}.videoWidth", video("Bob (you)"))).await.as_u64().unwrap();
     for _ in 0..2 {
         for (rid, width) in [("a", full), ("b", full / 2)] {
-            bob.eval(&format!("witness.sendOnly('{rid}')")).await;
-            ada.until(&format!("witness.width({}) === {width}", video("Bob"))).await;
+            bob.eval(&format!("probe.sendOnly('{rid}')")).await;
+            ada.until(&format!("probe.width({}) === {width}", video("Bob"))).await;
             until_all_live(&both).await;
         }
     }

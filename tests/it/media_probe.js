@@ -1,11 +1,11 @@
-// Runs before every script of a page, and watches what its connections receive: what is decoded, and
-// what is played of it. `rises` is always since the last `mark()`.
+// Runs before every script of a page, and measures the media that its connections receive and play, since
+// the last `mark()`.
 {
-  /** Decoded sound below this is silence. */
+  /** Energy of decoded audio below which it is silent. */
   const SILENCE = 1e-7;
-  /** The browser's own microphone is heard twice a second; this much of its sound cannot miss it. */
+  /** Seconds of silence. The browser's fake microphone beeps twice a second, so a shorter pause is normal. */
   const LONG_SILENCE = 1.2;
-  /** So many pictures are no remains of what came before. */
+  /** Number of frames that cannot all have been buffered. */
   const MOVING = 5;
 
   const connections = new Set();
@@ -15,7 +15,7 @@
       connections.add(this);
     }
   };
-  // Sound needs no element in the page.
+  // Audio needs no element in the page.
   const players = new Set();
   window.Audio = class extends Audio {
     constructor(...what) {
@@ -24,10 +24,10 @@
     }
   };
 
-  /** By received track: what is known of it, and what was at the last mark. */
+  /** By received track: its counts, now and at the last mark. */
   const known = new Map();
 
-  /** By the name of a size: how many pictures of it were sent. */
+  /** Number of frames sent in each layer, by `rid`. */
   const sent = new Map();
 
   async function look() {
@@ -60,21 +60,21 @@
 
   const trackOf = (element) => element?.srcObject?.getTracks().find(({ readyState }) => readyState === 'live');
   const isPlaying = (element) => Boolean(trackOf(element)) && !element.paused;
-  /** What is known of the sounds that are played. */
+  /** The counts of all played audio tracks. */
   const voices = () => {
     const all = [...players, ...document.querySelectorAll('audio')].filter((player) => !player.muted && isPlaying(player));
     return all.map((player) => known.get(trackOf(player))).filter(Boolean);
   };
   const times = new WeakMap();
 
-  window.witness = {
+  window.probe = {
     mark() {
       for (const [track, { frames, packets, energy }] of known) known.get(track).mark = { frames, packets, energy };
       for (const video of document.querySelectorAll('video')) times.set(video, { of: video.srcObject, time: video.currentTime });
     },
 
-    /** Whether this video element shows a received picture that moves. */
-    sees(video) {
+    /** True if this video element plays a received track with new frames. */
+    shows(video) {
       const picture = known.get(trackOf(video));
       if (!picture || !isPlaying(video) || video.videoWidth === 0) return false;
       const before = times.get(video);
@@ -82,33 +82,33 @@
       return picture.frames - picture.mark.frames > MOVING && video.currentTime > from;
     },
 
-    /** How wide the decoded picture is. */
+    /** Width of the decoded video. */
     width(video) {
       return known.get(trackOf(video))?.width;
     },
 
-    /** How many voices are played and rise. */
-    get heard() {
+    /** Number of played audio tracks that were audible. */
+    get audible() {
       return voices().filter(({ energy, mark }) => energy - mark.energy > SILENCE).length;
     },
 
-    /** How many voices are carried and played, and have been silent for long. */
+    /** Number of played audio tracks that arrive and have been silent for long. */
     get silent() {
       const isSilent = ({ packets, sound, loudAt, mark }) => packets > mark.packets && sound - loudAt > LONG_SILENCE;
       return voices().filter(isSilent).length;
     },
 
-    /** How many of our pictures were sent in the size of this name. */
+    /** Number of frames sent in this layer. */
     sent: (rid) => sent.get(rid) ?? 0,
 
-    /** Sends our picture in the size of this name alone. */
+    /** Sends only this layer. */
     async sendOnly(rid) {
       for (const connection of connections) {
         for (const sender of connection.getSenders()) {
           const parameters = sender.getParameters();
           if (!parameters.encodings.some((encoding) => encoding.rid === rid)) continue;
           for (const encoding of parameters.encodings) encoding.active = encoding.rid === rid;
-          // A machine that has much to do is no reason for another size.
+          // A busy machine must not change the resolution.
           parameters.degradationPreference = 'maintain-resolution';
           await sender.setParameters(parameters);
         }

@@ -10,12 +10,12 @@ use crate::peer::{Media, Net, Peer};
 
 /// A client of the media API: a mount with its credentials.
 #[derive(Clone)]
-pub struct Door {
+pub struct ApiClient {
     prefix: String,
     proof: (&'static str, String),
 }
 
-impl Door {
+impl ApiClient {
     /// A browser's client, with a cookie of its own.
     pub async fn for_person(server: &TestServer, name: &str) -> Self {
         Self::for_cookie(Person::log_in(server, name).await.cookie())
@@ -59,22 +59,22 @@ impl Door {
 }
 
 /// A session with its peer.
-pub struct Seat<'a> {
+pub struct MediaSession<'a> {
     pub server: &'a TestServer,
-    pub door: Door,
+    pub api: ApiClient,
     pub session: String,
     pub peer: Peer,
 }
 
-impl<'a> Seat<'a> {
-    pub async fn open(server: &'a TestServer, mut door: Door, net: Net) -> Self {
-        let session = door.open(server).await;
-        Self { server, door, session, peer: Peer::new(net).await }
+impl<'a> MediaSession<'a> {
+    pub async fn open(server: &'a TestServer, mut api: ApiClient, net: Net) -> Self {
+        let session = api.open(server).await;
+        Self { server, api, session, peer: Peer::new(net).await }
     }
 
     /// A session of a new identity, over UDP.
     pub async fn of(server: &'a TestServer, name: &str) -> Self {
-        Self::open(server, Door::for_person(server, name).await, Net::Udp).await
+        Self::open(server, ApiClient::for_person(server, name).await, Net::Udp).await
     }
 
     /// A call on this session that must succeed.
@@ -85,7 +85,7 @@ impl<'a> Seat<'a> {
     }
 
     pub async fn try_call(&self, method: Method, rest: &str, body: &Value) -> Answer {
-        self.door.call(self.server, method, &format!("{}{rest}", self.session), body).await
+        self.api.call(self.server, method, &format!("{}{rest}", self.session), body).await
     }
 
     /// Publishes tracks by an offer; returns their transceivers and the server's answer.
@@ -98,12 +98,12 @@ impl<'a> Seat<'a> {
             .map(|((name, _), mid)| json!({"location": "local", "mid": mid.to_string(), "trackName": name}));
         let body = json!({"tracks": named.collect::<Vec<_>>(),
                           "sessionDescription": {"type": "offer", "sdp": offer}});
-        let told = self.call(Method::POST, "/tracks/new", &body).await;
-        assert_eq!(told["requiresImmediateRenegotiation"], false);
-        let told_mids: Vec<&str> = told["tracks"].as_array().unwrap().iter().map(mid_of).collect();
+        let response = self.call(Method::POST, "/tracks/new", &body).await;
+        assert_eq!(response["requiresImmediateRenegotiation"], false);
+        let told_mids: Vec<&str> = response["tracks"].as_array().unwrap().iter().map(mid_of).collect();
         assert_eq!(told_mids, mids.iter().map(|mid| &**mid).collect::<Vec<_>>());
-        assert_eq!(told["sessionDescription"]["type"], "answer");
-        let sdp = told["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
+        assert_eq!(response["sessionDescription"]["type"], "answer");
+        let sdp = response["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
         self.peer.accept(&sdp).await;
         (mids, sdp)
     }
@@ -115,11 +115,11 @@ impl<'a> Seat<'a> {
 
     /// The same with this track object.
     pub async fn subscribe_as(&self, track: Value) -> Mid {
-        let told = self.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
-        assert_eq!(told["requiresImmediateRenegotiation"], true, "{told}");
-        assert_eq!(told["sessionDescription"]["type"], "offer");
-        self.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
-        Mid::from(mid_of(&told["tracks"][0]))
+        let response = self.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
+        assert_eq!(response["requiresImmediateRenegotiation"], true, "{response}");
+        assert_eq!(response["sessionDescription"]["type"], "offer");
+        self.answer(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
+        Mid::from(mid_of(&response["tracks"][0]))
     }
 
     /// Answers the server's offer.
@@ -135,12 +135,12 @@ impl<'a> Seat<'a> {
         let tracks: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid.to_string()})).collect();
         let body = json!({"tracks": tracks, "force": false,
                           "sessionDescription": {"type": "offer", "sdp": offer}});
-        let told = self.call(Method::PUT, "/tracks/close", &body).await;
+        let response = self.call(Method::PUT, "/tracks/close", &body).await;
         assert_eq!(
-            (&told["tracks"], &told["requiresImmediateRenegotiation"]),
+            (&response["tracks"], &response["requiresImmediateRenegotiation"]),
             (&json!(tracks), &json!(false))
         );
-        self.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+        self.peer.accept(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
     }
 
     /// The session's tracks, as the server reports them.

@@ -54,13 +54,13 @@ impl Member {
 
     /// Waits for some more frames to be sent in this layer.
     async fn until_sends_more(&self, rid: &str) {
-        let before = self.tab.eval(&format!("witness.sent('{rid}')")).await.as_u64().unwrap();
-        self.tab.until(&format!("witness.sent('{rid}') > {}", before + 15)).await;
+        let before = self.tab.eval(&format!("probe.sent('{rid}')")).await.as_u64().unwrap();
+        self.tab.until(&format!("probe.sent('{rid}') > {}", before + 15)).await;
     }
 
     /// Waits until a member's video arrives here in this width.
     async fn until_width(&self, of: &str, width: &Value) {
-        self.tab.until(&format!("witness.width({}) === {width}", Self::video(of))).await;
+        self.tab.until(&format!("probe.width({}) === {width}", Self::video(of))).await;
     }
 }
 
@@ -96,7 +96,7 @@ async fn stock_client_packages_exchange_audio_and_video() {
         ada.until_width("Bob", &small).await;
         // By choice: the other layer is available all the time.
         bob.until_sends_more("a").await;
-        assert_eq!(ada.tab.eval(&format!("witness.width({})", Member::video("Bob"))).await, small);
+        assert_eq!(ada.tab.eval(&format!("probe.width({})", Member::video("Bob"))).await, small);
         ada.tab.eval("client.prefer('a')").await;
         ada.until_width("Bob", &large).await;
     }
@@ -106,8 +106,8 @@ async fn stock_client_packages_exchange_audio_and_video() {
 
     // Bob mutes and unmutes.
     bob.tab.eval("client.mic.stopBroadcasting()").await;
-    ada.tab.eval("witness.mark()").await;
-    ada.tab.until("witness.silent === 1").await;
+    ada.tab.eval("probe.mark()").await;
+    ada.tab.until("probe.silent === 1").await;
     bob.tab.eval("client.mic.startBroadcasting()").await;
     until_all_live(&[&ada, &bob]).await;
 

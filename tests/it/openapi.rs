@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::cloud::Cloud;
 use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
-use crate::media_session::Seat;
+use crate::media_session::MediaSession;
 use crate::peer::{LAYERED_CAMERA, MICROPHONE};
 use crate::webhook::{Say, Webhook};
 
@@ -211,13 +211,14 @@ async fn answers_match_openapi() {
     document.check("post", "/call-quality-feedback", &answer(post("/call-quality-feedback", &form)).await);
 
     // Media with layers.
-    let (publisher, subscriber) = (Seat::of(&server, "Bob").await, Seat::of(&server, "Cyd").await);
+    let (publisher, subscriber) =
+        (MediaSession::of(&server, "Bob").await, MediaSession::of(&server, "Cyd").await);
     let (mids, _) = publisher.publish(&[("cam", LAYERED_CAMERA), ("mic", MICROPHONE)]).await;
     publisher.peer.say_in(mids[0], Some("a"), "large").await;
     let cam = json!({"location": "remote", "sessionId": publisher.session, "trackName": "cam",
                      "simulcast": {"preferredRid": "a"}});
     let mid = subscriber.subscribe_as(cam).await;
-    subscriber.peer.until_hears(mid, "large").await;
+    subscriber.peer.until_received(mid, "large").await;
 
     for (path, url) in [
         ("/healthz", "/healthz"),

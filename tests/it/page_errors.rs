@@ -147,7 +147,7 @@ async fn dead_network_is_detected_and_lines_resent() {
         tab.until(&format!("{}.includes('after {questions}')", texts("#lines .text"))).await;
     }
     assert_eq!(tab.eval(is_away).await, false);
-    assert_eq!(tab.eval("document.querySelectorAll('#lines .direct').length").await, 1, "told once");
+    assert_eq!(tab.eval("document.querySelectorAll('#lines .direct').length").await, 1, "shown once");
 }
 
 #[tokio::test]
@@ -289,10 +289,10 @@ async fn blocked_sockets_are_shown_after_the_second() {
                 constructor(url) {{ super(++attempts > {sockets} ? url : url.replace('/parties/', '/lost/')) }}
             }};
             document.addEventListener('DOMContentLoaded', () => {{
-                window.told = [];
+                window.results = [];
                 const lasting = document.getElementById('lasting');
                 if (!lasting) return;
-                new MutationObserver(() => told.push({{attempts, text: lasting.textContent}})).observe(lasting, {{childList: true, subtree: true}});
+                new MutationObserver(() => results.push({{attempts, text: lasting.textContent}})).observe(lasting, {{childList: true, subtree: true}});
             }});"
         )
     };
@@ -308,11 +308,11 @@ async fn blocked_sockets_are_shown_after_the_second() {
     tab.until("document.querySelector('#join:enabled')").await;
     assert_eq!(tab.eval("attempts").await, 3);
     assert_eq!(tab.eval("asked.filter(url => url.endsWith('&why')).length").await, 1);
-    assert_eq!(tab.eval("told").await, json!([]));
+    assert_eq!(tab.eval("results").await, json!([]));
 
     let (_visitor, tab) = enter(usize::MAX).await;
-    tab.until("told?.[0]?.text.includes('WebSockets do not reach it')").await;
-    assert_eq!(tab.eval("told[0].attempts").await, 3);
+    tab.until("results?.[0]?.text.includes('WebSockets do not reach it')").await;
+    assert_eq!(tab.eval("results[0].attempts").await, 3);
 }
 
 #[tokio::test]
@@ -374,10 +374,10 @@ async fn media_failure_is_shown_once_until_recovery() {
     }
     // The stand-in carries no media, but this browser can report a connection.
     let faith = "{
-        window.told = [];
+        window.results = [];
         new MutationObserver(() => {
             const text = document.querySelector('#lasting p')?.textContent;
-            if (text && text !== told.at(-1)) told.push(text);
+            if (text && text !== results.at(-1)) results.push(text);
         }).observe(document, {childList: true, subtree: true});
         const {setRemoteDescription} = RTCPeerConnection.prototype;
         RTCPeerConnection.prototype.setRemoteDescription = function (description) {
@@ -394,13 +394,13 @@ async fn media_failure_is_shown_once_until_recovery() {
     tab.until("document.querySelector('#join:enabled')").await;
     join(&tab).await;
     let lasting = texts("#lasting p");
-    tab.until("told.length === 2").await;
+    tab.until("results.length === 2").await;
     let why = [
         "the media service refuses it (http_400)",
         "this page and the media service do not understand each other",
     ];
     let why = why.map(|why| format!("Audio and video do not work: {why}. Trying again…"));
-    assert_eq!(tab.eval("told").await, json!(why));
+    assert_eq!(tab.eval("results").await, json!(why));
     assert_eq!(tab.eval(&format!("{lasting}.length")).await, 1);
     tab.eval("window.isCarried = true").await;
     tab.until(&format!("{lasting}.length === 0")).await;

@@ -171,50 +171,50 @@ async fn arrival_detects_missing_media_only_when_due() {
             } };
             return self;
         };
-        const told = {};
+        const results = {};
         const speech = { audio: 'mic', isMuted: false, since: 0 };
 
         let w = world().after(10, ['mic']);
-        told.speaks = w.arrival.isLost(speech);
-        told.pauses = w.after(1.5, []).arrival.isLost(speech);
-        told.dies = w.after(0.5, []).arrival.isLost(speech);
-        told.diesAlone = w.arrival.isCutOff;
+        results.speaks = w.arrival.isLost(speech);
+        results.pauses = w.after(1.5, []).arrival.isLost(speech);
+        results.dies = w.after(0.5, []).arrival.isLost(speech);
+        results.diesAlone = w.arrival.isCutOff;
 
         w = world().after(10, ['mic', 'cam']).after(10, ['mic']);
-        told.onlyPictureStands = w.arrival.isLost({ ...speech, video: 'cam' });
-        told.bothStand = w.after(2, []).arrival.isLost({ ...speech, video: 'cam' });
+        results.onlyPictureStands = w.arrival.isLost({ ...speech, video: 'cam' });
+        results.bothStand = w.after(2, []).arrival.isLost({ ...speech, video: 'cam' });
 
         w = world().after(10, ['mic']);
         let muted = { audio: 'mic', isMuted: true, since: w.now };
-        told.mutedAndSilent = w.after(1, ['mic']).after(20, []).arrival.isLost(muted);
-        told.justUnmuted = w.arrival.isLost({ audio: 'mic', isMuted: false, since: w.now });
-        told.unmutedAndSilent = w.after(2, []).arrival.isLost({ audio: 'mic', isMuted: false, since: w.now - 2000 });
+        results.mutedAndSilent = w.after(1, ['mic']).after(20, []).arrival.isLost(muted);
+        results.justUnmuted = w.arrival.isLost({ audio: 'mic', isMuted: false, since: w.now });
+        results.unmutedAndSilent = w.after(2, []).arrival.isLost({ audio: 'mic', isMuted: false, since: w.now - 2000 });
         w = world().after(10, ['mic']);
         muted = { audio: 'mic', isMuted: true, since: w.now };
-        told.mutedAndSending = w.after(10, ['mic']).arrival.isLost(muted);
-        told.mutedAndDead = w.after(2, []).arrival.isLost(muted);
-        told.nothingToArrive = world().after(10, []).arrival.isLost({ isMuted: true, since: 0 });
+        results.mutedAndSending = w.after(10, ['mic']).arrival.isLost(muted);
+        results.mutedAndDead = w.after(2, []).arrival.isLost(muted);
+        results.nothingToArrive = world().after(10, []).arrival.isLost({ isMuted: true, since: 0 });
 
         // An outage does not raise the next timeout.
         w = world().after(10, ['mic']);
-        told.cutOff = [1.5, 0.5, 10].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
-        told.back = w.after(0.5, ['mic']).arrival.isCutOff;
-        told.again = [1.5, 0.5].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
+        results.cutOff = [1.5, 0.5, 10].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
+        results.back = w.after(0.5, ['mic']).arrival.isCutOff;
+        results.again = [1.5, 0.5].map((seconds) => w.after(seconds, [], false).arrival.isCutOff);
 
         w = world().after(10, ['mic']).after(1.5, [], false).giveUpWay();
-        told.shrunk = w.after(0.5, [], false).arrival.isCutOff;
-        told.backFromThere = w.after(0.5, ['mic']).arrival.isCutOff;
+        results.shrunk = w.after(0.5, [], false).arrival.isCutOff;
+        results.backFromThere = w.after(0.5, ['mic']).arrival.isCutOff;
 
         // Reports alone may be five seconds apart.
         w = world().after(0.5, []);
-        told.rareReports = [];
+        results.rareReports = [];
         for (let round = 0; round < 8; round += 1) {
-            told.rareReports.push(w.after(4.5, [], false).arrival.isCutOff);
+            results.rareReports.push(w.after(4.5, [], false).arrival.isCutOff);
             w.after(0.5, []);
         }
-        return told;
+        return results;
     })()";
-    let told = tab.eval(judge).await;
+    let results = tab.eval(judge).await;
     let expected = json!({
         "speaks": false, "pauses": false, "dies": true, "diesAlone": false,
         "onlyPictureStands": false, "bothStand": true,
@@ -224,7 +224,7 @@ async fn arrival_detects_missing_media_only_when_due() {
         "cutOff": [false, true, true], "back": false, "again": [false, true],
         "rareReports": [false, false, false, false, false, false, false, false],
     });
-    assert_eq!(told, expected);
+    assert_eq!(results, expected);
 }
 
 /// Joins the room `r` as Bob, whose connections a test can reach.
@@ -279,22 +279,22 @@ async fn replaced_connection_shows_as_disconnected() {
     let server = TestServer::start().await;
     let bob = bob_with(&browser, &server.http(), KEEP).await;
     bob.until("connections.at(-1)?.connectionState === 'connected'").await;
-    let told = "window.told = [];
+    let results = "window.results = [];
         setInterval(() => {
             const banner = document.getElementById('reconnecting').hidden ? '' : 'banner';
             const notice = document.querySelector('#lasting p') ? 'notice' : '';
             const now = banner + notice;
-            if (now !== told.at(-1)) told.push(now);
+            if (now !== results.at(-1)) results.push(now);
         }, 5)";
-    bob.eval(told).await;
+    bob.eval(results).await;
     bob.call("Network.setBlockedURLs", json!({"urls": ["*sessions/new*"]})).await;
     bob.eval(&pretend("failed")).await;
     // At the end it is shown with its reason, as one notice.
-    bob.until("told.at(-1) === 'notice'").await;
+    bob.until("results.at(-1) === 'notice'").await;
     bob.call("Network.setBlockedURLs", json!({"urls": []})).await;
-    bob.until("told.at(-1) === ''").await;
-    let told = bob.eval("told.filter((now, place) => place > 0 || now)").await;
-    assert_eq!(told.as_array().unwrap()[..2], [json!("banner"), json!("notice")], "{told}");
+    bob.until("results.at(-1) === ''").await;
+    let results = bob.eval("results.filter((now, place) => place > 0 || now)").await;
+    assert_eq!(results.as_array().unwrap()[..2], [json!("banner"), json!("notice")], "{results}");
     bob.until("connections.length === 2 && connections[1].connectionState === 'connected'").await;
 }
 

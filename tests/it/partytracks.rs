@@ -19,7 +19,7 @@ use crate::harness::{Person, TestServer, eventually_within};
 const LIMIT_SECONDS: u64 = 40;
 
 /// Each run is a process of its own that starts slowly.
-static PLACES: Semaphore = Semaphore::const_new(3);
+static PERMITS: Semaphore = Semaphore::const_new(3);
 
 const ICE: &str = "/generate-ice-servers";
 
@@ -37,18 +37,18 @@ const FAILURES: [(&str, u16); 9] = [
 ];
 
 fn script(failure: &str) -> Script {
-    let told = |status| {
+    let log = |status| {
         let body = r#"{"errorCode":"session_error","errorDescription":"as scripted"}"#;
         Script::Answer(status, body.to_owned())
     };
     match failure {
-        "401" => told(401),
-        "404" => told(404),
-        "410" => told(410),
+        "401" => log(401),
+        "404" => log(404),
+        "410" => log(410),
         "429" => Script::AnswerWith(429, vec![("retry-after", "1")], "slow down".to_owned()),
-        "500" => told(500),
+        "500" => log(500),
         "502 in HTML" => Script::AnswerWith(502, vec![], "<html>Bad gateway</html>".to_owned()),
-        "200 with an error code" => told(200),
+        "200 with an error code" => log(200),
         "broken off" => Script::Drop,
         "silent" => Script::Silence,
         other => panic!("no failure is called {other}"),
@@ -57,7 +57,7 @@ fn script(failure: &str) -> Script {
 
 /// Runs a scenario, and returns the client's log, line by line.
 async fn run(server: &TestServer, scenario: &str) -> Vec<Value> {
-    let _place = PLACES.acquire().await.unwrap();
+    let _permit = PERMITS.acquire().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/partytracks");
     assert!(folder.join("node_modules/partytracks").is_dir(), "run npm ci in tests/partytracks");
     let ada = Person::log_in(server, "Ada").await;
@@ -69,16 +69,16 @@ async fn run(server: &TestServer, scenario: &str) -> Vec<Value> {
         &LIMIT_SECONDS.to_string(),
     ]);
     let mut node = node.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("node cannot be started");
-    let mut told = String::new();
-    node.stdout.take().unwrap().read_to_string(&mut told).await.unwrap();
+    let mut log = String::new();
+    node.stdout.take().unwrap().read_to_string(&mut log).await.unwrap();
     let status = node.wait().await.unwrap();
-    assert!(status.success(), "{scenario}:\n{told}");
-    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    assert!(status.success(), "{scenario}:\n{log}");
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The statuses that the client got for requests whose path ends in `path`.
-fn statuses(told: &[Value], path: &str) -> Vec<u64> {
-    let requests = told.iter().filter(|fact| fact["fact"] == "request");
+fn statuses(log: &[Value], path: &str) -> Vec<u64> {
+    let requests = log.iter().filter(|fact| fact["fact"] == "request");
     let own = requests.filter(|fact| fact["path"].as_str().unwrap().ends_with(path));
     own.filter_map(|fact| fact["status"].as_u64()).collect()
 }
@@ -106,12 +106,12 @@ async fn heals_if(operation: &str, part: &str, scenario: &str) {
         for _ in 0..2 {
             cloud.script_body(operation, part, script(failure));
         }
-        let told = run(&server, scenario).await;
-        let got = statuses(&told, operation);
+        let log = run(&server, scenario).await;
+        let got = statuses(&log, operation);
         // Without TURN there are other ICE servers, so that is no failure.
         let seen = if operation == ICE { 200 } else { status };
         assert!(got.contains(&seen.into()), "{operation}, {failure}: {got:?}");
-        assert!(!told.iter().any(|fact| fact["fact"] == "reload"));
+        assert!(!log.iter().any(|fact| fact["fact"] == "reload"));
     });
     join_all(runs).await;
 }
@@ -165,9 +165,9 @@ async fn failed_pull_is_retried() {
 async fn rate_limits_only_slow_the_library_down() {
     let cloud = Cloud::start().await;
     let server = server(&cloud, |config| config.limits.calls_per_second = 1).await;
-    let told = run(&server, "close").await;
-    let refused = ["/tracks/new", "/tracks/close"].map(|path| statuses(&told, path).contains(&429));
-    assert!(refused.contains(&true), "{told:?}");
+    let log = run(&server, "close").await;
+    let refused = ["/tracks/new", "/tracks/close"].map(|path| statuses(&log, path).contains(&429));
+    assert!(refused.contains(&true), "{log:?}");
 }
 
 #[tokio::test]
@@ -182,8 +182,8 @@ async fn library_recovers_when_the_api_returns() {
         eventually_within(Duration::from_secs(120), "the circuit is open".to_owned(), fact).await;
         cloud.come_up().await;
     };
-    let (told, ()) = tokio::join!(run(&server, "push"), back);
-    assert!(statuses(&told, "/sessions/new").contains(&502), "{told:?}");
+    let (log, ()) = tokio::join!(run(&server, "push"), back);
+    assert!(statuses(&log, "/sessions/new").contains(&502), "{log:?}");
 }
 
 #[tokio::test]
@@ -192,10 +192,10 @@ async fn complete_call_passes_through_the_proxy() {
     let cloud = Cloud::start().await;
     let server = server(&cloud, |_| {}).await;
     for scenario in ["push-many", "pull-connected", "close-pull", "update"] {
-        let told = run(&server, scenario).await;
+        let log = run(&server, scenario).await;
         let failed =
-            told.iter().any(|fact| fact["fact"] == "unhandled" || fact["status"].as_u64() >= Some(300));
-        assert!(!failed, "{scenario}: {told:?}");
+            log.iter().any(|fact| fact["fact"] == "unhandled" || fact["status"].as_u64() >= Some(300));
+        assert!(!failed, "{scenario}: {log:?}");
     }
     let tracks = cloud.seen_at("/tracks/new");
     assert!(

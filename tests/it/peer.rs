@@ -51,7 +51,7 @@ pub struct Peer {
     net: Net,
     acts: mpsc::UnboundedSender<Act>,
     arrived: mpsc::UnboundedSender<(SocketAddr, Vec<u8>)>,
-    told: Arc<Mutex<Told>>,
+    observed: Arc<Mutex<Observed>>,
     /// The server's address, once there is a connection to it.
     connected_to: Mutex<Option<SocketAddr>>,
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -59,10 +59,10 @@ pub struct Peer {
 
 /// A peer's observations.
 #[derive(Default)]
-struct Told {
+struct Observed {
     connected: bool,
     /// Packets by transceiver and content.
-    heard: BTreeMap<(Mid, String), u64>,
+    received: BTreeMap<(Mid, String), u64>,
 }
 
 impl Peer {
@@ -92,12 +92,12 @@ impl Peer {
                 Link::Udp(socket, address)
             }
         };
-        let told = Arc::new(Mutex::new(Told::default()));
+        let observed = Arc::new(Mutex::new(Observed::default()));
         let voices = Vec::new();
-        let station = Station { rtc, link, pending: None, voices, told: told.clone() };
+        let station = Station { rtc, link, pending: None, voices, observed: observed.clone() };
         tasks.spawn(station.run(todo, arriving));
         let tasks = Arc::new(Mutex::new(tasks));
-        Self { net, acts, arrived, told, connected_to: Mutex::new(None), tasks }
+        Self { net, acts, arrived, observed, connected_to: Mutex::new(None), tasks }
     }
 
     /// An offer that adds these tracks; and their transceivers.
@@ -163,32 +163,32 @@ impl Peer {
     }
 
     /// Number of packets received on a transceiver with this content.
-    pub fn heard(&self, mid: Mid, words: &str) -> u64 {
-        self.told.lock().unwrap().heard.get(&(mid, words.to_owned())).copied().unwrap_or_default()
+    pub fn received(&self, mid: Mid, words: &str) -> u64 {
+        self.observed.lock().unwrap().received.get(&(mid, words.to_owned())).copied().unwrap_or_default()
     }
 
     /// Waits until the connection is established.
     #[track_caller]
     pub fn until_connected(&self) -> impl Future<Output = ()> {
-        eventually("the peer is connected".to_owned(), async || self.told.lock().unwrap().connected)
+        eventually("the peer is connected".to_owned(), async || self.observed.lock().unwrap().connected)
     }
 
     /// Waits for further packets with this content on a transceiver.
     #[track_caller]
-    pub fn until_hears(&self, mid: Mid, words: &str) -> impl Future<Output = ()> {
-        let (before, words) = (self.heard(mid, words), words.to_owned());
-        let fact = async move || self.heard(mid, &words) >= before + 5;
+    pub fn until_received(&self, mid: Mid, words: &str) -> impl Future<Output = ()> {
+        let (before, words) = (self.received(mid, words), words.to_owned());
+        let fact = async move || self.received(mid, &words) >= before + 5;
         eventually(format!("further packets came on {mid}"), fact)
     }
 
     /// Runs a function with the peer's state.
     async fn with<T: Send + 'static>(&self, act: impl FnOnce(&mut Station) -> T + Send + 'static) -> T {
-        let (tell, told) = oneshot::channel();
+        let (tell, observed) = oneshot::channel();
         let act: Act = Box::new(move |station| {
             let _ = tell.send(act(station));
         });
         assert!(self.acts.send(act).is_ok(), "the peer is gone");
-        told.await.expect("the peer lives")
+        observed.await.expect("the peer lives")
     }
 
     /// Opens the connection to the server over TCP if needed; returns the server's description without
@@ -247,7 +247,7 @@ struct Station {
     /// The offer that waits for its answer.
     pending: Option<SdpPendingOffer>,
     voices: Vec<Voice>,
-    told: Arc<Mutex<Told>>,
+    observed: Arc<Mutex<Observed>>,
 }
 
 enum Link {
@@ -322,9 +322,9 @@ impl Station {
     }
 
     fn note(&mut self, event: Event) {
-        let mut told = self.told.lock().unwrap();
+        let mut observed = self.observed.lock().unwrap();
         match event {
-            Event::Connected => told.connected = true,
+            Event::Connected => observed.connected = true,
             Event::KeyframeRequest(request) => {
                 let asked = self.voices.iter_mut().filter(|voice| voice.mid == request.mid);
                 for voice in asked.filter(|voice| request.rid.is_none() || request.rid == voice.rid) {
@@ -336,7 +336,7 @@ impl Station {
                 let mid = api.stream_rx(&packet.header.ssrc).unwrap().mid();
                 let is_sound = self.rtc.media(mid).unwrap().kind() == MediaKind::Audio;
                 let words = &packet.payload[if is_sound { 0 } else { VP8_HEADER_BYTES }..];
-                *told.heard.entry((mid, String::from_utf8(words.to_vec()).unwrap())).or_default() += 1;
+                *observed.received.entry((mid, String::from_utf8(words.to_vec()).unwrap())).or_default() += 1;
             }
             _ => {}
         }

@@ -51,8 +51,8 @@ impl Process {
     pub fn spawn(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
         let [http, admin] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [http_address, admin_address] = [&http, &admin].map(|listener| listener.local_addr().unwrap());
-        let told = settings.iter().find(|(name, _)| *name == "SATSUMA_HTTP__LISTEN");
-        let http_address = told.map_or(http_address, |(_, address)| address.parse().unwrap());
+        let given = settings.iter().find(|(name, _)| *name == "SATSUMA_HTTP__LISTEN");
+        let http_address = given.map_or(http_address, |(_, address)| address.parse().unwrap());
         command
             .current_dir(data.parent().unwrap())
             .env("SATSUMA_DATA_DIR", data)

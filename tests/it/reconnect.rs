@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use crate::client::{Ask, Client, Heard, user_of};
+use crate::client::{Ask, Client, Received, user_of};
 use crate::harness::{Person, TestServer, eventually};
 
 async fn say_numbers(client: &mut Client, numbers: impl Iterator<Item = u64>) {
@@ -292,7 +292,7 @@ async fn message_during_shutdown_is_not_lost() {
     // reach the server before the answer to its close frame.
     let talk = async {
         let mut said = 10;
-        while bob.heard_by_now().iter().all(|heard| !matches!(heard, Heard::Closed(..))) {
+        while bob.received_so_far().iter().all(|received| !matches!(received, Received::Closed(..))) {
             let message = json!({"type": "e2eeMlsMessage", "payload": (said + 1).to_string()});
             if bob.try_say(message).await {
                 said += 1;

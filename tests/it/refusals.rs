@@ -231,8 +231,8 @@ async fn last_refusal_can_be_queried() {
         |pk| answer(server.get(&format!("/parties/rooms/r?_pk={pk}&why")).header("cookie", ada.cookie()));
     assert_eq!(why("ada").await.status, 404, "nothing was refused yet");
     let refused = assert_refused(&server, Ask::room("r").by(&ada).pk("ada"), 503, "room_full").await;
-    let told = why("ada").await;
-    assert_eq!((told.status, &told.text), (503, &refused.text));
+    let response = why("ada").await;
+    assert_eq!((response.status, &response.text), (503, &refused.text));
     assert_eq!(why("eve").await.status, 404, "somebody else's refusal");
     // The origin check as well: a proxy that hides the host makes our own page a foreign one.
     let foreign = Ask::room("r").by(&ada).pk("ada").header("origin", "https://meet.example");

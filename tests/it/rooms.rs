@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::client::{Ask, Client, Heard, ids_of, user_of};
+use crate::client::{Ask, Client, Received, ids_of, user_of};
 use crate::harness::{Person, TestServer};
 
 const BINARY: &[u8] = &[0, 1, 2, 255];
@@ -30,10 +30,10 @@ async fn newer_socket_replaces_the_older_one() {
     // The older socket is closed completely.
     server.until_metric("satsuma_connections", 2.0).await;
     for message in newer.echo().await {
-        assert_eq!(message["type"], "roomState", "the member was told of an end");
+        assert_eq!(message["type"], "roomState", "the member received an end");
     }
     for message in bob.echo().await {
-        assert_eq!(message["state"], before, "the others were told of something");
+        assert_eq!(message["state"], before, "the others received something");
     }
     let view = server.admin_get("/admin/rooms/r").await.json();
     let seats = view["members"].as_array().unwrap();
@@ -81,7 +81,7 @@ async fn frames_after_user_left_are_ignored() {
     assert_eq!(bob.event().await, json!({"type": "userLeftNotification", "id": ada.pk()}));
     server.until_metric("satsuma_connections", 1.0).await;
     for message in bob.echo().await {
-        assert_eq!(message["type"], "roomState", "something was heard after the end");
+        assert_eq!(message["type"], "roomState", "something was received after the end");
     }
     assert_eq!(server.metric(r#"satsuma_messages_total{type="userLeft"}"#).await, 1.0);
     assert_eq!(server.metric(r#"satsuma_messages_total{type="e2eeMlsMessage"}"#).await, 0.0);
@@ -217,11 +217,11 @@ async fn burst_is_throttled_and_arrives_whole() {
     for number in 1..=300 {
         ada.say(json!({"type": "directMessage", "to": bob.pk(), "message": number.to_string()})).await;
     }
-    let mut heard = Vec::new();
-    while heard.len() < 300 {
-        heard.push(bob.event().await);
+    let mut received = Vec::new();
+    while received.len() < 300 {
+        received.push(bob.event().await);
     }
-    assert_eq!(numbers(&heard), (1..=300).collect::<Vec<_>>());
+    assert_eq!(numbers(&received), (1..=300).collect::<Vec<_>>());
     assert!(server.metric("satsuma_held_back_total").await > 0.0);
     ada.echo().await;
 }
@@ -288,7 +288,7 @@ async fn only_heartbeats_keep_a_member_alive() {
     };
     assert_eq!(gone, json!({"type": "userLeftNotification", "id": bob_pk}));
     ada.until_users(&[&ada_pk]).await;
-    assert_eq!(bob.event().await, gone, "the removed one hears its own notice");
+    assert_eq!(bob.event().await, gone, "the removed one receiver its own notice");
     assert_eq!(bob.closed().await, (1011, String::new()));
 }
 
@@ -352,5 +352,5 @@ async fn client_close_is_answered() {
     assert_eq!(ada.closed().await.0, 1000);
     server.until_away("r", &ada.pk()).await;
     assert_eq!(server.metric(r#"satsuma_closes_total{reason="closed_by_client"}"#).await, 1.0);
-    assert!(ada.heard_by_now().iter().all(|heard| !matches!(heard, Heard::Closed(..))));
+    assert!(ada.received_so_far().iter().all(|received| !matches!(received, Received::Closed(..))));
 }

@@ -50,8 +50,8 @@ impl Talkative {
         assert!(log.contains("TRACE"), "everything is logged");
         for (what, secret) in secrets {
             assert!(secret.len() >= 8, "{what} could be there by chance: {secret:?}");
-            let told = log.lines().find(|line| line.contains(secret));
-            assert_eq!(told, None, "{what} is in the log");
+            let response = log.lines().find(|line| line.contains(secret));
+            assert_eq!(response, None, "{what} is in the log");
         }
     }
 }
@@ -89,8 +89,8 @@ async fn user_and_media_secrets_are_never_logged() {
                 "tracks": [{"location": "local", "mid": mids[0].to_string(), "trackName": mids[0].to_string()}],
             });
             let path = format!("/partytracks/sessions/{session}/tracks/new");
-            let told = call(&server, &ada, &path, &body).await.json();
-            let sdp = told["sessionDescription"]["sdp"].as_str().unwrap();
+            let response = call(&server, &ada, &path, &body).await.json();
+            let sdp = response["sessionDescription"]["sdp"].as_str().unwrap();
             passwords.extend([ice_password(&offer), ice_password(sdp)]);
             peer.accept(sdp).await;
             peer.until_connected().await;
@@ -179,7 +179,7 @@ async fn service_secrets_are_never_logged() {
         .await;
 
     let mut member = Member::join(&server.process, "r", "Bob").await;
-    member.say(json!({"type": "enableAi", "instructions": "told-to-the-model"})).await;
+    member.say(json!({"type": "enableAi", "instructions": "instructions-to-the-model"})).await;
     cloud.until_seen("/model", 1).await;
     let track = json!({"pullSessionTrace": "a", "pushedSessionTrace": "b", "trackId": "a-reported-track"});
     call(&server, &ada, "/api/deadTrack", &track).await;
@@ -192,7 +192,7 @@ async fn service_secrets_are_never_logged() {
             ("the TURN key's token", TURN_TOKEN),
             ("a TURN credential", "credential-of-turn"),
             ("the model's token", MODEL_TOKEN),
-            ("the model's instructions", "told-to-the-model"),
+            ("the model's instructions", "instructions-to-the-model"),
             ("the webhook's path", "SECRET-PATH"),
             ("the webhook's token", "SECRET-TOKEN"),
             ("a forwarded password", "forwarded-password"),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{PATIENCE, Person, TestServer, answer, eventually};
-use crate::media_session::{Door, Seat};
+use crate::media_session::{ApiClient, MediaSession};
 use crate::peer::{CAMERA, LAYERED_CAMERA, MICROPHONE, Net, Peer, candidates};
 
 const SECRET: &str = "a-secret-for-other-servers";
@@ -22,12 +22,12 @@ fn for_other_servers(config: &mut Config) {
 }
 
 /// The mounts: browsers' with cookies, other servers' with the secret.
-async fn doors(server: &TestServer) -> [Door; 4] {
+async fn api_clients(server: &TestServer) -> [ApiClient; 4] {
     [
-        Door::for_person(server, "Ada").await,
-        Door::for_older_client(server, "Ada").await,
-        Door::for_server("/v1/apps/embedded", SECRET),
-        Door::for_server("/apps/embedded", SECRET),
+        ApiClient::for_person(server, "Ada").await,
+        ApiClient::for_older_client(server, "Ada").await,
+        ApiClient::for_server("/v1/apps/embedded", SECRET),
+        ApiClient::for_server("/apps/embedded", SECRET),
     ]
 }
 
@@ -41,21 +41,21 @@ async fn until_counted(server: &TestServer, name: &str) {
 }
 
 /// Two members of whom one receives the other's audio, with its transceiver and the publisher's answer.
-async fn bob_hears_ada(server: &TestServer) -> (Seat<'_>, Seat<'_>, Mid, String) {
-    let (ada, bob) = (Seat::of(server, "Ada").await, Seat::of(server, "Bob").await);
+async fn bob_hears_ada(server: &TestServer) -> (MediaSession<'_>, MediaSession<'_>, Mid, String) {
+    let (ada, bob) = (MediaSession::of(server, "Ada").await, MediaSession::of(server, "Bob").await);
     let (mids, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(mids[0], "hello").await;
     let mic = bob.subscribe(&ada.session, "mic").await;
-    bob.peer.until_hears(mic, "hello").await;
+    bob.peer.until_received(mic, "hello").await;
     (ada, bob, mic, answer)
 }
 
 #[tokio::test]
 async fn media_flow_through_every_api_mount() {
     let server = TestServer::with(for_other_servers).await;
-    for door in doors(&server).await {
-        let ada = Seat::open(&server, door.clone(), Net::Udp).await;
-        let bob = Seat::open(&server, door, Net::Udp).await;
+    for api in api_clients(&server).await {
+        let ada = MediaSession::open(&server, api.clone(), Net::Udp).await;
+        let bob = MediaSession::open(&server, api, Net::Udp).await;
         let (mids, _) = ada.publish(&[("mic", MICROPHONE), ("cam", CAMERA)]).await;
         ada.peer.until_connected().await;
         let before = ada.tracks().await;
@@ -67,7 +67,7 @@ async fn media_flow_through_every_api_mount() {
         ada.peer.say(mids[1], "waves").await;
         let mic = bob.subscribe(&ada.session, "mic").await;
         let cam = bob.subscribe(&ada.session, "cam").await;
-        tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+        tokio::join!(bob.peer.until_received(mic, "hello"), bob.peer.until_received(cam, "waves"));
         let after = bob.tracks().await;
         let shown = json!({"location": "remote", "mid": *cam, "trackName": "cam", "status": "active",
                            "sessionId": ada.session});
@@ -77,20 +77,20 @@ async fn media_flow_through_every_api_mount() {
         // A closed subscription receives nothing more, the others continue.
         bob.close(&[cam]).await;
         assert_eq!(bob.tracks().await.as_array().unwrap().len(), 1);
-        bob.peer.until_hears(mic, "hello").await;
+        bob.peer.until_received(mic, "hello").await;
         // A closed track cannot be subscribed to.
         ada.close(&[mids[1]]).await;
         let asked = json!({"tracks": [{"location": "remote", "sessionId": ada.session, "trackName": "cam"}]});
         let refused = bob.call(Method::POST, "/tracks/new", &asked).await;
         assert_eq!(refused["tracks"][0]["errorCode"], "not_found_track_error", "{refused}");
-        bob.peer.until_hears(mic, "hello").await;
+        bob.peer.until_received(mic, "hello").await;
     }
 }
 
 #[tokio::test]
 async fn media_flow_both_ways_with_early_subscription() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(of_ada[0], "from Ada").await;
     // The server's offer is the first description of Bob's session.
@@ -99,77 +99,77 @@ async fn media_flow_both_ways_with_early_subscription() {
     bob.peer.say(of_bob[0], "from Bob").await;
     let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
     tokio::join!(
-        bob.peer.until_hears(heard_by_bob, "from Ada"),
-        ada.peer.until_hears(heard_by_ada, "from Bob"),
+        bob.peer.until_received(heard_by_bob, "from Ada"),
+        ada.peer.until_received(heard_by_ada, "from Bob"),
     );
 }
 
 #[tokio::test]
 async fn publish_without_offer_gets_the_servers_offer() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let track = json!({"location": "local", "trackName": "mic", "kind": "audio"});
-    let told = ada.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
-    assert_eq!(told["requiresImmediateRenegotiation"], true);
-    ada.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
-    ada.peer.say(Mid::from(told["tracks"][0]["mid"].as_str().unwrap()), "hello").await;
+    let response = ada.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
+    assert_eq!(response["requiresImmediateRenegotiation"], true);
+    ada.answer(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    ada.peer.say(Mid::from(response["tracks"][0]["mid"].as_str().unwrap()), "hello").await;
     let mic = bob.subscribe(&ada.session, "mic").await;
-    bob.peer.until_hears(mic, "hello").await;
+    bob.peer.until_received(mic, "hello").await;
 }
 
 #[tokio::test]
 async fn session_can_be_created_with_an_offer() {
     let server = TestServer::with(for_other_servers).await;
-    let door = Door::for_server("/v1/apps/embedded", SECRET);
+    let api = ApiClient::for_server("/v1/apps/embedded", SECRET);
     let peer = Peer::new(Net::Udp).await;
     let (mics, offer) = peer.offer(&[MICROPHONE]).await;
     let body = json!({"sessionDescription": {"type": "offer", "sdp": offer}});
-    let opened = door.call(&server, Method::POST, "new?correlationId=x", &body).await;
+    let opened = api.call(&server, Method::POST, "new?correlationId=x", &body).await;
     assert_eq!((opened.status, &opened.json()["sessionDescription"]["type"]), (201, &json!("answer")));
     peer.accept(opened.json()["sessionDescription"]["sdp"].as_str().unwrap()).await;
     peer.until_connected().await;
 
     let session = opened.json()["sessionId"].as_str().unwrap().to_owned();
-    let ada = Seat { server: &server, door: door.clone(), session, peer };
+    let ada = MediaSession { server: &server, api: api.clone(), session, peer };
     let (cams, offer) = ada.peer.offer(&[CAMERA]).await;
     let local = |mid: &str, name: &str| json!({"location": "local", "mid": mid, "trackName": name});
     let body = json!({"tracks": [local(&mics[0], "mic"), local("77", "none"), local(&cams[0], "cam")],
                       "sessionDescription": {"type": "offer", "sdp": offer}});
-    let told = ada.call(Method::POST, "/tracks/new", &body).await;
-    let codes = [0, 1, 2].map(|place| told["tracks"][place]["errorCode"].clone());
-    assert_eq!(codes, [Value::Null, json!("invalid_params"), Value::Null], "{told}");
-    ada.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    let response = ada.call(Method::POST, "/tracks/new", &body).await;
+    let codes = [0, 1, 2].map(|place| response["tracks"][place]["errorCode"].clone());
+    assert_eq!(codes, [Value::Null, json!("invalid_params"), Value::Null], "{response}");
+    ada.peer.accept(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
     ada.peer.say(mics[0], "hello").await;
     ada.peer.say(cams[0], "waves").await;
 
     // Several subscriptions in one call, one of which fails.
-    let bob = Seat::open(&server, door, Net::Udp).await;
+    let bob = MediaSession::open(&server, api, Net::Udp).await;
     let remote = |name: &str| json!({"location": "remote", "sessionId": ada.session, "trackName": name});
     let body = json!({"tracks": [remote("mic"), remote("none"), remote("cam")]});
-    let told = bob.call(Method::POST, "/tracks/new", &body).await;
-    assert_eq!(told["tracks"][1]["errorCode"], "not_found_track_error");
-    bob.answer(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
-    let [mic, cam] = [0, 2].map(|place| Mid::from(told["tracks"][place]["mid"].as_str().unwrap()));
-    tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+    let response = bob.call(Method::POST, "/tracks/new", &body).await;
+    assert_eq!(response["tracks"][1]["errorCode"], "not_found_track_error");
+    bob.answer(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    let [mic, cam] = [0, 2].map(|place| Mid::from(response["tracks"][place]["mid"].as_str().unwrap()));
+    tokio::join!(bob.peer.until_received(mic, "hello"), bob.peer.until_received(cam, "waves"));
 
     // The client library stops one transceiver of several that it closes; all end.
     let offer = bob.peer.stop(&[mic]).await;
     let body = json!({"tracks": [{"mid": *mic}, {"mid": *cam}], "force": false,
                       "sessionDescription": {"type": "offer", "sdp": offer}});
-    let told = bob.call(Method::PUT, "/tracks/close", &body).await;
-    bob.peer.accept(told["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    let response = bob.call(Method::PUT, "/tracks/close", &body).await;
+    bob.peer.accept(response["sessionDescription"]["sdp"].as_str().unwrap()).await;
     assert_eq!(bob.tracks().await, json!([]));
     // With `force` nothing is negotiated.
     let body = json!({"tracks": [{"mid": *cams[0]}, {"mid": "77"}], "force": true});
-    let told = ada.call(Method::PUT, "/tracks/close", &body).await;
-    assert_eq!(told["tracks"][1]["errorCode"], "close_track_error", "{told}");
+    let response = ada.call(Method::PUT, "/tracks/close", &body).await;
+    assert_eq!(response["tracks"][1]["errorCode"], "close_track_error", "{response}");
     assert_eq!(ada.tracks().await.as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn update_changes_layer_and_track() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let (mids, _) = ada.publish(&[("cam", LAYERED_CAMERA), ("screen", CAMERA)]).await;
     ada.peer.say_in(mids[0], Some("a"), "large").await;
     ada.peer.say_in(mids[0], Some("b"), "small").await;
@@ -179,38 +179,38 @@ async fn update_changes_layer_and_track() {
                "simulcast": {"preferredRid": rid}})
     };
     let cam = bob.subscribe_as(of_rid("b")).await;
-    bob.peer.until_hears(cam, "small").await;
-    assert_eq!(bob.peer.heard(cam, "large"), 0);
+    bob.peer.until_received(cam, "small").await;
+    assert_eq!(bob.peer.received(cam, "large"), 0);
 
-    let updated = |told: &Value| {
-        let [track] = &told["tracks"].as_array().unwrap()[..] else { panic!("{told}") };
+    let updated = |response: &Value| {
+        let [track] = &response["tracks"].as_array().unwrap()[..] else { panic!("{response}") };
         assert_eq!((&track["mid"], &track["errorCode"]), (&json!(*cam), &Value::Null));
         assert_eq!(
-            (&told["requiresImmediateRenegotiation"], &told["sessionDescription"]),
+            (&response["requiresImmediateRenegotiation"], &response["sessionDescription"]),
             (&json!(false), &Value::Null)
         );
     };
     // As the client library does it: the whole of the track's description, without its `mid`.
     updated(&bob.call(Method::PUT, "/tracks/update", &json!({"tracks": [of_rid("a")]})).await);
-    bob.peer.until_hears(cam, "large").await;
+    bob.peer.until_received(cam, "large").await;
 
     let swap = json!({"tracks": [{"location": "remote", "mid": *cam, "sessionId": ada.session,
                                   "trackName": "screen"}]});
     updated(&bob.call(Method::PUT, "/tracks/update", &swap).await);
-    bob.peer.until_hears(cam, "slides").await;
+    bob.peer.until_received(cam, "slides").await;
     assert_eq!(state(&bob.tracks().await, cam)["trackName"], "screen");
 }
 
 /// Two clients exchange audio and video over this network.
 async fn exchange_media(server: &TestServer, net: Net) {
-    let ada = Seat::open(server, Door::for_person(server, "Ada").await, net).await;
-    let bob = Seat::open(server, Door::for_person(server, "Bob").await, net).await;
+    let ada = MediaSession::open(server, ApiClient::for_person(server, "Ada").await, net).await;
+    let bob = MediaSession::open(server, ApiClient::for_person(server, "Bob").await, net).await;
     let (mids, _) = ada.publish(&[("mic", MICROPHONE), ("cam", CAMERA)]).await;
     ada.peer.say(mids[0], "hello").await;
     ada.peer.say(mids[1], "waves").await;
     let mic = bob.subscribe(&ada.session, "mic").await;
     let cam = bob.subscribe(&ada.session, "cam").await;
-    tokio::join!(bob.peer.until_hears(mic, "hello"), bob.peer.until_hears(cam, "waves"));
+    tokio::join!(bob.peer.until_received(mic, "hello"), bob.peer.until_received(cam, "waves"));
     let connections = if net == Net::Tcp { 2.0 } else { 0.0 };
     server.until_metric("satsuma_sfu_tcp_connections", connections).await;
 }
@@ -230,21 +230,24 @@ async fn media_flow_over_ipv6() {
 #[tokio::test]
 async fn tcp_and_udp_peers_exchange_media() {
     let server = TestServer::start().await;
-    let ada = Seat::open(&server, Door::for_person(&server, "Ada").await, Net::Tcp).await;
-    let bob = Seat::of(&server, "Bob").await;
+    let ada = MediaSession::open(&server, ApiClient::for_person(&server, "Ada").await, Net::Tcp).await;
+    let bob = MediaSession::of(&server, "Bob").await;
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
     let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(of_ada[0], "by TCP").await;
     bob.peer.say(of_bob[0], "by UDP").await;
     let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
     let heard_by_bob = bob.subscribe(&ada.session, "mic").await;
-    tokio::join!(ada.peer.until_hears(heard_by_ada, "by UDP"), bob.peer.until_hears(heard_by_bob, "by TCP"),);
+    tokio::join!(
+        ada.peer.until_received(heard_by_ada, "by UDP"),
+        bob.peer.until_received(heard_by_bob, "by TCP"),
+    );
 }
 
 #[tokio::test]
 async fn disabled_tcp_is_not_advertised() {
     let server = TestServer::with(|config| config.sfu.tcp = false).await;
-    let ada = Seat::of(&server, "Ada").await;
+    let ada = MediaSession::of(&server, "Ada").await;
     let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
     assert_eq!(candidates(&answer, "tcp"), []);
     assert_eq!(candidates(&answer, "udp").len(), 1);
@@ -262,11 +265,11 @@ async fn configured_addresses_are_advertised() {
             .into();
     });
     let server = server.await;
-    let ada = Seat::of(&server, "Ada").await;
+    let ada = MediaSession::of(&server, "Ada").await;
     let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
-    let told = candidates(&answer, "udp");
-    assert_eq!((told.len(), told[0].ip().is_loopback()), (2, true), "{told:?}");
-    assert_eq!(told[1], "203.0.113.7:4000".parse().unwrap());
+    let response = candidates(&answer, "udp");
+    assert_eq!((response.len(), response[0].ip().is_loopback()), (2, true), "{response:?}");
+    assert_eq!(response[1], "203.0.113.7:4000".parse().unwrap());
     ada.peer.until_connected().await;
 }
 
@@ -275,7 +278,7 @@ async fn media_survive_random_datagrams() {
     let server = TestServer::start().await;
     let (_ada, bob, mic, answer) = bob_hears_ada(&server).await;
 
-    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = candidates(&answer, "udp")[0];
     // Marsaglia's xorshift: the same bytes in every run.
     let mut random = 88_172_645_463_325_252_u64;
@@ -292,9 +295,9 @@ async fn media_survive_random_datagrams() {
         if round % 8 == 0 && datagram.len() >= 8 {
             datagram[..8].copy_from_slice(&[0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42]);
         }
-        let _ = stranger.send_to(&datagram, to).await;
+        let _ = sender.send_to(&datagram, to).await;
     }
-    bob.peer.until_hears(mic, "hello").await;
+    bob.peer.until_received(mic, "hello").await;
     until_counted(&server, r#"satsuma_sfu_drops_total{reason="unknown_source"}"#).await;
     assert_eq!(server.metric(r#"satsuma_sfu_drops_total{reason="panic"}"#).await, 0.0);
     assert_eq!(server.metric("satsuma_sfu_sessions").await, 2.0);
@@ -333,7 +336,7 @@ async fn sessions_of_a_network_are_limited() {
 #[tokio::test]
 async fn sfu_metrics_and_report_show_subscriptions() {
     let server = TestServer::start().await;
-    let (ada, bob) = (Seat::of(&server, "Ada").await, Seat::of(&server, "Bob").await);
+    let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     assert_eq!(server.admin("/admin/sfu").send().await.unwrap().status(), 401);
     let (mids, _) = ada.publish(&[("cam", CAMERA)]).await;
     ada.peer.say(mids[0], "waves").await;
@@ -341,7 +344,7 @@ async fn sfu_metrics_and_report_show_subscriptions() {
     let has_come = async || state(&ada.tracks().await, mids[0])["status"] == "active";
     eventually("a picture came".to_owned(), has_come).await;
     let cam = bob.subscribe(&ada.session, "cam").await;
-    bob.peer.until_hears(cam, "waves").await;
+    bob.peer.until_received(cam, "waves").await;
 
     let report = server.admin_get("/admin/sfu").await.json();
     let session = |id: &str| {
@@ -398,8 +401,8 @@ async fn shutdown_ends_media_and_frees_the_port() {
 #[tokio::test]
 async fn lost_session_after_restart_gets_recoverable_error() {
     let server = TestServer::with(for_other_servers).await;
-    let mut person = Door::for_person(&server, "Ada").await;
-    let other = Door::for_server("/v1/apps/embedded", SECRET);
+    let mut person = ApiClient::for_person(&server, "Ada").await;
+    let other = ApiClient::for_server("/v1/apps/embedded", SECRET);
     let session = person.open(&server).await;
     let server = server.restart().await;
 
@@ -409,10 +412,10 @@ async fn lost_session_after_restart_gets_recoverable_error() {
     let pull = json!({"tracks": [{"location": "remote", "sessionId": "p", "trackName": "t"}]});
     let healing = person.call(&server, Method::POST, &path("/tracks/new"), &pull).await;
     assert_eq!(healing.status, 410);
-    let told = healing.json();
-    assert_eq!(told["errorCode"], Value::Null, "a code at the top would be final");
+    let response = healing.json();
+    assert_eq!(response["errorCode"], Value::Null, "a code at the top would be final");
     assert_eq!(
-        (&told["tracks"][0]["sessionId"], &told["tracks"][0]["errorCode"]),
+        (&response["tracks"][0]["sessionId"], &response["tracks"][0]["errorCode"]),
         (&json!("p"), &json!("session_error"))
     );
     let closing = json!({"tracks": [{"mid": "0"}], "force": true});
@@ -420,7 +423,7 @@ async fn lost_session_after_restart_gets_recoverable_error() {
     assert_eq!((closed.status, closed.json()["sessionDescription"].is_object()), (410, true));
 
     // A new session works at once.
-    let ada = Seat::open(&server, person, Net::Udp).await;
+    let ada = MediaSession::open(&server, person, Net::Udp).await;
     ada.publish(&[("mic", MICROPHONE)]).await;
     timeout(Duration::from_secs(5), ada.peer.until_connected()).await.unwrap();
 }

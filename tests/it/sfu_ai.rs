@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, ids_of, user_of};
 use crate::harness::{Answer, Person, TestServer, eventually};
-use crate::media_session::{Door, Seat};
+use crate::media_session::{ApiClient, MediaSession};
 use crate::peer::{MICROPHONE, Net, Peer};
 
 const TOKEN: &str = "the-models-token";
@@ -104,8 +104,8 @@ async fn ai_exchanges_audio_and_leaves() {
     let server = model.server().await;
     let person = Person::log_in(&server, "Ada").await;
     let mut ada = crate::client::Ask::room("r").by(&person).pk("ada").open(&server).await;
-    let media = Seat::open(&server, Door::for_cookie(person.cookie()), Net::Udp).await;
-    let bob_media = Seat::of(&server, "Bob").await;
+    let media = MediaSession::open(&server, ApiClient::for_cookie(person.cookie()), Net::Udp).await;
+    let bob_media = MediaSession::of(&server, "Bob").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     let (own, _) = media.publish(&[("mic", MICROPHONE)]).await;
     media.peer.say(own[0], "Ada asks").await;
@@ -116,25 +116,25 @@ async fn ai_exchanges_audio_and_leaves() {
     let session = invite(&mut ada).await;
     let name = "ai-generated-voice";
     let voice = media.subscribe(&session, name).await;
-    media.peer.until_hears(voice, "I am an AI").await;
+    media.peer.until_received(voice, "I am an AI").await;
     let [of_ai] = &sessions_of(&server, "ai").await[..] else { panic!("not one session of an AI") };
     assert_eq!((&of_ai["id"], &of_ai["state"]), (&json!(session), &json!("connected")));
 
     // It receives no audio until a member requests control, and then that one's, on its only transceiver.
     let call = model.last();
     let (ai, ear) = (&call.peer, call.mid);
-    assert_eq!(ai.heard(ear, "Ada asks") + ai.heard(ear, "Bob asks"), 0);
+    assert_eq!(ai.received(ear, "Ada asks") + ai.received(ear, "Bob asks"), 0);
     let request = |session: &str| json!({"type": "requestAiControl", "track": {"sessionId": session, "trackName": "mic"}});
     ada.say(request(&media.session)).await;
     let pk = ada.pk();
     ada.until_state(|state| state["ai"]["controllingUser"] == *pk).await;
-    ai.until_hears(ear, "Ada asks").await;
-    assert_eq!(ai.heard(ear, "Bob asks"), 0);
+    ai.until_received(ear, "Ada asks").await;
+    assert_eq!(ai.received(ear, "Bob asks"), 0);
     bob.say(request(&bob_media.session)).await;
     let pk = bob.pk();
     bob.until_state(|state| state["ai"]["controllingUser"] == *pk).await;
-    ai.until_hears(ear, "Bob asks").await;
-    media.peer.until_hears(voice, "I am an AI").await;
+    ai.until_received(ear, "Bob asks").await;
+    media.peer.until_received(voice, "I am an AI").await;
 
     ada.say(json!({"type": "disableAi"})).await;
     let state = ada.until_state(|state| state["ai"] == json!({"enabled": false})).await;

@@ -229,15 +229,18 @@ async fn loader_data_match_the_settings() {
             "dashboardDebugLogsBaseUrl": "https://dash.example"}),
         ),
     ] {
-        let told = data(&server, &ada, path, id).await;
-        assert_eq!((told.status, told.json()), (200, expected), "{path} {id}");
-        assert_eq!(told.header("content-type"), "application/json");
-        assert_eq!((told.header("x-remix-response"), told.header("cache-control")), ("yes", "no-store"));
+        let response = data(&server, &ada, path, id).await;
+        assert_eq!((response.status, response.json()), (200, expected), "{path} {id}");
+        assert_eq!(response.header("content-type"), "application/json");
+        assert_eq!(
+            (response.header("x-remix-response"), response.header("cache-control")),
+            ("yes", "no-store")
+        );
     }
     for (path, id) in [("/r", MEETING), ("/", LOBBY), ("/r", "routes/nothing"), ("/a/b/c", "root")] {
-        let told = data(&server, &ada, path, id).await;
-        assert_eq!((told.status, told.header("x-remix-error")), (403, "yes"), "{path} {id}");
-        assert_eq!(told.json(), json!({"message": "that route is not one of this path"}));
+        let response = data(&server, &ada, path, id).await;
+        assert_eq!((response.status, response.header("x-remix-error")), (403, "yes"), "{path} {id}");
+        assert_eq!(response.json(), json!({"message": "that route is not one of this path"}));
     }
     assert_eq!(data(&server, &ada, "/set-username", "routes/set-username").await.status, 400);
     // The build's file, of any name.
@@ -277,7 +280,7 @@ async fn own_page_gets_its_settings_as_json() {
 #[tokio::test]
 async fn loader_data_name_the_media_upstream() {
     let named = |name: &'static str| move |config: &mut Config| config.sfu.app_id = name.to_owned();
-    let told = async |edit: &dyn Fn(&mut Config)| {
+    let response = async |edit: &dyn Fn(&mut Config)| {
         let edit = |config: &mut Config| {
             with_client(config);
             edit(config);
@@ -285,17 +288,17 @@ async fn loader_data_name_the_media_upstream() {
         let server = TestServer::with(edit).await;
         let ada = Person::log_in(&server, "Ada").await;
         let room = data(&server, &ada, "/r/room", "routes/_room").await.json();
-        assert_eq!(room["iceServers"], Value::Null, "whoever is told none asks for them");
+        assert_eq!(room["iceServers"], Value::Null, "without any the client requests them");
         data(&server, &ada, "/r", LOBBY).await.json()["callsAppId"].clone()
     };
-    assert_eq!(told(&|_| {}).await, "embedded");
-    assert_eq!(told(&named("mine")).await, "mine");
-    assert_eq!(told(&|config| config.calls.upstream = MediaUpstream::Cloudflare).await, Value::Null);
+    assert_eq!(response(&|_| {}).await, "embedded");
+    assert_eq!(response(&named("mine")).await, "mine");
+    assert_eq!(response(&|config| config.calls.upstream = MediaUpstream::Cloudflare).await, Value::Null);
     let both = |config: &mut Config| {
         config.calls.app_id = Optional(Some("app".to_owned()));
         config.calls.upstream = MediaUpstream::Embedded;
     };
-    assert_eq!(told(&both).await, "embedded");
+    assert_eq!(response(&both).await, "embedded");
 }
 
 #[tokio::test]
@@ -350,8 +353,8 @@ async fn forms_and_resources_answer_in_remix_format() {
     let path = format!("/api/debugInfo?id={}", Uuid::new_v4());
     let refused = data(&server, &person, &path, "routes/api.debugInfo").await;
     assert_eq!((refused.status, refused.header("x-remix-catch")), (401, "yes"));
-    let told = data(&server, &person, "/site.webmanifest", "routes/[site.webmanifest]").await;
-    assert_eq!(told.json()["name"], "Orange Meets");
+    let response = data(&server, &person, "/site.webmanifest", "routes/[site.webmanifest]").await;
+    assert_eq!(response.json()["name"], "Orange Meets");
     let plain = get(&server, &person, "/site.webmanifest").await;
     assert_eq!(
         (plain.header("content-type"), plain.header("x-remix-response")),
@@ -487,8 +490,11 @@ async fn stock_build_starts_in_a_browser() {
     assert_eq!((&shown["version"], &shown["shared"]), (&json!("aaaa0011"), &json!("shared")));
     assert_eq!((&shown["style"], &shown["margin"]), (&json!("rgb(1, 2, 3)"), &json!("7px")));
     assert_eq!(shown["worker"], "compiled");
-    let told = tab.eval("load('/a%20room/room', 'routes/_room.$roomName.room')").await;
-    assert_eq!((&told["status"], &told["data"]["username"]), (&json!(200), &json!("Ada </script><!--")));
+    let response = tab.eval("load('/a%20room/room', 'routes/_room.$roomName.room')").await;
+    assert_eq!(
+        (&response["status"], &response["data"]["username"]),
+        (&json!(200), &json!("Ada </script><!--"))
+    );
     let sent = tab.eval("send('/?index', 'routes/_index', {room: 'x y'})").await;
     assert_eq!(sent, json!({"status": 204, "redirect": "/x-y"}));
     // The alert would block the page.

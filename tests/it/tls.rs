@@ -243,8 +243,8 @@ async fn pages_and_sockets_work_over_tls() {
     // More than the stream encrypts ahead, and more than the network takes at once.
     let payload = "x".repeat(900_000);
     bob.say(json!({"type": "e2eeMlsMessage", "payload": payload})).await;
-    let heard = ada.until("a long message", |message| message["type"] == "e2eeMlsMessage").await;
-    assert_eq!(heard["payload"].as_str().map(str::len), Some(payload.len()));
+    let received = ada.until("a long message", |message| message["type"] == "e2eeMlsMessage").await;
+    assert_eq!(received["payload"].as_str().map(str::len), Some(payload.len()));
     ada.echo().await;
     bob.say(json!({"type": "userLeft"})).await;
     ada.until("the end of bob", |message| message["type"] == "userLeftNotification").await;

@@ -1,7 +1,6 @@
 //! Static files, with content type, length, entity tag and ranges; compressed once and cached.
 //!
-//! tower-http's `ServeDir` serves folders only, follows symbolic links out of them, sends no entity tags
-//! and compresses anew for each request. Little of it would be left in use, so this module replaces it.
+//! docs/adr/0021-static-files.md has the reasons against tower-http's `ServeDir`.
 
 pub mod coding;
 pub mod condition;
@@ -132,33 +131,19 @@ impl Assets {
         let Some(path) = FilePath::parse(path) else { return Ok(None) };
         let found = self.source.find(&path).await?;
         let Some(found) = found.filter(|found| found.stamp.bytes <= WHOLE_BYTES) else { return Ok(None) };
-        let kept = self.kept(&path, found, Coding::Identity, Work::Read).await?;
+        let kept = self.kept(&path, found, Coding::Identity).await?;
         Ok(Some(String::from_utf8_lossy(&kept.body).into_owned()))
     }
 
     async fn coded(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Coded> {
-        // Links in a precompressed page cannot be rewritten.
-        if coding != Coding::Identity && !self.has_links(path) {
-            // A precompressed file may be smaller than one compressed here.
-            let sibling = self.source.find(&path.with(coding.suffix())).await?;
-            if let Some(sibling) = sibling.filter(|sibling| sibling.stamp.bytes <= WHOLE_BYTES) {
-                return self.kept(path, sibling, coding, Work::Read).await.map(Coded::Kept);
-            }
-        }
         match found.place {
             FileLocation::Disk(file) if found.stamp.bytes > WHOLE_BYTES => Ok(Coded::Long(file, found.stamp)),
-            _ => self.kept(path, found, coding, Work::Compress).await.map(Coded::Kept),
+            _ => self.kept(path, found, coding).await.map(Coded::Kept),
         }
     }
 
     /// Returns a file in the requested encoding; concurrent requests share the work.
-    async fn kept(
-        &self,
-        path: &FilePath,
-        found: FoundFile,
-        coding: Coding,
-        work: Work,
-    ) -> io::Result<Arc<CachedFile>> {
+    async fn kept(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Arc<CachedFile>> {
         let key = (path.as_str().to_owned(), found.stamp, coding);
         let make = async {
             let body = match found.place {
@@ -166,9 +151,9 @@ impl Assets {
                 FileLocation::Disk(file) => tokio::fs::read(file).await?.into(),
             };
             let body = if self.has_links(path) { with_links_below(&self.base_path, body) } else { body };
-            let kept = match (coding, work) {
-                (Coding::Identity, _) | (_, Work::Read) => CachedFile::new(body, coding),
-                (_, Work::Compress) => self.compress(body, coding).await?,
+            let kept = match coding {
+                Coding::Identity => CachedFile::new(body, coding),
+                coding => self.compress(body, coding).await?,
             };
             Ok(Arc::new(kept))
         };
@@ -196,15 +181,6 @@ impl Assets {
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
-}
-
-/// Processing of a file's bytes before they are cached.
-#[derive(Clone, Copy, Debug)]
-enum Work {
-    /// None: they are already in the requested encoding.
-    Read,
-    /// Compression to the requested encoding.
-    Compress,
 }
 
 enum Coded {
@@ -387,18 +363,6 @@ mod tests {
         let (_, headers, body) = get(&assets, "a.png", &[(ACCEPT_ENCODING, "br")]).await;
         assert!(!headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(VARY));
         assert_eq!(body.len(), long.len());
-    }
-
-    #[tokio::test]
-    async fn precompressed_sibling_is_used() {
-        let long = "let a = 1;\n".repeat(1000);
-        let (_dir, assets) = folder(&[("a.js", long.as_bytes()), ("a.js.br", b"br"), ("a.js.gz", b"gz")]);
-        for (accept, coding, content) in [("br", "br", "br"), ("gzip", "gzip", "gz"), ("", "", &long)] {
-            let (_, headers, body) = get(&assets, "a.js", &[(ACCEPT_ENCODING, accept)]).await;
-            assert_eq!(text(&headers, CONTENT_ENCODING), coding);
-            assert_eq!(text(&headers, CONTENT_TYPE), "text/javascript; charset=utf-8");
-            assert_eq!(body, content.as_bytes());
-        }
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ impl Coding {
         }
     }
 
-    /// Returns the file name suffix of a precompressed file.
+    /// Returns the end of the entity tag of a file in this encoding.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Identity => "",

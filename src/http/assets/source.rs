@@ -78,11 +78,6 @@ impl FilePath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Returns the path with `suffix` appended.
-    pub fn with(&self, suffix: &str) -> Self {
-        Self(format!("{}{suffix}", self.0))
-    }
 }
 
 impl FileSource {

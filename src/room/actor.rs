@@ -116,7 +116,7 @@ impl Actor {
     /// An actor for an empty room, or for a restored one.
     pub fn new(
         name: RoomName,
-        kept: Option<SavedRoom>,
+        saved: Option<SavedRoom>,
         inbox: Inbox,
         permit: RoomPermit,
         deps: RoomDeps,
@@ -126,17 +126,17 @@ impl Actor {
         let metrics = deps.metrics.clone();
         let mut outboxes = HashMap::new();
         let mut restored_events = false;
-        let room = match kept {
+        let room = match saved {
             None => Room::new(settings, now.into_std()),
-            Some(kept) => {
-                let room = Room::restore(settings, now.into_std(), &kept);
+            Some(saved) => {
+                let room = Room::restore(settings, now.into_std(), &saved);
                 for member in room.members() {
                     let outbox = Outbox::new(deps.outbox, metrics.clone());
                     outboxes.insert(member.user, MemberOutbox { outbox, since: now, encoding: None });
                 }
-                restored_events = !kept.waiting.is_empty();
+                restored_events = !saved.unconfirmed.is_empty();
                 let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
-                for (user, text) in &kept.waiting {
+                for (user, text) in &saved.unconfirmed {
                     let event =
                         shared.entry(text).or_insert_with(|| SharedMessage::new(text.to_string(), &metrics));
                     let pushed = outboxes.get(user).map(|seated| seated.outbox.push(now, event, None));
@@ -217,7 +217,7 @@ impl Actor {
             }
         }
         if self.inbox.stop.is_cancelled() {
-            self.keep_unconfirmed();
+            self.persist_unconfirmed();
         }
     }
 
@@ -297,7 +297,7 @@ impl Actor {
                             seated.outbox.close(close);
                         }
                     }
-                    Effect::Persist { meeting, change } => self.deps.store.keep(Change {
+                    Effect::Persist { meeting, change } => self.deps.store.persist(Change {
                         at: wall_clock(),
                         room: self.name.clone(),
                         meeting,
@@ -317,7 +317,7 @@ impl Actor {
         self.members.set(self.outboxes.len());
         if self.restored_events && self.outboxes.values().all(|seated| seated.outbox.event_bytes() == 0) {
             // All are confirmed by now; a crash must not send them again.
-            self.keep_unconfirmed();
+            self.persist_unconfirmed();
             self.restored_events = false;
         }
         turn
@@ -385,19 +385,19 @@ impl Actor {
     }
 
     /// Hands unconfirmed events to the store, for the members' return after the restart.
-    fn keep_unconfirmed(&self) {
+    fn persist_unconfirmed(&self) {
         let Some(meeting) = self.room.meeting() else { return };
         // One text per event, shared by its recipients: a copy for each member might not fit into memory.
         let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
-        let mut waiting = Vec::new();
+        let mut unconfirmed = Vec::new();
         for (user, seated) in &self.outboxes {
             for event in seated.outbox.unconfirmed() {
                 let text =
                     texts.entry(event.as_ptr()).or_insert_with(|| String::from_utf8_lossy(&event).into());
-                waiting.push((user.clone(), text.clone()));
+                unconfirmed.push((user.clone(), text.clone()));
             }
         }
-        self.deps.store.keep_waiting(meeting, waiting);
+        self.deps.store.persist_unconfirmed(meeting, unconfirmed);
     }
 
     fn describe(&self) -> RoomView {

@@ -2,7 +2,7 @@
 //! progress. No clock, no network.
 //!
 //! The media API cannot end a session, and the AI service bills as long as it hears one. So each
-//! session that a job reports is either kept here or requested to be closed, in the same step.
+//! session that a job reports is either held here or requested to be closed, in the same step.
 //!
 //! Source: protocol section 6.
 
@@ -72,12 +72,12 @@ struct SavedAi {
     state: AiState,
     /// Missing in records of older versions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    session: Option<KeptSession>,
+    session: Option<SavedSession>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KeptSession {
+struct SavedSession {
     session_id: String,
     track_name: Arc<str>,
     mid: Arc<str>,
@@ -103,16 +103,16 @@ impl Ai {
         Self { stage: AiStage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
     }
 
-    /// Restores the AI from the output of [`Self::to_kept`]; one that was connecting has failed.
+    /// Restores the AI from the output of [`Self::to_saved`]; one that was connecting has failed.
     ///
     /// It listens to the same member as before only if `is_member` still knows it.
     pub fn restore(
         most_invitations: u32,
         meeting: MeetingId,
-        kept: &str,
+        saved: &str,
         is_member: impl Fn(&UserId) -> bool,
     ) -> Self {
-        let stage = match serde_json::from_str::<SavedAi>(kept) {
+        let stage = match serde_json::from_str::<SavedAi>(saved) {
             Err(_) => AiStage::Away,
             Ok(SavedAi { state, session }) => match session.and_then(|session| session.read(meeting)) {
                 Some(session) => {
@@ -128,8 +128,8 @@ impl Ai {
 
     /// Encodes the persistent form as JSON.
     #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
-    pub fn to_kept(&self) -> String {
-        let session = self.session().map(|session| KeptSession {
+    pub fn to_saved(&self) -> String {
+        let session = self.session().map(|session| SavedSession {
             session_id: session.session.to_string(),
             track_name: session.track_name.clone(),
             mid: session.mid.clone(),
@@ -137,12 +137,14 @@ impl Ai {
         serde_json::to_string(&SavedAi { state: self.state(), session }).expect("the AI is plain data")
     }
 
-    /// Rewrites the output of [`Self::to_kept`] for a process that has lost the AI's session: a
+    /// Rewrites the output of [`Self::to_saved`] for a process that has lost the AI's session: a
     /// present AI has failed.
-    pub fn without_session(kept: &str) -> String {
-        match serde_json::from_str::<SavedAi>(kept) {
-            Ok(SavedAi { session: Some(_), .. }) => Self { stage: AiStage::Failed, ..Self::new(0) }.to_kept(),
-            _ => kept.to_owned(),
+    pub fn without_session(saved: &str) -> String {
+        match serde_json::from_str::<SavedAi>(saved) {
+            Ok(SavedAi { session: Some(_), .. }) => {
+                Self { stage: AiStage::Failed, ..Self::new(0) }.to_saved()
+            }
+            _ => saved.to_owned(),
         }
     }
 
@@ -289,7 +291,7 @@ impl Presence {
     }
 }
 
-impl KeptSession {
+impl SavedSession {
     fn read(self, meeting: MeetingId) -> Option<AiSession> {
         let Self { session_id, track_name, mid } = self;
         let session = SessionId::parse(&session_id).ok()?;
@@ -469,21 +471,21 @@ mod tests {
 
     #[test]
     fn persisted_ai_is_restored() {
-        let restore = |kept: &str| Ai::restore(0, meeting(), kept, |user| user.as_str() == "a");
+        let restore = |saved: &str| Ai::restore(0, meeting(), saved, |user| user.as_str() == "a");
         let mut ai = here();
         ask(&mut ai, "a", request());
         ai.done(AiJob(2), AiOutcome::Hears);
-        let kept = ai.to_kept();
+        let saved = ai.to_saved();
         assert_eq!(
-            kept,
+            saved,
             r#"{"enabled":true,"controllingUser":"a","connectionPending":false,"session":{"sessionId":"s1","trackName":"ai-generated-voice","mid":"7"}}"#
         );
-        let mut restored = restore(&kept);
+        let mut restored = restore(&saved);
         assert_eq!((restored.state(), restored.user_json()), (ai.state(), ai.user_json()));
         assert_eq!(restored.end(), [AiTask::Close(session("s1"))]);
-        let mut lost = restore(&Ai::without_session(&kept));
+        let mut lost = restore(&Ai::without_session(&saved));
         assert_eq!((lost.state(), lost.end()), (AiState::failed(), vec![]));
-        let gone = Ai::restore(0, meeting(), &kept, |_| false);
+        let gone = Ai::restore(0, meeting(), &saved, |_| false);
         assert_eq!(gone.state().controlling_user, None);
 
         for failed in [
@@ -527,7 +529,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every session that a job reported is either kept or was closed once.
+        /// Every session that a job reported is either held or was closed once.
         #[test]
         fn no_session_is_left_open(steps in prop::collection::vec(step(), 1..80)) {
             let mut ai = Ai::new(0);
@@ -569,7 +571,7 @@ mod tests {
                         // Jobs end with the process, and the sessions that they opened are closed
                         // by their shell.
                         jobs.clear();
-                        ai = Ai::restore(0, meeting(), &ai.to_kept(), |_| true);
+                        ai = Ai::restore(0, meeting(), &ai.to_saved(), |_| true);
                         AiTurn::default()
                     }
                 };
@@ -587,9 +589,9 @@ mod tests {
                     }
                 }
                 for session in &reported {
-                    let is_kept = ai.session().is_some_and(|kept| kept.session == *session);
+                    let is_held = ai.session().is_some_and(|saved| saved.session == *session);
                     let closings = closed.get(session).copied().unwrap_or(0);
-                    prop_assert_eq!(u32::from(is_kept) + closings, 1, "{} is kept {}", session, is_kept);
+                    prop_assert_eq!(u32::from(is_held) + closings, 1, "{} is saved {}", session, is_held);
                 }
                 prop_assert_eq!(ai.user_json().is_some(), ai.state().enabled);
                 prop_assert_eq!(ai.session().is_some(), ai.state().enabled);

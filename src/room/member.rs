@@ -71,11 +71,11 @@ impl Member {
     }
 
     /// The state of a member from before a restart. `None` if the store was edited by hand and holds no user.
-    pub fn restored(kept: &SavedMember, heartbeat: Instant) -> Option<Self> {
-        let user: User = serde_json::from_str(&kept.json).ok()?;
-        let user = User { id: kept.user.to_string(), auth_method: shown(&kept.identity), ..user };
+    pub fn restored(saved: &SavedMember, heartbeat: Instant) -> Option<Self> {
+        let user: User = serde_json::from_str(&saved.json).ok()?;
+        let user = User { id: saved.user.to_string(), auth_method: shown(&saved.identity), ..user };
         Some(Self {
-            identity: kept.identity.clone(),
+            identity: saved.identity.clone(),
             json: user.to_json().into(),
             name: user.name.into(),
             network: None,
@@ -86,7 +86,7 @@ impl Member {
     }
 
     /// The persistent form.
-    pub fn kept(&self, user: &UserId) -> SavedMember {
+    pub fn saved(&self, user: &UserId) -> SavedMember {
         SavedMember { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
     }
 
@@ -123,9 +123,9 @@ impl Member {
         self.edit(|user| user.tracks.audio_enabled = Some(false));
     }
 
-    #[expect(clippy::expect_used, reason = "every seat's JSON was written by User::to_json")]
+    #[expect(clippy::expect_used, reason = "every member's JSON was written by User::to_json")]
     fn edit(&mut self, change: impl FnOnce(&mut User)) {
-        let mut user: User = serde_json::from_str(&self.json).expect("a seat holds a user object");
+        let mut user: User = serde_json::from_str(&self.json).expect("a member holds a user object");
         user.auth_method = shown(&self.identity);
         change(&mut user);
         self.json = user.to_json().into();

@@ -549,7 +549,7 @@ mod tests {
             ai: None,
             members: Vec::new(),
             departed: Vec::new(),
-            waiting: Vec::new(),
+            unconfirmed: Vec::new(),
         };
         let rooms_kept = (0..3).map(kept).collect();
         let TestRegistry { registry, .. } =
@@ -649,7 +649,7 @@ mod tests {
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
             members: Vec::new(),
             departed: Vec::new(),
-            waiting: Vec::new(),
+            unconfirmed: Vec::new(),
         };
         let TestRegistry { registry, .. } =
             test_registry_with(Duration::from_secs(15), 10, calls, vec![kept]).await;

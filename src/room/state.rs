@@ -31,7 +31,7 @@ pub struct RoomSettings {
     pub members_per_identity: usize,
     /// Maximum number of members from one network; 0 is no limit.
     pub members_per_network: usize,
-    /// Maximum size in bytes of a user object as kept.
+    /// Maximum size in bytes of a user object as stored.
     pub user_bytes: usize,
     /// Maximum number of AI invitations per minute; 0 is no limit.
     pub ai_starts_per_minute: u32,
@@ -79,24 +79,24 @@ impl Room {
     }
 
     /// A room from before a restart. Its members are disconnected, and have `restore_grace` to return.
-    pub fn restore(settings: RoomSettings, now: Instant, kept: &SavedRoom) -> Self {
+    pub fn restore(settings: RoomSettings, now: Instant, saved: &SavedRoom) -> Self {
         let mut room = Self::new(settings, now);
         let heartbeat = now + room.settings.restore_grace.saturating_sub(room.settings.heartbeat_timeout);
-        room.meeting = Some(kept.meeting);
+        room.meeting = Some(saved.meeting);
         room.is_silent = false;
-        room.next_tick = now + share_of(room.settings.tick, kept.meeting);
-        for (user, identity) in &kept.departed {
+        room.next_tick = now + share_of(room.settings.tick, saved.meeting);
+        for (user, identity) in &saved.departed {
             room.members.restore_departed(user.clone(), identity.clone());
         }
-        for saved in &kept.members {
-            if let Some(member) = Member::restored(saved, heartbeat) {
-                room.members.restore(saved.user.clone(), member);
+        for member in &saved.members {
+            if let Some(restored) = Member::restored(member, heartbeat) {
+                room.members.restore(member.user.clone(), restored);
             }
         }
         room.peak = room.members.len();
-        if let Some(ai) = &kept.ai {
+        if let Some(ai) = &saved.ai {
             let is_member = |user: &UserId| room.members.contains(user);
-            room.ai = Ai::restore(room.settings.ai_starts_per_minute, kept.meeting, ai, is_member);
+            room.ai = Ai::restore(room.settings.ai_starts_per_minute, saved.meeting, ai, is_member);
         }
         room
     }
@@ -228,17 +228,17 @@ impl Room {
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
             effects.push(self.log(RoomEvent::StartingMeeting));
-            effects.extend(self.keep(Persist::MeetingStarted));
+            effects.extend(self.persist(Persist::MeetingStarted));
         }
         if was_departed {
-            effects.extend(self.keep(Persist::DepartedForgotten { user: user.clone() }));
+            effects.extend(self.persist(Persist::DepartedForgotten { user: user.clone() }));
         }
         effects.push(Effect::Admit { connection, user: user.clone() });
         effects.push(self.log(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.persist_member(&user));
         if self.members.len() > self.peak {
             self.peak = self.members.len();
-            effects.extend(self.keep(Persist::Peak { members: self.peak }));
+            effects.extend(self.persist(Persist::Peak { members: self.peak }));
         }
         self.changed = true;
     }
@@ -248,7 +248,7 @@ impl Room {
         effects.extend(turn.tasks.into_iter().map(Effect::Ai));
         if turn.is_news {
             self.changed = true;
-            effects.extend(self.keep(Persist::Ai { json: self.ai.to_kept().into() }));
+            effects.extend(self.persist(Persist::Ai { json: self.ai.to_saved().into() }));
         }
         if let Some((user, why)) = turn.refused {
             self.refuse_message(&user, why.to_owned(), effects);
@@ -300,7 +300,7 @@ impl Room {
         effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
             effects.push(self.log(RoomEvent::EndingMeeting));
-            effects.extend(self.keep(Persist::MeetingEnded));
+            effects.extend(self.persist(Persist::MeetingEnded));
         }
         self.changed = false;
         self.meeting = None;
@@ -339,9 +339,9 @@ impl Room {
         let Some((identity, forgotten)) = self.members.remove(user) else { return };
         self.changed = true;
         effects.push(Effect::Remove { user: user.clone(), close });
-        effects.extend(self.keep(Persist::SeatRemoved { user: user.clone() }));
-        effects.extend(self.keep(Persist::Departed { user: user.clone(), identity }));
-        effects.extend(forgotten.and_then(|user| self.keep(Persist::DepartedForgotten { user })));
+        effects.extend(self.persist(Persist::MemberRemoved { user: user.clone() }));
+        effects.extend(self.persist(Persist::Departed { user: user.clone(), identity }));
+        effects.extend(forgotten.and_then(|user| self.persist(Persist::DepartedForgotten { user })));
         let turn = self.ai.left(user);
         self.follow(turn, effects);
     }
@@ -366,12 +366,12 @@ impl Room {
         Effect::Log { meeting: self.meeting, note }
     }
 
-    fn keep(&self, change: Persist) -> Option<Effect> {
+    fn persist(&self, change: Persist) -> Option<Effect> {
         self.meeting.map(|meeting| Effect::Persist { meeting, change })
     }
 
     fn persist_member(&self, user: &UserId) -> Option<Effect> {
-        self.keep(Persist::Seat(self.members.get(user)?.kept(user)))
+        self.persist(Persist::Member(self.members.get(user)?.saved(user)))
     }
 }
 
@@ -479,7 +479,7 @@ mod tests {
         words.collect()
     }
 
-    fn kept(effects: &[Effect]) -> Vec<Persist> {
+    fn persisted(effects: &[Effect]) -> Vec<Persist> {
         effects
             .iter()
             .filter_map(|effect| match effect {
@@ -594,7 +594,7 @@ mod tests {
             ["remove a: UserLeft", r#"to all: {"type":"userLeftNotification","id":"a"}"#, "snapshot"]
         );
         let departed = Persist::Departed { user: user("a"), identity: IdentityId::new("A") };
-        assert_eq!(kept(&effects), [Persist::SeatRemoved { user: user("a") }, departed]);
+        assert_eq!(persisted(&effects), [Persist::MemberRemoved { user: user("a") }, departed]);
     }
 
     #[test]
@@ -647,7 +647,7 @@ mod tests {
         assert_eq!(seen(&room.handle(now + 2 * TICK, join(5, "b", "mallory"))), ["refuse 5: IdTaken"]);
         let effects = room.handle(now + 2 * TICK, join(6, "b", "B"));
         assert_eq!(seen(&effects)[0], "admit 6 as b");
-        assert_eq!(kept(&effects)[0], Persist::DepartedForgotten { user: user("b") });
+        assert_eq!(persisted(&effects)[0], Persist::DepartedForgotten { user: user("b") });
         room.handle(now + 2 * TICK, says(1, r#"{"type":"userLeft"}"#));
         room.handle(now + 2 * TICK, says(6, r#"{"type":"userLeft"}"#));
         let effects = room.handle(now + 10 * TICK, Input::Wake);
@@ -752,22 +752,22 @@ mod tests {
         room.handle(now, gone(1, false));
         let effects = room.handle(now, gone(2, false));
         assert_eq!(seen(&effects), ["detach 2 from b", "remove a: TimedOut", "remove b: TimedOut", "retire"]);
-        assert_eq!(kept(&effects).last(), Some(&Persist::MeetingEnded));
+        assert_eq!(persisted(&effects).last(), Some(&Persist::MeetingEnded));
     }
 
     #[test]
     fn restored_rooms_tick_at_different_times() {
         let now = start();
         let ticks = (0..20).map(|_| {
-            let kept = SavedRoom {
+            let saved = SavedRoom {
                 room: RoomName::parse("r").unwrap(),
                 meeting: MeetingId::random(),
                 ai: None,
                 members: Vec::new(),
                 departed: Vec::new(),
-                waiting: Vec::new(),
+                unconfirmed: Vec::new(),
             };
-            Room::restore(settings(), now, &kept).deadline().unwrap().0
+            Room::restore(settings(), now, &saved).deadline().unwrap().0
         });
         let ticks: HashSet<_> = ticks.collect();
         assert!(ticks.len() > 10, "{ticks:?}");
@@ -798,7 +798,7 @@ mod tests {
         room.handle(now, says(3, r#"{"type":"userLeft"}"#));
         let effects = room.handle(room.next_tick, Input::Wake);
         assert_eq!(seen(&effects), ["retire"]);
-        assert_eq!(kept(&effects), [Persist::MeetingEnded]);
+        assert_eq!(persisted(&effects), [Persist::MeetingEnded]);
         room.handle(room.next_tick, join(4, "c", "C"));
         assert_ne!(room.meeting(), meeting);
     }
@@ -859,8 +859,8 @@ mod tests {
     fn ai_control_ends_when_its_holder_leaves() {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));
-        let kept = kept(&effects);
-        let Some(Persist::Ai { json }) = kept.last() else { panic!("{kept:?}") };
+        let persisted = persisted(&effects);
+        let Some(Persist::Ai { json }) = persisted.last() else { panic!("{persisted:?}") };
         assert!(json.starts_with(r#"{"enabled":true,"connectionPending":false,"session":"#), "{json}");
         let (mut room, now) = room_with_ai();
         room.handle(now + TICK, says(2, r#"{"type":"heartbeat"}"#));
@@ -888,7 +888,7 @@ mod tests {
         let seen = seen(&effects);
         assert!(seen[0].starts_with("Close(AiSession"), "{seen:?}");
         assert_eq!(seen[1], "retire");
-        assert_eq!(kept(&effects), [Persist::MeetingEnded]);
+        assert_eq!(persisted(&effects), [Persist::MeetingEnded]);
         assert!(room.ai.session().is_none());
     }
 
@@ -897,15 +897,15 @@ mod tests {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart", "send away b: ServiceRestart"]);
-        let kept = SavedRoom {
+        let saved = SavedRoom {
             room: RoomName::parse("r").unwrap(),
             meeting: room.meeting().unwrap(),
-            ai: Some(room.ai.to_kept().into()),
-            members: room.members.iter().map(|(user, member)| member.kept(user)).collect(),
+            ai: Some(room.ai.to_saved().into()),
+            members: room.members.iter().map(|(user, member)| member.saved(user)).collect(),
             departed: Vec::new(),
-            waiting: Vec::new(),
+            unconfirmed: Vec::new(),
         };
-        let mut room = Room::restore(settings(), now, &kept);
+        let mut room = Room::restore(settings(), now, &saved);
         assert_eq!(room.ai.state().controlling_user.as_deref(), Some("a"));
         assert!(room.encode_snapshot().contains(r#","transceiverSessionId":"s1","#));
         let effects = room.handle(now + 10 * TICK, Input::Wake);
@@ -923,15 +923,15 @@ mod tests {
         };
         let mut broken = member("c", false);
         broken.json = "7".into();
-        let kept = SavedRoom {
+        let saved = SavedRoom {
             room: RoomName::parse("r").unwrap(),
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
             members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],
-            waiting: Vec::new(),
+            unconfirmed: Vec::new(),
         };
-        let mut room = Room::restore(settings(), now, &kept);
+        let mut room = Room::restore(settings(), now, &saved);
         assert_eq!(room.members().count(), 2);
         assert_eq!(seen(&room.handle(now, join(1, "a", "mallory"))), ["refuse 1: IdTaken"]);
         assert_eq!(seen(&room.handle(now, join(1, "d", "mallory"))), ["refuse 1: IdTaken"]);
@@ -939,7 +939,7 @@ mod tests {
         assert_eq!(room.members().count(), 2, "30 s after the start they may still come");
         let effects = room.handle(now + 2 * TICK, join(2, "a", "A"));
         assert_eq!(seen(&effects)[0], "admit 2 as a");
-        assert_eq!(room.meeting(), Some(kept.meeting));
+        assert_eq!(room.meeting(), Some(saved.meeting));
         assert!(
             room.encode_snapshot().contains(r#""name":"name of A","raisedHand":true"#),
             "hand up, new name"
@@ -957,7 +957,7 @@ mod tests {
         );
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart"]);
-        assert_eq!(kept(&effects), []);
+        assert_eq!(persisted(&effects), []);
         assert_eq!(seen(&room.handle(now, join(3, "c", "C"))), ["refuse 3: ShuttingDown"]);
         assert_eq!(room.handle(now + 10 * TICK, Input::Wake).len(), 0, "no tick removes anybody now");
         assert!(!room.is_deserted());
@@ -1096,9 +1096,9 @@ mod tests {
                 prop_assert!(members.len() <= settings().members);
                 prop_assert!(room.meeting().is_some() || members.is_empty());
                 for session in &reported {
-                    let is_kept = room.ai.session() == Some(session);
+                    let is_held = room.ai.session() == Some(session);
                     let closings = closed.iter().filter(|other| *other == session).count();
-                    prop_assert_eq!(usize::from(is_kept) + closings, 1, "{:?}", session);
+                    prop_assert_eq!(usize::from(is_held) + closings, 1, "{:?}", session);
                 }
                 let holder = room.ai.state().controlling_user;
                 prop_assert!(holder.is_none_or(|holder| expected.contains_key(&super::tests::user(&holder))));

@@ -27,10 +27,10 @@ impl WriteBatch {
     /// True if `changes`, a single change, only replaces pending values.
     pub(super) fn knows(&self, meeting: MeetingId, changes: &Changes) -> bool {
         self.meetings.get(&meeting).is_some_and(|known| {
-            changes.seats.keys().all(|user| known.seats.contains_key(user))
+            changes.members.keys().all(|user| known.members.contains_key(user))
                 && changes.departed.keys().all(|user| known.departed.contains_key(user))
                 && (changes.ai.is_none() || known.ai.is_some())
-                && (changes.waiting.is_none() || known.waiting.is_some())
+                && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
         })
     }
 
@@ -47,8 +47,8 @@ impl WriteBatch {
         newer.meetings.into_iter().for_each(|(meeting, changes)| self.put(meeting, changes));
     }
 
-    /// The changed meetings whose kept rows there will be, so that rows can refer to them.
-    pub(super) fn kept(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
+    /// The changed meetings that have a row once this is written, so that rows can refer to them.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
         let all = self.meetings.iter();
         let rows = all.filter_map(|(id, changes)| Some((*id, changes, changes.row.as_ref()?)));
         rows.filter(|(_, _, row)| row.life != Life::Ended)
@@ -63,10 +63,10 @@ pub(super) struct Changes {
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
     /// New values, or none for a removed member.
-    pub(super) seats: BTreeMap<UserId, Option<SavedMember>>,
+    pub(super) members: BTreeMap<UserId, Option<SavedMember>>,
     /// Owners of the ids of departed members, or none for an id that is no longer remembered.
     pub(super) departed: BTreeMap<UserId, Option<IdentityId>>,
-    pub(super) waiting: Option<Vec<(UserId, Arc<str>)>>,
+    pub(super) unconfirmed: Option<Vec<(UserId, Arc<str>)>>,
 }
 
 /// The new contents of a meeting's row.
@@ -85,7 +85,7 @@ pub(super) enum Life {
     Running,
     Ended,
     /// Ended by a panic: later changes are ignored.
-    SetAside,
+    Quarantined,
 }
 
 impl Changes {
@@ -96,29 +96,29 @@ impl Changes {
         match what {
             Persist::MeetingStarted => Self { row: row(Life::Running, 0), ..new },
             Persist::Peak { members } => Self { row: row(Life::Running, members), ..new },
-            Persist::Seat(seat) => {
-                let seats = [(seat.user.clone(), Some(seat))].into();
-                Self { row: row(Life::Running, 0), seats, ..new }
+            Persist::Member(member) => {
+                let members = [(member.user.clone(), Some(member))].into();
+                Self { row: row(Life::Running, 0), members, ..new }
             }
             Persist::Departed { user, identity } => {
                 Self { row: row(Life::Running, 0), departed: [(user, Some(identity))].into(), ..new }
             }
             // These never bring an ended meeting back: they touch only what there is.
-            Persist::SeatRemoved { user } => Self { seats: [(user, None)].into(), ..new },
+            Persist::MemberRemoved { user } => Self { members: [(user, None)].into(), ..new },
             Persist::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
             Persist::Ai { json } => Self { ai: Some(json), ..new },
             Persist::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
         }
     }
 
-    /// Events in place of those kept before.
-    pub(super) fn waiting(events: Vec<(UserId, Arc<str>)>) -> Self {
-        Self { waiting: Some(events), ..Self::default() }
+    /// Events in place of those persisted before.
+    pub(super) fn unconfirmed(events: Vec<(UserId, Arc<str>)>) -> Self {
+        Self { unconfirmed: Some(events), ..Self::default() }
     }
 
     /// The end of a meeting whose room panicked.
-    pub(super) fn set_aside(at: SystemTime, room: RoomName) -> Self {
-        let row = MeetingRow { room, life: Life::SetAside, first: at, last: at, peak: 0 };
+    pub(super) fn quarantined(at: SystemTime, room: RoomName) -> Self {
+        let row = MeetingRow { room, life: Life::Quarantined, first: at, last: at, peak: 0 };
         Self { row: Some(row), ..Self::default() }
     }
 
@@ -128,25 +128,25 @@ impl Changes {
     }
 
     fn keys(&self) -> usize {
-        let single = [self.row.is_some(), self.ai.is_some(), self.waiting.is_some()];
-        self.seats.len() + self.departed.len() + single.into_iter().filter(|&key| key).count()
+        let single = [self.row.is_some(), self.ai.is_some(), self.unconfirmed.is_some()];
+        self.members.len() + self.departed.len() + single.into_iter().filter(|&key| key).count()
     }
 
     fn then(&mut self, newer: Self) {
-        if self.row.as_ref().is_some_and(|row| row.life == Life::SetAside) {
+        if self.row.as_ref().is_some_and(|row| row.life == Life::Quarantined) {
             return;
         }
         if newer.clears {
             *self = Self { row: self.row.take(), clears: true, ..Self::default() };
         }
-        if let Some(waiting) = &mut self.waiting {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
             // A member that returns after leaving is a new member to these events.
-            waiting.retain(|(user, _)| !matches!(newer.seats.get(user), Some(None)));
+            unconfirmed.retain(|(user, _)| !matches!(newer.members.get(user), Some(None)));
         }
-        self.seats.extend(newer.seats);
+        self.members.extend(newer.members);
         self.departed.extend(newer.departed);
         self.ai = newer.ai.or_else(|| self.ai.take());
-        self.waiting = newer.waiting.or_else(|| self.waiting.take());
+        self.unconfirmed = newer.unconfirmed.or_else(|| self.unconfirmed.take());
         self.row = match (self.row.take(), newer.row) {
             (Some(old), Some(new)) => {
                 Some(MeetingRow { first: old.first, peak: old.peak.max(new.peak), ..new })

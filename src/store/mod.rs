@@ -32,7 +32,7 @@ use task::{StoreSettings, Task};
 /// Timeout for report reads and writes that are in progress at a shutdown.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// A change of what is kept about a meeting.
+/// A change of a meeting's persistent state.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The time of the change.
@@ -69,7 +69,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, brings its tables up to date, and loads the rooms that it kept.
+    /// Opens the database, brings its tables up to date, and loads the stored rooms.
     ///
     /// The file must exist (see [`data_dir::DataDir`], which makes it with the right mode).
     ///
@@ -136,37 +136,37 @@ pub struct StoreHandle {
 
 #[derive(Debug)]
 enum StoreCommand {
-    Keep(Change),
-    KeepWaiting { meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
-    SetAside { room: RoomName, meeting: MeetingId },
+    Persist(Change),
+    PersistUnconfirmed { meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
+    Quarantine { room: RoomName, meeting: MeetingId },
     Flush(oneshot::Sender<()>),
 }
 
 impl StoreHandle {
-    /// A handle behind which nothing is kept.
+    /// A handle without a store, which persists nothing.
     pub fn of_nothing(metrics: Arc<Metrics>) -> Self {
         let health = watch::channel(StoreHealth::Healthy).1;
         Self { commands: mpsc::channel(1).0, health, metrics, queue_full: Arc::default() }
     }
 
-    /// Keeps a change.
-    pub fn keep(&self, change: Change) {
-        self.hand_over(StoreCommand::Keep(change));
+    /// Persists a change.
+    pub fn persist(&self, change: Change) {
+        self.hand_over(StoreCommand::Persist(change));
     }
 
-    /// Keeps the events that members have not acknowledged, in place of those kept before.
+    /// Persists the events that members have not acknowledged, in place of those persisted before.
     ///
-    /// Those of a past run stay kept until this replaces them (by none, too), their seat is
+    /// Those of a past run stay stored until this replaces them (by none, too), their member is
     /// removed or the meeting ends: after a crash they are delivered again, but never lost.
-    pub fn keep_waiting(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
-        self.hand_over(StoreCommand::KeepWaiting { meeting, events });
+    pub fn persist_unconfirmed(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
+        self.hand_over(StoreCommand::PersistUnconfirmed { meeting, events });
     }
 
-    /// Moves the kept state of a room that panicked to where only people find it.
+    /// Moves the stored state of a room that panicked to a table that is never loaded.
     ///
     /// The meeting is ended, and later changes of it are not expected.
     pub fn quarantine(&self, room: RoomName, meeting: MeetingId) {
-        self.hand_over(StoreCommand::SetAside { room, meeting });
+        self.hand_over(StoreCommand::Quarantine { room, meeting });
     }
 
     /// Waits until everything that was handed over before is written, however long that takes.
@@ -195,7 +195,7 @@ impl StoreHandle {
             Err(TrySendError::Full(_)) => {
                 Metrics::count(&self.metrics.drops, "store_queue");
                 if !self.queue_full.swap(true, Ordering::Relaxed) {
-                    tracing::error!("the store's queue is full; changes are not kept");
+                    tracing::error!("the store's queue is full; changes are not persisted");
                 }
             }
             Err(TrySendError::Closed(_)) => Metrics::count(&self.metrics.drops, "store_stopped"),
@@ -276,17 +276,17 @@ mod tests {
             Self { store: store.handle(), room, id: MeetingId::random() }
         }
 
-        fn keep(&self, second: u64, what: Persist) {
+        fn persist(&self, second: u64, what: Persist) {
             let at = at(second);
-            self.store.keep(Change { at, room: self.room.clone(), meeting: self.id, what });
+            self.store.persist(Change { at, room: self.room.clone(), meeting: self.id, what });
         }
 
-        fn seat(&self, second: u64, name: &str, json: &str) {
-            self.keep(second, Persist::Seat(seat(name, json)));
+        fn member(&self, second: u64, name: &str, json: &str) {
+            self.persist(second, Persist::Member(member(name, json)));
         }
 
         fn removed(&self, second: u64, name: &str) {
-            self.keep(second, Persist::SeatRemoved { user: user(name) });
+            self.persist(second, Persist::MemberRemoved { user: user(name) });
         }
     }
 
@@ -298,7 +298,7 @@ mod tests {
         UserId::parse(name).unwrap()
     }
 
-    fn seat(name: &str, json: &str) -> SavedMember {
+    fn member(name: &str, json: &str) -> SavedMember {
         let identity = IdentityId::new(format!("cookie:{name}"));
         SavedMember { user: user(name), identity, json: json.into() }
     }
@@ -335,34 +335,34 @@ mod tests {
         let (store, rooms) = disk.open().await;
         assert_eq!(rooms, []);
         let meeting = Meeting::new(&store, "Küche 🍊");
-        meeting.keep(0, Persist::MeetingStarted);
-        meeting.seat(1, "b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#);
-        meeting.seat(1, "a", r#"{"id":"a"}"#);
-        meeting.seat(2, "a", r#"{"id":"a","raisedHand":true}"#);
+        meeting.persist(0, Persist::MeetingStarted);
+        meeting.member(1, "b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#);
+        meeting.member(1, "a", r#"{"id":"a"}"#);
+        meeting.member(2, "a", r#"{"id":"a","raisedHand":true}"#);
         for id in ["c", "d", "e"] {
             let identity = IdentityId::new(format!("cookie:{id}"));
-            meeting.keep(3, Persist::Departed { user: user(id), identity });
+            meeting.persist(3, Persist::Departed { user: user(id), identity });
         }
-        meeting.keep(3, Persist::DepartedForgotten { user: user("d") });
-        meeting.keep(3, Persist::Ai { json: r#"{"enabled":true}"#.into() });
+        meeting.persist(3, Persist::DepartedForgotten { user: user("d") });
+        meeting.persist(3, Persist::Ai { json: r#"{"enabled":true}"#.into() });
         let events = (0..130).map(|n| (user("b"), format!(r#"{{"n":{n}}}"#).into()));
         let events: Vec<(UserId, Arc<str>)> = events.collect();
-        store.handle().keep_waiting(meeting.id, events.clone());
+        store.handle().persist_unconfirmed(meeting.id, events.clone());
         store.shutdown(soon()).await.unwrap();
 
         let (store, rooms) = disk.open().await;
-        let kept = SavedRoom {
+        let saved = SavedRoom {
             room: meeting.room.clone(),
             meeting: meeting.id,
             ai: Some(r#"{"enabled":true}"#.into()),
             members: vec![
-                seat("a", r#"{"id":"a","raisedHand":true}"#),
-                seat("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
+                member("a", r#"{"id":"a","raisedHand":true}"#),
+                member("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
             ],
             departed: ["c", "e"].map(|id| (user(id), IdentityId::new(format!("cookie:{id}")))).into(),
-            waiting: events,
+            unconfirmed: events,
         };
-        assert_eq!(rooms, [kept]);
+        assert_eq!(rooms, [saved]);
         assert_eq!(store.handle().health(), StoreHealth::Healthy);
         assert_eq!(disk.metrics.store_pending.get(), 0);
     }
@@ -372,25 +372,25 @@ mod tests {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         flush(&meeting.store).await;
         // With nothing to write there is nothing to wait for.
         flush(&meeting.store).await;
-        meeting.seat(0, "b", "{}");
+        meeting.member(0, "b", "{}");
         drop(store);
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].members, [seat("a", "{}")]);
+        assert_eq!(rooms[0].members, [member("a", "{}")]);
         assert_eq!(meeting.store.flush().await.unwrap_err().to_string(), "the store has stopped");
         assert_eq!(disk.metrics.store_pending.get(), 0);
         assert_ne!(meeting.store.health(), StoreHealth::Healthy);
     }
 
     #[tokio::test]
-    async fn a_change_is_written_without_being_asked_for() {
+    async fn change_is_written_without_a_flush() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         let started = now();
         while disk.count("kept_seats").await == 0 {
             assert!(started.elapsed() < Duration::from_secs(20));
@@ -404,17 +404,17 @@ mod tests {
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
         for name in ["stays", "leaves", "returns", "leaves-at-once"] {
-            meeting.seat(0, name, r#"{"v":1}"#);
+            meeting.member(0, name, r#"{"v":1}"#);
         }
         meeting.removed(0, "leaves-at-once");
         flush(&meeting.store).await;
-        meeting.seat(1, "stays", r#"{"v":2}"#);
+        meeting.member(1, "stays", r#"{"v":2}"#);
         meeting.removed(1, "leaves");
         meeting.removed(1, "returns");
-        meeting.seat(1, "returns", r#"{"v":3}"#);
+        meeting.member(1, "returns", r#"{"v":3}"#);
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].members, [seat("returns", r#"{"v":3}"#), seat("stays", r#"{"v":2}"#)]);
+        assert_eq!(rooms[0].members, [member("returns", r#"{"v":3}"#), member("stays", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -424,7 +424,7 @@ mod tests {
         for room in 0..129 {
             let meeting = Meeting::new(&store, &format!("r{room}"));
             for name in ["a", "b"] {
-                meeting.seat(0, name, "{}");
+                meeting.member(0, name, "{}");
             }
         }
         store.shutdown(soon()).await.unwrap();
@@ -438,19 +438,19 @@ mod tests {
         let (store, _) = disk.open().await;
         // One that ends in a later batch, and one that ends in its first.
         let [long, short] = ["long", "short"].map(|room| Meeting::new(&store, room));
-        long.keep(0, Persist::MeetingStarted);
-        long.keep(0, Persist::Peak { members: 2 });
-        long.seat(0, "a", "{}");
-        store.handle().keep_waiting(long.id, vec![(user("a"), "{}".into())]);
+        long.persist(0, Persist::MeetingStarted);
+        long.persist(0, Persist::Peak { members: 2 });
+        long.member(0, "a", "{}");
+        store.handle().persist_unconfirmed(long.id, vec![(user("a"), "{}".into())]);
         flush(&long.store).await;
         for meeting in [&long, &short] {
-            meeting.keep(7, Persist::Peak { members: 1 });
-            meeting.seat(7, "b", "{}");
-            meeting.keep(9, Persist::MeetingEnded);
+            meeting.persist(7, Persist::Peak { members: 1 });
+            meeting.member(7, "b", "{}");
+            meeting.persist(9, Persist::MeetingEnded);
             // Late ones do not bring a meeting back.
             meeting.removed(10, "b");
-            meeting.keep(10, Persist::Ai { json: "{}".into() });
-            store.handle().keep_waiting(meeting.id, vec![(user("a"), "{}".into())]);
+            meeting.persist(10, Persist::Ai { json: "{}".into() });
+            store.handle().persist_unconfirmed(meeting.id, vec![(user("a"), "{}".into())]);
         }
         store.shutdown(soon()).await.unwrap();
 
@@ -470,10 +470,10 @@ mod tests {
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
         for (second, members) in [(0, 1), (1, 5), (2, 3)] {
-            meeting.keep(second, Persist::Peak { members });
+            meeting.persist(second, Persist::Peak { members });
             flush(&meeting.store).await;
         }
-        meeting.seat(3, "a", "{}");
+        meeting.member(3, "a", "{}");
         flush(&meeting.store).await;
         let (created, modified, peak, ended) = disk.row(meeting.id).await;
         assert_eq!(created, "2026-01-01T00:00:00.000Z");
@@ -487,22 +487,22 @@ mod tests {
         let (store, _) = disk.open().await;
         let [in_one_batch, in_two] = ["one", "two"].map(|room| Meeting::new(&store, room));
         for meeting in [&in_one_batch, &in_two] {
-            meeting.seat(0, "old", "{}");
+            meeting.member(0, "old", "{}");
         }
         flush(&in_two.store).await;
         for meeting in [&in_one_batch, &in_two] {
-            meeting.keep(1, Persist::MeetingEnded);
+            meeting.persist(1, Persist::MeetingEnded);
         }
-        in_one_batch.seat(2, "new", "{}");
+        in_one_batch.member(2, "new", "{}");
         flush(&in_two.store).await;
         assert!(disk.row(in_two.id).await.3.is_some());
-        in_two.seat(2, "new", "{}");
+        in_two.member(2, "new", "{}");
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
         for meeting in [&in_one_batch, &in_two] {
             assert_eq!(disk.row(meeting.id).await.3, None);
             let room = rooms.iter().find(|room| room.meeting == meeting.id).unwrap();
-            assert_eq!(room.members, [seat("new", "{}")]);
+            assert_eq!(room.members, [member("new", "{}")]);
         }
     }
 
@@ -512,34 +512,34 @@ mod tests {
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
         for name in ["a", "b"] {
-            meeting.seat(0, name, "{}");
+            meeting.member(0, name, "{}");
         }
         let of = |name: &str, n: u8| (user(name), Arc::from(format!(r#"{{"n":{n}}}"#)));
-        meeting.store.keep_waiting(meeting.id, vec![of("a", 1), of("b", 2), of("a", 3)]);
+        meeting.store.persist_unconfirmed(meeting.id, vec![of("a", 1), of("b", 2), of("a", 3)]);
         store.shutdown(soon()).await.unwrap();
 
         let (store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].waiting, [of("a", 1), of("b", 2), of("a", 3)]);
+        assert_eq!(rooms[0].unconfirmed, [of("a", 1), of("b", 2), of("a", 3)]);
         drop(store);
         let (store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].waiting.len(), 3, "a crash delivers twice rather than never");
+        assert_eq!(rooms[0].unconfirmed.len(), 3, "a crash delivers twice rather than never");
         let meeting = Meeting { store: store.handle(), ..meeting };
         meeting.removed(1, "a");
         flush(&meeting.store).await;
         drop(store);
         let (store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].waiting, [of("b", 2)]);
+        assert_eq!(rooms[0].unconfirmed, [of("b", 2)]);
         let meeting = Meeting { store: store.handle(), ..meeting };
-        meeting.store.keep_waiting(meeting.id, vec![of("b", 4), of("c", 5)]);
-        meeting.seat(2, "c", "{}");
+        meeting.store.persist_unconfirmed(meeting.id, vec![of("b", 4), of("c", 5)]);
+        meeting.member(2, "c", "{}");
         meeting.removed(2, "b");
-        meeting.seat(3, "b", "{}");
+        meeting.member(3, "b", "{}");
         store.shutdown(soon()).await.unwrap();
         let (store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].waiting, [of("c", 5)], "who left and came back is somebody new");
-        store.handle().keep_waiting(meeting.id, vec![]);
+        assert_eq!(rooms[0].unconfirmed, [of("c", 5)], "who left and came back is somebody new");
+        store.handle().persist_unconfirmed(meeting.id, vec![]);
         store.shutdown(soon()).await.unwrap();
-        assert_eq!(disk.open().await.1[0].waiting, []);
+        assert_eq!(disk.open().await.1[0].unconfirmed, []);
     }
 
     #[tokio::test]
@@ -547,8 +547,8 @@ mod tests {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let [old, new] = [(); 2].map(|()| Meeting::new(&store, "r"));
-        new.seat(5, "a", "{}");
-        old.seat(4, "b", "{}");
+        new.member(5, "a", "{}");
+        old.member(4, "b", "{}");
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
         assert_eq!(rooms.iter().map(|room| room.meeting).collect::<Vec<_>>(), [new.id]);
@@ -562,7 +562,7 @@ mod tests {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         store.shutdown(soon()).await.unwrap();
         let strange = format!(
             "INSERT INTO kept_rooms VALUES ('no uuid', 'x', NULL), ('{0}', '', NULL);
@@ -577,8 +577,8 @@ mod tests {
         sqlx::raw_sql(sqlx::AssertSqlSafe(strange)).execute(&mut disk.beside().await).await.unwrap();
         let (_store, rooms) = disk.open().await;
         assert_eq!(rooms.len(), 1);
-        assert_eq!((&rooms[0].members[..], &rooms[0].ai), (&[seat("a", "{}")][..], &None));
-        assert_eq!(rooms[0].waiting, [(user("a"), "{}".into())]);
+        assert_eq!((&rooms[0].members[..], &rooms[0].ai), (&[member("a", "{}")][..], &None));
+        assert_eq!(rooms[0].unconfirmed, [(user("a"), "{}".into())]);
     }
 
     #[tokio::test]
@@ -586,11 +586,11 @@ mod tests {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", r#"{"poison":1}"#);
+        meeting.member(0, "a", r#"{"poison":1}"#);
         flush(&meeting.store).await;
-        meeting.seat(1, "b", "{}");
+        meeting.member(1, "b", "{}");
         meeting.store.quarantine(meeting.room.clone(), meeting.id);
-        meeting.seat(2, "late", "{}");
+        meeting.member(2, "late", "{}");
         flush(&meeting.store).await;
         let json: String = sqlx::query_scalar("SELECT json FROM set_aside WHERE room = 'r'")
             .fetch_one(&mut disk.beside().await)
@@ -627,14 +627,14 @@ mod tests {
         let meeting = Meeting::new(&store, "r");
         let big = format!(r#"{{"v":"{}"}}"#, "x".repeat(8_000));
         for n in 0..200 {
-            meeting.seat(0, &format!("u{n}"), &big);
+            meeting.member(0, &format!("u{n}"), &big);
         }
         let message = until_failing(&meeting.store).await;
         assert!(message.contains("full"), "{message}");
         assert!(disk.metrics.store_failures.get() >= 1);
         assert_eq!(disk.metrics.store_pending.get(), 201);
         // Changes received meanwhile are merged over the waiting ones.
-        meeting.seat(1, "u0", "{}");
+        meeting.member(1, "u0", "{}");
         meeting.removed(1, "u1");
         sqlx::query("DROP TABLE ballast").execute(&mut disk.beside().await).await.unwrap();
         flush(&meeting.store).await;
@@ -642,7 +642,7 @@ mod tests {
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
         assert_eq!(rooms[0].members.len(), 199);
-        assert_eq!(rooms[0].members[0], seat("u0", "{}"));
+        assert_eq!(rooms[0].members[0], member("u0", "{}"));
         assert_eq!(disk.metrics.store_pending.get(), 0);
     }
 
@@ -653,7 +653,7 @@ mod tests {
         let mut beside = disk.beside().await;
         let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         let message = until_failing(&meeting.store).await;
         assert!(message.contains("locked"), "{message}");
         let deadline = now() + Duration::from_millis(50);
@@ -661,7 +661,7 @@ mod tests {
         let expected = format!("2 changes could not be written in time ({message})");
         assert_eq!(error.to_string(), expected);
         lock.rollback().await.unwrap();
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         assert_eq!(disk.drops("store_stopped"), 1);
     }
 
@@ -678,13 +678,13 @@ mod tests {
         let mut beside = disk.beside().await;
         let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", "{}");
+        meeting.member(0, "a", "{}");
         let message = until_failing(&meeting.store).await;
         assert_eq!(message, "a write does not come to its end");
         // More than the queue takes: each is received although the write is still under way.
         let mut flushed = tokio::task::JoinSet::new();
         for n in 0..100 {
-            meeting.seat(1, "a", &format!(r#"{{"n":{n}}}"#));
+            meeting.member(1, "a", &format!(r#"{{"n":{n}}}"#));
             let store = meeting.store.clone();
             flushed.spawn(async move { store.flush().await });
             tokio::task::yield_now().await;
@@ -697,7 +697,7 @@ mod tests {
         assert_eq!(meeting.store.health(), StoreHealth::Healthy);
         assert_eq!(disk.metrics.store_failures.get(), 0);
         store.shutdown(soon()).await.unwrap();
-        assert_eq!(disk.open().await.1[0].members, [seat("a", r#"{"n":99}"#)]);
+        assert_eq!(disk.open().await.1[0].members, [member("a", r#"{"n":99}"#)]);
     }
 
     #[tokio::test]
@@ -712,14 +712,14 @@ mod tests {
         let mut beside = disk.beside().await;
         let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
         let meeting = Meeting::new(&store, "r");
-        meeting.seat(0, "a", r#"{"v":1}"#);
-        meeting.seat(0, "b", "{}");
+        meeting.member(0, "a", r#"{"v":1}"#);
+        meeting.member(0, "b", "{}");
         let handle = store.handle();
         let mut flushed = tokio::task::JoinSet::new();
         flushed.spawn(async move { handle.flush().await.unwrap() });
         // The report that the write hangs shows that it is in progress.
         until_failing(&meeting.store).await;
-        meeting.seat(1, "a", r#"{"v":2}"#);
+        meeting.member(1, "a", r#"{"v":2}"#);
         meeting.removed(1, "b");
         let mut health = meeting.store.watch_health();
         let locked = health.wait_for(|health| format!("{health:?}").contains("locked"));
@@ -729,7 +729,7 @@ mod tests {
         tokio::time::timeout_at(soon(), flushed).await.unwrap().unwrap().unwrap();
         store.shutdown(soon()).await.unwrap();
         assert!(disk.metrics.store_failures.get() >= 1);
-        assert_eq!(disk.open().await.1[0].members, [seat("a", r#"{"v":2}"#)]);
+        assert_eq!(disk.open().await.1[0].members, [member("a", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -739,19 +739,19 @@ mod tests {
         let mut beside = disk.beside().await;
         let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
         let [full, ended] = ["full", "ended"].map(|room| Meeting::new(&store, room));
-        full.seat(0, "a", "{}");
-        full.seat(0, "b", "{}");
+        full.member(0, "a", "{}");
+        full.member(0, "b", "{}");
         until_failing(&full.store).await;
-        full.seat(1, "c", "{}");
-        full.seat(1, "b", r#"{"v":2}"#);
-        ended.keep(1, Persist::MeetingEnded);
+        full.member(1, "c", "{}");
+        full.member(1, "b", r#"{"v":2}"#);
+        ended.persist(1, Persist::MeetingEnded);
         lock.rollback().await.unwrap();
         flush(&full.store).await;
         assert_eq!(disk.drops("store_pending"), 1);
         assert!(disk.row(ended.id).await.3.is_some());
         store.shutdown(soon()).await.unwrap();
         let (_store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].members, [seat("a", "{}"), seat("b", r#"{"v":2}"#)]);
+        assert_eq!(rooms[0].members, [member("a", "{}"), member("b", r#"{"v":2}"#)]);
     }
 
     #[tokio::test]
@@ -760,11 +760,11 @@ mod tests {
         let (store, _) = disk.open_with(StoreSettings { queue: 1, ..impatient() }).await;
         let meeting = Meeting::new(&store, "r");
         for name in ["a", "b", "c"] {
-            meeting.seat(0, name, "{}");
+            meeting.member(0, name, "{}");
         }
         assert_eq!(disk.drops("store_queue"), 2);
         store.shutdown(soon()).await.unwrap();
-        assert_eq!(disk.open().await.1[0].members, [seat("a", "{}")]);
+        assert_eq!(disk.open().await.1[0].members, [member("a", "{}")]);
     }
 
     #[tokio::test]
@@ -801,7 +801,7 @@ mod tests {
         let after_9999 = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
         for at in [before_1970, after_9999] {
             let (room, what) = (meeting.room.clone(), Persist::MeetingEnded);
-            meeting.store.keep(Change { at, room, meeting: meeting.id, what });
+            meeting.store.persist(Change { at, room, meeting: meeting.id, what });
         }
         flush(&meeting.store).await;
         let (created, modified, ..) = disk.row(meeting.id).await;

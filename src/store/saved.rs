@@ -15,9 +15,9 @@ pub enum Persist {
         members: usize,
     },
     /// A member is new, or its user object changed.
-    Seat(SavedMember),
+    Member(SavedMember),
     /// A member is gone.
-    SeatRemoved {
+    MemberRemoved {
         /// The member.
         user: UserId,
     },
@@ -67,5 +67,5 @@ pub struct SavedRoom {
     /// Reserved ids of former members, and their identities.
     pub departed: Vec<(UserId, IdentityId)>,
     /// Events that members had not acknowledged when the server stopped, in order.
-    pub waiting: Vec<(UserId, Arc<str>)>,
+    pub unconfirmed: Vec<(UserId, Arc<str>)>,
 }

@@ -27,8 +27,8 @@ const ROWS: usize = 64;
 /// second with SQLite's default of a quarter of this.
 const FOLDED_PAGES: &str = "4000";
 
-/// Number of quarantined rooms that are kept after a panic, to find its cause.
-const SET_ASIDE_ROOMS: i64 = 100;
+/// Number of quarantined rooms to store after a panic, to find its cause.
+const MAX_QUARANTINED: i64 = 100;
 
 /// An error of opening the store, or of writing everything.
 #[derive(Debug, thiserror::Error)]
@@ -117,18 +117,18 @@ impl Database {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        // Asking for the lock at once makes SQLite wait for it; asking later, it would give up.
+        // SQLite waits only for a lock taken at the beginning; for one taken later it gives up.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         write_meetings(&mut transaction, batch).await?;
-        write_seats(&mut transaction, batch).await?;
+        write_members(&mut transaction, batch).await?;
         write_departed(&mut transaction, batch).await?;
         transaction.commit().await?;
         // Apart from the rest: what many members have not confirmed can be more than a shutdown's
         // time allows, and must not lose the members of other rooms.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        write_waiting(&mut transaction, batch).await?;
-        for (meeting, _, row) in batch.kept().filter(|(_, _, row)| row.life == Life::SetAside) {
-            set_aside(&mut transaction, meeting, row).await?;
+        write_unconfirmed(&mut transaction, batch).await?;
+        for (meeting, _, row) in batch.stored().filter(|(_, _, row)| row.life == Life::Quarantined) {
+            quarantine(&mut transaction, meeting, row).await?;
         }
         transaction.commit().await?;
         self.connection = Some(connection);
@@ -168,8 +168,8 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
         );
         insert.build().persistent(rows.len() == ROWS).execute(&mut *db).await?;
     }
-    let kept: Vec<_> = batch.kept().collect();
-    for rows in kept.chunks(ROWS) {
+    let stored: Vec<_> = batch.stored().collect();
+    for rows in stored.chunks(ROWS) {
         let mut insert = QueryBuilder::new("INSERT INTO kept_rooms (meeting_id, room) ");
         insert.push_values(rows, |mut values, (meeting, _, row)| {
             values.push_bind(meeting.to_string()).push_bind(row.room.as_str().to_owned());
@@ -186,9 +186,9 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
     Ok(())
 }
 
-async fn write_seats(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
+async fn write_members(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, changes) in &batch.meetings {
-        for (user, _) in changes.seats.iter().filter(|(_, seat)| seat.is_none()) {
+        for (user, _) in changes.members.iter().filter(|(_, member)| member.is_none()) {
             for delete in [
                 "DELETE FROM kept_seats WHERE meeting_id = $1 AND user_id = $2",
                 "DELETE FROM kept_events WHERE meeting_id = $1 AND user_id = $2",
@@ -198,22 +198,22 @@ async fn write_seats(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<()
             }
         }
     }
-    let seats: Vec<_> = batch
-        .kept()
-        .flat_map(|(meeting, changes, _)| changes.seats.values().flatten().map(move |s| (meeting, s)))
+    let members: Vec<_> = batch
+        .stored()
+        .flat_map(|(meeting, changes, _)| changes.members.values().flatten().map(move |s| (meeting, s)))
         .collect();
-    for seats in seats.chunks(ROWS) {
+    for members in members.chunks(ROWS) {
         let mut insert =
             QueryBuilder::new("INSERT INTO kept_seats (meeting_id, user_id, identity_id, json) ");
-        insert.push_values(seats, |mut values, (meeting, seat)| {
-            values.push_bind(meeting.to_string()).push_bind(seat.user.to_string());
-            values.push_bind(seat.identity.to_string()).push_bind(Arc::clone(&seat.json));
+        insert.push_values(members, |mut values, (meeting, member)| {
+            values.push_bind(meeting.to_string()).push_bind(member.user.to_string());
+            values.push_bind(member.identity.to_string()).push_bind(Arc::clone(&member.json));
         });
         insert.push(
             " ON CONFLICT (meeting_id, user_id) DO UPDATE
                 SET identity_id = excluded.identity_id, json = excluded.json",
         );
-        insert.build().persistent(seats.len() == ROWS).execute(&mut *db).await?;
+        insert.build().persistent(members.len() == ROWS).execute(&mut *db).await?;
     }
     Ok(())
 }
@@ -226,7 +226,7 @@ async fn write_departed(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
         }
     }
     let departed: Vec<_> = batch
-        .kept()
+        .stored()
         .flat_map(|(meeting, changes, _)| {
             let known =
                 changes.departed.iter().filter_map(|(user, identity)| Some((user, identity.as_ref()?)));
@@ -244,9 +244,9 @@ async fn write_departed(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
     Ok(())
 }
 
-async fn write_waiting(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
+async fn write_unconfirmed(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
     for (meeting, changes) in &batch.meetings {
-        let Some(events) = &changes.waiting else { continue };
+        let Some(events) = &changes.unconfirmed else { continue };
         let meeting = meeting.to_string();
         let delete = sqlx::query("DELETE FROM kept_events WHERE meeting_id = $1");
         delete.bind(meeting.clone()).execute(&mut *db).await?;
@@ -268,7 +268,7 @@ async fn write_waiting(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<
     Ok(())
 }
 
-async fn set_aside(
+async fn quarantine(
     db: &mut SqliteConnection,
     meeting: MeetingId,
     row: &MeetingRow,
@@ -294,7 +294,7 @@ async fn set_aside(
         "DELETE FROM set_aside WHERE meeting_id NOT IN
             (SELECT meeting_id FROM set_aside ORDER BY set_aside_at DESC, meeting_id LIMIT $1)",
     );
-    delete.bind(SET_ASIDE_ROOMS).execute(&mut *db).await?;
+    delete.bind(MAX_QUARANTINED).execute(&mut *db).await?;
     forget(db, &id).await
 }
 
@@ -314,7 +314,7 @@ async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<SavedRoo
     let rows = rows.fetch_all(&mut *db).await?;
     let mut rooms = Vec::with_capacity(rows.len());
     let mut names = HashSet::new();
-    for room in rows.iter().filter_map(|row| sensible(row, kept_room(row))) {
+    for room in rows.iter().filter_map(|row| sensible(row, saved_room(row))) {
         if names.insert(room.room.clone()) {
             rooms.push(room);
             continue;
@@ -352,7 +352,7 @@ async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<SavedRoo
     for row in rows.fetch_all(&mut *db).await? {
         let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
         if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.waiting.push((user, json));
+            room.unconfirmed.push((user, json));
         }
     }
     transaction.commit().await?;
@@ -365,7 +365,7 @@ fn text(row: &SqliteRow, column: &str) -> Result<String, Unreadable> {
     Ok(row.try_get(column)?)
 }
 
-fn kept_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
+fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
     let ai: Option<String> = row.try_get("ai")?;
     Ok(SavedRoom {
         room: RoomName::parse(&text(row, "room")?)?,
@@ -373,7 +373,7 @@ fn kept_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
         ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
         members: Vec::new(),
         departed: Vec::new(),
-        waiting: Vec::new(),
+        unconfirmed: Vec::new(),
     })
 }
 
@@ -395,11 +395,11 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
 
-/// The decoded row, or none and a warning: one invalid row must not keep the server from starting.
+/// The decoded row, or none and a warning: one invalid row must not prevent the start.
 fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
     read.map_err(|why| {
         let meeting = text(row, "meeting_id").unwrap_or_default();
-        tracing::warn!(meeting, %why, "a kept row makes no sense and is skipped");
+        tracing::warn!(meeting, %why, "a stored row is invalid and is skipped");
     })
     .ok()
 }

@@ -160,9 +160,11 @@ impl Task {
 
     fn take(&mut self, command: StoreCommand) {
         let (meeting, changes) = match command {
-            StoreCommand::Keep(change) => (change.meeting, Changes::of(change.at, change.room, change.what)),
-            StoreCommand::KeepWaiting { meeting, events } => (meeting, Changes::waiting(events)),
-            StoreCommand::SetAside { room, meeting } => (meeting, Changes::set_aside(wall_clock(), room)),
+            StoreCommand::Persist(change) => {
+                (change.meeting, Changes::of(change.at, change.room, change.what))
+            }
+            StoreCommand::PersistUnconfirmed { meeting, events } => (meeting, Changes::unconfirmed(events)),
+            StoreCommand::Quarantine { room, meeting } => (meeting, Changes::quarantined(wall_clock(), room)),
             StoreCommand::Flush(done) => return self.flush(done),
         };
         let in_flight = self.in_flight();
@@ -175,7 +177,7 @@ impl Task {
         {
             Metrics::count(&self.metrics.drops, "store_pending");
             if !mem::replace(&mut self.pending_full, true) {
-                tracing::error!(keys, "too much waits to be written; new seats are not kept");
+                tracing::error!(keys, "too much waits to be written; new members are not persisted");
             }
             return;
         }

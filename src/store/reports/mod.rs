@@ -204,13 +204,13 @@ mod tests {
 
     const PLENTY: usize = 1 << 30;
 
-    struct Desk {
+    struct Fixture {
         directory: tempfile::TempDir,
         store: Store,
         metrics: Arc<Metrics>,
     }
 
-    impl Desk {
+    impl Fixture {
         async fn open() -> Self {
             let directory = tempfile::tempdir().unwrap();
             std::fs::File::create(directory.path().join("r.db")).unwrap();
@@ -282,25 +282,25 @@ mod tests {
 
     #[tokio::test]
     async fn report_is_readable_at_once_and_after_restart() {
-        let desk = Desk::open().await;
-        let id = desk.keep(0, Some("{}")).await;
-        let desk = desk.reopen().await;
-        let view = desk.reports().look_up(id).await.unwrap().unwrap();
+        let fixture = Fixture::open().await;
+        let id = fixture.keep(0, Some("{}")).await;
+        let fixture = fixture.reopen().await;
+        let view = fixture.reports().look_up(id).await.unwrap().unwrap();
         assert_eq!((&*view.line.kind, &*view.line.created), ("bug", "2026-01-01T00:00:00.000Z"));
         assert_eq!((view.line.room.as_deref(), view.line.meeting), (Some("r"), None));
         assert_eq!((&*view.line.identity, &*view.line.name), ("cookie:ada", "Ada"));
         assert_eq!((&*view.line.description, &*view.user_agent), ("it hangs", "Browser/1"));
         assert_eq!((&*view.url, &*view.json), ("https://meet.example/r", "{\n  \"apiHistory\": []\n}"));
         assert_eq!(view.line.delivery.unwrap().state, "waiting");
-        assert_eq!(desk.reports().json(ReportId::random()).await.unwrap(), None);
+        assert_eq!(fixture.reports().json(ReportId::random()).await.unwrap(), None);
     }
 
     #[tokio::test]
     async fn a_card_is_due_until_it_is_delivered() {
-        let desk = Desk::open().await;
-        let [first, second] = [desk.keep(0, Some("1")).await, desk.keep(1, Some("2")).await];
-        desk.keep(2, None).await;
-        let reports = desk.reports();
+        let fixture = Fixture::open().await;
+        let [first, second] = [fixture.keep(0, Some("1")).await, fixture.keep(1, Some("2")).await];
+        fixture.keep(2, None).await;
+        let reports = fixture.reports();
         let due = async |seconds, except: &[ReportId]| -> Vec<String> {
             let due = reports.due(at(seconds), 10, except).await.unwrap();
             due.into_iter().map(|due| format!("{} {}", due.card, due.attempts)).collect()
@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(due(5, &[first]).await, ["2 0"]);
         assert_eq!(reports.next_due(&[first]).await.unwrap(), Some(at(1)));
         reports.measure_queue().await;
-        assert_eq!(desk.metrics.deliveries_waiting.get(), 2);
+        assert_eq!(fixture.metrics.deliveries_waiting.get(), 2);
 
         reports.attempted(first, DeliveryOutcome::Postponed { until: at(60) }, Some("busy")).await.unwrap();
         reports.attempted(second, DeliveryOutcome::Delivered, None).await.unwrap();
@@ -327,17 +327,17 @@ mod tests {
         let view = reports.look_up(first).await.unwrap().unwrap().line.delivery.unwrap();
         assert_eq!((&*view.state, view.attempts, view.next_try), ("dead", 2, None));
         reports.measure_queue().await;
-        let gauges = (desk.metrics.deliveries_waiting.get(), desk.metrics.deliveries_dead.get());
+        let gauges = (fixture.metrics.deliveries_waiting.get(), fixture.metrics.deliveries_dead.get());
         assert_eq!(gauges, (0, 1));
     }
 
     /// A report that came while the clock was a year ahead had its card delivered a year later.
     #[tokio::test]
     async fn clock_that_was_ahead_delays_no_card() {
-        let desk = Desk::open().await;
-        let reports = desk.reports();
+        let fixture = Fixture::open().await;
+        let reports = fixture.reports();
         let year = 365 * 86_400;
-        let early = desk.keep(year, Some("early")).await;
+        let early = fixture.keep(year, Some("early")).await;
         let due = reports.due(at(0), 10, &[]).await.unwrap();
         assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [early]);
         // As after every failure, but by the clock of now.
@@ -346,31 +346,34 @@ mod tests {
         assert_eq!(reports.due(at(0), 10, &[]).await.unwrap(), []);
         assert_eq!(reports.due(until, 10, &[]).await.unwrap().len(), 1);
         // Those whose time has come regularly are not held up by it, nor it by those under way.
-        let now = desk.keep(0, Some("now")).await;
-        let late = desk.keep(year, Some("late")).await;
+        let now = fixture.keep(0, Some("now")).await;
+        let late = fixture.keep(year, Some("late")).await;
         let due = reports.due(at(0), 1, &[now]).await.unwrap();
         assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [late]);
     }
 
     #[tokio::test]
     async fn old_reports_are_removed_and_meetings_stay() {
-        let desk = Desk::open().await;
+        let fixture = Fixture::open().await;
         let meeting = MeetingId::random();
         let change =
             Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
-        desk.store.handle().keep(change);
-        desk.store.handle().flush().await.unwrap();
-        let first = desk.keep(0, Some("{}")).await;
+        fixture.store.handle().persist(change);
+        fixture.store.handle().flush().await.unwrap();
+        let first = fixture.keep(0, Some("{}")).await;
         for second in 1..120 {
-            desk.keep(second, Some("{}")).await;
+            fixture.keep(second, Some("{}")).await;
         }
-        desk.reports().attempted(first, DeliveryOutcome::Delivered, None).await.unwrap();
+        fixture.reports().attempted(first, DeliveryOutcome::Delivered, None).await.unwrap();
         for second in [0, 200] {
-            desk.reports().refreshed("1", at(second)).await.unwrap();
-            assert!(desk.reports().call_rated("1", meeting, 1, at(second)).await.unwrap());
+            fixture.reports().refreshed("1", at(second)).await.unwrap();
+            assert!(fixture.reports().call_rated("1", meeting, 1, at(second)).await.unwrap());
         }
-        desk.reports().expire(at(110), PLENTY).await.unwrap();
-        assert_eq!((desk.ids().await.len(), desk.removed("age"), desk.removed("size")), (10, 110, 0));
+        fixture.reports().expire(at(110), PLENTY).await.unwrap();
+        assert_eq!(
+            (fixture.ids().await.len(), fixture.removed("age"), fixture.removed("size")),
+            (10, 110, 0)
+        );
         for (table, left) in [
             ("report_histories", 10),
             // A delivered card is removed with its report; a waiting one is still to be delivered.
@@ -379,18 +382,18 @@ mod tests {
             ("AnalyticsSimpleCallFeedback", 1),
             ("Meetings", 1),
         ] {
-            assert_eq!(desk.rows(table).await, left, "{table}");
+            assert_eq!(fixture.rows(table).await, left, "{table}");
         }
-        assert_eq!(desk.metrics.deliveries_waiting.get(), 119);
+        assert_eq!(fixture.metrics.deliveries_waiting.get(), 119);
     }
 
     #[tokio::test]
     async fn old_unrated_meetings_are_removed() {
-        let desk = Desk::open().await;
+        let fixture = Fixture::open().await;
         let [running, rated, late, over] = [0; 4].map(|_| MeetingId::random());
         let keep = |meeting, second, what| {
             let change = Change { at: at(second), room: RoomName::parse("r").unwrap(), meeting, what };
-            desk.store.handle().keep(change);
+            fixture.store.handle().persist(change);
         };
         for (meeting, ended) in [(running, None), (rated, Some(50)), (late, Some(120)), (over, Some(50))] {
             keep(meeting, 0, Persist::MeetingStarted);
@@ -398,44 +401,45 @@ mod tests {
                 keep(meeting, second, Persist::MeetingEnded);
             }
         }
-        desk.store.handle().flush().await.unwrap();
-        assert!(desk.reports().call_rated("1", rated, 1, at(60)).await.unwrap());
-        desk.reports().expire_meetings(at(110)).await.unwrap();
-        assert_eq!(desk.rows("Meetings").await, 3);
-        desk.reports().expire(at(110), PLENTY).await.unwrap();
-        desk.reports().expire_meetings(at(110)).await.unwrap();
-        assert_eq!(desk.rows("Meetings").await, 2, "the one that runs, and the one that ended late");
+        fixture.store.handle().flush().await.unwrap();
+        assert!(fixture.reports().call_rated("1", rated, 1, at(60)).await.unwrap());
+        fixture.reports().expire_meetings(at(110)).await.unwrap();
+        assert_eq!(fixture.rows("Meetings").await, 3);
+        fixture.reports().expire(at(110), PLENTY).await.unwrap();
+        fixture.reports().expire_meetings(at(110)).await.unwrap();
+        assert_eq!(fixture.rows("Meetings").await, 2, "the one that runs, and the one that ended late");
     }
 
     #[tokio::test]
     async fn oldest_reports_are_evicted_over_the_byte_limit() {
-        let desk = Desk::open().await;
+        let fixture = Fixture::open().await;
         let mut ids = Vec::new();
         for second in 0..5 {
-            ids.insert(0, desk.keep(second, None).await.to_string());
+            ids.insert(0, fixture.keep(second, None).await.to_string());
         }
-        assert_eq!(desk.ids().await, ids);
-        let bytes = desk.reports().list(&ReportFilter::default(), None, 1).await.unwrap()[0].bytes as usize;
+        assert_eq!(fixture.ids().await, ids);
+        let bytes =
+            fixture.reports().list(&ReportFilter::default(), None, 1).await.unwrap()[0].bytes as usize;
         assert!(bytes > 500, "{bytes}");
         let newest = report(9);
         ids.insert(0, newest.id.to_string());
-        desk.reports().keep(newest, None, 3 * bytes).await.unwrap();
-        assert_eq!(desk.ids().await, ids[..3]);
-        assert_eq!(desk.removed("size"), 3);
+        fixture.reports().keep(newest, None, 3 * bytes).await.unwrap();
+        assert_eq!(fixture.ids().await, ids[..3]);
+        assert_eq!(fixture.removed("size"), 3);
         // Nothing else fits beside one that is longer than all may be.
         let long = NewReport { json: "x".repeat(4 * bytes), ..report(10) };
         let id = long.id.to_string();
-        desk.reports().keep(long, None, 3 * bytes).await.unwrap();
-        assert_eq!(desk.ids().await, [id]);
+        fixture.reports().keep(long, None, 3 * bytes).await.unwrap();
+        assert_eq!(fixture.ids().await, [id]);
         // A lower setting applies at the next pruning.
-        desk.reports().expire(at(0), 0).await.unwrap();
-        assert_eq!((desk.ids().await.len(), desk.removed("size")), (0, 7));
+        fixture.reports().expire(at(0), 0).await.unwrap();
+        assert_eq!((fixture.ids().await.len(), fixture.removed("size")), (0, 7));
     }
 
     #[tokio::test]
     async fn lists_are_filtered_and_paged_newest_first() {
-        let desk = Desk::open().await;
-        let reports = desk.reports();
+        let fixture = Fixture::open().await;
+        let reports = fixture.reports();
         for second in 0..7 {
             // Some share their time.
             let kind = if second % 2 == 0 { ReportKind::Bug } else { ReportKind::DeadTrack };
@@ -454,7 +458,7 @@ mod tests {
             from = Some(last.cursor().to_string().parse().unwrap());
             seen.extend(lines.into_iter().map(|line| line.id));
         }
-        assert_eq!((seen.len(), seen), (7, desk.ids().await));
+        assert_eq!((seen.len(), seen), (7, fixture.ids().await));
         let count = async |filter: ReportFilter| reports.list(&filter, None, 100).await.unwrap().len();
         assert_eq!(count(filter(Some(ReportKind::Bug), None)).await, 4);
         assert_eq!(count(filter(None, Some("a"))).await, 4);
@@ -465,14 +469,14 @@ mod tests {
     #[tokio::test]
     async fn counts_are_by_version_and_day() {
         const DAY: u64 = 24 * 60 * 60;
-        let desk = Desk::open().await;
-        let reports = desk.reports();
+        let fixture = Fixture::open().await;
+        let reports = fixture.reports();
         let meeting = MeetingId::random();
         assert!(!reports.call_rated("1", meeting, 1, at(0)).await.unwrap(), "the meeting is unknown");
         let change =
             Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
-        desk.store.handle().keep(change);
-        desk.store.handle().flush().await.unwrap();
+        fixture.store.handle().persist(change);
+        fixture.store.handle().flush().await.unwrap();
         for (version, second, issues) in [("1", 0, 1), ("1", 5, 0), ("1", 6, 0), ("2", DAY, 1)] {
             assert!(reports.call_rated(version, meeting, issues, at(second)).await.unwrap());
         }
@@ -495,51 +499,52 @@ mod tests {
 
     #[tokio::test]
     async fn report_of_running_meeting_gets_room_and_meeting() {
-        let desk = Desk::open().await;
+        let fixture = Fixture::open().await;
         let (meeting, room) = (MeetingId::random(), RoomName::parse("r").unwrap());
-        let keep = |what| desk.store.handle().keep(Change { at: at(0), room: room.clone(), meeting, what });
+        let keep =
+            |what| fixture.store.handle().persist(Change { at: at(0), room: room.clone(), meeting, what });
         keep(Persist::MeetingStarted);
-        desk.store.handle().flush().await.unwrap();
-        let by_room = desk.keep(1, None).await;
+        fixture.store.handle().flush().await.unwrap();
+        let by_room = fixture.keep(1, None).await;
         let dead = NewReport { room: None, meeting: Some(meeting.to_string()), ..report(2) };
         let by_meeting = dead.id;
-        desk.reports().keep(dead, None, PLENTY).await.unwrap();
+        fixture.reports().keep(dead, None, PLENTY).await.unwrap();
         for id in [by_room, by_meeting] {
-            let line = desk.reports().look_up(id).await.unwrap().unwrap().line;
+            let line = fixture.reports().look_up(id).await.unwrap().unwrap().line;
             assert_eq!((line.room.as_deref(), line.meeting), (Some("r"), Some(meeting.to_string())));
         }
         keep(Persist::MeetingEnded);
-        desk.store.handle().flush().await.unwrap();
-        let late = desk.keep(3, None).await;
-        assert_eq!(desk.reports().look_up(late).await.unwrap().unwrap().line.meeting, None);
+        fixture.store.handle().flush().await.unwrap();
+        let late = fixture.keep(3, None).await;
+        assert_eq!(fixture.reports().look_up(late).await.unwrap().unwrap().line.meeting, None);
     }
 
     #[tokio::test]
     async fn a_failing_store_keeps_nothing_and_says_so() {
-        let desk = Desk::open().await;
+        let fixture = Fixture::open().await;
         // As on a full disk: the file cannot grow, and the report does not fit into it.
-        let mut other = Database::options(&desk.directory.path().join("r.db")).connect().await.unwrap();
+        let mut other = Database::options(&fixture.directory.path().join("r.db")).connect().await.unwrap();
         let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut other).await.unwrap();
         other.close().await.unwrap();
         let limit = format!("PRAGMA max_page_count = {pages}");
         for _ in 0..CONNECTIONS {
-            sqlx::query(sqlx::AssertSqlSafe(limit.clone())).execute(&desk.reports().pool).await.unwrap();
+            sqlx::query(sqlx::AssertSqlSafe(limit.clone())).execute(&fixture.reports().pool).await.unwrap();
         }
         let long = NewReport { json: "x".repeat(1 << 20), ..report(0) };
-        let error = desk.reports().keep(long, Some("{}".into()), PLENTY).await.unwrap_err();
+        let error = fixture.reports().keep(long, Some("{}".into()), PLENTY).await.unwrap_err();
         assert!(error.to_string().contains("full"), "{error}");
-        assert_eq!((desk.rows("reports").await, desk.rows("deliveries").await), (0, 0));
+        assert_eq!((fixture.rows("reports").await, fixture.rows("deliveries").await), (0, 0));
     }
 
     #[tokio::test]
     async fn reports_after_shutdown_are_refused() {
-        let desk = Desk::open().await;
-        let reports = desk.reports();
-        desk.keep(0, None).await;
-        desk.store.shutdown(soon()).await.unwrap();
+        let fixture = Fixture::open().await;
+        let reports = fixture.reports();
+        fixture.keep(0, None).await;
+        fixture.store.shutdown(soon()).await.unwrap();
         assert!(reports.keep(report(1), None, PLENTY).await.is_err());
         assert!(reports.json(ReportId::random()).await.is_err());
         // The file alone is a backup.
-        assert!(!desk.directory.path().join("r.db-wal").exists());
+        assert!(!fixture.directory.path().join("r.db-wal").exists());
     }
 }

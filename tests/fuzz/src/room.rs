@@ -32,7 +32,7 @@ pub fn room(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let now = Instant::now();
     let mut room = Room::new(settings(), now);
-    let mut kept = None;
+    let mut saved = None;
     for (number, id) in (0..).zip(["a", "b"]) {
         let join = Join {
             connection: ConnectionId(number),
@@ -42,7 +42,7 @@ pub fn room(data: &[u8]) {
             network: None,
             new_meeting: MeetingId::random(),
         };
-        heed(&room.handle(now, Input::Join(join)), &mut kept);
+        heed(&room.handle(now, Input::Join(join)), &mut saved);
     }
     for (number, line) in (0..).zip(text.split('\n')) {
         let connection = ConnectionId(number % 2);
@@ -50,39 +50,39 @@ pub fn room(data: &[u8]) {
             Ok(message) => Input::Message { connection, at: number, message },
             Err(why) => Input::Rejected { connection, why },
         };
-        heed(&room.handle(now, input), &mut kept);
+        heed(&room.handle(now, input), &mut saved);
         assert_json(&room.encode_snapshot());
     }
-    if let (Some(kept), Some(meeting)) = (kept, room.meeting()) {
-        let kept = SavedRoom { meeting, ..kept };
-        let restored = Room::restore(settings(), now, &kept);
-        assert_eq!(restored.members().len(), kept.members.len());
+    if let (Some(saved), Some(meeting)) = (saved, room.meeting()) {
+        let saved = SavedRoom { meeting, ..saved };
+        let restored = Room::restore(settings(), now, &saved);
+        assert_eq!(restored.members().len(), saved.members.len());
         assert_json(&restored.encode_snapshot());
     }
 }
 
-fn heed(effects: &[Effect], kept: &mut Option<SavedRoom>) {
+fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
     for effect in effects {
         match effect {
             Effect::Send { event, .. } => assert_json(&event.encode()),
             Effect::Persist { meeting, change } => {
-                let kept = kept.get_or_insert_with(|| SavedRoom {
+                let saved = saved.get_or_insert_with(|| SavedRoom {
                     room: satsuma::id::RoomName::parse("r").expect("a name"),
                     meeting: *meeting,
                     ai: None,
                     members: Vec::new(),
                     departed: Vec::new(),
-                    waiting: Vec::new(),
+                    unconfirmed: Vec::new(),
                 });
                 match change {
-                    Persist::Seat(seat) => {
-                        kept.members.retain(|other| other.user != seat.user);
-                        kept.members.push(seat.clone());
+                    Persist::Member(seat) => {
+                        saved.members.retain(|other| other.user != seat.user);
+                        saved.members.push(seat.clone());
                     }
-                    Persist::SeatRemoved { user } => kept.members.retain(|seat| seat.user != *user),
+                    Persist::MemberRemoved { user } => saved.members.retain(|seat| seat.user != *user),
                     Persist::Ai { json } => {
                         assert_json(json);
-                        kept.ai = Some(json.clone());
+                        saved.ai = Some(json.clone());
                     }
                     Persist::Departed { .. } | Persist::DepartedForgotten { .. } => {}
                     Persist::MeetingStarted | Persist::Peak { .. } | Persist::MeetingEnded => {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::store::owner::{FencedWrite, OwnerEpoch};
 use crate::store::saved::{Persist, SavedMember};
 
 /// The changes that are not written yet, merged by key: the newest value of each wins.
@@ -35,16 +36,22 @@ impl WriteBatch {
     }
 
     /// Adds `newer` changes of a meeting.
-    pub(super) fn put(&mut self, meeting: MeetingId, newer: Changes) {
+    ///
+    /// # Errors
+    /// [`FencedWrite`] if those of a later owner are pending.
+    pub(super) fn put(&mut self, meeting: MeetingId, newer: Changes) -> Result<(), FencedWrite> {
         let changes = self.meetings.entry(meeting).or_default();
+        FencedWrite::check(meeting, newer.epoch, changes.epoch)?;
         self.keys -= changes.keys();
         changes.then(newer);
         self.keys += changes.keys();
+        Ok(())
     }
 
-    /// Adds a `newer` batch.
-    pub(super) fn then(&mut self, newer: Self) {
-        newer.meetings.into_iter().for_each(|(meeting, changes)| self.put(meeting, changes));
+    /// Adds a `newer` batch, and returns its changes that are of older owners.
+    pub(super) fn then(&mut self, newer: Self) -> Vec<FencedWrite> {
+        let put = |(meeting, changes)| self.put(meeting, changes).err();
+        newer.meetings.into_iter().filter_map(put).collect()
     }
 
     /// The changed meetings that have a row once this is written, so that rows can refer to them.
@@ -58,6 +65,8 @@ impl WriteBatch {
 /// The merged changes of one meeting.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Changes {
+    /// The latest owner that made one of them.
+    pub(super) epoch: OwnerEpoch,
     pub(super) row: Option<MeetingRow>,
     /// The meeting ended, regardless of later changes: its stored rows are deleted first.
     pub(super) clears: bool,
@@ -122,6 +131,11 @@ impl Changes {
         Self { row: Some(row), ..Self::default() }
     }
 
+    /// The same changes, made by the owner of an epoch.
+    pub(super) fn by(self, epoch: OwnerEpoch) -> Self {
+        Self { epoch, ..self }
+    }
+
     /// True if the meeting has ended once this is written.
     pub(super) fn ends(&self) -> bool {
         self.row.as_ref().is_some_and(|row| row.life != Life::Running)
@@ -136,8 +150,9 @@ impl Changes {
         if self.row.as_ref().is_some_and(|row| row.life == Life::Quarantined) {
             return;
         }
+        self.epoch = newer.epoch;
         if newer.clears {
-            *self = Self { row: self.row.take(), clears: true, ..Self::default() };
+            *self = Self { epoch: self.epoch, row: self.row.take(), clears: true, ..Self::default() };
         }
         if let Some(unconfirmed) = &mut self.unconfirmed {
             // A member that returns after leaving is a new member to these events.

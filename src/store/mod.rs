@@ -5,6 +5,8 @@
 
 mod batch;
 pub mod data_dir;
+mod load;
+mod owner;
 pub mod reports;
 pub mod saved;
 mod sql;
@@ -23,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
+pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
 use saved::{Persist, SavedRoom};
 use sql::Database;
@@ -86,13 +89,13 @@ impl Store {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<SavedRoom>), StoreError> {
         let options = options.busy_timeout(settings.busy_timeout);
-        let (database, rooms) = Database::open(options.clone(), wall_clock()).await?;
+        let (database, epoch, rooms) = Database::open(options.clone(), wall_clock()).await?;
         let reports = Reports::open(options, Arc::clone(&metrics));
         let (commands, received) = mpsc::channel(settings.queue);
         let (health_sender, health) = watch::channel(StoreHealth::Healthy);
         let (stop, stopped) = oneshot::channel();
         let queue_full = Arc::default();
-        let handle = StoreHandle { commands, health, metrics, queue_full };
+        let handle = StoreHandle { epoch, commands, health, metrics, queue_full };
         let (full, metrics) = (Arc::clone(&handle.queue_full), Arc::clone(&handle.metrics));
         let task = Task::new(received, database, health_sender, full, metrics, settings);
         #[expect(clippy::disallowed_methods, reason = "the Store owns the task and aborts it")]
@@ -125,9 +128,12 @@ impl Store {
     }
 }
 
-/// A cheap clone that hands changes to the store's task, and never waits for it.
+/// The access of one owner of rooms to the store: a cheap clone that hands changes to the store's task, and never
+/// waits for it.
 #[derive(Clone, Debug)]
 pub struct StoreHandle {
+    /// The owner's epoch, which every change carries.
+    epoch: OwnerEpoch,
     commands: mpsc::Sender<StoreCommand>,
     health: watch::Receiver<StoreHealth>,
     metrics: Arc<Metrics>,
@@ -136,22 +142,37 @@ pub struct StoreHandle {
 
 #[derive(Debug)]
 enum StoreCommand {
-    Persist(Change),
-    PersistUnconfirmed { meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
-    Quarantine { room: RoomName, meeting: MeetingId },
+    Persist { epoch: OwnerEpoch, change: Change },
+    PersistUnconfirmed { epoch: OwnerEpoch, meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
+    Quarantine { epoch: OwnerEpoch, room: RoomName, meeting: MeetingId },
+    Load(Load),
     Flush(oneshot::Sender<()>),
+}
+
+/// A request to load a room.
+#[derive(Debug)]
+struct Load {
+    epoch: OwnerEpoch,
+    room: RoomName,
+    loaded: oneshot::Sender<Result<Option<SavedRoom>, StoreError>>,
 }
 
 impl StoreHandle {
     /// A handle without a store, which persists nothing.
     pub fn of_nothing(metrics: Arc<Metrics>) -> Self {
         let health = watch::channel(StoreHealth::Healthy).1;
-        Self { commands: mpsc::channel(1).0, health, metrics, queue_full: Arc::default() }
+        Self {
+            epoch: OwnerEpoch::default(),
+            commands: mpsc::channel(1).0,
+            health,
+            metrics,
+            queue_full: Arc::default(),
+        }
     }
 
     /// Persists a change.
     pub fn persist(&self, change: Change) {
-        self.hand_over(StoreCommand::Persist(change));
+        self.hand_over(StoreCommand::Persist { epoch: self.epoch, change });
     }
 
     /// Persists the events that members have not acknowledged, in place of those persisted before.
@@ -159,14 +180,27 @@ impl StoreHandle {
     /// Those of a past run stay stored until this replaces them (by none, too), their member is
     /// removed or the meeting ends: after a crash they are delivered again, but never lost.
     pub fn persist_unconfirmed(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
-        self.hand_over(StoreCommand::PersistUnconfirmed { meeting, events });
+        self.hand_over(StoreCommand::PersistUnconfirmed { epoch: self.epoch, meeting, events });
     }
 
     /// Moves the stored state of a room that panicked to a table that is never loaded.
     ///
     /// The meeting is ended, and later changes of it are not expected.
     pub fn quarantine(&self, room: RoomName, meeting: MeetingId) {
-        self.hand_over(StoreCommand::Quarantine { room, meeting });
+        self.hand_over(StoreCommand::Quarantine { epoch: self.epoch, room, meeting });
+    }
+
+    /// Loads a stored room as of everything that was handed over before, and makes this handle's epoch its owner;
+    /// none if no meeting of it runs.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if a later owner has the room; [`StoreError::Open`] or [`StoreError::Damaged`] if the
+    /// database cannot be read; [`StoreError::Stopped`].
+    pub async fn load(&self, room: RoomName) -> Result<Option<SavedRoom>, StoreError> {
+        let (loaded, room_loaded) = oneshot::channel();
+        let load = Load { epoch: self.epoch, room, loaded };
+        self.commands.send(StoreCommand::Load(load)).await.map_err(|_| StoreError::Stopped)?;
+        room_loaded.await.unwrap_or(Err(StoreError::Stopped))
     }
 
     /// Waits until everything that was handed over before is written, however long that takes.
@@ -177,6 +211,11 @@ impl StoreHandle {
         let (done, written) = oneshot::channel();
         self.commands.send(StoreCommand::Flush(done)).await.map_err(|_| StoreError::Stopped)?;
         written.await.map_err(|_| StoreError::Stopped)
+    }
+
+    /// The epoch of the owner, which every change carries.
+    pub fn epoch(&self) -> OwnerEpoch {
+        self.epoch
     }
 
     /// The store's current ability to write.
@@ -565,7 +604,7 @@ mod tests {
         meeting.member(0, "a", "{}");
         store.shutdown(soon()).await.unwrap();
         let strange = format!(
-            "INSERT INTO kept_rooms VALUES ('no uuid', 'x', NULL), ('{0}', '', NULL);
+            "INSERT INTO kept_rooms (meeting_id, room, ai) VALUES ('no uuid', 'x', NULL), ('{0}', '', NULL);
              INSERT INTO kept_seats VALUES ('no uuid', 'b', 'i', '{{}}'), ('{0}', 'b', 'i', '{{}}'),
                 ('{1}', 'ai', 'i', '{{}}'), ('{1}', 'c', 'i', '[]'), ('{1}', 'd', 'i', '{{'),
                 ('{1}', 'e', 'i', X'ff'), ('{1}', X'ff', 'i', '{{}}'), ('{1}', 'f', X'ff', '{{}}');
@@ -765,6 +804,124 @@ mod tests {
         assert_eq!(disk.drops("store_queue"), 2);
         store.shutdown(soon()).await.unwrap();
         assert_eq!(disk.open().await.1[0].members, [member("a", "{}")]);
+    }
+
+    #[tokio::test]
+    async fn write_of_older_owner_is_fenced() {
+        let disk = Disk::new();
+        let (old, _) = disk.open().await;
+        let meeting = Meeting::new(&old, "r");
+        let ended = Meeting::new(&old, "ended");
+        for meeting in [&meeting, &ended] {
+            meeting.member(0, "a", "{}");
+        }
+        flush(&meeting.store).await;
+
+        let (new, rooms) = disk.open().await;
+        assert_eq!(rooms.len(), 2);
+        assert!(old.handle().epoch() < new.handle().epoch());
+        let ended_by_new = Meeting { store: new.handle(), room: ended.room.clone(), id: ended.id };
+        ended_by_new.persist(1, Persist::MeetingEnded);
+        flush(&ended_by_new.store).await;
+        // The old owner, which was suspended, continues.
+        meeting.member(2, "late", "{}");
+        meeting.removed(2, "a");
+        meeting.store.persist_unconfirmed(meeting.id, vec![(user("a"), "{}".into())]);
+        ended.member(2, "late", "{}");
+        let other = Meeting::new(&old, "other");
+        other.member(2, "late", "{}");
+        flush(&meeting.store).await;
+        assert_eq!(disk.drops("fenced_write"), 3);
+        assert_eq!(meeting.store.health(), StoreHealth::Healthy);
+        let refused = meeting.store.load(meeting.room.clone()).await.unwrap_err();
+        let expected = format!("meeting {} belongs to owner epoch 2, not to 1", meeting.id);
+        assert_eq!(refused.to_string(), expected);
+
+        let meeting = Meeting { store: new.handle(), ..meeting };
+        meeting.member(3, "b", "{}");
+        new.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms.len(), 1, "the old owner brings no room back and makes none");
+        assert_eq!(rooms[0].members, [member("a", "{}"), member("b", "{}")]);
+        assert_eq!(rooms[0].unconfirmed, []);
+        assert_eq!(disk.drops("fenced_write"), 3);
+    }
+
+    #[tokio::test]
+    async fn room_is_loaded_with_its_unwritten_changes() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let [meeting, other] = ["r", "other"].map(|room| Meeting::new(&store, room));
+        meeting.member(0, "a", r#"{"id":"a"}"#);
+        other.member(0, "b", "{}");
+        meeting.persist(1, Persist::Ai { json: "{}".into() });
+        let identity = IdentityId::new("cookie:c");
+        meeting.persist(1, Persist::Departed { user: user("c"), identity: identity.clone() });
+        meeting.store.persist_unconfirmed(meeting.id, vec![(user("a"), "{}".into())]);
+        let expected = SavedRoom {
+            room: meeting.room.clone(),
+            meeting: meeting.id,
+            ai: Some("{}".into()),
+            members: vec![member("a", r#"{"id":"a"}"#)],
+            departed: vec![(user("c"), identity)],
+            unconfirmed: vec![(user("a"), "{}".into())],
+        };
+        let handle = store.handle();
+        let load = |room: &str| handle.load(RoomName::parse(room).unwrap());
+        assert_eq!(load("r").await.unwrap(), Some(expected.clone()));
+        assert_eq!(load("r").await.unwrap(), Some(expected), "nothing is pending now");
+        assert_eq!(load("nowhere").await.unwrap(), None);
+        meeting.persist(2, Persist::MeetingEnded);
+        assert_eq!(load("r").await.unwrap(), None);
+        assert_eq!(load("other").await.unwrap().unwrap().members, [member("b", "{}")]);
+        drop(store);
+        let gone = other.store.load(other.room.clone()).await;
+        assert!(matches!(gone, Err(StoreError::Stopped)), "{gone:?}");
+    }
+
+    #[tokio::test]
+    async fn room_is_loaded_once_the_database_can_write() {
+        let disk = Disk::new();
+        let (store, _) = disk.open_with(impatient()).await;
+        let mut beside = disk.beside().await;
+        let lock = beside.begin_with("BEGIN EXCLUSIVE").await.unwrap();
+        let meeting = Meeting::new(&store, "r");
+        meeting.member(0, "a", "{}");
+        let handle = store.handle();
+        let mut loaded = tokio::task::JoinSet::new();
+        let room = meeting.room.clone();
+        loaded.spawn(async move { handle.load(room).await.unwrap() });
+        until_failing(&meeting.store).await;
+        lock.rollback().await.unwrap();
+        let room = tokio::time::timeout_at(soon(), loaded.join_next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(room.unwrap().members, [member("a", "{}")]);
+    }
+
+    /// A database of the release before owner epochs.
+    #[tokio::test]
+    async fn rooms_without_epochs_are_taken_over() {
+        let disk = Disk::new();
+        let mut beside = disk.beside().await;
+        sql::MIGRATOR.run_to(3, &mut beside).await.unwrap();
+        let meeting = MeetingId::random();
+        let rows = format!(
+            r#"INSERT INTO "Meetings" VALUES ('{meeting}', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z', NULL, 1, NULL);
+               INSERT INTO kept_rooms VALUES ('{meeting}', 'r', NULL);
+               INSERT INTO kept_seats VALUES ('{meeting}', 'a', 'cookie:a', '{{}}');"#
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&mut beside).await.unwrap();
+        beside.close().await.unwrap();
+        let (store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].members, [member("a", "{}")]);
+        assert_eq!(store.handle().epoch().to_string(), "1");
+        store.shutdown(soon()).await.unwrap();
+        let (store, rooms) = disk.open().await;
+        assert_eq!((rooms.len(), store.handle().epoch().to_string()), (1, "2".to_owned()));
+        let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM kept_rooms")
+            .fetch_one(&mut disk.beside().await)
+            .await
+            .unwrap();
+        assert_eq!(epoch, 2);
     }
 
     #[tokio::test]

@@ -3,24 +3,25 @@
 //! The SQL also runs on PostgreSQL; what is SQLite's alone stands in [`Database::options`],
 //! [`Database::open`] and [`Database::close`].
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::IgnoredAny;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, QueryBuilder, Row};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, QueryBuilder};
 
-use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::id::{MeetingId, RoomName};
 use crate::store::batch::{Life, MeetingRow, WriteBatch};
-use crate::store::saved::{SavedMember, SavedRoom};
+use crate::store::load::load;
+use crate::store::owner::{self, FencedWrite, OwnerEpoch};
+use crate::store::saved::SavedRoom;
 
-static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
+pub(super) static MIGRATOR: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// Rows written by one statement; full statements are prepared once.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// Pages that the write-ahead log holds before a checkpoint into the file: 16 MB. A checkpoint waits
 /// for the disk and writes every changed page again, which a busy server would do three times a
@@ -72,6 +73,9 @@ pub enum StoreError {
         /// The database's last error.
         why: String,
     },
+    /// A later owner has taken the room over.
+    #[error(transparent)]
+    Fenced(#[from] FencedWrite),
     /// The store's task is gone.
     #[error("the store has stopped")]
     Stopped,
@@ -98,41 +102,71 @@ impl Database {
             .disable_statement_logging()
     }
 
-    /// Connects, migrates and loads; `now` is when meetings that cannot go on are ended.
+    /// Connects, migrates, takes the next owner epoch, and loads all rooms for it; `now` is when meetings that
+    /// cannot go on are ended.
     pub(super) async fn open(
         options: SqliteConnectOptions,
         now: SystemTime,
-    ) -> Result<(Self, Vec<SavedRoom>), StoreError> {
+    ) -> Result<(Self, OwnerEpoch, Vec<SavedRoom>), StoreError> {
         let path = options.get_filename().to_owned();
         let wrong = |error| StoreError::opening(&path, error);
         let mut connection = options.connect().await.map_err(wrong)?;
         MIGRATOR.run(&mut connection).await.map_err(|error| StoreError::migrating(&path, error))?;
-        let rooms = load(&mut connection, now).await.map_err(wrong)?;
-        Ok((Self { options, connection: Some(connection) }, rooms))
+        let (epoch, rooms) = load_all(&mut connection, now).await.map_err(wrong)?;
+        Ok((Self { options, connection: Some(connection) }, epoch, rooms))
     }
 
-    /// Writes a batch. One that failed may be half written, and is written again whole.
-    pub(super) async fn write(&mut self, batch: &WriteBatch) -> Result<(), sqlx::Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
-        };
+    /// Loads a room for its owner, if it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if a later owner has it; [`StoreError::Open`] or [`StoreError::Damaged`].
+    pub(super) async fn load(
+        &mut self,
+        room: &RoomName,
+        epoch: OwnerEpoch,
+        now: SystemTime,
+    ) -> Result<Option<SavedRoom>, StoreError> {
+        let path = self.options.get_filename().to_owned();
+        let mut connection = self.connect().await.map_err(|error| StoreError::opening(&path, error))?;
+        let loaded = load_one(&mut connection, room, epoch, now).await;
+        let loaded = loaded.map_err(|error| StoreError::opening(&path, error))?;
+        self.connection = Some(connection);
+        Ok(loaded?)
+    }
+
+    async fn connect(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await,
+        }
+    }
+
+    /// Writes a batch, without the changes of older owners, which are returned. A batch that failed may be half
+    /// written, and is written again whole.
+    pub(super) async fn write(&mut self, batch: &WriteBatch) -> Result<Vec<FencedWrite>, sqlx::Error> {
+        let mut connection = self.connect().await?;
         // SQLite waits only for a lock taken at the beginning; for one taken later it gives up.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        write_meetings(&mut transaction, batch).await?;
-        write_members(&mut transaction, batch).await?;
-        write_departed(&mut transaction, batch).await?;
+        let mut fenced = owner::fenced(&mut transaction, batch).await?;
+        let batch = without(batch, &fenced);
+        write_meetings(&mut transaction, &batch).await?;
+        write_members(&mut transaction, &batch).await?;
+        write_departed(&mut transaction, &batch).await?;
         transaction.commit().await?;
         // Apart from the rest: what many members have not confirmed can be more than a shutdown's
         // time allows, and must not lose the members of other rooms.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        write_unconfirmed(&mut transaction, batch).await?;
+        // Another owner may have come between the transactions.
+        let late = owner::fenced(&mut transaction, &batch).await?;
+        let batch = without(&batch, &late);
+        fenced.extend(late);
+        write_unconfirmed(&mut transaction, &batch).await?;
         for (meeting, _, row) in batch.stored().filter(|(_, _, row)| row.life == Life::Quarantined) {
             quarantine(&mut transaction, meeting, row).await?;
         }
         transaction.commit().await?;
         self.connection = Some(connection);
-        Ok(())
+        Ok(fenced)
     }
 
     /// Checkpoints the write-ahead log into the file, so that the file alone is a backup, and closes it.
@@ -141,6 +175,45 @@ impl Database {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
         connection.close().await
     }
+}
+
+async fn load_all(
+    db: &mut SqliteConnection,
+    now: SystemTime,
+) -> Result<(OwnerEpoch, Vec<SavedRoom>), sqlx::Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let epoch = owner::next_epoch(&mut transaction).await?;
+    let rooms = load(&mut transaction, None, now).await?;
+    owner::claim_all(&mut transaction, epoch).await?;
+    transaction.commit().await?;
+    Ok((epoch, rooms))
+}
+
+async fn load_one(
+    db: &mut SqliteConnection,
+    name: &RoomName,
+    epoch: OwnerEpoch,
+    now: SystemTime,
+) -> Result<Result<Option<SavedRoom>, FencedWrite>, sqlx::Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let room = load(&mut transaction, Some(name), now).await?.pop();
+    if let Some(room) = &room
+        && let Err(fenced) = owner::claim(&mut transaction, room.meeting, epoch).await?
+    {
+        return Ok(Err(fenced));
+    }
+    transaction.commit().await?;
+    Ok(Ok(room))
+}
+
+/// The batch without the changes that are fenced.
+fn without<'a>(batch: &'a WriteBatch, fenced: &[FencedWrite]) -> Cow<'a, WriteBatch> {
+    if fenced.is_empty() {
+        return Cow::Borrowed(batch);
+    }
+    let mut batch = batch.clone();
+    batch.meetings.retain(|meeting, _| fenced.iter().all(|fenced| fenced.meeting != *meeting));
+    Cow::Owned(batch)
 }
 
 async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
@@ -170,11 +243,15 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
     }
     let stored: Vec<_> = batch.stored().collect();
     for rows in stored.chunks(ROWS) {
-        let mut insert = QueryBuilder::new("INSERT INTO kept_rooms (meeting_id, room) ");
-        insert.push_values(rows, |mut values, (meeting, _, row)| {
+        let mut insert = QueryBuilder::new("INSERT INTO kept_rooms (meeting_id, room, epoch) ");
+        insert.push_values(rows, |mut values, (meeting, changes, row)| {
             values.push_bind(meeting.to_string()).push_bind(row.room.as_str().to_owned());
+            values.push_bind(changes.epoch.column());
         });
-        insert.push(" ON CONFLICT (meeting_id) DO NOTHING");
+        insert.push(
+            " ON CONFLICT (meeting_id) DO UPDATE SET epoch = excluded.epoch
+                WHERE kept_rooms.epoch < excluded.epoch",
+        );
         insert.build().persistent(rows.len() == ROWS).execute(&mut *db).await?;
     }
     for (meeting, changes) in &batch.meetings {
@@ -299,109 +376,9 @@ async fn quarantine(
 }
 
 /// Deletes a meeting's stored rows, its members and events included.
-async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(), sqlx::Error> {
+pub(super) async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(), sqlx::Error> {
     let delete = sqlx::query("DELETE FROM kept_rooms WHERE meeting_id = $1");
     delete.bind(meeting.to_owned()).execute(db).await.map(drop)
-}
-
-async fn load(db: &mut SqliteConnection, now: SystemTime) -> Result<Vec<SavedRoom>, sqlx::Error> {
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    let db = &mut *transaction;
-    let rows = sqlx::query(
-        r#"SELECT meeting_id, room, ai FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id
-           ORDER BY COALESCE(created, '') DESC, meeting_id"#,
-    );
-    let rows = rows.fetch_all(&mut *db).await?;
-    let mut rooms = Vec::with_capacity(rows.len());
-    let mut names = HashSet::new();
-    for room in rows.iter().filter_map(|row| sensible(row, saved_room(row))) {
-        if names.insert(room.room.clone()) {
-            rooms.push(room);
-            continue;
-        }
-        let meeting = room.meeting.to_string();
-        tracing::warn!(room = %room.room, meeting, "a newer meeting of the room runs; ending this");
-        let end = sqlx::query(r#"UPDATE "Meetings" SET modified = $1, ended = $1 WHERE id = $2"#);
-        end.bind(rfc3339(now)).bind(meeting.clone()).execute(&mut *db).await?;
-        forget(db, &meeting).await?;
-    }
-    let mut by_meeting: HashMap<_, _> = rooms.iter_mut().map(|room| (room.meeting, room)).collect();
-
-    let rows = sqlx::query(
-        "SELECT meeting_id, user_id, identity_id, json FROM kept_seats
-         ORDER BY meeting_id, user_id",
-    );
-    for row in rows.fetch_all(&mut *db).await? {
-        let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
-        let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
-        if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.members.push(SavedMember { user, identity: IdentityId::new(identity), json });
-        }
-    }
-    let rows = sqlx::query(
-        "SELECT meeting_id, user_id, identity_id FROM kept_departed ORDER BY meeting_id, user_id",
-    );
-    for row in rows.fetch_all(&mut *db).await? {
-        let Some((meeting, user)) = sensible(&row, meeting_and_user(&row)) else { continue };
-        let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
-        if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.departed.push((user, IdentityId::new(identity)));
-        }
-    }
-    let rows = sqlx::query("SELECT meeting_id, user_id, json FROM kept_events ORDER BY meeting_id, position");
-    for row in rows.fetch_all(&mut *db).await? {
-        let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
-        if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.unconfirmed.push((user, json));
-        }
-    }
-    transaction.commit().await?;
-    Ok(rooms)
-}
-
-type Unreadable = Box<dyn std::error::Error + Send + Sync>;
-
-fn text(row: &SqliteRow, column: &str) -> Result<String, Unreadable> {
-    Ok(row.try_get(column)?)
-}
-
-fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
-    let ai: Option<String> = row.try_get("ai")?;
-    Ok(SavedRoom {
-        room: RoomName::parse(&text(row, "room")?)?,
-        meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
-        ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
-        members: Vec::new(),
-        departed: Vec::new(),
-        unconfirmed: Vec::new(),
-    })
-}
-
-fn user_json(row: &SqliteRow) -> Result<(MeetingId, UserId, Arc<str>), Unreadable> {
-    let json = text(row, "json")?;
-    if !is_object(&json) {
-        return Err("the JSON is no object".into());
-    }
-    let (meeting, user) = meeting_and_user(row)?;
-    Ok((meeting, user, json.into()))
-}
-
-fn meeting_and_user(row: &SqliteRow) -> Result<(MeetingId, UserId), Unreadable> {
-    let meeting = MeetingId::parse(&text(row, "meeting_id")?)?;
-    Ok((meeting, UserId::parse(&text(row, "user_id")?)?))
-}
-
-fn is_object(json: &str) -> bool {
-    json.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()
-}
-
-/// The decoded row, or none and a warning: one invalid row must not prevent the start.
-fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
-    read.map_err(|why| {
-        let meeting = text(row, "meeting_id").unwrap_or_default();
-        tracing::warn!(meeting, %why, "a stored row is invalid and is skipped");
-    })
-    .ok()
 }
 
 impl StoreError {

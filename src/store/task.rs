@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::clock::{now, wall_clock};
 use crate::metrics::{Counted, Metrics};
 use crate::store::batch::{Changes, WriteBatch};
+use crate::store::owner::FencedWrite;
 use crate::store::sql::Database;
-use crate::store::{StoreCommand, StoreError, StoreHealth};
+use crate::store::{Load, StoreCommand, StoreError, StoreHealth};
 
 /// Settings of the store's task; only tests need anything but the default.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub(super) struct Task {
     queue_full: Arc<AtomicBool>,
     /// Callers that wait for the pending changes to be written.
     flushes: Vec<oneshot::Sender<()>>,
+    /// Rooms to load after the next write.
+    loads: Vec<Load>,
     writing: Option<Writing>,
     /// The time to write the pending changes, unless a write is in progress then.
     due: Option<Instant>,
@@ -73,7 +76,8 @@ pub(super) struct Task {
     settings: StoreSettings,
 }
 
-type WriteResult = (Database, Result<(), sqlx::Error>);
+/// The database, the loads that were not carried out, and the result of a write.
+type WriteResult = (Database, Vec<Load>, Result<Vec<FencedWrite>, sqlx::Error>);
 
 /// A write in progress.
 struct Writing {
@@ -101,6 +105,7 @@ impl Task {
             pending_full: false,
             queue_full,
             flushes: Vec::new(),
+            loads: Vec::new(),
             writing: None,
             due: None,
             failures: 0,
@@ -160,11 +165,19 @@ impl Task {
 
     fn take(&mut self, command: StoreCommand) {
         let (meeting, changes) = match command {
-            StoreCommand::Persist(change) => {
-                (change.meeting, Changes::of(change.at, change.room, change.what))
+            StoreCommand::Persist { epoch, change } => {
+                (change.meeting, Changes::of(change.at, change.room, change.what).by(epoch))
             }
-            StoreCommand::PersistUnconfirmed { meeting, events } => (meeting, Changes::unconfirmed(events)),
-            StoreCommand::Quarantine { room, meeting } => (meeting, Changes::quarantined(wall_clock(), room)),
+            StoreCommand::PersistUnconfirmed { epoch, meeting, events } => {
+                (meeting, Changes::unconfirmed(events).by(epoch))
+            }
+            StoreCommand::Quarantine { epoch, room, meeting } => {
+                (meeting, Changes::quarantined(wall_clock(), room).by(epoch))
+            }
+            StoreCommand::Load(load) => {
+                self.loads.push(load);
+                return self.hurry();
+            }
             StoreCommand::Flush(done) => return self.flush(done),
         };
         let in_flight = self.in_flight();
@@ -181,7 +194,9 @@ impl Task {
             }
             return;
         }
-        self.pending.put(meeting, changes);
+        if let Err(fenced) = self.pending.put(meeting, changes) {
+            return self.refuse(&[fenced]);
+        }
         self.due.get_or_insert_with(|| now() + self.settings.delay);
     }
 
@@ -193,32 +208,44 @@ impl Task {
             }
             _ => {
                 self.flushes.push(done);
-                // After a failure the next try has its time; whoever waits does not shorten it.
-                if self.failures == 0 {
-                    self.due = Some(now());
-                }
+                self.hurry();
             }
+        }
+    }
+
+    /// Schedules the next write at once. After a failure the next try has its time, which a caller that waits does
+    /// not shorten.
+    fn hurry(&mut self) {
+        if self.failures == 0 {
+            self.due = Some(now());
         }
     }
 
     fn start(&mut self) {
         self.due = None;
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.loads.is_empty() {
             return;
         }
         let Some(mut database) = self.database.take() else { return };
         let batch = Arc::new(mem::take(&mut self.pending));
         let shared = Arc::clone(&batch);
         // SQLite works on a thread of its own, so this task stays free to receive and merge.
+        let mut loads = mem::take(&mut self.loads);
         let outcome = Box::pin(async move {
             let result = database.write(&shared).await;
-            (database, result)
+            if result.is_ok() {
+                for Load { epoch, room, loaded } in loads.drain(..) {
+                    // The waiting caller may have given up.
+                    let _ = loaded.send(database.load(&room, epoch, wall_clock()).await);
+                }
+            }
+            (database, loads, result)
         });
         let flushes = mem::take(&mut self.flushes);
         self.writing = Some(Writing { batch, flushes, started: now(), outcome });
     }
 
-    fn finish(&mut self, (database, result): WriteResult) {
+    fn finish(&mut self, (database, loads, result): WriteResult) {
         self.database = Some(database);
         let Some(Writing { batch, mut flushes, started, outcome }) = self.writing.take() else {
             return;
@@ -226,7 +253,8 @@ impl Task {
         drop(outcome);
         self.metrics.store_write_seconds.observe((now() - started).as_secs_f64());
         match result {
-            Ok(()) => {
+            Ok(fenced) => {
+                self.refuse(&fenced);
                 for done in flushes {
                     // The waiting caller may have given up.
                     let _ = done.send(());
@@ -236,7 +264,9 @@ impl Task {
             Err(error) => {
                 self.metrics.store_failures.inc();
                 let newer = mem::replace(&mut self.pending, Arc::unwrap_or_clone(batch));
-                self.pending.then(newer);
+                let fenced = self.pending.then(newer);
+                self.refuse(&fenced);
+                self.loads.extend(loads);
                 flushes.append(&mut self.flushes);
                 self.flushes = flushes;
                 self.due = Some(now() + self.backoff());
@@ -244,6 +274,15 @@ impl Task {
                 self.fail(error.to_string());
             }
         }
+    }
+
+    /// Counts and logs writes that a later owner of their rooms has fenced off.
+    fn refuse(&self, fenced: &[FencedWrite]) {
+        let Some(first) = fenced.first() else { return };
+        for _ in fenced {
+            Metrics::count(&self.metrics.drops, "fenced_write");
+        }
+        tracing::error!(event = "writeFenced", rooms = fenced.len(), error = %first, "rooms have a later owner");
     }
 
     fn backoff(&self) -> Duration {

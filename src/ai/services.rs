@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderValue, StatusCode};
 use reqwest::redirect::Policy;
@@ -12,7 +13,7 @@ use url::Url;
 use super::job::AiSession;
 use super::wire::{self, Answered, Cause, JobStep, StepFailure};
 use crate::calls::api::{Action, CallTarget, Caller};
-use crate::calls::call::{Call, CallBody};
+use crate::calls::call::Call;
 use crate::calls::upstream::Upstream;
 use crate::config::{AiConfig as AiSettings, Calls, HttpUrl};
 use crate::id::{MeetingId, SessionId};
@@ -69,7 +70,7 @@ impl Services {
     pub(super) async fn new_session(&self, meeting: MeetingId) -> Result<SessionId, StepFailure> {
         let step = JobStep::NewSession;
         let query = wire::query(meeting, &["thirdparty=true", &self.extra_params]);
-        let answered = self.call(step, CallTarget::NewSession, query, CallBody::Empty).await?;
+        let answered = self.call(step, CallTarget::NewSession, query, Bytes::new()).await?;
         answered.session().map_err(|cause| StepFailure { step, cause })
     }
 
@@ -148,7 +149,7 @@ impl Services {
     ) -> Result<Answered, StepFailure> {
         let target = CallTarget::Session { session: session.clone(), action };
         let query = wire::query(meeting, &[&self.extra_params]);
-        self.call(step, target, query, CallBody::Whole(body.into())).await
+        self.call(step, target, query, body.into()).await
     }
 
     async fn call(
@@ -156,7 +157,7 @@ impl Services {
         step: JobStep,
         target: CallTarget,
         query: String,
-        body: CallBody,
+        body: Bytes,
     ) -> Result<Answered, StepFailure> {
         let called = async {
             let answer = self

@@ -18,21 +18,11 @@ pub struct Call {
     pub network: Option<ClientNetwork>,
     /// The query without its `?`, forwarded unchanged.
     pub query: Option<String>,
-    /// The body.
-    pub body: CallBody,
+    /// The body; empty if there is none. It is a session description or less, so it is never streamed, and a call
+    /// that was not sent can be retried.
+    pub body: Bytes,
     /// The caller's deadline, if earlier than the configured timeout.
     pub deadline: Option<Instant>,
-}
-
-/// The body of a call.
-#[derive(Debug)]
-pub enum CallBody {
-    /// No body.
-    Empty,
-    /// A body in memory.
-    Whole(Bytes),
-    /// A body still being received, forwarded as it arrives.
-    Stream(Body),
 }
 
 /// The media API's answer.

@@ -56,13 +56,6 @@ impl Circuit {
         self.failures.store(0, Ordering::Release);
     }
 
-    /// Records a call that was not tried, or that its client ended: the next trial is due at once.
-    pub(super) fn untried(&self, now: Instant) {
-        if self.failures.load(Ordering::Acquire) >= FAILURES {
-            self.retry_at.store(self.millis(now), Ordering::Release);
-        }
-    }
-
     /// Records a call without an answer. True if this opened the circuit.
     pub(super) fn failed(&self, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
@@ -129,20 +122,6 @@ mod tests {
             assert_eq!(circuit.check(now), Ok(()), "{seconds}");
             assert!(!circuit.failed(now));
         }
-    }
-
-    #[test]
-    fn trial_ended_by_client_is_repeated_at_once() {
-        let now = some_time();
-        let circuit = Circuit::new(now);
-        for _ in 0..FAILURES {
-            circuit.failed(now);
-        }
-        let later = now + FIRST_PAUSE;
-        assert_eq!(circuit.check(later), Ok(()));
-        circuit.untried(later);
-        assert_eq!(circuit.check(later), Ok(()));
-        assert_eq!(circuit.check(later), Err(Open));
     }
 
     #[test]

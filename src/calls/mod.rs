@@ -9,7 +9,6 @@ pub mod proxy;
 pub mod recovery;
 pub mod refusals;
 pub mod remote;
-pub mod retryable;
 pub mod serve;
 pub mod session_lock;
 pub mod turn;

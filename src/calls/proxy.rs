@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use super::api::{Action, CallTarget, Caller};
-use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::call::{Answer, Call, UpstreamError};
 use super::failure::CallFailure;
 use super::mount::Mount;
 use super::recovery::{self, RecoverableBody, TracksRequest};
@@ -125,59 +125,53 @@ impl Proxy {
         permit.ok_or(UpstreamError::RequestsBusy)
     }
 
-    /// Reads the whole body of a call.
+    /// Reads the body of a call as a whole, so that a slow client does not occupy the media API.
     ///
     /// # Errors
-    /// [`UpstreamError`] if it is too long, too slow or incomplete.
-    pub async fn read_whole(&self, body: Body) -> Result<Bytes, UpstreamError> {
-        self.read(body, self.body_bytes, None).await
-    }
-
-    /// Prepares the body of a call: short ones are buffered, so that slow clients do not occupy the media API.
-    async fn gather(&self, head: &request::Parts, body: Body) -> Result<CallBody, UpstreamError> {
-        let size = body.size_hint();
-        if head.method == Method::GET || body.is_end_stream() {
-            return Ok(CallBody::Empty);
-        }
-        if size.lower() > self.body_bytes as u64 {
-            return Err(UpstreamError::RequestTooLong);
-        }
-        match size.exact() {
-            Some(bytes) if bytes <= SMALL_BYTES as u64 => {
-                Ok(CallBody::Whole(self.read(body, SMALL_BYTES, network(head)).await?))
-            }
-            _ => Ok(CallBody::Stream(body)),
-        }
-    }
-
-    /// Reads a body of at most `limit` bytes. It takes a large body's permits once it exceeds `SMALL_BYTES`.
-    async fn read(
+    /// [`UpstreamError`] if it is too long, too slow or incomplete, or if too many large ones are in memory.
+    pub(super) async fn read(
         &self,
-        mut body: Body,
-        limit: usize,
+        body: Body,
         network: Option<ClientNetwork>,
-    ) -> Result<Bytes, UpstreamError> {
+    ) -> Result<RequestBody, UpstreamError> {
+        self.read_up_to(self.body_bytes, body, network).await
+    }
+
+    async fn read_up_to(
+        &self,
+        limit: usize,
+        mut body: Body,
+        network: Option<ClientNetwork>,
+    ) -> Result<RequestBody, UpstreamError> {
         if body.size_hint().lower() > limit as u64 {
             return Err(UpstreamError::RequestTooLong);
         }
         let read = async {
-            let mut whole = BytesMut::new();
+            let mut bytes = BytesMut::new();
             let mut permit = None;
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|_| UpstreamError::RequestBroken)?;
                 let Ok(chunk) = frame.into_data() else { continue };
-                if whole.len() + chunk.len() > limit {
+                if bytes.len() + chunk.len() > limit {
                     return Err(UpstreamError::RequestTooLong);
                 }
-                if whole.len() + chunk.len() > SMALL_BYTES && permit.is_none() {
+                if bytes.len() + chunk.len() > SMALL_BYTES && permit.is_none() {
                     permit = Some(self.large_body(network).await?);
                 }
-                whole.extend_from_slice(&chunk);
+                bytes.extend_from_slice(&chunk);
             }
-            Ok(whole.freeze())
+            Ok(RequestBody { bytes: bytes.freeze(), _permit: permit })
         };
         timeout(self.timeout, read).await.unwrap_or(Err(UpstreamError::RequestTooSlow))
     }
+}
+
+/// The body of a call in memory.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    pub(super) bytes: Bytes,
+    /// The permit of a large body, held while it is in memory.
+    _permit: Option<ConcurrencyPermit>,
 }
 
 /// `/api/calls/*`: the media API for older clients.
@@ -189,7 +183,7 @@ pub async fn api_calls(State(proxy): State<Arc<Proxy>>, request: Request) -> Res
     };
     let answer = async {
         let admitted = admit(&proxy, Mount::ApiCalls, &head, &target).await?;
-        let body = proxy.gather(&head, body).await?;
+        let body = proxy.read(body, network(&head)).await?;
         forward(&proxy, &head, &target, admitted, body, deadline).await
     };
     answer.await.unwrap_or_else(|failure| api_failure(&proxy, failure))
@@ -208,18 +202,17 @@ pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> R
     let mut asked = TracksRequest::Unknown;
     let answer = async {
         let admitted = admit(&proxy, Mount::Partytracks, &head, &target).await;
-        let body = match &target {
-            CallTarget::Session { action: Action::NewTracks, .. } => {
-                // The recoverable error depends on the request, so a refused request is read as well, but only
-                // as far as it needs no permit.
-                let limit = if admitted.is_ok() { proxy.body_bytes } else { SMALL_BYTES };
-                let body = proxy.read(body, limit, network(&head)).await;
-                asked = body.as_deref().map_or(TracksRequest::Unknown, TracksRequest::read);
-                body.map(CallBody::Whole)
-            }
-            _ if admitted.is_ok() => proxy.gather(&head, body).await,
-            _ => Ok(CallBody::Empty),
-        };
+        // The recoverable error depends on the tracks, so such a request is also read if it is refused, but only as
+        // far as it needs no permit.
+        let limit = if admitted.is_ok() { proxy.body_bytes } else { SMALL_BYTES };
+        let has_tracks = matches!(target, CallTarget::Session { action: Action::NewTracks, .. });
+        if !has_tracks && let Err(failure) = admitted {
+            return Err(failure);
+        }
+        let body = proxy.read_up_to(limit, body, network(&head)).await;
+        if has_tracks {
+            asked = body.as_ref().map_or(TracksRequest::Unknown, |body| TracksRequest::read(&body.bytes));
+        }
         forward(&proxy, &head, &target, admitted?, body?, deadline).await
     };
     match answer.await {
@@ -282,25 +275,21 @@ async fn forward(
     head: &request::Parts,
     target: &CallTarget,
     admitted: Admitted,
-    body: CallBody,
+    body: RequestBody,
     deadline: Instant,
 ) -> Result<Response, CallFailure> {
     let Admitted { mount, caller, permit, renewal } = admitted;
-    let large = match &body {
-        CallBody::Stream(_) => Some(proxy.large_body(network(head)).await?),
-        CallBody::Empty | CallBody::Whole(_) => None,
-    };
     let query = head.uri.query().map(str::to_owned);
     let call = Call {
         target: target.clone(),
         caller: Caller::Person((&caller).into()),
         network: network(head),
         query,
-        body,
+        body: body.bytes.clone(),
         deadline: Some(deadline),
     };
     let mut answer = proxy.upstream.call(call).await?;
-    drop(large);
+    drop(body);
     let mut session = renewal;
     let opens = *target == CallTarget::NewSession && answer.status.is_success() && proxy.lock == Lock::On;
     // A short answer of known length arrives with its headers, and is sent in one piece with ours.

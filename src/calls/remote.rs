@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use axum::http::{HeaderValue, Method};
 use http_body_util::Limited;
@@ -12,9 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::call::{Answer, Call, UpstreamError};
 use super::circuit::Circuit;
-use super::retryable::{BodyProgress, lend};
 use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
 
@@ -134,7 +133,7 @@ impl Remote {
             return Err(UpstreamError::NotConfigured("TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set"));
         };
         let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
-        let body = CallBody::Whole(format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into());
+        let body = format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into();
         let deadline = Some(now() + TURN_TIMEOUT);
         self.send(&self.turn_circuit, Method::POST, &url, &turn.token, body, deadline).await
     }
@@ -145,7 +144,7 @@ impl Remote {
         method: Method,
         url: &str,
         token: &HeaderValue,
-        mut body: CallBody,
+        body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<Answer, UpstreamError> {
         // The base is a validated URL; the rest are ids, constant words, and a query taken from a URL.
@@ -157,19 +156,10 @@ impl Remote {
             let mut request = self.client.request(method.clone(), url.clone());
             request = request.timeout(deadline.saturating_duration_since(now()));
             request = request.header(AUTHORIZATION, token).header(USER_AGENT, AGENT);
-            let mut receipt = None;
-            match body {
-                CallBody::Empty if method != Method::GET => request = request.header(CONTENT_LENGTH, 0),
-                CallBody::Empty => {}
-                CallBody::Whole(ref bytes) => {
-                    request = request.header(CONTENT_TYPE, JSON).body(bytes.clone())
-                }
-                CallBody::Stream(stream) => {
-                    let (lent, kept) = lend(stream, self.body_bytes);
-                    receipt = Some(kept);
-                    request = request.header(CONTENT_TYPE, JSON).body(reqwest::Body::wrap(lent));
-                    body = CallBody::Empty;
-                }
+            if !body.is_empty() {
+                request = request.header(CONTENT_TYPE, JSON).body(body.clone());
+            } else if method != Method::GET {
+                request = request.header(CONTENT_LENGTH, 0);
             }
             let error = match request.send().await {
                 Ok(response) => {
@@ -178,29 +168,11 @@ impl Remote {
                 }
                 Err(error) => error.without_url(),
             };
-            let progress = receipt.as_ref().map_or(BodyProgress::Done, |receipt| receipt.progress());
-            let (failure, of_client) = match progress {
-                BodyProgress::TooLong => (UpstreamError::RequestTooLong, true),
-                BodyProgress::Broken => (UpstreamError::RequestBroken, true),
-                BodyProgress::Awaited if error.is_timeout() => (UpstreamError::RequestTooSlow, true),
-                _ if error.is_timeout() => (UpstreamError::TimedOut, false),
-                _ => (UpstreamError::Unreachable, false),
-            };
-            if of_client {
-                circuit.untried(now().into_std());
-                return Err(failure);
-            }
+            let failure =
+                if error.is_timeout() { UpstreamError::TimedOut } else { UpstreamError::Unreachable };
             let cause = causes(&error);
             debug!(event = "mediaApiFailed", error = cause, tries_left);
-            let may_try_again = match receipt.map(|receipt| receipt.take_back()) {
-                Some(Some(untouched)) => {
-                    body = CallBody::Stream(untouched);
-                    true
-                }
-                Some(None) => false,
-                None => true,
-            };
-            if error.is_connect() && may_try_again && tries_left > 0 {
+            if error.is_connect() && tries_left > 0 {
                 continue;
             }
             if circuit.failed(now().into_std()) {
@@ -259,8 +231,6 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use axum::body::Bytes;
-    use futures_util::stream;
     use http_body_util::BodyExt;
     use tokio::net::TcpListener;
     use tower::util::MapFutureLayer;
@@ -295,9 +265,7 @@ mod tests {
     }
 
     fn call() -> Call {
-        let chunks = stream::iter(["{", "}"].map(Ok::<_, std::io::Error>));
-        let body = CallBody::Stream(Body::from_stream(chunks));
-        let caller = Caller::Ai;
+        let (caller, body) = (Caller::Ai, Bytes::from_static(b"{}"));
         Call { target: CallTarget::NewSession, caller, network: None, query: None, body, deadline: None }
     }
 

@@ -87,10 +87,16 @@ async fn answer(
     {
         return Err(CallFailure::TooManyCalls);
     }
-    let body = proxy.read_whole(body).await?;
+    let body = proxy.read(body, None).await?;
     // The other server's address is not its users' address.
     let (caller, network) = (Caller::Server, None);
-    let asked = ApiRequest { target, query: head.uri.query().map(str::to_owned), body, caller, network };
+    let asked = ApiRequest {
+        target,
+        query: head.uri.query().map(str::to_owned),
+        body: body.bytes.clone(),
+        caller,
+        network,
+    };
     let (status, text) = api.sfu.serve(asked).await;
     Ok(json(status, text))
 }

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout_at;
 
-use super::call::{Answer, Call, CallBody, UpstreamError};
+use super::call::{Answer, Call, UpstreamError};
 use super::remote::Remote;
 use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
@@ -23,7 +21,6 @@ pub struct Upstream {
     remote: Remote,
     /// The embedded media server, if in use.
     embedded: Option<SfuHandle>,
-    body_bytes: usize,
     timeout: std::time::Duration,
     metrics: Arc<Metrics>,
 }
@@ -41,7 +38,7 @@ impl Upstream {
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
         let remote = Remote::new(calls, turn, body_bytes)?;
-        Ok(Self { remote, embedded, body_bytes, timeout: calls.timeout, metrics })
+        Ok(Self { remote, embedded, timeout: calls.timeout, metrics })
     }
 
     /// Returns an error naming the missing settings, if calls cannot be made.
@@ -85,13 +82,6 @@ impl Upstream {
         let Call { target, caller, network, query, body, deadline } = call;
         let latest = now() + self.timeout;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
-        let body = match body {
-            CallBody::Empty => Bytes::new(),
-            CallBody::Whole(bytes) => bytes,
-            CallBody::Stream(body) => timeout_at(deadline, collect(body, self.body_bytes))
-                .await
-                .map_err(|_| UpstreamError::RequestTooSlow)??,
-        };
         let asked = ApiRequest { target, query, body, caller, network };
         let (status, text) =
             timeout_at(deadline, sfu.serve(asked)).await.map_err(|_| UpstreamError::TimedOut)?;
@@ -114,13 +104,4 @@ impl Upstream {
         self.metrics.call_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
         result
     }
-}
-
-/// Reads the whole body, up to `most` bytes.
-async fn collect(body: Body, most: usize) -> Result<Bytes, UpstreamError> {
-    let collected = Limited::new(body, most).collect().await;
-    collected.map(|body| body.to_bytes()).map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => UpstreamError::RequestTooLong,
-        None => UpstreamError::RequestBroken,
-    })
 }

@@ -66,8 +66,6 @@ pub enum Script {
     Endless,
     /// 200 with the chunks that the test sends.
     Chunks(mpsc::UnboundedReceiver<Bytes>),
-    /// The request's chunks go to the test as they arrive, before the usual answer.
-    Listen(mpsc::UnboundedSender<Bytes>),
 }
 
 /// The stand-in.
@@ -179,17 +177,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
         scripts.remove(place).map(|(_, _, script)| script)
     };
     let mut script = find(&str::is_empty);
-    let body = match &script {
-        Some(Script::Listen(received)) => {
-            let mut body = body;
-            while let Some(frame) = body.frame().await {
-                let chunk = frame.map_err(io::Error::other)?.into_data().unwrap();
-                received.send(chunk).unwrap();
-            }
-            Bytes::new()
-        }
-        _ => body.collect().await.map_err(io::Error::other)?.to_bytes(),
-    };
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     if script.is_none() {
         script = find(&|part| String::from_utf8_lossy(&body).contains(part));
     }
@@ -217,7 +205,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> io::Res
             let _ = gate.await;
             usual(&state, &seen)
         }
-        Some(Script::Listen(_)) | None => usual(&state, &seen),
+        None => usual(&state, &seen),
     };
     let mut response = Response::builder().status(status).header("content-type", "application/json");
     for (name, value) in headers {

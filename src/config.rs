@@ -27,7 +27,7 @@ pub use base_path::{BasePath, PublicUrl};
 pub use error::{ConfigError, ConfigErrors};
 pub use http::{Admin, Http};
 pub use policy::PolicySources;
-pub use satsuma_sfu::settings::MediaAddress;
+pub use satsuma_sfu::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
 pub use sources::Flags;

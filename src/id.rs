@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use satsuma_sfu::id::PersonId;
+use satsuma_sfu::api::PersonId;
 
-pub use satsuma_sfu::id::SessionId;
+pub use satsuma_sfu::api::SessionId;
 pub use text::{composed, nfc, text_is_valid, visible};
 
 /// The name of a room: 1 to 128 characters of any script, without control or invisible characters, in

@@ -30,14 +30,12 @@ enum CliCommand {
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
-    Load(satsuma_load::options::Options),
+    Load(satsuma_load::Options),
 }
 
 fn main() -> ExitCode {
     telemetry::exit_code(match Cli::parse() {
-        Cli { command: Some(CliCommand::Load(options)), .. } => {
-            satsuma_load::command::main(&options, |line| complain(line))
-        }
+        Cli { command: Some(CliCommand::Load(load)), .. } => satsuma_load::main(&load, |line| complain(line)),
         cli => obey(cli),
     })
 }

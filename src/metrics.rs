@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use satsuma_sfu::metrics::SfuMetrics;
+use satsuma_sfu::SfuMetrics;
 
 /// A label with a reason, such as that of a close.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

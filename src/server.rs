@@ -63,8 +63,8 @@ pub use health::healthcheck;
 use resources::{Clients, Resources};
 use router::{AppState, router};
 pub use run::run;
-use satsuma_sfu::handle::SfuHandle;
-use satsuma_sfu::thread::SfuThread;
+use satsuma_sfu::SfuHandle;
+use satsuma_sfu::SfuThread;
 
 /// Interval of pruning idle entries.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::store::reports::Reports;
-use satsuma_sfu::handle::SfuHandle;
+use satsuma_sfu::SfuHandle;
 
 /// State of the operators' handlers.
 pub struct Operators {

@@ -20,8 +20,8 @@ use crate::http::context::HttpContext;
 use crate::id::SessionId;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
-use satsuma_sfu::handle::SfuHandle;
-use satsuma_sfu::wire::ApiRequest;
+use satsuma_sfu::SfuHandle;
+use satsuma_sfu::api::ApiRequest;
 
 /// The media API for other servers.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use super::remote::Remote;
 use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
 use crate::metrics::{ByCall, Metrics};
-use satsuma_sfu::handle::SfuHandle;
-use satsuma_sfu::wire::ApiRequest;
+use satsuma_sfu::SfuHandle;
+use satsuma_sfu::api::ApiRequest;
 
 /// The backend of the media API.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::value::{Optional, text, texts};
-use satsuma_sfu::settings::{HIDDEN_INTERFACES, MediaAddress, SfuLimits, TcpLimits};
+use satsuma_sfu::{HIDDEN_INTERFACES, MediaAddress, SfuLimits, TcpLimits};
 
 /// The media server in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::policy::PolicySources;
-use satsuma_sfu::settings::MediaAddress;
+use satsuma_sfu::MediaAddress;
 
 /// A value with a text form, and the descriptions used in errors.
 pub trait Text: Sized {

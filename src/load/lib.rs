@@ -8,32 +8,36 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`options`], [`target`] | the command line |
+//! | [`Options`], [`LoadTarget`] | the command line |
 //! | `user`, `schedule` | **pure**: what users look like, and when they speak |
 //! | `frames`, `deflate` | **pure**: a WebSocket client that skips |
 //! | `watch`, `histogram` | **pure**: what is seen, and how late |
 //! | `endpoint`, `member`, `crowd` | shells: the way in, one user, all of them |
 //! | `world` | what the users share |
 //! | `process` | what the server and the tool use |
-//! | [`run`], [`report`], `table`, [`command`] | a run, what it found, as text, and as a command |
+//! | [`run`], [`report`], `table`, [`main`] | a run, what it found, as text, and as a command |
 
-pub mod command;
+mod command;
 mod crowd;
 mod deflate;
 mod endpoint;
 mod frames;
 mod histogram;
 mod member;
-pub mod options;
+mod options;
 mod process;
 pub mod report;
 pub mod run;
 mod schedule;
 mod table;
-pub mod target;
+mod target;
 mod user;
 mod watch;
 mod world;
+
+pub use command::main;
+pub use options::{Options, OptionsDisagree};
+pub use target::{LoadTarget, NoTarget};
 
 #[cfg(doctest)]
 #[doc = include_str!("README.md")]

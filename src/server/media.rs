@@ -1,7 +1,6 @@
 //! Start of the embedded media server, if in use.
 
 use secrecy::{ExposeSecret, SecretSlice};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Addresses, StartError, platform};
@@ -9,12 +8,9 @@ use crate::config::Config;
 use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
 use crate::store::saved::SavedRoom;
-use satsuma_sfu::engine::IceSecret;
-use satsuma_sfu::handle::{Sfu, SfuHandle};
-use satsuma_sfu::net::addresses::Reach;
-use satsuma_sfu::net::bind::{BUFFER_BYTES, Transport};
-use satsuma_sfu::settings::{SfuLimits, SfuSettings, TcpLimits};
-use satsuma_sfu::thread::SfuThread;
+use satsuma_sfu::{
+    BUFFER_BYTES, IceSecret, Reach, SfuHandle, SfuLimits, SfuSettings, SfuThread, TcpLimits, Transport,
+};
 
 /// Starts the embedded media server, if it is configured to carry the media.
 ///
@@ -61,7 +57,7 @@ pub(super) async fn start(
     let (setting, address) = ("sfu.udp_listen", sfu.udp_listen);
     let accept_errors = metrics.accept_errors.get_or_create_owned(&ByReason { reason: "resources" });
     let counted = metrics.sfu.clone().with_accept_errors(accept_errors);
-    let started = Sfu::start(settings, counted, CancellationToken::new()).await;
+    let started = satsuma_sfu::start(settings, counted).await;
     let (handle, thread) = started.map_err(|error| StartError::Listen { setting, address, error })?;
     let buffers = handle.buffers();
     if buffers.are_small() {

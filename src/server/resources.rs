@@ -25,8 +25,8 @@ use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::store::saved::SavedRoom;
-use satsuma_sfu::handle::SfuHandle;
-use satsuma_sfu::thread::SfuThread;
+use satsuma_sfu::SfuHandle;
+use satsuma_sfu::SfuThread;
 
 /// Length of the accept queue, limited by the system. The library's 128 would be reached by an office of a
 /// hundred whose browsers open four connections each; the excess ones retry after a second.

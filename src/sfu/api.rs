@@ -8,7 +8,8 @@ use std::fmt;
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::id::{PersonId, SessionId};
+pub use super::id::{InvalidSessionId, PersonId, SessionId};
+pub use super::wire::{ApiRequest, answer, read};
 
 /// The origin of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 /// Reason that a packet was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum DropReason {
     /// It came from an address that no session knows, and was not a connectivity check for one (RFC 8445).
     UnknownSource,
     /// An address that no session knows sent more packets than it may.
@@ -27,7 +27,7 @@ pub enum Drop {
     Panic,
 }
 
-impl Drop {
+impl DropReason {
     /// All reasons, in the order of [`Counters::drops`].
     pub const ALL: [Self; 11] = [
         Self::UnknownSource,
@@ -81,7 +81,7 @@ pub struct Counters {
     /// Keyframe requests to publishers.
     pub keyframe_requests_sent: u64,
     /// Packets dropped, by reason; [`Self::dropped`] counts them.
-    pub drops: [u64; Drop::ALL.len()],
+    pub drops: [u64; DropReason::ALL.len()],
     /// Current sessions.
     pub sessions: usize,
     /// Current sessions that are connected.
@@ -94,12 +94,12 @@ pub struct Counters {
 
 impl Counters {
     /// Counts a dropped packet.
-    pub fn dropped(&mut self, why: Drop) {
+    pub fn dropped(&mut self, why: DropReason) {
         self.drops[why as usize] += 1;
     }
 
     /// Packets dropped for this reason.
-    pub fn drops_by(&self, why: Drop) -> u64 {
+    pub fn drops_by(&self, why: DropReason) -> u64 {
         self.drops[why as usize]
     }
 }
@@ -110,11 +110,15 @@ mod tests {
 
     #[test]
     fn drop_reasons_have_distinct_slots_and_labels() {
-        for (place, why) in Drop::ALL.into_iter().enumerate() {
+        for (place, why) in DropReason::ALL.into_iter().enumerate() {
             let mut counters = Counters::default();
             counters.dropped(why);
             assert_eq!(counters.drops[place], 1, "{why:?}");
-            assert_eq!(Drop::ALL.iter().filter(|other| other.label() == why.label()).count(), 1, "{why:?}");
+            assert_eq!(
+                DropReason::ALL.iter().filter(|other| other.label() == why.label()).count(),
+                1,
+                "{why:?}"
+            );
         }
     }
 }

@@ -37,13 +37,13 @@ const MAX_REFUSING_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Description {
     /// The description as parsed by str0m; `None` if every m-line has ended, since str0m rejects such a description.
-    pub parsed: Option<ParsedDescription>,
+    pub(crate) parsed: Option<ParsedDescription>,
     /// Its m-lines, in order.
-    pub sections: Vec<MLine>,
+    pub(crate) sections: Vec<MLine>,
     /// True if video is sent in several layers (RFC 8853).
-    pub has_layers: bool,
+    pub(crate) has_layers: bool,
     /// True if it has a BUNDLE group (RFC 9143). Without one only the first live m-line gets the transport.
-    pub is_bundled: bool,
+    pub(crate) is_bundled: bool,
     /// Text of an answer that rejects some m-lines, as given to str0m, for [`Self::refusing`].
     refusing: Option<String>,
 }
@@ -83,7 +83,7 @@ impl Description {
     }
 
     /// True if an m-line may carry media.
-    pub fn is_live(&self, mid: Mid) -> bool {
+    pub(crate) fn is_live(&self, mid: Mid) -> bool {
         self.sections.iter().any(|section| section.alias == mid && section.state == SectionState::Live)
     }
 
@@ -91,7 +91,7 @@ impl Description {
     ///
     /// # Errors
     /// [`SfuError::Description`] if it cannot be parsed so.
-    pub fn refusing(&self, mids: &[Mid]) -> Result<SdpAnswer, SfuError> {
+    pub(crate) fn refusing(&self, mids: &[Mid]) -> Result<SdpAnswer, SfuError> {
         let too_long = || SfuError::Description("it refuses sections and is too long".into());
         let text = self.refusing.as_ref().ok_or_else(too_long)?;
         let mut blocks = blocks(text);

@@ -23,10 +23,11 @@ use std::time::{Duration, Instant};
 
 use slotmap::{SlotMap, new_key_type};
 use str0m::config::DtlsCert;
-use str0m::net::{Protocol, Receive};
+pub use str0m::net::Protocol;
+use str0m::net::Receive;
 use str0m::{Event, Input};
 
-use super::counters::{Counters, Drop};
+pub use super::counters::{Counters, DropReason};
 use super::settings::SfuLimits;
 use crate::id::SessionId;
 pub use credentials::IceSecret;
@@ -199,22 +200,22 @@ impl Engine {
         // str0m parses network input here, which may panic.
         let parsed = catch_unwind(|| Receive::new(proto, source, destination, contents));
         let Ok(Ok(receive)) = parsed else {
-            self.counters.dropped(Drop::Malformed);
+            self.counters.dropped(DropReason::Malformed);
             return;
         };
         let input = Input::Receive(now, receive);
         let Some(rtc) = self.sessions.get(key).and_then(|session| session.rtc.as_deref()) else {
-            self.counters.dropped(Drop::UnknownSource);
+            self.counters.dropped(DropReason::UnknownSource);
             return;
         };
         if known != Some(key) {
             let accepts = catch_unwind(AssertUnwindSafe(|| rtc.accepts(&input)));
             if !accepts.unwrap_or(false) {
-                self.counters.dropped(Drop::UnknownSource);
+                self.counters.dropped(DropReason::UnknownSource);
                 return;
             }
             if known.is_some_and(|other| self.is_in_use(now, other, (proto, source))) {
-                self.counters.dropped(Drop::UnknownSource);
+                self.counters.dropped(DropReason::UnknownSource);
                 return;
             }
             self.learn(key, proto, source);

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use str0m::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::engine::{self, Engine};
@@ -31,32 +30,23 @@ const QUESTIONS: usize = 1024;
 /// Timeout of a request, including the time in the queue.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Starts the embedded media server.
-#[derive(Debug)]
-pub struct Sfu;
-
-impl Sfu {
-    /// Binds the sockets and starts the media thread, which ends when `stop` is cancelled.
-    ///
-    /// # Errors
-    /// The address cannot be bound, or the system refuses a new thread.
-    pub async fn start(
-        settings: SfuSettings,
-        metrics: SfuMetrics,
-        stop: CancellationToken,
-    ) -> io::Result<(SfuHandle, SfuThread)> {
-        let (limits, secret) = (settings.limits, settings.secret.clone());
-        let core = |candidates| Engine::new(engine::EngineSettings { limits, candidates, secret }, now());
-        start(core, settings, metrics, stop).await
-    }
+/// Binds the sockets and starts the media thread.
+///
+/// The thread ends, with all sessions, when the returned [`SfuThread`] is dropped or joined.
+///
+/// # Errors
+/// The address cannot be bound, or the system refuses a new thread.
+pub async fn start(settings: SfuSettings, metrics: SfuMetrics) -> io::Result<(SfuHandle, SfuThread)> {
+    let (limits, secret) = (settings.limits, settings.secret.clone());
+    let core = |candidates| Engine::new(engine::EngineSettings { limits, candidates, secret }, now());
+    start_core(core, settings, metrics).await
 }
 
 /// Starts the media thread with the [`Core`] that `core` makes from the advertised addresses.
-async fn start<C: Core>(
+async fn start_core<C: Core>(
     core: impl FnOnce(Vec<engine::Address>) -> C,
     settings: SfuSettings,
     metrics: SfuMetrics,
-    stop: CancellationToken,
 ) -> io::Result<(SfuHandle, SfuThread)> {
     let Bound { udp, tcp, address, buffers } = bind(settings.listen, settings.transport)?;
     let interfaces = interfaces().unwrap_or_else(|error| {
@@ -81,7 +71,7 @@ async fn start<C: Core>(
         Ok(MediaSockets { udp, tcp })
     };
     let (sender, commands) = mpsc::channel(QUESTIONS);
-    let thread = thread::start(core, open, commands, measures, stop).await?;
+    let thread = thread::start(core, open, commands, measures).await?;
     let handle = SfuHandle {
         commands: sender,
         bound: address,
@@ -262,7 +252,7 @@ mod tests {
 
     async fn start_echo(metrics: &SfuMetrics) -> (SfuHandle, SfuThread) {
         let core = |_: Vec<Address>| Echo::default();
-        start(core, settings("127.0.0.1:0"), metrics.clone(), CancellationToken::new()).await.unwrap()
+        start_core(core, settings("127.0.0.1:0"), metrics.clone()).await.unwrap()
     }
 
     /// Sends a datagram, waits for its echo, and returns the socket.
@@ -339,18 +329,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stop_frees_the_port() {
+    async fn joined_thread_frees_the_port() {
         let metrics = SfuMetrics::default();
-        let stop = CancellationToken::new();
         let core = |_: Vec<Address>| Echo::default();
-        let (handle, thread) =
-            start(core, settings("127.0.0.1:0"), metrics.clone(), stop.clone()).await.unwrap();
+        let (handle, thread) = start_echo(&metrics).await;
         let again = settings(&handle.bound().to_string());
-        let error = start(core, again.clone(), metrics.clone(), CancellationToken::new()).await.unwrap_err();
+        let error = start_core(core, again.clone(), metrics.clone()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        stop.cancel();
         thread.join().await.unwrap();
-        let (handle, thread) = start(core, again, metrics, CancellationToken::new()).await.unwrap();
+        let (handle, thread) = start_core(core, again, metrics).await.unwrap();
         echoed(&handle, b"hello").await;
         thread.join().await.unwrap();
     }

@@ -84,11 +84,6 @@ impl Layers {
         self.layers.len()
     }
 
-    /// True if there are no layers.
-    pub fn is_empty(&self) -> bool {
-        self.layers.is_empty()
-    }
-
     /// Name of a layer, if it has one.
     pub fn rid(&self, index: usize) -> Option<&str> {
         self.layers.get(index)?.rid.as_deref()
@@ -440,7 +435,7 @@ mod tests {
     #[test]
     fn layers_are_ranked_by_name() {
         let layers = named(&["h", "a", "q"]);
-        assert_eq!((layers.len(), layers.is_empty()), (3, false));
+        assert_eq!(layers.len(), 3);
         assert_eq!(layers.index_of(Some("q")), Some(2));
         assert_eq!((layers.index_of(Some("x")), layers.index_of(None)), (None, None));
         assert_eq!((layers.rid(1), layers.rid(3)), (Some("a"), None));
@@ -448,7 +443,7 @@ mod tests {
 
         let single = Layers::new(vec![None]);
         assert_eq!((single.index_of(None), single.rid(0)), (Some(0), None));
-        assert!(Layers::new(Vec::new()).is_empty());
+        assert_eq!(Layers::new(Vec::new()).len(), 0);
     }
 
     #[test]

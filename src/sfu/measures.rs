@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::counters::{Counters, Drop};
+use super::counters::{Counters, DropReason};
 use super::metrics::{Reason, SfuMetrics};
 use super::net::Undelivered;
 
@@ -65,7 +65,7 @@ impl Measures {
         let asked = &metrics.keyframe_requests;
         more(asked, "received", now.keyframe_requests_received, told.keyframe_requests_received);
         more(asked, "sent", now.keyframe_requests_sent, told.keyframe_requests_sent);
-        for why in Drop::ALL {
+        for why in DropReason::ALL {
             more(&metrics.drops, why.label(), now.drops_by(why), told.drops_by(why));
         }
         for why in Undelivered::ALL {
@@ -111,14 +111,14 @@ mod tests {
         let mut measures = Measures::new(metrics.clone());
         let mut counters =
             Counters { received_packets: 5, nacks_sent: 2, sessions: 3, ..Counters::default() };
-        counters.dropped(Drop::Late);
+        counters.dropped(DropReason::Late);
         measures.undelivered(Undelivered::Full, 1);
         measures.forwarded(Duration::from_millis(3));
         for _ in 0..2 {
             measures.publish(&counters, Duration::from_millis(1500));
         }
         counters.received_packets += 1;
-        counters.dropped(Drop::Late);
+        counters.dropped(DropReason::Late);
         measures.publish(&counters, Duration::from_millis(2500));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

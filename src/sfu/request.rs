@@ -1,8 +1,9 @@
-//! Requests to the media server and its replies: plain data between [`super::handle`] and [`super::engine`].
+//! Requests to the media server and its replies, as plain data: between [`SfuHandle`](crate::SfuHandle) and
+//! [`Engine`](crate::engine::Engine).
 
 use serde::Serialize;
 
-use super::description::Description;
+pub use super::description::Description;
 use super::error::SfuError;
 use crate::api::Caller;
 use crate::id::SessionId;

@@ -155,8 +155,8 @@ impl SfuThread {
 
 /// Starts the thread.
 ///
-/// `open` is called in the thread's own runtime and registers the sockets with it. Cancelling `stop` ends the thread,
-/// and so does dropping the returned value.
+/// `open` is called in the thread's own runtime and registers the sockets with it. Joining or dropping the
+/// returned value ends the thread.
 ///
 /// # Errors
 /// The system refuses a thread or a runtime, or `open` failed.
@@ -165,11 +165,10 @@ pub(super) async fn start<C: Core>(
     open: impl FnOnce() -> io::Result<MediaSockets> + Send + 'static,
     commands: mpsc::Receiver<SfuCommand>,
     measures: Measures,
-    stop: CancellationToken,
 ) -> io::Result<SfuThread> {
     let (started, start) = oneshot::channel();
     let (ending, ended) = oneshot::channel();
-    let stop = stop.child_token();
+    let stop = CancellationToken::new();
     let token = stop.clone();
     let body = move || {
         let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build();
@@ -439,7 +438,7 @@ mod tests {
             Ok(MediaSockets { udp: Udp::open(bound.udp, &[], advertised.into())?, tcp: None })
         };
         let measures = Measures::new(SfuMetrics::default());
-        let thread = start(core, open, commands, measures, CancellationToken::new()).await.unwrap();
+        let thread = start(core, open, commands, measures).await.unwrap();
         for answer in answers {
             assert!(answer.await.unwrap().is_err());
         }
@@ -464,7 +463,7 @@ mod tests {
         let (_sender, commands) = mpsc::channel(1);
         let open = || Err(io::ErrorKind::PermissionDenied.into());
         let measures = Measures::new(SfuMetrics::default());
-        let started = start(Recorder::default(), open, commands, measures, CancellationToken::new()).await;
+        let started = start(Recorder::default(), open, commands, measures).await;
         assert_eq!(started.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

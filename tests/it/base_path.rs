@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use satsuma::config::Optional;
-use satsuma_load::options::Options;
+use satsuma_load::Options;
 use satsuma_load::run::run;
 use serde_json::{Value, json};
 use tokio::time::timeout;

@@ -3,7 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use satsuma_load::options::Options;
+use satsuma_load::Options;
 use satsuma_load::report::RunReport;
 use satsuma_load::run::{CannotRun, run};
 use serde_json::Value;

@@ -21,6 +21,7 @@ mod deflate;
 mod deploy;
 mod docs;
 mod echo;
+mod embed;
 mod feedback;
 mod frames;
 mod fuzz;

@@ -10,7 +10,7 @@ use str0m::net::{Protocol, Receive};
 
 use super::session::{Link, Session};
 use super::{Datagram, Engine, SessionKey, Transmit};
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::request::Ice;
 
 impl Engine {
@@ -20,11 +20,11 @@ impl Engine {
         now: Instant,
         known: Option<SessionKey>,
         datagram: Datagram<'_>,
-    ) -> Result<SessionKey, Drop> {
+    ) -> Result<SessionKey, DropReason> {
         // RFC 7983 section 7: 0 to 3 is STUN.
         let is_stun = datagram.contents.first().is_some_and(|first| *first < 4);
         if !is_stun {
-            return known.ok_or(Drop::UnknownSource);
+            return known.ok_or(DropReason::UnknownSource);
         }
         let message = catch_unwind(|| {
             let message = StunMessage::parse(datagram.contents).ok()?;
@@ -46,7 +46,7 @@ impl Engine {
         let is_expected =
             named.and_then(|key| self.sessions.get_mut(key)).is_some_and(|own| own.expects(now));
         if !is_expected && !self.stun_limiter.admit(now, datagram.source.ip()) {
-            return Err(Drop::UnknownTooMany);
+            return Err(DropReason::UnknownTooMany);
         }
         let owner = match message {
             Some(None) => self.asked(now, datagram),
@@ -56,7 +56,7 @@ impl Engine {
             }
             _ => named,
         };
-        owner.ok_or(Drop::UnknownSource)
+        owner.ok_or(DropReason::UnknownSource)
     }
 
     /// True if another session is connected and used this source address for media lately: a peer that forges the

@@ -10,7 +10,7 @@ use super::peer::keep_for_retransmission;
 use super::session::{Session, Subscription, SubscriptionState};
 use super::{Engine, SessionKey, TrackKey};
 use crate::clock::StreamClock;
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::forward::ReceivedPacket;
 use crate::keyframe::{KeyframeThrottle, Why, starts_keyframe};
 use crate::layers::Layers;
@@ -79,16 +79,16 @@ impl Engine {
     /// Forwards one packet to all subscribers of its track.
     pub(super) fn forward(&mut self, now: Instant, from: SessionKey, packet: RtpPacket) {
         if packet.payload.len() > MAX_PAYLOAD_BYTES {
-            self.counters.dropped(Drop::TooLong);
+            self.counters.dropped(DropReason::TooLong);
             return;
         }
         let Some((key, layer)) = self.track_of(from, &packet) else {
-            self.counters.dropped(Drop::UnknownStream);
+            self.counters.dropped(DropReason::UnknownStream);
             return;
         };
         let payload_type = packet.header.payload_type;
         let Some(format) = self.format(key, from, payload_type) else {
-            self.counters.dropped(Drop::NoCodec);
+            self.counters.dropped(DropReason::NoCodec);
             return;
         };
         let (Some(track), Some(publisher)) = (self.tracks.get_mut(key), self.sessions.get_mut(from)) else {
@@ -155,16 +155,16 @@ impl Engine {
         let codecs = session.rtc.as_deref().map(str0m::Rtc::codec_config);
         let theirs = codecs.and_then(|codecs| subscription.payload_type(format, codecs));
         let Some(payload_type) = theirs else {
-            self.counters.dropped(Drop::NoCodec);
+            self.counters.dropped(DropReason::NoCodec);
             return false;
         };
         let Some(outgoing) = subscription.forward.rewrite(incoming) else {
             let waits = subscription.forward.waits_for() == Some(incoming.layer);
             let is_late = subscription.forward.current() == Some(incoming.layer);
             self.counters.dropped(match (waits, is_late) {
-                (true, _) => Drop::NoKeyframe,
-                (false, true) => Drop::Late,
-                (false, false) => Drop::LayerNotWanted,
+                (true, _) => DropReason::NoKeyframe,
+                (false, true) => DropReason::Late,
+                (false, false) => DropReason::LayerNotWanted,
             });
             return waits;
         };
@@ -211,7 +211,7 @@ impl Engine {
             Ok::<_, &str>(ssrc)
         });
         let Some(Ok(ssrc)) = written else {
-            self.counters.dropped(Drop::Refused);
+            self.counters.dropped(DropReason::Refused);
             return false;
         };
         self.counters.forwarded_packets += 1;

@@ -11,7 +11,7 @@ use str0m::{Event, Input, Output, Reason, Rtc, RtcError};
 
 use super::credentials::reseed;
 use super::{Engine, SessionKey, Transmit};
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::request::Ice;
 
 /// Shortest timeout of a peer: str0m asks to be called again right after each packet, for its bookkeeping, and
@@ -157,7 +157,7 @@ impl Engine {
         if done.is_err() {
             // Its state may be inconsistent.
             session.rtc = None;
-            self.counters.dropped(Drop::Panic);
+            self.counters.dropped(DropReason::Panic);
             self.ended.push(key);
         }
         done.ok()

@@ -3,10 +3,10 @@
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use satsuma::calls::api::CallTarget;
-use satsuma::site::paths::room_of;
 use satsuma::identity::Identities;
 use satsuma::identity::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::identity::token::SigningKey;
+use satsuma::site::paths::room_of;
 use satsuma::ws::extension::Compression;
 
 const NAMES: [&str; 8] = [

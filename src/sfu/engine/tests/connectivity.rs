@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::hostile::{Scene, UNKNOWN_SOURCE};
 use super::*;
-use crate::counters::Drop;
+use crate::counters::DropReason;
 
 #[test]
 fn check_with_wrong_password_or_name_is_not_answered() {
@@ -13,7 +13,7 @@ fn check_with_wrong_password_or_name_is_not_answered() {
     let checks: Vec<&Vec<u8>> =
         datagrams.iter().map(|(_, bytes)| bytes).filter(|bytes| bytes[..2] == [0, 1]).collect();
     assert!(!checks.is_empty());
-    let before = scene.world.engine.counters().drops_by(Drop::UnknownSource);
+    let before = scene.world.engine.counters().drops_by(DropReason::UnknownSource);
     for check in &checks {
         // Changes the USERNAME, the first attribute's value, or the bytes that the password signs.
         let name = check.windows(2).position(|bytes| bytes == [0, 6]).unwrap() + 4;
@@ -23,8 +23,8 @@ fn check_with_wrong_password_or_name_is_not_answered() {
             scene.world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &forged);
         }
     }
-    let dropped = scene.world.engine.counters().drops_by(Drop::UnknownSource) - before;
-    let too_many = scene.world.engine.counters().drops_by(Drop::UnknownTooMany);
+    let dropped = scene.world.engine.counters().drops_by(DropReason::UnknownSource) - before;
+    let too_many = scene.world.engine.counters().drops_by(DropReason::UnknownTooMany);
     assert_eq!(dropped + too_many, 2 * checks.len() as u64);
     scene.goes_on();
     scene.answers_no_unknown_source();
@@ -37,7 +37,7 @@ fn checks_from_unknown_network_are_limited() {
     for _ in 0..500 {
         scene.world.deliver(UNKNOWN_SOURCE.parse().unwrap(), &stun);
     }
-    assert!(scene.world.engine.counters().drops_by(Drop::UnknownTooMany) >= 300);
+    assert!(scene.world.engine.counters().drops_by(DropReason::UnknownTooMany) >= 300);
     scene.goes_on();
     scene.answers_no_unknown_source();
 }
@@ -56,7 +56,7 @@ fn guessed_checks_from_known_source_are_limited() {
         scene.world.deliver(source, &guess);
     }
     let dropped = |drop| scene.world.engine.counters().drops_by(drop);
-    assert!(dropped(Drop::UnknownTooMany) >= 700, "{:?}", scene.world.engine.counters());
+    assert!(dropped(DropReason::UnknownTooMany) >= 700, "{:?}", scene.world.engine.counters());
     scene.goes_on();
 }
 

@@ -4,7 +4,7 @@ use str0m::net::Protocol;
 
 use super::world::{World, limits};
 use super::*;
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::engine::{Datagram, Engine, EngineSettings, IceSecret};
 use crate::error::SfuError;
 use crate::request::*;
@@ -115,7 +115,7 @@ fn check_for_session_before_restart_is_refused() {
     assert_eq!(answers(&mut next, Protocol::Udp, &forged), []);
     assert_eq!(answers(&mut next, Protocol::Tcp, &check), []);
     assert_eq!(answers(&mut engine(b"another"), Protocol::Udp, &check), []);
-    assert_eq!(next.counters().drops_by(Drop::UnknownSource), 3);
+    assert_eq!(next.counters().drops_by(DropReason::UnknownSource), 3);
 }
 
 #[test]

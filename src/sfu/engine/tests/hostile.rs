@@ -10,7 +10,7 @@ use str0m::media::Mid;
 use super::client::{person, read};
 use super::world::World;
 use super::*;
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::description::Description;
 use crate::error::SfuError;
 use crate::request::*;
@@ -88,7 +88,7 @@ fn random_datagrams_have_no_effect() {
     let mut scene = scene.into_inner();
     scene.goes_on();
     scene.answers_no_unknown_source();
-    assert_eq!(scene.world.engine.counters().drops_by(Drop::Panic), 0);
+    assert_eq!(scene.world.engine.counters().drops_by(DropReason::Panic), 0);
 }
 
 /// Change of a datagram.
@@ -152,7 +152,7 @@ fn modified_datagrams_have_no_effect() {
     });
     let mut scene = scene.into_inner();
     scene.goes_on();
-    assert_eq!(scene.world.engine.counters().drops_by(Drop::Panic), 0);
+    assert_eq!(scene.world.engine.counters().drops_by(DropReason::Panic), 0);
 }
 
 /// Change of a session description.
@@ -300,7 +300,7 @@ fn panic_in_one_peer_ends_only_its_session() {
     let key = engine.by_id[&session];
     let nothing: Option<Result<(), &str>> = engine.with_rtc(now, key, |_| panic!("as the test wants it"));
     assert!(nothing.is_none());
-    assert_eq!(engine.counters().drops_by(Drop::Panic), 1);
+    assert_eq!(engine.counters().drops_by(DropReason::Panic), 1);
     engine.advance(now);
     assert_eq!(scene.world.ask(Request::Tracks { session }).err(), Some(SfuError::NoSession));
     let states = scene.world.states(1);
@@ -360,6 +360,6 @@ fn oversized_payload_ends_no_session() {
         scene.world.pass(50 * MS);
     }
     let counters = scene.world.engine.counters();
-    assert_eq!((counters.drops_by(Drop::TooLong), counters.drops_by(Drop::Panic)), (2, 0));
+    assert_eq!((counters.drops_by(DropReason::TooLong), counters.drops_by(DropReason::Panic)), (2, 0));
     assert_eq!(counters.sessions, 2);
 }

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use super::*;
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::request::*;
 
 #[test]
@@ -21,7 +21,7 @@ fn keyframe_is_requested_until_it_arrives() {
     assert!((8..=11).contains(&asked.len()), "{}", asked.len());
     assert!(asked.windows(2).all(|two| two[1] - two[0] >= 290 * MS));
     assert!(world.got(bob, pulled).is_empty(), "a decoder cannot start in the middle");
-    assert!(world.engine.counters().drops_by(Drop::NoKeyframe) > 100);
+    assert!(world.engine.counters().drops_by(DropReason::NoKeyframe) > 100);
 
     // The video stops, too: no packet triggers another request, only the periodic work.
     world.peers[ada].asked.clear();

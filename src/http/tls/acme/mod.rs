@@ -153,12 +153,13 @@ impl Renewal {
         self.failures = self.failures.saturating_add(1);
         Metrics::count(&in_use.metrics().acme_orders, "failed");
         let pause = pause(settings.retry, self.failures, transport.take_requested_pause());
-        let error = error.summary();
-        let next_try_seconds = pause.as_secs();
-        warn!(
-            event = "certificateNotObtained",
-            names, directory, error, next_try_seconds, "port 443 of each name has to lead to http.listen"
-        );
+        let text = match &error {
+            OrderError::Refused { .. } => "port 443 of each name has to lead to http.listen",
+            _ if in_use.validity().is_none() => "https connections wait until an order succeeds",
+            _ => "the certificate in use stays",
+        };
+        let (error, next_try_seconds) = (error.summary(), pause.as_secs());
+        warn!(event = "certificateNotObtained", names, directory, error, next_try_seconds, "{text}");
         in_use.watch_validity(wall_clock());
         pause
     }

@@ -139,6 +139,29 @@ fn every_logged_warning_is_documented() {
     assert!(unknown.is_empty(), "docs/operations.md has {unknown:?}, which nothing logs");
 }
 
+#[test]
+fn every_need_of_a_test_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/development.md")).unwrap();
+    let mut sources = Vec::new();
+    for folder in ["src", "tests"] {
+        files(&root.join(folder), "rs", &mut sources);
+    }
+    let mut needs = BTreeSet::new();
+    for source in sources {
+        let text = fs::read_to_string(source).unwrap();
+        for line in text.lines().map(str::trim).filter(|line| line.starts_with("#[ignore")) {
+            let reason = line.strip_prefix("#[ignore = \"needs ").and_then(|rest| rest.strip_suffix("\"]"));
+            let reason = reason.unwrap_or_else(|| panic!("{line} names no need"));
+            needs.extend(reason.split(" and ").map(str::to_owned));
+        }
+    }
+    assert!(needs.contains("chromium"), "{needs:?}");
+    for need in needs {
+        assert!(page.contains(&format!("| `{need}` |")), "docs/development.md has no row for {need}");
+    }
+}
+
 /// A heading's anchor as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading

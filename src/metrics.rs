@@ -146,7 +146,7 @@ metrics! {
     /// Requests and upgrades that were refused, by reason.
     refusals: Family<ByReason, Counter> = "refusals", Family::default();
     /// Times that a connection was not read for a while because it sent too fast.
-    held_back: Counter = "held_back", Counter::default();
+    throttled: Counter = "held_back", Counter::default();
     /// Rooms that ended by a panic.
     room_panics: Counter = "room_panics", Counter::default();
     /// Errors when accepting a TCP connection, by reason.

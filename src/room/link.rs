@@ -19,7 +19,6 @@ use super::outbox::OutboxReader;
 pub use super::outbox::{Acknowledged, Taken};
 use crate::id::ConnectionId;
 use crate::protocol::client::{ClientMessage, InvalidMessage};
-use crate::protocol::deflate::Encoding;
 
 /// A member's link to its room.
 #[derive(Debug)]
@@ -49,11 +48,6 @@ impl MemberLink {
     /// A link to a room in this process.
     pub fn new(connection: ConnectionId, mailbox: Mailbox, outbox: OutboxReader) -> Self {
         Self { connection, mailbox, outbox, uplink: Uplink::Free { turn: None } }
-    }
-
-    /// The encoding of the messages from the room.
-    pub fn encoding(&self) -> Encoding {
-        self.outbox.encoding()
     }
 
     /// The next action for the client, or `Pending` until there is one. Only the last caller is woken.
@@ -210,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
+    use crate::protocol::deflate::Encoding;
     use crate::room::outbox::{Outbox, OutboxLimits};
 
     const ID: ConnectionId = ConnectionId(7);

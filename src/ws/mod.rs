@@ -1,15 +1,21 @@
 //! The WebSocket layer: from an HTTP request to a membership, and from a membership to frames.
 //!
 //! [`upgrade`] does all checks before the upgrade, [`extension`] negotiates compression;
-//! [`refusals`] are stored for pages; [`connection`] is the task of one socket; [`socket`] reads
-//! and writes frames. No other module depends on the WebSocket library.
+//! [`refusals`] are stored for pages. [`connection`] is the task of one socket and its transport: it reads and
+//! writes frames ([`socket`]) and limits what a client may send and how slowly it may read. [`session`] is its
+//! interface to a protocol; [`orange_session`] speaks Orange's. No other module depends on the WebSocket library.
 
 pub mod admission;
+mod arriving;
 mod boundary;
 pub mod connection;
 pub mod extension;
+pub mod orange_session;
 mod phase;
+mod progress;
+mod recipient_pause;
 pub mod refusals;
+pub mod session;
 pub mod socket;
 mod throttle;
 pub mod upgrade;
@@ -29,6 +35,7 @@ use self::connection::ConnectionLimits;
 use self::refusals::Refusals;
 use crate::http::context::HttpContext;
 use crate::id::ConnectionId;
+use crate::protocol::client::MessageLimits;
 use crate::room::arrivals::Arrivals;
 use crate::room::registry::Registry;
 
@@ -42,6 +49,8 @@ pub struct Sockets {
     pub arrivals: Arrivals,
     /// Limits of each socket.
     pub connection_limits: ConnectionLimits,
+    /// Limits of each message in Orange's protocol.
+    pub message_limits: MessageLimits,
     /// True if sockets may use compression.
     pub compression: bool,
     /// Timeout of the handshake after its answer.

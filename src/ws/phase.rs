@@ -10,8 +10,8 @@ pub(super) type EndLabel = &'static str;
 pub(super) enum Phase {
     /// Reads messages.
     Open,
-    /// Reads nothing: the member left, and the room will close the socket.
-    Left,
+    /// Reads nothing: the session wants no further message, and is about to close.
+    Stopped,
     /// Reads the client's close frame, which answers ours.
     Closing(Close),
     /// Reads until the end of the stream: the client broke a rule, and was sent a close frame.
@@ -22,7 +22,7 @@ pub(super) enum Phase {
 
 impl Phase {
     pub(super) fn is_before_close(self) -> bool {
-        matches!(self, Self::Open | Self::Left)
+        matches!(self, Self::Open | Self::Stopped)
     }
 
     /// At a restart, messages that the client sent before it saw our close frame must not be lost:
@@ -35,7 +35,7 @@ impl Phase {
         match self {
             Self::Closing(close) | Self::Draining(close) => close.label(),
             Self::Answering => "closed_by_client",
-            Self::Open | Self::Left => "connection_lost",
+            Self::Open | Self::Stopped => "connection_lost",
         }
     }
 }

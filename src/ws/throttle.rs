@@ -29,6 +29,16 @@ pub(super) struct Throttle {
     waited: Waited,
     /// Tokens charged for pieces of the arriving message.
     charged: u32,
+    /// Tokens owed for data that was read; until they are paid, nothing more is read.
+    debt: Option<TokenDebt>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TokenDebt {
+    tokens: NonZeroU32,
+    since: Instant,
+    /// Time at which the tokens are available, or the socket has been throttled for too long.
+    until: Instant,
 }
 
 /// Result of charging received data.
@@ -36,13 +46,8 @@ pub(super) struct Throttle {
 pub(super) enum Charge {
     /// The tokens were available.
     Paid,
-    /// The tokens are owed: nothing more is read until they are available.
-    Wait {
-        /// The tokens to pay.
-        tokens: NonZeroU32,
-        /// Time until they are available.
-        wait: Duration,
-    },
+    /// The tokens are owed: nothing more is read until the deadline.
+    Owed,
     /// The socket was throttled for too long.
     TooFast,
 }
@@ -54,10 +59,28 @@ impl Throttle {
         Self {
             rate: RateLimiter::direct_with_clock(quota, SinceStart(start)),
             burst: limits.message_burst,
-            most: limits.held_back,
+            most: limits.throttled_time,
             waited: Waited { sum: Duration::ZERO, at: start },
             charged: 0,
+            debt: None,
         }
+    }
+
+    /// True while tokens are owed.
+    pub(super) fn is_owing(&self) -> bool {
+        self.debt.is_some()
+    }
+
+    /// Time at which owed tokens are to be paid.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.debt.map(|owed| owed.until)
+    }
+
+    /// Pays owed tokens whose time has come.
+    pub(super) fn pay_due(&mut self, now: Instant) -> Charge {
+        let Some(owed) = self.debt.take_if(|owed| owed.until <= now) else { return Charge::Paid };
+        self.waited.add(now - owed.since, now);
+        self.pay(owed.tokens)
     }
 
     /// Charges received data.
@@ -72,23 +95,20 @@ impl Throttle {
         self.pay(tokens)
     }
 
-    /// Pays owed tokens.
-    pub(super) fn pay(&mut self, tokens: NonZeroU32) -> Charge {
+    fn pay(&mut self, tokens: NonZeroU32) -> Charge {
         if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
-            let waited = self.waited.sum(now());
+            let since = now();
+            let waited = self.waited.sum(since);
             if waited >= self.most {
                 return Charge::TooFast;
             }
             // At most the remaining allowance of throttled time.
             let wait = not_yet.wait_time_from(self.rate.clock().now());
-            return Charge::Wait { tokens, wait: wait.min(self.most - waited).max(Duration::from_millis(1)) };
+            let until = since + wait.min(self.most - waited).max(Duration::from_millis(1));
+            self.debt = Some(TokenDebt { tokens, since, until });
+            return Charge::Owed;
         }
         Charge::Paid
-    }
-
-    /// Records that the socket was not read for `waited`, until `now`.
-    pub(super) fn add_wait(&mut self, waited: Duration, now: Instant) {
-        self.waited.add(waited, now);
     }
 
     /// Token cost of received data, less the tokens charged for its pieces.

@@ -25,6 +25,7 @@ use url::form_urlencoded;
 use super::Sockets;
 use super::connection::Connection;
 use super::extension::{Compression, Malformed};
+use super::orange_session::OrangeSession;
 use super::refusals::too_many_sockets;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -159,8 +160,9 @@ async fn join_room(
             let run = Box::pin(async {
                 match timeout(sockets.handshake, on_upgrade).await {
                     Ok(Ok(stream)) => {
-                        let stream = TokioIo::new(stream);
-                        Connection::new(connection, stream, link, share, limits, metrics).run().await;
+                        let session = OrangeSession::new(link, sockets.message_limits, metrics.clone());
+                        let transport = (TokioIo::new(stream), encoding);
+                        Connection::new(connection, transport, session, share, limits, metrics).run().await;
                     }
                     _ => link.disconnect(false).await,
                 }

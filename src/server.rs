@@ -46,6 +46,7 @@ use crate::orange::{Orange, OrangeFiles};
 use crate::protocol::client::MessageLimits;
 use crate::room::actor::RoomDeps;
 use crate::room::arrivals::Arrivals;
+use crate::room::events::RoomEvents;
 use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
@@ -327,7 +328,8 @@ fn rooms(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, metrics, force };
+    let events = RoomEvents::new(metrics.clone());
+    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, events, metrics, force };
     let limits = RegistryLimits {
         rooms: limits.rooms,
         new_rooms: Rate::per_minute(limits.new_rooms_per_minute),

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::events::RoomEvents;
 use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent};
-use super::log;
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
@@ -42,6 +42,8 @@ pub struct RoomDeps {
     pub store: StoreHandle,
     /// The service that runs AI sessions.
     pub ai: AiHandle,
+    /// The publisher of the rooms' events.
+    pub events: RoomEvents,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Ends the wait for sockets at a shutdown.
@@ -303,11 +305,11 @@ impl Actor {
                         meeting,
                         what: change,
                     }),
-                    Effect::Log { meeting, note } => {
-                        if let RoomEvent::ErrorHandlingMessage { .. } = note {
+                    Effect::Publish { meeting, event } => {
+                        if let RoomEvent::ErrorHandlingMessage { .. } = event {
                             Metrics::count(&self.deps.metrics.drops, "refused_message");
                         }
-                        log::write(&self.name, meeting, &note);
+                        self.deps.events.publish(&self.name, meeting, event);
                     }
                     Effect::Ai(task) => self.see_to_ai(task),
                     Effect::Retire => turn = Turn::Retire,

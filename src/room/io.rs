@@ -136,12 +136,12 @@ pub enum Effect {
         /// The change.
         change: Persist,
     },
-    /// Write a log event.
-    Log {
+    /// Publish an event: write it to the log, and hand it to subscribers.
+    Publish {
         /// The meeting that it belongs to.
         meeting: Option<MeetingId>,
         /// The event.
-        note: RoomEvent,
+        event: RoomEvent,
     },
     /// Run a task at the AI's services.
     Ai(AiTask),
@@ -224,7 +224,7 @@ pub enum Reason {
     GiveUp,
 }
 
-/// A log event, with the reference's event name (protocol section 5).
+/// Something that happened in a room, with the reference's name in the log (protocol section 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomEvent {
     /// The tick.
@@ -288,4 +288,25 @@ pub enum RoomEvent {
         /// The logged part, without its bodies (they hold ICE passwords).
         entry: HistoryEntry,
     },
+}
+
+impl RoomEvent {
+    /// True for events that are for the log only: those of the room's own clock, and those that a client can cause
+    /// at any rate, by which it would make subscribers lose others.
+    pub fn is_diagnostic(&self) -> bool {
+        match self {
+            Self::Alarm
+            | Self::ErrorHandlingMessage { .. }
+            | Self::UnknownRecipient { .. }
+            | Self::ClientNegotiationRecord { .. } => true,
+            Self::OnConnect { .. }
+            | Self::OnClose { .. }
+            | Self::UserLeft { .. }
+            | Self::UserGone { .. }
+            | Self::UserTimedOut { .. }
+            | Self::StartingMeeting
+            | Self::EndingMeeting
+            | Self::ErrorBroadcastingToUser { .. } => false,
+        }
+    }
 }

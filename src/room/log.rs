@@ -8,10 +8,10 @@ use crate::id::{MeetingId, RoomName};
 /// Writes one log event.
 ///
 /// Events that unknown clients can cause at any rate are written at debug level only.
-pub fn write(room: &RoomName, meeting: Option<MeetingId>, note: &RoomEvent) {
+pub fn write(room: &RoomName, meeting: Option<MeetingId>, event: &RoomEvent) {
     let room = room.as_str();
     let meeting_id = meeting.map(|meeting| meeting.to_string());
-    match note {
+    match event {
         RoomEvent::Alarm if meeting_id.is_none() => debug!(event = "meetingIdNotFoundInCleanup", room),
         RoomEvent::Alarm => debug!(event = "alarm", room, meeting_id),
         RoomEvent::OnConnect { user, connection } => {

@@ -3,13 +3,16 @@
 //! [`state`] is a value with one method; [`members`], [`member`], [`departed`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
 //! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
-//! queue, [`link`] a member's connection to both, [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes the whole.
+//! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
+//! happens in rooms; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
+//! the whole.
 
 pub mod actor;
 pub mod ai;
 pub mod arrivals;
 pub mod charge;
 pub mod departed;
+pub mod events;
 pub mod io;
 pub mod link;
 pub mod log;

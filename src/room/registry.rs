@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
+use super::events::RoomEvents;
 use super::io::{Join, JoinRefusal};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
@@ -163,7 +164,8 @@ impl Registry {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
-        let deps = RoomDeps { store, metrics, ..self.inner.deps.clone() };
+        let events = RoomEvents::new(metrics.clone());
+        let deps = RoomDeps { store, events, metrics, ..self.inner.deps.clone() };
         let permit = RoomPermit { permit: None, network: None, is_claimed: true };
         let Ok(name) = RoomName::parse("readiness") else { return false };
         let room = async move { Actor::new(name, None, inbox, permit, deps).run(|| {}).await };
@@ -386,6 +388,7 @@ mod tests {
             store: store.handle(),
             ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
                 .unwrap(),
+            events: RoomEvents::new(metrics.clone()),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };

@@ -120,7 +120,7 @@ impl Room {
             Input::Disconnected(gone) => self.disconnected(now, gone, &mut effects),
             Input::TooSlow { user } => {
                 if self.members.contains(&user) {
-                    effects.push(self.log(RoomEvent::ErrorBroadcastingToUser { user: user.clone() }));
+                    effects.push(self.publish(RoomEvent::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove(&user, Close::TooSlow, &mut effects);
                     self.notify_left(user, &mut effects);
                 }
@@ -227,14 +227,14 @@ impl Room {
         let Join { user, new_meeting, .. } = join;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
-            effects.push(self.log(RoomEvent::StartingMeeting));
+            effects.push(self.publish(RoomEvent::StartingMeeting));
             effects.extend(self.persist(Persist::MeetingStarted));
         }
         if was_departed {
             effects.extend(self.persist(Persist::DepartedForgotten { user: user.clone() }));
         }
         effects.push(Effect::Admit { connection, user: user.clone() });
-        effects.push(self.log(RoomEvent::OnConnect { user: user.clone(), connection }));
+        effects.push(self.publish(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.persist_member(&user));
         if self.members.len() > self.peak {
             self.peak = self.members.len();
@@ -259,7 +259,7 @@ impl Room {
         let Some(user) = self.members.detach(now, gone) else { return };
         let connection = gone.connection;
         effects.push(Effect::Detach { connection, user: user.clone() });
-        effects.push(self.log(RoomEvent::OnClose { user, connection }));
+        effects.push(self.publish(RoomEvent::OnClose { user, connection }));
         if self.is_silent && self.members.is_deserted() && !self.stopping {
             // No message was sent, so there is nothing to come back for.
             let ghosts: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
@@ -278,14 +278,14 @@ impl Room {
     }
 
     fn remove_gone(&mut self, user: UserId, effects: &mut Vec<Effect>) {
-        effects.push(self.log(RoomEvent::UserGone { user: user.clone() }));
+        effects.push(self.publish(RoomEvent::UserGone { user: user.clone() }));
         self.remove(&user, Close::TimedOut, effects);
         self.notify_left(user, effects);
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.next_tick = now + self.settings.tick;
-        effects.push(self.log(RoomEvent::Alarm));
+        effects.push(self.publish(RoomEvent::Alarm));
         self.remove_silent(now, effects);
         if !self.members.is_empty() {
             // A client that lost a snapshot recovers by this one, even if nothing changed.
@@ -299,7 +299,7 @@ impl Room {
     fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Ai));
         if self.meeting.is_some() {
-            effects.push(self.log(RoomEvent::EndingMeeting));
+            effects.push(self.publish(RoomEvent::EndingMeeting));
             effects.extend(self.persist(Persist::MeetingEnded));
         }
         self.changed = false;
@@ -323,7 +323,7 @@ impl Room {
         let silent = self.members.silent(now, self.settings.heartbeat_timeout);
         // All notices first: each removed member gets them all, its own too, before its socket closes.
         for user in &silent {
-            effects.push(self.log(RoomEvent::UserTimedOut { user: user.clone() }));
+            effects.push(self.publish(RoomEvent::UserTimedOut { user: user.clone() }));
             effects.push(Effect::Send {
                 to: Recipients::All,
                 event: Event::UserLeftNotification { id: user.clone() },
@@ -358,12 +358,12 @@ impl Room {
     }
 
     fn refuse_message(&self, user: &UserId, why: String, effects: &mut Vec<Effect>) {
-        effects.push(self.log(RoomEvent::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
+        effects.push(self.publish(RoomEvent::ErrorHandlingMessage { user: user.clone(), why: why.clone() }));
         effects.push(Effect::Send { to: Recipients::One(user.clone()), event: Event::Error { error: why } });
     }
 
-    fn log(&self, note: RoomEvent) -> Effect {
-        Effect::Log { meeting: self.meeting, note }
+    fn publish(&self, event: RoomEvent) -> Effect {
+        Effect::Publish { meeting: self.meeting, event }
     }
 
     fn persist(&self, change: Persist) -> Option<Effect> {
@@ -474,7 +474,7 @@ mod tests {
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Ai(task) => Some(format!("{task:?}")),
             Effect::Retire => Some("retire".to_owned()),
-            Effect::Persist { .. } | Effect::Log { .. } => None,
+            Effect::Persist { .. } | Effect::Publish { .. } => None,
         });
         words.collect()
     }

@@ -32,7 +32,7 @@ impl Room {
                 }
             }
             ClientMessage::UserLeft => {
-                effects.push(self.log(RoomEvent::UserLeft { user: from.clone() }));
+                effects.push(self.publish(RoomEvent::UserLeft { user: from.clone() }));
                 self.remove(from, Close::UserLeft, effects);
                 self.notify_left(from.clone(), effects);
             }
@@ -40,16 +40,15 @@ impl Room {
             ClientMessage::Chat { message } => self.chat(at, from, message, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
                 Some(id) => self.mute(id, effects),
-                None => {
-                    effects.push(self.log(RoomEvent::UnknownRecipient { user: from.clone(), r#type: kind }))
-                }
+                None => effects
+                    .push(self.publish(RoomEvent::UnknownRecipient { user: from.clone(), r#type: kind })),
             },
             ClientMessage::E2eeMlsMessage { payload } => effects.push(Effect::Send {
                 to: Recipients::AllBut(from.clone()),
                 event: Event::E2eeMlsMessage { payload },
             }),
             ClientMessage::CallsApiHistoryEntry(entry) => {
-                effects.push(self.log(RoomEvent::ClientNegotiationRecord { user: from.clone(), entry }));
+                effects.push(self.publish(RoomEvent::ClientNegotiationRecord { user: from.clone(), entry }));
             }
             ClientMessage::PartyserverPing => {}
             ClientMessage::Ai(message) => {
@@ -85,8 +84,9 @@ impl Room {
                 to: Recipients::One(to),
                 event: Event::DirectMessage { from, message },
             }),
-            _ => effects
-                .push(self.log(RoomEvent::UnknownRecipient { user: from.clone(), r#type: "directMessage" })),
+            _ => effects.push(
+                self.publish(RoomEvent::UnknownRecipient { user: from.clone(), r#type: "directMessage" }),
+            ),
         }
     }
 

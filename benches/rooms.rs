@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use satsuma::id::{ConnectionId, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
@@ -14,6 +14,8 @@ use satsuma::room::message::SharedMessage;
 use satsuma::room::outbox::{Outbox, OutboxLimits};
 use satsuma::room::state::{Room, RoomSettings};
 use uuid::Uuid;
+
+const NODE: NodeId = NodeId::new(0);
 
 /// A user as the stock client sends it in a call: about 430 bytes, of which the ids are random.
 fn update(hand: &str) -> String {
@@ -38,7 +40,7 @@ fn room_of(members: u64, now: Instant) -> Room {
     let mut room = Room::new(settings, now);
     for member in 0..members {
         let join = Join {
-            connection: ConnectionId(member),
+            connection: ConnectionId::new(NODE, member),
             user: UserId::random(),
             identity: IdentityId::new(format!("cookie:{member}")),
             name: Arc::from(format!("Member number {member}")),
@@ -54,7 +56,7 @@ fn room_of(members: u64, now: Instant) -> Room {
 fn says(connection: u64, text: &str) -> Input {
     let message = ClientMessage::parse(text, MessageLimits::default())
         .unwrap_or_else(|error| panic!("{error}: {text}"));
-    Input::Message { connection: ConnectionId(connection), at: 0, message }
+    Input::Message { connection: ConnectionId::new(NODE, connection), at: 0, message }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench starts at some instant")]
@@ -113,7 +115,7 @@ fn fan_out(criterion: &mut Criterion) {
     let outboxes: Vec<_> = (0..100)
         .map(|member| {
             let outbox = Outbox::new(limits, metrics.clone());
-            let reader = outbox.attach(now, ConnectionId(member), Encoding::Identity);
+            let reader = outbox.attach(now, ConnectionId::new(NODE, member), Encoding::Identity);
             (outbox, reader)
         })
         .collect();

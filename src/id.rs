@@ -69,9 +69,51 @@ impl UserId {
     }
 }
 
-/// The number of a socket, unique while the process runs and never sent to clients.
+/// A process of this server: random at each start, so that a restarted process is another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
+pub struct NodeId(u32);
+
+impl NodeId {
+    /// Creates a random id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4().as_fields().0)
+    }
+
+    /// The id of these bits.
+    pub const fn new(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The bits of the id.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// A socket: the node that it is connected to and its number there. Unique across nodes and restarts, and never
+/// sent to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    node: NodeId,
+    number: u64,
+}
+
+impl ConnectionId {
+    /// The id of a socket.
+    pub const fn new(node: NodeId, number: u64) -> Self {
+        Self { node, number }
+    }
+
+    /// The node that the socket is connected to.
+    pub const fn node(self) -> NodeId {
+        self.node
+    }
+
+    /// The number of the socket, unique while its node runs.
+    pub const fn number(self) -> u64 {
+        self.number
+    }
+}
 
 /// One occupancy of a room: a random UUID, created when its first member joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -90,6 +132,16 @@ impl MeetingId {
     /// [`InvalidId`] if it is not a UUID.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::MeetingId)
+    }
+
+    /// The id as bytes.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// The id of these bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
     }
 
     /// Returns 62 random bits, and two that are the same in every id.
@@ -224,9 +276,15 @@ impl fmt::Display for ReportId {
     }
 }
 
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        write!(f, "{}-{}", self.node, self.number)
     }
 }
 

@@ -36,6 +36,7 @@ use crate::http::listener::{HttpLimits, serve};
 use crate::http::tls;
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
+use crate::id::NodeId;
 use crate::identity::Identities;
 use crate::identity::access::AccessHandle;
 use crate::identity::peer::TrustedProxies;
@@ -356,7 +357,7 @@ fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Socket
         compression: config.http.socket_compression,
         handshake: limits.handshake,
         refusals: Refusals::new(),
-        tasks: SocketTasks::default(),
+        tasks: SocketTasks::new(NodeId::random()),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{Operators, seconds};
 use crate::http::error::ApiError;
-use crate::id::{ConnectionId, MeetingId, RoomName, UserId};
+use crate::id::{MeetingId, RoomName, UserId};
 use crate::room::mailbox::{MemberStatus, RoomView};
 
 /// All running rooms.
@@ -84,7 +84,7 @@ struct MemberView {
 struct ConnectionView {
     /// Seconds since it was opened.
     age_seconds: f64,
-    /// The connection's id, as in the log.
+    /// The connection's number, which ends its id in the log.
     id: u64,
 }
 
@@ -107,7 +107,7 @@ impl From<MemberStatus> for MemberView {
     fn from(member: MemberStatus) -> Self {
         let MemberStatus { user, name, connection, heartbeat_age, queued_bytes } = member;
         let connection =
-            connection.map(|(ConnectionId(id), age)| ConnectionView { age_seconds: seconds(age), id });
+            connection.map(|(id, age)| ConnectionView { age_seconds: seconds(age), id: id.number() });
         let last_heartbeat_seconds_ago = seconds(heartbeat_age);
         Self { connection, id: user, last_heartbeat_seconds_ago, name, queued_bytes }
     }

@@ -78,6 +78,12 @@ pub enum ClientMessage {
 pub struct JsonString(Box<RawValue>);
 
 impl JsonString {
+    /// Wraps JSON text; `None` unless it is one string.
+    pub fn parse(json: &str) -> Option<Self> {
+        let raw: &RawValue = serde_json::from_str(json).ok()?;
+        raw.get().starts_with('"').then(|| Self(raw.to_owned()))
+    }
+
     /// The JSON text, quotes included.
     pub fn as_json(&self) -> &str {
         self.0.get()

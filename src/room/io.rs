@@ -6,7 +6,7 @@ use crate::ai::job::{AiJob, AiSession};
 use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
-use crate::protocol::client::{ClientMessage, HistoryEntry, InvalidMessage};
+use crate::protocol::client::{ClientMessage, HistoryEntry};
 use crate::protocol::close::Close;
 use crate::protocol::server::Event;
 use crate::store::saved::Persist;
@@ -30,8 +30,8 @@ pub enum Input {
     Rejected {
         /// The socket.
         connection: ConnectionId,
-        /// The defect of the text.
-        why: InvalidMessage,
+        /// The defect of the text, as a sentence.
+        why: String,
     },
     /// A socket is gone.
     Disconnected(Disconnection),

@@ -18,7 +18,7 @@ use super::mailbox::{Command, Incoming, Mailbox};
 use super::outbox::OutboxReader;
 pub use super::outbox::{Acknowledged, Taken};
 use crate::id::ConnectionId;
-use crate::protocol::client::{ClientMessage, InvalidMessage};
+use crate::protocol::client::ClientMessage;
 
 /// A member's link to its room.
 #[derive(Debug)]
@@ -78,16 +78,12 @@ impl MemberLink {
         self.outbox.poll_within_account(context)
     }
 
-    /// Sends a message of `bytes` to the room, or an invalid one's defect. If the room has no space for it yet,
+    /// Sends a message of `bytes` to the room, or the defect of an invalid one as a sentence. If the room has no space for it yet,
     /// it waits in the link until [`Self::poll_sent`]; no other may be sent before that.
     ///
     /// # Errors
     /// [`RoomGone`].
-    pub fn send(
-        &mut self,
-        message: Result<ClientMessage, InvalidMessage>,
-        bytes: usize,
-    ) -> Result<(), RoomGone> {
+    pub fn send(&mut self, message: Result<ClientMessage, String>, bytes: usize) -> Result<(), RoomGone> {
         let turn = match mem::take(&mut self.uplink) {
             Uplink::Free { turn } => turn,
             Uplink::Waiting(_) => None,
@@ -203,11 +199,12 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::id::NodeId;
     use crate::metrics::Metrics;
     use crate::protocol::deflate::Encoding;
     use crate::room::outbox::{Outbox, OutboxLimits};
 
-    const ID: ConnectionId = ConnectionId(7);
+    const ID: ConnectionId = ConnectionId::new(NodeId::new(0), 7);
 
     #[expect(clippy::disallowed_methods, reason = "an instant can only be had from the clock")]
     fn link(commands: usize) -> (MemberLink, mpsc::Receiver<Command>, Outbox) {
@@ -219,7 +216,7 @@ mod tests {
         (MemberLink::new(ID, mailbox, reader), received, outbox)
     }
 
-    fn heartbeat() -> Result<ClientMessage, InvalidMessage> {
+    fn heartbeat() -> Result<ClientMessage, String> {
         Ok(ClientMessage::Heartbeat)
     }
 

@@ -11,7 +11,7 @@ use super::io::{Disconnection, Join, JoinRefusal};
 use super::link::RoomGone;
 use super::outbox::OutboxReader;
 use crate::id::{ConnectionId, MeetingId, UserId};
-use crate::protocol::client::{ClientMessage, InvalidMessage};
+use crate::protocol::client::ClientMessage;
 use crate::protocol::deflate::Encoding;
 
 /// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that socket.
@@ -54,8 +54,8 @@ pub enum Command {
 pub struct Incoming {
     /// The socket.
     pub connection: ConnectionId,
-    /// The message, or the defect of the text.
-    pub message: Result<ClientMessage, InvalidMessage>,
+    /// The message, or the defect of the text as a sentence.
+    pub message: Result<ClientMessage, String>,
     /// Size of the text in bytes.
     pub bytes: usize,
     /// The permit for a long message's bytes in the mailbox, held until the room has handled it.
@@ -226,9 +226,17 @@ fn long_bytes(bytes: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
+
+    const NODE: NodeId = NodeId::new(0);
 
     fn heartbeat(bytes: usize) -> Incoming {
-        Incoming { connection: ConnectionId(7), message: Ok(ClientMessage::Heartbeat), bytes, permit: None }
+        Incoming {
+            connection: ConnectionId::new(NODE, 7),
+            message: Ok(ClientMessage::Heartbeat),
+            bytes,
+            permit: None,
+        }
     }
 
     /// Long messages filled a room's mailbox by their number alone: 256 of 1 MiB.

@@ -11,6 +11,7 @@ pub mod actor;
 pub mod ai;
 pub mod arrivals;
 pub mod charge;
+pub mod codec;
 pub mod departed;
 pub mod events;
 pub mod io;

@@ -451,10 +451,11 @@ fn cost(event: &SharedMessage) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
     use crate::protocol::deflate::inflate;
 
-    const A: ConnectionId = ConnectionId(1);
-    const B: ConnectionId = ConnectionId(2);
+    const A: ConnectionId = ConnectionId::new(NodeId::new(0), 1);
+    const B: ConnectionId = ConnectionId::new(NodeId::new(0), 2);
 
     const STALL: Duration = Duration::from_secs(20);
 

@@ -23,7 +23,7 @@ use super::io::{Join, JoinRefusal};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use crate::clock::now;
-use crate::id::{ConnectionId, IdentityId, MeetingId, RoomName, UserId};
+use crate::id::{ConnectionId, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
@@ -171,7 +171,7 @@ impl Registry {
         let room = async move { Actor::new(name, None, inbox, permit, deps).run(|| {}).await };
         self.inner.tasks.spawn(room.with_subscriber(NoSubscriber::new()));
         let join = Join {
-            connection: ConnectionId(0),
+            connection: ConnectionId::new(NodeId::random(), 0),
             user: UserId::random(),
             identity: IdentityId::new("readiness"),
             name: "readiness".into(),
@@ -335,7 +335,7 @@ mod tests {
     use crate::calls::upstream::Upstream;
     use crate::config::{AiConfig as AiSettings, Calls, Optional, TurnConfig};
     use crate::network::client_network;
-    use crate::protocol::client::{ClientMessage, MessageLimits};
+    use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;
     use crate::room::io::Disconnection;
     use crate::room::link::Taken;
@@ -344,6 +344,8 @@ mod tests {
     use crate::room::state::RoomSettings;
     use crate::store::Store;
     use crate::store::data_dir::DataDir;
+
+    const NODE: NodeId = NodeId::new(0);
 
     struct TestRegistry {
         registry: Registry,
@@ -407,7 +409,7 @@ mod tests {
 
     fn asks(connection: u64, user: &str) -> Join {
         Join {
-            connection: ConnectionId(connection),
+            connection: ConnectionId::new(NODE, connection),
             user: UserId::parse(user).unwrap(),
             identity: IdentityId::new(user),
             name: user.into(),
@@ -418,10 +420,10 @@ mod tests {
 
     async fn leave(joined: &mut MemberLink, connection: u64) {
         let said = Command::Message(Incoming {
-            connection: ConnectionId(connection),
+            connection: ConnectionId::new(NODE, connection),
             bytes: 0,
             permit: None,
-            message: ClientMessage::parse(r#"{"type":"userLeft"}"#, MessageLimits::default()),
+            message: Ok(ClientMessage::UserLeft),
         });
         joined.mailbox().send(said).await.unwrap();
     }
@@ -481,7 +483,7 @@ mod tests {
                         let view = registry.describe(&room).await.expect("the room of a member runs");
                         let own = view.members.iter().find(|member| member.user.as_str() == user);
                         let own = own.and_then(|member| member.connection).map(|(connection, _)| connection);
-                        assert_eq!(own, Some(ConnectionId(connection)));
+                        assert_eq!(own, Some(ConnectionId::new(NODE, connection)));
                         leave(&mut joined, connection).await;
                         assert_eq!(closed(&mut joined).await, Close::UserLeft);
                     }
@@ -706,7 +708,10 @@ mod tests {
         assert!(poll!(&mut shutdown).is_pending(), "the room waits for its socket");
         joined
             .mailbox()
-            .send(Command::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }))
+            .send(Command::Disconnected(Disconnection {
+                connection: ConnectionId::new(NODE, 1),
+                is_page_left: false,
+            }))
             .await
             .unwrap();
         shutdown.await;

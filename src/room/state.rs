@@ -114,7 +114,7 @@ impl Room {
             }
             Input::Rejected { connection, why } => {
                 if let Some(user) = self.members.user_at(connection) {
-                    self.refuse_message(&user, why.to_string(), &mut effects);
+                    self.refuse_message(&user, why, &mut effects);
                 }
             }
             Input::Disconnected(gone) => self.disconnected(now, gone, &mut effects),
@@ -390,7 +390,7 @@ mod tests {
 
     use super::*;
     use crate::ai::job::{AiJob, AiSession};
-    use crate::id::{IdentityId, RoomName, SessionId};
+    use crate::id::{IdentityId, NodeId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
@@ -401,6 +401,8 @@ mod tests {
     use crate::store::saved::SavedMember;
 
     const TICK: Duration = Duration::from_secs(15);
+
+    const NODE: NodeId = NodeId::new(0);
 
     fn settings() -> RoomSettings {
         RoomSettings {
@@ -429,7 +431,7 @@ mod tests {
 
     fn join(connection: u64, id: &str, identity: &str) -> Input {
         Input::Join(Join {
-            connection: ConnectionId(connection),
+            connection: ConnectionId::new(NODE, connection),
             user: user(id),
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
@@ -444,7 +446,7 @@ mod tests {
 
     fn says_at(connection: u64, at: u64, text: &str) -> Input {
         let message = ClientMessage::parse(text, MessageLimits::default()).unwrap();
-        Input::Message { connection: ConnectionId(connection), at, message }
+        Input::Message { connection: ConnectionId::new(NODE, connection), at, message }
     }
 
     /// A room with a (connection 1) and b (connection 2), and a time at which it is quiet.
@@ -461,9 +463,15 @@ mod tests {
     /// The visible effects, as text.
     fn seen(effects: &[Effect]) -> Vec<String> {
         let words = effects.iter().filter_map(|effect| match effect {
-            Effect::Admit { connection, user, .. } => Some(format!("admit {connection} as {user}")),
-            Effect::Refuse { connection, refusal } => Some(format!("refuse {connection}: {refusal:?}")),
-            Effect::Detach { connection, user } => Some(format!("detach {connection} from {user}")),
+            Effect::Admit { connection, user, .. } => {
+                Some(format!("admit {} as {user}", connection.number()))
+            }
+            Effect::Refuse { connection, refusal } => {
+                Some(format!("refuse {}: {refusal:?}", connection.number()))
+            }
+            Effect::Detach { connection, user } => {
+                Some(format!("detach {} from {user}", connection.number()))
+            }
             Effect::Send { to: Recipients::One(to), event } => Some(format!("to {to}: {}", event.encode())),
             Effect::Send { to: Recipients::AllBut(to), event } => {
                 Some(format!("to all but {to}: {}", event.encode()))
@@ -512,7 +520,7 @@ mod tests {
     fn another_identity_cannot_take_a_members_id() {
         let (mut room, now) = room_of_two();
         assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: IdTaken"]);
-        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(1)));
+        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId::new(NODE, 1)));
     }
 
     #[test]
@@ -523,11 +531,14 @@ mod tests {
         assert_eq!(
             seen(&room.handle(
                 now,
-                Input::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false })
+                Input::Disconnected(Disconnection {
+                    connection: ConnectionId::new(NODE, 1),
+                    is_page_left: false
+                })
             )),
             [""; 0]
         );
-        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId(3)));
+        assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId::new(NODE, 3)));
     }
 
     #[test]
@@ -656,7 +667,7 @@ mod tests {
     }
 
     fn gone(connection: u64, is_page_left: bool) -> Input {
-        Input::Disconnected(Disconnection { connection: ConnectionId(connection), is_page_left })
+        Input::Disconnected(Disconnection { connection: ConnectionId::new(NODE, connection), is_page_left })
     }
 
     #[test]
@@ -953,7 +964,10 @@ mod tests {
         let (mut room, now) = room_of_two();
         room.handle(
             now,
-            Input::Disconnected(Disconnection { connection: ConnectionId(2), is_page_left: false }),
+            Input::Disconnected(Disconnection {
+                connection: ConnectionId::new(NODE, 2),
+                is_page_left: false,
+            }),
         );
         let effects = room.handle(now, Input::Shutdown);
         assert_eq!(seen(&effects), ["send away a: ServiceRestart"]);
@@ -963,7 +977,10 @@ mod tests {
         assert!(!room.is_deserted());
         room.handle(
             now,
-            Input::Disconnected(Disconnection { connection: ConnectionId(1), is_page_left: false }),
+            Input::Disconnected(Disconnection {
+                connection: ConnectionId::new(NODE, 1),
+                is_page_left: false,
+            }),
         );
         assert!(room.is_deserted());
         assert_eq!(room.members().count(), 2);
@@ -1092,7 +1109,7 @@ mod tests {
                 let members: Vec<_> = room.members().map(|member| (member.user, member.connection)).collect();
                 prop_assert_eq!(&members, &expected.clone().into_iter().collect::<Vec<_>>());
                 let sockets: HashSet<_> = members.iter().filter_map(|(_, connection)| *connection).collect();
-                prop_assert_eq!(sockets.len(), room.members().filter(|member| room.members.user_at(member.connection.unwrap_or(ConnectionId(0))).is_some()).count());
+                prop_assert_eq!(sockets.len(), room.members().filter(|member| room.members.user_at(member.connection.unwrap_or(ConnectionId::new(NODE, 0))).is_some()).count());
                 prop_assert!(members.len() <= settings().members);
                 prop_assert!(room.meeting().is_some() || members.is_empty());
                 for session in &reported {

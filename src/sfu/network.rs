@@ -20,14 +20,25 @@ pub struct ClientNetwork(IpNet);
 /// An IPv4-mapped address counts as its IPv4 address, and so does one from a NAT64 translator: otherwise
 /// the whole IPv4 internet would be one network there.
 pub fn client_network(address: IpAddr) -> ClientNetwork {
-    let network = match address.to_canonical() {
-        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::from(v4)),
-        IpAddr::V6(v6) => match translated(v6) {
-            Some(v4) => IpNet::V4(Ipv4Net::from(v4)),
-            None => IpNet::V6(Ipv6Net::new_assert(v6, V6_PREFIX).trunc()),
-        },
-    };
-    ClientNetwork(network)
+    ClientNetwork::containing(match address.to_canonical() {
+        IpAddr::V6(v6) => translated(v6).map_or(v6.into(), IpAddr::V4),
+        v4 => v4,
+    })
+}
+
+impl ClientNetwork {
+    /// Returns the network of an address that is no IPv4 address in the form of an IPv6 one.
+    pub fn containing(address: IpAddr) -> Self {
+        Self(match address {
+            IpAddr::V4(v4) => IpNet::V4(Ipv4Net::from(v4)),
+            IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new_assert(v6, V6_PREFIX).trunc()),
+        })
+    }
+
+    /// Returns its first address.
+    pub fn first_address(self) -> IpAddr {
+        self.0.network()
+    }
 }
 
 fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {

@@ -34,7 +34,7 @@ use self::admission::SocketLimit;
 use self::connection::ConnectionLimits;
 use self::refusals::Refusals;
 use crate::http::context::HttpContext;
-use crate::id::ConnectionId;
+use crate::id::{ConnectionId, NodeId};
 use crate::protocol::client::MessageLimits;
 use crate::room::arrivals::Arrivals;
 use crate::room::registry::Registry;
@@ -62,19 +62,28 @@ pub struct Sockets {
 }
 
 /// The sockets' tasks and ids.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SocketTasks {
     /// Runs the tasks, and waits for their end.
     pub tracker: TaskTracker,
     /// Aborts the tasks without a close handshake.
     pub abort: CancellationToken,
-    last_id: AtomicU64,
+    /// This process, as a part of the sockets' ids.
+    node: NodeId,
+    /// The number of the newest socket.
+    last_number: AtomicU64,
 }
 
 impl SocketTasks {
-    /// Returns a new id, unique in this process.
+    /// No tasks yet, on this node.
+    pub fn new(node: NodeId) -> Self {
+        let (tracker, abort) = (TaskTracker::new(), CancellationToken::new());
+        Self { tracker, abort, node, last_number: AtomicU64::new(0) }
+    }
+
+    /// Returns a new id.
     pub fn next_id(&self) -> ConnectionId {
-        ConnectionId(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+        ConnectionId::new(self.node, self.last_number.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 

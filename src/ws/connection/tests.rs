@@ -13,6 +13,7 @@ use tungstenite::protocol::Role;
 use tungstenite::{Message, Utf8Bytes};
 
 use super::*;
+use crate::id::NodeId;
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::room::arrivals::Arrivals;
 use crate::room::link::MemberLink;
@@ -30,7 +31,9 @@ struct Stage {
     connection: AbortOnDropHandle<()>,
 }
 
-const ID: ConnectionId = ConnectionId(7);
+const NODE: NodeId = NodeId::new(0);
+
+const ID: ConnectionId = ConnectionId::new(NODE, 7);
 
 const SHORT_MESSAGES: MessageLimits = MessageLimits { frame_bytes: 2000, user_bytes: 2000 };
 

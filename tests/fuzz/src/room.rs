@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use satsuma::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use satsuma::id::{ConnectionId, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::room::io::{Effect, Input, Join};
 use satsuma::room::state::{Room, RoomSettings};
 use satsuma::store::saved::{Persist, SavedRoom};
 use serde::de::IgnoredAny;
+
+const NODE: NodeId = NodeId::new(0);
 
 fn assert_json(text: &str) {
     assert!(serde_json::from_str::<IgnoredAny>(text).is_ok(), "no JSON: {text}");
@@ -35,7 +37,7 @@ pub fn room(data: &[u8]) {
     let mut saved = None;
     for (number, id) in (0..).zip(["a", "b"]) {
         let join = Join {
-            connection: ConnectionId(number),
+            connection: ConnectionId::new(NODE, number),
             user: UserId::parse(id).expect("an id"),
             identity: IdentityId::new(format!("cookie:{id}")),
             name: Arc::from("\"\\ \u{2028}"),
@@ -45,10 +47,10 @@ pub fn room(data: &[u8]) {
         heed(&room.handle(now, Input::Join(join)), &mut saved);
     }
     for (number, line) in (0..).zip(text.split('\n')) {
-        let connection = ConnectionId(number % 2);
+        let connection = ConnectionId::new(NODE, number % 2);
         let input = match ClientMessage::parse(line, MessageLimits::default()) {
             Ok(message) => Input::Message { connection, at: number, message },
-            Err(why) => Input::Rejected { connection, why },
+            Err(why) => Input::Rejected { connection, why: why.to_string() },
         };
         heed(&room.handle(now, input), &mut saved);
         assert_json(&room.encode_snapshot());

@@ -33,7 +33,7 @@ async fn sockets_that_wait_for_a_full_room_take_turns() {
     let long = format!(r#"{{"type":"e2eeMlsMessage","payload":"{}"}}"#, "x".repeat(900_000));
     let (mut tasks, mut clients) = (Vec::new(), Vec::new());
     for (number, outbox) in outboxes.iter().enumerate() {
-        let id = ConnectionId(number as u64);
+        let id = ConnectionId::new(NODE, number as u64);
         let link = MemberLink::new(id, mailbox.clone(), outbox.attach(now(), id, Encoding::Identity));
         let session = OrangeSession::new(link, MessageLimits::default(), metrics.clone());
         let (ours, theirs) = duplex(8 << 20);

@@ -62,7 +62,7 @@ mod tests {
     async fn deadline_moves_only_with_progress() {
         let timeout = Duration::from_secs(20);
         let mut progress = WriteProgress::new(timeout);
-        let start = Instant::now();
+        let start = crate::clock::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(progress.check(|| at(0), 10, true), Checked { written: 10, is_moved: true });
         assert_eq!(progress.check(|| at(5), 10, true), Checked { written: 0, is_moved: false });

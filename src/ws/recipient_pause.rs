@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pause_ends_after_one_message_or_when_others_caught_up() {
-        let start = tokio::time::Instant::now();
+        let start = crate::clock::now();
         let mut pause = RecipientPause::default();
         assert_eq!(pause.update(|| start, true), Some(PauseChange::Begun));
         assert_eq!(pause.update(|| start, true), None);

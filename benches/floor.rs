@@ -1,7 +1,7 @@
-//! The floor under a broadcast: the same bytes, written to as many sockets by a bare loop.
+//! Lower bound for a broadcast: the same bytes, written to as many sockets by a bare loop.
 //!
-//! A server can save only its work beyond that. The loop has a thread of its own, whose processor time
-//! counts; another thread reads and forgets. `satsuma load --pid` tells what the server takes for the same.
+//! A server can only save work beyond that. The loop has a thread of its own, whose processor time
+//! counts; another thread reads and discards. `satsuma load --pid` measures the server under the same load.
 
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
@@ -25,7 +25,7 @@ const BROADCASTS: [(&str, usize, usize); 6] = [
 const BYTES: usize = 2_000_000_000;
 
 fn main() {
-    // `cargo test --benches` runs this too; there it has nothing to check.
+    // `cargo test --benches` runs this as well, where there is nothing to check.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }

@@ -20,7 +20,7 @@ const ROOMS: usize = 100;
 const CONNECTIONS: usize = 1000;
 
 fn main() -> std::io::Result<()> {
-    // `cargo test --benches` runs this too; there it has nothing to check.
+    // `cargo test --benches` runs this as well, where there is nothing to check.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -64,7 +64,7 @@ fn measure(server: &mut Child, kind: &str, data: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The way to the server.
+/// The transport to the server.
 struct Network {
     address: String,
     tls: Option<Arc<ClientConfig>>,
@@ -99,7 +99,7 @@ fn trust(data: &Path) -> std::io::Result<Option<Arc<ClientConfig>>> {
     Ok(Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
 }
 
-/// Lets the server finish what it was doing; nobody can ask it whether its allocator is done.
+/// Waits for the server's pending work; its allocator has no signal for that.
 fn settle() {
     thread::sleep(Duration::from_secs(2));
 }
@@ -121,7 +121,7 @@ fn resident_bytes(server: &Child) -> std::io::Result<usize> {
     Ok(kib * 1024)
 }
 
-/// Reads an HTTP answer's head, and nothing that comes after it.
+/// Reads an HTTP answer's head, and nothing after it.
 fn head(stream: &mut dyn Stream) -> std::io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -146,7 +146,7 @@ fn log_in(network: &Network) -> std::io::Result<String> {
         .ok_or_else(|| std::io::Error::other(head.clone()))
 }
 
-/// Joins a room by hand: no WebSocket library should cost memory or time here.
+/// Joins a room without a WebSocket library, which would cost memory and time here.
 fn join(network: &Network, cookie: &str, number: usize) -> std::io::Result<Box<dyn Stream>> {
     let (mut stream, address) = (network.connect()?, &network.address);
     let (room, member) = (number % ROOMS, number / ROOMS);

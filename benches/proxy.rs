@@ -1,7 +1,7 @@
 //! The latency that the proxy adds to a call of the media API, against an upstream in this process.
 //!
-//! Direct and proxied calls alternate, so that a noisy machine disturbs both alike; medians are
-//! compared. Everything, the client included, shares this process' cores.
+//! Direct and proxied calls alternate, so that noise affects both alike; medians are compared. All parts, the
+//! client included, share this process' cores.
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench measures time and may panic")]
 
@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 
 const CALLS: usize = 5_000;
 
-/// About what a browser sends and gets for one video and one audio track.
+/// Typical bodies of a browser's call for one video and one audio track.
 const DESCRIPTION_BYTES: usize = 6_000;
 
 fn main() {
-    // `cargo test --benches` runs this too; there it has nothing to check.
+    // `cargo test --benches` runs this as well, where there is nothing to check.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -84,7 +84,7 @@ async fn run() {
             let response = request.send().await.unwrap();
             assert_eq!(response.status(), 200);
             assert!(response.bytes().await.unwrap().len() > DESCRIPTION_BYTES);
-            // The first ones open connections and warm everything up.
+            // The first calls open connections and fill caches.
             if round >= CALLS / 10 {
                 times.push(start.elapsed());
             }

@@ -64,7 +64,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
-/// One member's update is taken in, and the snapshot of everyone encoded.
+/// Handles one member's update, and encodes the snapshot.
 fn snapshot(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot after one update");
     for members in [10, 100, 1000] {
@@ -85,7 +85,7 @@ fn snapshot(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A snapshot is compressed, once for all of its receivers.
+/// Compresses a snapshot, once for all of its receivers.
 fn deflate(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let mut group = criterion.benchmark_group("snapshot compressed once");
@@ -106,7 +106,7 @@ fn deflate(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One snapshot is put into the outboxes of 100 members, and one event.
+/// Queues one snapshot and one event in the outboxes of 100 members.
 fn fan_out(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let limits =

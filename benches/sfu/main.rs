@@ -1,9 +1,8 @@
 //! The cost of forwarding: the real server as a process of its own, and clients of the library str0m.
 //!
-//! Clients say in each packet when it was sent, and the system tells when it came to the receiver, so a
-//! packet's way through the server is measured by one clock: with the sender's encryption, and without
-//! the receivers' work. Processor time and memory are those of the server's media thread and process,
-//! as the system (Linux) tells them.
+//! Each packet contains its send time, and the system timestamps its arrival, so a packet's transit time through
+//! the server is measured by one clock: with the sender's encryption, and without the receivers' work. Processor
+//! time and memory are those of the server's media thread and process, as Linux reports them.
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a bench measures time and may panic")]
 
@@ -29,7 +28,7 @@ const MEASURED: Duration = Duration::from_secs(10);
 const WARM_UP: Duration = Duration::from_secs(3);
 
 fn main() {
-    // `cargo test --benches` runs this too; there it has nothing to check.
+    // `cargo test --benches` runs this as well, where there is nothing to check.
     let (flags, wanted): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     if !flags.iter().any(|flag| flag == "--bench") {
@@ -64,8 +63,8 @@ fn main() {
 /// Tracks of one call; the API takes 64.
 const TRACKS_A_CALL: usize = 60;
 
-/// A load: a room of `people` who all see and hear each other, of whom `speakers` are not muted, or one
-/// picture for `subscribers`.
+/// A load: a room of `people` who all subscribe to each other, of whom `speakers` are not muted, or one
+/// video for `subscribers`.
 async fn run(name: &str, people: usize, speakers: usize, subscribers: usize, bits: u32) {
     let server = Server::start();
     let empty = server.memory();

@@ -1,4 +1,4 @@
-//! A meeting of three hours with people who come and go, as fast as requests are answered.
+//! A meeting of three hours with joining and leaving members, as fast as requests are answered.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ const RESIDENTS: usize = 5;
 /// Number of visitors, each of which leaves before the next: one every 54 seconds.
 const VISITS: usize = 200;
 
-/// The visits of which the first and the last medians are told.
+/// Number of visits in the first and the last reported median.
 const TOLD: usize = 20;
 
 /// Subscribes every member to the audio and video of all others, and closes ended tracks.

@@ -1,4 +1,4 @@
-//! A subscriber behind a narrow link: what it gets of 2.4 Mbit/s.
+//! A subscriber behind a narrow link, and its share of 2.4 Mbit/s.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::server::Server;
 
 const LAYERS: [(&str, u32); 3] = [("a", 1_700_000), ("b", 500_000), ("c", 150_000)];
 
-/// The longest that a packet waits for the link.
+/// Maximum queueing delay of the link.
 const QUEUE: Duration = Duration::from_millis(300);
 
-/// Time that the server has to find out.
+/// Time for the server to adapt.
 const BEFORE: Duration = Duration::from_secs(8);
 
 const MEASURED: Duration = Duration::from_secs(15);
@@ -37,7 +37,7 @@ pub async fn run(bits: u64) {
         tell.send(server).unwrap();
         address
     };
-    // The link has to be there before the answer is.
+    // The link must exist before the answer.
     let link = async {
         let far = loop {
             match far.try_recv() {
@@ -91,7 +91,7 @@ pub async fn run(bits: u64) {
     );
 }
 
-/// Passes on what a client sends, and at so many bits a second what it is sent.
+/// Forwards a client's packets, and at this bitrate the packets sent to it.
 async fn relay(near: UdpSocket, server: SocketAddr, bits: u64) {
     let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (mut client, mut busy_until) = (None, Instant::now());

@@ -31,7 +31,7 @@ pub struct Latency {
 
 /// A part of a video frame.
 pub struct Part {
-    /// The first letter of the layer, 0 without.
+    /// The first letter of the layer's `rid`; 0 without simulcast.
     pub layer: u8,
     pub picture: u64,
     pub parts: u8,
@@ -93,7 +93,7 @@ impl Peer {
         }
     }
 
-    /// Publishes audio, and video in layers of so many bits a second.
+    /// Publishes audio, and video in layers of these bitrates.
     pub async fn publish_layers(&self, server: &Server, layers: &[(&'static str, u32)]) {
         let send = layers.iter().map(|(rid, _)| SimulcastLayer::new(rid)).collect();
         let simulcast = Simulcast { send, recv: Vec::new() };
@@ -110,7 +110,7 @@ impl Peer {
         }
     }
 
-    /// Offers what `add` adds, as tracks with these names.
+    /// Offers the transceivers that `add` adds, as tracks with these names.
     async fn offer(
         &self,
         server: &Server,
@@ -144,12 +144,12 @@ impl Peer {
         mids
     }
 
-    /// Subscribes; gives back the transceivers, and how long the server's offer was.
+    /// Subscribes; returns the transceivers, and the length of the server's offer.
     pub async fn subscribe(&self, server: &Server, tracks: &[Value]) -> (Vec<Mid>, usize) {
         self.subscribe_by(server, tracks, None).await
     }
 
-    /// Subscribes, and speaks with the server through another address, which this finds for the server's own.
+    /// Subscribes, with media through the address that `through` returns for the server's own.
     pub async fn subscribe_by(
         &self,
         server: &Server,
@@ -181,7 +181,7 @@ impl Peer {
         (mids, bytes)
     }
 
-    /// Stops transceivers and closes what they carried.
+    /// Stops transceivers and closes their tracks.
     pub async fn unsubscribe(&self, server: &Server, mids: &[Mid]) {
         let (tell, told) = std::sync::mpsc::channel();
         let stopped = mids.to_vec();
@@ -206,7 +206,7 @@ impl Peer {
         .await;
     }
 
-    /// Closes the connection, as a page does that is left.
+    /// Closes the connection, as a closed page does.
     pub async fn leave(self) {
         self.change(|rtc| {
             rtc.close().unwrap();
@@ -216,7 +216,7 @@ impl Peer {
     }
 }
 
-/// A stream under way.
+/// A running stream.
 struct Sending {
     mid: Mid,
     rid: Option<Rid>,
@@ -293,7 +293,7 @@ async fn live(
 }
 
 impl Client {
-    /// Does what the library says; gives back when it wants to be called.
+    /// Polls the library's outputs; returns the time of its next call.
     fn poll(&mut self) -> Instant {
         loop {
             match self.rtc.poll_output().unwrap() {

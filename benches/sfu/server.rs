@@ -17,7 +17,7 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
-        // Another build can be measured in its place, to compare the two.
+        // Another build can be measured for comparison.
         let program = std::env::var_os("SATSUMA").unwrap_or_else(|| env!("CARGO_BIN_EXE_satsuma").into());
         let mut process = Command::new(program)
             .env_clear()
@@ -54,7 +54,7 @@ impl Server {
         let stats = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
         let media = stats.into_iter().find(|stat| stat.contains("(sfu-media)")).unwrap();
         let fields: Vec<&str> = media.rsplit_once(") ").unwrap().1.split(' ').collect();
-        // proc(5): utime and stime, in ticks of which Linux has 100 a second everywhere.
+        // proc(5): utime and stime, in ticks of 10 ms on Linux.
         (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
     }
 

@@ -1,6 +1,6 @@
-// A room's page made of the npm packages that the stock client is made of, and as it uses them.
+// A room's page built from the npm packages of the stock client, used as it uses them.
 //
-// The test that opens it clicks on nothing: it calls `client`.
+// It has no controls: the test calls `client`.
 
 import PartySocket from 'partysocket'
 import { PartyTracks, getCamera, getMic } from 'partytracks/client'
@@ -11,7 +11,7 @@ const camera = getCamera({
   constraints: { width: { ideal: 640 }, height: { ideal: 480 } },
 })
 const mic = getMic({ broadcasting: true })
-// So little that a browser sends both from the start, whatever it believes of its network.
+// Low enough that a browser sends both layers from the start, with any bandwidth estimate.
 const encodings = [
   { rid: 'a', maxBitrate: 300_000 },
   { rid: 'b', maxBitrate: 100_000, scaleResolutionDownBy: 2 },
@@ -35,7 +35,7 @@ const me = {
 const say = (message) => socket.send(JSON.stringify(message))
 const introduce = () => say({ type: 'userUpdate', user: me })
 
-/** Tells everyone under which name a track of ours can be had, now and whenever that changes. */
+/** Publishes the name of one of our tracks to all members, now and after each change. */
 function publish(kind, track$, sendEncodings$) {
   return partyTracks.push(track$, { sendEncodings$ }).subscribe(({ sessionId, trackName }) => {
     me.transceiverSessionId = sessionId
@@ -53,7 +53,7 @@ mic.isBroadcasting$.subscribe((is) => {
   introduce()
 })
 
-/** What we pull, by its name: a subscription, and the element that plays it. */
+/** Pulled tracks by name: a subscription, and the element that plays it. */
 const pulls = new Map()
 
 function pull(reference, kind, owner) {

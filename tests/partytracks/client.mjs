@@ -1,13 +1,12 @@
-// Runs the real npm library `partytracks` against a server, as a page would, with stand-ins for
-// what a browser has and Node has not. Which failures the library meets is the server's affair; this
-// program only has to reach its goal by itself.
+// Runs the npm library `partytracks` against a server, as a page would, with stand-ins for browser APIs that
+// Node lacks. The server causes the failures; this program must reach its goal without help.
 //
 //   node client.mjs BASE_URL COOKIE_HEADER SCENARIO [LIMIT_SECONDS=20]
 //
 // One JSON line per fact on stdout. Exit code 0: the goal was reached; 1: not within the limit
-// (last line {"fact":"gave up"}); 2: called wrongly.
+// (last line {"fact":"gave up"}); 2: invalid arguments.
 //
-// What the server's SDP must look like, since the fake peer connection below checks it:
+// Requirements on the server's SDP, which the fake peer connection below checks:
 // - an answer has the offer's `m=` sections, in order, with the same `a=mid:`, and receives
 //   (`offer.replace("a=sendonly", "a=recvonly")` is enough; port 0 rejects a section);
 // - an offer has every section negotiated before, in order, and appends its own: at least
@@ -17,7 +16,7 @@ const [base, cookieHeader, scenarioName, limitArgument] = process.argv.slice(2)
 const limit = Number(limitArgument ?? 20)
 const origin = base && URL.canParse(base) ? new URL(base).origin : undefined
 
-// What a real browser takes 15 to 30 s for: ICE that gets no answer fails.
+// Time after which ICE without an answer fails; browsers take 15 to 30 s.
 const ICE_FAILS_AFTER = 3000
 const CONNECTS_AFTER = 20
 
@@ -91,7 +90,7 @@ globalThis.fetch = async (input, init = {}) => {
   }
   for (const cookie of response.headers.getSetCookie()) storeCookie(cookie, url)
   fact('request', { method, path: url.pathname, status: response.status })
-  // The peer on the other side hears of an answer only through this request.
+  // The server receives an answer only through this request.
   if (response.ok && method === 'PUT' && url.pathname.endsWith('/renegotiate')) {
     FakePeerConnection.delivered(JSON.parse(init.body).sessionDescription.sdp)
   }
@@ -115,7 +114,7 @@ class FakeTrack extends EventTarget {
   }
 }
 
-// As Chromium: built from nothing it has the type null, and only setting it throws.
+// As Chromium: constructed without arguments it has the type null, and only setting it throws.
 class FakeSessionDescription {
   constructor(init) {
     this.type = init?.type ?? null
@@ -174,7 +173,7 @@ class FakeTransceiver {
   }
 }
 
-// One `m=` section of the session: { kind, mid, transceiver }; once rejected, its place is free.
+// One m-line of the session: { kind, mid, transceiver }; a rejected one can be reused.
 class FakePeerConnection extends EventTarget {
   static #all = new Set() // for `delivered`
   #ufrag = crypto.randomUUID().slice(0, 8)
@@ -461,7 +460,7 @@ globalThis.location = {
     setImmediate(() => process.exit())
   },
 }
-// The library leaves some promises without a handler: a page's console shows those, and goes on.
+// The library leaves some promises without a handler: a page logs those, and continues.
 process.on('unhandledRejection', error => fact('unhandled', { error: String(error?.message ?? error) }))
 
 // ---------------------------------------------------------------------------------------------
@@ -571,7 +570,7 @@ const scenarios = {
     const bob = party('bob')
     await Promise.all(all.map(metadata => pull(bob, metadata).value))
   },
-  // As `pull`, and Bob's connection comes up: the server has to have heard his answer.
+  // As `pull`, and Bob's connection is established: the server must have received his answer.
   async 'pull-flowing'() {
     const metadata = await push(party('alice')).value
     await pull(party('bob'), metadata).flowing

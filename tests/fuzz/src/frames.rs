@@ -1,4 +1,4 @@
-//! What a socket sends, as bytes: frames, masks, fragments, compression.
+//! Bytes of a socket: frames, masks, fragments, compression.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 const MOST: usize = 4096;
 
-/// The first byte says whether the socket takes compressed messages, the second where the stream pauses.
+/// The first byte selects compression, the second the position at which the stream pauses.
 pub fn frames(data: &[u8]) {
     let [form, pause, bytes @ ..] = data else { return };
     let form = if form % 2 == 0 { Encoding::Identity } else { Encoding::Deflate };

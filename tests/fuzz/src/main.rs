@@ -1,4 +1,4 @@
-//! Bytes that a fuzzer finds by the code that they reach, given to what strangers reach.
+//! Coverage-guided fuzzing of all parsers of network input.
 //!
 //! `./run` builds and runs it; the variable FUZZ_TARGET names one of the targets.
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use satsuma::orange::manifest::Build;
 use tempfile::TempDir;
 
-/// A folder with a whole build in it, of which the manifest is rewritten.
+/// A folder with a complete build, whose manifest is rewritten.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = TempDir::new().expect("a temporary folder");
     copy(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client-build")), folder.path());
@@ -27,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A build that is taken names no file outside of its folder.
+/// An accepted build names no file outside of its folder.
 pub fn manifest(data: &[u8]) {
     let folder = FOLDER.path();
     fs::write(folder.join("build/manifest-AAAA0011.js"), data).expect("the manifest is written");

@@ -13,7 +13,7 @@ use satsuma_sfu::fuzzing;
 use satsuma_sfu::request::{Description, DescriptionType, Ice, Reply, Request, RequestResult};
 use serde::de::IgnoredAny;
 
-/// What Chromium offers that sends audio and video, shortened.
+/// Chromium's offer of audio and video, shortened.
 const OFFER: &str = include_str!("../seeds/sdp/offer");
 
 /// The placeholder of the engine's first session in paths and bodies.
@@ -100,7 +100,7 @@ impl Server {
             Reply::Opened { description: Some(told), .. } | Reply::Tracks { description: Some(told), .. },
         ) = outcome
         {
-            // What clients are told can be read again.
+            // Descriptions for clients can be parsed again.
             Description::parse(told.r#type, &told.sdp).expect("a description of our own");
             let sdp = told.sdp.clone();
             self.heed_sdp(&sdp);
@@ -115,7 +115,7 @@ impl Server {
         self.drain();
     }
 
-    /// A binding request that names the session, with these bytes as its further attributes.
+    /// A binding request for the session, with these bytes as its further attributes.
     fn check(&mut self, source: u8, more: &[u8]) {
         let name = format!("{}:peer", self.ufrag);
         let mut attributes = vec![0, 6];
@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-/// A client's session description: whatever it is, it is read or refused, and an answer to it keeps its places.
+/// A client's session description: it is accepted or refused, and an answer to it has the same m-lines.
 pub fn sdp(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     for r#type in [DescriptionType::Offer, DescriptionType::Answer] {
@@ -176,7 +176,7 @@ pub fn calls(data: &[u8]) {
     server.pass(Duration::from_secs(1));
 }
 
-/// Datagrams, each behind its length and its source: as they are, and as attributes of a check.
+/// Datagrams, each behind its length and its source: verbatim, and as attributes of a check.
 pub fn stun(data: &[u8]) {
     let mut server = Server::new();
     for (source, contents) in parts(data).take(OPERATIONS) {
@@ -201,7 +201,7 @@ pub fn engine(data: &[u8]) {
     server.pass(Duration::from_secs(31));
 }
 
-/// Parts of an input: a byte, a length of two bytes, and as many bytes as there are.
+/// Parts of an input: a byte, a length of two bytes, and that many bytes.
 fn parts(data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = data;
     std::iter::from_fn(move || {

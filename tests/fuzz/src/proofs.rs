@@ -1,4 +1,4 @@
-//! Cookies and tokens: bytes in their place, and tokens that are signed rightly and say anything.
+//! Cookies and tokens: arbitrary bytes, and correctly signed tokens with arbitrary claims.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,14 +16,14 @@ use satsuma::identity::{Auth, Identities};
 
 const KEY: [u8; 64] = [7; 64];
 
-/// The first byte says what stands in the cookie: the rest, or a token that says the rest.
+/// The first byte selects the cookie's value: the rest, or a token with the rest as its claims.
 pub fn proofs(data: &[u8]) {
     let [kind, rest @ ..] = data else { return };
     let is_signed = kind % 4 != 0;
     let token = match kind % 4 {
         0 => rest.to_vec(),
         1 => signed(br#"{"alg":"HS256","typ":"JWT"}"#, rest),
-        // Both parts are the fuzzer's.
+        // The fuzzer chooses both parts.
         2 => {
             let (head, claims) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').unwrap_or(0));
             signed(head, claims.strip_prefix(b"\n").unwrap_or(claims))

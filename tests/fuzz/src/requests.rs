@@ -20,7 +20,7 @@ const NAMES: [&str; 8] = [
     "origin",
 ];
 
-/// A path in the first line, then header lines, the first byte of which says whose they are.
+/// A path in the first line, then header lines, whose first byte selects the request.
 pub fn requests(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let path = lines.next().unwrap_or_default();

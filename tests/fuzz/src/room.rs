@@ -1,4 +1,4 @@
-//! What the members of a room say: lines of text, from two of them in turn.
+//! Messages of a room's members: lines of text, from two of them in turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn settings() -> RoomSettings {
     }
 }
 
-/// Whatever they say, everything that the room says is JSON, and what it keeps can be restored.
+/// All messages of the room are JSON, and its persisted state can be restored.
 pub fn room(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let now = Instant::now();

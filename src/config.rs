@@ -152,7 +152,7 @@ pub struct LimitsConfig {
     pub message_burst: u32,
     /// Total time for which a socket may be throttled before it is closed.
     #[serde(with = "text")]
-    pub held_back: Duration,
+    pub throttle_timeout: Duration,
     /// Bytes of one user object as stored; at least 512.
     pub user_bytes: usize,
     /// Bytes of partly received messages of all sockets, half of them from one network; at least 1 MiB.
@@ -171,7 +171,7 @@ pub struct LimitsConfig {
     /// Bytes of a form's body.
     pub body_bytes: usize,
     /// Bytes of static files and their compressed forms cached in memory.
-    pub kept_files_bytes: usize,
+    pub file_cache_bytes: usize,
     /// Timeout of a TLS handshake, and of a WebSocket's.
     #[serde(with = "text")]
     pub handshake: Duration,
@@ -290,7 +290,7 @@ impl Default for LimitsConfig {
             history_entry_bytes: 8 << 20,
             messages_per_second: 50,
             message_burst: 200,
-            held_back: Duration::from_secs(60),
+            throttle_timeout: Duration::from_secs(60),
             user_bytes: 8 << 10,
             outbox_bytes: 8 << 20,
             arriving_bytes: 64 << 20,
@@ -299,7 +299,7 @@ impl Default for LimitsConfig {
             header_bytes: 64 << 10,
             url_bytes: 8 << 10,
             body_bytes: 64 << 10,
-            kept_files_bytes: 64 << 20,
+            file_cache_bytes: 64 << 20,
             handshake: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
@@ -428,6 +428,24 @@ mod tests {
             }
             ConfigErrors(faults)
         })
+    }
+
+    #[test]
+    fn former_key_is_accepted_with_a_warning() {
+        let variable = [("SATSUMA_LIMITS__KEPT_FILES_BYTES", "2097152")];
+        let Loaded { config, warnings, .. } = load("[limits]\nheld_back = \"7s\"", &variable).unwrap();
+        assert_eq!(config.limits.throttle_timeout, Duration::from_secs(7));
+        assert_eq!(config.limits.file_cache_bytes, 2 << 20);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].ends_with("limits.held_back is called limits.throttle_timeout now"),
+            "{warnings:?}"
+        );
+        let expected = "SATSUMA_LIMITS__KEPT_FILES_BYTES is called SATSUMA_LIMITS__FILE_CACHE_BYTES now";
+        assert_eq!(warnings[1], expected);
+        // The new name wins.
+        let both = [variable[0], ("SATSUMA_LIMITS__FILE_CACHE_BYTES", "3145728")];
+        assert_eq!(load("", &both).unwrap().config.limits.file_cache_bytes, 3 << 20);
     }
 
     fn config(file: &str, environment: &[(&str, &str)]) -> Config {
@@ -582,7 +600,7 @@ mod tests {
             ("limits.header_bytes", "8192", "8191"),
             ("limits.header_bytes", "1048576", "1048577"),
             ("limits.url_bytes", "1024", "1023"),
-            ("limits.kept_files_bytes", "1048576", "1048575"),
+            ("limits.file_cache_bytes", "1048576", "1048575"),
             ("limits.history_entry_bytes", "1048576", "1048575"),
             ("feedback.retention", "'1h'", "'59m'"),
             ("feedback.retention", "'100years'", "'101years'"),

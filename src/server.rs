@@ -350,7 +350,7 @@ fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Socket
             message_bytes: limits.frame_bytes.max(limits.history_entry_bytes),
             messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
             message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
-            throttled_time: limits.held_back,
+            throttled_time: limits.throttle_timeout,
             write_stall: limits.write_stall,
         },
         message_limits: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },

@@ -60,6 +60,10 @@ pub struct Flags {
     pub client: Option<PathBuf>,
 }
 
+/// Former keys of settings, which are accepted with a warning: old key, new key.
+const RENAMED: [(&str, &str); 2] =
+    [("limits.held_back", "limits.throttle_timeout"), ("limits.kept_files_bytes", "limits.file_cache_bytes")];
+
 struct Setting {
     value: Value,
     origin: String,
@@ -117,6 +121,13 @@ impl Sources {
     }
 
     fn set_known(&mut self, origin: &str, key: String, value: Value) {
+        let key = match RENAMED.iter().find(|(old, _)| *old == key) {
+            Some((old, new)) => {
+                self.warnings.push(format!("{origin}: {old} is called {new} now"));
+                (*new).to_owned()
+            }
+            None => key,
+        };
         if self.known.contains_key(&key) {
             self.set(origin.to_owned(), key, value);
         } else {
@@ -137,6 +148,13 @@ impl Sources {
 
         for (name, key) in ORANGE {
             self.take_variable(&mut variables, name, key);
+        }
+        for (old, new) in RENAMED {
+            let (old, new_name) = (variable(old), variable(new));
+            if variables.contains_key(&old) {
+                self.warnings.push(format!("{old} is called {new_name} now"));
+                self.take_variable(&mut variables, &old, new);
+            }
         }
         for key in self.known.keys().cloned().collect::<Vec<_>>() {
             self.take_variable(&mut variables, &variable(&key), &key);

@@ -56,7 +56,7 @@ impl OrangeFiles {
             let build = Build::find(dir)?;
             let source = FileSource::folder(dir)
                 .map_err(|error| InvalidBuild::Unreadable { path: dir.to_owned(), error })?;
-            Ok(Self { build, files: Assets::new(source, config.limits.kept_files_bytes) })
+            Ok(Self { build, files: Assets::new(source, config.limits.file_cache_bytes) })
         };
         config.client.dir.as_ref().map(|dir| open(dir)).transpose()
     }

@@ -107,7 +107,7 @@ impl Site {
         if let Some((name, _)) = reserved(base_path.first_segment()) {
             return Err(InvalidSite::BasePath(name));
         }
-        let files = Assets::new(source, config.limits.kept_files_bytes).below(base_path);
+        let files = Assets::new(source, config.limits.file_cache_bytes).below(base_path);
         Ok(Self { files, settings: PageSettings::new(config) })
     }
 

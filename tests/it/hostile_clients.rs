@@ -68,7 +68,7 @@ async fn message_flood_affects_only_its_sender() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 200;
         config.limits.message_burst = 300;
-        config.limits.held_back = Duration::from_millis(200);
+        config.limits.throttle_timeout = Duration::from_millis(200);
         config.room.tick = Duration::from_millis(100);
     });
     let server = server.await;

@@ -231,7 +231,7 @@ async fn member_throttled_for_too_long_is_closed() {
     let server = TestServer::with(|config| {
         config.limits.messages_per_second = 20;
         config.limits.message_burst = 1;
-        config.limits.held_back = Duration::from_millis(100);
+        config.limits.throttle_timeout = Duration::from_millis(100);
     });
     let server = server.await;
     let mut ada = Client::join(&server, "r", "Ada").await;

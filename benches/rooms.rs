@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use satsuma::id::{ConnectionId, IdentityId, MeetingId, NodeId, UserId};
+use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
@@ -44,6 +44,7 @@ fn room_of(members: u64, now: Instant) -> Room {
             user: UserId::random(),
             identity: IdentityId::new(format!("cookie:{member}")),
             name: Arc::from(format!("Member number {member}")),
+            grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
         };

@@ -1,5 +1,6 @@
 //! Identifiers: newtypes whose constructors validate, so that an invalid one cannot exist.
 
+mod grants;
 mod text;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use satsuma_sfu::api::PersonId;
 
+pub use grants::{Grants, PublishGrants};
 pub use satsuma_sfu::api::SessionId;
 pub use text::{composed, nfc, text_is_valid, visible};
 

@@ -19,7 +19,7 @@ use self::access::AccessHandle;
 use self::cookie::CookieSession;
 use self::token::SigningKey;
 pub use crate::id::AuthMethod;
-use crate::id::{IdentityId, nfc, text_is_valid, visible};
+use crate::id::{Grants, IdentityId, nfc, text_is_valid, visible};
 use crate::identity::peer::RemotePeer;
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
@@ -32,11 +32,14 @@ pub struct Identity {
     pub id: IdentityId,
     /// Name displayed to others; not unique.
     pub name: Arc<str>,
+    /// Rights in rooms and at the media API.
+    pub grants: Grants,
 }
 
 impl Identity {
     fn new(method: AuthMethod, subject: &str, name: &str) -> Self {
-        Self { id: IdentityId::new(format!("{}:{subject}", method.prefix())), name: name.into() }
+        let id = IdentityId::new(format!("{}:{subject}", method.prefix()));
+        Self { id, name: name.into(), grants: Grants::everyone() }
     }
 
     /// Creates the identity of a user with an external login; `None` if the name is invalid.

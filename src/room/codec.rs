@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::io::{Disconnection, Join};
-use crate::id::{ConnectionId, IdentityId, MeetingId, NodeId, SessionId, UserId};
+use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, SessionId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
@@ -124,6 +124,8 @@ struct WireJoin<'a> {
     user: &'a str,
     identity: &'a str,
     name: &'a str,
+    /// The bits of `Grants`.
+    grants: u16,
     network: Option<WireNetwork>,
     new_meeting: [u8; 16],
 }
@@ -230,12 +232,13 @@ impl WireConnection {
 
 impl<'a> WireJoin<'a> {
     fn of(join: &'a Join) -> Self {
-        let Join { connection, user, identity, name, network, new_meeting } = join;
+        let Join { connection, user, identity, name, grants, network, new_meeting } = join;
         Self {
             connection: WireConnection::of(*connection),
             user: user.as_str(),
             identity: identity.as_str(),
             name,
+            grants: grants.bits(),
             network: network.map(WireNetwork::of),
             new_meeting: new_meeting.to_bytes(),
         }
@@ -247,6 +250,7 @@ impl<'a> WireJoin<'a> {
             user: UserId::parse(self.user).ok()?,
             identity: IdentityId::new(self.identity),
             name: self.name.into(),
+            grants: Grants::from_bits(self.grants),
             network: self.network.map(WireNetwork::read),
             new_meeting: MeetingId::from_bytes(self.new_meeting),
         })
@@ -404,6 +408,7 @@ mod tests {
             user: UserId::parse("u-1").unwrap(),
             identity: IdentityId::new("cookie:7"),
             name: "Ada é".into(),
+            grants: Grants::everyone(),
             network: network.map(|address| client_network(address.parse().unwrap())),
             new_meeting: MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap(),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::ai::job::{AiJob, AiSession};
-use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
+use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry};
@@ -75,6 +75,8 @@ pub struct Join {
     pub identity: IdentityId,
     /// The identity's name.
     pub name: Arc<str>,
+    /// The identity's rights.
+    pub grants: Grants,
     /// The client's network, if known.
     pub network: Option<ClientNetwork>,
     /// The meeting that begins if this is the first member of an empty room. (Randomness, like

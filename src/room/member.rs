@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::id::{AuthMethod, ConnectionId, IdentityId, UserId};
+use super::io::Join;
+use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
 use crate::store::saved::SavedMember;
@@ -15,6 +16,8 @@ pub struct Member {
     pub identity: IdentityId,
     /// The identity's name.
     pub name: Arc<str>,
+    /// Rights of the latest join; none after a restart, until the member is back.
+    pub grants: Grants,
     /// The network of the latest client, if known.
     pub network: Option<ClientNetwork>,
     /// The socket, if connected.
@@ -49,21 +52,16 @@ pub struct MemberView {
 
 impl Member {
     /// The state of a new member.
-    pub fn fresh(
-        id: &UserId,
-        identity: IdentityId,
-        name: Arc<str>,
-        network: Option<ClientNetwork>,
-        connection: ConnectionId,
-        now: Instant,
-    ) -> Self {
-        let auth_method = shown(&identity);
-        let json = User { auth_method, ..User::fresh(id.as_str(), &name) }.to_json().into();
+    pub fn fresh(join: &Join, now: Instant) -> Self {
+        let Join { user, identity, name, .. } = join;
+        let auth_method = shown(identity);
+        let json = User { auth_method, ..User::fresh(user.as_str(), name) }.to_json().into();
         Self {
-            identity,
-            name,
-            network,
-            connection: Some(connection),
+            identity: identity.clone(),
+            name: name.clone(),
+            grants: join.grants,
+            network: join.network,
+            connection: Some(join.connection),
             heartbeat: now,
             has_spoken: false,
             json,
@@ -78,6 +76,7 @@ impl Member {
             identity: saved.identity.clone(),
             json: user.to_json().into(),
             name: user.name.into(),
+            grants: Grants::default(),
             network: None,
             connection: None,
             heartbeat,

@@ -127,19 +127,19 @@ impl Members {
 
     /// Adds a member or attaches its new socket; returns true if the id was that of a former member.
     pub fn admit(&mut self, now: Instant, join: &Join) -> bool {
-        let Join { connection, user, identity, name, network, .. } = join;
+        let Join { connection, user, name, grants, network, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);
         match self.by_id.get_mut(user) {
             Some(member) => {
                 member.rename(name.clone());
+                member.grants = *grants;
                 member.network = *network;
                 if let Some(older) = member.connection.replace(*connection) {
                     self.connections.remove(&older);
                 }
             }
             None => {
-                let member = Member::fresh(user, identity.clone(), name.clone(), *network, *connection, now);
-                self.by_id.insert(user.clone(), member);
+                self.by_id.insert(user.clone(), Member::fresh(join, now));
             }
         }
         self.connections.insert(*connection, user.clone());

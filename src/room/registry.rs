@@ -23,7 +23,7 @@ use super::io::{Join, JoinRefusal};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use crate::clock::now;
-use crate::id::{ConnectionId, IdentityId, MeetingId, NodeId, RoomName, UserId};
+use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
@@ -175,6 +175,7 @@ impl Registry {
             user: UserId::random(),
             identity: IdentityId::new("readiness"),
             name: "readiness".into(),
+            grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
         };
@@ -413,6 +414,7 @@ mod tests {
             user: UserId::parse(user).unwrap(),
             identity: IdentityId::new(user),
             name: user.into(),
+            grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
         }

@@ -3,6 +3,7 @@
 //! Source: protocol sections 2 to 5.
 
 mod messages;
+mod moderation;
 
 use std::time::{Duration, Instant};
 
@@ -390,7 +391,7 @@ mod tests {
 
     use super::*;
     use crate::ai::job::{AiJob, AiSession};
-    use crate::id::{IdentityId, NodeId, RoomName, SessionId};
+    use crate::id::{Grants, IdentityId, NodeId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
@@ -435,6 +436,7 @@ mod tests {
             user: user(id),
             identity: IdentityId::new(identity),
             name: format!("name of {identity}").into(),
+            grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
         })
@@ -521,6 +523,31 @@ mod tests {
         let (mut room, now) = room_of_two();
         assert_eq!(seen(&room.handle(now, join(3, "a", "mallory"))), ["refuse 3: IdTaken"]);
         assert_eq!(room.members().next().unwrap().connection, Some(ConnectionId::new(NODE, 1)));
+    }
+
+    #[test]
+    fn member_without_the_grant_mutes_only_itself() {
+        let (mut room, now) = room_of_two();
+        let rejoin = |room: &mut Room, connection, moderate| {
+            let Input::Join(join) = join(connection, "b", "B") else { unreachable!() };
+            let grants = Grants { moderate, ..Grants::everyone() };
+            room.handle(now, Input::Join(Join { grants, ..join }));
+        };
+        let mute = |room: &mut Room, connection, id| {
+            let effects =
+                room.handle(now, says(connection, &format!(r#"{{"type":"muteUser","id":"{id}"}}"#)));
+            let (sent, persisted) = (seen(&effects), persisted(&effects).len());
+            (sent.first().cloned().unwrap_or_default(), persisted)
+        };
+        let muted = |id| (format!(r#"to {id}: {{"type":"muteMic"}}"#), 1);
+        assert_eq!(mute(&mut room, 2, "a"), muted("a"), "everyone may");
+        rejoin(&mut room, 3, false);
+        let refused = r#"to b: {"type":"error","error":"you may not mute others"}"#;
+        assert_eq!(mute(&mut room, 3, "a"), (refused.to_owned(), 0));
+        assert_eq!(mute(&mut room, 3, "b"), muted("b"));
+        assert_eq!(mute(&mut room, 1, "b"), muted("b"));
+        rejoin(&mut room, 4, true);
+        assert_eq!(mute(&mut room, 4, "a"), muted("a"), "the latest join counts");
     }
 
     #[test]

@@ -128,6 +128,7 @@ async fn join_room(
         user,
         identity: identity.id,
         name: identity.name,
+        grants: identity.grants,
         network,
         new_meeting: MeetingId::random(),
     };

@@ -39,7 +39,7 @@ impl Room {
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
             ClientMessage::Chat { message } => self.chat(at, from, message, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
-                Some(id) => self.mute(id, effects),
+                Some(id) => self.mute(from, id, effects),
                 None => effects
                     .push(self.publish(RoomEvent::UnknownRecipient { user: from.clone(), r#type: kind })),
             },
@@ -97,13 +97,5 @@ impl Room {
         self.last_chat = at.max(self.last_chat + 1);
         let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
         effects.push(Effect::Send { to: Recipients::All, event });
-    }
-
-    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get_mut(&target) else { return };
-        member.mute();
-        self.changed = true;
-        effects.extend(self.persist_member(&target));
-        effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use satsuma::id::{ConnectionId, IdentityId, MeetingId, NodeId, UserId};
+use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::room::io::{Effect, Input, Join};
 use satsuma::room::state::{Room, RoomSettings};
@@ -41,6 +41,7 @@ pub fn room(data: &[u8]) {
             user: UserId::parse(id).expect("an id"),
             identity: IdentityId::new(format!("cookie:{id}")),
             name: Arc::from("\"\\ \u{2028}"),
+            grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
         };

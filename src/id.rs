@@ -172,6 +172,29 @@ impl ReportId {
     }
 }
 
+/// The id of a message to a destination outside: a UUID. The same message has the same id at every destination and in
+/// every attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct DeliveryId(Uuid);
+
+impl DeliveryId {
+    /// Parses an id in its [`fmt::Display`] form.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is not a UUID.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        Uuid::try_parse(id).map(Self).map_err(|_| InvalidId::DeliveryId)
+    }
+}
+
+/// The card of a report has the report's id.
+impl From<ReportId> for DeliveryId {
+    fn from(report: ReportId) -> Self {
+        Self(report.0)
+    }
+}
+
 /// A user's identity, independent of the displayed name; members, session locks and quotas belong to it.
 ///
 /// Its prefix is the authentication method (see [`crate::identity`]), so that identities of two methods
@@ -242,6 +265,9 @@ pub enum InvalidId {
     /// Not a [`ReportId`].
     #[error("a report's id is a UUID")]
     ReportId,
+    /// Not a [`DeliveryId`].
+    #[error("a delivery's id is a UUID")]
+    DeliveryId,
 }
 
 /// True if `id` has 1 to 64 of `[A-Za-z0-9_-]`.
@@ -281,6 +307,12 @@ impl fmt::Display for ReportId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)
+    }
+}
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

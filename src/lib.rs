@@ -9,6 +9,7 @@ pub mod ai;
 pub mod calls;
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod feedback;
 pub mod http;
 pub mod id;

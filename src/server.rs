@@ -127,7 +127,7 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
-        let Clients { site, orange, access, upstream, ai, delivery } = clients;
+        let Clients { site, orange, access, upstream, ai, cards } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -165,7 +165,7 @@ impl Server {
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
         let tls = certificates.as_ref().map(Certificates::facts);
-        let delivery = delivery.map(|delivery| own(delivery.run(stopping.clone())));
+        let delivery = cards.map(|sender| own(sender.run(stopping.clone())));
         let maintenance = [
             access_keys,
             Some(own(prune_regularly(store.reports(), retention(&config)))),

@@ -101,9 +101,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_network_leaves_memory_for_others() {
         let budget = UploadBudget::new(FORM, Metrics::new());
-        for (bytes, places) in [(FORM, LARGE_FORMS_OF_NETWORK), (SMALL_BYTES, SMALL_FORMS_OF_NETWORK)] {
+        for (bytes, permits) in [(FORM, LARGE_FORMS_OF_NETWORK), (SMALL_BYTES, SMALL_FORMS_OF_NETWORK)] {
             let mut held = Vec::new();
-            for _ in 0..places {
+            for _ in 0..permits {
                 held.push(budget.reserve(bytes, network(1)).await.unwrap());
             }
             assert_eq!(budget.reserve(bytes, network(1)).await.unwrap_err(), ApiError::UploadsBusy);

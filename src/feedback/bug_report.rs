@@ -65,8 +65,8 @@ async fn take(
     let limits = service.limits;
     let user_agent = user_agent(request.headers());
     let fields = ["description", "info"];
-    let room = service.room(peer, limits.form_bytes);
-    let ([description, info], _upload) = read_form(request, fields, room).await?;
+    let budget = service.budget(peer, limits.form_bytes);
+    let ([description, info], _upload) = read_form(request, fields, budget).await?;
     let parse = move || BugReportForm::read(description, info, limits);
     // Parsing megabytes would block the rooms of this thread.
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;
@@ -91,7 +91,7 @@ async fn take(
         };
         card::bug_report(origin, report)
     };
-    service.keep(report, card).await
+    service.store(report, card).await
 }
 
 /// The parsed form.

@@ -58,8 +58,8 @@ pub async fn call_quality(
 
 async fn rate(service: &ReportService, peer: &RemotePeer, request: Request) -> Result<(), ApiError> {
     let fields = ["experiencedIssues", "meetingId"];
-    let room = service.room(peer, service.http.body_bytes);
-    let ([issues, meeting], _upload) = read_form(request, fields, room).await?;
+    let budget = service.budget(peer, service.http.body_bytes);
+    let ([issues, meeting], _upload) = read_form(request, fields, budget).await?;
     let issues = match issues.as_deref() {
         Some("true") => 1,
         Some("false") => 0,

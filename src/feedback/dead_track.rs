@@ -72,8 +72,8 @@ async fn take(
     request: Request,
 ) -> Result<(), ApiError> {
     let (parts, body) = request.into_parts();
-    let room = service.room(peer, service.http.body_bytes);
-    let (body, _upload) = read_body(&parts.headers, body, room).await?;
+    let budget = service.budget(peer, service.http.body_bytes);
+    let (body, _upload) = read_body(&parts.headers, body, budget).await?;
     let body: &RawValue = serde_json::from_slice(&body).map_err(|_| ApiError::NotJson)?;
     if !body.get().starts_with('{') {
         return Err(ApiError::NotJson);
@@ -121,5 +121,5 @@ async fn take(
         };
         card::dead_track(origin, report)
     };
-    service.keep(report, card).await
+    service.store(report, card).await
 }

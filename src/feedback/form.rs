@@ -23,7 +23,7 @@ pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
 
 /// A body's memory and size limit.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyRoom<'a> {
+pub struct BodyBudget<'a> {
     /// The memory for all forms.
     pub uploads: &'a UploadBudget,
     /// The sender's network, if known.
@@ -40,9 +40,9 @@ pub struct BodyRoom<'a> {
 pub async fn read_body(
     headers: &HeaderMap,
     body: Body,
-    room: BodyRoom<'_>,
+    budget: BodyBudget<'_>,
 ) -> Result<(Bytes, Upload), ApiError> {
-    let BodyRoom { uploads, network, most_bytes } = room;
+    let BodyBudget { uploads, network, most_bytes } = budget;
     let announced = announced_bytes(headers);
     if announced.is_some_and(|bytes| bytes > most_bytes) {
         return Err(ApiError::BodyTooLarge);
@@ -90,20 +90,20 @@ pub async fn drain(body: Body, most_bytes: usize) {
 pub async fn read_form<const N: usize>(
     request: Request,
     names: [&'static str; N],
-    room: BodyRoom<'_>,
+    budget: BodyBudget<'_>,
 ) -> Result<([Option<String>; N], Upload), ApiError> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match &*kind {
         "multipart/form-data" => {
-            let (bytes, upload) = read_body(&parts.headers, body, room).await?;
+            let (bytes, upload) = read_body(&parts.headers, body, budget).await?;
             let request = Request::from_parts(parts, Body::from(bytes));
             let form = Multipart::from_request(request, &()).await.map_err(|_| ApiError::BrokenBody)?;
             Ok((multipart(form, names).await?, upload))
         }
         "application/x-www-form-urlencoded" => {
-            let (bytes, upload) = read_body(&parts.headers, body, room).await?;
+            let (bytes, upload) = read_body(&parts.headers, body, budget).await?;
             let decode = move || url_encoded(&bytes, names);
             // Decoding megabytes would block the rooms of this thread.
             let found = tokio::task::spawn_blocking(decode).await.map_err(|_| ApiError::Internal)?;

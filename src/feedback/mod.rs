@@ -14,7 +14,6 @@ pub mod form;
 pub mod history;
 pub mod quota;
 pub mod retention;
-pub mod retry;
 pub mod service;
 
 use std::sync::Arc;

@@ -45,9 +45,9 @@ mod tests {
         RemotePeer::new(address.parse().unwrap(), Scheme::Http, &Uri::from_static("/"), &headers, &proxies)
     }
 
-    fn admitted(quota: &Quota, name: &str, address: &str, asked: usize) -> usize {
+    fn admitted(quota: &Quota, name: &str, address: &str, requests: usize) -> usize {
         let peer = from(address);
-        (0..asked).filter(|_| quota.admits(&who(name), &peer)).count()
+        (0..requests).filter(|_| quota.admits(&who(name), &peer)).count()
     }
 
     #[test]

@@ -40,8 +40,8 @@ pub async fn prune_regularly(reports: Reports, retention: Retention) {
         if has_leapt {
             error!(event = "clockLeapt", "the clock was set forward; nothing is called too old for a day");
         }
-        let oldest = |kept: Duration| {
-            moment.wall.checked_sub(kept).filter(|_| !has_leapt).unwrap_or(SystemTime::UNIX_EPOCH)
+        let oldest = |retained: Duration| {
+            moment.wall.checked_sub(retained).filter(|_| !has_leapt).unwrap_or(SystemTime::UNIX_EPOCH)
         };
         before = moment;
         let tidied = async {

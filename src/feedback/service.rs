@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tracing::error;
 
 use super::budget::UploadBudget;
-use super::form::BodyRoom;
+use super::form::BodyBudget;
 use super::quota::Quota;
 use crate::config::{Config, FeedbackConfig, HttpUrl, Origin};
 use crate::http::context::HttpContext;
@@ -99,17 +99,17 @@ impl ReportService {
     }
 
     /// Returns the memory and limit for a body of at most `most_bytes` from `peer`.
-    pub fn room(&self, peer: &RemotePeer, most_bytes: usize) -> BodyRoom<'_> {
-        BodyRoom { uploads: &self.uploads, network: peer.network(), most_bytes }
+    pub fn budget(&self, peer: &RemotePeer, most_bytes: usize) -> BodyBudget<'_> {
+        BodyBudget { uploads: &self.uploads, network: peer.network(), most_bytes }
     }
 
     /// Stores a report, with its card if a webhook is configured.
     ///
     /// # Errors
     /// [`ApiError::StoreFailing`].
-    pub async fn keep(&self, report: NewReport, card: impl FnOnce() -> String) -> Result<(), ApiError> {
+    pub async fn store(&self, report: NewReport, card: impl FnOnce() -> String) -> Result<(), ApiError> {
         let card = (self.webhook == Webhook::Set).then(card);
-        self.reports.keep(report, card, self.limits.stored_bytes).await.map_err(failing)
+        self.reports.add(report, card, self.limits.stored_bytes).await.map_err(failing)
     }
 
     /// Counts the outcome of a report.

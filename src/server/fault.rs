@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::ConfigErrors;
-use crate::feedback::delivery::InvalidWebhook;
+use crate::delivery::webhook::InvalidWebhook;
 use crate::identity::access::InvalidAccess;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;

@@ -15,7 +15,8 @@ use crate::ai::AiHandle;
 use crate::calls::upstream::Upstream;
 use crate::clock::now;
 use crate::config::Config;
-use crate::feedback::delivery::{Delivery, DeliveryTiming};
+use crate::delivery::sender::{DeliveryTiming, Sender};
+use crate::feedback::delivery::CardWebhook;
 use crate::http::tls::certificates::Certificates;
 use crate::identity::access::{AccessHandle, AccessSettings};
 use crate::limit::Rate;
@@ -107,7 +108,7 @@ pub(super) struct Clients {
     pub(super) access: Option<(AccessHandle, AbortOnDropHandle<()>)>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
-    pub(super) delivery: Option<Delivery>,
+    pub(super) cards: Option<Sender<CardWebhook>>,
 }
 
 impl Clients {
@@ -130,12 +131,12 @@ impl Clients {
         let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
         let ai = AiHandle::new(upstream.clone(), calls, &config.ai, ai_starts, metrics.clone())?;
         let webhook = config.feedback.url.as_ref();
-        let delivery = webhook.map(|url| {
-            Delivery::new(store.reports(), url.clone(), metrics.clone(), DeliveryTiming::default())
-        });
+        let timing = DeliveryTiming::default();
+        let webhook = webhook.map(|url| CardWebhook::new(url.clone(), timing)).transpose()?;
+        let cards = webhook.map(|webhook| Sender::new(webhook, store.deliveries(), metrics.clone(), timing));
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
-        Ok(Self { site, orange, access, upstream, ai, delivery: delivery.transpose()? })
+        Ok(Self { site, orange, access, upstream, ai, cards })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod batch;
 pub mod data_dir;
+pub mod deliveries;
 mod load;
 mod owner;
 pub mod reports;
@@ -25,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
+use deliveries::Deliveries;
 pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
 use saved::{Persist, SavedRoom};
@@ -111,6 +113,11 @@ impl Store {
     /// The reports of users, to be received, delivered or listed.
     pub fn reports(&self) -> Reports {
         self.reports.clone()
+    }
+
+    /// The messages for destinations outside.
+    pub fn deliveries(&self) -> Deliveries {
+        self.reports.deliveries()
     }
 
     /// Writes everything that was handed over until now, and closes the database.

@@ -503,14 +503,15 @@ fn wall_clock_is_read_only_where_allowed() {
         // The upstream's session lock, in cookies.
         "calls/proxy.rs",
         "clock.rs",
+        // A message's next attempt, its age, and `Retry-After`.
+        "delivery/sender.rs",
+        "delivery/webhook.rs",
         // Times of reports and counts.
         "feedback/bug_report.rs",
         "feedback/counted.rs",
         "feedback/dead_track.rs",
         // Expiry of a signed link.
         "feedback/debug_info.rs",
-        // A card's next attempt, its age, and `Retry-After`.
-        "feedback/delivery.rs",
         // The age of reports and meetings.
         "feedback/retention.rs",
         // Cookies and tokens.

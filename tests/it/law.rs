@@ -10,7 +10,7 @@ const LEVELS: [&[&str]; 13] = [
     &["config"],
     &["protocol", "telemetry"],
     &["store", "identity"],
-    &["http"],
+    &["http", "delivery"],
     &["calls"],
     &["ai"],
     &["room"],

@@ -200,8 +200,8 @@ async fn undelivered_card_is_dead_after_three_days() {
     // As if it had been queued four days ago.
     let options = SqliteConnectOptions::new().filename(stopped.database());
     let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    let queue = "INSERT INTO deliveries (report_id, card, state, attempts, created, next_try)
-                 SELECT id, '{\"cardsV2\":[]}', 'waiting', 90, $1, $1 FROM reports";
+    let queue = "INSERT INTO deliveries (destination, id, kind, body, state, attempts, created, next_try)
+                 SELECT 'feedback', id, 'card', '{\"cardsV2\":[]}', 'waiting', 90, $1, $1 FROM reports";
     let four_days =
         std::fs::metadata(stopped.database()).unwrap().modified().unwrap() - Duration::from_secs(4 * 86_400);
     let four_days = humantime::format_rfc3339_millis(four_days).to_string();

@@ -47,7 +47,7 @@ impl Reports {
         Ok(())
     }
 
-    /// Keeps an answer about a call's quality; false if there is no row of its meeting.
+    /// Stores an answer about a call's quality; false if there is no row of its meeting.
     ///
     /// # Errors
     /// [`ReportsError`].

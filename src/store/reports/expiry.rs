@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use sqlx::SqliteConnection;
 
-use super::{Reports, ReportsError};
+use super::{CARDS, Reports, ReportsError};
 use crate::id::ReportId;
 use crate::store::sql::rfc3339;
 
@@ -47,16 +47,17 @@ impl Reports {
         self.count_removed("size", removed);
         // Waiting cards are still delivered; the others are useless without their report.
         let delete = sqlx::query(
-            "DELETE FROM deliveries WHERE state <> 'waiting' AND report_id NOT IN (SELECT id FROM reports)",
+            "DELETE FROM deliveries
+             WHERE state <> 'waiting' AND destination = $1 AND id NOT IN (SELECT id FROM reports)",
         );
-        delete.execute(&self.pool).await?;
-        self.measure_queue().await;
+        delete.bind(CARDS).execute(&self.pool).await?;
+        self.deliveries.measure().await;
         Ok(())
     }
 }
 
 impl Reports {
-    /// Removes the rows of meetings that ended before `oldest`, unless feedback of them is still kept.
+    /// Removes the rows of meetings that ended before `oldest`, unless feedback of them is still stored.
     ///
     /// # Errors
     /// [`ReportsError`]; what was removed until then stays so.

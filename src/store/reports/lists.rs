@@ -3,13 +3,13 @@
 use std::str::FromStr;
 
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, QueryBuilder, Row};
+use sqlx::{FromRow, QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
-use super::{ReportKind, Reports, ReportsError};
+use super::{CARDS, ReportKind, Reports, ReportsError};
 use crate::id::{ReportId, RoomName};
 
-/// A place in a list: after the row of that time and id.
+/// A position in a list: after the row of that time and id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     created: String,
@@ -114,26 +114,33 @@ pub struct MeetingLine {
 }
 
 impl ReportLine {
-    /// The place after this line.
+    /// The position after this line.
     pub fn cursor(&self) -> Cursor {
         Cursor { created: self.created.clone(), id: self.id.clone() }
     }
 }
 
 impl MeetingLine {
-    /// The place after this line.
+    /// The position after this line.
     pub fn cursor(&self) -> Cursor {
         Cursor { created: self.created.clone(), id: self.id.clone() }
     }
 }
 
 const COLUMNS: &str =
-    "SELECT id, kind, reports.created, room, meeting_id, identity_id, name, description, user_agent, url,
-        cut_entries, bytes, state, attempts, next_try, last_error
-     FROM reports LEFT JOIN deliveries ON deliveries.report_id = reports.id WHERE 1 = 1";
+    "SELECT reports.id, reports.kind, reports.created, room, meeting_id, identity_id, name, description, user_agent,
+        url, cut_entries, bytes, state, attempts, next_try, last_error
+     FROM reports LEFT JOIN deliveries ON deliveries.destination = ";
+
+/// The query for reports and the delivery state of their cards, to which conditions are added.
+fn select() -> QueryBuilder<Sqlite> {
+    let mut select = QueryBuilder::new(COLUMNS);
+    select.push_bind(CARDS).push(" AND deliveries.id = reports.id WHERE 1 = 1");
+    select
+}
 
 impl Reports {
-    /// At most `most` reports that pass the filter, newest first, from a place on.
+    /// At most `most` reports that pass the filter, newest first, from a position on.
     ///
     /// # Errors
     /// [`ReportsError`].
@@ -143,9 +150,9 @@ impl Reports {
         from: Option<&Cursor>,
         most: u32,
     ) -> Result<Vec<ReportLine>, ReportsError> {
-        let mut select = QueryBuilder::new(COLUMNS);
+        let mut select = select();
         if let Some(kind) = filter.kind {
-            select.push(" AND kind = ").push_bind(kind.as_str());
+            select.push(" AND reports.kind = ").push_bind(kind.as_str());
         }
         if let Some(room) = &filter.room {
             select.push(" AND room = ").push_bind(room.to_string());
@@ -153,9 +160,9 @@ impl Reports {
         if let Some(Cursor { created, id }) = from {
             select.push(" AND (reports.created < ").push_bind(created.clone());
             select.push(" OR (reports.created = ").push_bind(created.clone());
-            select.push(" AND id < ").push_bind(id.clone()).push("))");
+            select.push(" AND reports.id < ").push_bind(id.clone()).push("))");
         }
-        select.push(" ORDER BY reports.created DESC, id DESC LIMIT ").push_bind(i64::from(most));
+        select.push(" ORDER BY reports.created DESC, reports.id DESC LIMIT ").push_bind(i64::from(most));
         let rows = select.build().fetch_all(&self.pool).await?;
         Ok(rows.iter().map(line).collect::<Result<_, _>>()?)
     }
@@ -165,8 +172,8 @@ impl Reports {
     /// # Errors
     /// [`ReportsError`].
     pub async fn look_up(&self, id: ReportId) -> Result<Option<ReportView>, ReportsError> {
-        let mut select = QueryBuilder::new(COLUMNS);
-        select.push(" AND id = ").push_bind(id.to_string());
+        let mut select = select();
+        select.push(" AND reports.id = ").push_bind(id.to_string());
         let Some(row) = select.build().fetch_optional(&self.pool).await? else { return Ok(None) };
         // A report that was removed between the two questions has no JSON any more.
         let Some(json) = self.json(id).await? else { return Ok(None) };
@@ -179,7 +186,7 @@ impl Reports {
         Ok(Some(view))
     }
 
-    /// At most `most` meetings, newest first, from a place on.
+    /// At most `most` meetings, newest first, from a position on.
     ///
     /// # Errors
     /// [`ReportsError`].

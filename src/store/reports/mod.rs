@@ -5,21 +5,19 @@
 mod counts;
 mod expiry;
 mod lists;
-mod queue;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, Transaction};
-use tokio::sync::Notify;
 
 pub use counts::{CountedDay, FeedbackCounts};
 pub use lists::{Cursor, DeliveryView, MeetingLine, ReportFilter, ReportLine, ReportView};
-pub use queue::{DeliveryOutcome, Due, LONGEST_WAIT};
 
 use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
+use crate::store::deliveries::{Deliveries, NewDelivery};
 use crate::store::sql::rfc3339;
 
 /// One writes, and one reads meanwhile.
@@ -30,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Approximate size of a row without its texts, indexes included.
 const ROW_BYTES: usize = 512;
+
+/// Destination of the cards that tell of reports.
+pub const CARDS: &str = "feedback";
 
 /// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl ReportKind {
     }
 }
 
-/// A report that is to be kept.
+/// A report to be stored.
 #[derive(Clone, Debug)]
 pub struct NewReport {
     /// Its id.
@@ -84,9 +85,9 @@ pub struct NewReport {
     pub json: String,
 }
 
-/// The store failed; clients are told nothing but that.
+/// Reports cannot be stored or read. Clients learn no more than that.
 #[derive(Debug, thiserror::Error)]
-#[error("the store does not keep or show reports ({0})")]
+#[error("reports cannot be stored or read ({0})")]
 pub struct ReportsError(#[from] sqlx::Error);
 
 /// The reports, and what is counted of calls; a cheap clone.
@@ -94,7 +95,7 @@ pub struct ReportsError(#[from] sqlx::Error);
 pub struct Reports {
     pool: SqlitePool,
     metrics: Arc<Metrics>,
-    queued: Arc<Notify>,
+    deliveries: Deliveries,
 }
 
 impl Reports {
@@ -103,21 +104,27 @@ impl Reports {
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(PATIENCE);
         // A report answered with 200 must survive a power failure, too; reports are rare enough for that.
         let pool = pool.connect_lazy_with(options.synchronous(SqliteSynchronous::Full));
-        Self { pool, metrics, queued: Arc::default() }
+        let deliveries = Deliveries::new(pool.clone(), Arc::clone(&metrics));
+        Self { pool, metrics, deliveries }
     }
 
-    /// Waits for the verbs that are under way, and closes the connections.
+    /// The messages for destinations outside, which share the connections.
+    pub(super) fn deliveries(&self) -> Deliveries {
+        self.deliveries.clone()
+    }
+
+    /// Waits for the calls that are under way, and closes the connections.
     pub(super) async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// Keeps a report, and queues its `card` where there is one: both or neither.
+    /// Stores a report, and queues its `card` if there is one: both or neither.
     ///
     /// Over `most_bytes` in all, the oldest other reports are removed.
     ///
     /// # Errors
-    /// [`ReportsError`]; then nothing is kept.
-    pub async fn keep(
+    /// [`ReportsError`]; then nothing is stored.
+    pub async fn add(
         &self,
         report: NewReport,
         card: Option<String>,
@@ -126,20 +133,17 @@ impl Reports {
         let mut transaction = self.begin().await?;
         let id = report.id;
         let queued = card.is_some();
-        let created = rfc3339(report.created);
+        let created = report.created;
         insert(&mut transaction, report, card.as_deref().map_or(0, str::len)).await?;
         if let Some(card) = card {
-            let insert = sqlx::query(
-                "INSERT INTO deliveries (report_id, card, state, attempts, created, next_try)
-                 VALUES ($1, $2, 'waiting', 0, $3, $3)",
-            );
-            insert.bind(id.to_string()).bind(card).bind(created).execute(&mut *transaction).await?;
+            let card = NewDelivery { id: id.into(), destination: CARDS, kind: "card", body: card, created };
+            Deliveries::add(&mut transaction, card).await?;
         }
         let removed = expiry::make_room(&mut transaction, Some(id), most_bytes).await?;
         transaction.commit().await?;
         self.count_removed("size", removed);
         if queued {
-            self.queued.notify_one();
+            self.deliveries.wake();
         }
         Ok(())
     }
@@ -153,7 +157,7 @@ impl Reports {
         Ok(select.bind(id.to_string()).fetch_optional(&self.pool).await?)
     }
 
-    /// Asking for the lock at once makes SQLite wait for it; asking later, it would give up.
+    /// SQLite waits only for a lock taken at the beginning; for one taken later it gives up.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
@@ -198,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::id::MeetingId;
+    use crate::store::deliveries::DeliveryOutcome;
     use crate::store::saved::Persist;
     use crate::store::sql::Database;
     use crate::store::{Change, Store};
@@ -232,10 +237,10 @@ mod tests {
             self.store.reports()
         }
 
-        async fn keep(&self, second: u64, card: Option<&str>) -> ReportId {
+        async fn add(&self, second: u64, card: Option<&str>) -> ReportId {
             let report = report(second);
             let id = report.id;
-            self.reports().keep(report, card.map(str::to_owned), PLENTY).await.unwrap();
+            self.reports().add(report, card.map(str::to_owned), PLENTY).await.unwrap();
             id
         }
 
@@ -283,7 +288,7 @@ mod tests {
     #[tokio::test]
     async fn report_is_readable_at_once_and_after_restart() {
         let fixture = Fixture::open().await;
-        let id = fixture.keep(0, Some("{}")).await;
+        let id = fixture.add(0, Some("{}")).await;
         let fixture = fixture.reopen().await;
         let view = fixture.reports().look_up(id).await.unwrap().unwrap();
         assert_eq!((&*view.line.kind, &*view.line.created), ("bug", "2026-01-01T00:00:00.000Z"));
@@ -296,60 +301,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_card_is_due_until_it_is_delivered() {
+    async fn report_shows_the_delivery_of_its_card() {
         let fixture = Fixture::open().await;
-        let [first, second] = [fixture.keep(0, Some("1")).await, fixture.keep(1, Some("2")).await];
-        fixture.keep(2, None).await;
-        let reports = fixture.reports();
-        let due = async |seconds, except: &[ReportId]| -> Vec<String> {
-            let due = reports.due(at(seconds), 10, except).await.unwrap();
-            due.into_iter().map(|due| format!("{} {}", due.card, due.attempts)).collect()
-        };
-        assert_eq!(due(0, &[]).await, ["1 0"]);
-        assert_eq!(due(5, &[]).await, ["1 0", "2 0"]);
-        assert_eq!(due(5, &[first]).await, ["2 0"]);
-        assert_eq!(reports.next_due(&[first]).await.unwrap(), Some(at(1)));
-        reports.measure_queue().await;
-        assert_eq!(fixture.metrics.deliveries_waiting.get(), 2);
-
-        reports.attempted(first, DeliveryOutcome::Postponed { until: at(60) }, Some("busy")).await.unwrap();
-        reports.attempted(second, DeliveryOutcome::Delivered, None).await.unwrap();
-        assert_eq!(due(59, &[]).await, [""; 0]);
-        assert_eq!(reports.next_due(&[]).await.unwrap(), Some(at(60)));
-        assert_eq!(due(60, &[]).await, ["1 1"]);
-        let view = reports.look_up(first).await.unwrap().unwrap().line.delivery.unwrap();
+        let (with, without) = (fixture.add(0, Some("{}")).await, fixture.add(1, None).await);
+        let shown = async |id| fixture.reports().look_up(id).await.unwrap().unwrap().line.delivery;
+        assert!(shown(without).await.is_none());
+        let queue = fixture.store.deliveries();
+        let until = DeliveryOutcome::Postponed { until: at(60) };
+        queue.attempted(CARDS, with.into(), until, Some("busy")).await.unwrap();
+        let view = shown(with).await.unwrap();
         assert_eq!((&*view.state, view.attempts, view.last_error.as_deref()), ("waiting", 1, Some("busy")));
         assert_eq!(view.next_try.as_deref(), Some("2026-01-01T00:01:00.000Z"));
-
-        reports.attempted(first, DeliveryOutcome::Dead, Some("busy")).await.unwrap();
-        assert_eq!(due(1_000_000, &[]).await, [""; 0]);
-        assert_eq!(reports.next_due(&[]).await.unwrap(), None);
-        let view = reports.look_up(first).await.unwrap().unwrap().line.delivery.unwrap();
+        queue.attempted(CARDS, with.into(), DeliveryOutcome::Dead, Some("busy")).await.unwrap();
+        let view = shown(with).await.unwrap();
         assert_eq!((&*view.state, view.attempts, view.next_try), ("dead", 2, None));
-        reports.measure_queue().await;
-        let gauges = (fixture.metrics.deliveries_waiting.get(), fixture.metrics.deliveries_dead.get());
-        assert_eq!(gauges, (0, 1));
-    }
-
-    /// A report that came while the clock was a year ahead had its card delivered a year later.
-    #[tokio::test]
-    async fn clock_that_was_ahead_delays_no_card() {
-        let fixture = Fixture::open().await;
-        let reports = fixture.reports();
-        let year = 365 * 86_400;
-        let early = fixture.keep(year, Some("early")).await;
-        let due = reports.due(at(0), 10, &[]).await.unwrap();
-        assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [early]);
-        // As after every failure, but by the clock of now.
-        let until = at(0) + LONGEST_WAIT;
-        reports.attempted(early, DeliveryOutcome::Postponed { until }, Some("busy")).await.unwrap();
-        assert_eq!(reports.due(at(0), 10, &[]).await.unwrap(), []);
-        assert_eq!(reports.due(until, 10, &[]).await.unwrap().len(), 1);
-        // Those whose time has come regularly are not held up by it, nor it by those under way.
-        let now = fixture.keep(0, Some("now")).await;
-        let late = fixture.keep(year, Some("late")).await;
-        let due = reports.due(at(0), 1, &[now]).await.unwrap();
-        assert_eq!(due.iter().map(|due| due.report).collect::<Vec<_>>(), [late]);
     }
 
     #[tokio::test]
@@ -360,11 +325,12 @@ mod tests {
             Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
         fixture.store.handle().persist(change);
         fixture.store.handle().flush().await.unwrap();
-        let first = fixture.keep(0, Some("{}")).await;
+        let first = fixture.add(0, Some("{}")).await;
         for second in 1..120 {
-            fixture.keep(second, Some("{}")).await;
+            fixture.add(second, Some("{}")).await;
         }
-        fixture.reports().attempted(first, DeliveryOutcome::Delivered, None).await.unwrap();
+        let cards = fixture.reports().deliveries();
+        cards.attempted(CARDS, first.into(), DeliveryOutcome::Delivered, None).await.unwrap();
         for second in [0, 200] {
             fixture.reports().refreshed("1", at(second)).await.unwrap();
             assert!(fixture.reports().call_rated("1", meeting, 1, at(second)).await.unwrap());
@@ -391,14 +357,14 @@ mod tests {
     async fn old_unrated_meetings_are_removed() {
         let fixture = Fixture::open().await;
         let [running, rated, late, over] = [0; 4].map(|_| MeetingId::random());
-        let keep = |meeting, second, what| {
+        let persist = |meeting, second, what| {
             let change = Change { at: at(second), room: RoomName::parse("r").unwrap(), meeting, what };
             fixture.store.handle().persist(change);
         };
         for (meeting, ended) in [(running, None), (rated, Some(50)), (late, Some(120)), (over, Some(50))] {
-            keep(meeting, 0, Persist::MeetingStarted);
+            persist(meeting, 0, Persist::MeetingStarted);
             if let Some(second) = ended {
-                keep(meeting, second, Persist::MeetingEnded);
+                persist(meeting, second, Persist::MeetingEnded);
             }
         }
         fixture.store.handle().flush().await.unwrap();
@@ -415,7 +381,7 @@ mod tests {
         let fixture = Fixture::open().await;
         let mut ids = Vec::new();
         for second in 0..5 {
-            ids.insert(0, fixture.keep(second, None).await.to_string());
+            ids.insert(0, fixture.add(second, None).await.to_string());
         }
         assert_eq!(fixture.ids().await, ids);
         let bytes =
@@ -423,13 +389,13 @@ mod tests {
         assert!(bytes > 500, "{bytes}");
         let newest = report(9);
         ids.insert(0, newest.id.to_string());
-        fixture.reports().keep(newest, None, 3 * bytes).await.unwrap();
+        fixture.reports().add(newest, None, 3 * bytes).await.unwrap();
         assert_eq!(fixture.ids().await, ids[..3]);
         assert_eq!(fixture.removed("size"), 3);
         // Nothing else fits beside one that is longer than all may be.
         let long = NewReport { json: "x".repeat(4 * bytes), ..report(10) };
         let id = long.id.to_string();
-        fixture.reports().keep(long, None, 3 * bytes).await.unwrap();
+        fixture.reports().add(long, None, 3 * bytes).await.unwrap();
         assert_eq!(fixture.ids().await, [id]);
         // A lower setting applies at the next pruning.
         fixture.reports().expire(at(0), 0).await.unwrap();
@@ -445,7 +411,7 @@ mod tests {
             let kind = if second % 2 == 0 { ReportKind::Bug } else { ReportKind::DeadTrack };
             let room = Some(RoomName::parse(if second < 4 { "a" } else { "b" }).unwrap());
             let report = NewReport { kind, room, created: at(second / 3), ..report(0) };
-            reports.keep(report, None, PLENTY).await.unwrap();
+            reports.add(report, None, PLENTY).await.unwrap();
         }
         let filter =
             |kind, room: Option<&str>| ReportFilter { kind, room: room.map(|r| RoomName::parse(r).unwrap()) };
@@ -501,26 +467,26 @@ mod tests {
     async fn report_of_running_meeting_gets_room_and_meeting() {
         let fixture = Fixture::open().await;
         let (meeting, room) = (MeetingId::random(), RoomName::parse("r").unwrap());
-        let keep =
+        let persist =
             |what| fixture.store.handle().persist(Change { at: at(0), room: room.clone(), meeting, what });
-        keep(Persist::MeetingStarted);
+        persist(Persist::MeetingStarted);
         fixture.store.handle().flush().await.unwrap();
-        let by_room = fixture.keep(1, None).await;
+        let by_room = fixture.add(1, None).await;
         let dead = NewReport { room: None, meeting: Some(meeting.to_string()), ..report(2) };
         let by_meeting = dead.id;
-        fixture.reports().keep(dead, None, PLENTY).await.unwrap();
+        fixture.reports().add(dead, None, PLENTY).await.unwrap();
         for id in [by_room, by_meeting] {
             let line = fixture.reports().look_up(id).await.unwrap().unwrap().line;
             assert_eq!((line.room.as_deref(), line.meeting), (Some("r"), Some(meeting.to_string())));
         }
-        keep(Persist::MeetingEnded);
+        persist(Persist::MeetingEnded);
         fixture.store.handle().flush().await.unwrap();
-        let late = fixture.keep(3, None).await;
+        let late = fixture.add(3, None).await;
         assert_eq!(fixture.reports().look_up(late).await.unwrap().unwrap().line.meeting, None);
     }
 
     #[tokio::test]
-    async fn a_failing_store_keeps_nothing_and_says_so() {
+    async fn report_is_refused_whole_on_a_full_disk() {
         let fixture = Fixture::open().await;
         // As on a full disk: the file cannot grow, and the report does not fit into it.
         let mut other = Database::options(&fixture.directory.path().join("r.db")).connect().await.unwrap();
@@ -531,7 +497,7 @@ mod tests {
             sqlx::query(sqlx::AssertSqlSafe(limit.clone())).execute(&fixture.reports().pool).await.unwrap();
         }
         let long = NewReport { json: "x".repeat(1 << 20), ..report(0) };
-        let error = fixture.reports().keep(long, Some("{}".into()), PLENTY).await.unwrap_err();
+        let error = fixture.reports().add(long, Some("{}".into()), PLENTY).await.unwrap_err();
         assert!(error.to_string().contains("full"), "{error}");
         assert_eq!((fixture.rows("reports").await, fixture.rows("deliveries").await), (0, 0));
     }
@@ -540,9 +506,9 @@ mod tests {
     async fn reports_after_shutdown_are_refused() {
         let fixture = Fixture::open().await;
         let reports = fixture.reports();
-        fixture.keep(0, None).await;
+        fixture.add(0, None).await;
         fixture.store.shutdown(soon()).await.unwrap();
-        assert!(reports.keep(report(1), None, PLENTY).await.is_err());
+        assert!(reports.add(report(1), None, PLENTY).await.is_err());
         assert!(reports.json(ReportId::random()).await.is_err());
         // The file alone is a backup.
         assert!(!fixture.directory.path().join("r.db-wal").exists());

@@ -1,8 +1,8 @@
-//! PURE: retry times of cards and pauses of the webhook.
+//! **Pure**: retry times of messages and pauses of their destination.
 
 use std::time::{Duration, SystemTime};
 
-use crate::store::reports::{DeliveryOutcome, LONGEST_WAIT};
+use crate::store::deliveries::{DeliveryOutcome, LONGEST_WAIT};
 
 /// Wait after the first failure, without jitter.
 pub const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -10,13 +10,13 @@ pub const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Maximum wait.
 pub const LAST_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// Age of a card at its last attempt.
+/// Age of a message at its last attempt.
 pub const GIVE_UP_AFTER: Duration = LONGEST_WAIT;
 
 /// Returns the wait after the `failures`th consecutive failure: it doubles from a second to an hour.
 ///
 /// `chance`, from 0 to 1, spreads it over a range from the wait to twice the wait, and at the maximum over the
-/// second half of the hour, so that cards that failed together are not retried together.
+/// second half of the hour, so that messages that failed together are not retried together.
 pub fn wait(failures: u32, chance: f64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(failures.clamp(1, 20)));
     let longest = doubled.min(LAST_WAIT);
@@ -24,23 +24,23 @@ pub fn wait(failures: u32, chance: f64) -> Duration {
     shortest + (longest - shortest).mul_f64(chance.clamp(0.0, 1.0))
 }
 
-/// Returns the outcome for a card that failed at `now`, for the `failures`th time.
+/// Returns the outcome for a message that failed at `now`, for the `failures`th time.
 ///
-/// `asked` is the pause that the webhook requested. The last attempt is made when the card is three days old,
+/// `pause` is the one that the destination requires. The last attempt is made when the message is three days old,
 /// or at the next opportunity after that.
 pub fn after_failure(
     created: SystemTime,
     now: SystemTime,
     failures: u32,
     chance: f64,
-    asked: Option<Duration>,
+    pause: Option<Duration>,
 ) -> DeliveryOutcome {
     let last = created + GIVE_UP_AFTER;
     if now >= last {
         return DeliveryOutcome::Dead;
     }
     let wait = wait(failures, chance);
-    let until = now + wait.max(asked.unwrap_or_default());
+    let until = now + wait.max(pause.unwrap_or_default());
     DeliveryOutcome::Postponed { until: until.min(last) }
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn webhook_pause_is_respected_up_to_three_days() {
-        let until = |asked| after_failure(at(0), at(0), 3, 0.0, Some(Duration::from_secs(asked)));
+        let until = |pause| after_failure(at(0), at(0), 3, 0.0, Some(Duration::from_secs(pause)));
         assert_eq!(until(0), DeliveryOutcome::Postponed { until: at(4) });
         assert_eq!(until(4000), DeliveryOutcome::Postponed { until: at(4000) });
         assert_eq!(until(400_000), DeliveryOutcome::Postponed { until: at(259_200) });

@@ -1,0 +1,84 @@
+//! SHELL: posts to a webhook.
+//!
+//! A webhook's URL often has a token and never appears in a log or an error.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+use super::DeliveryFailure;
+use super::retry::retry_after;
+use crate::clock::wall_clock;
+
+/// The webhook's client cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidWebhook {
+    /// Invalid URL; the configuration has been checked before.
+    #[error("{0} is not a URL")]
+    Url(&'static str),
+    /// TLS cannot be set up.
+    #[error("{0}: {1}")]
+    Client(&'static str, reqwest::Error),
+}
+
+/// The client of one webhook.
+pub struct Webhook {
+    client: reqwest::Client,
+    url: SecretString,
+}
+
+impl Webhook {
+    /// Creates the client for the URL of a setting, with the timeout of an attempt.
+    ///
+    /// # Errors
+    /// [`InvalidWebhook`] names the setting.
+    pub fn new(setting: &'static str, url: SecretString, timeout: Duration) -> Result<Self, InvalidWebhook> {
+        // A redirect would send the message to another host.
+        let mut client = reqwest::Client::builder().timeout(timeout).redirect(Policy::none());
+        let parsed = Url::parse(url.expose_secret()).map_err(|_| InvalidWebhook::Url(setting))?;
+        let loopback = match parsed.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => return Err(InvalidWebhook::Url(setting)),
+        };
+        if loopback {
+            // A proxy cannot reach this machine's loopback.
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))?;
+        Ok(Self { client, url })
+    }
+
+    /// Posts a body.
+    ///
+    /// # Errors
+    /// [`DeliveryFailure`] if the answer is not 2xx.
+    pub async fn post(&self, content_type: HeaderValue, body: String) -> Result<(), DeliveryFailure> {
+        let request =
+            self.client.post(self.url.expose_secret()).header(CONTENT_TYPE, content_type).body(body);
+        // Only the answer's status and headers matter; its body is never read.
+        let answer = request.send().await.map_err(|error| {
+            if error.is_timeout() { DeliveryFailure::TimedOut } else { DeliveryFailure::Unreachable }
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let header = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let header = header.filter(|_| matches!(status.as_u16(), 429 | 503));
+        let retry_after = header.and_then(|value| retry_after(value, wall_clock()));
+        Err(DeliveryFailure::Status { status: status.as_u16(), retry_after })
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Webhook(..)")
+    }
+}

@@ -94,7 +94,7 @@ pub struct Counters {
 
 impl Counters {
     /// Counts a dropped packet.
-    pub fn dropped(&mut self, why: DropReason) {
+    pub(crate) fn dropped(&mut self, why: DropReason) {
         self.drops[why as usize] += 1;
     }
 

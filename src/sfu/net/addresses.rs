@@ -38,7 +38,7 @@ impl Advertised {
     /// `configured` addresses take precedence. A socket bound to one address has that one. A socket bound to all
     /// addresses has those of `interfaces` that other machines can reach. Loopback addresses are advertised only if
     /// the pages are reached through loopback, or if there is no other address.
-    pub fn choose(
+    pub(crate) fn choose(
         configured: &[MediaAddress],
         bound: SocketAddr,
         interfaces: &[IpAddr],
@@ -95,7 +95,7 @@ impl Advertised {
     }
 
     /// The address of each ICE candidate, with its protocol.
-    pub fn candidates(&self) -> Vec<Address> {
+    pub(crate) fn candidates(&self) -> Vec<Address> {
         let of = |&proto: &Protocol| self.sockets.iter().map(move |&address| Address { proto, address });
         self.protocols.iter().flat_map(of).collect()
     }
@@ -104,7 +104,7 @@ impl Advertised {
     ///
     /// Behind NAT a peer sends to an address that this machine does not have, but str0m requires an advertised one:
     /// preferably one with the same IP address, otherwise the first of the same family.
-    pub fn meant_by(&self, local: SocketAddr) -> SocketAddr {
+    pub(crate) fn meant_by(&self, local: SocketAddr) -> SocketAddr {
         if self.sockets.contains(&local) {
             return local;
         }

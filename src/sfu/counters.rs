@@ -80,7 +80,7 @@ pub struct Counters {
     pub keyframe_requests_received: u64,
     /// Keyframe requests to publishers.
     pub keyframe_requests_sent: u64,
-    /// Packets dropped, by reason; [`Self::dropped`] counts them.
+    /// Packets dropped, in the order of [`DropReason::ALL`]; see [`Self::drops_by`].
     pub drops: [u64; DropReason::ALL.len()],
     /// Current sessions.
     pub sessions: usize,

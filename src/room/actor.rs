@@ -141,7 +141,7 @@ impl Actor {
                 for (user, text) in &saved.unconfirmed {
                     let event =
                         shared.entry(text).or_insert_with(|| SharedMessage::new(text.to_string(), &metrics));
-                    let pushed = outboxes.get(user).map(|seated| seated.outbox.push(now, event, None));
+                    let pushed = outboxes.get(user).map(|member| member.outbox.push(now, event, None));
                     if let Some(Err(TooSlow)) = pushed {
                         Metrics::count(&metrics.drops, "restored_event");
                     }
@@ -242,7 +242,7 @@ impl Actor {
                 Turn::Continue
             }
             #[cfg(test)]
-            Command::Panic => panic!("a test asked for it"),
+            Command::Panic => panic!("by a test"),
         }
     }
 
@@ -256,7 +256,7 @@ impl Actor {
         let mut inputs = VecDeque::from([input]);
         // Members time out only at a tick or a join.
         if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
-            for (user, _) in self.outboxes.iter().filter(|(_, seated)| seated.outbox.take_throttled()) {
+            for (user, _) in self.outboxes.iter().filter(|(_, member)| member.outbox.take_throttled()) {
                 self.room.keep_alive(now.into_std(), user);
             }
         }
@@ -295,8 +295,8 @@ impl Actor {
                     }
                     Effect::Remove { user, close } => self.remove(&user, close),
                     Effect::SendAway { user, close } => {
-                        if let Some(seated) = self.outboxes.get(&user) {
-                            seated.outbox.close(close);
+                        if let Some(member) = self.outboxes.get(&user) {
+                            member.outbox.close(close);
                         }
                     }
                     Effect::Persist { meeting, change } => self.deps.store.persist(Change {
@@ -317,7 +317,7 @@ impl Actor {
             }
         }
         self.members.set(self.outboxes.len());
-        if self.restored_events && self.outboxes.values().all(|seated| seated.outbox.event_bytes() == 0) {
+        if self.restored_events && self.outboxes.values().all(|member| member.outbox.event_bytes() == 0) {
             // All are confirmed by now; a crash must not send them again.
             self.persist_unconfirmed();
             self.restored_events = false;
@@ -376,13 +376,13 @@ impl Actor {
     }
 
     fn remove(&mut self, user: &UserId, close: Close) {
-        let Some(seated) = self.outboxes.remove(user) else { return };
+        let Some(member) = self.outboxes.remove(user) else { return };
         match close {
             Close::TooSlow => {
                 Metrics::count(&self.deps.metrics.drops, "outbox_over_budget");
-                seated.outbox.discard(close);
+                member.outbox.discard(close);
             }
-            _ => seated.outbox.close(close),
+            _ => member.outbox.close(close),
         }
     }
 
@@ -392,8 +392,8 @@ impl Actor {
         // One text per event, shared by its recipients: a copy for each member might not fit into memory.
         let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
         let mut unconfirmed = Vec::new();
-        for (user, seated) in &self.outboxes {
-            for event in seated.outbox.unconfirmed() {
+        for (user, member) in &self.outboxes {
+            for event in member.outbox.unconfirmed() {
                 let text =
                     texts.entry(event.as_ptr()).or_insert_with(|| String::from_utf8_lossy(&event).into());
                 unconfirmed.push((user.clone(), text.clone()));
@@ -405,11 +405,11 @@ impl Actor {
     fn describe(&self) -> RoomView {
         let now = now();
         let members = self.room.members().map(|member| {
-            let seated = self.outboxes.get(&member.user);
+            let own = self.outboxes.get(&member.user);
             MemberStatus {
-                connection: member.connection.zip(seated.map(|seated| now - seated.since)),
+                connection: member.connection.zip(own.map(|own| now - own.since)),
                 heartbeat_age: now.into_std().saturating_duration_since(member.heartbeat),
-                queued_bytes: seated.map_or(0, |seated| seated.outbox.event_bytes()),
+                queued_bytes: own.map_or(0, |own| own.outbox.event_bytes()),
                 user: member.user,
                 name: member.name,
             }

@@ -139,7 +139,7 @@ enum WireNetwork {
 
 #[derive(Serialize, Deserialize)]
 enum WireMessage<'a> {
-    /// As JSON: unknown fields are kept as the client wrote them.
+    /// As JSON, in which unknown fields stay as the client wrote them.
     #[serde(borrow)]
     UserUpdate(Cow<'a, str>),
     Heartbeat,

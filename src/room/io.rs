@@ -101,7 +101,7 @@ pub enum Effect {
         /// The reason.
         refusal: JoinRefusal,
     },
-    /// The socket is gone; its member's queued events are kept for the next one.
+    /// The socket is gone; its member's queued events wait for the next one.
     Detach {
         /// The socket.
         connection: ConnectionId,

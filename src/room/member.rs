@@ -84,7 +84,7 @@ impl Member {
         })
     }
 
-    /// The persistent form.
+    /// The member as it is persisted.
     pub fn saved(&self, user: &UserId) -> SavedMember {
         SavedMember { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
     }

@@ -27,7 +27,7 @@ use crate::protocol::deflate::Encoding;
 pub use limits::{OutboxLimits, Standing, TooSlow};
 
 /// Bytes of events after which a confirmation is requested. Without this, a client that always lags
-/// a little would never be asked, and would exhaust its budget.
+/// a little would never get a ping, and would exhaust its budget.
 const CONFIRM_BYTES: usize = 64 * 1024;
 
 /// Memory of an event's queue entry in bytes.
@@ -50,7 +50,6 @@ pub struct Outbox {
 pub struct OutboxReader {
     shared: Arc<OutboxShared>,
     connection: ConnectionId,
-    encoding: Encoding,
 }
 
 /// The next action of a socket.
@@ -161,7 +160,7 @@ impl Outbox {
         state.encoding = encoding;
         state.end = None;
         state.wake();
-        OutboxReader { shared: self.shared.clone(), connection, encoding }
+        OutboxReader { shared: self.shared.clone(), connection }
     }
 
     /// Detaches `connection`. Events are queued for the next one.
@@ -277,11 +276,6 @@ impl Drop for Outbox {
 }
 
 impl OutboxReader {
-    /// The encoding that the socket accepts.
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
     /// The next action, or `Pending` until there is one. Only the last caller is woken.
     pub fn poll_take(&self, context: &Context<'_>) -> Poll<Taken> {
         let mut state = self.shared.lock();
@@ -395,8 +389,8 @@ impl OutboxState {
         }
     }
 
-    /// Sets the close reason. The first one stays: a removed member's socket is not told that its
-    /// room is gone.
+    /// Sets the close reason. The first one stays: the end of the room does not replace that
+    /// of a removed member.
     fn end(&mut self, close: Close) {
         self.end.get_or_insert(close);
         self.wake();
@@ -534,7 +528,7 @@ mod tests {
         assert_eq!(outbox.event_bytes(), 0);
     }
 
-    /// A client that always lagged a little was never asked for a confirmation, and was removed
+    /// A client that always lagged a little never got a ping to confirm, and was removed
     /// after 8 MiB of traffic although it read all of it.
     #[test]
     fn never_empty_queue_is_confirmed() {

@@ -31,7 +31,7 @@ use crate::protocol::deflate::Encoding;
 use crate::store::StoreHandle;
 use crate::store::saved::SavedRoom;
 
-/// Number of rooms that are told to shut down, or queried, at a time.
+/// Number of rooms that are shut down or queried at a time.
 const DRAIN_BATCH: usize = 64;
 
 /// Maximum time between two batches of a shutdown.
@@ -112,8 +112,8 @@ impl Inner {
 impl Registry {
     /// Creates a registry and starts every stored room at once, so that no other identity takes its
     /// members' ids.
-    pub fn start(limits: RegistryLimits, deps: RoomDeps, kept: Vec<SavedRoom>) -> Self {
-        let rooms = limits.rooms.max(kept.len());
+    pub fn start(limits: RegistryLimits, deps: RoomDeps, saved: Vec<SavedRoom>) -> Self {
+        let rooms = limits.rooms.max(saved.len());
         let registry = Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
@@ -124,7 +124,7 @@ impl Registry {
                 stopping: CancellationToken::new(),
             }),
         };
-        kept.into_iter().for_each(|room| registry.restore(room));
+        saved.into_iter().for_each(|room| registry.restore(room));
         registry
     }
 
@@ -250,7 +250,7 @@ impl Registry {
             let mut ends: FuturesUnordered<_> = batch.iter().map(|room| room.mailbox().closed()).collect();
             let _ = timeout(pause, async { while ends.next().await.is_some() {} }).await;
         }
-        info!(rooms = rooms.len(), "all rooms are told");
+        info!(rooms = rooms.len(), "all rooms are shutting down");
     }
 
     /// Second half of [`Self::shutdown`]: waits for all rooms to end.
@@ -261,7 +261,7 @@ impl Registry {
             self.inner.deps.force.cancel();
             self.inner.tasks.wait().await;
         }
-        info!("all rooms are kept");
+        info!("all rooms are persisted");
     }
 
     fn find_or_start(
@@ -288,11 +288,11 @@ impl Registry {
 
     /// Starts a stored room. One whose stored state makes it panic is quarantined; otherwise no
     /// start of the server would ever succeed again.
-    fn restore(&self, kept: SavedRoom) {
-        let (name, meeting, ai) = (kept.room.clone(), kept.meeting, kept.ai.clone());
+    fn restore(&self, saved: SavedRoom) {
+        let (name, meeting, ai) = (saved.room.clone(), saved.meeting, saved.ai.clone());
         let Entry::Vacant(vacant) = self.inner.rooms.entry(name.clone()) else { return };
         let Some(permit) = self.inner.permit() else { return };
-        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(kept), permit));
+        let spawn = AssertUnwindSafe(|| self.spawn(name.clone(), Some(saved), permit));
         match catch_unwind(spawn) {
             Ok(handle) => drop(vacant.insert(handle)),
             Err(_) => {
@@ -300,7 +300,7 @@ impl Registry {
                 deps.metrics.room_panics.inc();
                 error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
                 deps.store.quarantine(name, meeting);
-                let ai = ai.map(|kept| Ai::restore(0, meeting, &kept, |_| false));
+                let ai = ai.map(|saved| Ai::restore(0, meeting, &saved, |_| false));
                 if let Some(session) = ai.as_ref().and_then(Ai::session) {
                     deps.ai.close(session.clone());
                 }
@@ -309,9 +309,9 @@ impl Registry {
     }
 
     /// Starts a room's task; the caller holds the entry of the name, so that there is only one.
-    fn spawn(&self, name: RoomName, kept: Option<SavedRoom>, permit: RoomPermit) -> RoomHandle {
+    fn spawn(&self, name: RoomName, saved: Option<SavedRoom>, permit: RoomPermit) -> RoomHandle {
         let (handle, inbox) = RoomHandle::new();
-        let actor = Actor::new(name.clone(), kept, inbox, permit, self.inner.deps.clone());
+        let actor = Actor::new(name.clone(), saved, inbox, permit, self.inner.deps.clone());
         let registry = self.clone();
         let own = handle.clone();
         self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
@@ -363,7 +363,7 @@ mod tests {
         tick: Duration,
         rooms: usize,
         calls: Calls,
-        rooms_kept: Vec<SavedRoom>,
+        all_saved: Vec<SavedRoom>,
     ) -> TestRegistry {
         let dir = tempfile::tempdir().unwrap();
         let database = DataDir::open(dir.path()).unwrap().database();
@@ -401,7 +401,7 @@ mod tests {
             rooms_of_network: 2,
             new_rooms_of_network: Rate::per_minute(5),
         };
-        TestRegistry { registry: Registry::start(limits, deps, rooms_kept), store, metrics, _dir: dir }
+        TestRegistry { registry: Registry::start(limits, deps, all_saved), store, metrics, _dir: dir }
     }
 
     fn name(name: &str) -> RoomName {
@@ -550,25 +550,25 @@ mod tests {
     /// After a restart a network could start as many rooms again as its limit allows.
     #[tokio::test]
     async fn restored_room_counts_for_first_returning_network() {
-        let kept = |number: u64| SavedRoom {
-            room: name(&format!("kept{number}")),
+        let saved = |number: u64| SavedRoom {
+            room: name(&format!("saved{number}")),
             meeting: MeetingId::random(),
             ai: None,
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
         };
-        let rooms_kept = (0..3).map(kept).collect();
+        let all_saved = (0..3).map(saved).collect();
         let TestRegistry { registry, .. } =
-            test_registry_with(Duration::from_secs(3600), 10, Calls::default(), rooms_kept).await;
+            test_registry_with(Duration::from_secs(3600), 10, Calls::default(), all_saved).await;
         let [office, other] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|address| client_network(address.into()));
         let join = async |room: &str, number: u64, network| {
             let ask = asks(number, &format!("u{number}"));
             registry.join(&name(room), Join { network: Some(network), ..ask }, Encoding::Identity).await
         };
         for number in 0..3 {
-            join(&format!("kept{number}"), number, office).await.expect("it is no new room");
-            join(&format!("kept{number}"), 10 + number, other).await.expect("nor for who comes later");
+            join(&format!("saved{number}"), number, office).await.expect("it is no new room");
+            join(&format!("saved{number}"), 10 + number, other).await.expect("nor for who comes later");
         }
         assert_eq!(join("new", 20, office).await.unwrap_err(), CannotJoin::TooManyRoomsOfNetwork);
         join("new", 21, other).await.unwrap();
@@ -599,7 +599,7 @@ mod tests {
         registry.join(&name("5"), Join { network, ..asks(9, "u9") }, Encoding::Identity).await.unwrap();
     }
 
-    /// A join that reached an ended room kept its own ack, and waited for it forever.
+    /// A join that reached an ended room held its own ack, and waited for it forever.
     #[tokio::test]
     async fn join_to_ended_room_gets_another_one() {
         let TestRegistry { registry, store, .. } = test_registry(Duration::from_secs(15), 10).await;
@@ -650,7 +650,7 @@ mod tests {
         let tasks = TaskTracker::new();
         tasks.spawn(async move { axum::serve(listener, media_api).await });
         let session = r#"{"sessionId":"s1","trackName":"ai-generated-voice","mid":"3"}"#;
-        let kept = SavedRoom {
+        let saved = SavedRoom {
             room: name("bad"),
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
@@ -659,7 +659,7 @@ mod tests {
             unconfirmed: Vec::new(),
         };
         let TestRegistry { registry, .. } =
-            test_registry_with(Duration::from_secs(15), 10, calls, vec![kept]).await;
+            test_registry_with(Duration::from_secs(15), 10, calls, vec![saved]).await;
         let mut victim = registry.join(&name("bad"), asks(1, "a"), Encoding::Identity).await.unwrap();
         victim.mailbox().send(Command::Panic).await.unwrap();
         let body = r#"{"tracks":[{"mid":"3"}],"force":true}"#;

@@ -313,9 +313,9 @@ impl Room {
     fn shutdown(&mut self, effects: &mut Vec<Effect>) {
         self.stopping = true;
         self.changed = false;
-        let seated = self.members.iter().filter(|(_, member)| member.connection.is_some());
+        let connected = self.members.iter().filter(|(_, member)| member.connection.is_some());
         effects.extend(
-            seated.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
+            connected.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
         );
     }
 

@@ -19,7 +19,7 @@ const WINDOW_BITS: &str = "15";
 /// An accepted offer of permessage-deflate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
-    /// True if the client asked for a window, which the answer then has to name.
+    /// True if the client requested a window, which the answer then has to name.
     names_window: bool,
 }
 

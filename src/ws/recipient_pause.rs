@@ -27,7 +27,7 @@ pub(super) enum PauseChange {
 }
 
 impl RecipientPause {
-    /// True if the others need not be asked: the next message is read anyway.
+    /// True if the next message is read although others fall behind.
     pub(super) fn allows_next(&self) -> bool {
         self.is_next_allowed
     }

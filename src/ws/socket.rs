@@ -467,12 +467,12 @@ mod tests {
     fn frames(payload: &[u8], first_byte: u8, pieces: usize) -> Vec<u8> {
         let chunks: Vec<&[u8]> = payload.chunks(payload.len().div_ceil(pieces).max(1)).collect();
         let Some((first, rest)) = chunks.split_first() else { return masked(&[], first_byte | 0x80) };
-        let fin = |place: usize| if place == rest.len() { 0x80 } else { 0 };
+        let fin = |at: usize| if at == rest.len() { 0x80 } else { 0 };
         let mut bytes = masked(first, first_byte | fin(0));
-        for (place, piece) in rest.iter().enumerate() {
+        for (at, piece) in rest.iter().enumerate() {
             // A ping may come between any two frames of a message (RFC 6455 section 5.4).
             bytes.extend(masked(b"", 0x89));
-            bytes.extend(masked(piece, fin(place + 1)));
+            bytes.extend(masked(piece, fin(at + 1)));
         }
         bytes
     }

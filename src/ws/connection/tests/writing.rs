@@ -45,7 +45,7 @@ async fn stalled_client_of_buffering_stream_is_closed() {
     assert_eq!(closes(&stage.metrics, "stalled"), 1);
 }
 
-/// A client that took a few bytes now and then kept its socket long after its membership had ended.
+/// A client that took a few bytes now and then had its socket long after its membership had ended.
 #[tokio::test(start_paused = true)]
 async fn slow_reader_is_closed_at_its_end_deadline() {
     let (mut stage, mut network) = stage(limits(), 1000);

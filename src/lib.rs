@@ -5,6 +5,7 @@
 //! go one way; the table is in `tests/it/law.rs`, which checks it.
 
 pub mod admin;
+pub mod agent;
 pub mod ai;
 pub mod calls;
 pub mod clock;

@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::events::RoomEvents;
-use super::io::{AiOutcome, AiTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent};
+use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent};
 use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Room, RoomSettings};
-use crate::ai::{AiHandle, JobReport, Running};
+use crate::agent::{JobReport, RunningJob};
+use crate::ai::AiHandle;
 use crate::clock::{now, wall_clock};
 use crate::id::{ConnectionId, RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
@@ -82,7 +83,7 @@ pub struct Actor {
     outboxes: HashMap<UserId, MemberOutbox>,
     snapshot_throttle: SnapshotThrottle,
     /// The AI job in progress; dropped with the room, and so cancelled.
-    ai_job: Option<Running>,
+    agent_job: Option<RunningJob>,
     deps: RoomDeps,
     members: Counted,
     _running: Counted,
@@ -157,7 +158,7 @@ impl Actor {
             inbox,
             outboxes,
             snapshot_throttle: SnapshotThrottle::default(),
-            ai_job: None,
+            agent_job: None,
             deps,
             members,
             _running: running,
@@ -187,7 +188,7 @@ impl Actor {
                 store.quarantine(self.name.clone(), meeting);
             }
             if let Some(session) = self.room.ai().session() {
-                ai.close(session.clone());
+                ai.agents().close(session.clone());
             }
         }
         self.inbox.commands.close();
@@ -208,7 +209,7 @@ impl Actor {
                     self.stopping = true;
                     self.handle(Input::Shutdown, None).await
                 }
-                report = reported(&mut self.ai_job) => self.ai_reported(report).await,
+                report = reported(&mut self.agent_job) => self.agent_reported(report).await,
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => break,
@@ -311,7 +312,7 @@ impl Actor {
                         }
                         self.deps.events.publish(&self.name, meeting, event);
                     }
-                    Effect::Ai(task) => self.see_to_ai(task),
+                    Effect::Agent(task) => self.run_agent_task(task),
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
@@ -325,29 +326,29 @@ impl Actor {
         turn
     }
 
-    fn see_to_ai(&mut self, task: AiTask) {
+    fn run_agent_task(&mut self, task: AgentTask) {
         let ai = &self.deps.ai;
         match task {
-            AiTask::Invite { job, meeting, wish } => {
+            AgentTask::InviteAi { job, meeting, wish } => {
                 let room = (&self.name, self.permit.network);
-                self.ai_job = Some(ai.invite(job, room, meeting, wish));
+                self.agent_job = Some(ai.invite(job, room, meeting, wish));
             }
-            AiTask::Hear { job, session, track } => {
-                self.ai_job = Some(ai.hear(job, &self.name, session, track));
+            AgentTask::HearTrack { job, session, track } => {
+                self.agent_job = Some(ai.hear(job, &self.name, session, track));
             }
-            AiTask::Cancel(job) => drop(self.ai_job.take_if(|running| running.job() == job)),
-            AiTask::Close(session) => ai.close(session),
+            AgentTask::Cancel(job) => drop(self.agent_job.take_if(|running| running.job() == job)),
+            AgentTask::Close(session) => ai.agents().close(session),
         }
     }
 
-    async fn ai_reported(&mut self, report: JobReport) -> Turn {
-        let Some(job) = self.ai_job.take().map(|running| running.job()) else { return Turn::Continue };
+    async fn agent_reported(&mut self, report: JobReport) -> Turn {
+        let Some(job) = self.agent_job.take().map(|running| running.job()) else { return Turn::Continue };
         let (outcome, opened) = match report {
-            JobReport::Came(opened) => (AiOutcome::Came(opened.session().clone()), Some(opened)),
-            JobReport::Hears => (AiOutcome::Hears, None),
-            JobReport::Failed => (AiOutcome::Failed, None),
+            JobReport::Opened(opened) => (AgentOutcome::Opened(opened.session().clone()), Some(opened)),
+            JobReport::Done => (AgentOutcome::Done, None),
+            JobReport::Failed => (AgentOutcome::Failed, None),
         };
-        let turn = self.handle(Input::AiDone { job, outcome }, None).await;
+        let turn = self.handle(Input::AgentDone { job, outcome }, None).await;
         // After the handler: if the room had panicked, the track would have been dropped, and so closed.
         if let Some(opened) = opened {
             opened.hand_over();
@@ -422,7 +423,7 @@ fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
 }
 
-async fn reported(job: &mut Option<Running>) -> JobReport {
+async fn reported(job: &mut Option<RunningJob>) -> JobReport {
     match job {
         Some(running) => running.report().await,
         None => std::future::pending().await,

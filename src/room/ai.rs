@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::io::{AiOutcome, AiTask};
-use crate::ai::job::{AiJob, AiSession};
+use super::io::{AgentOutcome, AgentTask};
+use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{MeetingId, SessionId, UserId};
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference, encode_ai_user};
 use crate::protocol::server::AiState;
@@ -39,26 +39,26 @@ enum AiStage {
     #[default]
     Away,
     Failed,
-    Coming(AiJob),
+    Coming(AgentJob),
     Here(Presence),
 }
 
 #[derive(Debug)]
 struct Presence {
-    session: AiSession,
+    session: AgentSession,
     /// The user object as JSON.
     user: String,
     /// The member it listens to.
     holder: Option<UserId>,
     /// The pending request for control: its job, and the member who asked.
-    asking: Option<(AiJob, UserId)>,
+    asking: Option<(AgentJob, UserId)>,
 }
 
 /// Consequences of an input to the AI's state.
 #[derive(Debug, Default, PartialEq)]
 pub struct AiTurn {
     /// Tasks to run, in order.
-    pub tasks: Vec<AiTask>,
+    pub tasks: Vec<AgentTask>,
     /// True if everyone is to be sent the new state.
     pub is_news: bool,
     /// The member whose request was refused, and the reason.
@@ -84,11 +84,11 @@ struct SavedSession {
 }
 
 impl AiTurn {
-    fn news(tasks: Vec<AiTask>) -> Self {
+    fn news(tasks: Vec<AgentTask>) -> Self {
         Self { tasks, is_news: true, refused: None }
     }
 
-    fn task(task: AiTask) -> Self {
+    fn task(task: AgentTask) -> Self {
         Self { tasks: vec![task], ..Self::default() }
     }
 
@@ -172,7 +172,7 @@ impl Ai {
     }
 
     /// The session that the room's owner has to close if the room cannot.
-    pub fn session(&self) -> Option<&AiSession> {
+    pub fn session(&self) -> Option<&AgentSession> {
         match &self.stage {
             AiStage::Here(here) => Some(&here.session),
             _ => None,
@@ -196,9 +196,9 @@ impl Ai {
     }
 
     /// Handles a job's result. A stale result does not change the state, but its session is closed.
-    pub fn done(&mut self, job: AiJob, outcome: AiOutcome) -> AiTurn {
+    pub fn done(&mut self, job: AgentJob, outcome: AgentOutcome) -> AiTurn {
         match (&mut self.stage, outcome) {
-            (AiStage::Coming(awaited), AiOutcome::Came(session)) if *awaited == job => {
+            (AiStage::Coming(awaited), AgentOutcome::Opened(session)) if *awaited == job => {
                 self.stage = AiStage::Here(Presence::new(session, None));
                 AiTurn::news(Vec::new())
             }
@@ -206,10 +206,10 @@ impl Ai {
                 self.stage = AiStage::Failed;
                 AiTurn::news(Vec::new())
             }
-            (_, AiOutcome::Came(session)) => AiTurn::task(AiTask::Close(session)),
+            (_, AgentOutcome::Opened(session)) => AiTurn::task(AgentTask::Close(session)),
             (AiStage::Here(here), outcome) => match here.asking.take_if(|(awaited, _)| *awaited == job) {
                 None => AiTurn::default(),
-                Some((_, user)) if outcome == AiOutcome::Hears => {
+                Some((_, user)) if outcome == AgentOutcome::Done => {
                     here.holder = Some(user);
                     AiTurn::news(Vec::new())
                 }
@@ -230,13 +230,13 @@ impl Ai {
     }
 
     /// Removes the AI, and returns the tasks for that.
-    pub fn end(&mut self) -> Vec<AiTask> {
+    pub fn end(&mut self) -> Vec<AgentTask> {
         match mem::take(&mut self.stage) {
             AiStage::Away | AiStage::Failed => Vec::new(),
-            AiStage::Coming(job) => vec![AiTask::Cancel(job)],
+            AiStage::Coming(job) => vec![AgentTask::Cancel(job)],
             AiStage::Here(Presence { session, asking, .. }) => {
-                let cancel = asking.map(|(job, _)| AiTask::Cancel(job));
-                cancel.into_iter().chain([AiTask::Close(session)]).collect()
+                let cancel = asking.map(|(job, _)| AgentTask::Cancel(job));
+                cancel.into_iter().chain([AgentTask::Close(session)]).collect()
             }
         }
     }
@@ -256,7 +256,7 @@ impl Ai {
         }
         let job = self.next_job();
         self.stage = AiStage::Coming(job);
-        AiTurn::news(vec![AiTask::Invite { job, meeting, wish }])
+        AiTurn::news(vec![AgentTask::InviteAi { job, meeting, wish }])
     }
 
     fn request_control(&mut self, from: &UserId, track: TrackReference) -> AiTurn {
@@ -268,34 +268,34 @@ impl Ai {
             return AiTurn::refused(from, "somebody else's request to the AI is under way");
         }
         here.asking = Some((job, from.clone()));
-        AiTurn::task(AiTask::Hear { job, session: here.session.clone(), track })
+        AiTurn::task(AgentTask::HearTrack { job, session: here.session.clone(), track })
     }
 
     /// Cancels a member's pending request for control.
-    fn withdraw(&mut self, user: &UserId) -> Vec<AiTask> {
+    fn withdraw(&mut self, user: &UserId) -> Vec<AgentTask> {
         let AiStage::Here(here) = &mut self.stage else { return Vec::new() };
         let asking = here.asking.take_if(|(_, asking)| asking == user);
-        asking.into_iter().map(|(job, _)| AiTask::Cancel(job)).collect()
+        asking.into_iter().map(|(job, _)| AgentTask::Cancel(job)).collect()
     }
 
-    fn next_job(&mut self) -> AiJob {
+    fn next_job(&mut self) -> AgentJob {
         self.last_job += 1;
-        AiJob(self.last_job)
+        AgentJob(self.last_job)
     }
 }
 
 impl Presence {
-    fn new(session: AiSession, holder: Option<UserId>) -> Self {
+    fn new(session: AgentSession, holder: Option<UserId>) -> Self {
         let user = encode_ai_user(&session.session, &session.track_name);
         Self { session, user, holder, asking: None }
     }
 }
 
 impl SavedSession {
-    fn read(self, meeting: MeetingId) -> Option<AiSession> {
+    fn read(self, meeting: MeetingId) -> Option<AgentSession> {
         let Self { session_id, track_name, mid } = self;
         let session = SessionId::parse(&session_id).ok()?;
-        Some(AiSession { meeting, session, track_name, mid })
+        Some(AgentSession { meeting, session, track_name, mid })
     }
 }
 
@@ -320,8 +320,8 @@ mod tests {
         MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap()
     }
 
-    fn session(id: &str) -> AiSession {
-        AiSession {
+    fn session(id: &str) -> AgentSession {
+        AgentSession {
             meeting: meeting(),
             session: SessionId::parse(id).unwrap(),
             track_name: "ai-generated-voice".into(),
@@ -349,7 +349,7 @@ mod tests {
     fn here() -> Ai {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
-        assert_eq!(ai.done(AiJob(1), AiOutcome::Came(session("s1"))), AiTurn::news(Vec::new()));
+        assert_eq!(ai.done(AgentJob(1), AgentOutcome::Opened(session("s1"))), AiTurn::news(Vec::new()));
         ai
     }
 
@@ -364,12 +364,12 @@ mod tests {
         let mut ai = Ai::new(0);
         let wish = AiWish { voice: Some("alloy".into()), instructions: None };
         let turn = ask(&mut ai, "a", AiMessage::Enable(wish.clone()));
-        let invite = AiTask::Invite { job: AiJob(1), meeting: meeting(), wish };
+        let invite = AgentTask::InviteAi { job: AgentJob(1), meeting: meeting(), wish };
         assert_eq!(turn, AiTurn::news(vec![invite]));
         assert_eq!(ai.state().to_json(), r#"{"enabled":false,"connectionPending":true}"#);
         assert_eq!(refusal(ask(&mut ai, "b", enable())), ("b".to_owned(), "the AI is already on its way"));
         assert_eq!(ai.user_json(), None);
-        ai.done(AiJob(1), AiOutcome::Came(session("s1")));
+        ai.done(AgentJob(1), AgentOutcome::Opened(session("s1")));
         assert_eq!(ai.state().to_json(), r#"{"enabled":true,"connectionPending":false}"#);
         assert!(ai.user_json().unwrap().contains(r#""audio":"s1/ai-generated-voice""#));
         assert_eq!(refusal(ask(&mut ai, "b", enable())), ("b".to_owned(), "the AI is already here"));
@@ -379,7 +379,7 @@ mod tests {
     fn failed_ai_can_be_invited_again() {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
-        assert_eq!(ai.done(AiJob(1), AiOutcome::Failed), AiTurn::news(Vec::new()));
+        assert_eq!(ai.done(AgentJob(1), AgentOutcome::Failed), AiTurn::news(Vec::new()));
         assert_eq!(ai.state(), AiState::failed());
         ask(&mut ai, "a", AiMessage::RelinquishControl);
         assert_eq!(ai.state(), AiState::failed(), "as recorded");
@@ -391,12 +391,12 @@ mod tests {
     fn late_session_of_a_disabled_ai_is_closed() {
         let mut ai = Ai::new(0);
         ask(&mut ai, "a", enable());
-        assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(vec![AiTask::Cancel(AiJob(1))]));
+        assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(vec![AgentTask::Cancel(AgentJob(1))]));
         assert_eq!(ai.state(), AiState::default());
         ask(&mut ai, "a", enable());
-        let late = ai.done(AiJob(1), AiOutcome::Came(session("late")));
-        assert_eq!(late, AiTurn::task(AiTask::Close(session("late"))));
-        assert_eq!(ai.done(AiJob(1), AiOutcome::Failed), AiTurn::default(), "job 2 is still under way");
+        let late = ai.done(AgentJob(1), AgentOutcome::Opened(session("late")));
+        assert_eq!(late, AiTurn::task(AgentTask::Close(session("late"))));
+        assert_eq!(ai.done(AgentJob(1), AgentOutcome::Failed), AiTurn::default(), "job 2 is still under way");
         assert_eq!(ai.state().connection_pending, Some(true));
     }
 
@@ -404,25 +404,25 @@ mod tests {
     fn disabling_closes_the_session_and_cancels_jobs() {
         let mut ai = here();
         ask(&mut ai, "a", request());
-        let tasks = vec![AiTask::Cancel(AiJob(2)), AiTask::Close(session("s1"))];
+        let tasks = vec![AgentTask::Cancel(AgentJob(2)), AgentTask::Close(session("s1"))];
         assert_eq!(ask(&mut ai, "b", AiMessage::Disable), AiTurn::news(tasks));
-        assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::default());
+        assert_eq!(ai.done(AgentJob(2), AgentOutcome::Done), AiTurn::default());
         assert_eq!(ai.end(), [], "it is closed once");
     }
 
     #[test]
     fn control_passes_on_success_only() {
         let mut ai = here();
-        let hear = AiTask::Hear { job: AiJob(2), session: session("s1"), track: track() };
+        let hear = AgentTask::HearTrack { job: AgentJob(2), session: session("s1"), track: track() };
         assert_eq!(ask(&mut ai, "a", request()), AiTurn::task(hear));
         let (who, why) = refusal(ask(&mut ai, "b", request()));
         assert_eq!((&*who, why), ("b", "somebody else's request to the AI is under way"));
-        assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::news(Vec::new()));
+        assert_eq!(ai.done(AgentJob(2), AgentOutcome::Done), AiTurn::news(Vec::new()));
         assert_eq!(ai.state().controlling_user.as_deref(), Some("a"));
 
-        let AiTask::Hear { job, .. } = ask(&mut ai, "b", request()).tasks.remove(0) else { panic!() };
+        let AgentTask::HearTrack { job, .. } = ask(&mut ai, "b", request()).tasks.remove(0) else { panic!() };
         assert_eq!(
-            refusal(ai.done(job, AiOutcome::Failed)),
+            refusal(ai.done(job, AgentOutcome::Failed)),
             ("b".to_owned(), "the AI cannot hear you at this time")
         );
         assert_eq!(ai.state().controlling_user.as_deref(), Some("a"), "it still hears a");
@@ -440,8 +440,8 @@ mod tests {
                 true => ai.left(&user("a")),
                 false => ask(&mut ai, "a", AiMessage::RelinquishControl),
             };
-            assert_eq!(turn.tasks, [AiTask::Cancel(AiJob(2))]);
-            assert_eq!(ai.done(AiJob(2), AiOutcome::Hears), AiTurn::default());
+            assert_eq!(turn.tasks, [AgentTask::Cancel(AgentJob(2))]);
+            assert_eq!(ai.done(AgentJob(2), AgentOutcome::Done), AiTurn::default());
             assert_eq!(ai.state().controlling_user, None);
         }
     }
@@ -474,7 +474,7 @@ mod tests {
         let restore = |saved: &str| Ai::restore(0, meeting(), saved, |user| user.as_str() == "a");
         let mut ai = here();
         ask(&mut ai, "a", request());
-        ai.done(AiJob(2), AiOutcome::Hears);
+        ai.done(AgentJob(2), AgentOutcome::Done);
         let saved = ai.to_saved();
         assert_eq!(
             saved,
@@ -482,7 +482,7 @@ mod tests {
         );
         let mut restored = restore(&saved);
         assert_eq!((restored.state(), restored.user_json()), (ai.state(), ai.user_json()));
-        assert_eq!(restored.end(), [AiTask::Close(session("s1"))]);
+        assert_eq!(restored.end(), [AgentTask::Close(session("s1"))]);
         let mut lost = restore(&Ai::without_session(&saved));
         assert_eq!((lost.state(), lost.end()), (AiState::failed(), vec![]));
         let gone = Ai::restore(0, meeting(), &saved, |_| false);
@@ -534,10 +534,10 @@ mod tests {
         fn no_session_is_left_open(steps in prop::collection::vec(step(), 1..80)) {
             let mut ai = Ai::new(0);
             // Jobs that may still report, newest last; true for invitations.
-            let mut jobs: Vec<(AiJob, bool)> = Vec::new();
+            let mut jobs: Vec<(AgentJob, bool)> = Vec::new();
             let mut closed: BTreeMap<SessionId, u32> = BTreeMap::new();
             let mut reported: Vec<SessionId> = Vec::new();
-            let mut cancelled: HashMap<AiJob, u32> = HashMap::new();
+            let mut cancelled: HashMap<AgentJob, u32> = HashMap::new();
             for step in steps {
                 let turn = match step {
                     Step::Ask { user: from, what } => {
@@ -556,12 +556,12 @@ mod tests {
                         }
                         let (job, is_invitation) = jobs.remove(job % jobs.len());
                         let outcome = match (well, is_invitation) {
-                            (false, _) => AiOutcome::Failed,
-                            (true, false) => AiOutcome::Hears,
+                            (false, _) => AgentOutcome::Failed,
+                            (true, false) => AgentOutcome::Done,
                             (true, true) => {
                                 let new = session(&format!("s{}", reported.len()));
                                 reported.push(new.session.clone());
-                                AiOutcome::Came(new)
+                                AgentOutcome::Opened(new)
                             }
                         };
                         ai.done(job, outcome)
@@ -577,15 +577,15 @@ mod tests {
                 };
                 for task in turn.tasks {
                     match task {
-                        AiTask::Invite { job, .. } => jobs.push((job, true)),
-                        AiTask::Hear { job, session, .. } => {
+                        AgentTask::InviteAi { job, .. } => jobs.push((job, true)),
+                        AgentTask::HearTrack { job, session, .. } => {
                             prop_assert_eq!(Some(&session), ai.session());
                             jobs.push((job, false));
                         }
-                        AiTask::Cancel(job) => {
+                        AgentTask::Cancel(job) => {
                             *cancelled.entry(job).or_default() += 1;
                         }
-                        AiTask::Close(session) => *closed.entry(session.session).or_default() += 1,
+                        AgentTask::Close(session) => *closed.entry(session.session).or_default() += 1,
                     }
                 }
                 for session in &reported {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ai::job::{AiJob, AiSession};
+use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
@@ -40,12 +40,12 @@ pub enum Input {
         /// The member.
         user: UserId,
     },
-    /// A job for the AI has ended.
-    AiDone {
+    /// A job of an agent has ended.
+    AgentDone {
         /// The job.
-        job: AiJob,
+        job: AgentJob,
         /// The job's result.
-        outcome: AiOutcome,
+        outcome: AgentOutcome,
     },
     /// The room's deadline has passed.
     Wake,
@@ -145,46 +145,46 @@ pub enum Effect {
         /// The event.
         event: RoomEvent,
     },
-    /// Run a task at the AI's services.
-    Ai(AiTask),
+    /// Carry out a task for an agent.
+    Agent(AgentTask),
     /// End the room: it has no member and no state to remember.
     Retire,
 }
 
-/// A task at the AI's services; a room does not wait for it.
+/// A task for an agent; a room does not wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AiTask {
-    /// Start an AI session; ends in [`AiOutcome::Came`] or [`AiOutcome::Failed`].
-    Invite {
+pub enum AgentTask {
+    /// Start an AI session; ends in [`AgentOutcome::Opened`] or [`AgentOutcome::Failed`].
+    InviteAi {
         /// The job.
-        job: AiJob,
+        job: AgentJob,
         /// The meeting of the AI.
         meeting: MeetingId,
         /// The AI's options.
         wish: AiWish,
     },
-    /// Make the AI listen to a track; ends in [`AiOutcome::Hears`] or [`AiOutcome::Failed`].
-    Hear {
+    /// Make the AI listen to a track; ends in [`AgentOutcome::Done`] or [`AgentOutcome::Failed`].
+    HearTrack {
         /// The job.
-        job: AiJob,
+        job: AgentJob,
         /// The AI's session.
-        session: AiSession,
+        session: AgentSession,
         /// The track.
         track: TrackReference,
     },
     /// Cancel the job; its result is no longer needed.
-    Cancel(AiJob),
-    /// Close the AI's track, which ends the AI service's billing.
-    Close(AiSession),
+    Cancel(AgentJob),
+    /// Close the session's track, which ends the billing of the agent's service.
+    Close(AgentSession),
 }
 
-/// Result of a job for the AI.
+/// Result of an agent's job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AiOutcome {
-    /// The AI is connected on this session.
-    Came(AiSession),
-    /// The AI listens to the track.
-    Hears,
+pub enum AgentOutcome {
+    /// The agent is connected on this session.
+    Opened(AgentSession),
+    /// The job is done.
+    Done,
     /// The job failed, or nobody waited for it.
     Failed,
 }

@@ -302,7 +302,7 @@ impl Registry {
                 deps.store.quarantine(name, meeting);
                 let ai = ai.map(|saved| Ai::restore(0, meeting, &saved, |_| false));
                 if let Some(session) = ai.as_ref().and_then(Ai::session) {
-                    deps.ai.close(session.clone());
+                    deps.ai.agents().close(session.clone());
                 }
             }
         }

@@ -126,7 +126,7 @@ impl Room {
                     self.notify_left(user, &mut effects);
                 }
             }
-            Input::AiDone { job, outcome } => {
+            Input::AgentDone { job, outcome } => {
                 let turn = self.ai.done(job, outcome);
                 self.follow(turn, &mut effects);
             }
@@ -246,7 +246,7 @@ impl Room {
 
     /// Carries out the consequences of an input to the AI.
     fn follow(&mut self, turn: AiTurn, effects: &mut Vec<Effect>) {
-        effects.extend(turn.tasks.into_iter().map(Effect::Ai));
+        effects.extend(turn.tasks.into_iter().map(Effect::Agent));
         if turn.is_news {
             self.changed = true;
             effects.extend(self.persist(Persist::Ai { json: self.ai.to_saved().into() }));
@@ -298,7 +298,7 @@ impl Room {
 
     /// Ends the meeting and the room.
     fn end(&mut self, effects: &mut Vec<Effect>) {
-        effects.extend(self.ai.end().into_iter().map(Effect::Ai));
+        effects.extend(self.ai.end().into_iter().map(Effect::Agent));
         if self.meeting.is_some() {
             effects.push(self.publish(RoomEvent::EndingMeeting));
             effects.extend(self.persist(Persist::MeetingEnded));
@@ -390,13 +390,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ai::job::{AiJob, AiSession};
+    use crate::agent::job::{AgentJob, AgentSession};
     use crate::id::{Grants, IdentityId, NodeId, RoomName, SessionId};
     use crate::network::client_network;
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
-    use crate::room::io::{AiOutcome, AiTask};
+    use crate::room::io::{AgentOutcome, AgentTask};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::LONGEST_WINDOW;
     use crate::store::saved::SavedMember;
@@ -482,7 +482,7 @@ mod tests {
             Effect::Snapshot => Some("snapshot".to_owned()),
             Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
-            Effect::Ai(task) => Some(format!("{task:?}")),
+            Effect::Agent(task) => Some(format!("{task:?}")),
             Effect::Retire => Some("retire".to_owned()),
             Effect::Persist { .. } | Effect::Publish { .. } => None,
         });
@@ -853,8 +853,8 @@ mod tests {
         assert_eq!(seen(&room.handle(now + SHORTEST_WINDOW, Input::Wake)), ["snapshot"]);
     }
 
-    fn ai_session(id: &str) -> AiSession {
-        AiSession {
+    fn ai_session(id: &str) -> AgentSession {
+        AgentSession {
             meeting: MeetingId::random(),
             session: SessionId::parse(id).unwrap(),
             track_name: "ai-generated-voice".into(),
@@ -862,8 +862,8 @@ mod tests {
         }
     }
 
-    fn ai_done(job: u64, outcome: AiOutcome) -> Input {
-        Input::AiDone { job: AiJob(job), outcome }
+    fn ai_done(job: u64, outcome: AgentOutcome) -> Input {
+        Input::AgentDone { job: AgentJob(job), outcome }
     }
 
     const ENABLE: &str = r#"{"type":"enableAi"}"#;
@@ -874,9 +874,9 @@ mod tests {
     fn room_with_ai() -> (Room, Instant) {
         let (mut room, now) = room_of_two();
         room.handle(now, says(1, ENABLE));
-        room.handle(now, ai_done(1, AiOutcome::Came(ai_session("s1"))));
+        room.handle(now, ai_done(1, AgentOutcome::Opened(ai_session("s1"))));
         room.handle(now, says(1, REQUEST));
-        room.handle(now, ai_done(2, AiOutcome::Hears));
+        room.handle(now, ai_done(2, AgentOutcome::Done));
         room.handle(now + LONGEST_WINDOW, Input::Wake);
         (room, now + 2 * LONGEST_WINDOW)
     }
@@ -924,7 +924,7 @@ mod tests {
         room.handle(now, says(2, r#"{"type":"userLeft"}"#));
         let effects = room.handle(room.next_tick, Input::Wake);
         let seen = seen(&effects);
-        assert!(seen[0].starts_with("Close(AiSession"), "{seen:?}");
+        assert!(seen[0].starts_with("Close(AgentSession"), "{seen:?}");
         assert_eq!(seen[1], "retire");
         assert_eq!(persisted(&effects), [Persist::MeetingEnded]);
         assert!(room.ai.session().is_none());
@@ -948,7 +948,11 @@ mod tests {
         assert!(room.encode_snapshot().contains(r#","transceiverSessionId":"s1","#));
         let effects = room.handle(now + 10 * TICK, Input::Wake);
         let seen = seen(&effects);
-        assert_eq!(seen.iter().filter(|effect| effect.starts_with("Close(AiSession")).count(), 1, "{seen:?}");
+        assert_eq!(
+            seen.iter().filter(|effect| effect.starts_with("Close(AgentSession")).count(),
+            1,
+            "{seen:?}"
+        );
     }
 
     #[test]
@@ -1020,7 +1024,7 @@ mod tests {
         Say { connection: u64, text: usize },
         Drop { connection: u64, is_page_left: bool },
         Full { user: u8 },
-        AiDone { job: usize, well: bool },
+        AgentDone { job: usize, well: bool },
         Wait { millis: u64 },
     }
 
@@ -1045,7 +1049,7 @@ mod tests {
             2 => (1..40u64, any::<bool>())
                 .prop_map(|(connection, is_page_left)| Step::Drop { connection, is_page_left }),
             1 => (0..5u8).prop_map(|user| Step::Full { user }),
-            3 => (0..4usize, any::<bool>()).prop_map(|(job, well)| Step::AiDone { job, well }),
+            3 => (0..4usize, any::<bool>()).prop_map(|(job, well)| Step::AgentDone { job, well }),
             3 => (0..20_000u64).prop_map(|millis| Step::Wait { millis }),
         ]
     }
@@ -1063,9 +1067,9 @@ mod tests {
             let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
             let mut unseen_change = false;
             // Jobs for the AI that have not reported, with their results on success.
-            let mut jobs: Vec<(AiJob, AiOutcome)> = Vec::new();
-            let mut reported: Vec<AiSession> = Vec::new();
-            let mut closed: Vec<AiSession> = Vec::new();
+            let mut jobs: Vec<(AgentJob, AgentOutcome)> = Vec::new();
+            let mut reported: Vec<AgentSession> = Vec::new();
+            let mut closed: Vec<AgentSession> = Vec::new();
             for step in steps {
                 let (input, identity) = match step {
                     Step::Join { user, identity } => {
@@ -1077,16 +1081,16 @@ mod tests {
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
                     Step::Drop { connection, is_page_left } => (gone(connection, is_page_left), None),
                     Step::Full { user } => (Input::TooSlow { user: super::tests::user(&format!("u{user}")) }, None),
-                    Step::AiDone { job, well } => {
+                    Step::AgentDone { job, well } => {
                         if jobs.is_empty() {
                             continue;
                         }
                         let (job, outcome) = jobs.remove(job % jobs.len());
-                        let outcome = if well { outcome } else { AiOutcome::Failed };
-                        if let AiOutcome::Came(session) = &outcome {
+                        let outcome = if well { outcome } else { AgentOutcome::Failed };
+                        if let AgentOutcome::Opened(session) = &outcome {
                             reported.push(session.clone());
                         }
-                        (Input::AiDone { job, outcome }, None)
+                        (Input::AgentDone { job, outcome }, None)
                     }
                     Step::Wait { millis } => {
                         now += Duration::from_millis(millis);
@@ -1113,14 +1117,14 @@ mod tests {
                         Effect::Remove { user, .. } => prop_assert!(expected.remove(user).is_some()),
                         Effect::Send { to: Recipients::One(to), .. } => prop_assert!(expected.contains_key(to)),
                         Effect::Snapshot => snapshots += 1,
-                        Effect::Ai(AiTask::Invite { job, .. }) => {
-                            jobs.push((*job, AiOutcome::Came(ai_session(&format!("s{}", job.0)))));
+                        Effect::Agent(AgentTask::InviteAi { job, .. }) => {
+                            jobs.push((*job, AgentOutcome::Opened(ai_session(&format!("s{}", job.0)))));
                         }
-                        Effect::Ai(AiTask::Hear { job, session, .. }) => {
+                        Effect::Agent(AgentTask::HearTrack { job, session, .. }) => {
                             prop_assert!(reported.contains(session) && !closed.contains(session));
-                            jobs.push((*job, AiOutcome::Hears));
+                            jobs.push((*job, AgentOutcome::Done));
                         }
-                        Effect::Ai(AiTask::Close(session)) => closed.push(session.clone()),
+                        Effect::Agent(AgentTask::Close(session)) => closed.push(session.clone()),
                         Effect::Retire => {
                             prop_assert!(expected.is_empty());
                             owners.clear();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src` from the lowest level up. One imports only from lower levels, never from its own.
-const LEVELS: [&[&str]; 13] = [
+const LEVELS: [&[&str]; 14] = [
     &["clock", "id", "network"],
     &["limit", "metrics"],
     &["config"],
@@ -12,6 +12,7 @@ const LEVELS: [&[&str]; 13] = [
     &["store", "identity"],
     &["http", "delivery"],
     &["calls"],
+    &["agent"],
     &["ai"],
     &["room"],
     &["ws", "feedback", "site"],

@@ -1,16 +1,16 @@
-//! The names by which a room and its AI's jobs refer to each other, as plain data.
+//! The names by which a room and its agents' jobs refer to each other, as plain data.
 
 use std::sync::Arc;
 
 use crate::id::{MeetingId, SessionId};
 
-/// Number of a job that a room started for its AI, by which a late result is recognized.
+/// Number of a job that a room started for an agent, by which a late result is recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AiJob(pub u64);
+pub struct AgentJob(pub u64);
 
-/// The AI's session at the media API, and its only track.
+/// An agent's session at the media API, and its only track.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AiSession {
+pub struct AgentSession {
     /// The meeting that it was opened for.
     pub meeting: MeetingId,
     /// The session.

@@ -1,18 +1,14 @@
-//! State of the AI participant in a room: its presence, the member it listens to, and the job in
-//! progress. No clock, no network.
-//!
-//! The media API cannot end a session, and the AI service bills as long as it hears one. So each
-//! session that a job reports is either held here or requested to be closed, in the same step.
+//! State of the AI participant in a room: an agent, and the member it listens to. No clock, no network.
 //!
 //! Source: protocol section 6.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::{AgentChange, AgentStage, RoomAgent};
 use super::io::{AgentOutcome, AgentTask};
 use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{MeetingId, SessionId, UserId};
@@ -25,33 +21,21 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The AI of a room.
 #[derive(Debug)]
 pub struct Ai {
-    stage: AiStage,
-    /// Number of the last job; no two jobs share one.
-    last_job: u64,
+    agent: RoomAgent<Presence>,
     /// Maximum number of invitations per minute; 0 is no limit.
     most_invitations: u32,
     /// Times of the invitations in the last minute.
     invitations: VecDeque<Instant>,
 }
 
-#[derive(Debug, Default)]
-enum AiStage {
-    #[default]
-    Away,
-    Failed,
-    Coming(AgentJob),
-    Here(Presence),
-}
-
 #[derive(Debug)]
 struct Presence {
-    session: AgentSession,
     /// The user object as JSON.
     user: String,
     /// The member it listens to.
     holder: Option<UserId>,
     /// The pending request for control: its job, and the member who asked.
-    asking: Option<(AgentJob, UserId)>,
+    request: Option<(AgentJob, UserId)>,
 }
 
 /// Consequences of an input to the AI's state.
@@ -100,7 +84,8 @@ impl AiTurn {
 impl Ai {
     /// An absent AI with a limit of invitations per minute; 0 is no limit.
     pub fn new(most_invitations: u32) -> Self {
-        Self { stage: AiStage::Away, last_job: 0, most_invitations, invitations: VecDeque::new() }
+        let agent = RoomAgent::new(AgentStage::Away);
+        Self { agent, most_invitations, invitations: VecDeque::new() }
     }
 
     /// Restores the AI from the output of [`Self::to_saved`]; one that was connecting has failed.
@@ -113,17 +98,18 @@ impl Ai {
         is_member: impl Fn(&UserId) -> bool,
     ) -> Self {
         let stage = match serde_json::from_str::<SavedAi>(saved) {
-            Err(_) => AiStage::Away,
+            Err(_) => AgentStage::Away,
             Ok(SavedAi { state, session }) => match session.and_then(|session| session.read(meeting)) {
                 Some(session) => {
                     let holder = state.controlling_user.and_then(|user| UserId::parse(&user).ok());
-                    AiStage::Here(Presence::new(session, holder.filter(is_member)))
+                    let presence = Presence::new(&session, holder.filter(is_member));
+                    AgentStage::Present(session, presence)
                 }
-                None if state == AiState::default() => AiStage::Away,
-                None => AiStage::Failed,
+                None if state == AiState::default() => AgentStage::Away,
+                None => AgentStage::Failed,
             },
         };
-        Self { stage, ..Self::new(most_invitations) }
+        Self { agent: RoomAgent::new(stage), ..Self::new(most_invitations) }
     }
 
     /// Encodes the persistent form as JSON.
@@ -142,7 +128,7 @@ impl Ai {
     pub fn without_session(saved: &str) -> String {
         match serde_json::from_str::<SavedAi>(saved) {
             Ok(SavedAi { session: Some(_), .. }) => {
-                Self { stage: AiStage::Failed, ..Self::new(0) }.to_saved()
+                Self { agent: RoomAgent::new(AgentStage::Failed), ..Self::new(0) }.to_saved()
             }
             _ => saved.to_owned(),
         }
@@ -150,13 +136,13 @@ impl Ai {
 
     /// The public state.
     pub fn state(&self) -> AiState {
-        match &self.stage {
-            AiStage::Away => AiState::default(),
-            AiStage::Failed => AiState::failed(),
-            AiStage::Coming(_) => AiState { connection_pending: Some(true), ..AiState::default() },
-            AiStage::Here(here) => AiState {
+        match self.agent.stage() {
+            AgentStage::Away => AiState::default(),
+            AgentStage::Failed => AiState::failed(),
+            AgentStage::Starting(_) => AiState { connection_pending: Some(true), ..AiState::default() },
+            AgentStage::Present(_, presence) => AiState {
                 enabled: true,
-                controlling_user: here.holder.as_ref().map(UserId::to_string),
+                controlling_user: presence.holder.as_ref().map(UserId::to_string),
                 error: None,
                 connection_pending: Some(false),
             },
@@ -165,30 +151,24 @@ impl Ai {
 
     /// The AI's user object as JSON, while it is present.
     pub fn user_json(&self) -> Option<&str> {
-        match &self.stage {
-            AiStage::Here(here) => Some(&here.user),
-            _ => None,
-        }
+        self.agent.present().map(|(_, presence)| &*presence.user)
     }
 
     /// The session that the room's owner has to close if the room cannot.
     pub fn session(&self) -> Option<&AgentSession> {
-        match &self.stage {
-            AiStage::Here(here) => Some(&here.session),
-            _ => None,
-        }
+        self.agent.present().map(|(session, _)| session)
     }
 
     /// Handles a member's request.
-    pub fn asked(&mut self, now: Instant, meeting: MeetingId, from: &UserId, message: AiMessage) -> AiTurn {
+    pub fn message(&mut self, now: Instant, meeting: MeetingId, from: &UserId, message: AiMessage) -> AiTurn {
         match message {
             AiMessage::Enable(wish) => self.invite(now, meeting, from, wish),
             AiMessage::Disable => AiTurn::news(self.end()),
             AiMessage::RequestControl(track) => self.request_control(from, track),
             AiMessage::RelinquishControl => {
                 let tasks = self.withdraw(from);
-                if let AiStage::Here(here) = &mut self.stage {
-                    here.holder = None;
+                if let Some((_, presence)) = self.agent.present_mut() {
+                    presence.holder = None;
                 }
                 AiTurn::news(tasks)
             }
@@ -197,55 +177,42 @@ impl Ai {
 
     /// Handles a job's result. A stale result does not change the state, but its session is closed.
     pub fn done(&mut self, job: AgentJob, outcome: AgentOutcome) -> AiTurn {
-        match (&mut self.stage, outcome) {
-            (AiStage::Coming(awaited), AgentOutcome::Opened(session)) if *awaited == job => {
-                self.stage = AiStage::Here(Presence::new(session, None));
+        let outcome = match self.agent.done(job, outcome, |session| Presence::new(session, None)) {
+            AgentChange::Arrived | AgentChange::Failed => return AiTurn::news(Vec::new()),
+            AgentChange::Unwanted(task) => return AiTurn::task(task),
+            AgentChange::Other(outcome) => outcome,
+        };
+        let Some((_, presence)) = self.agent.present_mut() else { return AiTurn::default() };
+        match presence.request.take_if(|(awaited, _)| *awaited == job) {
+            None => AiTurn::default(),
+            Some((_, user)) if outcome == AgentOutcome::Done => {
+                presence.holder = Some(user);
                 AiTurn::news(Vec::new())
             }
-            (AiStage::Coming(awaited), _) if *awaited == job => {
-                self.stage = AiStage::Failed;
-                AiTurn::news(Vec::new())
-            }
-            (_, AgentOutcome::Opened(session)) => AiTurn::task(AgentTask::Close(session)),
-            (AiStage::Here(here), outcome) => match here.asking.take_if(|(awaited, _)| *awaited == job) {
-                None => AiTurn::default(),
-                Some((_, user)) if outcome == AgentOutcome::Done => {
-                    here.holder = Some(user);
-                    AiTurn::news(Vec::new())
-                }
-                Some((_, user)) => AiTurn::refused(&user, "the AI cannot hear you at this time"),
-            },
-            _ => AiTurn::default(),
+            Some((_, user)) => AiTurn::refused(&user, "the AI cannot hear you at this time"),
         }
     }
 
     /// Handles a member's departure.
     pub fn left(&mut self, user: &UserId) -> AiTurn {
         let tasks = self.withdraw(user);
-        let held = match &mut self.stage {
-            AiStage::Here(here) => here.holder.take_if(|holder| holder == user),
-            _ => None,
-        };
+        let presence = self.agent.present_mut().map(|(_, presence)| presence);
+        let held = presence.and_then(|presence| presence.holder.take_if(|holder| holder == user));
         AiTurn { tasks, is_news: held.is_some(), refused: None }
     }
 
     /// Removes the AI, and returns the tasks for that.
     pub fn end(&mut self) -> Vec<AgentTask> {
-        match mem::take(&mut self.stage) {
-            AiStage::Away | AiStage::Failed => Vec::new(),
-            AiStage::Coming(job) => vec![AgentTask::Cancel(job)],
-            AiStage::Here(Presence { session, asking, .. }) => {
-                let cancel = asking.map(|(job, _)| AgentTask::Cancel(job));
-                cancel.into_iter().chain([AgentTask::Close(session)]).collect()
-            }
-        }
+        let (end, presence) = self.agent.end();
+        let request = presence.and_then(|presence| presence.request);
+        request.map(|(job, _)| AgentTask::Cancel(job)).into_iter().chain(end).collect()
     }
 
     fn invite(&mut self, now: Instant, meeting: MeetingId, from: &UserId, wish: AiWish) -> AiTurn {
-        match self.stage {
-            AiStage::Coming(_) => return AiTurn::refused(from, "the AI is already on its way"),
-            AiStage::Here(_) => return AiTurn::refused(from, "the AI is already here"),
-            AiStage::Away | AiStage::Failed => {}
+        match self.agent.stage() {
+            AgentStage::Starting(_) => return AiTurn::refused(from, "the AI is already on its way"),
+            AgentStage::Present(..) => return AiTurn::refused(from, "the AI is already here"),
+            AgentStage::Away | AgentStage::Failed => {}
         }
         if self.most_invitations > 0 {
             self.invitations.retain(|at| now.saturating_duration_since(*at) < MINUTE);
@@ -254,40 +221,34 @@ impl Ai {
             }
             self.invitations.push_back(now);
         }
-        let job = self.next_job();
-        self.stage = AiStage::Coming(job);
+        let job = self.agent.start();
         AiTurn::news(vec![AgentTask::InviteAi { job, meeting, wish }])
     }
 
     fn request_control(&mut self, from: &UserId, track: TrackReference) -> AiTurn {
-        let job = self.next_job();
-        let AiStage::Here(here) = &mut self.stage else {
+        let job = self.agent.next_job();
+        let Some((session, presence)) = self.agent.present_mut() else {
             return AiTurn::refused(from, "the AI is not in this room");
         };
-        if here.asking.is_some() {
+        if presence.request.is_some() {
             return AiTurn::refused(from, "somebody else's request to the AI is under way");
         }
-        here.asking = Some((job, from.clone()));
-        AiTurn::task(AgentTask::HearTrack { job, session: here.session.clone(), track })
+        presence.request = Some((job, from.clone()));
+        AiTurn::task(AgentTask::HearTrack { job, session: session.clone(), track })
     }
 
     /// Cancels a member's pending request for control.
     fn withdraw(&mut self, user: &UserId) -> Vec<AgentTask> {
-        let AiStage::Here(here) = &mut self.stage else { return Vec::new() };
-        let asking = here.asking.take_if(|(_, asking)| asking == user);
-        asking.into_iter().map(|(job, _)| AgentTask::Cancel(job)).collect()
-    }
-
-    fn next_job(&mut self) -> AgentJob {
-        self.last_job += 1;
-        AgentJob(self.last_job)
+        let Some((_, presence)) = self.agent.present_mut() else { return Vec::new() };
+        let request = presence.request.take_if(|(_, from)| from == user);
+        request.into_iter().map(|(job, _)| AgentTask::Cancel(job)).collect()
     }
 }
 
 impl Presence {
-    fn new(session: AgentSession, holder: Option<UserId>) -> Self {
+    fn new(session: &AgentSession, holder: Option<UserId>) -> Self {
         let user = encode_ai_user(&session.session, &session.track_name);
-        Self { session, user, holder, asking: None }
+        Self { user, holder, request: None }
     }
 }
 
@@ -334,7 +295,7 @@ mod tests {
     }
 
     fn ask(ai: &mut Ai, from: &str, message: AiMessage) -> AiTurn {
-        ai.asked(start(), meeting(), &user(from), message)
+        ai.message(start(), meeting(), &user(from), message)
     }
 
     fn enable() -> AiMessage {
@@ -459,7 +420,7 @@ mod tests {
     fn invitations_are_limited() {
         let (mut ai, now) = (Ai::new(2), start());
         let mut invite = |now: Instant| {
-            let turn = ai.asked(now, meeting(), &user("a"), enable());
+            let turn = ai.message(now, meeting(), &user("a"), enable());
             ai.end();
             turn.refused.map(|(_, why)| why)
         };

@@ -1,6 +1,6 @@
 //! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`member`], [`departed`] and [`ai`] are parts
+//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`agent`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`outbox`] is the queue of one member, [`charge`]
 //! accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
@@ -8,6 +8,7 @@
 //! the whole.
 
 pub mod actor;
+pub mod agent;
 pub mod ai;
 pub mod arrivals;
 pub mod charge;

@@ -53,7 +53,7 @@ impl Room {
             ClientMessage::PartyserverPing => {}
             ClientMessage::Ai(message) => {
                 if let Some(meeting) = self.meeting {
-                    let turn = self.ai.asked(now, meeting, from, message);
+                    let turn = self.ai.message(now, meeting, from, message);
                     self.follow(turn, effects);
                 }
             }

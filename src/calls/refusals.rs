@@ -13,7 +13,11 @@ use crate::http::error::ApiError;
 
 /// Middleware that formats a refusal by the request guard for the mount that a request belongs to.
 pub async fn refusals(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let path = request.uri().path();
+    if !path.starts_with("/api/calls/") && !path.starts_with("/partytracks/") {
+        return next.run(request).await;
+    }
+    let (method, path) = (request.method().clone(), path.to_owned());
     let response = next.run(request).await;
     let error = response.extensions().get::<ApiError>().copied();
     error.and_then(|error| refusal(&method, &path, error)).unwrap_or(response)

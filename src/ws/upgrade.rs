@@ -81,7 +81,7 @@ pub async fn upgrade(
 /// Middleware that stores the refusal of an upgrade for its page; outside of the request guard, whose refusals
 /// count as well.
 pub async fn store_refusal(State(sockets): State<Arc<Sockets>>, request: Request, next: Next) -> Response {
-    let user = if asks_why(&request) { None } else { claimed_id(request.uri()) };
+    let user = claimed_id(request.uri()).filter(|_| !asks_why(&request));
     let response = next.run(request).await;
     if let (Some(user), Some(&error)) = (user, response.extensions().get::<ApiError>()) {
         sockets.refusals.remember(user, error).await;

@@ -49,9 +49,14 @@ fn folders_import_downward() {
 
 #[test]
 fn files_are_short() {
-    for (path, text) in sources("src") {
-        let lines = code(&text).lines().count();
-        assert!(lines <= MAX_LINES, "src/{path}: {lines} lines before the tests; split it by concept");
+    for package in ["src", "src/sfu", "src/load"] {
+        for (path, text) in sources(package) {
+            let lines = code(&text).lines().count();
+            assert!(
+                lines <= MAX_LINES,
+                "{package}/{path}: {lines} lines before the tests; split it by concept"
+            );
+        }
     }
 }
 
@@ -60,18 +65,18 @@ fn code(text: &str) -> &str {
     if text.starts_with("#[cfg(test)]") { "" } else { text.split("\n#[cfg(test)]").next().unwrap() }
 }
 
-/// The Rust files below a folder of the root package, without the two crates in `src`: path in the folder, and text.
+/// The Rust files of a package, without those of packages in its folder: path in the folder, and text.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let (root, mut found) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), Vec::new());
     let mut pending: Vec<PathBuf> = vec![root.clone()];
     while let Some(path) = pending.pop() {
-        if path.is_dir() && !path.join("Cargo.toml").exists() {
+        if path.is_dir() && (path == root || !path.join("Cargo.toml").exists()) {
             pending.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|end| end == "rs") {
             let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
             found.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
-    assert!(found.len() > 100, "there are almost no sources");
+    assert!(found.len() > 10, "there are almost no sources");
     found
 }

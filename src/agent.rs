@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use crate::calls::upstream::Upstream;
 use crate::id::{MeetingId, RoomName, SessionId};
+use crate::media_api::upstream::Upstream;
 use crate::metrics::ByOutcome;
 use failure::{Cause, JobStep, StepFailure};
 use job::{AgentJob, AgentSession};

@@ -197,7 +197,7 @@ impl From<ReportId> for DeliveryId {
 
 /// A user's identity, independent of the displayed name; members, session locks and quotas belong to it.
 ///
-/// Its prefix is the authentication method (see [`crate::identity`]), so that identities of two methods
+/// Its prefix is the authentication method (see [`crate::auth`]), so that identities of two methods
 /// are never equal.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityId(Arc<str>);

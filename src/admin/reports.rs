@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 
 use super::Operators;
 use super::query::{Filters, Page};
-use crate::feedback::service::failing;
 use crate::http::error::ApiError;
 use crate::id::ReportId;
+use crate::reports::service::failing;
 use crate::store::reports::{Cursor, DeliveryView, MeetingLine, ReportLine};
 
 /// The routes, which require the operator token.

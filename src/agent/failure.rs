@@ -2,7 +2,7 @@
 
 use axum::http::StatusCode;
 
-use crate::calls::call::UpstreamError;
+use crate::media_api::call::UpstreamError;
 
 /// A failed step of a job, for the log; it contains no secret and no body.
 #[derive(Debug, PartialEq, thiserror::Error)]

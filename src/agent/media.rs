@@ -8,10 +8,10 @@ use axum::http::StatusCode;
 use super::failure::{Cause, JobStep, StepFailure};
 use super::job::AgentSession;
 use super::wire::{self, Answered};
-use crate::calls::api::{Action, CallTarget, Caller};
-use crate::calls::call::Call;
-use crate::calls::upstream::Upstream;
 use crate::id::{MeetingId, SessionId};
+use crate::media_api::api::{Action, CallTarget, Caller};
+use crate::media_api::call::Call;
+use crate::media_api::upstream::Upstream;
 
 /// Maximum length of an answer in bytes; a description of one track has a hundredth of that.
 pub const ANSWER_BYTES: usize = 256 << 10;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::HeaderMap;
 use tracing::warn;
 
+use crate::auth::peer::{AddressOwner, RemotePeer, Trust, TrustedProxies};
 use crate::config::Config;
-use crate::identity::peer::{AddressOwner, RemotePeer, Trust, TrustedProxies};
 
 /// Headers that proxies add and browsers never send.
 const OF_PROXIES: [&str; 6] =
@@ -99,7 +99,7 @@ mod tests {
     use axum::http::{HeaderValue, Uri};
 
     use super::*;
-    use crate::identity::peer::Scheme;
+    use crate::auth::peer::Scheme;
 
     const FORWARDED: &[(&str, &str)] = &[("x-forwarded-for", "203.0.113.9")];
 

@@ -13,9 +13,9 @@ use super::assets::Assets;
 use super::charge::AddressClassifier;
 use super::error::ApiError;
 use super::origin::OriginRule;
+use crate::auth::Identities;
+use crate::auth::peer::TrustedProxies;
 use crate::config::{BasePath, Config};
-use crate::identity::Identities;
-use crate::identity::peer::TrustedProxies;
 use crate::metrics::Metrics;
 
 /// The state of the public listener that is independent of its features.

@@ -4,8 +4,8 @@ use axum::http::header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::InvalidName;
 use crate::id::InvalidId;
-use crate::identity::InvalidName;
 
 /// The refusal of a request. Its message goes to the client and never contains a source error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,9 +10,9 @@ use axum::response::Response;
 
 use super::context::HttpContext;
 use super::error::ApiError;
+use crate::auth::peer::RemotePeer;
+use crate::auth::{Auth, Identity};
 use crate::clock::wall_clock;
-use crate::identity::peer::RemotePeer;
-use crate::identity::{Auth, Identity};
 
 /// The peer that the [request guard](super::request_guard) determined.
 impl<S: Sync> FromRequestParts<S> for RemotePeer {

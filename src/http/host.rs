@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Uri, header::HOST};
 use url::Host;
 
 use super::tls::names::machine_names;
-use crate::identity::peer::{RemotePeer, Scheme, TrustedProxies};
+use crate::auth::peer::{RemotePeer, Scheme, TrustedProxies};
 
 /// Host names that nobody else can resolve to this machine.
 #[derive(Clone, Debug, Default)]

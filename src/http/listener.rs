@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::error::ApiError;
 use super::tls::acceptor::{AcceptedStream, Acceptor};
 use super::tls::http_redirect;
-use crate::identity::peer::{Scheme, TrustedProxies};
+use crate::auth::peer::{Scheme, TrustedProxies};
 use crate::limit::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::metrics::{Counted, Metrics};
 use crate::network::client_network;

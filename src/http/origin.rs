@@ -8,8 +8,8 @@ use axum::http::header::{ORIGIN, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method};
 
 use super::host::HostNames;
+use crate::auth::peer::{RemotePeer, Scheme};
 use crate::config::Origin;
-use crate::identity::peer::{RemotePeer, Scheme};
 
 /// The accepted origins.
 #[derive(Clone, Debug, Default)]
@@ -152,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::peer::{Scheme, TrustedProxies};
+    use crate::auth::peer::{Scheme, TrustedProxies};
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

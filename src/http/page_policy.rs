@@ -3,7 +3,7 @@
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::identity::peer::{RemotePeer, Scheme};
+use crate::auth::peer::{RemotePeer, Scheme};
 
 /// Camera, microphone and screen for this server's pages, but not for embedded ones.
 const PERMISSIONS: HeaderValue =
@@ -30,7 +30,7 @@ mod tests {
     use axum::http::Uri;
 
     use super::*;
-    use crate::identity::peer::TrustedProxies;
+    use crate::auth::peer::TrustedProxies;
 
     #[test]
     fn only_secure_pages_upgrade_requests() {

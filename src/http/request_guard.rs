@@ -13,8 +13,8 @@ use super::base_path::OutsideBasePath;
 use super::context::HttpContext;
 use super::error::ApiError;
 use super::listener::SocketPeer;
+use crate::auth::peer::RemotePeer;
 use crate::clock::now;
-use crate::identity::peer::RemotePeer;
 use crate::metrics::{ByRoute, Metrics};
 
 /// Outermost middleware: determines the peer, and measures the response.

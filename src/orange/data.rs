@@ -19,11 +19,11 @@ use url::form_urlencoded;
 
 use super::Orange;
 use super::loader::{Loader, is_of_room, is_resource};
+use crate::auth::Auth;
+use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
-use crate::identity::Auth;
-use crate::identity::peer::RemotePeer;
 use crate::site::forms::name_needed;
 use crate::site::paths::room_of;
 

@@ -7,8 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Orange;
+use crate::auth::{AuthMethod, Identity};
 use crate::config::Config;
-use crate::identity::{AuthMethod, Identity};
 
 /// Time that a page waits for TURN credentials; without them its client requests them itself.
 const TURN_WAIT: Duration = Duration::from_secs(2);

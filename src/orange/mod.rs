@@ -20,11 +20,11 @@ use axum::routing::get;
 use self::loader::ClientSettings;
 use self::manifest::{Build, InvalidBuild};
 use self::policy::Policy;
-use crate::calls::proxy::Proxy;
 use crate::config::Config;
 use crate::http::assets::Assets;
 use crate::http::assets::source::FileSource;
 use crate::http::context::HttpContext;
+use crate::media_api::proxy::Proxy;
 use crate::site::Site;
 use crate::site::forms;
 

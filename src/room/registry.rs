@@ -333,8 +333,8 @@ mod tests {
 
     use super::*;
     use crate::ai::AiHandle;
-    use crate::calls::upstream::Upstream;
     use crate::config::{AiConfig as AiSettings, Calls, Optional, TurnConfig};
+    use crate::media_api::upstream::Upstream;
     use crate::network::client_network;
     use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;

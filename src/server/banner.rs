@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::Addresses;
-use crate::calls::upstream::Upstream;
 use crate::config::{Config, LogFormat, VERSION};
 use crate::http::tls::certificates::CertificateFacts;
+use crate::media_api::upstream::Upstream;
 
 /// The banner's contents.
 pub(super) struct Announced<'a> {

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::auth::access::InvalidAccess;
 use crate::config::ConfigErrors;
 use crate::delivery::webhook::InvalidWebhook;
-use crate::identity::access::InvalidAccess;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;

@@ -12,21 +12,21 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::calls::proxy::Proxy;
-use crate::calls::serve::MediaApi;
-use crate::feedback::service::ReportService;
 use crate::http::base_path;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::request_guard::{guard, observe};
+use crate::media_api::proxy::Proxy;
+use crate::media_api::serve::MediaApi;
 use crate::orange::Orange;
+use crate::reports::service::ReportService;
 use crate::room::readiness::Readiness;
 use crate::site::Site;
 use crate::site::error_page::error_pages;
 use crate::site::paths::normalize_path;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
-use crate::{calls, feedback, orange, site, ws};
+use crate::{media_api, orange, reports, site, ws};
 
 /// The features' states.
 #[derive(Clone, FromRef)]
@@ -52,13 +52,13 @@ pub(super) fn router(state: AppState) -> Router {
     };
     let routes = pages
         .merge(ws::router())
-        .merge(feedback::router())
+        .merge(reports::router())
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
-        .merge(calls::router())
-        .merge(feedback::uploads(&state.reports));
+        .merge(media_api::router())
+        .merge(reports::uploads(&state.reports));
     let routes = match &state.orange {
         None => routes,
         Some(orange) => routes.layer(from_fn_with_state(orange.clone(), orange::data::load_data)),
@@ -68,7 +68,7 @@ pub(super) fn router(state: AppState) -> Router {
         .layer(from_fn(normalize_path))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(from_fn_with_state(http.clone(), guard))
-        .layer(from_fn(calls::refusals::refusals))
+        .layer(from_fn(media_api::refusals::refusals))
         .layer(from_fn_with_state(state.sockets.clone(), store_refusal))
         .layer(from_fn_with_state(state.site.clone(), error_pages));
     let routes = match &state.orange {
@@ -100,8 +100,8 @@ mod tests {
         for text in [
             include_str!("router.rs"),
             include_str!("../admin/mod.rs"),
-            include_str!("../calls/mod.rs"),
-            include_str!("../feedback/mod.rs"),
+            include_str!("../media_api/mod.rs"),
+            include_str!("../reports/mod.rs"),
             include_str!("../orange/mod.rs"),
             include_str!("../site/mod.rs"),
             include_str!("../site/forms.rs"),

@@ -13,12 +13,12 @@ use serde_json::value::RawValue;
 
 use super::Site;
 use super::paths::room_of;
-use crate::calls::proxy::Proxy;
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::extract::{CurrentUser, with_cookie};
-use crate::identity::Auth;
+use crate::media_api::proxy::Proxy;
 
 /// Time that the settings wait for TURN credentials; without them the page connects without TURN.
 const TURN_WAIT: Duration = Duration::from_secs(2);

@@ -9,10 +9,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::{POLICY, Page, Site};
+use crate::auth::peer::RemotePeer;
 use crate::http::error::ApiError;
 use crate::http::page_policy::protect;
 use crate::http::request_guard::accepts_html;
-use crate::identity::peer::RemotePeer;
 
 /// Placeholder of the error message in a page.
 const MARK: &str = "<!--problem-->";

@@ -15,6 +15,8 @@ use url::{Url, form_urlencoded};
 use super::Page;
 use super::error_page::form_again;
 use super::reserved::reserved;
+use crate::auth::peer::RemotePeer;
+use crate::auth::{Auth, AuthMethod};
 use crate::clock::wall_clock;
 use crate::config::{BasePath, Origin};
 use crate::http::context::HttpContext;
@@ -22,8 +24,6 @@ use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
 use crate::http::redirect::{escape, redirect, with_query};
 use crate::id::RoomName;
-use crate::identity::peer::RemotePeer;
-use crate::identity::{Auth, AuthMethod};
 
 /// Returns the routes that the stock client shares.
 pub fn router<S>() -> Router<S>

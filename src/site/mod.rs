@@ -20,7 +20,7 @@ use axum::routing::get;
 
 use self::data::PageSettings;
 use self::reserved::reserved;
-use crate::calls::proxy::Proxy;
+use crate::auth::peer::RemotePeer;
 use crate::config::Config;
 use crate::http::assets::Assets;
 use crate::http::assets::kind::FileKind;
@@ -28,7 +28,7 @@ use crate::http::assets::source::FileSource;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::page_policy::protect;
-use crate::identity::peer::RemotePeer;
+use crate::media_api::proxy::Proxy;
 
 /// Path prefix of the page's files.
 const FILES: &str = "/static/";

@@ -11,12 +11,12 @@ use super::forms::name_needed;
 use super::paths::room_of;
 use super::reserved::{ReservedFor, reserved};
 use super::{Page, Site};
+use crate::auth::Auth;
+use crate::auth::peer::RemotePeer;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
 use crate::http::redirect::{escape, redirect, with_query};
-use crate::identity::Auth;
-use crate::identity::peer::RemotePeer;
 
 /// `GET /`: the start page, for authenticated users.
 pub async fn home(

@@ -6,9 +6,9 @@ use axum::http::header::{CACHE_CONTROL, CONNECTION, LOCATION, UPGRADE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
+use crate::auth::peer::{RemotePeer, TrustedProxies};
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
-use crate::identity::peer::{RemotePeer, TrustedProxies};
 
 /// Headers that proxies add. A request from a proxy without TLS would be redirected in a loop.
 const OF_PROXIES: [&str; 5] =
@@ -49,7 +49,7 @@ mod tests {
     use axum::http::HeaderName;
 
     use super::*;
-    use crate::identity::peer::Scheme;
+    use crate::auth::peer::Scheme;
 
     fn url(method: &Method, uri: &'static str, lines: &[(&'static str, &'static str)]) -> String {
         let peer = SocketPeer { address: "192.0.2.9:1".parse().unwrap(), scheme: Scheme::Http };

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use satsuma::calls::api::{CallTarget, Caller};
+use satsuma::media_api::api::{CallTarget, Caller};
 use satsuma::id::SessionId;
 use satsuma_sfu::SfuLimits;
 use satsuma_sfu::api;

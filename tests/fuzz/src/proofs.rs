@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 use jsonwebtoken::{Algorithm, EncodingKey};
-use satsuma::calls::session_lock;
+use satsuma::media_api::session_lock;
 use satsuma::id::{IdentityId, SessionId};
-use satsuma::identity::peer::{RemotePeer, Scheme, TrustedProxies};
-use satsuma::identity::token::SigningKey;
-use satsuma::identity::{Auth, Identities};
+use satsuma::auth::peer::{RemotePeer, Scheme, TrustedProxies};
+use satsuma::auth::token::SigningKey;
+use satsuma::auth::{Auth, Identities};
 
 const KEY: [u8; 64] = [7; 64];
 

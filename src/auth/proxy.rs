@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::{AuthMethod, Identity};
-use crate::identity::peer::{RemotePeer, Trust};
+use crate::auth::peer::{RemotePeer, Trust};
 
 /// Content of the proxy's header in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::peer::{Scheme, TrustedProxies};
+    use crate::auth::peer::{Scheme, TrustedProxies};
 
     const HEADER: HeaderName = HeaderName::from_static("x-auth-user");
 

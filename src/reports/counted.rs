@@ -11,12 +11,12 @@ use tokio::time::timeout;
 
 use super::form::{drain, read_form};
 use super::service::{ReportService, failing};
+use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
 use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::MeetingId;
-use crate::identity::peer::RemotePeer;
 
 const REFRESH: &str = "refresh";
 const CALL_QUALITY: &str = "call_quality";

@@ -13,13 +13,13 @@ use super::card::{self, CardContext, dashboard_link};
 use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
 use super::history::keep_newest;
 use super::service::ReportService;
+use crate::auth::Identity;
+use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
 use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::ReportId;
-use crate::identity::Identity;
-use crate::identity::peer::RemotePeer;
 use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "dead_track";

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::token::{Claims, SigningKey};
 use super::{AuthMethod, Identity, InvalidName};
+use crate::auth::peer::{RemotePeer, Scheme};
 use crate::id::{composed, text_is_valid, visible};
-use crate::identity::peer::{RemotePeer, Scheme};
 
 /// Name of the cookie, as on the reference server.
 const NAME: &str = "__session";

@@ -17,13 +17,13 @@ use super::card::{self, CardContext, DebugInfo};
 use super::form::{drain, name, read_form, required_text};
 use super::history::{History, keep_newest};
 use super::service::{FormLimits, ReportService, signed_link};
+use crate::auth::Identity;
+use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
 use crate::config::VERSION;
 use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::{ReportId, RoomName};
-use crate::identity::Identity;
-use crate::identity::peer::RemotePeer;
 use crate::store::reports::{NewReport, ReportKind};
 
 const KIND: &str = "bug";

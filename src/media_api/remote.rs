@@ -236,8 +236,8 @@ mod tests {
     use tower::util::MapFutureLayer;
 
     use super::*;
-    use crate::calls::api::{CallTarget, Caller};
     use crate::config::Optional;
+    use crate::media_api::api::{CallTarget, Caller};
 
     /// Starts a media API that echoes, and returns a client whose first `failures` connections fail.
     async fn echo_behind(failures: usize) -> (Remote, Arc<AtomicUsize>) {

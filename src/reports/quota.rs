@@ -1,7 +1,7 @@
 //! Hourly quota of submissions of an identity and a client network.
 
+use crate::auth::peer::{AddressOwner, RemotePeer};
 use crate::id::IdentityId;
-use crate::identity::peer::{AddressOwner, RemotePeer};
 use crate::limit::{Rate, UserRate};
 use crate::network::client_network;
 
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
     use axum::http::{HeaderMap, Uri};
 
-    use crate::identity::peer::{Scheme, TrustedProxies};
+    use crate::auth::peer::{Scheme, TrustedProxies};
     use crate::limit::MAX_KEYS;
 
     fn who(name: &str) -> IdentityId {

@@ -14,9 +14,9 @@ use cookie::{Cookie, SameSite};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::auth::peer::{RemotePeer, Scheme};
+use crate::auth::token::{Claims, SigningKey};
 use crate::id::{IdentityId, SessionId};
-use crate::identity::peer::{RemotePeer, Scheme};
-use crate::identity::token::{Claims, SigningKey};
 
 const PREFIX: &str = "pt";
 
@@ -182,7 +182,7 @@ mod tests {
     use secrecy::SecretSlice;
 
     use super::*;
-    use crate::identity::peer::TrustedProxies;
+    use crate::auth::peer::TrustedProxies;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 

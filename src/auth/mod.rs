@@ -18,9 +18,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use self::access::AccessHandle;
 use self::cookie::CookieSession;
 use self::token::SigningKey;
+use crate::auth::peer::RemotePeer;
 pub use crate::id::AuthMethod;
 use crate::id::{Grants, IdentityId, nfc, text_is_valid, visible};
-use crate::identity::peer::RemotePeer;
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
@@ -199,7 +199,7 @@ mod tests {
     use super::access::tests::TeamServer;
     use super::token::tests::{key, today};
     use super::*;
-    use crate::identity::peer::{Scheme, Trust, TrustedProxies};
+    use crate::auth::peer::{Scheme, Trust, TrustedProxies};
 
     const USER: HeaderName = HeaderName::from_static("x-auth-user");
 

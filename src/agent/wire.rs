@@ -133,10 +133,10 @@ mod tests {
             r#"{"requiresImmediateRenegotiation":true,"tracks":[{"trackName":"voice","mid":"7","location":"local"}],"sessionDescription":{"type":"offer","sdp":"v=0\r\n"}}"#,
         );
         let answered = answered.unwrap();
-        assert_eq!(answered.track("asked"), Ok(("7", "voice")));
+        assert_eq!(answered.track("requested"), Ok(("7", "voice")));
         assert_eq!(answered.offer(), Ok("v=0\r\n".to_owned()));
         let unnamed = read(r#"{"tracks":[{"mid":"0"}]}"#).unwrap();
-        assert_eq!(unnamed.track("asked"), Ok(("0", "asked")));
+        assert_eq!(unnamed.track("requested"), Ok(("0", "requested")));
         assert_eq!(unnamed.offer(), Err(Cause::Lacks("SDP offer")));
     }
 
@@ -150,9 +150,9 @@ mod tests {
         ] {
             assert_eq!(read(body).unwrap().offer(), Err(Cause::Lacks("SDP offer")), "{body}");
         }
-        assert_eq!(read("{}").unwrap().track("asked"), Err(Cause::Lacks("track")));
+        assert_eq!(read("{}").unwrap().track("requested"), Err(Cause::Lacks("track")));
         assert_eq!(
-            read(r#"{"tracks":[{"mid":""}]}"#).unwrap().track("asked"),
+            read(r#"{"tracks":[{"mid":""}]}"#).unwrap().track("requested"),
             Err(Cause::Lacks("mid of the track"))
         );
         for body in ["{}", r#"{"sessionId":"../x"}"#] {

@@ -34,7 +34,7 @@ struct Presence {
     user: String,
     /// The member it listens to.
     holder: Option<UserId>,
-    /// The pending request for control: its job, and the member who asked.
+    /// The pending request for control: its job, and the member.
     request: Option<(AgentJob, UserId)>,
 }
 

@@ -54,6 +54,13 @@ impl WriteBatch {
         newer.meetings.into_iter().filter_map(put).collect()
     }
 
+    /// True if there are unconfirmed events or quarantined rooms, which are written apart.
+    pub(super) fn has_bulk(&self) -> bool {
+        let is_quarantined =
+            |changes: &Changes| changes.row.as_ref().is_some_and(|row| row.life == Life::Quarantined);
+        self.meetings.values().any(|changes| changes.unconfirmed.is_some() || is_quarantined(changes))
+    }
+
     /// The changed meetings that have a row once this is written, so that rows can refer to them.
     pub(super) fn stored(&self) -> impl Iterator<Item = (MeetingId, &Changes, &MeetingRow)> {
         let all = self.meetings.iter();

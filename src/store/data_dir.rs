@@ -123,7 +123,7 @@ pub enum DataDirError {
         /// Its permissions.
         mode: u32,
     },
-    /// A secret file does not hold what it should; it is never replaced without being asked.
+    /// A secret file does not hold what it should; it is never replaced by itself.
     #[error(
         "{} does not hold {form}; restore it from a backup, or remove it and a new one is made \
          ({loss})",

@@ -153,6 +153,10 @@ impl Database {
         write_members(&mut transaction, &batch).await?;
         write_departed(&mut transaction, &batch).await?;
         transaction.commit().await?;
+        if !batch.has_bulk() {
+            self.connection = Some(connection);
+            return Ok(fenced);
+        }
         // Apart from the rest: what many members have not confirmed can be more than a shutdown's
         // time allows, and must not lose the members of other rooms.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;

@@ -335,7 +335,7 @@ impl Task {
 }
 
 impl Drop for Task {
-    // By a panic or an abort, too, so that nobody is told that a dead store is healthy.
+    // By a panic or an abort, too, so that a dead store is never reported as healthy.
     fn drop(&mut self) {
         let message = "the store has stopped".into();
         self.health.send_replace(StoreHealth::Failing { since: wall_clock(), message });

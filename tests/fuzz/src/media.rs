@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use satsuma::media_api::api::{CallTarget, Caller};
 use satsuma::id::SessionId;
+use satsuma::media_api::api::{CallTarget, Caller};
 use satsuma_sfu::SfuLimits;
 use satsuma_sfu::api;
 use satsuma_sfu::engine::{Address, Datagram, Engine, EngineSettings, IceSecret, Protocol};

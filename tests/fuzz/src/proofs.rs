@@ -8,11 +8,11 @@ use futures_util::FutureExt;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 use jsonwebtoken::{Algorithm, EncodingKey};
-use satsuma::media_api::session_lock;
-use satsuma::id::{IdentityId, SessionId};
 use satsuma::auth::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::auth::token::SigningKey;
 use satsuma::auth::{Auth, Identities};
+use satsuma::id::{IdentityId, SessionId};
+use satsuma::media_api::session_lock;
 
 const KEY: [u8; 64] = [7; 64];
 

@@ -2,10 +2,10 @@
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use satsuma::media_api::api::CallTarget;
 use satsuma::auth::Identities;
 use satsuma::auth::peer::{RemotePeer, Scheme, TrustedProxies};
 use satsuma::auth::token::SigningKey;
+use satsuma::media_api::api::CallTarget;
 use satsuma::site::paths::room_of;
 use satsuma::ws::extension::Compression;
 

@@ -73,9 +73,10 @@ impl SharedMessage {
     /// The payload for a socket that accepts `encoding`. A message that was not compressed is sent as it is:
     /// compressing it for one socket costs more than it saves.
     pub fn payload(&self, encoding: Encoding) -> Payload {
-        match self.deflated() {
-            Some(deflated) if encoding == Encoding::Deflate => Payload { bytes: deflated.clone(), encoding },
-            _ => Payload { bytes: self.0.json.clone(), encoding: Encoding::Identity },
+        let deflated = if encoding == Encoding::Deflate { self.deflated() } else { None };
+        match deflated {
+            Some(deflated) => Payload { bytes: deflated.clone(), encoding },
+            None => Payload { bytes: self.0.json.clone(), encoding: Encoding::Identity },
         }
     }
 }

@@ -417,10 +417,12 @@ impl OutboxState {
             Some(Queued::Snapshot(snapshot)) => Some(Taken::Message(snapshot)),
             Some(Queued::Event(mut event)) => {
                 let payload = event.message.payload(self.encoding);
-                // An encoding that was made since the event was queued counts as well.
-                let cost = cost(&event.message);
-                self.event_bytes += cost - event.cost;
-                event.cost = cost;
+                if payload.encoding != Encoding::Identity {
+                    // It counts as well if it was made since the event was queued.
+                    let cost = cost(&event.message);
+                    self.event_bytes += cost - event.cost;
+                    event.cost = cost;
+                }
                 self.to_confirm = Some(event.number);
                 self.unpinged_bytes += payload.bytes.len();
                 self.sent.push_back(event);

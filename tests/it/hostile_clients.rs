@@ -70,6 +70,8 @@ async fn message_flood_affects_only_its_sender() {
         config.limits.message_burst = 300;
         config.limits.throttle_timeout = Duration::from_millis(200);
         config.room.tick = Duration::from_millis(100);
+        // The flooders' members stay until the end of the test, however busy the machine is.
+        config.room.heartbeat_timeout = Duration::from_secs(300);
     });
     let server = server.await;
     let mut meeting = Meeting::begin(&server).await;
@@ -100,7 +102,7 @@ async fn message_flood_affects_only_its_sender() {
         assert_eq!(eve.closed().await.0, 1008, "{flood:.40?}");
         flooders.push(eve.ask());
     }
-    assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 5.0);
+    server.until_metric(r#"satsuma_closes_total{reason="too_fast"}"#, 5.0).await;
     server.until_metric("satsuma_connections", 2.0).await;
     // A flooder's member stays like any other; it reconnects, and leaves.
     let mut clients = vec![meeting.ada, meeting.bob];

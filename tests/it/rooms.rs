@@ -38,7 +38,7 @@ async fn newer_socket_replaces_the_older_one() {
     let view = server.admin_get("/admin/rooms/r").await.json();
     let seats = view["members"].as_array().unwrap();
     assert!(seats.len() == 2 && seats.iter().all(|seat| !seat["connection"].is_null()), "{view}");
-    assert_eq!(server.metric(r#"satsuma_closes_total{reason="superseded"}"#).await, 1.0);
+    server.until_metric(r#"satsuma_closes_total{reason="superseded"}"#, 1.0).await;
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn member_throttled_for_too_long_is_closed() {
     assert_eq!(ada.closed().await, (1008, "Too many messages for too long".to_owned()));
     // It may return.
     ada.ask().open(&server).await.until_users(&[&ada.pk()]).await;
-    assert_eq!(server.metric(r#"satsuma_closes_total{reason="too_fast"}"#).await, 1.0);
+    server.until_metric(r#"satsuma_closes_total{reason="too_fast"}"#, 1.0).await;
 }
 
 #[tokio::test]
@@ -351,6 +351,6 @@ async fn client_close_is_answered() {
     ada.say_close(1000).await;
     assert_eq!(ada.closed().await.0, 1000);
     server.until_away("r", &ada.pk()).await;
-    assert_eq!(server.metric(r#"satsuma_closes_total{reason="closed_by_client"}"#).await, 1.0);
+    server.until_metric(r#"satsuma_closes_total{reason="closed_by_client"}"#, 1.0).await;
     assert!(ada.received_so_far().iter().all(|received| !matches!(received, Received::Closed(..))));
 }

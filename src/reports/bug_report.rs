@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::card::{self, CardContext, DebugInfo};
-use super::form::{drain, name, read_form, required_text};
+use super::form::{name, read_form, required_text};
 use super::history::{History, keep_newest};
 use super::service::{FormLimits, ReportService, signed_link};
 use crate::auth::Identity;
@@ -41,22 +41,18 @@ pub async fn post(
     CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if !service.report_quota.admits(&identity.id, &peer) {
-        service.count(KIND, "rate_limited");
-        drain(request.into_body(), service.limits.form_bytes).await;
-        return Ok(taken());
-    }
-    let result = take(&service, &peer, identity, request).await;
-    service.count_result(KIND, &result);
-    result.map(|()| taken())
+    let (what, author) = ((KIND, &service.report_quota), identity.id.clone());
+    let store = |request| store(&service, &peer, identity, request);
+    service.submit(what, (&author, &peer), service.limits.form_bytes, request, store).await?;
+    Ok(accepted())
 }
 
 /// The answer to an accepted report; a rate-limited one gets it as well.
-pub(super) fn taken() -> Response {
+pub(super) fn accepted() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-async fn take(
+async fn store(
     service: &ReportService,
     peer: &RemotePeer,
     identity: Identity,
@@ -72,7 +68,7 @@ async fn take(
     let parsed = tokio::task::spawn_blocking(parse).await.map_err(|_| ApiError::Internal)??;
 
     let (id, now) = (ReportId::random(), wall_clock());
-    let report = parsed.to_keep(id, identity, user_agent, now);
+    let report = parsed.to_report(id, identity, user_agent, now);
     let name = parsed.name.as_deref().unwrap_or(&report.name).to_owned();
     let (description, user_agent) = (report.description.clone(), report.user_agent.clone());
     let BugReportForm { room, url, host, .. } = &parsed;
@@ -164,7 +160,7 @@ impl BugReportForm {
         Ok(Self { description, room, name, url, host, history })
     }
 
-    fn to_keep(
+    fn to_report(
         &self,
         id: ReportId,
         identity: Identity,

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
-use super::form::{drain, read_form};
+use super::form::read_form;
 use super::service::{ReportService, failing};
 use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
@@ -46,14 +46,10 @@ pub async fn call_quality(
     CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if !service.count_quota.admits(&identity.id, &peer) {
-        service.count(CALL_QUALITY, "rate_limited");
-        drain(request.into_body(), service.http.body_bytes).await;
-        return Ok(home());
-    }
-    let result = rate(&service, &peer, request).await;
-    service.count_result(CALL_QUALITY, &result);
-    result.map(|()| home())
+    let what = (CALL_QUALITY, &service.count_quota);
+    let store = |request| rate(&service, &peer, request);
+    service.submit(what, (&identity.id, &peer), service.http.body_bytes, request, store).await?;
+    Ok(home())
 }
 
 async fn rate(service: &ReportService, peer: &RemotePeer, request: Request) -> Result<(), ApiError> {

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::bug_report::{taken, user_agent};
+use super::bug_report::{accepted, user_agent};
 use super::card::{self, CardContext, dashboard_link};
-use super::form::{NAME_CHARS, drain, name, read_body, required_text, text};
+use super::form::{NAME_CHARS, name, read_body, required_text, text};
 use super::history::keep_newest;
 use super::service::ReportService;
 use crate::auth::Identity;
@@ -37,14 +37,10 @@ pub async fn post(
     CurrentUser(identity): CurrentUser,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if !service.report_quota.admits(&identity.id, &peer) {
-        service.count(KIND, "rate_limited");
-        drain(request.into_body(), service.http.body_bytes).await;
-        return Ok(taken());
-    }
-    let result = take(&service, &peer, identity, request).await;
-    service.count_result(KIND, &result);
-    result.map(|()| taken())
+    let (what, author) = ((KIND, &service.report_quota), identity.id.clone());
+    let store = |request| store(&service, &peer, identity, request);
+    service.submit(what, (&author, &peer), service.http.body_bytes, request, store).await?;
+    Ok(accepted())
 }
 
 /// The report's relevant fields; others are only stored with it.
@@ -65,7 +61,7 @@ struct ReportFields<'a> {
     meeting_id: Option<&'a RawValue>,
 }
 
-async fn take(
+async fn store(
     service: &ReportService,
     peer: &RemotePeer,
     identity: Identity,

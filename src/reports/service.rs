@@ -4,18 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::extract::Request;
 use secrecy::SecretString;
 use tracing::error;
 
 use super::budget::UploadBudget;
-use super::form::BodyBudget;
+use super::form::{BodyBudget, drain};
 use super::quota::Quota;
 use crate::auth::peer::RemotePeer;
 use crate::auth::token::SigningKey;
 use crate::config::{Config, FeedbackConfig, HttpUrl, Origin};
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
-use crate::id::ReportId;
+use crate::id::{IdentityId, ReportId};
 use crate::metrics::ByOutcome;
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
@@ -110,6 +111,29 @@ impl ReportService {
     pub async fn store(&self, report: NewReport, card: impl FnOnce() -> String) -> Result<(), ApiError> {
         let card = (self.webhook == Webhook::Set).then(card);
         self.reports.add(report, card, self.limits.stored_bytes).await.map_err(failing)
+    }
+
+    /// Stores a submission within its author's quota, and counts the outcome. Beyond the quota its body is read and
+    /// dropped, and it is answered like an accepted one: a refusal would throw its author out of the call.
+    ///
+    /// # Errors
+    /// The error of `store`.
+    pub(super) async fn submit<F: Future<Output = Result<(), ApiError>>>(
+        &self,
+        (kind, quota): (&'static str, &Quota),
+        (identity, peer): (&IdentityId, &RemotePeer),
+        body_bytes: usize,
+        request: Request,
+        store: impl FnOnce(Request) -> F,
+    ) -> Result<(), ApiError> {
+        if !quota.admits(identity, peer) {
+            self.count(kind, "rate_limited");
+            drain(request.into_body(), body_bytes).await;
+            return Ok(());
+        }
+        let result = store(request).await;
+        self.count_result(kind, &result);
+        result
     }
 
     /// Counts the outcome of a report.

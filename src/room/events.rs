@@ -1,4 +1,4 @@
-//! What happens in rooms, as a stream: the rooms' actors publish, and any number of consumers subscribe.
+//! Room events as a stream: the rooms' actors publish, and any number of consumers subscribe.
 //!
 //! The log is not one of the subscribers: it is written first, on the room's task, so that its lines keep their
 //! order among the others of that room and none is lost. A consumer that must not miss an event belongs beside

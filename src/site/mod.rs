@@ -160,10 +160,10 @@ where
     Arc<Proxy>: FromRef<S>,
 {
     forms::router()
-        .route("/", get(pages::home).post(forms::open_room))
-        .route("/call-quality-feedback", get(pages::home))
+        .route("/", get(pages::page).post(forms::open_room))
+        .route("/call-quality-feedback", get(pages::page))
         .route("/set-username", get(pages::name_form))
-        .route("/{room}", get(pages::room))
+        .route(pages::ROOM, get(pages::page))
         .route("/static/{*path}", get(pages::own_file))
         .route("/site.webmanifest", get(pages::web_manifest))
         .route("/api/user", get(data::user))

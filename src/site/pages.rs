@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{MatchedPath, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
@@ -18,37 +18,28 @@ use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
 use crate::http::redirect::{escape, redirect, with_query};
 
-/// `GET /`: the start page, for authenticated users.
-pub async fn home(
-    State(http): State<Arc<HttpContext>>,
-    State(site): State<Arc<Site>>,
-    peer: RemotePeer,
-    auth: Auth,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    match auth {
-        Auth::User { renew, .. } => {
-            Ok(with_cookie(site.page(&http, Page::Start, &peer, &headers).await?, renew))
-        }
-        Auth::Anonymous => name_needed(&http, &uri, &peer),
-    }
-}
+/// Route of a room's page.
+pub const ROOM: &str = "/{room}";
 
-/// `GET /{room}`: the room's page, for authenticated users.
-pub async fn room(
+/// `GET /` and `GET /{room}`: the start page and the room's page, for authenticated users.
+pub async fn page(
     State(http): State<Arc<HttpContext>>,
     State(site): State<Arc<Site>>,
+    route: MatchedPath,
     peer: RemotePeer,
     auth: Auth,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    room_of(uri.path())?;
-    match auth {
-        Auth::User { renew, .. } => {
-            Ok(with_cookie(site.page(&http, Page::Room, &peer, &headers).await?, renew))
+    let page = match route.as_str() {
+        ROOM => {
+            room_of(uri.path())?;
+            Page::Room
         }
+        _ => Page::Start,
+    };
+    match auth {
+        Auth::User { renew, .. } => Ok(with_cookie(site.page(&http, page, &peer, &headers).await?, renew)),
         Auth::Anonymous => name_needed(&http, &uri, &peer),
     }
 }

@@ -224,40 +224,17 @@ impl Deliveries {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use sqlx::{ConnectOptions, Connection};
 
     use super::*;
     use crate::id::ReportId;
-    use crate::store::Store;
+
+    use crate::store::fixture::{Fixture, at};
     use crate::store::reports::CARDS;
     use crate::store::sql::{Database, MIGRATOR};
 
-    struct Fixture {
-        directory: tempfile::TempDir,
-        store: Store,
-        metrics: Arc<Metrics>,
-    }
-
     impl Fixture {
-        async fn open() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            std::fs::File::create(directory.path().join("r.db")).unwrap();
-            Self::open_in(directory).await
-        }
-
-        async fn open_in(directory: tempfile::TempDir) -> Self {
-            let metrics = Metrics::new();
-            let (store, _) = Store::open(&directory.path().join("r.db"), metrics.clone()).await.unwrap();
-            Self { directory, store, metrics }
-        }
-
-        async fn beside(&self) -> SqliteConnection {
-            Database::options(&self.directory.path().join("r.db")).connect().await.unwrap()
-        }
-
-        async fn add(&self, second: u64, destination: &'static str, body: &str) -> DeliveryId {
+        async fn queue(&self, second: u64, destination: &'static str, body: &str) -> DeliveryId {
             let id = DeliveryId::from(ReportId::random());
             self.store.deliveries().queue(id, destination, body, at(second)).await;
             id
@@ -271,15 +248,11 @@ mod tests {
         }
     }
 
-    fn at(second: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second)
-    }
-
     #[tokio::test]
     async fn message_is_due_until_it_is_delivered() {
         let fixture = Fixture::open().await;
         let queue = fixture.store.deliveries();
-        let [first, second] = [fixture.add(0, "a", "1").await, fixture.add(1, "a", "2").await];
+        let [first, second] = [fixture.queue(0, "a", "1").await, fixture.queue(1, "a", "2").await];
         let due = async |seconds, except: &[DeliveryId]| -> Vec<String> {
             let due = queue.due("a", at(seconds), 10, except).await.unwrap();
             due.into_iter().map(|due| format!("{} {} {}", due.kind, due.body, due.attempts)).collect()
@@ -320,7 +293,7 @@ mod tests {
     async fn destinations_have_separate_queues() {
         let fixture = Fixture::open().await;
         let queue = fixture.store.deliveries();
-        let id = fixture.add(1, "a", "1").await;
+        let id = fixture.queue(1, "a", "1").await;
         // The same message, for another destination.
         queue.queue(id, "b", "1", at(2)).await;
         queue.attempted("a", id, DeliveryOutcome::Dead, Some("refused")).await.unwrap();
@@ -337,7 +310,7 @@ mod tests {
         let fixture = Fixture::open().await;
         let queue = fixture.store.deliveries();
         let year = 365 * 86_400;
-        let early = fixture.add(year, "a", "early").await;
+        let early = fixture.queue(year, "a", "early").await;
         let due = queue.due("a", at(0), 10, &[]).await.unwrap();
         assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [early]);
         // As after every failure, but by the clock of now.
@@ -346,8 +319,8 @@ mod tests {
         assert_eq!(queue.due("a", at(0), 10, &[]).await.unwrap(), []);
         assert_eq!(queue.due("a", until, 10, &[]).await.unwrap().len(), 1);
         // Those whose time has come regularly are not delayed by it, nor it by those under way.
-        let now = fixture.add(0, "a", "now").await;
-        let late = fixture.add(year, "a", "late").await;
+        let now = fixture.queue(0, "a", "now").await;
+        let late = fixture.queue(year, "a", "late").await;
         let due = queue.due("a", at(0), 1, &[now]).await.unwrap();
         assert_eq!(due.iter().map(|due| due.id).collect::<Vec<_>>(), [late]);
     }

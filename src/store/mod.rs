@@ -6,6 +6,8 @@
 mod batch;
 pub mod data_dir;
 pub mod deliveries;
+#[cfg(test)]
+mod fixture;
 mod load;
 mod owner;
 pub mod reports;

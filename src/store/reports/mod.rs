@@ -195,49 +195,25 @@ async fn insert(db: &mut SqliteConnection, report: NewReport, card_bytes: usize)
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
 
-    use sqlx::{ConnectOptions, Connection};
+    use sqlx::Connection;
     use tokio::time::Instant;
 
     use super::*;
     use crate::id::MeetingId;
+    use crate::store::Change;
     use crate::store::deliveries::DeliveryOutcome;
+    use crate::store::fixture::{Fixture, at};
     use crate::store::saved::Persist;
-    use crate::store::sql::Database;
-    use crate::store::{Change, Store};
 
     const PLENTY: usize = 1 << 30;
 
-    struct Fixture {
-        directory: tempfile::TempDir,
-        store: Store,
-        metrics: Arc<Metrics>,
-    }
-
     impl Fixture {
-        async fn open() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            std::fs::File::create(directory.path().join("r.db")).unwrap();
-            Self::open_in(directory).await
-        }
-
-        async fn open_in(directory: tempfile::TempDir) -> Self {
-            let metrics = Metrics::new();
-            let (store, _) = Store::open(&directory.path().join("r.db"), metrics.clone()).await.unwrap();
-            Self { directory, store, metrics }
-        }
-
-        async fn reopen(self) -> Self {
-            self.store.shutdown(soon()).await.unwrap();
-            Self::open_in(self.directory).await
-        }
-
         fn reports(&self) -> Reports {
             self.store.reports()
         }
 
-        async fn add(&self, second: u64, card: Option<&str>) -> ReportId {
+        async fn add_report(&self, second: u64, card: Option<&str>) -> ReportId {
             let report = report(second);
             let id = report.id;
             self.reports().add(report, card.map(str::to_owned), PLENTY).await.unwrap();
@@ -264,10 +240,6 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn at(second: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(1_767_225_600 + second)
-    }
-
     fn report(second: u64) -> NewReport {
         NewReport {
             id: ReportId::random(),
@@ -288,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn report_is_readable_at_once_and_after_restart() {
         let fixture = Fixture::open().await;
-        let id = fixture.add(0, Some("{}")).await;
+        let id = fixture.add_report(0, Some("{}")).await;
         let fixture = fixture.reopen().await;
         let view = fixture.reports().look_up(id).await.unwrap().unwrap();
         assert_eq!((&*view.line.kind, &*view.line.created), ("bug", "2026-01-01T00:00:00.000Z"));
@@ -303,7 +275,7 @@ mod tests {
     #[tokio::test]
     async fn report_shows_the_delivery_of_its_card() {
         let fixture = Fixture::open().await;
-        let (with, without) = (fixture.add(0, Some("{}")).await, fixture.add(1, None).await);
+        let (with, without) = (fixture.add_report(0, Some("{}")).await, fixture.add_report(1, None).await);
         let shown = async |id| fixture.reports().look_up(id).await.unwrap().unwrap().line.delivery;
         assert!(shown(without).await.is_none());
         let queue = fixture.store.deliveries();
@@ -325,9 +297,9 @@ mod tests {
             Change { at: at(0), room: RoomName::parse("r").unwrap(), meeting, what: Persist::MeetingStarted };
         fixture.store.handle().persist(change);
         fixture.store.handle().flush().await.unwrap();
-        let first = fixture.add(0, Some("{}")).await;
+        let first = fixture.add_report(0, Some("{}")).await;
         for second in 1..120 {
-            fixture.add(second, Some("{}")).await;
+            fixture.add_report(second, Some("{}")).await;
         }
         let cards = fixture.reports().deliveries();
         cards.attempted(CARDS, first.into(), DeliveryOutcome::Delivered, None).await.unwrap();
@@ -381,7 +353,7 @@ mod tests {
         let fixture = Fixture::open().await;
         let mut ids = Vec::new();
         for second in 0..5 {
-            ids.insert(0, fixture.add(second, None).await.to_string());
+            ids.insert(0, fixture.add_report(second, None).await.to_string());
         }
         assert_eq!(fixture.ids().await, ids);
         let bytes =
@@ -471,7 +443,7 @@ mod tests {
             |what| fixture.store.handle().persist(Change { at: at(0), room: room.clone(), meeting, what });
         persist(Persist::MeetingStarted);
         fixture.store.handle().flush().await.unwrap();
-        let by_room = fixture.add(1, None).await;
+        let by_room = fixture.add_report(1, None).await;
         let dead = NewReport { room: None, meeting: Some(meeting.to_string()), ..report(2) };
         let by_meeting = dead.id;
         fixture.reports().add(dead, None, PLENTY).await.unwrap();
@@ -481,7 +453,7 @@ mod tests {
         }
         persist(Persist::MeetingEnded);
         fixture.store.handle().flush().await.unwrap();
-        let late = fixture.add(3, None).await;
+        let late = fixture.add_report(3, None).await;
         assert_eq!(fixture.reports().look_up(late).await.unwrap().unwrap().line.meeting, None);
     }
 
@@ -489,7 +461,7 @@ mod tests {
     async fn report_is_refused_whole_on_a_full_disk() {
         let fixture = Fixture::open().await;
         // As on a full disk: the file cannot grow, and the report does not fit into it.
-        let mut other = Database::options(&fixture.directory.path().join("r.db")).connect().await.unwrap();
+        let mut other = fixture.beside().await;
         let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut other).await.unwrap();
         other.close().await.unwrap();
         let limit = format!("PRAGMA max_page_count = {pages}");
@@ -506,7 +478,7 @@ mod tests {
     async fn reports_after_shutdown_are_refused() {
         let fixture = Fixture::open().await;
         let reports = fixture.reports();
-        fixture.add(0, None).await;
+        fixture.add_report(0, None).await;
         fixture.store.shutdown(soon()).await.unwrap();
         assert!(reports.add(report(1), None, PLENTY).await.is_err());
         assert!(reports.json(ReportId::random()).await.is_err());

@@ -94,14 +94,7 @@ impl Media {
         let called = async {
             let answer = self
                 .upstream
-                .call(Call {
-                    target,
-                    caller: Caller::Ai,
-                    network: None,
-                    query: Some(query),
-                    body,
-                    deadline: None,
-                })
+                .call(Call { target, caller: Caller::Ai, network: None, query: Some(query), body })
                 .await?;
             let status: StatusCode = answer.status;
             let body =

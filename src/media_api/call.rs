@@ -2,7 +2,6 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
-use tokio::time::Instant;
 
 use super::api::{CallTarget, Caller};
 use crate::network::ClientNetwork;
@@ -21,8 +20,6 @@ pub struct Call {
     /// The body; empty if there is none. It is a session description or less, so it is never streamed, and a call
     /// that was not sent can be retried.
     pub body: Bytes,
-    /// The caller's deadline, if earlier than the configured timeout.
-    pub deadline: Option<Instant>,
 }
 
 /// The media API's answer.

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, UpstreamError};
@@ -24,7 +24,7 @@ use super::turn::TurnCredentials;
 use super::upstream::Upstream;
 use crate::auth::Auth as Identified;
 use crate::auth::peer::RemotePeer;
-use crate::clock::{now, wall_clock};
+use crate::clock::wall_clock;
 use crate::config::{Calls, LimitsConfig};
 use crate::http::context::HttpContext;
 use crate::id::{IdentityId, SessionId};
@@ -125,7 +125,8 @@ impl Proxy {
         permit.ok_or(UpstreamError::RequestsBusy)
     }
 
-    /// Reads the body of a call as a whole, so that a slow client does not occupy the media API.
+    /// Reads the body of a call as a whole, so that a slow client does not occupy the media API. The timeout of the
+    /// call itself begins after it: a client that uses all of its time must not count as a failure of the API.
     ///
     /// # Errors
     /// [`UpstreamError`] if it is too long, too slow or incomplete, or if too many large ones are in memory.
@@ -176,23 +177,21 @@ pub(super) struct RequestBody {
 
 /// `/api/calls/*`: the media API for older clients.
 pub async fn api_calls(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    let deadline = now() + proxy.timeout;
-    let (head, body) = request.into_parts();
+    let (head, body) = into_parts(request);
     let Some(target) = Mount::ApiCalls.target(&head) else {
         return api_failure(&proxy, CallFailure::NotFound);
     };
     let answer = async {
         let admitted = admit(&proxy, Mount::ApiCalls, &head, &target).await?;
         let body = proxy.read(body, network(&head)).await?;
-        forward(&proxy, &head, &target, admitted, body, deadline).await
+        forward(&proxy, &head, &target, admitted, body).await
     };
     answer.await.unwrap_or_else(|failure| api_failure(&proxy, failure))
 }
 
 /// `/partytracks/*`: the media API and the ICE servers for the library of that name.
 pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    let deadline = now() + proxy.timeout;
-    let (head, body) = request.into_parts();
+    let (head, body) = into_parts(request);
     if head.method == Method::GET && head.uri.path() == "/partytracks/generate-ice-servers" {
         return ice_servers(&proxy, &head).await;
     }
@@ -213,12 +212,19 @@ pub async fn partytracks(State(proxy): State<Arc<Proxy>>, request: Request) -> R
         if has_tracks {
             asked = body.as_ref().map_or(TracksRequest::Unknown, |body| TracksRequest::read(&body.bytes));
         }
-        forward(&proxy, &head, &target, admitted?, body?, deadline).await
+        forward(&proxy, &head, &target, admitted?, body?).await
     };
     match answer.await {
         Ok(response) => heal_answer(&proxy, &target, &asked, response).await,
         Err(failure) => healing_failure(&proxy, &target, &asked, failure),
     }
+}
+
+/// Splits a request; a body of a GET has no meaning (RFC 9110 section 9.3.1) and is not read.
+fn into_parts(request: Request) -> (request::Parts, Body) {
+    let (head, body) = request.into_parts();
+    let body = if head.method == Method::GET { Body::empty() } else { body };
+    (head, body)
 }
 
 /// The network that a call is charged to, if known.
@@ -276,7 +282,6 @@ async fn forward(
     target: &CallTarget,
     admitted: Admitted,
     body: RequestBody,
-    deadline: Instant,
 ) -> Result<Response, CallFailure> {
     let Admitted { mount, caller, permit, renewal } = admitted;
     let query = head.uri.query().map(str::to_owned);
@@ -286,7 +291,6 @@ async fn forward(
         network: network(head),
         query,
         body: body.bytes.clone(),
-        deadline: Some(deadline),
     };
     let mut answer = proxy.upstream.call(call).await?;
     drop(body);

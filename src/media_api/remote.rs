@@ -9,7 +9,6 @@ use http_body_util::Limited;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::call::{Answer, Call, UpstreamError};
@@ -114,14 +113,14 @@ impl Remote {
     /// # Errors
     /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
-        let Call { target, query, body, deadline, .. } = call;
+        let Call { target, query, body, .. } = call;
         let app = self.app.as_ref().map_err(|missing| UpstreamError::NotConfigured(missing))?;
         let mut url = format!("{}/apps/{}/{target}", self.base, app.id);
         if let Some(query) = query {
             url.push('?');
             url.push_str(&query);
         }
-        self.send(&self.circuit, target.method(), &url, &app.secret, body, deadline).await
+        self.send(&self.circuit, target.method(), &url, &app.secret, body, self.timeout).await
     }
 
     /// Requests new TURN credentials; the service's answer is returned unparsed.
@@ -134,8 +133,8 @@ impl Remote {
         };
         let url = format!("{}/turn/keys/{}/credentials/generate-ice-servers", self.base, turn.id);
         let body = format!(r#"{{"ttl":{}}}"#, TURN_LIFETIME.as_secs()).into();
-        let deadline = Some(now() + TURN_TIMEOUT);
-        self.send(&self.turn_circuit, Method::POST, &url, &turn.token, body, deadline).await
+        self.send(&self.turn_circuit, Method::POST, &url, &turn.token, body, TURN_TIMEOUT.min(self.timeout))
+            .await
     }
 
     async fn send(
@@ -145,12 +144,11 @@ impl Remote {
         url: &str,
         token: &HeaderValue,
         body: Bytes,
-        deadline: Option<Instant>,
+        timeout: Duration,
     ) -> Result<Answer, UpstreamError> {
         // The base is a validated URL; the rest are ids, constant words, and a query taken from a URL.
         let url = Url::parse(url).map_err(|_| UpstreamError::BadAnswer)?;
-        let latest = now() + self.timeout;
-        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let deadline = now() + timeout;
         circuit.check(now().into_std()).map_err(|_| UpstreamError::CircuitOpen)?;
         for tries_left in [1, 0] {
             let mut request = self.client.request(method.clone(), url.clone());
@@ -266,7 +264,7 @@ mod tests {
 
     fn call() -> Call {
         let (caller, body) = (Caller::Ai, Bytes::from_static(b"{}"));
-        Call { target: CallTarget::NewSession, caller, network: None, query: None, body, deadline: None }
+        Call { target: CallTarget::NewSession, caller, network: None, query: None, body }
     }
 
     #[tokio::test]

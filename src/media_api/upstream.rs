@@ -79,9 +79,8 @@ impl Upstream {
     }
 
     async fn call_embedded(&self, sfu: &SfuHandle, call: Call) -> Result<Answer, UpstreamError> {
-        let Call { target, caller, network, query, body, deadline } = call;
-        let latest = now() + self.timeout;
-        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let Call { target, caller, network, query, body } = call;
+        let deadline = now() + self.timeout;
         let asked = ApiRequest { target, query, body, caller, network };
         let (status, text) =
             timeout_at(deadline, sfu.serve(asked)).await.map_err(|_| UpstreamError::TimedOut)?;

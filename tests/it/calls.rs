@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::cloud::{Cloud, SECRET, Script, TURN_TOKEN};
 use crate::harness::{Answer, Person, TestServer, answer, eventually, logged};
@@ -449,6 +450,46 @@ async fn slow_client_is_408_and_no_api_failure() {
         201,
         "the circuit is closed"
     );
+}
+
+/// Five clients that used up a call's time with their bodies opened the circuit for everybody.
+#[tokio::test]
+async fn slow_body_leaves_the_api_its_whole_timeout() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let part = TIMEOUT * 2 / 3;
+    let cloud = Cloud::start().await;
+    let server = server_with(&cloud, |config| config.calls.timeout = TIMEOUT).await;
+    let mut ada = Caller::log_in(&server, "Ada").await;
+    let session = ada.open("/api/calls").await;
+    let (open, gate) = oneshot::channel();
+    cloud.script("/renegotiate", Script::After(gate));
+    let chunk = |text: &'static str| Ok::<_, std::io::Error>(text);
+    let rest = stream::once(async move {
+        sleep(part).await;
+        chunk("}")
+    });
+    let body = reqwest::Body::wrap_stream(stream::iter([chunk("{")]).chain(rest));
+    let request = ada.ask(Method::PUT, &format!("/api/calls/sessions/{session}/renegotiate")).body(body);
+    let api = async {
+        eventually("the call arrives".to_owned(), async || !cloud.seen_at("/renegotiate").is_empty()).await;
+        sleep(part).await;
+        open.send(()).unwrap();
+    };
+    assert_eq!(tokio::join!(answer(request), api).0.status, 200);
+}
+
+#[tokio::test]
+async fn body_of_a_get_is_not_forwarded() {
+    let cloud = Cloud::start().await;
+    let server = server(&cloud).await;
+    for mount in MOUNTS {
+        let mut ada = Caller::log_in(&server, "Ada").await;
+        let session = ada.open(mount).await;
+        let request = ada.ask(Method::GET, &format!("{mount}/sessions/{session}")).body("{}");
+        assert_eq!(answer(request).await.status, 200, "{mount}");
+        let seen = cloud.seen_at(&format!("/sessions/{session}"));
+        assert_eq!(seen.last().unwrap().body, "", "{mount}");
+    }
 }
 
 #[tokio::test]

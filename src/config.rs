@@ -446,6 +446,8 @@ mod tests {
         // The new name wins.
         let both = [variable[0], ("SATSUMA_LIMITS__FILE_CACHE_BYTES", "3145728")];
         assert_eq!(load("", &both).unwrap().config.limits.file_cache_bytes, 3 << 20);
+        let both = "[limits]\nfile_cache_bytes = 4194304\nkept_files_bytes = 2097152";
+        assert_eq!(load(both, &[]).unwrap().config.limits.file_cache_bytes, 4 << 20);
     }
 
     fn config(file: &str, environment: &[(&str, &str)]) -> Config {

@@ -107,8 +107,12 @@ impl Sources {
         for (name, value) in table {
             match value {
                 Value::Table(section) if self.has_section(&name) => {
-                    for (key, value) in section {
-                        self.set_known(origin, format!("{name}.{key}"), value);
+                    let section = section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value));
+                    // Former keys first, so that the new one wins if a file has both.
+                    let (former, current): (Vec<_>, Vec<_>) =
+                        section.partition(|(key, _)| RENAMED.iter().any(|(old, _)| old == key));
+                    for (key, value) in former.into_iter().chain(current) {
+                        self.set_known(origin, key, value);
                     }
                 }
                 _ if self.has_section(&name) => {

@@ -299,6 +299,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         // At the end, messages on their way are read without regard for others: they must not be lost.
         if self.phase == Phase::Open {
             if let Some(step) = self.poll_pause(context) {
+                // A socket that is not read must not hold space from others of the room.
+                self.session.release_space();
                 return step;
             }
             if self.session.poll_space(context).is_pending() {

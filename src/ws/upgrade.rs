@@ -29,6 +29,7 @@ use super::orange_session::OrangeSession;
 use super::refusals::too_many_sockets;
 use crate::auth::Auth;
 use crate::auth::peer::RemotePeer;
+use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
@@ -46,7 +47,6 @@ pub async fn upgrade(
     State(http): State<Arc<HttpContext>>,
     State(sockets): State<Arc<Sockets>>,
     peer: RemotePeer,
-    auth: Auth,
     Extension(socket): Extension<SocketPeer>,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -57,7 +57,7 @@ pub async fn upgrade(
         };
         return Err(last.unwrap_or(ApiError::NotFound));
     }
-    let joined = join_room(&http, &sockets, &peer, auth, request).await;
+    let joined = join_room(&http, &sockets, &peer, request).await;
     if let Err(error) = joined {
         Metrics::count(&http.metrics.refusals, error.label());
         debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
@@ -93,7 +93,6 @@ async fn join_room(
     http: &Arc<HttpContext>,
     sockets: &Arc<Sockets>,
     peer: &RemotePeer,
-    auth: Auth,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (room, user) = address(request.uri())?;
@@ -103,6 +102,8 @@ async fn join_room(
     if !request.headers().contains_key(UPGRADE) {
         return Err(ApiError::NotFound);
     }
+    // After the cheap refusals: with Cloudflare Access this verifies a signature, and may wait for its keys.
+    let auth = http.identities.identify(request.headers(), peer, wall_clock()).await;
     let Auth::User { identity, renew, .. } = auth else {
         return Err(http.unauthenticated());
     };

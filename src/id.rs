@@ -1,6 +1,7 @@
 //! Identifiers: newtypes whose constructors validate, so that an invalid one cannot exist.
 
 mod grants;
+mod object;
 mod text;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 use satsuma_sfu::api::PersonId;
 
 pub use grants::{Grants, PublishGrants};
+pub use object::{InvalidObjectId, ObjectId};
 pub use satsuma_sfu::api::SessionId;
 pub use text::{composed, nfc, text_is_valid, visible};
 

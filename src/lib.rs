@@ -11,6 +11,7 @@ pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod durable;
 pub mod http;
 pub mod id;
 pub mod limit;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of `src` from the lowest level up. One imports only from lower levels, never from its own.
-const LEVELS: [&[&str]; 14] = [
+const LEVELS: [&[&str]; 15] = [
     &["clock", "id", "network"],
     &["limit", "metrics"],
     &["config"],
@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 14] = [
     &["ai"],
     &["room"],
     &["ws", "reports", "site"],
+    &["durable"],
     &["orange", "admin"],
     &["server"],
     &["lib", "main"],

@@ -9,7 +9,8 @@ use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::metrics::Metrics;
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
-use satsuma::room::io::{Input, Join};
+use satsuma::protocol::server::MessageKind;
+use satsuma::room::io::{Input, Join, Liveness};
 use satsuma::room::message::SharedMessage;
 use satsuma::room::outbox::{Outbox, OutboxLimits};
 use satsuma::room::state::{Room, RoomSettings};
@@ -47,6 +48,8 @@ fn room_of(members: u64, now: Instant) -> Room {
             grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         };
         room.handle(now, Input::Join(join));
         room.handle(now, says(member, &update("false")));
@@ -93,7 +96,7 @@ fn deflate(criterion: &mut Criterion) {
     for members in [2, 3, 6, 10, 100, 1000] {
         let text = room_of(members, start()).encode_snapshot();
         let compressed = |text: String| {
-            let message = SharedMessage::new(text, &metrics);
+            let message = SharedMessage::new(MessageKind::RoomState, text, &metrics);
             message.compress(&metrics);
             message
         };
@@ -120,7 +123,8 @@ fn fan_out(criterion: &mut Criterion) {
             (outbox, reader)
         })
         .collect();
-    let snapshot = SharedMessage::new(room_of(100, start()).encode_snapshot(), &metrics);
+    let snapshot =
+        SharedMessage::new(MessageKind::RoomState, room_of(100, start()).encode_snapshot(), &metrics);
     criterion.bench_function("fan-out of a snapshot to 100 outboxes", |bencher| {
         bencher.iter(|| {
             for (outbox, _) in &outboxes {
@@ -128,7 +132,11 @@ fn fan_out(criterion: &mut Criterion) {
             }
         });
     });
-    let event = SharedMessage::new(r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(), &metrics);
+    let event = SharedMessage::new(
+        MessageKind::UserLeftNotification,
+        r#"{"type":"userLeftNotification","id":"x"}"#.to_owned(),
+        &metrics,
+    );
     let account = outboxes[0].0.account();
     let context = std::task::Context::from_waker(std::task::Waker::noop());
     criterion.bench_function("fan-out of an event to 100 outboxes, taken and confirmed", |bencher| {

@@ -8,6 +8,65 @@ use serde::{Deserialize, Serialize};
 use super::client::JsonString;
 use crate::id::{MeetingId, UserId};
 
+/// The kind of a message of this server.
+///
+/// Every message of Orange's begins with it, as `{"type":"…"`; a protocol with envelopes names it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// The snapshot of a room.
+    RoomState,
+    /// [`Event::Error`].
+    Error,
+    /// [`Event::DirectMessage`].
+    DirectMessage,
+    /// [`Event::Chat`].
+    Chat,
+    /// [`Event::MuteMic`].
+    MuteMic,
+    /// [`Event::E2eeMlsMessage`].
+    E2eeMlsMessage,
+    /// [`Event::UserLeftNotification`].
+    UserLeftNotification,
+    /// Everyone's presence, of Phoenix Presence; without a `type`.
+    PresenceState,
+    /// A change of presences, of Phoenix Presence; without a `type`.
+    PresenceDiff,
+}
+
+impl MessageKind {
+    /// The kinds that Orange has, whose messages begin with their name.
+    const OF_ORANGE: [Self; 7] = [
+        Self::RoomState,
+        Self::Error,
+        Self::DirectMessage,
+        Self::Chat,
+        Self::MuteMic,
+        Self::E2eeMlsMessage,
+        Self::UserLeftNotification,
+    ];
+
+    /// The kind's name: the `type` in Orange's protocol, the event in Phoenix's.
+    pub const fn event_name(self) -> &'static str {
+        match self {
+            Self::RoomState => "roomState",
+            Self::Error => "error",
+            Self::DirectMessage => "directMessage",
+            Self::Chat => "chat",
+            Self::MuteMic => "muteMic",
+            Self::E2eeMlsMessage => "e2eeMlsMessage",
+            Self::UserLeftNotification => "userLeftNotification",
+            Self::PresenceState => "presence_state",
+            Self::PresenceDiff => "presence_diff",
+        }
+    }
+
+    /// The kind of a message that [`Event::encode`] or [`encode_room_state`] wrote; `None` for other texts.
+    pub fn of_message(json: &str) -> Option<Self> {
+        let (name, _) = json.strip_prefix(r#"{"type":""#)?.split_once('"')?;
+        Self::OF_ORANGE.into_iter().find(|kind| kind.event_name() == name)
+    }
+}
+
 /// A message that is sent once and that a client must not miss: all but the snapshot.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -51,6 +110,18 @@ pub enum Event {
 }
 
 impl Event {
+    /// The kind of the message.
+    pub const fn kind(&self) -> MessageKind {
+        match self {
+            Self::Error { .. } => MessageKind::Error,
+            Self::DirectMessage { .. } => MessageKind::DirectMessage,
+            Self::Chat { .. } => MessageKind::Chat,
+            Self::MuteMic => MessageKind::MuteMic,
+            Self::E2eeMlsMessage { .. } => MessageKind::E2eeMlsMessage,
+            Self::UserLeftNotification { .. } => MessageKind::UserLeftNotification,
+        }
+    }
+
     /// Encodes the event as the JSON text of a message.
     pub fn encode(&self) -> String {
         match self {
@@ -188,6 +259,18 @@ mod tests {
             (Event::UserLeftNotification { id }, r#"{"type":"userLeftNotification","id":"b-1"}"#),
         ] {
             assert_eq!(event.encode(), text);
+            assert_eq!(MessageKind::of_message(text), Some(event.kind()));
+        }
+    }
+
+    #[test]
+    fn kind_of_a_message_is_its_type() {
+        let snapshot = encode_room_state(None, [].into_iter(), &AiState::default());
+        assert_eq!(MessageKind::of_message(&snapshot), Some(MessageKind::RoomState));
+        for text in
+            ["", "{}", r#"{"type":"#, r#"{"type":"chat"#, r#"{"type":"presence_state"}"#, r#"{"joins":{}}"#]
+        {
+            assert_eq!(MessageKind::of_message(text), None, "{text}");
         }
     }
 

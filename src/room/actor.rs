@@ -1,34 +1,35 @@
 //! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
 mod delivery;
+mod membership;
+mod reply;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use self::membership::{Joining, MemberOutbox};
+use self::reply::PendingReply;
 use super::events::RoomEvents;
-use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, JoinRefusal, Reason, RoomEvent};
-use super::mailbox::{Command, Inbox, Incoming, MemberStatus, RoomView};
+use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, Reason, RoomEvent};
+use super::mailbox::{Command, Inbox, Incoming, MemberStatus, Reply, RoomView};
 use super::message::SharedMessage;
-use super::outbox::{Outbox, OutboxLimits, OutboxReader, TooSlow};
+use super::outbox::{Outbox, OutboxLimits, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Room, RoomSettings};
 use crate::agent::{JobReport, RunningJob};
 use crate::ai::AiHandle;
 use crate::clock::{now, wall_clock};
-use crate::id::{ConnectionId, RoomName, UserId};
+use crate::id::{RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
-use crate::protocol::close::Close;
-use crate::protocol::deflate::Encoding;
+use crate::protocol::server::MessageKind;
 use crate::store::saved::SavedRoom;
 use crate::store::{Change, StoreHandle};
 
@@ -93,19 +94,14 @@ pub struct Actor {
     restored_events: bool,
 }
 
-struct MemberOutbox {
-    outbox: Outbox,
-    /// Time of the latest join.
-    since: Instant,
-    /// The encoding that the attached socket accepts; `None` without a socket. The outbox knows it as well, but
-    /// asking each of a large room's would lock them all for every message.
-    encoding: Option<Encoding>,
-}
-
-/// The socket that waits for the answer to its join.
-struct Joining {
-    encoding: Encoding,
-    answer: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
+/// The socket that waits for the answer to its input.
+enum Asking {
+    /// None does.
+    Nobody,
+    /// One that joins.
+    Join(Joining),
+    /// The sender of a message.
+    Message(Reply),
 }
 
 /// Decision to keep a room's task running or to end it.
@@ -140,10 +136,13 @@ impl Actor {
                 restored_events = !saved.unconfirmed.is_empty();
                 let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
                 for (user, text) in &saved.unconfirmed {
-                    let event =
-                        shared.entry(text).or_insert_with(|| SharedMessage::new(text.to_string(), &metrics));
-                    let pushed = outboxes.get(user).map(|member| member.outbox.push(now, event, None));
-                    if let Some(Err(TooSlow)) = pushed {
+                    let Some(member) = outboxes.get(user) else { continue };
+                    // A store edited by hand may hold any text.
+                    let pushed = MessageKind::of_message(text).ok_or(TooSlow).and_then(|kind| {
+                        let message = || SharedMessage::new(kind, text.to_string(), &metrics);
+                        member.outbox.push(now, shared.entry(text).or_insert_with(message), None)
+                    });
+                    if pushed.is_err() {
                         Metrics::count(&metrics.drops, "restored_event");
                     }
                 }
@@ -203,11 +202,11 @@ impl Actor {
             let turn = tokio::select! {
                 // The deadline first: a room that is never idle still ticks, and still stops.
                 biased;
-                () = sleep_until(deadline) => self.handle(Input::Wake, None).await,
+                () = sleep_until(deadline) => self.handle(Input::Wake, Asking::Nobody).await,
                 () = self.deps.force.cancelled() => break,
                 () = self.inbox.stop.cancelled(), if !self.stopping => {
                     self.stopping = true;
-                    self.handle(Input::Shutdown, None).await
+                    self.handle(Input::Shutdown, Asking::Nobody).await
                 }
                 report = reported(&mut self.agent_job) => self.agent_reported(report).await,
                 command = self.inbox.commands.recv() => match command {
@@ -227,17 +226,18 @@ impl Actor {
     async fn obey(&mut self, command: Command) -> Turn {
         match command {
             Command::Join { join, encoding, ack } => {
-                self.handle(Input::Join(join), Some(Joining { encoding, answer: ack })).await
+                let joining = Joining { encoding, answer: ack };
+                self.handle(Input::Join(join), Asking::Join(joining)).await
             }
             // The message's share of the mailbox's bytes is held until it has been handled.
-            Command::Message(Incoming { connection, message, permit: _permit, .. }) => {
+            Command::Message(Incoming { connection, message, permit: _permit, reply, .. }) => {
                 let input = match message {
                     Ok(message) => Input::Message { connection, at: unix_millis(), message },
                     Err(why) => Input::Rejected { connection, why },
                 };
-                self.handle(input, None).await
+                self.handle(input, reply.map_or(Asking::Nobody, Asking::Message)).await
             }
-            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), None).await,
+            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), Asking::Nobody).await,
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -247,8 +247,13 @@ impl Actor {
         }
     }
 
-    async fn handle(&mut self, input: Input, mut joining: Option<Joining>) -> Turn {
+    async fn handle(&mut self, input: Input, asking: Asking) -> Turn {
         let now = now();
+        let (mut joining, mut reply) = match asking {
+            Asking::Nobody => (None, None),
+            Asking::Join(joining) => (Some(joining), None),
+            Asking::Message(reply) => (None, Some(PendingReply::new(reply, &self.room, &input))),
+        };
         let sender = match &input {
             Input::Message { connection, .. } => self.room.user_at(*connection),
             _ => None,
@@ -286,7 +291,10 @@ impl Actor {
                         }
                     }
                     Effect::Send { to, event } => {
-                        let event = self.message(event.encode(), &to).await;
+                        if let Some(reply) = &mut reply {
+                            reply.notice(&to, &event);
+                        }
+                        let event = self.message(event.kind(), event.encode(), &to).await;
                         let slow = self.send(now, &to, &event, sender.as_ref());
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
@@ -316,6 +324,9 @@ impl Actor {
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
+        }
+        if let Some(reply) = reply {
+            reply.send();
         }
         self.members.set(self.outboxes.len());
         if self.restored_events && self.outboxes.values().all(|member| member.outbox.event_bytes() == 0) {
@@ -348,43 +359,12 @@ impl Actor {
             JobReport::Done => (AgentOutcome::Done, None),
             JobReport::Failed => (AgentOutcome::Failed, None),
         };
-        let turn = self.handle(Input::AgentDone { job, outcome }, None).await;
+        let turn = self.handle(Input::AgentDone { job, outcome }, Asking::Nobody).await;
         // After the handler: if the room had panicked, the track would have been dropped, and so closed.
         if let Some(opened) = opened {
             opened.hand_over();
         }
         turn
-    }
-
-    /// Attaches the socket to the member's outbox. False if nobody waits for the answer any more.
-    fn admit(
-        &mut self,
-        now: Instant,
-        connection: ConnectionId,
-        user: UserId,
-        joining: Option<Joining>,
-    ) -> bool {
-        let RoomDeps { outbox, metrics, .. } = &self.deps;
-        let member = self.outboxes.entry(user).or_insert_with(|| MemberOutbox {
-            outbox: Outbox::new(*outbox, metrics.clone()),
-            since: now,
-            encoding: None,
-        });
-        let encoding = joining.as_ref().map(|joining| joining.encoding).unwrap_or_default();
-        (member.since, member.encoding) = (now, Some(encoding));
-        let reader = member.outbox.attach(now, connection, encoding);
-        joining.is_some_and(|joining| joining.answer.send(Ok(reader)).is_ok())
-    }
-
-    fn remove(&mut self, user: &UserId, close: Close) {
-        let Some(member) = self.outboxes.remove(user) else { return };
-        match close {
-            Close::TooSlow => {
-                Metrics::count(&self.deps.metrics.drops, "outbox_over_budget");
-                member.outbox.discard(close);
-            }
-            _ => member.outbox.close(close),
-        }
     }
 
     /// Hands unconfirmed events to the store, for the members' return after the restart.
@@ -409,7 +389,9 @@ impl Actor {
             let own = self.outboxes.get(&member.user);
             MemberStatus {
                 connection: member.connection.zip(own.map(|own| now - own.since)),
-                heartbeat_age: now.into_std().saturating_duration_since(member.heartbeat),
+                heartbeat_age: member
+                    .heartbeat
+                    .map_or(Duration::ZERO, |heartbeat| now.into_std().saturating_duration_since(heartbeat)),
                 queued_bytes: own.map_or(0, |own| own.outbox.event_bytes()),
                 user: member.user,
                 name: member.name,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::io::{Disconnection, Join};
+use super::io::{Disconnection, Join, Liveness};
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, SessionId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference};
@@ -17,7 +17,7 @@ use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
 use crate::protocol::server::Event;
 
 /// Version of the format, the first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A command to a room on another node.
 #[derive(Clone, Debug)]
@@ -128,6 +128,14 @@ struct WireJoin<'a> {
     grants: u16,
     network: Option<WireNetwork>,
     new_meeting: [u8; 16],
+    presence: bool,
+    liveness: WireLiveness,
+}
+
+#[derive(Serialize, Deserialize)]
+enum WireLiveness {
+    Heartbeat,
+    Connection,
 }
 
 /// An IPv4 address, or the first half of IPv6 ones.
@@ -232,7 +240,8 @@ impl WireConnection {
 
 impl<'a> WireJoin<'a> {
     fn of(join: &'a Join) -> Self {
-        let Join { connection, user, identity, name, grants, network, new_meeting } = join;
+        let Join { connection, user, identity, name, grants, network, new_meeting, presence, liveness } =
+            join;
         Self {
             connection: WireConnection::of(*connection),
             user: user.as_str(),
@@ -241,6 +250,11 @@ impl<'a> WireJoin<'a> {
             grants: grants.bits(),
             network: network.map(WireNetwork::of),
             new_meeting: new_meeting.to_bytes(),
+            presence: *presence,
+            liveness: match liveness {
+                Liveness::Heartbeat => WireLiveness::Heartbeat,
+                Liveness::Connection => WireLiveness::Connection,
+            },
         }
     }
 
@@ -253,6 +267,11 @@ impl<'a> WireJoin<'a> {
             grants: Grants::from_bits(self.grants),
             network: self.network.map(WireNetwork::read),
             new_meeting: MeetingId::from_bytes(self.new_meeting),
+            presence: self.presence,
+            liveness: match self.liveness {
+                WireLiveness::Heartbeat => Liveness::Heartbeat,
+                WireLiveness::Connection => Liveness::Connection,
+            },
         })
     }
 }
@@ -411,6 +430,8 @@ mod tests {
             grants: Grants::everyone(),
             network: network.map(|address| client_network(address.parse().unwrap())),
             new_meeting: MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         }
     }
 
@@ -425,6 +446,11 @@ mod tests {
             [None, Some("192.0.2.1"), Some("2001:db8:0:1::5"), Some("64:ff9b:0:0:1::")]
                 .map(|network| RemoteCommand::Join(join(network)))
                 .into();
+        commands.push(RemoteCommand::Join(Join {
+            presence: true,
+            liveness: Liveness::Connection,
+            ..join(None)
+        }));
         commands.extend(
             [
                 r#"{"type":"userUpdate","user":{"joined":true,"x":[1, 2]}}"#,
@@ -482,8 +508,8 @@ mod tests {
 
     /// Nodes of two releases talk to each other: what one wrote, the other reads. New bytes need another version.
     #[test]
-    fn version_1_keeps_its_bytes() {
-        let recorded: Vec<&str> = include_str!("codec/version_1.hex").lines().collect();
+    fn version_2_keeps_its_bytes() {
+        let recorded: Vec<&str> = include_str!("codec/version_2.hex").lines().collect();
         let (of_commands, of_events) = recorded.split_at(commands().len());
         for (command, recorded) in commands().iter().zip(of_commands) {
             assert_eq!(hex(&command.encode()), *recorded, "{command:?}");
@@ -502,7 +528,7 @@ mod tests {
             RemoteCommand::Disconnected(Disconnection { connection: ID, is_page_left: false }).encode();
         let refused = |bytes: &[u8]| RemoteCommand::decode(bytes).unwrap_err();
         assert_eq!(refused(&[]), CodecError::UnknownVersion);
-        assert_eq!(refused(&[&[2], &good[1..]].concat()), CodecError::UnknownVersion);
+        assert_eq!(refused(&[&[1], &good[1..]].concat()), CodecError::UnknownVersion);
         assert_eq!(refused(&good[..good.len() - 1]), CodecError::Malformed);
         assert_eq!(refused(&[&good[..], &[0]].concat()), CodecError::Malformed);
         let no_id = encode(&WireEvent::UserLeftNotification { id: "ai" });

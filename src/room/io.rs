@@ -64,6 +64,16 @@ pub struct Disconnection {
     pub is_page_left: bool,
 }
 
+/// The sign of life that a member is expected to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Liveness {
+    /// Orange's `heartbeat` messages.
+    #[default]
+    Heartbeat,
+    /// Its connection, whose transport has a keep-alive of its own: the member is alive as long as it is attached.
+    Connection,
+}
+
 /// A socket's request to join a room.
 #[derive(Clone, Debug)]
 pub struct Join {
@@ -82,6 +92,10 @@ pub struct Join {
     /// The meeting that begins if this is the first member of an empty room. (Randomness, like
     /// time, is an argument.)
     pub new_meeting: MeetingId,
+    /// True if the member is sent presence messages.
+    pub presence: bool,
+    /// The sign of life that the member gives from now on.
+    pub liveness: Liveness,
 }
 
 /// An effect to be carried out for a room. Effects are carried out in order.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::io::Disconnection;
-use super::mailbox::{Command, Incoming, Mailbox};
+use super::mailbox::{Command, Incoming, Mailbox, Reply};
 use super::outbox::OutboxReader;
 pub use super::outbox::{Acknowledged, Taken};
 use crate::id::ConnectionId;
@@ -79,17 +79,23 @@ impl MemberLink {
     }
 
     /// Sends a message of `bytes` to the room, or the defect of an invalid one as a sentence. If the room has no space for it yet,
-    /// it waits in the link until [`Self::poll_sent`]; no other may be sent before that.
+    /// it waits in the link until [`Self::poll_sent`]; no other may be sent before that. With `reply`, the room
+    /// answers once it has handled the message; it drops the reply if it fails.
     ///
     /// # Errors
     /// [`RoomGone`].
-    pub fn send(&mut self, message: Result<ClientMessage, String>, bytes: usize) -> Result<(), RoomGone> {
+    pub fn send(
+        &mut self,
+        message: Result<ClientMessage, String>,
+        bytes: usize,
+        reply: Option<Reply>,
+    ) -> Result<(), RoomGone> {
         let turn = match mem::take(&mut self.uplink) {
             Uplink::Free { turn } => turn,
             Uplink::Waiting(_) => None,
             Uplink::Sending(_) => unreachable!("a message is sent before the one before it"),
         };
-        let incoming = Incoming { connection: self.connection, message, bytes, permit: None };
+        let incoming = Incoming { connection: self.connection, message, bytes, permit: None, reply };
         match self.mailbox.try_deliver(incoming, turn) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(incoming)) => {
@@ -172,6 +178,18 @@ impl MemberLink {
         // A room that is gone needs no notice.
         let _ = self.mailbox.send(Command::Disconnected(gone)).await;
     }
+
+    /// Tells the room that the member leaves for good, as by `userLeft`, after a message that still waits for
+    /// space.
+    pub async fn leave(self) {
+        if let Uplink::Sending(sent) = self.uplink {
+            let _ = sent.await;
+        }
+        let message = Ok(ClientMessage::UserLeft);
+        let left = Incoming { connection: self.connection, message, bytes: 0, permit: None, reply: None };
+        // A room that is gone needs no notice.
+        let _ = self.mailbox.deliver(left).await;
+    }
 }
 
 impl Default for Uplink {
@@ -216,8 +234,8 @@ mod tests {
         (MemberLink::new(ID, mailbox, reader), received, outbox)
     }
 
-    fn heartbeat() -> Result<ClientMessage, String> {
-        Ok(ClientMessage::Heartbeat)
+    fn send(link: &mut MemberLink) -> Result<(), RoomGone> {
+        link.send(Ok(ClientMessage::Heartbeat), 0, None)
     }
 
     fn is_message(command: Option<Command>) -> bool {
@@ -228,9 +246,9 @@ mod tests {
     async fn message_waits_in_the_link_for_a_full_room() {
         let (mut link, mut commands, _outbox) = link(1);
         let mut context = Context::from_waker(Waker::noop());
-        link.send(heartbeat(), 0).unwrap();
+        send(&mut link).unwrap();
         assert!(link.poll_sent(&mut context).is_ready() && !link.is_congested());
-        link.send(heartbeat(), 0).unwrap();
+        send(&mut link).unwrap();
         assert!(link.poll_sent(&mut context).is_pending() && link.is_congested());
         assert!(is_message(commands.recv().await));
         assert_eq!(link.poll_sent(&mut context), Poll::Ready(Ok(())));
@@ -240,8 +258,8 @@ mod tests {
     #[tokio::test]
     async fn waiting_message_precedes_the_disconnection() {
         let (mut link, mut commands, _outbox) = link(1);
-        link.send(heartbeat(), 0).unwrap();
-        link.send(heartbeat(), 0).unwrap();
+        send(&mut link).unwrap();
+        send(&mut link).unwrap();
         let all = async {
             assert!(is_message(commands.recv().await));
             assert!(is_message(commands.recv().await));
@@ -252,14 +270,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn waiting_message_precedes_the_leave() {
+        let (mut link, mut commands, _outbox) = link(1);
+        send(&mut link).unwrap();
+        send(&mut link).unwrap();
+        let all = async {
+            assert!(is_message(commands.recv().await));
+            assert!(is_message(commands.recv().await));
+            let Some(Command::Message(last)) = commands.recv().await else { panic!("no message") };
+            assert!(last.connection == ID && matches!(last.message, Ok(ClientMessage::UserLeft)));
+        };
+        tokio::join!(link.leave(), all);
+    }
+
+    #[tokio::test]
     async fn room_that_is_gone_holds_up_nothing() {
         let (mut link, commands, _outbox) = link(1);
         let mut context = Context::from_waker(Waker::noop());
-        link.send(heartbeat(), 0).unwrap();
-        link.send(heartbeat(), 0).unwrap();
+        send(&mut link).unwrap();
+        send(&mut link).unwrap();
         drop(commands);
         assert_eq!(link.poll_sent(&mut context), Poll::Ready(Err(RoomGone)));
-        assert_eq!(link.send(heartbeat(), 0), Err(RoomGone));
+        assert_eq!(send(&mut link), Err(RoomGone));
         assert!(link.poll_space(&mut context).is_ready() && !link.is_congested());
         link.disconnect(false).await;
     }

@@ -60,7 +60,13 @@ pub struct Incoming {
     pub bytes: usize,
     /// The permit for a long message's bytes in the mailbox, held until the room has handled it.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// The answer, for a session whose client is told the result: once the room has handled the message, or the
+    /// sentence of the `error` event that the sender got for it. Dropped if the room fails.
+    pub reply: Option<Reply>,
 }
+
+/// The way back for the result of a message.
+pub type Reply = oneshot::Sender<Result<(), String>>;
 
 /// A room's state for operators.
 #[derive(Clone, Debug)]
@@ -80,7 +86,7 @@ pub struct MemberStatus {
     pub name: Arc<str>,
     /// Its socket and the time since it joined, if it is connected.
     pub connection: Option<(ConnectionId, Duration)>,
-    /// Time since its last heartbeat.
+    /// Time since its last heartbeat; none while its connection serves as one.
     pub heartbeat_age: Duration,
     /// Bytes of its queued and unconfirmed events.
     pub queued_bytes: usize,
@@ -236,6 +242,7 @@ mod tests {
             message: Ok(ClientMessage::Heartbeat),
             bytes,
             permit: None,
+            reply: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::io::Join;
+use super::io::{Join, Liveness};
 use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
@@ -22,7 +22,9 @@ pub struct Member {
     pub network: Option<ClientNetwork>,
     /// The socket, if connected.
     pub connection: Option<ConnectionId>,
-    /// Time of the last sign of life.
+    /// The sign of life that the latest client gives.
+    pub liveness: Liveness,
+    /// Time of the last heartbeat, or of the end of the connection that served as one.
     pub heartbeat: Instant,
     /// True if the member has sent a message since it joined.
     pub has_spoken: bool,
@@ -46,8 +48,9 @@ pub struct MemberView {
     pub name: Arc<str>,
     /// The socket, if connected.
     pub connection: Option<ConnectionId>,
-    /// Time of the last heartbeat; in the future for a member that was just restored.
-    pub heartbeat: Instant,
+    /// Time of the last heartbeat; in the future for a member that was just restored. `None` while its connection
+    /// serves as one.
+    pub heartbeat: Option<Instant>,
 }
 
 impl Member {
@@ -62,6 +65,7 @@ impl Member {
             grants: join.grants,
             network: join.network,
             connection: Some(join.connection),
+            liveness: join.liveness,
             heartbeat: now,
             has_spoken: false,
             json,
@@ -79,9 +83,16 @@ impl Member {
             grants: Grants::default(),
             network: None,
             connection: None,
+            liveness: Liveness::Heartbeat,
             heartbeat,
             has_spoken: true,
         })
+    }
+
+    /// Time of the last heartbeat; `None` while the connection serves as one.
+    pub fn last_heartbeat(&self) -> Option<Instant> {
+        let is_alive = self.liveness == Liveness::Connection && self.connection.is_some();
+        (!is_alive).then_some(self.heartbeat)
     }
 
     /// The member as it is persisted.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::departed::{Departed, DepartedId};
-use super::io::{Disconnection, Join, JoinRefusal};
+use super::io::{Disconnection, Join, JoinRefusal, Liveness};
 use super::member::Member;
 use super::state::RoomSettings;
 use crate::id::{ConnectionId, IdentityId, UserId};
@@ -127,13 +127,14 @@ impl Members {
 
     /// Adds a member or attaches its new socket; returns true if the id was that of a former member.
     pub fn admit(&mut self, now: Instant, join: &Join) -> bool {
-        let Join { connection, user, name, grants, network, .. } = join;
+        let Join { connection, user, name, grants, network, liveness, .. } = join;
         self.leaving.retain(|(_, leaving)| leaving != user);
         match self.by_id.get_mut(user) {
             Some(member) => {
                 member.rename(name.clone());
                 member.grants = *grants;
                 member.network = *network;
+                member.liveness = *liveness;
                 if let Some(older) = member.connection.replace(*connection) {
                     self.connections.remove(&older);
                 }
@@ -152,6 +153,9 @@ impl Members {
         let user = self.connections.remove(&gone.connection)?;
         if let Some(member) = self.by_id.get_mut(&user) {
             member.connection = None;
+            if member.liveness == Liveness::Connection {
+                member.heartbeat = now;
+            }
             if gone.is_page_left || !member.has_spoken {
                 self.leaving.push_back((now + SHORT_GRACE, user.clone()));
             }
@@ -169,9 +173,13 @@ impl Members {
         self.leaving.front().filter(|(at, _)| *at <= now).map(|(_, user)| user.clone())
     }
 
-    /// Members whose last heartbeat is older than `timeout`.
+    /// Members whose last heartbeat is older than `timeout`, but for those whose connection serves as one.
     pub fn silent(&self, now: Instant, timeout: Duration) -> Vec<UserId> {
-        let is_silent = |member: &Member| now.saturating_duration_since(member.heartbeat) > timeout;
+        let is_silent = |member: &Member| {
+            member
+                .last_heartbeat()
+                .is_some_and(|heartbeat| now.saturating_duration_since(heartbeat) > timeout)
+        };
         self.by_id.iter().filter(|(_, member)| is_silent(member)).map(|(user, _)| user.clone()).collect()
     }
 

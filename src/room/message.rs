@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::deflate::{Encoding, deflate};
+use crate::protocol::server::MessageKind;
 
 /// Minimum size in bytes for compression. A shorter message fits into one packet as it is, so that
 /// compressing it saves nothing.
@@ -20,6 +21,7 @@ pub struct SharedMessage(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    kind: MessageKind,
     /// The message itself. It is what every protocol sends, each in a frame or an envelope of its own, so
     /// that all encodings can be made of it.
     json: Bytes,
@@ -34,12 +36,14 @@ pub struct Payload {
     pub bytes: Bytes,
     /// The encoding of those bytes.
     pub encoding: Encoding,
+    /// The message's kind, which envelopes of other protocols than Orange's name.
+    pub kind: MessageKind,
 }
 
 impl SharedMessage {
     /// Wraps the JSON of a message. Its memory is counted from now on.
-    pub fn new(json: String, metrics: &Metrics) -> Self {
-        Self(Arc::new(Shared { json: counted(json.into_bytes(), metrics), deflated: OnceLock::new() }))
+    pub fn new(kind: MessageKind, json: String, metrics: &Metrics) -> Self {
+        Self(Arc::new(Shared { kind, json: counted(json.into_bytes(), metrics), deflated: OnceLock::new() }))
     }
 
     /// Compresses the message for all sockets that accept that, if it makes the message shorter; once, however
@@ -74,9 +78,10 @@ impl SharedMessage {
     /// compressing it for one socket costs more than it saves.
     pub fn payload(&self, encoding: Encoding) -> Payload {
         let deflated = if encoding == Encoding::Deflate { self.deflated() } else { None };
+        let kind = self.0.kind;
         match deflated {
-            Some(deflated) => Payload { bytes: deflated.clone(), encoding },
-            None => Payload { bytes: self.0.json.clone(), encoding: Encoding::Identity },
+            Some(deflated) => Payload { bytes: deflated.clone(), encoding, kind },
+            None => Payload { bytes: self.0.json.clone(), encoding: Encoding::Identity, kind },
         }
     }
 }
@@ -103,7 +108,7 @@ mod tests {
     use crate::protocol::deflate::inflate;
 
     fn compressed(json: &str, metrics: &Metrics) -> SharedMessage {
-        let message = SharedMessage::new(json.to_owned(), metrics);
+        let message = SharedMessage::new(MessageKind::RoomState, json.to_owned(), metrics);
         message.compress(metrics);
         message
     }
@@ -115,6 +120,7 @@ mod tests {
         let message = compressed(&json, &metrics);
         let (plain, deflated) = (message.payload(Encoding::Identity), message.payload(Encoding::Deflate));
         assert_eq!((plain.encoding, plain.bytes), (Encoding::Identity, Bytes::from(json.clone())));
+        assert_eq!([plain.kind, deflated.kind], [MessageKind::RoomState; 2]);
         assert_eq!(deflated.encoding, Encoding::Deflate);
         assert_eq!(inflate(&deflated.bytes, 1 << 20).unwrap(), json.as_bytes());
         assert_eq!(deflated.bytes.as_ptr(), message.clone().payload(Encoding::Deflate).bytes.as_ptr());
@@ -123,7 +129,7 @@ mod tests {
     #[test]
     fn message_is_compressed_at_most_once() {
         let metrics = Metrics::new();
-        let message = SharedMessage::new("x".repeat(5000), &metrics);
+        let message = SharedMessage::new(MessageKind::RoomState, "x".repeat(5000), &metrics);
         assert_eq!(message.payload(Encoding::Deflate).encoding, Encoding::Identity, "nobody needed it yet");
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -149,7 +155,7 @@ mod tests {
     #[test]
     fn queued_bytes_are_counted_once_per_encoding() {
         let metrics = Metrics::new();
-        let message = SharedMessage::new("x".repeat(2000), &metrics);
+        let message = SharedMessage::new(MessageKind::RoomState, "x".repeat(2000), &metrics);
         assert_eq!((metrics.outbox_bytes.get(), message.cost()), (2160, 2160));
         message.compress(&metrics);
         let deflated_bytes = message.deflated().unwrap().len();

@@ -449,6 +449,7 @@ mod tests {
     use super::*;
     use crate::id::NodeId;
     use crate::protocol::deflate::inflate;
+    use crate::protocol::server::MessageKind;
 
     const A: ConnectionId = ConnectionId::new(NodeId::new(0), 1);
     const B: ConnectionId = ConnectionId::new(NodeId::new(0), 2);
@@ -490,11 +491,11 @@ mod tests {
     }
 
     fn text(text: &'static str) -> Taken {
-        Taken::Message(Payload { bytes: Bytes::from_static(text.as_bytes()), encoding: Encoding::Identity })
+        Taken::Message(message(text).payload(Encoding::Identity))
     }
 
     fn message(text: &str) -> SharedMessage {
-        SharedMessage::new(text.to_owned(), &Metrics::new())
+        SharedMessage::new(MessageKind::Chat, text.to_owned(), &Metrics::new())
     }
 
     fn of_bytes(bytes: usize) -> SharedMessage {
@@ -608,8 +609,9 @@ mod tests {
     fn memory_of_short_events_is_counted() {
         let outbox = outbox_of(1 << 30);
         let reader = outbox.attach(start(), A, Encoding::Identity);
-        let events: Vec<_> =
-            (0..1000).map(|_| SharedMessage::new("x".repeat(18), &outbox.shared.metrics)).collect();
+        let events: Vec<_> = (0..1000)
+            .map(|_| SharedMessage::new(MessageKind::Chat, "x".repeat(18), &outbox.shared.metrics))
+            .collect();
         for event in events {
             outbox.push(start(), &event, None).unwrap();
         }
@@ -657,7 +659,7 @@ mod tests {
     fn queued_event_has_the_encoding_of_its_socket() {
         let outbox = outbox_of(100_000);
         let long = "an event that is long enough ".repeat(50);
-        let event = SharedMessage::new(long.clone(), &Metrics::new());
+        let event = SharedMessage::new(MessageKind::Chat, long.clone(), &Metrics::new());
         event.compress(&Metrics::new());
         let take_one = |reader: &OutboxReader| match reader.poll_take(&Context::from_waker(Waker::noop())) {
             Poll::Ready(Taken::Message(payload)) => payload,

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
-use super::io::{Join, JoinRefusal};
+use super::io::{Join, JoinRefusal, Liveness};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use crate::clock::now;
@@ -178,6 +178,8 @@ impl Registry {
             grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         };
         let (ack, answer) = oneshot::channel();
         let _ = handle.mailbox().send(Command::Join { join, encoding: Encoding::Identity, ack }).await;
@@ -336,8 +338,10 @@ mod tests {
     use crate::config::{AiConfig as AiSettings, Calls, Optional, TurnConfig};
     use crate::media_api::upstream::Upstream;
     use crate::network::client_network;
+    use crate::protocol::ai::{AiMessage, TrackReference};
     use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;
+    use crate::protocol::server::MessageKind;
     use crate::room::io::Disconnection;
     use crate::room::link::Taken;
     use crate::room::mailbox::Incoming;
@@ -417,6 +421,8 @@ mod tests {
             grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         }
     }
 
@@ -425,6 +431,7 @@ mod tests {
             connection: ConnectionId::new(NODE, connection),
             bytes: 0,
             permit: None,
+            reply: None,
             message: Ok(ClientMessage::UserLeft),
         });
         joined.mailbox().send(said).await.unwrap();
@@ -611,6 +618,67 @@ mod tests {
                 .await;
         leave(&mut joined.expect("the join is not forgotten").unwrap(), 1).await;
         store.handle().flush().await.unwrap();
+    }
+
+    /// Sends a message, and returns the room's reply.
+    async fn reply(
+        link: &mut MemberLink,
+        message: Result<ClientMessage, String>,
+    ) -> Option<Result<(), String>> {
+        let (reply, result) = oneshot::channel();
+        link.send(message, 0, Some(reply)).unwrap();
+        result.await.ok()
+    }
+
+    #[tokio::test]
+    async fn sender_is_told_the_result_of_its_message() {
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
+        let room = name("r");
+        let mut link = registry.join(&room, asks(1, "a"), Encoding::Identity).await.unwrap();
+        assert_eq!(reply(&mut link, Ok(ClientMessage::Heartbeat)).await, Some(Ok(())));
+        assert_eq!(reply(&mut link, Err("no JSON".to_owned())).await, Some(Err("no JSON".to_owned())));
+        let control = ClientMessage::Ai(AiMessage::RequestControl(TrackReference {
+            session: crate::id::SessionId::parse("s").unwrap(),
+            track_name: "t".into(),
+        }));
+        let refused = "the AI is not in this room";
+        assert_eq!(reply(&mut link, Ok(control)).await, Some(Err(refused.to_owned())));
+        // The error events are sent as well, with the same sentences.
+        let mut errors = Vec::new();
+        let context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(taken) = link.poll_next(&context) {
+            if let Taken::Message(payload) = taken
+                && payload.kind == MessageKind::Error
+            {
+                errors.push(String::from_utf8(payload.bytes.into()).unwrap());
+            }
+        }
+        let error = |why: &str| format!(r#"{{"type":"error","error":"{why}"}}"#);
+        assert_eq!(errors, [error("no JSON"), error(refused)]);
+        // A newer connection of the member, and then none.
+        let mut newer = registry.join(&room, asks(2, "a"), Encoding::Identity).await.unwrap();
+        assert!(matches!(reply(&mut link, Ok(ClientMessage::Heartbeat)).await, Some(Err(_))));
+        assert_eq!(reply(&mut newer, Ok(ClientMessage::UserLeft)).await, Some(Ok(())));
+        assert!(matches!(reply(&mut newer, Ok(ClientMessage::Heartbeat)).await, Some(Err(_))));
+    }
+
+    #[tokio::test]
+    async fn failed_room_drops_the_reply() {
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
+        let mut link = registry.join(&name("r"), asks(1, "a"), Encoding::Identity).await.unwrap();
+        link.mailbox().send(Command::Panic).await.unwrap();
+        assert_eq!(reply(&mut link, Ok(ClientMessage::Heartbeat)).await, None);
+    }
+
+    #[tokio::test]
+    async fn leave_removes_the_member_at_once() {
+        let TestRegistry { registry, .. } = test_registry(Duration::from_secs(15), 10).await;
+        let room = name("r");
+        let link = registry.join(&room, asks(1, "a"), Encoding::Identity).await.unwrap();
+        let _other = registry.join(&room, asks(2, "b"), Encoding::Identity).await.unwrap();
+        link.leave().await;
+        let members = registry.describe(&room).await.unwrap().members;
+        assert_eq!(members.into_iter().map(|member| member.user.to_string()).collect::<Vec<_>>(), ["b"]);
     }
 
     #[tokio::test]

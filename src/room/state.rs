@@ -196,7 +196,7 @@ impl Room {
             user: user.clone(),
             name: member.name.clone(),
             connection: member.connection,
-            heartbeat: member.heartbeat,
+            heartbeat: member.last_heartbeat(),
         })
     }
 
@@ -396,7 +396,7 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
-    use crate::room::io::{AgentOutcome, AgentTask};
+    use crate::room::io::{AgentOutcome, AgentTask, Liveness};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::LONGEST_WINDOW;
     use crate::store::saved::SavedMember;
@@ -439,6 +439,8 @@ mod tests {
             grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         })
     }
 
@@ -653,6 +655,47 @@ mod tests {
             seen(&effects),
             [r#"to all: {"type":"userLeftNotification","id":"b"}"#, "remove b: TimedOut", "snapshot"]
         );
+    }
+
+    fn join_with(liveness: Liveness, connection: u64, id: &str, identity: &str) -> Input {
+        let Input::Join(join) = join(connection, id, identity) else { unreachable!() };
+        Input::Join(Join { liveness, ..join })
+    }
+
+    /// Such a client may be silent for 30 s at a time, and was timed out at every second tick.
+    #[test]
+    fn attached_connection_serves_as_heartbeat() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, join_with(Liveness::Connection, 3, "b", "B"));
+        room.handle(now, says(3, r#"{"type":"chat","message":"x"}"#));
+        let mut tick = room.next_tick;
+        for _ in 0..4 {
+            room.handle(tick, says(1, r#"{"type":"heartbeat"}"#));
+            tick += TICK;
+        }
+        assert_eq!(
+            room.members().map(|member| member.heartbeat.is_some()).collect::<Vec<_>>(),
+            [true, false]
+        );
+        // The time without heartbeats begins with the end of the connection.
+        let lost = tick - Duration::from_secs(1);
+        room.handle(lost, gone(3, false));
+        room.handle(lost, says(1, r#"{"type":"heartbeat"}"#));
+        room.handle(tick, Input::Wake);
+        assert_eq!(room.members().count(), 2, "1 s after its end");
+        room.handle(tick, says(1, r#"{"type":"heartbeat"}"#));
+        let effects = room.handle(tick + TICK, Input::Wake);
+        assert!(seen(&effects).contains(&"remove b: TimedOut".to_owned()), "{effects:?}");
+    }
+
+    #[test]
+    fn liveness_follows_the_latest_join() {
+        let (mut room, now) = room_of_two();
+        room.handle(now, join_with(Liveness::Connection, 3, "b", "B"));
+        room.handle(now, join(4, "b", "B"));
+        room.handle(now + TICK, says(1, r#"{"type":"heartbeat"}"#));
+        let effects = room.handle(now + 2 * TICK, Input::Wake);
+        assert!(seen(&effects).contains(&"remove b: TimedOut".to_owned()), "{effects:?}");
     }
 
     #[test]
@@ -1020,7 +1063,7 @@ mod tests {
     /// Inputs of a room: sockets come and go, members send messages, time passes.
     #[derive(Clone, Debug)]
     enum Step {
-        Join { user: u8, identity: u8 },
+        Join { user: u8, identity: u8, liveness: Liveness },
         Say { connection: u64, text: usize },
         Drop { connection: u64, is_page_left: bool },
         Full { user: u8 },
@@ -1044,7 +1087,10 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => (0..5u8, 0..6u8).prop_map(|(user, identity)| Step::Join { user, identity }),
+            3 => (0..5u8, 0..6u8, any::<bool>()).prop_map(|(user, identity, beats)| {
+                let liveness = if beats { Liveness::Heartbeat } else { Liveness::Connection };
+                Step::Join { user, identity, liveness }
+            }),
             6 => (1..40u64, 0..TEXTS.len()).prop_map(|(connection, text)| Step::Say { connection, text }),
             2 => (1..40u64, any::<bool>())
                 .prop_map(|(connection, is_page_left)| Step::Drop { connection, is_page_left }),
@@ -1056,7 +1102,7 @@ mod tests {
 
     proptest! {
         /// Members match the admitted sockets, nothing is sent to removed members, no deadline is
-        /// overdue, every change ends in a snapshot, and no session of an AI is left open or closed twice.
+        /// overdue, every change ends in a snapshot, no member is timed out whose connection is its heartbeat, and no session of an AI is left open or closed twice.
         #[test]
         fn the_invariants_hold(steps in prop::collection::vec(step(), 1..120)) {
             let mut now = start();
@@ -1065,18 +1111,20 @@ mod tests {
             // The shell's view: the members and their sockets, by the effects alone.
             let mut expected: BTreeMap<UserId, Option<ConnectionId>> = BTreeMap::new();
             let mut owners: HashMap<UserId, IdentityId> = HashMap::new();
+            // Members whose connection is their heartbeat.
+            let mut alive: Vec<UserId> = Vec::new();
             let mut unseen_change = false;
             // Jobs for the AI that have not reported, with their results on success.
             let mut jobs: Vec<(AgentJob, AgentOutcome)> = Vec::new();
             let mut reported: Vec<AgentSession> = Vec::new();
             let mut closed: Vec<AgentSession> = Vec::new();
             for step in steps {
-                let (input, identity) = match step {
-                    Step::Join { user, identity } => {
+                let (input, joins) = match step {
+                    Step::Join { user, identity, liveness } => {
                         connections += 1;
                         // Identity 5 is Mallory, who claims everyone's id.
                         let identity = if identity == 5 { "mallory".to_owned() } else { format!("i{user}") };
-                        (join(connections, &format!("u{user}"), &identity), Some(IdentityId::new(identity)))
+                        (join_with(liveness, connections, &format!("u{user}"), &identity), Some((IdentityId::new(identity), liveness)))
                     }
                     Step::Say { connection, text } => (says(connection, TEXTS[text]), None),
                     Step::Drop { connection, is_page_left } => (gone(connection, is_page_left), None),
@@ -1103,18 +1151,25 @@ mod tests {
                 for effect in &effects {
                     match effect {
                         Effect::Admit { connection, user, .. } => {
-                            let identity = identity.clone().expect("only joins admit");
+                            let (identity, liveness) = joins.clone().expect("only joins admit");
                             if let Some(owner) = owners.get(user) {
                                 prop_assert_eq!(owner, &identity, "an id changed its owner");
                             }
                             owners.insert(user.clone(), identity);
                             expected.insert(user.clone(), Some(*connection));
+                            alive.retain(|other| other != user);
+                            alive.extend((liveness == Liveness::Connection).then(|| user.clone()));
                             unseen_change = true;
                         }
                         Effect::Detach { connection, user } => {
                             prop_assert_eq!(expected.insert(user.clone(), None), Some(Some(*connection)));
                         }
-                        Effect::Remove { user, .. } => prop_assert!(expected.remove(user).is_some()),
+                        Effect::Remove { user, close } => {
+                            let connection = expected.remove(user);
+                            prop_assert!(connection.is_some());
+                            let is_alive = connection.flatten().is_some() && alive.contains(user);
+                            prop_assert!(*close != Close::TimedOut || !is_alive, "{} is connected", user);
+                        }
                         Effect::Send { to: Recipients::One(to), .. } => prop_assert!(expected.contains_key(to)),
                         Effect::Snapshot => snapshots += 1,
                         Effect::Agent(AgentTask::InviteAi { job, .. }) => {

@@ -335,7 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     fn fill(&mut self, context: &mut Context<'_>) -> Filled {
         while self.phase.is_before_close() && self.socket.unwritten_bytes() < WRITE_AHEAD_BYTES {
             match self.session.poll_output(context) {
-                Poll::Ready(Output::Text(Payload { bytes, encoding })) => {
+                Poll::Ready(Output::Text(Payload { bytes, encoding, .. })) => {
                     self.socket.queue_message(Data::Text, encoding, bytes);
                 }
                 Poll::Ready(Output::Ping(payload)) => self.socket.queue_ping(payload),

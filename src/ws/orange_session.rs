@@ -50,7 +50,7 @@ impl Session for OrangeSession {
         }
         // The room closes the socket of a member that left.
         let is_last = matches!(message, Ok(ClientMessage::UserLeft));
-        let sent = self.link.send(message.map_err(|defect| defect.to_string()), text.len());
+        let sent = self.link.send(message.map_err(|defect| defect.to_string()), text.len(), None);
         if is_last { Next::Stop } else { read_on(sent) }
     }
 

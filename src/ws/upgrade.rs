@@ -36,7 +36,7 @@ use crate::http::listener::SocketPeer;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
 use crate::protocol::deflate::Encoding;
-use crate::room::io::Join;
+use crate::room::io::{Join, Liveness};
 
 /// `Sec-Fetch-Mode`, by which browsers mark a script's request for a WebSocket.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -132,6 +132,8 @@ async fn join_room(
         grants: identity.grants,
         network,
         new_meeting: MeetingId::random(),
+        presence: false,
+        liveness: Liveness::Heartbeat,
     };
     let encoding = if compression.is_some() { Encoding::Deflate } else { Encoding::Identity };
     // The join belongs to the socket's task, not to this request: a request can be dropped at any

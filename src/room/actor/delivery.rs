@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Actor, MemberOutbox};
+use super::Actor;
+use super::membership::MemberOutbox;
 use crate::id::UserId;
 use crate::protocol::deflate::Encoding;
+use crate::protocol::server::MessageKind;
 use crate::room::io::Recipients;
 use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
@@ -25,9 +27,9 @@ impl Actor {
     /// before the outboxes get the message, and not by the first socket that needs it: the others would block
     /// their threads meanwhile, and an outbox could not tell what the message costs. A long message is
     /// compressed on a blocking thread, where it delays no other room.
-    pub(super) async fn message(&self, json: String, to: &Recipients) -> SharedMessage {
+    pub(super) async fn message(&self, kind: MessageKind, json: String, to: &Recipients) -> SharedMessage {
         let metrics = &self.deps.metrics;
-        let message = SharedMessage::new(json, metrics);
+        let message = SharedMessage::new(kind, json, metrics);
         if !self.is_compressed_for(to) {
             return message;
         }
@@ -94,7 +96,8 @@ impl Actor {
     /// Queues the newest state as a snapshot for all members, and returns those that are too slow for it. The
     /// next one waits for a time in proportion to the cost of this one.
     pub(super) async fn broadcast(&mut self, now: Instant) -> Vec<UserId> {
-        let snapshot = self.message(self.room.encode_snapshot(), &Recipients::All).await;
+        let snapshot =
+            self.message(MessageKind::RoomState, self.room.encode_snapshot(), &Recipients::All).await;
         let audience: Audience = self.outboxes.values().filter_map(|member| member.encoding).collect();
         let bytes = snapshot.json().len();
         if audience.deflated > 0 {

@@ -15,6 +15,7 @@ use tungstenite::{Message, Utf8Bytes};
 use super::*;
 use crate::id::NodeId;
 use crate::protocol::client::{ClientMessage, MessageLimits};
+use crate::protocol::server::MessageKind;
 use crate::room::arrivals::Arrivals;
 use crate::room::link::MemberLink;
 use crate::room::mailbox::{Command, Incoming, Mailbox};
@@ -99,7 +100,7 @@ async fn client(stream: DuplexStream) -> WebSocketStream<DuplexStream> {
 }
 
 fn message(text: &str) -> SharedMessage {
-    SharedMessage::new(text.to_owned(), &Metrics::new())
+    SharedMessage::new(MessageKind::Chat, text.to_owned(), &Metrics::new())
 }
 
 fn of_bytes(bytes: usize) -> SharedMessage {
@@ -130,6 +131,10 @@ struct EchoSession {
     pongs: usize,
 }
 
+fn plain(bytes: bytes::Bytes) -> Output {
+    Output::Text(Payload { bytes, encoding: Encoding::Identity, kind: MessageKind::Chat })
+}
+
 impl Session for EchoSession {
     fn poll_output(&mut self, _: &mut Context<'_>) -> Poll<Output> {
         self.output.pop_front().map_or(Poll::Pending, Poll::Ready)
@@ -144,8 +149,7 @@ impl Session for EchoSession {
             self.output.push_back(Output::Close(Close::UserLeft));
             return Next::Stop;
         }
-        self.output
-            .push_back(Output::Text(Payload { bytes: text.clone().into(), encoding: Encoding::Identity }));
+        self.output.push_back(plain(text.clone().into()));
         self.output.push_back(Output::Ping("ping".into()));
         Next::Read
     }
@@ -153,8 +157,7 @@ impl Session for EchoSession {
     fn receive_pong(&mut self, _: Instant, payload: &[u8]) -> bool {
         self.pongs += usize::from(payload == b"ping");
         if self.pongs == 1 {
-            self.output
-                .push_back(Output::Text(Payload { bytes: "pong".into(), encoding: Encoding::Identity }));
+            self.output.push_back(plain("pong".into()));
         }
         payload == b"ping"
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
-use satsuma::room::io::{Effect, Input, Join};
+use satsuma::room::io::{Effect, Input, Join, Liveness};
 use satsuma::room::state::{Room, RoomSettings};
 use satsuma::store::saved::{Persist, SavedRoom};
 use serde::de::IgnoredAny;
@@ -44,6 +44,8 @@ pub fn room(data: &[u8]) {
             grants: Grants::everyone(),
             network: None,
             new_meeting: MeetingId::random(),
+            presence: false,
+            liveness: Liveness::Heartbeat,
         };
         heed(&room.handle(now, Input::Join(join)), &mut saved);
     }

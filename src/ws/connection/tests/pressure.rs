@@ -8,8 +8,13 @@ use super::*;
 async fn full_mailbox_stops_reading() {
     let (mut stage, network) = stage(limits(), 1 << 20);
     let mut client = client(network).await;
-    let long =
-        Incoming { connection: ID, message: Ok(ClientMessage::Heartbeat), bytes: 4 << 20, permit: None };
+    let long = Incoming {
+        connection: ID,
+        message: Ok(ClientMessage::Heartbeat),
+        bytes: 4 << 20,
+        permit: None,
+        reply: None,
+    };
     stage.mailbox.try_deliver(long, None).unwrap();
     client.send(Message::text(r#"{"type":"userLeft"}"#)).await.unwrap();
     let second = Duration::from_secs(1);

@@ -1,0 +1,62 @@
+//! Members' outboxes: attached at a join, closed at a removal.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Actor;
+use crate::id::{ConnectionId, UserId};
+use crate::metrics::Metrics;
+use crate::protocol::close::Close;
+use crate::protocol::deflate::Encoding;
+use crate::room::actor::RoomDeps;
+use crate::room::io::JoinRefusal;
+use crate::room::outbox::{Outbox, OutboxReader};
+
+/// A member's outbox, and the actor's knowledge of its reader.
+pub(super) struct MemberOutbox {
+    pub(super) outbox: Outbox,
+    /// Time of the latest join.
+    pub(super) since: Instant,
+    /// The encoding that the attached socket accepts; `None` without a socket. The outbox knows it as well, but
+    /// asking each of a large room's would lock them all for every message.
+    pub(super) encoding: Option<Encoding>,
+}
+
+/// The socket that waits for the answer to its join.
+pub(super) struct Joining {
+    pub(super) encoding: Encoding,
+    pub(super) answer: oneshot::Sender<Result<OutboxReader, JoinRefusal>>,
+}
+
+impl Actor {
+    /// Attaches the socket to the member's outbox. False if nobody waits for the answer any more.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        user: UserId,
+        joining: Option<Joining>,
+    ) -> bool {
+        let RoomDeps { outbox, metrics, .. } = &self.deps;
+        let member = self.outboxes.entry(user).or_insert_with(|| MemberOutbox {
+            outbox: Outbox::new(*outbox, metrics.clone()),
+            since: now,
+            encoding: None,
+        });
+        let encoding = joining.as_ref().map(|joining| joining.encoding).unwrap_or_default();
+        (member.since, member.encoding) = (now, Some(encoding));
+        let reader = member.outbox.attach(now, connection, encoding);
+        joining.is_some_and(|joining| joining.answer.send(Ok(reader)).is_ok())
+    }
+
+    pub(super) fn remove(&mut self, user: &UserId, close: Close) {
+        let Some(member) = self.outboxes.remove(user) else { return };
+        match close {
+            Close::TooSlow => {
+                Metrics::count(&self.deps.metrics.drops, "outbox_over_budget");
+                member.outbox.discard(close);
+            }
+            _ => member.outbox.close(close),
+        }
+    }
+}

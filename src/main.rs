@@ -9,7 +9,7 @@ use satsuma::config::{Config, Flags};
 use satsuma::server::{check, healthcheck, run};
 use satsuma::telemetry::{self, complain};
 
-/// A self-hosted realtime room server that takes the place of Orange Meets' own server.
+/// A self-hosted meeting server that takes the place of Orange Meets' own server.
 #[derive(Parser)]
 #[command(version, after_help = "Every setting is explained in config/satsuma.toml.")]
 struct Cli {

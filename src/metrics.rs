@@ -91,7 +91,7 @@ macro_rules! metrics {
                 let mut registry = Registry::default();
                 registry.register_collector(Box::new(process::Process));
                 let own = registry.sub_registry_with_prefix(PREFIX);
-                own.register("build", "The version of the program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+                own.register("build", "Version of the program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
                 $(
                     let $field: $type = $new;
                     own.register($name, concat!($($help),+).trim().trim_end_matches('.'), $field.clone());
@@ -111,77 +111,77 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// WebSocket connections that are open.
+    /// Open WebSocket connections.
     connections: Gauge = "connections", Gauge::default();
-    /// TCP connections that speak HTTP on the public listener; an upgraded one counts as a WebSocket.
+    /// Open TCP connections that speak HTTP on the public listener; an upgraded one counts as a WebSocket.
     tcp_connections: Gauge = "tcp_connections", Gauge::default();
-    /// Rooms that are running.
+    /// Running rooms.
     rooms: Gauge = "rooms", Gauge::default();
-    /// Members of all rooms, those who are away for a moment included.
+    /// Members of all rooms, including those whose connection is lost for the moment.
     members: Gauge = "members", Gauge::default();
     /// Messages from clients, by type.
     messages: Family<ByType, Counter> = "messages", Family::default();
     /// Bytes of messages from clients.
     received_bytes: Counter = "received_bytes", Counter::default();
-    /// Snapshots that rooms encoded, each once for all of its members.
+    /// Snapshots encoded by rooms, each once for all members.
     broadcasts: Counter = "broadcasts", Counter::default();
-    /// Snapshots that a newer one replaced before they were written to their socket.
+    /// Snapshots replaced by a newer one before they were written to a member's socket.
     conflated_snapshots: Counter = "conflated_snapshots", Counter::default();
-    /// Bytes that wait in outboxes or for their acknowledgement; shared bytes count once.
+    /// Bytes of messages that wait to be written or confirmed; shared bytes count once.
     outbox_bytes: Gauge = "outbox_bytes", Gauge::default();
-    /// WebSocket connections that are open and take compressed messages.
+    /// Open WebSocket connections with compression.
     deflated_connections: Gauge = "deflated_connections", Gauge::default();
-    /// Bytes of the broadcasts that were compressed, before that; each counts once for all of its receivers.
+    /// Bytes of compressed messages before compression, counted once for all recipients.
     deflate_from_bytes: Counter = "deflate_from_bytes", Counter::default();
-    /// Bytes of the broadcasts that were compressed, after that.
+    /// Bytes of compressed messages after compression, counted once for all recipients.
     deflate_to_bytes: Counter = "deflate_to_bytes", Counter::default();
     /// Bytes written to WebSockets.
     sent_bytes: Counter = "sent_bytes", Counter::default();
-    /// Lines of the process's log that were dropped, because nobody read them in time.
+    /// Log lines of the process dropped because its output was not read in time.
     log_lines_dropped: Counter = "log_lines_dropped", LOG_LINES_DROPPED.clone();
-    /// Things that were dropped, by reason.
+    /// Messages, events and stored changes dropped, by reason.
     drops: Family<ByReason, Counter> = "drops", Family::default();
     /// WebSocket connections that ended, by reason.
     closes: Family<ByReason, Counter> = "closes", Family::default();
-    /// Requests and upgrades that were refused, by reason.
+    /// Refused requests and upgrades, by reason.
     refusals: Family<ByReason, Counter> = "refusals", Family::default();
-    /// Times that a connection was not read for a while because it sent too fast.
+    /// Pauses in reading a connection because it sent too fast.
     throttled: Counter = "held_back", Counter::default();
-    /// Rooms that ended by a panic.
+    /// Rooms ended by a panic.
     room_panics: Counter = "room_panics", Counter::default();
     /// Errors when accepting a TCP connection, by reason.
     accept_errors: Family<ByReason, Counter> = "accept_errors", Family::default();
-    /// TLS handshakes that failed, by reason; plain HTTP on the TLS port is one.
+    /// Failed TLS handshakes, by reason, including plain HTTP on the TLS port.
     tls_failures: Family<ByReason, Counter> = "tls_failures", Family::default();
-    /// Times that a new certificate was found, by whether it is "used" now or "unusable".
+    /// New certificates found, "used" or "unusable".
     tls_reloads: Family<ByReason, Counter> = "tls_reloads", Family::default();
     /// Expiry of the certificate in use, in seconds since 1970; 0 without TLS.
     tls_certificate_expires: Gauge = "tls_certificate_expires", Gauge::default();
-    /// Orders of a certificate by ACME, by whether it was "obtained" or they "failed".
+    /// Orders of a certificate by ACME, "obtained" or "failed".
     acme_orders: Family<ByReason, Counter> = "acme_orders", Family::default();
-    /// Seconds that a batch of writes took the store.
+    /// Seconds that the store takes for a batch of writes.
     store_write_seconds: Histogram = "store_write_seconds", Seconds.new_metric();
-    /// Batches of writes that the store could not carry out.
+    /// Failed batches of writes of the store.
     store_failures: Counter = "store_failures", Counter::default();
-    /// Changes that wait to be written to the store.
+    /// Changes waiting to be written to the store.
     store_pending: Gauge = "store_pending", Gauge::default();
-    /// Jobs for the AI participant that ended, by what they were for and what became of them.
+    /// Ended jobs of the AI participant, by kind and outcome.
     ai_jobs: Family<ByOutcome, Counter> = "ai_jobs", Family::default();
-    /// Seconds from a call to the media API to the head of its answer, by operation and status.
+    /// Seconds from a call of the media API to the head of its answer, by operation and status.
     call_seconds: Family<ByCall, Histogram, Seconds> = "call_seconds", Family::new_with_constructor(Seconds);
     /// Reports of users, by kind and outcome.
     reports: Family<ByOutcome, Counter> = "reports", Family::default();
-    /// Bytes of reports' forms for which memory is taken while they arrive.
+    /// Bytes of memory reserved for reports' forms while they arrive.
     form_bytes: Gauge = "form_bytes", Gauge::default();
-    /// Bytes of long messages that arrived in part.
+    /// Bytes of messages that have arrived in part.
     arriving_bytes: Gauge = "arriving_bytes", Gauge::default();
     /// Attempts to deliver a card to the webhook, by outcome.
     deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
-    /// Cards that wait for the webhook.
+    /// Cards waiting for delivery to the webhook.
     deliveries_waiting: Gauge = "deliveries_waiting", Gauge::default();
-    /// Cards that the webhook would not take in days; /admin/reports shows them.
+    /// Cards given up after days of failed deliveries; /admin/reports lists them.
     deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
-    /// Reports that were removed, by reason.
+    /// Removed reports, by reason.
     reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
@@ -261,7 +261,7 @@ mod tests {
         let metrics = Metrics::new();
         Metrics::count(&metrics.closes, "idle");
         let text = metrics.render();
-        assert!(text.contains("# HELP satsuma_connections WebSocket connections that are open."), "{text}");
+        assert!(text.contains("# HELP satsuma_connections Open WebSocket connections."), "{text}");
         let build = format!("satsuma_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
         assert!(text.contains(&build), "{text}");
         let shown = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

@@ -54,37 +54,37 @@ macro_rules! metrics {
 metrics! {
     /// Sessions of the embedded media server.
     sessions: Gauge = "sfu_sessions", Gauge::default();
-    /// Sessions of the embedded media server whose connection is up.
+    /// Connected sessions of the embedded media server.
     connected_sessions: Gauge = "sfu_connected_sessions", Gauge::default();
-    /// Tracks that are published at the embedded media server.
+    /// Published tracks of the embedded media server.
     tracks: Gauge = "sfu_tracks", Gauge::default();
-    /// Subscriptions to tracks at the embedded media server.
+    /// Subscriptions to tracks of the embedded media server.
     subscriptions: Gauge = "sfu_subscriptions", Gauge::default();
-    /// Packets that arrived at the embedded media server.
+    /// Packets received by the embedded media server.
     received_packets: Counter = "sfu_received_packets", Counter::default();
-    /// Bytes that arrived at the embedded media server.
+    /// Bytes received by the embedded media server.
     received_bytes: Counter = "sfu_received_bytes", Counter::default();
-    /// Packets of media that were handed on, once for each subscriber.
+    /// Media packets forwarded, counted once per subscriber.
     forwarded_packets: Counter = "sfu_forwarded_packets", Counter::default();
-    /// Bytes of media that were handed on, once for each subscriber.
+    /// Bytes of media packets forwarded, counted once per subscriber.
     forwarded_bytes: Counter = "sfu_forwarded_bytes", Counter::default();
-    /// Requests to send packets again (NACK), by whether they were "received" or "sent".
+    /// Retransmission requests (NACK), "received" from subscribers or "sent" to publishers.
     nacks: Family<Reason, Counter> = "sfu_nacks", Family::default();
-    /// Requests for a keyframe (PLI, FIR), by whether they were "received" or "sent".
+    /// Keyframe requests (PLI, FIR), "received" from subscribers or "sent" to publishers.
     keyframe_requests: Family<Reason, Counter> = "sfu_keyframe_requests", Family::default();
-    /// Packets that the embedded media server did not hand on, by reason.
+    /// Packets dropped by the embedded media server instead of forwarded, by reason.
     drops: Family<Reason, Counter> = "sfu_drops", Family::default();
-    /// Packets that were dropped at a socket of the embedded media server, by reason.
+    /// Packets dropped at a socket of the embedded media server, by reason.
     undelivered: Family<Reason, Counter> = "sfu_undelivered", Family::default();
-    /// Times that a batch of datagrams could not be read.
+    /// Failed reads of a batch of datagrams.
     receive_errors: Counter = "sfu_receive_errors", Counter::default();
-    /// Seconds from the arrival of the oldest datagram of a batch until all of the batch was handed on.
+    /// Seconds from the arrival of a batch's oldest datagram until all of the batch is forwarded.
     forward_seconds: Histogram = "sfu_forward_seconds", Histogram::new(MOMENTS);
-    /// Seconds that the media thread was at work: its load.
+    /// Seconds of work of the media thread; the rate is its load, 1 being a full core.
     busy_seconds: Counter<f64, AtomicU64> = "sfu_busy_seconds", Counter::default();
-    /// Media connections by TCP that are open.
+    /// Open TCP connections for media.
     tcp_connections: Gauge = "sfu_tcp_connections", Gauge::default();
-    /// Media connections by TCP that ended, or were not accepted, by reason.
+    /// TCP connections for media that ended or were refused, by reason.
     tcp_ends: Family<Reason, Counter> = "sfu_tcp_ends", Family::default();
 }
 

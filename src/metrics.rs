@@ -183,6 +183,40 @@ metrics! {
     deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
     /// Removed reports, by reason.
     reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();
+    /// Seconds from a request for a durable object to its answer, by operation and outcome.
+    durable_requests: Family<ByOutcome, Histogram, Seconds> = "durable_request_seconds", Family::new_with_constructor(Seconds);
+    /// Requests for durable objects that are being answered.
+    durable_requests_active: Gauge = "durable_requests_active", Gauge::default();
+    /// Requests for durable objects that failed, by reason.
+    durable_errors: Family<ByReason, Counter> = "durable_errors", Family::default();
+    /// WebSockets of durable objects that are open; they count in satsuma_connections as well.
+    durable_sockets: Gauge = "durable_sockets", Gauge::default();
+    /// WebSockets of durable objects that were opened.
+    durable_sockets_opened: Counter = "durable_sockets_opened", Counter::default();
+    /// Updates that a newer one of the same key replaced before they were written to their socket.
+    durable_conflated_updates: Counter = "durable_conflated_updates", Counter::default();
+    /// Durable objects that are stored.
+    durable_objects: Gauge = "durable_objects", Gauge::default();
+    /// Keys of all durable objects.
+    durable_keys: Gauge = "durable_keys", Gauge::default();
+    /// Bytes of the keys and values of all durable objects.
+    durable_bytes: Gauge = "durable_bytes", Gauge::default();
+    /// Durable objects in memory.
+    durable_loaded: Gauge = "durable_loaded", Gauge::default();
+    /// Bytes of the durable objects in memory.
+    durable_loaded_bytes: Gauge = "durable_loaded_bytes", Gauge::default();
+    /// Durable objects that were dropped from memory by a panic.
+    durable_panics: Counter = "durable_panics", Counter::default();
+    /// Seconds of a call of a durable object's method, by the kind of its code and outcome.
+    durable_calls: Family<ByOutcome, Histogram, Seconds> = "durable_call_seconds", Family::new_with_constructor(Seconds);
+    /// Calls of durable objects' alarms, by outcome.
+    durable_alarms: Family<ByReason, Counter> = "durable_alarms", Family::default();
+    /// Seconds of a commit of durable objects, the disk's sync included.
+    durable_commit_seconds: Histogram = "durable_commit_seconds", Seconds.new_metric();
+    /// Objects in the commits of durable objects; divided by their number, the size of a group.
+    durable_commit_objects: Counter = "durable_commit_objects", Counter::default();
+    /// Commits of durable objects that failed.
+    durable_commit_failures: Counter = "durable_commit_failures", Counter::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

@@ -14,6 +14,7 @@ use secrecy::{SecretSlice, SecretString};
 
 const LOCK: &str = "satsuma.lock";
 const DATABASE: &str = "satsuma.db";
+const OBJECTS: &str = "objects.db";
 /// Far more than any secret file of ours has, in bytes.
 const MAX_SECRET_BYTES: u64 = 4096;
 
@@ -60,7 +61,7 @@ impl DataDir {
         let lock = lock(path, access)?;
         let (signing_key, _) = SIGNING_KEY.read_or_make(path, access)?;
         let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
-        make_database(path, access)?;
+        make_database(path, DATABASE, access)?;
         Ok(Self {
             path: path.to_owned(),
             signing_key: signing_key.to_vec().into(),
@@ -87,6 +88,15 @@ impl DataDir {
     /// The database file; it exists, maybe empty.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    /// The database file of durable objects, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`DataDirError`] names the path.
+    pub fn make_objects(&self) -> Result<PathBuf, DataDirError> {
+        make_database(&self.path, OBJECTS, DirAccess::of(&self.path)?)?;
+        Ok(self.path.join(OBJECTS))
     }
 }
 
@@ -242,8 +252,8 @@ fn lock(directory: &Path, access: DirAccess) -> Result<File, DataDirError> {
     Ok(file)
 }
 
-fn make_database(directory: &Path, access: DirAccess) -> Result<(), DataDirError> {
-    let path = directory.join(DATABASE);
+fn make_database(directory: &Path, name: &str, access: DirAccess) -> Result<(), DataDirError> {
+    let path = directory.join(name);
     // SQLite would make it readable by everyone; the files beside it inherit its permissions.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
         Ok(file) => {
@@ -252,8 +262,8 @@ fn make_database(directory: &Path, access: DirAccess) -> Result<(), DataDirError
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(DataDirError::io("create the database", &path, error)),
     }
-    for name in [DATABASE, "satsuma.db-wal", "satsuma.db-shm"] {
-        let path = directory.join(name);
+    for end in ["", "-wal", "-shm"] {
+        let path = directory.join(format!("{name}{end}"));
         match File::open(&path) {
             Ok(file) => access.close(&file, &path)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -9,6 +9,7 @@ pub mod deliveries;
 #[cfg(test)]
 mod fixture;
 mod load;
+pub mod objects;
 mod owner;
 pub mod reports;
 pub mod saved;

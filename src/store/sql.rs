@@ -386,7 +386,7 @@ pub(super) async fn forget(db: &mut SqliteConnection, meeting: &str) -> Result<(
 }
 
 impl StoreError {
-    fn opening(path: &Path, source: sqlx::Error) -> Self {
+    pub(super) fn opening(path: &Path, source: sqlx::Error) -> Self {
         let path = path.to_owned();
         // The primary code is the low byte: 11 is SQLITE_CORRUPT, 26 is SQLITE_NOTADB.
         let code = source.as_database_error().and_then(|e| e.code()?.parse::<u32>().ok());
@@ -396,7 +396,7 @@ impl StoreError {
         }
     }
 
-    fn migrating(path: &Path, error: MigrateError) -> Self {
+    pub(super) fn migrating(path: &Path, error: MigrateError) -> Self {
         match error {
             MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
                 Self::opening(path, source)

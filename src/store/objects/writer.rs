@@ -1,0 +1,130 @@
+//! The task that writes objects: it takes everything that waits, and commits it together.
+
+use std::sync::Arc;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{ObjectWrite, ObjectsError, sql};
+use crate::clock::now;
+use crate::metrics::Metrics;
+
+/// Objects in one transaction.
+const MAX_OBJECTS: usize = 1024;
+
+/// Bytes of values after which a transaction takes no further object, so that small writes do not wait for many long
+/// ones.
+const MAX_BYTES: usize = 4 << 20;
+
+/// A write that waits, and its answer.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) write: ObjectWrite,
+    pub(super) done: oneshot::Sender<Result<(), ObjectsError>>,
+}
+
+/// The task's state; see [`Writer::run`].
+pub(super) struct Writer {
+    options: SqliteConnectOptions,
+    /// None after a failed write: the next one opens the file anew, whatever became of it.
+    connection: Option<SqliteConnection>,
+    commits: mpsc::Receiver<Commit>,
+    alarms: Arc<watch::Sender<u64>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// A task that has nothing to write yet.
+    pub(super) fn new(
+        options: SqliteConnectOptions,
+        connection: SqliteConnection,
+        commits: mpsc::Receiver<Commit>,
+        alarms: Arc<watch::Sender<u64>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { options, connection: Some(connection), commits, alarms, metrics }
+    }
+
+    /// Commits until it is told to stop; then what waits is still committed, and the log folded into the file.
+    ///
+    /// # Errors
+    /// The database's error when it is closed.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), sqlx::Error> {
+        let mut is_stopping = false;
+        loop {
+            let first = tokio::select! {
+                biased;
+                commit = self.commits.recv() => commit,
+                _ = &mut stop, if !is_stopping => {
+                    is_stopping = true;
+                    self.commits.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
+            let group = self.group(first);
+            self.commit(group).await;
+        }
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
+        connection.close().await
+    }
+
+    /// Everything that waits, within the limits of a transaction.
+    fn group(&mut self, first: Commit) -> Vec<Commit> {
+        let mut bytes = length(&first.write);
+        let mut group = vec![first];
+        while group.len() < MAX_OBJECTS && bytes < MAX_BYTES {
+            let Ok(next) = self.commits.try_recv() else { break };
+            bytes += length(&next.write);
+            group.push(next);
+        }
+        group
+    }
+
+    async fn commit(&mut self, group: Vec<Commit>) {
+        let started = now();
+        let (writes, waiting): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|commit| (commit.write, commit.done)).unzip();
+        let result = self.write(&writes).await.map_err(ObjectsError::from);
+        self.metrics.durable_commit_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.durable_commit_objects.inc_by(writes.len() as u64);
+        if let Err(error) = &result {
+            self.metrics.durable_commit_failures.inc();
+            tracing::error!(event = "objectsNotStored", objects = writes.len(), %error, "their callers are told");
+        } else {
+            self.announce_alarms(&writes);
+        }
+        for done in waiting {
+            // The waiting caller may have given up.
+            let _ = done.send(result.clone());
+        }
+    }
+
+    async fn write(&mut self, writes: &[ObjectWrite]) -> Result<(), sqlx::Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        sql::write(&mut connection, writes).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Tells the earliest alarm that was set, so that nobody sleeps past it.
+    fn announce_alarms(&self, writes: &[ObjectWrite]) {
+        let set = writes.iter().filter(|write| write.after.alarm != write.before.alarm);
+        if let Some(earliest) = set.filter_map(|write| write.after.alarm).map(|alarm| alarm.due).min() {
+            self.alarms.send_replace(earliest);
+        }
+    }
+}
+
+fn length(write: &ObjectWrite) -> usize {
+    write
+        .changes
+        .iter()
+        .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.get().len()))
+        .sum()
+}

@@ -4,6 +4,7 @@
 //! holds it. `config/satsuma.toml` lists all settings with their defaults.
 
 mod base_path;
+mod durable;
 mod error;
 mod http;
 mod policy;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use base_path::{BasePath, PublicUrl};
+pub use durable::{DurableConfig, DurableKey, KeySource};
 pub use error::{ConfigError, ConfigErrors};
 pub use http::{Admin, Http};
 pub use policy::PolicySources;
@@ -72,6 +74,8 @@ pub struct Config {
     pub feedback: FeedbackConfig,
     /// The AI participant.
     pub ai: AiConfig,
+    /// Durable objects.
+    pub durable: DurableConfig,
 }
 
 /// Timers of a room.
@@ -245,6 +249,7 @@ impl Default for Config {
             client: Client::default(),
             feedback: FeedbackConfig::default(),
             ai: AiConfig::default(),
+            durable: DurableConfig::default(),
         }
     }
 }
@@ -544,7 +549,7 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
-             [client], [feedback], [http], [identity], [limits], [log], [room], [sfu], \
+             [client], [durable], [feedback], [http], [identity], [limits], [log], [room], [sfu], \
              [shutdown], [turn], data_dir",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
@@ -622,6 +627,14 @@ mod tests {
             ("http.acme_domains", "['localhost']", "['192.0.2.1']"),
             ("http.acme_domains", "[]", "['a_b.example']"),
             ("identity.access_team_domain", "''", "'http://team.example'"),
+            ("durable.path", "'/a/b-c'", "'durable'"),
+            ("durable.path", "'/d'", "'/d/'"),
+            ("durable.path", "'/d'", "'/Parties'"),
+            ("durable.value_bytes", "8388608", "1023"),
+            ("durable.objects", "1", "0"),
+            ("durable.sockets_per_object", "1", "0"),
+            ("durable.memory_bytes", "16777216", "16777215"),
+            ("durable.idle_timeout", "'0s'", "'2days'"),
         ] {
             config(&format!("{key} = {allowed}"), &[]);
             let lines = faults(&format!("{key} = {refused}"), &[]);
@@ -696,6 +709,44 @@ mod tests {
         assert_eq!((team.as_str(), audience), ("https://team.cloudflareaccess.com", "aud"));
         assert!(Config::default().identity.access().is_none());
         config("identity = { access_team_domain = 'http://[::1]:9', access_audience = 'a' }", &[]);
+    }
+
+    #[test]
+    fn durable_keys_are_checked_and_never_shown() {
+        let file = "[durable]\n[[durable.keys]]\nkey = 'hush-hush-hush-1'\n[[durable.keys]]\nkey_file = 'f'\nprefix = 'a:'";
+        let durable = config(file, &[]).durable;
+        assert_eq!((durable.keys.len(), &*durable.keys[1].prefix), (2, "a:"));
+        assert!(!format!("{durable:?}").contains("hush"));
+        let variable = |text| [("SATSUMA_DURABLE__KEYS", text)];
+        let both = "hush-hush-hush-1, hush-hush-hush-2";
+        assert_eq!(config("", &variable(both)).durable.keys.len(), 2);
+        let table = "[{key = 'hush-hush-hush-1', prefix = 'a:'}]";
+        assert_eq!(config("", &variable(table)).durable.keys[0].prefix, "a:");
+        assert!(!format!("{:?}", config("", &variable(table)).to_settings()).contains("hush"));
+        for wrong in [
+            "keys = 'hush'",
+            "keys = 5318008",
+            "keys = ['hush']",
+            "keys = [5318008]",
+            "keys = [{ key = 5318008 }]",
+            "keys = [{ key = 'hush' }]",
+            "keys = [{ key = 'hush-hush-hush-/' }]",
+            "keys = [{ key = 'hush-hush-hush-1', kee = 'hush' }]",
+            "keys = [{ key = 'hush-hush-hush-1', key_file = 'hush' }]",
+            "keys = [{ prefix = 'hush' }]",
+            "keys = [{ key = 'hush-hush-hush-1', prefix = 'a/b' }]",
+            "keys = ['hush-hush-hush-1', 'hush-hush-hush-1']",
+        ] {
+            let lines = faults(&format!("[durable]\n{wrong}"), &[]);
+            assert!(
+                matches!(&*lines, [line] if line.starts_with("satsuma.toml: durable.keys: ")),
+                "{lines:?}"
+            );
+            assert!(!lines[0].contains("hush") && !lines[0].contains("5318008"), "{lines:?}");
+        }
+        let lines = faults("", &variable("[{key = 'hush'"));
+        assert!(matches!(&*lines, [line] if !line.contains("hush")), "{lines:?}");
+        assert_eq!(faults("durable.value_bytes = 9999999", &[]).len(), 1, "more than an object has");
     }
 
     #[test]

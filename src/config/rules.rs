@@ -8,7 +8,7 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
-use super::{Config, FeedbackConfig, Http, IdentityConfig, MediaUpstream, RoomConfig};
+use super::{Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, RoomConfig};
 
 /// A violated rule.
 pub(super) struct Violation {
@@ -35,6 +35,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_urls(config));
     violations.extend(wrong_ids(config));
     violations.extend(unmet_needs(config));
+    violations.extend(wrong_durables(&config.durable));
     violations
 }
 
@@ -97,6 +98,74 @@ fn reports_out_of_range(feedback: &FeedbackConfig) -> impl Iterator<Item = Viola
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
+}
+
+/// First segments of paths that other routes have. A test of the routes holds that none is missing.
+const TAKEN: [&str; 17] = [
+    "admin",
+    "api",
+    "apps",
+    "assets",
+    "build",
+    "call-quality-feedback",
+    "healthz",
+    "metrics",
+    "new",
+    "parties",
+    "partytracks",
+    "readyz",
+    "set-username",
+    "site.webmanifest",
+    "socket",
+    "static",
+    "v1",
+];
+
+fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
+    const MOST: usize = 1 << 30;
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let mut segments = durable.path.split('/');
+    let is_path = segments.next() == Some("")
+        && segments.clone().next().is_some()
+        && segments.clone().all(|part| !part.trim_matches('.').is_empty() && part.bytes().all(is_plain));
+    let is_taken = segments.next().is_some_and(|first| TAKEN.contains(&&*first.to_lowercase()));
+    let path = (!is_path).then_some("is not a path such as \"/durable\"");
+    let path = path.or(is_taken.then_some("begins with a name of the server's own; choose another one"));
+    let more = |what: &'static str| format!("is more than durable.{what}");
+    [
+        ("durable.objects", durable.objects, 1..=MOST),
+        ("durable.stored_bytes", durable.stored_bytes, 1 << 20..=1 << 44),
+        ("durable.keys_per_object", durable.keys_per_object, 1..=MOST),
+        ("durable.value_bytes", durable.value_bytes, 1024..=MOST),
+        ("durable.object_bytes", durable.object_bytes, 1024..=MOST),
+        ("durable.body_bytes", durable.body_bytes, 1024..=MOST),
+        ("durable.arriving_bytes", durable.arriving_bytes, 1024..=MOST),
+        ("durable.sockets", durable.sockets, 1..=MOST),
+        ("durable.sockets_per_object", durable.sockets_per_object, 1..=MOST),
+        ("durable.memory_bytes", durable.memory_bytes, 16 << 20..=1 << 44),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
+    .chain(out_of_range(
+        "durable.idle_timeout",
+        &durable.idle_timeout,
+        &(Duration::ZERO..=LONGEST),
+        Duration::write,
+    ))
+    .chain(path.map(|problem| Violation::new(&["durable.path"], problem)))
+    .chain(durable.key_defect().map(|problem| Violation::new(&["durable.keys"], problem)))
+    .chain(
+        (durable.value_bytes > durable.object_bytes)
+            .then(|| Violation::new(&["durable.value_bytes", "durable.object_bytes"], more("object_bytes"))),
+    )
+    .chain(
+        (durable.body_bytes > durable.arriving_bytes).then(|| {
+            Violation::new(&["durable.body_bytes", "durable.arriving_bytes"], more("arriving_bytes"))
+        }),
+    )
+    .collect::<Vec<_>>()
+    .into_iter()
 }
 
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {

@@ -41,6 +41,9 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
 pub(super) const SECRETS: [&str; 5] =
     ["calls.app_secret", "sfu.api_secret", "turn.service_token", "feedback.url", "ai.api_token"];
 
+/// The list of keys of durable objects.
+const KEYS: &str = "durable.keys";
+
 const PREFIX: &str = "SATSUMA_";
 
 /// Settings on the command line. The field comments are the help texts.
@@ -253,7 +256,7 @@ impl Sources {
             insert(&mut alone, key, value.clone());
             if let Err(error) = Config::deserialize(alone) {
                 self.unsettled.insert(key.clone());
-                let problem = value_problem(&self.known[key], value, error.message());
+                let problem = value_problem(key, &self.known[key], value, error.message());
                 let (origin, key) = (origin.clone(), Some(key.clone()));
                 self.faults.push(ConfigError { origin, key, problem });
             } else {
@@ -383,8 +386,12 @@ fn value_like(default: &Value, text: String) -> Value {
 }
 
 /// Returns the reason for refusing `value` instead of `default`, in terms of the file rather than of Rust.
-fn value_problem(default: &Value, value: &Value, problem: &str) -> String {
+fn value_problem(key: &str, default: &Value, value: &Value, problem: &str) -> String {
     match (default, value) {
+        // Not shown, since it may be a key.
+        (Value::Array(_), Value::String(_) | Value::Integer(_)) if key == KEYS => {
+            "is not a list of keys; write [[durable.keys]], and below it key = \"…\"".to_owned()
+        }
         (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
         (Value::Boolean(_), _) => format!("{value} is neither true nor false"),
         (Value::Array(_), Value::Array(_)) => problem.to_owned(),

@@ -1,0 +1,174 @@
+//! The settings of durable objects.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
+use toml::Value;
+
+use super::value::text;
+
+/// Durable objects, which are off without a key.
+#[derive(Clone, Debug, DeriveSerialize, DeriveDeserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DurableConfig {
+    /// Path below which the objects are.
+    pub path: String,
+    /// Keys of access.
+    pub keys: Vec<DurableKey>,
+    /// True if a call is answered once the disk has what it stores.
+    pub sync: bool,
+    /// Stored objects; at least 1.
+    pub objects: usize,
+    /// Bytes of the keys and values of all objects; at least 1,048,576.
+    pub stored_bytes: usize,
+    /// Keys of one object; at least 1.
+    pub keys_per_object: usize,
+    /// Bytes of one value; at least 1,024.
+    pub value_bytes: usize,
+    /// Bytes of the keys and values of one object; at least 1,024.
+    pub object_bytes: usize,
+    /// Bytes of a request's body; at least 1,024.
+    pub body_bytes: usize,
+    /// Bytes of all bodies that are being received; at least `body_bytes`.
+    pub arriving_bytes: usize,
+    /// Calls a second with one key; 0 is no limit.
+    pub calls_per_second: u32,
+    /// Calls a second on one object; 0 is no limit.
+    pub calls_per_second_per_object: u32,
+    /// Sockets of all objects; at least 1.
+    pub sockets: usize,
+    /// Sockets of one object; at least 1.
+    pub sockets_per_object: usize,
+    /// Bytes of the objects in memory; at least 16,777,216.
+    pub memory_bytes: usize,
+    /// Time after its last use for which an object stays in memory.
+    #[serde(with = "text")]
+    pub idle_timeout: Duration,
+}
+
+/// A key of access to durable objects.
+#[derive(Clone, Debug)]
+pub struct DurableKey {
+    /// The key itself.
+    pub secret: KeySource,
+    /// Prefix of the ids of all objects that it opens; empty for all objects.
+    pub prefix: String,
+}
+
+/// The place of a key.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// The setting itself.
+    Text(SecretString),
+    /// A file that contains it.
+    File(PathBuf),
+}
+
+impl KeySource {
+    /// The error of a key that is too short, or that a path would have to escape; none for a good one.
+    pub fn defect(key: &str) -> Option<&'static str> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let is_good = (16..=256).contains(&key.len()) && key.bytes().all(is_plain);
+        (!is_good).then_some("a key has 16 to 256 of the characters A-Z, a-z, 0-9, -, ., _ and ~")
+    }
+}
+
+/// The error of a prefix with which no id of an object can begin; none for a good one.
+pub(super) fn prefix_defect(prefix: &str) -> Option<&'static str> {
+    let is_good =
+        prefix.chars().count() < 128 && !prefix.chars().any(|char| char == '/' || char.is_control());
+    (!is_good).then_some("a prefix has up to 127 characters, and no slash or control character")
+}
+
+/// A key is a table, or its text alone.
+///
+/// No error quotes a value: it may be the key.
+impl<'de> Deserialize<'de> for DurableKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong = |problem: String| D::Error::custom(problem);
+        let table = match Value::deserialize(deserializer)? {
+            Value::String(key) => {
+                return Ok(Self { secret: KeySource::Text(key.into()), prefix: String::new() });
+            }
+            Value::Table(table) => table,
+            _ => {
+                return Err(wrong(
+                    "each of them is a table with a key; write [[durable.keys]] above it".to_owned(),
+                ));
+            }
+        };
+        let (mut key, mut file, mut prefix) = (None, None, None);
+        for (name, value) in table {
+            let place = match &*name {
+                "key" => &mut key,
+                "key_file" => &mut file,
+                "prefix" => &mut prefix,
+                _ => return Err(wrong(format!("{name}: no such setting; a key has key, key_file, prefix"))),
+            };
+            let Value::String(text) = value else {
+                return Err(wrong(format!("{name}: not a text in quotes")));
+            };
+            *place = Some(text).filter(|text| !text.is_empty());
+        }
+        let secret = match (key, file) {
+            (Some(key), None) => KeySource::Text(key.into()),
+            (None, Some(file)) => KeySource::File(file.into()),
+            _ => return Err(wrong("each of them has either key or key_file".to_owned())),
+        };
+        Ok(Self { secret, prefix: prefix.unwrap_or_default() })
+    }
+}
+
+impl Serialize for DurableKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        match &self.secret {
+            KeySource::Text(_) => map.serialize_entry("key", "[secret]")?,
+            KeySource::File(path) => map.serialize_entry("key_file", &path.to_string_lossy())?,
+        }
+        map.serialize_entry("prefix", &self.prefix)?;
+        map.end()
+    }
+}
+
+impl Default for DurableConfig {
+    fn default() -> Self {
+        Self {
+            path: "/durable".to_owned(),
+            keys: Vec::new(),
+            sync: true,
+            objects: 10_000_000,
+            stored_bytes: 8 << 30,
+            keys_per_object: 10_000,
+            value_bytes: 128 << 10,
+            object_bytes: 8 << 20,
+            body_bytes: 8 << 20,
+            arriving_bytes: 64 << 20,
+            calls_per_second: 20_000,
+            calls_per_second_per_object: 2_000,
+            sockets: 10_000,
+            sockets_per_object: 1_000,
+            memory_bytes: 256 << 20,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl DurableConfig {
+    /// The first error of the keys; two may not be equal, since only one of their prefixes could apply.
+    pub(super) fn key_defect(&self) -> Option<&'static str> {
+        let texts = self.keys.iter().filter_map(|key| match &key.secret {
+            KeySource::Text(key) => Some(key.expose_secret()),
+            KeySource::File(_) => None,
+        });
+        let texts: Vec<&str> = texts.collect();
+        let is_twice = texts.iter().enumerate().any(|(at, key)| texts[..at].contains(key));
+        let defects = texts.iter().copied().find_map(KeySource::defect);
+        let prefixes = self.keys.iter().find_map(|key| prefix_defect(&key.prefix));
+        defects.or(prefixes).or(is_twice.then_some("two keys are equal"))
+    }
+}

@@ -72,9 +72,9 @@ impl Peer {
     }
 
     async fn change(&self, change: impl FnOnce(&mut Rtc) -> Option<String> + 'static) -> Option<String> {
-        let (tell, told) = oneshot::channel();
-        self.changes.send((Box::new(change), tell)).ok().unwrap();
-        told.await.unwrap()
+        let (sender, receiver) = oneshot::channel();
+        self.changes.send((Box::new(change), sender)).ok().unwrap();
+        receiver.await.unwrap()
     }
 
     pub async fn publish(&self, server: &Server, tracks: &[(String, MediaKind)], bits: u32) {
@@ -117,16 +117,16 @@ impl Peer {
         names: impl IntoIterator<Item = String>,
         add: impl FnOnce(&mut SdpApi<'_>) -> Vec<Mid> + Send + 'static,
     ) -> Vec<Mid> {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let offer = self.change(move |rtc| {
             let mut api = rtc.sdp_api();
             let mids = add(&mut api);
             let (offer, pending) = api.apply().unwrap();
-            tell.send((mids, pending)).unwrap();
+            sender.send((mids, pending)).unwrap();
             Some(offer.to_sdp_string())
         });
         let offer = offer.await.unwrap();
-        let (mids, pending) = told.recv().unwrap();
+        let (mids, pending) = receiver.recv().unwrap();
         let named: Vec<Value> = names
             .into_iter()
             .zip(&mids)
@@ -183,17 +183,17 @@ impl Peer {
 
     /// Stops transceivers and closes their tracks.
     pub async fn unsubscribe(&self, server: &Server, mids: &[Mid]) {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let stopped = mids.to_vec();
         let offer = self.change(move |rtc| {
             let mut api = rtc.sdp_api();
             stopped.into_iter().for_each(|mid| api.stop_media(mid));
             let (offer, pending) = api.apply().unwrap();
-            tell.send(pending).unwrap();
+            sender.send(pending).unwrap();
             Some(offer.to_sdp_string())
         });
         let offer = offer.await.unwrap();
-        let pending = told.recv().unwrap();
+        let pending = receiver.recv().unwrap();
         let closed: Vec<Value> = mids.iter().map(|mid| json!({"mid": mid.to_string()})).collect();
         let body = json!({"tracks": closed, "sessionDescription": {"type": "offer", "sdp": offer}});
         let path = format!("sessions/{}/tracks/close", self.session);
@@ -275,9 +275,9 @@ async fn live(
                     }
                 }
             }
-            Some((change, tell)) = changes.recv() => {
-                let told = change(&mut client.rtc);
-                let _ = tell.send(told);
+            Some((change, sender)) = changes.recv() => {
+                let result = change(&mut client.rtc);
+                let _ = sender.send(result);
             }
             Some(stream) = streams.recv() => client.sending.push(Sending::new(stream)),
             () = tokio::time::sleep_until(wake.into()) => {}
@@ -303,9 +303,9 @@ impl Client {
                 }
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::KeyframeRequest(request)) => {
-                    let asked =
+                    let matching =
                         |stream: &&mut Sending| stream.mid == request.mid && stream.rid == request.rid;
-                    for stream in self.sending.iter_mut().filter(asked) {
+                    for stream in self.sending.iter_mut().filter(matching) {
                         stream.keyframe_due = true;
                     }
                 }

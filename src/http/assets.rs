@@ -46,7 +46,7 @@ pub struct Assets {
     source: FileSource,
     /// The path that links of pages are rewritten to.
     base_path: BasePath,
-    kept: Cache<CacheKey, Arc<CachedFile>>,
+    cached: Cache<CacheKey, Arc<CachedFile>>,
     /// One compression at a time, so that a first visitor's files leave CPU time for rooms.
     compressing: Arc<Semaphore>,
 }
@@ -66,11 +66,12 @@ struct CachedFile {
 impl Assets {
     /// Creates the files of `source`, with a cache of at most `kept_bytes` bytes.
     pub fn new(source: FileSource, kept_bytes: usize) -> Self {
-        let weight =
-            |_: &CacheKey, kept: &Arc<CachedFile>| u32::try_from(kept.body.len() + 256).unwrap_or(u32::MAX);
-        let kept = Cache::builder().weigher(weight).max_capacity(kept_bytes as u64).build();
+        let weight = |_: &CacheKey, cached: &Arc<CachedFile>| {
+            u32::try_from(cached.body.len() + 256).unwrap_or(u32::MAX)
+        };
+        let cached = Cache::builder().weigher(weight).max_capacity(kept_bytes as u64).build();
         let base_path = BasePath::default();
-        Self { source, base_path, kept, compressing: Arc::new(Semaphore::new(1)) }
+        Self { source, base_path, cached, compressing: Arc::new(Semaphore::new(1)) }
     }
 
     /// Rewrites links of pages from the root to `base_path`.
@@ -93,7 +94,7 @@ impl Assets {
         let coding =
             if varies && !headers.contains_key(RANGE) { Coding::best(headers) } else { Coding::Identity };
         let mut response = match self.coded(&path, found, coding).await? {
-            Coded::Kept(kept) => respond(&kept, headers)?,
+            Coded::Cached(cached) => respond(&cached, headers)?,
             Coded::Long(file, stamp) => stream(&file, stamp, headers).await?,
         };
         let status = response.status();
@@ -131,19 +132,19 @@ impl Assets {
         let Some(path) = FilePath::parse(path) else { return Ok(None) };
         let found = self.source.find(&path).await?;
         let Some(found) = found.filter(|found| found.stamp.bytes <= WHOLE_BYTES) else { return Ok(None) };
-        let kept = self.kept(&path, found, Coding::Identity).await?;
-        Ok(Some(String::from_utf8_lossy(&kept.body).into_owned()))
+        let cached = self.cached(&path, found, Coding::Identity).await?;
+        Ok(Some(String::from_utf8_lossy(&cached.body).into_owned()))
     }
 
     async fn coded(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Coded> {
         match found.place {
             FileLocation::Disk(file) if found.stamp.bytes > WHOLE_BYTES => Ok(Coded::Long(file, found.stamp)),
-            _ => self.kept(path, found, coding).await.map(Coded::Kept),
+            _ => self.cached(path, found, coding).await.map(Coded::Cached),
         }
     }
 
     /// Returns a file in the requested encoding; concurrent requests share the work.
-    async fn kept(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Arc<CachedFile>> {
+    async fn cached(&self, path: &FilePath, found: FoundFile, coding: Coding) -> io::Result<Arc<CachedFile>> {
         let key = (path.as_str().to_owned(), found.stamp, coding);
         let make = async {
             let body = match found.place {
@@ -151,15 +152,15 @@ impl Assets {
                 FileLocation::Disk(file) => tokio::fs::read(file).await?.into(),
             };
             let body = if self.has_links(path) { with_links_below(&self.base_path, body) } else { body };
-            let kept = match coding {
+            let cached = match coding {
                 Coding::Identity => CachedFile::new(body, coding),
                 coding => self.compress(body, coding).await?,
             };
-            Ok(Arc::new(kept))
+            Ok(Arc::new(cached))
         };
-        let kept = self.kept.try_get_with(key, make).await;
+        let cached = self.cached.try_get_with(key, make).await;
         // All waiting requests share the error.
-        kept.map_err(|error: Arc<io::Error>| io::Error::new(error.kind(), error))
+        cached.map_err(|error: Arc<io::Error>| io::Error::new(error.kind(), error))
     }
 
     /// True for a page with links that need the base path.
@@ -184,7 +185,7 @@ impl Assets {
 }
 
 enum Coded {
-    Kept(Arc<CachedFile>),
+    Cached(Arc<CachedFile>),
     Long(PathBuf, FileStamp),
 }
 
@@ -197,17 +198,17 @@ impl CachedFile {
     }
 }
 
-fn respond(kept: &CachedFile, headers: &HeaderMap) -> io::Result<Response> {
-    let length = kept.body.len() as u64;
-    let mut response = match answer(headers, &kept.tag, length)? {
+fn respond(cached: &CachedFile, headers: &HeaderMap) -> io::Result<Response> {
+    let length = cached.body.len() as u64;
+    let mut response = match answer(headers, &cached.tag, length)? {
         AssetAnswer::Finished(response) => return Ok(response),
         AssetAnswer::Bytes(range, mut response) => {
             let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
-            *response.body_mut() = kept.body.slice(range).into();
+            *response.body_mut() = cached.body.slice(range).into();
             response
         }
     };
-    if let Some(token) = kept.coding.token() {
+    if let Some(token) = cached.coding.token() {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static(token));
     }
     Ok(response)
@@ -296,8 +297,8 @@ mod tests {
     }
 
     /// Status, headers and body.
-    async fn get(assets: &Assets, path: &str, asked: &[(HeaderName, &str)]) -> (u16, HeaderMap, Bytes) {
-        let lines = asked.iter();
+    async fn get(assets: &Assets, path: &str, headers: &[(HeaderName, &str)]) -> (u16, HeaderMap, Bytes) {
+        let lines = headers.iter();
         let headers = lines.map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
         let response =
             assets.get(path, &headers.collect()).await.unwrap().unwrap_or_else(|| panic!("{path}"));
@@ -357,8 +358,8 @@ mod tests {
         }
         tags.dedup();
         assert_eq!(tags.len(), 3, "each form has a tag of its own: {tags:?}");
-        assets.kept.run_pending_tasks().await;
-        assert_eq!(assets.kept.entry_count(), 3);
+        assets.cached.run_pending_tasks().await;
+        assert_eq!(assets.cached.entry_count(), 3);
 
         let (_, headers, body) = get(&assets, "a.png", &[(ACCEPT_ENCODING, "br")]).await;
         assert!(!headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(VARY));
@@ -371,8 +372,8 @@ mod tests {
         let content: Vec<u8> = (0..long).map(|i| u8::try_from(i % 251).unwrap()).collect();
         let (_dir, assets) = folder(&[("short.js", &content[..2000]), ("long.mp4", &content)]);
         for (path, length) in [("short.js", 2000), ("long.mp4", long)] {
-            let asked = [(RANGE, "bytes=100-1099"), (ACCEPT_ENCODING, "br")];
-            let (status, headers, body) = get(&assets, path, &asked).await;
+            let headers = [(RANGE, "bytes=100-1099"), (ACCEPT_ENCODING, "br")];
+            let (status, headers, body) = get(&assets, path, &headers).await;
             assert_eq!((status, &body[..]), (206, &content[100..1100]), "{path}");
             assert_eq!(text(&headers, CONTENT_RANGE), format!("bytes 100-1099/{length}"));
             assert_eq!(text(&headers, CONTENT_LENGTH), "1000");
@@ -389,8 +390,8 @@ mod tests {
             let (status, headers, body) = get(&assets, path, &[(IF_MATCH, r#""another""#)]).await;
             assert_eq!((status, body.len(), text(&headers, CACHE_CONTROL)), (412, 0, "no-store"));
         }
-        assets.kept.run_pending_tasks().await;
-        assert!(assets.kept.weighted_size() < MANY as u64);
+        assets.cached.run_pending_tasks().await;
+        assert!(assets.cached.weighted_size() < MANY as u64);
     }
 
     #[tokio::test]

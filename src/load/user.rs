@@ -95,7 +95,7 @@ mod tests {
     }
 
     /// The part of the update that a server keeps, as it appears in a snapshot.
-    fn kept(user: &SyntheticUser, stamp: UpdateStamp) -> String {
+    fn encoded(user: &SyntheticUser, stamp: UpdateStamp) -> String {
         let mut text = "what was here before".to_owned();
         user.write_update(stamp, &mut text);
         let message: UserUpdate<'_> = serde_json::from_str(&text).unwrap();
@@ -109,22 +109,22 @@ mod tests {
     #[test]
     fn users_have_realistic_length() {
         let lengths: Vec<usize> =
-            (0..500).map(|member| kept(&SyntheticUser::random(), stamp(member)).len()).collect();
+            (0..500).map(|member| encoded(&SyntheticUser::random(), stamp(member)).len()).collect();
         assert!(lengths.iter().all(|length| (400..=460).contains(length)), "{lengths:?}");
         let (shortest, longest) = (SyntheticUser::random(), SyntheticUser::random());
-        let first = kept(
+        let first = encoded(
             &SyntheticUser { name: "Ada L".into(), ..shortest },
             UpdateStamp { member: 0, update: 0, at: 0 },
         );
         let last = UpdateStamp { member: 9_999, update: 9_999, at: 600_000_000 };
-        let last = kept(&SyntheticUser { name: "Katherine J".into(), ..longest }, last);
+        let last = encoded(&SyntheticUser { name: "Katherine J".into(), ..longest }, last);
         assert!(first.len() >= 400 && last.len() <= 465, "{} and {}", first.len(), last.len());
     }
 
     #[test]
     fn no_two_are_alike_and_the_stamp_survives() {
         let mut all: Vec<String> =
-            (0..500).map(|member| kept(&SyntheticUser::random(), stamp(member))).collect();
+            (0..500).map(|member| encoded(&SyntheticUser::random(), stamp(member))).collect();
         let value: serde_json::Value = serde_json::from_str(&all[3]).unwrap();
         let survived: UpdateStamp = serde_json::from_value(value[STAMP].clone()).unwrap();
         assert_eq!(survived, stamp(3));
@@ -132,13 +132,13 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), 500);
         let user = SyntheticUser::random();
-        assert_eq!(kept(&user, stamp(1)), kept(&user, stamp(1)), "a member keeps its looks");
+        assert_eq!(encoded(&user, stamp(1)), encoded(&user, stamp(1)), "a member keeps its looks");
     }
 
     #[test]
     fn a_room_of_them_compresses_like_a_real_one() {
         let room: Vec<String> =
-            (0..100).map(|member| kept(&SyntheticUser::random(), stamp(member))).collect();
+            (0..100).map(|member| encoded(&SyntheticUser::random(), stamp(member))).collect();
         let room = room.join(",");
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(room.as_bytes()).unwrap();

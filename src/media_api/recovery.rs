@@ -66,13 +66,13 @@ impl TracksRequest {
 }
 
 /// Returns the body for a failed call.
-pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiFailure) -> RecoverableBody {
+pub(super) fn failure(target: &CallTarget, request: &TracksRequest, failure: &ApiFailure) -> RecoverableBody {
     let ApiFailure { error_code, error_description } = failure;
     let CallTarget::Session { action, .. } = target else {
         // The library takes any JSON as success, with a session id of undefined.
         return RecoverableBody { content_type: TEXT, text: format!("{error_description}\n") };
     };
-    let value = match (action, asked) {
+    let value = match (action, request) {
         (Action::NewTracks, TracksRequest::Pull(tracks)) => {
             let failed = |(session, name): &(String, String)| {
                 json!({"sessionId": session, "trackName": name,
@@ -102,27 +102,27 @@ pub(super) fn failure(target: &CallTarget, asked: &TracksRequest, failure: &ApiF
 /// Answers with status 200 may contain failures as well.
 pub(super) fn answer(
     target: &CallTarget,
-    asked: &TracksRequest,
+    request: &TracksRequest,
     status: StatusCode,
     body: &[u8],
 ) -> Option<RecoverableBody> {
-    let told = serde_json::from_slice::<TracksAnswer>(body).unwrap_or_default();
+    let answer = serde_json::from_slice::<TracksAnswer>(body).unwrap_or_default();
     let is_whole = match target {
-        CallTarget::NewSession => told.session_id.is_some(),
+        CallTarget::NewSession => answer.session_id.is_some(),
         CallTarget::Session { .. } => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
     };
-    let of_track = told.tracks.iter().flatten().find_map(|track| track.failure.told());
-    let failed = |told| Some(failure(target, asked, &told_failure(told, status)));
-    if !status.is_success() || !is_whole || told.failure.error_code.is_some() {
-        return failed(told.failure.told().or(of_track));
+    let of_track = answer.tracks.iter().flatten().find_map(|track| track.failure.code_and_description());
+    let failed = |found| Some(failure(target, request, &failure_from(found, status)));
+    if !status.is_success() || !is_whole || answer.failure.error_code.is_some() {
+        return failed(answer.failure.code_and_description().or(of_track));
     }
     let CallTarget::Session { action: Action::NewTracks, .. } = target else { return None };
-    let lacks_offer = told.requires_immediate_renegotiation && told.session_description.is_none();
-    match asked {
+    let lacks_offer = answer.requires_immediate_renegotiation && answer.session_description.is_none();
+    match request {
         // The library would throw an uncaught exception.
         TracksRequest::Pull(_) if lacks_offer => failed(of_track),
-        TracksRequest::Push if of_track.is_some() && told.session_description.is_none() => failed(of_track),
-        TracksRequest::Pull(_) | TracksRequest::Push if of_track.is_some() => mend_tracks(asked, body),
+        TracksRequest::Push if of_track.is_some() && answer.session_description.is_none() => failed(of_track),
+        TracksRequest::Pull(_) | TracksRequest::Push if of_track.is_some() => mend_tracks(request, body),
         _ => None,
     }
 }
@@ -155,13 +155,13 @@ struct ToldFailure {
 }
 
 impl ToldFailure {
-    fn told(&self) -> Option<(String, Option<String>)> {
+    fn code_and_description(&self) -> Option<(String, Option<String>)> {
         Some((self.error_code.clone()?, self.error_description.clone()))
     }
 }
 
-fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> ApiFailure {
-    let (error_code, description) = told.unwrap_or_else(|| (error_code(status).to_owned(), None));
+fn failure_from(found: Option<(String, Option<String>)>, status: StatusCode) -> ApiFailure {
+    let (error_code, description) = found.unwrap_or_else(|| (error_code(status).to_owned(), None));
     let error_description = description.unwrap_or_else(|| format!("the media API answered {status}"));
     ApiFailure { error_code, error_description }
 }
@@ -171,11 +171,12 @@ fn told_failure(told: Option<(String, Option<String>)>, status: StatusCode) -> A
 /// The library reads no track's error code. After a push it takes every track with a `mid` as published, so
 /// failed ones lose theirs, unless they failed for being published already. After a pull it waits five seconds
 /// for the media of every track with a `mid`.
-fn mend_tracks(asked: &TracksRequest, body: &[u8]) -> Option<RecoverableBody> {
+fn mend_tracks(request: &TracksRequest, body: &[u8]) -> Option<RecoverableBody> {
     let mut value: Value = serde_json::from_slice(body).ok()?;
     let tracks = value.get_mut("tracks")?.as_array_mut()?;
     // The library takes a track with a `mid` as successful, and retries the others.
-    let is_there = |code: &str| matches!(asked, TracksRequest::Push) && code == "repeated_local_track_error";
+    let is_there =
+        |code: &str| matches!(request, TracksRequest::Push) && code == "repeated_local_track_error";
     for track in tracks.iter_mut().filter(|track| error_code_of(track).is_some_and(|code| !is_there(code))) {
         track.as_object_mut()?.remove("mid");
     }
@@ -205,13 +206,18 @@ mod tests {
         )
     }
 
-    fn json(healing: &RecoverableBody) -> Value {
-        assert_eq!(healing.content_type, JSON);
-        serde_json::from_str(&healing.text).unwrap()
+    fn json(recoverable: &RecoverableBody) -> Value {
+        assert_eq!(recoverable.content_type, JSON);
+        serde_json::from_str(&recoverable.text).unwrap()
     }
 
-    fn told(target: &CallTarget, asked: &TracksRequest, status: u16, body: &str) -> Option<RecoverableBody> {
-        answer(target, asked, StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    fn recovered(
+        target: &CallTarget,
+        request: &TracksRequest,
+        status: u16,
+        body: &str,
+    ) -> Option<RecoverableBody> {
+        answer(target, request, StatusCode::from_u16(status).unwrap(), body.as_bytes())
     }
 
     #[test]
@@ -226,11 +232,12 @@ mod tests {
     #[test]
     fn malformed_or_unread_request_gets_the_error() {
         let body = r#"{"errorCode":"invalid_params","errorDescription":"location is missing"}"#;
-        let healing = told(&target(Action::NewTracks), &TracksRequest::Malformed, 400, body).unwrap();
-        assert_eq!(healing.text, body);
-        let healing = told(&target(Action::NewTracks), &TracksRequest::Unknown, 400, body).unwrap();
+        let recoverable =
+            recovered(&target(Action::NewTracks), &TracksRequest::Malformed, 400, body).unwrap();
+        assert_eq!(recoverable.text, body);
+        let recoverable = recovered(&target(Action::NewTracks), &TracksRequest::Unknown, 400, body).unwrap();
         assert_eq!(
-            json(&healing),
+            json(&recoverable),
             json!({"tracks": [], "failureCode": "invalid_params", "failureDescription": "location is missing"})
         );
     }
@@ -243,11 +250,15 @@ mod tests {
             (201, "{}"),
             (200, "<html>"),
         ] {
-            let healing = told(&CallTarget::NewSession, &TracksRequest::Unknown, status, body).unwrap();
-            assert_eq!(healing.content_type, TEXT);
-            assert!(serde_json::from_str::<Value>(&healing.text).is_err(), "{}", healing.text);
+            let recoverable =
+                recovered(&CallTarget::NewSession, &TracksRequest::Unknown, status, body).unwrap();
+            assert_eq!(recoverable.content_type, TEXT);
+            assert!(serde_json::from_str::<Value>(&recoverable.text).is_err(), "{}", recoverable.text);
         }
-        assert_eq!(told(&CallTarget::NewSession, &TracksRequest::Unknown, 201, r#"{"sessionId":"a"}"#), None);
+        assert_eq!(
+            recovered(&CallTarget::NewSession, &TracksRequest::Unknown, 201, r#"{"sessionId":"a"}"#),
+            None
+        );
     }
 
     #[test]
@@ -256,61 +267,64 @@ mod tests {
                                           "errorDescription": "gone"}]});
         let body = r#"{"errorCode":"session_error","errorDescription":"gone"}"#;
         for status in [200, 410] {
-            let healing = told(&target(Action::NewTracks), &pull(), status, body).unwrap();
-            assert_eq!(json(&healing), expected);
+            let recoverable = recovered(&target(Action::NewTracks), &pull(), status, body).unwrap();
+            assert_eq!(json(&recoverable), expected);
         }
         let failed_track = r#"{"tracks":[{"errorCode":"session_error","errorDescription":"gone"}]}"#;
-        let same = told(&target(Action::NewTracks), &pull(), 200, failed_track).unwrap();
+        let same = recovered(&target(Action::NewTracks), &pull(), 200, failed_track).unwrap();
         assert_eq!(same.text, failed_track, "it heals as it is");
         let waiting = r#"{"tracks":[{"mid":"0"},{"mid":"1","errorCode":"x"}]}"#;
-        let healing = told(&target(Action::NewTracks), &pull(), 200, waiting).unwrap();
-        assert_eq!(json(&healing), json!({"tracks": [{"mid": "0"}, {"errorCode": "x"}]}));
+        let recoverable = recovered(&target(Action::NewTracks), &pull(), 200, waiting).unwrap();
+        assert_eq!(json(&recoverable), json!({"tracks": [{"mid": "0"}, {"errorCode": "x"}]}));
         let offerless = r#"{"requiresImmediateRenegotiation":true,"tracks":[{"mid":"0"}]}"#;
-        let healing = told(&target(Action::NewTracks), &pull(), 200, offerless).unwrap();
-        assert_eq!(json(&healing)["tracks"][0]["sessionId"], "p");
-        let gateway = told(&target(Action::NewTracks), &pull(), 502, "<html>bad gateway</html>").unwrap();
+        let recoverable = recovered(&target(Action::NewTracks), &pull(), 200, offerless).unwrap();
+        assert_eq!(json(&recoverable)["tracks"][0]["sessionId"], "p");
+        let gateway =
+            recovered(&target(Action::NewTracks), &pull(), 502, "<html>bad gateway</html>").unwrap();
         assert_eq!(json(&gateway)["tracks"][0]["errorCode"], "temporarily_unavailable_error");
     }
 
     #[test]
     fn failed_push_reports_error_or_drops_failed_mids() {
         let body = r#"{"errorCode":"x","errorDescription":"y","tracks":[{"errorCode":"x"}]}"#;
-        let healing = told(&target(Action::NewTracks), &push(), 400, body).unwrap();
-        assert_eq!(json(&healing), json!({"errorCode": "x", "errorDescription": "y"}));
+        let recoverable = recovered(&target(Action::NewTracks), &push(), 400, body).unwrap();
+        assert_eq!(json(&recoverable), json!({"errorCode": "x", "errorDescription": "y"}));
 
         let partly =
             r#"{"sessionDescription":{"type":"answer"},"tracks":[{"mid":"0"},{"mid":"1","errorCode":"x"}]}"#;
-        let healing = told(&target(Action::NewTracks), &push(), 200, partly).unwrap();
+        let recoverable = recovered(&target(Action::NewTracks), &push(), 200, partly).unwrap();
         assert_eq!(
-            json(&healing),
+            json(&recoverable),
             json!({"sessionDescription": {"type": "answer"}, "tracks": [{"mid": "0"}, {"errorCode": "x"}]})
         );
         let there =
             r#"{"sessionDescription":{},"tracks":[{"mid":"0","errorCode":"repeated_local_track_error"}]}"#;
-        let healing = told(&target(Action::NewTracks), &push(), 200, there).unwrap();
-        assert_eq!(json(&healing)["tracks"][0]["mid"], "0", "it is published already");
+        let recoverable = recovered(&target(Action::NewTracks), &push(), 200, there).unwrap();
+        assert_eq!(json(&recoverable)["tracks"][0]["mid"], "0", "it is published already");
         let all = r#"{"tracks":[{"mid":"1","errorCode":"x"}]}"#;
-        let healing = told(&target(Action::NewTracks), &push(), 200, all).unwrap();
-        assert!(json(&healing).get("tracks").is_none());
+        let recoverable = recovered(&target(Action::NewTracks), &push(), 200, all).unwrap();
+        assert!(json(&recoverable).get("tracks").is_none());
     }
 
     #[test]
     fn successful_answer_is_unchanged() {
         for action in [Action::NewTracks, Action::Renegotiate, Action::CloseTracks, Action::UpdateTracks] {
-            for asked in [pull(), push(), TracksRequest::Unknown] {
+            for request in [pull(), push(), TracksRequest::Unknown] {
                 let body = r#"{"tracks":[{"mid":"0","errorCode":null}],"sessionDescription":{"sdp":"é"}}"#;
-                assert_eq!(told(&target(action), &asked, 200, body), None);
+                assert_eq!(recovered(&target(action), &request, 200, body), None);
             }
         }
-        assert_eq!(told(&target(Action::Renegotiate), &TracksRequest::Unknown, 200, "{}"), None);
+        assert_eq!(recovered(&target(Action::Renegotiate), &TracksRequest::Unknown, 200, "{}"), None);
     }
 
     #[test]
     fn failed_renegotiation_and_close_are_recoverable() {
         let body = r#"{"errorCode":"x","errorDescription":"y"}"#;
-        let healing = told(&target(Action::Renegotiate), &TracksRequest::Unknown, 406, body).unwrap();
-        assert_eq!(json(&healing), json!({"failureCode": "x", "failureDescription": "y"}));
-        let healing = told(&target(Action::CloseTracks), &TracksRequest::Unknown, 406, body).unwrap();
-        assert_eq!(json(&healing)["sessionDescription"]["type"], "rollback");
+        let recoverable =
+            recovered(&target(Action::Renegotiate), &TracksRequest::Unknown, 406, body).unwrap();
+        assert_eq!(json(&recoverable), json!({"failureCode": "x", "failureDescription": "y"}));
+        let recoverable =
+            recovered(&target(Action::CloseTracks), &TracksRequest::Unknown, 406, body).unwrap();
+        assert_eq!(json(&recoverable)["sessionDescription"]["type"], "rollback");
     }
 }

@@ -52,20 +52,20 @@ pub fn keep_newest(history: &RawValue, most_bytes: usize) -> History {
     let mut shares = Shares { left: budget, waiting: parts.len() };
     let mut order: Vec<usize> = (0..parts.len()).collect();
     order.sort_by_key(|&at| parts[at].value.get().len());
-    let mut kept: Vec<Option<RetainedPart>> = parts.iter().map(|_| None).collect();
+    let mut retained: Vec<Option<RetainedPart>> = parts.iter().map(|_| None).collect();
     for at in order {
         let share = shares.next();
         let note = json_bytes(&parts[at].name) * 2 + 64;
         let part = RetainedPart::of(parts[at].value, usize::from(!list), share.saturating_sub(note));
         shares.left = shares.left.saturating_sub(part.json.len() + note);
-        kept[at] = Some(part);
+        retained[at] = Some(part);
     }
-    written(&parts, kept.into_iter().flatten().collect(), list)
+    written(&parts, retained.into_iter().flatten().collect(), list)
 }
 
-fn written(parts: &[ObjectMember<'_>], kept: Vec<RetainedPart>, list: bool) -> History {
-    let cut_entries = kept.iter().map(|part| part.cut).sum();
-    if let (true, Some(part)) = (list, kept.first()) {
+fn written(parts: &[ObjectMember<'_>], retained: Vec<RetainedPart>, list: bool) -> History {
+    let cut_entries = retained.iter().map(|part| part.cut).sum();
+    if let (true, Some(part)) = (list, retained.first()) {
         let note = format!("{{\n    {NOTE:?}: {{\n      \"entries\": {}\n    }}\n  }}", part.cut);
         let rest = part.json.strip_prefix('[').unwrap_or("]");
         let json = match rest {
@@ -76,7 +76,7 @@ fn written(parts: &[ObjectMember<'_>], kept: Vec<RetainedPart>, list: bool) -> H
     }
     let mut json = String::from("{");
     let mut notes = Vec::new();
-    for (ObjectMember { name, .. }, part) in parts.iter().zip(&kept) {
+    for (ObjectMember { name, .. }, part) in parts.iter().zip(&retained) {
         let name = serde_json::Value::from(&**name);
         json.push_str(&format!("\n  {name}: {},", part.json));
         if part.cut > 0 {
@@ -265,7 +265,7 @@ struct Newest<'a> {
     cut: u64,
 }
 
-/// Reads a list, holding only as many of its last entries as can be kept.
+/// Reads a list, holding only as many of its last entries as can be retained.
 struct NewestVisitor {
     most_bytes: usize,
 }
@@ -303,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    fn keep(text: &str, most_bytes: usize) -> History {
+    fn cut_to(text: &str, most_bytes: usize) -> History {
         keep_newest(serde_json::from_str(text).unwrap(), most_bytes)
     }
 
@@ -317,9 +317,9 @@ mod tests {
         let text = r#" {"a":[1,{"b":"x,\"{[:]}\\"} , []],"c":{ },"d":"é🍊","e":[ ] , "n":null} "#;
         let expected = "{\n  \"a\": [\n    1,\n    {\n      \"b\": \"x,\\\"{[:]}\\\\\"\n    },\n    []\n  ],\n  \
                         \"c\": {},\n  \"d\": \"é🍊\",\n  \"e\": [],\n  \"n\": null\n}";
-        assert_eq!(keep(text, 1000), History { json: expected.into(), cut_entries: 0 });
-        assert_eq!(keep("null", 1000).json, "null");
-        assert_eq!(keep("[[]]", 1000).json, "[\n  []\n]");
+        assert_eq!(cut_to(text, 1000), History { json: expected.into(), cut_entries: 0 });
+        assert_eq!(cut_to("null", 1000).json, "null");
+        assert_eq!(cut_to("[[]]", 1000).json, "[\n  []\n]");
     }
 
     #[test]
@@ -327,14 +327,14 @@ mod tests {
         let entries: Vec<_> = (0..2000).map(|n| json!({"n": n, "sdp": "v=0".repeat(10)})).collect();
         let sessions = json!([{"username": "Ada", "sessionId": "s"}]);
         let text = json!({"apiHistory": entries, "userSessions": sessions}).to_string();
-        let history = keep(&text, 20_000);
+        let history = cut_to(&text, 20_000);
         assert!(history.json.len() <= 20_000 && history.json.len() > 15_000, "{}", history.json.len());
         let value = parse(&history);
         assert_eq!(value["userSessions"], sessions);
-        let kept = value["apiHistory"].as_array().unwrap();
-        assert_eq!(kept.last(), entries.last());
-        assert_eq!(kept[..], entries[entries.len() - kept.len()..]);
-        let cut = entries.len() - kept.len();
+        let retained = value["apiHistory"].as_array().unwrap();
+        assert_eq!(retained.last(), entries.last());
+        assert_eq!(retained[..], entries[entries.len() - retained.len()..]);
+        let cut = entries.len() - retained.len();
         assert_eq!(history.cut_entries, cut as u64);
         assert_eq!(value[NOTE], json!({"apiHistory": cut}));
     }
@@ -342,12 +342,12 @@ mod tests {
     #[test]
     fn bare_list_starts_with_the_cut_count() {
         let entries: Vec<_> = (0..1000).collect();
-        let history = keep(&json!(entries).to_string(), 1024);
+        let history = cut_to(&json!(entries).to_string(), 1024);
         let value = parse(&history);
-        let kept = value.as_array().unwrap();
-        assert_eq!(kept[0], json!({NOTE: {"entries": 1001 - kept.len()}}));
-        assert_eq!(kept[1..].last(), Some(&json!(999)));
-        assert_eq!(history.cut_entries as usize, 1001 - kept.len());
+        let retained = value.as_array().unwrap();
+        assert_eq!(retained[0], json!({NOTE: {"entries": 1001 - retained.len()}}));
+        assert_eq!(retained[1..].last(), Some(&json!(999)));
+        assert_eq!(history.cut_entries as usize, 1001 - retained.len());
     }
 
     #[test]
@@ -360,16 +360,16 @@ mod tests {
             (json!({"a": [1, long]}), json!({"a": [], NOTE: {"a": 2}})),
             (json!({"a": [long, 1], NOTE: "mine"}), json!({"a": [1], NOTE: {"a": 1}})),
         ] {
-            assert_eq!(parse(&keep(&text.to_string(), 1024)), left);
+            assert_eq!(parse(&cut_to(&text.to_string(), 1024)), left);
         }
     }
 
     #[test]
     fn deep_nesting_stays_within_the_limit() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let history = keep(&format!("{{\"a\":[{deep},1]}}"), 4096);
+        let history = cut_to(&format!("{{\"a\":[{deep},1]}}"), 4096);
         assert_eq!(parse(&history), json!({"a": [1], NOTE: {"a": 1}}));
-        let history = keep(&deep, 4096);
+        let history = cut_to(&deep, 4096);
         assert_eq!(parse(&history), json!([{NOTE: {"entries": 1}}]));
     }
 
@@ -381,14 +381,14 @@ mod tests {
         ) {
             let value = json!(lists);
             for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
-                let history = keep(&text, most_bytes);
+                let history = cut_to(&text, most_bytes);
                 prop_assert!(history.json.len() <= most_bytes, "{}", history.json);
-                let kept = parse(&history);
+                let retained = parse(&history);
                 if history.cut_entries == 0 {
-                    prop_assert_eq!(&kept, &value);
+                    prop_assert_eq!(&retained, &value);
                     prop_assert_eq!(&history.json, &serde_json::to_string_pretty(&value).unwrap());
                 } else {
-                    prop_assert!(kept.get(NOTE).is_some());
+                    prop_assert!(retained.get(NOTE).is_some());
                 }
             }
         }

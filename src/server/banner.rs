@@ -111,10 +111,13 @@ fn network_limits_off(config: &Config) -> Option<&'static str> {
 fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     match (announced.media.embedded(), announced.media.missing()) {
         (Some(sfu), _) => {
-            let told: Vec<String> = sfu.addresses().iter().map(ToString::to_string).collect();
-            let said =
-                format!("embedded SFU on port {}, advertised as {}", sfu.bound().port(), told.join(", "));
-            (said, serde_json::json!({"upstream": "embedded", "bound": sfu.bound(), "addresses": told}))
+            let addresses: Vec<String> = sfu.addresses().iter().map(ToString::to_string).collect();
+            let text = format!(
+                "embedded SFU on port {}, advertised as {}",
+                sfu.bound().port(),
+                addresses.join(", ")
+            );
+            (text, serde_json::json!({"upstream": "embedded", "bound": sfu.bound(), "addresses": addresses}))
         }
         (None, None) => {
             let url = announced.config.calls.api_url.as_str();
@@ -139,7 +142,7 @@ mod tests {
     use crate::config::Optional;
     use crate::metrics::Metrics;
 
-    fn said(config: &Config) -> String {
+    fn text(config: &Config) -> String {
         let address = ([127, 0, 0, 1], 1).into();
         let media = Upstream::new(&config.calls, &config.turn, 1024, None, Metrics::new()).unwrap();
         let addresses = Addresses { http: address, admin: address };
@@ -155,25 +158,25 @@ mod tests {
 
     #[test]
     fn inactive_parts_name_their_missing_variables() {
-        let said = said(&Config::default());
-        assert!(said.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{said}");
+        let text = text(&Config::default());
+        assert!(text.contains("on: rooms, reports; identity by the signed cookie\noff: media ("), "{text}");
         for variable in ["CALLS_APP_ID", "TURN_SERVICE_ID", "FEEDBACK_URL", "OPENAI_MODEL_ENDPOINT"] {
-            assert!(said.contains(variable), "{said}");
+            assert!(text.contains(variable), "{text}");
         }
     }
 
     #[test]
     fn ineffective_network_limits_are_reported() {
         let mut config = Config::default();
-        assert!(!said(&config).contains("limits by network"));
+        assert!(!text(&config).contains("limits by network"));
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
-        assert!(said(&config).contains("limits by network (http.public_url is https by a proxy"));
+        assert!(text(&config).contains("limits by network (http.public_url is https by a proxy"));
         config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-        assert!(!said(&config).contains("limits by network"));
+        assert!(!text(&config).contains("limits by network"));
         config.limits.connections_per_address = 0;
         config.limits.rooms_per_network = 0;
         config.limits.new_rooms_per_minute_per_network = 0;
-        assert!(said(&config).contains("limits by network (limits.connections_per_address,"));
+        assert!(text(&config).contains("limits by network (limits.connections_per_address,"));
     }
 
     #[test]
@@ -183,9 +186,9 @@ mod tests {
         config.log.format = LogFormat::Json;
         config.calls.app_id = Optional(Some("app".into()));
         config.calls.app_secret = Optional(Some("secret-app".into()));
-        let said = said(&config);
-        let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let text = text(&config);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["on"], serde_json::json!(["media", "webhook"]));
-        assert!(!said.contains("secret-"), "{said}");
+        assert!(!text.contains("secret-"), "{text}");
     }
 }

@@ -18,7 +18,7 @@ use str0m::media::Mid;
 
 use super::error::SfuError;
 use super::request::{DescriptionType, SessionDescription};
-use lines::{Candidates, kept_of_section, kept_of_session, lines};
+use lines::{Candidates, lines, section_lines, session_lines};
 use section::MEDIA_PROTOCOL;
 pub use section::{MLine, SectionState};
 pub use terms::{Terms, TransportCc, first_formats};
@@ -171,7 +171,7 @@ fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
     let group = session.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE"));
     let bundled: HashSet<&str> = group.unwrap_or_default().split_ascii_whitespace().collect();
     let mut candidates = Candidates::default();
-    let session = kept_of_session(&session, &mut candidates)?;
+    let session = session_lines(&session, &mut candidates)?;
     // There is one transport, and without BUNDLE each m-line needs its own.
     let mut has_room = true;
     let mut sections: Vec<MLine> = Vec::new();
@@ -193,9 +193,9 @@ fn for_str0m(text: &str) -> Result<(String, Vec<MLine>, bool), &'static str> {
         let alias = format!("a=mid:{}", section.alias);
         match section.state {
             SectionState::Live => {
-                let kept = kept_of_section(&block, &mut candidates)?;
+                let used = section_lines(&block, &mut candidates)?;
                 let named =
-                    kept.into_iter().map(|line| if line.starts_with("a=mid:") { &*alias } else { line });
+                    used.into_iter().map(|line| if line.starts_with("a=mid:") { &*alias } else { line });
                 lines(&mut bodies, named);
             }
             // str0m skips m-lines of an unknown kind, but counts them, so the indices of later ones stay right.
@@ -390,13 +390,13 @@ mod tests {
         let (_, sections, _) = for_str0m(&client).unwrap();
         let server = text(&[("audio", "9", "0"), ("video", "9", "2"), ("audio", "9", "new")]);
         let candidates = ["candidate:7 1 udp 7 203.0.113.7 8789 typ host".to_owned()];
-        let told =
+        let description =
             for_client(DescriptionType::Offer, &server, &sections, &candidates, &terms(TransportCc::Wanted));
-        assert_eq!(kinds(&told.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
-        assert_eq!(mids(&told.sdp), ["0", "new", "2", "3"]);
-        assert!(told.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", told.sdp);
-        assert_eq!(told.sdp.matches("a=candidate").count(), 1);
-        assert!(told.sdp.contains("203.0.113.7"));
+        assert_eq!(kinds(&description.sdp), ["m=audio 9", "m=audio 9", "m=video 9", "m=audio 0"]);
+        assert_eq!(mids(&description.sdp), ["0", "new", "2", "3"]);
+        assert!(description.sdp.contains("a=group:BUNDLE 0 new 2\r\n"), "{}", description.sdp);
+        assert_eq!(description.sdp.matches("a=candidate").count(), 1);
+        assert!(description.sdp.contains("203.0.113.7"));
         let more = text(&[
             ("audio", "9", "0"),
             ("video", "9", "2"),
@@ -404,14 +404,14 @@ mod tests {
             ("audio", "9", "b"),
             ("audio", "9", "c"),
         ]);
-        let told = super::for_client(
+        let description = super::for_client(
             DescriptionType::Offer,
             &more,
             &sections,
             &candidates,
             &terms(TransportCc::Wanted),
         );
-        assert_eq!(mids(&told.sdp), ["0", "a", "2", "b", "c"]);
+        assert_eq!(mids(&description.sdp), ["0", "a", "2", "b", "c"]);
     }
 
     #[test]
@@ -424,11 +424,15 @@ mod tests {
         let (first, second) = server.split_at(server.rfind("m=").unwrap());
         let server = first.to_owned() + &second.replace("a=sendonly\r\n", "");
         for (feedback, negotiated) in [(TransportCc::Wanted, 2), (TransportCc::Unwanted, 1)] {
-            let told = for_client(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
-            assert_eq!(told.matches("transport-wide-cc-extensions").count(), negotiated, "{told}");
-            assert_eq!(told.matches("a=rtcp-fb:96 nack").count(), 2);
-            let received = &told[told.rfind("m=").unwrap()..];
-            assert!(received.contains("a=recvonly") && received.contains("96 transport-cc"), "{told}");
+            let description = for_client(DescriptionType::Offer, &server, &[], &[], &terms(feedback)).sdp;
+            assert_eq!(
+                description.matches("transport-wide-cc-extensions").count(),
+                negotiated,
+                "{description}"
+            );
+            assert_eq!(description.matches("a=rtcp-fb:96 nack").count(), 2);
+            let received = &description[description.rfind("m=").unwrap()..];
+            assert!(received.contains("a=recvonly") && received.contains("96 transport-cc"), "{description}");
         }
     }
 
@@ -471,8 +475,8 @@ mod tests {
             let new: Vec<String> = (0..news).map(|index| format!("n{index}")).collect();
             let server: Vec<_> = client.iter().filter(|s| s.1 == "9").copied()
                 .chain(new.iter().map(|name| ("audio", "9", &**name))).collect();
-            let told = for_client(DescriptionType::Offer, &text(&server), &sections, &[], &terms(TransportCc::Wanted));
-            let placed = mids(&told.sdp);
+            let description = for_client(DescriptionType::Offer, &text(&server), &sections, &[], &terms(TransportCc::Wanted));
+            let placed = mids(&description.sdp);
             for (index, live) in live.iter().enumerate() {
                 if *live {
                     prop_assert_eq!(placed[index], &names[index]);

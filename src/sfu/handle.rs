@@ -297,9 +297,9 @@ mod tests {
     async fn deadline_wakes_thread_without_a_packet() {
         let metrics = SfuMetrics::default();
         let (handle, thread) = start_echo(&metrics).await;
-        let asked = now();
+        let start = now();
         echoed(&handle, LATER).await;
-        assert!(now() - asked >= WAIT);
+        assert!(now() - start >= WAIT);
         thread.join().await.unwrap();
     }
 
@@ -308,12 +308,12 @@ mod tests {
         let metrics = SfuMetrics::default();
         let (handle, _thread) = start_echo(&metrics).await;
         echoed(&handle, b"hello").await;
-        let told = async {
+        let published = async {
             while metrics.received_packets.get() == 0 || metrics.sessions.get() == 0 {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), published).await.unwrap();
     }
 
     #[tokio::test]

@@ -115,7 +115,7 @@ pub enum Why {
 /// Keyframe requests to the publisher of a layer, and keyframes received from it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyframeThrottle {
-    asked: Option<Instant>,
+    requested: Option<Instant>,
     came: Option<Instant>,
 }
 
@@ -130,10 +130,10 @@ impl KeyframeThrottle {
             Why::Lost if within(self.came, now, FRESH) => return false,
             Why::Lost => LOST,
         };
-        if within(self.asked, now, apart) {
+        if within(self.requested, now, apart) {
             return false;
         }
-        self.asked = Some(now);
+        self.requested = Some(now);
         true
     }
 
@@ -296,21 +296,21 @@ mod tests {
         fn keyframe_requests_are_throttled(
             events in prop::collection::vec((0u64..400, 0u8..4), 1..200),
         ) {
-            let mut asking = KeyframeThrottle::default();
+            let mut throttle = KeyframeThrottle::default();
             let mut now = noon();
             let mut last: Option<Instant> = None;
             for (later, what) in events {
                 now += Duration::from_millis(later);
                 let (why, apart) = match what {
-                    0 => { asking.came(now); continue }
+                    0 => { throttle.came(now); continue }
                     1 => (Why::Lost, LOST),
                     _ => (Why::Waiting, WAITING),
                 };
                 let due = last.is_none_or(|last| now - last >= apart);
-                let asked = asking.ask(now, why);
-                prop_assert!(!asked || due, "no two requests are too close");
-                prop_assert!(asked || !due || why == Why::Lost, "who waits is never put off for longer");
-                if asked { last = Some(now) }
+                let requested = throttle.ask(now, why);
+                prop_assert!(!requested || due, "no two requests are too close");
+                prop_assert!(requested || !due || why == Why::Lost, "who waits is never put off for longer");
+                if requested { last = Some(now) }
             }
         }
     }
@@ -327,42 +327,42 @@ mod tests {
     #[test]
     fn waiting_request_repeats_every_300_ms() {
         let start = noon();
-        let mut asking = KeyframeThrottle::default();
-        assert!(asking.ask(start, Why::Waiting));
-        assert!(!asking.ask(start + ms(299), Why::Waiting));
-        assert!(asking.ask(start + ms(300), Why::Waiting));
-        assert!(!asking.ask(start + ms(301), Why::Waiting), "the second counts, too");
+        let mut throttle = KeyframeThrottle::default();
+        assert!(throttle.ask(start, Why::Waiting));
+        assert!(!throttle.ask(start + ms(299), Why::Waiting));
+        assert!(throttle.ask(start + ms(300), Why::Waiting));
+        assert!(!throttle.ask(start + ms(301), Why::Waiting), "the second counts, too");
     }
 
     #[test]
     fn loss_requests_are_limited_to_one_a_second() {
         let start = noon();
-        let mut asking = KeyframeThrottle::default();
-        let passed = (0..100).filter(|i| asking.ask(start + ms(i * 50), Why::Lost)).count();
+        let mut throttle = KeyframeThrottle::default();
+        let passed = (0..100).filter(|i| throttle.ask(start + ms(i * 50), Why::Lost)).count();
         assert_eq!(passed, 5, "in five seconds");
     }
 
     #[test]
     fn loss_request_right_after_keyframe_is_ignored() {
         let start = noon();
-        let mut asking = KeyframeThrottle::default();
-        asking.came(start);
-        assert!(!asking.ask(start + ms(299), Why::Lost));
-        assert!(asking.ask(start + ms(300), Why::Lost));
+        let mut throttle = KeyframeThrottle::default();
+        throttle.came(start);
+        assert!(!throttle.ask(start + ms(299), Why::Lost));
+        assert!(throttle.ask(start + ms(300), Why::Lost));
 
-        let mut asking = KeyframeThrottle::default();
-        asking.came(start);
-        assert!(asking.ask(start + ms(1), Why::Waiting), "who came after it waits for the next");
+        let mut throttle = KeyframeThrottle::default();
+        throttle.came(start);
+        assert!(throttle.ask(start + ms(1), Why::Waiting), "who came after it waits for the next");
     }
 
     #[test]
     fn loss_request_does_not_delay_waiting_one() {
         let start = noon();
-        let mut asking = KeyframeThrottle::default();
-        assert!(asking.ask(start, Why::Lost));
-        assert!(!asking.ask(start + ms(100), Why::Waiting), "one is under way");
-        assert!(asking.ask(start + ms(300), Why::Waiting));
-        assert!(!asking.ask(start + ms(1200), Why::Lost));
-        assert!(asking.ask(start + ms(1300), Why::Lost));
+        let mut throttle = KeyframeThrottle::default();
+        assert!(throttle.ask(start, Why::Lost));
+        assert!(!throttle.ask(start + ms(100), Why::Waiting), "one is under way");
+        assert!(throttle.ask(start + ms(300), Why::Waiting));
+        assert!(!throttle.ask(start + ms(1200), Why::Lost));
+        assert!(throttle.ask(start + ms(1300), Why::Lost));
     }
 }

@@ -80,21 +80,21 @@ struct Simulcast {
 ///
 /// # Errors
 /// [`SfuError`] for input that cannot be used.
-pub fn read(asked: &ApiRequest) -> Result<Request, SfuError> {
+pub fn read(request: &ApiRequest) -> Result<Request, SfuError> {
     let body = || -> Result<Body, SfuError> {
         // The text of serde_json's error names the field, and quotes only the caller's own input.
-        serde_json::from_slice(&asked.body).map_err(|error| SfuError::Decoding(error.to_string()))
+        serde_json::from_slice(&request.body).map_err(|error| SfuError::Decoding(error.to_string()))
     };
-    let CallTarget::Session { session, action } = &asked.target else {
-        let body = if asked.body.is_empty() { Body::default() } else { body()? };
+    let CallTarget::Session { session, action } = &request.target else {
+        let body = if request.body.is_empty() { Body::default() } else { body()? };
         let offer = body.session_description.map(|sdp| sdp.read(DescriptionType::Offer)).transpose()?;
-        let ice = match &asked.caller {
+        let ice = match &request.caller {
             // A person's browser makes the connectivity checks. If the server made them, it would send
             // datagrams to any address that a caller names.
             Caller::Person(_) => Ice::Lite,
-            Caller::Ai | Caller::Server => ice(asked.query.as_deref()),
+            Caller::Ai | Caller::Server => ice(request.query.as_deref()),
         };
-        return Ok(Request::Open { owner: asked.caller.clone(), network: asked.network, offer, ice });
+        return Ok(Request::Open { owner: request.caller.clone(), network: request.network, offer, ice });
     };
     let session = session.clone();
     match action {
@@ -155,8 +155,8 @@ impl Sdp {
 /// ICE role by the query: `thirdparty` means that the peer is another server.
 fn ice(query: Option<&str>) -> Ice {
     let pairs = query.unwrap_or_default().split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut asked = pairs.filter(|(name, _)| *name == "thirdparty").map(|(_, value)| value);
-    if asked.any(|value| !matches!(value, "false" | "0")) { Ice::Full } else { Ice::Lite }
+    let mut values = pairs.filter(|(name, _)| *name == "thirdparty").map(|(_, value)| value);
+    if values.any(|value| !matches!(value, "false" | "0")) { Ice::Full } else { Ice::Lite }
 }
 
 fn count(tracks: &[TrackObject]) -> Result<(), SfuError> {
@@ -288,9 +288,9 @@ pub fn answer(target: &CallTarget, outcome: RequestResult) -> (StatusCode, Strin
     let reply = match outcome {
         Ok(reply) => reply,
         Err(error) => {
-            let told =
+            let failure =
                 ApiFailure { error_code: error.code().to_owned(), error_description: error.to_string() };
-            return (error.status(), json!(told).to_string());
+            return (error.status(), json!(failure).to_string());
         }
     };
     let (status, value) = match reply {
@@ -300,7 +300,8 @@ pub fn answer(target: &CallTarget, outcome: RequestResult) -> (StatusCode, Strin
             (StatusCode::CREATED, value)
         }
         Reply::Tracks { description, tracks } => {
-            let wants_answer = description.as_ref().is_some_and(|told| told.r#type == DescriptionType::Offer);
+            let wants_answer =
+                description.as_ref().is_some_and(|description| description.r#type == DescriptionType::Offer);
             let is_close = matches!(target, CallTarget::Session { action: Action::CloseTracks, .. });
             let tracks: Vec<Value> = tracks.into_iter().map(|track| track_json(track, is_close)).collect();
             let mut value = json!({"requiresImmediateRenegotiation": wants_answer, "tracks": tracks});
@@ -317,15 +318,15 @@ pub fn answer(target: &CallTarget, outcome: RequestResult) -> (StatusCode, Strin
                 .into_iter()
                 .map(|track| {
                     let location = if track.publisher.is_some() { "remote" } else { "local" };
-                    let mut told = Map::new();
-                    told.insert("location".into(), location.into());
-                    told.insert("mid".into(), track.mid.into());
-                    told.insert("trackName".into(), track.name.into());
-                    told.insert("status".into(), json!(track.status));
+                    let mut object = Map::new();
+                    object.insert("location".into(), location.into());
+                    object.insert("mid".into(), track.mid.into());
+                    object.insert("trackName".into(), track.name.into());
+                    object.insert("status".into(), json!(track.status));
                     if let Some(publisher) = track.publisher {
-                        told.insert("sessionId".into(), publisher.as_str().into());
+                        object.insert("sessionId".into(), publisher.as_str().into());
                     }
-                    told.into()
+                    object.into()
                 })
                 .collect();
             (StatusCode::OK, json!({"tracks": tracks, "dataChannels": []}))
@@ -346,23 +347,23 @@ fn track_json(track: Result<TrackDone, TrackFailed>, is_close: bool) -> Value {
         Ok(TrackDone { mid, publisher, name }) => (Some(mid), publisher, name, None),
         Err(TrackFailed { mid, publisher, name, error }) => (mid, publisher, name, Some(error)),
     };
-    let mut told = Map::new();
+    let mut object = Map::new();
     if let Some(mid) = mid {
-        told.insert("mid".into(), mid.into());
+        object.insert("mid".into(), mid.into());
     }
     if !is_close {
         if let Some(publisher) = publisher {
-            told.insert("sessionId".into(), publisher.as_str().into());
+            object.insert("sessionId".into(), publisher.as_str().into());
         }
         if let Some(name) = name {
-            told.insert("trackName".into(), name.into());
+            object.insert("trackName".into(), name.into());
         }
     }
     if let Some(error) = error {
-        told.insert("errorCode".into(), error.code().into());
-        told.insert("errorDescription".into(), error.to_string().into());
+        object.insert("errorCode".into(), error.code().into());
+        object.insert("errorDescription".into(), error.to_string().into());
     }
-    told.into()
+    object.into()
 }
 
 #[cfg(test)]

@@ -339,9 +339,9 @@ async fn check_config_orders_nothing() {
         .env("SATSUMA_HTTP__ACME_DOMAINS", "check.example.org")
         .env("SATSUMA_HTTP__ACME_DIRECTORY", authority.directory());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("http.listen: 127.0.0.1:8787 cannot be reached from outside"), "{said}");
+    let warnings = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{warnings}");
+    assert!(warnings.contains("http.listen: 127.0.0.1:8787 cannot be reached from outside"), "{warnings}");
     assert_eq!((authority.requests(), fs::read_dir(folder.path()).unwrap().count()), (0, 0));
 }
 

@@ -190,18 +190,18 @@ async fn personal_answers_are_not_cacheable() {
 #[tokio::test]
 async fn invalid_form_returns_with_the_typed_values() {
     let typed = "\"><script>alert(1)</script>\u{7}";
-    let kept = "value=\"&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\u{7}\"";
+    let escaped = "value=\"&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\u{7}\"";
     let long = "x".repeat(200);
     let (names, rooms) = ("A name has 1 to 64 characters", "A room name has 1 to 128 characters");
     for shown in BOTH {
         let server = showing(shown).await;
         for (path, fields, sentence, value) in [
             ("/set-username?return-url=%2Fr", &[("username", "")][..], names, "value=\"\""),
-            ("/set-username", &[("username", typed)], names, kept),
+            ("/set-username", &[("username", typed)], names, escaped),
             ("/set-username", &[("username", &long)], names, &long),
             ("/set-username", &[], "The form needs a field &quot;username&quot;", "value=\"\""),
             ("/?index", &[("room", "  ")], rooms, "value=\"  \""),
-            ("/?index", &[("room", typed)], rooms, kept),
+            ("/?index", &[("room", typed)], rooms, escaped),
             (
                 "/?index",
                 &[("room", ".."), ("room", "a")],

@@ -214,8 +214,8 @@ async fn failed_ai_job_is_shown_and_its_tracks_closed() {
         invite(&mut ada).await;
         assert_eq!(cloud.seen_at("/tracks/close").len(), usize::from(closed.is_some()), "{cause}");
         let log = logged();
-        let said = log.lines().find(|line| line.contains(meeting) && line.contains("aiJobFailed")).unwrap();
-        assert!(said.contains(cause), "{said}");
+        let line = log.lines().find(|line| line.contains(meeting) && line.contains("aiJobFailed")).unwrap();
+        assert!(line.contains(cause), "{line}");
         for secret in [SECRET, MODEL_TOKEN, "the-models-own-words"] {
             assert!(!log.contains(secret), "{cause}");
         }
@@ -248,9 +248,9 @@ async fn missing_ai_settings_fail_and_are_logged() {
     let state = ada.until_state(|state| state["ai"] == failed()).await;
     let log = logged();
     let meeting = state["meetingId"].as_str().unwrap();
-    let said = log.lines().find(|line| line.contains(meeting) && line.contains("aiJobFailed")).unwrap();
+    let line = log.lines().find(|line| line.contains(meeting) && line.contains("aiJobFailed")).unwrap();
     for name in ["OPENAI_MODEL_ENDPOINT", "OPENAI_API_TOKEN", "CALLS_APP_SECRET"] {
-        assert!(said.contains(name), "{said}");
+        assert!(line.contains(name), "{line}");
     }
 }
 
@@ -406,13 +406,13 @@ async fn ai_control_is_exclusive_and_ends_with_its_holder() {
     drop(open);
     let is_ada = ada.pk();
     bob.until_state(|state| state["ai"]["controllingUser"] == *is_ada).await;
-    let asked = cloud.seen_at("/tracks/new").pop().unwrap();
+    let call = cloud.seen_at("/tracks/new").pop().unwrap();
     assert_eq!(
-        line(&asked),
+        line(&call),
         format!("POST /v1/apps/app/sessions/{SESSION}/tracks/new?correlationId={meeting}")
     );
     assert_eq!(
-        asked.body,
+        call.body,
         r##"{"tracks":[{"location":"remote","sessionId":"abc","trackName":"mic","mid":"#ai-generated-voice"}]}"##
     );
 

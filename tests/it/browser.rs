@@ -127,15 +127,15 @@ impl Browser {
             .spawn()
             .expect("Chromium cannot be started");
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         let listening = async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 if let Some(address) = line.strip_prefix("DevTools listening on ") {
                     return address.to_owned();
                 }
-                said.push(line);
+                output.push(line);
             }
-            panic!("Chromium ended: {said:#?}");
+            panic!("Chromium ended: {output:#?}");
         };
         let address = timeout(BROWSER_PATIENCE, listening).await.expect("Chromium does not start");
 
@@ -362,13 +362,13 @@ impl Seen {
         let id = text(&params["requestId"]);
         match method {
             "Runtime.consoleAPICalled" if matches!(params["type"].as_str(), Some("error" | "assert")) => {
-                let said = params["args"].as_array().into_iter().flatten();
-                let said = said.map(|arg| match &arg["value"] {
+                let output = params["args"].as_array().into_iter().flatten();
+                let output = output.map(|arg| match &arg["value"] {
                     Value::Null => text(&arg["description"]),
                     Value::String(text) => text.clone(),
                     other => other.to_string(),
                 });
-                self.complaints.push(format!("console: {}", said.collect::<Vec<_>>().join(" ")));
+                self.complaints.push(format!("console: {}", output.collect::<Vec<_>>().join(" ")));
             }
             "Runtime.exceptionThrown" => {
                 let details = &params["exceptionDetails"];
@@ -466,8 +466,8 @@ impl Wire {
 
     async fn try_call(&self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (tell, response) = oneshot::channel();
-        self.pending.lock().unwrap().insert(id, tell);
+        let (sender, response) = oneshot::channel();
+        self.pending.lock().unwrap().insert(id, sender);
         let mut message = json!({"id": id, "method": method, "params": params});
         if let Some(session) = session {
             message["sessionId"] = session.into();

@@ -204,8 +204,8 @@ async fn unknown_api_paths_and_methods_are_refused() {
 async fn call_without_identity_is_refused() {
     let cloud = Cloud::start().await;
     let server = server(&cloud).await;
-    let asked = answer(server.request(&Method::POST, "/api/calls/sessions/new")).await;
-    assert_eq!((asked.status, &asked.json()["errorCode"]), (401, &json!("unauthorized")));
+    let refused = answer(server.request(&Method::POST, "/api/calls/sessions/new")).await;
+    assert_eq!((refused.status, &refused.json()["errorCode"]), (401, &json!("unauthorized")));
     for (method, path) in [
         (Method::POST, "/api/calls/sessions/a/tracks/new"),
         (Method::POST, "/partytracks/sessions/new"),
@@ -213,9 +213,9 @@ async fn call_without_identity_is_refused() {
         (Method::PUT, "/partytracks/sessions/a/renegotiate"),
         (Method::GET, "/partytracks/generate-ice-servers"),
     ] {
-        let asked = answer(server.request(&method, path).body(pull().to_string())).await;
-        assert_eq!(asked.status, 401, "{path}: {asked:?}");
-        assert_eq!(asked.header("cache-control"), "no-store");
+        let refused = answer(server.request(&method, path).body(pull().to_string())).await;
+        assert_eq!(refused.status, 401, "{path}: {refused:?}");
+        assert_eq!(refused.header("cache-control"), "no-store");
     }
     assert_eq!(cloud.seen().len(), 0, "nothing reached the API");
 }

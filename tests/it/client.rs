@@ -93,9 +93,9 @@ impl Ask {
             Err(error) => panic!("no answer to a handshake: {error}"),
         };
         let (sink, stream) = socket.split();
-        let (tell, received) = mpsc::unbounded_channel();
+        let (queue, received) = mpsc::unbounded_channel();
         let mut reader = JoinSet::new();
-        reader.spawn(read(stream, tell));
+        reader.spawn(read(stream, queue));
         Ok(Client { ask: self, sink, received, reader })
     }
 
@@ -335,7 +335,7 @@ pub fn user_of<'a>(state: &'a Value, pk: &str) -> &'a Value {
     state["users"].as_array().unwrap().iter().find(|user| user["id"] == pk).unwrap_or(&Value::Null)
 }
 
-async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: UnboundedSender<Received>) {
+async fn read(mut stream: SplitStream<WebSocketStream<Network>>, queue: UnboundedSender<Received>) {
     let mut closed = false;
     // Reading on after a close frame sends its answer.
     while let Some(Ok(message)) = stream.next().await {
@@ -351,10 +351,10 @@ async fn read(mut stream: SplitStream<WebSocketStream<Network>>, tell: Unbounded
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
         };
         // The receiver is dropped once the test is over.
-        let _ = tell.send(received);
+        let _ = queue.send(received);
     }
     if !closed {
-        let _ = tell.send(Received::Closed(1006, String::new()));
+        let _ = queue.send(Received::Closed(1006, String::new()));
     }
 }
 

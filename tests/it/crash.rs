@@ -118,7 +118,7 @@ struct Ledger {
     tried: RefCell<HashSet<String>>,
     answered: RefCell<HashSet<String>>,
     /// The number of Ada's last update.
-    said: Cell<u64>,
+    updates: Cell<u64>,
     meetings: HashSet<String>,
 }
 
@@ -137,10 +137,10 @@ impl Ledger {
     }
 
     /// Updates Ada's user again and again until the server is gone.
-    async fn talk(&self, ada: &mut Client) {
+    async fn update_until_gone(&self, ada: &mut Client) {
         let mut update = async || {
-            self.said.set(self.said.get() + 1);
-            ada.try_say(json!({"type": "userUpdate", "user": {"number": self.said.get()}})).await
+            self.updates.set(self.updates.get() + 1);
+            ada.try_say(json!({"type": "userUpdate", "user": {"number": self.updates.get()}})).await
         };
         while update().await {
             tokio::task::yield_now().await;
@@ -196,7 +196,10 @@ async fn crashes_lose_no_report_and_no_meeting() {
             Some(stays) => {
                 assert_eq!(meeting(&state), *stays, "round {round}: another meeting began");
                 let number = user_of(&state, "ada")["number"].as_u64().unwrap_or(0);
-                assert!((seen..=ledger.said.get()).contains(&number), "round {round}: {seen}, then {number}");
+                assert!(
+                    (seen..=ledger.updates.get()).contains(&number),
+                    "round {round}: {seen}, then {number}"
+                );
                 seen = number;
             }
         }
@@ -212,7 +215,7 @@ async fn crashes_lose_no_report_and_no_meeting() {
         let process = RefCell::new(Some(process));
         tokio::join!(
             ledger.report(&reached, &person, round),
-            ledger.talk(&mut here),
+            ledger.update_until_gone(&mut here),
             ledger.kill_after(&process, reports),
         );
         (ada, bob) = (Some(here.ask()), Some(other.ask()));

@@ -164,12 +164,12 @@ fn every_need_of_a_test_is_documented() {
 
 /// A heading's anchor as GitHub makes it.
 fn anchor(heading: &str) -> String {
-    let kept = heading
+    let words = heading
         .to_lowercase()
         .chars()
         .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
         .collect::<String>();
-    kept.replace(' ', "-")
+    words.replace(' ', "-")
 }
 
 #[test]

@@ -389,11 +389,11 @@ async fn long_history_keeps_its_newest_entries() {
     assert_eq!(answer(bug(&server, &ada, "", &info)).await.text, OK);
     let line = reports(&server, "").await.remove(0);
     let seen = server.admin_get(&format!("/admin/reports/{}", line["id"].as_str().unwrap())).await.json();
-    let kept = seen["history"]["apiHistory"].as_array().unwrap();
-    assert_eq!(kept.last(), entries.last());
+    let stored = seen["history"]["apiHistory"].as_array().unwrap();
+    assert_eq!(stored.last(), entries.last());
     assert_eq!(seen["history"]["userSessions"], info["roomHistory"]["userSessions"]);
-    let cut = entries.len() - kept.len();
-    assert!(cut > 0 && kept.len() > 100, "{}", kept.len());
+    let cut = entries.len() - stored.len();
+    assert!(cut > 0 && stored.len() > 100, "{}", stored.len());
     assert_eq!(seen["history"]["satsuma:cut"], json!({"apiHistory": cut}));
     assert_eq!(line["cutEntries"], cut);
 }

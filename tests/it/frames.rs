@@ -28,7 +28,7 @@ fn close_frame(code: u16, reason: &str) -> Frame {
 }
 
 /// The bytes of these frames.
-fn said(frames: &[Frame]) -> Vec<u8> {
+fn bytes_of(frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(Frame::masked).collect()
 }
 
@@ -78,7 +78,7 @@ async fn pings_are_answered_and_pongs_ignored() {
         client.say(&Frame::new(FIN | PING, payload.clone()).masked()).await;
         assert_eq!(client.frame().await, Some(Frame::new(FIN | PONG, payload)));
     }
-    client.say(&said(&[Frame::new(FIN | PONG, "unasked"), Frame::new(FIN | PING, "asked")])).await;
+    client.say(&bytes_of(&[Frame::new(FIN | PONG, "unasked"), Frame::new(FIN | PING, "asked")])).await;
     assert_eq!(client.frame().await, Some(Frame::new(FIN | PONG, "asked")));
     let too_long = Frame::new(FIN | PING, vec![0xfe; 126]);
     assert_eq!(answer_to(&mut client, &too_long.masked()).await, (vec![], Some(1002)));
@@ -114,7 +114,7 @@ async fn control_frames_interleave_with_fragments() {
     let mut client = open(&echo).await;
     let whole = Frame::new(FIN | TEXT, "fragment1fragment2");
     client
-        .say(&said(&[
+        .say(&bytes_of(&[
             Frame::new(TEXT, "fragment1"),
             Frame::new(FIN | PING, "between"),
             Frame::new(CONTINUATION, ""),
@@ -132,7 +132,7 @@ async fn control_frames_interleave_with_fragments() {
         vec![Frame::new(TEXT, "begun"), Frame::new(FIN | BINARY, "begun again")],
     ] {
         let mut client = open(&echo).await;
-        assert_eq!(answer_to(&mut client, &said(&broken)).await, (vec![], Some(1002)), "{broken:?}");
+        assert_eq!(answer_to(&mut client, &bytes_of(&broken)).await, (vec![], Some(1002)), "{broken:?}");
     }
     // The limit applies to all fragments together.
     let mut client = open(&echo).await;
@@ -149,7 +149,7 @@ async fn text_is_validated_across_fragments() {
     let mut client = open(&echo).await;
     for cut in 0..=text.len() {
         let (first, second) = text.as_bytes().split_at(cut);
-        client.say(&said(&[Frame::new(TEXT, first), Frame::new(FIN, second)])).await;
+        client.say(&bytes_of(&[Frame::new(TEXT, first), Frame::new(FIN, second)])).await;
         assert_eq!(client.frame().await, Some(Frame::new(FIN | TEXT, text)), "cut at {cut}");
     }
     let long = [&b"\xce\xba\xe1\xbd\xb9"[..], &b"\xf4\x90\x80\x80"[..]].concat();
@@ -212,7 +212,7 @@ async fn close_is_answered_with_its_valid_code() {
     // Earlier messages are echoed, later ones ignored.
     let mut client = open(&echo).await;
     let hello = Frame::new(FIN | TEXT, "hello");
-    let bytes = said(&[hello.clone(), close_frame(1000, ""), hello.clone(), Frame::new(FIN | PING, "")]);
+    let bytes = bytes_of(&[hello.clone(), close_frame(1000, ""), hello.clone(), Frame::new(FIN | PING, "")]);
     assert_eq!(answer_to(&mut client, &bytes).await, (vec![hello], Some(1000)));
 }
 
@@ -248,7 +248,9 @@ async fn compressed_messages_of_any_window_are_echoed() {
         &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
     ] {
         let plain = Frame::new(FIN | TEXT, "Hello");
-        client.say(&said(&[plain.clone(), Frame::new(FIN | DEFLATED | TEXT, payload), plain.clone()])).await;
+        client
+            .say(&bytes_of(&[plain.clone(), Frame::new(FIN | DEFLATED | TEXT, payload), plain.clone()]))
+            .await;
         for _ in 0..3 {
             assert_eq!(client.frame().await, Some(plain.clone()), "{payload:x?}");
         }

@@ -95,7 +95,7 @@ async fn random_frames_end_the_socket_cleanly() {
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).await.unwrap();
             assert_eq!(&answer, b"HTTP/1.1 101");
-            converse(stream, &frames.concat(), End::OfWhatIsSaid).await;
+            exchange(stream, &frames.concat(), End::OfTheRequest).await;
         });
         if running.len() >= AT_ONCE {
             running.join_next().await.unwrap().unwrap();
@@ -178,7 +178,7 @@ async fn random_requests_get_no_internal_error() {
     for request in cases(1500, request(mallory.cookie())) {
         running.spawn(async move {
             let stream = TcpStream::connect(address).await.unwrap();
-            let answer = converse(stream, &request, End::OfTheAnswer).await;
+            let answer = exchange(stream, &request, End::OfTheAnswer).await;
             let shown = || format!("{}\n{}", request.escape_ascii(), String::from_utf8_lossy(&answer));
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", shown());
             assert!(!answer.starts_with(b"HTTP/1.1 500"), "{}", shown());
@@ -200,28 +200,28 @@ async fn random_requests_get_no_internal_error() {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     /// The client has sent everything, and closes.
-    OfWhatIsSaid,
+    OfTheRequest,
     /// The server ends the connection.
     OfTheAnswer,
 }
 
 /// Sends all of it, as far as the server reads it, and returns the server's bytes.
-async fn converse(mut stream: TcpStream, said: &[u8], end: End) -> Vec<u8> {
-    let (mut ear, mut mouth) = stream.split();
+async fn exchange(mut stream: TcpStream, request: &[u8], end: End) -> Vec<u8> {
+    let (mut reader, mut writer) = stream.split();
     let mut answer = Vec::new();
-    let speak = async {
+    let write = async {
         // The server may close before all is sent.
-        let _ = mouth.write_all(said).await;
-        if end == End::OfWhatIsSaid {
-            let _ = mouth.shutdown().await;
+        let _ = writer.write_all(request).await;
+        if end == End::OfTheRequest {
+            let _ = writer.shutdown().await;
         }
     };
-    let listen = async {
+    let read = async {
         // A reset is an end as well.
-        let _ = ear.read_to_end(&mut answer).await;
+        let _ = reader.read_to_end(&mut answer).await;
     };
-    let over = timeout(PATIENCE, async { tokio::join!(speak, listen) }).await;
-    assert!(over.is_ok(), "still open after {}", said.escape_ascii());
+    let over = timeout(PATIENCE, async { tokio::join!(write, read) }).await;
+    assert!(over.is_ok(), "still open after {}", request.escape_ascii());
     answer
 }
 

@@ -25,24 +25,24 @@ use crate::harness::{PATIENCE, Person, TestServer, answer};
 struct Meeting {
     ada: Client,
     bob: Client,
-    said: u64,
+    sent: u64,
 }
 
 impl Meeting {
     async fn begin(server: &TestServer) -> Self {
         let (ada, bob) =
             tokio::join!(Client::join(server, "meeting", "Ada"), Client::join(server, "meeting", "Bob"));
-        Self { ada, bob, said: 0 }
+        Self { ada, bob, sent: 0 }
     }
 
     /// Each sends a message, which the other receives next.
     async fn goes_on(&mut self) {
-        self.said += 1;
-        let word = json!({"type": "e2eeMlsMessage", "payload": self.said.to_string()});
-        self.ada.say(word.clone()).await;
-        assert_eq!(self.bob.event().await, word);
-        self.bob.say(word.clone()).await;
-        assert_eq!(self.ada.event().await, word);
+        self.sent += 1;
+        let message = json!({"type": "e2eeMlsMessage", "payload": self.sent.to_string()});
+        self.ada.say(message.clone()).await;
+        assert_eq!(self.bob.event().await, message);
+        self.bob.say(message.clone()).await;
+        assert_eq!(self.ada.event().await, message);
     }
 }
 
@@ -91,13 +91,13 @@ async fn message_flood_affects_only_its_sender() {
             while eve.try_say_raw(flood.clone()).await {}
             is_over.set(true);
         };
-        let talking = async {
+        let exchanging = async {
             // At a usual rate: faster senders are throttled.
             for _ in 0..20 {
                 meeting.goes_on().await;
             }
         };
-        tokio::join!(flooding, talking);
+        tokio::join!(flooding, exchanging);
         assert!(is_over.get());
         assert_eq!(eve.closed().await.0, 1008, "{flood:.40?}");
         flooders.push(eve.ask());
@@ -165,7 +165,7 @@ async fn connection_flood_leaves_meeting_and_gauges_intact() {
     let seat = meeting.ada.pk();
     // Without identity, malformed, and for an unknown party. A claim on another member's id is refused by the room, unless
     // another such claim is under way.
-    let asks = [
+    let requests = [
         (Ask::room("meeting").pk("x"), [401, 401]),
         (Ask::room("meeting").by(&cyd).pk("x").header("sec-websocket-version", "7"), [400, 400]),
         (Ask::room("").by(&cyd).pk("x"), [400, 400]),
@@ -174,7 +174,7 @@ async fn connection_flood_leaves_meeting_and_gauges_intact() {
         (Ask::room("another").by(&cyd).pk("x"), [503, 503]),
     ];
     let mut flood = JoinSet::new();
-    for (ask, status) in asks.iter().cycle().take(FLOOD).cloned() {
+    for (ask, status) in requests.iter().cycle().take(FLOOD).cloned() {
         let server = server.clone();
         flood.spawn(async move { (ask.answer(&server).await.status, status) });
     }
@@ -459,11 +459,11 @@ async fn hanging_store_does_not_stop_meetings() {
     let Meeting { mut ada, bob, .. } = meeting;
     let ask = bob.drop_tcp().await;
     server.until_away("meeting", &pk).await;
-    let word = json!({"type": "e2eeMlsMessage", "payload": "while Bob is away"});
-    ada.say(word.clone()).await;
+    let message = json!({"type": "e2eeMlsMessage", "payload": "while Bob is away"});
+    ada.say(message.clone()).await;
     ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
     let mut bob = ask.open(&server).await;
-    assert_eq!(bob.event().await, word);
+    assert_eq!(bob.event().await, message);
     let mut cyd = Client::join(&server, "short", "Cyd").await;
     let state = cyd.until_state(|_| true).await;
     let short = state["meetingId"].as_str().unwrap().to_owned();

@@ -189,9 +189,9 @@ async fn login_redirect_stays_on_this_server() {
 #[tokio::test]
 async fn visitor_without_name_is_redirected_and_returns() {
     let server = TestServer::start().await;
-    let asked = answer(server.get("/r%2F1?x=1")).await;
-    assert_eq!(asked.status, 302);
-    let named = answer(server.post_form(asked.header("location"), &[("username", "Ada")])).await;
+    let redirect = answer(server.get("/r%2F1?x=1")).await;
+    assert_eq!(redirect.status, 302);
+    let named = answer(server.post_form(redirect.header("location"), &[("username", "Ada")])).await;
     assert_eq!((named.status, named.header("location")), (302, "/r%2F1?x=1"));
     let cookie = named.header("set-cookie").split(';').next().unwrap();
     assert_eq!(answer(server.get("/r%2F1?x=1").header("cookie", cookie)).await.status, 200);

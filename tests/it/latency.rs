@@ -35,10 +35,10 @@ impl FarWay {
                     let _ = copy(&mut from_server, &mut to_client).await;
                 });
                 connections.spawn(async move {
-                    let mut said = vec![0; 64 << 10];
-                    while let Ok(bytes @ 1..) = from_client.read(&mut said).await {
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(bytes @ 1..) = from_client.read(&mut buffer).await {
                         sleep(delay).await;
-                        if to_server.write_all(&said[..bytes]).await.is_err() {
+                        if to_server.write_all(&buffer[..bytes]).await.is_err() {
                             return;
                         }
                     }

@@ -193,12 +193,12 @@ async fn stopped_load_reports_partial_results() {
     let stop = CancellationToken::new();
     let options = Options { duration: Duration::from_secs(3600), ..short(&server.http()) };
     let stopping = stop.clone();
-    let tell = move |progress: satsuma_load::run::RunProgress| {
+    let on_progress = move |progress: satsuma_load::run::RunProgress| {
         if progress.p99.is_some() {
             stopping.cancel();
         }
     };
-    let report = timeout(PATIENCE, run(&options, stop, tell)).await.unwrap().unwrap();
+    let report = timeout(PATIENCE, run(&options, stop, on_progress)).await.unwrap().unwrap();
     assert!(!report.is_whole && report.updates.seen > 0, "{report}");
     assert_eq!(report.leaves.properly, 6, "{report}");
     until_empty(&server).await;

@@ -143,8 +143,8 @@ async fn media_resume_after_a_restart() {
     let address = server.addresses().http;
     let server = server.stop().await.start_with(|config| config.http.listen = address).await;
     // The pages send requests by themselves, and do not wait for their connections to fail.
-    let asked = r#"satsuma_call_seconds_count{operation="get_session",status="410"}"#;
-    server.until_metric(asked, 2.0).await;
+    let metric = r#"satsuma_call_seconds_count{operation="get_session",status="410"}"#;
+    server.until_metric(metric, 2.0).await;
     until_all_live(&both).await;
 }
 

@@ -100,8 +100,8 @@ impl<'a> MediaSession<'a> {
                           "sessionDescription": {"type": "offer", "sdp": offer}});
         let response = self.call(Method::POST, "/tracks/new", &body).await;
         assert_eq!(response["requiresImmediateRenegotiation"], false);
-        let told_mids: Vec<&str> = response["tracks"].as_array().unwrap().iter().map(mid_of).collect();
-        assert_eq!(told_mids, mids.iter().map(|mid| &**mid).collect::<Vec<_>>());
+        let response_mids: Vec<&str> = response["tracks"].as_array().unwrap().iter().map(mid_of).collect();
+        assert_eq!(response_mids, mids.iter().map(|mid| &**mid).collect::<Vec<_>>());
         assert_eq!(response["sessionDescription"]["type"], "answer");
         let sdp = response["sessionDescription"]["sdp"].as_str().unwrap().to_owned();
         self.peer.accept(&sdp).await;

@@ -18,7 +18,7 @@ use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::MediaSession;
 use crate::peer::{LAYERED_CAMERA, MICROPHONE};
-use crate::webhook::{Say, Webhook};
+use crate::webhook::{Reply, Webhook};
 
 /// Properties that are missing, or null, in the answers of this test.
 const UNSEEN: [(&str, &str); 3] = [
@@ -187,7 +187,7 @@ fn openapi_describes_every_property() {
 #[tokio::test]
 async fn answers_match_openapi() {
     let document = Document::load();
-    let hook = Webhook::start([Say::Status(500)]).await;
+    let hook = Webhook::start([Reply::Status(500)]).await;
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
         config.room.tick = Duration::from_millis(50);

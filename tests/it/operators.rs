@@ -307,7 +307,7 @@ async fn secrets_and_private_data_are_not_logged() {
 
 #[tokio::test]
 async fn start_banner_names_the_media_upstream() {
-    let said = async |format: &str, variables: &[(&str, &str)]| {
+    let banner = async |format: &str, variables: &[(&str, &str)]| {
         let dir = tempfile::tempdir().unwrap();
         let mut run = tokio::process::Command::new(env!("CARGO_BIN_EXE_satsuma"));
         run.args(["--listen", "127.0.0.1:0"]).current_dir(dir.path()).kill_on_drop(true);
@@ -316,25 +316,25 @@ async fn start_banner_names_the_media_upstream() {
         let mut process = run.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let is_last = |line: &str| line.starts_with("page: ") || line.contains(r#""event":"listening""#);
-        let mut said = String::new();
-        while !said.lines().any(is_last) {
-            said += &timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("a further line");
-            said.push('\n');
+        let mut banner = String::new();
+        while !banner.lines().any(is_last) {
+            banner += &timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().expect("a further line");
+            banner.push('\n');
         }
-        said
+        banner
     };
-    let human = said("human", &[]).await;
+    let human = banner("human", &[]).await;
     assert!(
         human.contains("\nmedia: embedded SFU on port ") && human.contains("advertised as 127.0.0.1:"),
         "{human}"
     );
     assert!(human.contains("on: rooms, reports, media;"), "{human}");
-    let json: Value = serde_json::from_str(&said("json", &[]).await).unwrap();
+    let json: Value = serde_json::from_str(&banner("json", &[]).await).unwrap();
     assert_eq!(json["media"]["upstream"], "embedded");
     assert_eq!(json["media"]["addresses"], json!([json["media"]["bound"]]));
     let cloudflare = [("CALLS_APP_ID", "app"), ("CALLS_APP_SECRET", "s")];
-    let json: Value = serde_json::from_str(&said("json", &cloudflare).await).unwrap();
+    let json: Value = serde_json::from_str(&banner("json", &cloudflare).await).unwrap();
     assert_eq!(json["media"], json!({"upstream": "cloudflare", "url": "https://rtc.live.cloudflare.com/v1"}));
-    let half = said("human", &cloudflare[..1]).await;
+    let half = banner("human", &cloudflare[..1]).await;
     assert!(half.contains("\nmedia: none\n") && half.contains("CALLS_APP_SECRET is not set"), "{half}");
 }

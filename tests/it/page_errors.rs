@@ -139,10 +139,10 @@ async fn dead_network_is_detected_and_lines_resent() {
     assert_eq!(tab.eval(&texts("#lines .text")).await, json!([note, "waits", "lost"]));
 
     // A quiet server is probed, and its answer is not shown.
-    let asked = r#"satsuma_messages_total{type="directMessage"}"#;
+    let metric = r#"satsuma_messages_total{type="directMessage"}"#;
     for questions in [1.0, 2.0] {
         tab.eval("beat(4)").await;
-        server.until_metric(asked, questions).await;
+        server.until_metric(metric, questions).await;
         bob.say(json!({"type": "chat", "message": format!("after {questions}")})).await;
         tab.until(&format!("{}.includes('after {questions}')", texts("#lines .text"))).await;
     }

@@ -183,9 +183,9 @@ impl Peer {
 
     /// Runs a function with the peer's state.
     async fn with<T: Send + 'static>(&self, act: impl FnOnce(&mut Station) -> T + Send + 'static) -> T {
-        let (tell, observed) = oneshot::channel();
+        let (sender, observed) = oneshot::channel();
         let act: Act = Box::new(move |station| {
-            let _ = tell.send(act(station));
+            let _ = sender.send(act(station));
         });
         assert!(self.acts.send(act).is_ok(), "the peer is gone");
         observed.await.expect("the peer lives")
@@ -326,8 +326,8 @@ impl Station {
         match event {
             Event::Connected => observed.connected = true,
             Event::KeyframeRequest(request) => {
-                let asked = self.voices.iter_mut().filter(|voice| voice.mid == request.mid);
-                for voice in asked.filter(|voice| request.rid.is_none() || request.rid == voice.rid) {
+                let matching = self.voices.iter_mut().filter(|voice| voice.mid == request.mid);
+                for voice in matching.filter(|voice| request.rid.is_none() || request.rid == voice.rid) {
                     voice.is_keyframe_due = true;
                 }
             }

@@ -132,7 +132,7 @@ pub fn compressing(network: TcpStream) -> DuplexStream {
         let (from_server, mut to_server) = split(network);
         let (from_client, mut to_client) = split(far);
         let (mut from_server, mut from_client) = (BufReader::new(from_server), BufReader::new(from_client));
-        let say = async {
+        let upstream = async {
             pass_head(&mut from_client, &mut to_server).await?;
             loop {
                 let mut frame = Frame::read(&mut from_client).await?;
@@ -143,7 +143,7 @@ pub fn compressing(network: TcpStream) -> DuplexStream {
                 to_server.write_all(&frame.masked()).await?;
             }
         };
-        let hear = async {
+        let downstream = async {
             pass_head(&mut from_server, &mut to_client).await?;
             loop {
                 let mut frame = Frame::read(&mut from_server).await?;
@@ -155,8 +155,8 @@ pub fn compressing(network: TcpStream) -> DuplexStream {
             }
         };
         let _: io::Result<Infallible> = tokio::select! {
-            end = say => end,
-            end = hear => end,
+            end = upstream => end,
+            end = downstream => end,
         };
     };
     #[expect(clippy::disallowed_methods, reason = "it ends with either of its sides")]

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use crate::client::{Ask, Client, Received, user_of};
 use crate::harness::{Person, TestServer, eventually};
 
-async fn say_numbers(client: &mut Client, numbers: impl Iterator<Item = u64>) {
+async fn send_numbers(client: &mut Client, numbers: impl Iterator<Item = u64>) {
     for number in numbers {
         client.say(json!({"type": "e2eeMlsMessage", "payload": number.to_string()})).await;
     }
@@ -22,25 +22,25 @@ fn number(message: &Value) -> Option<u64> {
 
 /// A member's received numbers, over all of its sockets.
 #[derive(Default)]
-struct Ear {
+struct Sequence {
     last: u64,
     /// Set by a new socket: numbers may be repeated until the first new one.
     repeats_from: Option<Option<u64>>,
 }
 
-impl Ear {
+impl Sequence {
     /// Begins a new socket.
     fn reconnected(&mut self) {
         self.repeats_from = Some(None);
     }
 
     /// Takes a message, if it has a number.
-    fn hear_message(&mut self, message: &Value) {
-        number(message).into_iter().for_each(|number| self.hear(number));
+    fn take_message(&mut self, message: &Value) {
+        number(message).into_iter().for_each(|number| self.take(number));
     }
 
     /// Takes a number: the one after the last, or a repetition where one may be.
-    fn hear(&mut self, number: u64) {
+    fn take(&mut self, number: u64) {
         match self.repeats_from {
             Some(None) if number <= self.last => self.repeats_from = Some(Some(number)),
             Some(Some(before)) if number <= self.last => {
@@ -60,9 +60,9 @@ impl Ear {
     }
 
     /// Reads until `end` was received.
-    async fn listen(&mut self, client: &mut Client, end: u64) {
+    async fn read_until(&mut self, client: &mut Client, end: u64) {
         while self.last < end {
-            self.hear(number(&client.event().await).expect("only numbers are said here"));
+            self.take(number(&client.event().await).expect("only numbers are sent here"));
         }
     }
 }
@@ -79,23 +79,23 @@ async fn a_member_misses_nothing(going: Going) {
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     let mut cyd = Client::join(&server, "r", "Cyd").await;
-    let (mut adas, mut cyds) = (Ear::default(), Ear::default());
-    say_numbers(&mut bob, 1..=10).await;
-    adas.listen(&mut ada, 10).await;
+    let (mut adas, mut cyds) = (Sequence::default(), Sequence::default());
+    send_numbers(&mut bob, 1..=10).await;
+    adas.read_until(&mut ada, 10).await;
 
     let pk = ada.pk();
-    let seat = match going {
+    let reconnect = match going {
         Going::ByDroppingTcp => ada.drop_tcp().await,
         Going::ByClosing => ada.close().await,
     };
     server.until_away("r", &pk).await;
-    say_numbers(&mut bob, 11..=20).await;
+    send_numbers(&mut bob, 11..=20).await;
     bob.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
-    say_numbers(&mut bob, 21..=30).await;
-    cyds.listen(&mut cyd, 30).await;
+    send_numbers(&mut bob, 21..=30).await;
+    cyds.read_until(&mut cyd, 30).await;
 
     adas.reconnected();
-    let mut ada = seat.open(&server).await;
+    let mut ada = reconnect.open(&server).await;
     loop {
         let message = ada.next().await;
         let Some(number) = number(&message) else {
@@ -103,11 +103,11 @@ async fn a_member_misses_nothing(going: Going) {
             assert_eq!(adas.last, 30, "a newer snapshot came before what was missed");
             break;
         };
-        adas.hear(number);
+        adas.take(number);
     }
-    say_numbers(&mut bob, 31..=40).await;
-    adas.listen(&mut ada, 40).await;
-    cyds.listen(&mut cyd, 40).await;
+    send_numbers(&mut bob, 31..=40).await;
+    adas.read_until(&mut ada, 40).await;
+    cyds.read_until(&mut cyd, 40).await;
 }
 
 #[tokio::test]
@@ -125,14 +125,14 @@ async fn replaced_socket_misses_no_event() {
     let server = TestServer::start().await;
     let mut older = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
-    let mut ear = Ear::default();
-    say_numbers(&mut bob, 1..=50).await;
-    ear.listen(&mut older, 20).await;
+    let mut sequence = Sequence::default();
+    send_numbers(&mut bob, 1..=50).await;
+    sequence.read_until(&mut older, 20).await;
     let mut newer = older.ask().open(&server).await;
-    say_numbers(&mut bob, 51..=60).await;
-    assert_eq!(older.closed_after(|message| ear.hear_message(&message)).await.0, 4001);
-    ear.reconnected();
-    ear.listen(&mut newer, 60).await;
+    send_numbers(&mut bob, 51..=60).await;
+    assert_eq!(older.closed_after(|message| sequence.take_message(&message)).await.0, 4001);
+    sequence.reconnected();
+    sequence.read_until(&mut newer, 60).await;
 }
 
 #[tokio::test]
@@ -145,20 +145,20 @@ async fn flapping_connection_misses_no_event() {
     let server = server.await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
-    let mut ear = Ear::default();
-    let mut said = 0;
-    while ear.last < END {
-        let next = (said + 7).min(END);
-        say_numbers(&mut bob, said + 1..=next).await;
-        said = next;
+    let mut sequence = Sequence::default();
+    let mut sent = 0;
+    while sequence.last < END {
+        let next = (sent + 7).min(END);
+        send_numbers(&mut bob, sent + 1..=next).await;
+        sent = next;
         // Sometimes right away, sometimes after a few messages; the rest is lost with the connection.
-        let until = ear.last + said % 5;
-        ear.listen(&mut ada, until.min(said)).await;
-        let seat = ada.drop_tcp_after(|message| ear.hear_message(&message)).await;
-        ear.reconnected();
-        ada = seat.open(&server).await;
-        if said == END {
-            ear.listen(&mut ada, END).await;
+        let until = sequence.last + sent % 5;
+        sequence.read_until(&mut ada, until.min(sent)).await;
+        let reconnect = ada.drop_tcp_after(|message| sequence.take_message(&message)).await;
+        sequence.reconnected();
+        ada = reconnect.open(&server).await;
+        if sent == END {
+            sequence.read_until(&mut ada, END).await;
         }
     }
     assert!(ada.echo().await.iter().all(|message| message["type"] == "roomState"), "{END} is the last");
@@ -171,7 +171,7 @@ async fn every_event_type_waits_for_an_absent_member() {
     let mut bob = Client::join(&server, "r", "Bob").await;
     let mut cyd = Client::join(&server, "r", "Cyd").await;
     let pk = ada.pk();
-    let seat = ada.drop_tcp().await;
+    let reconnect = ada.drop_tcp().await;
     server.until_away("r", &pk).await;
     bob.say(json!({"type": "directMessage", "to": pk, "message": "hi"})).await;
     bob.say(json!({"type": "muteUser", "id": pk})).await;
@@ -180,7 +180,7 @@ async fn every_event_type_waits_for_an_absent_member() {
     cyd.say(json!({"type": "userLeft"})).await;
     cyd.closed().await;
 
-    let mut ada = seat.open(&server).await;
+    let mut ada = reconnect.open(&server).await;
     for wanted in [
         json!({"type": "directMessage", "from": "Bob", "message": "hi"}),
         json!({"type": "muteMic"}),
@@ -204,7 +204,7 @@ async fn outbox_over_the_budget_evicts_the_member() {
     let mut bob = Client::join(&server, "r", "Bob").await;
     let pk = ada.pk();
     ada.say(json!({"type": "heartbeat"})).await;
-    let seat = ada.drop_tcp().await;
+    let reconnect = ada.drop_tcp().await;
     server.until_away("r", &pk).await;
     let message = json!({"type": "e2eeMlsMessage", "payload": "x".repeat(40_000)});
     while server.metric(r#"satsuma_drops_total{reason="outbox_over_budget"}"#).await == 0.0 {
@@ -212,7 +212,7 @@ async fn outbox_over_the_budget_evicts_the_member() {
     }
     assert_eq!(bob.event().await, json!({"type": "userLeftNotification", "id": pk}));
     // Ada is a fresh user: her client sends the group's keys again.
-    let mut ada = seat.open(&server).await;
+    let mut ada = reconnect.open(&server).await;
     assert_eq!(ada.next().await["type"], "roomState");
 }
 
@@ -251,29 +251,29 @@ async fn restart_loses_no_event_of_any_member() {
     let ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     let mut cyd = Client::join(&server, "r", "Cyd").await;
-    let (mut adas, mut cyds) = (Ear::default(), Ear::default());
+    let (mut adas, mut cyds) = (Sequence::default(), Sequence::default());
     let pk = ada.pk();
-    let seat = ada.drop_tcp().await;
+    let reconnect = ada.drop_tcp().await;
     server.until_away("r", &pk).await;
-    say_numbers(&mut bob, 1..=10).await;
+    send_numbers(&mut bob, 1..=10).await;
     bob.echo().await;
 
     let server = server.restart().await;
-    cyd.closed_after(|message| cyds.hear_message(&message)).await;
+    cyd.closed_after(|message| cyds.take_message(&message)).await;
     cyds.reconnected();
     let mut cyd = cyd.ask().open(&server).await;
     // Bob sends more before Ada has reconnected, as an eager client does.
     let mut bob = bob.ask().open(&server).await;
-    say_numbers(&mut bob, 11..=20).await;
-    cyds.listen(&mut cyd, 20).await;
+    send_numbers(&mut bob, 11..=20).await;
+    cyds.read_until(&mut cyd, 20).await;
 
     let server = server.restart().await;
     adas.reconnected();
-    let mut ada = seat.open(&server).await;
-    adas.listen(&mut ada, 20).await;
+    let mut ada = reconnect.open(&server).await;
+    adas.read_until(&mut ada, 20).await;
     let mut bob = bob.ask().open(&server).await;
-    say_numbers(&mut bob, 21..=30).await;
-    adas.listen(&mut ada, 30).await;
+    send_numbers(&mut bob, 21..=30).await;
+    adas.read_until(&mut ada, 30).await;
 }
 
 #[tokio::test]
@@ -285,29 +285,29 @@ async fn message_during_shutdown_is_not_lost() {
     let server = server.await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let mut bob = Client::join(&server, "r", "Bob").await;
-    let mut ear = Ear::default();
-    say_numbers(&mut bob, 1..=10).await;
-    ear.listen(&mut ada, 10).await;
+    let mut sequence = Sequence::default();
+    send_numbers(&mut bob, 1..=10).await;
+    sequence.read_until(&mut ada, 10).await;
     // Bob sends until he receives the server's close, as browsers do: all earlier messages
     // reach the server before the answer to its close frame.
-    let talk = async {
-        let mut said = 10;
+    let sending = async {
+        let mut sent = 10;
         while bob.received_so_far().iter().all(|received| !matches!(received, Received::Closed(..))) {
-            let message = json!({"type": "e2eeMlsMessage", "payload": (said + 1).to_string()});
+            let message = json!({"type": "e2eeMlsMessage", "payload": (sent + 1).to_string()});
             if bob.try_say(message).await {
-                said += 1;
+                sent += 1;
             }
             tokio::task::yield_now().await;
         }
-        said
+        sent
     };
-    let (said, server) = tokio::join!(talk, server.restart());
-    ada.closed_after(|message| ear.hear_message(&message)).await;
-    ear.reconnected();
+    let (sent, server) = tokio::join!(sending, server.restart());
+    ada.closed_after(|message| sequence.take_message(&message)).await;
+    sequence.reconnected();
     let mut ada = ada.ask().open(&server).await;
     let mut bob = bob.ask().open(&server).await;
-    say_numbers(&mut bob, said + 1..=said + 1).await;
-    ear.listen(&mut ada, said + 1).await;
+    send_numbers(&mut bob, sent + 1..=sent + 1).await;
+    sequence.read_until(&mut ada, sent + 1).await;
 }
 
 #[tokio::test]
@@ -387,8 +387,8 @@ async fn meeting_peak_and_end_are_stored() {
     }
     server.until_metric("satsuma_rooms", 0.0).await;
     let _second = Client::join(&server, "r", "Ada").await;
-    let kept = meetings(&server.stop().await.database()).await;
-    let counts: Vec<_> = kept.iter().map(|(_, peak, ended)| (*peak, ended.is_some())).collect();
+    let stored = meetings(&server.stop().await.database()).await;
+    let counts: Vec<_> = stored.iter().map(|(_, peak, ended)| (*peak, ended.is_some())).collect();
     assert_eq!(counts, [(3, true), (1, false)]);
 }
 

@@ -188,8 +188,8 @@ async fn rooms_of_a_network_are_limited() {
     }
     assert_eq!((sockets.len(), status), (200, 429), "limits.rooms_per_network");
     assert_eq!(server.refusals("too_many_rooms_of_network").await, 100.0);
-    let said = "network=203.0.113.9 setting=\"limits.rooms_per_network\"";
-    assert!(logged().lines().any(|line| line.contains("networkLimitReached") && line.contains(said)));
+    let expected = "network=203.0.113.9 setting=\"limits.rooms_per_network\"";
+    assert!(logged().lines().any(|line| line.contains("networkLimitReached") && line.contains(expected)));
     let ada = Person::log_in(&server, "Ada").await;
     let honest = Ask::room("honest").by(&ada).pk("a");
     let _honest = honest.header("x-forwarded-for", "203.0.113.10").open(&server).await;

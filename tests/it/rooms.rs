@@ -130,15 +130,15 @@ async fn unknown_user_fields_are_preserved() {
     let extra = json!({"k": [1, 2.5, {"z": null}], "t": "🍊"});
     let user = json!({"joined": true, "extra": extra, "tracks": {"audioEnabled": true, "hd": [true]}});
     ada.say(json!({"type": "userUpdate", "user": user})).await;
-    let kept = |state: &Value| {
+    let stored = |state: &Value| {
         user_of(state, &pk)["extra"] == extra && user_of(state, &pk)["tracks"]["hd"][0] == true
     };
-    bob.until_state(kept).await;
+    bob.until_state(stored).await;
     bob.say(json!({"type": "muteUser", "id": pk})).await;
     let muted = |state: &Value| user_of(state, &pk)["tracks"]["audioEnabled"] == false;
-    assert!(kept(&bob.until_state(muted).await), "muting forgot them");
+    assert!(stored(&bob.until_state(muted).await), "muting forgot them");
     let mut back = ada.drop_tcp().await.open(&server).await;
-    assert!(kept(&back.until_state(|_| true).await), "the return forgot them");
+    assert!(stored(&back.until_state(|_| true).await), "the return forgot them");
 }
 
 #[tokio::test]
@@ -146,13 +146,13 @@ async fn large_user_object_is_refused_and_old_one_kept() {
     let server = TestServer::with(|config| config.limits.user_bytes = 1000).await;
     let mut ada = Client::join(&server, "r", "Ada").await;
     let pk = ada.pk();
-    let mut say = async |bytes: usize, hand: bool| {
+    let mut update = async |bytes: usize, hand: bool| {
         let user = json!({"raisedHand": hand, "extra": "x".repeat(bytes)});
         ada.say(json!({"type": "userUpdate", "user": user})).await;
         ada.echo().await
     };
-    say(600, true).await;
-    let after = say(1000, false).await;
+    update(600, true).await;
+    let after = update(1000, false).await;
     let errors: Vec<_> = after.iter().filter(|message| message["type"] == "error").collect();
     assert!(errors.len() == 1 && errors[0]["error"].as_str().unwrap().contains("at most 1000"), "{after:?}");
     let mut bob = Client::join(&server, "r", "Bob").await;

@@ -13,7 +13,7 @@ use crate::cloud::{Cloud, MODEL_TOKEN, SECRET, TURN_TOKEN};
 use crate::harness::{Answer, Person, Reach, answer};
 use crate::peer::{CAMERA, MICROPHONE, Net, Peer};
 use crate::process::{BINARY, Process};
-use crate::webhook::{Say, Webhook};
+use crate::webhook::{Reply, Webhook};
 
 /// A server in a process of its own with the most verbose log.
 struct Talkative {
@@ -148,7 +148,7 @@ async fn user_and_media_secrets_are_never_logged() {
 #[tokio::test]
 async fn service_secrets_are_never_logged() {
     let cloud = Cloud::start().await;
-    let webhook = Webhook::start([Say::Redirect, Say::Status(500)]).await;
+    let webhook = Webhook::start([Reply::Redirect, Reply::Status(500)]).await;
     let server = Talkative::start(&[
         ("SATSUMA_CALLS__API_URL", cloud.url("/v1").as_str()),
         ("SATSUMA_CALLS__APP_ID", "app"),

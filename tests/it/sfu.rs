@@ -80,8 +80,8 @@ async fn media_flow_through_every_api_mount() {
         bob.peer.until_received(mic, "hello").await;
         // A closed track cannot be subscribed to.
         ada.close(&[mids[1]]).await;
-        let asked = json!({"tracks": [{"location": "remote", "sessionId": ada.session, "trackName": "cam"}]});
-        let refused = bob.call(Method::POST, "/tracks/new", &asked).await;
+        let pull = json!({"tracks": [{"location": "remote", "sessionId": ada.session, "trackName": "cam"}]});
+        let refused = bob.call(Method::POST, "/tracks/new", &pull).await;
         assert_eq!(refused["tracks"][0]["errorCode"], "not_found_track_error", "{refused}");
         bob.peer.until_received(mic, "hello").await;
     }
@@ -94,13 +94,13 @@ async fn media_flow_both_ways_with_early_subscription() {
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(of_ada[0], "from Ada").await;
     // The server's offer is the first description of Bob's session.
-    let heard_by_bob = bob.subscribe(&ada.session, "mic").await;
+    let bobs_mid = bob.subscribe(&ada.session, "mic").await;
     let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
     bob.peer.say(of_bob[0], "from Bob").await;
-    let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
+    let adas_mid = ada.subscribe(&bob.session, "mic").await;
     tokio::join!(
-        bob.peer.until_received(heard_by_bob, "from Ada"),
-        ada.peer.until_received(heard_by_ada, "from Bob"),
+        bob.peer.until_received(bobs_mid, "from Ada"),
+        ada.peer.until_received(adas_mid, "from Bob"),
     );
 }
 
@@ -236,12 +236,9 @@ async fn tcp_and_udp_peers_exchange_media() {
     let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(of_ada[0], "by TCP").await;
     bob.peer.say(of_bob[0], "by UDP").await;
-    let heard_by_ada = ada.subscribe(&bob.session, "mic").await;
-    let heard_by_bob = bob.subscribe(&ada.session, "mic").await;
-    tokio::join!(
-        ada.peer.until_received(heard_by_ada, "by UDP"),
-        bob.peer.until_received(heard_by_bob, "by TCP"),
-    );
+    let adas_mid = ada.subscribe(&bob.session, "mic").await;
+    let bobs_mid = bob.subscribe(&ada.session, "mic").await;
+    tokio::join!(ada.peer.until_received(adas_mid, "by UDP"), bob.peer.until_received(bobs_mid, "by TCP"),);
 }
 
 #[tokio::test]

@@ -140,8 +140,8 @@ async fn ai_exchanges_audio_and_leaves() {
     let state = ada.until_state(|state| state["ai"] == json!({"enabled": false})).await;
     assert_eq!(ids_of(&state).len(), 2);
     server.until_metric(r#"satsuma_ai_jobs_total{kind="close",outcome="done"}"#, 1.0).await;
-    let asked = json!({"tracks": [{"location": "remote", "sessionId": session, "trackName": name}]});
-    let gone = bob_media.call(axum::http::Method::POST, "/tracks/new", &asked).await;
+    let pull = json!({"tracks": [{"location": "remote", "sessionId": session, "trackName": name}]});
+    let gone = bob_media.call(axum::http::Method::POST, "/tracks/new", &pull).await;
     assert_eq!(gone["tracks"][0]["errorCode"], "not_found_track_error");
     eventually("the AI's session carries nothing".to_owned(), async || {
         let sessions = sessions_of(&server, "ai").await;

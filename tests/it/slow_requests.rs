@@ -51,9 +51,9 @@ async fn http_connections_of_an_address_are_limited() {
     drop(second);
     eventually("the place is free again".into(), async || {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let asked = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+        let written = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
         let mut answer = Vec::new();
-        asked.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.")
+        written.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.")
     })
     .await;
 }

@@ -458,8 +458,8 @@ async fn folder_without_a_build_fails_the_start() {
         run.arg(command).args(flag).args(["--listen", "127.0.0.1:0"]).current_dir(dir.path());
         run.env("SATSUMA_ADMIN__LISTEN", "127.0.0.1:0").env("SATSUMA_SFU__UDP_LISTEN", "127.0.0.1:0");
         let ended = run.output().await.unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert!(!ended.status.success() && said.contains("manifest-*.js"), "{command}: {said}");
+        let output = String::from_utf8(ended.stderr).unwrap();
+        assert!(!ended.status.success() && output.contains("manifest-*.js"), "{command}: {output}");
     }
     server.stop().await;
 }

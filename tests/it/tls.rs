@@ -305,11 +305,11 @@ async fn broken_certificate_keeps_the_old_one() {
 #[tokio::test]
 async fn self_signed_certificate_survives_a_restart() {
     let server = TestServer::with(|config| config.http.tls_self_signed = true).await;
-    let kept = |server: &TestServer| {
+    let certificate = |server: &TestServer| {
         let text = fs::read(server.data_dir().join("self-signed.pem")).unwrap();
         CertificateDer::from_pem_slice(&text).unwrap()
     };
-    let first = kept(&server);
+    let first = certificate(&server);
     assert_eq!(Https::trusting(first.clone()).shown(&server).await, Some(first.clone()));
     let server = server.restart().await;
     assert_eq!(Https::trusting(first.clone()).shown(&server).await, Some(first.clone()));
@@ -318,7 +318,7 @@ async fn self_signed_certificate_survives_a_restart() {
         config.http.public_url = Optional(Some("https://meet.example".parse().unwrap()));
     };
     let server = stopped.start_with(moved).await;
-    let second = kept(&server);
+    let second = certificate(&server);
     assert_ne!(second, first, "the first one was not made for that name");
     assert_eq!(Https::trusting(second.clone()).shown(&server).await, Some(second));
 }

@@ -20,7 +20,7 @@ use crate::harness::PATIENCE;
 
 /// The answer to a request.
 #[derive(Clone, Copy, Debug)]
-pub enum Say {
+pub enum Reply {
     /// With this status.
     Status(u16),
     /// With this status and `Retry-After`.
@@ -54,7 +54,7 @@ impl Posted {
 struct Shared {
     posted: Mutex<Vec<Posted>>,
     /// The scripted answers; 200 after the last one.
-    script: Mutex<VecDeque<Say>>,
+    script: Mutex<VecDeque<Reply>>,
     came: Notify,
 }
 
@@ -67,12 +67,12 @@ pub struct Webhook {
 
 impl Webhook {
     /// Answers with these, in order, and then with 200.
-    pub async fn start(script: impl IntoIterator<Item = Say>) -> Self {
+    pub async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         Self::on(listener, script)
     }
 
-    fn on(listener: TcpListener, script: impl IntoIterator<Item = Say>) -> Self {
+    fn on(listener: TcpListener, script: impl IntoIterator<Item = Reply>) -> Self {
         let shared = Arc::new(Shared::default());
         shared.script.lock().unwrap().extend(script);
         let url = format!("http://{}/hook/SECRET-PATH?token=SECRET-TOKEN", listener.local_addr().unwrap());
@@ -125,16 +125,16 @@ async fn take(
     #[expect(clippy::disallowed_methods, reason = "the stand-in notes when something came")]
     let at = Instant::now();
     shared.posted.lock().unwrap().push(Posted { at, method, path: uri.to_string(), headers, card });
-    let say = shared.script.lock().unwrap().pop_front().unwrap_or(Say::Status(200));
+    let reply = shared.script.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
     shared.came.notify_waiters();
-    match say {
-        Say::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Say::RetryAfter(status, wait) => {
+    match reply {
+        Reply::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Reply::RetryAfter(status, wait) => {
             (StatusCode::from_u16(status).unwrap(), [("retry-after", wait)]).into_response()
         }
-        Say::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
-        Say::Nothing => std::future::pending().await,
-        Say::Endless => {
+        Reply::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
+        Reply::Nothing => std::future::pending().await,
+        Reply::Endless => {
             let endless = futures_util::stream::repeat_with(|| {
                 Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 1024]))
             });

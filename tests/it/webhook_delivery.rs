@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use crate::feedback::{OK, bug, info};
 use crate::harness::{Person, TestServer, answer, eventually, logged};
 use crate::process::Process;
-use crate::webhook::{Broken, Posted, Say, Webhook};
+use crate::webhook::{Broken, Posted, Reply, Webhook};
 
 async fn server_for(url: &str) -> TestServer {
     TestServer::with(|config| config.feedback.url.0 = Some(url.into())).await
@@ -96,7 +96,7 @@ async fn dead_track_card_has_its_dashboard_link() {
 
 #[tokio::test]
 async fn failed_card_is_retried_with_growing_delays() {
-    let hook = Webhook::start([Say::Status(500), Say::Redirect]).await;
+    let hook = Webhook::start([Reply::Status(500), Reply::Redirect]).await;
     let server = server_for(hook.url()).await;
     report(&server, "r").await;
     let posted = hook.until(3).await;
@@ -117,7 +117,7 @@ async fn failed_card_is_retried_with_growing_delays() {
 
 #[tokio::test]
 async fn retry_after_pauses_all_cards() {
-    let hook = Webhook::start([Say::RetryAfter(429, "3")]).await;
+    let hook = Webhook::start([Reply::RetryAfter(429, "3")]).await;
     let server = server_for(hook.url()).await;
     report(&server, "a").await;
     hook.until(1).await;
@@ -136,7 +136,7 @@ async fn retry_after_pauses_all_cards() {
 
 #[tokio::test]
 async fn slow_webhook_delays_no_reports_and_no_other_cards() {
-    let hook = Webhook::start([Say::Nothing, Say::Nothing, Say::Endless]).await;
+    let hook = Webhook::start([Reply::Nothing, Reply::Nothing, Reply::Endless]).await;
     let server = server_for(hook.url()).await;
     for room in ["a", "b", "c", "d"] {
         report(&server, room).await;
@@ -173,7 +173,7 @@ async fn broken_webhook_is_retried_and_its_url_not_logged() {
 
 #[tokio::test]
 async fn card_survives_restarts_without_a_webhook() {
-    let refusing = Webhook::start([Say::Status(403)]).await;
+    let refusing = Webhook::start([Reply::Status(403)]).await;
     let server = server_for(refusing.url()).await;
     report(&server, "r").await;
     refusing.until(1).await;
@@ -193,7 +193,7 @@ async fn card_survives_restarts_without_a_webhook() {
 
 #[tokio::test]
 async fn undelivered_card_is_dead_after_three_days() {
-    let hook = Webhook::start([Say::Status(404)]).await;
+    let hook = Webhook::start([Reply::Status(404)]).await;
     let server = TestServer::start().await;
     report(&server, "r").await;
     let stopped = server.stop().await;
@@ -234,7 +234,7 @@ async fn report_to(process: &Process) -> (u16, String) {
 async fn card_survives_a_crash_before_delivery() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let silent = Webhook::start([Say::Nothing]).await;
+    let silent = Webhook::start([Reply::Nothing]).await;
     let process = Process::start(&data, &[("FEEDBACK_URL", silent.url())]).await;
     assert_eq!(report_to(&process).await, (200, OK.to_owned()));
     silent.until(1).await;

@@ -46,20 +46,20 @@ impl Advertised {
         protocols: &[Protocol],
     ) -> Self {
         let mut sockets: Vec<SocketAddr> = Vec::new();
-        let mut tell = |address: SocketAddr| {
+        let mut advertise = |address: SocketAddr| {
             if !sockets.contains(&address) {
                 sockets.push(address);
             }
         };
         if !configured.is_empty() {
             for address in configured {
-                tell(match *address {
+                advertise(match *address {
                     MediaAddress::Ip(ip) => SocketAddr::new(ip, bound.port()),
                     MediaAddress::Socket(address) => address,
                 });
             }
         } else if !bound.ip().is_unspecified() {
-            tell(canonical(bound));
+            advertise(canonical(bound));
         } else {
             let speaks = |ip: &IpAddr| ip.is_ipv4() || bound.is_ipv6();
             let spoken = || interfaces.iter().map(IpAddr::to_canonical).filter(speaks);
@@ -72,7 +72,7 @@ impl Advertised {
                 near.clear();
             }
             for ip in far.into_iter().chain(near) {
-                tell(SocketAddr::new(ip, bound.port()));
+                advertise(SocketAddr::new(ip, bound.port()));
             }
         }
         Self { sockets, protocols: protocols.to_vec() }
@@ -187,8 +187,11 @@ mod tests {
 
     #[test]
     fn loopback_is_advertised_only_locally_or_alone() {
-        let told = choose(&[], "[::]:1", &INTERFACES, Reach::Loopback);
-        assert_eq!(told, ["192.168.1.5:1", "[2001:db8::5]:1", "172.17.0.1:1", "127.0.0.1:1", "[::1]:1"]);
+        let advertised = choose(&[], "[::]:1", &INTERFACES, Reach::Loopback);
+        assert_eq!(
+            advertised,
+            ["192.168.1.5:1", "[2001:db8::5]:1", "172.17.0.1:1", "127.0.0.1:1", "[::1]:1"]
+        );
         assert_eq!(choose(&[], "[::]:1", &INTERFACES[..2], Reach::Network), ["127.0.0.1:1", "[::1]:1"]);
         assert_eq!(choose(&[], "0.0.0.0:1", &INTERFACES[..2], Reach::Network), ["127.0.0.1:1"]);
         assert_eq!(choose(&[], "[::]:1", &[], Reach::Network), ["127.0.0.1:1"], "the system tells none");
@@ -214,16 +217,17 @@ mod tests {
 
     #[test]
     fn local_address_maps_to_advertised_one() {
-        let told = ["203.0.113.7:9000", "192.168.1.5:9001", "2001:db8::9"].map(|text| text.parse().unwrap());
+        let advertised =
+            ["203.0.113.7:9000", "192.168.1.5:9001", "2001:db8::9"].map(|text| text.parse().unwrap());
         let bound = "[::]:8789".parse().unwrap();
-        let told = Advertised::choose(&told, bound, &[], Reach::Network, &[Protocol::Udp]);
+        let advertised = Advertised::choose(&advertised, bound, &[], Reach::Network, &[Protocol::Udp]);
         for (local, meant) in [
             ("203.0.113.7:9000", "203.0.113.7:9000"),
             ("192.168.1.5:8789", "192.168.1.5:9001"),
             ("10.0.0.3:8789", "203.0.113.7:9000"),
             ("[fd00::3]:8789", "[2001:db8::9]:8789"),
         ] {
-            assert_eq!(told.meant_by(local.parse().unwrap()).to_string(), meant, "{local}");
+            assert_eq!(advertised.meant_by(local.parse().unwrap()).to_string(), meant, "{local}");
         }
     }
 
@@ -231,9 +235,10 @@ mod tests {
     fn each_address_is_a_candidate_of_each_protocol() {
         let protocols = [Protocol::Udp, Protocol::Tcp];
         let bound = "127.0.0.1:7".parse().unwrap();
-        let told = Advertised::choose(&[], bound, &[], Reach::Network, &protocols).candidates();
-        let told: Vec<_> = told.iter().map(|told| (told.proto, told.address)).collect();
-        assert_eq!(told, [(Protocol::Udp, bound), (Protocol::Tcp, bound)]);
+        let advertised = Advertised::choose(&[], bound, &[], Reach::Network, &protocols).candidates();
+        let advertised: Vec<_> =
+            advertised.iter().map(|advertised| (advertised.proto, advertised.address)).collect();
+        assert_eq!(advertised, [(Protocol::Udp, bound), (Protocol::Tcp, bound)]);
     }
 
     #[test]

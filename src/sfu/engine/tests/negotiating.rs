@@ -32,10 +32,10 @@ fn twcc_is_negotiated_only_for_simulcast_subscribers() {
     ];
     world.push(ada, &tracks);
     let pull = |world: &mut World, name| {
-        let (done, told) = world.ask_to_pull(bob, &[(ada, name, wish(""))]);
-        let told = told.unwrap();
-        world.answer(bob, &told).unwrap();
-        (done[0].clone().unwrap(), told.sdp.contains("transport-wide-cc"))
+        let (done, description) = world.ask_to_pull(bob, &[(ada, name, wish(""))]);
+        let description = description.unwrap();
+        world.answer(bob, &description).unwrap();
+        (done[0].clone().unwrap(), description.sdp.contains("transport-wide-cc"))
     };
     let (cam, is_asked) = pull(&mut world, "cam");
     assert!(!is_asked);
@@ -58,7 +58,7 @@ fn pull(world: &World, peer: usize, publisher: usize, name: &str) -> Request {
 #[test]
 fn overlapping_subscribe_request_is_refused() {
     let (mut world, ada, bob, cam) = two();
-    let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
+    let (done, description) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
     let pulled = done[0].clone().unwrap();
     let second = pull(&world, bob, ada, "mic");
     assert_eq!(world.ask(second).err(), Some(SfuError::OfferPending));
@@ -67,7 +67,7 @@ fn overlapping_subscribe_request_is_refused() {
         Publish { name: "x".into(), mid: None, kind: Some(TrackKind::Audio), way: MediaDirection::In };
     let push = Request::Publish { session, tracks: vec![track], offer: None };
     assert_eq!(world.ask(push).err(), Some(SfuError::OfferPending));
-    world.answer(bob, &told.unwrap()).unwrap();
+    world.answer(bob, &description.unwrap()).unwrap();
     world.film(ada, cam, &[(None, 2)], 10);
     assert!(world.got(bob, pulled).len() > 10, "the first stands");
     world.pull_one(bob, ada, "mic");
@@ -77,8 +77,8 @@ fn overlapping_subscribe_request_is_refused() {
 fn unanswered_offer_is_superseded() {
     let (mut world, ada, bob, cam) = two();
     for _ in 0..3 {
-        let (done, told) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
-        assert!(done.iter().all(Result::is_ok) && told.is_some());
+        let (done, description) = world.ask_to_pull(bob, &[(ada, "cam", wish("")), (ada, "mic", wish(""))]);
+        assert!(done.iter().all(Result::is_ok) && description.is_some());
         assert_eq!(world.engine.counters().subscriptions, 2, "not more with each");
         world.pass(5 * SECOND);
     }
@@ -105,8 +105,8 @@ fn unanswered_offer_is_superseded() {
 #[test]
 fn answer_without_offer_is_refused() {
     let (mut world, ada, bob, _) = two();
-    let (_, told) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
-    let text = world.think(bob, &told.unwrap());
+    let (_, description) = world.ask_to_pull(bob, &[(ada, "cam", wish(""))]);
+    let text = world.think(bob, &description.unwrap());
     let session = world.session(bob);
     let answer = |world: &mut World| {
         let answer = read(DescriptionType::Answer, &text);
@@ -145,9 +145,9 @@ pub(super) fn stopped(text: &str, mid: Mid) -> String {
 fn m_line_stopped_in_answer_is_reused() {
     let (mut world, ada, bob, cam) = two();
     let first = world.pull_one(bob, ada, "cam");
-    let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]);
+    let (done, description) = world.ask_to_pull(bob, &[(ada, "mic", wish(""))]);
     let second = *done[0].as_ref().unwrap();
-    let text = stopped(&world.think(bob, &told.unwrap()), first);
+    let text = stopped(&world.think(bob, &description.unwrap()), first);
     let session = world.session(bob);
     let answer = read(DescriptionType::Answer, &text);
     world.ask(Request::Answer { session: session.clone(), answer }).unwrap();
@@ -158,11 +158,12 @@ fn m_line_stopped_in_answer_is_reused() {
     let subscribe =
         Subscribe { publisher: world.session(ada), name: "cam".into(), layer: LayerWish::default() };
     let offered = world.ask(Request::Subscribe { session: session.clone(), tracks: vec![subscribe] });
-    let Ok(Reply::Tracks { description: Some(told), tracks }) = offered else { panic!("{offered:?}") };
+    let Ok(Reply::Tracks { description: Some(description), tracks }) = offered else { panic!("{offered:?}") };
     let third = tracks[0].as_ref().unwrap().mid.clone();
-    assert!(!told.sdp.contains(&format!("a=mid:{first}\r\n")), "{}", told.sdp);
-    let place =
-        |mid: &str| told.sdp.split("m=").position(|section| section.contains(&format!("a=mid:{mid}\r\n")));
+    assert!(!description.sdp.contains(&format!("a=mid:{first}\r\n")), "{}", description.sdp);
+    let place = |mid: &str| {
+        description.sdp.split("m=").position(|section| section.contains(&format!("a=mid:{mid}\r\n")))
+    };
     let before = text.split("m=").position(|section| section.contains(&format!("a=mid:{first}\r\n")));
     assert_eq!(place(&third), before, "in its place");
     world.film(ada, cam, &[(None, 1)], 3);
@@ -184,8 +185,10 @@ fn ice_restart_keeps_media_flowing() {
             tracks: Vec::new(),
             offer: Some(read(DescriptionType::Offer, &offer.to_sdp_string())),
         };
-        let Ok(Reply::Tracks { description: Some(told), .. }) = world.ask(request) else { panic!("refused") };
-        world.take_answer(peer, pending, &told);
+        let Ok(Reply::Tracks { description: Some(description), .. }) = world.ask(request) else {
+            panic!("refused")
+        };
+        world.take_answer(peer, pending, &description);
         assert_eq!(world.engine.by_ufrag.len(), 2);
         assert!(world.engine.by_ufrag.keys().any(|name| !names.contains(name)), "it has a new name");
         world.pass(SECOND);
@@ -207,13 +210,13 @@ fn repeated_track_name_is_refused() {
     let done = world.try_to_push(ada, &[("cam", TrackKind::Video, &[]), ("new", TrackKind::Audio, &[])]);
     assert_eq!(done[0], Err(SfuError::RepeatedTrack));
     assert!(done[1].is_ok());
-    let (done, told) = world.ask_to_push(
+    let (done, description) = world.ask_to_push(
         ada,
         &[("cam", Some(TrackKind::Video), MediaDirection::In), ("x", None, MediaDirection::In)],
     );
     assert_eq!(done[0], Err(SfuError::RepeatedTrack));
     assert!(matches!(done[1], Err(SfuError::InvalidParams(_))));
-    assert_eq!(told, None);
+    assert_eq!(description, None);
     world.push(bob, &[("cam", TrackKind::Video, &[])]);
 }
 
@@ -225,12 +228,12 @@ fn subscription_offers_only_codec_of_its_track() {
     world.push(eve, &[("cam", TrackKind::Video, &[])]);
     world.connect_one(ada);
     world.film(ada, own[1], &[(None, 1)], 2);
-    let (done, told) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
-    let told = told.unwrap();
-    let lines: Vec<&str> = told.sdp.lines().filter(|line| line.starts_with("m=")).collect();
+    let (done, description) = world.ask_to_pull(bob, &[(ada, "mic", wish("")), (ada, "cam", wish(""))]);
+    let description = description.unwrap();
+    let lines: Vec<&str> = description.sdp.lines().filter(|line| line.starts_with("m=")).collect();
     assert_eq!(lines, ["m=audio 9 UDP/TLS/RTP/SAVPF 111", "m=video 9 UDP/TLS/RTP/SAVPF 96 97"]);
-    assert!(told.sdp.len() < 2_000, "{} bytes for two sections", told.sdp.len());
-    world.answer(bob, &told).unwrap();
+    assert!(description.sdp.len() < 2_000, "{} bytes for two sections", description.sdp.len());
+    world.answer(bob, &description).unwrap();
     // The m-line may carry another track of the codec.
     let at = Transceiver::Mid(done[1].clone().unwrap().to_string());
     world.update(bob, at, Some((eve, "cam")), wish("")).unwrap();
@@ -268,10 +271,10 @@ fn mids_of_large_offers_are_distinct() {
     // Without the retries one such offer in eleven has a repeated mid.
     for _ in 0..100 {
         world.pass(10 * SECOND);
-        let (done, told) = world.ask_to_push(bob, &tracks);
+        let (done, description) = world.ask_to_push(bob, &tracks);
         let mids: std::collections::HashSet<Mid> = done.into_iter().map(Result::unwrap).collect();
         assert_eq!(mids.len(), 190);
-        assert!(Description::parse(DescriptionType::Offer, &told.unwrap().sdp).is_ok());
+        assert!(Description::parse(DescriptionType::Offer, &description.unwrap().sdp).is_ok());
     }
 }
 

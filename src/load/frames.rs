@@ -1,6 +1,12 @@
 //! WebSocket frames as a client of a load test sees them: counted, and skipped where nobody reads them.
 //!
-//! A library would copy, inflate and check every payload, and the tool would drown before the server.
+//! A library would copy, inflate and check every payload, and the tool would drown before the server. Headers are
+//! the library's.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// The most bytes that a message may have which is read and not only counted.
 const LONGEST_MESSAGE: u64 = 64 << 20;
@@ -66,9 +72,15 @@ pub enum Broken {
 /// The frame that is being read.
 #[derive(Clone, Copy, Debug)]
 struct PartialFrame {
-    opcode: u8,
+    opcode: OpCode,
     is_last: bool,
     left: u64,
+}
+
+impl PartialFrame {
+    fn is_control(&self) -> bool {
+        matches!(self.opcode, OpCode::Control(_))
+    }
 }
 
 /// Reads a server's frames out of bytes that come in any pieces.
@@ -76,7 +88,7 @@ struct PartialFrame {
 pub struct Frames {
     payloads: Payloads,
     encoding: Encoding,
-    header: [u8; 10],
+    header: [u8; LONGEST_HEADER],
     header_bytes: usize,
     frame: Option<PartialFrame>,
     control: Vec<u8>,
@@ -86,12 +98,8 @@ pub struct Frames {
     wire_bytes: u64,
 }
 
-const CONTINUATION: u8 = 0x0;
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
-const PONG: u8 = 0xA;
+/// The most bytes of a header, which has a mask (RFC 6455 section 5.2).
+const LONGEST_HEADER: usize = 14;
 
 impl Frames {
     /// A reader for a connection that has just been opened.
@@ -99,7 +107,7 @@ impl Frames {
         Self {
             payloads,
             encoding,
-            header: [0; 10],
+            header: [0; LONGEST_HEADER],
             header_bytes: 0,
             frame: None,
             control: Vec::new(),
@@ -126,7 +134,7 @@ impl Frames {
             let here = frame.left.min(bytes.len() as u64);
             let (payload, rest) = bytes.split_at(here as usize);
             *bytes = rest;
-            if frame.opcode >= CLOSE {
+            if frame.is_control() {
                 self.control.extend_from_slice(payload);
             } else if self.payloads == Payloads::Kept {
                 self.message.extend_from_slice(payload);
@@ -145,7 +153,7 @@ impl Frames {
     /// Number of the next bytes that may be discarded unread.
     pub fn skippable(&self) -> u64 {
         match self.frame {
-            Some(frame) if frame.opcode < CLOSE && self.payloads == Payloads::Skipped => frame.left,
+            Some(frame) if !frame.is_control() && self.payloads == Payloads::Skipped => frame.left,
             _ => 0,
         }
     }
@@ -165,60 +173,48 @@ impl Frames {
 
     /// Reads a header, or as much of it as is here.
     fn read_header(&mut self, bytes: &mut &[u8]) -> Result<Option<PartialFrame>, Broken> {
-        loop {
-            let length_bytes = match self.header[1] & 0x7F {
-                _ if self.header_bytes < 2 => 0,
-                126 => 2,
-                127 => 8,
-                _ => 0,
-            };
-            if self.header_bytes == 2 + length_bytes && self.header_bytes >= 2 {
-                break;
-            }
+        let (header, left) = loop {
             let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
             self.header[self.header_bytes] = *first;
             self.header_bytes += 1;
             *bytes = rest;
-        }
-        let [bits, length, long @ ..] = self.header;
-        let [a, b, ..] = long;
-        let left = match length & 0x7F {
-            126 => u64::from(u16::from_be_bytes([a, b])),
-            127 => u64::from_be_bytes(long),
-            short => u64::from(short),
+            let here = Cursor::new(&self.header[..self.header_bytes]);
+            match FrameHeader::parse(&mut { here }) {
+                Ok(Some(header)) => break header,
+                Ok(None) => {}
+                Err(_) => return Err(Broken::Opcode),
+            }
         };
-        let frame = PartialFrame { opcode: bits & 0x0F, is_last: bits & 0x80 != 0, left };
-        self.check(bits, length, frame)?;
-        self.wire_bytes += if frame.opcode < CLOSE { self.header_bytes as u64 + left } else { 0 };
+        let frame = PartialFrame { opcode: header.opcode, is_last: header.is_final, left };
+        self.check(&header, frame)?;
+        self.wire_bytes += if frame.is_control() { 0 } else { self.header_bytes as u64 + left };
         self.header_bytes = 0;
         self.frame = Some(frame);
         Ok(Some(frame))
     }
 
-    fn check(&mut self, bits: u8, length: u8, frame: PartialFrame) -> Result<(), Broken> {
-        let is_compressed = bits & 0x40 != 0;
-        let may_be_compressed = self.encoding == Encoding::Deflate && [TEXT, BINARY].contains(&frame.opcode);
-        if bits & 0x30 != 0 || (is_compressed && !may_be_compressed) {
+    fn check(&mut self, header: &FrameHeader, frame: PartialFrame) -> Result<(), Broken> {
+        let begins = matches!(frame.opcode, OpCode::Data(Data::Text | Data::Binary));
+        let may_be_compressed = self.encoding == Encoding::Deflate && begins;
+        if header.rsv2 || header.rsv3 || (header.rsv1 && !may_be_compressed) {
             return Err(Broken::ReservedBit);
         }
-        if length & 0x80 != 0 {
+        if header.mask.is_some() {
             return Err(Broken::Masked);
         }
-        match frame.opcode {
-            CONTINUATION if !self.is_within_message => return Err(Broken::Fragment),
-            CONTINUATION => {}
-            TEXT | BINARY if self.is_within_message => return Err(Broken::Fragment),
-            TEXT | BINARY => {
-                self.is_within_message = true;
-                self.is_compressed = is_compressed;
-                self.wire_bytes = 0;
-                self.message.clear();
-            }
-            CLOSE | PING | PONG if !frame.is_last || frame.left > LONGEST_CONTROL => {
-                return Err(Broken::Control);
-            }
-            CLOSE | PING | PONG => self.control.clear(),
-            _ => return Err(Broken::Opcode),
+        if frame.is_control() {
+            let is_good = frame.is_last && frame.left <= LONGEST_CONTROL;
+            self.control.clear();
+            return if is_good { Ok(()) } else { Err(Broken::Control) };
+        }
+        if begins == self.is_within_message {
+            return Err(Broken::Fragment);
+        }
+        if begins {
+            self.is_within_message = true;
+            self.is_compressed = header.rsv1;
+            self.wire_bytes = 0;
+            self.message.clear();
         }
         let would_be = (self.message.len() as u64).saturating_add(frame.left);
         if self.payloads == Payloads::Kept && would_be > LONGEST_MESSAGE {
@@ -231,10 +227,11 @@ impl Frames {
     fn end_frame(&mut self, frame: PartialFrame) -> Option<FrameEvent> {
         self.frame = None;
         match frame.opcode {
-            PING => Some(FrameEvent::Ping(std::mem::take(&mut self.control))),
-            PONG => None,
-            CLOSE => Some(FrameEvent::Close(self.control.first_chunk().copied().map(u16::from_be_bytes))),
-            _ if frame.is_last => {
+            OpCode::Control(Control::Ping) => Some(FrameEvent::Ping(std::mem::take(&mut self.control))),
+            OpCode::Control(Control::Close) => {
+                Some(FrameEvent::Close(self.control.first_chunk().copied().map(u16::from_be_bytes)))
+            }
+            OpCode::Data(_) if frame.is_last => {
                 self.is_within_message = false;
                 Some(FrameEvent::Message { wire_bytes: self.wire_bytes })
             }
@@ -245,7 +242,7 @@ impl Frames {
 
 /// A client's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Say<'a> {
+pub enum ClientFrame<'a> {
     /// A text message.
     Text(&'a str),
     /// The answer to a ping.
@@ -255,30 +252,20 @@ pub enum Say<'a> {
 }
 
 /// Appends a client's frame to `out`, masked with `key` as the protocol asks of clients.
-pub fn write(say: Say<'_>, key: [u8; 4], out: &mut Vec<u8>) {
+pub fn write(frame: ClientFrame<'_>, key: [u8; 4], out: &mut Vec<u8>) {
     let code;
-    let (opcode, payload) = match say {
-        Say::Text(text) => (TEXT, text.as_bytes()),
-        Say::Pong(payload) => (PONG, payload),
-        Say::Close(None) => (CLOSE, &[][..]),
-        Say::Close(Some(number)) => {
+    let (opcode, payload) = match frame {
+        ClientFrame::Text(text) => (OpCode::Data(Data::Text), text.as_bytes()),
+        ClientFrame::Pong(payload) => (OpCode::Control(Control::Pong), payload),
+        ClientFrame::Close(None) => (OpCode::Control(Control::Close), &[][..]),
+        ClientFrame::Close(Some(number)) => {
             code = number.to_be_bytes();
-            (CLOSE, &code[..])
+            (OpCode::Control(Control::Close), &code[..])
         }
     };
-    out.push(0x80 | opcode);
-    match payload.len() {
-        short @ 0..126 => out.push(0x80 | short as u8),
-        middle @ 126..=0xFFFF => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&(middle as u16).to_be_bytes());
-        }
-        long => {
-            out.push(0x80 | 127);
-            out.extend_from_slice(&(long as u64).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&key);
+    let header = FrameHeader { opcode, mask: Some(key), ..FrameHeader::default() };
+    // Writing into a Vec cannot fail.
+    let _ = header.format(payload.len() as u64, out);
     out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
@@ -415,7 +402,7 @@ mod tests {
         assert_eq!(broken(&[0xC1, 0]), Broken::ReservedBit, "compressed, and nobody agreed on it");
         assert_eq!(broken(&[0x91, 0]), Broken::ReservedBit);
         assert_eq!(broken(&[0x83, 0]), Broken::Opcode);
-        assert_eq!(broken(&[0x81, 0x80]), Broken::Masked);
+        assert_eq!(broken(&[0x81, 0x80, 0, 0, 0, 0]), Broken::Masked);
         assert_eq!(broken(&[0x09, 0]), Broken::Control);
         assert_eq!(broken(&[0x89, 126, 0, 126]), Broken::Control);
         assert_eq!(broken(&[0x80, 0]), Broken::Fragment);
@@ -434,10 +421,10 @@ mod tests {
         let texts = ["", "short", &"m".repeat(126), &long];
         let mut bytes = Vec::new();
         for text in texts {
-            write(Say::Text(text), [1, 2, 3, 250], &mut bytes);
+            write(ClientFrame::Text(text), [1, 2, 3, 250], &mut bytes);
         }
-        write(Say::Pong(b"here"), [9, 8, 7, 6], &mut bytes);
-        write(Say::Close(Some(1000)), [0; 4], &mut bytes);
+        write(ClientFrame::Pong(b"here"), [9, 8, 7, 6], &mut bytes);
+        write(ClientFrame::Close(Some(1000)), [0; 4], &mut bytes);
         let mut server = WebSocket::from_raw_socket(Wire(&bytes), Role::Server, None);
         for text in texts {
             assert_eq!(server.read().unwrap(), Message::text(text));

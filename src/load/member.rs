@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::deflate::{Agreed, Context, Inflater};
 use super::endpoint::{OpenSocket, Refusal};
-use super::frames::{self, Encoding, FrameEvent, Frames, Payloads, Say};
+use super::frames::{self, ClientFrame, Encoding, FrameEvent, Frames, Payloads};
 use super::schedule::Schedule;
 use super::user::{SyntheticUser, UpdateStamp};
 use super::watch::{WatchedMessage, Watcher};
@@ -204,7 +204,7 @@ impl UserSession {
     async fn until_told(&mut self, mut leave: oneshot::Receiver<Leave>) -> Result<Leave, EndReason> {
         let rest = std::mem::take(&mut self.rest);
         self.take_in(&rest)?;
-        self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
+        self.say(ClientFrame::Text(r#"{"type":"heartbeat"}"#))?;
         // A client says once how it is, however idle it is afterwards.
         self.update(now(), Duration::ZERO)?;
         let mut timer = pin!(sleep_until(self.next().into()));
@@ -223,7 +223,7 @@ impl UserSession {
 
     /// Says that it leaves, and reads on until the socket is closed.
     async fn leave(&mut self) -> EndReason {
-        let mut moved = self.say(Say::Text(r#"{"type":"userLeft"}"#));
+        let mut moved = self.say(ClientFrame::Text(r#"{"type":"userLeft"}"#));
         loop {
             match moved {
                 Ok(()) => moved = self.move_bytes().await,
@@ -241,7 +241,7 @@ impl UserSession {
     /// Sends the messages that are due.
     fn speak(&mut self, now: Instant) -> Result<(), EndReason> {
         while self.heartbeat.take(now).is_some() {
-            self.say(Say::Text(r#"{"type":"heartbeat"}"#))?;
+            self.say(ClientFrame::Text(r#"{"type":"heartbeat"}"#))?;
         }
         while let Some(late) = self.updates.as_mut().and_then(|updates| updates.take(now)) {
             self.update(now, late)?;
@@ -270,13 +270,13 @@ impl UserSession {
         let stamp = UpdateStamp { member: *number, update, at: world.micros() };
         let mut text = world.text.borrow_mut();
         self.user.write_update(stamp, &mut text);
-        self.say(Say::Text(&text))
+        self.say(ClientFrame::Text(&text))
     }
 
-    fn say(&mut self, say: Say<'_>) -> Result<(), EndReason> {
+    fn say(&mut self, frame: ClientFrame<'_>) -> Result<(), EndReason> {
         // Masks keep pages from writing what proxies would take for requests; here the time is enough.
         let key = (self.member.world.micros() as u32).to_le_bytes();
-        frames::write(say, key, &mut self.unsent);
+        frames::write(frame, key, &mut self.unsent);
         self.flush()
     }
 
@@ -348,9 +348,9 @@ impl UserSession {
     fn heed(&mut self, event: FrameEvent) -> Result<(), EndReason> {
         match event {
             FrameEvent::Message { wire_bytes } => self.count(wire_bytes),
-            FrameEvent::Ping(payload) => self.say(Say::Pong(&payload)),
+            FrameEvent::Ping(payload) => self.say(ClientFrame::Pong(&payload)),
             FrameEvent::Close(code) => {
-                frames::write(Say::Close(code), [0; 4], &mut self.unsent);
+                frames::write(ClientFrame::Close(code), [0; 4], &mut self.unsent);
                 // The server need not read the answer.
                 let _ = self.stream.try_write(&self.unsent);
                 Err(EndReason::Closed(code))

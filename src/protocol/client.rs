@@ -124,6 +124,15 @@ pub enum InvalidMessage {
     /// The `type` is unknown.
     #[error("the message's \"type\" is not known")]
     UnknownType,
+    /// The event of an envelope is unknown.
+    #[error("the event is not known")]
+    UnknownEvent,
+    /// The payload in an envelope is not an object.
+    #[error("the payload is not a JSON object")]
+    NoPayload,
+    /// The payload in an envelope has another `type` than the envelope.
+    #[error("the payload's \"type\" is not the event's name")]
+    OtherType,
     /// A field is missing or has a wrong type.
     #[error("{message} needs a field \"{field}\" that is {expected}")]
     Field {
@@ -140,8 +149,8 @@ pub enum InvalidMessage {
 /// checks that all of it is JSON; only the fields that the type needs are parsed further.
 #[derive(Deserialize)]
 struct MessageFields<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     user: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -168,33 +177,59 @@ impl ClientMessage {
     /// # Errors
     /// [`InvalidMessage`] if the text is not a valid message.
     pub fn parse(text: &str, limits: MessageLimits) -> Result<Self, InvalidMessage> {
-        let envelope: MessageFields = serde_json::from_str(text).map_err(|error| match error.classify() {
+        let fields: MessageFields = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => InvalidMessage::NoType,
             Category::Io | Category::Syntax | Category::Eof => InvalidMessage::NotJson,
         })?;
-        if text.len() > limits.frame_bytes && envelope.kind != "callsApiHistoryEntry" {
+        let kind = fields.kind.clone().ok_or(InvalidMessage::NoType)?;
+        Self::read(&kind, &fields, text.len(), limits)
+    }
+
+    /// Parses the payload of an envelope that names the message's `kind`. Its own `type` may be left out.
+    ///
+    /// # Errors
+    /// [`InvalidMessage`] if both are not a valid message.
+    pub fn parse_payload(kind: &str, payload: &str, limits: MessageLimits) -> Result<Self, InvalidMessage> {
+        // An array would be taken for the values of an object's fields.
+        let object = Some(payload).filter(|payload| payload.trim_start().starts_with('{'));
+        let fields: MessageFields =
+            object.and_then(|object| serde_json::from_str(object).ok()).ok_or(InvalidMessage::NoPayload)?;
+        if fields.kind.as_ref().is_some_and(|other| other != kind) {
+            return Err(InvalidMessage::OtherType);
+        }
+        Self::read(kind, &fields, payload.len(), limits).map_err(|error| match error {
+            InvalidMessage::UnknownType => InvalidMessage::UnknownEvent,
+            error => error,
+        })
+    }
+
+    fn read(
+        kind: &str,
+        fields: &MessageFields<'_>,
+        bytes: usize,
+        limits: MessageLimits,
+    ) -> Result<Self, InvalidMessage> {
+        if bytes > limits.frame_bytes && kind != "callsApiHistoryEntry" {
             return Err(InvalidMessage::TooLong);
         }
-        Ok(match &*envelope.kind {
-            "userUpdate" => Self::UserUpdate(read_user(envelope.user, limits.user_bytes)?),
+        Ok(match kind {
+            "userUpdate" => Self::UserUpdate(read_user(fields.user, limits.user_bytes)?),
             "heartbeat" => Self::Heartbeat,
             "userLeft" => Self::UserLeft,
             "directMessage" => Self::DirectMessage {
-                to: read_id("directMessage", "to", envelope.to)?,
-                message: read_text("directMessage", "message", envelope.message)?,
+                to: read_id("directMessage", "to", fields.to)?,
+                message: read_text("directMessage", "message", fields.message)?,
             },
-            "chat" => Self::Chat { message: read_chat(envelope.message)? },
-            "muteUser" => Self::MuteUser { id: read_id("muteUser", "id", envelope.id)? },
+            "chat" => Self::Chat { message: read_chat(fields.message)? },
+            "muteUser" => Self::MuteUser { id: read_id("muteUser", "id", fields.id)? },
             "e2eeMlsMessage" => {
-                Self::E2eeMlsMessage { payload: read_text("e2eeMlsMessage", "payload", envelope.payload)? }
+                Self::E2eeMlsMessage { payload: read_text("e2eeMlsMessage", "payload", fields.payload)? }
             }
-            "callsApiHistoryEntry" => {
-                Self::CallsApiHistoryEntry(HistoryEntry::read(envelope.entry, text.len()))
-            }
+            "callsApiHistoryEntry" => Self::CallsApiHistoryEntry(HistoryEntry::read(fields.entry, bytes)),
             "partyserver-ping" => Self::PartyserverPing,
-            "enableAi" => Self::Ai(AiMessage::Enable(AiWish::read(envelope.voice, envelope.instructions)?)),
+            "enableAi" => Self::Ai(AiMessage::Enable(AiWish::read(fields.voice, fields.instructions)?)),
             "disableAi" => Self::Ai(AiMessage::Disable),
-            "requestAiControl" => Self::Ai(AiMessage::RequestControl(TrackReference::read(envelope.track)?)),
+            "requestAiControl" => Self::Ai(AiMessage::RequestControl(TrackReference::read(fields.track)?)),
             "relenquishAiControl" => Self::Ai(AiMessage::RelinquishControl),
             _ => return Err(InvalidMessage::UnknownType),
         })
@@ -394,6 +429,25 @@ mod tests {
                 r#"chat needs a field "message" that is a text of 1 to 2000 characters, not all of them blank"#
             );
         }
+    }
+
+    #[test]
+    fn payload_of_an_envelope_may_leave_out_its_type() {
+        let parse = |kind: &str, payload: &str| {
+            ClientMessage::parse_payload(kind, payload, MessageLimits::default())
+                .map(|message| message.kind())
+        };
+        assert_eq!(parse("chat", r#"{"message":"hi"}"#), Ok("chat"));
+        assert_eq!(parse("chat", r#"{"message":"hi","type":"chat"}"#), Ok("chat"));
+        assert_eq!(parse("heartbeat", "{}"), Ok("heartbeat"));
+        assert_eq!(parse("chat", r#"{"message":"hi","type":"userLeft"}"#), Err(InvalidMessage::OtherType));
+        assert_eq!(parse("teleport", "{}"), Err(InvalidMessage::UnknownEvent));
+        for payload in ["null", "7", "[]", "\"x\"", r#"{"type":7}"#] {
+            assert_eq!(parse("chat", payload), Err(InvalidMessage::NoPayload), "{payload}");
+        }
+        assert!(matches!(parse("chat", "{}"), Err(InvalidMessage::Field { .. })));
+        let long = format!(r#"{{"x":"{}"}}"#, "x".repeat(1 << 20));
+        assert_eq!(parse("heartbeat", &long), Err(InvalidMessage::TooLong));
     }
 
     #[test]

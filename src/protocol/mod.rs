@@ -1,4 +1,4 @@
-//! The wire format of a room's socket, in both directions, and nothing else.
+//! The wire formats of rooms' sockets, in both directions, and nothing else: Orange's, and Phoenix's around it.
 //!
 //! Source: protocol sections 1 to 4 (`docs/protocol.md`).
 
@@ -6,5 +6,6 @@ pub mod ai;
 pub mod client;
 pub mod close;
 pub mod deflate;
+pub mod phoenix;
 pub mod server;
 pub mod user;

@@ -213,7 +213,8 @@ pub fn encode_room_state<'a>(
     text
 }
 
-fn json_text(text: &str) -> String {
+/// Encodes a text as JSON.
+pub(super) fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -7,6 +7,7 @@
 mod frames;
 mod manifest;
 mod media;
+mod phoenix;
 mod proofs;
 mod requests;
 mod room;
@@ -18,6 +19,7 @@ use libfuzzer_sys::fuzz_target;
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| match std::env::var("FUZZ_TARGET").as_deref() {
     Ok("frames") => frames::frames,
     Ok("room") => room::room,
+    Ok("phoenix") => phoenix::phoenix,
     Ok("proofs") => proofs::proofs,
     Ok("requests") => requests::requests,
     Ok("manifest") => manifest::manifest,

@@ -352,6 +352,7 @@ fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Socket
             message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
             throttled_time: limits.throttle_timeout,
             write_stall: limits.write_stall,
+            keep_alive: None,
         },
         message_limits: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
         compression: config.http.socket_compression,

@@ -32,6 +32,10 @@ pub enum Close {
     /// The client reads too slowly: its queued and unconfirmed messages are over the budget. It
     /// loses its membership and may join again, as a fresh user.
     TooSlow,
+    /// Nothing was heard of the client, not even a pong. It may reconnect and resume its memberships.
+    Idle,
+    /// A frame is not a message of the socket's protocol. The client is broken.
+    Unreadable,
     /// The client took no byte for the configured time. Its membership stays until its heartbeats time out.
     Stalled,
 }
@@ -41,11 +45,11 @@ impl Close {
     pub const fn code(self) -> u16 {
         match self {
             Self::UserLeft => 1000,
-            Self::ProtocolError => 1002,
+            Self::ProtocolError | Self::Idle => 1002,
             Self::InvalidText | Self::InvalidDeflate => 1007,
             Self::TooFast => 1008,
             Self::MessageTooBig => 1009,
-            Self::TimedOut | Self::RoomFailed => 1011,
+            Self::TimedOut | Self::RoomFailed | Self::Unreadable => 1011,
             Self::ServiceRestart => 1012,
             Self::TooMuchArrives | Self::TooSlow | Self::Stalled => 1013,
             Self::Superseded => 4001,
@@ -68,6 +72,8 @@ impl Close {
             Self::TooMuchArrives => "Too many long messages at once",
             Self::TooSlow => "Too much waits to be read",
             Self::Stalled => "Nothing was read for too long",
+            Self::Idle => "Nothing was heard for too long",
+            Self::Unreadable => "A message cannot be read",
         }
     }
 
@@ -87,6 +93,8 @@ impl Close {
             Self::TooMuchArrives => "too_much_arrives",
             Self::TooSlow => "too_slow",
             Self::Stalled => "stalled",
+            Self::Idle => "idle",
+            Self::Unreadable => "unreadable_message",
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -17,6 +18,7 @@ use tungstenite::protocol::frame::coding::Data;
 
 use super::arriving::Arriving;
 use super::boundary::BYTES_A_TOKEN;
+use super::keep_alive::{KeepAlive, Silence, SilenceDue};
 use super::phase::{EndLabel, Phase};
 use super::progress::WriteProgress;
 use super::recipient_pause::{PauseChange, RecipientPause};
@@ -51,6 +53,8 @@ pub struct ConnectionLimits {
     pub throttled_time: Duration,
     /// Maximum time without a byte taken before the socket is closed.
     pub write_stall: Duration,
+    /// The keep-alive, for a protocol in which a client may be silent.
+    pub keep_alive: Option<KeepAlive>,
 }
 
 /// One socket and its session.
@@ -73,6 +77,8 @@ pub struct Connection<S, P> {
     is_throttled: bool,
     /// The progress of writing.
     progress: WriteProgress,
+    /// The time since the client's last frame.
+    silence: Silence,
     /// The purpose of reading: messages, or the end.
     phase: Phase,
     /// Deadline for a closing socket, even if it makes progress.
@@ -129,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             pause: RecipientPause::default(),
             is_throttled: false,
             progress: WriteProgress::new(limits.write_stall),
+            silence: Silence::new(limits.keep_alive, now()),
             phase: Phase::Open,
             linger: None,
             is_page_left: false,
@@ -151,6 +158,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
 
     async fn serve(&mut self) -> EndLabel {
         loop {
+            // First, since a deadline can be the reason for the close as well as a step.
+            if self.linger.is_none() && !self.phase.is_before_close() {
+                self.linger = Some(now() + LINGER);
+            }
             let deadline = self.deadline();
             let step = tokio::select! {
                 biased;
@@ -187,9 +198,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
                 IoStep::CloseQueued => self.linger = None,
                 IoStep::DeadlineMoved => {}
             }
-            if self.linger.is_none() && !self.phase.is_before_close() {
-                self.linger = Some(now() + LINGER);
-            }
         }
     }
 
@@ -201,6 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             self.progress.deadline(),
             self.pause.deadline(),
             self.arriving.deadline(),
+            self.silence.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -217,9 +226,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             self.break_off(Close::TooMuchArrives);
         }
         self.pause.expire(now);
+        self.expire_silence(now);
         let charge = self.throttle.pay_due(now);
         self.settle(charge);
         None
+    }
+
+    /// Pings a silent client, or closes the socket of one that answers no ping.
+    fn expire_silence(&mut self, now: Instant) {
+        if self.is_throttled || self.phase != Phase::Open {
+            // It is not read, so that nothing of it can be heard.
+            self.silence.end(|| now);
+            return;
+        }
+        match self.silence.take_due(now) {
+            Some(SilenceDue::Ping) => self.socket.queue_ping(Bytes::new()),
+            Some(SilenceDue::Close) => self.break_off(Close::Idle),
+            None => {}
+        }
     }
 
     /// Fills the socket from the session, writes, and reads, as far as each goes without waiting; and tells the
@@ -337,6 +361,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             match self.session.poll_output(context) {
                 Poll::Ready(Output::Text(Payload { bytes, encoding, .. })) => {
                     self.socket.queue_message(Data::Text, encoding, bytes);
+                }
+                Poll::Ready(Output::Enveloped { head, payload, tail }) => {
+                    self.socket.queue_enveloped(&head, payload.encoding, payload.bytes, tail);
+                }
+                Poll::Ready(Output::Reply(text)) => {
+                    self.socket.queue_message(Data::Text, Encoding::Identity, text.into());
                 }
                 Poll::Ready(Output::Ping(payload)) => self.socket.queue_ping(payload),
                 Poll::Ready(Output::Close(close)) => {

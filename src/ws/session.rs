@@ -24,6 +24,11 @@ pub trait Session {
     /// Handles a text message of the client.
     fn receive(&mut self, text: &Utf8Bytes) -> Next;
 
+    /// Handles a binary message of the client; most protocols have none, and ignore it.
+    fn receive_binary(&mut self, _bytes: &Bytes) -> Next {
+        Next::Read
+    }
+
     /// Handles a pong. False if it does not answer a ping of this session: the client sent it unsolicited.
     fn receive_pong(&mut self, now: Instant, payload: &[u8]) -> bool;
 
@@ -53,8 +58,19 @@ pub trait Session {
 /// Output of a session.
 #[derive(Debug)]
 pub enum Output {
-    /// A text message.
+    /// A text message of a room.
     Text(Payload),
+    /// A text message whose payload is a message of a room.
+    Enveloped {
+        /// The text before the payload.
+        head: String,
+        /// The payload, shared by all who get it.
+        payload: Payload,
+        /// The text behind it.
+        tail: &'static str,
+    },
+    /// A text message of the session's own, such as the reply to a message.
+    Reply(String),
     /// A ping with this payload; the client returns it in a pong.
     Ping(Bytes),
     /// A close frame; there is nothing after it.

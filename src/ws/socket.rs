@@ -3,7 +3,6 @@
 //! Incoming frames have masks, fragments and rules, which the library implements. Outgoing ones are
 //! a header and bytes that many sockets share; writing them ourselves saves a copy per socket.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,21 +10,18 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::boundary::{Binary, Boundary};
+use super::outgoing::FrameQueue;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::{Encoding, InflateError, inflate};
 
 /// Size of the read buffer in bytes, and so the memory of an idle socket: enough for a user's
 /// update. The library's default is 128 KiB.
 const READ_BUFFER_BYTES: usize = 1024;
-
-/// Maximum size of an unmasked frame's header in bytes (RFC 6455 section 5.2).
-const HEADER_BYTES: usize = 10;
 
 /// Maximum number of slices in one vectored write.
 const SLICES: usize = 32;
@@ -43,25 +39,6 @@ pub struct Socket<S> {
     unflushed: bool,
     /// True if the client closed because its page is left.
     is_page_left: bool,
-}
-
-/// The queue of frames to be written.
-#[derive(Debug, Default)]
-struct FrameQueue {
-    frames: VecDeque<OutgoingFrame>,
-    bytes: usize,
-    /// Total bytes taken by the stream.
-    written: u64,
-    /// True after a close frame: nothing may follow it, not even the library's own replies.
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct OutgoingFrame {
-    header: [u8; HEADER_BYTES],
-    header_bytes: usize,
-    payload: Bytes,
-    written: usize,
 }
 
 /// Data received from a client.
@@ -142,6 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.outgoing.push(OpCode::Data(kind), encoding, payload);
     }
 
+    /// Queues a message whose text begins with `head` and ends with `tail`. The payload between them is written as
+    /// it is, compressed or not, so that sockets with other heads can share it.
+    pub fn queue_enveloped(&mut self, head: &str, encoding: Encoding, payload: Bytes, tail: &str) {
+        self.outgoing.push_enveloped(head, encoding, payload, tail);
+    }
+
     /// Queues a ping.
     pub fn queue_ping(&mut self, payload: Bytes) {
         self.outgoing.push(OpCode::Control(Control::Ping), Encoding::Identity, payload);
@@ -153,22 +136,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let mut payload = close.code().to_be_bytes().to_vec();
         payload.extend_from_slice(close.reason().as_bytes());
         self.outgoing.push(OpCode::Control(Control::Close), Encoding::Identity, payload.into());
-        self.outgoing.closed = true;
+        self.outgoing.close();
     }
 
     /// Queued bytes.
     pub fn unwritten_bytes(&self) -> usize {
-        self.outgoing.bytes
+        self.outgoing.unwritten_bytes()
     }
 
     /// True if [`Self::poll_write`] has something to do.
     pub fn wants_write(&self) -> bool {
-        !self.outgoing.frames.is_empty() || self.unflushed
+        !self.outgoing.is_empty() || self.unflushed
     }
 
     /// Total bytes taken by the stream.
     pub fn written_bytes(&self) -> u64 {
-        self.outgoing.written
+        self.outgoing.written_bytes()
     }
 
     /// Writes until nothing is left, neither here nor in the stream.
@@ -176,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Errors
     /// The stream's own, after which the socket is useless.
     pub fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.frames.is_empty() {
+        while !self.outgoing.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = self.outgoing.fill(&mut slices);
             let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]))?;
@@ -291,77 +274,6 @@ fn opened(binary: Binary, payload: Bytes, most: usize) -> Result<Received, ReadE
             Utf8Bytes::try_from(message).map(Received::Text).map_err(|_| ReadEnd::Broken(Close::InvalidText))
         }
         _ => Ok(Received::Binary(message.into())),
-    }
-}
-
-impl FrameQueue {
-    fn push(&mut self, opcode: OpCode, encoding: Encoding, payload: Bytes) {
-        if self.closed {
-            return;
-        }
-        let rsv1 = encoding == Encoding::Deflate;
-        let head = FrameHeader { is_final: true, rsv1, opcode, ..FrameHeader::default() };
-        let mut header = [0; HEADER_BYTES];
-        let mut rest = &mut header[..];
-        // The array has the size of the longest header, so the write cannot fail.
-        let _ = head.format(payload.len() as u64, &mut rest);
-        let header_bytes = HEADER_BYTES - rest.len();
-        self.bytes += header_bytes + payload.len();
-        self.frames.push_back(OutgoingFrame { header, header_bytes, payload, written: 0 });
-    }
-
-    /// Queues a complete frame of the library's own.
-    ///
-    /// It replaces a queued pong of which nothing was written: only the newest ping must be
-    /// answered (RFC 6455 section 5.5.3), and a client that pings without reading would make them
-    /// pile up here.
-    fn push_reply(&mut self, frame: Bytes) {
-        if self.closed {
-            return;
-        }
-        self.bytes += frame.len();
-        let reply = OutgoingFrame { header: [0; HEADER_BYTES], header_bytes: 0, payload: frame, written: 0 };
-        match self.frames.back_mut().filter(|last| last.header_bytes == 0 && last.written == 0) {
-            Some(last) => {
-                self.bytes -= last.payload.len();
-                *last = reply;
-            }
-            None => self.frames.push_back(reply),
-        }
-    }
-
-    fn fill<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.frames.iter().flat_map(OutgoingFrame::unwritten).filter(|piece| !piece.is_empty());
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces) {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        count
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        self.written += written as u64;
-        while let Some(frame) = self.frames.front_mut() {
-            let left = frame.header_bytes + frame.payload.len() - frame.written;
-            if written < left {
-                frame.written += written;
-                return;
-            }
-            written -= left;
-            self.frames.pop_front();
-        }
-    }
-}
-
-impl OutgoingFrame {
-    fn unwritten(&self) -> [&[u8]; 2] {
-        let header = &self.header[..self.header_bytes];
-        match self.written.checked_sub(self.header_bytes) {
-            None => [&header[self.written..], &self.payload],
-            Some(of_payload) => [&[], &self.payload[of_payload..]],
-        }
     }
 }
 
@@ -524,7 +436,6 @@ mod tests {
     #[test]
     fn pongs_to_a_client_that_does_not_read_are_bounded() {
         let (_, socket) = read_all(&masked(b"ping", 0x89).repeat(1000));
-        assert_eq!(socket.outgoing.frames.len(), 1);
         assert_eq!(socket.unwritten_bytes(), b"ping".len() + 2);
     }
 

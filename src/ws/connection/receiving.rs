@@ -13,7 +13,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     /// data that waits for them in memory could be long, and compressed it costs its sender almost nothing.
     pub(super) fn receive(&mut self, received: Received) {
         if self.phase.heeds_messages() {
-            self.charge_and_handle(received);
+            let is_keep_alive =
+                matches!(&received, Received::Pong(payload) if self.silence.is_answered_by(payload));
+            self.silence.end(now);
+            // A pong that answers a ping of the transport is not charged either.
+            if !is_keep_alive {
+                self.charge_and_handle(received);
+            }
         }
         self.session.release_space();
     }
@@ -38,7 +44,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
                     self.follow(next);
                 }
             }
-            Received::Binary(_) => self.arriving.clear(),
+            Received::Binary(bytes) => {
+                self.arriving.clear();
+                if self.phase.heeds_messages() {
+                    self.pause.message_read();
+                    let next = self.session.receive_binary(&bytes);
+                    self.follow(next);
+                }
+            }
             Received::Piece(_) => {
                 if self.arriving.count(now(), self.socket.arriving_bytes()) {
                     self.metrics.throttled.inc();

@@ -1,5 +1,6 @@
 //! A connection with Orange's session, whose room and network are simulated by each test.
 
+mod keep_alive;
 mod messages;
 mod pressure;
 mod throttling;
@@ -48,6 +49,7 @@ fn limits() -> ConnectionLimits {
         message_burst: NonZeroU32::new(200).unwrap(),
         throttled_time: Duration::from_secs(60),
         write_stall: Duration::from_secs(20),
+        keep_alive: None,
     }
 }
 

@@ -127,6 +127,8 @@ metrics! {
     broadcasts: Counter = "broadcasts", Counter::default();
     /// Snapshots replaced by a newer one before they were written to a member's socket.
     conflated_snapshots: Counter = "conflated_snapshots", Counter::default();
+    /// Presence messages replaced by a newer state before they were written to a member's connection.
+    conflated_presences: Counter = "conflated_presences", Counter::default();
     /// Bytes of messages that wait to be written or confirmed; shared bytes count once.
     outbox_bytes: Gauge = "outbox_bytes", Gauge::default();
     /// Open WebSocket connections with compression.

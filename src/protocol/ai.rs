@@ -18,6 +18,9 @@ const INSTRUCTIONS_CHARS: usize = 4000;
 /// Maximum length of a track's name in characters.
 const TRACK_NAME_CHARS: usize = 256;
 
+/// The id of the AI's user object, which no member can have.
+pub const AI_ID: &str = "ai";
+
 /// A client's request about the AI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AiMessage {

@@ -89,6 +89,11 @@ impl Unknown {
         self.0.is_empty()
     }
 
+    /// Removes a field, if it is there.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// Stores the value of the field `name`; of a repeated field the last value counts.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, fields: &mut A) -> Result<(), A::Error> {
         // Owned because the keys are kept; the deserializer of borrowed text yields the raw value unchanged.

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod membership;
+mod presence;
 mod reply;
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::membership::{Joining, MemberOutbox};
+use self::presence::PresenceFeed;
 use self::reply::PendingReply;
 use super::events::RoomEvents;
 use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, Reason, RoomEvent};
@@ -83,6 +85,10 @@ pub struct Actor {
     inbox: Inbox,
     outboxes: HashMap<UserId, MemberOutbox>,
     snapshot_throttle: SnapshotThrottle,
+    /// The presences, while a member is sent them.
+    presence: Option<PresenceFeed>,
+    /// Time since which the AI is in the room, in seconds since 1970.
+    ai_online_at: Option<u64>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     agent_job: Option<RunningJob>,
     deps: RoomDeps,
@@ -131,7 +137,7 @@ impl Actor {
                 let room = Room::restore(settings, now.into_std(), &saved);
                 for member in room.members() {
                     let outbox = Outbox::new(deps.outbox, metrics.clone());
-                    outboxes.insert(member.user, MemberOutbox { outbox, since: now, encoding: None });
+                    outboxes.insert(member.user, MemberOutbox::new(outbox, now));
                 }
                 restored_events = !saved.unconfirmed.is_empty();
                 let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
@@ -157,6 +163,8 @@ impl Actor {
             inbox,
             outboxes,
             snapshot_throttle: SnapshotThrottle::default(),
+            presence: None,
+            ai_online_at: None,
             agent_job: None,
             deps,
             members,
@@ -226,7 +234,7 @@ impl Actor {
     async fn obey(&mut self, command: Command) -> Turn {
         match command {
             Command::Join { join, encoding, ack } => {
-                let joining = Joining { encoding, answer: ack };
+                let joining = Joining { encoding, presence: join.presence, answer: ack };
                 self.handle(Input::Join(join), Asking::Join(joining)).await
             }
             // The message's share of the mailbox's bytes is held until it has been handled.
@@ -294,7 +302,8 @@ impl Actor {
                         if let Some(reply) = &mut reply {
                             reply.notice(&to, &event);
                         }
-                        let event = self.message(event.kind(), event.encode(), &to).await;
+                        let event =
+                            self.message(event.kind(), event.encode(), self.is_compressed_for(&to)).await;
                         let slow = self.send(now, &to, &event, sender.as_ref());
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
@@ -423,3 +432,6 @@ fn unix_millis() -> u64 {
     let since_1970 = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

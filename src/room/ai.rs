@@ -31,7 +31,7 @@ pub struct Ai {
 #[derive(Debug)]
 struct Presence {
     /// The user object as JSON.
-    user: String,
+    user: Arc<str>,
     /// The member it listens to.
     holder: Option<UserId>,
     /// The pending request for control: its job, and the member.
@@ -150,8 +150,8 @@ impl Ai {
     }
 
     /// The AI's user object as JSON, while it is present.
-    pub fn user_json(&self) -> Option<&str> {
-        self.agent.present().map(|(_, presence)| &*presence.user)
+    pub fn user_json(&self) -> Option<&Arc<str>> {
+        self.agent.present().map(|(_, presence)| &presence.user)
     }
 
     /// The session that the room's owner has to close if the room cannot.
@@ -248,7 +248,7 @@ impl Ai {
 impl Presence {
     fn new(session: &AgentSession, holder: Option<UserId>) -> Self {
         let user = encode_ai_user(&session.session, &session.track_name);
-        Self { user, holder, request: None }
+        Self { user: user.into(), holder, request: None }
     }
 }
 

@@ -101,7 +101,7 @@ impl Member {
     }
 
     /// The user object as JSON.
-    pub fn json(&self) -> &str {
+    pub fn json(&self) -> &Arc<str> {
         &self.json
     }
 

@@ -1,4 +1,4 @@
-//! The outbox of one member: the newest snapshot, and events within a byte budget. Never blocks.
+//! The outbox of one member: the newest snapshot, a presence message, and events within a byte budget. Never blocks.
 //!
 //! The outbox belongs to the member, not to the socket. While the member is disconnected its events
 //! are queued; on its return they are sent before anything newer, also those that an earlier socket
@@ -8,11 +8,12 @@
 //! has received everything before it.
 
 mod limits;
+mod reader;
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
 pub use limits::{OutboxLimits, Standing, TooSlow};
+pub use reader::{Acknowledged, OutboxReader, Taken};
 
 /// Bytes of events after which a confirmation is requested. Without this, a client that always lags
 /// a little would never get a ping, and would exhaust its budget.
@@ -43,24 +45,6 @@ const IDLE_ENTRIES: usize = 64;
 #[derive(Debug)]
 pub struct Outbox {
     shared: Arc<OutboxShared>,
-}
-
-/// A socket's end of an outbox.
-#[derive(Clone, Debug)]
-pub struct OutboxReader {
-    shared: Arc<OutboxShared>,
-    connection: ConnectionId,
-}
-
-/// The next action of a socket.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Write this message.
-    Message(Payload),
-    /// Write a ping, and call [`OutboxReader::acknowledge`] with the number when it is answered.
-    Ping(u64),
-    /// Write the close frame; there is nothing after it.
-    Close(Close),
 }
 
 #[derive(Debug)]
@@ -104,6 +88,9 @@ struct OutboxState {
 
 #[derive(Debug)]
 enum Queued {
+    /// A state or a difference of presences, as this socket's payload like a snapshot. The member's next one
+    /// follows it only if it was taken.
+    Presence(Payload),
     /// As this socket's payload: the next socket has no use for it, and a slow reader should not hold the
     /// encodings of others in memory.
     Snapshot(Payload),
@@ -231,6 +218,53 @@ impl Outbox {
         Ok(())
     }
 
+    /// Queues the presences and the snapshot that a member gets when it joins, before everything that waits for it.
+    pub fn put_first(&self, presences: &SharedMessage, snapshot: &SharedMessage) {
+        let mut state = self.shared.lock();
+        let encoding = state.encoding;
+        state.queue.push_front(Queued::Snapshot(snapshot.payload(encoding)));
+        state.queue.push_front(Queued::Presence(presences.payload(encoding)));
+        state.wake();
+    }
+
+    /// Queues a difference of presences. False if the member did not take the presence message before it, and is
+    /// to be sent the whole state instead. A disconnected member needs neither: its return makes a new state.
+    pub fn put_presence_diff(&self, diff: &SharedMessage) -> bool {
+        let mut state = self.shared.lock();
+        if state.connection.is_none() {
+            return true;
+        }
+        if state.queue.iter().any(|queued| matches!(queued, Queued::Presence(_))) {
+            return false;
+        }
+        let diff = Queued::Presence(diff.payload(state.encoding));
+        state.queue.push_back(diff);
+        state.wake();
+        true
+    }
+
+    /// Queues the whole state of the presences, replacing a presence message not yet taken.
+    ///
+    /// # Errors
+    /// [`TooSlow`] if the member did not take the older one, and the memory for slow members is exhausted.
+    pub fn put_presence_state(&self, presences: &SharedMessage) -> Result<(), TooSlow> {
+        let mut state = self.shared.lock();
+        if state.connection.is_none() {
+            return Ok(());
+        }
+        let presences = Queued::Presence(presences.payload(state.encoding));
+        match state.queue.iter_mut().find(|queued| matches!(queued, Queued::Presence(_))) {
+            Some(_) if self.shared.is_exhausted() => return Err(TooSlow),
+            Some(older) => {
+                *older = presences;
+                self.shared.metrics.conflated_presences.inc();
+            }
+            None => state.queue.push_back(presences),
+        }
+        state.wake();
+        Ok(())
+    }
+
     /// Closes the attached socket once the queue is written.
     pub fn close(&self, close: Close) {
         self.shared.lock().end(close);
@@ -251,7 +285,7 @@ impl Outbox {
         let state = self.shared.lock();
         let queued = state.queue.iter().filter_map(|queued| match queued {
             Queued::Event(event) => Some(event),
-            Queued::Snapshot(_) => None,
+            Queued::Snapshot(_) | Queued::Presence(_) => None,
         });
         state.sent.iter().chain(queued).map(|event| event.message.json().clone()).collect()
     }
@@ -273,81 +307,6 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         self.shared.lock().end(Close::RoomFailed);
     }
-}
-
-impl OutboxReader {
-    /// The next action, or `Pending` until there is one. Only the last caller is woken.
-    pub fn poll_take(&self, context: &Context<'_>) -> Poll<Taken> {
-        let mut state = self.shared.lock();
-        match state.take(self.connection) {
-            Some(taken) => Poll::Ready(taken),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Ready once the socket is to be closed, even if messages are still queued; `Pending` until
-    /// then. Only the last caller is woken.
-    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
-        let mut state = self.shared.lock();
-        if state.connection != Some(self.connection) || state.end.is_some() {
-            return Poll::Ready(());
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Records that the socket is throttled, or no longer is. Meanwhile its member counts as alive,
-    /// and its confirmations may be unread.
-    pub fn set_throttled(&self, now: Instant, throttled: bool) {
-        let mut state = self.shared.lock();
-        if state.connection == Some(self.connection) {
-            // Confirmations may have been unread for all of that time.
-            if let (Some(throttled), Some(waiting)) = (state.throttled_since.take(), &mut state.waiting_since)
-            {
-                *waiting += now.duration_since(throttled.max(*waiting));
-            }
-            state.throttled_since = throttled.then_some(now);
-            state.was_throttled |= throttled;
-        }
-    }
-
-    /// Ready unless the member's events exceed its account's limit because others fall behind;
-    /// until then its socket is not to be read. Only the last caller is woken.
-    pub fn poll_within_account(&self, context: &Context<'_>) -> Poll<()> {
-        self.shared.account.poll_within(context)
-    }
-
-    /// Records that the client has received everything up to the ping of that number.
-    ///
-    /// Returns [`Acknowledged::Unsolicited`] for an unsolicited pong, which a client may send.
-    pub fn acknowledge(&self, now: Instant, number: u64) -> Acknowledged {
-        let mut state = self.shared.lock();
-        if state.connection != Some(self.connection) {
-            return Acknowledged::Unsolicited;
-        }
-        let mut news = Acknowledged::Unsolicited;
-        while let Some(event) = state.sent.pop_front_if(|event| event.number <= number) {
-            state.event_bytes -= event.cost;
-            news = Acknowledged::News;
-        }
-        if news == Acknowledged::News {
-            state.wait_from(now);
-            state.count_entries();
-        }
-        news
-    }
-}
-
-/// Result of a pong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// It answered a ping and confirmed events.
-    News,
-    /// It was unsolicited.
-    Unsolicited,
 }
 
 impl OutboxShared {
@@ -396,7 +355,8 @@ impl OutboxState {
         self.wake();
     }
 
-    /// Moves unconfirmed events back to the front; a snapshot from before the reconnect is dropped.
+    /// Moves unconfirmed events back to the front; a snapshot or presence message from before the
+    /// reconnect is dropped.
     fn rewind(&mut self) {
         self.queue.retain(|queued| matches!(queued, Queued::Event(..)));
         for event in mem::take(&mut self.sent).into_iter().rev() {
@@ -414,7 +374,7 @@ impl OutboxState {
             return self.ping();
         }
         match self.queue.pop_front() {
-            Some(Queued::Snapshot(snapshot)) => Some(Taken::Message(snapshot)),
+            Some(Queued::Snapshot(payload) | Queued::Presence(payload)) => Some(Taken::Message(payload)),
             Some(Queued::Event(mut event)) => {
                 let payload = event.message.payload(self.encoding);
                 if payload.encoding != Encoding::Identity {
@@ -446,6 +406,8 @@ fn cost(event: &SharedMessage) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::id::NodeId;
     use crate::protocol::deflate::inflate;
@@ -511,6 +473,33 @@ mod tests {
         outbox.put_snapshot(&message("s2")).unwrap();
         assert_eq!(take_all(&reader), [text("s2"), text("e1"), Taken::Ping(1)]);
         assert_eq!(outbox.shared.metrics.conflated_snapshots.get(), 1);
+    }
+
+    #[test]
+    fn state_replaces_untaken_difference() {
+        let outbox = outbox();
+        let reader = outbox.attach(start(), A, Encoding::Identity);
+        assert!(outbox.put_presence_diff(&message("d1")));
+        push(&outbox, message("e1"));
+        assert!(!outbox.put_presence_diff(&message("d2")));
+        outbox.put_presence_state(&message("p2")).unwrap();
+        assert_eq!(take_all(&reader), [text("p2"), text("e1"), Taken::Ping(1)]);
+        assert!(outbox.put_presence_diff(&message("d3")), "it is up to date");
+        assert_eq!(outbox.shared.metrics.conflated_presences.get(), 1);
+    }
+
+    #[test]
+    fn joining_member_gets_presences_and_snapshot_first() {
+        let outbox = outbox();
+        push(&outbox, message("e1"));
+        let reader = outbox.attach(start(), A, Encoding::Identity);
+        outbox.put_first(&message("p1"), &message("s1"));
+        outbox.put_snapshot(&message("s2")).unwrap();
+        assert_eq!(take_all(&reader), [text("p1"), text("s2"), text("e1"), Taken::Ping(1)]);
+        assert!(outbox.put_presence_diff(&message("d1")));
+        outbox.detach(A);
+        let reader = outbox.attach(start(), B, Encoding::Identity);
+        assert_eq!(take_all(&reader), [text("e1"), Taken::Ping(1)], "presences of before are dropped");
     }
 
     #[test]
@@ -632,8 +621,11 @@ mod tests {
         assert_eq!(outbox.push(start(), &of_bytes(LEAST_BYTES / 2), None), Err(TooSlow));
         outbox.put_snapshot(&message("s1")).unwrap();
         assert_eq!(outbox.put_snapshot(&message("s2")), Err(TooSlow), "the older one was not taken");
+        assert!(outbox.put_presence_diff(&message("d1")), "nothing is there that it could replace");
+        assert_eq!(outbox.put_presence_state(&message("p1")), Err(TooSlow));
         let _ = take_all(&reader);
         assert_eq!(outbox.put_snapshot(&message("s3")), Ok(()));
+        assert_eq!(outbox.put_presence_state(&message("p2")), Ok(()));
     }
 
     #[test]

@@ -20,6 +20,9 @@ const DEFLATED_PER_SECOND: f64 = 100e6;
 /// Cost in seconds of each socket besides its bytes: a wake-up of its task and a system call.
 const SECONDS_PER_SOCKET: f64 = 10e-6;
 
+/// Cost in seconds of each further message of a socket that is woken anyway.
+const SECONDS_PER_MESSAGE: f64 = 1e-6;
+
 /// Quiet time in proportion to the cost, so that a room's snapshots take about a third of one core.
 /// A room that would need more sends fewer of them, each with more changes.
 const QUIET_PER_COST: f64 = 2.0;
@@ -40,6 +43,21 @@ pub struct Audience {
     pub plain: usize,
     /// Sockets that accept compressed messages.
     pub deflated: usize,
+}
+
+impl Audience {
+    fn sockets(self) -> usize {
+        self.plain + self.deflated
+    }
+}
+
+/// A message and the sockets that get it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fanout {
+    /// Size of the message in bytes, uncompressed.
+    pub bytes: usize,
+    /// The sockets.
+    pub audience: Audience,
 }
 
 impl FromIterator<Encoding> for Audience {
@@ -73,23 +91,29 @@ impl SnapshotThrottle {
         self.deflated_share = deflated_bytes as f64 / plain_bytes.max(1) as f64;
     }
 
-    /// Quiet time after a snapshot of `bytes`.
-    pub fn window(&self, bytes: usize, audience: Audience) -> Duration {
-        let sockets = u32::try_from(audience.plain + audience.deflated).unwrap_or(u32::MAX);
-        Duration::from_secs_f64(self.cost(bytes, audience) * QUIET_PER_COST)
+    /// Quiet time after a snapshot, and further messages to the same sockets or to some of them.
+    pub fn window(&self, snapshot: Fanout, further: &[Fanout]) -> Duration {
+        let sockets = snapshot.audience.sockets();
+        let further: f64 = further
+            .iter()
+            .map(|message| message.audience.sockets() as f64 * SECONDS_PER_MESSAGE + self.transfer(*message))
+            .sum();
+        let cost = sockets as f64 * SECONDS_PER_SOCKET + self.transfer(snapshot) + further;
+        let sockets = u32::try_from(sockets).unwrap_or(u32::MAX);
+        Duration::from_secs_f64(cost * QUIET_PER_COST)
             .max(QUIET_PER_SOCKET.saturating_mul(sockets).min(UNSEEN))
             .clamp(SHORTEST_WINDOW, LONGEST_WINDOW)
     }
 
-    /// CPU time of a snapshot in seconds.
-    fn cost(&self, bytes: usize, Audience { plain, deflated }: Audience) -> f64 {
-        let sockets = (plain + deflated) as f64 * SECONDS_PER_SOCKET;
+    /// CPU time in seconds to compress a message and to write its bytes.
+    fn transfer(&self, Fanout { bytes, audience }: Fanout) -> f64 {
+        let Audience { plain, deflated } = audience;
         let bytes_each = bytes as f64;
         if deflated == 0 || bytes < DEFLATE_FROM_BYTES {
-            return sockets + bytes_each * (plain + deflated) as f64 / WRITTEN_PER_SECOND;
+            return bytes_each * audience.sockets() as f64 / WRITTEN_PER_SECOND;
         }
         let written = bytes_each * (plain as f64 + deflated as f64 * self.deflated_share);
-        sockets + bytes_each / DEFLATED_PER_SECOND + written / WRITTEN_PER_SECOND
+        bytes_each / DEFLATED_PER_SECOND + written / WRITTEN_PER_SECOND
     }
 }
 
@@ -98,7 +122,17 @@ mod tests {
     use super::*;
 
     fn millis(throttle: SnapshotThrottle, bytes: usize, plain: usize, deflated: usize) -> u128 {
-        throttle.window(bytes, Audience { plain, deflated }).as_millis()
+        throttle.window(Fanout { bytes, audience: Audience { plain, deflated } }, &[]).as_millis()
+    }
+
+    #[test]
+    fn further_messages_lengthen_the_window() {
+        let throttle = SnapshotThrottle::default();
+        let fanout = |bytes, plain| Fanout { bytes, audience: Audience { plain, deflated: 0 } };
+        let millis = |further: &[Fanout]| throttle.window(fanout(440_000, 1000), further).as_millis();
+        assert_eq!(millis(&[]), 606);
+        assert_eq!(millis(&[fanout(1_000, 1000)]), 610, "one member's presence");
+        assert_eq!(millis(&[fanout(500_000, 100)]), 673, "all presences, for some");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod messages;
 mod moderation;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
@@ -13,6 +14,7 @@ use super::member::{Member, MemberView};
 use super::members::Members;
 use super::snapshot_throttle::SHORTEST_WINDOW;
 use crate::id::{ConnectionId, MeetingId, UserId};
+use crate::protocol::ai::AI_ID;
 use crate::protocol::close::Close;
 use crate::protocol::server::{Event, encode_room_state};
 use crate::store::saved::{Persist, SavedRoom};
@@ -167,7 +169,17 @@ impl Room {
     /// Encodes the newest state as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
         let users = self.members.iter().map(|(_, member)| member.json()).chain(self.ai.user_json());
-        encode_room_state(self.meeting, users, &self.ai.state())
+        encode_room_state(self.meeting, users.map(|json| &**json), &self.ai.state())
+    }
+
+    /// Everyone in a snapshot, the AI too, as id and user object, in the order of their ids.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
+        let members = || self.members.iter().map(|(user, member)| (user.as_str(), member.json()));
+        let ai = self.ai.user_json().map(|json| (AI_ID, json));
+        members()
+            .take_while(|(id, _)| *id < AI_ID)
+            .chain(ai)
+            .chain(members().skip_while(|(id, _)| *id < AI_ID))
     }
 
     /// Delays the next snapshot, except that of a tick, for `window` after the one that was sent at `now`.

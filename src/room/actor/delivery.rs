@@ -11,7 +11,7 @@ use crate::protocol::server::MessageKind;
 use crate::room::io::Recipients;
 use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
-use crate::room::snapshot_throttle::Audience;
+use crate::room::snapshot_throttle::{Audience, Fanout};
 
 /// Minimum size in bytes of a message compressed on a blocking thread; compressing so much takes
 /// milliseconds.
@@ -21,18 +21,24 @@ const LONG_BYTES: usize = 256 << 10;
 const SENDER_SHARE: usize = 16;
 
 impl Actor {
-    /// Makes a message, compressed if it is for several members and one of them accepts that.
+    /// Makes a message, compressed if that is wanted.
+    pub(super) async fn message(
+        &self,
+        kind: MessageKind,
+        json: String,
+        is_compressed: bool,
+    ) -> SharedMessage {
+        let message = SharedMessage::new(kind, json, &self.deps.metrics);
+        if is_compressed { self.compress(message).await } else { message }
+    }
+
+    /// Compresses a message that many share.
     ///
-    /// A message for one member is not compressed: compressing pays only if many share the result. It is done
-    /// before the outboxes get the message, and not by the first socket that needs it: the others would block
-    /// their threads meanwhile, and an outbox could not tell what the message costs. A long message is
+    /// It is done before the outboxes get the message, and not by the first socket that needs it: the others would
+    /// block their threads meanwhile, and an outbox could not tell what the message costs. A long message is
     /// compressed on a blocking thread, where it delays no other room.
-    pub(super) async fn message(&self, kind: MessageKind, json: String, to: &Recipients) -> SharedMessage {
+    pub(super) async fn compress(&self, message: SharedMessage) -> SharedMessage {
         let metrics = &self.deps.metrics;
-        let message = SharedMessage::new(kind, json, metrics);
-        if !self.is_compressed_for(to) {
-            return message;
-        }
         if message.json().len() < LONG_BYTES {
             message.compress(metrics);
             return message;
@@ -45,7 +51,9 @@ impl Actor {
         compressed.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
-    fn is_compressed_for(&self, to: &Recipients) -> bool {
+    /// True if a message is for several members and one of them accepts compressed ones. One for a single member
+    /// is not compressed: it pays only if many share the result.
+    pub(super) fn is_compressed_for(&self, to: &Recipients) -> bool {
         let accepts = |member: &MemberOutbox| member.encoding == Some(Encoding::Deflate);
         match to {
             Recipients::One(_) => false,
@@ -93,19 +101,23 @@ impl Actor {
         slow
     }
 
-    /// Queues the newest state as a snapshot for all members, and returns those that are too slow for it. The
-    /// next one waits for a time in proportion to the cost of this one.
+    /// Queues the newest state as a snapshot for all members, behind the presences for those that are sent them,
+    /// and returns the members that are too slow for it. The next one waits for a time in proportion to the cost
+    /// of this one.
     pub(super) async fn broadcast(&mut self, now: Instant) -> Vec<UserId> {
-        let snapshot =
-            self.message(MessageKind::RoomState, self.room.encode_snapshot(), &Recipients::All).await;
+        let presences = self.broadcast_presences().await;
+        let is_compressed = self.is_compressed_for(&Recipients::All);
+        let snapshot = self.message(MessageKind::RoomState, self.room.encode_snapshot(), is_compressed).await;
         let audience: Audience = self.outboxes.values().filter_map(|member| member.encoding).collect();
         let bytes = snapshot.json().len();
         if audience.deflated > 0 {
             self.snapshot_throttle.learn(bytes, snapshot.deflated().map_or(bytes, Bytes::len));
         }
-        self.room.throttle_snapshots(now.into_std(), self.snapshot_throttle.window(bytes, audience));
+        let window = self.snapshot_throttle.window(Fanout { bytes, audience }, &presences.costs);
+        self.room.throttle_snapshots(now.into_std(), window);
         self.deps.metrics.broadcasts.inc();
         let slow = |member: &MemberOutbox| member.outbox.put_snapshot(&snapshot) == Err(TooSlow);
-        self.outboxes.iter().filter(|(_, member)| slow(member)).map(|(user, _)| user.clone()).collect()
+        let slow = self.outboxes.iter().filter(|(_, member)| slow(member)).map(|(user, _)| user.clone());
+        presences.slow.into_iter().chain(slow).collect()
     }
 }

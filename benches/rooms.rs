@@ -13,6 +13,7 @@ use satsuma::protocol::server::MessageKind;
 use satsuma::room::io::{Input, Join, Liveness};
 use satsuma::room::message::SharedMessage;
 use satsuma::room::outbox::{Outbox, OutboxLimits};
+use satsuma::room::presence::Presences;
 use satsuma::room::state::{Room, RoomSettings};
 use uuid::Uuid;
 
@@ -152,5 +153,68 @@ fn fan_out(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, snapshot, deflate, fan_out);
+/// Publishes one member's update as a difference of presences, encodes their state, and queues the difference in
+/// the outboxes of 100 members beside the snapshot.
+fn presences(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("presences after one update");
+    for members in [10, 100, 1000] {
+        let now = start();
+        let mut room = room_of(members, now);
+        let mut presences = Presences::new(0);
+        let updates = [update("true"), update("false")];
+        let mut turn = 0;
+        group.bench_function(BenchmarkId::new("difference", members), |bencher| {
+            bencher.iter_batched(
+                || {
+                    turn += 1;
+                    says(1, &updates[turn % 2])
+                },
+                |update| {
+                    room.handle(now, update);
+                    black_box(presences.update(room.users(), |_| 0))
+                },
+                BatchSize::PerIteration,
+            );
+        });
+        group
+            .bench_function(BenchmarkId::new("state", members), |bencher| bencher.iter(|| presences.state()));
+        println!("{members} members: {} bytes of presences", presences.state().len());
+    }
+    group.finish();
+    let metrics = Metrics::new();
+    let limits =
+        OutboxLimits { member_bytes: 8 << 20, all_bytes: 512 << 20, write_stall: Duration::from_secs(20) };
+    let outboxes: Vec<_> = (0..100)
+        .map(|member| {
+            let outbox = Outbox::new(limits, metrics.clone());
+            let reader = outbox.attach(start().into(), ConnectionId::new(NODE, member), Encoding::Identity);
+            (outbox, reader)
+        })
+        .collect();
+    let snapshot =
+        SharedMessage::new(MessageKind::RoomState, room_of(100, start()).encode_snapshot(), &metrics);
+    let diff = SharedMessage::new(MessageKind::PresenceDiff, update("true").repeat(2), &metrics);
+    let context = std::task::Context::from_waker(std::task::Waker::noop());
+    for has_presence in [false, true] {
+        let name = if has_presence { "and of a presence diff" } else { "alone" };
+        criterion.bench_function(
+            &format!("fan-out of a snapshot to 100 outboxes, taken, {name}"),
+            |bencher| {
+                bencher.iter(|| {
+                    for (outbox, reader) in &outboxes {
+                        if has_presence {
+                            black_box(outbox.put_presence_diff(black_box(&diff)));
+                        }
+                        let _ = black_box(outbox.put_snapshot(black_box(&snapshot)));
+                        while let std::task::Poll::Ready(taken) = reader.poll_take(&context) {
+                            black_box(taken);
+                        }
+                    }
+                });
+            },
+        );
+    }
+}
+
+criterion_group!(benches, snapshot, deflate, fan_out, presences);
 criterion_main!(benches);

@@ -949,6 +949,15 @@ mod tests {
     }
 
     #[test]
+    fn users_are_in_the_order_of_their_ids() {
+        let (mut room, now) = room_with_ai();
+        room.handle(now, join(3, "A", "C"));
+        let ids: Vec<_> =
+            room.users().map(|(id, json)| (id, json.contains(&format!(r#"{{"id":"{id}""#)))).collect();
+        assert_eq!(ids, [("A", true), ("a", true), ("ai", true), ("b", true)]);
+    }
+
+    #[test]
     fn ai_control_ends_when_its_holder_leaves() {
         let (mut room, now) = room_with_ai();
         let effects = room.handle(now, says(1, r#"{"type":"userLeft"}"#));

@@ -23,10 +23,12 @@ pub enum Status {
 
 /// The envelope of a room's message.
 ///
-/// The state of presences is a push to the one that joined, with its `join_ref`; everything else is a broadcast to
-/// the topic.
+/// Those of presences are pushes to the one that joined, with its `join_ref`: a client that joins the topic anew
+/// drops what was on its way for the join before. Otherwise it would apply an old difference to the new state, and
+/// keep a presence that has ended. Everything else is a broadcast to the topic.
 pub fn envelope(version: Version, join_ref: Option<&Ref>, topic: &str, kind: MessageKind) -> Envelope {
-    let join_ref = join_ref.filter(|_| kind == MessageKind::PresenceState);
+    let is_of_join = matches!(kind, MessageKind::PresenceState | MessageKind::PresenceDiff);
+    let join_ref = join_ref.filter(|_| is_of_join);
     head(version, [join_ref, None], topic, kind.event_name())
 }
 
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_presence_state_names_its_join() {
+    fn only_presences_name_their_join() {
         let [join_ref, _] = references(r#"["1",7,"t","e",{}]"#);
         let text = |version, kind| {
             let Envelope { head, tail } = envelope(version, join_ref.as_ref(), "room:a", kind);
@@ -157,7 +159,7 @@ mod tests {
         };
         for (kind, v2) in [
             (MessageKind::PresenceState, r#"["1",null,"room:a","presence_state",{}]"#),
-            (MessageKind::PresenceDiff, r#"[null,null,"room:a","presence_diff",{}]"#),
+            (MessageKind::PresenceDiff, r#"["1",null,"room:a","presence_diff",{}]"#),
             (MessageKind::RoomState, r#"[null,null,"room:a","roomState",{}]"#),
         ] {
             assert_eq!(text(Version::V2, kind), v2);

@@ -231,7 +231,7 @@ mod tests {
             (&*parsed.host, &*parsed.url),
             ("meet.example", "https://meet.example:8443/my%20room/room?x=1")
         );
-        assert_eq!(parsed.history.json, "{\n  \"apiHistory\": [],\n  \"userSessions\": []\n}");
+        assert_eq!(parsed.history.json, r#"{"apiHistory":[],"userSessions":[]}"#);
         let parsed = read("", r#"{"roomName":"r","url":"http://[::1]:1/","identity":null}"#).unwrap();
         assert_eq!((parsed.name, &*parsed.host, &*parsed.history.json), (None, "[::1]", "null"));
     }

@@ -81,7 +81,7 @@ pub struct NewReport {
     pub url: String,
     /// Number of history entries that were left out.
     pub cut_entries: u64,
-    /// The history, or all of a dead track's report; pretty-printed JSON.
+    /// The history, or all of a dead track's report, as JSON.
     pub json: String,
 }
 

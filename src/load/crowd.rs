@@ -1,6 +1,6 @@
 //! All users of a run: joins, departures and replacements.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::endpoint::Refusal;
 use super::member::{Leave, PendingUser, Role, Watch, WatchedRoom};
 use super::options::Options;
+use super::protocol::{Protocol, Protocols};
 use super::world::{RunContext, chance, now};
 
 /// Concurrent logins and handshakes; more would measure the server's accept queue.
@@ -31,6 +32,7 @@ pub struct Crowd {
     world: Rc<RunContext>,
     rooms: Vec<Rc<WatchedRoom>>,
     users: u32,
+    protocols: Protocols,
     period: Option<Duration>,
     join_rate: f64,
     churn: f64,
@@ -46,6 +48,7 @@ pub struct Crowd {
 #[derive(Debug)]
 struct ActiveUser {
     room: Rc<WatchedRoom>,
+    protocol: Protocol,
     leave: oneshot::Sender<Leave>,
 }
 
@@ -60,11 +63,13 @@ impl Crowd {
         let room = |number| WatchedRoom {
             name: format!("load-{}-{number}", &run[..8]),
             watch: Cell::new(Watch::Off),
+            presences: RefCell::default(),
         };
         Self {
             world,
             rooms: (1..=options.rooms).map(|number| Rc::new(room(number))).collect(),
             users: options.users,
+            protocols: options.protocol,
             period: options.period(),
             join_rate: options.join_rate,
             churn: options.churn,
@@ -88,7 +93,8 @@ impl Crowd {
         for (place, room) in everybody.enumerate() {
             sleep_until(after(begin, place, self.join_rate).into()).await;
             let role = if place < rooms.len() { Role::Watcher } else { Role::Other };
-            self.seat(room.clone(), role, came.clone()).await;
+            let protocol = self.protocols.of(place / rooms.len());
+            self.admit(room.clone(), role, protocol, came.clone()).await;
             if place == 0 {
                 // Nothing at all arrives only from a task that panicked.
                 arrivals.recv().await.transpose()?;
@@ -110,36 +116,50 @@ impl Crowd {
             sleep_until(after(begin, place, self.churn).into()).await;
             // Finished tasks are removed; otherwise they would accumulate.
             while self.tasks.try_join_next().is_some() {}
-            self.others.retain(|seat| !seat.leave.is_closed());
+            self.others.retain(|user| !user.leave.is_closed());
             if self.others.is_empty() {
                 continue;
             }
             let one = ((chance() * self.others.len() as f64) as usize).min(self.others.len() - 1);
-            let ActiveUser { room, leave } = self.others.swap_remove(one);
+            let ActiveUser { room, protocol, leave } = self.others.swap_remove(one);
             // Fails if the server has just sent it away.
             let _ = leave.send(if place % 2 == 0 { Leave::Abruptly } else { Leave::Properly });
-            self.seat(room, Role::Other, came.clone()).await;
+            self.admit(room, Role::Other, protocol, came.clone()).await;
         }
+    }
+
+    /// Number of rooms whose watcher has seen presences that are not the members of its last snapshot.
+    pub fn differing_rooms(&self) -> u64 {
+        let differs = |room: &&Rc<WatchedRoom>| {
+            room.presences.borrow().as_ref().is_some_and(|presences| !presences.agree())
+        };
+        self.rooms.iter().filter(differs).count() as u64
     }
 
     /// Makes all users leave properly, and waits for it.
     pub async fn leave(mut self) {
         let begin = now();
-        for (place, seat) in self.others.into_iter().chain(self.watchers).enumerate() {
+        for (place, user) in self.others.into_iter().chain(self.watchers).enumerate() {
             sleep_until(after(begin, place, self.join_rate * HURRY).into()).await;
-            let _ = seat.leave.send(Leave::Properly);
+            let _ = user.leave.send(Leave::Properly);
         }
         let _ = timeout(LEAVE_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} }).await;
     }
 
     /// Starts the join of a new user, once there is a permit.
-    async fn seat(&mut self, room: Rc<WatchedRoom>, role: Role, came: UnboundedSender<Came>) {
+    async fn admit(
+        &mut self,
+        room: Rc<WatchedRoom>,
+        role: Role,
+        protocol: Protocol,
+        came: UnboundedSender<Came>,
+    ) {
         // The semaphore is never closed.
         let Ok(place) = self.coming.clone().acquire_owned().await else { return };
         let Some(number) = self.numbers.next() else { return };
         let (leave, told) = oneshot::channel();
         let (world, period) = (self.world.clone(), self.period);
-        let member = PendingUser { world: world.clone(), room: room.clone(), number, role, period };
+        let member = PendingUser { world: world.clone(), room: room.clone(), number, role, protocol, period };
         self.tasks.spawn_local(async move {
             let session = match member.come().await {
                 Ok(session) => session,
@@ -155,8 +175,8 @@ impl Crowd {
             session.stay(told).await;
         });
         match role {
-            Role::Watcher => self.watchers.push(ActiveUser { room, leave }),
-            Role::Other => self.others.push(ActiveUser { room, leave }),
+            Role::Watcher => self.watchers.push(ActiveUser { room, protocol, leave }),
+            Role::Other => self.others.push(ActiveUser { room, protocol, leave }),
         }
     }
 }

@@ -17,6 +17,7 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::deflate::{Agreed, OFFER, agreed};
+use super::protocol::Protocol;
 use super::target::LoadTarget;
 
 /// Timeout of one answer of the server.
@@ -49,7 +50,7 @@ pub struct Endpoint {
     http: reqwest::Client,
 }
 
-/// A socket in a room.
+/// An open socket, which is in its room already if its protocol is Orange's.
 #[derive(Debug)]
 pub struct OpenSocket {
     /// The connection.
@@ -79,7 +80,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(kind: impl Into<String>, says: impl ToString) -> Self {
+    pub(super) fn new(kind: impl Into<String>, says: impl ToString) -> Self {
         Self { kind: kind.into(), says: says.to_string() }
     }
 
@@ -140,15 +141,29 @@ impl Endpoint {
         Ok((!pairs.is_empty()).then(|| pairs.join("; ")))
     }
 
-    /// Opens a room's socket; the room's name is of letters, digits and `-`.
+    /// Opens a socket of a protocol, and with Orange's a room's; its name is of letters, digits and `-`.
     ///
     /// # Errors
     /// The [`Refusal`] of the connection or of the upgrade.
-    pub async fn open(&self, room: &str, id: Uuid, cookies: Option<&str>) -> Result<OpenSocket, Refusal> {
+    pub async fn open(
+        &self,
+        protocol: Protocol,
+        room: &str,
+        id: Uuid,
+        cookies: Option<&str>,
+    ) -> Result<OpenSocket, Refusal> {
+        let (path, origin) = match protocol {
+            Protocol::Orange => (format!("/parties/rooms/{room}?_pk={id}"), String::new()),
+            // There the cookie counts only from a page of the server.
+            Protocol::Phoenix => (
+                "/socket/websocket?vsn=2.0.0".to_owned(),
+                format!("Origin: http://{}\r\n", self.target.authority()),
+            ),
+        };
         let opening = async {
             let stream =
                 TcpStream::connect(&self.addresses[..]).await.map_err(|e| Refusal::of_connection(&e))?;
-            self.shake_hands(stream, room, id, cookies).await
+            self.shake_hands(stream, &path, origin, cookies).await
         };
         timeout(PATIENCE, opening)
             .await
@@ -158,27 +173,26 @@ impl Endpoint {
     async fn shake_hands(
         &self,
         mut stream: TcpStream,
-        room: &str,
-        id: Uuid,
+        path: &str,
+        mut headers: String,
         cookies: Option<&str>,
     ) -> Result<OpenSocket, Refusal> {
         let lost = |error: io::Error| Refusal::of_connection(&error);
         // Small frames should leave at once.
         stream.set_nodelay(true).map_err(lost)?;
         let key = generate_key();
-        let mut request = format!(
-            "GET {}/parties/rooms/{room}?_pk={id} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
-            self.target.base_path(),
-            self.target.authority()
-        );
+        let (base_path, host) = (self.target.base_path(), self.target.authority());
+
         if let Some(cookies) = cookies {
-            request += &format!("Cookie: {cookies}\r\n");
+            headers += &format!("Cookie: {cookies}\r\n");
         }
         if self.offer == CompressionOffer::Deflate {
-            request += &format!("Sec-WebSocket-Extensions: {OFFER}\r\n");
+            headers += &format!("Sec-WebSocket-Extensions: {OFFER}\r\n");
         }
-        request += "\r\n";
+        let request = format!(
+            "GET {base_path}{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{headers}\r\n"
+        );
         stream.write_all(request.as_bytes()).await.map_err(lost)?;
 
         let mut bytes = Vec::with_capacity(1024);

@@ -19,6 +19,8 @@ const LONGEST_CONTROL: u64 = 125;
 pub enum Payloads {
     /// They are counted.
     Skipped,
+    /// Their first bytes are kept, as many as are said.
+    Heads(usize),
     /// They are kept for [`Frames::message`].
     Kept,
 }
@@ -136,8 +138,13 @@ impl Frames {
             *bytes = rest;
             if frame.is_control() {
                 self.control.extend_from_slice(payload);
-            } else if self.payloads == Payloads::Kept {
-                self.message.extend_from_slice(payload);
+            } else {
+                let kept = match self.payloads {
+                    Payloads::Skipped => 0,
+                    Payloads::Heads(most) => most.saturating_sub(self.message.len()).min(payload.len()),
+                    Payloads::Kept => payload.len(),
+                };
+                self.message.extend_from_slice(&payload[..kept]);
             }
             frame.left -= here;
             self.frame = Some(frame);
@@ -153,7 +160,11 @@ impl Frames {
     /// Number of the next bytes that may be discarded unread.
     pub fn skippable(&self) -> u64 {
         match self.frame {
-            Some(frame) if !frame.is_control() && self.payloads == Payloads::Skipped => frame.left,
+            Some(frame) if !frame.is_control() => match self.payloads {
+                Payloads::Skipped => frame.left,
+                Payloads::Heads(most) if self.message.len() >= most => frame.left,
+                Payloads::Heads(_) | Payloads::Kept => 0,
+            },
             _ => 0,
         }
     }
@@ -166,7 +177,12 @@ impl Frames {
         if frame.left == 0 { self.end_frame(frame) } else { None }
     }
 
-    /// The payload of the message that ended last, and whether it is compressed.
+    /// Changes the handling of payloads, from the next message on.
+    pub fn keep(&mut self, payloads: Payloads) {
+        self.payloads = payloads;
+    }
+
+    /// The payload of the message that ended last, or what was kept of it, and whether it is compressed.
     pub fn message(&self) -> (&[u8], Encoding) {
         (&self.message, if self.is_compressed { Encoding::Deflate } else { Encoding::Plain })
     }
@@ -376,6 +392,18 @@ mod tests {
         let mut kept = Frames::new(Payloads::Kept, Encoding::Plain);
         kept.next(&mut &bytes[..4]).unwrap();
         assert_eq!(kept.skippable(), 0, "what is kept is not thrown away");
+    }
+
+    #[test]
+    fn heads_of_messages_are_kept_and_the_rest_is_skippable() {
+        let bytes = [frame(0x01, b"one "), frame(0x89, b"?"), frame(0x80, &[b'x'; 300])].concat();
+        let mut frames = Frames::new(Payloads::Heads(6), Encoding::Plain);
+        assert_eq!(frames.next(&mut &bytes[..6]).unwrap(), None);
+        assert_eq!(frames.next(&mut &bytes[6..9]).unwrap(), Some(FrameEvent::Ping(b"?".to_vec())));
+        assert_eq!((frames.next(&mut &bytes[9..14]).unwrap(), frames.skippable()), (None, 0));
+        assert_eq!((frames.next(&mut &bytes[14..20]).unwrap(), frames.skippable()), (None, 293));
+        assert_eq!(frames.skip(293), Some(FrameEvent::Message { wire_bytes: 6 + 304 }));
+        assert_eq!(frames.message().0, b"one xx");
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! |---|---|
 //! | [`Options`], [`LoadTarget`] | the command line |
 //! | `user`, `schedule` | **pure**: what users look like, and when they speak |
+//! | `protocol`, `phoenix` | **pure**: the texts of both protocols, and those of a Phoenix server |
 //! | `frames`, `deflate` | **pure**: a WebSocket client that skips |
-//! | `watch`, `histogram` | **pure**: what is seen, and how late |
+//! | `watch`, `presence`, `histogram` | **pure**: what is seen, and how late |
+//! | `inbox` | **pure**: a member's received messages |
 //! | `endpoint`, `member`, `crowd` | shells: the way in, one user, all of them |
 //! | `world` | what the users share |
 //! | `process` | what the server and the tool use |
@@ -23,9 +25,13 @@ mod deflate;
 mod endpoint;
 mod frames;
 mod histogram;
+mod inbox;
 mod member;
 mod options;
+mod phoenix;
+mod presence;
 mod process;
+mod protocol;
 pub mod report;
 pub mod run;
 mod schedule;
@@ -37,6 +43,7 @@ mod world;
 
 pub use command::main;
 pub use options::{Options, OptionsDisagree};
+pub use protocol::Protocols;
 pub use target::{LoadTarget, NoTarget};
 
 #[cfg(doctest)]

@@ -1,6 +1,6 @@
 //! One user of a load test: its socket, and the messages it sends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -12,16 +12,19 @@ use tokio::select;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
-use super::deflate::{Agreed, Context, Inflater};
+use super::deflate::{Agreed, Context};
 use super::endpoint::{OpenSocket, Refusal};
 use super::frames::{self, ClientFrame, Encoding, FrameEvent, Frames, Payloads};
+use super::inbox::{Arrival, Inbox, Standing};
+use super::phoenix;
+use super::presence::Presences;
+use super::protocol::{Protocol, Speaker};
 use super::schedule::Schedule;
 use super::user::{SyntheticUser, UpdateStamp};
-use super::watch::{WatchedMessage, Watcher};
 use super::world::{RunContext, RunStage, chance, now};
 
-/// The stock client's time between two heartbeats.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Timeout of the answer to a join.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout of a user that left for its socket to be closed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +44,9 @@ const READS_AT_A_TIME: usize = 32;
 /// The most bytes that wait for a server which does not read.
 const MAX_UNSENT: usize = 4 << 20;
 
+/// The code of a client that is done.
+const NORMAL: u16 = 1000;
+
 /// The code in browsers for a close frame without a code.
 const NO_CODE: u16 = 1005;
 
@@ -54,6 +60,8 @@ pub struct WatchedRoom {
     pub name: String,
     /// The presence of its watcher.
     pub watch: Cell<Watch>,
+    /// Its presences, if its watcher gets any.
+    pub presences: RefCell<Option<Presences>>,
 }
 
 /// The presence of a room's watcher.
@@ -77,7 +85,7 @@ pub enum Role {
 /// A way of leaving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// With `userLeft`.
+    /// With `userLeft`, or `phx_leave`.
     Properly,
     /// As if its network died.
     Abruptly,
@@ -94,6 +102,8 @@ pub struct PendingUser {
     pub number: u32,
     /// Its role in the room.
     pub role: Role,
+    /// Its protocol.
+    pub protocol: Protocol,
     /// The time between two of its updates, if it sends any.
     pub period: Option<Duration>,
 }
@@ -118,47 +128,47 @@ impl PendingUser {
         let user = SyntheticUser::random();
         let cookies = self.world.door.log_in(&user.name).await?;
         let asked = now();
-        let opened = self.world.door.open(&self.room.name, user.id, cookies.as_deref()).await?;
+        let opened =
+            self.world.door.open(self.protocol, &self.room.name, user.id, cookies.as_deref()).await?;
         let OpenSocket { stream, rest, agreed } = opened;
         let encoding = if agreed.is_some() { Encoding::Deflate } else { Encoding::Plain };
         let context = agreed.as_ref().map_or(Context::None, |agreed| agreed.context);
-        let (payloads, watching) = match self.role {
-            Role::Watcher => {
-                self.room.watch.set(Watch::On);
-                (
-                    Payloads::Kept,
-                    Some(Watching { watcher: Watcher::new(self.number), inflater: Inflater::new(context) }),
-                )
-            }
-            Role::Other => (Payloads::Skipped, None),
+        let inbox = Inbox::new(self.protocol, self.role, self.number, context);
+        let mut session = UserSession {
+            user,
+            stream,
+            rest,
+            asked: Some(asked),
+            speaker: Speaker::new(self.protocol, &self.room.name),
+            heartbeat: Schedule::new(now(), self.protocol.heartbeat_period(), chance()),
+            updates: self.period.map(|period| Schedule::new(now(), period, chance())),
+            // The answer to a join is read by everyone.
+            frames: Frames::new(Payloads::Kept, encoding),
+            inbox,
+            measured: 0,
+            unsent: Vec::new(),
+            is_leaving: false,
+            member: self,
         };
-        let mut counts = self.world.counts.borrow_mut();
+        if session.member.protocol == Protocol::Phoenix {
+            timeout(JOIN_TIMEOUT, session.join())
+                .await
+                .unwrap_or_else(|_| Err(Refusal::new("join", "no answer in 10 s")))?;
+        }
+        session.frames.keep(session.inbox.payloads());
+        let PendingUser { world, room, .. } = &session.member;
+        if session.inbox.is_watching() {
+            room.watch.set(Watch::On);
+            *room.presences.borrow_mut() = session.inbox.has_presences().then(Presences::default);
+        }
+        let mut counts = world.counts.borrow_mut();
         counts.joined += 1;
         if let Some(Agreed { text, .. }) = agreed {
             counts.compression.get_or_insert(text);
         }
         drop(counts);
-        Ok(UserSession {
-            user,
-            stream,
-            rest,
-            asked: Some(asked),
-            heartbeat: Schedule::new(now(), HEARTBEAT, chance()),
-            updates: self.period.map(|period| Schedule::new(now(), period, chance())),
-            frames: Frames::new(payloads, encoding),
-            watching: watching.map(Box::new),
-            measured: 0,
-            unsent: Vec::new(),
-            member: self,
-        })
+        Ok(session)
     }
-}
-
-/// A watcher's reading state.
-#[derive(Debug)]
-struct Watching {
-    watcher: Watcher,
-    inflater: Inflater,
 }
 
 /// A user that is in its room.
@@ -171,20 +181,53 @@ pub struct UserSession {
     rest: Vec<u8>,
     /// Time at which the connection was requested; none after the first message.
     asked: Option<Instant>,
+    speaker: Speaker,
     heartbeat: Schedule,
     updates: Option<Schedule>,
     frames: Frames,
-    watching: Option<Box<Watching>>,
+    inbox: Inbox,
     /// Number of its measured updates.
     measured: u32,
     unsent: Vec<u8>,
+    is_leaving: bool,
 }
 
 impl UserSession {
+    /// Joins the room's channel, and reads until that is answered.
+    async fn join(&mut self) -> Result<(), Refusal> {
+        let lost = |_| Refusal::new("join", "the connection ended");
+        let id = self.user.id;
+        self.send(|speaker, text| speaker.join(id, text)).map_err(lost)?;
+        let mut bytes = std::mem::take(&mut self.rest);
+        loop {
+            let mut rest = &bytes[..];
+            let event = self.frames.next(&mut rest).map_err(|error| Refusal::new("join", error))?;
+            let used = bytes.len() - rest.len();
+            drop(bytes.drain(..used));
+            match event {
+                Some(FrameEvent::Message { .. }) => break,
+                Some(event) => self.heed(event).map_err(lost)?,
+                None => {
+                    let read = self.stream.ready(Interest::READABLE).await;
+                    read.map_err(|_| lost(EndReason::Lost))?;
+                    let mut scratch = [0; READ_BYTES];
+                    match self.stream.try_read(&mut scratch) {
+                        Ok(0) => return Err(lost(EndReason::Lost)),
+                        Ok(read) => bytes.extend_from_slice(&scratch[..read]),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(_) => return Err(lost(EndReason::Lost)),
+                    }
+                }
+            }
+        }
+        self.rest = bytes;
+        phoenix::joined(self.frames.message().0).map_err(|reason| Refusal::new("join", reason))
+    }
+
     /// Stays until it is told to leave, or the server ends it.
     pub async fn stay(mut self, leave: oneshot::Receiver<Leave>) {
         let left = self.until_told(leave).await;
-        if self.watching.is_some() {
+        if self.inbox.is_watching() {
             self.member.room.watch.set(Watch::Off);
         }
         let world = self.member.world.clone();
@@ -204,7 +247,7 @@ impl UserSession {
     async fn until_told(&mut self, mut leave: oneshot::Receiver<Leave>) -> Result<Leave, EndReason> {
         let rest = std::mem::take(&mut self.rest);
         self.take_in(&rest)?;
-        self.say(ClientFrame::Text(r#"{"type":"heartbeat"}"#))?;
+        self.send(Speaker::heartbeat)?;
         // A client says once how it is, however idle it is afterwards.
         self.update(now(), Duration::ZERO)?;
         let mut timer = pin!(sleep_until(self.next().into()));
@@ -223,7 +266,8 @@ impl UserSession {
 
     /// Says that it leaves, and reads on until the socket is closed.
     async fn leave(&mut self) -> EndReason {
-        let mut moved = self.say(ClientFrame::Text(r#"{"type":"userLeft"}"#));
+        self.is_leaving = true;
+        let mut moved = self.send(Speaker::leave);
         loop {
             match moved {
                 Ok(()) => moved = self.move_bytes().await,
@@ -241,7 +285,7 @@ impl UserSession {
     /// Sends the messages that are due.
     fn speak(&mut self, now: Instant) -> Result<(), EndReason> {
         while self.heartbeat.take(now).is_some() {
-            self.say(ClientFrame::Text(r#"{"type":"heartbeat"}"#))?;
+            self.send(Speaker::heartbeat)?;
         }
         while let Some(late) = self.updates.as_mut().and_then(|updates| updates.take(now)) {
             self.update(now, late)?;
@@ -260,7 +304,7 @@ impl UserSession {
                 let mut counts = world.counts.borrow_mut();
                 counts.sent += 1;
                 counts.latest = counts.latest.max(late + now.elapsed());
-                if room.watch.get() == Watch::On && self.watching.is_none() {
+                if room.watch.get() == Watch::On && !self.inbox.is_watching() {
                     counts.watched += 1;
                     self.measured += 1;
                     update = self.measured;
@@ -269,7 +313,14 @@ impl UserSession {
         }
         let stamp = UpdateStamp { member: *number, update, at: world.micros() };
         let mut text = world.text.borrow_mut();
-        self.user.write_update(stamp, &mut text);
+        text.clear();
+        self.speaker.update(&self.user, stamp, &mut text);
+        self.say(ClientFrame::Text(&text))
+    }
+
+    fn send(&mut self, write: impl FnOnce(&mut Speaker, &mut String)) -> Result<(), EndReason> {
+        let mut text = String::new();
+        write(&mut self.speaker, &mut text);
         self.say(ClientFrame::Text(&text))
     }
 
@@ -309,7 +360,7 @@ impl UserSession {
     fn read(&mut self) -> Result<(), EndReason> {
         let world = self.member.world.clone();
         let mut scratch = world.scratch.borrow_mut();
-        let read_bytes = if self.watching.is_some() { WATCHER_READ_BYTES } else { READ_BYTES };
+        let read_bytes = if self.inbox.is_watching() { WATCHER_READ_BYTES } else { READ_BYTES };
         for _ in 0..READS_AT_A_TIME {
             let skippable = self.frames.skippable();
             let is_skipped = skippable >= WORTH_SKIPPING;
@@ -359,29 +410,23 @@ impl UserSession {
     }
 
     fn count(&mut self, wire_bytes: u64) -> Result<(), EndReason> {
-        let world = &self.member.world;
+        let PendingUser { world, room, .. } = &self.member;
         let is_measured = world.stage.get() == RunStage::Measured;
         let mut counts = world.counts.borrow_mut();
         if let Some(asked) = self.asked.take() {
             counts.joins.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
         }
         counts.frames += u64::from(is_measured);
-        let Some(watching) = &mut self.watching else { return Ok(()) };
         // The clock is read before the tool's own work.
-        let now = world.micros();
-        let broken = |error: &dyn std::error::Error| EndReason::Broken(error.to_string());
-        let (payload, encoding) = self.frames.message();
-        let message = match encoding {
-            Encoding::Plain => payload,
-            Encoding::Deflate => watching.inflater.inflate(payload).map_err(|error| broken(&error))?,
-        };
-        let sightings = &mut counts.sightings;
-        let seen = watching.watcher.see(message, now, sightings).map_err(|error| broken(&error))?;
-        if is_measured && seen == WatchedMessage::Snapshot {
-            sightings.snapshots += 1;
-            sightings.snapshot_bytes += wire_bytes;
+        let arrival = Arrival { wire_bytes, at: world.micros(), is_measured };
+        let standing = self.inbox.take(&self.frames, arrival, room, &mut counts);
+        drop(counts);
+        match standing.map_err(EndReason::Broken)? {
+            Standing::Member => Ok(()),
+            // The socket could have other channels, so it is the client that ends it.
+            Standing::ChannelClosed if self.is_leaving => self.say(ClientFrame::Close(Some(NORMAL))),
+            Standing::ChannelClosed => Err(EndReason::Broken("the server closed the channel".to_owned())),
         }
-        Ok(())
     }
 }
 

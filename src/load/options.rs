@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
+use super::protocol::Protocols;
 use super::target::LoadTarget;
 
 const OF_THE_TEST: &str = "The test";
@@ -13,7 +14,7 @@ const MAX_MEMBERS: u64 = 1_000_000;
 
 /// Load a server with rooms full of users, and measure how long each one's changes take to be seen.
 ///
-/// Users log in, join, and send heartbeats and updates as the stock client does. In each room one of them
+/// Users log in, join, and send heartbeats and updates as the stock clients do. In each room one of them
 /// reads every snapshot; the others only count bytes, so that this tool is not what is measured. It speaks
 /// http:// and ws:// only: measure behind whatever ends TLS.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,6 +32,9 @@ pub struct Options {
     /// Updates a second of each user, such as 1 or 0.2; with 0 they are idle.
     #[arg(long, value_name = "PER_SECOND", default_value = "1", value_parser = rate)]
     pub rate: f64,
+    /// The protocol of the users: Orange Meets', Phoenix Channels, or mixed, each of both by half of a room's.
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "orange")]
+    pub protocol: Protocols,
     /// Offer compression (permessage-deflate), as browsers do.
     #[arg(long)]
     pub deflate: bool,

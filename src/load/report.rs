@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::histogram::Histogram;
 use super::options::Options;
 use super::process::ProcessUsage;
+use super::protocol::Protocols;
 use super::world::RunCounts;
 
 /// The share of a core from which on the tool itself may be what is measured.
@@ -31,6 +32,8 @@ pub(crate) struct Measured {
     pub server: Option<Used>,
     /// The tool's own processor time while it was measured.
     pub own_cpu: Duration,
+    /// Rooms whose presences were not the members of the last snapshot at the end.
+    pub differing_rooms: u64,
 }
 
 /// The server's resource use during the measurement.
@@ -54,6 +57,8 @@ pub struct RunReport {
     pub rooms: u32,
     /// Users that were asked for in each.
     pub users: u32,
+    /// The users' protocols.
+    pub protocol: Protocols,
     /// Updates a second that were asked for of each user.
     pub rate: f64,
     /// Users a second that were to be replaced.
@@ -72,6 +77,8 @@ pub struct RunReport {
     pub latency_ms: Option<Quantiles>,
     /// Figures on received messages.
     pub received: ReceivedStats,
+    /// Figures on Phoenix Channels; null if nobody spoke it.
+    pub channels: Option<Channels>,
     /// Refused users, by the status of the answer or a word for the reason that there was none.
     pub refusals: BTreeMap<String, RefusedUsers>,
     /// Sockets that the server closed, by code; 1005 is no code and 1006 no close frame.
@@ -157,6 +164,26 @@ pub struct ReceivedStats {
     pub snapshot_bytes: Option<f64>,
 }
 
+/// Figures on messages of Phoenix Channels during the measurement; compressed ones are those of watchers alone.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Channels {
+    /// Answers to pushes that were accepted.
+    pub replies: u64,
+    /// Pushes that were refused, at any time.
+    pub refused: u64,
+    /// The answer to the first of them.
+    pub first_refusal: Option<String>,
+    /// States of all presences.
+    pub presence_states: u64,
+    /// Changes of presences.
+    pub presence_diffs: u64,
+    /// Bytes of both on the wire.
+    pub presence_bytes: u64,
+    /// Rooms whose presences were not the members of the last snapshot at the end, as their watcher saw both.
+    pub differing_rooms: u64,
+}
+
 /// Refused users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RefusedUsers {
@@ -224,6 +251,7 @@ impl RunReport {
             url: options.url.url(),
             rooms: options.rooms,
             users: options.users,
+            protocol: options.protocol,
             rate: options.rate,
             churn: options.churn,
             compression: CompressionStats { offered: options.deflate, agreed: counts.compression.clone() },
@@ -250,6 +278,15 @@ impl RunReport {
                 bytes_per_second: per_second(counts.bytes as f64),
                 snapshot_bytes: ratio(counts.sightings.snapshot_bytes as f64, counts.sightings.snapshots),
             },
+            channels: (options.protocol != Protocols::Orange).then_some(Channels {
+                replies: counts.channels.replies,
+                refused: counts.channels.refused,
+                first_refusal: counts.channels.first_refusal,
+                presence_states: counts.channels.presence_states,
+                presence_diffs: counts.channels.presence_diffs,
+                presence_bytes: counts.channels.presence_bytes,
+                differing_rooms: measured.differing_rooms,
+            }),
             leaves: Leaves { properly: counts.left, unanswered: counts.unanswered, dropped: counts.dropped },
             server: measured.before.zip(measured.server).map(|(before, used)| ServerUsage {
                 cpu_seconds: rounded(used.cpu.as_secs_f64()),
@@ -302,6 +339,14 @@ impl RunReport {
         if closed > 0 {
             let codes = self.closes.iter().map(|(code, count)| format!("{count} × {code}"));
             faults.push(format!("{closed} closed by the server: {}", codes.collect::<Vec<_>>().join(", ")));
+        }
+        if let Some(Channels { refused, first_refusal, differing_rooms, .. }) = &self.channels {
+            if let Some(first) = first_refusal {
+                faults.push(format!("{refused} pushes refused: {first}"));
+            }
+            if *differing_rooms > 0 {
+                faults.push(format!("presences and snapshots differ in {differing_rooms} rooms"));
+            }
         }
         faults.extend(self.broken.iter().map(|(why, count)| format!("{count} broken: {why}")));
         if faults.is_empty() { Ok(()) } else { Err(Shortfall(faults.join("; "))) }
@@ -372,6 +417,7 @@ mod tests {
             rooms: 2,
             users: 3,
             rate: 1.0,
+            protocol: Protocols::Orange,
             deflate: true,
             churn: 0.0,
             duration: Duration::from_secs(10),

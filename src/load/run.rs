@@ -166,12 +166,13 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
             after_bytes: after.resident_bytes,
         });
         // A stop is not delayed.
-        let _ = self.meanwhile(RunStep::Draining, self.drain()).await;
+        let _ = self.meanwhile(RunStep::Draining, self.drain(crowd)).await;
+        measured.differing_rooms = crowd.differing_rooms();
         Ok(())
     }
 
-    /// Waits until all measured updates were seen, or nothing is seen any more.
-    async fn drain(&self) {
+    /// Waits until all measured updates were seen, in presences too, or nothing is seen any more.
+    async fn drain(&self, crowd: &Crowd) {
         let begin = now();
         let mut last = (0, begin);
         loop {
@@ -182,7 +183,8 @@ impl<T: Fn(RunProgress)> Run<'_, T> {
             if settled > last.0 {
                 last = (settled, now());
             }
-            if settled >= watched || last.1.elapsed() > SILENCE || begin.elapsed() > LONGEST_DRAIN {
+            let is_done = settled >= watched && crowd.differing_rooms() == 0;
+            if is_done || last.1.elapsed() > SILENCE || begin.elapsed() > LONGEST_DRAIN {
                 return;
             }
             sleep(Duration::from_millis(5)).await;

@@ -2,12 +2,18 @@
 
 use std::fmt;
 
-use super::report::{Quantiles, RunReport};
+use super::protocol::Protocols;
+use super::report::{Channels, Quantiles, RunReport};
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, rooms, users, rate, churn, seconds, .. } = self;
         write!(f, "{url}, {rooms} × {users} users, each {rate}/s")?;
+        match self.protocol {
+            Protocols::Orange => {}
+            Protocols::Phoenix => f.write_str(", over Phoenix Channels")?,
+            Protocols::Mixed => f.write_str(", half over Phoenix Channels")?,
+        }
         if *churn > 0.0 {
             write!(f, ", churn {churn}/s")?;
         }
@@ -44,6 +50,7 @@ impl RunReport {
                 bytes(received.bytes_per_second)
             ),
         ));
+        lines.extend(self.channels.as_ref().map(|channels| ("channels", channels_text(channels))));
         lines.push((
             "compression",
             match &self.compression.agreed {
@@ -106,6 +113,18 @@ impl RunReport {
         }
         text
     }
+}
+
+fn channels_text(channels: &Channels) -> String {
+    let Channels { replies, refused, presence_states, presence_diffs, presence_bytes, .. } = channels;
+    let presences = bytes(*presence_bytes as f64);
+    let end = match channels.differing_rooms {
+        0 => "the same as the last snapshot at the end".to_owned(),
+        rooms => format!("another than the last snapshot at the end in {rooms} rooms"),
+    };
+    format!(
+        "{replies} pushes accepted, {refused} refused; presence: {presence_states} states, {presence_diffs} diffs, {presences}, {end}"
+    )
 }
 
 fn or_none(parts: Vec<String>) -> String {

@@ -62,14 +62,13 @@ impl SyntheticUser {
         Self { id, name, session: Uuid::new_v4(), microphone: Uuid::new_v4(), camera: Uuid::new_v4() }
     }
 
-    /// Writes the `userUpdate` with which the member says how it is now, in place of `text`.
+    /// Appends the `userUpdate` with which the member says how it is now.
     pub fn write_update(&self, stamp: UpdateStamp, text: &mut String) {
         let Self { id, name, session, microphone, camera } = self;
         let UpdateStamp { member, update, at } = stamp;
         let session = session.simple();
         // As in a meeting, it is mostly speaking that changes; hands are up now and then.
         let (speaking, hand) = (at & 1 == 1, at & 0b1110 == 0);
-        text.clear();
         // Formatting into a String cannot fail.
         let _ = write!(
             text,
@@ -96,7 +95,7 @@ mod tests {
 
     /// The part of the update that a server keeps, as it appears in a snapshot.
     fn encoded(user: &SyntheticUser, stamp: UpdateStamp) -> String {
-        let mut text = "what was here before".to_owned();
+        let mut text = String::new();
         user.write_update(stamp, &mut text);
         let message: UserUpdate<'_> = serde_json::from_str(&text).unwrap();
         message.user.get().to_owned()

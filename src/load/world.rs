@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::{Endpoint, Refusal};
 use super::histogram::Histogram;
+use super::inbox::Arrival;
+use super::phoenix::MessageKind;
 use super::watch::Sightings;
 
 /// The most bytes that are thrown away at once. Nothing is ever written there on Linux, so it costs nothing.
@@ -49,12 +51,51 @@ pub struct RunCounts {
     pub closes: BTreeMap<u16, u64>,
     /// Connections that could not be read on, by what was wrong.
     pub broken: BTreeMap<String, u64>,
+    /// Messages of Phoenix Channels while it was measured.
+    pub channels: ChannelCounts,
     /// Users that said `userLeft` and saw their socket closed.
     pub left: u64,
     /// Users that said `userLeft` and saw nothing.
     pub unanswered: u64,
     /// Users that dropped their socket.
     pub dropped: u64,
+}
+
+/// Counts of the messages of Phoenix Channels; compressed ones are left out, except for a watcher's.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelCounts {
+    /// Answers to pushes that were accepted.
+    pub replies: u64,
+    /// Pushes that were refused, at any time.
+    pub refused: u64,
+    /// The answer to the first of them.
+    pub first_refusal: Option<String>,
+    /// States of all presences.
+    pub presence_states: u64,
+    /// Changes of presences.
+    pub presence_diffs: u64,
+    /// Bytes of both on the wire.
+    pub presence_bytes: u64,
+}
+
+impl ChannelCounts {
+    /// Counts a message that begins with `head`.
+    pub fn count(&mut self, kind: MessageKind, head: &[u8], arrival: Arrival) {
+        let one = u64::from(arrival.is_measured);
+        match kind {
+            MessageKind::Reply => self.replies += one,
+            MessageKind::Refusal => {
+                self.refused += 1;
+                self.first_refusal.get_or_insert_with(|| String::from_utf8_lossy(head).into_owned());
+            }
+            MessageKind::PresenceState => self.presence_states += one,
+            MessageKind::PresenceDiff => self.presence_diffs += one,
+            MessageKind::ChannelClosed | MessageKind::ChannelFailed | MessageKind::Room => return,
+        }
+        if matches!(kind, MessageKind::PresenceState | MessageKind::PresenceDiff) {
+            self.presence_bytes += one * arrival.wire_bytes;
+        }
+    }
 }
 
 impl RunCounts {

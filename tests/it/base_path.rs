@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::Method;
 use satsuma::config::Optional;
-use satsuma_load::Options;
 use satsuma_load::run::run;
+use satsuma_load::{Options, Protocols};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -204,6 +204,7 @@ async fn load_tool_finds_the_base_path() {
         rooms: 1,
         users: 2,
         rate: 20.0,
+        protocol: Protocols::Orange,
         deflate: false,
         churn: 0.0,
         duration: Duration::from_millis(200),

@@ -3,9 +3,9 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use satsuma_load::Options;
 use satsuma_load::report::RunReport;
 use satsuma_load::run::{CannotRun, run};
+use satsuma_load::{Options, Protocols};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -21,6 +21,7 @@ fn short(url: &str) -> Options {
         rooms: 2,
         users: 3,
         rate: 20.0,
+        protocol: Protocols::Orange,
         deflate: false,
         churn: 0.0,
         duration: Duration::from_millis(500),

@@ -9,8 +9,12 @@ use subtle::ConstantTimeEq;
 pub fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
     let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
     let Some((scheme, given)) = given.split_once(' ') else { return false };
-    scheme.eq_ignore_ascii_case("bearer")
-        && bool::from(given.trim().as_bytes().ct_eq(token.expose_secret().as_bytes()))
+    scheme.eq_ignore_ascii_case("bearer") && is_equal(given.trim(), token)
+}
+
+/// True if a text of the request equals the secret. The time depends on the length alone.
+pub fn is_equal(given: &str, secret: &SecretString) -> bool {
+    given.as_bytes().ct_eq(secret.expose_secret().as_bytes()).into()
 }
 
 #[cfg(test)]

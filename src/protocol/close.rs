@@ -16,6 +16,8 @@ pub enum Close {
     ServiceRestart,
     /// The room failed because of a server fault. The client may reconnect, to a new meeting.
     RoomFailed,
+    /// The durable object failed because of a server fault. The client may reconnect, and gets its state.
+    ObjectFailed,
     /// A message exceeds the size limit. The client should not send it again.
     MessageTooBig,
     /// The bytes violate the WebSocket protocol. The client is broken.
@@ -49,7 +51,7 @@ impl Close {
             Self::InvalidText | Self::InvalidDeflate => 1007,
             Self::TooFast => 1008,
             Self::MessageTooBig => 1009,
-            Self::TimedOut | Self::RoomFailed | Self::Unreadable => 1011,
+            Self::TimedOut | Self::RoomFailed | Self::ObjectFailed | Self::Unreadable => 1011,
             Self::ServiceRestart => 1012,
             Self::TooMuchArrives | Self::TooSlow | Self::Stalled => 1013,
             Self::Superseded => 4001,
@@ -64,6 +66,7 @@ impl Close {
             Self::Superseded => "A newer connection took this seat",
             Self::ServiceRestart => "The server restarts",
             Self::RoomFailed => "The room failed",
+            Self::ObjectFailed => "The object failed",
             Self::MessageTooBig => "Message too big",
             Self::ProtocolError => "Protocol error",
             Self::InvalidText => "Text is not UTF-8",
@@ -85,6 +88,7 @@ impl Close {
             Self::Superseded => "superseded",
             Self::ServiceRestart => "service_restart",
             Self::RoomFailed => "room_failed",
+            Self::ObjectFailed => "object_failed",
             Self::MessageTooBig => "message_too_big",
             Self::ProtocolError => "protocol_error",
             Self::InvalidText => "invalid_text",

@@ -31,6 +31,8 @@ pub enum MessageKind {
     PresenceState,
     /// A change of presences, of Phoenix Presence; without a `type`.
     PresenceDiff,
+    /// A message of a durable object, whose sockets have a protocol of their own.
+    Object,
 }
 
 impl MessageKind {
@@ -57,6 +59,7 @@ impl MessageKind {
             Self::UserLeftNotification => "userLeftNotification",
             Self::PresenceState => "presence_state",
             Self::PresenceDiff => "presence_diff",
+            Self::Object => "object",
         }
     }
 

@@ -75,6 +75,12 @@ struct Slot {
     has_ended: CancellationToken,
 }
 
+/// The place of a socket that is no member's, released on drop.
+#[derive(Debug)]
+pub struct PlainPermit {
+    _permits: Permits,
+}
+
 #[derive(Debug)]
 struct Permits {
     _permit: ConcurrencyPermit,
@@ -106,6 +112,14 @@ impl SocketLimit {
             Err(none) => Entitlement::Successor(self.claim(network, &member).ok_or(none)?),
         };
         Ok(SocketClaim { limit: self.clone(), member, network, entitlement })
+    }
+
+    /// Takes a place for a socket that is no member's.
+    ///
+    /// # Errors
+    /// [`Exceeded`] if there is none.
+    pub fn acquire_plain(&self, network: Option<ClientNetwork>) -> Result<PlainPermit, Exceeded> {
+        Ok(PlainPermit { _permits: self.acquire(network)? })
     }
 
     fn acquire(&self, network: Option<ClientNetwork>) -> Result<Permits, Exceeded> {

@@ -5,6 +5,7 @@ mod fault;
 mod files;
 mod health;
 mod media;
+mod objects;
 mod platform;
 mod resources;
 mod router;
@@ -30,6 +31,7 @@ use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
 use crate::config::{Config, LimitsConfig};
+use crate::durable::keys::AccessKeys;
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
@@ -62,6 +64,7 @@ use crate::ws::refusals::Refusals;
 use crate::ws::{SocketTasks, Sockets};
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
+use objects::RunningObjects;
 use resources::{Clients, Resources};
 use router::{AppState, router};
 pub use run::run;
@@ -92,6 +95,8 @@ pub struct Server {
     media: Option<SfuThread>,
     sfu: Option<SfuHandle>,
     store: Store,
+    /// Durable objects, if a key is configured.
+    objects: Option<RunningObjects>,
     /// Dropped last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
@@ -126,7 +131,7 @@ impl Server {
 
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
-        let Resources { data_dir, metrics, certificates, listeners, store, kept, media } = resources;
+        let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
         let Clients { site, orange, access, upstream, ai, cards } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
@@ -143,9 +148,13 @@ impl Server {
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
+        let sockets = Arc::new(sockets(&config, registry.clone(), metrics.clone()));
+        let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), metrics.clone());
+        let (objects, durable) = objects.map(start).unzip();
         let state = AppState {
             readiness: readiness.clone(),
-            sockets: Arc::new(sockets(&config, registry.clone(), metrics.clone())),
+            sockets,
+            durable,
             proxy,
             media_api: MediaApi::new(sfu.as_ref(), &config.sfu, &config.limits).map(Arc::new),
             reports: Arc::new(ReportService::new(&config, &store, token.clone(), http.clone())),
@@ -206,6 +215,7 @@ impl Server {
             media,
             sfu,
             store,
+            objects,
             data_dir,
             config,
             kept_rooms,
@@ -240,10 +250,21 @@ impl Server {
         // First, so that the jobs' tracks have all of the time to be closed.
         self.ai.stop_jobs();
         let registry = &self.state.sockets.registry;
-        registry.send_away(sockets_deadline).await;
+        let objects = self.objects.as_ref();
+        let send_objects_away = async {
+            if let Some(objects) = objects {
+                objects.send_away(sockets_deadline).await;
+            }
+        };
+        tokio::join!(registry.send_away(sockets_deadline), send_objects_away);
+        let end_objects = async {
+            if let Some(objects) = objects {
+                objects.end(sockets_deadline).await;
+            }
+        };
         // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
         // fail, 12 s and more.
-        tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline));
+        tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
 
         let sockets = &self.state.sockets.tasks;
         sockets.tracker.close();
@@ -259,7 +280,14 @@ impl Server {
             let _ = timeout_at(sockets_deadline, delivery).await;
         }
         drop(self.maintenance);
-        let (stored, open_tracks) = tokio::join!(self.store.shutdown(deadline), self.ai.shutdown(deadline));
+        let close_objects = async {
+            match self.objects {
+                Some(objects) => objects.close(deadline).await,
+                None => Ok(()),
+            }
+        };
+        let (stored, objects_stored, open_tracks) =
+            tokio::join!(self.store.shutdown(deadline), close_objects, self.ai.shutdown(deadline));
         if let Some(media) = self.media {
             // A panic of the thread was logged, and loses nothing that is stored.
             let _ = timeout_at(deadline, media.join()).await;
@@ -268,6 +296,7 @@ impl Server {
         let _ = timeout_at(deadline, self.admin).await;
         drop(self.data_dir);
         stored?;
+        objects_stored?;
         if cut_off > 0 {
             return Err(ShutdownError::Sockets(cut_off));
         }
@@ -294,6 +323,7 @@ async fn end_media(sfu: Option<&SfuHandle>) {
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     let mut warnings = tls::check(config)?;
     Site::open(config)?;
+    AccessKeys::open(&config.durable)?;
     let orange = OrangeFiles::open(config)?;
     warnings.extend(orange.as_ref().and_then(OrangeFiles::warning).map(str::to_owned));
     Ok(warnings)
@@ -394,6 +424,9 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             }
             state.reports.report_quota.prune();
             state.reports.count_quota.prune();
+            if let Some(durable) = &state.durable {
+                durable.prune();
+            }
         }
     })
 }

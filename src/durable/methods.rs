@@ -1,5 +1,6 @@
 //! The code of methods, in the order in which it is looked up.
 
+use super::builtin;
 use super::method::{MethodCall, MethodError, MethodOutcome};
 
 /// All code of methods, which an object asks for each call.
@@ -11,7 +12,7 @@ impl Methods {
     ///
     /// # Errors
     /// [`MethodError`]; nothing is to be applied.
-    pub async fn call(&self, _call: MethodCall) -> Result<MethodOutcome, MethodError> {
-        Err(MethodError::NotFound)
+    pub async fn call(&self, call: MethodCall) -> Result<MethodOutcome, MethodError> {
+        builtin::call(&call).unwrap_or(Err(MethodError::NotFound))
     }
 }

@@ -4,5 +4,21 @@
 //! everything that it does comes out as one value, to be applied as one step or not at all. [`methods`] finds the code
 //! of a method.
 
+pub mod actor;
+pub mod address;
+pub mod alarm;
+pub mod api;
+pub mod builtin;
+pub mod command;
+pub mod error;
+pub mod feed;
+pub mod intake;
+pub mod keys;
+pub mod memory;
 pub mod method;
 pub mod methods;
+pub mod object;
+pub mod rates;
+pub mod registry;
+pub mod session;
+pub mod totals;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::auth::access::InvalidAccess;
 use crate::config::ConfigErrors;
 use crate::delivery::webhook::InvalidWebhook;
+use crate::durable::keys::KeyFileError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
@@ -23,6 +24,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] ConfigErrors),
+    /// A key of durable objects cannot be read.
+    #[error(transparent)]
+    DurableKey(#[from] KeyFileError),
     /// A listener cannot be bound.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {

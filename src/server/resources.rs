@@ -16,6 +16,7 @@ use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::clock::now;
 use crate::config::Config;
 use crate::delivery::sender::{DeliveryTiming, Sender};
+use crate::durable::keys::AccessKeys;
 use crate::http::tls::certificates::Certificates;
 use crate::limit::Rate;
 use crate::media_api::upstream::Upstream;
@@ -25,6 +26,7 @@ use crate::reports::delivery::CardWebhook;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+use crate::store::objects::{ObjectStore, Totals};
 use crate::store::saved::SavedRoom;
 use satsuma_sfu::SfuHandle;
 use satsuma_sfu::SfuThread;
@@ -45,6 +47,8 @@ pub(super) struct Resources {
     pub(super) store: Store,
     /// The stored rooms of the previous process.
     pub(super) kept: Vec<SavedRoom>,
+    /// The store of durable objects and their keys, if a key is configured.
+    pub(super) objects: Option<(ObjectStore, Totals, AccessKeys)>,
     /// The embedded media server, if in use.
     pub(super) media: Option<(SfuHandle, SfuThread)>,
 }
@@ -64,29 +68,38 @@ impl Resources {
         raise_file_limit(config.limits.connections);
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
+        let keys = AccessKeys::open(&config.durable)?;
         let certificates = Certificates::open(config, metrics.clone())?;
         let listeners = Listeners {
             http: listen("http.listen", config.http.listen)?,
             admin: listen("admin.listen", config.admin.listen)?,
         };
         let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
+        let objects = match open_objects(config, &data_dir, keys, &metrics).await {
+            Ok(objects) => objects,
+            Err(error) => {
+                close(store, None, None).await;
+                return Err(error);
+            }
+        };
         let (addresses, key) = (listeners.addresses(config), data_dir.signing_key());
         let media = match media::start(config, addresses, &metrics, key).await {
             Ok(media) => media,
             Err(error) => {
-                close(store, None).await;
+                close(store, objects.map(|(objects, ..)| objects), None).await;
                 return Err(error);
             }
         };
         if media.is_some() {
             media::forget_ais(&mut kept);
         }
-        Ok(Self { data_dir, metrics, certificates, listeners, store, kept, media })
+        Ok(Self { data_dir, metrics, certificates, listeners, store, kept, objects, media })
     }
 
     /// Releases all resources, and waits until they are free.
     pub(super) async fn close(self) {
-        close(self.store, self.media.map(|(_, thread)| thread)).await;
+        let objects = self.objects.map(|(objects, ..)| objects);
+        close(self.store, objects, self.media.map(|(_, thread)| thread)).await;
     }
 }
 
@@ -148,6 +161,19 @@ fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {
     Ok(orange)
 }
 
+/// Opens the store of durable objects, which is made only if there are keys to them.
+async fn open_objects(
+    config: &Config,
+    data_dir: &DataDir,
+    keys: Option<AccessKeys>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<(ObjectStore, Totals, AccessKeys)>, StartError> {
+    let Some(keys) = keys else { return Ok(None) };
+    let database = data_dir.make_objects()?;
+    let (store, totals) = ObjectStore::open(&database, config.durable.sync, metrics.clone()).await?;
+    Ok(Some((store, totals, keys)))
+}
+
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     bind(address).map_err(|error| StartError::Listen { setting, address, error })
 }
@@ -162,8 +188,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Ends the store and media thread of a failed start. They received no data, so nothing is lost.
-async fn close(store: Store, media: Option<SfuThread>) {
+async fn close(store: Store, objects: Option<ObjectStore>, media: Option<SfuThread>) {
     let _ = store.shutdown(now() + CLOSE).await;
+    if let Some(objects) = objects {
+        let _ = objects.shutdown(now() + CLOSE).await;
+    }
     if let Some(media) = media {
         let _ = tokio::time::timeout(CLOSE, media.join()).await;
     }

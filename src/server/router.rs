@@ -12,6 +12,7 @@ use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::durable::api::DurableApi;
 use crate::http::base_path;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -26,7 +27,7 @@ use crate::site::error_page::error_pages;
 use crate::site::paths::normalize_path;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
-use crate::{media_api, orange, reports, site, ws};
+use crate::{durable, media_api, orange, reports, site, ws};
 
 /// The features' states.
 #[derive(Clone, FromRef)]
@@ -41,6 +42,8 @@ pub(super) struct AppState {
     pub(super) site: Arc<Site>,
     /// The stock client, if its folder is configured; it replaces the pages of `site`.
     pub(super) orange: Option<Arc<Orange>>,
+    /// Durable objects, if a key is configured.
+    pub(super) durable: Option<Arc<DurableApi>>,
 }
 
 /// Returns all public routes, relative to the root; [`base_path`] mounts them below the configured path.
@@ -59,6 +62,10 @@ pub(super) fn router(state: AppState) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
         .merge(media_api::router())
         .merge(reports::uploads(&state.reports));
+    let routes = match &state.durable {
+        None => routes,
+        Some(durable) => routes.merge(durable::api::router(durable.clone())),
+    };
     let routes = match &state.orange {
         None => routes,
         Some(orange) => routes.layer(from_fn_with_state(orange.clone(), orange::data::load_data)),
@@ -69,8 +76,12 @@ pub(super) fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
         .layer(from_fn_with_state(http.clone(), guard))
         .layer(from_fn(media_api::refusals::refusals))
-        .layer(from_fn_with_state(state.sockets.clone(), store_refusal))
-        .layer(from_fn_with_state(state.site.clone(), error_pages));
+        .layer(from_fn_with_state(state.sockets.clone(), store_refusal));
+    let routes = match &state.durable {
+        None => routes,
+        Some(durable) => routes.layer(from_fn_with_state(durable.clone(), durable::api::refusals)),
+    };
+    let routes = routes.layer(from_fn_with_state(state.site.clone(), error_pages));
     let routes = match &state.orange {
         None => routes,
         Some(_) => routes.layer(from_fn(orange::data::convert)),
@@ -92,7 +103,17 @@ async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::{Config, DurableConfig, Flags};
     use crate::site::reserved::RESERVED;
+
+    /// A second route of the same pattern would panic at the start.
+    #[test]
+    fn durable_path_is_no_other_route() {
+        for (name, _) in RESERVED.iter().filter(|(name, _)| *name != "durable") {
+            let variable = [("SATSUMA_DURABLE__PATH".into(), format!("/{name}").into())];
+            assert!(Config::load(None, variable, &Flags::default()).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn routes_are_all_reserved() {
@@ -111,6 +132,8 @@ mod tests {
             let first = |route: &'static str| route.split(['"', '/']).next().unwrap();
             found.extend(routes.map(first).filter(|name| !name.is_empty() && !name.starts_with('{')));
         }
+        // Mounted by its setting, of which this is the default.
+        found.push(DurableConfig::default().path.leak().trim_start_matches('/'));
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, RESERVED.map(|(name, _)| name));

@@ -5,7 +5,7 @@
 pub enum ReservedFor {
     /// One of this server's pages, forms or health endpoints.
     Page,
-    /// WebSockets and the media API: a room of that name would have no address for its page.
+    /// WebSockets, durable objects and the media API: a room of that name would have no address for its page.
     Sockets,
     /// This server's own files and reports; room pages below it have other names.
     Files,
@@ -16,11 +16,12 @@ pub enum ReservedFor {
 /// Reserved names in lower case: the first segment of every route of both listeners. A test checks that none
 /// is missing.
 #[rustfmt::skip]
-pub const RESERVED: [(&str, ReservedFor); 14] = [
+pub const RESERVED: [(&str, ReservedFor); 15] = [
     ("admin", ReservedFor::Operators),
     ("api", ReservedFor::Files),
     ("apps", ReservedFor::Files),
     ("call-quality-feedback", ReservedFor::Page),
+    ("durable", ReservedFor::Sockets),
     ("healthz", ReservedFor::Page),
     ("metrics", ReservedFor::Operators),
     ("new", ReservedFor::Page),

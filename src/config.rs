@@ -709,6 +709,8 @@ mod tests {
         assert_eq!((team.as_str(), audience), ("https://team.cloudflareaccess.com", "aud"));
         assert!(Config::default().identity.access().is_none());
         config("identity = { access_team_domain = 'http://[::1]:9', access_audience = 'a' }", &[]);
+        let blank = "identity = { access_team_domain = 'team.example', access_audience = ' ' }";
+        assert_eq!(faults(blank, &[]).len(), 1);
     }
 
     #[test]

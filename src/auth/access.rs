@@ -16,11 +16,11 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use url::{Host, Url};
 
 use super::token::seconds;
 use super::{AuthMethod, Identity};
 use crate::clock::now;
+use crate::config::TeamDomain;
 
 /// Header with the assertion.
 pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion");
@@ -35,59 +35,13 @@ const MAX_KEYS_BYTES: usize = 1024 * 1024;
 /// Settings of Cloudflare Access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// Origin of the team domain, which is also the issuer of its assertions.
-    team: String,
-    audience: String,
-    reach: KeySource,
-}
-
-/// Location of the key server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeySource {
-    Internet,
-    Loopback,
-}
-
-/// Invalid settings of Access; the message states the rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidAccess {
-    /// The team domain is not a trustworthy origin.
-    #[error("the Access team domain is https:// and a host, such as https://team.cloudflareaccess.com")]
-    TeamDomain,
-    /// The audience is empty, so an assertion for another application would be accepted.
-    #[error("the Access audience is the application's AUD tag, and not empty")]
-    Audience,
+    /// The origin that serves the keys, which is also the issuer of assertions.
+    pub team: TeamDomain,
+    /// The application's AUD tag; assertions for another one are rejected.
+    pub audience: String,
 }
 
 impl AccessSettings {
-    /// Validates a team domain, such as `https://team.cloudflareaccess.com`, and an application's AUD
-    /// tag.
-    ///
-    /// # Errors
-    /// Returns [`InvalidAccess`] if the audience is empty, or if the team domain is not https (http is
-    /// allowed on the loopback) or has more than a host and a port.
-    pub fn new(team_domain: &str, audience: &str) -> Result<Self, InvalidAccess> {
-        let url = Url::parse(team_domain.trim()).map_err(|_| InvalidAccess::TeamDomain)?;
-        let reach = match url.host() {
-            Some(Host::Ipv4(ip)) if ip.is_loopback() => KeySource::Loopback,
-            Some(Host::Ipv6(ip)) if ip.is_loopback() => KeySource::Loopback,
-            Some(Host::Domain("localhost")) => KeySource::Loopback,
-            Some(_) => KeySource::Internet,
-            None => return Err(InvalidAccess::TeamDomain),
-        };
-        let safe = matches!((url.scheme(), reach), ("https", _) | ("http", KeySource::Loopback));
-        let team = url.origin().ascii_serialization();
-        // Anything beyond an origin would be ignored: a path, a query, a user.
-        if !safe || url.as_str() != format!("{team}/") {
-            return Err(InvalidAccess::TeamDomain);
-        }
-        let audience = audience.trim();
-        if audience.is_empty() {
-            return Err(InvalidAccess::Audience);
-        }
-        Ok(Self { team, audience: audience.into(), reach })
-    }
-
     /// Starts the task that owns the keys; it ends when the second value is dropped or aborted.
     ///
     /// # Errors
@@ -104,12 +58,12 @@ impl AccessSettings {
             .timeout(FETCH_TIMEOUT)
             // A redirect could lead to a third party's keys.
             .redirect(reqwest::redirect::Policy::none());
-        if self.reach == KeySource::Loopback {
+        if self.team.is_loopback() {
             // No proxy can reach the local loopback.
             client = client.no_proxy();
         }
         let client = client.build()?;
-        let url: Arc<str> = format!("{}/cdn-cgi/access/certs", self.team).into();
+        let url: Arc<str> = format!("{}/cdn-cgi/access/certs", self.team.as_str()).into();
         let fetch = move || fetch(client.clone(), url.clone());
         Ok(self.start_with(fetch, pace))
     }
@@ -123,7 +77,8 @@ impl AccessSettings {
         let (refresh, asks) = mpsc::channel(64);
         #[expect(clippy::disallowed_methods, reason = "the caller owns the task")]
         let task = tokio::spawn(own_keys(fetch, newest, asks, pace));
-        let handle = AccessHandle { issuer: self.team.into(), audience: self.audience.into(), keys, refresh };
+        let handle =
+            AccessHandle { issuer: self.team.as_str().into(), audience: self.audience.into(), keys, refresh };
         (handle, AbortOnDropHandle::new(task))
     }
 }
@@ -393,6 +348,10 @@ pub(super) mod tests {
 
     const AUDIENCE: &str = "the-application";
 
+    fn settings(team: &str) -> AccessSettings {
+        AccessSettings { team: team.parse().unwrap(), audience: AUDIENCE.to_owned() }
+    }
+
     fn rsa_key() -> EncodingKey {
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
@@ -453,7 +412,7 @@ pub(super) mod tests {
         }
 
         pub fn access(&self) -> AccessSettings {
-            AccessSettings::new(&self.url, AUDIENCE).unwrap()
+            settings(&self.url)
         }
 
         /// Starts a handle with no minimum time between requested fetches.
@@ -500,18 +459,16 @@ pub(super) mod tests {
             ("http://10.0.0.1", None),
             ("http://localhost.evil.example", None),
             ("ftp://127.0.0.1", None),
-            ("team.cloudflareaccess.com", None),
+            ("team.cloudflareaccess.com", Some("https://team.cloudflareaccess.com")),
             ("https://team.cloudflareaccess.com/cdn-cgi", None),
             ("https://team.cloudflareaccess.com/?a", None),
             ("https://user@team.cloudflareaccess.com", None),
             ("", None),
         ];
         for (domain, expected) in rows {
-            let team = AccessSettings::new(domain, AUDIENCE).map(|access| access.team);
-            assert_eq!(team.as_deref().ok(), expected, "{domain}");
+            let team: Option<TeamDomain> = domain.parse().ok();
+            assert_eq!(team.as_ref().map(TeamDomain::as_str), expected, "{domain}");
         }
-        let no_audience = AccessSettings::new("https://team.example", " ");
-        assert_eq!(no_audience, Err(InvalidAccess::Audience));
     }
 
     #[tokio::test]
@@ -719,7 +676,7 @@ pub(super) mod tests {
             let keys = parse_keys(body.as_bytes());
             async move { if earlier == 0 { keys } else { Err(FetchError::NoKeys) } }
         };
-        let access = AccessSettings::new("https://team.example", AUDIENCE).unwrap();
+        let access = settings("https://team.example");
         let (handle, task) = access.start_with(fetch, FetchInterval::default());
         (handle, task, fetches)
     }

@@ -352,6 +352,11 @@ fn unmet_needs(config: &Config) -> impl Iterator<Item = Violation> {
             access_audience,
             access_team_domain,
         ),
+        (
+            ["identity.access_audience", "identity.access_team_domain"],
+            access_audience.as_deref().is_some_and(|audience| audience.trim().is_empty()),
+            "is blank; write the application's AUD tag".to_owned(),
+        ),
     ]
     .into_iter()
     .filter_map(|(keys, broken, problem)| broken.then(|| Violation::new(&keys, problem)))

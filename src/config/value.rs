@@ -154,6 +154,11 @@ impl TeamDomain {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// True if the host is loopback, which no proxy can intercept.
+    pub fn is_loopback(&self) -> bool {
+        Url::parse(self.as_str()).is_ok_and(|url| is_loopback(&url))
+    }
 }
 
 /// An `http` or `https` URL, kept as it was written.

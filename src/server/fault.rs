@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::auth::access::InvalidAccess;
 use crate::config::ConfigErrors;
 use crate::delivery::webhook::InvalidWebhook;
 use crate::durable::keys::KeyFileError;
@@ -37,9 +36,6 @@ pub enum StartError {
         /// The system's error.
         error: io::Error,
     },
-    /// The settings of Cloudflare Access are invalid.
-    #[error(transparent)]
-    Access(#[from] InvalidAccess),
     /// The HTTP client cannot be created.
     #[error("the HTTP client cannot be made: {0}")]
     HttpClient(#[from] reqwest::Error),

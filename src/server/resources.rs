@@ -133,8 +133,8 @@ impl Clients {
         let Config { limits, identity, calls, .. } = config;
         let Resources { metrics, media, store, .. } = resources;
         let access = match identity.access() {
-            Some((team_domain, audience)) => {
-                Some(AccessSettings::new(team_domain.as_str(), audience)?.start()?)
+            Some((team, audience)) => {
+                Some(AccessSettings { team: team.clone(), audience: audience.trim().to_owned() }.start()?)
             }
             None => None,
         };

@@ -5,6 +5,7 @@
 
 pub mod retry;
 pub mod sender;
+pub mod signature;
 pub mod webhook;
 
 use std::time::Duration;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
+use reqwest::retry;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
@@ -38,20 +39,7 @@ impl Webhook {
     /// # Errors
     /// [`InvalidWebhook`] names the setting.
     pub fn new(setting: &'static str, url: SecretString, timeout: Duration) -> Result<Self, InvalidWebhook> {
-        // A redirect would send the message to another host.
-        let mut client = reqwest::Client::builder().timeout(timeout).redirect(Policy::none());
-        let parsed = Url::parse(url.expose_secret()).map_err(|_| InvalidWebhook::Url(setting))?;
-        let loopback = match parsed.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => return Err(InvalidWebhook::Url(setting)),
-        };
-        if loopback {
-            // A proxy cannot reach this machine's loopback.
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))?;
+        let client = client(setting, url.expose_secret(), timeout)?;
         Ok(Self { client, url })
     }
 
@@ -75,6 +63,29 @@ impl Webhook {
         let retry_after = header.and_then(|value| retry_after(value, wall_clock()));
         Err(DeliveryFailure::Status { status: status.as_u16(), retry_after })
     }
+}
+
+/// Creates a client for the URL of a setting, with the timeout of a request and its answer.
+///
+/// # Errors
+/// [`InvalidWebhook`] names the setting.
+pub fn client(
+    setting: &'static str,
+    url: &str,
+    timeout: Duration,
+) -> Result<reqwest::Client, InvalidWebhook> {
+    // A redirect would send the message to another host; whoever sends it decides about another attempt.
+    let client = reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).retry(retry::never());
+    let parsed = Url::parse(url).map_err(|_| InvalidWebhook::Url(setting))?;
+    let loopback = match parsed.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => return Err(InvalidWebhook::Url(setting)),
+    };
+    // A proxy cannot reach this machine's loopback.
+    let client = if loopback { client.no_proxy() } else { client };
+    client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))
 }
 
 impl fmt::Debug for Webhook {

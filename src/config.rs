@@ -635,6 +635,12 @@ mod tests {
             ("durable.sockets_per_object", "1", "0"),
             ("durable.memory_bytes", "16777216", "16777215"),
             ("durable.idle_timeout", "'0s'", "'2days'"),
+            ("durable.script_time", "'1m'", "'2m'"),
+            ("durable.script_time", "'10ms'", "'9ms'"),
+            ("durable.script_memory_bytes", "1048576", "1048575"),
+            ("durable.script_threads", "0", "1025"),
+            ("durable.callback_timeout", "'10ms'", "'0s'"),
+            ("durable.callback_secret", "'short'", "5"),
         ] {
             config(&format!("{key} = {allowed}"), &[]);
             let lines = faults(&format!("{key} = {refused}"), &[]);
@@ -749,6 +755,28 @@ mod tests {
         let lines = faults("", &variable("[{key = 'hush'"));
         assert!(matches!(&*lines, [line] if !line.contains("hush")), "{lines:?}");
         assert_eq!(faults("durable.value_bytes = 9999999", &[]).len(), 1, "more than an object has");
+    }
+
+    #[test]
+    fn callback_needs_a_secret_of_its_form() {
+        let file = "[durable]\ncallback_url = 'http://127.0.0.1:4000/objects'\n";
+        assert_eq!(
+            faults(file, &[]),
+            [
+                "satsuma.toml: durable.callback_url: needs durable.callback_secret, by which the receiver knows the server"
+            ]
+        );
+        for wrong in ["hush", "whsec_", "whsec_aHVzaA==", &"A".repeat(31), &"A".repeat(88)] {
+            let lines = faults(&format!("{file}callback_secret = '{wrong}'"), &[]);
+            assert!(
+                matches!(&*lines, [line] if line.contains("callback_secret: is not 24 to 64 bytes in base64"))
+            );
+            assert!(!lines[0].contains("hush"), "{lines:?}");
+        }
+        for right in ["A".repeat(32), format!("whsec_{}", "A".repeat(84))] {
+            let read = config(&format!("{file}callback_secret = '{right}'"), &[]);
+            assert!(read.durable.callback_key().unwrap().iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
 use toml::Value;
 
-use super::value::text;
+use super::value::{HttpUrl, Optional, text};
 
 /// Durable objects, which are off without a key.
 #[derive(Clone, Debug, DeriveSerialize, DeriveDeserialize)]
@@ -48,6 +51,22 @@ pub struct DurableConfig {
     /// Time after its last use for which an object stays in memory.
     #[serde(with = "text")]
     pub idle_timeout: Duration,
+    /// ES module with the operator's methods.
+    pub script: Optional<PathBuf>,
+    /// Time of a call of the script; 10 ms to a minute.
+    #[serde(with = "text")]
+    pub script_time: Duration,
+    /// Bytes of memory of a call of the script; at least 1,048,576.
+    pub script_memory_bytes: usize,
+    /// Concurrent calls of the script; 0 is the number of processors.
+    pub script_threads: usize,
+    /// URL that methods are posted to which are neither in the script nor built in; needs `callback_secret`.
+    pub callback_url: Optional<HttpUrl>,
+    /// Secret with which these calls are signed.
+    pub callback_secret: Optional<SecretString>,
+    /// Timeout of such a call; 10 ms to a minute.
+    #[serde(with = "text")]
+    pub callback_timeout: Duration,
 }
 
 /// A key of access to durable objects.
@@ -154,11 +173,28 @@ impl Default for DurableConfig {
             sockets_per_object: 1_000,
             memory_bytes: 256 << 20,
             idle_timeout: Duration::from_secs(60),
+            script: Optional(None),
+            script_time: Duration::from_secs(1),
+            script_memory_bytes: 32 << 20,
+            script_threads: 0,
+            callback_url: Optional(None),
+            callback_secret: Optional(None),
+            callback_timeout: Duration::from_secs(2),
         }
     }
 }
 
 impl DurableConfig {
+    /// Decodes the secret of callbacks: 24 to 64 bytes in base64, with or without the prefix `whsec_`.
+    ///
+    /// Source: Standard Webhooks, "Signature scheme".
+    pub fn callback_key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let secret = self.callback_secret.as_ref()?.expose_secret();
+        let key =
+            STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok().map(Zeroizing::new)?;
+        (24..=64).contains(&key.len()).then_some(key)
+    }
+
     /// The first error of the keys; two may not be equal, since only one of their prefixes could apply.
     pub(super) fn key_defect(&self) -> Option<&'static str> {
         let texts = self.keys.iter().filter_map(|key| match &key.secret {

@@ -133,6 +133,13 @@ fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
     let path = (!is_path).then_some("is not a path such as \"/durable\"");
     let path = path.or(is_taken.then_some("begins with a name of the server's own; choose another one"));
     let more = |what: &'static str| format!("is more than durable.{what}");
+    // While a method runs, its object waits.
+    let (least, minute) = (Duration::from_millis(10), Duration::from_secs(60));
+    let durations = [
+        ("durable.idle_timeout", durable.idle_timeout, Duration::ZERO, LONGEST),
+        ("durable.script_time", durable.script_time, least, minute),
+        ("durable.callback_timeout", durable.callback_timeout, least, minute),
+    ];
     [
         ("durable.objects", durable.objects, 1..=MOST),
         ("durable.stored_bytes", durable.stored_bytes, 1 << 20..=1 << 44),
@@ -144,15 +151,15 @@ fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
         ("durable.sockets", durable.sockets, 1..=MOST),
         ("durable.sockets_per_object", durable.sockets_per_object, 1..=MOST),
         ("durable.memory_bytes", durable.memory_bytes, 16 << 20..=1 << 44),
+        ("durable.script_memory_bytes", durable.script_memory_bytes, 1 << 20..=MOST),
+        ("durable.script_threads", durable.script_threads, 0..=1024),
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
-    .chain(out_of_range(
-        "durable.idle_timeout",
-        &durable.idle_timeout,
-        &(Duration::ZERO..=LONGEST),
-        Duration::write,
-    ))
+    .chain(durations.into_iter().filter_map(|(key, value, shortest, longest)| {
+        out_of_range(key, &value, &(shortest..=longest), Duration::write)
+    }))
+    .chain(wrong_callback(durable))
     .chain(path.map(|problem| Violation::new(&["durable.path"], problem)))
     .chain(durable.key_defect().map(|problem| Violation::new(&["durable.keys"], problem)))
     .chain(
@@ -192,6 +199,22 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, Duration::write))
+}
+
+fn wrong_callback(durable: &DurableConfig) -> Option<Violation> {
+    let (url, secret) = ("durable.callback_url", "durable.callback_secret");
+    if durable.callback_url.is_none() || durable.callback_key().is_some() {
+        return None;
+    }
+    Some(match durable.callback_secret.is_some() {
+        true => Violation::new(
+            &[secret, url],
+            "is not 24 to 64 bytes in base64; make one by: openssl rand -base64 32",
+        ),
+        false => {
+            Violation::new(&[url, secret], format!("needs {secret}, by which the receiver knows the server"))
+        }
+    })
 }
 
 fn out_of_range<T: PartialOrd>(

@@ -38,8 +38,14 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
 ];
 
 /// Keys whose variables have a `_FILE` form.
-pub(super) const SECRETS: [&str; 5] =
-    ["calls.app_secret", "sfu.api_secret", "turn.service_token", "feedback.url", "ai.api_token"];
+pub(super) const SECRETS: [&str; 6] = [
+    "calls.app_secret",
+    "sfu.api_secret",
+    "turn.service_token",
+    "feedback.url",
+    "ai.api_token",
+    "durable.callback_secret",
+];
 
 /// The list of keys of durable objects.
 const KEYS: &str = "durable.keys";

@@ -219,6 +219,8 @@ metrics! {
     durable_commit_objects: Counter = "durable_commit_objects", Counter::default();
     /// Commits of durable objects that failed.
     durable_commit_failures: Counter = "durable_commit_failures", Counter::default();
+    /// Changed files of the script of durable objects, "used" or "unusable".
+    durable_script_reloads: Family<ByReason, Counter> = "durable_script_reloads", Family::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

@@ -30,8 +30,9 @@ use crate::auth::access::AccessHandle;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
-use crate::config::{Config, LimitsConfig};
+use crate::config::{Config, ConfigErrors, LimitsConfig};
 use crate::durable::keys::AccessKeys;
+use crate::durable::methods;
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
@@ -321,7 +322,13 @@ async fn end_media(sfu: Option<&SfuHandle>) {
 /// # Errors
 /// The error with which a server would not start.
 pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    let mut warnings = tls::check(config)?;
+    let mut warnings = match (tls::check(config), methods::check(&config.durable)) {
+        (Ok(warnings), Ok(())) => warnings,
+        (tls, script) => {
+            let faults = [tls.err(), script.err()].into_iter().flatten();
+            return Err(ConfigErrors(faults.flat_map(|faults| faults.0).collect()).into());
+        }
+    };
     Site::open(config)?;
     AccessKeys::open(&config.durable)?;
     let orange = OrangeFiles::open(config)?;

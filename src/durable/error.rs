@@ -131,6 +131,7 @@ impl ObjectError {
             MethodError::Failed(sentence) | MethodError::Limit(sentence) => Self::Failed(sentence),
             MethodError::TimedOut => Self::MethodTimedOut,
             MethodError::Unavailable(sentence) => Self::Unavailable(sentence),
+            MethodError::Busy(sentence) => Self::Full(sentence),
         }
     }
 }

@@ -119,7 +119,10 @@ pub enum MethodError {
     /// No answer in time from code outside of this server.
     #[error("the method did not answer in time")]
     TimedOut,
-    /// The code cannot be reached, or too many calls wait for it.
+    /// Code outside of this server cannot be reached, or makes no sense.
     #[error("{0}")]
     Unavailable(String),
+    /// Too many calls wait for the code; this one was not made.
+    #[error("{0}")]
+    Busy(&'static str),
 }

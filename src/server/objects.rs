@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::own;
+use super::{StartError, own};
 use crate::config::Config;
 use crate::durable::actor::ObjectDeps;
 use crate::durable::alarm::ring_alarms;
@@ -19,28 +19,58 @@ use crate::durable::totals::StoredTotals;
 use crate::metrics::Metrics;
 use crate::room::outbox::OutboxLimits;
 use crate::store::StoreError;
+use crate::store::data_dir::DataDir;
 use crate::store::objects::{ObjectStore, Totals};
 use crate::ws::Sockets;
+
+/// The durable objects as opened at the start.
+pub(super) struct OpenedObjects {
+    /// Their store.
+    pub(super) store: ObjectStore,
+    totals: Totals,
+    keys: AccessKeys,
+    methods: Methods,
+}
+
+impl OpenedObjects {
+    /// Loads the methods and opens the store, which is made only if there are keys to the objects.
+    ///
+    /// # Errors
+    /// The error of the methods or of the store.
+    pub(super) async fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        keys: Option<AccessKeys>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(keys) = keys else { return Ok(None) };
+        let methods = Methods::load(&config.durable, metrics.clone())?;
+        let database = data_dir.make_objects()?;
+        let (store, totals) = ObjectStore::open(&database, config.durable.sync, metrics.clone()).await?;
+        Ok(Some(Self { store, totals, keys, methods }))
+    }
+}
 
 /// The running durable objects.
 pub(super) struct RunningObjects {
     store: ObjectStore,
     registry: ObjectRegistry,
     alarms: AbortOnDropHandle<()>,
+    script: AbortOnDropHandle<()>,
 }
 
 impl RunningObjects {
     /// Starts the durable objects, and returns their API.
     pub(super) fn start(
         config: &Config,
-        (store, totals, keys): (ObjectStore, Totals, AccessKeys),
+        OpenedObjects { store, totals, keys, methods }: OpenedObjects,
         sockets: Arc<Sockets>,
         metrics: Arc<Metrics>,
     ) -> (Self, Arc<DurableApi>) {
         let (durable, limits) = (&config.durable, &config.limits);
         let deps = ObjectDeps {
             store: store.objects(),
-            methods: Methods::default(),
+            methods,
             limits: ObjectLimits {
                 keys: durable.keys_per_object,
                 value_bytes: durable.value_bytes,
@@ -59,8 +89,10 @@ impl RunningObjects {
         };
         let registry = ObjectRegistry::new(deps);
         let alarms = own(ring_alarms(registry.clone()));
+        let reloaded = registry.clone();
+        let script = own(async move { reloaded.deps().methods.keep_fresh().await });
         let api = DurableApi::new(config, registry.clone(), keys, sockets, metrics);
-        (Self { store, registry, alarms }, Arc::new(api))
+        (Self { store, registry, alarms, script }, Arc::new(api))
     }
 
     /// Takes no more requests, and closes all sockets.
@@ -78,7 +110,7 @@ impl RunningObjects {
     /// # Errors
     /// [`StoreError`] if something could not be stored.
     pub(super) async fn close(self, deadline: Instant) -> Result<(), StoreError> {
-        drop(self.alarms);
+        drop((self.alarms, self.script));
         self.store.shutdown(deadline).await
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::files::raise_file_limit;
+use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
 use crate::ai::AiHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
@@ -26,7 +27,7 @@ use crate::reports::delivery::CardWebhook;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
-use crate::store::objects::{ObjectStore, Totals};
+use crate::store::objects::ObjectStore;
 use crate::store::saved::SavedRoom;
 use satsuma_sfu::SfuHandle;
 use satsuma_sfu::SfuThread;
@@ -47,8 +48,8 @@ pub(super) struct Resources {
     pub(super) store: Store,
     /// The stored rooms of the previous process.
     pub(super) kept: Vec<SavedRoom>,
-    /// The store of durable objects and their keys, if a key is configured.
-    pub(super) objects: Option<(ObjectStore, Totals, AccessKeys)>,
+    /// The durable objects, if a key is configured.
+    pub(super) objects: Option<OpenedObjects>,
     /// The embedded media server, if in use.
     pub(super) media: Option<(SfuHandle, SfuThread)>,
 }
@@ -75,7 +76,7 @@ impl Resources {
             admin: listen("admin.listen", config.admin.listen)?,
         };
         let (store, mut kept) = Store::open(&data_dir.database(), metrics.clone()).await?;
-        let objects = match open_objects(config, &data_dir, keys, &metrics).await {
+        let objects = match OpenedObjects::open(config, &data_dir, keys, &metrics).await {
             Ok(objects) => objects,
             Err(error) => {
                 close(store, None, None).await;
@@ -86,7 +87,7 @@ impl Resources {
         let media = match media::start(config, addresses, &metrics, key).await {
             Ok(media) => media,
             Err(error) => {
-                close(store, objects.map(|(objects, ..)| objects), None).await;
+                close(store, objects.map(|objects| objects.store), None).await;
                 return Err(error);
             }
         };
@@ -98,7 +99,7 @@ impl Resources {
 
     /// Releases all resources, and waits until they are free.
     pub(super) async fn close(self) {
-        let objects = self.objects.map(|(objects, ..)| objects);
+        let objects = self.objects.map(|objects| objects.store);
         close(self.store, objects, self.media.map(|(_, thread)| thread)).await;
     }
 }
@@ -159,19 +160,6 @@ fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {
         warn!(event = "severalBuilds", "{warning}");
     }
     Ok(orange)
-}
-
-/// Opens the store of durable objects, which is made only if there are keys to them.
-async fn open_objects(
-    config: &Config,
-    data_dir: &DataDir,
-    keys: Option<AccessKeys>,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<(ObjectStore, Totals, AccessKeys)>, StartError> {
-    let Some(keys) = keys else { return Ok(None) };
-    let database = data_dir.make_objects()?;
-    let (store, totals) = ObjectStore::open(&database, config.durable.sync, metrics.clone()).await?;
-    Ok(Some((store, totals, keys)))
 }
 
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -22,6 +22,7 @@ mod deploy;
 mod docs;
 mod durable;
 mod durable_crash;
+mod durable_methods;
 mod durable_sockets;
 mod echo;
 mod embed;

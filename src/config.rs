@@ -7,6 +7,7 @@ mod base_path;
 mod durable;
 mod error;
 mod http;
+mod phoenix;
 mod policy;
 mod rules;
 mod services;
@@ -28,6 +29,7 @@ pub use base_path::{BasePath, PublicUrl};
 pub use durable::{DurableConfig, DurableKey, KeySource};
 pub use error::{ConfigError, ConfigErrors};
 pub use http::{Admin, Http};
+pub use phoenix::PhoenixConfig;
 pub use policy::PolicySources;
 pub use satsuma_sfu::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
@@ -74,6 +76,8 @@ pub struct Config {
     pub feedback: FeedbackConfig,
     /// The AI participant.
     pub ai: AiConfig,
+    /// Rooms over Phoenix Channels.
+    pub phoenix: PhoenixConfig,
     /// Durable objects.
     pub durable: DurableConfig,
 }
@@ -249,6 +253,7 @@ impl Default for Config {
             client: Client::default(),
             feedback: FeedbackConfig::default(),
             ai: AiConfig::default(),
+            phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
         }
     }
@@ -549,8 +554,8 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
-             [client], [durable], [feedback], [http], [identity], [limits], [log], [room], [sfu], \
-             [shutdown], [turn], data_dir",
+             [client], [durable], [feedback], [http], [identity], [limits], [log], [phoenix], [room], \
+             [sfu], [shutdown], [turn], data_dir",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
             "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \

@@ -41,6 +41,15 @@ pub struct ByType {
     pub r#type: &'static str,
 }
 
+/// Labels of a socket of Phoenix Channels.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct BySocket {
+    /// The transport; always one of a fixed set.
+    pub transport: &'static str,
+    /// The version of the serializer.
+    pub version: &'static str,
+}
+
 /// Labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByRoute {
@@ -137,6 +146,14 @@ metrics! {
     deflate_from_bytes: Counter = "deflate_from_bytes", Counter::default();
     /// Bytes of compressed messages after compression, counted once for all recipients.
     deflate_to_bytes: Counter = "deflate_to_bytes", Counter::default();
+    /// Open sockets of Phoenix Channels, by transport and version of the serializer.
+    phoenix_sockets: Family<BySocket, Gauge> = "phoenix_sockets", Family::default();
+    /// Requests for a socket of Phoenix Channels, by transport and outcome.
+    phoenix_connects: Family<ByOutcome, Counter> = "phoenix_connects", Family::default();
+    /// Joins of topics over Phoenix Channels, by result.
+    phoenix_joins: Family<ByReason, Counter> = "phoenix_joins", Family::default();
+    /// Seconds from an event of Phoenix Channels to its room's answer, by type and outcome.
+    phoenix_event_seconds: Family<ByOutcome, Histogram, Seconds> = "phoenix_event_seconds", Family::new_with_constructor(Seconds);
     /// Bytes written to WebSockets.
     sent_bytes: Counter = "sent_bytes", Counter::default();
     /// Log lines of the process dropped because its output was not read in time.

@@ -61,6 +61,7 @@ use crate::store::data_dir::DataDir;
 use crate::store::saved::SavedRoom;
 use crate::ws::admission::SocketLimit;
 use crate::ws::connection::ConnectionLimits;
+use crate::ws::phoenix::PhoenixEndpoint;
 use crate::ws::refusals::Refusals;
 use crate::ws::{SocketTasks, Sockets};
 pub use fault::{RunError, ShutdownError, StartError};
@@ -149,7 +150,7 @@ impl Server {
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
-        let sockets = Arc::new(sockets(&config, registry.clone(), metrics.clone()));
+        let sockets = Arc::new(sockets(&config, registry.clone(), metrics.clone(), stopping.clone()));
         let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), metrics.clone());
         let (objects, durable) = objects.map(start).unzip();
         let state = AppState {
@@ -188,7 +189,7 @@ impl Server {
         let http = serve(
             listeners.http,
             acceptor,
-            router(state.clone()),
+            router(state.clone(), config.phoenix.enabled.then_some(&*config.phoenix.path)),
             limits,
             uncounted.clone(),
             metrics,
@@ -377,11 +378,17 @@ fn rooms(
     Registry::start(limits, deps, restored)
 }
 
-fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Sockets {
+fn sockets(
+    config: &Config,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) -> Sockets {
     let limits = &config.limits;
+    let per_network = limits.connections_per_address as usize;
     Sockets {
         registry,
-        limit: SocketLimit::new(limits.connections, limits.connections_per_address as usize, metrics),
+        limit: SocketLimit::new(limits.connections, per_network, metrics),
         arrivals: Arrivals::new(limits.arriving_bytes),
         connection_limits: ConnectionLimits {
             message_bytes: limits.frame_bytes.max(limits.history_entry_bytes),
@@ -395,6 +402,8 @@ fn sockets(config: &Config, registry: Registry, metrics: Arc<Metrics>) -> Socket
         compression: config.http.socket_compression,
         handshake: limits.handshake,
         refusals: Refusals::new(),
+        phoenix: PhoenixEndpoint::new(&config.phoenix, limits.connections, per_network),
+        stopping,
         tasks: SocketTasks::new(NodeId::random()),
     }
 }

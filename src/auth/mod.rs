@@ -8,6 +8,7 @@ pub mod access;
 mod cookie;
 pub mod peer;
 mod proxy;
+mod socket_token;
 pub mod token;
 
 use std::sync::Arc;

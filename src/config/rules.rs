@@ -8,7 +8,9 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
-use super::{Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, RoomConfig};
+use super::{
+    Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig, RoomConfig,
+};
 
 /// A violated rule.
 pub(super) struct Violation {
@@ -36,6 +38,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_ids(config));
     violations.extend(unmet_needs(config));
     violations.extend(wrong_durables(&config.durable));
+    violations.extend(wrong_phoenix(config));
     violations
 }
 
@@ -121,17 +124,38 @@ const TAKEN: [&str; 17] = [
     "v1",
 ];
 
+/// The defect of a path that a feature's routes are below, none of which may be one of `taken`.
+fn wrong_path(key: &'static str, path: &str, taken: &[&str]) -> Option<Violation> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let segments = path.strip_prefix('/').map(|path| path.split('/'));
+    let is_path = segments.clone().is_some_and(|mut segments| {
+        segments.all(|part| !part.trim_matches('.').is_empty() && part.bytes().all(is_plain))
+    });
+    let first = segments.and_then(|mut segments| segments.next()).unwrap_or_default().to_lowercase();
+    let problem = match () {
+        () if !is_path => "is not a path such as \"/a\" or \"/a/b\"",
+        () if taken.contains(&&*first) => "begins with a name of the server's own; choose another one",
+        () => return None,
+    };
+    Some(Violation::new(&[key], problem))
+}
+
+fn wrong_phoenix(config: &Config) -> impl Iterator<Item = Violation> {
+    let PhoenixConfig { path, topics, .. } = &config.phoenix;
+    // Its own default is not taken by anything else.
+    let taken: Vec<&str> = TAKEN.into_iter().filter(|name| *name != "socket").collect();
+    let below = |path: &str, other: &str| format!("{path}/").starts_with(&format!("{other}/"));
+    let durable = &*config.durable.path;
+    let overlap = (below(path, durable) || below(durable, path)).then(|| {
+        Violation::new(&["phoenix.path", "durable.path"], "is durable.path too, or one is below the other")
+    });
+    let topics = out_of_range("phoenix.topics", topics, &(1..=10_000), usize::to_string);
+    topics.into_iter().chain(wrong_path("phoenix.path", path, &taken)).chain(overlap)
+}
+
 fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
     const MOST: usize = 1 << 30;
     const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let mut segments = durable.path.split('/');
-    let is_path = segments.next() == Some("")
-        && segments.clone().next().is_some()
-        && segments.clone().all(|part| !part.trim_matches('.').is_empty() && part.bytes().all(is_plain));
-    let is_taken = segments.next().is_some_and(|first| TAKEN.contains(&&*first.to_lowercase()));
-    let path = (!is_path).then_some("is not a path such as \"/durable\"");
-    let path = path.or(is_taken.then_some("begins with a name of the server's own; choose another one"));
     let more = |what: &'static str| format!("is more than durable.{what}");
     // While a method runs, its object waits.
     let (least, minute) = (Duration::from_millis(10), Duration::from_secs(60));
@@ -160,7 +184,7 @@ fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
         out_of_range(key, &value, &(shortest..=longest), Duration::write)
     }))
     .chain(wrong_callback(durable))
-    .chain(path.map(|problem| Violation::new(&["durable.path"], problem)))
+    .chain(wrong_path("durable.path", &durable.path, &TAKEN))
     .chain(durable.key_defect().map(|problem| Violation::new(&["durable.keys"], problem)))
     .chain(
         (durable.value_bytes > durable.object_bytes)

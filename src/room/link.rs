@@ -19,6 +19,7 @@ use super::outbox::OutboxReader;
 pub use super::outbox::{Acknowledged, Taken};
 use crate::id::ConnectionId;
 use crate::protocol::client::ClientMessage;
+use crate::protocol::close::Close;
 
 /// A member's link to its room.
 #[derive(Debug)]
@@ -55,9 +56,9 @@ impl MemberLink {
         self.outbox.poll_take(context)
     }
 
-    /// Ready once the membership has ended for this socket, even if messages are still queued. Only the last
-    /// caller is woken.
-    pub fn poll_end(&mut self, context: &Context<'_>) -> Poll<()> {
+    /// Ready, with the reason, once the membership has ended for this socket, even if messages are still queued.
+    /// Only the last caller is woken.
+    pub fn poll_end(&mut self, context: &Context<'_>) -> Poll<Close> {
         self.outbox.poll_end(context)
     }
 

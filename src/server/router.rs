@@ -47,14 +47,15 @@ pub(super) struct AppState {
 }
 
 /// Returns all public routes, relative to the root; [`base_path`] mounts them below the configured path.
-pub(super) fn router(state: AppState) -> Router {
+/// `phoenix_path` is that of Phoenix Channels, if they are on.
+pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
     let AppState { http, .. } = &state;
     let pages = match &state.orange {
         Some(orange) => orange::router(orange.clone()),
         None => site::router(),
     };
     let routes = pages
-        .merge(ws::router())
+        .merge(ws::router(phoenix_path))
         .merge(reports::router())
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
@@ -127,6 +128,7 @@ mod tests {
             include_str!("../site/mod.rs"),
             include_str!("../site/forms.rs"),
             include_str!("../ws/mod.rs"),
+            include_str!("../ws/phoenix/mod.rs"),
         ] {
             let routes = text.split("#[cfg(test)]").next().unwrap().split(".route(\"/").skip(1);
             let first = |route: &'static str| route.split(['"', '/']).next().unwrap();

@@ -79,6 +79,8 @@ pub struct Connection<S, P> {
     progress: WriteProgress,
     /// The time since the client's last frame.
     silence: Silence,
+    /// True if the last attempt to read was not held up by anything but the client.
+    is_heard: bool,
     /// The purpose of reading: messages, or the end.
     phase: Phase,
     /// Deadline for a closing socket, even if it makes progress.
@@ -136,6 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             is_throttled: false,
             progress: WriteProgress::new(limits.write_stall),
             silence: Silence::new(limits.keep_alive, now()),
+            is_heard: true,
             phase: Phase::Open,
             linger: None,
             is_page_left: false,
@@ -234,8 +237,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
 
     /// Pings a silent client, or closes the socket of one that answers no ping.
     fn expire_silence(&mut self, now: Instant) {
-        if self.is_throttled || self.phase != Phase::Open {
-            // It is not read, so that nothing of it can be heard.
+        if !self.is_heard || self.phase != Phase::Open {
+            // It was not read, so that nothing of it could be heard.
             self.silence.end(|| now);
             return;
         }
@@ -261,6 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     }
 
     fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<IoStep> {
+        self.is_heard = false;
         let handed_on = self.session.poll_handed_on(context);
         if let Poll::Ready(next) = handed_on {
             self.follow(next);
@@ -331,6 +335,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
                 return Poll::Pending;
             }
         }
+        self.is_heard = true;
         let received = self.socket.poll_receive(context);
         if received.is_pending() {
             self.session.release_space();
@@ -383,6 +388,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     fn follow(&mut self, next: Next) {
         match next {
             Next::Read => {}
+            Next::Charge(tokens) => {
+                let charge = self.throttle.charge_more(tokens);
+                self.settle(charge);
+            }
             Next::Stop if self.phase.is_before_close() => self.phase = Phase::Stopped,
             Next::Stop => {}
             Next::Reject(close) => self.break_off(close),

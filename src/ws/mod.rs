@@ -3,17 +3,19 @@
 //! [`upgrade`] does all checks before the upgrade, [`extension`] negotiates compression;
 //! [`refusals`] are stored for pages. [`connection`] is the task of one socket and its transport: it reads and
 //! writes frames ([`socket`]) and limits what a client may send and how slowly it may read. [`session`] is its
-//! interface to a protocol; [`orange_session`] speaks Orange's. No other module depends on the WebSocket library.
+//! interface to a protocol; [`orange_session`] speaks Orange's, [`phoenix`] Phoenix Channels. No other module depends on the WebSocket library.
 
 pub mod admission;
 mod arriving;
 mod boundary;
 pub mod connection;
 pub mod extension;
+mod handshake;
 pub mod keep_alive;
 pub mod orange_session;
 mod outgoing;
 mod phase;
+pub mod phoenix;
 mod progress;
 mod recipient_pause;
 pub mod refusals;
@@ -34,6 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use self::admission::SocketLimit;
 use self::connection::ConnectionLimits;
+use self::phoenix::PhoenixEndpoint;
 use self::refusals::Refusals;
 use crate::http::context::HttpContext;
 use crate::id::{ConnectionId, NodeId};
@@ -59,6 +62,10 @@ pub struct Sockets {
     pub handshake: Duration,
     /// The last refused sockets.
     pub refusals: Refusals,
+    /// Phoenix Channels, if they are enabled.
+    pub phoenix: Option<PhoenixEndpoint>,
+    /// Cancelled when the server begins to stop.
+    pub stopping: CancellationToken,
     /// The sockets' tasks.
     pub tasks: SocketTasks,
 }
@@ -89,12 +96,16 @@ impl SocketTasks {
     }
 }
 
-/// Returns the routes of sockets.
-pub fn router<S>() -> Router<S>
+/// Returns the routes of sockets, Phoenix Channels' at `phoenix_path` if there is one.
+pub fn router<S>(phoenix_path: Option<&str>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<HttpContext>: FromRef<S>,
     Arc<Sockets>: FromRef<S>,
 {
-    Router::new().route("/parties/{*path}", get(upgrade::upgrade))
+    let routes = Router::new().route("/parties/{*path}", get(upgrade::upgrade));
+    match phoenix_path {
+        Some(path) => routes.merge(phoenix::router(path)),
+        None => routes,
+    }
 }

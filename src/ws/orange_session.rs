@@ -38,7 +38,7 @@ impl Session for OrangeSession {
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.link.poll_end(context)
+        self.link.poll_end(context).map(|_| ())
     }
 
     fn receive(&mut self, text: &Utf8Bytes) -> Next {

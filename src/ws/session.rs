@@ -1,5 +1,6 @@
 //! The interface between a connection, which transports messages, and the protocol that they are in.
 
+use std::num::NonZeroU32;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -82,6 +83,9 @@ pub enum Output {
 pub enum Next {
     /// Further messages may be read.
     Read,
+    /// Further messages may be read once this many further tokens of the rate limit are paid: the message makes more
+    /// work than others of its size.
+    Charge(NonZeroU32),
     /// No further message is wanted: the session is about to close.
     Stop,
     /// The client broke a rule; it is sent this close, and reading ends.

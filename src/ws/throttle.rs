@@ -95,6 +95,17 @@ impl Throttle {
         self.pay(tokens)
     }
 
+    /// Charges further tokens for a message that was read.
+    pub(super) fn charge_more(&mut self, tokens: NonZeroU32) -> Charge {
+        match &mut self.debt {
+            Some(owed) => {
+                owed.tokens = owed.tokens.saturating_add(tokens.get()).min(self.burst);
+                Charge::Owed
+            }
+            None => self.pay(tokens.min(self.burst)),
+        }
+    }
+
     fn pay(&mut self, tokens: NonZeroU32) -> Charge {
         if let Ok(Err(not_yet)) = self.rate.check_n(tokens) {
             let since = now();
@@ -157,6 +168,29 @@ impl Clock for SinceStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn extra_charge_adds_to_a_debt() {
+        let tokens = |count| NonZeroU32::new(count).unwrap();
+        let limits = ConnectionLimits {
+            message_bytes: 1000,
+            messages_per_second: tokens(10),
+            message_burst: tokens(20),
+            throttled_time: Duration::from_secs(60),
+            write_stall: Duration::from_secs(20),
+            keep_alive: None,
+        };
+        let mut throttle = Throttle::new(&limits);
+        assert_eq!(throttle.charge_more(tokens(20)), Charge::Paid);
+        assert_eq!(throttle.charge(&Received::Ping), Charge::Owed);
+        assert_eq!(throttle.charge_more(tokens(9)), Charge::Owed);
+        let start = now();
+        while let Some(at) = throttle.deadline() {
+            tokio::time::sleep_until(at).await;
+            throttle.pay_due(now());
+        }
+        assert_eq!(start.elapsed().as_millis() / 100, 10, "ten tokens take a second");
+    }
 
     /// The sum of a long day closed a socket that never flooded the server.
     #[test]

@@ -5,26 +5,20 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
-};
-use axum::http::{HeaderMap, HeaderName, Uri, Version};
+use axum::http::Uri;
+use axum::http::header::UPGRADE;
 use axum::middleware::Next;
 use axum::response::Response;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{debug, warn};
-use tungstenite::handshake::server::create_response;
 use url::form_urlencoded;
 
 use super::Sockets;
 use super::connection::Connection;
-use super::extension::{Compression, Malformed};
+use super::handshake::{Handshake, lost_upgrade, report_refusal, with_renewal};
 use super::orange_session::OrangeSession;
 use super::refusals::too_many_sockets;
 use crate::auth::Auth;
@@ -34,12 +28,7 @@ use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
-use crate::metrics::Metrics;
-use crate::protocol::deflate::Encoding;
 use crate::room::io::{Join, Liveness};
-
-/// `Sec-Fetch-Mode`, by which browsers mark a script's request for a WebSocket.
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// `GET /parties/rooms/{room}?_pk={id}` with an upgrade to WebSocket; with `&why` and without an
 /// upgrade, the last refusal of this `_pk`.
@@ -59,21 +48,7 @@ pub async fn upgrade(
     }
     let joined = join_room(&http, &sockets, &peer, request).await;
     if let Err(error) = joined {
-        Metrics::count(&http.metrics.refusals, error.label());
-        debug!(event = "upgradeRefused", reason = error.label(), address = %peer.address);
-        if let (Some(setting), Some(network)) = (error.network_limit(), peer.network())
-            && http.warnings.check().is_ok()
-        {
-            warn!(event = "networkLimitReached", %network, setting);
-        }
-        if error == ApiError::UpgradeLost && sockets.refusals.is_first_lost_upgrade() {
-            warn!(
-                event = "upgradeLost",
-                address = %socket.address.ip(),
-                mend = "let it pass Upgrade and Connection on, over HTTP/1.1",
-                "a proxy drops the Upgrade header of WebSockets: nobody can join a room through it",
-            );
-        }
+        report_refusal(&http, &sockets, (&peer, &socket), error);
     }
     joined
 }
@@ -107,17 +82,7 @@ async fn join_room(
     let Auth::User { identity, renew, .. } = auth else {
         return Err(http.unauthenticated());
     };
-    let (mut parts, _) = request.into_parts();
-    // Absent if the connection cannot be upgraded, as in HTTP/2.
-    let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(ApiError::InvalidHandshake)?;
-    let compression = match Compression::negotiate(&parts.headers) {
-        // A malformed header must be refused (RFC 6455 sections 4.2.1 and 9.1), even if compression
-        // is disabled.
-        Err(Malformed) => return Err(ApiError::InvalidHandshake),
-        Ok(compression) => compression.filter(|_| sockets.compression),
-    };
-    let handshake =
-        create_response(&Request::from_parts(parts, ())).map_err(|_| ApiError::InvalidHandshake)?;
+    let handshake = Handshake::new(request, sockets.compression)?;
     http.charge.warn_once(peer);
     let network = peer.network();
     let ticket = sockets.limit.ask(network, &room, &user).map_err(too_many_sockets)?;
@@ -135,7 +100,8 @@ async fn join_room(
         presence: false,
         liveness: Liveness::Heartbeat,
     };
-    let encoding = if compression.is_some() { Encoding::Deflate } else { Encoding::Identity };
+    let encoding = handshake.encoding();
+    let (on_upgrade, answer_head) = handshake.split();
     // The join belongs to the socket's task, not to this request: a request can be dropped at any
     // moment, and a membership taken for it would stay taken.
     let (joined, answer) = oneshot::channel::<Result<(), ApiError>>();
@@ -184,36 +150,7 @@ async fn join_room(
     sockets.tasks.tracker.spawn(async move { abort.run_until_cancelled(serve).await });
     answer.await.map_err(|_| ApiError::Internal)??;
 
-    let mut response = handshake.map(|()| Body::empty());
-    if let Some(compression) = compression {
-        response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, compression.answer());
-    }
-    if let Some(cookie) = renew {
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    Ok(response)
-}
-
-/// True if a request for a WebSocket lost its upgrade on the way, as in a proxy that is not
-/// configured to forward it, or that speaks HTTP/1.0 or 2 with one of the two sides.
-///
-/// Scripts cannot set any of the headers that identify such a request, so another page cannot make
-/// a client get this answer.
-fn lost_upgrade(request: &Request) -> bool {
-    let headers = request.headers();
-    let is_websocket = headers.contains_key(SEC_WEBSOCKET_KEY)
-        || headers.contains_key(SEC_WEBSOCKET_VERSION)
-        || headers.get(SEC_FETCH_MODE).is_some_and(|mode| mode == "websocket");
-    let arrived = request.version() == Version::HTTP_11
-        && has_token(headers, &CONNECTION, "upgrade")
-        && has_token(headers, &UPGRADE, "websocket");
-    is_websocket && !arrived
-}
-
-/// True if a header that is a list of tokens has this one, case-insensitively.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
+    Ok(with_renewal(answer_head, renew))
 }
 
 /// True if a page asks for the refusal that its browser did not show it.
@@ -264,27 +201,5 @@ mod tests {
         assert_eq!(room("/parties/rooms/a?_pk=ai"), Err(ApiError::InvalidId(InvalidId::UserId)));
         assert_eq!(room("/parties/rooms"), Err(ApiError::NotFound));
         assert_eq!(room("/parties/main/a"), Err(ApiError::NotFound));
-    }
-
-    #[test]
-    fn websocket_whose_upgrade_is_incomplete_lost_it() {
-        let whole = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];
-        let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-        let lost = |version, headers: &[(&str, &str)]| {
-            let request = Request::builder().version(version);
-            let request =
-                headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-            lost_upgrade(&request.body(Body::empty()).unwrap())
-        };
-        assert!(!lost(Version::HTTP_11, &[whole[0], whole[1], key]));
-        assert!(lost(Version::HTTP_10, &[whole[0], whole[1], key]), "nginx without proxy_http_version 1.1");
-        assert!(lost(Version::HTTP_11, &[whole[1], key]), "nginx without Connection");
-        assert!(lost(Version::HTTP_11, &[("connection", "close"), whole[1], key]));
-        assert!(lost(Version::HTTP_11, &[whole[0], key]));
-        assert!(lost(Version::HTTP_11, &[key]));
-        assert!(lost(Version::HTTP_11, &[("sec-websocket-version", "13")]), "HTTP/2 has no key (RFC 8441)");
-        assert!(lost(Version::HTTP_11, &[("sec-fetch-mode", "websocket")]));
-        assert!(!lost(Version::HTTP_11, &[("sec-fetch-mode", "cors")]));
-        assert!(!lost(Version::HTTP_11, &[]), "a plain GET asks for no WebSocket");
     }
 }

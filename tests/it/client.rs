@@ -110,7 +110,8 @@ impl Ask {
         answer(request.headers(self.headers.clone())).await
     }
 
-    fn target(&self) -> String {
+    /// Path and query.
+    pub fn target(&self) -> String {
         let pk = self.pk.iter().map(|pk| ("_pk", pk));
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pk).finish();
         if query.is_empty() { self.path.clone() } else { format!("{}?{query}", self.path) }

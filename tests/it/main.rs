@@ -48,6 +48,7 @@ mod page_network;
 mod partytracks;
 mod pebble;
 mod peer;
+mod phoenix;
 mod process;
 mod raw;
 mod reconnect;

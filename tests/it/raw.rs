@@ -97,6 +97,11 @@ impl Raw {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// Sends to a server that may have closed the connection; returns true if it was sent.
+    pub async fn try_say(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
     /// The next frame; `None` at the end of the stream.
     pub async fn frame(&mut self) -> Option<Frame> {
         timeout(PATIENCE, Frame::read(&mut self.stream)).await.expect("neither a frame nor the end").ok()

@@ -41,12 +41,15 @@ impl OutboxReader {
         }
     }
 
-    /// Ready once the socket is to be closed, even if messages are still queued; `Pending` until
+    /// Ready, with the reason, once the socket is to be closed, even if messages are still queued; `Pending` until
     /// then. Only the last caller is woken.
-    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+    pub fn poll_end(&self, context: &Context<'_>) -> Poll<Close> {
         let mut state = self.shared.lock();
-        if state.connection != Some(self.connection) || state.end.is_some() {
-            return Poll::Ready(());
+        if state.connection != Some(self.connection) {
+            return Poll::Ready(Close::Superseded);
+        }
+        if let Some(close) = state.end {
+            return Poll::Ready(close);
         }
         state.waker = Some(context.waker().clone());
         Poll::Pending

@@ -1,0 +1,74 @@
+//! Tokens with which a signed-in user opens sockets where no cookie is sent, such as from another client than a
+//! browser.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::token::Claims;
+use super::{Identities, Identity};
+use crate::id::{Grants, IdentityId};
+
+/// Claims of a socket token: the identity that requested it.
+#[derive(Debug, Serialize, Deserialize)]
+struct SocketTokenClaims {
+    sub: String,
+    name: String,
+    grants: Grants,
+}
+
+impl Claims for SocketTokenClaims {
+    const AUDIENCE: &'static str = "socket";
+    const LIFETIME: Duration = Identities::SOCKET_TOKEN_LIFETIME;
+}
+
+impl Identities {
+    /// Time within which a socket token opens sockets. A socket outlives it.
+    pub const SOCKET_TOKEN_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+    /// Signs a token with which `identity` can open sockets for a few minutes.
+    pub fn socket_token(&self, identity: &Identity, now: SystemTime) -> String {
+        let Identity { id, name, grants } = identity;
+        let claims =
+            SocketTokenClaims { sub: id.as_str().to_owned(), name: name.to_string(), grants: *grants };
+        self.signing_key().sign(claims, now)
+    }
+
+    /// Returns the identity of a socket token; `None` if it is malformed, not ours, or expired.
+    pub fn identify_by_socket_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
+        let SocketTokenClaims { sub, name, grants } = self.signing_key().verify(token, now)?.claims;
+        Some(Identity { id: IdentityId::new(sub), name: name.into(), grants })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::token::tests::{key, today};
+    use super::*;
+
+    #[test]
+    fn socket_token_names_its_user_for_minutes() {
+        let identities = Identities::new(key(1), None, None);
+        let grants = Grants { moderate: false, ..Grants::everyone() };
+        let ann = Identity { id: IdentityId::new("access:ann@example.com"), name: "Ann".into(), grants };
+        let token = identities.socket_token(&ann, today());
+        let who = |token: &str, seconds| {
+            identities.identify_by_socket_token(token.as_bytes(), today() + Duration::from_secs(seconds))
+        };
+        assert_eq!(who(&token, 0), Some(ann.clone()));
+        assert_eq!(who(&token, 299), Some(ann.clone()));
+        assert_eq!(who(&token, 300), None);
+        assert_eq!(who(&token[1..], 0), None);
+        assert_eq!(who("", 0), None);
+        let others = Identities::new(key(2), None, None);
+        assert_eq!(others.identify_by_socket_token(token.as_bytes(), today()), None);
+    }
+
+    #[test]
+    fn cookie_and_socket_token_are_not_exchangeable() {
+        let identities = Identities::new(key(1), None, None);
+        let cookie = super::super::cookie::CookieSession::new("Ann".to_owned());
+        let cookie = identities.signing_key().sign(cookie, today());
+        assert_eq!(identities.identify_by_socket_token(cookie.as_bytes(), today()), None);
+    }
+}

@@ -60,6 +60,8 @@ pub struct SocketClient {
     pub identity: Identity,
     /// The client's network, if known.
     pub network: Option<ClientNetwork>,
+    /// True if it answers pings, which confirm that events arrived.
+    pub answers_pings: bool,
 }
 
 /// A client's session, with its memberships in rooms.

@@ -79,7 +79,7 @@ async fn open(
     peer: &RemotePeer,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Query { version, token } = Query::read(request.uri())?;
+    let Query { version, token, answers_pings } = Query::read(request.uri())?;
     if lost_upgrade(&request) {
         return Err(ApiError::UpgradeLost);
     }
@@ -109,7 +109,7 @@ async fn open(
     let share = sockets.arrivals.share(network);
 
     let (encoding, id) = (handshake.encoding(), sockets.tasks.next_id());
-    let client = SocketClient { identity, network };
+    let client = SocketClient { identity, network, answers_pings };
     let session = PhoenixSession::new(http.clone(), sockets.clone(), client, (version, encoding), TRANSPORT);
     let limits = ConnectionLimits { keep_alive: Some(KEEP_ALIVE), ..sockets.connection_limits.clone() };
     let (metrics, handshake_timeout) = (http.metrics.clone(), sockets.handshake);
@@ -142,22 +142,25 @@ struct Query<'a> {
     version: Version,
     /// The last parameter `token`.
     token: Option<Cow<'a, str>>,
+    /// False with `pings=false`, for clients that fail at a ping.
+    answers_pings: bool,
 }
 
 impl<'a> Query<'a> {
     /// Reads the query. Without a `vsn` the version is the first one.
     fn read(uri: &'a Uri) -> Result<Self, ApiError> {
-        let (mut version, mut token) = (Version::V1, None);
+        let (mut version, mut token, mut answers_pings) = (Version::V1, None, true);
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             match &*name {
                 "token" => token = Some(value),
+                "pings" => answers_pings = value != "false",
                 "vsn" => version = Version::parse(&value).ok_or(UNKNOWN_VERSION)?,
                 // A nested parameter.
                 name if name.starts_with("vsn[") => return Err(UNKNOWN_VERSION),
                 _ => {}
             }
         }
-        Ok(Self { version, token })
+        Ok(Self { version, token, answers_pings })
     }
 }
 
@@ -225,11 +228,15 @@ mod tests {
     fn query_names_version_and_token() {
         let read = |query: &str| {
             let uri = format!("/socket/websocket?{query}").parse().unwrap();
-            Query::read(&uri).map(|Query { version, token }| (version, token.map(Cow::into_owned)))
+            Query::read(&uri).map(|Query { version, token, .. }| (version, token.map(Cow::into_owned)))
         };
         assert_eq!(read(""), Ok((Version::V1, None)));
         assert_eq!(read("vsn=2.0.0&x[y]=1"), Ok((Version::V2, None)));
         assert_eq!(read("token=a&vsn=2.0.0&token=b%2B"), Ok((Version::V2, Some("b+".to_owned()))));
+        for (query, answers) in [("", true), ("pings=true", true), ("pings=false", false)] {
+            let uri = format!("/socket/websocket?{query}").parse().unwrap();
+            assert_eq!(Query::read(&uri).map(|query| query.answers_pings), Ok(answers));
+        }
         for query in ["vsn=3.0.0", "vsn=", "vsn[]=2.0.0", "vsn[a]=2.0.0&vsn=2.0.0"] {
             assert_eq!(read(query), Err(UNKNOWN_VERSION), "{query}");
         }

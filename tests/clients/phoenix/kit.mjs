@@ -72,11 +72,18 @@ export function resembleBrowser() {
   Object.assign(globalThis, { self: globalThis, XMLHttpRequest })
 }
 
+/** Prints a line for the parent process, which nothing else may do: the client logs to the console. */
+function report(line) {
+  process.stdout.write(`${JSON.stringify(line)}\n`)
+}
+
+console.log = console.error
+
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
 /** Has the parent process do something, such as a restart of the server, and waits until it is done. */
 export async function control(order) {
-  console.log(JSON.stringify({ control: order }))
+  report({ control: order })
   const { value } = await lines.next()
   equal(value, 'done', `the answer to ${order}`)
 }
@@ -85,6 +92,7 @@ export async function control(order) {
 export class Raw {
   frames = []
   binary = 0
+  pings = 0
   closed = null
   refused = null
 
@@ -94,6 +102,7 @@ export class Raw {
       if (binary) this.binary += 1
       else this.frames.push(JSON.parse(data))
     })
+    this.ws.on('ping', () => (this.pings += 1))
     this.ws.on('close', (code, reason) => (this.closed = { code, reason: String(reason) }))
     this.ws.on('unexpected-response', (_, response) => {
       this.refused = response.statusCode
@@ -294,7 +303,7 @@ export async function run(checks, client, server, { phoenix, only }) {
     } finally {
       bench.close()
     }
-    console.log(JSON.stringify({ check: name, ok: error === null, ms: Date.now() - began, ...(error && { error }) }))
+    report({ check: name, ok: error === null, ms: Date.now() - began, ...(error && { error }) })
   }
   const all = Object.entries(checks).filter(([name, check]) => !(phoenix && check.ours) && name.includes(only))
   const [slow, quick] = [true, false].map((is) => all.filter(([, check]) => Boolean(check.slow) === is))
@@ -302,7 +311,7 @@ export async function run(checks, client, server, { phoenix, only }) {
   for (const check of quick.filter(([, check]) => !check.last)) await runOne(check)
   await waiting
   for (const check of quick.filter(([, check]) => check.last)) await runOne(check)
-  console.log(JSON.stringify({ checks: all.length, failed }))
+  report({ checks: all.length, failed })
 }
 
 /** Marks a check of something that Phoenix itself does not do. */

@@ -145,11 +145,10 @@ export const sockets = {
     equal(await from(undefined), 'open', 'none')
   },
 
-  cookies_count_with_our_own_origin_only: ours(async (t) => {
+  cookies_count_from_our_own_pages: ours(async (t) => {
     const { cookie } = await t.person('Ada')
     const with_ = (origin) => outcome(t.raw(null, { options: { origin, headers: { cookie } } }))
     equal(await with_(t.server), 'open', 'our own')
-    equal(await with_(undefined), 401, 'none')
     equal(await with_('https://evil.example'), 403, 'another host')
   }),
 
@@ -225,6 +224,31 @@ export const sockets = {
     await until('presence was told of Ada', () => ids(presence).length === 2 || presence.joins.length === 0)
     equal(presence.leaves, [], 'leaves')
     equal(bob.channel.all('userLeftNotification'), [], 'notifications')
+  }),
+
+  async clients_without_pk_or_that_decline_hear_no_pings(t) {
+    // Slipstream, the client of Elixir, fails at a ping.
+    const person = await t.person('Ada')
+    for (const [params, join] of [[{}, {}], [{ pings: 'false' }, { _pk: randomUUID() }]]) {
+      const raw = await t.raw(person, { params }).opened()
+      const topic = `room:${t.room()}`
+      await raw.join(topic, '1', join)
+      for (let line = 0; line < 20; line += 1) {
+        raw.send(['1', `l${line}`, topic, 'chat', { message: 'x' }])
+        await raw.reply(`l${line}`)
+      }
+      await until('all lines come', () => raw.frames.filter((frame) => frame[3] === 'chat').length === 20)
+      await raw.settled()
+      equal(raw.pings, 0, 'the number of pings')
+    }
+  },
+
+  pings_confirm_the_events_of_members_with_pk: ours(async (t) => {
+    const raw = await t.raw(await t.person('Ada')).opened()
+    const topic = `room:${t.room()}`
+    await raw.join(topic, '1', { _pk: randomUUID() })
+    raw.send(['1', '2', topic, 'chat', { message: 'x' }])
+    await until('a ping comes', () => raw.pings > 0)
   }),
 
   async reconnect_without_pk_leaves_no_ghost(t) {

@@ -10,6 +10,7 @@ use tungstenite::Utf8Bytes;
 use super::super::super::session::{Next, Output, Session};
 use super::super::topic::{Topic, TopicState};
 use super::{MAX_HELD, MAX_UNANSWERED, PhoenixSession};
+use crate::clock::now;
 use crate::protocol::close::Close;
 use crate::protocol::phoenix::{ClientFrame, Envelope, Unreadable, envelope};
 use crate::room::link::{Acknowledged, MemberLink, Taken};
@@ -49,6 +50,11 @@ impl PhoenixSession {
                     let Envelope { head, tail } =
                         envelope(self.version, channel.join_ref.as_ref(), &topic.name, payload.kind);
                     Some(Output::Enveloped { head, payload, tail })
+                }
+                // Events that nobody could return for need no confirmation, and some clients fail at a ping.
+                Taken::Ping(number) if !channel.outlasts_socket || !self.client.answers_pings => {
+                    channel.link.ack(now(), number);
+                    None
                 }
                 Taken::Ping(number) => {
                     let payload = [&channel.number.to_be_bytes()[..], &number.to_be_bytes()].concat();

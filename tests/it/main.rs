@@ -49,6 +49,8 @@ mod partytracks;
 mod pebble;
 mod peer;
 mod phoenix;
+mod phoenix_clients;
+mod phoenix_page;
 mod process;
 mod raw;
 mod reconnect;

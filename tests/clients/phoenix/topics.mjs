@@ -261,7 +261,7 @@ export const topics = {
     const [ada, bob, cy] = people
     equal(await result(ada.channel.push('directMessage', { to: bob.id, message: 'psst' })), ['ok', {}], 'the answer')
     await until('it comes', () => bob.channel.all('directMessage').length)
-    equal(bob.channel.all('directMessage'), [{ type: 'directMessage', from: ada.id, message: 'psst' }], 'the message')
+    equal(bob.channel.all('directMessage'), [{ type: 'directMessage', from: 'Ada', message: 'psst' }], 'the message')
     equal(await result(ada.channel.push('chat', { message: 'end' })), ['ok', {}], 'a chat')
     await until('the chat comes', () => cy.channel.all('chat').length)
     equal(cy.channel.all('directMessage'), [], 'messages to Cy')

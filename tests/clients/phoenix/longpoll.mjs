@@ -244,7 +244,8 @@ export const longPollingSince18 = {
     Object.defineProperty(ada.socket.conn, 'token', { get: () => 'nonsense', set() {} })
     ada.channel.push('chat', { message: 'lost' })
     await until('it is closed', () => ada.socket.closes.length)
-    equal(ada.socket.closes[0], 1011, 'the code')
+    // By the poll, or by the message that was on its way.
+    assert([3410, 1011].includes(ada.socket.closes[0]), `the code is ${ada.socket.closes[0]}`)
     await until('it is joined again', () => ada.channel.state === 'joined' && ada.channel.all('phx_reply').length >= 2)
     equal(ada.channel.all('phx_reply').at(-1).response.id, _pk, 'the id')
     equal((await result(ada.channel.push('chat', { message: 'x' })))[0], 'ok', 'a push')

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ use tracing::debug;
 
 use self::answer::{failed, json, of_method, of_success, of_text, of_value};
 use super::address::Target;
-use super::command::{Answer, Request};
+use super::command::{Answer, Entries, Request};
 use super::error::ObjectError;
 use super::intake::Intake;
 use super::keys::{AccessKeys, KeyNumber};
@@ -159,7 +159,7 @@ impl DurableApi {
             Target::Socket(id) => self.upgrade(id, key, request).await,
             Target::Initialize(id) => {
                 let (body, permit) = self.read(request).await?;
-                let Members(values) = parse(&body, "the body is to be a JSON object")?;
+                let values = members(&body, self.registry.deps().limits.keys)?;
                 self.ask(&id, Request::Initialize(values), Some(permit)).await?;
                 Ok(of_success(None))
             }
@@ -247,27 +247,44 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The members of a JSON object, in their order.
-struct Members(Vec<(Arc<str>, Arc<RawValue>)>);
+/// Reads the members of a JSON object, in their order.
+///
+/// More than `most` are not kept: a long body of short members would take many times its length in memory.
+struct Members {
+    most: usize,
+}
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
+impl<'de> Visitor<'de> for Members {
+    /// The members; none if there are too many.
+    type Value = Option<Entries>;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    members.push((key.into(), Arc::from(value)));
-                }
-                Ok(Members(members))
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while members.len() < self.most {
+            let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? else {
+                return Ok(Some(members));
+            };
+            members.push((key.into(), Arc::from(value)));
         }
-        deserializer.deserialize_map(Reader)
+        let mut is_over = false;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            is_over = true;
+        }
+        Ok((!is_over).then_some(members))
+    }
+}
+
+/// Parses a JSON object with nothing behind it.
+fn members(body: &[u8], most: usize) -> Result<Entries, ObjectError> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = reader.deserialize_map(Members { most }).and_then(|members| reader.end().map(|()| members));
+    match read {
+        Ok(Some(members)) => Ok(members),
+        Ok(None) => Err(ObjectError::TooLarge("the object has too many keys")),
+        Err(_) => Err(ObjectError::InvalidBody("the body is to be a JSON object".to_owned())),
     }
 }

@@ -14,11 +14,14 @@ use crate::id::ConnectionId;
 use crate::protocol::deflate::Encoding;
 use crate::room::message::SharedMessage;
 
+/// Keys with their values, in the order in which they came.
+pub type Entries = Vec<(Arc<str>, Arc<RawValue>)>;
+
 /// A request for an object.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Sets several keys; the others stay.
-    Initialize(Vec<(Arc<str>, Arc<RawValue>)>),
+    Initialize(Entries),
     /// Calls a method.
     Method {
         /// Its name, with or without the prefix.

@@ -24,3 +24,6 @@ pub mod registry;
 pub mod script;
 pub mod session;
 pub mod totals;
+
+#[cfg(test)]
+mod tests;

@@ -136,7 +136,8 @@ impl ObjectRegistry {
                 self.forget(id, &handle);
                 continue;
             }
-            match reply.await {
+            // A subscription that comes later finds nobody who waits for it, and ends.
+            match timeout(ANSWER_TIMEOUT, reply).await.map_err(|_| ObjectError::Hanging)? {
                 Ok(Some(feed)) => return Ok(ObjectLink { commands: handle.commands, feed: feed? }),
                 Ok(None) => {}
                 Err(_) => return Err(ObjectError::Internal),

@@ -21,6 +21,7 @@ mod deflate;
 mod deploy;
 mod docs;
 mod durable;
+mod durable_alarms;
 mod durable_crash;
 mod durable_methods;
 mod durable_sockets;

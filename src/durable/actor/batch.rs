@@ -25,6 +25,9 @@ use crate::store::objects::ObjectWrite;
 /// Minimum size in bytes of a message compressed on a blocking thread; compressing so much takes milliseconds.
 const LONG_BYTES: usize = 256 << 10;
 
+/// Number of sockets from which others get their turn after each update.
+const MANY_SOCKETS: usize = 64;
+
 /// Changes that are applied in memory, and what is to be done once they are stored.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -183,6 +186,10 @@ impl Actor {
         let slow = self.feeds.iter().filter(|(_, feed)| feed.push_update(now, key, &message).is_err());
         let slow: Vec<ConnectionId> = slow.map(|(socket, _)| *socket).collect();
         self.drop_slow(&slow);
+        if self.feeds.len() >= MANY_SOCKETS {
+            // One call may change thousands of keys.
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Tells all sockets the whole state.

@@ -5,7 +5,7 @@ use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AU
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::durable::error::ObjectError;
@@ -84,43 +84,36 @@ pub(super) fn of_method(result: &RawValue) -> Response {
 
 fn method_json(result: &RawValue) -> String {
     let mut text = format!("{{\"result\":{}", result.get());
-    // A result that is no object has no members.
-    if let Ok(Members(members)) = serde_json::from_str(result.get()) {
-        for (name, value) in members {
-            if name != "result" {
-                text.push(',');
-                text.push_str(&serde_json::Value::String(name).to_string());
-                text.push(':');
-                text.push_str(value.get());
-            }
-        }
+    let length = text.len();
+    let mut reader = serde_json::Deserializer::from_str(result.get());
+    if reader.deserialize_map(MemberWriter(&mut text)).is_err() {
+        // A result that is no object has no members, and neither has one with a name that is no text.
+        text.truncate(length);
     }
     text.push('}');
     text
 }
 
-/// The members of a JSON object, in their order.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// Writes the members of a JSON object behind a text, in their order.
+struct MemberWriter<'t>(&'t mut String);
 
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Members<'de>;
+impl<'de> Visitor<'de> for MemberWriter<'_> {
+    type Value = ();
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+            if name != "result" {
+                self.0.push(',');
+                self.0.push_str(&serde_json::Value::String(name).to_string());
+                self.0.push(':');
+                self.0.push_str(value.get());
             }
         }
-        deserializer.deserialize_map(Reader)
+        Ok(())
     }
 }
 
@@ -137,6 +130,7 @@ mod tests {
             (r#""{}""#, r#"{"result":"{}"}"#),
             (r#"[{"a":1}]"#, r#"{"result":[{"a":1}]}"#),
             ("{}", r#"{"result":{}}"#),
+            (r#"{"a":1,"\ud800":2}"#, r#"{"result":{"a":1,"\ud800":2}}"#),
             (r#"{"result":2,"b":[1.0]}"#, r#"{"result":{"result":2,"b":[1.0]},"b":[1.0]}"#),
             (
                 r#"{"\"é\u0000":{"__proto__":1}}"#,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::server::{check, healthcheck, run};
+use satsuma::server::{ObjectsCommand, check, healthcheck, operate_objects, run};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -30,6 +30,11 @@ enum CliCommand {
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
+    /// List, show and remove the durable objects of the running server.
+    Objects {
+        #[command(subcommand)]
+        command: ObjectsCommand,
+    },
     Load(satsuma_load::Options),
 }
 
@@ -51,6 +56,10 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
             writeln!(std::io::stdout(), "configuration OK")?;
         }
         Some(CliCommand::Healthcheck) => healthcheck(&loaded.config).await?,
+        Some(CliCommand::Objects { command }) => {
+            let text = operate_objects(&loaded.config, &command).await?;
+            std::io::stdout().write_all(text.as_bytes())?;
+        }
         _ => {
             telemetry::init(&loaded.config.log)?;
             run(loaded.config).await?;

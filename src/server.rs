@@ -6,6 +6,7 @@ mod files;
 mod health;
 mod media;
 mod objects;
+mod operate;
 mod platform;
 mod resources;
 mod router;
@@ -67,6 +68,7 @@ use crate::ws::{SocketTasks, Sockets};
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 use objects::RunningObjects;
+pub use operate::{ObjectsCommand, objects as operate_objects};
 use resources::{Clients, Resources};
 use router::{AppState, router};
 pub use run::run;
@@ -172,6 +174,7 @@ impl Server {
             token: token.clone(),
             hosts: HostNames::new(&config.admin.allowed_hosts),
             readiness,
+            objects: state.durable.as_ref().map(|durable| durable.registry().clone()),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);

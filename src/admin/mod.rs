@@ -2,6 +2,7 @@
 //!
 //! Views list their fields in alphabetical order, which is their order on the wire.
 
+mod objects;
 mod query;
 mod readiness;
 mod reports;
@@ -18,6 +19,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use secrecy::SecretString;
 
+use crate::durable::registry::ObjectRegistry;
 use crate::http::bearer::bears;
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
@@ -43,6 +45,8 @@ pub struct Operators {
     pub hosts: HostNames,
     /// Readiness for new clients.
     pub readiness: Readiness,
+    /// Durable objects, if a key is configured.
+    pub objects: Option<ObjectRegistry>,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token.
@@ -52,6 +56,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .route("/admin/rooms/{room}", get(rooms::one))
         .route("/admin/sfu", get(sfu))
         .merge(reports::routes())
+        .merge(objects::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

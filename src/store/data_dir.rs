@@ -15,6 +15,8 @@ use secrecy::{SecretSlice, SecretString};
 const LOCK: &str = "satsuma.lock";
 const DATABASE: &str = "satsuma.db";
 const OBJECTS: &str = "objects.db";
+/// Name of the file in the data directory with the operator token.
+pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
 /// Far more than any secret file of ours has, in bytes.
 const MAX_SECRET_BYTES: u64 = 4096;
 
@@ -26,7 +28,7 @@ const SIGNING_KEY: SecretFile = SecretFile {
     loss: "everybody is then asked for their name again",
 };
 const OPERATOR_TOKEN: SecretFile = SecretFile {
-    name: "operator.token",
+    name: OPERATOR_TOKEN_FILE,
     encoding: &BASE64_URL_SAFE_NO_PAD,
     bytes: 32,
     form: "32 random bytes as base64url without padding",

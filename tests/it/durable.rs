@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use satsuma::config::{Config, DurableKey, KeySource};
+use satsuma::server::ObjectsCommand;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -369,17 +370,21 @@ async fn calls_too_fast_are_refused() {
         config.durable.calls_per_second_per_object = 3;
     })
     .await;
-    let mut statuses = Vec::new();
-    for _ in 0..4 {
-        statuses.push(ask(&server, "GET", "/object/o/state", None).await.status);
+    // So many at once that the rates of the whole time that they take are exceeded.
+    let at_once = async |object: fn(usize) -> String| {
+        let asked = (0..100).map(|n| server.get(&format!("/durable/{KEY}/object/{}/state", object(n))));
+        futures_util::future::join_all(asked.map(answer)).await
+    };
+    for (object, sentence) in [
+        ((|_| "o".to_owned()) as fn(usize) -> String, "too many calls on this object"),
+        (|n| format!("p{n}"), "too many calls with this key"),
+    ] {
+        let answers = at_once(object).await;
+        let refused = answers.iter().find(|answer| answer.text == format!(r#"{{"error":"{sentence}"}}"#));
+        let refused = refused.unwrap_or_else(|| panic!("{sentence}: {answers:?}"));
+        assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+        assert!(answers.iter().any(|answer| answer.status == 200) || object(0) != object(1));
     }
-    assert_eq!(statuses, [200, 200, 200, 429]);
-    for n in 0..5 {
-        assert_eq!(ask(&server, "GET", &format!("/object/p{n}/state"), None).await.status, 200);
-    }
-    let refused = ask(&server, "GET", "/object/q/state", None).await;
-    assert_eq!((refused.status, refused.json()), (429, json!({"error": "too many calls with this key"})));
-    assert_eq!(refused.header("retry-after"), "1");
     let other = answer(server.get(&format!("/durable/{OTHER}/object/b:1/state"))).await;
     assert_eq!(other.status, 200, "another key has its own");
 }
@@ -406,6 +411,54 @@ async fn reading_makes_no_object_and_idle_ones_leave() {
     let rows: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM objects").fetch_one(&mut database).await.unwrap();
     assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn operators_list_look_and_remove() {
+    let server = server().await;
+    for n in 0..3 {
+        ask(&server, "POST", &format!("/initialize/shop:{n}"), Some(r#"{"a":[1.0],"b":null}"#)).await;
+    }
+    ask(&server, "PUT", "/object/odd%20%C3%A9/state/k", Some(r#"{"value":1}"#)).await;
+    let ids = async |query: &str| {
+        let page = server.admin_get(&format!("/admin/objects{query}")).await.json();
+        let ids: Vec<_> = page["objects"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|object| object["id"].as_str().unwrap().to_owned())
+            .collect();
+        (ids.join(" "), page["next"].clone())
+    };
+    assert_eq!(ids("").await, ("odd é shop:0 shop:1 shop:2".to_owned(), Value::Null));
+    assert_eq!(ids("?prefix=shop:&limit=2").await, ("shop:0 shop:1".to_owned(), json!("shop:1")));
+    assert_eq!(ids("?prefix=shop:&limit=2&after=shop:1").await, ("shop:2".to_owned(), Value::Null));
+    assert_eq!(server.admin_get("/admin/objects?limit=201").await.status, 400);
+    let object = server.admin_get("/admin/objects/shop:1").await;
+    assert!(object.text.contains(r#""values":{"a":[1.0],"b":null}"#), "{object:?}");
+    let object = object.json();
+    assert_eq!((&object["keys"], &object["bytes"], &object["version"]), (&json!(2), &json!(11), &json!(1)));
+
+    let config = Config { data_dir: server.data_dir(), ..Config::default() };
+    let config = Config {
+        admin: satsuma::config::Admin { listen: server.addresses().admin, ..config.admin },
+        ..config
+    };
+    let run = async |command| satsuma::server::operate_objects(&config, &command).await;
+    let list = |prefix: &str, limit| ObjectsCommand::List { prefix: prefix.to_owned(), limit };
+    let listed = run(list("shop:", 1000)).await.unwrap();
+    let lines: Vec<_> = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(lines[0], ["keys", "bytes", "version", "changed", "id"]);
+    assert_eq!((lines.len(), lines[3][0], lines[3][1], lines[3][4]), (4, "2", "11", "shop:2"));
+    assert!(run(list("", 2)).await.unwrap().ends_with("shop:0\nthere are more\n"));
+    let id = || "odd é".to_owned();
+    let shown: Value = serde_json::from_str(&run(ObjectsCommand::Show { id: id() }).await.unwrap()).unwrap();
+    assert_eq!(shown["values"], json!({"k": 1}));
+    assert_eq!(run(ObjectsCommand::Delete { id: id() }).await.unwrap(), "odd é is removed\n");
+    let gone = run(ObjectsCommand::Delete { id: id() }).await.unwrap_err();
+    assert!(gone.contains("no such object"), "{gone}");
+    assert_eq!(ask(&server, "GET", "/object/odd%20%C3%A9/state", None).await.text, r#"{"data":{}}"#);
+    assert_eq!(server.metric("satsuma_durable_objects").await, 3.0);
 }
 
 #[tokio::test]

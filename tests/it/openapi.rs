@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::cloud::Cloud;
+use crate::durable;
 use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::MediaSession;
@@ -191,6 +192,7 @@ async fn answers_match_openapi() {
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
         config.room.tick = Duration::from_millis(50);
+        durable::keys(config);
     })
     .await;
     let mut client = Client::join(&server, "my room", "Ada").await;
@@ -255,6 +257,24 @@ async fn answers_match_openapi() {
         document.check("get", "/api/debugInfo", &answer(opened).await);
     }
 
+    // Durable objects, of which one has an alarm.
+    for object in ["a", "b"] {
+        let path = format!("/durable/{}/object/{object}/method/increment", durable::KEY);
+        assert_eq!(answer(server.request(&Method::POST, &path)).await.status, 200);
+    }
+    let options = SqliteConnectOptions::new().filename(server.data_dir().join("objects.db"));
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("UPDATE objects SET alarm = 4102444800000").await.unwrap();
+    for (path, url) in [
+        ("/admin/objects", "/admin/objects?limit=1"),
+        ("/admin/objects", "/admin/objects?prefix=b&after=a"),
+        ("/admin/objects/{id}", "/admin/objects/a"),
+    ] {
+        let answered = server.admin_get(url).await;
+        assert_eq!(answered.status, 200, "{url}: {answered:?}");
+        document.check("get", path, &answered);
+    }
+
     client.say(json!({"type": "userLeft"})).await;
     eventually("the meeting has ended".to_owned(), async || {
         let answered = server.admin_get("/admin/meetings").await;
@@ -309,6 +329,8 @@ async fn refusals_match_openapi() {
         ("/admin/sfu", "/admin/sfu".to_owned(), 404),
         ("/admin/rooms/{room}", "/admin/rooms/r".to_owned(), 404),
         ("/admin/rooms/{room}", format!("/admin/rooms/{}", "x".repeat(129)), 400),
+        ("/admin/objects", "/admin/objects".to_owned(), 404),
+        ("/admin/objects/{id}", "/admin/objects/x".to_owned(), 404),
         ("/admin/reports", "/admin/reports?limit=0".to_owned(), 400),
         ("/admin/reports/{id}", "/admin/reports/x".to_owned(), 400),
         ("/admin/reports/{id}", format!("/admin/reports/{}", Uuid::new_v4()), 404),

@@ -1,6 +1,7 @@
 //! The composition root: creates, connects and shuts down all parts.
 
 mod banner;
+mod check;
 mod fault;
 mod files;
 mod health;
@@ -31,13 +32,10 @@ use crate::auth::access::AccessHandle;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
-use crate::config::{Config, ConfigErrors, LimitsConfig};
-use crate::durable::keys::AccessKeys;
-use crate::durable::methods;
+use crate::config::{Config, LimitsConfig};
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
-use crate::http::tls;
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::id::NodeId;
@@ -45,7 +43,7 @@ use crate::limit::Rate;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
-use crate::orange::{Orange, OrangeFiles};
+use crate::orange::Orange;
 use crate::protocol::client::MessageLimits;
 use crate::reports::retention::{Retention, prune_regularly};
 use crate::reports::service::ReportService;
@@ -56,7 +54,6 @@ use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::state::RoomSettings;
-use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::store::saved::SavedRoom;
@@ -65,6 +62,7 @@ use crate::ws::connection::ConnectionLimits;
 use crate::ws::phoenix::PhoenixEndpoint;
 use crate::ws::refusals::Refusals;
 use crate::ws::{SocketTasks, Sockets};
+pub use check::check;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 use objects::RunningObjects;
@@ -319,25 +317,6 @@ async fn end_media(sfu: Option<&SfuHandle>) {
     if let Ok(sessions) = sfu.end_all().await {
         info!(sessions, "all media sessions are ended");
     }
-}
-
-/// Validates the files that a configuration names, as [`Server::start`] would, and returns warnings.
-///
-/// # Errors
-/// The error with which a server would not start.
-pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    let mut warnings = match (tls::check(config), methods::check(&config.durable)) {
-        (Ok(warnings), Ok(())) => warnings,
-        (tls, script) => {
-            let faults = [tls.err(), script.err()].into_iter().flatten();
-            return Err(ConfigErrors(faults.flat_map(|faults| faults.0).collect()).into());
-        }
-    };
-    Site::open(config)?;
-    AccessKeys::open(&config.durable)?;
-    let orange = OrangeFiles::open(config)?;
-    warnings.extend(orange.as_ref().and_then(OrangeFiles::warning).map(str::to_owned));
-    Ok(warnings)
 }
 
 fn identities(config: &Config, key: SigningKey, access: Option<AccessHandle>) -> Identities {

@@ -82,31 +82,6 @@ async fn load_updates_arrive_and_users_leave() {
 }
 
 #[tokio::test]
-async fn load_over_phoenix_sees_presences_and_leaves() {
-    let server = quick().await;
-    for protocol in [Protocols::Phoenix, Protocols::Mixed] {
-        let options = Options { protocol, users: 4, ..short(&server.http()) };
-        let report = load(options).await.unwrap();
-        assert_adds_up(&report);
-        report.verdict().unwrap();
-        assert_eq!((report.updates.unseen, report.leaves.properly), (0, 8), "{report}");
-        let channels = report.channels.as_ref().unwrap();
-        assert!(channels.replies > 0 && channels.presence_diffs > 0, "{report}");
-        assert_eq!((channels.refused, channels.differing_rooms), (0, 0), "{report}");
-        until_empty(&server).await;
-    }
-}
-
-#[tokio::test]
-async fn load_reports_a_refused_channel() {
-    let server = TestServer::with(|config| config.limits.members_per_room = 2).await;
-    let options = Options { protocol: Protocols::Phoenix, ..short(&server.http()) };
-    let report = load(options).await.unwrap();
-    assert_eq!((report.joins.made, report.joins.refused), (4, 2), "{report}");
-    assert_eq!(report.refusals["join"].says, "the room is full");
-}
-
-#[tokio::test]
 async fn load_counts_discarded_bytes() {
     let server = quick().await;
     let options = Options { rooms: 1, users: 30, rate: 2.0, ..short(&server.http()) };

@@ -6,10 +6,12 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, setpriority_process};
+use rustix::thread::gettid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{error, warn};
@@ -31,6 +33,9 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Time beyond its limit after which a call is abandoned.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The priority of an abandoned thread: rooms and media go before it.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// Maximum abandoned threads that are replaced.
 const MAX_ABANDONED: usize = 4;
@@ -75,7 +80,10 @@ struct Job {
 
 /// The state of a call, shared by its caller and its thread.
 #[derive(Debug)]
-struct Flight(Mutex<Phase>);
+struct Flight {
+    phase: Mutex<Phase>,
+    thread: OnceLock<Pid>,
+}
 
 #[derive(Debug)]
 enum Phase {
@@ -125,7 +133,7 @@ impl Pool {
         let _counted = self.calls.clone().try_acquire_owned().map_err(|_| busy())?;
         let place = timeout(MAX_WAIT, self.places.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(busy()) };
-        let flight = Arc::new(Flight(Mutex::new(Phase::Running(place))));
+        let flight = Arc::new(Flight { phase: Mutex::new(Phase::Running(place)), thread: OnceLock::new() });
         let (reply, answer) = oneshot::channel();
         self.shared.lock().jobs.push_back(Job { call, reply, flight: flight.clone() });
         self.shared.more.notify_one();
@@ -169,7 +177,10 @@ impl Drop for Watch<'_> {
         queue.abandoned += usize::from(may_replace);
         drop(queue);
         *phase = match may_replace {
-            true if spawn(self.shared).is_ok() => Phase::Replaced,
+            true if spawn(self.shared).is_ok() => {
+                self.flight.yield_thread();
+                Phase::Replaced
+            }
             true => {
                 self.shared.lock().abandoned -= 1;
                 Phase::Abandoned(place)
@@ -182,7 +193,15 @@ impl Drop for Watch<'_> {
 impl Flight {
     fn lock(&self) -> MutexGuard<'_, Phase> {
         // A thread that panicked with the lock leaves no inconsistent state.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets everything else on this machine go before the call's thread, from here to its end.
+    fn yield_thread(&self) {
+        if let Some(thread) = self.thread.get() {
+            // Only Linux has priorities of threads; elsewhere the thread competes with the others.
+            let _ = setpriority_process(Some(*thread), LOWEST_PRIORITY);
+        }
     }
 
     /// Ends the call and gives its place free. False if its thread was replaced.
@@ -235,6 +254,8 @@ fn work(shared: &Shared) {
             }
             return shared.replaced();
         }
+        // At most once for each call.
+        let _ = flight.thread.set(gettid());
         let instance = match ready.take() {
             Some((instance, of)) if Arc::ptr_eq(&of, &program) => Ok((instance, of)),
             _ => prepare(shared, program),

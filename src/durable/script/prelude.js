@@ -141,6 +141,59 @@ export const describe = (error) => {
   return [typeof message === "string" ? message : "the method threw a value that is no error", show(error)];
 };
 
+// A search for a text takes the engine as long as the product of both lengths, and cannot be stopped. Beyond this product
+// it is made here, in time of the sum and within the time of the call.
+const MAX_SEARCH = 1 << 22;
+
+const isLong = (text, word) => typeof text === "string" && typeof word === "string" && text.length * word.length > MAX_SEARCH;
+
+// The first index of `word` from `from` on, by Knuth, Morris and Pratt; or the last one up to `last`.
+const search = (text, word, from, last) => {
+  const borders = new Int32Array(word.length);
+  for (let at = 1, border = 0; at < word.length; at++) {
+    while (border > 0 && word[at] !== word[border]) border = borders[border - 1];
+    if (word[at] === word[border]) border++;
+    borders[at] = border;
+  }
+  let found = -1;
+  for (let at = from, matched = 0; at < text.length; at++) {
+    while (matched > 0 && text[at] !== word[matched]) matched = borders[matched - 1];
+    if (text[at] === word[matched]) matched++;
+    if (matched < word.length) continue;
+    const start = at - matched + 1;
+    if (start > last) break;
+    found = start;
+    if (last === undefined) break;
+    matched = borders[matched - 1];
+  }
+  return found;
+};
+
+const position = (value, none, length) => {
+  const number = Number(value);
+  return Math.trunc(Math.min(Math.max(Number.isNaN(number) ? none : number, 0), length));
+};
+
+const searches = {
+  indexOf: (text, word, from) => search(text, word, position(from, 0, text.length)),
+  includes: (text, word, from) => search(text, word, position(from, 0, text.length)) >= 0,
+  lastIndexOf: (text, word, last) => search(text, word, 0, position(last, Infinity, text.length)),
+};
+
+for (const name of ["indexOf", "includes", "lastIndexOf", "split", "replace", "replaceAll"]) {
+  const builtIn = String.prototype[name];
+  // A method, since built-in functions are no constructors either.
+  const { [name]: value } = {
+    [name](word, other) {
+      if (!isLong(this, word)) return apply(builtIn, this, arguments);
+      const search = searches[name];
+      if (search === undefined) throw new RangeError(`the text to look for is too long for ${name}`);
+      return search(this, word, other);
+    },
+  };
+  defineProperty(String.prototype, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
 export const install = (native) => {
   const console = {};
   for (const level of ["debug", "log", "info", "warn", "error"]) {

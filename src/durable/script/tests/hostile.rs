@@ -258,3 +258,71 @@ fn script_has_no_way_out() {
         assert!(error.contains(problem), "{source}: {error}");
     }
 }
+
+#[test]
+fn search_for_a_long_text_takes_the_sum_of_lengths() {
+    // The product of the lengths would take the engine minutes, in which nothing stops it.
+    let source = r#"
+        const a = "a".repeat(40000), word = "a".repeat(20000) + "b", hit = a + "b" + a;
+        const seen = [a.indexOf(word), a.includes(word), a.lastIndexOf(word), hit.indexOf(word), hit.includes(word),
+          hit.lastIndexOf(word), hit.indexOf(word, 20001), hit.includes(word, 20000), hit.lastIndexOf(word, 19999),
+          a.indexOf(a), a.lastIndexOf("a".repeat(10000)), a.lastIndexOf("a".repeat(10000), 7), a.indexOf("a".repeat(10000), -3),
+          a.indexOf("a".repeat(10000), NaN), a.indexOf("a".repeat(10000), 2.9), a.lastIndexOf("a".repeat(10000), NaN)];
+        for (const name of ["split", "replace", "replaceAll"]) {
+          try { a[name](word, ""); } catch (error) { seen.push(error.message); }
+        }
+        return seen;
+    "#;
+    let long = |name: &str| format!("the text to look for is too long for {name}");
+    assert_eq!(
+        body(source),
+        Ok(json!([
+            -1,
+            false,
+            -1,
+            20_000,
+            true,
+            20_000,
+            -1,
+            true,
+            -1,
+            0,
+            30_000,
+            7,
+            0,
+            0,
+            2,
+            30_000,
+            long("split"),
+            long("replace"),
+            long("replaceAll")
+        ]))
+    );
+    let source = r#"
+        const text = "abcabc", none = [];
+        for (const f of [() => String.prototype.indexOf.call(null, "a"), () => text.includes(/a/), () => new text.indexOf("a")]) {
+          try { f(); } catch (error) { none.push(error.name); }
+        }
+        return [text.indexOf("c"), text.indexOf("c", 3), text.lastIndexOf("a"), text.includes("ca"), text.split("b"), text.split(),
+          text.replace("b", "$&$&"), text.replaceAll("b", (b) => b + 1), text.replace(/a/g, "x"), text.split("", 2), Object.keys(String.prototype).length,
+          text.indexOf.name, none];
+    "#;
+    assert_eq!(
+        body(source),
+        Ok(json!([
+            2,
+            5,
+            3,
+            true,
+            ["a", "ca", "c"],
+            ["abcabc"],
+            "abbcabc",
+            "ab1cab1c",
+            "xbcxbc",
+            ["a", "b"],
+            0,
+            "indexOf",
+            ["TypeError", "TypeError", "TypeError"]
+        ]))
+    );
+}

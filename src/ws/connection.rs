@@ -268,6 +268,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         let handed_on = self.session.poll_handed_on(context);
         if let Poll::Ready(next) = handed_on {
             self.follow(next);
+            if let Next::Charge(_) = next {
+                // Nothing wakes this task at the end of a debt that the timer does not know.
+                return Poll::Ready(IoStep::DeadlineMoved);
+            }
         }
         loop {
             let taken_all = match self.fill(context) {

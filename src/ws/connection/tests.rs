@@ -131,6 +131,8 @@ fn kind(command: Option<Command>) -> String {
 struct EchoSession {
     output: std::collections::VecDeque<Output>,
     pongs: usize,
+    /// The charge that is due after a message `charge`.
+    owed: Option<NonZeroU32>,
 }
 
 fn plain(bytes: bytes::Bytes) -> Output {
@@ -151,6 +153,7 @@ impl Session for EchoSession {
             self.output.push_back(Output::Close(Close::UserLeft));
             return Next::Stop;
         }
+        self.owed = NonZeroU32::new(u32::from(text.as_str() == "charge") * 200);
         self.output.push_back(plain(text.clone().into()));
         self.output.push_back(Output::Ping("ping".into()));
         Next::Read
@@ -165,7 +168,7 @@ impl Session for EchoSession {
     }
 
     fn poll_handed_on(&mut self, _: &mut Context<'_>) -> Poll<Next> {
-        Poll::Ready(Next::Read)
+        Poll::Ready(self.owed.take().map_or(Next::Read, Next::Charge))
     }
 
     fn poll_space(&mut self, _: &mut Context<'_>) -> Poll<()> {

@@ -104,3 +104,19 @@ async fn throttled_too_long_socket_is_closed() {
     let (_, (), code) = tokio::join!(flood, drain, close);
     assert_eq!(u16::from(code), 1008);
 }
+
+/// The debt had no timer, so that nothing more was ever read.
+#[tokio::test(start_paused = true)]
+async fn late_charge_is_paid_in_time() {
+    let (ours, theirs) = duplex(1 << 16);
+    let metrics = Metrics::new();
+    let session = EchoSession::default();
+    let _connection = spawn(ours, session, &Arrivals::new(1 << 20), limits(), &metrics);
+    let mut client = client(theirs).await;
+    let start = now();
+    for text in ["charge", "charge", "after it"] {
+        client.send(Message::text(text)).await.unwrap();
+        while client.next().await.unwrap().unwrap() != Message::text(text) {}
+    }
+    assert!((2..8).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}

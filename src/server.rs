@@ -15,7 +15,6 @@ mod run;
 mod signals;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,17 +37,14 @@ use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
-use crate::id::NodeId;
 use crate::limit::Rate;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
 use crate::orange::Orange;
-use crate::protocol::client::MessageLimits;
 use crate::reports::retention::{Retention, prune_regularly};
 use crate::reports::service::ReportService;
 use crate::room::actor::RoomDeps;
-use crate::room::arrivals::Arrivals;
 use crate::room::events::RoomEvents;
 use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
@@ -57,11 +53,7 @@ use crate::room::state::RoomSettings;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::store::saved::SavedRoom;
-use crate::ws::admission::SocketLimit;
-use crate::ws::connection::ConnectionLimits;
-use crate::ws::phoenix::PhoenixEndpoint;
-use crate::ws::refusals::Refusals;
-use crate::ws::{SocketTasks, Sockets};
+use crate::ws::Sockets;
 pub use check::check;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
@@ -150,7 +142,7 @@ impl Server {
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
-        let sockets = Arc::new(sockets(&config, registry.clone(), metrics.clone(), stopping.clone()));
+        let sockets = Arc::new(Sockets::new(&config, registry.clone(), metrics.clone(), stopping.clone()));
         let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), metrics.clone());
         let (objects, durable) = objects.map(start).unzip();
         let state = AppState {
@@ -358,36 +350,6 @@ fn rooms(
         new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
     };
     Registry::start(limits, deps, restored)
-}
-
-fn sockets(
-    config: &Config,
-    registry: Registry,
-    metrics: Arc<Metrics>,
-    stopping: CancellationToken,
-) -> Sockets {
-    let limits = &config.limits;
-    let per_network = limits.connections_per_address as usize;
-    Sockets {
-        registry,
-        limit: SocketLimit::new(limits.connections, per_network, metrics),
-        arrivals: Arrivals::new(limits.arriving_bytes),
-        connection_limits: ConnectionLimits {
-            message_bytes: limits.frame_bytes.max(limits.history_entry_bytes),
-            messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
-            message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
-            throttled_time: limits.throttle_timeout,
-            write_stall: limits.write_stall,
-            keep_alive: None,
-        },
-        message_limits: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
-        compression: config.http.socket_compression,
-        handshake: limits.handshake,
-        refusals: Refusals::new(),
-        phoenix: PhoenixEndpoint::new(&config.phoenix, limits.connections, per_network),
-        stopping,
-        tasks: SocketTasks::new(NodeId::random()),
-    }
 }
 
 fn http_limits(limits: &LimitsConfig) -> HttpLimits {

@@ -24,6 +24,7 @@ pub mod socket;
 mod throttle;
 pub mod upgrade;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,8 +39,10 @@ use self::admission::SocketLimit;
 use self::connection::ConnectionLimits;
 use self::phoenix::PhoenixEndpoint;
 use self::refusals::Refusals;
+use crate::config::Config;
 use crate::http::context::HttpContext;
 use crate::id::{ConnectionId, NodeId};
+use crate::metrics::Metrics;
 use crate::protocol::client::MessageLimits;
 use crate::room::arrivals::Arrivals;
 use crate::room::registry::Registry;
@@ -68,6 +71,39 @@ pub struct Sockets {
     pub stopping: CancellationToken,
     /// The sockets' tasks.
     pub tasks: SocketTasks,
+}
+
+impl Sockets {
+    /// The sockets of a server with this configuration, which stops when `stopping` is cancelled.
+    pub fn new(
+        config: &Config,
+        registry: Registry,
+        metrics: Arc<Metrics>,
+        stopping: CancellationToken,
+    ) -> Self {
+        let limits = &config.limits;
+        let per_network = limits.connections_per_address as usize;
+        Self {
+            registry,
+            limit: SocketLimit::new(limits.connections, per_network, metrics),
+            arrivals: Arrivals::new(limits.arriving_bytes),
+            connection_limits: ConnectionLimits {
+                message_bytes: limits.frame_bytes.max(limits.history_entry_bytes),
+                messages_per_second: NonZeroU32::new(limits.messages_per_second).unwrap_or(NonZeroU32::MIN),
+                message_burst: NonZeroU32::new(limits.message_burst).unwrap_or(NonZeroU32::MIN),
+                throttled_time: limits.throttle_timeout,
+                write_stall: limits.write_stall,
+                keep_alive: None,
+            },
+            message_limits: MessageLimits { frame_bytes: limits.frame_bytes, user_bytes: limits.user_bytes },
+            compression: config.http.socket_compression,
+            handshake: limits.handshake,
+            refusals: Refusals::new(),
+            phoenix: PhoenixEndpoint::new(&config.phoenix, limits.connections, per_network),
+            stopping,
+            tasks: SocketTasks::new(NodeId::random()),
+        }
+    }
 }
 
 /// The sockets' tasks and ids.

@@ -508,6 +508,11 @@ fn wall_clock_is_read_only_where_allowed() {
         // A message's next attempt, its age, and `Retry-After`.
         "delivery/sender.rs",
         "delivery/webhook.rs",
+        // The times that methods of durable objects are given, and those of alarms and signatures.
+        "durable/actor.rs",
+        "durable/alarm.rs",
+        "durable/callback.rs",
+        "durable/script/tests.rs",
         // Times of reports and counts.
         "reports/bug_report.rs",
         "reports/counted.rs",
@@ -518,6 +523,8 @@ fn wall_clock_is_read_only_where_allowed() {
         "reports/retention.rs",
         // Cookies and tokens.
         "http/extract.rs",
+        "ws/phoenix/mod.rs",
+        "ws/phoenix/upgrade.rs",
         // Certificates, their renewal, and the challenge's.
         "http/tls/acme/mod.rs",
         "http/tls/acme/order.rs",

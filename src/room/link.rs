@@ -28,6 +28,8 @@ pub struct MemberLink {
     mailbox: Mailbox,
     outbox: OutboxReader,
     uplink: Uplink,
+    /// True until the room was told that the socket is gone.
+    is_attached: bool,
 }
 
 /// State of the way to the room.
@@ -48,7 +50,7 @@ pub struct RoomGone;
 impl MemberLink {
     /// A link to a room in this process.
     pub fn new(connection: ConnectionId, mailbox: Mailbox, outbox: OutboxReader) -> Self {
-        Self { connection, mailbox, outbox, uplink: Uplink::Free { turn: None } }
+        Self { connection, mailbox, outbox, uplink: Uplink::Free { turn: None }, is_attached: true }
     }
 
     /// The next action for the client, or `Pending` until there is one. Only the last caller is woken.
@@ -171,25 +173,39 @@ impl MemberLink {
 
     /// Tells the room that the socket is gone, after a message that still waits for space: the client believes
     /// that it arrived.
-    pub async fn disconnect(self, is_page_left: bool) {
-        if let Uplink::Sending(sent) = self.uplink {
-            let _ = sent.await;
-        }
+    pub async fn disconnect(mut self, is_page_left: bool) {
+        self.finish_sending().await;
         let gone = Disconnection { connection: self.connection, is_page_left };
         // A room that is gone needs no notice.
         let _ = self.mailbox.send(Command::Disconnected(gone)).await;
+        self.is_attached = false;
     }
 
     /// Tells the room that the member leaves for good, as by `userLeft`, after a message that still waits for
     /// space.
-    pub async fn leave(self) {
-        if let Uplink::Sending(sent) = self.uplink {
-            let _ = sent.await;
-        }
+    pub async fn leave(mut self) {
+        self.finish_sending().await;
         let message = Ok(ClientMessage::UserLeft);
         let left = Incoming { connection: self.connection, message, bytes: 0, permit: None, reply: None };
         // A room that is gone needs no notice.
         let _ = self.mailbox.deliver(left).await;
+        self.is_attached = false;
+    }
+
+    async fn finish_sending(&mut self) {
+        if let Uplink::Sending(sent) = mem::take(&mut self.uplink) {
+            let _ = sent.await;
+        }
+    }
+}
+
+/// Tells the room, if it has space, that the socket is gone. Otherwise a panic of the socket's task would leave a
+/// member behind whose connection counts as its sign of life.
+impl Drop for MemberLink {
+    fn drop(&mut self) {
+        if self.is_attached {
+            self.mailbox.try_disconnect(Disconnection { connection: self.connection, is_page_left: false });
+        }
     }
 }
 
@@ -282,6 +298,15 @@ mod tests {
             assert!(last.connection == ID && matches!(last.message, Ok(ClientMessage::UserLeft)));
         };
         tokio::join!(link.leave(), all);
+    }
+
+    /// A member whose connection is its sign of life would have stayed for ever.
+    #[tokio::test]
+    async fn dropped_link_tells_its_room() {
+        let (link, mut commands, _outbox) = link(1);
+        drop(link);
+        let gone = Disconnection { connection: ID, is_page_left: false };
+        assert!(matches!(commands.recv().await, Some(Command::Disconnected(other)) if other == gone));
     }
 
     #[tokio::test]

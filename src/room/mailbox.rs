@@ -153,6 +153,11 @@ impl Mailbox {
         self.commands.send(command).await
     }
 
+    /// Tells the room that a socket is gone, if the mailbox has space now.
+    pub fn try_disconnect(&self, gone: Disconnection) {
+        let _ = self.commands.try_send(Command::Disconnected(gone));
+    }
+
     /// Sends a socket's message if the mailbox has space now, or in the space that its
     /// [turn](Self::turn) reserved.
     ///

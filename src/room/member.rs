@@ -26,7 +26,7 @@ pub struct Member {
     pub liveness: Liveness,
     /// Time of the last heartbeat, or of the end of the connection that served as one.
     pub heartbeat: Instant,
-    /// True if the member has sent a message since it joined.
+    /// True if the member has sent a message since it joined, or its connection serves as one.
     pub has_spoken: bool,
     json: Arc<str>,
 }
@@ -67,7 +67,8 @@ impl Member {
             connection: Some(join.connection),
             liveness: join.liveness,
             heartbeat: now,
-            has_spoken: false,
+            // Its protocol's own heartbeats do not reach the room.
+            has_spoken: join.liveness == Liveness::Connection,
             json,
         }
     }

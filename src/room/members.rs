@@ -135,6 +135,7 @@ impl Members {
                 member.grants = *grants;
                 member.network = *network;
                 member.liveness = *liveness;
+                member.has_spoken |= *liveness == Liveness::Connection;
                 if let Some(older) = member.connection.replace(*connection) {
                     self.connections.remove(&older);
                 }

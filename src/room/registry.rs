@@ -541,12 +541,10 @@ mod tests {
         let join = async |room: &str, network| {
             registry.join(&name(room), Join { network, ..asks(9, "ada") }, Encoding::Identity).await
         };
+        let mut links = Vec::new();
         for number in 0..2 {
-            let other = asks(number, &format!("u{number}"));
-            registry
-                .join(&name(&number.to_string()), Join { network: office, ..other }, Encoding::Identity)
-                .await
-                .unwrap();
+            let join = Join { network: office, ..asks(number, &format!("u{number}")) };
+            links.push(registry.join(&name(&number.to_string()), join, Encoding::Identity).await.unwrap());
         }
         for _ in 0..1100 {
             assert_eq!(join("new", office).await.unwrap_err(), CannotJoin::TooManyRoomsOfNetwork);

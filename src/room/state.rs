@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{Disconnection, Effect, Input, Join, JoinRefusal, Reason, Recipients, RoomEvent};
+use super::io::{Disconnection, Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
 use super::member::{Member, MemberView};
 use super::members::Members;
 use super::snapshot_throttle::SHORTEST_WINDOW;
@@ -237,7 +237,8 @@ impl Room {
             }
         }
         let was_departed = self.members.admit(now, &join);
-        let Join { user, new_meeting, .. } = join;
+        let Join { user, new_meeting, liveness, .. } = join;
+        self.is_silent &= liveness == Liveness::Heartbeat;
         if self.meeting.is_none() {
             self.meeting = Some(new_meeting);
             effects.push(self.publish(RoomEvent::StartingMeeting));
@@ -408,7 +409,7 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
-    use crate::room::io::{AgentOutcome, AgentTask, Liveness};
+    use crate::room::io::{AgentOutcome, AgentTask};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::LONGEST_WINDOW;
     use crate::store::saved::SavedMember;

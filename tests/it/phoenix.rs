@@ -347,8 +347,6 @@ async fn chosen_id_outlasts_its_socket() {
     let mut bob = Client::join(&server, "a", "Bob").await;
     let mut ann = ask(&server, ENDPOINT, &person).open(&server).await;
     join(&mut ann, "1", "a", "ann").await;
-    // A member that never said anything has only seconds to return.
-    push(&mut ann, json!(["1", "2", "room:a", "userUpdate", {"user": {"joined": true}}])).await;
     drop(ann);
     server.until_away("a", "ann").await;
     bob.say(json!({"type": "directMessage", "to": "ann", "message": "while you were away"})).await;
@@ -595,4 +593,41 @@ async fn client_that_reads_nothing_is_not_read() {
     while raw.try_say(&frames).await {}
     server.until_metric("satsuma_closes_total{reason=\"stalled\"}", 1.0).await;
     bob.echo().await;
+}
+
+/// A member that confirms nothing loses its membership, and its socket with all other topics.
+#[tokio::test]
+async fn too_slow_reader_is_closed_with_1013() {
+    let server = TestServer::with(|config| {
+        config.limits.outbox_bytes = 64 << 10;
+        config.limits.write_stall = Duration::from_secs(1);
+    });
+    let server = server.await;
+    let ann = Person::log_in(&server, "Ann").await;
+    let headers = [("cookie", ann.cookie()), ("origin", &*server.http())];
+    let (_, mut raw) = Raw::open(server.addresses().http, ENDPOINT, &headers).await;
+    for room in ["a", "b"] {
+        let join = json!([room, room, format!("room:{room}"), "phx_join", {"_pk": "ann"}]);
+        raw.say(&Frame::new(0x81, join.to_string()).masked()).await;
+    }
+    let mut bob = Client::join(&server, "a", "Bob").await;
+    bob.until_state(|state| state["users"].as_array().unwrap().len() == 2).await;
+    let talk = async {
+        loop {
+            bob.say(json!({"type": "chat", "message": "x".repeat(2000)})).await;
+            bob.until(|message| message["type"] == "chat").await;
+        }
+    };
+    // It reads everything, but answers no ping.
+    let read = async {
+        loop {
+            let frame = raw.frame().await.expect("a close frame");
+            if frame.first == 0x88 {
+                return u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
+            }
+        }
+    };
+    let code = tokio::select! { code = read => code, () = talk => 0 };
+    assert_eq!(code, 1013);
+    server.until_metric("satsuma_closes_total{reason=\"too_slow\"}", 1.0).await;
 }

@@ -44,12 +44,15 @@ async fn run() {
     for waiting in waiting {
         let dir = tempfile::tempdir_in(".").unwrap();
         let bare = bare(&dir.path().join("bare.db"), waiting).await;
-        let synced = http(dir.path(), waiting, true).await;
-        let unsynced = http(dir.path(), waiting, false).await;
+        let [synced, unsynced, unstored] = [("increment", true), ("increment", false), ("echo", true)]
+            .map(|(method, sync)| http(dir.path(), waiting, method, sync));
+        let (synced, group) = synced.await;
+        let ((unsynced, _), (unstored, _)) = (unsynced.await, unstored.await);
         println!(
-            "{waiting:4} waiting on {OBJECTS} objects: bare loop {bare:6.0} commits of one row a second, \
-             HTTP {synced:6.0} calls ({:.0} %), unsynced {unsynced:6.0}",
-            100.0 * synced / bare
+            "{waiting:4} waiting on {OBJECTS} objects: bare loop {bare:6.0} rows a second; HTTP {synced:6.0} calls \
+             ({:.0} %) in commits of {group:.0} objects, unsynced {unsynced:6.0}, not stored {unstored:6.0} ({:.0} %)",
+            100.0 * synced / bare,
+            100.0 * synced / bare.min(unstored),
         );
     }
 }
@@ -89,8 +92,10 @@ async fn bare(path: &Path, waiting: usize) -> f64 {
         tasks.spawn(async move {
             for value in 0.. {
                 let (stored, wait) = oneshot::channel();
-                rows.send((task, value, stored)).await.unwrap();
-                wait.await.unwrap();
+                // At the end the tasks are dropped one after the other.
+                if rows.send((task, value, stored)).await.is_err() || wait.await.is_err() {
+                    return;
+                }
                 done.fetch_add(1, Ordering::Relaxed);
             }
         });
@@ -115,8 +120,8 @@ async fn commit(connection: &mut SqliteConnection, group: &[(usize, u64, oneshot
 }
 
 /// Clients with a connection each that increment the counters of objects.
-async fn http(dir: &Path, waiting: usize, sync: bool) -> f64 {
-    let mut config = Config { data_dir: dir.join(format!("data-{sync}")), ..Config::default() };
+async fn http(dir: &Path, waiting: usize, method: &'static str, sync: bool) -> (f64, f64) {
+    let mut config = Config { data_dir: dir.join(format!("data-{method}-{sync}")), ..Config::default() };
     config.http.listen.set_port(0);
     config.admin.listen.set_port(0);
     config.sfu.udp_listen = ([127, 0, 0, 1], 0).into();
@@ -129,15 +134,22 @@ async fn http(dir: &Path, waiting: usize, sync: bool) -> f64 {
     let (done, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
     let mut clients = JoinSet::new();
     for client in 0..waiting {
-        clients.spawn(increment(address, client % OBJECTS, done.clone(), stop.clone()));
+        clients.spawn(call(address, client % OBJECTS, method, done.clone(), stop.clone()));
     }
     let calls = measured(done.clone()).await;
     stop.store(true, Ordering::Relaxed);
     while let Some(client) = clients.join_next().await {
         client.unwrap();
     }
+    let metrics = server.metrics().render();
+    let number = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse::<f64>().unwrap())
+    };
+    let group = number("satsuma_durable_commit_objects_total")
+        / number("satsuma_durable_commit_seconds_count").max(1.0);
     let mut sum = 0;
-    for object in 0..OBJECTS.min(waiting) {
+    for object in (0..OBJECTS.min(waiting)).filter(|_| method == "increment") {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let path = format!("/durable/{KEY}/object/o{object}/state/value");
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
@@ -147,14 +159,14 @@ async fn http(dir: &Path, waiting: usize, sync: bool) -> f64 {
         let value = answer.split_once("\"value\":").expect("a value").1.trim_end_matches('}');
         sum += value.parse::<u64>().unwrap();
     }
-    assert_eq!(sum, done.load(Ordering::Relaxed), "each call counts once");
+    assert!(method != "increment" || sum == done.load(Ordering::Relaxed), "each call counts once");
     server.shutdown();
     server.join().await.unwrap();
-    calls
+    (calls, group)
 }
 
-async fn increment(address: SocketAddr, object: usize, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
-    let path = format!("/durable/{KEY}/object/o{object}/method/increment");
+async fn call(address: SocketAddr, object: usize, method: &str, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
+    let path = format!("/durable/{KEY}/object/o{object}/method/{method}");
     let request = format!(
         "POST {path} HTTP/1.1\r\ncontent-length: 2\r\nhost: {address}\r\nuser-agent: mint/1.7.1\r\n\
          content-type: application/json\r\n\r\n{{}}"

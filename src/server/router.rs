@@ -61,6 +61,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
+        .merge(ws::waiting_router(phoenix_path))
         .merge(media_api::router())
         .merge(reports::uploads(&state.reports));
     let routes = match &state.durable {

@@ -3,7 +3,7 @@
 //! [`upgrade`] does all checks before the upgrade, [`extension`] negotiates compression;
 //! [`refusals`] are stored for pages. [`connection`] is the task of one socket and its transport: it reads and
 //! writes frames ([`socket`]) and limits what a client may send and how slowly it may read. [`session`] is its
-//! interface to a protocol; [`orange_session`] speaks Orange's, [`phoenix`] Phoenix Channels. No other module depends on the WebSocket library.
+//! interface to a protocol; [`orange_session`] speaks Orange's, [`phoenix`] Phoenix Channels, which [`longpoll`] carries as well. No other module depends on the WebSocket library.
 
 pub mod admission;
 mod arriving;
@@ -12,6 +12,7 @@ pub mod connection;
 pub mod extension;
 mod handshake;
 pub mod keep_alive;
+pub mod longpoll;
 pub mod orange_session;
 mod outgoing;
 mod phase;
@@ -144,4 +145,15 @@ where
         Some(path) => routes.merge(phoenix::router(path)),
         None => routes,
     }
+}
+
+/// Returns the routes of long polling, below `phoenix_path` if there is one. Its requests wait for messages, and have
+/// timeouts of their own.
+pub fn waiting_router<S>(phoenix_path: Option<&str>) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<Sockets>: FromRef<S>,
+{
+    phoenix_path.map_or_else(Router::new, phoenix::longpoll_router)
 }

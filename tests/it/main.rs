@@ -37,6 +37,7 @@ mod identity;
 mod latency;
 mod law;
 mod load;
+mod longpoll;
 mod media;
 mod media_session;
 mod npm_clients;

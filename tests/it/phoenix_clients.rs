@@ -26,7 +26,7 @@ fn folder() -> PathBuf {
 async fn assert_passes(mut program: Command, at_least: usize) {
     let mut server = TestServer::start().await;
     let address = server.addresses().http;
-    program.arg(server.http()).arg("--no-polling").current_dir(folder()).kill_on_drop(true);
+    program.arg(server.http()).current_dir(folder()).kill_on_drop(true);
     let mut child =
         program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it cannot be started");
     let mut orders = child.stdin.take().unwrap();
@@ -69,13 +69,13 @@ fn node(package: &str) -> Command {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs node"]
 async fn newest_phoenix_client_passes_its_checks() {
-    assert_passes(node("phoenix"), 58).await;
+    assert_passes(node("phoenix"), 72).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs node"]
 async fn phoenix_client_of_1_7_passes_its_checks() {
-    assert_passes(node("phoenix-1.7"), 57).await;
+    assert_passes(node("phoenix-1.7"), 69).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,9 @@
 //! Rooms over Phoenix Channels: one socket for up to a hundred rooms, each of them a topic `room:{name}`.
 //!
-//! [`upgrade`] opens a socket; [`session`] speaks the protocol on any transport, with the rooms of [`topic`].
+//! [`upgrade`] opens a socket, [`longpoll`] is the other transport; [`session`] speaks the protocol on any transport, with the rooms of [`topic`].
 
 mod joining;
+mod longpoll;
 pub mod session;
 mod topic;
 mod upgrade;
@@ -14,12 +15,13 @@ use axum::extract::{FromRef, State};
 use axum::http::HeaderName;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
 use super::Sockets;
 use super::keep_alive::KeepAlive;
+use super::longpoll::LongPollSessions;
 use crate::auth::Identities;
 use crate::clock::wall_clock;
 use crate::config::PhoenixConfig;
@@ -39,6 +41,8 @@ pub struct PhoenixEndpoint {
     topics: usize,
     /// The limits on joined topics of all sockets: those on sockets, since each topic costs a membership.
     memberships: ConcurrencyLimit,
+    /// The sessions of long polling.
+    longpoll: Arc<LongPollSessions>,
 }
 
 impl PhoenixEndpoint {
@@ -46,7 +50,7 @@ impl PhoenixEndpoint {
     /// `None` if it is disabled.
     pub fn new(config: &PhoenixConfig, connections: usize, per_network: usize) -> Option<Self> {
         let memberships = ConcurrencyLimit::new(connections, per_network);
-        config.enabled.then(|| Self { topics: config.topics, memberships })
+        config.enabled.then(|| Self { topics: config.topics, memberships, longpoll: Arc::default() })
     }
 }
 
@@ -60,6 +64,16 @@ where
     Router::new()
         .route(&format!("{path}/websocket"), get(upgrade::upgrade))
         .route("/api/socket-token", post(socket_token))
+}
+
+/// Returns the route of long polling, whose requests have timeouts of their own.
+pub(super) fn longpoll_router<S>(path: &str) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<Sockets>: FromRef<S>,
+{
+    Router::new().route(&format!("{path}/longpoll"), any(longpoll::longpoll))
 }
 
 /// `POST /api/socket-token`: a token with which the user can open sockets for a few minutes.

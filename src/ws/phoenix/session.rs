@@ -142,6 +142,8 @@ impl PhoenixSession {
                 }
                 self.topics[at].held.push_back(text.clone());
             }
+            // It would be refused once it had waited for the join.
+            (Some(at), None) if self.topics[at].is_busy() => self.answer(frame, Err(NO_BINARY)),
             _ => self.dispatch(at, frame),
         }
     }
@@ -211,7 +213,7 @@ impl PhoenixSession {
         if self.closing.is_some() {
             return refused("shutting_down", RESTARTING);
         }
-        let Some(PhoenixEndpoint { topics, memberships }) = &self.sockets.phoenix else {
+        let Some(PhoenixEndpoint { topics, memberships, .. }) = &self.sockets.phoenix else {
             return refused("unmatched", UNMATCHED);
         };
         let previous = at.map(|at| std::mem::replace(&mut self.topics[at].state, TopicState::Free));

@@ -79,7 +79,7 @@ async fn open(
     peer: &RemotePeer,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let Query { version, token, answers_pings } = Query::read(request.uri())?;
+    let Query { version, mut tokens, answers_pings } = Query::read(request.uri())?;
     if lost_upgrade(&request) {
         return Err(ApiError::UpgradeLost);
     }
@@ -90,7 +90,7 @@ async fn open(
     if sockets.stopping.is_cancelled() {
         return Err(CannotJoin::Refused(JoinRefusal::ShuttingDown).into());
     }
-    let token = offered.token.or_else(|| token.map(|token| token.into_owned().into_bytes()));
+    let token = offered.token.or_else(|| tokens.pop().map(|token| token.into_owned().into_bytes()));
     let (identity, renew) = match token {
         Some(token) => (of_token(http, &token)?, None),
         None => match http.identities.identify(request.headers(), peer, wall_clock()).await {
@@ -133,26 +133,26 @@ async fn open(
     Ok(with_renewal(answer, renew))
 }
 
-fn of_token(http: &HttpContext, token: &[u8]) -> Result<Identity, ApiError> {
+pub(super) fn of_token(http: &HttpContext, token: &[u8]) -> Result<Identity, ApiError> {
     http.identities.identify_by_socket_token(token, wall_clock()).ok_or(INVALID_TOKEN)
 }
 
 /// The query of an endpoint.
-struct Query<'a> {
-    version: Version,
-    /// The last parameter `token`.
-    token: Option<Cow<'a, str>>,
+pub(super) struct Query<'a> {
+    pub(super) version: Version,
+    /// The values of all parameters `token`.
+    pub(super) tokens: Vec<Cow<'a, str>>,
     /// False with `pings=false`, for clients that fail at a ping.
     answers_pings: bool,
 }
 
 impl<'a> Query<'a> {
     /// Reads the query. Without a `vsn` the version is the first one.
-    fn read(uri: &'a Uri) -> Result<Self, ApiError> {
-        let (mut version, mut token, mut answers_pings) = (Version::V1, None, true);
+    pub(super) fn read(uri: &'a Uri) -> Result<Self, ApiError> {
+        let (mut version, mut tokens, mut answers_pings) = (Version::V1, Vec::new(), true);
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             match &*name {
-                "token" => token = Some(value),
+                "token" => tokens.push(value),
                 "pings" => answers_pings = value != "false",
                 "vsn" => version = Version::parse(&value).ok_or(UNKNOWN_VERSION)?,
                 // A nested parameter.
@@ -160,7 +160,7 @@ impl<'a> Query<'a> {
                 _ => {}
             }
         }
-        Ok(Self { version, token, answers_pings })
+        Ok(Self { version, tokens, answers_pings })
     }
 }
 
@@ -228,7 +228,8 @@ mod tests {
     fn query_names_version_and_token() {
         let read = |query: &str| {
             let uri = format!("/socket/websocket?{query}").parse().unwrap();
-            Query::read(&uri).map(|Query { version, token, .. }| (version, token.map(Cow::into_owned)))
+            Query::read(&uri)
+                .map(|Query { version, mut tokens, .. }| (version, tokens.pop().map(Cow::into_owned)))
         };
         assert_eq!(read(""), Ok((Version::V1, None)));
         assert_eq!(read("vsn=2.0.0&x[y]=1"), Ok((Version::V2, None)));

@@ -76,18 +76,28 @@ impl ArrivalShare {
         Some(ArrivalPermit { all, network, overrun: None, _share: self.clone() })
     }
 
+    /// Counts bytes once that is within the limit, for a message whose size is known. No part of the message is
+    /// there while it waits, so that it needs no permit to exceed the limit; more than a network's share counts as
+    /// that share.
+    pub async fn acquire_whole(self: Arc<Self>, bytes: usize) -> ArrivalPermit {
+        let bytes = u32::try_from(bytes.min(self.arrivals.0.network_bytes)).unwrap_or(u32::MAX);
+        let (network, all) = self.within(bytes).await;
+        ArrivalPermit { all, network, overrun: None, _share: self }
+    }
+
+    async fn within(&self, bytes: u32) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
+        let network = match &self.network {
+            Some((_, of_network)) => of_network.clone().acquire_many_owned(bytes).await.ok(),
+            None => None,
+        };
+        (network, self.arrivals.0.all.clone().acquire_many_owned(bytes).await.ok())
+    }
+
     /// Counts bytes once that is within the limit, or obtains the permit to exceed it.
     pub async fn acquire(self: Arc<Self>, bytes: u32) -> ArrivalPermit {
-        let within = async {
-            let network = match &self.network {
-                Some((_, of_network)) => of_network.clone().acquire_many_owned(bytes).await.ok(),
-                None => None,
-            };
-            (network, self.arrivals.0.all.clone().acquire_many_owned(bytes).await.ok())
-        };
         let ((network, all), overrun) = tokio::select! {
             biased;
-            within = within => (within, None),
+            within = self.within(bytes) => (within, None),
             overrun = self.arrivals.0.overrun.clone().acquire_owned() => ((None, None), overrun.ok()),
         };
         ArrivalPermit { all, network, overrun, _share: self }
@@ -148,6 +158,19 @@ mod tests {
         drop((held, unknown, one, other));
         assert_eq!(arrivals.0.networks.len(), 0, "networks are forgotten");
         assert_eq!(arrivals.0.all.available_permits(), 1000);
+    }
+
+    #[test]
+    fn whole_message_waits_within_the_limit() {
+        let arrivals = Arrivals::new(1000);
+        let share = arrivals.share(networks()[0]);
+        let held = share.clone().acquire_whole(400).now_or_never().expect("it is free");
+        let mut next = Box::pin(share.clone().acquire_whole(5000));
+        assert!(next.as_mut().now_or_never().is_none(), "no permit to exceed the limit");
+        drop(held);
+        let all = next.now_or_never().expect("its network's whole share");
+        assert!(share.try_acquire(1).is_none() && !all.is_overrun());
+        assert!(arrivals.share(networks()[1]).try_acquire(500).is_some());
     }
 
     #[test]

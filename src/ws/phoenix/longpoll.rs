@@ -257,8 +257,7 @@ async fn post(session: Arc<OpenSession>, headers: HeaderMap, body: Body, limit: 
 
 async fn hand_on(session: Arc<OpenSession>, body: Body, limit: usize, is_ndjson: bool) -> PollStatus {
     // The body, and then its messages as frames.
-    let bytes = u32::try_from(limit.saturating_mul(2)).unwrap_or(u32::MAX);
-    let permit = session.share.clone().acquire(bytes).await;
+    let permit = session.share.clone().acquire_whole(limit.saturating_mul(2)).await;
     let frames = match read(body, limit).await {
         Ok(body) => to_frames(&body, is_ndjson),
         Err(refused) => return refused,

@@ -148,6 +148,8 @@ async fn message_without_a_joined_topic_is_answered() {
         (json!(["1", 2, "phoenix", "phx_join", {}]), "unmatched topic"),
         (json!(["1", 2, "rooms:a", "phx_join", {}]), "unmatched topic"),
         (json!(["1", 2, "room:a", "chat", {}]), "unmatched topic"),
+        (json!(["1", 2, "room:a", "x".repeat(256), {}]), "unmatched topic"),
+        (json!(["1", 2, format!("room:{}", "x".repeat(5000)), "phx_join", {}]), name_rule),
         (json!(["1", 2, "room:", "phx_join", {}]), name_rule),
         (json!(["1", 2, format!("room:{long}"), "phx_join", {}]), name_rule),
         (
@@ -159,7 +161,8 @@ async fn message_without_a_joined_topic_is_answered() {
             "_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"",
         ),
     ] {
-        let topic = frame[2].as_str().unwrap().to_owned();
+        // The reply names no more of an overlong topic.
+        let topic: String = frame[2].as_str().unwrap().chars().take(4096).collect();
         assert_eq!(push(&mut ann, frame).await, refused(json!("1"), json!(2), &topic, reason));
     }
     let left = push(&mut ann, json!(["1", "3", "room:a", "phx_leave", {}])).await;

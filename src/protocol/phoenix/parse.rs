@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 
 use super::{ClientFrame, FramePayload, Ref, Version};
 
-/// Maximum size in bytes of a topic: a room's name of 128 characters, in any normalization form.
+/// Size in bytes to which a topic is truncated: more than a room's name of 128 characters has, in any normalization
+/// form, so that a truncated one is no room's. Its error reply names it, and so must not be as long as a message.
 const MAX_TOPIC_BYTES: usize = 4096;
 
-/// Maximum size in bytes of an event's name, as of those in binary frames.
+/// Size in bytes to which an event's name is truncated, as long as in binary frames. No event has so long a name.
 const MAX_EVENT_BYTES: usize = 255;
 
 /// First byte of a binary frame with a push.
@@ -25,6 +26,9 @@ pub struct Unreadable;
 
 impl<'a> ClientFrame<'a> {
     /// Parses a text frame. Its JSON is read once; the payload stays as it is.
+    ///
+    /// An overlong topic or event is truncated and so unknown, which is an error of that message alone: the clients
+    /// of a closed socket return at once, and would send it again.
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -44,8 +48,9 @@ impl<'a> ClientFrame<'a> {
             }
             Version::V2 => serde_json::from_str::<V2Frame>(text).map_err(|_| Unreadable)?.0,
         };
-        let fits = frame.topic.len() <= MAX_TOPIC_BYTES && frame.event.len() <= MAX_EVENT_BYTES;
-        if fits { Ok(frame) } else { Err(Unreadable) }
+        let Self { topic, event, .. } = frame;
+        let (topic, event) = (truncated(topic, MAX_TOPIC_BYTES), truncated(event, MAX_EVENT_BYTES));
+        Ok(Self { topic, event, ..frame })
     }
 
     /// Parses a binary frame, which only version 2 has: a push with bytes as its payload. An empty reference is
@@ -72,6 +77,10 @@ impl<'a> ClientFrame<'a> {
             payload: FramePayload::Bytes,
         })
     }
+}
+
+fn truncated(text: Cow<'_, str>, bytes: usize) -> Cow<'_, str> {
+    if text.len() <= bytes { text } else { text[..text.floor_char_boundary(bytes)].to_owned().into() }
 }
 
 impl Ref {
@@ -217,6 +226,21 @@ mod tests {
         }
     }
 
+    /// It closed the socket, and the stock client sent it again 10 ms later, forever.
+    #[test]
+    fn overlong_topic_or_event_is_truncated() {
+        let of = |topic: &str, event: &str| {
+            let text = format!(r#"["1","2","{topic}","{event}",{{}}]"#);
+            let frame = ClientFrame::parse(Version::V2, &text).unwrap();
+            (frame.topic.into_owned(), frame.event.into_owned())
+        };
+        let (topic, event) = ("é".repeat(MAX_TOPIC_BYTES / 2), "x".repeat(MAX_EVENT_BYTES));
+        assert_eq!(of(&topic, &event), (topic.clone(), event.clone()));
+        assert_eq!(of(&format!("{topic}x"), &format!("{event}x")), (topic.clone(), event));
+        let cut_within = format!("x{topic}");
+        assert_eq!(of(&cut_within, "chat").0, cut_within[..MAX_TOPIC_BYTES - 1]);
+    }
+
     #[test]
     fn v1_frame_is_an_object_of_four() {
         let join = expected(None, Some(r#""1""#), "phx_join", "{}");
@@ -245,17 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_a_head_have_limits() {
-        let long = |bytes: usize| "x".repeat(bytes);
-        let frame = |reference: &str, topic: &str, event: &str| {
-            let json = |text: &str| serde_json::Value::from(text).to_string();
-            let (reference, topic, event) = (json(reference), json(topic), json(event));
-            v2(&format!("[{reference},{reference},{topic},{event},{{}}]")).is_ok()
-        };
-        assert!(frame(&long(255), &long(4096), &long(255)));
-        assert!(!frame(&long(256), "room:a", "chat"));
-        assert!(!frame("1", &long(4097), "chat"));
-        assert!(!frame("1", "room:a", &long(256)));
+    fn reference_has_a_limit() {
+        let text =
+            |bytes: usize| v2(&format!(r#"[null,"{}","room:a","chat",{{}}]"#, "x".repeat(bytes))).is_ok();
+        assert!(text(255) && !text(256));
         let number =
             |digits: usize| v2(&format!(r#"[1,{},"room:a","chat",{{}}]"#, "1".repeat(digits))).is_ok();
         assert!(number(255) && !number(256));

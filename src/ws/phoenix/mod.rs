@@ -1,6 +1,7 @@
 //! Rooms over Phoenix Channels: one socket for up to a hundred rooms, each of them a topic `room:{name}`.
 //!
-//! [`upgrade`] opens a socket, [`longpoll`] is the other transport; [`session`] speaks the protocol on any transport, with the rooms of [`topic`].
+//! `upgrade` opens a socket, `longpoll` is the other transport; [`session`] speaks the protocol on any transport, with
+//! the rooms of `topic`.
 
 mod joining;
 mod longpoll;

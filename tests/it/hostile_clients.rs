@@ -523,6 +523,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "reports/retention.rs",
         // Cookies and tokens.
         "http/extract.rs",
+        "ws/phoenix/longpoll.rs",
         "ws/phoenix/mod.rs",
         "ws/phoenix/upgrade.rs",
         // Certificates, their renewal, and the challenge's.

@@ -185,7 +185,7 @@ impl Feed {
             state.waiting_since.is_some_and(|since| now.duration_since(since) > limits.write_stall);
         let is_over = bytes > limits.member_bytes.saturating_mul(2)
             || (bytes > limits.member_bytes && takes_nothing)
-            || (state.bytes > LEAST_BYTES && self.shared.is_exhausted());
+            || (state.bytes > LEAST_BYTES && self.shared.limits.is_exhausted(&self.shared.metrics));
         if is_over {
             return Err(TooSlow);
         }
@@ -292,11 +292,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, FeedState> {
         // No code that runs under the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True if the queued bytes of the whole server exceed their limit.
-    fn is_exhausted(&self) -> bool {
-        usize::try_from(self.metrics.outbox_bytes.get()).is_ok_and(|bytes| bytes > self.limits.all_bytes)
     }
 }
 

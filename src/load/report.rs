@@ -9,7 +9,7 @@ use super::histogram::Histogram;
 use super::options::Options;
 use super::process::ProcessUsage;
 use super::protocol::Protocols;
-use super::world::RunCounts;
+use super::world::{ChannelCounts, RunCounts};
 
 /// The share of a core from which on the tool itself may be what is measured.
 const BUSY_PERCENT: f64 = 80.0;
@@ -168,18 +168,9 @@ pub struct ReceivedStats {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Channels {
-    /// Answers to pushes that were accepted.
-    pub replies: u64,
-    /// Pushes that were refused, at any time.
-    pub refused: u64,
-    /// The answer to the first of them.
-    pub first_refusal: Option<String>,
-    /// States of all presences.
-    pub presence_states: u64,
-    /// Changes of presences.
-    pub presence_diffs: u64,
-    /// Bytes of both on the wire.
-    pub presence_bytes: u64,
+    /// The counts.
+    #[serde(flatten)]
+    pub counts: ChannelCounts,
     /// Rooms whose presences were not the members of the last snapshot at the end, as their watcher saw both.
     pub differing_rooms: u64,
 }
@@ -278,15 +269,8 @@ impl RunReport {
                 bytes_per_second: per_second(counts.bytes as f64),
                 snapshot_bytes: ratio(counts.sightings.snapshot_bytes as f64, counts.sightings.snapshots),
             },
-            channels: (options.protocol != Protocols::Orange).then_some(Channels {
-                replies: counts.channels.replies,
-                refused: counts.channels.refused,
-                first_refusal: counts.channels.first_refusal,
-                presence_states: counts.channels.presence_states,
-                presence_diffs: counts.channels.presence_diffs,
-                presence_bytes: counts.channels.presence_bytes,
-                differing_rooms: measured.differing_rooms,
-            }),
+            channels: (options.protocol != Protocols::Orange)
+                .then_some(Channels { counts: counts.channels, differing_rooms: measured.differing_rooms }),
             leaves: Leaves { properly: counts.left, unanswered: counts.unanswered, dropped: counts.dropped },
             server: measured.before.zip(measured.server).map(|(before, used)| ServerUsage {
                 cpu_seconds: rounded(used.cpu.as_secs_f64()),
@@ -340,7 +324,9 @@ impl RunReport {
             let codes = self.closes.iter().map(|(code, count)| format!("{count} × {code}"));
             faults.push(format!("{closed} closed by the server: {}", codes.collect::<Vec<_>>().join(", ")));
         }
-        if let Some(Channels { refused, first_refusal, differing_rooms, .. }) = &self.channels {
+        if let Some(Channels { counts: ChannelCounts { refused, first_refusal, .. }, differing_rooms }) =
+            &self.channels
+        {
             if let Some(first) = first_refusal {
                 faults.push(format!("{refused} pushes refused: {first}"));
             }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::protocol::Protocols;
 use super::report::{Channels, Quantiles, RunReport};
+use super::world::ChannelCounts;
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,7 +117,8 @@ impl RunReport {
 }
 
 fn channels_text(channels: &Channels) -> String {
-    let Channels { replies, refused, presence_states, presence_diffs, presence_bytes, .. } = channels;
+    let ChannelCounts { replies, refused, presence_states, presence_diffs, presence_bytes, .. } =
+        &channels.counts;
     let presences = bytes(*presence_bytes as f64);
     let end = match channels.differing_rooms {
         0 => "the same as the last snapshot at the end".to_owned(),

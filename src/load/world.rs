@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::endpoint::{Endpoint, Refusal};
 use super::histogram::Histogram;
 use super::inbox::Arrival;
@@ -62,7 +64,8 @@ pub struct RunCounts {
 }
 
 /// Counts of the messages of Phoenix Channels; compressed ones are left out, except for a watcher's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ChannelCounts {
     /// Answers to pushes that were accepted.
     pub replies: u64,

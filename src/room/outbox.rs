@@ -177,7 +177,7 @@ impl Outbox {
         let bytes = state.event_bytes.saturating_add(cost);
         let falls_behind = bytes > limits.member_bytes / 2;
         if (falls_behind && state.confirms_nothing(now, limits.write_stall))
-            || (bytes > LEAST_BYTES && self.shared.is_exhausted())
+            || (bytes > LEAST_BYTES && self.shared.limits.is_exhausted(&self.shared.metrics))
         {
             return Err(TooSlow);
         }
@@ -206,7 +206,7 @@ impl Outbox {
         let snapshot = snapshot.payload(state.encoding);
         let older = state.queue.iter_mut().find(|queued| matches!(queued, Queued::Snapshot(_)));
         if let Some(older) = older {
-            if self.shared.is_exhausted() {
+            if self.shared.limits.is_exhausted(&self.shared.metrics) {
                 return Err(TooSlow);
             }
             *older = Queued::Snapshot(snapshot);
@@ -254,7 +254,7 @@ impl Outbox {
         }
         let presences = Queued::Presence(presences.payload(state.encoding));
         match state.queue.iter_mut().find(|queued| matches!(queued, Queued::Presence(_))) {
-            Some(_) if self.shared.is_exhausted() => return Err(TooSlow),
+            Some(_) if self.shared.limits.is_exhausted(&self.shared.metrics) => return Err(TooSlow),
             Some(older) => {
                 *older = presences;
                 self.shared.metrics.conflated_presences.inc();
@@ -313,11 +313,6 @@ impl OutboxShared {
     fn lock(&self) -> MutexGuard<'_, OutboxState> {
         // No code that runs under the lock leaves the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True if the queued bytes of the whole server exceed their limit.
-    fn is_exhausted(&self) -> bool {
-        usize::try_from(self.metrics.outbox_bytes.get()).is_ok_and(|bytes| bytes > self.limits.all_bytes)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::metrics::Metrics;
+
 /// Limits of queued data.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {
@@ -12,6 +14,13 @@ pub struct OutboxLimits {
     pub all_bytes: usize,
     /// Timeout for a confirmation by a member over half of its budget.
     pub write_stall: Duration,
+}
+
+impl OutboxLimits {
+    /// True if the queued bytes of the whole server exceed their limit.
+    pub fn is_exhausted(&self, metrics: &Metrics) -> bool {
+        usize::try_from(metrics.outbox_bytes.get()).is_ok_and(|bytes| bytes > self.all_bytes)
+    }
 }
 
 /// The member confirmed nothing for too long, or the memory for slow members is exhausted.

@@ -164,7 +164,7 @@ impl Actor {
             self.deps.metrics.durable_panics.inc();
             error!(event = "objectPanicked", object = self.id.as_str());
             self.feeds.clear();
-            // What was applied and not stored still counts in the sums.
+            // The sums still count changes that were applied and not stored.
             if let (Some(counted), Ok(saved)) = (self.counted, self.deps.store.load(&self.id).await) {
                 self.deps.totals.correct(&counted, &saved.row);
             }

@@ -332,7 +332,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is stored, applied to what was there, is what is in memory; and the row counts it.
+        /// The stored values and the merged changes make the values in memory, and the row counts those.
         #[test]
         fn unstored_changes_lead_to_the_state(
             calls in proptest::collection::vec(

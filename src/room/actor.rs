@@ -102,8 +102,8 @@ pub struct Actor {
 
 /// The socket that waits for the answer to its input.
 enum Asking {
-    /// None does.
-    Nobody,
+    /// None: the input has no answer.
+    None,
     /// One that joins.
     Join(Joining),
     /// The sender of a message.
@@ -210,11 +210,11 @@ impl Actor {
             let turn = tokio::select! {
                 // The deadline first: a room that is never idle still ticks, and still stops.
                 biased;
-                () = sleep_until(deadline) => self.handle(Input::Wake, Asking::Nobody).await,
+                () = sleep_until(deadline) => self.handle(Input::Wake, Asking::None).await,
                 () = self.deps.force.cancelled() => break,
                 () = self.inbox.stop.cancelled(), if !self.stopping => {
                     self.stopping = true;
-                    self.handle(Input::Shutdown, Asking::Nobody).await
+                    self.handle(Input::Shutdown, Asking::None).await
                 }
                 report = reported(&mut self.agent_job) => self.agent_reported(report).await,
                 command = self.inbox.commands.recv() => match command {
@@ -243,9 +243,9 @@ impl Actor {
                     Ok(message) => Input::Message { connection, at: unix_millis(), message },
                     Err(why) => Input::Rejected { connection, why },
                 };
-                self.handle(input, reply.map_or(Asking::Nobody, Asking::Message)).await
+                self.handle(input, reply.map_or(Asking::None, Asking::Message)).await
             }
-            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), Asking::Nobody).await,
+            Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), Asking::None).await,
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -258,7 +258,7 @@ impl Actor {
     async fn handle(&mut self, input: Input, asking: Asking) -> Turn {
         let now = now();
         let (mut joining, mut reply) = match asking {
-            Asking::Nobody => (None, None),
+            Asking::None => (None, None),
             Asking::Join(joining) => (Some(joining), None),
             Asking::Message(reply) => (None, Some(PendingReply::new(reply, &self.room, &input))),
         };
@@ -368,7 +368,7 @@ impl Actor {
             JobReport::Done => (AgentOutcome::Done, None),
             JobReport::Failed => (AgentOutcome::Failed, None),
         };
-        let turn = self.handle(Input::AgentDone { job, outcome }, Asking::Nobody).await;
+        let turn = self.handle(Input::AgentDone { job, outcome }, Asking::None).await;
         // After the handler: if the room had panicked, the track would have been dropped, and so closed.
         if let Some(opened) = opened {
             opened.hand_over();

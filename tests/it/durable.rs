@@ -370,7 +370,7 @@ async fn calls_too_fast_are_refused() {
         config.durable.calls_per_second_per_object = 3;
     })
     .await;
-    // So many at once that the rates of the whole time that they take are exceeded.
+    // Enough calls to exceed the rates, however long they take together.
     let at_once = async |object: fn(usize) -> String| {
         let asked = (0..100).map(|n| server.get(&format!("/durable/{KEY}/object/{}/state", object(n))));
         futures_util::future::join_all(asked.map(answer)).await

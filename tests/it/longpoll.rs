@@ -233,7 +233,7 @@ async fn other_serializer_and_bytes_are_read() {
     assert_eq!(reply[4], json!({"status": "error", "response": {"reason": "no binary events"}}));
 }
 
-/// What was in an answer that its client did not get is sent again, and what the next poll confirmed is not.
+/// Messages of an answer that its client did not get are sent again; those that the next poll confirmed are not.
 #[tokio::test]
 async fn unconfirmed_answer_comes_again_to_the_member() {
     let server = TestServer::start().await;

@@ -1,4 +1,4 @@
-//! What an object does with each command.
+//! The commands of an object, carried out one by one.
 
 use std::pin::pin;
 use std::sync::Arc;

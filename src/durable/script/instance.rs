@@ -166,7 +166,7 @@ impl Instance {
         }
         let describe = self.describe.clone().restore(ctx);
         let described = describe.and_then(|describe| describe.call::<_, Vec<String>>((thrown.clone(),)));
-        // What a message is made of may throw as well, or not end.
+        // The getters and `toString` behind a message may throw as well, or not end.
         let Ok([message, stack]) = <[String; 2]>::try_from(described.unwrap_or_default()) else {
             ctx.catch();
             return match self.clock.is_over.get() {

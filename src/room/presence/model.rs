@@ -10,7 +10,7 @@ pub type View = BTreeMap<String, Vec<Value>>;
 /// The presences as one client knows them.
 #[derive(Debug, Default)]
 pub struct ModelClient {
-    /// What it knows.
+    /// Its metas, after everything that it applied.
     pub view: View,
     has_state: bool,
     pending: Vec<(View, View)>,

@@ -339,8 +339,8 @@ mod tests {
     #[tokio::test]
     async fn http_request_to_media_port_is_closed() {
         let (mut tcp, address, metrics) = open(TcpLimits::default());
-        let mut stranger = TcpStream::connect(address).await.unwrap();
-        stranger.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut browser = TcpStream::connect(address).await.unwrap();
+        browser.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         run(&mut tcp, || ends(&metrics, End::BadFrame) == 1).await;
         assert_eq!(metrics.tcp_connections.get(), 0);
     }

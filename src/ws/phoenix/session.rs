@@ -329,7 +329,7 @@ impl PhoenixSession {
     /// Handles the end that a room gave the link of the topic at this index.
     fn channel_ended(&mut self, at: usize, close: Close) {
         if matches!(close, Close::TooSlow | Close::ServiceRestart) {
-            // What is too slow for one topic is too slow for all, and all rooms end with the server.
+            // A reader too slow for one topic is too slow for all, and all rooms end with the server.
             self.closing.get_or_insert(close);
         }
         if let Some(channel) = self.topics[at].channel() {

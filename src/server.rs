@@ -143,7 +143,7 @@ impl Server {
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
         let sockets = Arc::new(Sockets::new(&config, registry.clone(), metrics.clone(), stopping.clone()));
-        let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), metrics.clone());
+        let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), http.clone());
         let (objects, durable) = objects.map(start).unzip();
         let state = AppState {
             readiness: readiness.clone(),

@@ -28,6 +28,8 @@ pub enum Target {
     GetNamespaceObject(ObjectId),
     /// Opens a socket.
     Socket(ObjectId),
+    /// Asks for a token that opens the object's Phoenix topic.
+    Token(ObjectId),
 }
 
 impl Target {
@@ -83,6 +85,10 @@ impl Target {
                 only(method, &[Method::POST], "POST")?;
                 Ok(Self::CallMethod(object(id)?, decoded(name)?))
             }
+            ("token", "") => {
+                only(method, &[Method::POST], "POST")?;
+                Ok(Self::Token(object(id)?))
+            }
             ("websocket", _) => {
                 only(method, &[Method::GET], "GET")?;
                 Ok(Self::Socket(object(id)?))
@@ -101,7 +107,8 @@ impl Target {
             | Self::UpdateState(id, _)
             | Self::DeleteState(id, _)
             | Self::GetNamespaceObject(id)
-            | Self::Socket(id) => id,
+            | Self::Socket(id)
+            | Self::Token(id) => id,
         }
     }
 
@@ -115,6 +122,7 @@ impl Target {
             Self::DeleteState(..) => "delete_state",
             Self::GetNamespaceObject(_) => "get_namespace_object",
             Self::Socket(_) => "open_websocket",
+            Self::Token(_) => "create_token",
         }
     }
 }

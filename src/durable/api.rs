@@ -22,7 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::debug;
 
-use self::answer::{failed, json, of_method, of_success, of_text, of_value};
+use self::answer::{failed, json, of_method, of_success, of_text, of_token, of_value};
 use super::address::Target;
 use super::command::{Answer, Entries, Request};
 use super::error::ObjectError;
@@ -32,11 +32,14 @@ use super::object::{MAX_DEPTH, depth};
 use super::rates::CallRates;
 use super::registry::ObjectRegistry;
 use super::session::no_params;
-use crate::clock::now;
+use super::token;
+use crate::auth::token::SigningKey;
+use crate::clock::{now, wall_clock};
 use crate::config::Config;
+use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::id::ObjectId;
-use crate::limit::ConcurrencyLimit;
+use crate::limit::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::metrics::{ByOutcome, Counted, Metrics};
 use crate::ws::Sockets;
 
@@ -54,6 +57,7 @@ pub struct DurableApi {
     /// Sockets of all objects.
     socket_limit: ConcurrencyLimit,
     sockets: Arc<Sockets>,
+    http: Arc<HttpContext>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,7 +68,7 @@ impl DurableApi {
         registry: ObjectRegistry,
         keys: AccessKeys,
         sockets: Arc<Sockets>,
-        metrics: Arc<Metrics>,
+        http: Arc<HttpContext>,
     ) -> Self {
         let durable = &config.durable;
         Self {
@@ -77,13 +81,39 @@ impl DurableApi {
             patience: config.limits.request_timeout,
             socket_limit: ConcurrencyLimit::new(durable.sockets, 0),
             sockets,
-            metrics,
+            metrics: http.metrics.clone(),
+            http,
         }
     }
 
     /// The objects.
     pub fn registry(&self) -> &ObjectRegistry {
         &self.registry
+    }
+
+    /// The key that signs the tokens of objects.
+    pub(super) fn signing_key(&self) -> &SigningKey {
+        self.http.identities.signing_key()
+    }
+
+    /// True if a key opens the object.
+    pub(super) fn opens(&self, key: KeyNumber, object: &ObjectId) -> bool {
+        self.keys.opens(key, object)
+    }
+
+    /// The rates of calls.
+    pub(super) fn rates(&self) -> &Arc<CallRates> {
+        &self.rates
+    }
+
+    /// The memory for messages that arrive.
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    /// The permit of a socket on an object.
+    pub(super) fn socket_permit(&self) -> Result<ConcurrencyPermit, ObjectError> {
+        self.socket_limit.try_acquire(None).map_err(|_| ObjectError::Full("there are too many sockets"))
     }
 
     /// Removes unused entries of the limits.
@@ -157,6 +187,10 @@ impl DurableApi {
         match target {
             Target::GetNamespaceObject(id) => Ok(of_text(id.as_str())),
             Target::Socket(id) => self.upgrade(id, key, request).await,
+            Target::Token(id) => {
+                let token = token::sign(self.signing_key(), &id, key, wall_clock());
+                Ok(of_token(&token))
+            }
             Target::Initialize(id) => {
                 let (body, permit) = self.read(request).await?;
                 let values = members(&body, self.registry.deps().limits.keys)?;

@@ -144,6 +144,8 @@ pub enum Ask {
     Set(Arc<str>, Arc<RawValue>),
     /// `update`: sets a value.
     Update(Arc<str>, Arc<RawValue>),
+    /// Reads all values. Asked by channels of Phoenix only.
+    State,
     /// Anything else; the sentence for the client.
     Invalid(&'static str),
 }

@@ -21,6 +21,9 @@ pub enum ObjectError {
     /// The key of access is missing or wrong.
     #[error("this needs a key: Authorization: Bearer ..., or the first part of the path")]
     Unauthorized,
+    /// A topic of Phoenix Channels is joined without a token of its object.
+    #[error("this needs a token of the object, as the parameter \"token\"")]
+    TokenNeeded,
     /// There is nothing at the address.
     #[error("Not found")]
     NotFound,
@@ -76,7 +79,7 @@ impl ObjectError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::InvalidName(_) | Self::InvalidBody(_) | Self::InvalidHandshake => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::TokenNeeded => StatusCode::UNAUTHORIZED,
             Self::NotFound | Self::KeyNotFound | Self::MethodNotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,

@@ -258,10 +258,10 @@ impl FeedReader {
     }
 
     /// Ready once the socket is to be closed, even if messages are still queued.
-    pub fn poll_end(&self, context: &Context<'_>) -> Poll<()> {
+    pub fn poll_end(&self, context: &Context<'_>) -> Poll<Close> {
         let mut state = self.shared.lock();
-        if state.end.is_some() {
-            return Poll::Ready(());
+        if let Some(close) = state.end {
+            return Poll::Ready(close);
         }
         state.keep_waker(context);
         Poll::Pending

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use axum::http::HeaderMap;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{DurableConfig, KeySource};
 use crate::http::bearer::{bears, is_equal};
@@ -21,7 +22,8 @@ struct AccessKey {
 }
 
 /// The number of a key in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct KeyNumber(usize);
 
 /// A key's file is unusable.

@@ -10,6 +10,7 @@ pub mod alarm;
 pub mod api;
 pub mod builtin;
 pub mod callback;
+pub mod channel;
 pub mod command;
 pub mod error;
 pub mod feed;
@@ -23,6 +24,7 @@ pub mod rates;
 pub mod registry;
 pub mod script;
 pub mod session;
+pub mod token;
 pub mod totals;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::rates::CallRates;
 use super::registry::ObjectLink;
 use crate::clock::now;
 use crate::id::{ConnectionId, ObjectId};
+use crate::protocol::close::Close;
 use crate::ws::session::{Next, Output, Session};
 
 /// The key that `update` sets if the client names none.
@@ -49,6 +50,22 @@ impl ObjectSession {
         intake: Intake,
     ) -> Self {
         Self { socket, object, key, link, rates, intake, sending: None }
+    }
+
+    /// Asks the object, at the cost of a call; the answer repeats the id.
+    pub(super) fn ask(&mut self, id: Option<Box<RawValue>>, ask: Ask, bytes: usize) -> Next {
+        let refusal = self.rates.check(self.key, &self.object).err();
+        self.send(SocketMessage { socket: self.socket, id, ask, refusal, permit: None }, bytes)
+    }
+
+    /// The next action for the client.
+    pub(super) fn poll_taken(&mut self, context: &Context<'_>) -> Poll<Taken> {
+        self.link.feed.poll_take(now, context)
+    }
+
+    /// Ready, with the reason, once the object has ended the subscription, even if messages are still queued.
+    pub(super) fn poll_close(&mut self, context: &Context<'_>) -> Poll<Close> {
+        self.link.feed.poll_end(context)
     }
 
     /// Sends a message to the object; if that has no space for it yet, it waits here.
@@ -84,21 +101,19 @@ fn after(is_sent: bool) -> Next {
 
 impl Session for ObjectSession {
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Output> {
-        self.link.feed.poll_take(now, context).map(|taken| match taken {
+        self.poll_taken(context).map(|taken| match taken {
             Taken::Message(payload) => Output::Text(payload),
             Taken::Close(close) => Output::Close(close),
         })
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.link.feed.poll_end(context)
+        self.poll_close(context).map(|_| ())
     }
 
     fn receive(&mut self, text: &Utf8Bytes) -> Next {
         let (id, ask) = parse(text);
-        let refusal = self.rates.check(self.key, &self.object).err();
-        let message = SocketMessage { socket: self.socket, id, ask, refusal, permit: None };
-        self.send(message, text.len())
+        self.ask(id, ask, text.len())
     }
 
     fn receive_pong(&mut self, _: Instant, _: &[u8]) -> bool {

@@ -217,7 +217,7 @@ pub fn encode_room_state<'a>(
 }
 
 /// Encodes a text as JSON.
-pub(super) fn json_text(text: &str) -> String {
+pub fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -10,12 +10,14 @@ use crate::config::Config;
 use crate::durable::actor::ObjectDeps;
 use crate::durable::alarm::ring_alarms;
 use crate::durable::api::DurableApi;
+use crate::durable::channel::ObjectTopics;
 use crate::durable::keys::AccessKeys;
 use crate::durable::memory::Memory;
 use crate::durable::methods::Methods;
 use crate::durable::object::ObjectLimits;
 use crate::durable::registry::ObjectRegistry;
 use crate::durable::totals::StoredTotals;
+use crate::http::context::HttpContext;
 use crate::metrics::Metrics;
 use crate::room::outbox::OutboxLimits;
 use crate::store::StoreError;
@@ -65,8 +67,9 @@ impl RunningObjects {
         config: &Config,
         OpenedObjects { store, totals, keys, methods }: OpenedObjects,
         sockets: Arc<Sockets>,
-        metrics: Arc<Metrics>,
+        http: Arc<HttpContext>,
     ) -> (Self, Arc<DurableApi>) {
+        let metrics = http.metrics.clone();
         let (durable, limits) = (&config.durable, &config.limits);
         let deps = ObjectDeps {
             store: store.objects(),
@@ -91,8 +94,11 @@ impl RunningObjects {
         let alarms = own(ring_alarms(registry.clone()));
         let reloaded = registry.clone();
         let script = own(async move { reloaded.deps().methods.keep_fresh().await });
-        let api = DurableApi::new(config, registry.clone(), keys, sockets, metrics);
-        (Self { store, registry, alarms, script }, Arc::new(api))
+        let api = Arc::new(DurableApi::new(config, registry.clone(), keys, sockets.clone(), http));
+        if let Some(phoenix) = &sockets.phoenix {
+            phoenix.serve(Arc::new(ObjectTopics::new(&api)));
+        }
+        (Self { store, registry, alarms, script }, api)
     }
 
     /// Takes no more requests, and closes all sockets.

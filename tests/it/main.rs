@@ -52,6 +52,7 @@ mod pebble;
 mod peer;
 mod phoenix;
 mod phoenix_clients;
+mod phoenix_objects;
 mod phoenix_page;
 mod process;
 mod raw;

@@ -235,7 +235,7 @@ impl Actor {
         });
         let value = outcome.ok().flatten();
         let answer = match (ask, failure.as_deref()) {
-            (Ask::Method { .. }, error) => {
+            (Ask::Method { .. } | Ask::State, error) => {
                 let result = value.as_deref();
                 ToSocket::Response { id, success: error.is_none(), result, error }
             }

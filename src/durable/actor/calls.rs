@@ -142,6 +142,11 @@ impl Actor {
     ) -> Result<(Option<Arc<RawValue>>, Vec<Update>), ObjectError> {
         match ask {
             Ask::Echo(_) | Ask::Invalid(_) => Ok((None, Vec::new())),
+            Ask::State => {
+                self.load().await?;
+                let state = serde_json::value::to_raw_value(self.state()?);
+                Ok((Some(Arc::from(state.map_err(|_| ObjectError::Internal)?)), Vec::new()))
+            }
             Ask::Get(key) => {
                 self.load().await?;
                 Ok((self.state()?.get(key).cloned(), Vec::new()))

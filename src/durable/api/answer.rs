@@ -9,6 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::durable::error::ObjectError;
+use crate::durable::token::LIFETIME;
 use crate::room::message::SharedMessage;
 
 /// A failure.
@@ -69,6 +70,18 @@ pub(super) fn of_value(key: &str, value: &RawValue) -> Response {
 /// All values.
 pub(super) fn of_state(state: SharedMessage) -> Response {
     (StatusCode::OK, HEADERS, Body::from(state.json().clone())).into_response()
+}
+
+/// A token, which is a secret, and the time within which it is to be used.
+pub(super) fn of_token(token: &str) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Token<'a> {
+        token: &'a str,
+        /// In seconds.
+        expires_in: u64,
+    }
+    json(StatusCode::OK, &Token { token, expires_in: LIFETIME.as_secs() })
 }
 
 /// A JSON text.

@@ -75,6 +75,11 @@ pub fn channel_failed(version: Version, join_ref: Option<&Ref>, topic: &str) -> 
     whole(version, [join_ref, join_ref], topic, "phx_error", r#"{"reason":"channel_crash"}"#)
 }
 
+/// A message of a topic that is not a room's, with `payload`, a JSON object.
+pub fn push(version: Version, topic: &str, event: &str, payload: &str) -> String {
+    whole(version, [None, None], topic, event, payload)
+}
+
 fn whole(version: Version, refs: [Option<&Ref>; 2], topic: &str, event: &str, payload: &str) -> String {
     let Envelope { mut head, tail } = head(version, refs, topic, event);
     head.reserve_exact(payload.len() + tail.len());

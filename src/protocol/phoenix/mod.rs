@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-pub use encode::{Envelope, Status, channel_closed, channel_failed, envelope, reply, reply_reason};
+pub use encode::{Envelope, Status, channel_closed, channel_failed, envelope, push, reply, reply_reason};
 pub use parse::Unreadable;
 
 /// The topic of a socket's own messages: its heartbeats.

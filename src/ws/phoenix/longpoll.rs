@@ -30,11 +30,11 @@ use super::super::longpoll::{
     serve as serve_session, to_frames,
 };
 use super::super::refusals::too_many_sockets;
-use super::session::{PhoenixSession, SocketClient};
+use super::session::{PhoenixSession, SocketClient, SocketUser};
 use super::upgrade::{Query, of_token};
 use super::{KEEP_ALIVE, PhoenixEndpoint};
 use crate::auth::peer::RemotePeer;
-use crate::auth::{Auth, AuthMethod, Identity};
+use crate::auth::{Auth, AuthMethod};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -172,7 +172,7 @@ async fn try_open(
     if sockets.stopping.is_cancelled() {
         return Err(CannotJoin::Refused(JoinRefusal::ShuttingDown).into());
     }
-    let identity = identify(http, peer, &request.headers, &query).await?;
+    let user = identify(http, sockets, peer, (&request.headers, &query)).await?;
     http.charge.warn_once(peer);
     let network = peer.network();
     let permits = sockets.limit.acquire_plain(network).map_err(too_many_sockets)?;
@@ -184,7 +184,7 @@ async fn try_open(
 
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     // The client sees no pings: its next poll answers them.
-    let client = SocketClient { identity, network, answers_pings: true };
+    let client = SocketClient { user, network, answers_pings: true };
     let format = (query.version, Encoding::Identity);
     let phoenix = PhoenixSession::new(http.clone(), sockets.clone(), client, format, TRANSPORT);
     let limits = ConnectionLimits { keep_alive: Some(KEEP_ALIVE), ..sockets.connection_limits.clone() };
@@ -204,37 +204,41 @@ async fn try_open(
 /// The user of a new session, by a token or as for other requests.
 async fn identify(
     http: &HttpContext,
+    sockets: &Sockets,
     peer: &RemotePeer,
-    headers: &HeaderMap,
-    query: &Query<'_>,
-) -> Result<Identity, ApiError> {
+    (headers, query): (&HeaderMap, &Query<'_>),
+) -> Result<SocketUser, ApiError> {
     if let Some(token) = headers.get(AUTH_TOKEN) {
-        return of_token(http, token.as_bytes());
+        return of_token(http, sockets, token.as_bytes());
     }
-    if let Some(identity) = by_parameter(http, query) {
-        return identity;
+    if let Some(user) = by_parameter(http, sockets, query) {
+        return user;
     }
     // A browser names no origin for a GET of the same one, and no other for an image of a foreign page.
     let is_of_our_page =
         headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin");
     match http.identities.identify(headers, peer, wall_clock()).await {
         Auth::User { by: AuthMethod::Cookie, .. } if !is_of_our_page => Err(http.unauthenticated()),
-        Auth::User { identity, .. } => Ok(identity),
+        Auth::User { identity, .. } => Ok(SocketUser::User(identity)),
         Auth::Anonymous => Err(http.unauthenticated()),
     }
 }
 
 /// The user of a parameter `token`, if there is one that is not a session's. The user's own may stand before the
 /// token of a session of another time.
-fn by_parameter(http: &HttpContext, query: &Query<'_>) -> Option<Result<Identity, ApiError>> {
+fn by_parameter(
+    http: &HttpContext,
+    sockets: &Sockets,
+    query: &Query<'_>,
+) -> Option<Result<SocketUser, ApiError>> {
     let mut found = None;
     let tokens = query.tokens.iter().rev().filter(|token| SessionToken::parse(token).is_none());
     for token in tokens.take(MAX_TOKENS) {
-        let identity = of_token(http, token.as_bytes());
-        if identity.is_ok() {
-            return Some(identity);
+        let user = of_token(http, sockets, token.as_bytes());
+        if user.is_ok() {
+            return Some(user);
         }
-        found = Some(identity);
+        found = Some(user);
     }
     found
 }

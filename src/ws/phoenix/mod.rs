@@ -3,13 +3,14 @@
 //! `upgrade` opens a socket, `longpoll` is the other transport; [`session`] speaks the protocol on any transport, with
 //! the rooms of `topic`.
 
+pub mod feature;
 mod joining;
 mod longpoll;
 pub mod session;
 mod topic;
 mod upgrade;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{FromRef, State};
@@ -20,6 +21,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use serde_json::json;
 
+use self::feature::FeatureTopics;
 use super::Sockets;
 use super::keep_alive::KeepAlive;
 use super::longpoll::LongPollSessions;
@@ -44,6 +46,8 @@ pub struct PhoenixEndpoint {
     memberships: ConcurrencyLimit,
     /// The sessions of long polling.
     longpoll: Arc<LongPollSessions>,
+    /// Topics of another feature than rooms, once it is there.
+    features: OnceLock<Arc<dyn FeatureTopics>>,
 }
 
 impl PhoenixEndpoint {
@@ -51,7 +55,17 @@ impl PhoenixEndpoint {
     /// `None` if it is disabled.
     pub fn new(config: &PhoenixConfig, connections: usize, per_network: usize) -> Option<Self> {
         let memberships = ConcurrencyLimit::new(connections, per_network);
-        config.enabled.then(|| Self { topics: config.topics, memberships, longpoll: Arc::default() })
+        config.enabled.then(|| Self {
+            topics: config.topics,
+            memberships,
+            longpoll: Arc::default(),
+            features: OnceLock::new(),
+        })
+    }
+
+    /// Serves the topics of another feature as well. Only the first one is taken.
+    pub fn serve(&self, topics: Arc<dyn FeatureTopics>) {
+        let _ = self.features.set(topics);
     }
 }
 

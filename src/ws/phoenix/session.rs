@@ -1,5 +1,6 @@
 //! Phoenix Channels on one transport: the client's messages into its topics, and everything for it out of them.
 
+mod feature;
 mod flow;
 
 use std::collections::VecDeque;
@@ -52,16 +53,26 @@ const ID_IN_USE: &str = "id in use";
 const NO_BINARY: &str = "no binary events";
 const TOO_LONG_TO_HOLD: &str = "the message is too long to wait for the join of its topic";
 const RESTARTING: &str = "the server is restarting";
+const NO_ROOM: &str = "this socket's token opens no room";
 
 /// The client of a session.
 #[derive(Clone, Debug)]
 pub struct SocketClient {
     /// The user.
-    pub identity: Identity,
+    pub user: SocketUser,
     /// The client's network, if known.
     pub network: Option<ClientNetwork>,
     /// True if it answers pings, which confirm that events arrived.
     pub answers_pings: bool,
+}
+
+/// The user of a session.
+#[derive(Clone, Debug)]
+pub enum SocketUser {
+    /// A user, who may join rooms.
+    User(Identity),
+    /// The holder of a token that opens topics of a feature, and no room.
+    Token(Arc<[u8]>),
 }
 
 /// A client's session, with its memberships in rooms.
@@ -162,6 +173,10 @@ impl PhoenixSession {
             }
             return;
         }
+        if let Some(topic) = at.and_then(|at| self.topics[at].feature()) {
+            let refused = feature::receive(topic, frame);
+            return refused.map_or((), |reason| self.answer(frame, Err(reason)));
+        }
         let limits = self.sockets.message_limits;
         let channel = at.and_then(|at| self.topics[at].channel());
         let Some(channel) = channel else {
@@ -206,6 +221,11 @@ impl PhoenixSession {
         frame: &ClientFrame<'_>,
     ) -> Result<(), (&'static str, String)> {
         let refused = |label, reason: &str| Err((label, reason.to_owned()));
+        let features = self.sockets.phoenix.as_ref().and_then(|endpoint| endpoint.features.get());
+        if let Some(topics) = features.filter(|topics| frame.topic.starts_with(topics.prefix())) {
+            let topics = topics.clone();
+            return self.begin_feature_join(at, &topics, frame);
+        }
         let request = JoinRequest::read(frame).map_err(|error| {
             let label = if error == InvalidJoin::Unmatched { "unmatched" } else { "invalid" };
             (label, error.to_string())
@@ -216,13 +236,14 @@ impl PhoenixSession {
         let Some(PhoenixEndpoint { topics, memberships, .. }) = &self.sockets.phoenix else {
             return refused("unmatched", UNMATCHED);
         };
+        let SocketUser::User(identity) = &self.client.user else { return refused("forbidden", NO_ROOM) };
         let previous = at.map(|at| std::mem::replace(&mut self.topics[at].state, TopicState::Free));
         let (previous, permit) = match previous {
             Some(TopicState::Joined(Channel { join_ref, user, link, permit, .. })) => {
                 (Some((join_ref, user, link)), permit)
             }
             // No join is dispatched while another one of its topic is under way.
-            Some(TopicState::Free | TopicState::Joining(_)) | None => {
+            Some(TopicState::Free | TopicState::Joining(_) | TopicState::Feature(_)) | None => {
                 if at.is_none() && self.topics.len() >= *topics {
                     return refused("too_many_topics", TOO_MANY_TOPICS);
                 }
@@ -234,17 +255,19 @@ impl PhoenixSession {
                 (None, permit)
             }
         };
-        let client = (&self.client.identity, self.client.network);
+        let client = (identity, self.client.network);
         let joining = request.begin(&self.sockets, client, self.encoding, frame, (previous, permit));
         match at {
             Some(at) => self.topics[at].state = TopicState::Joining(Box::new(joining)),
-            None => {
-                // Most sockets have one topic, for which a vector would reserve the space of four.
-                self.topics.reserve_exact(1);
-                self.topics.push(Topic::new(&frame.topic, joining));
-            }
+            None => self.add_topic((&*frame.topic).into(), TopicState::Joining(Box::new(joining))),
         }
         Ok(())
+    }
+
+    fn add_topic(&mut self, name: Arc<str>, state: TopicState) {
+        // Most sockets have one topic, for which a vector would reserve the space of four.
+        self.topics.reserve_exact(1);
+        self.topics.push(Topic::new(name, state));
     }
 
     /// Handles the result of the join of the topic at this index.
@@ -259,8 +282,11 @@ impl PhoenixSession {
                 if self.is_throttled {
                     link.set_throttled(now(), true);
                 }
-                let response =
-                    serde_json::json!({"id": joining.user.as_str(), "name": &*self.client.identity.name});
+                let name = match &self.client.user {
+                    SocketUser::User(identity) => &*identity.name,
+                    SocketUser::Token(_) => "",
+                };
+                let response = serde_json::json!({"id": joining.user.as_str(), "name": name});
                 let (join_ref, message_ref) = (joining.join_ref.as_ref(), joining.message_ref.as_ref());
                 if message_ref.is_some() {
                     let result = (Status::Ok, &*response.to_string());
@@ -384,7 +410,11 @@ impl PhoenixSession {
 
     /// Number of messages that are not handled or not answered yet.
     fn unanswered(&self) -> usize {
-        self.topics.iter().map(|topic| topic.unanswered.len()).sum()
+        let of_feature = |topic: &Topic| match &topic.state {
+            TopicState::Feature(topic) => topic.unanswered(),
+            _ => 0,
+        };
+        self.topics.iter().map(|topic| topic.unanswered.len() + of_feature(topic)).sum()
     }
 
     fn held(&self) -> usize {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tungstenite::Utf8Bytes;
 
+use super::feature::FeatureTopic;
 use super::joining::Joining;
 use crate::id::UserId;
 use crate::limit::ConcurrencyPermit;
@@ -39,6 +40,8 @@ pub(super) enum TopicState {
     Joining(Box<Joining>),
     /// Joined.
     Joined(Channel),
+    /// Of another feature than rooms.
+    Feature(Box<FeatureTopic>),
 }
 
 /// A joined topic.
@@ -76,13 +79,8 @@ pub(super) struct Unanswered {
 
 impl Topic {
     /// A topic that is about to be joined.
-    pub(super) fn new(name: &str, joining: Joining) -> Self {
-        Self {
-            name: name.into(),
-            state: TopicState::Joining(Box::new(joining)),
-            held: VecDeque::new(),
-            unanswered: VecDeque::new(),
-        }
+    pub(super) fn new(name: Arc<str>, state: TopicState) -> Self {
+        Self { name, state, held: VecDeque::new(), unanswered: VecDeque::new() }
     }
 
     /// True if a message has to wait for earlier ones.
@@ -95,6 +93,7 @@ impl Topic {
         match &self.state {
             TopicState::Joining(_) => true,
             TopicState::Joined(channel) => channel.is_leaving,
+            TopicState::Feature(topic) => topic.is_in_transition(),
             TopicState::Free => false,
         }
     }
@@ -108,7 +107,15 @@ impl Topic {
     pub(super) fn channel(&mut self) -> Option<&mut Channel> {
         match &mut self.state {
             TopicState::Joined(channel) => Some(channel),
-            TopicState::Free | TopicState::Joining(_) => None,
+            TopicState::Free | TopicState::Joining(_) | TopicState::Feature(_) => None,
+        }
+    }
+
+    /// The topic of another feature than rooms.
+    pub(super) fn feature(&mut self) -> Option<&mut FeatureTopic> {
+        match &mut self.state {
+            TopicState::Feature(topic) => Some(topic),
+            TopicState::Free | TopicState::Joining(_) | TopicState::Joined(_) => None,
         }
     }
 
@@ -127,6 +134,7 @@ impl Topic {
     pub(super) async fn end(self, version: Version, limits: MessageLimits, is_page_left: bool) {
         let (join_ref, mut link, outlasts_socket) = match self.state {
             TopicState::Free => return,
+            TopicState::Feature(topic) => return topic.end().await,
             TopicState::Joining(joining) => match joining.joined.await {
                 Ok(link) => (joining.join_ref, link, joining.outlasts_socket),
                 Err(_) => return,

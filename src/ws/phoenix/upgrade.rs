@@ -19,9 +19,9 @@ use super::super::handshake::{Handshake, lost_upgrade, report_refusal, with_rene
 use super::super::refusals::too_many_sockets;
 use super::super::session::Session;
 use super::KEEP_ALIVE;
-use super::session::{PhoenixSession, SocketClient};
+use super::session::{PhoenixSession, SocketClient, SocketUser};
 use crate::auth::peer::RemotePeer;
-use crate::auth::{Auth, AuthMethod, Identity};
+use crate::auth::{Auth, AuthMethod};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
 use crate::http::error::{ApiError, Refusal};
@@ -91,14 +91,14 @@ async fn open(
         return Err(CannotJoin::Refused(JoinRefusal::ShuttingDown).into());
     }
     let token = offered.token.or_else(|| tokens.pop().map(|token| token.into_owned().into_bytes()));
-    let (identity, renew) = match token {
-        Some(token) => (of_token(http, &token)?, None),
+    let (user, renew) = match token {
+        Some(token) => (of_token(http, sockets, &token)?, None),
         None => match http.identities.identify(request.headers(), peer, wall_clock()).await {
             // A page of ours names its origin, which was checked. Other clients have tokens.
             Auth::User { by: AuthMethod::Cookie, .. } if !request.headers().contains_key(ORIGIN) => {
                 return Err(http.unauthenticated());
             }
-            Auth::User { identity, renew, .. } => (identity, renew),
+            Auth::User { identity, renew, .. } => (SocketUser::User(identity), renew),
             Auth::Anonymous => return Err(http.unauthenticated()),
         },
     };
@@ -109,7 +109,7 @@ async fn open(
     let share = sockets.arrivals.share(network);
 
     let (encoding, id) = (handshake.encoding(), sockets.tasks.next_id());
-    let client = SocketClient { identity, network, answers_pings };
+    let client = SocketClient { user, network, answers_pings };
     let session = PhoenixSession::new(http.clone(), sockets.clone(), client, (version, encoding), TRANSPORT);
     let limits = ConnectionLimits { keep_alive: Some(KEEP_ALIVE), ..sockets.connection_limits.clone() };
     let (metrics, handshake_timeout) = (http.metrics.clone(), sockets.handshake);
@@ -133,8 +133,14 @@ async fn open(
     Ok(with_renewal(answer, renew))
 }
 
-pub(super) fn of_token(http: &HttpContext, token: &[u8]) -> Result<Identity, ApiError> {
-    http.identities.identify_by_socket_token(token, wall_clock()).ok_or(INVALID_TOKEN)
+/// The user of a token, or the token itself if it is one of a feature.
+pub(super) fn of_token(http: &HttpContext, sockets: &Sockets, token: &[u8]) -> Result<SocketUser, ApiError> {
+    if let Some(identity) = http.identities.identify_by_socket_token(token, wall_clock()) {
+        return Ok(SocketUser::User(identity));
+    }
+    let features = sockets.phoenix.as_ref().and_then(|endpoint| endpoint.features.get());
+    let is_of_feature = features.is_some_and(|topics| topics.opens_socket(token));
+    if is_of_feature { Ok(SocketUser::Token(token.into())) } else { Err(INVALID_TOKEN) }
 }
 
 /// The query of an endpoint.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tungstenite::Utf8Bytes;
 
 use super::super::super::session::{Next, Output, Session};
+use super::super::feature::FeatureTopic;
 use super::super::topic::{Topic, TopicState};
 use super::{MAX_HELD, MAX_UNANSWERED, PhoenixSession};
 use crate::clock::now;
@@ -16,6 +17,10 @@ use crate::protocol::phoenix::{ClientFrame, Envelope, Unreadable, envelope};
 use crate::room::link::{Acknowledged, MemberLink, Taken};
 
 impl PhoenixSession {
+    fn features(&mut self) -> impl Iterator<Item = &mut FeatureTopic> {
+        self.topics.iter_mut().filter_map(Topic::feature)
+    }
+
     /// Carries on all joins, answers and held messages.
     fn poll_topics(&mut self, context: &mut Context<'_>) {
         for at in 0..self.topics.len() {
@@ -33,12 +38,23 @@ impl PhoenixSession {
         }
     }
 
-    /// The next message of a room, from each topic in turn; `None` if a room ended a topic instead.
-    fn poll_rooms(&mut self, context: &Context<'_>) -> Poll<Option<Output>> {
+    /// The next message of a topic, from each in turn; `None` if it is among the replies instead, or a room ended a
+    /// topic.
+    fn poll_rooms(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
         let count = self.topics.len();
         for step in 0..count {
             let at = (self.turn + step) % count;
             let topic = &mut self.topics[at];
+            if let TopicState::Feature(feature) = &mut topic.state {
+                let Poll::Ready(news) = feature.poll_news(context) else { continue };
+                self.turn = at + 1;
+                self.tell_news(at, news);
+                if !self.topics[at].held.is_empty() {
+                    // They waited for a join or leave that is over.
+                    context.waker().wake_by_ref();
+                }
+                return Poll::Ready(None);
+            }
             let TopicState::Joined(channel) = &mut topic.state else { continue };
             if channel.ended.is_some() {
                 continue;
@@ -95,10 +111,11 @@ impl Session for PhoenixSession {
     }
 
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let is_end = |link: &mut MemberLink| {
-            matches!(link.poll_end(context), Poll::Ready(Close::TooSlow | Close::ServiceRestart))
-        };
-        if self.closing.is_some() || self.links().any(is_end) { Poll::Ready(()) } else { Poll::Pending }
+        let is_end = |end| matches!(end, Poll::Ready(Close::TooSlow | Close::ServiceRestart));
+        let is_over = self.closing.is_some()
+            || self.links().any(|link| is_end(link.poll_end(context)))
+            || self.features().any(|topic| is_end(topic.poll_end(context)));
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn receive(&mut self, text: &Utf8Bytes) -> Next {
@@ -137,6 +154,9 @@ impl Session for PhoenixSession {
             for link in self.links() {
                 is_sent &= link.poll_sent(context).is_ready();
             }
+            for topic in self.features() {
+                is_sent &= topic.poll_handed_on(context).is_ready();
+            }
             self.poll_topics(context);
             // A held message may wait for its room, or begin a join, which has to be polled.
             if !self.handle_held() {
@@ -156,6 +176,9 @@ impl Session for PhoenixSession {
         for link in self.links() {
             has_space &= link.poll_space(context).is_ready();
         }
+        for topic in self.features() {
+            has_space &= topic.poll_space(context).is_ready();
+        }
         if has_space {
             return Poll::Ready(());
         }
@@ -171,6 +194,7 @@ impl Session for PhoenixSession {
     fn is_congested(&self) -> bool {
         let is_link_congested = |topic: &Topic| match &topic.state {
             TopicState::Joined(channel) => channel.link.is_congested(),
+            TopicState::Feature(topic) => topic.is_congested(),
             TopicState::Free | TopicState::Joining(_) => false,
         };
         self.unanswered() >= MAX_UNANSWERED

@@ -326,7 +326,7 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::task::{Context, Poll, Waker};
 
     use axum::http::Uri;
@@ -352,14 +352,14 @@ mod tests {
 
     const NODE: NodeId = NodeId::new(0);
 
-    struct TestRegistry {
-        registry: Registry,
+    pub struct TestRegistry {
+        pub registry: Registry,
         store: Store,
-        metrics: Arc<Metrics>,
+        pub metrics: Arc<Metrics>,
         _dir: TempDir,
     }
 
-    async fn test_registry(tick: Duration, rooms: usize) -> TestRegistry {
+    pub async fn test_registry(tick: Duration, rooms: usize) -> TestRegistry {
         test_registry_with(tick, rooms, Calls::default(), Vec::new()).await
     }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::browser::{Browser, Tab, Visitor};
+use crate::client::Ask;
 use crate::harness::{PATIENCE, Person, TestServer, answer};
 use crate::page::{join, tile, until_on_stage};
 use crate::raw::Raw;
@@ -246,4 +247,26 @@ async fn browsers_meet_below_the_base_path() {
         let is_ours = url.starts_with(&server.http());
         assert!(!is_ours || url.starts_with(&format!("{}/meet/", server.http())), "{url}");
     }
+}
+
+#[tokio::test]
+async fn phoenix_endpoint_is_below_the_base_path() {
+    let server = server().await;
+    let ada = log_in(&server, "/meet/set-username").await;
+    let ask = |path: &str| Ask::path(path).by(&ada).header("origin", &server.http());
+    assert_eq!(ask("/socket/websocket?vsn=2.0.0").try_open(&server).await.err(), Some(404));
+    let mut socket = ask("/meet/socket/websocket?vsn=2.0.0").open(&server).await;
+    socket.say(json!(["1", "1", "room:r", "phx_join", {"_pk": "a"}])).await;
+    assert_eq!(socket.next().await[4]["response"], json!({"id": "a", "name": "Ada"}));
+
+    let poll = |path: &str| {
+        let request = server.get(path).header("cookie", ada.cookie()).header("sec-fetch-site", "same-origin");
+        answer(request)
+    };
+    assert_eq!(poll("/socket/longpoll?vsn=2.0.0").await.status, 404);
+    let opened = poll("/meet/socket/longpoll?vsn=2.0.0").await.json();
+    assert!(opened["status"] == 410 && opened["token"].is_string(), "{opened}");
+    let token =
+        answer(server.request(&Method::POST, "/meet/api/socket-token").header("cookie", ada.cookie()));
+    assert_eq!(token.await.status, 200);
 }

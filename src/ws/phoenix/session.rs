@@ -2,6 +2,8 @@
 
 mod feature;
 mod flow;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;

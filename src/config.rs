@@ -3,10 +3,12 @@
 //! All errors are found before the server starts and reported at once, each with the file or variable that
 //! holds it. `config/satsuma.toml` lists all settings with their defaults.
 
+mod auth;
 mod base_path;
 mod durable;
 mod error;
 mod http;
+mod key_source;
 mod phoenix;
 mod policy;
 mod rules;
@@ -25,10 +27,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use auth::{AccessLevel, AuthConfig, TokenKey};
 pub use base_path::{BasePath, PublicUrl};
-pub use durable::{DurableConfig, DurableKey, KeySource};
+pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
 pub use http::{Admin, Http};
+pub use key_source::{KeyFileError, KeySource};
 pub use phoenix::PhoenixConfig;
 pub use policy::PolicySources;
 pub use satsuma_sfu::MediaAddress;
@@ -58,6 +62,8 @@ pub struct Config {
     pub room: RoomConfig,
     /// Sources of a user's identity beside the signed cookie.
     pub identity: IdentityConfig,
+    /// Access to rooms.
+    pub auth: AuthConfig,
     /// Limits of one client, one room and the whole server.
     pub limits: LimitsConfig,
     /// Graceful shutdown.
@@ -244,6 +250,7 @@ impl Default for Config {
             admin: Admin::default(),
             room: RoomConfig::default(),
             identity: IdentityConfig::default(),
+            auth: AuthConfig::default(),
             limits: LimitsConfig::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
@@ -369,6 +376,16 @@ impl Config {
         sources.read_flags(flags);
         let (config, warnings) = sources.finish()?;
         Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
+    }
+
+    /// The address at which people reach the server, as far as the configuration tells; without a slash at its end.
+    pub fn public_address(&self) -> String {
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
+        let path = self.http.base_path();
+        match self.http.public_origin() {
+            Some(origin) => format!("{origin}{}", path.as_str()),
+            None => format!("{scheme}://{}{}", self.http.listen, path.as_str()),
+        }
     }
 
     /// True if all clients come through a proxy of unknown address: the public URL is https, but this server
@@ -553,7 +570,7 @@ mod tests {
             "satsuma.toml: http.lissten: no such setting; [http] has acme_directory, acme_domains, acme_email, acme_retry, \
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
-            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [calls], \
+            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [auth], [calls], \
              [client], [durable], [feedback], [http], [identity], [limits], [log], [phoenix], [room], \
              [sfu], [shutdown], [turn], data_dir",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
@@ -646,6 +663,8 @@ mod tests {
             ("durable.script_threads", "0", "1025"),
             ("durable.callback_timeout", "'10ms'", "'0s'"),
             ("durable.callback_secret", "'short'", "5"),
+            ("auth.token_lifetime", "'1m'", "'59s'"),
+            ("auth.create", "'anyone'", "'all'"),
         ] {
             config(&format!("{key} = {allowed}"), &[]);
             let lines = faults(&format!("{key} = {refused}"), &[]);
@@ -722,6 +741,33 @@ mod tests {
         config("identity = { access_team_domain = 'http://[::1]:9', access_audience = 'a' }", &[]);
         let blank = "identity = { access_team_domain = 'team.example', access_audience = ' ' }";
         assert_eq!(faults(blank, &[]).len(), 1);
+    }
+
+    #[test]
+    fn token_keys_are_checked_and_never_shown() {
+        let key = "{ id = 'a', secret = 'hush-hush-hush-hush-hush-hush-hu' }";
+        let auth = config(&format!("[auth]\nkeys = [{key}, {{ id = 'b', secret_file = 'f' }}]"), &[]).auth;
+        assert_eq!(auth.keys.iter().map(|key| &*key.id).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(!format!("{auth:?}").contains("hush"));
+        let by_variable = config("", &[("SATSUMA_AUTH__KEYS", &format!("[{key}]"))]);
+        assert_eq!(by_variable.auth.keys.len(), 1);
+        assert!(!format!("{:?}", by_variable.to_settings()).contains("hush"));
+        for wrong in [
+            "keys = 'hush'",
+            "keys = ['hush-hush-hush-hush-hush-hush-hu']",
+            "keys = [{ id = 'a', secret = 'hush' }]",
+            "keys = [{ id = 'a', secret = 5318008 }]",
+            "keys = [{ secret = 'hush-hush-hush-hush-hush-hush-hu' }]",
+            "keys = [{ id = 'a b', secret = 'hush-hush-hush-hush-hush-hush-hu' }]",
+            "keys = [{ id = 'a', secret = 'hush-hush-hush-hush-hush-hush-hu', secret_file = 'hush' }]",
+            "keys = [{ id = 'a', key = 'hush-hush-hush-hush-hush-hush-hu' }]",
+            &format!("keys = [{key}, {key}]"),
+        ] {
+            let lines = faults(&format!("[auth]\n{wrong}"), &[]);
+            assert!(matches!(&*lines, [line] if line.starts_with("satsuma.toml: auth.keys: ")), "{lines:?}");
+            assert!(!lines[0].contains("hush") && !lines[0].contains("5318008"), "{lines:?}");
+        }
+        assert_eq!(faults("auth.rooms = 'token'", &[]).len(), 1, "nobody could enter");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod grants;
 mod object;
+mod scope;
 mod text;
 
 use std::borrow::Borrow;
@@ -16,6 +17,7 @@ use satsuma_sfu::api::PersonId;
 pub use grants::{Grants, PublishGrants};
 pub use object::{InvalidObjectId, ObjectId};
 pub use satsuma_sfu::api::SessionId;
+pub use scope::RoomScope;
 pub use text::{composed, nfc, text_is_valid, visible};
 
 /// The name of a room: 1 to 128 characters of any script, without control or invisible characters, in
@@ -226,7 +228,7 @@ impl IdentityId {
     /// The authentication method; an id without another method's prefix is of this server's cookie.
     pub fn auth_method(&self) -> AuthMethod {
         let prefix = self.0.split(':').next().unwrap_or_default();
-        let others = [AuthMethod::ProxyHeader, AuthMethod::Access];
+        let others = [AuthMethod::ProxyHeader, AuthMethod::Access, AuthMethod::Token];
         others.into_iter().find(|method| method.prefix() == prefix).unwrap_or(AuthMethod::Cookie)
     }
 }
@@ -247,6 +249,8 @@ pub enum AuthMethod {
     ProxyHeader,
     /// An assertion of Cloudflare Access.
     Access,
+    /// An access token.
+    Token,
 }
 
 impl AuthMethod {
@@ -256,6 +260,7 @@ impl AuthMethod {
             Self::Cookie => "cookie",
             Self::ProxyHeader => "proxy",
             Self::Access => "access",
+            Self::Token => "token",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::server::{ObjectsCommand, check, healthcheck, operate_objects, run};
+use satsuma::server::{ObjectsCommand, TokenOptions, check, healthcheck, mint_token, operate_objects, run};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -35,6 +35,8 @@ enum CliCommand {
         #[command(subcommand)]
         command: ObjectsCommand,
     },
+    /// Make an access token, with the first key of the configuration.
+    Token(TokenOptions),
     Load(satsuma_load::Options),
 }
 
@@ -56,6 +58,9 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
             writeln!(std::io::stdout(), "configuration OK")?;
         }
         Some(CliCommand::Healthcheck) => healthcheck(&loaded.config).await?,
+        Some(CliCommand::Token(options)) => {
+            std::io::stdout().write_all(mint_token(&loaded.config, &options)?.as_bytes())?;
+        }
         Some(CliCommand::Objects { command }) => {
             let text = operate_objects(&loaded.config, &command).await?;
             std::io::stdout().write_all(text.as_bytes())?;

@@ -6,6 +6,7 @@ mod fault;
 mod files;
 mod health;
 mod media;
+mod mint;
 mod objects;
 mod operate;
 mod platform;
@@ -28,6 +29,7 @@ use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::auth::Identities;
 use crate::auth::access::AccessHandle;
+use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
@@ -57,6 +59,7 @@ use crate::ws::Sockets;
 pub use check::check;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
+pub use mint::{TokenOptions, mint as mint_token};
 use objects::RunningObjects;
 pub use operate::{ObjectsCommand, objects as operate_objects};
 use resources::{Clients, Resources};
@@ -126,7 +129,7 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, upstream, ai, cards } = clients;
+        let Clients { site, orange, access, tokens, upstream, ai, cards } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -135,7 +138,7 @@ impl Server {
 
         let registry = rooms(&config, &store, ai.clone(), metrics.clone(), kept);
         let readiness = Readiness::new(registry.clone(), store.handle(), stopping.clone());
-        let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access);
+        let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
         let site = Arc::new(site);
         let proxy = Arc::new(Proxy::new(upstream, &config.calls, &config.limits, http.clone()));
@@ -165,6 +168,8 @@ impl Server {
             hosts: HostNames::new(&config.admin.allowed_hosts),
             readiness,
             objects: state.durable.as_ref().map(|durable| durable.registry().clone()),
+            http: state.http.clone(),
+            address: config.public_address(),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
@@ -311,8 +316,14 @@ async fn end_media(sfu: Option<&SfuHandle>) {
     }
 }
 
-fn identities(config: &Config, key: SigningKey, access: Option<AccessHandle>) -> Identities {
+fn identities(
+    config: &Config,
+    key: SigningKey,
+    access: Option<AccessHandle>,
+    tokens: Option<AccessTokens>,
+) -> Identities {
     let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
+    let identities = identities.with_tokens(tokens, config.auth.rooms, config.auth.create);
     if config.identity.required { identities } else { identities.beside_cookies() }
 }
 

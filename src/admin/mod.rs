@@ -7,11 +7,13 @@ mod query;
 mod readiness;
 mod reports;
 mod rooms;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
+use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -19,10 +21,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use secrecy::SecretString;
 
+use crate::clock::wall_clock;
 use crate::durable::registry::ObjectRegistry;
-use crate::http::bearer::bears;
+use crate::http::bearer::{bearer, bears};
+use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
+use crate::id::RoomScope;
 use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
@@ -47,6 +52,10 @@ pub struct Operators {
     pub readiness: Readiness,
     /// Durable objects, if a key is configured.
     pub objects: Option<ObjectRegistry>,
+    /// The public listener's state.
+    pub http: Arc<HttpContext>,
+    /// The address of the public listener, without a slash at its end.
+    pub address: String,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token.
@@ -57,6 +66,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .route("/admin/sfu", get(sfu))
         .merge(reports::routes())
         .merge(objects::routes())
+        .merge(tokens::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -85,12 +95,22 @@ async fn only_operators(
     request: HttpRequest,
     next: Next,
 ) -> Response {
-    if !bears(request.headers(), &operators.token) {
+    if !is_operator(&operators, request.headers()) {
         return ApiError::NoOperator.into_response();
     }
     let mut response = next.run(request).await;
     response.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
     response
+}
+
+/// True if a request has the operator token, or an access token of all rooms with the grant `admin`.
+fn is_operator(operators: &Operators, headers: &HeaderMap) -> bool {
+    let identities = &operators.http.identities;
+    let by_token = |token: &str| identities.identify_by_access_token(token.as_bytes(), wall_clock());
+    bears(headers, &operators.token)
+        || bearer(headers)
+            .and_then(by_token)
+            .is_some_and(|identity| identity.grants.admin && identity.scope == RoomScope::any())
 }
 
 /// `GET /metrics`: the metrics as OpenMetrics text.

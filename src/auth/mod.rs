@@ -5,7 +5,9 @@
 //! this server, the assertion by Cloudflare, and the header counts only from a trusted proxy.
 
 pub mod access;
+pub mod access_token;
 mod cookie;
+pub mod minting;
 pub mod peer;
 mod proxy;
 mod socket_token;
@@ -17,11 +19,13 @@ use std::time::SystemTime;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use self::access::AccessHandle;
+use self::access_token::{AccessTokens, TokenDefect};
 use self::cookie::CookieSession;
 use self::token::SigningKey;
 use crate::auth::peer::RemotePeer;
+use crate::config::AccessLevel;
 pub use crate::id::AuthMethod;
-use crate::id::{Grants, IdentityId, nfc, text_is_valid, visible};
+use crate::id::{Grants, IdentityId, RoomName, RoomScope, nfc, text_is_valid, visible};
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
@@ -35,12 +39,19 @@ pub struct Identity {
     pub name: Arc<str>,
     /// Rights in rooms and at the media API.
     pub grants: Grants,
+    /// The rooms in which it has them.
+    pub scope: RoomScope,
 }
 
 impl Identity {
     fn new(method: AuthMethod, subject: &str, name: &str) -> Self {
         let id = IdentityId::new(format!("{}:{subject}", method.prefix()));
-        Self { id, name: name.into(), grants: Grants::everyone() }
+        Self { id, name: name.into(), grants: Grants::everyone(), scope: RoomScope::any() }
+    }
+
+    /// True if the identity may enter the room.
+    pub fn may_enter(&self, room: &RoomName) -> bool {
+        self.grants.join && self.scope.admits(room)
     }
 
     /// Creates the identity of a user with an external login; `None` if the name is invalid.
@@ -83,6 +94,11 @@ pub struct Identities {
     proxy_header: Option<HeaderName>,
     access: Option<AccessHandle>,
     cookies: Cookies,
+    tokens: Option<AccessTokens>,
+    /// Those who are authenticated at all.
+    rooms: AccessLevel,
+    /// Those who may start a meeting.
+    create: AccessLevel,
 }
 
 /// Acceptance of this server's own cookie if a proxy or Access authenticates users.
@@ -98,7 +114,15 @@ impl Identities {
     /// Creates the methods from the key that signs cookies and, if configured, the header in which
     /// trusted proxies name their user, and Cloudflare Access.
     pub fn new(key: SigningKey, proxy_header: Option<HeaderName>, access: Option<AccessHandle>) -> Self {
-        Self { key, proxy_header, access, cookies: Cookies::Alone }
+        Self {
+            key,
+            proxy_header,
+            access,
+            cookies: Cookies::Alone,
+            tokens: None,
+            rooms: AccessLevel::Anyone,
+            create: AccessLevel::Anyone,
+        }
     }
 
     /// Accepts cookies of users whom neither the header nor Access authenticates.
@@ -107,9 +131,26 @@ impl Identities {
         Self { cookies: Cookies::Beside, ..self }
     }
 
+    /// Accepts access tokens, if there are keys, and from users without one what these levels allow.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Option<AccessTokens>, rooms: AccessLevel, create: AccessLevel) -> Self {
+        Self { tokens, rooms, create, ..self }
+    }
+
+    /// The keys of access tokens, if there are any.
+    pub fn access_tokens(&self) -> Option<&AccessTokens> {
+        self.tokens.as_ref()
+    }
+
+    /// True if only holders of an access token are authenticated.
+    pub fn needs_token(&self) -> bool {
+        self.rooms == AccessLevel::Token
+    }
+
     /// True if users may choose a name themselves.
     pub fn takes_names(&self) -> bool {
-        self.cookies == Cookies::Beside || (self.proxy_header.is_none() && self.access.is_none())
+        self.rooms == AccessLevel::Anyone
+            && (self.cookies == Cookies::Beside || (self.proxy_header.is_none() && self.access.is_none()))
     }
 
     /// Returns the key that signs this server's tokens; each kind of token has its own
@@ -125,8 +166,51 @@ impl Identities {
     /// login that a client could bypass by choosing a name would be useless. The cookie counts only if
     /// neither is configured, or if cookies are [accepted beside them](Self::beside_cookies).
     ///
+    /// An access token of the request counts before all of them: one in a header even if it is invalid, which leaves
+    /// the request unauthenticated.
+    ///
     /// Waits only for Access' keys, if an assertion is signed by an unknown key.
     pub async fn identify(&self, headers: &HeaderMap, peer: &RemotePeer, now: SystemTime) -> Auth {
+        if self.tokens.is_some() {
+            let by_token = |identity| Auth::User { identity, by: AuthMethod::Token, renew: None };
+            let identify = |token| self.identify_by_access_token(token, now);
+            if let Some(token) = AccessTokens::presented(headers) {
+                return identify(token).map_or(Auth::Anonymous, by_token);
+            }
+            if let Some(identity) = AccessTokens::in_cookies(headers).find_map(identify) {
+                return by_token(identity);
+            }
+        }
+        match self.identify_user(headers, peer, now).await {
+            Auth::User { mut identity, by, renew } if self.is_allowed(self.rooms, by) => {
+                identity.grants.create = self.is_allowed(self.create, by);
+                Auth::User { identity, by, renew }
+            }
+            _ => Auth::Anonymous,
+        }
+    }
+
+    /// Returns the identity of an access token; `None` if it is not valid.
+    pub fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
+        let verified = self.tokens.as_ref()?.verify(token, now);
+        let refused = |why: &TokenDefect| tracing::debug!(event = "tokenRefused", %why);
+        let (mut identity, _) = verified.inspect_err(refused).ok()?;
+        // Whoever holds a token has signed in.
+        identity.grants.create |= self.create != AccessLevel::Token;
+        Some(identity)
+    }
+
+    /// True if a user without an access token is of the level.
+    fn is_allowed(&self, level: AccessLevel, by: AuthMethod) -> bool {
+        match level {
+            AccessLevel::Anyone => true,
+            AccessLevel::SignedIn => by != AuthMethod::Cookie,
+            AccessLevel::Token => false,
+        }
+    }
+
+    /// Authenticates a request without an access token.
+    async fn identify_user(&self, headers: &HeaderMap, peer: &RemotePeer, now: SystemTime) -> Auth {
         if let Some(access) = &self.access {
             match access.identify(headers, now).await {
                 Some(identity) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::token::Claims;
 use super::{Identities, Identity};
-use crate::id::{Grants, IdentityId};
+use crate::id::{Grants, IdentityId, RoomScope};
 
 /// Claims of a socket token: the identity that requested it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ struct SocketTokenClaims {
     sub: String,
     name: String,
     grants: Grants,
+    /// The rooms, as an access token writes them; all of them, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    room: Option<String>,
 }
 
 impl Claims for SocketTokenClaims {
@@ -28,16 +31,18 @@ impl Identities {
 
     /// Signs a token with which `identity` can open sockets for a few minutes.
     pub fn socket_token(&self, identity: &Identity, now: SystemTime) -> String {
-        let Identity { id, name, grants } = identity;
+        let Identity { id, name, grants, scope } = identity;
+        let room = (*scope != RoomScope::any()).then(|| scope.to_string());
         let claims =
-            SocketTokenClaims { sub: id.as_str().to_owned(), name: name.to_string(), grants: *grants };
+            SocketTokenClaims { sub: id.as_str().to_owned(), name: name.to_string(), grants: *grants, room };
         self.signing_key().sign(claims, now)
     }
 
     /// Returns the identity of a socket token; `None` if it is malformed, not ours, or expired.
     pub fn identify_by_socket_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
-        let SocketTokenClaims { sub, name, grants } = self.signing_key().verify(token, now)?.claims;
-        Some(Identity { id: IdentityId::new(sub), name: name.into(), grants })
+        let SocketTokenClaims { sub, name, grants, room } = self.signing_key().verify(token, now)?.claims;
+        let scope = room.map_or(Some(RoomScope::any()), |room| RoomScope::parse(&room).ok())?;
+        Some(Identity { id: IdentityId::new(sub), name: name.into(), grants, scope })
     }
 }
 
@@ -50,7 +55,9 @@ mod tests {
     fn socket_token_names_its_user_for_minutes() {
         let identities = Identities::new(key(1), None, None);
         let grants = Grants { moderate: false, ..Grants::everyone() };
-        let ann = Identity { id: IdentityId::new("access:ann@example.com"), name: "Ann".into(), grants };
+        let scope = RoomScope::parse("team-*").unwrap();
+        let ann =
+            Identity { id: IdentityId::new("access:ann@example.com"), name: "Ann".into(), grants, scope };
         let token = identities.socket_token(&ann, today());
         let who = |token: &str, seconds| {
             identities.identify_by_socket_token(token.as_bytes(), today() + Duration::from_secs(seconds))

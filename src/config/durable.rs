@@ -12,6 +12,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
 use toml::Value;
 
+use super::key_source::KeySource;
 use super::value::{HttpUrl, Optional, text};
 
 /// Durable objects, which are off without a key.
@@ -76,24 +77,6 @@ pub struct DurableKey {
     pub secret: KeySource,
     /// Prefix of the ids of all objects that it opens; empty for all objects.
     pub prefix: String,
-}
-
-/// The place of a key.
-#[derive(Clone, Debug)]
-pub enum KeySource {
-    /// The setting itself.
-    Text(SecretString),
-    /// A file that contains it.
-    File(PathBuf),
-}
-
-impl KeySource {
-    /// The error of a key that is too short, or that a path would have to escape; none for a good one.
-    pub fn defect(key: &str) -> Option<&'static str> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        let is_good = (16..=256).contains(&key.len()) && key.bytes().all(is_plain);
-        (!is_good).then_some("a key has 16 to 256 of the characters A-Z, a-z, 0-9, -, ., _ and ~")
-    }
 }
 
 /// The error of a prefix with which no id of an object can begin; none for a good one.

@@ -9,7 +9,8 @@ use url::Url;
 use super::base_path::{BasePath, PublicUrl};
 use super::value::{HttpUrl, Text};
 use super::{
-    Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig, RoomConfig,
+    AccessLevel, Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig,
+    RoomConfig,
 };
 
 /// A violated rule.
@@ -39,6 +40,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(unmet_needs(config));
     violations.extend(wrong_durables(&config.durable));
     violations.extend(wrong_phoenix(config));
+    violations.extend(wrong_auth(config));
     violations
 }
 
@@ -151,6 +153,29 @@ fn wrong_phoenix(config: &Config) -> impl Iterator<Item = Violation> {
     });
     let topics = out_of_range("phoenix.topics", topics, &(1..=10_000), usize::to_string);
     topics.into_iter().chain(wrong_path("phoenix.path", path, &taken)).chain(overlap)
+}
+
+fn wrong_auth(config: &Config) -> impl Iterator<Item = Violation> {
+    let Config { auth, identity, .. } = config;
+    let lifetime = Duration::from_secs(60)..=Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let lifetime = out_of_range("auth.token_lifetime", &auth.token_lifetime, &lifetime, Duration::write);
+    let keys = auth.key_defect().map(|defect| Violation::new(&["auth.keys"], defect));
+    let has_login = identity.proxy_header.is_some() || identity.access().is_some();
+    let unmet = |key, level| match level {
+        AccessLevel::Token if auth.keys.is_empty() => {
+            Some(Violation::new(&[key, "auth.keys"], "is \"token\", but there is no key in auth.keys"))
+        }
+        AccessLevel::SignedIn if auth.keys.is_empty() && !has_login => Some(Violation::new(
+            &[key],
+            "is \"signed-in\", but nobody can sign in; set auth.keys, identity.proxy_header or \
+             identity.access_team_domain",
+        )),
+        _ => None,
+    };
+    let unmet = [("auth.rooms", auth.rooms), ("auth.create", auth.create)]
+        .into_iter()
+        .filter_map(move |(key, level)| unmet(key, level));
+    lifetime.into_iter().chain(keys).chain(unmet.collect::<Vec<_>>())
 }
 
 fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {

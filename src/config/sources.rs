@@ -47,8 +47,8 @@ pub(super) const SECRETS: [&str; 6] = [
     "durable.callback_secret",
 ];
 
-/// The list of keys of durable objects.
-const KEYS: &str = "durable.keys";
+/// The lists of keys, whose values no error shows.
+const KEYS: [&str; 2] = ["auth.keys", "durable.keys"];
 
 const PREFIX: &str = "SATSUMA_";
 
@@ -395,8 +395,8 @@ fn value_like(default: &Value, text: String) -> Value {
 fn value_problem(key: &str, default: &Value, value: &Value, problem: &str) -> String {
     match (default, value) {
         // Not shown, since it may be a key.
-        (Value::Array(_), Value::String(_) | Value::Integer(_)) if key == KEYS => {
-            "is not a list of keys; write [[durable.keys]], and below it key = \"…\"".to_owned()
+        (Value::Array(_), Value::String(_) | Value::Integer(_)) if KEYS.contains(&key) => {
+            format!("is not a list of keys; write [[{key}]], and the settings of a key below it")
         }
         (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
         (Value::Boolean(_), _) => format!("{value} is neither true nor false"),

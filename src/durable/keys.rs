@@ -1,13 +1,10 @@
 //! Keys of access, each for the objects whose ids begin with its prefix.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
-
 use axum::http::HeaderMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DurableConfig, KeySource};
+use crate::config::{DurableConfig, KeyFileError, KeySource};
 use crate::http::bearer::{bears, is_equal};
 use crate::id::ObjectId;
 
@@ -26,27 +23,6 @@ struct AccessKey {
 #[serde(transparent)]
 pub struct KeyNumber(usize);
 
-/// A key's file is unusable.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// It cannot be read.
-    #[error("durable.keys: {} cannot be read: {error}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// It does not contain a key.
-    #[error("durable.keys: {} does not contain a key: {defect}", path.display())]
-    NoKey {
-        /// The file.
-        path: PathBuf,
-        /// The rule for keys.
-        defect: &'static str,
-    },
-}
-
 impl AccessKeys {
     /// The configured keys; none if there are none, and so no durable objects.
     ///
@@ -54,10 +30,7 @@ impl AccessKeys {
     /// [`KeyFileError`].
     pub fn open(config: &DurableConfig) -> Result<Option<Self>, KeyFileError> {
         let keys = config.keys.iter().map(|key| {
-            let secret = match &key.secret {
-                KeySource::Text(secret) => secret.clone(),
-                KeySource::File(path) => read(path)?,
-            };
+            let secret = key.secret.read("durable.keys", KeySource::defect)?;
             Ok(AccessKey { secret, prefix: key.prefix.clone() })
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
@@ -91,18 +64,10 @@ impl AccessKeys {
     }
 }
 
-fn read(path: &Path) -> Result<SecretString, KeyFileError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| KeyFileError::Unreadable { path: path.to_owned(), error })?;
-    let key = text.trim_end_matches(['\r', '\n']);
-    match KeySource::defect(key) {
-        None => Ok(key.into()),
-        Some(defect) => Err(KeyFileError::NoKey { path: path.to_owned(), defect }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use axum::http::HeaderValue;
     use axum::http::header::AUTHORIZATION;
 

@@ -7,9 +7,13 @@ use subtle::ConstantTimeEq;
 
 /// True if the request's bearer token (RFC 6750 section 2.1) equals `token`.
 pub fn bears(headers: &HeaderMap, token: &SecretString) -> bool {
-    let Some(given) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else { return false };
-    let Some((scheme, given)) = given.split_once(' ') else { return false };
-    scheme.eq_ignore_ascii_case("bearer") && is_equal(given.trim(), token)
+    bearer(headers).is_some_and(|given| is_equal(given, token))
+}
+
+/// The request's bearer token.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, given) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| given.trim())
 }
 
 /// True if a text of the request equals the secret. The time depends on the length alone.

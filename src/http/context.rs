@@ -66,7 +66,13 @@ impl HttpContext {
 
     /// Returns the error for an unauthenticated request.
     pub fn unauthenticated(&self) -> ApiError {
-        if self.identities.takes_names() { ApiError::NoIdentity } else { ApiError::LoginRequired }
+        if self.identities.takes_names() {
+            ApiError::NoIdentity
+        } else if self.identities.needs_token() {
+            ApiError::TokenNeeded
+        } else {
+            ApiError::LoginRequired
+        }
     }
 
     /// Answers with a file.

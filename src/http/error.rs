@@ -87,6 +87,15 @@ pub enum ApiError {
         "this server learns who you are from the login in front of it, and this request came without one; open its usual address and log in there"
     )]
     LoginRequired,
+    /// An unauthenticated request where only holders of an access token are let in.
+    #[error("this server lets in holders of an access token; ask whoever invited you for a link")]
+    TokenNeeded,
+    /// The access token of a link is malformed, not signed by a key of this server, or expired.
+    #[error("this link is invalid or has expired; ask for a new one")]
+    InvalidToken,
+    /// The identity may not enter the room, whether it exists or not.
+    #[error("you may not enter this room")]
+    ForbiddenRoom,
     /// The request comes from a page of a foreign origin.
     #[error("this origin may not use this server; see http.allowed_origins in its configuration")]
     ForeignOrigin,
@@ -155,8 +164,14 @@ impl ApiError {
             Self::UpgradeLost => StatusCode::UPGRADE_REQUIRED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::StoreFailing | Self::UploadsBusy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoIdentity | Self::LoginRequired | Self::NoOperator => StatusCode::UNAUTHORIZED,
-            Self::ForeignOrigin | Self::UnknownHost | Self::UnknownOperatorsHost => StatusCode::FORBIDDEN,
+            Self::NoIdentity
+            | Self::LoginRequired
+            | Self::TokenNeeded
+            | Self::InvalidToken
+            | Self::NoOperator => StatusCode::UNAUTHORIZED,
+            Self::ForbiddenRoom | Self::ForeignOrigin | Self::UnknownHost | Self::UnknownOperatorsHost => {
+                StatusCode::FORBIDDEN
+            }
             Self::Refused(refusal) => refusal.status,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UrlTooLong => StatusCode::URI_TOO_LONG,
@@ -195,6 +210,9 @@ impl ApiError {
             Self::PlainHttp => "plain_http",
             Self::NoIdentity => "no_identity",
             Self::LoginRequired => "login_required",
+            Self::TokenNeeded => "token_needed",
+            Self::InvalidToken => "invalid_token",
+            Self::ForbiddenRoom => "forbidden_room",
             Self::ForeignOrigin => "foreign_origin",
             Self::UnknownHost | Self::UnknownOperatorsHost => "unknown_host",
             Self::NoOperator => "no_operator",

@@ -26,6 +26,11 @@ impl OriginRule {
         Self { public, allowed, hosts: HostNames::new(&[]) }
     }
 
+    /// The origins beside this server's own.
+    pub fn allowed(&self) -> impl Iterator<Item = &Origin> {
+        self.allowed.iter()
+    }
+
     /// Returns `Https` if the public URL says so, regardless of a proxy's headers.
     pub fn public_scheme(&self) -> Option<Scheme> {
         let is_https = self.public.as_ref().is_some_and(|public| public.as_str().starts_with("https:"));

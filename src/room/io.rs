@@ -225,6 +225,8 @@ pub enum JoinRefusal {
     IdentityFull,
     /// The network has reached its limit of members in the room.
     NetworkFull,
+    /// No meeting runs, and the identity may not start one.
+    NotStarted,
     /// The server stops.
     ShuttingDown,
 }

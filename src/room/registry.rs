@@ -141,7 +141,7 @@ impl Registry {
         encoding: Encoding,
     ) -> Result<MemberLink, CannotJoin> {
         loop {
-            let room = self.find_or_start(name, &join.identity, join.network)?;
+            let room = self.find_or_start(name, &join)?;
             let (ack, answer) = oneshot::channel();
             // A command that could not be sent is dropped here; otherwise its ack would be awaited forever.
             let ask = Command::Join { join: join.clone(), encoding, ack };
@@ -266,12 +266,7 @@ impl Registry {
         info!("all rooms are persisted");
     }
 
-    fn find_or_start(
-        &self,
-        name: &RoomName,
-        identity: &IdentityId,
-        network: Option<ClientNetwork>,
-    ) -> Result<RoomHandle, CannotJoin> {
+    fn find_or_start(&self, name: &RoomName, join: &Join) -> Result<RoomHandle, CannotJoin> {
         let entry = self.inner.rooms.entry(name.clone());
         // Checked under the entry's lock: a room is either seen by the shutdown's iteration or not started.
         if self.inner.stopping.is_cancelled() {
@@ -279,8 +274,9 @@ impl Registry {
         }
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
+            Entry::Vacant(_) if !join.grants.create => Err(CannotJoin::Refused(JoinRefusal::NotStarted)),
             Entry::Vacant(vacant) => {
-                let permit = self.inner.permit_for(identity, network)?;
+                let permit = self.inner.permit_for(&join.identity, join.network)?;
                 let handle = self.spawn(name.clone(), None, permit);
                 vacant.insert(handle.clone());
                 Ok(handle)

@@ -124,8 +124,7 @@ impl Room {
             Input::TooSlow { user } => {
                 if self.members.contains(&user) {
                     effects.push(self.publish(RoomEvent::ErrorBroadcastingToUser { user: user.clone() }));
-                    self.remove(&user, Close::TooSlow, &mut effects);
-                    self.notify_left(user, &mut effects);
+                    self.remove_and_notify(&user, Close::TooSlow, &mut effects);
                 }
             }
             Input::AgentDone { job, outcome } => {
@@ -168,13 +167,18 @@ impl Room {
 
     /// Encodes the newest state as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
-        let users = self.members.iter().map(|(_, member)| member.json()).chain(self.ai.user_json());
+        let users = self.shown().map(|(_, member)| member.json()).chain(self.ai.user_json());
         encode_room_state(self.meeting, users.map(|json| &**json), &self.ai.state())
+    }
+
+    /// The members that others see.
+    fn shown(&self) -> impl Iterator<Item = (&UserId, &Member)> + Clone {
+        self.members.iter().filter(|(_, member)| !member.grants.hidden)
     }
 
     /// Everyone in a snapshot, the AI too, as id and user object, in the order of their ids.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
-        let members = || self.members.iter().map(|(user, member)| (user.as_str(), member.json()));
+        let members = || self.shown().map(|(user, member)| (user.as_str(), member.json()));
         let ai = self.ai.user_json().map(|json| (AI_ID, json));
         members()
             .take_while(|(id, _)| *id < AI_ID)
@@ -221,6 +225,10 @@ impl Room {
         let connection = join.connection;
         if self.stopping {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
+            return;
+        }
+        if self.meeting.is_none() && !join.grants.create {
+            effects.push(Effect::Refuse { connection, refusal: JoinRefusal::NotStarted });
             return;
         }
         if let Some(own) = self.members.get_mut(&join.user).filter(|member| member.identity == join.identity)
@@ -293,8 +301,7 @@ impl Room {
 
     fn remove_gone(&mut self, user: UserId, effects: &mut Vec<Effect>) {
         effects.push(self.publish(RoomEvent::UserGone { user: user.clone() }));
-        self.remove(&user, Close::TimedOut, effects);
-        self.notify_left(user, effects);
+        self.remove_and_notify(&user, Close::TimedOut, effects);
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -338,10 +345,9 @@ impl Room {
         // All notices first: each removed member gets them all, its own too, before its socket closes.
         for user in &silent {
             effects.push(self.publish(RoomEvent::UserTimedOut { user: user.clone() }));
-            effects.push(Effect::Send {
-                to: Recipients::All,
-                event: Event::UserLeftNotification { id: user.clone() },
-            });
+            if self.members.get(user).is_some_and(|member| !member.grants.hidden) {
+                self.notify_left(user.clone(), effects);
+            }
         }
         for user in &silent {
             self.remove(user, Close::TimedOut, effects);
@@ -358,6 +364,15 @@ impl Room {
         effects.extend(forgotten.and_then(|user| self.persist(Persist::DepartedForgotten { user })));
         let turn = self.ai.left(user);
         self.follow(turn, effects);
+    }
+
+    /// Removes a member, and tells the others, if they saw it.
+    fn remove_and_notify(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
+        let is_hidden = self.members.get(user).is_some_and(|member| member.grants.hidden);
+        self.remove(user, close, effects);
+        if !is_hidden {
+            self.notify_left(user.clone(), effects);
+        }
     }
 
     fn notify_left(&self, id: UserId, effects: &mut Vec<Effect>) {
@@ -385,7 +400,9 @@ impl Room {
     }
 
     fn persist_member(&self, user: &UserId) -> Option<Effect> {
-        self.persist(Persist::Member(self.members.get(user)?.saved(user)))
+        // A hidden one would be shown after a restart, until it is back and its grants are known.
+        let member = self.members.get(user).filter(|member| !member.grants.hidden)?;
+        self.persist(Persist::Member(member.saved(user)))
     }
 }
 
@@ -531,6 +548,57 @@ mod tests {
         assert!(!from(5, "a", other).contains("refuse"));
         assert!(!from(6, "c", office).contains("refuse"), "the one who moved made room");
         assert_eq!(from(7, "e", [192, 0, 2, 3]), "refuse 7: RoomFull");
+    }
+
+    #[test]
+    fn meeting_is_started_by_the_grant_alone() {
+        let (mut room, now) = (Room::new(settings(), start()), start());
+        let mut joins = |connection, id: &str, create| {
+            let Input::Join(join) = join(connection, id, id) else { unreachable!() };
+            let grants = Grants { create, ..Grants::everyone() };
+            seen(&room.handle(now, Input::Join(Join { grants, ..join })))[0].clone()
+        };
+        assert_eq!(joins(1, "a", false), "refuse 1: NotStarted");
+        assert_eq!(joins(2, "b", true), "admit 2 as b");
+        assert_eq!(joins(3, "a", false), "admit 3 as a");
+    }
+
+    #[test]
+    fn hidden_member_is_not_shown_to_anybody() {
+        let (mut room, now) = room_of_two();
+        let Input::Join(ask) = join(3, "h", "H") else { unreachable!() };
+        let grants = Grants { hidden: true, ..Grants::everyone() };
+        let effects = room.handle(now, Input::Join(Join { grants, ..ask }));
+        assert_eq!(seen(&effects), ["admit 3 as h", "snapshot"]);
+        assert!(persisted(&effects).iter().all(|change| !matches!(change, Persist::Member(_))));
+        assert!(!room.encode_snapshot().contains("name of H") && room.users().all(|(id, _)| id != "h"));
+        room.handle(now, says(3, r#"{"type":"userUpdate","user":{"joined":true}}"#));
+        assert!(!room.encode_snapshot().contains("name of H"));
+        let direct = room.handle(now, says(1, r#"{"type":"directMessage","to":"h","message":"x"}"#));
+        assert_eq!(seen(&direct), [""; 0], "as to nobody");
+        let left = seen(&room.handle(now, says(3, r#"{"type":"userLeft"}"#)));
+        assert_eq!(left[0], "remove h: UserLeft");
+        assert!(left.iter().all(|effect| !effect.contains("userLeftNotification")), "{left:?}");
+    }
+
+    #[test]
+    fn member_without_the_grant_writes_no_chat() {
+        let (mut room, now) = room_of_two();
+        let Input::Join(ask) = join(3, "c", "C") else { unreachable!() };
+        let grants = Grants { chat: false, ..Grants::everyone() };
+        room.handle(now, Input::Join(Join { grants, ..ask }));
+        for message in [
+            r#"{"type":"chat","message":"x"}"#,
+            r#"{"type":"directMessage","to":"a","message":"x"}"#,
+            r#"{"type":"directMessage","to":"nobody","message":"x"}"#,
+        ] {
+            let refused = r#"to c: {"type":"error","error":"you may not write to the chat"}"#;
+            assert_eq!(seen(&room.handle(now, says(3, message)))[0], refused, "{message}");
+        }
+        let own = seen(&room.handle(now, says(3, r#"{"type":"directMessage","to":"c","message":"?"}"#)));
+        assert!(own[0].starts_with(r#"to c: {"type":"directMessage""#), "a probe of the connection: {own:?}");
+        let hears = seen(&room.handle(now, says(1, r#"{"type":"directMessage","to":"c","message":"x"}"#)));
+        assert_eq!(hears, [r#"to c: {"type":"directMessage","from":"name of A","message":"x"}"#]);
     }
 
     #[test]

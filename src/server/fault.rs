@@ -4,8 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::config::ConfigErrors;
+use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
-use crate::durable::keys::KeyFileError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
@@ -25,7 +25,7 @@ pub enum StartError {
     Tls(#[from] ConfigErrors),
     /// A key of durable objects cannot be read.
     #[error(transparent)]
-    DurableKey(#[from] KeyFileError),
+    KeyFile(#[from] KeyFileError),
     /// A listener cannot be bound.
     #[error("{setting}: cannot listen on {address}: {error}")]
     Listen {

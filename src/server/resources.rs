@@ -14,6 +14,7 @@ use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
 use crate::ai::AiHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
+use crate::auth::access_token::AccessTokens;
 use crate::clock::now;
 use crate::config::Config;
 use crate::delivery::sender::{DeliveryTiming, Sender};
@@ -120,6 +121,8 @@ pub(super) struct Clients {
     /// The stock client's build, if its folder is configured.
     pub(super) orange: Option<OrangeFiles>,
     pub(super) access: Option<(AccessHandle, AbortOnDropHandle<()>)>,
+    /// The keys of access tokens, if there are any.
+    pub(super) tokens: Option<AccessTokens>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
     pub(super) cards: Option<Sender<CardWebhook>>,
@@ -139,6 +142,7 @@ impl Clients {
             }
             None => None,
         };
+        let tokens = AccessTokens::open(&config.auth)?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
         let upstream = Arc::new(upstream);
@@ -150,7 +154,7 @@ impl Clients {
         let cards = webhook.map(|webhook| Sender::new(webhook, store.deliveries(), metrics.clone(), timing));
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
-        Ok(Self { site, orange, access, upstream, ai, cards })
+        Ok(Self { site, orange, access, tokens, upstream, ai, cards })
     }
 }
 

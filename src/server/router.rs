@@ -1,15 +1,17 @@
 //! The public listener's routes: those of all features, behind the checks of the web kit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, State};
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::CorsLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::durable::api::DurableApi;
@@ -25,6 +27,7 @@ use crate::room::readiness::Readiness;
 use crate::site::Site;
 use crate::site::error_page::error_pages;
 use crate::site::paths::normalize_path;
+use crate::site::token_link::exchange;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
 use crate::{durable, media_api, orange, reports, site, ws};
@@ -54,6 +57,8 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         Some(orange) => orange::router(orange.clone()),
         None => site::router(),
     };
+    // Their links may have access tokens.
+    let pages = pages.layer(from_fn_with_state(http.clone(), exchange));
     let routes = pages
         .merge(ws::router(phoenix_path))
         .merge(reports::router())
@@ -88,8 +93,26 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         None => routes,
         Some(_) => routes.layer(from_fn(orange::data::convert)),
     };
+    let routes = match cross_origin(http) {
+        None => routes,
+        Some(layer) => routes.layer(layer),
+    };
     let routes = routes.layer(from_fn_with_state(http.clone(), observe));
     base_path::below(http.clone(), routes.with_state(state.clone()))
+}
+
+/// Lets pages of the allowed origins use the API with access tokens: without cookies, which are this server's own
+/// pages'. None without such tokens or origins.
+fn cross_origin(http: &HttpContext) -> Option<CorsLayer> {
+    const LIFETIME: Duration = Duration::from_secs(10 * 60);
+    http.identities.access_tokens()?;
+    let origins = http.origins.allowed().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok());
+    let origins: Vec<HeaderValue> = origins.collect();
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE])
+        .max_age(LIFETIME);
+    (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 
 /// Headers of the health endpoints: a cached answer would outlive the server.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRef, State};
+use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -15,6 +16,7 @@ use url::{Url, form_urlencoded};
 use super::Page;
 use super::error_page::form_again;
 use super::reserved::reserved;
+use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::RemotePeer;
 use crate::auth::{Auth, AuthMethod};
 use crate::clock::wall_clock;
@@ -74,7 +76,15 @@ async fn set_name(
     }
     let (typed, error) = match field(fields, "username") {
         Ok(name) => match http.identities.sign_in(&headers, &name, &peer, wall_clock()) {
-            Ok(cookie) => return Ok(with_cookie(back, Some(cookie))),
+            Ok(cookie) => {
+                let mut response = with_cookie(back, Some(cookie));
+                if let Auth::User { by: AuthMethod::Token, .. } = auth {
+                    // Whoever chooses a name leaves the identity of a link.
+                    let removal = AccessTokens::set_cookie("", 0, &peer, wall_clock());
+                    response.headers_mut().append(SET_COOKIE, removal);
+                }
+                return Ok(response);
+            }
             Err(error) => (name, error.into()),
         },
         Err(error) => (String::new(), error),

@@ -6,6 +6,7 @@ pub mod forms;
 pub mod pages;
 pub mod paths;
 pub mod reserved;
+pub mod token_link;
 
 use std::io;
 use std::path::PathBuf;

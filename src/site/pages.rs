@@ -31,14 +31,14 @@ pub async fn page(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let page = match route.as_str() {
-        ROOM => {
-            room_of(uri.path())?;
-            Page::Room
-        }
-        _ => Page::Start,
+    let (page, room) = match route.as_str() {
+        ROOM => (Page::Room, Some(room_of(uri.path())?)),
+        _ => (Page::Start, None),
     };
     match auth {
+        Auth::User { identity, .. } if room.is_some_and(|room| !identity.may_enter(&room)) => {
+            Err(ApiError::ForbiddenRoom)
+        }
         Auth::User { renew, .. } => Ok(with_cookie(site.page(&http, page, &peer, &headers).await?, renew)),
         Auth::Anonymous => name_needed(&http, &uri, &peer),
     }

@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    SET_COOKIE, UPGRADE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version};
 use axum::response::Response;
@@ -13,6 +14,7 @@ use tungstenite::handshake::server::create_response;
 
 use super::Sockets;
 use super::extension::{Compression, Malformed};
+use crate::auth::access_token::SUBPROTOCOL;
 use crate::auth::peer::RemotePeer;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -38,6 +40,7 @@ impl Handshake {
     /// [`ApiError::InvalidHandshake`].
     pub(super) fn new(request: Request, compresses: bool) -> Result<Self, ApiError> {
         let (mut parts, _) = request.into_parts();
+        let names_ours = has_token(&parts.headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
         // Absent if the connection cannot be upgraded, as in HTTP/2.
         let on_upgrade = parts.extensions.remove::<OnUpgrade>().ok_or(ApiError::InvalidHandshake)?;
         let compression = match Compression::negotiate(&parts.headers) {
@@ -51,6 +54,9 @@ impl Handshake {
         let mut answer = answer.map(|()| Body::empty());
         if let Some(compression) = compression {
             answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, compression.answer());
+        }
+        if names_ours {
+            answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
         Ok(Self { on_upgrade, answer, compression })
     }

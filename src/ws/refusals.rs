@@ -105,6 +105,11 @@ impl From<CannotJoin> for ApiError {
                 Some("limits.members_per_room_per_network"),
                 "too many members of this room come from your network",
             ),
+            CannotJoin::Refused(JoinRefusal::NotStarted) => refused(
+                StatusCode::FORBIDDEN,
+                "not_started",
+                "the meeting has not started; whoever may start it has to enter first",
+            ),
             CannotJoin::Refused(JoinRefusal::ShuttingDown) => {
                 refused(busy, "shutting_down", "the server is restarting")
             }

@@ -82,6 +82,9 @@ async fn join_room(
     let Auth::User { identity, renew, .. } = auth else {
         return Err(http.unauthenticated());
     };
+    if !identity.may_enter(&room) {
+        return Err(ApiError::ForbiddenRoom);
+    }
     let handshake = Handshake::new(request, sockets.compression)?;
     http.charge.warn_once(peer);
     let network = peer.network();

@@ -159,8 +159,17 @@ impl TestServer {
 
     /// Requests a path of the operators' listener, with the operator token.
     pub async fn admin_get(&self, path: &str) -> Answer {
-        let token = std::fs::read_to_string(self.data_dir().join("operator.token")).unwrap();
-        answer(self.admin(path).bearer_auth(token.trim())).await
+        answer(self.admin(path).bearer_auth(self.operator_token())).await
+    }
+
+    /// Posts JSON to a path of the operators' listener, with the operator token.
+    pub async fn admin_post(&self, path: &str, body: &Value) -> Answer {
+        let url = format!("http://{}{path}", self.addresses().admin);
+        answer(HTTP.post(url).bearer_auth(self.operator_token()).json(body)).await
+    }
+
+    fn operator_token(&self) -> String {
+        std::fs::read_to_string(self.data_dir().join("operator.token")).unwrap().trim().to_owned()
     }
 
     /// The value of a metric, labels included in its name; 0 if it was never counted.

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
+mod access_tokens;
 mod acme;
 mod addresses;
 mod ai;

@@ -12,6 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
+use crate::access_tokens;
 use crate::client::Client;
 use crate::cloud::Cloud;
 use crate::durable;
@@ -193,6 +194,7 @@ async fn answers_match_openapi() {
         config.feedback.url.0 = Some(hook.url().into());
         config.room.tick = Duration::from_millis(50);
         durable::keys(config);
+        config.auth = access_tokens::auth();
     })
     .await;
     let mut client = Client::join(&server, "my room", "Ada").await;
@@ -257,6 +259,10 @@ async fn answers_match_openapi() {
         document.check("get", "/api/debugInfo", &answer(opened).await);
     }
 
+    for body in [json!({"room": "r", "name": "Ada"}), json!({"room": "*", "name": "Ada"}), json!({})] {
+        document.check("post", "/admin/tokens", &server.admin_post("/admin/tokens", &body).await);
+    }
+
     // Durable objects, of which one has an alarm.
     for object in ["a", "b"] {
         let path = format!("/durable/{}/object/{object}/method/increment", durable::KEY);
@@ -316,13 +322,14 @@ async fn refusals_match_openapi() {
         let foreign = server.admin(&url).header("host", "evil.example");
         let refused = answer(foreign).await;
         assert_eq!(refused.status, 403, "{url}");
+        let method = if path == "/admin/tokens" { "post" } else { "get" };
         if !["/healthz", "/readyz"].contains(&&*path) {
-            document.check("get", &path, &refused);
+            document.check(method, &path, &refused);
         }
         if path.starts_with("/admin/") {
             let refused = answer(server.admin(&url)).await;
             assert_eq!(refused.status, 401, "{url}");
-            document.check("get", &path, &refused);
+            document.check(method, &path, &refused);
         }
     }
     for (path, url, status) in [

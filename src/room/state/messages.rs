@@ -10,6 +10,9 @@ use crate::protocol::server::Event;
 use crate::protocol::user::User;
 use crate::room::io::{Effect, Recipients, RoomEvent};
 
+/// The answer to whoever lacks the grant.
+const NO_CHAT: &str = "you may not write to the chat";
+
 impl Room {
     /// Carries out a member's message.
     pub(super) fn message(
@@ -33,8 +36,7 @@ impl Room {
             }
             ClientMessage::UserLeft => {
                 effects.push(self.publish(RoomEvent::UserLeft { user: from.clone() }));
-                self.remove(from, Close::UserLeft, effects);
-                self.notify_left(from.clone(), effects);
+                self.remove_and_notify(from, Close::UserLeft, effects);
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
             ClientMessage::Chat { message } => self.chat(at, from, message, effects),
@@ -78,20 +80,30 @@ impl Room {
         message: JsonString,
         effects: &mut Vec<Effect>,
     ) {
-        let sender = self.members.get(from).map(|member| member.name.clone());
-        match (to.filter(|to| self.members.contains(to)), sender) {
-            (Some(to), Some(from)) => effects.push(Effect::Send {
+        // One to oneself asks for a sign of life (docs/protocol.md).
+        let is_own = to.as_ref() == Some(from);
+        let sender = self.members.get(from).filter(|member| member.grants.chat || is_own);
+        let Some(sender) = sender.map(|member| member.name.clone()) else {
+            return self.refuse_message(from, NO_CHAT.to_owned(), effects);
+        };
+        let is_shown =
+            |to: &UserId| self.members.get(to).is_some_and(|member| !member.grants.hidden || is_own);
+        match to.filter(is_shown) {
+            Some(to) => effects.push(Effect::Send {
                 to: Recipients::One(to),
-                event: Event::DirectMessage { from, message },
+                event: Event::DirectMessage { from: sender, message },
             }),
-            _ => effects.push(
+            None => effects.push(
                 self.publish(RoomEvent::UnknownRecipient { user: from.clone(), r#type: "directMessage" }),
             ),
         }
     }
 
     fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
-        let Some(name) = self.members.get(from).map(|member| member.name.clone()) else { return };
+        let writer = self.members.get(from).filter(|member| member.grants.chat);
+        let Some(name) = writer.map(|member| member.name.clone()) else {
+            return self.refuse_message(from, NO_CHAT.to_owned(), effects);
+        };
         // The time, or the next number if that is used: ids differ from those before a restart
         // without being persisted.
         self.last_chat = at.max(self.last_chat + 1);

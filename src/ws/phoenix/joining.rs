@@ -90,6 +90,11 @@ impl JoinRequest {
         Ok(Self { room, user, outlasts_socket })
     }
 
+    /// The room.
+    pub(super) fn room(&self) -> &RoomName {
+        &self.room
+    }
+
     /// Begins the join. It replaces the `previous` one of its topic, which has ended for the client: another member
     /// leaves before, and the same one is taken over.
     pub(super) fn begin(

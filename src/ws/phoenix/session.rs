@@ -239,6 +239,10 @@ impl PhoenixSession {
             return refused("unmatched", UNMATCHED);
         };
         let SocketUser::User(identity) = &self.client.user else { return refused("forbidden", NO_ROOM) };
+        if !identity.may_enter(request.room()) {
+            let forbidden = ApiError::ForbiddenRoom;
+            return refused(forbidden.label(), &forbidden.to_string());
+        }
         let previous = at.map(|at| std::mem::replace(&mut self.topics[at].state, TopicState::Free));
         let (previous, permit) = match previous {
             Some(TopicState::Joined(Channel { join_ref, user, link, permit, .. })) => {

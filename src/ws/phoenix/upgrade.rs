@@ -135,7 +135,10 @@ async fn open(
 
 /// The user of a token, or the token itself if it is one of a feature.
 pub(super) fn of_token(http: &HttpContext, sockets: &Sockets, token: &[u8]) -> Result<SocketUser, ApiError> {
-    if let Some(identity) = http.identities.identify_by_socket_token(token, wall_clock()) {
+    let (identities, now) = (&http.identities, wall_clock());
+    let identity = identities.identify_by_socket_token(token, now);
+    let identity = identity.or_else(|| identities.identify_by_access_token(token, now));
+    if let Some(identity) = identity {
         return Ok(SocketUser::User(identity));
     }
     let features = sockets.phoenix.as_ref().and_then(|endpoint| endpoint.features.get());

@@ -12,7 +12,7 @@ use super::*;
 use crate::auth::Identities;
 use crate::auth::token::SigningKey;
 use crate::config::Config;
-use crate::id::{ConnectionId, Grants, IdentityId, NodeId, UserId};
+use crate::id::{ConnectionId, Grants, IdentityId, NodeId, RoomScope, UserId};
 use crate::protocol::server::MessageKind;
 use crate::room::mailbox::{Command, Incoming, Mailbox};
 use crate::room::message::SharedMessage;
@@ -27,8 +27,12 @@ fn session(of: &TestRegistry) -> PhoenixSession {
     let identities = Identities::new(SigningKey::new(&SecretSlice::from(vec![1; 64])), None, None);
     let http = HttpContext::new(&config, identities, metrics.clone());
     let sockets = Sockets::new(&config, of.registry.clone(), metrics, CancellationToken::new());
-    let identity =
-        Identity { id: IdentityId::new("cookie:a"), name: "Ann".into(), grants: Grants::everyone() };
+    let identity = Identity {
+        id: IdentityId::new("cookie:a"),
+        name: "Ann".into(),
+        grants: Grants::everyone(),
+        scope: RoomScope::any(),
+    };
     let client = SocketClient { user: SocketUser::User(identity), network: None, answers_pings: true };
     let format = (Version::V2, Encoding::Identity);
     PhoenixSession::new(http.into(), sockets.into(), client, format, "test")

@@ -1,0 +1,103 @@
+//! `satsuma token`: an access token, signed with the first key of the configuration. The server need not run.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::auth::access_token::{AccessTokens, TokenGrants, TokenPublish};
+use crate::auth::minting::TokenRequest;
+use crate::clock::wall_clock;
+use crate::config::Config;
+
+/// A token to be made.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TokenOptions {
+    /// The room, or the beginning of rooms' names and *.
+    #[arg(long)]
+    room: String,
+    /// The name that others see.
+    #[arg(long)]
+    name: String,
+    /// The identity, the same in all tokens of one person; by default a random one.
+    #[arg(long)]
+    identity: Option<String>,
+    /// A right beside those of a participant (join, publish, subscribe, chat); several times for several.
+    #[arg(long, value_name = "RIGHT")]
+    grant: Vec<Grant>,
+    /// A right of a participant that is not given; several times for several.
+    #[arg(long, value_name = "RIGHT")]
+    deny: Vec<Denied>,
+    /// The lifetime, such as 30m or 1day.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    valid: Duration,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A right beside those of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Grant {
+    /// Start a meeting.
+    Create,
+    /// Act on other members.
+    Moderate,
+    /// Be in a room without being shown to its members.
+    Hidden,
+    /// Act for a program.
+    Agent,
+    /// Use the operators' API.
+    Admin,
+}
+
+/// A right of a participant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Denied {
+    /// Publish media.
+    Publish,
+    /// Receive media.
+    Subscribe,
+    /// Write to the chat.
+    Chat,
+}
+
+/// Makes a token with the keys of this configuration; returns the text to print.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
+    let tokens = AccessTokens::open(&config.auth).map_err(|error| error.to_string())?;
+    let tokens = tokens.ok_or("there is no key in auth.keys, so the server would accept no token")?;
+    let TokenOptions { room, name, identity, grant, deny, valid, json } = options;
+    let has = |wanted| grant.contains(&wanted);
+    let keeps = |wanted| !deny.contains(&wanted);
+    let grants = TokenGrants {
+        join: true,
+        create: has(Grant::Create),
+        moderate: has(Grant::Moderate),
+        publish: TokenPublish::All(keeps(Denied::Publish)),
+        subscribe: keeps(Denied::Subscribe),
+        chat: keeps(Denied::Chat),
+        hidden: has(Grant::Hidden),
+        agent: has(Grant::Agent),
+        admin: has(Grant::Admin),
+    };
+    let request = TokenRequest {
+        room: room.clone(),
+        name: name.clone(),
+        identity: identity.clone(),
+        grants,
+        valid: Some(*valid),
+    };
+    let minted = request.mint(&tokens, &config.public_address(), wall_clock());
+    let minted = minted.map_err(|defect| format!("the token would be refused: {defect}"))?;
+    if *json {
+        return serde_json::to_string_pretty(&minted)
+            .map(|text| text + "\n")
+            .map_err(|error| error.to_string());
+    }
+    let mut text = format!("token    {}\nexpires  {}\n", minted.token, minted.expires);
+    if let Some(link) = &minted.link {
+        let _ = writeln!(text, "link     {link}");
+    }
+    Ok(text)
+}

@@ -12,7 +12,7 @@ const MAX_MESSAGES: usize = 100;
 
 /// Reason for refusing a body. None of its messages is handled then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ws) enum InvalidBody {
+pub enum InvalidBody {
     /// It has too many messages.
     TooMany,
     /// It is not UTF-8, or a line is neither a text message nor base64.
@@ -24,7 +24,7 @@ pub(in crate::ws) enum InvalidBody {
 ///
 /// # Errors
 /// [`InvalidBody`].
-pub(in crate::ws) fn to_frames(body: &[u8], is_ndjson: bool) -> Result<BytesMut, InvalidBody> {
+pub fn to_frames(body: &[u8], is_ndjson: bool) -> Result<BytesMut, InvalidBody> {
     let text = str::from_utf8(body).map_err(|_| InvalidBody::Malformed)?;
     let mut all = BytesMut::with_capacity(body.len() + 64);
     if !is_ndjson {

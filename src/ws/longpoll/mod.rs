@@ -2,7 +2,7 @@
 //! requests ask for messages and give messages to.
 
 mod answer;
-mod body;
+pub mod body;
 mod frames;
 mod poller;
 mod sessions;
@@ -15,7 +15,6 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 pub(in crate::ws) use answer::Chunk;
-pub(in crate::ws) use body::{InvalidBody, to_frames};
 pub(in crate::ws) use poller::{POLL_TIME, Poller};
 pub use sessions::LongPollSessions;
 pub(in crate::ws) use sessions::{Gone, Listed, OpenSession, Polled};

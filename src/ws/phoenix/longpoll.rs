@@ -25,9 +25,9 @@ use tracing::debug;
 use super::super::Sockets;
 use super::super::connection::{Connection, ConnectionLimits};
 use super::super::handshake::warn_of_network_limit;
+use super::super::longpoll::body::{InvalidBody, to_frames};
 use super::super::longpoll::{
-    Chunk, Gone, InvalidBody, OpenSession, PIPE_BYTES, POLL_TIME, Polled, SessionToken,
-    serve as serve_session, to_frames,
+    Chunk, Gone, OpenSession, PIPE_BYTES, POLL_TIME, Polled, SessionToken, serve as serve_session,
 };
 use super::super::refusals::too_many_sockets;
 use super::session::{PhoenixSession, SocketClient, SocketUser};

@@ -5,6 +5,7 @@
 #![no_main]
 
 mod frames;
+mod longpoll;
 mod manifest;
 mod media;
 mod phoenix;
@@ -19,6 +20,7 @@ use libfuzzer_sys::fuzz_target;
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| match std::env::var("FUZZ_TARGET").as_deref() {
     Ok("frames") => frames::frames,
     Ok("room") => room::room,
+    Ok("longpoll") => longpoll::longpoll,
     Ok("phoenix") => phoenix::phoenix,
     Ok("proofs") => proofs::proofs,
     Ok("requests") => requests::requests,

@@ -137,7 +137,12 @@ impl Server {
         let (access, access_keys) = access.unzip();
 
         let registry = rooms(&config, &store, ai.clone(), metrics.clone(), kept);
-        let readiness = Readiness::new(registry.clone(), store.handle(), stopping.clone());
+        let readiness = Readiness::new(
+            registry.clone(),
+            store.handle(),
+            objects.as_ref().map(|objects| objects.store.objects()),
+            stopping.clone(),
+        );
         let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
         let site = Arc::new(site);

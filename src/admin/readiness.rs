@@ -13,6 +13,9 @@ use crate::store::StoreHealth;
 /// Readiness for new clients.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadinessView {
+    /// Readiness of the store of durable objects; absent if they are not served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<StoreReadiness>,
     /// Readiness of the rooms.
     rooms: RoomsReadiness,
     /// Readiness of the server.
@@ -26,7 +29,7 @@ pub(super) struct ReadinessView {
 enum ServerStatus {
     /// New clients are accepted.
     Ready,
-    /// Rooms or store fail.
+    /// Rooms or a store fail.
     Failing,
     /// The server shuts down.
     Stopping,
@@ -68,13 +71,17 @@ pub(super) async fn readyz(State(operators): State<Arc<Operators>>) -> (StatusCo
         (false, true) => ServerStatus::Ready,
     };
     let rooms = RoomsReadiness { status: if state.joins { PartStatus::Ok } else { PartStatus::Failing } };
-    let store = match state.store {
+    let (store, objects) = (view(state.store), state.objects.map(view));
+    (code, Json(ReadinessView { objects, rooms, status, store }))
+}
+
+fn view(health: StoreHealth) -> StoreReadiness {
+    match health {
         StoreHealth::Healthy => StoreReadiness { error: None, since: None, status: PartStatus::Ok },
         StoreHealth::Failing { since, message } => StoreReadiness {
             error: Some(message),
             since: Some(humantime::format_rfc3339_seconds(since).to_string()),
             status: PartStatus::Failing,
         },
-    };
-    (code, Json(ReadinessView { rooms, status, store }))
+    }
 }

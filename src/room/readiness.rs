@@ -1,4 +1,4 @@
-//! Readiness of this server: a probe joins a room, and the store must be able to write.
+//! Readiness of this server: a probe joins a room, and the stores must be able to write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
 use crate::clock::now;
+use crate::store::objects::Objects;
 use crate::store::{StoreHandle, StoreHealth};
 
 /// Timeout of the probe's join.
@@ -24,6 +25,8 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     registry: Registry,
     store: StoreHandle,
+    /// The store of durable objects, if they are served.
+    objects: Option<Objects>,
     stopping: CancellationToken,
     /// Time of the last probe's join, and true if it succeeded.
     tried: Mutex<Option<(Instant, bool)>>,
@@ -38,24 +41,34 @@ pub struct ReadinessState {
     pub joins: bool,
     /// Health of the store; unless it can write, the promised persistence over a restart would not hold.
     pub store: StoreHealth,
+    /// Health of the store of durable objects; none if they are not served.
+    pub objects: Option<StoreHealth>,
 }
 
 impl ReadinessState {
     /// True if clients should be sent to this server.
     pub fn is_ready(&self) -> bool {
-        !self.stopping && self.joins && self.store == StoreHealth::Healthy
+        let stores = [Some(&self.store), self.objects.as_ref()];
+        !self.stopping
+            && self.joins
+            && stores.into_iter().flatten().all(|store| *store == StoreHealth::Healthy)
     }
 }
 
 impl Readiness {
-    /// Creates a probe of these rooms and this store; `stopping` is cancelled when the server stops.
-    pub fn new(registry: Registry, store: StoreHandle, stopping: CancellationToken) -> Self {
-        Self(Arc::new(Inner { registry, store, stopping, tried: Mutex::default() }))
+    /// Creates a probe of these rooms and stores; `stopping` is cancelled when the server stops.
+    pub fn new(
+        registry: Registry,
+        store: StoreHandle,
+        objects: Option<Objects>,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { registry, store, objects, stopping, tried: Mutex::default() }))
     }
 
     /// The current state.
     pub async fn state(&self) -> ReadinessState {
-        let Inner { registry, store, stopping, tried } = &*self.0;
+        let Inner { registry, store, objects, stopping, tried } = &*self.0;
         let stopping = stopping.is_cancelled();
         // One probe at a time: concurrent callers get the same answer.
         let mut tried = tried.lock().await;
@@ -67,6 +80,11 @@ impl Readiness {
         if !stopping {
             *tried = Some((now(), joins));
         }
-        ReadinessState { stopping, joins, store: store.health() }
+        ReadinessState {
+            stopping,
+            joins,
+            store: store.health(),
+            objects: objects.as_ref().map(Objects::health),
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::harness::{Answer, PATIENCE, TestServer, answer, logged};
+use crate::harness::{Answer, PATIENCE, TestServer, answer, eventually, logged};
 
 pub const KEY: &str = "test-key.0123456789";
 pub const OTHER: &str = "test-key.of-a-tenant";
@@ -485,4 +485,30 @@ async fn failing_disk_answers_503_and_loses_nothing() {
     assert_eq!(server.metric("satsuma_durable_commit_failures_total").await, 3.0);
     assert_eq!(server.metric("satsuma_durable_keys").await, 2.0);
     assert_eq!(server.metric("satsuma_durable_bytes").await, 2.0 + 6.0);
+}
+
+#[tokio::test]
+async fn unwritable_objects_make_the_server_unready() {
+    let server = server().await;
+    assert_eq!(answer(server.admin("/readyz")).await.json()["objects"], json!({"status": "ok"}));
+    let path = server.data_dir().join("objects.db");
+    let mut database =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap();
+    sqlx::query("CREATE TRIGGER full BEFORE UPDATE ON totals BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    assert_eq!(ask(&server, "PUT", "/object/o/state/k", Some(r#"{"value":1}"#)).await.status, 503);
+    let ready = answer(server.admin("/readyz")).await;
+    assert_eq!((ready.status, &ready.json()["store"]), (503, &json!({"status": "ok"})));
+    let objects = &ready.json()["objects"];
+    assert_eq!(objects["status"], "failing");
+    assert!(objects["since"].is_string() && objects["error"].to_string().contains("disk full"), "{objects}");
+    assert_eq!(answer(server.get("/readyz")).await.text, "not ready\n");
+    sqlx::query("DROP TRIGGER full").execute(&mut database).await.unwrap();
+    // Nobody calls an unready server.
+    eventually("the server is ready again".to_owned(), async || {
+        answer(server.admin("/readyz")).await.status == 200
+    })
+    .await;
 }

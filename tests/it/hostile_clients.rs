@@ -521,6 +521,8 @@ fn wall_clock_is_read_only_where_allowed() {
         "durable/callback.rs",
         "durable/channel.rs",
         "durable/script/tests.rs",
+        // The time of a first failed write.
+        "store/objects/writer.rs",
         // Times of reports and counts.
         "reports/bug_report.rs",
         "reports/counted.rs",

@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use lists::{DueAlarm, ObjectLine};
 
-use super::StoreError;
+use super::{StoreError, StoreHealth};
 use crate::id::ObjectId;
 use crate::metrics::Metrics;
 use writer::{Commit, Writer};
@@ -144,6 +144,7 @@ pub struct Objects {
     commits: mpsc::Sender<Commit>,
     /// The earliest alarm that was set since it was last looked at, in milliseconds since 1970.
     alarms: Arc<watch::Sender<u64>>,
+    health: watch::Receiver<StoreHealth>,
 }
 
 impl ObjectStore {
@@ -165,10 +166,11 @@ impl ObjectStore {
         let (commits, received) = mpsc::channel(QUEUE);
         let (stop, stopped) = oneshot::channel();
         let alarms = Arc::new(watch::channel(u64::MAX).0);
-        let writer = Writer::new(options, connection, received, alarms.clone(), metrics);
+        let (told, health) = watch::channel(StoreHealth::Healthy);
+        let writer = Writer::new(options, connection, received, alarms.clone(), told, metrics);
         #[expect(clippy::disallowed_methods, reason = "the store owns the task and aborts it")]
         let task = AbortOnDropHandle::new(tokio::spawn(writer.run(stopped)));
-        let objects = Objects { readers, commits, alarms };
+        let objects = Objects { readers, commits, alarms, health };
         Ok((Self { objects, path: database.to_owned(), stop, task }, totals))
     }
 
@@ -213,6 +215,11 @@ impl Objects {
     pub async fn load(&self, id: &ObjectId) -> Result<SavedObject, ObjectsError> {
         let mut reader = self.readers.acquire().await?;
         sql::load(&mut reader, id).await
+    }
+
+    /// The current ability to write.
+    pub fn health(&self) -> StoreHealth {
+        self.health.borrow().clone()
     }
 
     /// A watch on alarms that were set: the earliest since it was last marked as seen.

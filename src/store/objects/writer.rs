@@ -1,14 +1,18 @@
 //! The task that writes objects: it takes everything that waits, and commits it together.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
 
 use super::{ObjectWrite, ObjectsError, sql};
-use crate::clock::now;
+use crate::clock::{now, wall_clock};
 use crate::metrics::Metrics;
+use crate::store::StoreHealth;
 
 /// Objects in one transaction.
 const MAX_OBJECTS: usize = 1024;
@@ -16,6 +20,12 @@ const MAX_OBJECTS: usize = 1024;
 /// Bytes of values after which a transaction takes no further object, so that small writes do not wait for many long
 /// ones.
 const MAX_BYTES: usize = 4 << 20;
+
+/// Pause between attempts to write while writes fail: without calls nothing else would show that they succeed again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Duration of a write after which the store is reported as failing.
+const HUNG_AFTER: Duration = Duration::from_secs(10);
 
 /// A write that waits, and its answer.
 #[derive(Debug)]
@@ -31,6 +41,7 @@ pub(super) struct Writer {
     connection: Option<SqliteConnection>,
     commits: mpsc::Receiver<Commit>,
     alarms: Arc<watch::Sender<u64>>,
+    health: watch::Sender<StoreHealth>,
     metrics: Arc<Metrics>,
 }
 
@@ -41,9 +52,10 @@ impl Writer {
         connection: SqliteConnection,
         commits: mpsc::Receiver<Commit>,
         alarms: Arc<watch::Sender<u64>>,
+        health: watch::Sender<StoreHealth>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { options, connection: Some(connection), commits, alarms, metrics }
+        Self { options, connection: Some(connection), commits, alarms, health, metrics }
     }
 
     /// Commits until it is told to stop; then what waits is still committed, and the log folded into the file.
@@ -53,12 +65,18 @@ impl Writer {
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), sqlx::Error> {
         let mut is_stopping = false;
         loop {
+            let is_failing = *self.health.borrow() != StoreHealth::Healthy;
             let first = tokio::select! {
                 biased;
                 commit = self.commits.recv() => commit,
                 _ = &mut stop, if !is_stopping => {
                     is_stopping = true;
                     self.commits.close();
+                    continue;
+                }
+                () = sleep(PROBE_INTERVAL), if is_failing => {
+                    // The error is that of the health.
+                    let _ = self.attempt(None).await;
                     continue;
                 }
             };
@@ -87,7 +105,7 @@ impl Writer {
         let started = now();
         let (writes, waiting): (Vec<_>, Vec<_>) =
             group.into_iter().map(|commit| (commit.write, commit.done)).unzip();
-        let result = self.write(&writes).await.map_err(ObjectsError::from);
+        let result = self.attempt(Some(&writes)).await.map_err(ObjectsError::from);
         self.metrics.durable_commit_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.durable_commit_objects.inc_by(writes.len() as u64);
         if let Err(error) = &result {
@@ -102,14 +120,22 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, writes: &[ObjectWrite]) -> Result<(), sqlx::Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
+    /// Writes, or only tries if it could write, and reports the health.
+    async fn attempt(&mut self, writes: Option<&[ObjectWrite]>) -> Result<(), sqlx::Error> {
+        let Self { options, connection, health, .. } = self;
+        let mut writing = pin!(write(options, connection, writes));
+        let result = match timeout(HUNG_AFTER, &mut writing).await {
+            Ok(result) => result,
+            Err(_) => {
+                fail(health, "a write does not come to its end".to_owned());
+                writing.await
+            }
         };
-        sql::write(&mut connection, writes).await?;
-        self.connection = Some(connection);
-        Ok(())
+        match &result {
+            Err(error) => fail(health, error.to_string()),
+            Ok(()) => succeed(health),
+        }
+        result
     }
 
     /// Tells the earliest alarm that was set, so that nobody sleeps past it.
@@ -118,6 +144,41 @@ impl Writer {
         if let Some(earliest) = set.filter_map(|write| write.after.alarm).map(|alarm| alarm.due).min() {
             self.alarms.send_replace(earliest);
         }
+    }
+}
+
+async fn write(
+    options: &SqliteConnectOptions,
+    kept: &mut Option<SqliteConnection>,
+    writes: Option<&[ObjectWrite]>,
+) -> Result<(), sqlx::Error> {
+    let mut connection = match kept.take() {
+        Some(connection) => connection,
+        None => options.connect().await?,
+    };
+    match writes {
+        Some(writes) => sql::write(&mut connection, writes).await?,
+        None => sql::probe(&mut connection).await?,
+    }
+    *kept = Some(connection);
+    Ok(())
+}
+
+fn fail(health: &watch::Sender<StoreHealth>, message: String) {
+    health.send_modify(|health| {
+        let since = match health {
+            StoreHealth::Failing { since, .. } => *since,
+            StoreHealth::Healthy => wall_clock(),
+        };
+        *health = StoreHealth::Failing { since, message };
+    });
+}
+
+fn succeed(health: &watch::Sender<StoreHealth>) {
+    let is_changed = health
+        .send_if_modified(|health| std::mem::replace(health, StoreHealth::Healthy) != StoreHealth::Healthy);
+    if is_changed {
+        tracing::info!("objects can be stored again");
     }
 }
 

@@ -38,6 +38,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         members_per_network: 0,
         user_bytes: 8192,
         ai_starts_per_minute: 0,
+        moderators: satsuma::config::ModeratorDefault::Everyone,
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {

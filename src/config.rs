@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-pub use auth::{AccessLevel, AuthConfig, TokenKey};
+pub use auth::{AccessLevel, AuthConfig, ModerationConfig, ModeratorDefault, TokenKey};
 pub use base_path::{BasePath, PublicUrl};
 pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
@@ -64,6 +64,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// Access to rooms.
     pub auth: AuthConfig,
+    /// Moderation of meetings.
+    pub moderation: ModerationConfig,
     /// Limits of one client, one room and the whole server.
     pub limits: LimitsConfig,
     /// Graceful shutdown.
@@ -251,6 +253,7 @@ impl Default for Config {
             room: RoomConfig::default(),
             identity: IdentityConfig::default(),
             auth: AuthConfig::default(),
+            moderation: ModerationConfig::default(),
             limits: LimitsConfig::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
@@ -571,7 +574,7 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [auth], [calls], \
-             [client], [durable], [feedback], [http], [identity], [limits], [log], [phoenix], [room], \
+             [client], [durable], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
              [sfu], [shutdown], [turn], data_dir",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",

@@ -33,7 +33,7 @@ use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
-use crate::config::{Config, LimitsConfig};
+use crate::config::{Config, LimitsConfig, ModeratorDefault};
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
@@ -328,7 +328,9 @@ fn identities(
     tokens: Option<AccessTokens>,
 ) -> Identities {
     let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
-    let identities = identities.with_tokens(tokens, config.auth.rooms, config.auth.create);
+    let identities = identities
+        .with_tokens(tokens, config.auth.rooms, config.auth.create)
+        .moderating(config.moderation.default == ModeratorDefault::Everyone);
     if config.identity.required { identities } else { identities.beside_cookies() }
 }
 
@@ -350,6 +352,7 @@ fn rooms(
         members_per_network: limits.members_per_room_per_network,
         user_bytes: limits.user_bytes,
         ai_starts_per_minute: limits.ai_starts_per_minute,
+        moderators: config.moderation.default,
     };
     let outbox = OutboxLimits {
         member_bytes: limits.outbox_bytes,

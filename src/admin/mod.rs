@@ -2,6 +2,7 @@
 //!
 //! Views list their fields in alphabetical order, which is their order on the wire.
 
+mod moderation;
 mod objects;
 mod query;
 mod readiness;
@@ -67,6 +68,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(reports::routes())
         .merge(objects::routes())
         .merge(tokens::routes())
+        .merge(moderation::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

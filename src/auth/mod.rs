@@ -99,6 +99,8 @@ pub struct Identities {
     rooms: AccessLevel,
     /// Those who may start a meeting.
     create: AccessLevel,
+    /// True if users without an access token moderate.
+    moderates: bool,
 }
 
 /// Acceptance of this server's own cookie if a proxy or Access authenticates users.
@@ -122,6 +124,7 @@ impl Identities {
             tokens: None,
             rooms: AccessLevel::Anyone,
             create: AccessLevel::Anyone,
+            moderates: true,
         }
     }
 
@@ -135,6 +138,12 @@ impl Identities {
     #[must_use]
     pub fn with_tokens(self, tokens: Option<AccessTokens>, rooms: AccessLevel, create: AccessLevel) -> Self {
         Self { tokens, rooms, create, ..self }
+    }
+
+    /// Lets users without an access token moderate, or not.
+    #[must_use]
+    pub fn moderating(self, moderates: bool) -> Self {
+        Self { moderates, ..self }
     }
 
     /// The keys of access tokens, if there are any.
@@ -184,6 +193,7 @@ impl Identities {
         match self.identify_user(headers, peer, now).await {
             Auth::User { mut identity, by, renew } if self.is_allowed(self.rooms, by) => {
                 identity.grants.create = self.is_allowed(self.create, by);
+                identity.grants.moderate = self.moderates;
                 Auth::User { identity, by, renew }
             }
             _ => Auth::Anonymous,

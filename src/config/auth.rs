@@ -40,6 +40,27 @@ pub enum AccessLevel {
     Token,
 }
 
+/// Moderation of meetings.
+#[derive(Clone, Debug, Default, DeriveSerialize, DeriveDeserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModerationConfig {
+    /// Those who moderate without a right of their own.
+    pub default: ModeratorDefault,
+}
+
+/// Those who moderate without a right of their own, such as that of an access token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModeratorDefault {
+    /// Everyone, as in Orange Meets.
+    #[default]
+    Everyone,
+    /// Whoever came first; when that one has left, the one who is present for longest.
+    First,
+    /// Nobody.
+    Nobody,
+}
+
 /// A key that signs access tokens.
 #[derive(Clone, Debug)]
 pub struct TokenKey {

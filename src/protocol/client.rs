@@ -7,6 +7,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::ai::{AiMessage, AiWish, TrackReference};
+use super::moderation::{self, ModerationRequest};
 use super::user::User;
 use crate::id::UserId;
 
@@ -52,6 +53,8 @@ pub enum ClientMessage {
         /// The text.
         message: JsonString,
     },
+    /// A request of a moderator.
+    Moderate(Box<ModerationRequest>),
     /// Request to switch off a member's microphone.
     MuteUser {
         /// The member; `None` for an id that is invalid.
@@ -182,7 +185,7 @@ impl ClientMessage {
             Category::Io | Category::Syntax | Category::Eof => InvalidMessage::NotJson,
         })?;
         let kind = fields.kind.clone().ok_or(InvalidMessage::NoType)?;
-        Self::read(&kind, &fields, text.len(), limits)
+        Self::read(&kind, &fields, text, limits)
     }
 
     /// Parses the payload of an envelope that names the message's `kind`. Its own `type` may be left out.
@@ -197,7 +200,7 @@ impl ClientMessage {
         if fields.kind.as_ref().is_some_and(|other| other != kind) {
             return Err(InvalidMessage::OtherType);
         }
-        Self::read(kind, &fields, payload.len(), limits).map_err(|error| match error {
+        Self::read(kind, &fields, payload, limits).map_err(|error| match error {
             InvalidMessage::UnknownType => InvalidMessage::UnknownEvent,
             error => error,
         })
@@ -206,9 +209,10 @@ impl ClientMessage {
     fn read(
         kind: &str,
         fields: &MessageFields<'_>,
-        bytes: usize,
+        text: &str,
         limits: MessageLimits,
     ) -> Result<Self, InvalidMessage> {
+        let bytes = text.len();
         if bytes > limits.frame_bytes && kind != "callsApiHistoryEntry" {
             return Err(InvalidMessage::TooLong);
         }
@@ -221,6 +225,7 @@ impl ClientMessage {
                 message: read_text("directMessage", "message", fields.message)?,
             },
             "chat" => Self::Chat { message: read_chat(fields.message)? },
+            "moderate" => Self::Moderate(Box::new(read_moderation(text)?)),
             "muteUser" => Self::MuteUser { id: read_id("muteUser", "id", fields.id)? },
             "e2eeMlsMessage" => {
                 Self::E2eeMlsMessage { payload: read_text("e2eeMlsMessage", "payload", fields.payload)? }
@@ -243,6 +248,7 @@ impl ClientMessage {
             Self::UserLeft => "userLeft",
             Self::DirectMessage { .. } => "directMessage",
             Self::Chat { .. } => "chat",
+            Self::Moderate(_) => "moderate",
             Self::MuteUser { .. } => "muteUser",
             Self::E2eeMlsMessage { .. } => "e2eeMlsMessage",
             Self::CallsApiHistoryEntry(_) => "callsApiHistoryEntry",
@@ -314,6 +320,18 @@ fn read_text(
         .ok_or(InvalidMessage::Field { message, field, expected: "a text" })
 }
 
+/// Reads a moderator's request, of which only short ones are: its fields are read into memory first.
+fn read_moderation(text: &str) -> Result<ModerationRequest, InvalidMessage> {
+    if text.len() > moderation::MAX_BYTES {
+        return Err(InvalidMessage::TooLong);
+    }
+    ModerationRequest::parse(text).ok_or(InvalidMessage::Field {
+        message: "moderate",
+        field: "action",
+        expected: "one of docs/protocol.md, with its other fields",
+    })
+}
+
 /// Reads a chat message. Its length is counted in unescaped characters, since an escape takes six
 /// bytes for one.
 fn read_chat(raw: Option<&RawValue>) -> Result<JsonString, InvalidMessage> {
@@ -375,6 +393,7 @@ mod tests {
             (r#"{"type":"directMessage","to":"b","message":"hi"}"#, "directMessage"),
             (r#"{"type":"chat","message":"hi"}"#, "chat"),
             (r#"{"type":"muteUser","id":"b"}"#, "muteUser"),
+            (r#"{"type":"moderate","action":"lock","on":true}"#, "moderate"),
             (r#"{"type":"e2eeMlsMessage","payload":"x"}"#, "e2eeMlsMessage"),
             (r#"{"type":"callsApiHistoryEntry"}"#, "callsApiHistoryEntry"),
             (r#"{"type":"partyserver-ping"}"#, "partyserver-ping"),

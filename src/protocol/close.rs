@@ -10,6 +10,8 @@ pub enum Close {
     UserLeft,
     /// The member's heartbeats timed out. The client may join again, as a fresh user.
     TimedOut,
+    /// A moderator removed the member. The client should not reconnect.
+    Removed,
     /// The same member opened a newer socket. The client should not reconnect with this `_pk`.
     Superseded,
     /// The server restarts. The client may reconnect and resume its membership.
@@ -55,6 +57,7 @@ impl Close {
             Self::ServiceRestart => 1012,
             Self::TooMuchArrives | Self::TooSlow | Self::Stalled => 1013,
             Self::Superseded => 4001,
+            Self::Removed => 4403,
         }
     }
 
@@ -64,6 +67,7 @@ impl Close {
             Self::UserLeft => "User left",
             Self::TimedOut => "",
             Self::Superseded => "A newer connection took this seat",
+            Self::Removed => "Removed by a moderator",
             Self::ServiceRestart => "The server restarts",
             Self::RoomFailed => "The room failed",
             Self::ObjectFailed => "The object failed",
@@ -86,6 +90,7 @@ impl Close {
             Self::UserLeft => "user_left",
             Self::TimedOut => "timed_out",
             Self::Superseded => "superseded",
+            Self::Removed => "removed",
             Self::ServiceRestart => "service_restart",
             Self::RoomFailed => "room_failed",
             Self::ObjectFailed => "object_failed",

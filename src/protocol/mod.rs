@@ -6,6 +6,7 @@ pub mod ai;
 pub mod client;
 pub mod close;
 pub mod deflate;
+pub mod moderation;
 pub mod phoenix;
 pub mod server;
 pub mod user;

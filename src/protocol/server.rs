@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::client::JsonString;
+use super::moderation::ModerationNotice;
 use crate::id::{MeetingId, UserId};
 
 /// The kind of a message of this server.
@@ -27,6 +28,12 @@ pub enum MessageKind {
     E2eeMlsMessage,
     /// [`Event::UserLeftNotification`].
     UserLeftNotification,
+    /// [`ModerationNotice::Moderated`].
+    Moderated,
+    /// [`ModerationNotice::Removed`].
+    Removed,
+    /// [`ModerationNotice::Knocks`].
+    Knocks,
     /// Everyone's presence, of Phoenix Presence; without a `type`.
     PresenceState,
     /// A change of presences, of Phoenix Presence; without a `type`.
@@ -36,8 +43,8 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
-    /// The kinds that Orange has, whose messages begin with their name.
-    const OF_ORANGE: [Self; 7] = [
+    /// The kinds whose messages begin with their name, as Orange's do.
+    const OF_ORANGE: [Self; 10] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -45,6 +52,9 @@ impl MessageKind {
         Self::MuteMic,
         Self::E2eeMlsMessage,
         Self::UserLeftNotification,
+        Self::Moderated,
+        Self::Removed,
+        Self::Knocks,
     ];
 
     /// The kind's name: the `type` in Orange's protocol, the event in Phoenix's.
@@ -57,6 +67,9 @@ impl MessageKind {
             Self::MuteMic => "muteMic",
             Self::E2eeMlsMessage => "e2eeMlsMessage",
             Self::UserLeftNotification => "userLeftNotification",
+            Self::Moderated => "moderated",
+            Self::Removed => "removed",
+            Self::Knocks => "knocks",
             Self::PresenceState => "presence_state",
             Self::PresenceDiff => "presence_diff",
             Self::Object => "object",
@@ -110,6 +123,8 @@ pub enum Event {
         /// The member.
         id: UserId,
     },
+    /// A message about moderation.
+    Moderation(Box<ModerationNotice>),
 }
 
 impl Event {
@@ -122,6 +137,11 @@ impl Event {
             Self::MuteMic => MessageKind::MuteMic,
             Self::E2eeMlsMessage { .. } => MessageKind::E2eeMlsMessage,
             Self::UserLeftNotification { .. } => MessageKind::UserLeftNotification,
+            Self::Moderation(notice) => match **notice {
+                ModerationNotice::Moderated { .. } => MessageKind::Moderated,
+                ModerationNotice::Removed { .. } => MessageKind::Removed,
+                ModerationNotice::Knocks { .. } => MessageKind::Knocks,
+            },
         }
     }
 
@@ -149,6 +169,7 @@ impl Event {
             }
             // An id has no character that JSON would escape.
             Self::UserLeftNotification { id } => format!(r#"{{"type":"userLeftNotification","id":"{id}"}}"#),
+            Self::Moderation(notice) => notice.to_json(),
         }
     }
 }
@@ -189,11 +210,12 @@ impl AiState {
     }
 }
 
-/// Encodes a `roomState` by concatenating users that are already JSON.
+/// Encodes a `roomState` by concatenating users that are already JSON; `rules` are JSON too, if they are not the default.
 pub fn encode_room_state<'a>(
     meeting: Option<MeetingId>,
     users: impl Iterator<Item = &'a str> + Clone,
     ai: &AiState,
+    rules: Option<&str>,
 ) -> String {
     let ai = ai.to_json();
     let users_bytes: usize = users.clone().map(|json| json.len() + 1).sum();
@@ -212,6 +234,10 @@ pub fn encode_room_state<'a>(
     }
     text.push_str(r#"],"ai":"#);
     text.push_str(&ai);
+    if let Some(rules) = rules {
+        text.push_str(r#","room":"#);
+        text.push_str(rules);
+    }
     text.push_str("}}");
     text
 }
@@ -269,7 +295,7 @@ mod tests {
 
     #[test]
     fn kind_of_a_message_is_its_type() {
-        let snapshot = encode_room_state(None, [].into_iter(), &AiState::default());
+        let snapshot = encode_room_state(None, [].into_iter(), &AiState::default(), None);
         assert_eq!(MessageKind::of_message(&snapshot), Some(MessageKind::RoomState));
         for text in
             ["", "{}", r#"{"type":"#, r#"{"type":"chat"#, r#"{"type":"presence_state"}"#, r#"{"joins":{}}"#]
@@ -282,11 +308,11 @@ mod tests {
     fn snapshot_is_encoded_byte_for_byte() {
         let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
         assert_eq!(
-            encode_room_state(Some(meeting), ["{1}", "{2}"].into_iter(), &AiState::failed()),
+            encode_room_state(Some(meeting), ["{1}", "{2}"].into_iter(), &AiState::failed(), None),
             r#"{"type":"roomState","state":{"meetingId":"6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f","users":[{1},{2}],"ai":{"enabled":false,"error":"Error establishing connection with AI","connectionPending":false}}}"#
         );
         assert_eq!(
-            encode_room_state(None, [].into_iter(), &AiState::default()),
+            encode_room_state(None, [].into_iter(), &AiState::default(), None),
             r#"{"type":"roomState","state":{"users":[],"ai":{"enabled":false}}}"#
         );
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -23,7 +24,7 @@ use super::mailbox::{Command, Inbox, Incoming, MemberStatus, Reply, RoomView};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
-use super::state::{Room, RoomSettings};
+use super::state::{Denied, Room, RoomSettings};
 use crate::agent::{JobReport, RunningJob};
 use crate::ai::AiHandle;
 use crate::clock::{now, wall_clock};
@@ -108,6 +109,8 @@ enum Asking {
     Join(Joining),
     /// The sender of a message.
     Message(Reply),
+    /// An operator who moderates.
+    Operator(oneshot::Sender<Result<(), Denied>>),
 }
 
 /// Decision to keep a room's task running or to end it.
@@ -246,6 +249,9 @@ impl Actor {
                 self.handle(input, reply.map_or(Asking::None, Asking::Message)).await
             }
             Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), Asking::None).await,
+            Command::Moderate { action, answer } => {
+                self.handle(Input::Moderate(action), Asking::Operator(answer)).await
+            }
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -257,11 +263,13 @@ impl Actor {
 
     async fn handle(&mut self, input: Input, asking: Asking) -> Turn {
         let now = now();
-        let (mut joining, mut reply) = match asking {
-            Asking::None => (None, None),
-            Asking::Join(joining) => (Some(joining), None),
-            Asking::Message(reply) => (None, Some(PendingReply::new(reply, &self.room, &input))),
-        };
+        let (mut joining, mut reply, mut operator) = (None, None, None);
+        match asking {
+            Asking::None => {}
+            Asking::Join(asking) => joining = Some(asking),
+            Asking::Message(asking) => reply = Some(PendingReply::new(asking, &self.room, &input)),
+            Asking::Operator(asking) => operator = Some(asking),
+        }
         let sender = match &input {
             Input::Message { connection, .. } => self.room.user_at(*connection),
             _ => None,
@@ -330,6 +338,11 @@ impl Actor {
                         self.deps.events.publish(&self.name, meeting, event);
                     }
                     Effect::Agent(task) => self.run_agent_task(task),
+                    Effect::Moderated(result) => {
+                        if let Some(operator) = operator.take() {
+                            let _ = operator.send(result);
+                        }
+                    }
                     Effect::Retire => turn = Turn::Retire,
                 }
             }

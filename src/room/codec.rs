@@ -14,6 +14,7 @@ use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, SessionId, 
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
+use crate::protocol::moderation::ModerationRequest;
 use crate::protocol::server::Event;
 
 /// Version of the format, the first byte.
@@ -162,6 +163,7 @@ enum WireMessage<'a> {
     MuteUser {
         id: Option<&'a str>,
     },
+
     E2eeMlsMessage {
         payload: &'a str,
     },
@@ -181,16 +183,35 @@ enum WireMessage<'a> {
         track_name: &'a str,
     },
     RelinquishAiControl,
+    /// As JSON, whose tags this format does not have.
+    Moderate(String),
 }
 
 #[derive(Serialize, Deserialize)]
 enum WireEvent<'a> {
-    Error { error: &'a str },
-    DirectMessage { from: &'a str, message: &'a str },
-    Chat { id: u64, from: &'a str, name: &'a str, message: &'a str, at: u64 },
+    Error {
+        error: &'a str,
+    },
+    DirectMessage {
+        from: &'a str,
+        message: &'a str,
+    },
+    Chat {
+        id: u64,
+        from: &'a str,
+        name: &'a str,
+        message: &'a str,
+        at: u64,
+    },
     MuteMic,
-    E2eeMlsMessage { payload: &'a str },
-    UserLeftNotification { id: &'a str },
+    E2eeMlsMessage {
+        payload: &'a str,
+    },
+    UserLeftNotification {
+        id: &'a str,
+    },
+    /// As JSON.
+    Moderation(String),
 }
 
 impl<'a> WireCommand<'a> {
@@ -305,6 +326,9 @@ impl<'a> WireMessage<'a> {
                 Self::DirectMessage { to: to.as_ref().map(UserId::as_str), message: message.as_json() }
             }
             ClientMessage::Chat { message } => Self::Chat { message: message.as_json() },
+            ClientMessage::Moderate(request) => {
+                Self::Moderate(serde_json::to_string(request).unwrap_or_default())
+            }
             ClientMessage::MuteUser { id } => Self::MuteUser { id: id.as_ref().map(UserId::as_str) },
             ClientMessage::E2eeMlsMessage { payload } => Self::E2eeMlsMessage { payload: payload.as_json() },
             ClientMessage::CallsApiHistoryEntry(HistoryEntry { kind, endpoint, bytes }) => {
@@ -332,6 +356,7 @@ impl<'a> WireMessage<'a> {
             }
             Self::Chat { message } => ClientMessage::Chat { message: JsonString::parse(message)? },
             Self::MuteUser { id } => ClientMessage::MuteUser { id: read_user(id)? },
+            Self::Moderate(json) => ClientMessage::Moderate(Box::new(ModerationRequest::parse(&json)?)),
             Self::E2eeMlsMessage { payload } => {
                 ClientMessage::E2eeMlsMessage { payload: JsonString::parse(payload)? }
             }
@@ -372,6 +397,7 @@ impl<'a> WireEvent<'a> {
             Event::MuteMic => Self::MuteMic,
             Event::E2eeMlsMessage { payload } => Self::E2eeMlsMessage { payload: payload.as_json() },
             Event::UserLeftNotification { id } => Self::UserLeftNotification { id: id.as_str() },
+            Event::Moderation(notice) => Self::Moderation(notice.to_json()),
         }
     }
 
@@ -393,6 +419,7 @@ impl<'a> WireEvent<'a> {
                 Event::E2eeMlsMessage { payload: JsonString::parse(payload)? }
             }
             Self::UserLeftNotification { id } => Event::UserLeftNotification { id: UserId::parse(id).ok()? },
+            Self::Moderation(json) => Event::Moderation(Box::new(serde_json::from_str(&json).ok()?)),
         })
     }
 }

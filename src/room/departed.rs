@@ -51,6 +51,11 @@ impl Departed {
         forgotten
     }
 
+    /// True if an id is reserved for the identity.
+    pub fn knows(&self, identity: &IdentityId) -> bool {
+        self.ids.iter().any(|id| id.identity == *identity)
+    }
+
     /// The identity that an id is reserved for, if it is.
     pub fn owner(&self, user: &UserId) -> Option<&IdentityId> {
         self.ids.iter().find(|id| id.user == *user).map(|id| &id.identity)

@@ -8,7 +8,9 @@ use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry};
 use crate::protocol::close::Close;
+use crate::protocol::moderation::ModerationAction;
 use crate::protocol::server::Event;
+use crate::room::state::Denied;
 use crate::store::saved::Persist;
 
 /// An input of a room.
@@ -40,6 +42,8 @@ pub enum Input {
         /// The member.
         user: UserId,
     },
+    /// An operator's request.
+    Moderate(ModerationAction),
     /// A job of an agent has ended.
     AgentDone {
         /// The job.
@@ -161,6 +165,8 @@ pub enum Effect {
     },
     /// Carry out a task for an agent.
     Agent(AgentTask),
+    /// Answer an operator's request.
+    Moderated(Result<(), Denied>),
     /// End the room: it has no member and no state to remember.
     Retire,
 }
@@ -227,6 +233,12 @@ pub enum JoinRefusal {
     NetworkFull,
     /// No meeting runs, and the identity may not start one.
     NotStarted,
+    /// The identity, or its network, was removed from this meeting.
+    Banned,
+    /// The room is closed to everyone who was not in this meeting.
+    Locked,
+    /// A moderator has to let the identity in.
+    Waiting,
     /// The server stops.
     ShuttingDown,
 }
@@ -299,6 +311,15 @@ pub enum RoomEvent {
         /// The message's type.
         r#type: &'static str,
     },
+    /// A moderator acted.
+    Moderated {
+        /// The moderator; none for an operator.
+        by: Option<UserId>,
+        /// The action's name.
+        action: &'static str,
+        /// The member that it was about, if there was one.
+        target: Option<UserId>,
+    },
     /// A client's request to the media API.
     ClientNegotiationRecord {
         /// The user.
@@ -324,6 +345,7 @@ impl RoomEvent {
             | Self::UserTimedOut { .. }
             | Self::StartingMeeting
             | Self::EndingMeeting
+            | Self::Moderated { .. }
             | Self::ErrorBroadcastingToUser { .. } => false,
         }
     }

@@ -27,6 +27,11 @@ pub fn write(room: &RoomName, meeting: Option<MeetingId>, event: &RoomEvent) {
         }
         RoomEvent::StartingMeeting => info!(event = "startingMeeting", room, meeting_id),
         RoomEvent::EndingMeeting => info!(event = "endingMeeting", room, meeting_id),
+        RoomEvent::Moderated { by, action, target } => {
+            let by = by.as_ref().map_or("an operator", |by| by.as_str());
+            let target = target.as_ref().map(|target| target.as_str());
+            info!(event = "moderated", room, meeting_id, by, action, target);
+        }
         RoomEvent::ErrorBroadcastingToUser { user } => {
             warn!(event = "errorBroadcastingToUser", room, meeting_id, connection_id = %user);
         }

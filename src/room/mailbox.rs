@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::io::{Disconnection, Join, JoinRefusal};
 use super::link::RoomGone;
 use super::outbox::OutboxReader;
+use super::state::Denied;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::deflate::Encoding;
+use crate::protocol::moderation::ModerationAction;
 
 /// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that socket.
 const MAILBOX: usize = 256;
@@ -42,6 +44,13 @@ pub enum Command {
     Message(Incoming),
     /// A socket is gone.
     Disconnected(Disconnection),
+    /// An operator's request to moderate.
+    Moderate {
+        /// The action.
+        action: ModerationAction,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), Denied>>,
+    },
     /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),
     /// Panics, for tests of a panic's consequences.

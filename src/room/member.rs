@@ -26,6 +26,8 @@ pub struct Member {
     pub liveness: Liveness,
     /// Time of the last heartbeat, or of the end of the connection that served as one.
     pub heartbeat: Instant,
+    /// Time of the first join, or the oldest that is known of one before a restart.
+    pub since: Instant,
     /// True if the member has sent a message since it joined, or its connection serves as one.
     pub has_spoken: bool,
     json: Arc<str>,
@@ -67,6 +69,7 @@ impl Member {
             connection: Some(join.connection),
             liveness: join.liveness,
             heartbeat: now,
+            since: now,
             // Its protocol's own heartbeats do not reach the room.
             has_spoken: join.liveness == Liveness::Connection,
             json,
@@ -86,6 +89,7 @@ impl Member {
             connection: None,
             liveness: Liveness::Heartbeat,
             heartbeat,
+            since: heartbeat,
             has_spoken: true,
         })
     }
@@ -132,6 +136,13 @@ impl Member {
     /// Marks the microphone as switched off in the user object.
     pub fn mute(&mut self) {
         self.edit(|user| user.tracks.audio_enabled = Some(false));
+    }
+
+    /// Lowers the hand in the user object; false if it is not raised.
+    pub fn lower_hand(&mut self) -> bool {
+        let mut was_raised = false;
+        self.edit(|user| was_raised = std::mem::take(&mut user.raised_hand));
+        was_raised
     }
 
     #[expect(clippy::expect_used, reason = "every member's JSON was written by User::to_json")]

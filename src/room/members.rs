@@ -76,6 +76,11 @@ impl Members {
         self.connections.get(&connection).cloned()
     }
 
+    /// True if an identity is or was in this meeting, as far as that is remembered.
+    pub fn knows(&self, identity: &IdentityId) -> bool {
+        self.by_id.values().any(|member| member.identity == *identity) || self.departed.knows(identity)
+    }
+
     /// Checks a join against the limits; returns the member to be evicted for it, if any.
     ///
     /// If the identity has reached its limit, its member without a socket and with the oldest

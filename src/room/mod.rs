@@ -1,6 +1,6 @@
 //! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`agent`] and [`ai`] are parts
+//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`agent`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
 //! [`outbox`] is the queue of one member, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
@@ -22,6 +22,7 @@ pub mod mailbox;
 pub mod member;
 pub mod members;
 pub mod message;
+pub mod moderation;
 pub mod outbox;
 pub mod presence;
 pub mod readiness;

@@ -22,12 +22,14 @@ use super::events::RoomEvents;
 use super::io::{Join, JoinRefusal, Liveness};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
+use super::state::Denied;
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 use crate::protocol::deflate::Encoding;
+use crate::protocol::moderation::ModerationAction;
 use crate::store::StoreHandle;
 use crate::store::saved::SavedRoom;
 
@@ -81,6 +83,17 @@ pub enum CannotJoin {
     TooManyRoomsOfNetwork,
     /// The network's rate of new rooms is exceeded.
     TooManyNewRoomsOfNetwork,
+}
+
+/// Reason for not carrying out an operator's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CannotModerate {
+    /// No room of that name runs.
+    NoRoom,
+    /// The room did not answer in time.
+    Silent,
+    /// The room denies it.
+    Denied(Denied),
 }
 
 impl Inner {
@@ -211,6 +224,22 @@ impl Registry {
         timeout(DESCRIBE_TIMEOUT, ask).await.ok().flatten()
     }
 
+    /// Carries out an operator's request in a running room.
+    ///
+    /// # Errors
+    /// [`CannotModerate`].
+    pub async fn moderate(&self, name: &RoomName, action: ModerationAction) -> Result<(), CannotModerate> {
+        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
+        let room = room.ok_or(CannotModerate::NoRoom)?;
+        let (answer, result) = oneshot::channel();
+        let ask = async {
+            room.mailbox().send(Command::Moderate { action, answer }).await.ok()?;
+            result.await.ok()
+        };
+        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| CannotModerate::Silent)?;
+        result.ok_or(CannotModerate::NoRoom)?.map_err(CannotModerate::Denied)
+    }
+
     /// The state of all rooms for operators, sorted by name.
     pub async fn describe_all(&self) -> Vec<(RoomName, Option<RoomView>)> {
         stream::iter(self.names())
@@ -331,7 +360,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::ai::AiHandle;
-    use crate::config::{AiConfig as AiSettings, Calls, Optional, TurnConfig};
+    use crate::config::{AiConfig as AiSettings, Calls, ModeratorDefault, Optional, TurnConfig};
     use crate::media_api::upstream::Upstream;
     use crate::network::client_network;
     use crate::protocol::ai::{AiMessage, TrackReference};
@@ -378,6 +407,7 @@ pub(crate) mod tests {
             members_per_network: 10,
             user_bytes: 8192,
             ai_starts_per_minute: 0,
+            moderators: ModeratorDefault::Everyone,
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
@@ -555,6 +585,7 @@ pub(crate) mod tests {
             room: name(&format!("saved{number}")),
             meeting: MeetingId::random(),
             ai: None,
+            moderation: None,
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
@@ -716,6 +747,7 @@ pub(crate) mod tests {
             room: name("bad"),
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
+            moderation: None,
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),

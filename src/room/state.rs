@@ -5,6 +5,8 @@
 mod messages;
 mod moderation;
 
+pub use moderation::{Denied, Moderator};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,9 @@ use super::ai::{Ai, AiTurn};
 use super::io::{Disconnection, Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
 use super::member::{Member, MemberView};
 use super::members::Members;
+use super::moderation::Moderation;
 use super::snapshot_throttle::SHORTEST_WINDOW;
+use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::ai::AI_ID;
 use crate::protocol::close::Close;
@@ -38,6 +42,8 @@ pub struct RoomSettings {
     pub user_bytes: usize,
     /// Maximum number of AI invitations per minute; 0 is no limit.
     pub ai_starts_per_minute: u32,
+    /// Those who moderate without a right of their own.
+    pub moderators: ModeratorDefault,
 }
 
 /// A room.
@@ -51,6 +57,7 @@ pub struct Room {
     /// True until a member sends a message.
     is_silent: bool,
     ai: Ai,
+    moderation: Moderation,
     /// Id of the last chat message.
     last_chat: u64,
     next_tick: Instant,
@@ -66,6 +73,7 @@ impl Room {
     pub fn new(settings: RoomSettings, now: Instant) -> Self {
         let next_tick = now + settings.tick;
         let ai = Ai::new(settings.ai_starts_per_minute);
+        let moderation = Moderation::new(settings.moderators);
         Self {
             settings,
             meeting: None,
@@ -73,6 +81,7 @@ impl Room {
             members: Members::default(),
             is_silent: true,
             ai,
+            moderation,
             last_chat: 0,
             next_tick,
             changed: false,
@@ -95,6 +104,9 @@ impl Room {
             if let Some(restored) = Member::restored(member, heartbeat) {
                 room.members.restore(member.user.clone(), restored);
             }
+        }
+        if let Some(json) = &saved.moderation {
+            room.moderation = Moderation::restore(room.settings.moderators, json);
         }
         room.peak = room.members.len();
         if let Some(ai) = &saved.ai {
@@ -126,6 +138,10 @@ impl Room {
                     effects.push(self.publish(RoomEvent::ErrorBroadcastingToUser { user: user.clone() }));
                     self.remove_and_notify(&user, Close::TooSlow, &mut effects);
                 }
+            }
+            Input::Moderate(action) => {
+                let result = self.moderate(now, &Moderator::Operator, action, &mut effects);
+                effects.push(Effect::Moderated(result));
             }
             Input::AgentDone { job, outcome } => {
                 let turn = self.ai.done(job, outcome);
@@ -168,7 +184,9 @@ impl Room {
     /// Encodes the newest state as a `roomState` message.
     pub fn encode_snapshot(&self) -> String {
         let users = self.shown().map(|(_, member)| member.json()).chain(self.ai.user_json());
-        encode_room_state(self.meeting, users.map(|json| &**json), &self.ai.state())
+        let moderators = self.shown().map(|(user, _)| user).filter(|user| self.is_moderator(user));
+        let rules = self.moderation.view(moderators.map(UserId::as_str));
+        encode_room_state(self.meeting, users.map(|json| &**json), &self.ai.state(), rules.as_deref())
     }
 
     /// The members that others see.
@@ -236,6 +254,10 @@ impl Room {
             own.heartbeat = now;
         }
         self.remove_silent(now, effects);
+        if let Err(refusal) = self.check_entry(now, &join, effects) {
+            effects.push(Effect::Refuse { connection, refusal });
+            return;
+        }
         match self.members.admits(&self.settings, &join) {
             Ok(None) => {}
             Ok(Some(gives_way)) => self.remove_gone(gives_way, effects),
@@ -258,6 +280,10 @@ impl Room {
         effects.push(Effect::Admit { connection, user: user.clone() });
         effects.push(self.publish(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.persist_member(&user));
+        self.choose_host(effects);
+        if self.moderation.waiting() > 0 && self.is_moderator(&user) {
+            self.tell_knocks_to(&user, effects);
+        }
         if self.members.len() > self.peak {
             self.peak = self.members.len();
             effects.extend(self.persist(Persist::Peak { members: self.peak }));
@@ -308,6 +334,7 @@ impl Room {
         self.next_tick = now + self.settings.tick;
         effects.push(self.publish(RoomEvent::Alarm));
         self.remove_silent(now, effects);
+        self.forget_knocks(now, effects);
         if !self.members.is_empty() {
             // A client that lost a snapshot recovers by this one, even if nothing changed.
             self.send_snapshot(now, effects);
@@ -326,6 +353,7 @@ impl Room {
         self.changed = false;
         self.meeting = None;
         self.is_silent = true;
+        self.moderation = Moderation::new(self.settings.moderators);
         self.members.clear();
         effects.push(Effect::Retire);
     }
@@ -364,6 +392,7 @@ impl Room {
         effects.extend(forgotten.and_then(|user| self.persist(Persist::DepartedForgotten { user })));
         let turn = self.ai.left(user);
         self.follow(turn, effects);
+        self.choose_host(effects);
     }
 
     /// Removes a member, and tells the others, if they saw it.
@@ -431,11 +460,11 @@ mod tests {
     use crate::room::snapshot_throttle::LONGEST_WINDOW;
     use crate::store::saved::SavedMember;
 
-    const TICK: Duration = Duration::from_secs(15);
+    pub(super) const TICK: Duration = Duration::from_secs(15);
 
     const NODE: NodeId = NodeId::new(0);
 
-    fn settings() -> RoomSettings {
+    pub(super) fn settings() -> RoomSettings {
         RoomSettings {
             tick: TICK,
             heartbeat_timeout: TICK,
@@ -445,6 +474,7 @@ mod tests {
             members_per_network: 2,
             user_bytes: 400,
             ai_starts_per_minute: 0,
+            moderators: ModeratorDefault::Everyone,
         }
     }
 
@@ -452,15 +482,15 @@ mod tests {
         clippy::disallowed_methods,
         reason = "an instant can only be had from the clock; tests add to it"
     )]
-    fn start() -> Instant {
+    pub(super) fn start() -> Instant {
         Instant::now()
     }
 
-    fn user(id: &str) -> UserId {
+    pub(super) fn user(id: &str) -> UserId {
         UserId::parse(id).unwrap()
     }
 
-    fn join(connection: u64, id: &str, identity: &str) -> Input {
+    pub(super) fn join(connection: u64, id: &str, identity: &str) -> Input {
         Input::Join(Join {
             connection: ConnectionId::new(NODE, connection),
             user: user(id),
@@ -474,7 +504,7 @@ mod tests {
         })
     }
 
-    fn says(connection: u64, text: &str) -> Input {
+    pub(super) fn says(connection: u64, text: &str) -> Input {
         says_at(connection, 0, text)
     }
 
@@ -484,7 +514,7 @@ mod tests {
     }
 
     /// A room with a (connection 1) and b (connection 2), and a time at which it is quiet.
-    fn room_of_two() -> (Room, Instant) {
+    pub(super) fn room_of_two() -> (Room, Instant) {
         let now = start();
         let mut room = Room::new(settings(), now);
         room.handle(now, join(1, "a", "A"));
@@ -495,7 +525,7 @@ mod tests {
     }
 
     /// The visible effects, as text.
-    fn seen(effects: &[Effect]) -> Vec<String> {
+    pub(super) fn seen(effects: &[Effect]) -> Vec<String> {
         let words = effects.iter().filter_map(|effect| match effect {
             Effect::Admit { connection, user, .. } => {
                 Some(format!("admit {} as {user}", connection.number()))
@@ -515,13 +545,14 @@ mod tests {
             Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Agent(task) => Some(format!("{task:?}")),
+            Effect::Moderated(result) => Some(format!("moderated: {result:?}")),
             Effect::Retire => Some("retire".to_owned()),
             Effect::Persist { .. } | Effect::Publish { .. } => None,
         });
         words.collect()
     }
 
-    fn persisted(effects: &[Effect]) -> Vec<Persist> {
+    pub(super) fn persisted(effects: &[Effect]) -> Vec<Persist> {
         effects
             .iter()
             .filter_map(|effect| match effect {
@@ -925,6 +956,7 @@ mod tests {
                 room: RoomName::parse("r").unwrap(),
                 meeting: MeetingId::random(),
                 ai: None,
+                moderation: None,
                 members: Vec::new(),
                 departed: Vec::new(),
                 unconfirmed: Vec::new(),
@@ -1072,6 +1104,7 @@ mod tests {
             room: RoomName::parse("r").unwrap(),
             meeting: room.meeting().unwrap(),
             ai: Some(room.ai.to_saved().into()),
+            moderation: None,
             members: room.members.iter().map(|(user, member)| member.saved(user)).collect(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
@@ -1102,6 +1135,7 @@ mod tests {
             room: RoomName::parse("r").unwrap(),
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
+            moderation: None,
             members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],
             unconfirmed: Vec::new(),

@@ -31,6 +31,7 @@ impl WriteBatch {
             changes.members.keys().all(|user| known.members.contains_key(user))
                 && changes.departed.keys().all(|user| known.departed.contains_key(user))
                 && (changes.ai.is_none() || known.ai.is_some())
+                && (changes.moderation.is_none() || known.moderation.is_some())
                 && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
         })
     }
@@ -78,6 +79,7 @@ pub(super) struct Changes {
     /// The meeting ended, regardless of later changes: its stored rows are deleted first.
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
+    pub(super) moderation: Option<Arc<str>>,
     /// New values, or none for a removed member.
     pub(super) members: BTreeMap<UserId, Option<SavedMember>>,
     /// Owners of the ids of departed members, or none for an id that is no longer remembered.
@@ -123,6 +125,7 @@ impl Changes {
             Persist::MemberRemoved { user } => Self { members: [(user, None)].into(), ..new },
             Persist::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
             Persist::Ai { json } => Self { ai: Some(json), ..new },
+            Persist::Moderation { json } => Self { moderation: Some(json), ..new },
             Persist::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
         }
     }
@@ -149,7 +152,8 @@ impl Changes {
     }
 
     fn keys(&self) -> usize {
-        let single = [self.row.is_some(), self.ai.is_some(), self.unconfirmed.is_some()];
+        let single =
+            [self.row.is_some(), self.ai.is_some(), self.moderation.is_some(), self.unconfirmed.is_some()];
         self.members.len() + self.departed.len() + single.into_iter().filter(|&key| key).count()
     }
 
@@ -168,6 +172,7 @@ impl Changes {
         self.members.extend(newer.members);
         self.departed.extend(newer.departed);
         self.ai = newer.ai.or_else(|| self.ai.take());
+        self.moderation = newer.moderation.or_else(|| self.moderation.take());
         self.unconfirmed = newer.unconfirmed.or_else(|| self.unconfirmed.take());
         self.row = match (self.row.take(), newer.row) {
             (Some(old), Some(new)) => {

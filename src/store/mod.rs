@@ -404,6 +404,7 @@ mod tests {
             room: meeting.room.clone(),
             meeting: meeting.id,
             ai: Some(r#"{"enabled":true}"#.into()),
+            moderation: None,
             members: vec![
                 member("a", r#"{"id":"a","raisedHand":true}"#),
                 member("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
@@ -872,6 +873,7 @@ mod tests {
             room: meeting.room.clone(),
             meeting: meeting.id,
             ai: Some("{}".into()),
+            moderation: None,
             members: vec![member("a", r#"{"id":"a"}"#)],
             departed: vec![(user("c"), identity)],
             unconfirmed: vec![(user("a"), "{}".into())],

@@ -38,6 +38,11 @@ pub enum Persist {
         /// The AI as JSON, with its session.
         json: Arc<str>,
     },
+    /// The rules of the meeting changed.
+    Moderation {
+        /// The rules as JSON.
+        json: Arc<str>,
+    },
     /// The meeting ended, and with it all memberships.
     MeetingEnded,
 }
@@ -62,6 +67,8 @@ pub struct SavedRoom {
     pub meeting: MeetingId,
     /// The AI as JSON (written and read by the room), if it was ever enabled.
     pub ai: Option<Arc<str>>,
+    /// The rules of the meeting as JSON (written and read by the room), if they were ever changed.
+    pub moderation: Option<Arc<str>>,
     /// The members.
     pub members: Vec<SavedMember>,
     /// Reserved ids of former members, and their identities.

@@ -263,6 +263,10 @@ async fn write_meetings(db: &mut SqliteConnection, batch: &WriteBatch) -> Result
             let update = sqlx::query("UPDATE kept_rooms SET ai = $1 WHERE meeting_id = $2");
             update.bind(Arc::clone(ai)).bind(meeting.to_string()).execute(&mut *db).await?;
         }
+        if let Some(rules) = &changes.moderation {
+            let update = sqlx::query("UPDATE kept_rooms SET moderation = $1 WHERE meeting_id = $2");
+            update.bind(Arc::clone(rules)).bind(meeting.to_string()).execute(&mut *db).await?;
+        }
     }
     Ok(())
 }

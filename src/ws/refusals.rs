@@ -110,6 +110,15 @@ impl From<CannotJoin> for ApiError {
                 "not_started",
                 "the meeting has not started; whoever may start it has to enter first",
             ),
+            CannotJoin::Refused(JoinRefusal::Banned) => {
+                refused(StatusCode::FORBIDDEN, "banned", "a moderator removed you from this meeting")
+            }
+            CannotJoin::Refused(JoinRefusal::Locked) => {
+                refused(StatusCode::FORBIDDEN, "locked", "this meeting is locked")
+            }
+            CannotJoin::Refused(JoinRefusal::Waiting) => {
+                refused(StatusCode::FORBIDDEN, "waiting", "a moderator has to let you in; please wait")
+            }
             CannotJoin::Refused(JoinRefusal::ShuttingDown) => {
                 refused(busy, "shutting_down", "the server is restarting")
             }

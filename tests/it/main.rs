@@ -41,6 +41,7 @@ mod load;
 mod longpoll;
 mod media;
 mod media_session;
+mod moderation;
 mod npm_clients;
 mod openapi;
 mod operators;

@@ -259,6 +259,11 @@ async fn answers_match_openapi() {
         document.check("get", "/api/debugInfo", &answer(opened).await);
     }
 
+    let moderate = "/admin/rooms/{room}/moderate";
+    for body in [json!({"action": "lock", "on": false}), json!({"action": "mute", "id": "b"}), json!({})] {
+        let answered = server.admin_post("/admin/rooms/my%20room/moderate", &body).await;
+        document.check("post", moderate, &answered);
+    }
     for body in [json!({"room": "r", "name": "Ada"}), json!({"room": "*", "name": "Ada"}), json!({})] {
         document.check("post", "/admin/tokens", &server.admin_post("/admin/tokens", &body).await);
     }
@@ -322,7 +327,8 @@ async fn refusals_match_openapi() {
         let foreign = server.admin(&url).header("host", "evil.example");
         let refused = answer(foreign).await;
         assert_eq!(refused.status, 403, "{url}");
-        let method = if path == "/admin/tokens" { "post" } else { "get" };
+        let is_posted = path == "/admin/tokens" || path.ends_with("/moderate");
+        let method = if is_posted { "post" } else { "get" };
         if !["/healthz", "/readyz"].contains(&&*path) {
             document.check(method, &path, &refused);
         }

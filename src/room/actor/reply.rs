@@ -1,6 +1,7 @@
 //! The answer to the sender of a message.
 
 use crate::id::UserId;
+use crate::protocol::moderation::ModerationNotice;
 use crate::protocol::server::Event;
 use crate::room::io::{Input, Recipients};
 use crate::room::mailbox::Reply;
@@ -31,10 +32,18 @@ impl PendingReply {
 
     /// Takes notice of an event that the message causes.
     pub(super) fn notice(&mut self, to: &Recipients, event: &Event) {
-        if let (Recipients::One(to), Event::Error { error }) = (to, event)
-            && self.sender.as_ref() == Some(to)
-        {
-            self.error = Some(error.clone());
+        let Recipients::One(to) = to else { return };
+        if self.sender.as_ref() != Some(to) {
+            return;
+        }
+        match event {
+            Event::Error { error } => self.error = Some(error.clone()),
+            Event::Moderation(notice) => {
+                if let ModerationNotice::Moderated { error: Some(error), .. } = &**notice {
+                    self.error = Some(error.clone());
+                }
+            }
+            _ => {}
         }
     }
 

@@ -36,6 +36,7 @@ fn deps() -> RoomDeps {
             members_per_network: 0,
             user_bytes: 8192,
             ai_starts_per_minute: 0,
+            moderators: crate::config::ModeratorDefault::Everyone,
         },
         outbox: OutboxLimits {
             member_bytes: 1 << 20,

@@ -40,8 +40,9 @@ impl Room {
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
             ClientMessage::Chat { message } => self.chat(at, from, message, effects),
+            ClientMessage::Moderate(request) => self.moderate_as(now, from, *request, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
-                Some(id) => self.mute(from, id, effects),
+                Some(id) => self.mute_as(from, id, effects),
                 None => effects
                     .push(self.publish(RoomEvent::UnknownRecipient { user: from.clone(), r#type: kind })),
             },

@@ -1,26 +1,286 @@
-//! Actions of members on other members.
+//! Moderation: the one place that decides who may act on others, and carries that out.
+
+use std::time::{Duration, Instant};
 
 use super::Room;
-use crate::id::{Grants, UserId};
+use crate::config::ModeratorDefault;
+use crate::id::{IdentityId, UserId};
+use crate::protocol::close::Close;
+use crate::protocol::moderation::{ModerationAction, ModerationNotice, ModerationRequest};
 use crate::protocol::server::Event;
-use crate::room::io::{Effect, Recipients};
+use crate::room::io::{Effect, Join, JoinRefusal, Recipients, RoomEvent};
+use crate::room::member::Member;
+use crate::store::saved::Persist;
 
-/// Decides if a member with these grants may mute a member.
-fn may_mute(grants: Grants, from: &UserId, target: &UserId) -> bool {
-    grants.moderate || from == target
+/// Whoever asks for an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moderator {
+    /// A member.
+    Member(UserId),
+    /// An operator of the server, or a program with its rights.
+    Operator,
+}
+
+/// Reason for not carrying out an action. The sentence goes to whoever asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The member is no moderator.
+    #[error("you may not moderate this room")]
+    NoModerator,
+    /// The member is no moderator, and asked to mute somebody.
+    #[error("you may not mute others")]
+    NoMute,
+    /// The id is not that of a member.
+    #[error("\"id\" is not a member of this room")]
+    UnknownMember,
+    /// The id is not that of somebody who waits.
+    #[error("nobody with this \"id\" waits to be let in")]
+    NobodyWaits,
+    /// The id is not that of somebody who was removed.
+    #[error("nobody with this \"id\" was removed")]
+    NobodyBanned,
+    /// A member asks to remove itself.
+    #[error("leave the room instead of removing yourself")]
+    Oneself,
+    /// There is no meeting.
+    #[error("no meeting is running in this room")]
+    NoMeeting,
+    /// A text is too long.
+    #[error("\"reason\" has up to 200 characters")]
+    TooLong,
 }
 
 impl Room {
-    /// Mutes a member at the request of another.
-    pub(super) fn mute(&mut self, from: &UserId, target: UserId, effects: &mut Vec<Effect>) {
-        let grants = self.members.get(from).map(|member| member.grants).unwrap_or_default();
-        if !may_mute(grants, from, &target) {
-            return self.refuse_message(from, "you may not mute others".to_owned(), effects);
+    /// Decides if an action may be carried out.
+    fn authorize(&self, by: &Moderator, action: &ModerationAction) -> Result<(), Denied> {
+        if self.meeting.is_none() {
+            return Err(Denied::NoMeeting);
         }
-        let Some(member) = self.members.get_mut(&target) else { return };
-        member.mute();
+        if !action.is_valid() {
+            return Err(Denied::TooLong);
+        }
+        let Moderator::Member(by) = by else { return Ok(()) };
+        let is_own = action.target() == Some(by);
+        match action {
+            // As everyone may do by its own means.
+            ModerationAction::Mute { .. } | ModerationAction::LowerHands { id: Some(_) } if is_own => Ok(()),
+            ModerationAction::Remove { .. } if is_own => Err(Denied::Oneself),
+            _ if self.is_moderator(by) => Ok(()),
+            ModerationAction::Mute { .. } => Err(Denied::NoMute),
+            _ => Err(Denied::NoModerator),
+        }
+    }
+
+    /// Carries out a member's request, and answers it.
+    pub(super) fn moderate_as(
+        &mut self,
+        now: Instant,
+        from: &UserId,
+        request: ModerationRequest,
+        effects: &mut Vec<Effect>,
+    ) {
+        let ModerationRequest { reference, action } = request;
+        let result = self.moderate(now, &Moderator::Member(from.clone()), action, effects);
+        let error = result.err().map(|denied| denied.to_string());
+        match (reference, error) {
+            (Some(reference), error) => {
+                let notice = ModerationNotice::Moderated { reference, ok: error.is_none(), error };
+                self.notify_moderation(from.clone(), notice, effects);
+            }
+            (None, Some(error)) => self.refuse_message(from, error, effects),
+            (None, None) => {}
+        }
+    }
+
+    /// Carries out an action.
+    ///
+    /// # Errors
+    /// [`Denied`]; nothing is changed then.
+    pub(super) fn moderate(
+        &mut self,
+        now: Instant,
+        by: &Moderator,
+        action: ModerationAction,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
+        self.authorize(by, &action)?;
+        let (name, target) = (action.name(), action.target().cloned());
+        let waiting = self.moderation.waiting();
+        match action {
+            ModerationAction::Mute { id } => self.mute(id, effects)?,
+            ModerationAction::Remove { id, reason, seconds, network } => {
+                let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
+                self.ban_and_remove(by, &id, reason, (until, network), effects)?;
+            }
+            ModerationAction::Unban { id } => {
+                self.moderation.unban(&id).then_some(()).ok_or(Denied::NobodyBanned)?;
+            }
+            ModerationAction::Lock { on } => self.changed |= self.moderation.lock(on),
+            ModerationAction::WaitingRoom { on } => self.changed |= self.moderation.set_waiting_room(on),
+            ModerationAction::Admit { id } => {
+                self.moderation.admit(&id).then_some(()).ok_or(Denied::NobodyWaits)?;
+            }
+            ModerationAction::Refuse { id } => {
+                self.moderation.refuse(&id).then_some(()).ok_or(Denied::NobodyWaits)?;
+            }
+            ModerationAction::LowerHands { id } => self.lower_hands(id.as_ref(), effects)?,
+            ModerationAction::GrantModeration { id } => self.set_moderator(&id, true)?,
+            ModerationAction::RevokeModeration { id } => {
+                self.set_moderator(&id, false)?;
+                self.choose_host(effects);
+            }
+        }
+        let by = match by {
+            Moderator::Member(user) => Some(user.clone()),
+            Moderator::Operator => None,
+        };
+        effects.push(self.publish(RoomEvent::Moderated { by, action: name, target }));
+        effects.extend(self.persist_moderation());
+        if self.moderation.waiting() != waiting {
+            self.tell_knocks(effects);
+        }
+        Ok(())
+    }
+
+    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) -> Result<(), Denied> {
+        self.members.get_mut(&target).ok_or(Denied::UnknownMember)?.mute();
         self.changed = true;
         effects.extend(self.persist_member(&target));
         effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
+        Ok(())
+    }
+
+    /// Mutes a member at the request of another, as Orange's clients ask for it.
+    pub(super) fn mute_as(&mut self, from: &UserId, target: UserId, effects: &mut Vec<Effect>) {
+        let action = ModerationAction::Mute { id: target.clone() };
+        let muted = self
+            .authorize(&Moderator::Member(from.clone()), &action)
+            .and_then(|()| self.mute(target, effects));
+        if let Err(denied) = muted {
+            self.refuse_message(from, denied.to_string(), effects);
+        }
+    }
+
+    /// Removes a member and all others of its identity.
+    fn ban_and_remove(
+        &mut self,
+        by: &Moderator,
+        target: &UserId,
+        reason: Option<String>,
+        (until, bans_network): (Option<Instant>, bool),
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
+        let member = self.members.get(target).ok_or(Denied::UnknownMember)?;
+        let (identity, network) = (member.identity.clone(), member.network.filter(|_| bans_network));
+        let name_of = |user: &UserId| self.members.get(user).map(|member| member.name.to_string());
+        let by = match by {
+            Moderator::Member(user) => name_of(user),
+            Moderator::Operator => None,
+        };
+        let is_own = |(_, member): &(&UserId, &Member)| member.identity == identity;
+        let all: Vec<UserId> = self.members.iter().filter(is_own).map(|(user, _)| user.clone()).collect();
+        self.moderation.ban(target.clone(), identity, network, until);
+        for user in all {
+            let notice = ModerationNotice::Removed { by: by.clone(), reason: reason.clone() };
+            self.notify_moderation(user.clone(), notice, effects);
+            self.remove_and_notify(&user, Close::Removed, effects);
+        }
+        Ok(())
+    }
+
+    fn lower_hands(&mut self, only: Option<&UserId>, effects: &mut Vec<Effect>) -> Result<(), Denied> {
+        let lowered: Vec<UserId> = match only {
+            Some(user) if !self.members.contains(user) => return Err(Denied::UnknownMember),
+            Some(user) => vec![user.clone()],
+            None => self.members.iter().map(|(user, _)| user.clone()).collect(),
+        };
+        for user in lowered {
+            if self.members.get_mut(&user).is_some_and(Member::lower_hand) {
+                self.changed = true;
+                effects.extend(self.persist_member(&user));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_moderator(&mut self, user: &UserId, on: bool) -> Result<(), Denied> {
+        let identity = self.members.get(user).ok_or(Denied::UnknownMember)?.identity.clone();
+        self.moderation.set_moderator(identity, on);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Decides on a join by the rules of the meeting.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`].
+    pub(super) fn check_entry(
+        &mut self,
+        now: Instant,
+        join: &Join,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), JoinRefusal> {
+        // Open rooms are not searched for it.
+        let knows = !self.moderation.is_closed() || self.members.knows(&join.identity);
+        let waiting = self.moderation.waiting();
+        let result = self.moderation.admits(now, join, knows);
+        if self.moderation.waiting() != waiting {
+            self.tell_knocks(effects);
+        }
+        result
+    }
+
+    /// Forgets those who no longer wait.
+    pub(super) fn forget_knocks(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let waiting = self.moderation.waiting();
+        self.moderation.forget_knocks(now);
+        if self.moderation.waiting() != waiting {
+            self.tell_knocks(effects);
+        }
+    }
+
+    /// Sees to it that somebody moderates, where the first one does.
+    pub(super) fn choose_host(&mut self, effects: &mut Vec<Effect>) {
+        if self.settings.moderators != ModeratorDefault::First {
+            return;
+        }
+        let mut present: Vec<(&UserId, &Member)> = self.members.iter().collect();
+        present.sort_by_key(|(_, member)| member.since);
+        let present: Vec<&IdentityId> = present.into_iter().map(|(_, member)| &member.identity).collect();
+        if self.moderation.choose_host(present.into_iter()) {
+            self.changed = true;
+            effects.extend(self.persist_moderation());
+        }
+    }
+
+    /// True if the member moderates.
+    pub(super) fn is_moderator(&self, user: &UserId) -> bool {
+        let member = self.members.get(user);
+        member.is_some_and(|member| self.moderation.is_moderator(&member.identity, member.grants))
+    }
+
+    /// Tells moderators who waits.
+    fn tell_knocks(&self, effects: &mut Vec<Effect>) {
+        let moderators = self.members.iter().map(|(user, _)| user).filter(|user| self.is_moderator(user));
+        for user in moderators {
+            self.tell_knocks_to(user, effects);
+        }
+    }
+
+    /// Tells a member who waits.
+    pub(super) fn tell_knocks_to(&self, user: &UserId, effects: &mut Vec<Effect>) {
+        let notice = ModerationNotice::Knocks { knocks: self.moderation.knocks() };
+        self.notify_moderation(user.clone(), notice, effects);
+    }
+
+    fn notify_moderation(&self, to: UserId, notice: ModerationNotice, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Send { to: Recipients::One(to), event: Event::Moderation(Box::new(notice)) });
+    }
+
+    fn persist_moderation(&self) -> Option<Effect> {
+        self.persist(Persist::Moderation { json: self.moderation.to_saved().into() })
     }
 }
+
+#[cfg(test)]
+mod tests;

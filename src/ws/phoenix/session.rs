@@ -387,7 +387,7 @@ impl PhoenixSession {
             return;
         };
         let end = match close {
-            Close::Superseded | Close::UserLeft => channel_closed,
+            Close::Superseded | Close::UserLeft | Close::Removed => channel_closed,
             // The client joins again, as a fresh member.
             _ => channel_failed,
         };

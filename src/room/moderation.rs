@@ -1,0 +1,317 @@
+//! The rules of a meeting: its moderators, and who may come in. Pure; [`super::state`] applies them.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::io::{Join, JoinRefusal};
+use crate::config::ModeratorDefault;
+use crate::id::{AuthMethod, Grants, IdentityId, UserId};
+use crate::network::ClientNetwork;
+use crate::protocol::moderation::KnockView;
+
+/// Time for which a knock is remembered; clients that are refused try again within 10 s.
+const KNOCK_TIME: Duration = Duration::from_secs(30);
+
+/// Maximum number of knocks, and of those from one network.
+const MAX_KNOCKS: usize = 100;
+const MAX_KNOCKS_OF_NETWORK: usize = 8;
+
+/// Maximum number of identities in each list; the oldest is forgotten for a further one.
+const MAX_IDENTITIES: usize = 4096;
+
+/// The rules of one meeting.
+#[derive(Debug)]
+pub struct Moderation {
+    default: ModeratorDefault,
+    /// The identity that moderates because it came first, where that makes a moderator.
+    host: Option<IdentityId>,
+    locked: bool,
+    waiting_room: bool,
+    /// Identities whom a moderator let in.
+    admitted: Vec<IdentityId>,
+    /// Identities that moderation was given to.
+    granted: Vec<IdentityId>,
+    /// Identities that moderation was taken from.
+    revoked: Vec<IdentityId>,
+    bans: Vec<Ban>,
+    knocks: Vec<Knock>,
+}
+
+#[derive(Debug)]
+struct Ban {
+    user: UserId,
+    identity: IdentityId,
+    network: Option<ClientNetwork>,
+    /// None until the meeting ends.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Knock {
+    user: UserId,
+    identity: IdentityId,
+    name: String,
+    network: Option<ClientNetwork>,
+    last: Instant,
+}
+
+/// What is persisted. Bans of networks are not: an address may be somebody else's after a restart.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SavedModeration {
+    host: Option<String>,
+    locked: bool,
+    waiting_room: bool,
+    admitted: Vec<String>,
+    granted: Vec<String>,
+    revoked: Vec<String>,
+    banned: Vec<(String, String)>,
+}
+
+/// The rules as snapshots show them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RulesView<'a> {
+    /// The moderators; left out where everyone is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moderators: Option<Vec<&'a str>>,
+    locked: bool,
+    waiting_room: bool,
+}
+
+impl Moderation {
+    /// The rules of a new meeting.
+    pub fn new(default: ModeratorDefault) -> Self {
+        Self {
+            default,
+            host: None,
+            locked: false,
+            waiting_room: false,
+            admitted: Vec::new(),
+            granted: Vec::new(),
+            revoked: Vec::new(),
+            bans: Vec::new(),
+            knocks: Vec::new(),
+        }
+    }
+
+    /// The rules of a meeting from before a restart. What cannot be read is as in a new meeting.
+    pub fn restore(default: ModeratorDefault, json: &str) -> Self {
+        let saved: SavedModeration = serde_json::from_str(json).unwrap_or_default();
+        let identities = |ids: Vec<String>| ids.into_iter().map(IdentityId::new).collect();
+        let ban = |(user, identity): (String, String)| {
+            let user = UserId::parse(&user).ok()?;
+            Some(Ban { user, identity: IdentityId::new(identity), network: None, until: None })
+        };
+        Self {
+            default,
+            host: saved.host.map(IdentityId::new),
+            locked: saved.locked,
+            waiting_room: saved.waiting_room,
+            admitted: identities(saved.admitted),
+            granted: identities(saved.granted),
+            revoked: identities(saved.revoked),
+            bans: saved.banned.into_iter().filter_map(ban).collect(),
+            knocks: Vec::new(),
+        }
+    }
+
+    /// The rules in persistent form.
+    #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
+    pub fn to_saved(&self) -> String {
+        let texts = |ids: &[IdentityId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let banned = self.bans.iter().map(|ban| (ban.user.to_string(), ban.identity.as_str().to_owned()));
+        let saved = SavedModeration {
+            host: self.host.as_ref().map(|host| host.as_str().to_owned()),
+            locked: self.locked,
+            waiting_room: self.waiting_room,
+            admitted: texts(&self.admitted),
+            granted: texts(&self.granted),
+            revoked: texts(&self.revoked),
+            banned: banned.collect(),
+        };
+        serde_json::to_string(&saved).expect("rules are plain data")
+    }
+
+    /// The rules as JSON for snapshots, of a room with these moderators; `None` while everything is as by default.
+    pub fn view<'a>(&self, moderators: impl Iterator<Item = &'a str>) -> Option<String> {
+        let has_roles = self.default != ModeratorDefault::Everyone || !self.revoked.is_empty();
+        let is_default = !has_roles && !self.locked && !self.waiting_room;
+        let moderators = has_roles.then(|| moderators.collect());
+        let view = RulesView { moderators, locked: self.locked, waiting_room: self.waiting_room };
+        (!is_default).then(|| serde_json::to_string(&view).ok()).flatten()
+    }
+
+    /// True if an identity with these grants moderates.
+    pub fn is_moderator(&self, identity: &IdentityId, grants: Grants) -> bool {
+        if self.revoked.contains(identity) {
+            return false;
+        }
+        grants.moderate || self.granted.contains(identity) || self.host.as_ref() == Some(identity)
+    }
+
+    /// True if the moderator comes in whatever the rules are: one by a token or a role, and not as everyone is.
+    fn passes(&self, identity: &IdentityId, grants: Grants) -> bool {
+        let has_grant = grants.moderate
+            && (self.default != ModeratorDefault::Everyone || identity.auth_method() == AuthMethod::Token);
+        let has_role = self.granted.contains(identity) || self.host.as_ref() == Some(identity);
+        (has_grant || has_role) && !self.revoked.contains(identity)
+    }
+
+    /// Decides on a join; `knows` is true for an identity that is or was in this meeting. Whoever has to wait knocks.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`].
+    pub fn admits(&mut self, now: Instant, join: &Join, knows: bool) -> Result<(), JoinRefusal> {
+        self.bans.retain(|ban| ban.until.is_none_or(|until| until > now));
+        let is_banned = |ban: &Ban| {
+            ban.identity == join.identity || (ban.network.is_some() && ban.network == join.network)
+        };
+        if self.bans.iter().any(is_banned) {
+            return Err(JoinRefusal::Banned);
+        }
+        if knows || self.passes(&join.identity, join.grants) || self.admitted.contains(&join.identity) {
+            self.knocks.retain(|knock| knock.identity != join.identity);
+            return Ok(());
+        }
+        if self.locked {
+            return Err(JoinRefusal::Locked);
+        }
+        if self.waiting_room {
+            self.knock(now, join);
+            return Err(JoinRefusal::Waiting);
+        }
+        Ok(())
+    }
+
+    fn knock(&mut self, now: Instant, join: &Join) {
+        if let Some(known) = self.knocks.iter_mut().find(|knock| knock.identity == join.identity) {
+            known.last = now;
+            return;
+        }
+        let is_of_network = |knock: &&Knock| knock.network.is_some() && knock.network == join.network;
+        let of_network = self.knocks.iter().filter(is_of_network).count();
+        // An id that another one knocks with would let a moderator admit the wrong one.
+        let is_taken = self.knocks.iter().any(|knock| knock.user == join.user);
+        if self.knocks.len() < MAX_KNOCKS && of_network < MAX_KNOCKS_OF_NETWORK && !is_taken {
+            self.knocks.push(Knock {
+                user: join.user.clone(),
+                identity: join.identity.clone(),
+                name: join.name.to_string(),
+                network: join.network,
+                last: now,
+            });
+        }
+    }
+
+    /// Forgets knocks that were not renewed.
+    pub fn forget_knocks(&mut self, now: Instant) {
+        self.knocks.retain(|knock| now.saturating_duration_since(knock.last) < KNOCK_TIME);
+    }
+
+    /// Those who wait, in the order in which they came.
+    pub fn knocks(&self) -> Vec<KnockView> {
+        let view = |knock: &Knock| KnockView { id: knock.user.clone(), name: knock.name.clone() };
+        self.knocks.iter().map(view).collect()
+    }
+
+    /// Number of those who wait.
+    pub fn waiting(&self) -> usize {
+        self.knocks.len()
+    }
+
+    /// True if not everyone may come in.
+    pub fn is_closed(&self) -> bool {
+        self.locked || self.waiting_room
+    }
+
+    /// Closes or opens the room; true if that is a change.
+    pub fn lock(&mut self, on: bool) -> bool {
+        std::mem::replace(&mut self.locked, on) != on
+    }
+
+    /// Switches the waiting room; true if that is a change.
+    pub fn set_waiting_room(&mut self, on: bool) -> bool {
+        if !on {
+            self.knocks.clear();
+        }
+        std::mem::replace(&mut self.waiting_room, on) != on
+    }
+
+    /// Lets somebody in at the next attempt; false if nobody with this id waits.
+    pub fn admit(&mut self, user: &UserId) -> bool {
+        let Some(knock) = self.take_knock(user) else { return false };
+        remember(&mut self.admitted, knock.identity);
+        true
+    }
+
+    /// Refuses somebody until the meeting ends; false if nobody with this id waits.
+    pub fn refuse(&mut self, user: &UserId) -> bool {
+        let Some(knock) = self.take_knock(user) else { return false };
+        self.ban(knock.user, knock.identity, None, None);
+        true
+    }
+
+    fn take_knock(&mut self, user: &UserId) -> Option<Knock> {
+        let at = self.knocks.iter().position(|knock| knock.user == *user)?;
+        Some(self.knocks.remove(at))
+    }
+
+    /// Bans an identity, and a network if there is one.
+    pub fn ban(
+        &mut self,
+        user: UserId,
+        identity: IdentityId,
+        network: Option<ClientNetwork>,
+        until: Option<Instant>,
+    ) {
+        self.admitted.retain(|other| *other != identity);
+        self.granted.retain(|other| *other != identity);
+        self.bans.retain(|ban| ban.user != user);
+        if self.bans.len() >= MAX_IDENTITIES {
+            self.bans.remove(0);
+        }
+        self.bans.push(Ban { user, identity, network, until });
+    }
+
+    /// Ends the ban of whoever had this id; false if there is none.
+    pub fn unban(&mut self, user: &UserId) -> bool {
+        let before = self.bans.len();
+        self.bans.retain(|ban| ban.user != *user);
+        self.bans.len() < before
+    }
+
+    /// Gives moderation to an identity, or takes it.
+    pub fn set_moderator(&mut self, identity: IdentityId, on: bool) {
+        self.granted.retain(|other| *other != identity);
+        self.revoked.retain(|other| *other != identity);
+        remember(if on { &mut self.granted } else { &mut self.revoked }, identity);
+    }
+
+    /// Sees to it that one of these identities, the longest present first, moderates because it came first; true if
+    /// that is a change.
+    pub fn choose_host<'a>(&mut self, mut present: impl Iterator<Item = &'a IdentityId> + Clone) -> bool {
+        let is_good = |host: &IdentityId| {
+            !self.revoked.contains(host) && present.clone().any(|identity| identity == host)
+        };
+        if self.host.as_ref().is_some_and(is_good) {
+            return false;
+        }
+        let next = present.find(|identity| !self.revoked.contains(identity)).cloned();
+        let is_change = self.host != next;
+        self.host = next;
+        is_change
+    }
+}
+
+/// Adds an identity to a list; a full one forgets its oldest.
+fn remember(list: &mut Vec<IdentityId>, identity: IdentityId) {
+    if list.contains(&identity) {
+        return;
+    }
+    if list.len() >= MAX_IDENTITIES {
+        list.remove(0);
+    }
+    list.push(identity);
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use satsuma::config::DurableConfig;
-use satsuma::durable::method::{MethodCall, Target};
+use satsuma::durable::method::{MethodCall, Payer, Target};
 use satsuma::durable::methods::Methods;
 use satsuma::id::ObjectId;
 use satsuma::metrics::Metrics;
@@ -54,6 +54,7 @@ async fn run() {
     let call = MethodCall {
         object: ObjectId::parse("counter").unwrap(),
         target: Target::Method("increment".to_owned()),
+        payer: Payer::Alarms,
         params: raw(r#"{"increment":2}"#),
         state: Arc::new([("value".into(), raw("40").into())].into()),
         alarm: None,

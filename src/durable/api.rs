@@ -184,6 +184,8 @@ impl DurableApi {
             return Err(ObjectError::NotFound);
         }
         self.rates.check(key, target.object())?;
+        let id = target.object().clone();
+        let charge = |bytes| self.rates.charge(key, &id, bytes);
         match target {
             Target::GetNamespaceObject(id) => Ok(of_text(id.as_str())),
             Target::Socket(id) => self.upgrade(id, key, request).await,
@@ -193,12 +195,14 @@ impl DurableApi {
             }
             Target::Initialize(id) => {
                 let (body, permit) = self.read(request).await?;
+                charge(body.len());
                 let values = members(&body, self.registry.deps().limits.keys)?;
                 self.ask(&id, Request::Initialize(values), Some(permit)).await?;
                 Ok(of_success(None))
             }
             Target::CallMethod(id, name) => {
                 let (body, permit) = self.read(request).await?;
+                charge(body.len());
                 let params = match &*body {
                     [] => no_params(),
                     body => parse(body, "the body is to be JSON")?,
@@ -206,21 +210,31 @@ impl DurableApi {
                 if depth(params.get()) > MAX_DEPTH {
                     return Err(ObjectError::InvalidBody("the body is nested too deeply".to_owned()));
                 }
-                match self.ask(&id, Request::Method { name, params }, Some(permit)).await? {
-                    Answer::Result(result) => Ok(of_method(&result)),
+                match self.ask(&id, Request::Method { name, params, key }, Some(permit)).await? {
+                    Answer::Result(result) => {
+                        charge(result.get().len());
+                        Ok(of_method(&result))
+                    }
                     _ => Err(ObjectError::Internal),
                 }
             }
             Target::GetState(id) => match self.ask(&id, Request::State, None).await? {
-                Answer::State(state) => Ok(answer::of_state(state)),
+                Answer::State(state) => {
+                    charge(state.json().len());
+                    Ok(answer::of_state(state))
+                }
                 _ => Err(ObjectError::Internal),
             },
             Target::GetValue(id, name) => match self.ask(&id, Request::Value(name.clone()), None).await? {
-                Answer::Value(value) => Ok(of_value(&name, &value)),
+                Answer::Value(value) => {
+                    charge(value.get().len());
+                    Ok(of_value(&name, &value))
+                }
                 _ => Err(ObjectError::Internal),
             },
             Target::UpdateState(id, name) => {
                 let (body, permit) = self.read(request).await?;
+                charge(body.len());
                 let Put { value } = parse(&body, "the body is to be a JSON object with a value")?;
                 let value =
                     value.ok_or_else(|| ObjectError::InvalidBody("the body lacks a value".to_owned()))?;

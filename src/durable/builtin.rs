@@ -147,7 +147,7 @@ pub fn timestamp(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::durable::method::{ObjectState, Target};
+    use crate::durable::method::{ObjectState, Payer, Target};
     use crate::id::ObjectId;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -162,7 +162,16 @@ mod tests {
         let object = ObjectId::parse("o").unwrap();
         let (params, state) = (raw(params), Arc::new(state));
         let at = 1_795_647_519_836;
-        match call(&MethodCall { object, target, params, state, alarm: None, version: 0, at }) {
+        match call(&MethodCall {
+            object,
+            target,
+            payer: Payer::Alarms,
+            params,
+            state,
+            alarm: None,
+            version: 0,
+            at,
+        }) {
             None => "none".to_owned(),
             Some(Err(error)) => format!("{error:?}"),
             Some(Ok(outcome)) => {

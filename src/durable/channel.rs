@@ -18,7 +18,7 @@ use super::error::ObjectError;
 use super::feed::Taken;
 use super::session::{ObjectSession, no_params};
 use super::token;
-use crate::clock::{now, wall_clock};
+use crate::clock::wall_clock;
 use crate::id::ObjectId;
 use crate::limit::ConcurrencyPermit;
 use crate::protocol::close::Close;
@@ -91,15 +91,16 @@ async fn subscribe(api: &Arc<DurableApi>, join: FeatureJoin) -> Result<JoinedTop
     api.rates().check(key, &id)?;
     let permit = api.socket_permit()?;
     let link = api.registry().subscribe(&id, connection, Encoding::Identity).await?;
+    let (rates, intake) = (api.rates().clone(), api.intake().clone());
+    let mut session = ObjectSession::new(connection, (id, key), link, rates, intake);
     // The state is queued with the subscription.
-    let state = match poll_fn(|context| link.feed.poll_take(now, context)).await {
+    let state = match poll_fn(|context| session.poll_taken(context)).await {
         Taken::Message(payload) => match serde_json::from_slice(&payload.bytes) {
             Ok(FromObject { state: Some(state), .. }) => state.to_owned(),
             _ => return Err(ObjectError::Internal),
         },
         Taken::Close(_) => return Err(ObjectError::Internal),
     };
-    let session = ObjectSession::new(connection, (id, key), link, api.rates().clone(), api.intake().clone());
     let response = format!(r#"{{"state":{state}}}"#);
     Ok(JoinedTopic { response, link: Box::new(ObjectChannel { session, refreshed: None, _permit: permit }) })
 }
@@ -127,6 +128,7 @@ impl FeatureLink for ObjectChannel {
         self.session.poll_taken(context).map(|taken| match taken {
             Taken::Message(payload) => {
                 let (output, refreshed) = write(&payload.bytes);
+                self.session.charge(refreshed.as_ref().map_or(0, String::len));
                 self.refreshed = refreshed;
                 output
             }

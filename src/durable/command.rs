@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::error::ObjectError;
 use super::feed::FeedReader;
+use super::keys::KeyNumber;
 use super::method::ObjectState;
 use crate::id::ConnectionId;
 use crate::protocol::deflate::Encoding;
@@ -28,6 +29,8 @@ pub enum Request {
         name: String,
         /// Its parameters.
         params: Box<RawValue>,
+        /// The key that pays for its time.
+        key: KeyNumber,
     },
     /// Reads all values.
     State,
@@ -116,6 +119,8 @@ pub struct Work {
 pub struct SocketMessage {
     /// The socket.
     pub socket: ConnectionId,
+    /// The key that pays for its time.
+    pub key: KeyNumber,
     /// The client's id of the message, which the answer repeats.
     pub id: Option<Box<RawValue>>,
     /// The message.

@@ -19,9 +19,17 @@ struct AccessKey {
 }
 
 /// The number of a key in the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyNumber(usize);
+
+#[cfg(test)]
+impl KeyNumber {
+    /// The key of this number, for tests.
+    pub fn of(number: usize) -> Self {
+        Self(number)
+    }
+}
 
 impl AccessKeys {
     /// The configured keys; none if there are none, and so no durable objects.

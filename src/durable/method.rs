@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::keys::KeyNumber;
 use crate::id::ObjectId;
 
 /// An object's values by key, in order of the keys.
@@ -17,6 +18,8 @@ pub struct MethodCall {
     pub object: ObjectId,
     /// The code to call.
     pub target: Target,
+    /// Whose time the call takes.
+    pub payer: Payer,
     /// The caller's parameters; `{}` if there are none.
     pub params: Box<RawValue>,
     /// The object's values before the call.
@@ -27,6 +30,15 @@ pub struct MethodCall {
     pub version: u64,
     /// The time of the call in milliseconds since 1970.
     pub at: u64,
+}
+
+/// The one that pays for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Payer {
+    /// The holders of a key of access.
+    Key(KeyNumber),
+    /// All alarms together, which nobody calls.
+    Alarms,
 }
 
 /// The code that a call is for.

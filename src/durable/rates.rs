@@ -6,6 +6,10 @@ use crate::config::DurableConfig;
 use crate::id::ObjectId;
 use crate::limit::{KeyedLimit, Rate};
 
+/// Bytes of a call or of its answer that count as one call more; otherwise a few reads of long values would take the
+/// time of thousands of calls.
+const BYTES_A_CALL: usize = 64 << 10;
+
 /// The rates of calls over HTTP and sockets.
 #[derive(Debug)]
 pub struct CallRates {
@@ -33,6 +37,15 @@ impl CallRates {
             self.of_key.refund(&key);
             ObjectError::TooFast("too many calls on this object")
         })
+    }
+
+    /// Counts the bytes of a call that was admitted, or of its answer.
+    pub fn charge(&self, key: KeyNumber, object: &ObjectId, bytes: usize) {
+        let calls = u32::try_from(bytes / BYTES_A_CALL).unwrap_or(u32::MAX);
+        if calls > 0 {
+            self.of_key.charge(&key, calls);
+            self.of_object.charge(object, calls);
+        }
     }
 
     /// Removes entries whose whole burst is available.

@@ -17,6 +17,7 @@ use super::actor::ObjectDeps;
 use super::command::{Answer, Command, Request};
 use super::error::ObjectError;
 use super::feed::{FeedReader, Taken};
+use super::keys::KeyNumber;
 use super::memory::Memory;
 use super::methods::Methods;
 use super::object::ObjectLimits;
@@ -74,7 +75,8 @@ impl Fixture {
     }
 
     async fn increment(&self, object: &str) -> Result<u64, ObjectError> {
-        let increment = Request::Method { name: "increment".into(), params: raw("{}") };
+        let increment =
+            Request::Method { name: "increment".into(), params: raw("{}"), key: KeyNumber::default() };
         match self.request(object, increment).await? {
             Answer::Result(result) => {
                 Ok(serde_json::from_str::<Value>(result.get()).unwrap()["value"].as_u64().unwrap())
@@ -171,9 +173,11 @@ impl Op {
                 Request::Put { key, value }
             }
             Self::Delete(key) => Request::Delete(format!("k{key}").into()),
-            Self::Increment(by) => {
-                Request::Method { name: "increment".into(), params: raw(&format!("{{\"increment\":{by}}}")) }
-            }
+            Self::Increment(by) => Request::Method {
+                name: "increment".into(),
+                params: raw(&format!("{{\"increment\":{by}}}")),
+                key: KeyNumber::default(),
+            },
             Self::Initialize(members) => Request::Initialize(members.iter().copied().map(member).collect()),
             Self::TooMany => Request::Initialize(
                 (0..101).map(|n| (Arc::from(format!("x{n}")), Arc::from(raw("1")))).collect(),

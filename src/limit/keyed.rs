@@ -199,6 +199,20 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire(key).map(drop)
     }
 
+    /// Counts further events of something that was admitted, beyond the rate too: then it admits the key later.
+    pub fn charge(&self, key: &K, count: u32) {
+        self.charge_at(key, count, now());
+    }
+
+    fn charge_at(&self, key: &K, count: u32, now: Instant) {
+        let Inner { rate, usage, .. } = &*self.inner;
+        if rate.most == 0 || count == 0 || !(usage.contains_key(key) || self.inner.has_room(now)) {
+            return;
+        }
+        let mut used = usage.entry(key.clone()).or_default();
+        used.due = Some(used.due.unwrap_or(now).max(now) + rate.interval / rate.most * count);
+    }
+
     /// Refunds one event that was counted but did not happen, on a limit that has a rate only.
     pub fn refund(&self, key: &K) {
         let Inner { rate, usage, .. } = &*self.inner;
@@ -293,6 +307,19 @@ impl<K: Eq + Hash> Drop for Permit<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn charged_events_are_paid_before_others_are_admitted() {
+        let limit = KeyedLimit::rate(Rate::per_second(10));
+        let start = now();
+        limit.charge_at(&"ada", 7, start);
+        assert_eq!(admitted(&limit, "ada", 10, start), 3);
+        limit.charge_at(&"ada", 20, start);
+        assert_eq!(admitted(&limit, "ada", 10, start + seconds(2)), 0);
+        assert_eq!(admitted(&limit, "ada", 20, start + seconds(3)), 10);
+        assert_eq!(admitted(&limit, "bob", 20, start), 10);
+        KeyedLimit::rate(Rate::UNLIMITED).charge(&"ada", 7);
+    }
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

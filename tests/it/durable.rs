@@ -512,3 +512,28 @@ async fn unwritable_objects_make_the_server_unready() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn long_bodies_and_answers_count_as_many_calls() {
+    let server = TestServer::with(|config| {
+        keys(config);
+        config.durable.calls_per_second_per_object = 10;
+        config.durable.value_bytes = 8 << 20;
+    })
+    .await;
+    // As 64 calls more, which take six seconds.
+    let long = format!(r#"{{"value":"{}"}}"#, "x".repeat(4 << 20));
+    assert_eq!(ask(&server, "PUT", "/object/o/state/k", Some(&long)).await.status, 200);
+    assert_eq!(ask(&server, "GET", "/object/o/state/k", None).await.status, 429);
+    assert_eq!(ask(&server, "GET", "/object/p/state", None).await.status, 200, "another object");
+    let mut server = server;
+    let get_value = ("POST", "/object/o/method/get_value", Some(r#"{"key":"k"}"#));
+    for (method, path, body) in
+        [("GET", "/object/o/state", None), ("GET", "/object/o/state/k", None), get_value]
+    {
+        // A fresh server has counted nothing.
+        server = server.restart().await;
+        assert_eq!(ask(&server, method, path, body).await.status, 200, "{path}");
+        assert_eq!(ask(&server, method, path, body).await.status, 429, "{path}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use satsuma::config::DurableConfig;
-use satsuma::durable::method::{Change, MethodCall, MethodError, MethodOutcome, Target};
+use satsuma::durable::keys::KeyNumber;
+use satsuma::durable::method::{Change, MethodCall, MethodError, MethodOutcome, Payer, Target};
 use satsuma::durable::methods::Methods;
 use satsuma::durable::script::{Script, ScriptLimits};
 use satsuma::id::ObjectId;
@@ -32,6 +35,7 @@ fn call(method: &str, params: Value, state: Value) -> MethodCall {
     MethodCall {
         object: ObjectId::parse("room:1").unwrap(),
         target: Target::Method(method.to_owned()),
+        payer: Payer::Key(KeyNumber::default()),
         params: raw(&params),
         state: Arc::new(state.map(|(key, value)| (key.as_str().into(), raw(value).into())).collect()),
         alarm: None,
@@ -429,4 +433,28 @@ async fn server_answers_what_the_callback_says() {
     }
     assert_eq!(library.call("GET", "/object/o/state", None).await.1, r#"{"data":{"k":[1]}}"#);
     assert!(!logged().contains("hush"), "the callback's URL may have a token");
+}
+
+#[tokio::test]
+async fn slow_calls_of_one_key_do_not_hold_up_another() {
+    let class = "export class D { method_slow() { for (;;); } method_quick() { return 1; } }";
+    let (_directory, config) = script(class);
+    let path = config.script.as_deref().unwrap();
+    let limits = ScriptLimits { time: Duration::from_millis(50), memory_bytes: 16 << 20 };
+    let script = Script::load(path, limits, 1, Metrics::new()).unwrap();
+    let slow = MethodCall { payer: Payer::Alarms, ..call("slow", json!({}), json!({})) };
+    let ended = AtomicUsize::new(0);
+    let slow = join_all((0..20).map(async |_| {
+        let failed = script.call(slow.clone()).await;
+        assert!(matches!(failed, Err(MethodError::Limit(_))), "{failed:?}");
+        ended.fetch_add(1, Ordering::Relaxed);
+    }));
+    let quick = async {
+        let done = shown(script.call(call("quick", json!({}), json!({}))).await);
+        (done, ended.load(Ordering::Relaxed))
+    };
+    // The slow ones are first in the queue.
+    let (_, (done, ended)) = tokio::join!(slow, quick);
+    assert_eq!(done, Ok(json!([1, [], []])));
+    assert!(ended <= 2, "{ended} slow calls went first");
 }

@@ -16,7 +16,7 @@ use crate::clock::now;
 use crate::durable::command::{Answer, Ask, Command, Request, SocketMessage, ToSocket, Work};
 use crate::durable::error::ObjectError;
 use crate::durable::method::{
-    AlarmChange, Change, MethodCall, MethodError, MethodOutcome, ObjectState, Target, Update,
+    AlarmChange, Change, MethodCall, MethodError, MethodOutcome, ObjectState, Payer, Target, Update,
 };
 use crate::durable::object::{Object, Step};
 use crate::durable::session::no_params;
@@ -73,11 +73,11 @@ impl Actor {
     }
 
     async fn hear(&mut self, message: SocketMessage, batch: &mut Batch) {
-        let SocketMessage { socket, id, ask, refusal, permit: _permit } = message;
+        let SocketMessage { socket, key, id, ask, refusal, permit: _permit } = message;
         let at = unix_millis();
         let called = match refusal {
             Some(refusal) => Err(refusal),
-            None => self.understand(at, &ask, batch).await,
+            None => self.understand(at, &ask, Payer::Key(key), batch).await,
         };
         let outcome = self.tell(at, called, batch).await;
         self.effect(Effect::Message { socket, at, id, ask, outcome }, batch).await;
@@ -118,8 +118,8 @@ impl Actor {
                     vec![Update { key, value: Arc::from(RawValue::NULL.to_owned()) }],
                 ))
             }
-            Request::Method { name, params } => {
-                let (result, updates) = self.call(at, name, params, batch).await?;
+            Request::Method { name, params, key } => {
+                let (result, updates) = self.call(at, name, params, Payer::Key(key), batch).await?;
                 Ok((Answer::Result(result), updates))
             }
             Request::Remove => {
@@ -138,6 +138,7 @@ impl Actor {
         &mut self,
         at: u64,
         ask: &Ask,
+        payer: Payer,
         batch: &mut Batch,
     ) -> Result<(Option<Arc<RawValue>>, Vec<Update>), ObjectError> {
         match ask {
@@ -157,7 +158,7 @@ impl Actor {
             }
             Ask::Method { name, params } => {
                 self.load().await?;
-                let (result, updates) = self.call(at, name.clone(), params.clone(), batch).await?;
+                let (result, updates) = self.call(at, name.clone(), params.clone(), payer, batch).await?;
                 Ok((Some(Arc::from(result)), updates))
             }
         }
@@ -181,9 +182,10 @@ impl Actor {
         at: u64,
         name: String,
         params: Box<RawValue>,
+        payer: Payer,
         batch: &mut Batch,
     ) -> Called<Box<RawValue>> {
-        let called = self.run_method(at, Target::Method(name.clone()), params, batch).await;
+        let called = self.run_method(at, Target::Method(name.clone()), params, payer, batch).await;
         let outcome = called.map_err(|failure| match failure {
             Failure::Method(error) => ObjectError::of_method(error, &name),
             Failure::Object(error) => error,
@@ -199,12 +201,14 @@ impl Actor {
         at: u64,
         target: Target,
         params: Box<RawValue>,
+        payer: Payer,
         batch: &mut Batch,
     ) -> Result<MethodOutcome, Failure> {
         let object = self.object().map_err(Failure::Object)?;
         let row = object.row();
         let call = MethodCall {
             object: self.id.clone(),
+            payer,
             params,
             state: object.state().clone(),
             alarm: row.alarm.filter(|_| target != Target::Alarm).map(|alarm| alarm.due),
@@ -232,7 +236,7 @@ impl Actor {
         }
         let alarm = self.object.as_ref().and_then(|object| object.row().alarm);
         let Some(alarm) = alarm.filter(|alarm| alarm.due == due && due <= at) else { return };
-        let called = match self.run_method(at, Target::Alarm, no_params(), batch).await {
+        let called = match self.run_method(at, Target::Alarm, no_params(), Payer::Alarms, batch).await {
             Ok(outcome) => {
                 let MethodOutcome { changes, updates, alarm, .. } = outcome;
                 let alarm = alarm.or(Some(AlarmChange::Clear));

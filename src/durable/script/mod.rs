@@ -2,14 +2,17 @@
 //!
 //! The script is an ES module that exports a class, as for Cloudflare's Durable Objects. `program` compiles it,
 //! `instance` evaluates it anew for every call in an engine of its own, with the environment of `prelude.js` and
-//! `natives`; `host` holds what a call reads and changes; `pool` runs calls on threads of their own.
+//! `natives`; `host` holds what a call reads and changes; `pool` runs calls on threads of their own,
+//! in the order of `turns`.
 
 mod console;
 mod host;
 mod instance;
 mod natives;
+mod places;
 mod pool;
 mod program;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

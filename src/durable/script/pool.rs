@@ -12,24 +12,19 @@ use std::time::Duration;
 
 use rustix::process::{Pid, setpriority_process};
 use rustix::thread::gettid;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::ScriptLimits;
 use super::console::Console;
 use super::instance::Instance;
+use super::places::{Place, Places};
 use super::program::Program;
 use crate::durable::method::{MethodCall, MethodError, MethodOutcome};
 
 /// Stack of a thread: four times that of a script, for what the engine does without a check.
 const THREAD_STACK_BYTES: usize = 4 * super::instance::MAX_STACK_BYTES;
-
-/// Maximum calls that wait for a thread.
-const MAX_WAITING: usize = 1024;
-
-/// Maximum wait for a thread.
-const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Time beyond its limit after which a call is abandoned.
 const GRACE: Duration = Duration::from_secs(1);
@@ -46,10 +41,7 @@ type CallResult = Result<MethodOutcome, MethodError>;
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    /// One permit for each thread.
-    places: Arc<Semaphore>,
-    /// One permit for each call that waits or runs.
-    calls: Arc<Semaphore>,
+    places: Places,
 }
 
 #[derive(Debug)]
@@ -88,11 +80,11 @@ struct Flight {
 #[derive(Debug)]
 enum Phase {
     /// Waits for its thread, or runs.
-    Running(OwnedSemaphorePermit),
+    Running(Place),
     /// Given up by its caller; its thread was replaced.
     Replaced,
     /// Given up by its caller; its thread keeps its place.
-    Abandoned(#[expect(dead_code, reason = "held until the thread ends the call")] OwnedSemaphorePermit),
+    Abandoned(#[expect(dead_code, reason = "held until the thread ends the call")] Place),
     Finished,
 }
 
@@ -105,9 +97,7 @@ impl Pool {
         let queue = Queue { jobs: VecDeque::new(), program, abandoned: 0, is_closed: false };
         let (queue, console) = (Mutex::new(queue), Arc::new(Console::new()));
         let shared = Arc::new(Shared { queue, more: Condvar::new(), limits, console });
-        let (places, calls) =
-            (Arc::new(Semaphore::new(threads)), Arc::new(Semaphore::new(threads + MAX_WAITING)));
-        let pool = Self { shared, places, calls };
+        let pool = Self { shared, places: Places::new(threads, limits.time + GRACE) };
         for _ in 0..threads {
             spawn(&pool.shared).map_err(|error| format!("its thread cannot be started: {error}"))?;
         }
@@ -127,12 +117,10 @@ impl Pool {
     /// Runs a call.
     ///
     /// # Errors
-    /// [`MethodError::Busy`] if too many calls wait for a thread, or this one waited too long.
+    /// [`MethodError::Busy`] if too many calls of the payer wait for a thread, or this one waited too long.
     pub(super) async fn call(&self, call: MethodCall) -> CallResult {
         let busy = || MethodError::Busy("too many calls wait for the script; the call was not made");
-        let _counted = self.calls.clone().try_acquire_owned().map_err(|_| busy())?;
-        let place = timeout(MAX_WAIT, self.places.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(busy()) };
+        let place = self.places.take(call.payer).await.ok_or_else(busy)?;
         let flight = Arc::new(Flight { phase: Mutex::new(Phase::Running(place)), thread: OnceLock::new() });
         let (reply, answer) = oneshot::channel();
         self.shared.lock().jobs.push_back(Job { call, reply, flight: flight.clone() });

@@ -14,7 +14,7 @@ use super::ScriptLimits;
 use super::instance::Instance;
 use super::program::Program;
 use crate::durable::method::{
-    AlarmChange, Change, MethodCall, MethodError, MethodOutcome, ObjectState, Target,
+    AlarmChange, Change, MethodCall, MethodError, MethodOutcome, ObjectState, Payer, Target,
 };
 use crate::id::ObjectId;
 
@@ -41,6 +41,7 @@ fn call(method: &str, params: Value, state: Value) -> MethodCall {
     MethodCall {
         object: ObjectId::parse("room:1").unwrap(),
         target: Target::Method(method.to_owned()),
+        payer: Payer::Alarms,
         params: raw(&params),
         state: Arc::new(state.collect::<ObjectState>()),
         alarm: None,

@@ -74,7 +74,7 @@ fn loop_of_any_kind_ends_at_its_time() {
         "for (;;) { try { for (;;); } catch {} }",
         "const f = async () => { for (;;) await null; }; await f();",
         "const f = async () => { for (;;) await null; }; f(); return 1;",
-        "const f = () => Promise.resolve().then(f); await f();",
+        "const f = () => { Promise.resolve().then(f); }; f(); await new Promise(() => {});",
         "return { toJSON() { for (;;); } };",
         "return { get a() { for (;;); } };",
         "return new Proxy({}, { ownKeys() { for (;;); } });",

@@ -263,13 +263,15 @@ impl Server {
         };
         tokio::join!(registry.send_away(sockets_deadline), send_objects_away);
         let end_objects = async {
-            if let Some(objects) = objects {
-                objects.end(sockets_deadline).await;
+            match objects {
+                Some(objects) => objects.end(sockets_deadline).await,
+                None => 0,
             }
         };
         // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
         // fail, 12 s and more.
-        tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
+        let ((), (), cut_off_objects) =
+            tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
 
         let sockets = &self.state.sockets.tasks;
         sockets.tracker.close();
@@ -304,6 +306,9 @@ impl Server {
         objects_stored?;
         if cut_off > 0 {
             return Err(ShutdownError::Sockets(cut_off));
+        }
+        if cut_off_objects > 0 {
+            return Err(ShutdownError::Objects(cut_off_objects));
         }
         if open_tracks > 0 {
             return Err(ShutdownError::AiTracks(open_tracks));

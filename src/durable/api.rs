@@ -20,7 +20,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span};
 
 use self::answer::{failed, json, of_method, of_success, of_text, of_token, of_value};
 use super::address::Target;
@@ -169,7 +169,8 @@ async fn answer(
         Err(error) => return ("unknown", Err(error)),
     };
     let operation = target.operation();
-    (operation, api.respond(key, target, request).await)
+    let span = debug_span!("object_request", operation, object = target.object().as_str());
+    (operation, api.respond(key, target, request).instrument(span).await)
 }
 
 impl DurableApi {

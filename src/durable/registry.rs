@@ -177,15 +177,19 @@ impl ObjectRegistry {
         }
     }
 
-    /// Second half of a shutdown: waits until all calls that were taken are answered.
-    pub async fn end(&self, deadline: Instant) {
+    /// Second half of a shutdown: waits until all calls that were taken are answered; returns the number of objects
+    /// that were cut off at the deadline.
+    pub async fn end(&self, deadline: Instant) -> usize {
         self.inner.tasks.close();
-        if timeout_at(deadline, self.inner.tasks.wait()).await.is_err() {
-            warn!(objects = self.inner.tasks.len(), "the deadline ends the wait for objects");
-            self.inner.force.cancel();
-            self.inner.tasks.wait().await;
+        if timeout_at(deadline, self.inner.tasks.wait()).await.is_ok() {
+            info!("all objects are stored");
+            return 0;
         }
-        info!("all objects are stored");
+        let objects = self.inner.tasks.len();
+        warn!(objects, "the deadline ends the wait for objects");
+        self.inner.force.cancel();
+        self.inner.tasks.wait().await;
+        objects
     }
 
     fn find_or_start(&self, id: &ObjectId) -> Result<ObjectHandle, ObjectError> {

@@ -387,9 +387,9 @@ async fn shutdown_stores_what_was_taken() {
     assert!(sums.iter().all(|sum| sum.is_ok() || *sum == Err(ObjectError::Stopping)), "{sums:?}");
     while next(&feed).await.is_some() {}
     assert_eq!(fixture.increment("p").await, Err(ObjectError::Stopping));
-    // The socket's task tells that it is gone.
+    // Nobody tells that the socket is gone, so its object waits until the deadline.
     drop(feed);
-    fixture.registry.end(now() + Duration::from_millis(50)).await;
+    assert_eq!(fixture.registry.end(now() + Duration::from_millis(50)).await, 1);
     let saved = fixture.store.objects().load(&id("o")).await.unwrap();
     let stored = saved.values.get("value").map_or(0, |value| value.get().parse().unwrap());
     assert_eq!(stored, done);

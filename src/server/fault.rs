@@ -70,6 +70,9 @@ pub enum ShutdownError {
     /// Some sockets did not close in time and were aborted.
     #[error("{0} sockets did not close in time and were cut off; they come back by themselves")]
     Sockets(usize),
+    /// Some durable objects did not end in time and were aborted.
+    #[error("{0} durable objects did not end in time and were cut off; what they answered is stored")]
+    Objects(usize),
     /// Some tracks of AIs could not be closed.
     #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
     AiTracks(usize),

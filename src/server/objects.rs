@@ -106,9 +106,10 @@ impl RunningObjects {
         self.registry.send_away(deadline).await;
     }
 
-    /// Waits until every request that was taken is answered.
-    pub(super) async fn end(&self, deadline: Instant) {
-        self.registry.end(deadline).await;
+    /// Waits until every request that was taken is answered; returns the number of objects that were
+    /// cut off.
+    pub(super) async fn end(&self, deadline: Instant) -> usize {
+        self.registry.end(deadline).await
     }
 
     /// Closes the store, once nothing uses it.

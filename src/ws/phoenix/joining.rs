@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio::time::Instant;
+use tracing::{Instrument, debug_span};
 
 use super::super::Sockets;
 use super::topic::Channel;
@@ -122,6 +123,7 @@ impl JoinRequest {
             Some((join_ref, other, link)) => (Some(join_ref), Some((other, link))),
             None => (None, None),
         };
+        let span = debug_span!("phoenix_join", room = room.as_str());
         let joined = async move {
             let (same, other) = match previous {
                 Some((other, link)) if other == join.user => (Some(link), None),
@@ -145,7 +147,7 @@ impl JoinRequest {
             since: now(),
             replaced,
             permit,
-            joined: joined.boxed(),
+            joined: joined.instrument(span).boxed(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use satsuma::config::ModeratorDefault;
 use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::room::io::{Effect, Input, Join, Liveness};
@@ -26,6 +27,7 @@ fn settings() -> RoomSettings {
         members_per_network: 0,
         user_bytes: 2048,
         ai_starts_per_minute: 2,
+        moderators: ModeratorDefault::First,
     }
 }
 
@@ -75,6 +77,7 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     room: satsuma::id::RoomName::parse("r").expect("a name"),
                     meeting: *meeting,
                     ai: None,
+                    moderation: None,
                     members: Vec::new(),
                     departed: Vec::new(),
                     unconfirmed: Vec::new(),
@@ -88,6 +91,10 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     Persist::Ai { json } => {
                         assert_json(json);
                         saved.ai = Some(json.clone());
+                    }
+                    Persist::Moderation { json } => {
+                        assert_json(json);
+                        saved.moderation = Some(json.clone());
                     }
                     Persist::Departed { .. } | Persist::DepartedForgotten { .. } => {}
                     Persist::MeetingStarted | Persist::Peak { .. } | Persist::MeetingEnded => {}

@@ -123,12 +123,11 @@ impl FeatureLink for ObjectChannel {
 
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<FeatureOutput> {
         if let Some(state) = self.refreshed.take() {
-            return Poll::Ready(FeatureOutput::Push(STATE_UPDATED, state));
+            return Poll::Ready(FeatureOutput::Asked(STATE_UPDATED, state));
         }
         self.session.poll_taken(context).map(|taken| match taken {
             Taken::Message(payload) => {
                 let (output, refreshed) = write(&payload.bytes);
-                self.session.charge(refreshed.as_ref().map_or(0, String::len));
                 self.refreshed = refreshed;
                 output
             }

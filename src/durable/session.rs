@@ -38,8 +38,6 @@ pub struct ObjectSession {
     rates: Arc<CallRates>,
     intake: Intake,
     sending: Option<BoxFuture<'static, Next>>,
-    /// True once the state was taken, which is the first message and costs as a read does.
-    has_state: bool,
 }
 
 impl ObjectSession {
@@ -51,30 +49,18 @@ impl ObjectSession {
         rates: Arc<CallRates>,
         intake: Intake,
     ) -> Self {
-        Self { socket, object, key, link, rates, intake, sending: None, has_state: false }
+        Self { socket, object, key, link, rates, intake, sending: None }
     }
 
     /// Asks the object, at the cost of a call; the answer repeats the id.
     pub(super) fn ask(&mut self, id: Option<Box<RawValue>>, ask: Ask, bytes: usize) -> Next {
         let refusal = self.rates.check(self.key, &self.object).err();
-        self.charge(bytes);
         self.send(SocketMessage { socket: self.socket, key: self.key, id, ask, refusal, permit: None }, bytes)
     }
 
     /// The next action for the client.
     pub(super) fn poll_taken(&mut self, context: &Context<'_>) -> Poll<Taken> {
-        let taken = self.link.feed.poll_take(now, context);
-        if let Poll::Ready(Taken::Message(payload)) = &taken
-            && !mem::replace(&mut self.has_state, true)
-        {
-            self.charge(payload.bytes.len());
-        }
-        taken
-    }
-
-    /// Counts the bytes of a message or of its answer.
-    pub(super) fn charge(&self, bytes: usize) {
-        self.rates.charge(self.key, &self.object, bytes);
+        self.link.feed.poll_take(now, context)
     }
 
     /// Ready, with the reason, once the object has ended the subscription, even if messages are still queued.

@@ -16,7 +16,7 @@ const LARGE_BYTES: u64 = 64 * 1024;
 
 /// Bytes of a message, and number of its frames, that cost one token of the rate limit as they
 /// arrive. Legitimate clients send a message in few frames, and a million empty ones keep a core busy.
-pub(super) const BYTES_A_TOKEN: usize = 64 * 1024;
+pub(in crate::ws) const BYTES_A_TOKEN: usize = 64 * 1024;
 const FRAMES_A_TOKEN: usize = 16;
 
 /// Mask of the opcode in a header's first byte (RFC 6455 section 5.2).

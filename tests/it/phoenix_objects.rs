@@ -1,9 +1,11 @@
 //! Durable objects as topics of Phoenix Channels.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::client::{Ask, Client};
-use crate::durable::{KEY, OTHER, Pooled, server};
+use crate::durable::{KEY, OTHER, Pooled, keys, server};
 use crate::harness::{Person, TestServer};
 
 const TOPIC: &str = "durable_object:o";
@@ -132,4 +134,52 @@ async fn topic_joined_anew_replaces_its_join() {
     assert_eq!(ann.next().await[4]["response"], json!({"result": {"value": 1}}));
     let last = push(&mut ann, json!(["2", "5", TOPIC, "call_method", {"method": "increment"}])).await;
     assert_eq!(last, ok(json!({"result": {"value": 2}})));
+}
+
+#[tokio::test]
+async fn long_states_cost_their_socket_tokens() {
+    let server = TestServer::with(|config| {
+        keys(config);
+        config.durable.value_bytes = 4 << 20;
+    })
+    .await;
+    call(&server, "/initialize/o", &json!({ "long": "x".repeat(3 << 20) }).to_string()).await;
+    let token = token(&server, "o").await;
+    let (mut ann, mut bob) = (connect(&server, &token).await, connect(&server, &token).await);
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(push(client, json!(["1", "1", TOPIC, "phx_join", {}])).await.0, "ok");
+    }
+    assert_eq!(server.metric("satsuma_held_back_total").await, 0.0);
+    // Each as 48 messages, of which a socket may send 200 at once.
+    for number in 2..8 {
+        assert_eq!(push(&mut ann, json!(["1", number, TOPIC, "refresh_state", {}])).await.0, "ok");
+    }
+    assert!(server.metric("satsuma_held_back_total").await > 0.0);
+    let call = json!(["1", "2", TOPIC, "call_method", {"method": "increment"}]);
+    assert_eq!(push(&mut bob, call).await.0, "ok", "another socket does not pay");
+}
+
+#[tokio::test]
+async fn lagging_topic_gets_the_newest_values() {
+    let server = TestServer::with(|config| {
+        keys(config);
+        config.durable.calls_per_second_per_object = 0;
+        config.limits.write_stall = Duration::from_secs(60);
+    })
+    .await;
+    let mut ann = connect(&server, &token(&server, "o").await).await;
+    push(&mut ann, json!(["1", "1", TOPIC, "phx_join", {}])).await;
+    ann.stop_reading().await;
+    let mut library = Pooled::connect(server.addresses().http).await;
+    let long = "x".repeat(60_000);
+    let mut last = 0;
+    while server.metric("satsuma_durable_conflated_updates_total").await < 100.0 {
+        for _ in 0..50 {
+            last += 1;
+            let body = json!({"value": [last, long]}).to_string();
+            assert_eq!(library.call("PUT", "/object/o/state/k", Some(&body)).await.0, 200);
+        }
+    }
+    assert!(server.metric("satsuma_outbox_bytes").await < 2e6);
+    assert_eq!(server.metric("satsuma_durable_sockets").await, 1.0, "it is not given up");
 }

@@ -97,6 +97,8 @@ pub trait FeatureLink: Send {
 pub enum FeatureOutput {
     /// An event with its payload, a JSON object.
     Push(&'static str, String),
+    /// An event that the client asked for; what is long costs it tokens of its rate, as an answer does.
+    Asked(&'static str, String),
     /// The answer to an event: the response, a JSON object, or the reason of its failure.
     Answer(Result<String, String>),
     /// The end of the topic.
@@ -132,8 +134,8 @@ pub(super) enum TopicNews {
     Join(Option<Ref>, Instant, Result<String, FeatureRefusal>),
     /// The answer to a message with this reference.
     Answer(Option<Ref>, Result<String, String>),
-    /// An event with its payload.
-    Push(&'static str, String),
+    /// An event with its payload, and true if the client asked for it.
+    Push(&'static str, String, bool),
     /// The client's leave is carried out.
     Left(Option<Ref>),
     /// The topic ended by itself.
@@ -208,7 +210,8 @@ impl FeatureTopic {
                 TopicNews::Join(message_ref, since, result)
             }
             FeatureState::Joined(link) => match ready!(link.poll_output(context)) {
-                FeatureOutput::Push(event, payload) => TopicNews::Push(event, payload),
+                FeatureOutput::Push(event, payload) => TopicNews::Push(event, payload, false),
+                FeatureOutput::Asked(event, payload) => TopicNews::Push(event, payload, true),
                 FeatureOutput::Answer(result) => {
                     TopicNews::Answer(self.unanswered.pop_front().flatten(), result)
                 }

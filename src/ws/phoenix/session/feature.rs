@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::super::boundary::BYTES_A_TOKEN;
 use super::super::super::handshake::warn_of_network_limit;
 use super::super::PhoenixEndpoint;
 use super::super::feature::{FeatureJoin, FeatureRefusal, FeatureTopic, FeatureTopics, TopicNews};
@@ -76,6 +77,14 @@ impl PhoenixSession {
         let (version, name) = (self.version, self.topics[at].name.clone());
         let join_ref = self.topics[at].feature().and_then(|topic| topic.join_ref.clone());
         let join_ref = join_ref.as_ref();
+        let asked = match &news {
+            TopicNews::Join(_, _, Ok(text))
+            | TopicNews::Answer(_, Ok(text))
+            | TopicNews::Push(_, text, true) => text.len(),
+            _ => 0,
+        };
+        // Paid before the next message is read: a few bytes ask for a whole state.
+        self.owed_tokens += u32::try_from(asked / BYTES_A_TOKEN).unwrap_or(u32::MAX);
         match news {
             TopicNews::Join(message_ref, since, Ok(response)) => {
                 Metrics::count(&self.metrics().phoenix_joins, "joined");
@@ -99,7 +108,9 @@ impl PhoenixSession {
                 let answer = reply_reason(version, join_ref, message_ref.as_ref(), &name, result);
                 self.replies.push_back(answer);
             }
-            TopicNews::Push(event, payload) => self.replies.push_back(push(version, &name, event, &payload)),
+            TopicNews::Push(event, payload, _) => {
+                self.replies.push_back(push(version, &name, event, &payload))
+            }
             TopicNews::Left(message_ref) => {
                 if message_ref.is_some() {
                     let left = reply_reason(version, join_ref, message_ref.as_ref(), &name, Ok(()));

@@ -7,6 +7,7 @@ mod auth;
 mod base_path;
 mod durable;
 mod error;
+mod events;
 mod http;
 mod key_source;
 mod phoenix;
@@ -31,6 +32,7 @@ pub use auth::{AccessLevel, AuthConfig, ModerationConfig, ModeratorDefault, Toke
 pub use base_path::{BasePath, PublicUrl};
 pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
+pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, signing_secret};
 pub use http::{Admin, Http};
 pub use key_source::{KeyFileError, KeySource};
 pub use phoenix::PhoenixConfig;
@@ -88,6 +90,10 @@ pub struct Config {
     pub phoenix: PhoenixConfig,
     /// Durable objects.
     pub durable: DurableConfig,
+    /// The stream of events, and requests of programs outside.
+    pub events: EventsConfig,
+    /// Destinations of events.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// Timers of a room.
@@ -265,6 +271,8 @@ impl Default for Config {
             ai: AiConfig::default(),
             phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
+            events: EventsConfig::default(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -574,8 +582,8 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [auth], [calls], \
-             [client], [durable], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
-             [sfu], [shutdown], [turn], data_dir",
+             [client], [durable], [events], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
+             [sfu], [shutdown], [turn], data_dir, webhooks",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
             "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \

@@ -3,6 +3,7 @@
 //! The queue is in the store ([`crate::store::deliveries`]). Each destination has a [`sender::Sender`], a task that
 //! delivers in the order in which messages are due; a destination that fails or pauses delays no other one.
 
+pub mod public_resolver;
 pub mod retry;
 pub mod sender;
 pub mod signature;
@@ -44,6 +45,8 @@ pub enum DeliveryFailure {
     TimedOut,
     /// The destination cannot be reached, or closed the connection.
     Unreachable,
+    /// The destination's host has no public address.
+    PrivateAddress,
 }
 
 impl DeliveryFailure {
@@ -53,6 +56,9 @@ impl DeliveryFailure {
             Self::Status { status, .. } => format!("the webhook answered {status}"),
             Self::TimedOut => "the webhook did not answer in time".to_owned(),
             Self::Unreachable => "the webhook cannot be reached".to_owned(),
+            Self::PrivateAddress => {
+                "the webhook's host has no public address; see allow_private in docs/events.md".to_owned()
+            }
         }
     }
 
@@ -65,6 +71,7 @@ impl DeliveryFailure {
             Self::Status { .. } => "server_error",
             Self::TimedOut => "timed_out",
             Self::Unreachable => "unreachable",
+            Self::PrivateAddress => "private_address",
         }
     }
 }

@@ -215,6 +215,42 @@ impl From<ReportId> for DeliveryId {
     }
 }
 
+/// The id of an event: a random UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    const PREFIX: &str = "evt_";
+
+    /// Creates a random id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// Parses an id in its [`fmt::Display`] form.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is not `evt_` and a UUID.
+    pub fn parse(id: &str) -> Result<Self, InvalidId> {
+        let uuid = id.strip_prefix(Self::PREFIX).and_then(|uuid| Uuid::try_parse(uuid).ok());
+        uuid.map(Self).ok_or(InvalidId::EventId)
+    }
+}
+
+/// A queued event has the event's id.
+impl From<EventId> for DeliveryId {
+    fn from(event: EventId) -> Self {
+        Self(event.0)
+    }
+}
+
+/// The event of a queued message.
+impl From<DeliveryId> for EventId {
+    fn from(delivery: DeliveryId) -> Self {
+        Self(delivery.0)
+    }
+}
+
 /// A user's identity, independent of the displayed name; members, session locks and quotas belong to it.
 ///
 /// Its prefix is the authentication method (see [`crate::auth`]), so that identities of two methods
@@ -291,6 +327,9 @@ pub enum InvalidId {
     /// Not a [`DeliveryId`].
     #[error("a delivery's id is a UUID")]
     DeliveryId,
+    /// Not an [`EventId`].
+    #[error("an event's id is evt_ and a UUID")]
+    EventId,
 }
 
 /// True if `id` has 1 to 64 of `[A-Za-z0-9_-]`.
@@ -336,6 +375,12 @@ impl fmt::Display for NodeId {
 impl fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::PREFIX, self.0)
     }
 }
 

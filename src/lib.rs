@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod durable;
+pub mod events;
 pub mod http;
 pub mod id;
 pub mod limit;

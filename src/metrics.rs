@@ -194,11 +194,15 @@ metrics! {
     form_bytes: Gauge = "form_bytes", Gauge::default();
     /// Bytes of messages that have arrived in part.
     arriving_bytes: Gauge = "arriving_bytes", Gauge::default();
-    /// Attempts to deliver a card to the webhook, by outcome.
+    /// Recorded events for programs outside, by type.
+    events: Family<ByType, Counter> = "events", Family::default();
+    /// Open streams of events.
+    event_streams: Gauge = "event_streams", Gauge::default();
+    /// Attempts to deliver a card or an event to its webhook, by outcome.
     deliveries: Family<ByReason, Counter> = "deliveries", Family::default();
-    /// Cards waiting for delivery to the webhook.
+    /// Cards and events waiting for delivery to their webhooks.
     deliveries_waiting: Gauge = "deliveries_waiting", Gauge::default();
-    /// Cards given up after days of failed deliveries; /admin/reports lists them.
+    /// Cards and events given up after days of failed deliveries; /admin/reports and /admin/webhooks/dead list them.
     deliveries_dead: Gauge = "deliveries_dead", Gauge::default();
     /// Removed reports, by reason.
     reports_removed: Family<ByReason, Counter> = "reports_removed", Family::default();

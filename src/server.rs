@@ -2,6 +2,7 @@
 
 mod banner;
 mod check;
+mod events;
 mod fault;
 mod files;
 mod health;
@@ -57,6 +58,7 @@ use crate::store::data_dir::DataDir;
 use crate::store::saved::SavedRoom;
 use crate::ws::Sockets;
 pub use check::check;
+use events::RunningEvents;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 pub use mint::{TokenOptions, mint as mint_token};
@@ -85,6 +87,8 @@ pub struct Server {
     admin: AbortOnDropHandle<()>,
     /// Posts cards to the webhook, if configured.
     delivery: Option<AbortOnDropHandle<()>>,
+    /// Records events and posts them to webhooks.
+    events: RunningEvents,
     maintenance: Vec<AbortOnDropHandle<()>>,
     state: AppState,
     ai: AiHandle,
@@ -117,7 +121,7 @@ impl Server {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let resources = Resources::open(&config).await?;
-        match Clients::new(&config, &resources) {
+        match Clients::new(&config, &resources).await {
             Ok(clients) => Ok(Self::run_with(config, resources, clients)),
             Err(error) => {
                 resources.close().await;
@@ -129,14 +133,15 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, tokens, upstream, ai, cards } = clients;
+        let Clients { site, orange, access, tokens, upstream, ai, cards, events } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
         let (stopping, admin_stop) = (CancellationToken::new(), CancellationToken::new());
         let (access, access_keys) = access.unzip();
 
-        let registry = rooms(&config, &store, ai.clone(), metrics.clone(), kept);
+        let room_events = RoomEvents::new(events.queue.clone());
+        let registry = rooms(&config, &store, ai.clone(), room_events, metrics.clone(), kept);
         let readiness = Readiness::new(
             registry.clone(),
             store.handle(),
@@ -159,7 +164,13 @@ impl Server {
             durable,
             proxy,
             media_api: MediaApi::new(sfu.as_ref(), &config.sfu, &config.limits).map(Arc::new),
-            reports: Arc::new(ReportService::new(&config, &store, token.clone(), http.clone())),
+            reports: Arc::new(ReportService::new(
+                &config,
+                &store,
+                token.clone(),
+                events.queue.clone(),
+                http.clone(),
+            )),
             site,
             orange,
             http,
@@ -175,11 +186,13 @@ impl Server {
             objects: state.durable.as_ref().map(|durable| durable.registry().clone()),
             http: state.http.clone(),
             address: config.public_address(),
+            webhooks: events.webhooks.clone(),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
         let tls = certificates.as_ref().map(Certificates::facts);
         let delivery = cards.map(|sender| own(sender.run(stopping.clone())));
+        let events = events.start(&stopping);
         let maintenance = [
             access_keys,
             Some(own(prune_regularly(store.reports(), retention(&config)))),
@@ -214,6 +227,7 @@ impl Server {
             http: own(http),
             admin: own(admin),
             delivery,
+            events,
             maintenance: maintenance.into_iter().flatten().collect(),
             state,
             ai,
@@ -272,6 +286,8 @@ impl Server {
         // fail, 12 s and more.
         let ((), (), cut_off_objects) =
             tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
+        // After the rooms, whose last events it records; before the HTTP connections, which wait for its streams.
+        self.events.end(sockets_deadline).await;
 
         let sockets = &self.state.sockets.tasks;
         sockets.tracker.close();
@@ -344,6 +360,7 @@ fn rooms(
     config: &Config,
     store: &Store,
     ai: AiHandle,
+    events: RoomEvents,
     metrics: Arc<Metrics>,
     restored: Vec<SavedRoom>,
 ) -> Registry {
@@ -365,7 +382,6 @@ fn rooms(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let events = RoomEvents::new(metrics.clone());
     let deps = RoomDeps { settings, outbox, store: store.handle(), ai, events, metrics, force };
     let limits = RegistryLimits {
         rooms: limits.rooms,

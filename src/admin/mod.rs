@@ -9,6 +9,7 @@ mod readiness;
 mod reports;
 mod rooms;
 mod tokens;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use secrecy::SecretString;
 
 use crate::clock::wall_clock;
 use crate::durable::registry::ObjectRegistry;
+use crate::events::webhooks::Webhooks;
 use crate::http::bearer::{bearer, bears};
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -57,6 +59,8 @@ pub struct Operators {
     pub http: Arc<HttpContext>,
     /// The address of the public listener, without a slash at its end.
     pub address: String,
+    /// Destinations of events.
+    pub webhooks: Webhooks,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token.
@@ -69,6 +73,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(objects::routes())
         .merge(tokens::routes())
         .merge(moderation::routes())
+        .merge(webhooks::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error as _};
@@ -12,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
 use toml::Value;
 
+use super::events::signing_secret;
 use super::key_source::KeySource;
 use super::value::{HttpUrl, Optional, text};
 
@@ -168,14 +167,9 @@ impl Default for DurableConfig {
 }
 
 impl DurableConfig {
-    /// Decodes the secret of callbacks: 24 to 64 bytes in base64, with or without the prefix `whsec_`.
-    ///
-    /// Source: Standard Webhooks, "Signature scheme".
+    /// Decodes the secret of callbacks.
     pub fn callback_key(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let secret = self.callback_secret.as_ref()?.expose_secret();
-        let key =
-            STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok().map(Zeroizing::new)?;
-        (24..=64).contains(&key.len()).then_some(key)
+        signing_secret(self.callback_secret.as_ref()?.expose_secret())
     }
 
     /// The first error of the keys; two may not be equal, since only one of their prefixes could apply.

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
+use super::events::wrong_events;
 use super::value::{HttpUrl, Text};
 use super::{
     AccessLevel, Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig,
@@ -22,7 +23,7 @@ pub(super) struct Violation {
 }
 
 impl Violation {
-    fn new(keys: &[&'static str], problem: impl Into<String>) -> Self {
+    pub(super) fn new(keys: &[&'static str], problem: impl Into<String>) -> Self {
         Self { keys: keys.to_vec(), problem: problem.into() }
     }
 }
@@ -41,6 +42,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_durables(&config.durable));
     violations.extend(wrong_phoenix(config));
     violations.extend(wrong_auth(config));
+    violations.extend(wrong_events(config));
     violations
 }
 
@@ -266,7 +268,8 @@ fn wrong_callback(durable: &DurableConfig) -> Option<Violation> {
     })
 }
 
-fn out_of_range<T: PartialOrd>(
+/// The violation of a range, if the value is out of it.
+pub(super) fn out_of_range<T: PartialOrd>(
     key: &'static str,
     value: &T,
     allowed: &RangeInclusive<T>,

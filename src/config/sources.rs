@@ -47,8 +47,8 @@ pub(super) const SECRETS: [&str; 6] = [
     "durable.callback_secret",
 ];
 
-/// The lists of keys, whose values no error shows.
-const KEYS: [&str; 2] = ["auth.keys", "durable.keys"];
+/// The lists of tables with keys, whose values no error shows.
+const KEYS: [&str; 3] = ["auth.keys", "durable.keys", "webhooks"];
 
 const PREFIX: &str = "SATSUMA_";
 
@@ -396,7 +396,7 @@ fn value_problem(key: &str, default: &Value, value: &Value, problem: &str) -> St
     match (default, value) {
         // Not shown, since it may be a key.
         (Value::Array(_), Value::String(_) | Value::Integer(_)) if KEYS.contains(&key) => {
-            format!("is not a list of keys; write [[{key}]], and the settings of a key below it")
+            format!("is not a list of tables; write [[{key}]], and the settings of each below it")
         }
         (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
         (Value::Boolean(_), _) => format!("{value} is neither true nor false"),

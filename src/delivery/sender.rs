@@ -1,5 +1,6 @@
 //! SHELL: the task that delivers the queued messages of one destination.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,9 +63,13 @@ impl<D: Destination> Sender<D> {
         let mut under_way: Vec<DeliveryId> = Vec::new();
         let mut quiet_until = now();
         loop {
-            self.queue.measure().await;
             queued.mark_unchanged();
-            let next = match self.take(&under_way, quiet_until).await {
+            let reading = async {
+                self.queue.measure().await;
+                self.take(&under_way, quiet_until).await
+            };
+            let (taken, ended) = beside(&mut attempts, reading).await;
+            let next = match taken {
                 Ok((due, next)) => {
                     for due in due {
                         under_way.push(due.id);
@@ -77,6 +82,12 @@ impl<D: Destination> Sender<D> {
                     self.timing.store_retry
                 }
             };
+            // What ended meanwhile has made space.
+            let next = if ended.is_empty() { next } else { Duration::ZERO };
+            for (delivery, quiet) in ended {
+                under_way.retain(|id| *id != delivery);
+                quiet_until = quiet_until.max(now() + quiet);
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some((delivery, quiet)) = attempts.next() => {
@@ -149,6 +160,21 @@ impl<D: Destination> Sender<D> {
             sleep(self.timing.store_retry).await;
         }
         (id, quiet)
+    }
+}
+
+/// Waits for `work`, and meanwhile lets the attempts go on; returns those that ended. An attempt that does not go on may
+/// hold the connection to the database for which `work` waits.
+async fn beside<A: Future, T>(
+    attempts: &mut FuturesUnordered<A>,
+    work: impl Future<Output = T>,
+) -> (T, Vec<A::Output>) {
+    let (mut work, mut ended) = (pin!(work), Vec::new());
+    loop {
+        tokio::select! {
+            result = &mut work => return (result, ended),
+            Some(attempt) = attempts.next() => ended.push(attempt),
+        }
     }
 }
 

@@ -3,18 +3,21 @@
 //! A webhook's URL often has a token and never appears in a log or an error.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::retry;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::DeliveryFailure;
+use super::public_resolver::{PrivateAddress, PublicResolver};
 use super::retry::retry_after;
 use crate::clock::wall_clock;
+use crate::network::is_public;
 
 /// The webhook's client cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,8 @@ pub enum InvalidWebhook {
 pub struct Webhook {
     client: reqwest::Client,
     url: SecretString,
+    /// True if the URL's host is a private address, which no request may reach.
+    is_private: bool,
 }
 
 impl Webhook {
@@ -40,7 +45,23 @@ impl Webhook {
     /// [`InvalidWebhook`] names the setting.
     pub fn new(setting: &'static str, url: SecretString, timeout: Duration) -> Result<Self, InvalidWebhook> {
         let client = client(setting, url.expose_secret(), timeout)?;
-        Ok(Self { client, url })
+        Ok(Self { client, url, is_private: false })
+    }
+
+    /// Creates a client that connects to addresses of the public internet only, and to no proxy, which could connect
+    /// to others.
+    ///
+    /// # Errors
+    /// [`InvalidWebhook`] names the setting.
+    pub fn public(
+        setting: &'static str,
+        url: SecretString,
+        timeout: Duration,
+    ) -> Result<Self, InvalidWebhook> {
+        let parsed = Url::parse(url.expose_secret()).map_err(|_| InvalidWebhook::Url(setting))?;
+        let client = builder(timeout).no_proxy().dns_resolver(Arc::new(PublicResolver));
+        let client = client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))?;
+        Ok(Self { client, url, is_private: has_private_address(&parsed) })
     }
 
     /// Posts a body.
@@ -48,11 +69,23 @@ impl Webhook {
     /// # Errors
     /// [`DeliveryFailure`] if the answer is not 2xx.
     pub async fn post(&self, content_type: HeaderValue, body: String) -> Result<(), DeliveryFailure> {
-        let request =
-            self.client.post(self.url.expose_secret()).header(CONTENT_TYPE, content_type).body(body);
+        self.post_with(HeaderMap::from_iter([(CONTENT_TYPE, content_type)]), body).await
+    }
+
+    /// Posts a body with these headers.
+    ///
+    /// # Errors
+    /// [`DeliveryFailure`] if the answer is not 2xx.
+    pub async fn post_with(&self, headers: HeaderMap, body: String) -> Result<(), DeliveryFailure> {
+        if self.is_private {
+            return Err(DeliveryFailure::PrivateAddress);
+        }
+        let request = self.client.post(self.url.expose_secret()).headers(headers).body(body);
         // Only the answer's status and headers matter; its body is never read.
-        let answer = request.send().await.map_err(|error| {
-            if error.is_timeout() { DeliveryFailure::TimedOut } else { DeliveryFailure::Unreachable }
+        let answer = request.send().await.map_err(|error| match () {
+            () if PrivateAddress::is_cause(&error) => DeliveryFailure::PrivateAddress,
+            () if error.is_timeout() => DeliveryFailure::TimedOut,
+            () => DeliveryFailure::Unreachable,
         })?;
         let status = answer.status();
         if status.is_success() {
@@ -74,8 +107,7 @@ pub fn client(
     url: &str,
     timeout: Duration,
 ) -> Result<reqwest::Client, InvalidWebhook> {
-    // A redirect would send the message to another host; whoever sends it decides about another attempt.
-    let client = reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).retry(retry::never());
+    let client = builder(timeout);
     let parsed = Url::parse(url).map_err(|_| InvalidWebhook::Url(setting))?;
     let loopback = match parsed.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -86,6 +118,20 @@ pub fn client(
     // A proxy cannot reach this machine's loopback.
     let client = if loopback { client.no_proxy() } else { client };
     client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))
+}
+
+fn builder(timeout: Duration) -> reqwest::ClientBuilder {
+    // A redirect would send the message to another host; whoever sends it decides about another attempt.
+    reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).retry(retry::never())
+}
+
+/// True if the URL's host is an address, for which no name is resolved, and one that is not public.
+fn has_private_address(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => !is_public(ip.into()),
+        Some(Host::Ipv6(ip)) => !is_public(ip.into()),
+        Some(Host::Domain(_)) | None => false,
+    }
 }
 
 impl fmt::Debug for Webhook {

@@ -18,6 +18,7 @@ use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::id::{IdentityId, ReportId};
 use crate::metrics::ByOutcome;
+use crate::room::event_queue::{CreatedReport, EventQueue};
 use crate::store::reports::{NewReport, Reports, ReportsError};
 use crate::store::{Store, StoreHandle};
 
@@ -46,6 +47,8 @@ pub struct ReportService {
     /// Token that authorizes reading all reports.
     pub operator_token: SecretString,
     pub(super) http: Arc<HttpContext>,
+    /// Tells programs outside of stored reports.
+    events: EventQueue,
     public_origin: Option<Origin>,
     webhook: Webhook,
 }
@@ -74,7 +77,13 @@ pub struct FormLimits {
 
 impl ReportService {
     /// Creates the service from the configuration.
-    pub fn new(config: &Config, store: &Store, operator_token: SecretString, http: Arc<HttpContext>) -> Self {
+    pub fn new(
+        config: &Config,
+        store: &Store,
+        operator_token: SecretString,
+        events: EventQueue,
+        http: Arc<HttpContext>,
+    ) -> Self {
         let FeedbackConfig { url, form_bytes, form_timeout, history_bytes, description_chars, .. } =
             &config.feedback;
         let feedback = &config.feedback;
@@ -95,6 +104,7 @@ impl ReportService {
             public_origin: config.http.public_origin().cloned(),
             webhook: if url.is_some() { Webhook::Set } else { Webhook::NotSet },
             uploads: UploadBudget::new(*form_bytes, http.metrics.clone()),
+            events,
             http,
         }
     }
@@ -110,7 +120,16 @@ impl ReportService {
     /// [`ApiError::StoreFailing`].
     pub async fn store(&self, report: NewReport, card: impl FnOnce() -> String) -> Result<(), ApiError> {
         let card = (self.webhook == Webhook::Set).then(card);
-        self.reports.add(report, card, self.limits.stored_bytes).await.map_err(failing)
+        let created = CreatedReport {
+            time: report.created,
+            id: report.id,
+            kind: report.kind.as_str(),
+            room: report.room.clone(),
+            name: report.name.clone(),
+        };
+        self.reports.add(report, card, self.limits.stored_bytes).await.map_err(failing)?;
+        self.events.push_report(created);
+        Ok(())
     }
 
     /// Stores a submission within its author's quota, and counts the outcome. Beyond the quota its body is read and

@@ -191,11 +191,12 @@ impl Actor {
         let outcome = AssertUnwindSafe(self.serve()).catch_unwind().await;
         retire();
         if outcome.is_err() {
-            let RoomDeps { metrics, store, ai, .. } = &self.deps;
+            let RoomDeps { metrics, store, ai, events, .. } = &self.deps;
             metrics.room_panics.inc();
             error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
                 store.quarantine(self.name.clone(), meeting);
+                events.publish(&self.name, Some(meeting), RoomEvent::RoomFailed);
             }
             if let Some(session) = self.room.ai().session() {
                 ai.agents().close(session.clone());
@@ -310,6 +311,7 @@ impl Actor {
                         if let Some(reply) = &mut reply {
                             reply.notice(&to, &event);
                         }
+                        self.publish_chat(&event);
                         let event =
                             self.message(event.kind(), event.encode(), self.is_compressed_for(&to)).await;
                         let slow = self.send(now, &to, &event, sender.as_ref());

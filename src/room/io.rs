@@ -292,6 +292,46 @@ pub enum RoomEvent {
     StartingMeeting,
     /// The last member is gone.
     EndingMeeting,
+    /// The room's task panicked, which ended the meeting.
+    RoomFailed,
+    /// Somebody became a member.
+    MemberJoined {
+        /// The user.
+        user: UserId,
+        /// Its identity.
+        identity: IdentityId,
+        /// Its user object as JSON.
+        json: Arc<str>,
+    },
+    /// A member was removed, for whatever reason.
+    MemberLeft {
+        /// The user.
+        user: UserId,
+        /// Its last user object as JSON.
+        json: Arc<str>,
+        /// The reason, as that of its socket's close.
+        reason: Close,
+    },
+    /// A member's user object was replaced.
+    MemberUpdated {
+        /// The user.
+        user: UserId,
+        /// The user object before, as JSON.
+        before: Arc<str>,
+        /// The user object now, as JSON.
+        after: Arc<str>,
+    },
+    /// A chat message, published only while a consumer wants them.
+    ChatMessage {
+        /// The message's number.
+        id: u64,
+        /// The author.
+        from: UserId,
+        /// The author's name.
+        name: Arc<str>,
+        /// The text as JSON.
+        message: Arc<str>,
+    },
     /// A member was too slow, so that events would be lost.
     ErrorBroadcastingToUser {
         /// The user.
@@ -330,8 +370,8 @@ pub enum RoomEvent {
 }
 
 impl RoomEvent {
-    /// True for events that are for the log only: those of the room's own clock, and those that a client can cause
-    /// at any rate, by which it would make subscribers lose others.
+    /// True for events that are for the log only: those of the room's own clock, and those of no meaning outside that
+    /// a client can cause at any rate.
     pub fn is_diagnostic(&self) -> bool {
         match self {
             Self::Alarm
@@ -346,7 +386,24 @@ impl RoomEvent {
             | Self::StartingMeeting
             | Self::EndingMeeting
             | Self::Moderated { .. }
+            | Self::RoomFailed
+            | Self::MemberJoined { .. }
+            | Self::MemberLeft { .. }
+            | Self::MemberUpdated { .. }
+            | Self::ChatMessage { .. }
             | Self::ErrorBroadcastingToUser { .. } => false,
         }
+    }
+
+    /// True for events that are not for the log: it has others for the same occasions, and no contents of members.
+    pub fn is_unlogged(&self) -> bool {
+        matches!(
+            self,
+            Self::RoomFailed
+                | Self::MemberJoined { .. }
+                | Self::MemberLeft { .. }
+                | Self::MemberUpdated { .. }
+                | Self::ChatMessage { .. }
+        )
     }
 }

@@ -32,6 +32,11 @@ pub fn write(room: &RoomName, meeting: Option<MeetingId>, event: &RoomEvent) {
             let target = target.as_ref().map(|target| target.as_str());
             info!(event = "moderated", room, meeting_id, by, action, target);
         }
+        RoomEvent::RoomFailed
+        | RoomEvent::MemberJoined { .. }
+        | RoomEvent::MemberLeft { .. }
+        | RoomEvent::MemberUpdated { .. }
+        | RoomEvent::ChatMessage { .. } => {}
         RoomEvent::ErrorBroadcastingToUser { user } => {
             warn!(event = "errorBroadcastingToUser", room, meeting_id, connection_id = %user);
         }

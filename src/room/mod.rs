@@ -4,7 +4,7 @@
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
 //! [`outbox`] is the queue of one member, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
-//! happens in rooms; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
+//! happens in rooms, [`event_queue`] keeps it for the consumer that must not miss any; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
 //! the whole.
 
 pub mod actor;
@@ -14,6 +14,7 @@ pub mod arrivals;
 pub mod charge;
 pub mod codec;
 pub mod departed;
+pub mod event_queue;
 pub mod events;
 pub mod io;
 pub mod link;

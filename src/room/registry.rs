@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
-use super::io::{Join, JoinRefusal, Liveness};
+use super::io::{Join, JoinRefusal, Liveness, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::state::Denied;
@@ -177,7 +177,7 @@ impl Registry {
         let (handle, inbox) = RoomHandle::new();
         let metrics = Metrics::new();
         let store = StoreHandle::of_nothing(metrics.clone());
-        let events = RoomEvents::new(metrics.clone());
+        let events = RoomEvents::default();
         let deps = RoomDeps { store, events, metrics, ..self.inner.deps.clone() };
         let permit = RoomPermit { permit: None, network: None, is_claimed: true };
         let Ok(name) = RoomName::parse("readiness") else { return false };
@@ -326,6 +326,7 @@ impl Registry {
                 let deps = &self.inner.deps;
                 deps.metrics.room_panics.inc();
                 error!(event = "roomPanicked", room = name.as_str(), meeting_id = %meeting);
+                deps.events.publish(&name, Some(meeting), RoomEvent::RoomFailed);
                 deps.store.quarantine(name, meeting);
                 let ai = ai.map(|saved| Ai::restore(0, meeting, &saved, |_| false));
                 if let Some(session) = ai.as_ref().and_then(Ai::session) {
@@ -421,7 +422,7 @@ pub(crate) mod tests {
             store: store.handle(),
             ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
                 .unwrap(),
-            events: RoomEvents::new(metrics.clone()),
+            events: RoomEvents::default(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
         };

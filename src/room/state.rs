@@ -2,6 +2,7 @@
 //!
 //! Source: protocol sections 2 to 5.
 
+mod departures;
 mod messages;
 mod moderation;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{Disconnection, Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
+use super::io::{Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
 use super::member::{Member, MemberView};
 use super::members::Members;
 use super::moderation::Moderation;
@@ -266,6 +267,7 @@ impl Room {
                 return;
             }
         }
+        let before = self.shown_json(&join.user);
         let was_departed = self.members.admit(now, &join);
         let Join { user, new_meeting, liveness, .. } = join;
         self.is_silent &= liveness == Liveness::Heartbeat;
@@ -279,6 +281,7 @@ impl Room {
         }
         effects.push(Effect::Admit { connection, user: user.clone() });
         effects.push(self.publish(RoomEvent::OnConnect { user: user.clone(), connection }));
+        effects.extend(self.publish_member(&user, before, None));
         effects.extend(self.persist_member(&user));
         self.choose_host(effects);
         if self.moderation.waiting() > 0 && self.is_moderator(&user) {
@@ -301,33 +304,6 @@ impl Room {
         if let Some((user, why)) = turn.refused {
             self.refuse_message(&user, why.to_owned(), effects);
         }
-    }
-
-    fn disconnected(&mut self, now: Instant, gone: Disconnection, effects: &mut Vec<Effect>) {
-        let Some(user) = self.members.detach(now, gone) else { return };
-        let connection = gone.connection;
-        effects.push(Effect::Detach { connection, user: user.clone() });
-        effects.push(self.publish(RoomEvent::OnClose { user, connection }));
-        if self.is_silent && self.members.is_deserted() && !self.stopping {
-            // No message was sent, so there is nothing to come back for.
-            let ghosts: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
-            for user in ghosts {
-                self.remove(&user, Close::TimedOut, effects);
-            }
-            self.end(effects);
-        }
-    }
-
-    /// Removes disconnected members whose grace period has ended.
-    fn give_up(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        while let Some(user) = self.members.given_up(now).filter(|_| !self.stopping) {
-            self.remove_gone(user, effects);
-        }
-    }
-
-    fn remove_gone(&mut self, user: UserId, effects: &mut Vec<Effect>) {
-        effects.push(self.publish(RoomEvent::UserGone { user: user.clone() }));
-        self.remove_and_notify(&user, Close::TimedOut, effects);
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -365,47 +341,6 @@ impl Room {
         effects.extend(
             connected.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
         );
-    }
-
-    /// Removes everyone whose last heartbeat is too old, as at every tick and join.
-    fn remove_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        let silent = self.members.silent(now, self.settings.heartbeat_timeout);
-        // All notices first: each removed member gets them all, its own too, before its socket closes.
-        for user in &silent {
-            effects.push(self.publish(RoomEvent::UserTimedOut { user: user.clone() }));
-            if self.members.get(user).is_some_and(|member| !member.grants.hidden) {
-                self.notify_left(user.clone(), effects);
-            }
-        }
-        for user in &silent {
-            self.remove(user, Close::TimedOut, effects);
-        }
-    }
-
-    /// Removes a member. The caller sends the notice, before or after.
-    fn remove(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
-        let Some((identity, forgotten)) = self.members.remove(user) else { return };
-        self.changed = true;
-        effects.push(Effect::Remove { user: user.clone(), close });
-        effects.extend(self.persist(Persist::MemberRemoved { user: user.clone() }));
-        effects.extend(self.persist(Persist::Departed { user: user.clone(), identity }));
-        effects.extend(forgotten.and_then(|user| self.persist(Persist::DepartedForgotten { user })));
-        let turn = self.ai.left(user);
-        self.follow(turn, effects);
-        self.choose_host(effects);
-    }
-
-    /// Removes a member, and tells the others, if they saw it.
-    fn remove_and_notify(&mut self, user: &UserId, close: Close, effects: &mut Vec<Effect>) {
-        let is_hidden = self.members.get(user).is_some_and(|member| member.grants.hidden);
-        self.remove(user, close, effects);
-        if !is_hidden {
-            self.notify_left(user.clone(), effects);
-        }
-    }
-
-    fn notify_left(&self, id: UserId, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Send { to: Recipients::All, event: Event::UserLeftNotification { id } });
     }
 
     fn send_snapshot(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -455,6 +390,7 @@ mod tests {
     use crate::protocol::client::{ClientMessage, MessageLimits};
     use crate::protocol::server::AiState;
     use crate::protocol::user::User;
+    use crate::room::io::Disconnection;
     use crate::room::io::{AgentOutcome, AgentTask};
     use crate::room::members::SHORT_GRACE;
     use crate::room::snapshot_throttle::LONGEST_WINDOW;

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use crate::config::ConfigErrors;
 use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
+use crate::events::webhook::WebhookError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
+use crate::store::events::EventsError;
 
 /// A failed start of a server.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,12 @@ pub enum StartError {
     /// The webhook's client cannot be created.
     #[error(transparent)]
     Webhook(#[from] InvalidWebhook),
+    /// A destination of events cannot be used.
+    #[error(transparent)]
+    EventWebhook(#[from] WebhookError),
+    /// The state of the recording of events cannot be read.
+    #[error(transparent)]
+    Events(#[from] EventsError),
 }
 
 /// A failed start or shutdown.

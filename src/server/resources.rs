@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
+use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
@@ -126,6 +127,7 @@ pub(super) struct Clients {
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
     pub(super) cards: Option<Sender<CardWebhook>>,
+    pub(super) events: EventBridge,
 }
 
 impl Clients {
@@ -133,9 +135,9 @@ impl Clients {
     ///
     /// # Errors
     /// [`StartError`] names the invalid setting.
-    pub(super) fn new(config: &Config, resources: &Resources) -> Result<Self, StartError> {
+    pub(super) async fn new(config: &Config, resources: &Resources) -> Result<Self, StartError> {
         let Config { limits, identity, calls, .. } = config;
-        let Resources { metrics, media, store, .. } = resources;
+        let Resources { metrics, media, store, kept, .. } = resources;
         let access = match identity.access() {
             Some((team, audience)) => {
                 Some(AccessSettings { team: team.clone(), audience: audience.trim().to_owned() }.start()?)
@@ -154,7 +156,8 @@ impl Clients {
         let cards = webhook.map(|webhook| Sender::new(webhook, store.deliveries(), metrics.clone(), timing));
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
-        Ok(Self { site, orange, access, tokens, upstream, ai, cards })
+        let events = EventBridge::open(config, store, kept, metrics).await?;
+        Ok(Self { site, orange, access, tokens, upstream, ai, cards, events })
     }
 }
 

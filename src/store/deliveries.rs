@@ -22,13 +22,15 @@ pub(super) struct NewDelivery {
     /// The message's id.
     pub(super) id: DeliveryId,
     /// The destination's name.
-    pub(super) destination: &'static str,
+    pub(super) destination: Arc<str>,
     /// The kind of the message, which its destination knows.
     pub(super) kind: &'static str,
     /// The message.
-    pub(super) body: String,
-    /// Time of queueing; it is due at once.
+    pub(super) body: Arc<str>,
+    /// Time of queueing; it is due at once, or once those before it in its lane are done.
     pub(super) created: SystemTime,
+    /// The lane whose messages are delivered one after the other, if order matters, and the place in it.
+    pub(super) lane: Option<(String, i64)>,
 }
 
 /// A queued message.
@@ -81,13 +83,25 @@ impl Deliveries {
 
     /// Adds a message to the queue, in the transaction of `db`; once that is committed, [`Self::wake`] is due.
     pub(super) async fn add(db: &mut SqliteConnection, delivery: NewDelivery) -> Result<(), sqlx::Error> {
-        let NewDelivery { id, destination, kind, body, created } = delivery;
+        let NewDelivery { id, destination, kind, body, created, lane } = delivery;
+        let (lane, position) = lane.unzip();
         let insert = sqlx::query(
-            "INSERT INTO deliveries (destination, id, kind, body, state, attempts, created, next_try)
-             VALUES ($1, $2, $3, $4, 'waiting', 0, $5, $5)",
+            "INSERT INTO deliveries (destination, id, kind, body, state, attempts, created, next_try, lane, position)
+             VALUES ($1, $2, $3, $4,
+                CASE WHEN EXISTS (SELECT 1 FROM deliveries
+                    WHERE destination = $1 AND lane = $6 AND state IN ('waiting', 'blocked'))
+                    THEN 'blocked' ELSE 'waiting' END,
+                0, $5, $5, $6, $7)
+             ON CONFLICT DO NOTHING",
         );
         let insert = insert.bind(destination).bind(id.to_string()).bind(kind).bind(body);
-        insert.bind(rfc3339(created)).execute(db).await.map(drop)
+        let insert = insert.bind(rfc3339(created)).bind(lane).bind(position.unwrap_or_default());
+        insert.execute(db).await.map(drop)
+    }
+
+    /// The connections to the database.
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
     }
 
     /// Wakes the senders.
@@ -158,27 +172,50 @@ impl Deliveries {
             DeliveryOutcome::Postponed { until } => ("waiting", Some(rfc3339(until))),
             DeliveryOutcome::Dead => ("dead", None),
         };
-        let update = sqlx::query(
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let update = sqlx::query_scalar(
             "UPDATE deliveries SET state = $3, attempts = attempts + 1, last_error = $5,
                 next_try = COALESCE($4, next_try),
                 body = CASE WHEN $3 = 'delivered' THEN '' ELSE body END
-             WHERE destination = $1 AND id = $2",
+             WHERE destination = $1 AND id = $2 RETURNING lane",
         );
         let update = update.bind(destination.to_owned()).bind(id.to_string()).bind(state).bind(until);
-        update.bind(failure.map(str::to_owned)).execute(&self.pool).await?;
+        let lane: Option<Option<String>> =
+            update.bind(failure.map(str::to_owned)).fetch_optional(&mut *transaction).await?;
+        if let (Some(Some(lane)), "delivered" | "dead") = (lane, state) {
+            next_in_lane(&mut transaction, destination, &lane).await?;
+            let delete = sqlx::query(
+                "DELETE FROM deliveries WHERE destination = $1 AND id = $2 AND state = 'delivered'",
+            );
+            delete.bind(destination.to_owned()).bind(id.to_string()).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
         Ok(())
     }
 
     /// Brings the gauges of waiting and dead messages up to date, if the queue can be read.
     pub async fn measure(&self) {
         let metrics = &self.metrics;
-        for (state, gauge) in [("waiting", &metrics.deliveries_waiting), ("dead", &metrics.deliveries_dead)] {
-            let count = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE state = $1");
-            if let Ok(count) = count.bind(state).fetch_one(&self.pool).await {
+        let waiting = ["waiting", "blocked"];
+        for (states, gauge) in
+            [(waiting, &metrics.deliveries_waiting), (["dead"; 2], &metrics.deliveries_dead)]
+        {
+            let count = sqlx::query_scalar("SELECT COUNT(*) FROM deliveries WHERE state IN ($1, $2)");
+            if let Ok(count) = count.bind(states[0]).bind(states[1]).fetch_one(&self.pool).await {
                 gauge.set(count);
             }
         }
     }
+}
+
+/// Makes the next message of a lane due, if its message at the front is done.
+async fn next_in_lane(db: &mut SqliteConnection, destination: &str, lane: &str) -> Result<(), sqlx::Error> {
+    let update = sqlx::query(
+        "UPDATE deliveries SET state = 'waiting' WHERE destination = $1 AND lane = $2 AND state = 'blocked'
+            AND position = (SELECT MIN(position) FROM deliveries
+                WHERE destination = $1 AND lane = $2 AND state IN ('waiting', 'blocked'))",
+    );
+    update.bind(destination.to_owned()).bind(lane.to_owned()).execute(db).await.map(drop)
 }
 
 fn waiting(select: &str, destination: &str) -> QueryBuilder<Sqlite> {
@@ -209,14 +246,9 @@ fn read(row: &SqliteRow, now: SystemTime) -> Result<Option<Delivery>, sqlx::Erro
 #[cfg(test)]
 impl Deliveries {
     /// Queues a message by itself, and wakes the senders.
-    pub(crate) async fn queue(
-        &self,
-        id: DeliveryId,
-        destination: &'static str,
-        body: &str,
-        created: SystemTime,
-    ) {
-        let delivery = NewDelivery { id, destination, kind: "test", body: body.to_owned(), created };
+    pub(crate) async fn queue(&self, id: DeliveryId, destination: &str, body: &str, created: SystemTime) {
+        let (destination, body) = (destination.into(), body.into());
+        let delivery = NewDelivery { id, destination, kind: "test", body, created, lane: None };
         Self::add(&mut self.pool.acquire().await.unwrap(), delivery).await.unwrap();
         self.wake();
     }

@@ -5,7 +5,9 @@
 
 mod batch;
 pub mod data_dir;
+pub mod dead_letters;
 pub mod deliveries;
+pub mod events;
 #[cfg(test)]
 mod fixture;
 mod load;
@@ -30,6 +32,7 @@ use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
 use deliveries::Deliveries;
+use events::Events;
 pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
 use saved::{Persist, SavedRoom};
@@ -121,6 +124,11 @@ impl Store {
     /// The messages for destinations outside.
     pub fn deliveries(&self) -> Deliveries {
         self.reports.deliveries()
+    }
+
+    /// The events for programs outside.
+    pub fn events(&self) -> Events {
+        self.reports.events()
     }
 
     /// Writes everything that was handed over until now, and closes the database.

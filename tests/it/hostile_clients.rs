@@ -521,6 +521,10 @@ fn wall_clock_is_read_only_where_allowed() {
         "durable/callback.rs",
         "durable/channel.rs",
         "durable/script/tests.rs",
+        "events/log.rs",
+        "events/recorder.rs",
+        "events/webhook.rs",
+        "events/webhooks.rs",
         // The time of a first failed write.
         "store/objects/writer.rs",
         // Times of reports and counts.
@@ -547,6 +551,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "orange/visit.rs",
         // The times of lines of the chat, and of stored rooms.
         "room/actor.rs",
+        "room/events.rs",
         // The time that the oldest datagram has waited in the kernel, as the kernel stamps it.
         "sfu/thread.rs",
         // Cookies.

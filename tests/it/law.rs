@@ -16,7 +16,7 @@ const LEVELS: [&[&str]; 15] = [
     &["ai"],
     &["room"],
     &["ws", "reports", "site"],
-    &["durable"],
+    &["durable", "events"],
     &["orange", "admin"],
     &["server"],
     &["lib", "main"],

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::http::Method;
+use satsuma::config::WebhookConfig;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Executor};
@@ -16,6 +17,7 @@ use crate::access_tokens;
 use crate::client::Client;
 use crate::cloud::Cloud;
 use crate::durable;
+use crate::event_webhooks::webhook;
 use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::MediaSession;
@@ -190,11 +192,15 @@ fn openapi_describes_every_property() {
 async fn answers_match_openapi() {
     let document = Document::load();
     let hook = Webhook::start([Reply::Status(500)]).await;
+    let failing = Webhook::start([Reply::Status(500); 1000]).await;
     let server = TestServer::with(|config| {
         config.feedback.url.0 = Some(hook.url().into());
         config.room.tick = Duration::from_millis(50);
         durable::keys(config);
         config.auth = access_tokens::auth();
+        let events = vec!["member.*".to_owned()];
+        config.webhooks =
+            vec![WebhookConfig { events, rooms: vec!["*".into()], ..webhook("app", failing.url()) }];
     })
     .await;
     let mut client = Client::join(&server, "my room", "Ada").await;
@@ -286,6 +292,8 @@ async fn answers_match_openapi() {
         document.check("get", path, &answered);
     }
 
+    webhooks_match(&document, &server).await;
+
     client.say(json!({"type": "userLeft"})).await;
     eventually("the meeting has ended".to_owned(), async || {
         let answered = server.admin_get("/admin/meetings").await;
@@ -317,18 +325,40 @@ async fn answers_match_openapi() {
     assert!(unseen.is_empty(), "no answer has {unseen:?}");
 }
 
+/// Webhooks, one of whose events failed, and one was given up.
+async fn webhooks_match(document: &Document, server: &TestServer) {
+    let post = async |path: &str, url: &str| {
+        let answered = server.admin_post(url, &json!({})).await;
+        assert_eq!(answered.status, 200, "{url}: {answered:?}");
+        document.check("post", path, &answered);
+    };
+    post("/admin/webhooks/{webhook}/test", "/admin/webhooks/app/test").await;
+    let list = async || {
+        let answered = server.admin_get("/admin/webhooks").await;
+        document.check("get", "/admin/webhooks", &answered);
+        answered.json()["webhooks"][0].clone()
+    };
+    eventually("an event failed".to_owned(), async || list().await["lastError"].is_string()).await;
+    let options = SqliteConnectOptions::new().filename(server.data_dir().join("satsuma.db"));
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("UPDATE deliveries SET state = 'dead' WHERE destination = 'webhook:app'").await.unwrap();
+    let dead = server.admin_get("/admin/webhooks/dead?limit=1").await;
+    assert_eq!(dead.json()["deadLetters"].as_array().unwrap().len(), 1, "{dead:?}");
+    document.check("get", "/admin/webhooks/dead", &dead);
+    post("/admin/webhooks/{webhook}/replay", "/admin/webhooks/app/replay").await;
+}
+
 #[tokio::test]
 async fn refusals_match_openapi() {
     let document = Document::load();
     let cloud = Cloud::start().await;
     let server = TestServer::with(|config| cloud.configure(config)).await;
     for path in operators_routes() {
-        let url = path.replace("{room}", "r").replace("{id}", "x");
+        let url = path.replace("{room}", "r").replace("{id}", "x").replace("{webhook}", "w");
+        let method = if document.json["paths"][&path]["get"].is_object() { "get" } else { "post" };
         let foreign = server.admin(&url).header("host", "evil.example");
         let refused = answer(foreign).await;
         assert_eq!(refused.status, 403, "{url}");
-        let is_posted = path == "/admin/tokens" || path.ends_with("/moderate");
-        let method = if is_posted { "post" } else { "get" };
         if !["/healthz", "/readyz"].contains(&&*path) {
             document.check(method, &path, &refused);
         }

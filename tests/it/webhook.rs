@@ -41,6 +41,7 @@ pub struct Posted {
     pub path: String,
     pub headers: HeaderMap,
     pub card: Value,
+    pub body: Bytes,
 }
 
 impl Posted {
@@ -124,7 +125,7 @@ async fn take(
     let card = serde_json::from_slice(&body).unwrap_or_default();
     #[expect(clippy::disallowed_methods, reason = "the stand-in notes when something came")]
     let at = Instant::now();
-    shared.posted.lock().unwrap().push(Posted { at, method, path: uri.to_string(), headers, card });
+    shared.posted.lock().unwrap().push(Posted { at, method, path: uri.to_string(), headers, card, body });
     let reply = shared.script.lock().unwrap().pop_front().unwrap_or(Reply::Status(200));
     shared.came.notify_waiters();
     match reply {

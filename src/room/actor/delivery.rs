@@ -7,8 +7,8 @@ use super::Actor;
 use super::membership::MemberOutbox;
 use crate::id::UserId;
 use crate::protocol::deflate::Encoding;
-use crate::protocol::server::MessageKind;
-use crate::room::io::Recipients;
+use crate::protocol::server::{Event, MessageKind};
+use crate::room::io::{Recipients, RoomEvent};
 use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
 use crate::room::snapshot_throttle::{Audience, Fanout};
@@ -21,6 +21,17 @@ const LONG_BYTES: usize = 256 << 10;
 const SENDER_SHARE: usize = 16;
 
 impl Actor {
+    /// Publishes a chat message, if a consumer wants them.
+    pub(super) fn publish_chat(&self, event: &Event) {
+        if let Event::Chat { id, from, name, message, .. } = event
+            && self.deps.events.wants_chat()
+        {
+            let (from, name, message) = (from.clone(), name.clone(), message.as_json().into());
+            let chat = RoomEvent::ChatMessage { id: *id, from, name, message };
+            self.deps.events.publish(&self.name, self.room.meeting(), chat);
+        }
+    }
+
     /// Makes a message, compressed if that is wanted.
     pub(super) async fn message(
         &self,

@@ -45,7 +45,7 @@ fn deps() -> RoomDeps {
         },
         store: StoreHandle::of_nothing(metrics.clone()),
         ai: AiHandle::new(upstream, &calls, &AiConfig::default(), Rate::UNLIMITED, metrics.clone()).unwrap(),
-        events: RoomEvents::new(metrics.clone()),
+        events: RoomEvents::default(),
         metrics,
         force: CancellationToken::new(),
     }

@@ -64,10 +64,12 @@ impl Room {
     }
 
     fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
+        let before = self.shown_json(from);
         let Some(member) = self.members.get_mut(from) else { return };
         match member.update(from, user, self.settings.user_bytes) {
             Ok(()) => {
                 self.changed = true;
+                effects.extend(self.publish_member(from, before, None));
                 effects.extend(self.persist_member(from));
             }
             Err(too_big) => self.refuse_message(from, too_big.to_string(), effects),

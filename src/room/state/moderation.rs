@@ -143,8 +143,11 @@ impl Room {
     }
 
     fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) -> Result<(), Denied> {
-        self.members.get_mut(&target).ok_or(Denied::UnknownMember)?.mute();
+        let before = self.shown_json(&target);
+        let member = self.members.get_mut(&target).ok_or(Denied::UnknownMember)?;
+        member.mute();
         self.changed = true;
+        effects.extend(self.publish_member(&target, before, None));
         effects.extend(self.persist_member(&target));
         effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
         Ok(())
@@ -195,9 +198,11 @@ impl Room {
             None => self.members.iter().map(|(user, _)| user.clone()).collect(),
         };
         for user in lowered {
+            let before = self.shown_json(&user);
             if self.members.get_mut(&user).is_some_and(Member::lower_hand) {
                 self.changed = true;
                 effects.extend(self.persist_member(&user));
+                effects.extend(self.publish_member(&user, before, None));
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ pub use lists::{Cursor, DeliveryView, MeetingLine, ReportFilter, ReportLine, Rep
 use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
 use crate::store::deliveries::{Deliveries, NewDelivery};
+use crate::store::events::Events;
 use crate::store::sql::rfc3339;
 
 /// One writes, and one reads meanwhile.
@@ -108,6 +109,11 @@ impl Reports {
         Self { pool, metrics, deliveries }
     }
 
+    /// The events for programs outside, which share the connections.
+    pub(super) fn events(&self) -> Events {
+        Events::new(self.pool.clone(), self.deliveries.clone())
+    }
+
     /// The messages for destinations outside, which share the connections.
     pub(super) fn deliveries(&self) -> Deliveries {
         self.deliveries.clone()
@@ -136,7 +142,8 @@ impl Reports {
         let created = report.created;
         insert(&mut transaction, report, card.as_deref().map_or(0, str::len)).await?;
         if let Some(card) = card {
-            let card = NewDelivery { id: id.into(), destination: CARDS, kind: "card", body: card, created };
+            let (id, destination, body) = (id.into(), CARDS.into(), card.into());
+            let card = NewDelivery { id, destination, kind: "card", body, created, lane: None };
             Deliveries::add(&mut transaction, card).await?;
         }
         let removed = expiry::make_room(&mut transaction, Some(id), most_bytes).await?;

@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -30,6 +31,7 @@ use crate::clock::{now, wall_clock};
 use crate::id::{ConnectionId, ObjectId};
 use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
+use crate::room::message::SharedMessage;
 use crate::room::outbox::OutboxLimits;
 use crate::store::objects::{ObjectRow, Objects};
 
@@ -44,6 +46,9 @@ const BATCH_TIME: Duration = Duration::from_millis(2);
 
 /// Pause between attempts to read an object again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Time for which the state is kept as a message: many sockets come together, after a restart.
+const INIT_TIME: Duration = Duration::from_secs(5);
 
 /// Memory of an object besides its keys and values, and of each of its keys.
 const OBJECT_BYTES: usize = 2048;
@@ -120,6 +125,7 @@ enum Wake {
     Command(Command),
     Stop,
     Idle,
+    ForgetInit,
 }
 
 /// The owner of one object.
@@ -131,6 +137,8 @@ pub struct Actor {
     counted: Option<ObjectRow>,
     inbox: Inbox,
     feeds: HashMap<ConnectionId, Feed>,
+    /// The first message of sockets, until the state changes or this time.
+    init: Option<(SharedMessage, Instant)>,
     is_stopping: bool,
     deps: Arc<ObjectDeps>,
     bytes: Counted,
@@ -148,6 +156,7 @@ impl Actor {
             counted: None,
             inbox,
             feeds: HashMap::new(),
+            init: None,
             is_stopping: false,
             bytes: Counted::new(&metrics.durable_loaded_bytes, OBJECT_BYTES),
             sockets: Counted::new(&metrics.durable_sockets, 0),
@@ -184,16 +193,19 @@ impl Actor {
         let shared = self.inbox.shared.clone();
         loop {
             let is_free = self.feeds.is_empty();
+            let forget_at = self.init.as_ref().map(|(_, until)| *until);
             let wake = tokio::select! {
                 biased;
                 () = shared.stop.cancelled(), if !self.is_stopping => Wake::Stop,
                 command = self.inbox.commands.recv() => command.map_or(Wake::Idle, Wake::Command),
+                () = sleep_until(forget_at.unwrap_or_else(now)), if forget_at.is_some() => Wake::ForgetInit,
                 () = shared.evict.cancelled(), if is_free => Wake::Idle,
                 () = tokio::time::sleep(self.deps.idle_timeout), if is_free => Wake::Idle,
             };
             let mut is_idle = false;
             match wake {
                 Wake::Command(first) => self.serve_waiting(first).await,
+                Wake::ForgetInit => self.init = None,
                 Wake::Stop => {
                     self.is_stopping = true;
                     self.feeds.values().for_each(|feed| feed.close(Close::ServiceRestart));

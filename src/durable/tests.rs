@@ -26,7 +26,7 @@ use super::totals::StoredTotals;
 use crate::clock::now;
 use crate::config::DurableConfig;
 use crate::id::{ConnectionId, NodeId, ObjectId};
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
 use crate::room::outbox::OutboxLimits;
@@ -394,4 +394,33 @@ async fn shutdown_stores_what_was_taken() {
     let stored = saved.values.get("value").map_or(0, |value| value.get().parse().unwrap());
     assert_eq!(stored, done);
     assert_eq!(fixture.registry.deps().metrics.durable_loaded.get(), 0);
+}
+
+#[tokio::test]
+async fn sockets_that_come_together_share_the_state() {
+    let fixture = Fixture::new().await;
+    fixture.increment("o").await.unwrap();
+    let state = async |socket| {
+        let feed = fixture.subscribe("o", socket).await;
+        let Taken::Message(payload) = std::future::poll_fn(|context| feed.poll_take(now, context)).await
+        else {
+            panic!("no state")
+        };
+        (payload.bytes, feed)
+    };
+    let ((first, _a), (second, _b)) = (state(1).await, state(2).await);
+    assert_eq!(
+        (first.as_ptr(), &first[..]),
+        (second.as_ptr(), &br#"{"type":"init","state":{"value":1}}"#[..])
+    );
+    fixture.increment("o").await.unwrap();
+    assert_eq!(state(3).await.0, r#"{"type":"init","state":{"value":2}}"#);
+    // While others' messages take all memory, nobody gets another long one.
+    let queued = Counted::new(&fixture.metrics.outbox_bytes, 65 << 20);
+    fixture.increment("o").await.unwrap();
+    let socket = ConnectionId::new(NodeId::new(0), 4);
+    let refused = fixture.registry.subscribe(&id("o"), socket, Encoding::Identity).await;
+    assert!(matches!(refused, Err(ObjectError::Full(_))), "{refused:?}");
+    drop(queued);
+    assert_eq!(state(5).await.0, r#"{"type":"init","state":{"value":3}}"#);
 }

@@ -34,8 +34,7 @@ pub(super) struct Batch {
     /// The changes; none while only reads were made.
     pub(super) unstored: Option<Unstored>,
     effects: Vec<Effect>,
-    /// The state as messages, until it changes.
-    pub(super) init: Option<SharedMessage>,
+    /// The state as an answer, until it changes.
     pub(super) data: Option<SharedMessage>,
 }
 
@@ -104,14 +103,14 @@ impl Actor {
             }
             return Ok(());
         }
-        (batch.init, batch.data) = (None, None);
+        (self.init, batch.data) = (None, None);
         let told = self.object.take().map(|object| *object.row());
         for effect in effects {
             self.fail(effect).await;
         }
         if self.load().await.is_ok() && self.object.as_ref().map(Object::row) != told.as_ref() {
             // The sockets may know neither what was rolled back nor what was stored in spite of the error.
-            self.tell_state(batch);
+            self.tell_state();
         }
         Err(ObjectError::StoreFailing)
     }
@@ -193,11 +192,11 @@ impl Actor {
     }
 
     /// Tells all sockets the whole state.
-    fn tell_state(&mut self, batch: &mut Batch) {
+    fn tell_state(&mut self) {
         if self.feeds.is_empty() {
             return;
         }
-        let Ok(init) = self.init(batch) else { return };
+        let Ok(init) = self.init() else { return };
         let now = now();
         let slow = self.feeds.iter().filter(|(_, feed)| feed.push_state(now, &init).is_err());
         let slow: Vec<ConnectionId> = slow.map(|(socket, _)| *socket).collect();

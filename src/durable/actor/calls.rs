@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, debug_span, warn};
 
 use super::batch::{Batch, Effect};
-use super::{Actor, unix_millis};
+use super::{Actor, INIT_TIME, unix_millis};
 use crate::clock::now;
 use crate::durable::command::{Answer, Ask, Command, Request, SocketMessage, ToSocket, Work};
 use crate::durable::error::ObjectError;
@@ -45,7 +45,7 @@ impl Actor {
             Command::Message(message) => self.hear(message, batch).await,
             Command::Subscribe { socket, encoding, answer } => {
                 let outcome = match self.load().await {
-                    Ok(()) => self.deps.memory.admit().and_then(|()| self.init(batch)),
+                    Ok(()) => self.deps.memory.admit().and_then(|()| self.init_of_new_socket()),
                     Err(error) => Err(error),
                 };
                 self.effect(Effect::Subscribe { socket, encoding, answer, outcome }, batch).await;
@@ -296,7 +296,7 @@ impl Actor {
         self.deps.totals.change(object.row(), step.after())?;
         self.counted = Some(*step.after());
         object.apply(step, &mut batch.unstored);
-        (batch.init, batch.data) = (None, None);
+        (self.init, batch.data) = (None, None);
         Ok(true)
     }
 
@@ -309,13 +309,31 @@ impl Actor {
         Ok(self.object()?.state())
     }
 
-    /// The first message of a socket.
-    pub(super) fn init(&self, batch: &mut Batch) -> Result<SharedMessage, ObjectError> {
-        if let Some(init) = &batch.init {
+    /// The first message of a new socket, unless too much waits for others to read it.
+    fn init_of_new_socket(&mut self) -> Result<SharedMessage, ObjectError> {
+        if self.init.is_none() {
+            self.check_queued_bytes()?;
+        }
+        self.init()
+    }
+
+    /// The state as a message.
+    pub(super) fn init(&mut self) -> Result<SharedMessage, ObjectError> {
+        if let Some((init, _)) = &self.init {
             return Ok(init.clone());
         }
         let init = self.message(&ToSocket::Init { state: self.state()? });
-        Ok(batch.init.insert(init).clone())
+        self.init = Some((init.clone(), now() + INIT_TIME));
+        Ok(init)
+    }
+
+    /// Refuses to make another long message while those that wait for slow readers take too much memory.
+    fn check_queued_bytes(&self) -> Result<(), ObjectError> {
+        let queued = usize::try_from(self.deps.metrics.outbox_bytes.get()).unwrap_or(0);
+        if queued > self.deps.outbox.all_bytes {
+            return Err(ObjectError::Full("too much waits to be read"));
+        }
+        Ok(())
     }
 
     /// The answer to a request for the state.
@@ -323,11 +341,7 @@ impl Actor {
         if let Some(data) = &batch.data {
             return Ok(data.clone());
         }
-        let outbox = &self.deps.outbox;
-        let queued = usize::try_from(self.deps.metrics.outbox_bytes.get()).unwrap_or(0);
-        if queued > outbox.all_bytes {
-            return Err(ObjectError::Full("too much waits to be read"));
-        }
+        self.check_queued_bytes()?;
         let values = serde_json::to_string(self.state()?).map_err(|_| ObjectError::Internal)?;
         let json = format!("{{\"data\":{values}}}");
         let data = SharedMessage::new(MessageKind::Object, json, &self.deps.metrics);

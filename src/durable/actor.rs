@@ -77,6 +77,19 @@ pub struct ObjectDeps {
     pub metrics: Arc<Metrics>,
 }
 
+impl ObjectDeps {
+    /// Refuses to make another long message while those that wait for slow readers take too much memory.
+    ///
+    /// # Errors
+    /// [`ObjectError::Full`].
+    pub fn check_queued_bytes(&self) -> Result<(), ObjectError> {
+        match self.outbox.is_exhausted(&self.metrics) {
+            true => Err(ObjectError::Full("too much waits to be read")),
+            false => Ok(()),
+        }
+    }
+}
+
 /// The sending end of an object's task.
 #[derive(Clone, Debug)]
 pub struct ObjectHandle {

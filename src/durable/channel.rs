@@ -90,6 +90,8 @@ async fn subscribe(api: &Arc<DurableApi>, join: FeatureJoin) -> Result<JoinedTop
     };
     api.rates().check(key, &id)?;
     let permit = api.socket_permit()?;
+    // The reply is a copy of the state.
+    api.registry().deps().check_queued_bytes()?;
     let link = api.registry().subscribe(&id, connection, Encoding::Identity).await?;
     let (rates, intake) = (api.rates().clone(), api.intake().clone());
     let mut session = ObjectSession::new(connection, (id, key), link, rates, intake);

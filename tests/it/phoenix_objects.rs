@@ -183,3 +183,28 @@ async fn lagging_topic_gets_the_newest_values() {
     assert!(server.metric("satsuma_outbox_bytes").await < 2e6);
     assert_eq!(server.metric("satsuma_durable_sockets").await, 1.0, "it is not given up");
 }
+
+#[tokio::test]
+async fn unread_states_count_in_the_memory_of_all_sockets() {
+    let server = TestServer::with(|config| {
+        keys(config);
+        config.durable.value_bytes = 8 << 20;
+        config.limits.outboxes_bytes = 16 << 20;
+        config.limits.write_stall = Duration::from_secs(60);
+    })
+    .await;
+    call(&server, "/initialize/o", &json!({ "long": "x".repeat(7 << 20) }).to_string()).await;
+    let token = token(&server, "o").await;
+    let mut silent = Vec::new();
+    // The buffers of both systems take the first ones.
+    while server.metric("satsuma_outbox_bytes").await <= 16e6 * 1.1 {
+        let mut client = connect(&server, &token).await;
+        client.say(json!(["1", "1", TOPIC, "phx_join", {}])).await;
+        client.stop_reading().await;
+        silent.push(client);
+        assert!(silent.len() < 100, "nothing is counted");
+    }
+    let mut ann = connect(&server, &token).await;
+    let joined = push(&mut ann, json!(["1", "1", TOPIC, "phx_join", {}])).await;
+    assert_eq!(joined, refused("too much waits to be read"));
+}

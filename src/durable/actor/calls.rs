@@ -144,6 +144,7 @@ impl Actor {
         match ask {
             Ask::Echo(_) | Ask::Invalid(_) => Ok((None, Vec::new())),
             Ask::State => {
+                self.deps.check_queued_bytes()?;
                 self.load().await?;
                 let state = serde_json::value::to_raw_value(self.state()?);
                 Ok((Some(Arc::from(state.map_err(|_| ObjectError::Internal)?)), Vec::new()))
@@ -312,7 +313,7 @@ impl Actor {
     /// The first message of a new socket, unless too much waits for others to read it.
     fn init_of_new_socket(&mut self) -> Result<SharedMessage, ObjectError> {
         if self.init.is_none() {
-            self.check_queued_bytes()?;
+            self.deps.check_queued_bytes()?;
         }
         self.init()
     }
@@ -327,21 +328,12 @@ impl Actor {
         Ok(init)
     }
 
-    /// Refuses to make another long message while those that wait for slow readers take too much memory.
-    fn check_queued_bytes(&self) -> Result<(), ObjectError> {
-        let queued = usize::try_from(self.deps.metrics.outbox_bytes.get()).unwrap_or(0);
-        if queued > self.deps.outbox.all_bytes {
-            return Err(ObjectError::Full("too much waits to be read"));
-        }
-        Ok(())
-    }
-
     /// The answer to a request for the state.
     fn data(&self, batch: &mut Batch) -> Result<SharedMessage, ObjectError> {
         if let Some(data) = &batch.data {
             return Ok(data.clone());
         }
-        self.check_queued_bytes()?;
+        self.deps.check_queued_bytes()?;
         let values = serde_json::to_string(self.state()?).map_err(|_| ObjectError::Internal)?;
         let json = format!("{{\"data\":{values}}}");
         let data = SharedMessage::new(MessageKind::Object, json, &self.deps.metrics);

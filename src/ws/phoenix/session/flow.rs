@@ -7,14 +7,18 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use tungstenite::Utf8Bytes;
 
+use super::super::super::boundary::BYTES_A_TOKEN;
 use super::super::super::session::{Next, Output, Session};
 use super::super::feature::FeatureTopic;
 use super::super::topic::{Topic, TopicState};
 use super::{MAX_HELD, MAX_UNANSWERED, PhoenixSession};
 use crate::clock::now;
 use crate::protocol::close::Close;
+use crate::protocol::deflate::Encoding;
 use crate::protocol::phoenix::{ClientFrame, Envelope, Unreadable, envelope};
+use crate::protocol::server::MessageKind;
 use crate::room::link::{Acknowledged, MemberLink, Taken};
+use crate::room::message::SharedMessage;
 
 impl PhoenixSession {
     fn features(&mut self) -> impl Iterator<Item = &mut FeatureTopic> {
@@ -91,7 +95,13 @@ impl Session for PhoenixSession {
         loop {
             // A join's reply precedes everything of its topic.
             if let Some(reply) = self.replies.pop_front() {
-                return Poll::Ready(Output::Reply(reply));
+                return Poll::Ready(if reply.len() < BYTES_A_TOKEN {
+                    Output::Reply(reply)
+                } else {
+                    // Long ones count in the memory of what waits to be read.
+                    let message = SharedMessage::new(MessageKind::Object, reply, self.metrics());
+                    Output::Text(message.payload(Encoding::Identity))
+                });
             }
             if let Some(close @ Close::TooSlow) = self.closing {
                 return Poll::Ready(Output::Close(close));

@@ -57,6 +57,9 @@ impl RoomName {
 #[serde(transparent)]
 pub struct UserId(Arc<str>);
 
+/// The author of messages of programs outside, which is no valid `_pk`.
+const OUTSIDE: &str = "*outside";
+
 impl UserId {
     /// Validates a `_pk`.
     ///
@@ -64,6 +67,19 @@ impl UserId {
     /// [`InvalidId`] if it is empty, too long, the reserved `ai`, or contains another character.
     pub fn parse(id: &str) -> Result<Self, InvalidId> {
         if is_token(id) && id != "ai" { Ok(Self(id.into())) } else { Err(InvalidId::UserId) }
+    }
+
+    /// The id of a program outside that writes to a room without being a member. No client can claim it.
+    pub fn outside() -> Self {
+        Self(OUTSIDE.into())
+    }
+
+    /// Parses the id of the author of a chat message: a member's, or [`Self::outside`].
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is neither.
+    pub fn author(id: &str) -> Result<Self, InvalidId> {
+        if id == OUTSIDE { Ok(Self::outside()) } else { Self::parse(id) }
     }
 
     /// Creates a random id, for a client that did not choose one.
@@ -421,7 +437,7 @@ mod tests {
         for good in ["a", "Z_9-", &"x".repeat(64)] {
             assert!(UserId::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "ai", "a b", "é", "a\"b", &"x".repeat(65)] {
+        for bad in ["", "ai", OUTSIDE, "a b", "é", "a\"b", &"x".repeat(65)] {
             assert_eq!(UserId::parse(bad), Err(InvalidId::UserId), "{bad}");
         }
     }

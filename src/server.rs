@@ -158,7 +158,9 @@ impl Server {
         let sockets = Arc::new(Sockets::new(&config, registry.clone(), metrics.clone(), stopping.clone()));
         let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), http.clone());
         let (objects, durable) = objects.map(start).unzip();
+        let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
         let state = AppState {
+            events: event_api.clone(),
             readiness: readiness.clone(),
             sockets,
             durable,
@@ -187,6 +189,7 @@ impl Server {
             http: state.http.clone(),
             address: config.public_address(),
             webhooks: events.webhooks.clone(),
+            events: event_api,
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);
@@ -424,6 +427,7 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             }
             state.reports.report_quota.prune();
             state.reports.count_quota.prune();
+            state.events.acting.prune();
             if let Some(durable) = &state.durable {
                 durable.prune();
             }

@@ -2,6 +2,7 @@
 //!
 //! Views list their fields in alphabetical order, which is their order on the wire.
 
+mod events;
 mod moderation;
 mod objects;
 mod query;
@@ -25,6 +26,7 @@ use secrecy::SecretString;
 
 use crate::clock::wall_clock;
 use crate::durable::registry::ObjectRegistry;
+use crate::events::api::EventApi;
 use crate::events::webhooks::Webhooks;
 use crate::http::bearer::{bearer, bears};
 use crate::http::context::HttpContext;
@@ -61,6 +63,8 @@ pub struct Operators {
     pub address: String,
     /// Destinations of events.
     pub webhooks: Webhooks,
+    /// Streams of events, and messages to rooms.
+    pub events: Arc<EventApi>,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token.
@@ -74,6 +78,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(tokens::routes())
         .merge(moderation::routes())
         .merge(webhooks::routes())
+        .merge(events::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

@@ -105,7 +105,7 @@ impl RoomRow {
 
 impl From<MemberStatus> for MemberView {
     fn from(member: MemberStatus) -> Self {
-        let MemberStatus { user, name, connection, heartbeat_age, queued_bytes } = member;
+        let MemberStatus { user, name, connection, heartbeat_age, queued_bytes, .. } = member;
         let connection =
             connection.map(|(id, age)| ConnectionView { age_seconds: seconds(age), id: id.number() });
         let last_heartbeat_seconds_ago = seconds(heartbeat_age);

@@ -63,6 +63,8 @@ pub enum LogStart {
     Beginning,
     /// What follows an event.
     After(EventId),
+    /// Its end, after a gap: the reader names an event that never was.
+    Unknown,
 }
 
 /// A reader of the log.
@@ -98,19 +100,25 @@ impl EventLog {
         Self { shared: Arc::new(Shared { queue, store, newest: Mutex::default(), end, until }) }
     }
 
-    /// A reader of the log. From the first one on events are recorded.
+    /// A reader of the log, and the last event before a reader from the end. From the first reader on events are
+    /// recorded.
     ///
     /// # Errors
     /// [`EventsError`].
-    pub async fn read(&self, start: LogStart) -> Result<Cursor, EventsError> {
+    pub async fn read(&self, start: LogStart) -> Result<(Cursor, Option<EventId>), EventsError> {
         self.keep_recording().await?;
         let end = self.shared.end.subscribe();
-        let position = match start {
-            LogStart::End => Some(end.borrow().position),
-            LogStart::Beginning => Some(0),
-            LogStart::After(last) => self.shared.store.position(last).await?,
+        let newest = end.borrow().position;
+        let (position, before) = match start {
+            LogStart::End => {
+                let last = self.after(newest - 1).await?;
+                (Some(newest), last.first().filter(|last| last.position == newest).map(|last| last.id))
+            }
+            LogStart::Beginning => (Some(0), None),
+            LogStart::After(last) => (self.shared.store.position(last).await?, None),
+            LogStart::Unknown => (None, None),
         };
-        Ok(Cursor { log: self.clone(), position, end })
+        Ok((Cursor { log: self.clone(), position, end }, before))
     }
 
     /// Records from now on, and for a day after the last reader.

@@ -1,6 +1,7 @@
 //! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
 mod delivery;
+mod describing;
 mod membership;
 mod presence;
 mod reply;
@@ -8,7 +9,7 @@ mod reply;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -20,7 +21,7 @@ use self::presence::PresenceFeed;
 use self::reply::PendingReply;
 use super::events::RoomEvents;
 use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, Reason, RoomEvent};
-use super::mailbox::{Command, Inbox, Incoming, MemberStatus, Reply, RoomView};
+use super::mailbox::{Command, Inbox, Incoming, Reply};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
@@ -253,6 +254,12 @@ impl Actor {
             Command::Moderate { action, answer } => {
                 self.handle(Input::Moderate(action), Asking::Operator(answer)).await
             }
+            Command::Post { post, answer } => {
+                let admitted = self.room.admits_post(&post);
+                let turn = self.handle(Input::Post(post), Asking::None).await;
+                let _ = answer.send(admitted);
+                turn
+            }
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -405,23 +412,6 @@ impl Actor {
             }
         }
         self.deps.store.persist_unconfirmed(meeting, unconfirmed);
-    }
-
-    fn describe(&self) -> RoomView {
-        let now = now();
-        let members = self.room.members().map(|member| {
-            let own = self.outboxes.get(&member.user);
-            MemberStatus {
-                connection: member.connection.zip(own.map(|own| now - own.since)),
-                heartbeat_age: member
-                    .heartbeat
-                    .map_or(Duration::ZERO, |heartbeat| now.into_std().saturating_duration_since(heartbeat)),
-                queued_bytes: own.map_or(0, |own| own.outbox.event_bytes()),
-                user: member.user,
-                name: member.name,
-            }
-        });
-        RoomView { meeting: self.room.meeting(), members: members.collect() }
     }
 }
 

@@ -409,7 +409,7 @@ impl<'a> WireEvent<'a> {
             }
             Self::Chat { id, from, name, message, at } => Event::Chat {
                 id,
-                from: UserId::parse(from).ok()?,
+                from: UserId::author(from).ok()?,
                 name: name.into(),
                 message: JsonString::parse(message)?,
                 at,

@@ -6,7 +6,7 @@ use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
-use crate::protocol::client::{ClientMessage, HistoryEntry};
+use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
 use crate::protocol::close::Close;
 use crate::protocol::moderation::ModerationAction;
 use crate::protocol::server::Event;
@@ -51,10 +51,34 @@ pub enum Input {
         /// The job's result.
         outcome: AgentOutcome,
     },
+    /// A program outside writes to the room.
+    Post(Post),
     /// The room's deadline has passed.
     Wake,
     /// The server stops; sockets are closed so that their clients reconnect to the next process.
     Shutdown,
+}
+
+/// A message of a program outside, which is no member.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// Wall-clock time of arrival, in milliseconds since 1970.
+    pub at: u64,
+    /// The name shown as the author's.
+    pub name: Arc<str>,
+    /// The member that gets it alone; everyone gets a chat message otherwise.
+    pub to: Option<UserId>,
+    /// The text.
+    pub message: JsonString,
+}
+
+/// Reason for not carrying out a [`Post`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CannotPost {
+    /// No meeting is running.
+    NoMeeting,
+    /// The recipient is not a member.
+    UnknownMember,
 }
 
 /// A closed socket.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::io::{Disconnection, Join, JoinRefusal};
+use super::io::{CannotPost, Disconnection, Join, JoinRefusal, Post};
 use super::link::RoomGone;
 use super::outbox::OutboxReader;
 use super::state::Denied;
@@ -50,6 +50,13 @@ pub enum Command {
         action: ModerationAction,
         /// The answer.
         answer: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A message of a program outside.
+    Post {
+        /// The message.
+        post: Post,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), CannotPost>>,
     },
     /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),
@@ -99,6 +106,10 @@ pub struct MemberStatus {
     pub heartbeat_age: Duration,
     /// Bytes of its queued and unconfirmed events.
     pub queued_bytes: usize,
+    /// Its user object as JSON.
+    pub json: Arc<str>,
+    /// True if the other members do not see it.
+    pub is_hidden: bool,
 }
 
 /// The sending end of a room's task.

@@ -53,6 +53,10 @@ pub struct MemberView {
     /// Time of the last heartbeat; in the future for a member that was just restored. `None` while its connection
     /// serves as one.
     pub heartbeat: Option<Instant>,
+    /// Its user object as JSON.
+    pub json: Arc<str>,
+    /// True if the other members do not see it.
+    pub is_hidden: bool,
 }
 
 impl Member {

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
-use super::io::{Join, JoinRefusal, Liveness, RoomEvent};
+use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::state::Denied;
@@ -94,6 +94,15 @@ pub enum CannotModerate {
     Silent,
     /// The room denies it.
     Denied(Denied),
+}
+
+/// Reason for not writing a program's message to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostError {
+    /// The room refuses it.
+    Refused(CannotPost),
+    /// The room did not answer in time.
+    Silent,
 }
 
 impl Inner {
@@ -222,6 +231,23 @@ impl Registry {
             view.await.ok()
         };
         timeout(DESCRIBE_TIMEOUT, ask).await.ok().flatten()
+    }
+
+    /// Writes a message of a program outside to a running room.
+    ///
+    /// # Errors
+    /// [`PostError`].
+    pub async fn post(&self, name: &RoomName, post: Post) -> Result<(), PostError> {
+        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
+        let room = room.ok_or(PostError::Refused(CannotPost::NoMeeting))?;
+        let (answer, result) = oneshot::channel();
+        let ask = async {
+            room.mailbox().send(Command::Post { post, answer }).await.ok()?;
+            result.await.ok()
+        };
+        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| PostError::Silent)?;
+        // A room that has just ended has no meeting either.
+        result.unwrap_or(Err(CannotPost::NoMeeting)).map_err(PostError::Refused)
     }
 
     /// Carries out an operator's request in a running room.

@@ -5,6 +5,7 @@
 mod departures;
 mod messages;
 mod moderation;
+mod posts;
 
 pub use moderation::{Denied, Moderator};
 
@@ -148,6 +149,7 @@ impl Room {
                 let turn = self.ai.done(job, outcome);
                 self.follow(turn, &mut effects);
             }
+            Input::Post(post) => self.post(post, &mut effects),
             Input::Wake => {}
             Input::Shutdown => self.shutdown(&mut effects),
         }
@@ -232,6 +234,8 @@ impl Room {
             name: member.name.clone(),
             connection: member.connection,
             heartbeat: member.last_heartbeat(),
+            json: member.json().clone(),
+            is_hidden: member.grants.hidden,
         })
     }
 

@@ -8,13 +8,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{StartError, own};
-use crate::config::Config;
+use crate::config::{Config, EventsConfig};
 use crate::delivery::sender::{DeliveryTiming, Sender};
+use crate::events::acting::Acting;
+use crate::events::api::EventApi;
 use crate::events::recorder::Recorder;
+use crate::events::stream::EventStreams;
 use crate::events::webhook::EventWebhook;
 use crate::events::webhooks::Webhooks;
 use crate::metrics::Metrics;
 use crate::room::event_queue::EventQueue;
+use crate::room::registry::Registry;
 use crate::store::Store;
 use crate::store::saved::SavedRoom;
 
@@ -58,6 +62,14 @@ impl EventBridge {
             Recorder::new(settings, webhooks, queue.clone(), events, state, &running, metrics.clone());
         let webhooks = Webhooks::new(webhooks, store.deliveries(), store.events());
         Ok(Self { queue, webhooks, recorder, senders })
+    }
+
+    /// The streams of events, and messages to rooms.
+    pub(super) fn api(&self, config: &EventsConfig, registry: Registry, metrics: Arc<Metrics>) -> EventApi {
+        EventApi {
+            acting: Acting::new(registry, config.requests_per_minute),
+            streams: EventStreams::new(self.recorder.log(), config, metrics),
+        }
     }
 
     /// Starts the tasks. Senders end with `stopping`; the recorder goes on until [`RunningEvents::end`].

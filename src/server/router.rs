@@ -15,6 +15,7 @@ use tower_http::cors::CorsLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::durable::api::DurableApi;
+use crate::events::api::EventApi;
 use crate::http::base_path;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -30,7 +31,7 @@ use crate::site::paths::normalize_path;
 use crate::site::token_link::exchange;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
-use crate::{durable, media_api, orange, reports, site, ws};
+use crate::{durable, events, media_api, orange, reports, site, ws};
 
 /// The features' states.
 #[derive(Clone, FromRef)]
@@ -45,6 +46,8 @@ pub(super) struct AppState {
     pub(super) site: Arc<Site>,
     /// The stock client, if its folder is configured; it replaces the pages of `site`.
     pub(super) orange: Option<Arc<Orange>>,
+    /// Streams of events, and messages to rooms.
+    pub(super) events: Arc<EventApi>,
     /// Durable objects, if a key is configured.
     pub(super) durable: Option<Arc<DurableApi>>,
 }
@@ -62,6 +65,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
     let routes = pages
         .merge(ws::router(phoenix_path))
         .merge(reports::router())
+        .merge(events::api::router())
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))
@@ -148,6 +152,9 @@ mod tests {
             include_str!("../admin/mod.rs"),
             include_str!("../media_api/mod.rs"),
             include_str!("../reports/mod.rs"),
+            include_str!("../events/api.rs"),
+            include_str!("../admin/events.rs"),
+            include_str!("../admin/webhooks.rs"),
             include_str!("../orange/mod.rs"),
             include_str!("../site/mod.rs"),
             include_str!("../site/forms.rs"),

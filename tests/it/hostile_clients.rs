@@ -521,8 +521,11 @@ fn wall_clock_is_read_only_where_allowed() {
         "durable/callback.rs",
         "durable/channel.rs",
         "durable/script/tests.rs",
+        "events/acting.rs",
+        "events/api.rs",
         "events/log.rs",
         "events/recorder.rs",
+        "events/stream.rs",
         "events/webhook.rs",
         "events/webhooks.rs",
         // The time of a first failed write.

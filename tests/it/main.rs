@@ -28,6 +28,7 @@ mod durable_methods;
 mod durable_sockets;
 mod echo;
 mod embed;
+mod event_streams;
 mod event_webhooks;
 mod feedback;
 mod frames;

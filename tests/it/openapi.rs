@@ -346,6 +346,15 @@ async fn webhooks_match(document: &Document, server: &TestServer) {
     assert_eq!(dead.json()["deadLetters"].as_array().unwrap().len(), 1, "{dead:?}");
     document.check("get", "/admin/webhooks/dead", &dead);
     post("/admin/webhooks/{webhook}/replay", "/admin/webhooks/app/replay").await;
+    for (path, body, status) in [
+        ("chat", json!({"message": "x"}), 204),
+        ("messages", json!({"to": "nobody", "message": "x"}), 404),
+        ("messages", json!({}), 400),
+    ] {
+        let answered = server.admin_post(&format!("/admin/rooms/my%20room/{path}"), &body).await;
+        assert_eq!(answered.status, status, "{answered:?}");
+        document.check("post", &format!("/admin/rooms/{{room}}/{path}"), &answered);
+    }
 }
 
 #[tokio::test]

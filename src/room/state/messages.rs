@@ -1,5 +1,6 @@
 //! Handling of members' messages (protocol section 3).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Room;
@@ -107,10 +108,22 @@ impl Room {
         let Some(name) = writer.map(|member| member.name.clone()) else {
             return self.refuse_message(from, NO_CHAT.to_owned(), effects);
         };
+        self.write_chat(at, from.clone(), name, message, effects);
+    }
+
+    /// Sends a chat message to everyone.
+    pub(super) fn write_chat(
+        &mut self,
+        at: u64,
+        from: UserId,
+        name: Arc<str>,
+        message: JsonString,
+        effects: &mut Vec<Effect>,
+    ) {
         // The time, or the next number if that is used: ids differ from those before a restart
         // without being persisted.
         self.last_chat = at.max(self.last_chat + 1);
-        let event = Event::Chat { id: self.last_chat, from: from.clone(), name, message, at };
+        let event = Event::Chat { id: self.last_chat, from, name, message, at };
         effects.push(Effect::Send { to: Recipients::All, event });
     }
 }

@@ -1,0 +1,66 @@
+//! Events and messages for operators: as for programs outside, in all rooms.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+
+use super::Operators;
+use crate::events::acting::Actor;
+use crate::events::filter::EventFilter;
+use crate::events::stream::OperatorAccess;
+use crate::http::error::ApiError;
+use crate::id::{IdentityId, RoomName};
+
+/// The name of messages that do not name another author.
+const NAME: &str = "Operator";
+
+/// The routes, which require the operator token.
+pub(super) fn routes() -> Router<Arc<Operators>> {
+    Router::new()
+        .route("/admin/events", get(events))
+        .route("/admin/rooms/{room}/chat", post(chat))
+        .route("/admin/rooms/{room}/messages", post(messages))
+}
+
+fn operator() -> Actor {
+    Actor { id: IdentityId::new("operator"), name: NAME.into() }
+}
+
+/// `GET /admin/events`: the events of all rooms, as they happen.
+async fn events(
+    State(operators): State<Arc<Operators>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let filter = EventFilter::read(&uri, None)?;
+    operators.events.streams.open(filter, &headers, None, OperatorAccess).await
+}
+
+/// `POST /admin/rooms/{room}/chat`: a chat message.
+async fn chat(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let room = RoomName::parse(&room)?;
+    operators.events.acting.chat(&operator(), &room, &headers, &body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /admin/rooms/{room}/messages`: a message to one member.
+async fn messages(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let room = RoomName::parse(&room)?;
+    operators.events.acting.direct(&operator(), &room, &headers, &body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

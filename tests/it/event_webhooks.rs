@@ -5,13 +5,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use axum::http::Method;
-use satsuma::config::{Config, KeySource, WebhookConfig};
+use reqwest::redirect::Policy;
+use satsuma::config::{AccessLevel, Config, KeySource, WebhookConfig};
 use satsuma::delivery::signature::SigningKey;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use crate::access_tokens;
 use crate::client::{Ask, Client};
 use crate::feedback::{OK, bug, info};
 use crate::harness::{Person, Stopped, TestServer, answer, eventually, logged};
@@ -414,4 +417,45 @@ async fn standard_webhooks_library_verifies_events() {
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(text.trim(), "valid valid forged", "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// The application of the documentation: its link opens the room, and whoever joins by it is greeted.
+#[tokio::test]
+#[ignore = "needs node"]
+async fn documented_application_greets_its_users() {
+    let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+    let app = tempfile::tempdir_in(clients).unwrap();
+    let script = app.path().join("embed.mjs");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/embed.mjs"), &script).unwrap();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let server = TestServer::with(|config| {
+        config.auth = access_tokens::auth();
+        config.auth.rooms = AccessLevel::Token;
+        config.auth.create = AccessLevel::Token;
+        config.webhooks = vec![webhook("app", &format!("http://127.0.0.1:{port}/hook"))];
+    })
+    .await;
+    let mut child = Command::new("node")
+        .arg(&script)
+        .env("MEET", server.http())
+        .env("KEY_SECRET", access_tokens::SECRET)
+        .env("HOOK_SECRET", SECRET)
+        .env("PORT", port.to_string())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.next_line().await.unwrap().unwrap();
+    let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+    let sent = answer(client.get(address)).await;
+    assert_eq!(sent.status, 302);
+    let path = sent.header("location").strip_prefix(&server.http()).unwrap().to_owned();
+    let exchanged = answer(server.get(&path).header("accept", "text/html")).await;
+    let cookie = exchanged.header("set-cookie").split(';').next().unwrap().to_owned();
+    let mut ada = Ask::room("standup").by(&Person::with_cookie(cookie)).pk("ada").open(&server).await;
+    let greeting = ada.until(|message| message["type"] == "chat").await;
+    assert_eq!((&greeting["name"], &greeting["message"]), (&json!("Greeter"), &json!("Welcome, Ada!")));
+    let forged = client.post(format!("http://127.0.0.1:{port}/hook")).body("{}");
+    assert_eq!(answer(forged).await.status, 401);
 }

@@ -17,7 +17,8 @@ use tokio::process::Command;
 use crate::access_tokens;
 use crate::client::{Ask, Client};
 use crate::feedback::{OK, bug, info};
-use crate::harness::{Person, Stopped, TestServer, answer, eventually, logged};
+use crate::harness::{Person, Stopped, TestServer, answer, eventually, logged, metric};
+use crate::process::Process;
 use crate::webhook::{Posted, Reply, Webhook};
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -228,6 +229,61 @@ async fn restart_loses_no_event_and_no_number() {
     let hands = kinds.iter().filter(|kind| kind.starts_with("hand.")).count();
     assert_eq!(hands % 2, 0, "raised as often as lowered: {kinds:?}");
     assert_eq!(kinds.iter().filter(|kind| **kind == "member.joined").count(), 1, "a return is no joining");
+}
+
+/// Whatever was queued when the process was killed is delivered, and the meeting ends in any case: it is restored, or
+/// was not stored yet.
+#[tokio::test]
+async fn kill_loses_no_queued_event_and_ends_the_meeting() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let settings = |hook: &Webhook| {
+        let table =
+            format!("[{{name = 'app', url = '{}', secret = '{SECRET}', allow_private = true}}]", hook.url());
+        let timers = ["SATSUMA_ROOM__TICK", "SATSUMA_ROOM__HEARTBEAT_TIMEOUT", "SATSUMA_ROOM__RESTORE_GRACE"];
+        let timers = timers.map(|name| (name, "200ms".to_owned()));
+        [("SATSUMA_WEBHOOKS", table)].into_iter().chain(timers).collect::<Vec<_>>()
+    };
+    let start = async |hook: &Webhook| {
+        let settings = settings(hook);
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, &**value)).collect();
+        Process::start(&data, &settings).await
+    };
+    let down = Webhook::start([Reply::Status(503); 1000]).await;
+    let process = start(&down).await;
+    let _ada = Client::join(&process, "r", "Ada").await;
+    down.until(1).await;
+    let queued = metric(&process, "satsuma_deliveries_waiting").await;
+    process.kill();
+    let up = Webhook::start([]).await;
+    let _process = start(&up).await;
+    let posted = until(&up, "meeting.ended").await;
+    let numbers: Vec<u64> = posted.iter().map(|posted| posted.card["seq"].as_u64().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?} of {:?}", types(&posted));
+    assert!(posted.len() as f64 > queued, "{queued} were queued: {:?}", types(&posted));
+    assert_eq!(types(&posted)[0], "meeting.started");
+}
+
+/// A client that changes its state without end causes no more events than its seconds.
+#[tokio::test]
+async fn flooding_member_is_conflated() {
+    let hook = Webhook::start([]).await;
+    let server = TestServer::with(|config| {
+        with(&hook)(config);
+        config.room.tick = Duration::from_secs(15);
+    })
+    .await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    for round in 0..150 {
+        let user = json!({"joined": true, "raisedHand": round % 2 == 0, "n": round});
+        ada.say(json!({"type": "userUpdate", "user": user})).await;
+    }
+    ada.until_state(|state| state["users"][0]["n"] == 149).await;
+    leave(ada).await;
+    let posted = until(&hook, "member.left").await;
+    let hands = types(&posted).into_iter().filter(|kind| kind.starts_with("hand.")).count();
+    assert!(hands < 20, "{:?}", types(&posted));
+    assert_eq!(hands % 2, 0, "it is down at the end: {:?}", types(&posted));
 }
 
 #[tokio::test]

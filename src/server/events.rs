@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{StartError, own};
+use crate::clock::now;
 use crate::config::{Config, EventsConfig};
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::events::acting::Acting;
@@ -21,6 +23,9 @@ use crate::room::event_queue::EventQueue;
 use crate::room::registry::Registry;
 use crate::store::Store;
 use crate::store::saved::SavedRoom;
+
+/// Time for attempts under way at a shutdown.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The bridge before its tasks run.
 pub(super) struct EventBridge {
@@ -88,8 +93,10 @@ impl RunningEvents {
     pub(super) async fn end(self, deadline: Instant) {
         self.stop.cancel();
         let _ = timeout_at(deadline, self.recorder).await;
+        // One that is cut off is repeated after the restart, which a hanging webhook must not delay.
+        let patience = deadline.min(now() + PATIENCE);
         for sender in self.senders {
-            let _ = timeout_at(deadline, sender).await;
+            let _ = timeout_at(patience, sender).await;
         }
     }
 }

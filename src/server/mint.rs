@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::auth::access_token::{AccessTokens, TokenGrants, TokenPublish};
+use crate::auth::access_token::{AccessTokens, TokenGrants};
 use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::config::Config;
@@ -52,10 +52,6 @@ enum Grant {
 /// A right of a participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Denied {
-    /// Publish media.
-    Publish,
-    /// Receive media.
-    Subscribe,
     /// Write to the chat.
     Chat,
 }
@@ -69,17 +65,14 @@ pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
     let tokens = tokens.ok_or("there is no key in auth.keys, so the server would accept no token")?;
     let TokenOptions { room, name, identity, grant, deny, valid, json } = options;
     let has = |wanted| grant.contains(&wanted);
-    let keeps = |wanted| !deny.contains(&wanted);
     let grants = TokenGrants {
-        join: true,
         create: has(Grant::Create),
         moderate: has(Grant::Moderate),
-        publish: TokenPublish::All(keeps(Denied::Publish)),
-        subscribe: keeps(Denied::Subscribe),
-        chat: keeps(Denied::Chat),
         hidden: has(Grant::Hidden),
         agent: has(Grant::Agent),
         admin: has(Grant::Admin),
+        chat: !deny.contains(&Denied::Chat),
+        ..TokenGrants::default()
     };
     let request = TokenRequest {
         room: room.clone(),

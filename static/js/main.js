@@ -10,6 +10,7 @@ import { offerDevices } from './device-choice.js';
 import { Devices } from './devices.js';
 import { byId } from './element.js';
 import { placeIcons } from './icons.js';
+import { Knocks } from './knocks.js';
 import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
@@ -36,6 +37,7 @@ const settings = await loadSettings(roomName);
 const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate });
 const signalling = new Signalling(roomName);
 const lobby = new Lobby({ settings, devices, signalling });
+new Knocks(signalling);
 offerDevices(byId('lobby-devices'), devices);
 offerDevices(byId('room-devices'), devices);
 /** @type {Meeting | undefined} */
@@ -83,6 +85,10 @@ signalling.on('open', () => {
 });
 signalling.on('refused', askWhy);
 signalling.on('superseded', () => leave('This room is open in a newer window'));
+signalling.on('removed', ({ by, reason }) => {
+  const removed = by ? `${by} removed you from this meeting` : 'You were removed from this meeting';
+  leave(reason ? `${removed}: ${reason}` : removed);
+});
 byId('return').addEventListener('click', () => location.reload());
 
 addEventListener('pagehide', () => signalling.leave());

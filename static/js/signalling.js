@@ -38,12 +38,19 @@ import { Emitter } from './events.js';
  */
 
 /**
+ * Somebody who waits to be let in.
+ * @typedef {{ id: string, name: string }} Knock
+ */
+
+/**
  * The server's messages that this page uses, by type.
  * @typedef {object} ServerMessages
  * @property {{ state: RoomState }} roomState
  * @property {{ id: number, from: string, name: string, message: string, at: number }} chat
  * @property {{ from: string, message: string }} directMessage
  * @property {object} muteMic
+ * @property {{ by?: string, reason?: string }} removed
+ * @property {{ knocks: Knock[] }} knocks
  * @property {{ error: string }} error
  */
 
@@ -54,6 +61,7 @@ import { Emitter } from './events.js';
  *   | { type: 'directMessage', to: string, message: string }
  *   | { type: 'chat', message: string }
  *   | { type: 'muteUser', id: string }
+ *   | { type: 'moderate', action: 'admit' | 'refuse', id: string }
  *   | { type: 'requestAiControl', track: { sessionId: string, trackName: string } }} ClientMessage
  */
 

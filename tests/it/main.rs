@@ -50,6 +50,7 @@ mod operators;
 mod output;
 mod page;
 mod page_errors;
+mod page_moderation;
 mod page_network;
 mod partytracks;
 mod pebble;

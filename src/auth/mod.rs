@@ -200,6 +200,16 @@ impl Identities {
         }
     }
 
+    /// True if a request that was authenticated in this way sent nothing but cookies for it, which a browser adds to
+    /// the requests of any page.
+    pub fn is_by_cookie(by: AuthMethod, headers: &HeaderMap) -> bool {
+        match by {
+            AuthMethod::Cookie => true,
+            AuthMethod::Token => AccessTokens::presented(headers).is_none(),
+            AuthMethod::ProxyHeader | AuthMethod::Access => false,
+        }
+    }
+
     /// Returns the identity of an access token; `None` if it is not valid.
     pub fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
         let verified = self.tokens.as_ref()?.verify(token, now);

@@ -84,6 +84,13 @@ async fn token_opens_a_phoenix_socket() {
     socket.say(json!(["2", "2", "room:b", "phx_join", {}])).await;
     let refused = socket.until(|frame| frame[1] == "2").await;
     assert_eq!(refused[4]["response"]["reason"], "you may not enter this room");
+    // The cookie of a link is as any cookie: it counts for pages of this server alone.
+    let cookie = format!("satsuma_token={ada}");
+    let by_cookie = || Ask::path("/socket/websocket?vsn=2.0.0").header("cookie", &cookie);
+    assert_eq!(by_cookie().try_open(&server).await.err(), Some(401));
+    by_cookie().header("origin", &server.http()).open(&server).await.close().await;
+    let poll = answer(server.get("/socket/longpoll?vsn=2.0.0").header("cookie", &cookie)).await;
+    assert_eq!(poll.json()["status"], 403);
     // A token of the server's own for a socket keeps the rooms.
     let own = server.request(&Method::POST, "/api/socket-token").bearer_auth(&ada);
     let own = answer(own).await.json()["token"].as_str().unwrap().to_owned();

@@ -34,7 +34,7 @@ use super::session::{PhoenixSession, SocketClient, SocketUser};
 use super::upgrade::{Query, of_token};
 use super::{KEEP_ALIVE, PhoenixEndpoint};
 use crate::auth::peer::RemotePeer;
-use crate::auth::{Auth, AuthMethod};
+use crate::auth::{Auth, Identities};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
@@ -218,7 +218,9 @@ async fn identify(
     let is_of_our_page =
         headers.contains_key(ORIGIN) || headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin");
     match http.identities.identify(headers, peer, wall_clock()).await {
-        Auth::User { by: AuthMethod::Cookie, .. } if !is_of_our_page => Err(http.unauthenticated()),
+        Auth::User { by, .. } if Identities::is_by_cookie(by, headers) && !is_of_our_page => {
+            Err(http.unauthenticated())
+        }
         Auth::User { identity, .. } => Ok(SocketUser::User(identity)),
         Auth::Anonymous => Err(http.unauthenticated()),
     }

@@ -21,7 +21,7 @@ use super::super::session::Session;
 use super::KEEP_ALIVE;
 use super::session::{PhoenixSession, SocketClient, SocketUser};
 use crate::auth::peer::RemotePeer;
-use crate::auth::{Auth, AuthMethod};
+use crate::auth::{Auth, Identities};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
 use crate::http::error::{ApiError, Refusal};
@@ -95,7 +95,10 @@ async fn open(
         Some(token) => (of_token(http, sockets, &token)?, None),
         None => match http.identities.identify(request.headers(), peer, wall_clock()).await {
             // A page of ours names its origin, which was checked. Other clients have tokens.
-            Auth::User { by: AuthMethod::Cookie, .. } if !request.headers().contains_key(ORIGIN) => {
+            Auth::User { by, .. }
+                if Identities::is_by_cookie(by, request.headers())
+                    && !request.headers().contains_key(ORIGIN) =>
+            {
                 return Err(http.unauthenticated());
             }
             Auth::User { identity, renew, .. } => (SocketUser::User(identity), renew),

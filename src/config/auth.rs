@@ -52,7 +52,7 @@ pub struct ModerationConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, DeriveSerialize, DeriveDeserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModeratorDefault {
-    /// Everyone, as in Orange Meets.
+    /// Everyone mutes others and lowers hands, as in Orange Meets; nobody keeps others out.
     #[default]
     Everyone,
     /// Whoever came first; when that one has left, the one who is present for longest.

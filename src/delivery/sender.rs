@@ -82,7 +82,7 @@ impl<D: Destination> Sender<D> {
                     self.timing.store_retry
                 }
             };
-            // What ended meanwhile has made space.
+            // Attempts that ended meanwhile have made space.
             let next = if ended.is_empty() { next } else { Duration::ZERO };
             for (delivery, quiet) in ended {
                 under_way.retain(|id| *id != delivery);

@@ -18,7 +18,7 @@ pub struct MethodCall {
     pub object: ObjectId,
     /// The code to call.
     pub target: Target,
-    /// Whose time the call takes.
+    /// The key that pays for the call's time.
     pub payer: Payer,
     /// The caller's parameters; `{}` if there are none.
     pub params: Box<RawValue>,

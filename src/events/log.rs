@@ -61,7 +61,7 @@ pub enum LogStart {
     End,
     /// Its beginning.
     Beginning,
-    /// What follows an event.
+    /// The continuation after an event.
     After(EventId),
     /// Its end, after a gap: the reader names an event that never was.
     Unknown,

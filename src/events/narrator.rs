@@ -400,7 +400,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is told adds up to what is: tracks and hands are told as they last were.
+        /// Property: the events add up to the member's state; the last one of each track and hand is its present one.
         #[test]
         fn told_changes_add_up(steps in proptest::collection::vec((0_u64..1500, 0_u8..8), 1..60)) {
             let mut scene = scene();

@@ -36,6 +36,8 @@ pub struct Moderation {
     revoked: Vec<IdentityId>,
     bans: Vec<Ban>,
     knocks: Vec<Knock>,
+    /// True once somebody came who moderates by a right of its own: snapshots list the moderators.
+    has_moderators: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ struct Knock {
     last: Instant,
 }
 
-/// What is persisted. Bans of networks are not: an address may be somebody else's after a restart.
+/// The persistent form. It has no bans of networks: an address may be somebody else's after a restart.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct SavedModeration {
@@ -73,7 +75,7 @@ struct SavedModeration {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RulesView<'a> {
-    /// The moderators; left out where everyone is one.
+    /// The moderators by a right of their own; left out where there never was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     moderators: Option<Vec<&'a str>>,
     locked: bool,
@@ -93,6 +95,7 @@ impl Moderation {
             revoked: Vec::new(),
             bans: Vec::new(),
             knocks: Vec::new(),
+            has_moderators: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl Moderation {
             revoked: identities(saved.revoked),
             bans: saved.banned.into_iter().filter_map(ban).collect(),
             knocks: Vec::new(),
+            has_moderators: false,
         }
     }
 
@@ -136,27 +140,29 @@ impl Moderation {
 
     /// The rules as JSON for snapshots, of a room with these moderators; `None` while everything is as by default.
     pub fn view<'a>(&self, moderators: impl Iterator<Item = &'a str>) -> Option<String> {
-        let has_roles = self.default != ModeratorDefault::Everyone || !self.revoked.is_empty();
+        let has_roles = self.default != ModeratorDefault::Everyone
+            || self.has_moderators
+            || !self.granted.is_empty()
+            || !self.revoked.is_empty();
         let is_default = !has_roles && !self.locked && !self.waiting_room;
         let moderators = has_roles.then(|| moderators.collect());
         let view = RulesView { moderators, locked: self.locked, waiting_room: self.waiting_room };
         (!is_default).then(|| serde_json::to_string(&view).ok()).flatten()
     }
 
-    /// True if an identity with these grants moderates.
+    /// True if an identity with these grants moderates by a right of its own: that of a token, or a role.
+    ///
+    /// Where everyone moderates, that is no such right: any visitor could remove the others from their meeting.
     pub fn is_moderator(&self, identity: &IdentityId, grants: Grants) -> bool {
-        if self.revoked.contains(identity) {
-            return false;
-        }
-        grants.moderate || self.granted.contains(identity) || self.host.as_ref() == Some(identity)
-    }
-
-    /// True if the moderator comes in whatever the rules are: one by a token or a role, and not as everyone is.
-    fn passes(&self, identity: &IdentityId, grants: Grants) -> bool {
         let has_grant = grants.moderate
             && (self.default != ModeratorDefault::Everyone || identity.auth_method() == AuthMethod::Token);
         let has_role = self.granted.contains(identity) || self.host.as_ref() == Some(identity);
         (has_grant || has_role) && !self.revoked.contains(identity)
+    }
+
+    /// True if an identity with these grants may mute others, and lower their hands.
+    pub fn may_mute(&self, identity: &IdentityId, grants: Grants) -> bool {
+        self.is_moderator(identity, grants) || grants.moderate && !self.revoked.contains(identity)
     }
 
     /// Decides on a join; `knows` is true for an identity that is or was in this meeting. Whoever has to wait knocks.
@@ -171,7 +177,9 @@ impl Moderation {
         if self.bans.iter().any(is_banned) {
             return Err(JoinRefusal::Banned);
         }
-        if knows || self.passes(&join.identity, join.grants) || self.admitted.contains(&join.identity) {
+        let moderates = self.is_moderator(&join.identity, join.grants);
+        self.has_moderators |= moderates;
+        if knows || moderates || self.admitted.contains(&join.identity) {
             self.knocks.retain(|knock| knock.identity != join.identity);
             return Ok(());
         }

@@ -204,7 +204,7 @@ async fn hanging_webhook_delays_no_other() {
     assert!(!listed.to_string().contains("SECRET"), "{listed}");
 }
 
-/// What was queued when the server stopped is delivered by the next one, and the numbers go on.
+/// Events queued when the server stopped are delivered by the next one, and the numbers go on.
 #[tokio::test]
 async fn restart_loses_no_event_and_no_number() {
     let dead = Webhook::start(std::iter::repeat_n(Reply::Status(503), 1000)).await;

@@ -70,7 +70,7 @@ async fn topic_has_the_objects_state_and_methods() {
     assert_eq!(push(&mut ann, json!(["1", "6", TOPIC, "refresh_state", {}])).await, ok(json!({})));
     assert_eq!(ann.next().await, updated(json!({"a": 1, "k": null, "value": 2})));
 
-    // What was called before the leave is answered before it.
+    // A call before the leave is answered before it.
     ann.say(json!(["1", "7", TOPIC, "call_method", {"method": "echo", "params": [1]}])).await;
     ann.say(json!(["1", "8", TOPIC, "phx_leave", {}])).await;
     ann.say(json!(["1", "9", TOPIC, "refresh_state", {}])).await;

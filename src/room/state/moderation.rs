@@ -66,6 +66,10 @@ impl Room {
             ModerationAction::Mute { .. } | ModerationAction::LowerHands { id: Some(_) } if is_own => Ok(()),
             ModerationAction::Remove { .. } if is_own => Err(Denied::Oneself),
             _ if self.is_moderator(by) => Ok(()),
+            // As in Orange, where everyone may mute everyone.
+            ModerationAction::Mute { .. } | ModerationAction::LowerHands { .. } if self.may_mute(by) => {
+                Ok(())
+            }
             ModerationAction::Mute { .. } => Err(Denied::NoMute),
             _ => Err(Denied::NoModerator),
         }
@@ -258,7 +262,13 @@ impl Room {
         }
     }
 
-    /// True if the member moderates.
+    /// True if the member may mute others.
+    fn may_mute(&self, user: &UserId) -> bool {
+        let member = self.members.get(user);
+        member.is_some_and(|member| self.moderation.may_mute(&member.identity, member.grants))
+    }
+
+    /// True if the member moderates by a right of its own.
     pub(super) fn is_moderator(&self, user: &UserId) -> bool {
         let member = self.members.get(user);
         member.is_some_and(|member| self.moderation.is_moderator(&member.identity, member.grants))

@@ -33,6 +33,15 @@ fn enter_with(
     seen(&room.handle(now, Input::Join(edit(Join { grants, ..ask }))))
 }
 
+/// A room with a host `a` (connection 1) and `b` (connection 2).
+fn hosted() -> (Room, Instant) {
+    let (mut room, now) = room(ModeratorDefault::First);
+    enter(&mut room, now, 1, "a", "A");
+    enter(&mut room, now, 2, "b", "B");
+    room.handle(now + Duration::from_secs(1), Input::Wake);
+    (room, now + Duration::from_secs(1))
+}
+
 fn act(room: &mut Room, now: Instant, connection: u64, action: &str) -> Vec<String> {
     seen(&room.handle(now, says(connection, &format!(r#"{{"type":"moderate","ref":"1",{action}}}"#))))
 }
@@ -55,28 +64,58 @@ fn knocks(to: &str, names: &[(&str, &str)]) -> String {
 fn default_room_shows_no_rules() {
     let (mut room, now) = room_of_two();
     assert!(!room.encode_snapshot().contains("\"room\""));
-    act(&mut room, now, 1, r#""action":"lock","on":true"#);
+    room.handle(now, Input::Moderate(ModerationAction::Lock { on: true }));
     assert!(room.encode_snapshot().ends_with(r#","room":{"locked":true,"waitingRoom":false}}}"#));
-    act(&mut room, now, 1, r#""action":"lock","on":false"#);
+    room.handle(now, Input::Moderate(ModerationAction::Lock { on: false }));
     assert!(!room.encode_snapshot().contains("\"room\""));
+}
+
+/// Any visitor could remove the others from their own meeting, and keep them out.
+#[test]
+fn everyone_mutes_but_keeps_nobody_out() {
+    let (mut room, now) = room_of_two();
+    for action in [
+        r#""action":"remove","id":"a""#,
+        r#""action":"unban","id":"a""#,
+        r#""action":"lock","on":true"#,
+        r#""action":"waitingRoom","on":true"#,
+        r#""action":"grantModeration","id":"b""#,
+        r#""action":"revokeModeration","id":"a""#,
+    ] {
+        assert_eq!(
+            act(&mut room, now, 2, action)[0],
+            failed("b", "you may not moderate this room"),
+            "{action}"
+        );
+    }
+    assert_eq!(act(&mut room, now, 2, r#""action":"mute","id":"a""#)[1], done("b"));
+    assert_eq!(act(&mut room, now, 2, r#""action":"lowerHands""#)[0], done("b"));
+    // A holder of a token with the grant moderates, and is shown to.
+    enter_with(&mut room, now, 3, "h", "token:app:h", |join| join);
+    assert_eq!(act(&mut room, now, 3, r#""action":"revokeModeration","id":"b""#)[0], done("h"));
+    assert_eq!(
+        act(&mut room, now, 2, r#""action":"mute","id":"a""#)[0],
+        failed("b", "you may not mute others")
+    );
+    assert!(room.encode_snapshot().contains(r#""room":{"moderators":["h"],"#));
 }
 
 #[test]
 fn locked_room_admits_who_was_there_alone() {
-    let (mut room, now) = room_of_two();
+    let (mut room, now) = hosted();
     assert_eq!(act(&mut room, now, 1, r#""action":"lock","on":true"#)[0], done("a"));
     assert_eq!(enter(&mut room, now, 3, "c", "C"), ["refuse 3: Locked"]);
     // A reloaded page has another id, and so has one that left.
     assert_eq!(enter(&mut room, now, 4, "b2", "B")[0], "admit 4 as b2");
     room.handle(now, says(1, r#"{"type":"userLeft"}"#));
     assert_eq!(enter(&mut room, now, 5, "a2", "A")[0], "admit 5 as a2");
-    act(&mut room, now, 5, r#""action":"lock","on":false"#);
+    act(&mut room, now, 2, r#""action":"lock","on":false"#);
     assert_eq!(enter(&mut room, now, 6, "c", "C")[0], "admit 6 as c");
 }
 
 #[test]
 fn removed_member_hears_why_and_stays_out() {
-    let (mut room, now) = room_of_two();
+    let (mut room, now) = hosted();
     enter(&mut room, now, 3, "b2", "B");
     let effects = act(&mut room, now, 1, r#""action":"remove","id":"b","reason":"noise""#);
     let told = |id: &str| format!(r#"to {id}: {{"type":"removed","by":"name of A","reason":"noise"}}"#);
@@ -95,7 +134,7 @@ fn removed_member_hears_why_and_stays_out() {
 
 #[test]
 fn ban_ends_with_its_time_and_holds_a_network() {
-    let (mut room, now) = room_of_two();
+    let (mut room, now) = hosted();
     let [office, home] =
         [[192, 0, 2, 1], [192, 0, 2, 9]].map(|address: [u8; 4]| Some(client_network(address.into())));
     enter_with(&mut room, now, 3, "c", "C", |join| Join { network: office, ..join });
@@ -137,7 +176,7 @@ fn waiting_room_lets_in_who_is_admitted() {
     assert_eq!(enter(&mut room, now, 6, "d", "D"), ["refuse 6: Banned"]);
     let nobody = failed("h", r#"nobody with this \"id\" waits to be let in"#);
     assert_eq!(act(&mut room, now, 1, r#""action":"admit","id":"d""#)[0], nobody);
-    // Who was let in is no moderator, and hears of nobody who waits.
+    // An admitted member is no moderator, and is not told of knocks.
     assert_eq!(enter(&mut room, now, 7, "e", "E")[0], knocks("h", &[("e", "name of E")]));
     assert_eq!(
         act(&mut room, now, 5, r#""action":"admit","id":"e""#)[0],
@@ -217,7 +256,7 @@ fn first_member_moderates_until_it_leaves() {
 
 #[test]
 fn hands_are_lowered() {
-    let (mut room, now) = room_of_two();
+    let (mut room, now) = hosted();
     for connection in [1, 2] {
         room.handle(now, says(connection, r#"{"type":"userUpdate","user":{"raisedHand":true}}"#));
     }

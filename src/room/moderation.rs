@@ -276,18 +276,19 @@ impl Moderation {
     ) {
         self.admitted.retain(|other| *other != identity);
         self.granted.retain(|other| *other != identity);
-        self.bans.retain(|ban| ban.user != user);
+        // Another ban of the same id stays: it may be of somebody else, who knocked with it.
         if self.bans.len() >= MAX_IDENTITIES {
             self.bans.remove(0);
         }
         self.bans.push(Ban { user, identity, network, until });
     }
 
-    /// Ends the ban of whoever had this id; false if there is none.
+    /// Ends all bans of whoever had this id; false if there is none.
     pub fn unban(&mut self, user: &UserId) -> bool {
-        let before = self.bans.len();
-        self.bans.retain(|ban| ban.user != *user);
-        self.bans.len() < before
+        let of_user = self.bans.iter().filter(|ban| ban.user == *user);
+        let identities: Vec<IdentityId> = of_user.map(|ban| ban.identity.clone()).collect();
+        self.bans.retain(|ban| !identities.contains(&ban.identity));
+        !identities.is_empty()
     }
 
     /// Gives moderation to an identity, or takes it.

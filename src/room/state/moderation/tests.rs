@@ -158,6 +158,21 @@ fn ban_ends_with_its_time_and_holds_a_network() {
     assert!(back.contains(&"admit 7 as c2".to_owned()), "{back:?}");
 }
 
+/// One who was refused with the id of another took the other's ban away.
+#[test]
+fn bans_of_one_id_do_not_replace_each_other() {
+    let (mut room, now) = hosted();
+    act(&mut room, now, 1, r#""action":"remove","id":"b""#);
+    act(&mut room, now, 1, r#""action":"waitingRoom","on":true"#);
+    assert_eq!(enter(&mut room, now, 3, "b", "accomplice").last().unwrap(), "refuse 3: Waiting");
+    assert!(act(&mut room, now, 1, r#""action":"refuse","id":"b""#).contains(&done("a")));
+    act(&mut room, now, 1, r#""action":"waitingRoom","on":false"#);
+    assert_eq!(enter(&mut room, now, 4, "b", "B"), ["refuse 4: Banned"]);
+    assert_eq!(enter(&mut room, now, 5, "c", "accomplice"), ["refuse 5: Banned"]);
+    act(&mut room, now, 1, r#""action":"unban","id":"b""#);
+    assert_eq!(enter(&mut room, now, 6, "b", "B")[0], "admit 6 as b");
+}
+
 #[test]
 fn waiting_room_lets_in_who_is_admitted() {
     let (mut room, now) = room(ModeratorDefault::First);

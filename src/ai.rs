@@ -100,6 +100,17 @@ impl AiHandle {
         self.start("hear", job, room, meeting, work)
     }
 
+    /// Refuses to subscribe a room's AI to a track that is none of a member.
+    pub fn refuse_to_hear(&self, job: AgentJob, room: &RoomName, meeting: MeetingId) -> RunningJob {
+        self.agents.fail(
+            "hear",
+            "refused",
+            job,
+            (room, meeting),
+            "the track is not that of a member of this room",
+        )
+    }
+
     /// The owner of the AI's sessions.
     pub fn agents(&self) -> &Agents {
         &self.agents

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use satsuma_sfu::api::PersonId;
 
-pub use grants::{Grants, PublishGrants};
+pub use grants::{Grants, MediaKind, PublishGrants};
 pub use object::{InvalidObjectId, ObjectId};
 pub use satsuma_sfu::api::SessionId;
 pub use scope::RoomScope;

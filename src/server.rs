@@ -12,6 +12,7 @@ mod objects;
 mod operate;
 mod platform;
 mod resources;
+mod rooms;
 mod router;
 mod run;
 mod signals;
@@ -40,22 +41,17 @@ use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
-use crate::limit::Rate;
+use crate::media_access::MediaAccess;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
 use crate::orange::Orange;
 use crate::reports::retention::{Retention, prune_regularly};
 use crate::reports::service::ReportService;
-use crate::room::actor::RoomDeps;
 use crate::room::events::RoomEvents;
-use crate::room::outbox::OutboxLimits;
 use crate::room::readiness::Readiness;
-use crate::room::registry::{Registry, RegistryLimits};
-use crate::room::state::RoomSettings;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
-use crate::store::saved::SavedRoom;
 use crate::ws::Sockets;
 pub use check::check;
 use events::RunningEvents;
@@ -141,7 +137,10 @@ impl Server {
         let (access, access_keys) = access.unzip();
 
         let room_events = RoomEvents::new(events.queue.clone());
-        let registry = rooms(&config, &store, ai.clone(), room_events, metrics.clone(), kept);
+        let media_access = MediaAccess::new(config.calls.room_check);
+        let services =
+            rooms::RoomServices { ai: ai.clone(), media: media_access.clone(), events: room_events };
+        let registry = rooms::start(&config, &store, services, metrics.clone(), kept);
         let readiness = Readiness::new(
             registry.clone(),
             store.handle(),
@@ -151,7 +150,8 @@ impl Server {
         let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
         let site = Arc::new(site);
-        let proxy = Arc::new(Proxy::new(upstream, &config.calls, &config.limits, http.clone()));
+        let proxy = Proxy::new(upstream, media_access.clone(), &config.calls, &config.limits, http.clone());
+        let proxy = Arc::new(proxy);
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
@@ -201,6 +201,7 @@ impl Server {
             Some(own(prune_regularly(store.reports(), retention(&config)))),
             Some(prune(state.clone())),
             certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))),
+            sfu.clone().map(|sfu| own(media::keep_access(sfu, media_access))),
         ];
         let limits = http_limits(&config.limits);
         let exempt = config.http.trusted_proxies.iter().chain(&config.limits.exempt_networks);
@@ -356,43 +357,6 @@ fn identities(
         .with_tokens(tokens, config.auth.rooms, config.auth.create)
         .moderating(config.moderation.default == ModeratorDefault::Everyone);
     if config.identity.required { identities } else { identities.beside_cookies() }
-}
-
-/// Starts the stored rooms.
-fn rooms(
-    config: &Config,
-    store: &Store,
-    ai: AiHandle,
-    events: RoomEvents,
-    metrics: Arc<Metrics>,
-    restored: Vec<SavedRoom>,
-) -> Registry {
-    let Config { room, limits, .. } = config;
-    let settings = RoomSettings {
-        tick: room.tick,
-        heartbeat_timeout: room.heartbeat_timeout,
-        restore_grace: room.restore_grace,
-        members: limits.members_per_room,
-        members_per_identity: limits.members_per_room_per_identity,
-        members_per_network: limits.members_per_room_per_network,
-        user_bytes: limits.user_bytes,
-        ai_starts_per_minute: limits.ai_starts_per_minute,
-        moderators: config.moderation.default,
-    };
-    let outbox = OutboxLimits {
-        member_bytes: limits.outbox_bytes,
-        all_bytes: limits.outboxes_bytes,
-        write_stall: limits.write_stall,
-    };
-    let force = CancellationToken::new();
-    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, events, metrics, force };
-    let limits = RegistryLimits {
-        rooms: limits.rooms,
-        new_rooms: Rate::per_minute(limits.new_rooms_per_minute),
-        rooms_of_network: limits.rooms_per_network,
-        new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
-    };
-    Registry::start(limits, deps, restored)
 }
 
 fn http_limits(limits: &LimitsConfig) -> HttpLimits {

@@ -17,7 +17,7 @@ use super::peer::{RemotePeer, Scheme};
 use super::token::seconds;
 use super::{AuthMethod, Identity};
 use crate::config::{AuthConfig, KeyFileError, TokenKey};
-use crate::id::{Grants, PublishGrants, RoomScope, nfc, text_is_valid, visible};
+use crate::id::{Grants, MediaKind, PublishGrants, RoomScope, nfc, text_is_valid, visible};
 
 /// The audience of a token that names one.
 const AUDIENCE: &str = "satsuma";
@@ -94,18 +94,6 @@ pub enum TokenPublish {
     All(bool),
     /// These kinds.
     Kinds(Vec<MediaKind>),
-}
-
-/// A kind of media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MediaKind {
-    /// A microphone.
-    Audio,
-    /// A camera.
-    Video,
-    /// A screen, with its audio.
-    Screen,
 }
 
 impl Default for TokenGrants {

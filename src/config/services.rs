@@ -27,6 +27,8 @@ pub struct Calls {
     pub extra_params: Optional<String>,
     /// True if a session may be used only by the identity that opened it.
     pub session_lock: bool,
+    /// True if tracks may be received only by members of the rooms that their publisher is in.
+    pub room_check: bool,
     /// Timeout of connecting to the media API.
     #[serde(with = "text")]
     pub connect_timeout: Duration,
@@ -130,6 +132,7 @@ impl Default for Calls {
             api_url: HttpUrl("https://rtc.live.cloudflare.com/v1".to_owned()),
             extra_params: Optional(None),
             session_lock: true,
+            room_check: true,
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(15),
         }

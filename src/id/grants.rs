@@ -38,6 +38,19 @@ pub struct PublishGrants {
     pub screen: bool,
 }
 
+/// A kind of media of a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaKind {
+    /// A microphone.
+    #[default]
+    Audio,
+    /// A camera.
+    Video,
+    /// A screen, with its audio.
+    Screen,
+}
+
 impl Grants {
     /// The rights of everyone who is authenticated, as in Orange Meets: all that a person needs in a meeting,
     /// moderation included.

@@ -26,6 +26,17 @@ pub enum CallFailure {
     /// The session belongs to another identity, or its cookie is missing.
     #[error("this session was not opened by you, or its cookie is missing")]
     NotYourSession,
+    /// A field of the body is repeated, of another type, or named like a known one in other letters.
+    #[error(
+        "a field of the body is repeated, of another type, or misspelt: names are as the API writes them"
+    )]
+    Ambiguous,
+    /// The identity may not send media of this kind.
+    #[error("you may not publish media of this kind")]
+    MayNotPublish,
+    /// The tracks or data channels belong to no member of the caller's rooms.
+    #[error("no such track")]
+    NoSuchTrack,
     /// Too many calls on one session.
     #[error("too many calls on this session")]
     TooManyCalls,
@@ -50,7 +61,9 @@ impl CallFailure {
     /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoSuchTrack => StatusCode::NOT_FOUND,
+            Self::Ambiguous => StatusCode::BAD_REQUEST,
+            Self::MayNotPublish => StatusCode::FORBIDDEN,
             Self::NoIdentity | Self::LoginRequired | Self::NoSecret | Self::NotYourSession => {
                 StatusCode::UNAUTHORIZED
             }
@@ -82,6 +95,9 @@ impl CallFailure {
             Self::LoginRequired => "call_login_required",
             Self::NoSecret => "call_no_secret",
             Self::NotYourSession => "call_not_your_session",
+            Self::Ambiguous => "call_ambiguous",
+            Self::MayNotPublish => "call_may_not_publish",
+            Self::NoSuchTrack => "call_no_such_track",
             Self::TooManyCalls => "call_too_many",
             Self::TooManyAtOnce => "call_too_many_at_once",
             Self::TooManySessions => "call_too_many_sessions",

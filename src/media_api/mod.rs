@@ -5,6 +5,7 @@ pub mod call;
 pub mod circuit;
 pub mod failure;
 mod mount;
+mod permission;
 pub mod proxy;
 pub mod recovery;
 pub mod refusals;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderValue, Method, StatusCode, request};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body::Body as _;
@@ -18,17 +18,19 @@ use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, UpstreamError};
 use super::failure::CallFailure;
 use super::mount::Mount;
+use super::permission::{self, Permitted};
 use super::recovery::{self, RecoverableBody, TracksRequest};
 use super::session_lock::{self, LockState};
 use super::turn::TurnCredentials;
 use super::upstream::Upstream;
-use crate::auth::Auth as Identified;
 use crate::auth::peer::RemotePeer;
-use crate::clock::wall_clock;
+use crate::auth::{Auth as Identified, Identity};
+use crate::clock::{now, wall_clock};
 use crate::config::{Calls, LimitsConfig};
 use crate::http::context::HttpContext;
-use crate::id::{IdentityId, SessionId};
+use crate::id::{Grants, IdentityId, SessionId};
 use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, KeyedLimit, Permit, Rate, RateExceeded, UserRate};
+use crate::media_access::MediaAccess;
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 
@@ -52,6 +54,8 @@ pub struct Proxy {
     /// The TURN credentials.
     pub turn: TurnCredentials,
     http: Arc<HttpContext>,
+    /// Who may receive whose media.
+    access: MediaAccess,
     lock: Lock,
     calls: KeyedLimit<SessionId>,
     sessions: UserRate,
@@ -72,12 +76,14 @@ impl Proxy {
     /// Creates a proxy to `upstream`.
     pub fn new(
         upstream: Arc<Upstream>,
+        access: MediaAccess,
         calls: &Calls,
         limits: &LimitsConfig,
         http: Arc<HttpContext>,
     ) -> Self {
         Self {
             http,
+            access,
             turn: TurnCredentials::new(upstream.clone()),
             upstream,
             lock: if calls.session_lock { Lock::On } else { Lock::Off },
@@ -97,6 +103,7 @@ impl Proxy {
     pub fn prune(&self) {
         self.calls.prune();
         self.sessions.prune();
+        self.access.prune(now().into_std());
     }
 
     /// Checks the rate limits of this call by `identity`.
@@ -232,10 +239,10 @@ fn network(head: &request::Parts) -> Option<ClientNetwork> {
     head.extensions.get::<RemotePeer>().and_then(RemotePeer::network)
 }
 
-async fn caller(proxy: &Proxy, head: &request::Parts) -> Result<IdentityId, CallFailure> {
+async fn caller(proxy: &Proxy, head: &request::Parts) -> Result<Identity, CallFailure> {
     let peer = head.extensions.get::<RemotePeer>().ok_or(CallFailure::NoIdentity)?;
     match proxy.http.identities.identify(&head.headers, peer, wall_clock()).await {
-        Identified::User { identity, .. } => Ok(identity.id),
+        Identified::User { identity, .. } => Ok(identity),
         Identified::Anonymous if proxy.http.identities.takes_names() => Err(CallFailure::NoIdentity),
         Identified::Anonymous => Err(CallFailure::LoginRequired),
     }
@@ -245,6 +252,7 @@ async fn caller(proxy: &Proxy, head: &request::Parts) -> Result<IdentityId, Call
 struct Admitted {
     mount: Mount,
     caller: IdentityId,
+    grants: Grants,
     permit: Permit<IdentityId>,
     /// The session whose cookie is due for renewal, and the state of its proof.
     renewal: Option<(SessionId, LockState)>,
@@ -257,7 +265,7 @@ async fn admit(
     head: &request::Parts,
     target: &CallTarget,
 ) -> Result<Admitted, CallFailure> {
-    let caller = caller(proxy, head).await?;
+    let Identity { id: caller, grants, .. } = caller(proxy, head).await?;
     if let Some(missing) = proxy.upstream.missing() {
         return Err(UpstreamError::NotConfigured(missing).into());
     }
@@ -272,7 +280,7 @@ async fn admit(
     }
     proxy.check_rate(target, &caller, network(head))?;
     let permit = proxy.concurrent_calls.acquire(&caller).map_err(|_| CallFailure::TooManyAtOnce)?;
-    Ok(Admitted { mount, caller, permit, renewal })
+    Ok(Admitted { mount, caller, grants, permit, renewal })
 }
 
 /// Forwards a call and returns its answer.
@@ -283,25 +291,41 @@ async fn forward(
     admitted: Admitted,
     body: RequestBody,
 ) -> Result<Response, CallFailure> {
-    let Admitted { mount, caller, permit, renewal } = admitted;
+    let Admitted { mount, caller, grants, permit, renewal } = admitted;
+    let may_subscribe =
+        |session: &SessionId| grants.subscribe && proxy.access.may_subscribe(&caller, session);
+    let (permitted, refused) = match permission::check(target, &body.bytes, grants.publish, may_subscribe)? {
+        Permitted::Whole => (body.bytes.clone(), Vec::new()),
+        Permitted::Partly(permitted, refused) => (permitted, refused),
+        Permitted::Nothing(refused) => {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+            let body = permission::refusal(refused).into();
+            return Ok(pass_on(Answer { status: StatusCode::OK, headers, body }, permit));
+        }
+    };
     let query = head.uri.query().map(str::to_owned);
     let call = Call {
         target: target.clone(),
         caller: Caller::Person((&caller).into()),
         network: network(head),
         query,
-        body: body.bytes.clone(),
+        body: permitted,
     };
     let mut answer = proxy.upstream.call(call).await?;
     drop(body);
     let mut session = renewal;
-    let opens = *target == CallTarget::NewSession && answer.status.is_success() && proxy.lock == Lock::On;
+    let is_kept = proxy.lock == Lock::On || proxy.access.checks();
+    let opens = *target == CallTarget::NewSession && answer.status.is_success() && is_kept;
     // A short answer of known length arrives with its headers, and is sent in one piece with ours.
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
-    if opens || is_short {
+    if opens || is_short || !refused.is_empty() {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
-        session = if opens { new_session(&body).map(|session| (session, LockState::Fresh)) } else { session };
-        answer.body = body.into();
+        if opens && let Some(new) = new_session(&body) {
+            proxy.access.opened(now().into_std(), new.clone(), &caller);
+            session = (proxy.lock == Lock::On).then_some((new, LockState::Fresh));
+        }
+        let merged = if refused.is_empty() { None } else { permission::merge(&body, refused) };
+        answer.body = merged.map_or_else(|| body.into(), Body::from);
     }
     let mut response = pass_on(answer, permit);
     if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<RemotePeer>()) {
@@ -375,9 +399,7 @@ async fn ice_servers(proxy: &Proxy, head: &request::Parts) -> Response {
     let fallback = Bytes::from_static(turn.without_turn().as_bytes());
     // A client requests them once per session, so the rate limit of new sessions applies.
     let admitted = match caller(proxy, head).await {
-        Ok(identity) => {
-            proxy.check_rate(&CallTarget::NewSession, &identity, network(head)).map(|()| identity)
-        }
+        Ok(Identity { id, .. }) => proxy.check_rate(&CallTarget::NewSession, &id, network(head)).map(|()| id),
         Err(nobody) => Err(nobody),
     };
     let (status, servers) = match admitted {

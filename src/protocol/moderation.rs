@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::UserId;
+use crate::id::{MediaKind, UserId};
 
 /// Maximum size in bytes of a client's message.
 pub const MAX_BYTES: usize = 4096;
@@ -28,10 +28,13 @@ pub struct ModerationRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "camelCase")]
 pub enum ModerationAction {
-    /// Asks a member to switch its microphone off.
+    /// Stops a member's microphone, camera or screen, until it switches that on again.
     Mute {
         /// The member.
         id: UserId,
+        /// The kind of media; the microphone, if there is none.
+        #[serde(default)]
+        kind: MediaKind,
     },
     /// Removes a member, and bans its identity until the meeting ends.
     Remove {
@@ -127,7 +130,7 @@ impl ModerationAction {
     /// The member that it is about, if it is about one.
     pub const fn target(&self) -> Option<&UserId> {
         match self {
-            Self::Mute { id }
+            Self::Mute { id, .. }
             | Self::Remove { id, .. }
             | Self::Unban { id }
             | Self::Admit { id }
@@ -164,6 +167,14 @@ pub enum ModerationNotice {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// The member's microphone, camera or screen is stopped, until it switches that on again.
+    Muted {
+        /// The kind of media.
+        kind: MediaKind,
+        /// The name of the moderator; none for an operator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
     /// Those who wait to be let in, for moderators.
     Knocks {
         /// They, in the order in which they came.
@@ -197,7 +208,14 @@ mod tests {
         let id = || UserId::parse("b").unwrap();
         let read = |json: &str| ModerationRequest::parse(json);
         for (json, action) in [
-            (r#"{"type":"moderate","action":"mute","id":"b"}"#, ModerationAction::Mute { id: id() }),
+            (
+                r#"{"type":"moderate","action":"mute","id":"b"}"#,
+                ModerationAction::Mute { id: id(), kind: MediaKind::Audio },
+            ),
+            (
+                r#"{"action":"mute","id":"b","kind":"screen"}"#,
+                ModerationAction::Mute { id: id(), kind: MediaKind::Screen },
+            ),
             (
                 r#"{"action":"remove","id":"b","reason":"x","network":true}"#,
                 ModerationAction::Remove { id: id(), reason: Some("x".into()), seconds: None, network: true },
@@ -217,6 +235,7 @@ mod tests {
             r#"{"action":"fly"}"#,
             r#"{"action":"mute"}"#,
             r#"{"action":"mute","id":"ai"}"#,
+            r#"{"action":"mute","id":"b","kind":"smell"}"#,
             r#"{"action":"lock","on":"yes"}"#,
             r#"{"action":"remove","id":"b","seconds":-1}"#,
             &format!(r#"{{"ref":"{}","action":"lock","on":true}}"#, "x".repeat(65)),

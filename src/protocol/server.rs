@@ -32,6 +32,8 @@ pub enum MessageKind {
     Moderated,
     /// [`ModerationNotice::Removed`].
     Removed,
+    /// [`ModerationNotice::Muted`].
+    Muted,
     /// [`ModerationNotice::Knocks`].
     Knocks,
     /// Everyone's presence, of Phoenix Presence; without a `type`.
@@ -44,7 +46,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 10] = [
+    const OF_ORANGE: [Self; 11] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -54,6 +56,7 @@ impl MessageKind {
         Self::UserLeftNotification,
         Self::Moderated,
         Self::Removed,
+        Self::Muted,
         Self::Knocks,
     ];
 
@@ -69,6 +72,7 @@ impl MessageKind {
             Self::UserLeftNotification => "userLeftNotification",
             Self::Moderated => "moderated",
             Self::Removed => "removed",
+            Self::Muted => "muted",
             Self::Knocks => "knocks",
             Self::PresenceState => "presence_state",
             Self::PresenceDiff => "presence_diff",
@@ -140,6 +144,7 @@ impl Event {
             Self::Moderation(notice) => match **notice {
                 ModerationNotice::Moderated { .. } => MessageKind::Moderated,
                 ModerationNotice::Removed { .. } => MessageKind::Removed,
+                ModerationNotice::Muted { .. } => MessageKind::Muted,
                 ModerationNotice::Knocks { .. } => MessageKind::Knocks,
             },
         }

@@ -8,7 +8,7 @@ use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::id::AuthMethod;
+use crate::id::{AuthMethod, MediaKind};
 
 /// Maximum nesting of an unknown field. Many clients' parsers recurse and would fail on the whole snapshot.
 const MAX_DEPTH: usize = 100;
@@ -74,6 +74,39 @@ pub struct Tracks {
     /// Unknown fields.
     #[serde(flatten)]
     pub other: Unknown,
+}
+
+impl Tracks {
+    /// True if the member says that it sends this kind of media.
+    pub fn is_on(&self, kind: MediaKind) -> bool {
+        let enabled = match kind {
+            MediaKind::Audio => self.audio_enabled,
+            MediaKind::Video => self.video_enabled,
+            MediaKind::Screen => self.screen_share_enabled,
+        };
+        enabled == Some(true)
+    }
+
+    /// Marks a kind of media as switched off; true if it was on.
+    pub fn switch_off(&mut self, kind: MediaKind) -> bool {
+        let was_on = self.is_on(kind);
+        match kind {
+            MediaKind::Audio => self.audio_enabled = Some(false),
+            MediaKind::Video => self.video_enabled = Some(false),
+            MediaKind::Screen => self.screen_share_enabled = Some(false),
+        }
+        was_on
+    }
+
+    /// Removes the track of a kind that the member may not publish.
+    pub fn withdraw(&mut self, kind: MediaKind) {
+        self.switch_off(kind);
+        match kind {
+            MediaKind::Audio => self.audio = None,
+            MediaKind::Video => self.video = None,
+            MediaKind::Screen => self.screenshare = None,
+        }
+    }
 }
 
 /// Unknown fields, each kept as the JSON text that the client sent.

@@ -1,5 +1,6 @@
 //! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
+mod agents;
 mod delivery;
 mod describing;
 mod membership;
@@ -16,21 +17,23 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use self::agents::reported;
 use self::membership::{Joining, MemberOutbox};
 use self::presence::PresenceFeed;
 use self::reply::PendingReply;
 use super::events::RoomEvents;
-use super::io::{AgentOutcome, AgentTask, Disconnection, Effect, Input, Reason, RoomEvent};
+use super::io::{Disconnection, Effect, Input, Reason, RoomEvent};
 use super::mailbox::{Command, Inbox, Incoming, Reply};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, TooSlow};
 use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Denied, Room, RoomSettings};
-use crate::agent::{JobReport, RunningJob};
+use crate::agent::RunningJob;
 use crate::ai::AiHandle;
 use crate::clock::{now, wall_clock};
 use crate::id::{RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
+use crate::media_access::{MediaAccess, RoomAccess};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
 use crate::protocol::server::MessageKind;
@@ -48,6 +51,8 @@ pub struct RoomDeps {
     pub store: StoreHandle,
     /// The service that runs AI sessions.
     pub ai: AiHandle,
+    /// The directory of who may receive whose media.
+    pub media: MediaAccess,
     /// The publisher of the rooms' events.
     pub events: RoomEvents,
     /// The metrics.
@@ -93,6 +98,8 @@ pub struct Actor {
     ai_online_at: Option<u64>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     agent_job: Option<RunningJob>,
+    /// The members' places in the directory of media.
+    media: RoomAccess,
     deps: RoomDeps,
     members: Counted,
     _running: Counted,
@@ -135,7 +142,7 @@ impl Actor {
         let metrics = deps.metrics.clone();
         let mut outboxes = HashMap::new();
         let mut restored_events = false;
-        let room = match saved {
+        let mut room = match saved {
             None => Room::new(settings, now.into_std()),
             Some(saved) => {
                 let room = Room::restore(settings, now.into_std(), &saved);
@@ -159,6 +166,12 @@ impl Actor {
                 room
             }
         };
+        let mut media = deps.media.room();
+        for effect in room.place_all_media() {
+            if let Effect::PlaceMedia { user, identity, place } = effect {
+                media.set(&user, &identity, place);
+            }
+        }
         let members = Counted::new(&metrics.members, outboxes.len());
         let running = Counted::new(&metrics.rooms, 1);
         let actor = Self {
@@ -170,6 +183,7 @@ impl Actor {
             presence: None,
             ai_online_at: None,
             agent_job: None,
+            media,
             deps,
             members,
             _running: running,
@@ -292,7 +306,10 @@ impl Actor {
         }
         let mut turn = Turn::Continue;
         while let Some(input) = inputs.pop_front() {
-            for effect in self.room.handle(now.into_std(), input) {
+            let effects = self.room.handle(now.into_std(), input);
+            // Before a snapshot tells clients of its track.
+            self.media.set_agent(self.room.ai().session().map(|agent| &agent.session));
+            for effect in effects {
                 match effect {
                     Effect::Admit { connection, user } => {
                         self.permit.claim(joins_from);
@@ -328,7 +345,10 @@ impl Actor {
                         let slow = self.broadcast(now).await;
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
-                    Effect::Remove { user, close } => self.remove(&user, close),
+                    Effect::Remove { user, close } => {
+                        self.media.leave(now.into_std(), &user);
+                        self.remove(&user, close);
+                    }
                     Effect::SendAway { user, close } => {
                         if let Some(member) = self.outboxes.get(&user) {
                             member.outbox.close(close);
@@ -346,6 +366,7 @@ impl Actor {
                         }
                         self.deps.events.publish(&self.name, meeting, event);
                     }
+                    Effect::PlaceMedia { user, identity, place } => self.media.set(&user, &identity, place),
                     Effect::Agent(task) => self.run_agent_task(task),
                     Effect::Moderated(result) => {
                         if let Some(operator) = operator.take() {
@@ -364,36 +385,6 @@ impl Actor {
             // All are confirmed by now; a crash must not send them again.
             self.persist_unconfirmed();
             self.restored_events = false;
-        }
-        turn
-    }
-
-    fn run_agent_task(&mut self, task: AgentTask) {
-        let ai = &self.deps.ai;
-        match task {
-            AgentTask::InviteAi { job, meeting, wish } => {
-                let room = (&self.name, self.permit.network);
-                self.agent_job = Some(ai.invite(job, room, meeting, wish));
-            }
-            AgentTask::HearTrack { job, session, track } => {
-                self.agent_job = Some(ai.hear(job, &self.name, session, track));
-            }
-            AgentTask::Cancel(job) => drop(self.agent_job.take_if(|running| running.job() == job)),
-            AgentTask::Close(session) => ai.agents().close(session),
-        }
-    }
-
-    async fn agent_reported(&mut self, report: JobReport) -> Turn {
-        let Some(job) = self.agent_job.take().map(|running| running.job()) else { return Turn::Continue };
-        let (outcome, opened) = match report {
-            JobReport::Opened(opened) => (AgentOutcome::Opened(opened.session().clone()), Some(opened)),
-            JobReport::Done => (AgentOutcome::Done, None),
-            JobReport::Failed => (AgentOutcome::Failed, None),
-        };
-        let turn = self.handle(Input::AgentDone { job, outcome }, Asking::None).await;
-        // After the handler: if the room had panicked, the track would have been dropped, and so closed.
-        if let Some(opened) = opened {
-            opened.hand_over();
         }
         turn
     }
@@ -417,13 +408,6 @@ impl Actor {
 
 fn meeting(room: &Room) -> Option<String> {
     room.meeting().map(|meeting| meeting.to_string())
-}
-
-async fn reported(job: &mut Option<RunningJob>) -> JobReport {
-    match job {
-        Some(running) => running.report().await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep_until(deadline: Option<(std::time::Instant, Reason)>) {

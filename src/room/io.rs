@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
+use crate::media_access::MediaPlace;
 use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
@@ -186,6 +187,15 @@ pub enum Effect {
         meeting: Option<MeetingId>,
         /// The event.
         event: RoomEvent,
+    },
+    /// Set the member's place in the directory of media.
+    PlaceMedia {
+        /// The member.
+        user: UserId,
+        /// Its identity.
+        identity: IdentityId,
+        /// The place.
+        place: MediaPlace,
     },
     /// Carry out a task for an agent.
     Agent(AgentTask),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::io::{Join, Liveness};
-use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, UserId};
+use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, MediaKind, SessionId, UserId};
+use crate::media_access::{MediaPlace, MediaRights};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
 use crate::store::saved::SavedMember;
@@ -31,6 +32,18 @@ pub struct Member {
     /// True if the member has sent a message since it joined, or its connection serves as one.
     pub has_spoken: bool,
     json: Arc<str>,
+    announced: Announced,
+    /// The place in the directory of media that was set last.
+    placed: MediaPlace,
+}
+
+/// The texts of a user object that name its media, as they were when they were last parsed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Announced {
+    session: Option<String>,
+    audio: Option<String>,
+    video: Option<String>,
+    screen: Option<String>,
 }
 
 /// The user object exceeds its size limit.
@@ -77,6 +90,8 @@ impl Member {
             // Its protocol's own heartbeats do not reach the room.
             has_spoken: join.liveness == Liveness::Connection,
             json,
+            announced: Announced::default(),
+            placed: MediaPlace::default(),
         }
     }
 
@@ -87,6 +102,8 @@ impl Member {
         Some(Self {
             identity: saved.identity.clone(),
             json: user.to_json().into(),
+            announced: Announced::of(&user),
+            placed: MediaPlace::default(),
             name: user.name.into(),
             grants: Grants::default(),
             network: None,
@@ -126,7 +143,20 @@ impl Member {
             return Err(UserTooBig { bytes: json.len(), most });
         }
         self.json = json.into();
+        let announced = Announced::of(&user);
+        if announced != self.announced {
+            self.announced = announced;
+        }
         Ok(())
+    }
+
+    /// The member's new place in the directory of media, with these rights; `None` if it is as before.
+    pub fn place(&mut self, rights: MediaRights) -> Option<MediaPlace> {
+        let place = self.announced.place(rights);
+        (place != self.placed).then(|| {
+            self.placed = place.clone();
+            place
+        })
     }
 
     /// Updates the identity's name in the user object.
@@ -137,9 +167,11 @@ impl Member {
         }
     }
 
-    /// Marks the microphone as switched off in the user object.
-    pub fn mute(&mut self) {
-        self.edit(|user| user.tracks.audio_enabled = Some(false));
+    /// Marks a kind of media as switched off in the user object; true if it was on.
+    pub fn mute(&mut self, kind: MediaKind) -> bool {
+        let mut was_on = false;
+        self.edit(|user| was_on = user.tracks.switch_off(kind));
+        was_on
     }
 
     /// Lowers the hand in the user object; false if it is not raised.
@@ -155,6 +187,31 @@ impl Member {
         user.auth_method = shown(&self.identity);
         change(&mut user);
         self.json = user.to_json().into();
+    }
+}
+
+impl Announced {
+    fn of(user: &User) -> Self {
+        let tracks = &user.tracks;
+        Self {
+            session: user.transceiver_session_id.clone(),
+            audio: tracks.audio.clone(),
+            video: tracks.video.clone(),
+            screen: tracks.screenshare.clone(),
+        }
+    }
+
+    fn place(&self, rights: MediaRights) -> MediaPlace {
+        let track = |text: &Option<String>| {
+            let (session, name) = text.as_deref()?.split_once('/')?;
+            Some((SessionId::parse(session).ok()?, Arc::from(name)))
+        };
+        let named = [&self.audio, &self.video, &self.screen].into_iter().filter_map(track);
+        let own = self.session.as_deref().and_then(|session| SessionId::parse(session).ok());
+        let mut sessions: Vec<SessionId> = own.into_iter().chain(named.map(|(session, _)| session)).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        MediaPlace { rights, sessions, screen: track(&self.screen) }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::io::{Join, JoinRefusal};
 use crate::config::ModeratorDefault;
-use crate::id::{AuthMethod, Grants, IdentityId, UserId};
+use crate::id::{AuthMethod, Grants, IdentityId, MediaKind, UserId};
 use crate::network::ClientNetwork;
 use crate::protocol::moderation::KnockView;
 
@@ -36,6 +36,7 @@ pub struct Moderation {
     revoked: Vec<IdentityId>,
     bans: Vec<Ban>,
     knocks: Vec<Knock>,
+    stops: Vec<Stop>,
     /// True once somebody came who moderates by a right of its own: snapshots list the moderators.
     has_moderators: bool,
 }
@@ -58,6 +59,15 @@ struct Knock {
     last: Instant,
 }
 
+/// A kind of media that an identity may send no longer, until it switches it on again.
+#[derive(Debug)]
+struct Stop {
+    identity: IdentityId,
+    kind: MediaKind,
+    /// Its members that said last that it is on: an update of theirs may have been under way.
+    unaware: Vec<UserId>,
+}
+
 /// The persistent form. It has no bans of networks: an address may be somebody else's after a restart.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -69,6 +79,7 @@ struct SavedModeration {
     granted: Vec<String>,
     revoked: Vec<String>,
     banned: Vec<(String, String)>,
+    stopped: Vec<(String, MediaKind)>,
 }
 
 /// The rules as snapshots show them.
@@ -95,6 +106,7 @@ impl Moderation {
             revoked: Vec::new(),
             bans: Vec::new(),
             knocks: Vec::new(),
+            stops: Vec::new(),
             has_moderators: false,
         }
     }
@@ -107,6 +119,7 @@ impl Moderation {
             let user = UserId::parse(&user).ok()?;
             Some(Ban { user, identity: IdentityId::new(identity), network: None, until: None })
         };
+        let stop = |(identity, kind)| Stop { identity: IdentityId::new(identity), kind, unaware: Vec::new() };
         Self {
             default,
             host: saved.host.map(IdentityId::new),
@@ -117,6 +130,7 @@ impl Moderation {
             revoked: identities(saved.revoked),
             bans: saved.banned.into_iter().filter_map(ban).collect(),
             knocks: Vec::new(),
+            stops: saved.stopped.into_iter().map(stop).collect(),
             has_moderators: false,
         }
     }
@@ -126,6 +140,7 @@ impl Moderation {
     pub fn to_saved(&self) -> String {
         let texts = |ids: &[IdentityId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
         let banned = self.bans.iter().map(|ban| (ban.user.to_string(), ban.identity.as_str().to_owned()));
+        let stopped = self.stops.iter().map(|stop| (stop.identity.as_str().to_owned(), stop.kind));
         let saved = SavedModeration {
             host: self.host.as_ref().map(|host| host.as_str().to_owned()),
             locked: self.locked,
@@ -134,6 +149,7 @@ impl Moderation {
             granted: texts(&self.granted),
             revoked: texts(&self.revoked),
             banned: banned.collect(),
+            stopped: stopped.collect(),
         };
         serde_json::to_string(&saved).expect("rules are plain data")
     }
@@ -289,6 +305,42 @@ impl Moderation {
         let identities: Vec<IdentityId> = of_user.map(|ban| ban.identity.clone()).collect();
         self.bans.retain(|ban| !identities.contains(&ban.identity));
         !identities.is_empty()
+    }
+
+    /// Stops a kind of media of an identity; `unaware` are its members that said last that it is on.
+    pub fn stop(&mut self, identity: IdentityId, kind: MediaKind, unaware: Vec<UserId>) {
+        self.stops.retain(|stop| stop.identity != identity || stop.kind != kind);
+        if self.stops.len() >= MAX_IDENTITIES {
+            self.stops.remove(0);
+        }
+        self.stops.push(Stop { identity, kind, unaware });
+    }
+
+    /// Takes a member's word that a kind of its media is on or off. Returns true if the kind is stopped: it has to be
+    /// switched off before it can be switched on.
+    pub fn switched(&mut self, user: &UserId, identity: &IdentityId, kind: MediaKind, is_on: bool) -> bool {
+        let is_it = |stop: &Stop| stop.kind == kind && stop.identity == *identity;
+        let Some(at) = self.stops.iter().position(is_it) else { return false };
+        let stop = &mut self.stops[at];
+        if !is_on {
+            stop.unaware.retain(|unaware| unaware != user);
+            return true;
+        }
+        if stop.unaware.contains(user) {
+            return true;
+        }
+        self.stops.remove(at);
+        false
+    }
+
+    /// True if a kind of media of an identity is stopped.
+    pub fn is_stopped(&self, identity: &IdentityId, kind: MediaKind) -> bool {
+        self.stops.iter().any(|stop| stop.kind == kind && stop.identity == *identity)
+    }
+
+    /// Number of stopped kinds of media.
+    pub fn stopped(&self) -> usize {
+        self.stops.len()
     }
 
     /// Gives moderation to an identity, or takes it.

@@ -448,6 +448,7 @@ pub(crate) mod tests {
             store: store.handle(),
             ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
                 .unwrap(),
+            media: crate::media_access::MediaAccess::new(true),
             events: RoomEvents::default(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),

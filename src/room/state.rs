@@ -3,6 +3,7 @@
 //! Source: protocol sections 2 to 5.
 
 mod departures;
+mod media;
 mod messages;
 mod moderation;
 mod posts;
@@ -283,6 +284,7 @@ impl Room {
         if was_departed {
             effects.extend(self.persist(Persist::DepartedForgotten { user: user.clone() }));
         }
+        effects.extend(self.place_media(&user));
         effects.push(Effect::Admit { connection, user: user.clone() });
         effects.push(self.publish(RoomEvent::OnConnect { user: user.clone(), connection }));
         effects.extend(self.publish_member(&user, before, None));
@@ -487,7 +489,7 @@ mod tests {
             Effect::Agent(task) => Some(format!("{task:?}")),
             Effect::Moderated(result) => Some(format!("moderated: {result:?}")),
             Effect::Retire => Some("retire".to_owned()),
-            Effect::Persist { .. } | Effect::Publish { .. } => None,
+            Effect::Persist { .. } | Effect::Publish { .. } | Effect::PlaceMedia { .. } => None,
         });
         words.collect()
     }
@@ -593,7 +595,7 @@ mod tests {
             let (sent, persisted) = (seen(&effects), persisted(&effects).len());
             (sent.first().cloned().unwrap_or_default(), persisted)
         };
-        let muted = |id| (format!(r#"to {id}: {{"type":"muteMic"}}"#), 1);
+        let muted = |id| (format!(r#"to {id}: {{"type":"muteMic"}}"#), 2);
         assert_eq!(mute(&mut room, 2, "a"), muted("a"), "everyone may");
         rejoin(&mut room, 3, false);
         let refused = r#"to b: {"type":"error","error":"you may not mute others"}"#;

@@ -5,6 +5,7 @@ use tracing::{info, warn};
 
 use super::{Addresses, StartError, platform};
 use crate::config::Config;
+use crate::media_access::MediaAccess;
 use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
 use crate::store::saved::SavedRoom;
@@ -79,6 +80,20 @@ pub(super) async fn start(
         );
     }
     Ok(Some((handle, thread)))
+}
+
+/// Tells the media server who may receive whose media, as members come and go.
+pub(super) async fn keep_access(sfu: SfuHandle, access: MediaAccess) {
+    loop {
+        let changes = access.changes().await;
+        // A rule that is lost would leave somebody with media that it may not receive.
+        while let Err(error) = sfu.set_access(changes.clone()).await {
+            if !sfu.is_running() {
+                return;
+            }
+            warn!(event = "sfuAccessNotSet", %error, "the media server does not hear who may receive media; trying again");
+        }
+    }
 }
 
 /// Removes the AI sessions of stored rooms: they ended with the previous process.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::auth::access_token::{AccessTokens, TokenGrants};
+use crate::auth::access_token::{AccessTokens, TokenGrants, TokenPublish};
 use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::config::Config;
@@ -52,6 +52,10 @@ enum Grant {
 /// A right of a participant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Denied {
+    /// Publish media of any kind.
+    Publish,
+    /// Receive the media of others.
+    Subscribe,
     /// Write to the chat.
     Chat,
 }
@@ -72,6 +76,8 @@ pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
         agent: has(Grant::Agent),
         admin: has(Grant::Admin),
         chat: !deny.contains(&Denied::Chat),
+        publish: TokenPublish::All(!deny.contains(&Denied::Publish)),
+        subscribe: !deny.contains(&Denied::Subscribe),
         ..TokenGrants::default()
     };
     let request = TokenRequest {

@@ -3,6 +3,7 @@
 //! Input (a request, a datagram, an expired timer) is handled at once. Output is produced while [`Engine::transmit`]
 //! is polled: a session with ten packets of a batch to send is processed once, and no output accumulates in between.
 
+mod access;
 mod bandwidth;
 mod calls;
 mod credentials;

@@ -10,8 +10,10 @@ use str0m::net::Protocol;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use super::access::SessionAccess;
 use super::engine::{self, Engine};
 use super::error::SfuError;
+use super::id::SessionId;
 use super::measures::Measures;
 use super::net::addresses::{Advertised, interfaces, shown};
 use super::net::bind::{Bound, Buffers, Transport, bind};
@@ -136,6 +138,15 @@ impl SfuHandle {
         }
     }
 
+    /// Says what sessions may receive and send from now on. A session for which nothing was said may receive all
+    /// tracks.
+    ///
+    /// # Errors
+    /// [`SfuError::Unavailable`] if the thread ended or does not answer in time.
+    pub async fn set_access(&self, sessions: Vec<(SessionId, SessionAccess)>) -> Result<(), SfuError> {
+        self.ask(Request::SetAccess(sessions)).await.map(drop)
+    }
+
     /// Serves a call of the media API: returns a status and a JSON body.
     pub async fn serve(&self, asked: ApiRequest) -> (StatusCode, String) {
         let target = asked.target.clone();
@@ -183,7 +194,6 @@ mod tests {
     use super::*;
     use crate::counters::Counters;
     use crate::engine::{Address, Datagram, IceSecret, Transmit};
-    use crate::id::SessionId;
     use crate::net::addresses::Reach;
     use crate::thread::Panicked;
 

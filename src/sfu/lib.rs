@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+pub mod access;
 pub mod api;
 mod clock;
 mod counters;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 pub use super::description::Description;
 use super::error::SfuError;
+use crate::access::SessionAccess;
 use crate::api::Caller;
 use crate::id::SessionId;
 use crate::network::ClientNetwork;
@@ -67,6 +68,8 @@ pub enum Request {
         /// The session.
         session: SessionId,
     },
+    /// Says what sessions may receive and send from now on; those that have ended are left out.
+    SetAccess(Vec<(SessionId, SessionAccess)>),
     /// Requests a report for operators.
     Report,
     /// Ends all sessions, and notifies their peers.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The folders of `src` from the lowest level up. One imports only from lower levels, never from its own.
 const LEVELS: [&[&str]; 15] = [
     &["clock", "id", "network"],
-    &["limit", "metrics"],
+    &["limit", "metrics", "media_access"],
     &["config"],
     &["protocol", "telemetry"],
     &["store", "auth"],

@@ -42,6 +42,7 @@ mod law;
 mod load;
 mod longpoll;
 mod media;
+mod media_rooms;
 mod media_session;
 mod moderation;
 mod npm_clients;

@@ -157,7 +157,12 @@ impl Peer {
     pub async fn say_in(&self, mid: Mid, rid: Option<&str>, words: &str) {
         let (rid, words) = (rid.map(Rid::from), words.to_owned());
         self.with(move |station| {
-            station.voices.push(Voice { mid, rid, words, seq: 1000, time: 0, is_keyframe_due: true });
+            match station.voices.iter_mut().find(|voice| voice.mid == mid && voice.rid == rid) {
+                Some(voice) => voice.words = words,
+                None => {
+                    station.voices.push(Voice { mid, rid, words, seq: 1000, time: 0, is_keyframe_due: true });
+                }
+            }
         })
         .await;
     }

@@ -17,8 +17,14 @@ use crate::peer::{CAMERA, LAYERED_CAMERA, MICROPHONE, Net, Peer, candidates};
 
 const SECRET: &str = "a-secret-for-other-servers";
 
+/// The peers here are in no room.
+pub fn without_rooms(config: &mut Config) {
+    config.calls.room_check = false;
+}
+
 fn for_other_servers(config: &mut Config) {
     config.sfu.api_secret = Optional(Some(SECRET.into()));
+    without_rooms(config);
 }
 
 /// The mounts: browsers' with cookies, other servers' with the secret.
@@ -89,7 +95,7 @@ async fn media_flow_through_every_api_mount() {
 
 #[tokio::test]
 async fn media_flow_both_ways_with_early_subscription() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(of_ada[0], "from Ada").await;
@@ -106,7 +112,7 @@ async fn media_flow_both_ways_with_early_subscription() {
 
 #[tokio::test]
 async fn publish_without_offer_gets_the_servers_offer() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let track = json!({"location": "local", "trackName": "mic", "kind": "audio"});
     let response = ada.call(Method::POST, "/tracks/new", &json!({"tracks": [track]})).await;
@@ -168,7 +174,7 @@ async fn session_can_be_created_with_an_offer() {
 
 #[tokio::test]
 async fn update_changes_layer_and_track() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let (mids, _) = ada.publish(&[("cam", LAYERED_CAMERA), ("screen", CAMERA)]).await;
     ada.peer.say_in(mids[0], Some("a"), "large").await;
@@ -217,7 +223,7 @@ async fn exchange_media(server: &TestServer, net: Net) {
 
 #[tokio::test]
 async fn media_without_udp_flow_over_tcp() {
-    exchange_media(&TestServer::start().await, Net::Tcp).await;
+    exchange_media(&TestServer::with(without_rooms).await, Net::Tcp).await;
 }
 
 #[tokio::test]
@@ -229,7 +235,7 @@ async fn media_flow_over_ipv6() {
 
 #[tokio::test]
 async fn tcp_and_udp_peers_exchange_media() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let ada = MediaSession::open(&server, ApiClient::for_person(&server, "Ada").await, Net::Tcp).await;
     let bob = MediaSession::of(&server, "Bob").await;
     let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
@@ -243,7 +249,11 @@ async fn tcp_and_udp_peers_exchange_media() {
 
 #[tokio::test]
 async fn disabled_tcp_is_not_advertised() {
-    let server = TestServer::with(|config| config.sfu.tcp = false).await;
+    let server = TestServer::with(|config| {
+        without_rooms(config);
+        config.sfu.tcp = false;
+    })
+    .await;
     let ada = MediaSession::of(&server, "Ada").await;
     let (_, answer) = ada.publish(&[("mic", MICROPHONE)]).await;
     assert_eq!(candidates(&answer, "tcp"), []);
@@ -254,6 +264,7 @@ async fn disabled_tcp_is_not_advertised() {
 #[tokio::test]
 async fn configured_addresses_are_advertised() {
     let server = TestServer::with(|config| {
+        without_rooms(config);
         config.sfu.advertise = ["203.0.113.7:4000", "127.0.0.1"]
             .map(|text| {
                 use satsuma::config::MediaAddress;
@@ -272,7 +283,7 @@ async fn configured_addresses_are_advertised() {
 
 #[tokio::test]
 async fn media_survive_random_datagrams() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (_ada, bob, mic, answer) = bob_hears_ada(&server).await;
 
     let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -309,8 +320,10 @@ async fn new_session(server: &TestServer, person: &Person, from: &str) -> u16 {
 /// Sessions are free; a hundred cookies held all of them for a day.
 #[tokio::test]
 async fn sessions_of_a_network_are_limited() {
-    let server =
-        TestServer::with(|config| config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()]);
+    let server = TestServer::with(|config| {
+        without_rooms(config);
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
     let server = Arc::new(server.await);
     let mut visitors = JoinSet::new();
     for number in 0..27 {
@@ -332,7 +345,7 @@ async fn sessions_of_a_network_are_limited() {
 
 #[tokio::test]
 async fn sfu_metrics_and_report_show_subscriptions() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     assert_eq!(server.admin("/admin/sfu").send().await.unwrap().status(), 401);
     let (mids, _) = ada.publish(&[("cam", CAMERA)]).await;
@@ -384,7 +397,7 @@ async fn sfu_metrics_and_report_show_subscriptions() {
 
 #[tokio::test]
 async fn shutdown_ends_media_and_frees_the_port() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob, _, answer) = bob_hears_ada(&server).await;
     // Media continue while the server stops.
     let _talking = [ada.peer, bob.peer];

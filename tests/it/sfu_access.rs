@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, TestServer, answer};
 use crate::media_session::{ApiClient, MediaSession};
 use crate::peer::{MICROPHONE, Net};
+use crate::sfu::without_rooms;
 
 const SECRET: &str = "a-secret-for-other-servers";
 
 fn for_other_servers(config: &mut Config) {
     config.sfu.api_secret = Optional(Some(SECRET.into()));
+    without_rooms(config);
 }
 
 fn pull(session: &str, name: &str) -> Value {
@@ -70,7 +72,7 @@ async fn application_id_is_configurable() {
 
 #[tokio::test]
 async fn server_api_is_off_without_a_secret() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     for prefix in ["/v1/apps/embedded", "/apps/embedded"] {
         for secret in ["", "guessed"] {
             let api = ApiClient::for_server(prefix, secret);
@@ -101,7 +103,7 @@ async fn server_api_reports_unknown_sessions_as_gone() {
 
 #[tokio::test]
 async fn session_is_usable_by_its_owner_only() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let (ada, bob) = (MediaSession::of(&server, "Ada").await, MediaSession::of(&server, "Bob").await);
     let (mids, _) = ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.say(mids[0], "hello").await;
@@ -134,7 +136,7 @@ async fn session_is_usable_by_its_owner_only() {
 
 #[tokio::test]
 async fn unknown_session_is_no_publisher() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let bob = MediaSession::of(&server, "Bob").await;
     let unknown = "0".repeat(32);
     for (session, name) in [(&*unknown, "mic"), (&bob.session, "mic"), ("guessed", "mic")] {
@@ -206,7 +208,11 @@ async fn data_channels_are_unsupported() {
 
 #[tokio::test]
 async fn session_limit_replaces_unused_sessions() {
-    let server = TestServer::with(|config| config.sfu.sessions_per_identity = 2).await;
+    let server = TestServer::with(|config| {
+        without_rooms(config);
+        config.sfu.sessions_per_identity = 2;
+    })
+    .await;
     let ada = MediaSession::of(&server, "Ada").await;
     ada.publish(&[("mic", MICROPHONE)]).await;
     ada.peer.until_connected().await;
@@ -226,7 +232,7 @@ async fn session_limit_replaces_unused_sessions() {
 
 #[tokio::test]
 async fn hostile_sdp_is_refused_and_session_continues() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(without_rooms).await;
     let ada = MediaSession::of(&server, "Ada").await;
     for sdp in ["", "v=0", "no description", "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "\0\0\0"] {
         let track = json!({"location": "local", "mid": "0", "trackName": "t"});

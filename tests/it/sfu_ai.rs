@@ -105,8 +105,9 @@ async fn ai_exchanges_audio_and_leaves() {
     let person = Person::log_in(&server, "Ada").await;
     let mut ada = crate::client::Ask::room("r").by(&person).pk("ada").open(&server).await;
     let media = MediaSession::open(&server, ApiClient::for_cookie(person.cookie()), Net::Udp).await;
-    let bob_media = MediaSession::of(&server, "Bob").await;
-    let mut bob = Client::join(&server, "r", "Bob").await;
+    let bob = Person::log_in(&server, "Bob").await;
+    let bob_media = MediaSession::open(&server, ApiClient::for_cookie(bob.cookie()), Net::Udp).await;
+    let mut bob = crate::client::Ask::room("r").by(&bob).pk("bob").open(&server).await;
     let (own, _) = media.publish(&[("mic", MICROPHONE)]).await;
     media.peer.say(own[0], "Ada asks").await;
     let (of_bob, _) = bob_media.publish(&[("mic", MICROPHONE)]).await;

@@ -45,6 +45,7 @@ fn deps() -> RoomDeps {
         },
         store: StoreHandle::of_nothing(metrics.clone()),
         ai: AiHandle::new(upstream, &calls, &AiConfig::default(), Rate::UNLIMITED, metrics.clone()).unwrap(),
+        media: MediaAccess::new(true),
         events: RoomEvents::default(),
         metrics,
         force: CancellationToken::new(),

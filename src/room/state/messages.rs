@@ -64,12 +64,14 @@ impl Room {
         }
     }
 
-    fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
+    fn update(&mut self, from: &UserId, mut user: User, effects: &mut Vec<Effect>) {
         let before = self.shown_json(from);
+        self.restrain_media(from, &mut user.tracks, effects);
         let Some(member) = self.members.get_mut(from) else { return };
         match member.update(from, user, self.settings.user_bytes) {
             Ok(()) => {
                 self.changed = true;
+                effects.extend(self.place_media(from));
                 effects.extend(self.publish_member(from, before, None));
                 effects.extend(self.persist_member(from));
             }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Room;
 use crate::config::ModeratorDefault;
-use crate::id::{IdentityId, UserId};
+use crate::id::{IdentityId, MediaKind, UserId};
 use crate::protocol::close::Close;
 use crate::protocol::moderation::{ModerationAction, ModerationNotice, ModerationRequest};
 use crate::protocol::server::Event;
@@ -111,7 +111,7 @@ impl Room {
         let (name, target) = (action.name(), action.target().cloned());
         let waiting = self.moderation.waiting();
         match action {
-            ModerationAction::Mute { id } => self.mute(id, effects)?,
+            ModerationAction::Mute { id, kind } => self.stop(by, id, kind, effects)?,
             ModerationAction::Remove { id, reason, seconds, network } => {
                 let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
                 self.ban_and_remove(by, &id, reason, (until, network), effects)?;
@@ -146,25 +146,65 @@ impl Room {
         Ok(())
     }
 
-    fn mute(&mut self, target: UserId, effects: &mut Vec<Effect>) -> Result<(), Denied> {
-        let before = self.shown_json(&target);
-        let member = self.members.get_mut(&target).ok_or(Denied::UnknownMember)?;
-        member.mute();
-        self.changed = true;
-        effects.extend(self.publish_member(&target, before, None));
-        effects.extend(self.persist_member(&target));
-        effects.push(Effect::Send { to: Recipients::One(target), event: Event::MuteMic });
+    /// Stops a kind of media, and tells its owner.
+    fn stop(
+        &mut self,
+        by: &Moderator,
+        target: UserId,
+        kind: MediaKind,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
+        self.mute(&target, kind, effects)?;
+        let notice = ModerationNotice::Muted { kind, by: self.name_of(by) };
+        self.notify_moderation(target, notice, effects);
         Ok(())
+    }
+
+    /// Stops a kind of media of a member and all others of its identity, and shows it as switched off.
+    fn mute(&mut self, target: &UserId, kind: MediaKind, effects: &mut Vec<Effect>) -> Result<(), Denied> {
+        let identity = self.members.get(target).ok_or(Denied::UnknownMember)?.identity.clone();
+        let own = self.members.iter().filter(|(_, member)| member.identity == identity);
+        let all: Vec<UserId> = own.map(|(user, _)| user.clone()).collect();
+        let mut unaware = Vec::new();
+        for user in all {
+            let before = self.shown_json(&user);
+            let Some(member) = self.members.get_mut(&user) else { continue };
+            let was_on = member.mute(kind);
+            if was_on || user == *target {
+                self.changed = true;
+                effects.extend(self.publish_member(&user, before, None));
+                effects.extend(self.persist_member(&user));
+                if kind == MediaKind::Audio {
+                    let to = Recipients::One(user.clone());
+                    effects.push(Effect::Send { to, event: Event::MuteMic });
+                }
+            }
+            if was_on {
+                unaware.push(user);
+            }
+        }
+        self.moderation.stop(identity.clone(), kind, unaware);
+        effects.extend(self.place_media_of(&identity));
+        Ok(())
+    }
+
+    /// The name of a moderator who is a member.
+    fn name_of(&self, moderator: &Moderator) -> Option<String> {
+        match moderator {
+            Moderator::Member(user) => self.members.get(user).map(|member| member.name.to_string()),
+            Moderator::Operator => None,
+        }
     }
 
     /// Mutes a member at the request of another, as Orange's clients ask for it.
     pub(super) fn mute_as(&mut self, from: &UserId, target: UserId, effects: &mut Vec<Effect>) {
-        let action = ModerationAction::Mute { id: target.clone() };
+        let action = ModerationAction::Mute { id: target.clone(), kind: MediaKind::Audio };
         let muted = self
             .authorize(&Moderator::Member(from.clone()), &action)
-            .and_then(|()| self.mute(target, effects));
-        if let Err(denied) = muted {
-            self.refuse_message(from, denied.to_string(), effects);
+            .and_then(|()| self.mute(&target, MediaKind::Audio, effects));
+        match muted {
+            Ok(()) => effects.extend(self.persist_moderation()),
+            Err(denied) => self.refuse_message(from, denied.to_string(), effects),
         }
     }
 
@@ -179,11 +219,7 @@ impl Room {
     ) -> Result<(), Denied> {
         let member = self.members.get(target).ok_or(Denied::UnknownMember)?;
         let (identity, network) = (member.identity.clone(), member.network.filter(|_| bans_network));
-        let name_of = |user: &UserId| self.members.get(user).map(|member| member.name.to_string());
-        let by = match by {
-            Moderator::Member(user) => name_of(user),
-            Moderator::Operator => None,
-        };
+        let by = self.name_of(by);
         let is_own = |(_, member): &(&UserId, &Member)| member.identity == identity;
         let all: Vec<UserId> = self.members.iter().filter(is_own).map(|(user, _)| user.clone()).collect();
         self.moderation.ban(target.clone(), identity, network, until);
@@ -292,10 +328,10 @@ impl Room {
         effects.push(Effect::Send { to: Recipients::One(to), event: Event::Moderation(Box::new(notice)) });
     }
 
-    fn persist_moderation(&self) -> Option<Effect> {
+    pub(super) fn persist_moderation(&self) -> Option<Effect> {
         self.persist(Persist::Moderation { json: self.moderation.to_saved().into() })
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -154,7 +154,8 @@ fn demands<'a>(
 ) -> (Vec<(str0m::media::Mid, LayerDemand<'a>)>, u64) {
     let mut demands = Vec::new();
     let mut held = 0;
-    let is_sent = |subscription: &&Subscription| subscription.state == SubscriptionState::Open;
+    let is_sent =
+        |subscription: &&Subscription| subscription.state == SubscriptionState::Open && !subscription.barred;
     for (mid, subscription) in session.subscriptions.iter().filter(|(_, subscription)| is_sent(subscription))
     {
         let Some(track) = subscription.track.and_then(|key| tracks.get(key)) else { continue };

@@ -52,6 +52,14 @@ impl Engine {
             Request::Tracks { session } => {
                 self.session(&session).map(|key| Reply::Session(self.states(now, key)))
             }
+            Request::SetAccess(sessions) => {
+                for (session, access) in sessions {
+                    if let Ok(key) = self.session(&session) {
+                        self.set_access(now, key, access);
+                    }
+                }
+                Ok(Reply::Answered(Vec::new()))
+            }
             Request::Report => Ok(Reply::Report(Box::new(self.report(now)))),
             Request::EndAll => Ok(Reply::Ended(self.end_all(now))),
         };
@@ -157,6 +165,7 @@ impl Engine {
                 }
             };
             let formats = self.formats_for(key, found);
+            let barred = !self.may_forward(found, key);
             let (Some(session), Some(source)) = (self.sessions.get_mut(key), self.tracks.get_mut(found))
             else {
                 return Err(SfuError::Internal);
@@ -166,7 +175,7 @@ impl Engine {
             subscription.track = Some(found);
             subscription.wish = layer;
             subscription.formats = formats;
-            subscription.forward.aim(Some(0));
+            subscription.bar(barred);
             session.subscriptions.insert(mid, subscription);
             if let Some(pending) = &mut session.pending {
                 pending.subscriptions.push(mid);

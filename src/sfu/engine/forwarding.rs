@@ -149,7 +149,7 @@ impl Engine {
         let takes_media = session.link.takes_media();
         let Some(subscription) = session.subscriptions.get_mut(&mid) else { return false };
         // str0m would queue packets until the peer is connected, and then send them all at once.
-        if subscription.state != SubscriptionState::Open || !takes_media {
+        if subscription.state != SubscriptionState::Open || subscription.barred || !takes_media {
             return false;
         }
         let codecs = session.rtc.as_deref().map(str0m::Rtc::codec_config);

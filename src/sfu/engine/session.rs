@@ -13,6 +13,7 @@ use str0m::stats::{MediaEgressStats, MediaIngressStats};
 use str0m::{IceConnectionState, Rtc};
 
 use super::TrackKey;
+use crate::access::SessionAccess;
 use crate::api::Caller;
 use crate::clock::PublisherClock;
 use crate::counters::Counters;
@@ -42,6 +43,8 @@ const LOSSY: Duration = Duration::from_secs(3);
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Caller,
+    /// What it may receive and send; everything, if the embedding server does not say.
+    pub(super) access: Option<SessionAccess>,
     /// The network of the client that opened it, if known.
     pub(super) network: Option<ClientNetwork>,
     pub(super) ice: Ice,
@@ -167,6 +170,8 @@ pub(super) struct Subscription {
     pub(super) forward: RtpRewriter,
     /// Time since which it is paused because the connection is too narrow.
     pub(super) paused: Option<Instant>,
+    /// True while the session may not receive the track.
+    pub(super) barred: bool,
     /// The subscriber's payload type for each of the publisher's; none if the client cannot receive it.
     pub(super) payload_types: Vec<(Pt, Option<Pt>)>,
     /// The SSRC of the outgoing stream, once a packet was sent.
@@ -198,6 +203,7 @@ impl Session {
         Self {
             id,
             owner,
+            access: None,
             network,
             ice,
             opened: now,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::request::LayerWish;
 use client::Got;
 
+mod access;
 mod client;
 mod congestion;
 mod connectivity;

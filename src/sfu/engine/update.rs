@@ -85,6 +85,7 @@ impl Engine {
             return Ok(());
         }
         let formats = self.formats_for(key, new);
+        let barred = !self.may_forward(new, key);
         self.check_share(key, new)?;
         let mut owned = self.subscriptions_of_owner(key);
         let session = self.sessions.get_mut(key).ok_or(SfuError::NoSession)?;
@@ -119,13 +120,16 @@ impl Engine {
                 subscription.payload_types.clear();
                 subscription.publisher = publisher.clone();
                 subscription.name = name.to_owned();
+                if subscription.barred != barred {
+                    subscription.bar(barred);
+                }
                 subscription.track.replace(new)
             }
             None => {
                 let mut subscription = Subscription::new(publisher.clone(), name.to_owned(), kind)?;
                 subscription.track = Some(new);
                 subscription.state = SubscriptionState::Open;
-                subscription.forward.aim(Some(0));
+                subscription.bar(barred);
                 session.subscriptions.insert(mid, subscription);
                 None
             }
@@ -153,7 +157,8 @@ impl Engine {
             let track = subscription.track.and_then(|track| self.tracks.get(track));
             // The publisher may be sending, but nothing is forwarded to this session.
             let is_refused = subscription.state == SubscriptionState::Refused;
-            let track = track.filter(|_| subscription.paused.is_none() && !is_refused);
+            let is_paused = subscription.paused.is_some() || subscription.barred;
+            let track = track.filter(|_| !is_paused && !is_refused);
             TrackState {
                 mid: session.client_mid(*mid),
                 publisher: Some(subscription.publisher.clone()),
@@ -194,6 +199,7 @@ impl Subscription {
             state: SubscriptionState::Offered,
             forward: RtpRewriter::new(first),
             paused: None,
+            barred: false,
             payload_types: Vec::new(),
             ssrc: None,
             formats: Vec::new(),

@@ -10,16 +10,22 @@ use crate::protocol::moderation::KnockView;
 use crate::room::io::Input;
 use crate::store::saved::SavedRoom;
 
-fn room(moderators: ModeratorDefault) -> (Room, Instant) {
+pub(in crate::room::state) fn room(moderators: ModeratorDefault) -> (Room, Instant) {
     (Room::new(RoomSettings { moderators, members: 20, ..settings() }, start()), start())
 }
 
 /// A join of an identity whose grants are those of users without a token in such a room.
-fn enter(room: &mut Room, now: Instant, connection: u64, id: &str, identity: &str) -> Vec<String> {
+pub(in crate::room::state) fn enter(
+    room: &mut Room,
+    now: Instant,
+    connection: u64,
+    id: &str,
+    identity: &str,
+) -> Vec<String> {
     enter_with(room, now, connection, id, identity, |join| join)
 }
 
-fn enter_with(
+pub(in crate::room::state) fn enter_with(
     room: &mut Room,
     now: Instant,
     connection: u64,
@@ -34,7 +40,7 @@ fn enter_with(
 }
 
 /// A room with a host `a` (connection 1) and `b` (connection 2).
-fn hosted() -> (Room, Instant) {
+pub(in crate::room::state) fn hosted() -> (Room, Instant) {
     let (mut room, now) = room(ModeratorDefault::First);
     enter(&mut room, now, 1, "a", "A");
     enter(&mut room, now, 2, "b", "B");
@@ -42,7 +48,12 @@ fn hosted() -> (Room, Instant) {
     (room, now + Duration::from_secs(1))
 }
 
-fn act(room: &mut Room, now: Instant, connection: u64, action: &str) -> Vec<String> {
+pub(in crate::room::state) fn act(
+    room: &mut Room,
+    now: Instant,
+    connection: u64,
+    action: &str,
+) -> Vec<String> {
     seen(&room.handle(now, says(connection, &format!(r#"{{"type":"moderate","ref":"1",{action}}}"#))))
 }
 
@@ -88,7 +99,7 @@ fn everyone_mutes_but_keeps_nobody_out() {
             "{action}"
         );
     }
-    assert_eq!(act(&mut room, now, 2, r#""action":"mute","id":"a""#)[1], done("b"));
+    assert_eq!(act(&mut room, now, 2, r#""action":"mute","id":"a""#)[2], done("b"));
     assert_eq!(act(&mut room, now, 2, r#""action":"lowerHands""#)[0], done("b"));
     // A holder of a token with the grant moderates, and is shown to.
     enter_with(&mut room, now, 3, "h", "token:app:h", |join| join);

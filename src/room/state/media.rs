@@ -1,0 +1,84 @@
+//! The media that members may send and receive, and what they announce of it.
+
+use super::Room;
+use crate::id::{IdentityId, MediaKind, UserId};
+use crate::media_access::MediaRights;
+use crate::protocol::user::Tracks;
+use crate::room::io::Effect;
+use crate::room::member::Member;
+
+impl Room {
+    /// The rights of a member, without what moderators stopped for now.
+    fn granted_media(member: &Member) -> MediaRights {
+        let publish = member.grants.publish;
+        MediaRights {
+            subscribe: member.grants.subscribe,
+            audio: publish.audio || publish.screen,
+            video: publish.video,
+            screen: publish.screen,
+        }
+    }
+
+    fn media_rights(&self, member: &Member) -> MediaRights {
+        let granted = Self::granted_media(member);
+        let goes_on = |kind| !self.moderation.is_stopped(&member.identity, kind);
+        MediaRights {
+            subscribe: granted.subscribe,
+            audio: granted.audio && goes_on(MediaKind::Audio),
+            video: granted.video && goes_on(MediaKind::Video),
+            screen: granted.screen && goes_on(MediaKind::Screen),
+        }
+    }
+
+    /// Sets the member's place in the directory of media, if it has another one.
+    pub(super) fn place_media(&mut self, user: &UserId) -> Option<Effect> {
+        let rights = self.media_rights(self.members.get(user)?);
+        let member = self.members.get_mut(user)?;
+        let place = member.place(rights)?;
+        Some(Effect::PlaceMedia { user: user.clone(), identity: member.identity.clone(), place })
+    }
+
+    /// The places of all members, of a room that was restored.
+    pub fn place_all_media(&mut self) -> Vec<Effect> {
+        let users: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
+        users.iter().filter_map(|user| self.place_media(user)).collect()
+    }
+
+    /// Sees to it that a member announces only the media that it may send. One that moderators stopped is shown as
+    /// switched off until its owner switches it on.
+    pub(super) fn restrain_media(&mut self, from: &UserId, tracks: &mut Tracks, effects: &mut Vec<Effect>) {
+        let Some(member) = self.members.get(from) else { return };
+        let publish = member.grants.publish;
+        let granted = [
+            (MediaKind::Audio, publish.audio),
+            (MediaKind::Video, publish.video),
+            (MediaKind::Screen, publish.screen),
+        ];
+        for (kind, _) in granted.into_iter().filter(|(_, is_granted)| !is_granted) {
+            tracks.withdraw(kind);
+        }
+        if self.moderation.stopped() == 0 {
+            return;
+        }
+        let (identity, stopped) = (member.identity.clone(), self.moderation.stopped());
+        for (kind, _) in granted {
+            if self.moderation.switched(from, &identity, kind, tracks.is_on(kind)) {
+                tracks.switch_off(kind);
+            }
+        }
+        if self.moderation.stopped() != stopped {
+            effects.extend(self.persist_moderation());
+            effects.extend(self.place_media_of(&identity));
+        }
+    }
+
+    /// Sets the places of all members of an identity.
+    pub(super) fn place_media_of(&mut self, identity: &IdentityId) -> Vec<Effect> {
+        let own = self.members.iter().filter(|(_, member)| member.identity == *identity);
+        let users: Vec<UserId> = own.map(|(user, _)| user.clone()).collect();
+        users.iter().filter_map(|user| self.place_media(user)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Start of the rooms.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ai::AiHandle;
+use crate::config::Config;
+use crate::limit::Rate;
+use crate::media_access::MediaAccess;
+use crate::metrics::Metrics;
+use crate::room::actor::RoomDeps;
+use crate::room::events::RoomEvents;
+use crate::room::outbox::OutboxLimits;
+use crate::room::registry::{Registry, RegistryLimits};
+use crate::room::state::RoomSettings;
+use crate::store::Store;
+use crate::store::saved::SavedRoom;
+
+/// What rooms use of the rest of the server.
+pub(super) struct RoomServices {
+    /// The AI.
+    pub(super) ai: AiHandle,
+    /// The directory of who may receive whose media.
+    pub(super) media: MediaAccess,
+    /// The publisher of events.
+    pub(super) events: RoomEvents,
+}
+
+/// Starts the stored rooms.
+pub(super) fn start(
+    config: &Config,
+    store: &Store,
+    services: RoomServices,
+    metrics: Arc<Metrics>,
+    restored: Vec<SavedRoom>,
+) -> Registry {
+    let Config { room, limits, .. } = config;
+    let settings = RoomSettings {
+        tick: room.tick,
+        heartbeat_timeout: room.heartbeat_timeout,
+        restore_grace: room.restore_grace,
+        members: limits.members_per_room,
+        members_per_identity: limits.members_per_room_per_identity,
+        members_per_network: limits.members_per_room_per_network,
+        user_bytes: limits.user_bytes,
+        ai_starts_per_minute: limits.ai_starts_per_minute,
+        moderators: config.moderation.default,
+    };
+    let outbox = OutboxLimits {
+        member_bytes: limits.outbox_bytes,
+        all_bytes: limits.outboxes_bytes,
+        write_stall: limits.write_stall,
+    };
+    let force = CancellationToken::new();
+    let RoomServices { ai, media, events } = services;
+    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, media, events, metrics, force };
+    let limits = RegistryLimits {
+        rooms: limits.rooms,
+        new_rooms: Rate::per_minute(limits.new_rooms_per_minute),
+        rooms_of_network: limits.rooms_per_network,
+        new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
+    };
+    Registry::start(limits, deps, restored)
+}

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::server::{ObjectsCommand, TokenOptions, check, healthcheck, mint_token, operate_objects, run};
+use satsuma::server::{
+    ObjectsCommand, TokenOptions, check, healthcheck, mint_token, operate_objects, revoke_tokens, run,
+};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -35,7 +37,7 @@ enum CliCommand {
         #[command(subcommand)]
         command: ObjectsCommand,
     },
-    /// Make an access token, with the first key of the configuration.
+    /// Make an access token, with the first key of the configuration, or revoke tokens.
     Token(TokenOptions),
     Load(satsuma_load::Options),
 }
@@ -59,7 +61,11 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
         }
         Some(CliCommand::Healthcheck) => healthcheck(&loaded.config).await?,
         Some(CliCommand::Token(options)) => {
-            std::io::stdout().write_all(mint_token(&loaded.config, &options)?.as_bytes())?;
+            let text = match &options.command {
+                Some(command) => revoke_tokens(&loaded.config, command).await?,
+                None => mint_token(&loaded.config, &options)?,
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
         }
         Some(CliCommand::Objects { command }) => {
             let text = operate_objects(&loaded.config, &command).await?;

@@ -10,8 +10,10 @@ mod media;
 mod mint;
 mod objects;
 mod operate;
+mod operator;
 mod platform;
 mod resources;
+mod revoke;
 mod rooms;
 mod router;
 mod run;
@@ -61,6 +63,7 @@ pub use mint::{TokenOptions, mint as mint_token};
 use objects::RunningObjects;
 pub use operate::{ObjectsCommand, objects as operate_objects};
 use resources::{Clients, Resources};
+pub use revoke::{RevocationCommand, revoke as revoke_tokens};
 use router::{AppState, router};
 pub use run::run;
 use satsuma_sfu::SfuHandle;
@@ -190,6 +193,7 @@ impl Server {
             address: config.public_address(),
             webhooks: events.webhooks.clone(),
             events: event_api,
+            revocations: store.revocations(),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);

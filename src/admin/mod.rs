@@ -8,6 +8,7 @@ mod objects;
 mod query;
 mod readiness;
 mod reports;
+pub mod revocations;
 mod rooms;
 mod tokens;
 mod webhooks;
@@ -37,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::store::reports::Reports;
+use crate::store::revocations::StoredRevocations;
 use satsuma_sfu::SfuHandle;
 
 /// State of the operators' handlers.
@@ -65,6 +67,8 @@ pub struct Operators {
     pub webhooks: Webhooks,
     /// Streams of events, and messages to rooms.
     pub events: Arc<EventApi>,
+    /// Revocations of access tokens.
+    pub revocations: StoredRevocations,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token.
@@ -76,6 +80,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(reports::routes())
         .merge(objects::routes())
         .merge(tokens::routes())
+        .merge(revocations::routes())
         .merge(moderation::routes())
         .merge(webhooks::routes())
         .merge(events::routes())

@@ -4,6 +4,7 @@
 //! the algorithm, never the token.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
@@ -13,7 +14,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
+use super::lease::{LEEWAY, TokenLease};
 use super::peer::{RemotePeer, Scheme};
+use super::revocation::Revocations;
 use super::token::seconds;
 use super::{AuthMethod, Identity};
 use crate::config::{AuthConfig, KeyFileError, TokenKey};
@@ -30,9 +33,6 @@ pub const SUBPROTOCOL: &str = "satsuma";
 
 /// Prefix of the subprotocol that is a token.
 const TOKEN_PREFIX: &str = "satsuma.token.";
-
-/// Tolerated difference between the clocks of issuer and server, in seconds.
-const LEEWAY: u64 = 60;
 
 /// Maximum characters of the subject and of the name.
 const MAX_SUBJECT_CHARS: usize = 128;
@@ -156,6 +156,9 @@ pub enum TokenDefect {
     /// Its room is neither a name nor the beginning of names.
     #[error("\"room\" is a room's name, or the beginning of names and *")]
     Room,
+    /// It was revoked.
+    #[error("it was revoked")]
+    Revoked,
 }
 
 /// The keys of access tokens.
@@ -164,6 +167,7 @@ pub struct AccessTokens {
     /// The id of the first key, which signs.
     signer: String,
     lifetime: Duration,
+    revocations: Revocations,
 }
 
 impl std::fmt::Debug for AccessTokens {
@@ -186,7 +190,27 @@ impl AccessTokens {
             keys.insert(key.id.clone(), pair);
         }
         let signer = config.keys.first().map(|key| key.id.clone());
-        Ok(signer.map(|signer| Self { keys, signer, lifetime: config.token_lifetime }))
+        Ok(signer.map(|signer| Self {
+            keys,
+            signer,
+            lifetime: config.token_lifetime,
+            revocations: Revocations::default(),
+        }))
+    }
+
+    /// The revocations.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Maximum lifetime of a token, in seconds.
+    pub fn lifetime(&self) -> u64 {
+        self.lifetime.as_secs()
+    }
+
+    /// True if there is a key of this id.
+    pub fn has_key(&self, id: &str) -> bool {
+        self.keys.contains_key(id)
     }
 
     /// Signs a token with the first key.
@@ -200,13 +224,13 @@ impl AccessTokens {
         jsonwebtoken::encode(&header, claims, key).map_err(|_| TokenDefect::Invalid)
     }
 
-    /// Verifies a token; returns whom it is about, and the time of its expiry in seconds since 1970.
+    /// Verifies a token; returns whom it is about.
     ///
     /// Compares signatures in constant time.
     ///
     /// # Errors
     /// [`TokenDefect`].
-    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<(Identity, u64), TokenDefect> {
+    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<Identity, TokenDefect> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenDefect::Malformed)?;
         // RFC 7515 section 4.1.11: critical extensions, none of which is supported.
         if header.crit.is_some() {
@@ -222,8 +246,7 @@ impl AccessTokens {
         (rules.validate_exp, rules.validate_nbf) = (false, false);
         let claims = jsonwebtoken::decode::<AccessClaims>(token, key, &rules);
         let claims = claims.map_err(|_| TokenDefect::Invalid)?.claims;
-        let expiry = claims.exp;
-        Ok((self.identity(&id, claims, now)?, expiry))
+        self.identity(&id, claims, now)
     }
 
     /// The identity of claims that are signed by the key of this id.
@@ -234,8 +257,8 @@ impl AccessTokens {
             return Err(TokenDefect::WrongTime);
         }
         // A time of issue in the future would allow any expiry.
-        let issued = iat.unwrap_or(now).min(now);
-        if exp.saturating_sub(issued) > self.lifetime.as_secs().saturating_add(LEEWAY) {
+        let from = iat.unwrap_or(now).min(now);
+        if exp.saturating_sub(from) > self.lifetime.as_secs().saturating_add(LEEWAY) {
             return Err(TokenDefect::TooLong);
         }
         if !text_is_valid(&sub, MAX_SUBJECT_CHARS) {
@@ -247,8 +270,15 @@ impl AccessTokens {
             return Err(TokenDefect::Name);
         }
         let scope = RoomScope::parse(&room).map_err(|_| TokenDefect::Room)?;
-        let identity = Identity::new(AuthMethod::Token, &format!("{key}:{}", nfc(&sub)), name.trim());
-        Ok(Identity { grants: grants.grants(), scope, ..identity })
+        let subject = nfc(&sub).into_owned();
+        let identity = Identity::new(AuthMethod::Token, &format!("{key}:{subject}"), name.trim());
+        // A time of issue that has not come, such as one in milliseconds, would outlast every revocation.
+        let issued = iat.filter(|iat| *iat <= now.saturating_add(LEEWAY));
+        let lease = TokenLease { key: key.to_owned(), subject, issued, expiry: exp };
+        if self.revocations.concern(&lease) {
+            return Err(TokenDefect::Revoked);
+        }
+        Ok(Identity { grants: grants.grants(), scope, lease: Some(Arc::new(lease)), ..identity })
     }
 
     /// The token of a request that presents one beside its cookies: as a bearer token (RFC 6750 section 2.1), or as

@@ -7,9 +7,11 @@
 pub mod access;
 pub mod access_token;
 mod cookie;
+pub mod lease;
 pub mod minting;
 pub mod peer;
 mod proxy;
+pub mod revocation;
 mod socket_token;
 pub mod token;
 
@@ -21,6 +23,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use self::access::AccessHandle;
 use self::access_token::{AccessTokens, TokenDefect};
 use self::cookie::CookieSession;
+use self::lease::{LeaseEnd, TokenLease};
 use self::token::SigningKey;
 use crate::auth::peer::RemotePeer;
 use crate::config::AccessLevel;
@@ -41,12 +44,14 @@ pub struct Identity {
     pub grants: Grants,
     /// The rooms in which it has them.
     pub scope: RoomScope,
+    /// The time for which it has them, if they are those of an access token.
+    pub lease: Option<Arc<TokenLease>>,
 }
 
 impl Identity {
     fn new(method: AuthMethod, subject: &str, name: &str) -> Self {
         let id = IdentityId::new(format!("{}:{subject}", method.prefix()));
-        Self { id, name: name.into(), grants: Grants::everyone(), scope: RoomScope::any() }
+        Self { id, name: name.into(), grants: Grants::everyone(), scope: RoomScope::any(), lease: None }
     }
 
     /// True if the identity may enter the room.
@@ -214,10 +219,26 @@ impl Identities {
     pub fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
         let verified = self.tokens.as_ref()?.verify(token, now);
         let refused = |why: &TokenDefect| tracing::debug!(event = "tokenRefused", %why);
-        let (mut identity, _) = verified.inspect_err(refused).ok()?;
+        let mut identity = verified.inspect_err(refused).ok()?;
         // Whoever holds a token has signed in.
         identity.grants.create |= self.create != AccessLevel::Token;
         Some(identity)
+    }
+
+    /// Waits until the right of an identity ends; none if it has no end, as without an access token.
+    pub fn lease_end(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Option<impl Future<Output = LeaseEnd> + Send + use<>> {
+        let lease = TokenLease::clone(identity.lease.as_ref()?);
+        Some(lease.end(self.tokens.as_ref()?.revocations().clone(), now))
+    }
+
+    /// True if the right of an identity is over.
+    fn is_over(&self, lease: &TokenLease, now: SystemTime) -> bool {
+        let revocations = self.tokens.as_ref().map(AccessTokens::revocations);
+        lease.is_over(now) || revocations.is_none_or(|revocations| revocations.concern(lease))
     }
 
     /// True if a user without an access token is of the level.

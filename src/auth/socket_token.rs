@@ -1,10 +1,12 @@
 //! Tokens with which a signed-in user opens sockets where no cookie is sent, such as from another client than a
 //! browser.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::TokenLease;
 use super::token::Claims;
 use super::{Identities, Identity};
 use crate::id::{Grants, IdentityId, RoomScope};
@@ -18,6 +20,9 @@ struct SocketTokenClaims {
     /// The rooms, as an access token writes them; all of them, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     room: Option<String>,
+    /// The access token behind the identity, whose end is that of the right to open sockets, and of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<TokenLease>,
 }
 
 impl Claims for SocketTokenClaims {
@@ -26,23 +31,33 @@ impl Claims for SocketTokenClaims {
 }
 
 impl Identities {
-    /// Time within which a socket token opens sockets. A socket outlives it.
+    /// Time within which a socket token opens sockets. A socket outlives it, but not the access token behind it.
     pub const SOCKET_TOKEN_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
     /// Signs a token with which `identity` can open sockets for a few minutes.
     pub fn socket_token(&self, identity: &Identity, now: SystemTime) -> String {
-        let Identity { id, name, grants, scope } = identity;
+        let Identity { id, name, grants, scope, lease } = identity;
         let room = (*scope != RoomScope::any()).then(|| scope.to_string());
-        let claims =
-            SocketTokenClaims { sub: id.as_str().to_owned(), name: name.to_string(), grants: *grants, room };
+        let (sub, name, lease) = (id.as_str().to_owned(), name.to_string(), lease.as_deref().cloned());
+        let claims = SocketTokenClaims { sub, name, grants: *grants, room, lease };
         self.signing_key().sign(claims, now)
     }
 
     /// Returns the identity of a socket token; `None` if it is malformed, not ours, or expired.
     pub fn identify_by_socket_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
-        let SocketTokenClaims { sub, name, grants, room } = self.signing_key().verify(token, now)?.claims;
+        let claims: SocketTokenClaims = self.signing_key().verify(token, now)?.claims;
+        let SocketTokenClaims { sub, name, grants, room, lease } = claims;
+        if lease.as_ref().is_some_and(|lease| self.is_over(lease, now)) {
+            return None;
+        }
         let scope = room.map_or(Some(RoomScope::any()), |room| RoomScope::parse(&room).ok())?;
-        Some(Identity { id: IdentityId::new(sub), name: name.into(), grants, scope })
+        Some(Identity {
+            id: IdentityId::new(sub),
+            name: name.into(),
+            grants,
+            scope,
+            lease: lease.map(Arc::new),
+        })
     }
 }
 
@@ -56,8 +71,13 @@ mod tests {
         let identities = Identities::new(key(1), None, None);
         let grants = Grants { moderate: false, ..Grants::everyone() };
         let scope = RoomScope::parse("team-*").unwrap();
-        let ann =
-            Identity { id: IdentityId::new("access:ann@example.com"), name: "Ann".into(), grants, scope };
+        let ann = Identity {
+            id: IdentityId::new("access:ann@example.com"),
+            name: "Ann".into(),
+            grants,
+            scope,
+            lease: None,
+        };
         let token = identities.socket_token(&ann, today());
         let who = |token: &str, seconds| {
             identities.identify_by_socket_token(token.as_bytes(), today() + Duration::from_secs(seconds))

@@ -12,6 +12,10 @@ pub enum Close {
     TimedOut,
     /// A moderator removed the member. The client should not reconnect.
     Removed,
+    /// The client's access token has expired. With a new one it may reconnect and resume its memberships.
+    TokenExpired,
+    /// The client's access token was revoked. It should not reconnect.
+    TokenRevoked,
     /// The same member opened a newer socket. The client should not reconnect with this `_pk`.
     Superseded,
     /// The server restarts. The client may reconnect and resume its membership.
@@ -57,6 +61,7 @@ impl Close {
             Self::ServiceRestart => 1012,
             Self::TooMuchArrives | Self::TooSlow | Self::Stalled => 1013,
             Self::Superseded => 4001,
+            Self::TokenExpired | Self::TokenRevoked => 4401,
             Self::Removed => 4403,
         }
     }
@@ -68,6 +73,8 @@ impl Close {
             Self::TimedOut => "",
             Self::Superseded => "A newer connection took this seat",
             Self::Removed => "Removed by a moderator",
+            Self::TokenExpired => "The access token has expired",
+            Self::TokenRevoked => "The access token was revoked",
             Self::ServiceRestart => "The server restarts",
             Self::RoomFailed => "The room failed",
             Self::ObjectFailed => "The object failed",
@@ -91,6 +98,8 @@ impl Close {
             Self::TimedOut => "timed_out",
             Self::Superseded => "superseded",
             Self::Removed => "removed",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
             Self::ServiceRestart => "service_restart",
             Self::RoomFailed => "room_failed",
             Self::ObjectFailed => "object_failed",

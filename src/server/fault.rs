@@ -12,6 +12,7 @@ use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
 use crate::store::events::EventsError;
+use crate::store::revocations::RevocationsError;
 
 /// A failed start of a server.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The state of the recording of events cannot be read.
     #[error(transparent)]
     Events(#[from] EventsError),
+    /// The revocations of access tokens cannot be read.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
 }
 
 /// A failed start or shutdown.

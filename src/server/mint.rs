@@ -3,20 +3,25 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::revoke::RevocationCommand;
 use crate::auth::access_token::{AccessTokens, TokenGrants, TokenPublish};
 use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::config::Config;
 
-/// A token to be made.
+/// A token to be made, or the revocation of tokens.
 #[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TokenOptions {
+    /// What to do instead of making a token.
+    #[command(subcommand)]
+    pub command: Option<RevocationCommand>,
     /// The room, or the beginning of rooms' names and *.
-    #[arg(long)]
-    room: String,
+    #[arg(long, required = true)]
+    room: Option<String>,
     /// The name that others see.
-    #[arg(long)]
-    name: String,
+    #[arg(long, required = true)]
+    name: Option<String>,
     /// The identity, the same in all tokens of one person; by default a random one.
     #[arg(long)]
     identity: Option<String>,
@@ -67,7 +72,7 @@ enum Denied {
 pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
     let tokens = AccessTokens::open(&config.auth).map_err(|error| error.to_string())?;
     let tokens = tokens.ok_or("there is no key in auth.keys, so the server would accept no token")?;
-    let TokenOptions { room, name, identity, grant, deny, valid, json } = options;
+    let TokenOptions { room, name, identity, grant, deny, valid, json, .. } = options;
     let has = |wanted| grant.contains(&wanted);
     let grants = TokenGrants {
         create: has(Grant::Create),
@@ -81,8 +86,9 @@ pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
         ..TokenGrants::default()
     };
     let request = TokenRequest {
-        room: room.clone(),
-        name: name.clone(),
+        // The command line requires both.
+        room: room.clone().unwrap_or_default(),
+        name: name.clone().unwrap_or_default(),
         identity: identity.clone(),
         grants,
         valid: Some(*valid),

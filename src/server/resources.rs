@@ -13,10 +13,11 @@ use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
+use crate::admin::revocations;
 use crate::ai::AiHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
-use crate::clock::now;
+use crate::clock::{now, wall_clock};
 use crate::config::Config;
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::durable::keys::AccessKeys;
@@ -144,7 +145,7 @@ impl Clients {
             }
             None => None,
         };
-        let tokens = AccessTokens::open(&config.auth)?;
+        let tokens = open_tokens(config, store).await?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
         let upstream = Arc::new(upstream);
@@ -159,6 +160,15 @@ impl Clients {
         let events = EventBridge::open(config, store, kept, metrics).await?;
         Ok(Self { site, orange, access, tokens, upstream, ai, cards, events })
     }
+}
+
+/// The keys of access tokens, and the revocations of before the restart.
+async fn open_tokens(config: &Config, store: &Store) -> Result<Option<AccessTokens>, StartError> {
+    let tokens = AccessTokens::open(&config.auth)?;
+    if let Some(tokens) = &tokens {
+        revocations::load(tokens, &store.revocations(), wall_clock()).await?;
+    }
+    Ok(tokens)
 }
 
 fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {

@@ -34,7 +34,8 @@ pub async fn exchange(State(http): State<Arc<HttpContext>>, request: Request, ne
     };
     let now = wall_clock();
     match tokens.verify(token.as_bytes(), now) {
-        Ok((_, expiry)) => {
+        Ok(identity) => {
+            let expiry = identity.lease.map_or(0, |lease| lease.expiry);
             let cookie = AccessTokens::set_cookie(&token, expiry, peer, now);
             let mut response = redirect(&without_token(request.uri()));
             response.headers_mut().insert(SET_COOKIE, cookie);

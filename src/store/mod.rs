@@ -14,6 +14,7 @@ mod load;
 pub mod objects;
 mod owner;
 pub mod reports;
+pub mod revocations;
 pub mod saved;
 mod sql;
 mod task;
@@ -35,6 +36,7 @@ use deliveries::Deliveries;
 use events::Events;
 pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
+use revocations::StoredRevocations;
 use saved::{Persist, SavedRoom};
 use sql::Database;
 pub use sql::StoreError;
@@ -129,6 +131,11 @@ impl Store {
     /// The events for programs outside.
     pub fn events(&self) -> Events {
         self.reports.events()
+    }
+
+    /// The revocations of access tokens.
+    pub fn revocations(&self) -> StoredRevocations {
+        self.reports.revocations()
     }
 
     /// Writes everything that was handed over until now, and closes the database.

@@ -3,6 +3,7 @@
 //! The connection is the transport: frames, compression, rates, memory, stalls and the close. What the messages
 //! mean, and which rooms they concern, is its [`Session`]'s.
 
+mod leasing;
 mod receiving;
 
 use std::num::NonZeroU32;
@@ -19,12 +20,14 @@ use tungstenite::protocol::frame::coding::Data;
 use super::arriving::Arriving;
 use super::boundary::BYTES_A_TOKEN;
 use super::keep_alive::{KeepAlive, Silence, SilenceDue};
+use super::lease::Lease;
 use super::phase::{EndLabel, Phase};
 use super::progress::WriteProgress;
 use super::recipient_pause::{PauseChange, RecipientPause};
 use super::session::{Next, Output, Session};
 use super::socket::{ReadEnd, Received, Socket};
 use super::throttle::Throttle;
+use crate::auth::lease::LeaseEnd;
 use crate::clock::now;
 use crate::id::ConnectionId;
 use crate::metrics::{Counted, Metrics};
@@ -85,7 +88,9 @@ pub struct Connection<S, P> {
     phase: Phase,
     /// Deadline for a closing socket, even if it makes progress.
     linger: Option<Instant>,
-    /// True if the client said that its page is left.
+    /// The right by which the client is here, if that has an end.
+    lease: Option<Lease>,
+    /// True if the client said that its page is left, or may not come back.
     is_page_left: bool,
     /// This socket in the gauge of compressed ones.
     _deflated: Option<Counted>,
@@ -101,6 +106,8 @@ enum IoStep {
     EndIsDue,
     /// A deadline changed, so that the timer must be set anew.
     DeadlineMoved,
+    /// The client may be here no longer.
+    LeaseEnded(LeaseEnd),
     WriteFailed,
     Drained,
     Flushed,
@@ -141,6 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             is_heard: true,
             phase: Phase::Open,
             linger: None,
+            lease: None,
             is_page_left: false,
             _deflated: is_deflated.then(|| Counted::new(&metrics.deflated_connections, 1)),
             limits,
@@ -200,6 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
                 IoStep::EndIsDue => self.linger = Some(now() + self.limits.write_stall),
                 IoStep::CloseQueued => self.linger = None,
                 IoStep::DeadlineMoved => {}
+                IoStep::LeaseEnded(end) => self.end_lease(end),
             }
         }
     }
@@ -252,6 +261,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     /// Fills the socket from the session, writes, and reads, as far as each goes without waiting; and tells the
     /// rooms if the socket is not read.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<IoStep> {
+        if let Poll::Ready(end) = self.poll_lease(context) {
+            return Poll::Ready(IoStep::LeaseEnded(end));
+        }
         let step = self.poll_io(context);
         let is_throttled = self.throttle.is_owing()
             || self.session.is_congested()

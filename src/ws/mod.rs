@@ -12,6 +12,7 @@ pub mod connection;
 pub mod extension;
 mod handshake;
 pub mod keep_alive;
+pub mod lease;
 pub mod longpoll;
 pub mod orange_session;
 mod outgoing;

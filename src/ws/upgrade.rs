@@ -19,6 +19,7 @@ use url::form_urlencoded;
 use super::Sockets;
 use super::connection::Connection;
 use super::handshake::{Handshake, lost_upgrade, report_refusal, with_renewal};
+use super::lease::lease;
 use super::orange_session::OrangeSession;
 use super::refusals::too_many_sockets;
 use crate::auth::Auth;
@@ -91,6 +92,7 @@ async fn join_room(
     let ticket = sockets.limit.ask(network, &room, &user).map_err(too_many_sockets)?;
     let share = sockets.arrivals.share(network);
 
+    let lease = lease(&http.identities, &identity);
     let connection = sockets.tasks.next_id();
     let join = Join {
         connection,
@@ -135,7 +137,9 @@ async fn join_room(
                     Ok(Ok(stream)) => {
                         let session = OrangeSession::new(link, sockets.message_limits, metrics.clone());
                         let transport = (TokioIo::new(stream), encoding);
-                        Connection::new(connection, transport, session, share, limits, metrics).run().await;
+                        let connection =
+                            Connection::new(connection, transport, session, share, limits, metrics);
+                        connection.leased(lease).run().await;
                     }
                     _ => link.disconnect(false).await,
                 }

@@ -24,10 +24,25 @@ fn with_keys(config: &mut Config) {
 pub fn token_with(subject: &str, room: &str, grants: Value) -> String {
     let now = std::time::SystemTime::now();
     let grants: TokenGrants = serde_json::from_value(grants).unwrap();
-    let exp = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let exp = seconds(now) + 3600;
     let (sub, name, room) = (subject.to_lowercase(), Some(subject.to_owned()), room.to_owned());
     let claims = AccessClaims { sub, name, room, grants, iat: None, nbf: None, exp };
     AccessTokens::open(&auth()).unwrap().unwrap().sign(&claims, now).unwrap()
+}
+
+/// A token of a participant that was issued now, and expires this many seconds from now.
+#[expect(clippy::disallowed_methods, reason = "the server reads the same clock")]
+pub fn token_until(subject: &str, room: &str, left: i64) -> String {
+    let now = std::time::SystemTime::now();
+    let (sub, name, room) = (subject.to_lowercase(), Some(subject.to_owned()), room.to_owned());
+    let exp = seconds(now).saturating_add_signed(left);
+    let grants = TokenGrants::default();
+    let claims = AccessClaims { sub, name, room, grants, iat: Some(seconds(now)), nbf: None, exp };
+    AccessTokens::open(&auth()).unwrap().unwrap().sign(&claims, now).unwrap()
+}
+
+fn seconds(time: std::time::SystemTime) -> u64 {
+    time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
 pub fn token(subject: &str, room: &str) -> String {

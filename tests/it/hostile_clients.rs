@@ -508,7 +508,10 @@ fn wall_clock_is_read_only_where_allowed() {
         // Access tokens: those that operators have made, and those of links and headers.
         "admin/mod.rs",
         "admin/tokens.rs",
+        "admin/revocations.rs",
         "server/mint.rs",
+        "server/resources.rs",
+        "ws/lease.rs",
         "site/token_link.rs",
         // A message's next attempt, its age, and `Retry-After`.
         "delivery/sender.rs",

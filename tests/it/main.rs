@@ -64,6 +64,7 @@ mod process;
 mod raw;
 mod reconnect;
 mod refusals;
+mod revocation;
 mod rooms;
 mod secrets;
 mod sfu;

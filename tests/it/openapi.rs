@@ -274,6 +274,12 @@ async fn answers_match_openapi() {
     for body in [json!({"room": "r", "name": "Ada"}), json!({"room": "*", "name": "Ada"}), json!({})] {
         document.check("post", "/admin/tokens", &server.admin_post("/admin/tokens", &body).await);
     }
+    for body in [json!({"identity": "nobody", "key": "app"}), json!({})] {
+        let revoked = server.admin_post("/admin/tokens/revoke", &body).await;
+        document.check("post", "/admin/tokens/revoke", &revoked);
+    }
+    let revocations = "/admin/tokens/revocations";
+    document.check("get", revocations, &server.admin_get(revocations).await);
 
     // Durable objects, of which one has an alarm.
     for object in ["a", "b"] {

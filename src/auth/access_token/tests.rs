@@ -2,6 +2,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::super::revocation::Revocation;
 use super::super::token::tests::today;
 use super::*;
 use crate::config::KeySource;
@@ -40,7 +41,7 @@ fn claims(more: Value) -> Value {
 }
 
 fn verify(token: &str) -> Result<Identity, TokenDefect> {
-    tokens().verify(token.as_bytes(), today()).map(|(identity, _)| identity)
+    tokens().verify(token.as_bytes(), today())
 }
 
 #[test]
@@ -142,10 +143,36 @@ fn own_token_is_what_others_make() {
         exp: now() + HOUR,
     };
     let token = tokens.sign(&claims, today()).unwrap();
-    let (ada, expiry) = tokens.verify(token.as_bytes(), today()).unwrap();
-    assert!(ada.grants.moderate && ada.scope.to_string() == "team-*" && expiry == now() + HOUR);
+    let ada = tokens.verify(token.as_bytes(), today()).unwrap();
+    assert!(ada.grants.moderate && ada.scope.to_string() == "team-*");
+    let lease =
+        TokenLease { key: "a".into(), subject: "ada".into(), issued: Some(now()), expiry: now() + HOUR };
+    assert_eq!(ada.lease.as_deref(), Some(&lease));
     let long = AccessClaims { exp: now() + 25 * HOUR, ..claims };
     assert_eq!(tokens.sign(&long, today()), Err(TokenDefect::TooLong));
+}
+
+#[test]
+fn revoked_token_is_refused_whatever_its_time_of_issue() {
+    let tokens = tokens();
+    tokens.revocations().add(Revocation { identity: Some("caf\u{e9}".into()), key: None, at: now() }, 0);
+    for (issued, is_revoked) in [
+        (json!({}), true),
+        (json!({"iat": now() - 10}), true),
+        (json!({"iat": now()}), true),
+        // The issuer's clock may be ahead, but not by years, such as one that counts milliseconds.
+        (json!({"iat": now() + 61}), true),
+        (json!({"iat": now() * 1000}), true),
+        (json!({"iat": now() + 1}), false),
+    ] {
+        for sub in ["caf\u{e9}", "cafe\u{301}"] {
+            let mut claims = claims(json!({"sub": sub}));
+            claims.as_object_mut().unwrap().extend(issued.as_object().unwrap().clone());
+            let verified = tokens.verify(foreign(header(), claims, SECRET).as_bytes(), today());
+            assert_eq!(verified.err(), is_revoked.then_some(TokenDefect::Revoked), "{issued} {sub}");
+        }
+    }
+    assert!(tokens.verify(foreign(header(), claims(json!({})), SECRET).as_bytes(), today()).is_ok());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
 use crate::store::deliveries::{Deliveries, NewDelivery};
 use crate::store::events::Events;
+use crate::store::revocations::StoredRevocations;
 use crate::store::sql::rfc3339;
 
 /// One writes, and one reads meanwhile.
@@ -117,6 +118,11 @@ impl Reports {
     /// The messages for destinations outside, which share the connections.
     pub(super) fn deliveries(&self) -> Deliveries {
         self.deliveries.clone()
+    }
+
+    /// The revocations of access tokens, which share the connections.
+    pub(super) fn revocations(&self) -> StoredRevocations {
+        StoredRevocations::new(self.pool.clone())
     }
 
     /// Waits for the calls that are under way, and closes the connections.

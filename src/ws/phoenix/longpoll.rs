@@ -30,7 +30,8 @@ use super::super::longpoll::{
     Chunk, Gone, OpenSession, PIPE_BYTES, POLL_TIME, Polled, SessionToken, serve as serve_session,
 };
 use super::super::refusals::too_many_sockets;
-use super::session::{PhoenixSession, SocketClient, SocketUser};
+use super::client::{SocketClient, SocketUser};
+use super::session::PhoenixSession;
 use super::upgrade::{Query, of_token};
 use super::{KEEP_ALIVE, PhoenixEndpoint};
 use crate::auth::peer::RemotePeer;
@@ -182,6 +183,7 @@ async fn try_open(
     let (session, listed, poller) =
         endpoint.longpoll.open(poll_time, share.clone()).map_err(|_| ApiError::Internal)?;
 
+    let lease = user.lease(&http.identities);
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
     // The client sees no pings: its next poll answers them.
     let client = SocketClient { user, network, answers_pings: true };
@@ -194,7 +196,7 @@ async fn try_open(
     // Boxed, since each future that wraps another reserves space for it twice: before and while it runs.
     let serve = Box::pin(async move {
         let _permits = permits;
-        serve_session(connection.run(), (poller, theirs), listed).await;
+        serve_session(connection.leased(lease).run(), (poller, theirs), listed).await;
     });
     let abort = sockets.tasks.abort.clone();
     sockets.tasks.tracker.spawn(async move { abort.run_until_cancelled(serve).await });

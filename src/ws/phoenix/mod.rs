@@ -3,6 +3,7 @@
 //! `upgrade` opens a socket, `longpoll` is the other transport; [`session`] speaks the protocol on any transport, with
 //! the rooms of `topic`.
 
+pub mod client;
 pub mod feature;
 mod joining;
 mod longpoll;

@@ -18,14 +18,13 @@ use super::super::Sockets;
 use super::super::handshake::warn_of_network_limit;
 use super::super::session::Next;
 use super::PhoenixEndpoint;
+use super::client::{SocketClient, SocketUser};
 use super::joining::{InvalidJoin, JoinRequest, Joining};
 use super::topic::{Channel, Topic, TopicState, Unanswered};
-use crate::auth::Identity;
 use crate::clock::now;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::metrics::{ByOutcome, BySocket, ByType, Counted, Metrics};
-use crate::network::ClientNetwork;
 use crate::protocol::client::ClientMessage;
 use crate::protocol::close::Close;
 use crate::protocol::deflate::Encoding;
@@ -56,26 +55,6 @@ const NO_BINARY: &str = "no binary events";
 const TOO_LONG_TO_HOLD: &str = "the message is too long to wait for the join of its topic";
 const RESTARTING: &str = "the server is restarting";
 const NO_ROOM: &str = "this socket's token opens no room";
-
-/// The client of a session.
-#[derive(Clone, Debug)]
-pub struct SocketClient {
-    /// The user.
-    pub user: SocketUser,
-    /// The client's network, if known.
-    pub network: Option<ClientNetwork>,
-    /// True if it answers pings, which confirm that events arrived.
-    pub answers_pings: bool,
-}
-
-/// The user of a session.
-#[derive(Clone, Debug)]
-pub enum SocketUser {
-    /// A user, who may join rooms.
-    User(Identity),
-    /// The holder of a token that opens topics of a feature, and no room.
-    Token(Arc<[u8]>),
-}
 
 /// A client's session, with its memberships in rooms.
 pub struct PhoenixSession {

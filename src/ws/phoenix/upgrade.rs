@@ -19,7 +19,8 @@ use super::super::handshake::{Handshake, lost_upgrade, report_refusal, with_rene
 use super::super::refusals::too_many_sockets;
 use super::super::session::Session;
 use super::KEEP_ALIVE;
-use super::session::{PhoenixSession, SocketClient, SocketUser};
+use super::client::{SocketClient, SocketUser};
+use super::session::PhoenixSession;
 use crate::auth::peer::RemotePeer;
 use crate::auth::{Auth, Identities};
 use crate::clock::wall_clock;
@@ -111,6 +112,7 @@ async fn open(
     let permits = sockets.limit.acquire_plain(network).map_err(too_many_sockets)?;
     let share = sockets.arrivals.share(network);
 
+    let lease = user.lease(&http.identities);
     let (encoding, id) = (handshake.encoding(), sockets.tasks.next_id());
     let client = SocketClient { user, network, answers_pings };
     let session = PhoenixSession::new(http.clone(), sockets.clone(), client, (version, encoding), TRANSPORT);
@@ -123,7 +125,8 @@ async fn open(
         match timeout(handshake_timeout, on_upgrade).await {
             Ok(Ok(stream)) => {
                 let transport = (TokioIo::new(stream), encoding);
-                Connection::new(id, transport, session, share, limits, metrics).run().await;
+                let connection = Connection::new(id, transport, session, share, limits, metrics);
+                connection.leased(lease).run().await;
             }
             _ => session.end(false).await,
         }

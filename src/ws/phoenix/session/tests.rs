@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::super::session::{Output, Session};
 use super::*;
-use crate::auth::Identities;
 use crate::auth::token::SigningKey;
+use crate::auth::{Identities, Identity};
 use crate::config::Config;
 use crate::id::{ConnectionId, Grants, IdentityId, NodeId, RoomScope, UserId};
 use crate::protocol::server::MessageKind;
@@ -28,6 +28,7 @@ fn session(of: &TestRegistry) -> PhoenixSession {
     let http = HttpContext::new(&config, identities, metrics.clone());
     let sockets = Sockets::new(&config, of.registry.clone(), metrics, CancellationToken::new());
     let identity = Identity {
+        lease: None,
         id: IdentityId::new("cookie:a"),
         name: "Ann".into(),
         grants: Grants::everyone(),

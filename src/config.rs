@@ -9,6 +9,7 @@ mod durable;
 mod error;
 mod events;
 mod http;
+mod issuers;
 mod key_source;
 mod phoenix;
 mod policy;
@@ -34,6 +35,7 @@ pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
 pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, signing_secret};
 pub use http::{Admin, Http};
+pub use issuers::TokenIssuer;
 pub use key_source::{KeyFileError, KeySource};
 pub use phoenix::PhoenixConfig;
 pub use policy::PolicySources;
@@ -779,6 +781,32 @@ mod tests {
             assert!(!lines[0].contains("hush") && !lines[0].contains("5318008"), "{lines:?}");
         }
         assert_eq!(faults("auth.rooms = 'token'", &[]).len(), 1, "nobody could enter");
+    }
+
+    #[test]
+    fn token_issuers_are_checked() {
+        let issuer = "id = 'idp', issuer = 'https://a.example', jwks_url = 'https://a.example/keys'";
+        let auth = config(
+            &format!("[auth]\nrooms = 'token'\n[[auth.issuers]]\n{}", issuer.replace(", ", "\n")),
+            &[],
+        );
+        let [only] = &*auth.auth.issuers else { panic!() };
+        assert_eq!((&*only.id, &*only.audience), ("idp", "satsuma"));
+        let key = "keys = [{ id = 'idp', secret_file = 'f' }]";
+        for (wrong, problem) in [
+            (format!("[{{ {issuer}, jwks_file = 'f' }}]"), "either jwks_url or jwks_file"),
+            ("[{ id = 'idp', issuer = 'https://a.example' }]".into(), "either jwks_url or jwks_file"),
+            (format!("[{{ {} }}]", issuer.replace("https://a.example/k", "http://a.example/k")), "https URL"),
+            (format!("[{{ {} }}]", issuer.replace("'idp'", "'a b'")), "an id has"),
+            (format!("[{{ {issuer}, audience = '' }}]"), "an audience"),
+            (format!("[{{ {issuer}, secret = 'x' }}]"), "secret"),
+            (format!("[{{ {issuer} }}, {{ {issuer} }}]"), "one id or issuer"),
+            (format!("[{{ {issuer} }}]\n{key}"), "the id of a key"),
+        ] {
+            let lines = faults(&format!("[auth]\nissuers = {wrong}"), &[]);
+            let [line] = &*lines else { panic!("{lines:?}") };
+            assert!(line.starts_with("satsuma.toml: auth.issuers: ") && line.contains(problem), "{line}");
+        }
     }
 
     #[test]

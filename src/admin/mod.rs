@@ -112,7 +112,7 @@ async fn only_operators(
     request: HttpRequest,
     next: Next,
 ) -> Response {
-    if !is_operator(&operators, request.headers()) {
+    if !is_operator(&operators, request.headers()).await {
         return ApiError::NoOperator.into_response();
     }
     let mut response = next.run(request).await;
@@ -121,13 +121,13 @@ async fn only_operators(
 }
 
 /// True if a request has the operator token, or an access token of all rooms with the grant `admin`.
-fn is_operator(operators: &Operators, headers: &HeaderMap) -> bool {
-    let identities = &operators.http.identities;
-    let by_token = |token: &str| identities.identify_by_access_token(token.as_bytes(), wall_clock());
-    bears(headers, &operators.token)
-        || bearer(headers)
-            .and_then(by_token)
-            .is_some_and(|identity| identity.grants.admin && identity.scope == RoomScope::any())
+async fn is_operator(operators: &Operators, headers: &HeaderMap) -> bool {
+    if bears(headers, &operators.token) {
+        return true;
+    }
+    let Some(token) = bearer(headers) else { return false };
+    let identity = operators.http.identities.identify_by_access_token(token.as_bytes(), wall_clock()).await;
+    identity.is_some_and(|identity| identity.grants.admin && identity.scope == RoomScope::any())
 }
 
 /// `GET /metrics`: the metrics as OpenMetrics text.

@@ -1,25 +1,18 @@
 //! Cloudflare Access: Cloudflare signs an assertion for every user that it admits.
 //!
-//! The keys are fetched on first use, hourly, and when an assertion names an unknown key. One task
-//! fetches; verifiers read the newest keys and may request newer ones from the task. Source:
-//! Cloudflare's "Validate JWTs"; JWK sets are RFC 7517.
+//! Source: Cloudflare's "Validate JWTs".
 
-use std::collections::HashMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use axum::http::{HeaderMap, HeaderName};
+use jsonwebtoken::Validation;
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::jwks::{FetchInterval, KeySet};
 use super::token::seconds;
 use super::{AuthMethod, Identity};
-use crate::clock::now;
 use crate::config::TeamDomain;
 
 /// Header with the assertion.
@@ -27,10 +20,8 @@ pub const HEADER: HeaderName = HeaderName::from_static("cf-access-jwt-assertion"
 
 /// Tolerated difference between Cloudflare's clock and the local one.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// Timeout of a whole fetch of the keys.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum bytes of the key set.
-const MAX_KEYS_BYTES: usize = 1024 * 1024;
+/// Name of the keys in the log.
+const NAME: &str = "Access";
 
 /// Settings of Cloudflare Access.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,32 +45,13 @@ impl AccessSettings {
     }
 
     fn start_at(self, pace: FetchInterval) -> Result<(AccessHandle, AbortOnDropHandle<()>), reqwest::Error> {
-        let mut client = reqwest::Client::builder()
-            .timeout(FETCH_TIMEOUT)
-            // A redirect could lead to a third party's keys.
-            .redirect(reqwest::redirect::Policy::none());
-        if self.team.is_loopback() {
-            // No proxy can reach the local loopback.
-            client = client.no_proxy();
-        }
-        let client = client.build()?;
-        let url: Arc<str> = format!("{}/cdn-cgi/access/certs", self.team.as_str()).into();
-        let fetch = move || fetch(client.clone(), url.clone());
-        Ok(self.start_with(fetch, pace))
+        let url = format!("{}/cdn-cgi/access/certs", self.team.as_str());
+        let (keys, task) = KeySet::of_url(NAME.into(), &url, self.team.is_loopback(), pace)?;
+        Ok((self.handle(keys), task))
     }
 
-    fn start_with<F, R>(self, fetch: F, pace: FetchInterval) -> (AccessHandle, AbortOnDropHandle<()>)
-    where
-        F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Keys, FetchError>> + Send + 'static,
-    {
-        let (newest, keys) = watch::channel(Keys::default());
-        let (refresh, asks) = mpsc::channel(64);
-        #[expect(clippy::disallowed_methods, reason = "the caller owns the task")]
-        let task = tokio::spawn(own_keys(fetch, newest, asks, pace));
-        let handle =
-            AccessHandle { issuer: self.team.as_str().into(), audience: self.audience.into(), keys, refresh };
-        (handle, AbortOnDropHandle::new(task))
+    fn handle(self, keys: KeySet) -> AccessHandle {
+        AccessHandle { issuer: self.team.as_str().into(), audience: self.audience.into(), keys }
     }
 }
 
@@ -88,12 +60,8 @@ impl AccessSettings {
 pub struct AccessHandle {
     issuer: Arc<str>,
     audience: Arc<str>,
-    keys: watch::Receiver<Keys>,
-    refresh: mpsc::Sender<Ask>,
+    keys: KeySet,
 }
-
-/// A request for newer keys, answered once the task has fetched them or decided not to.
-type Ask = oneshot::Sender<()>;
 
 /// Reasons for rejecting an assertion; for the log alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +106,7 @@ impl AccessHandle {
             return Err(Denied::Malformed);
         }
         let kid = header.kid.ok_or(Denied::UnknownKey)?;
-        let key = self.key(&kid).await.ok_or(Denied::UnknownKey)?;
+        let key = self.keys.key(&kid).await.ok_or(Denied::UnknownKey)?;
 
         // The key determines the algorithm, never the token.
         let mut rules = Validation::new(key.algorithm);
@@ -159,20 +127,6 @@ impl AccessHandle {
         }
         assertion.identity().ok_or(Denied::Nameless)
     }
-
-    async fn key(&self, kid: &str) -> Option<SigningKey> {
-        if let Some(key) = self.known_key(kid) {
-            return Some(key);
-        }
-        let (ask, answer) = oneshot::channel();
-        self.refresh.send(ask).await.ok()?;
-        answer.await.ok()?;
-        self.known_key(kid)
-    }
-
-    fn known_key(&self, kid: &str) -> Option<SigningKey> {
-        self.keys.borrow().get(kid).cloned()
-    }
 }
 
 impl Assertion {
@@ -182,146 +136,6 @@ impl Assertion {
         let name = names.into_iter().flatten().map(|name| name.trim()).find(|n| !n.is_empty())?;
         Identity::external(AuthMethod::Access, name)
     }
-}
-
-/// A team's public keys by their `kid`.
-type Keys = Arc<HashMap<String, SigningKey>>;
-
-#[derive(Clone, Debug)]
-struct SigningKey {
-    algorithm: Algorithm,
-    public: DecodingKey,
-}
-
-/// Intervals between fetches of the keys.
-#[derive(Clone, Copy, Debug)]
-struct FetchInterval {
-    /// After a successful fetch.
-    refresh: Duration,
-    /// After a failed fetch.
-    retry: Duration,
-    /// Minimum time between a fetch and a requested one: any client can cause requests by forging a
-    /// `kid`.
-    at_least: Duration,
-}
-
-impl Default for FetchInterval {
-    fn default() -> Self {
-        let half_a_minute = Duration::from_secs(30);
-        Self { refresh: Duration::from_secs(60 * 60), retry: half_a_minute, at_least: half_a_minute }
-    }
-}
-
-/// Owns the keys until all handles are dropped.
-async fn own_keys<F, R>(
-    fetch: F,
-    newest: watch::Sender<Keys>,
-    mut asks: mpsc::Receiver<Ask>,
-    pace: FetchInterval,
-) where
-    F: Fn() -> R,
-    R: Future<Output = Result<Keys, FetchError>>,
-{
-    // The first fetch waits for the first request.
-    let mut fetched: Option<Instant> = None;
-    let mut due: Option<Instant> = None;
-    loop {
-        let ask = tokio::select! {
-            ask = asks.recv() => match ask {
-                Some(ask) => Some(ask),
-                None => return,
-            },
-            () = until(due) => None,
-        };
-        // Requests made during a fetch get its keys and cause no further one.
-        let wanted = ask.is_none() || fetched.is_none_or(|at| at.elapsed() >= pace.at_least);
-        if wanted {
-            fetched = Some(now());
-            let pause = match fetch().await {
-                Ok(keys) => {
-                    tracing::debug!(keys = keys.len(), "the Access keys were fetched");
-                    newest.send_replace(keys);
-                    pace.refresh
-                }
-                Err(error) => {
-                    let error: &(dyn Error + 'static) = &error;
-                    tracing::warn!(error, "the Access keys cannot be fetched; the old ones stay");
-                    pace.retry
-                }
-            };
-            due = Some(now() + pause);
-        }
-        if let Some(ask) = ask {
-            // The receiver may be gone by now.
-            let _ = ask.send(());
-        }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Reasons for a failed fetch of the keys.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("the request failed")]
-    Request(#[source] reqwest::Error),
-    #[error("the answer's status is {0}")]
-    Status(StatusCode),
-    #[error("the answer is longer than {MAX_KEYS_BYTES} bytes")]
-    TooLong,
-    #[error("the answer is not a JWK set")]
-    Malformed(#[source] serde_json::Error),
-    #[error("the JWK set has no key for RS256 or ES256")]
-    NoKeys,
-}
-
-async fn fetch(client: reqwest::Client, url: Arc<str>) -> Result<Keys, FetchError> {
-    let mut answer = client.get(&*url).send().await.map_err(FetchError::Request)?;
-    if answer.status() != StatusCode::OK {
-        return Err(FetchError::Status(answer.status()));
-    }
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(FetchError::Request)? {
-        if body.len() + chunk.len() > MAX_KEYS_BYTES {
-            return Err(FetchError::TooLong);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    parse_keys(&body)
-}
-
-fn parse_keys(body: &[u8]) -> Result<Keys, FetchError> {
-    #[derive(Deserialize)]
-    struct JwkSet {
-        keys: Vec<serde_json::Value>,
-    }
-    let set: JwkSet = serde_json::from_slice(body).map_err(FetchError::Malformed)?;
-    // RFC 7517 section 5: unsupported keys are ignored.
-    let keys: HashMap<_, _> = set.keys.into_iter().filter_map(usable).collect();
-    if keys.is_empty() { Err(FetchError::NoKeys) } else { Ok(Arc::new(keys)) }
-}
-
-/// Returns a key with its `kid`, if it verifies RS256 or ES256.
-fn usable(jwk: serde_json::Value) -> Option<(String, SigningKey)> {
-    let jwk: Jwk = serde_json::from_value(jwk).ok()?;
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Algorithm::ES256,
-        // In particular no symmetric key: in a public set it is no secret.
-        _ => return None,
-    };
-    let for_it = jwk.common.key_algorithm.is_none_or(|declared| declared == algorithm.into());
-    let signs = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature));
-    if !for_it || !signs {
-        return None;
-    }
-    let public = DecodingKey::from_jwk(&jwk).ok()?;
-    Some((jwk.common.key_id?, SigningKey { algorithm, public }))
 }
 
 #[cfg(test)]
@@ -334,15 +148,19 @@ pub(super) mod tests {
     use aws_lc_rs::rsa::{KeyPair, KeySize};
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use axum::Router;
+    use axum::http::StatusCode;
     use axum::routing::get;
     use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-    use jsonwebtoken::{EncodingKey, Header};
+    use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
+    use tokio::sync::watch;
     use tokio::task::JoinSet;
 
+    use super::super::jwks::{FetchError, MAX_KEYS_BYTES, parse_keys};
     use super::super::token::tests::today;
     use super::*;
 
@@ -352,7 +170,7 @@ pub(super) mod tests {
         AccessSettings { team: team.parse().unwrap(), audience: AUDIENCE.to_owned() }
     }
 
-    fn rsa_key() -> EncodingKey {
+    pub fn rsa_key() -> EncodingKey {
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
         let text = STANDARD.encode(der.as_ref());
@@ -360,27 +178,27 @@ pub(super) mod tests {
         EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap()
     }
 
-    static TEAM: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
-    static OTHER: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
-    static CURVE: LazyLock<EncodingKey> = LazyLock::new(|| {
+    pub static TEAM: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
+    pub static OTHER: LazyLock<EncodingKey> = LazyLock::new(rsa_key);
+    pub static CURVE: LazyLock<EncodingKey> = LazyLock::new(|| {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let der = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap();
         EncodingKey::from_ec_der(der.as_ref())
     });
 
-    fn jwk(kid: &str, key: &EncodingKey, algorithm: Algorithm) -> Value {
+    pub fn jwk(kid: &str, key: &EncodingKey, algorithm: Algorithm) -> Value {
         let mut jwk = Jwk::from_encoding_key(key, algorithm).unwrap();
         jwk.common.key_id = Some(kid.into());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         serde_json::to_value(jwk).unwrap()
     }
 
-    fn jwks(keys: &[Value]) -> String {
+    pub fn jwks(keys: &[Value]) -> String {
         // Cloudflare's response contains the certificates, too.
         json!({"keys": keys, "public_cert": {"kid": "", "cert": ""}, "public_certs": []}).to_string()
     }
 
-    fn sign(kid: &str, key: &EncodingKey, algorithm: Algorithm, claims: &Value) -> String {
+    pub fn sign(kid: &str, key: &EncodingKey, algorithm: Algorithm, claims: &Value) -> String {
         let header = Header { kid: Some(kid.into()), ..Header::new(algorithm) };
         jsonwebtoken::encode(&header, claims, key).unwrap()
     }
@@ -388,7 +206,7 @@ pub(super) mod tests {
     /// A fake of Cloudflare's key server for a team.
     pub struct TeamServer {
         pub url: String,
-        answer: watch::Sender<(StatusCode, String)>,
+        pub answer: watch::Sender<(StatusCode, String)>,
         asked: Arc<AtomicUsize>,
         server: JoinSet<()>,
     }
@@ -437,11 +255,11 @@ pub(super) mod tests {
             sign("team", &TEAM, Algorithm::RS256, &claims)
         }
 
-        fn set_keys(&self, keys: &[Value]) {
+        pub fn set_keys(&self, keys: &[Value]) {
             self.answer.send_replace((StatusCode::OK, jwks(keys)));
         }
 
-        fn asked(&self) -> usize {
+        pub fn asked(&self) -> usize {
             self.asked.load(Ordering::SeqCst)
         }
     }
@@ -495,7 +313,7 @@ pub(super) mod tests {
         assert_eq!(team.asked(), 1);
     }
 
-    fn changed(mut claims: Value, changes: &Value) -> Value {
+    pub fn changed(mut claims: Value, changes: &Value) -> Value {
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
         }
@@ -676,9 +494,8 @@ pub(super) mod tests {
             let keys = parse_keys(body.as_bytes());
             async move { if earlier == 0 { keys } else { Err(FetchError::NoKeys) } }
         };
-        let access = settings("https://team.example");
-        let (handle, task) = access.start_with(fetch, FetchInterval::default());
-        (handle, task, fetches)
+        let (keys, task) = KeySet::start(NAME.into(), fetch, FetchInterval::default());
+        (settings("https://team.example").handle(keys), task, fetches)
     }
 
     #[tokio::test(start_paused = true)]
@@ -686,19 +503,19 @@ pub(super) mod tests {
         let (access, _task, fetches) = counted();
         assert_eq!(fetches.load(Ordering::SeqCst), 0, "nobody has asked yet");
         for _ in 0..100 {
-            assert!(access.key("forged").await.is_none());
+            assert!(access.keys.key("forged").await.is_none());
         }
-        assert!(access.key("team").await.is_some());
+        assert!(access.keys.key("team").await.is_some());
         assert_eq!(fetches.load(Ordering::SeqCst), 1);
         tokio::time::advance(Duration::from_millis(29_999)).await;
-        assert!(access.key("forged").await.is_none());
+        assert!(access.keys.key("forged").await.is_none());
         assert_eq!(fetches.load(Ordering::SeqCst), 1);
         tokio::time::advance(Duration::from_millis(1)).await;
         for _ in 0..100 {
-            assert!(access.key("forged").await.is_none());
+            assert!(access.keys.key("forged").await.is_none());
         }
         assert_eq!(fetches.load(Ordering::SeqCst), 2);
-        assert!(access.key("team").await.is_some());
+        assert!(access.keys.key("team").await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
@@ -707,7 +524,7 @@ pub(super) mod tests {
         let mut tasks = JoinSet::new();
         for _ in 0..500 {
             let access = access.clone();
-            tasks.spawn(async move { access.key("team").await.is_some() });
+            tasks.spawn(async move { access.keys.key("team").await.is_some() });
         }
         assert!(tasks.join_all().await.into_iter().all(|found| found));
         assert_eq!(fetches.load(Ordering::SeqCst), 1);
@@ -716,13 +533,13 @@ pub(super) mod tests {
     #[tokio::test(start_paused = true)]
     async fn keys_are_fetched_hourly_or_retried_sooner() {
         let (access, _task, fetches) = counted();
-        assert!(access.key("team").await.is_some());
+        assert!(access.keys.key("team").await.is_some());
         // Paused time: the clock jumps to each timer, so the sleeps take no real time.
         for (seconds, expected) in [(3_599, 1), (2, 2), (28, 2), (2, 3), (30, 4)] {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             assert_eq!(fetches.load(Ordering::SeqCst), expected);
         }
-        assert!(access.key("team").await.is_some());
+        assert!(access.keys.key("team").await.is_some());
     }
 
     #[test]
@@ -732,6 +549,7 @@ pub(super) mod tests {
         let unusable = [
             json!({"kty": "oct", "kid": "a", "k": "AAAA", "alg": "HS256"}),
             json!({"kty": "OKP", "kid": "a", "crv": "Ed25519", "x": "AAAA"}),
+            with("d", "AQAB".into()),
             json!({"kty": "EC", "kid": "a", "crv": "P-384", "x": "AAAA", "y": "AAAA"}),
             json!({"kty": "EC", "kid": "a", "crv": "secp256k1", "x": "AAAA", "y": "AAAA"}),
             json!({"kty": "RSA", "kid": "a", "n": "not base64!", "e": "AQAB"}),

@@ -1,7 +1,7 @@
 //! Access tokens: signed statements of another program about who may enter which rooms, and what they may do there.
 //!
-//! They are JWTs (RFC 7519) with HS256 and one of the configured keys, which their header names. The key determines
-//! the algorithm, never the token.
+//! They are JWTs (RFC 7519) with HS256 and one of the configured keys, or of a configured issuer with a public key; the
+//! header names the key. The key determines the algorithm, never the token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
+use super::issuer::Issuer;
 use super::lease::{LEEWAY, TokenLease};
 use super::peer::{RemotePeer, Scheme};
 use super::revocation::Revocations;
@@ -141,6 +142,17 @@ pub enum TokenDefect {
     /// The signature or the audience is wrong, or a claim is missing or of a wrong type.
     #[error("the signature is not of that key with HS256, or a claim is missing or of a wrong type")]
     Invalid,
+    /// The issuer has no such key, or its keys cannot be fetched.
+    #[error("\"kid\" is not the id of a key of its issuer")]
+    UnknownIssuerKey,
+    /// As [`Self::Invalid`], for an issuer.
+    #[error(
+        "the signature is not of that key with its algorithm, the audience is wrong, or a claim is missing or of a wrong type"
+    )]
+    InvalidOfIssuer,
+    /// There is no key to sign with.
+    #[error("there is no key in auth.keys, and the issuers of auth.issuers make their tokens themselves")]
+    NoSigner,
     /// It is expired, or not yet valid.
     #[error("it is expired, or not yet valid")]
     WrongTime,
@@ -165,7 +177,8 @@ pub enum TokenDefect {
 pub struct AccessTokens {
     keys: HashMap<String, (EncodingKey, DecodingKey)>,
     /// The id of the first key, which signs.
-    signer: String,
+    signer: Option<String>,
+    issuers: Vec<Issuer>,
     lifetime: Duration,
     revocations: Revocations,
 }
@@ -177,7 +190,7 @@ impl std::fmt::Debug for AccessTokens {
 }
 
 impl AccessTokens {
-    /// The configured keys; none if there are none.
+    /// The configured keys; none if there are neither keys nor issuers.
     ///
     /// # Errors
     /// [`KeyFileError`].
@@ -190,12 +203,31 @@ impl AccessTokens {
             keys.insert(key.id.clone(), pair);
         }
         let signer = config.keys.first().map(|key| key.id.clone());
-        Ok(signer.map(|signer| Self {
+        let is_any = signer.is_some() || !config.issuers.is_empty();
+        Ok(is_any.then(|| Self {
             keys,
             signer,
+            issuers: Vec::new(),
             lifetime: config.token_lifetime,
             revocations: Revocations::default(),
         }))
+    }
+
+    /// Starts the tasks that own the keys of the configured issuers, which end with this.
+    ///
+    /// # Errors
+    /// Returns [`reqwest::Error`] if TLS cannot be set up, such as without any CA certificate.
+    ///
+    /// # Panics
+    /// Panics outside of a tokio runtime.
+    pub fn with_issuers(self, config: &AuthConfig) -> Result<Self, reqwest::Error> {
+        let issuers = config.issuers.iter().map(Issuer::start).collect::<Result<_, _>>()?;
+        Ok(Self { issuers, ..self })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_issuer(self, issuer: Issuer) -> Self {
+        Self { issuers: vec![issuer], ..self }
     }
 
     /// The revocations.
@@ -208,9 +240,9 @@ impl AccessTokens {
         self.lifetime.as_secs()
     }
 
-    /// True if there is a key of this id.
+    /// True if there is a key, or an issuer, of this id.
     pub fn has_key(&self, id: &str) -> bool {
-        self.keys.contains_key(id)
+        self.keys.contains_key(id) || self.issuers.iter().any(|issuer| issuer.id == id)
     }
 
     /// Signs a token with the first key.
@@ -218,26 +250,35 @@ impl AccessTokens {
     /// # Errors
     /// The defect with which it would be refused.
     pub fn sign(&self, claims: &AccessClaims, now: SystemTime) -> Result<String, TokenDefect> {
-        self.identity(&self.signer, claims.clone(), now)?;
-        let header = Header { kid: Some(self.signer.clone()), ..Header::new(Algorithm::HS256) };
-        let (key, _) = self.keys.get(&self.signer).ok_or(TokenDefect::UnknownKey)?;
+        let signer = self.signer.as_ref().ok_or(TokenDefect::NoSigner)?;
+        self.identity(signer, claims.clone(), now)?;
+        let header = Header { kid: Some(signer.clone()), ..Header::new(Algorithm::HS256) };
+        let (key, _) = self.keys.get(signer).ok_or(TokenDefect::UnknownKey)?;
         jsonwebtoken::encode(&header, claims, key).map_err(|_| TokenDefect::Invalid)
     }
 
     /// Verifies a token; returns whom it is about.
     ///
-    /// Compares signatures in constant time.
+    /// Compares signatures in constant time. Waits only for keys of issuers.
     ///
     /// # Errors
     /// [`TokenDefect`].
-    pub fn verify(&self, token: &[u8], now: SystemTime) -> Result<Identity, TokenDefect> {
+    pub async fn verify(&self, token: &[u8], now: SystemTime) -> Result<Identity, TokenDefect> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenDefect::Malformed)?;
         // RFC 7515 section 4.1.11: critical extensions, none of which is supported.
         if header.crit.is_some() {
             return Err(TokenDefect::Malformed);
         }
-        let id = header.kid.ok_or(TokenDefect::UnknownKey)?;
-        let (_, key) = self.keys.get(&id).ok_or(TokenDefect::UnknownKey)?;
+        let kid = header.kid.ok_or(TokenDefect::UnknownKey)?;
+        match Issuer::named(&self.issuers, token) {
+            Some(issuer) => self.identity(&issuer.id, issuer.claims(token, &kid).await?, now),
+            None => self.identity(&kid, self.claims(token, &kid)?, now),
+        }
+    }
+
+    /// The claims of a token that is signed by the key of this id.
+    fn claims(&self, token: &[u8], id: &str) -> Result<AccessClaims, TokenDefect> {
+        let (_, key) = self.keys.get(id).ok_or(TokenDefect::UnknownKey)?;
         let mut rules = Validation::new(Algorithm::HS256);
         // A token for somebody else is not for us (RFC 7519 section 4.1.3).
         rules.set_audience(&[AUDIENCE]);
@@ -245,11 +286,10 @@ impl AccessTokens {
         // The library would read the clock itself.
         (rules.validate_exp, rules.validate_nbf) = (false, false);
         let claims = jsonwebtoken::decode::<AccessClaims>(token, key, &rules);
-        let claims = claims.map_err(|_| TokenDefect::Invalid)?.claims;
-        self.identity(&id, claims, now)
+        Ok(claims.map_err(|_| TokenDefect::Invalid)?.claims)
     }
 
-    /// The identity of claims that are signed by the key of this id.
+    /// The identity of claims that are signed by the key, or by the issuer, of this id.
     fn identity(&self, key: &str, claims: AccessClaims, now: SystemTime) -> Result<Identity, TokenDefect> {
         let AccessClaims { sub, name, room, grants, iat, nbf, exp } = claims;
         let now = seconds(now);

@@ -7,6 +7,8 @@
 pub mod access;
 pub mod access_token;
 mod cookie;
+mod issuer;
+mod jwks;
 pub mod lease;
 pub mod minting;
 pub mod peer;
@@ -32,6 +34,9 @@ use crate::id::{Grants, IdentityId, RoomName, RoomScope, nfc, text_is_valid, vis
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
+
+/// Maximum cookies with an access token that are verified. A browser has one for each path of this server.
+const MAX_COOKIES: usize = 4;
 
 /// An authenticated user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,16 +188,18 @@ impl Identities {
     /// An access token of the request counts before all of them: one in a header even if it is invalid, which leaves
     /// the request unauthenticated.
     ///
-    /// Waits only for Access' keys, if an assertion is signed by an unknown key.
+    /// Waits only for keys of others, if an assertion or a token is signed by an unknown key.
     pub async fn identify(&self, headers: &HeaderMap, peer: &RemotePeer, now: SystemTime) -> Auth {
         if self.tokens.is_some() {
             let by_token = |identity| Auth::User { identity, by: AuthMethod::Token, renew: None };
-            let identify = |token| self.identify_by_access_token(token, now);
             if let Some(token) = AccessTokens::presented(headers) {
-                return identify(token).map_or(Auth::Anonymous, by_token);
+                let identity = self.identify_by_access_token(token, now).await;
+                return identity.map_or(Auth::Anonymous, by_token);
             }
-            if let Some(identity) = AccessTokens::in_cookies(headers).find_map(identify) {
-                return by_token(identity);
+            for token in AccessTokens::in_cookies(headers).take(MAX_COOKIES) {
+                if let Some(identity) = self.identify_by_access_token(token, now).await {
+                    return by_token(identity);
+                }
             }
         }
         match self.identify_user(headers, peer, now).await {
@@ -216,8 +223,8 @@ impl Identities {
     }
 
     /// Returns the identity of an access token; `None` if it is not valid.
-    pub fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
-        let verified = self.tokens.as_ref()?.verify(token, now);
+    pub async fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
+        let verified = self.tokens.as_ref()?.verify(token, now).await;
         let refused = |why: &TokenDefect| tracing::debug!(event = "tokenRefused", %why);
         let mut identity = verified.inspect_err(refused).ok()?;
         // Whoever holds a token has signed in.

@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
 use toml::Value;
 
+use super::issuers::TokenIssuer;
 use super::key_source::KeySource;
 use super::value::text;
 
@@ -22,6 +23,8 @@ pub struct AuthConfig {
     pub create: AccessLevel,
     /// Keys of access tokens.
     pub keys: Vec<TokenKey>,
+    /// Issuers of access tokens with public keys.
+    pub issuers: Vec<TokenIssuer>,
     /// Maximum lifetime of an access token; a minute to 100 years.
     #[serde(with = "text")]
     pub token_lifetime: Duration,
@@ -72,7 +75,7 @@ pub struct TokenKey {
 
 impl TokenKey {
     /// The error of an id; none for a good one.
-    fn id_defect(id: &str) -> Option<&'static str> {
+    pub(super) fn id_defect(id: &str) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let is_good = (1..=64).contains(&id.len()) && id.bytes().all(is_plain);
         (!is_good).then_some("an id has 1 to 64 of the characters A-Z, a-z, 0-9, -, . and _")
@@ -142,6 +145,7 @@ impl Default for AuthConfig {
             rooms: AccessLevel::Anyone,
             create: AccessLevel::Anyone,
             keys: Vec::new(),
+            issuers: Vec::new(),
             token_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }

@@ -162,14 +162,16 @@ fn wrong_auth(config: &Config) -> impl Iterator<Item = Violation> {
     let lifetime = Duration::from_secs(60)..=Duration::from_secs(100 * 365 * 24 * 60 * 60);
     let lifetime = out_of_range("auth.token_lifetime", &auth.token_lifetime, &lifetime, Duration::write);
     let keys = auth.key_defect().map(|defect| Violation::new(&["auth.keys"], defect));
+    let issuers = auth.issuer_defect().map(|defect| Violation::new(&["auth.issuers"], defect));
     let has_login = identity.proxy_header.is_some() || identity.access().is_some();
     let unmet = |key, level| match level {
-        AccessLevel::Token if auth.keys.is_empty() => {
-            Some(Violation::new(&[key, "auth.keys"], "is \"token\", but there is no key in auth.keys"))
-        }
-        AccessLevel::SignedIn if auth.keys.is_empty() && !has_login => Some(Violation::new(
+        AccessLevel::Token if !auth.takes_tokens() => Some(Violation::new(
+            &[key, "auth.keys", "auth.issuers"],
+            "is \"token\", but there is no key in auth.keys, and no issuer in auth.issuers",
+        )),
+        AccessLevel::SignedIn if !auth.takes_tokens() && !has_login => Some(Violation::new(
             &[key],
-            "is \"signed-in\", but nobody can sign in; set auth.keys, identity.proxy_header or \
+            "is \"signed-in\", but nobody can sign in; set auth.keys, auth.issuers, identity.proxy_header or \
              identity.access_team_domain",
         )),
         _ => None,
@@ -177,7 +179,7 @@ fn wrong_auth(config: &Config) -> impl Iterator<Item = Violation> {
     let unmet = [("auth.rooms", auth.rooms), ("auth.create", auth.create)]
         .into_iter()
         .filter_map(move |(key, level)| unmet(key, level));
-    lifetime.into_iter().chain(keys).chain(unmet.collect::<Vec<_>>())
+    lifetime.into_iter().chain(keys).chain(issuers).chain(unmet.collect::<Vec<_>>())
 }
 
 fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {

@@ -171,6 +171,11 @@ impl HttpUrl {
         Url::parse(&self.0).is_ok_and(|url| is_loopback(&url))
     }
 
+    /// True if nobody on the way can change what is there.
+    pub fn is_https_or_loopback(&self) -> bool {
+        Url::parse(&self.0).is_ok_and(|url| url.scheme() == "https" || is_loopback(&url))
+    }
+
     /// The URL as written, with or without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -164,11 +164,10 @@ impl Clients {
 
 /// The keys of access tokens, and the revocations of before the restart.
 async fn open_tokens(config: &Config, store: &Store) -> Result<Option<AccessTokens>, StartError> {
-    let tokens = AccessTokens::open(&config.auth)?;
-    if let Some(tokens) = &tokens {
-        revocations::load(tokens, &store.revocations(), wall_clock()).await?;
-    }
-    Ok(tokens)
+    let Some(tokens) = AccessTokens::open(&config.auth)? else { return Ok(None) };
+    let tokens = tokens.with_issuers(&config.auth)?;
+    revocations::load(&tokens, &store.revocations(), wall_clock()).await?;
+    Ok(Some(tokens))
 }
 
 fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {

@@ -37,6 +37,7 @@ mod harness;
 mod hostile_clients;
 mod hosts;
 mod identity;
+mod issuers;
 mod latency;
 mod law;
 mod load;

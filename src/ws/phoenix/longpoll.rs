@@ -211,9 +211,9 @@ async fn identify(
     (headers, query): (&HeaderMap, &Query<'_>),
 ) -> Result<SocketUser, ApiError> {
     if let Some(token) = headers.get(AUTH_TOKEN) {
-        return of_token(http, sockets, token.as_bytes());
+        return of_token(http, sockets, token.as_bytes()).await;
     }
-    if let Some(user) = by_parameter(http, sockets, query) {
+    if let Some(user) = by_parameter(http, sockets, query).await {
         return user;
     }
     // A browser names no origin for a GET of the same one, and no other for an image of a foreign page.
@@ -230,7 +230,7 @@ async fn identify(
 
 /// The user of a parameter `token`, if there is one that is not a session's. The user's own may stand before the
 /// token of a session of another time.
-fn by_parameter(
+async fn by_parameter(
     http: &HttpContext,
     sockets: &Sockets,
     query: &Query<'_>,
@@ -238,7 +238,7 @@ fn by_parameter(
     let mut found = None;
     let tokens = query.tokens.iter().rev().filter(|token| SessionToken::parse(token).is_none());
     for token in tokens.take(MAX_TOKENS) {
-        let user = of_token(http, sockets, token.as_bytes());
+        let user = of_token(http, sockets, token.as_bytes()).await;
         if user.is_ok() {
             return Some(user);
         }

@@ -213,6 +213,8 @@ pub struct LimitsConfig {
     pub new_sessions_per_minute: u32,
     /// New sessions of the media API a minute for one network; 0 is no limit.
     pub new_sessions_per_minute_per_network: u32,
+    /// Access tokens with a wrong signature a minute from one network; 0 is no limit.
+    pub token_guesses_per_minute_per_network: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
     /// Invitations of the AI into one room a minute; 0 is no limit.
@@ -337,6 +339,7 @@ impl Default for LimitsConfig {
             calls_per_identity: 8,
             new_sessions_per_minute: 60,
             new_sessions_per_minute_per_network: 2000,
+            token_guesses_per_minute_per_network: 60,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
             ai_starts_per_minute_per_network: 30,

@@ -43,6 +43,7 @@ use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
+use crate::limit::Rate;
 use crate::media_access::MediaAccess;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
@@ -359,6 +360,7 @@ fn identities(
     let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
     let identities = identities
         .with_tokens(tokens, config.auth.rooms, config.auth.create)
+        .limiting_guesses(Rate::per_minute(config.limits.token_guesses_per_minute_per_network))
         .moderating(config.moderation.default == ModeratorDefault::Everyone);
     if config.identity.required { identities } else { identities.beside_cookies() }
 }
@@ -396,6 +398,7 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             state.reports.report_quota.prune();
             state.reports.count_quota.prune();
             state.events.acting.prune();
+            state.http.identities.guesses().prune();
             if let Some(durable) = &state.durable {
                 durable.prune();
             }

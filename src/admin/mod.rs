@@ -126,7 +126,9 @@ async fn is_operator(operators: &Operators, headers: &HeaderMap) -> bool {
         return true;
     }
     let Some(token) = bearer(headers) else { return false };
-    let identity = operators.http.identities.identify_by_access_token(token.as_bytes(), wall_clock()).await;
+    let identities = &operators.http.identities;
+    // Only networks of operators reach this listener.
+    let identity = identities.identify_by_access_token(token.as_bytes(), None, wall_clock()).await;
     identity.is_some_and(|identity| identity.grants.admin && identity.scope == RoomScope::any())
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue};
 use cookie::{Cookie, SameSite};
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -139,17 +140,18 @@ pub enum TokenDefect {
     /// Its `kid` is not the id of a key.
     #[error("\"kid\" is not the id of a key of auth.keys")]
     UnknownKey,
-    /// The signature or the audience is wrong, or a claim is missing or of a wrong type.
-    #[error("the signature is not of that key with HS256, or a claim is missing or of a wrong type")]
+    /// The signature is wrong: the token is forged, or signed by another key of the same id.
+    #[error("the signature is not of that key")]
+    Signature,
+    /// The algorithm or the audience is wrong, or a claim is missing or of a wrong type.
+    #[error("\"alg\" is not that key's, \"aud\" names others, or a claim is missing or of a wrong type")]
     Invalid,
+    /// Its network has guessed signatures too often; it was not verified.
+    #[error("too many forged tokens came from its network")]
+    TooManyGuesses,
     /// The issuer has no such key, or its keys cannot be fetched.
     #[error("\"kid\" is not the id of a key of its issuer")]
     UnknownIssuerKey,
-    /// As [`Self::Invalid`], for an issuer.
-    #[error(
-        "the signature is not of that key with its algorithm, the audience is wrong, or a claim is missing or of a wrong type"
-    )]
-    InvalidOfIssuer,
     /// There is no key to sign with.
     #[error("there is no key in auth.keys, and the issuers of auth.issuers make their tokens themselves")]
     NoSigner,
@@ -171,6 +173,16 @@ pub enum TokenDefect {
     /// It was revoked.
     #[error("it was revoked")]
     Revoked,
+}
+
+impl TokenDefect {
+    /// The defect that the library found.
+    pub(super) fn of(error: &jsonwebtoken::errors::Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidSignature => Self::Signature,
+            _ => Self::Invalid,
+        }
+    }
 }
 
 /// The keys of access tokens.
@@ -286,7 +298,7 @@ impl AccessTokens {
         // The library would read the clock itself.
         (rules.validate_exp, rules.validate_nbf) = (false, false);
         let claims = jsonwebtoken::decode::<AccessClaims>(token, key, &rules);
-        Ok(claims.map_err(|_| TokenDefect::Invalid)?.claims)
+        Ok(claims.map_err(|error| TokenDefect::of(&error))?.claims)
     }
 
     /// The identity of claims that are signed by the key, or by the issuer, of this id.

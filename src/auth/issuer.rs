@@ -73,7 +73,7 @@ impl Issuer {
         // The library would read the clock itself.
         (rules.validate_exp, rules.validate_nbf) = (false, false);
         let claims = jsonwebtoken::decode::<AccessClaims>(token, &key.public, &rules);
-        Ok(claims.map_err(|_| TokenDefect::InvalidOfIssuer)?.claims)
+        Ok(claims.map_err(|error| TokenDefect::of(&error))?.claims)
     }
 }
 

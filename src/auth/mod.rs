@@ -31,6 +31,8 @@ use crate::auth::peer::RemotePeer;
 use crate::config::AccessLevel;
 pub use crate::id::AuthMethod;
 use crate::id::{Grants, IdentityId, RoomName, RoomScope, nfc, text_is_valid, visible};
+use crate::limit::{GuessLimit, Rate};
+use crate::network::ClientNetwork;
 
 /// Maximum characters of a name from a proxy or Access: an e-mail address' (RFC 5321).
 const MAX_EXTERNAL_NAME_CHARS: usize = 254;
@@ -105,6 +107,7 @@ pub struct Identities {
     access: Option<AccessHandle>,
     cookies: Cookies,
     tokens: Option<AccessTokens>,
+    guesses: GuessLimit,
     /// Those who are authenticated at all.
     rooms: AccessLevel,
     /// Those who may start a meeting.
@@ -132,6 +135,7 @@ impl Identities {
             access,
             cookies: Cookies::Alone,
             tokens: None,
+            guesses: GuessLimit::new(Rate::UNLIMITED),
             rooms: AccessLevel::Anyone,
             create: AccessLevel::Anyone,
             moderates: true,
@@ -148,6 +152,17 @@ impl Identities {
     #[must_use]
     pub fn with_tokens(self, tokens: Option<AccessTokens>, rooms: AccessLevel, create: AccessLevel) -> Self {
         Self { tokens, rooms, create, ..self }
+    }
+
+    /// Limits guesses of tokens by network.
+    #[must_use]
+    pub fn limiting_guesses(self, rate: Rate) -> Self {
+        Self { guesses: GuessLimit::new(rate), ..self }
+    }
+
+    /// The guesses of tokens.
+    pub fn guesses(&self) -> &GuessLimit {
+        &self.guesses
     }
 
     /// Lets users without an access token moderate, or not.
@@ -193,11 +208,11 @@ impl Identities {
         if self.tokens.is_some() {
             let by_token = |identity| Auth::User { identity, by: AuthMethod::Token, renew: None };
             if let Some(token) = AccessTokens::presented(headers) {
-                let identity = self.identify_by_access_token(token, now).await;
+                let identity = self.identify_by_access_token(token, peer.network(), now).await;
                 return identity.map_or(Auth::Anonymous, by_token);
             }
             for token in AccessTokens::in_cookies(headers).take(MAX_COOKIES) {
-                if let Some(identity) = self.identify_by_access_token(token, now).await {
+                if let Some(identity) = self.identify_by_access_token(token, peer.network(), now).await {
                     return by_token(identity);
                 }
             }
@@ -222,14 +237,42 @@ impl Identities {
         }
     }
 
-    /// Returns the identity of an access token; `None` if it is not valid.
-    pub async fn identify_by_access_token(&self, token: &[u8], now: SystemTime) -> Option<Identity> {
-        let verified = self.tokens.as_ref()?.verify(token, now).await;
+    /// Returns the identity of an access token from a client's network, if known; `None` if it is not valid.
+    pub async fn identify_by_access_token(
+        &self,
+        token: &[u8],
+        network: Option<ClientNetwork>,
+        now: SystemTime,
+    ) -> Option<Identity> {
+        let verified = self.verify(self.tokens.as_ref()?, token, network, now).await;
         let refused = |why: &TokenDefect| tracing::debug!(event = "tokenRefused", %why);
         let mut identity = verified.inspect_err(refused).ok()?;
         // Whoever holds a token has signed in.
         identity.grants.create |= self.create != AccessLevel::Token;
         Some(identity)
+    }
+
+    /// Verifies an access token from a client's network, if known, unless too many guesses came from there.
+    ///
+    /// # Errors
+    /// [`TokenDefect`].
+    pub async fn verify(
+        &self,
+        tokens: &AccessTokens,
+        token: &[u8],
+        network: Option<ClientNetwork>,
+        now: SystemTime,
+    ) -> Result<Identity, TokenDefect> {
+        if !self.guesses.allows(network, token) {
+            return Err(TokenDefect::TooManyGuesses);
+        }
+        let verified = tokens.verify(token, now).await;
+        match verified {
+            Ok(_) => self.guesses.succeeded(token),
+            Err(TokenDefect::Signature) => self.guesses.failed(network),
+            Err(_) => {}
+        }
+        verified
     }
 
     /// Waits until the right of an identity ends; none if it has no end, as without an access token.

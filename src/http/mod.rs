@@ -8,6 +8,7 @@ pub mod charge;
 pub mod context;
 pub mod error;
 pub mod extract;
+pub mod guesses;
 pub mod host;
 pub mod listener;
 pub mod origin;

@@ -199,6 +199,12 @@ impl<K: Clone + Eq + Hash> KeyedLimit<K> {
         self.acquire(key).map(drop)
     }
 
+    /// True if the key's rate is used up.
+    pub fn is_exhausted(&self, key: &K) -> bool {
+        let Inner { rate, usage, .. } = &*self.inner;
+        rate.most > 0 && usage.get(key).is_some_and(|used| rate.take(used.due, now()).is_none())
+    }
+
     /// Counts further events of something that was admitted, beyond the rate too: then it admits the key later.
     pub fn charge(&self, key: &K, count: u32) {
         self.charge_at(key, count, now());

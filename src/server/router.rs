@@ -19,6 +19,7 @@ use crate::events::api::EventApi;
 use crate::http::base_path;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
+use crate::http::guesses::tell_guesses;
 use crate::http::request_guard::{guard, observe};
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
@@ -85,6 +86,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
     let routes = routes
         .layer(from_fn(normalize_path))
         .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()))
+        .layer(from_fn_with_state(http.clone(), tell_guesses))
         .layer(from_fn_with_state(http.clone(), guard))
         .layer(from_fn(media_api::refusals::refusals))
         .layer(from_fn_with_state(state.sockets.clone(), store_refusal));

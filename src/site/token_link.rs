@@ -33,7 +33,7 @@ pub async fn exchange(State(http): State<Arc<HttpContext>>, request: Request, ne
         return ApiError::Internal.into_response();
     };
     let now = wall_clock();
-    match tokens.verify(token.as_bytes(), now).await {
+    match http.identities.verify(tokens, token.as_bytes(), peer.network(), now).await {
         Ok(identity) => {
             let expiry = identity.lease.map_or(0, |lease| lease.expiry);
             let cookie = AccessTokens::set_cookie(&token, expiry, peer, now);

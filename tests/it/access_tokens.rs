@@ -286,3 +286,48 @@ async fn admin_grant_opens_the_operators_api() {
         Some(403)
     );
 }
+
+#[tokio::test]
+async fn network_that_guesses_presents_only_known_tokens() {
+    let server = TestServer::with(|config| {
+        with_keys(config);
+        config.limits.token_guesses_per_minute_per_network = 5;
+    })
+    .await;
+    let user = |token: &str| answer(server.get("/api/user").bearer_auth(token));
+    let (known, new) = (token("Ada", "*"), token("Bob", "*"));
+    assert_eq!(user(&known).await.status, 200);
+    // Those that can never succeed are no guesses.
+    for wrong in ["x.y.z", &known.replace('.', "x."), &token_until("Eve", "*", -59)] {
+        for _ in 0..6 {
+            assert_ne!(user(wrong).await.status, 429);
+        }
+    }
+    let forged = |number: u8| {
+        let (signed, _) = known.rsplit_once('.').unwrap();
+        // The last character of 32 bytes in base64 has two bits that are zero.
+        format!("{signed}.{}A", char::from(b'A' + number).to_string().repeat(42))
+    };
+    for number in 0..5 {
+        assert_eq!(user(&forged(number)).await.status, 401, "{number}");
+    }
+    for refused in [&forged(6), &new] {
+        let refused = user(refused).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, "60"), "{refused:?}");
+        assert!(refused.text.contains("from your network"), "{refused:?}");
+    }
+    assert_eq!(bearer("r", &new).try_open(&server).await.err(), Some(429));
+    let phoenix = |token: &str| Ask::path(&format!("/socket/websocket?vsn=2.0.0&token={token}"));
+    assert_eq!(phoenix(&new).try_open(&server).await.err(), Some(429));
+    assert_eq!(page(&server, &format!("/r?token={new}"), "").await.status, 429);
+    // The known one opens everything, and those without a token are not concerned.
+    assert_eq!(user(&known).await.status, 200);
+    let mut ada = bearer("r", &known).pk("a").open(&server).await;
+    ada.until_users(&["a"]).await;
+    phoenix(&known).open(&server).await;
+    let bob = Person::log_in(&server, "Bob").await;
+    let _bob = Ask::room("r").by(&bob).pk("b").open(&server).await;
+    ada.until_users(&["a", "b"]).await;
+    assert_eq!(answer(server.get("/api/user")).await.status, 401);
+    assert_eq!(server.refusals("too_many_guesses").await, 5.0);
+}

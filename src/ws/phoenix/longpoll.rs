@@ -211,9 +211,9 @@ async fn identify(
     (headers, query): (&HeaderMap, &Query<'_>),
 ) -> Result<SocketUser, ApiError> {
     if let Some(token) = headers.get(AUTH_TOKEN) {
-        return of_token(http, sockets, token.as_bytes()).await;
+        return of_token(http, sockets, peer, token.as_bytes()).await;
     }
-    if let Some(user) = by_parameter(http, sockets, query).await {
+    if let Some(user) = by_parameter(http, sockets, peer, query).await {
         return user;
     }
     // A browser names no origin for a GET of the same one, and no other for an image of a foreign page.
@@ -233,12 +233,13 @@ async fn identify(
 async fn by_parameter(
     http: &HttpContext,
     sockets: &Sockets,
+    peer: &RemotePeer,
     query: &Query<'_>,
 ) -> Option<Result<SocketUser, ApiError>> {
     let mut found = None;
     let tokens = query.tokens.iter().rev().filter(|token| SessionToken::parse(token).is_none());
     for token in tokens.take(MAX_TOKENS) {
-        let user = of_token(http, sockets, token.as_bytes()).await;
+        let user = of_token(http, sockets, peer, token.as_bytes()).await;
         if user.is_ok() {
             return Some(user);
         }

@@ -93,7 +93,7 @@ async fn open(
     }
     let token = offered.token.or_else(|| tokens.pop().map(|token| token.into_owned().into_bytes()));
     let (user, renew) = match token {
-        Some(token) => (of_token(http, sockets, &token).await?, None),
+        Some(token) => (of_token(http, sockets, peer, &token).await?, None),
         None => match http.identities.identify(request.headers(), peer, wall_clock()).await {
             // A page of ours names its origin, which was checked. Other clients have tokens.
             Auth::User { by, .. }
@@ -143,11 +143,12 @@ async fn open(
 pub(super) async fn of_token(
     http: &HttpContext,
     sockets: &Sockets,
+    peer: &RemotePeer,
     token: &[u8],
 ) -> Result<SocketUser, ApiError> {
     let (identities, now) = (&http.identities, wall_clock());
     let identity = match identities.identify_by_socket_token(token, now) {
-        None => identities.identify_by_access_token(token, now).await,
+        None => identities.identify_by_access_token(token, peer.network(), now).await,
         found => found,
     };
     if let Some(identity) = identity {

@@ -19,6 +19,7 @@ pub mod limit;
 pub mod media_access;
 pub mod media_api;
 pub mod metrics;
+pub mod operate;
 pub mod orange;
 pub mod protocol;
 pub mod reports;

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
-use satsuma::server::{
-    ObjectsCommand, TokenOptions, check, healthcheck, mint_token, operate_objects, revoke_tokens, run,
-};
+use satsuma::operate::{OperateCommand, OperateError, operate, revoke_tokens};
+use satsuma::server::{TokenOptions, check, healthcheck, mint_token, run};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -32,21 +31,19 @@ enum CliCommand {
     CheckConfig,
     /// Ask the running server whether it is alive.
     Healthcheck,
-    /// List, show and remove the durable objects of the running server.
-    Objects {
-        #[command(subcommand)]
-        command: ObjectsCommand,
-    },
+    #[command(flatten)]
+    Operate(OperateCommand),
     /// Make an access token, with the first key of the configuration, or revoke tokens.
     Token(TokenOptions),
     Load(satsuma_load::Options),
 }
 
 fn main() -> ExitCode {
-    telemetry::exit_code(match Cli::parse() {
+    let done = match Cli::parse() {
         Cli { command: Some(CliCommand::Load(load)), .. } => satsuma_load::main(&load, |line| complain(line)),
         cli => obey(cli),
-    })
+    };
+    telemetry::exit_code(done, |error| error.downcast_ref().map_or(1, OperateError::exit_code))
 }
 
 #[tokio::main]
@@ -67,9 +64,8 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
             };
             std::io::stdout().write_all(text.as_bytes())?;
         }
-        Some(CliCommand::Objects { command }) => {
-            let text = operate_objects(&loaded.config, &command).await?;
-            std::io::stdout().write_all(text.as_bytes())?;
+        Some(CliCommand::Operate(command)) => {
+            operate(&loaded.config, &command, &mut std::io::stdout()).await?;
         }
         _ => {
             telemetry::init(&loaded.config.log)?;

@@ -94,13 +94,16 @@ pub fn flush() {
     LINES.flush(FLUSH);
 }
 
-/// Logs and flushes the error, if any, and returns the exit code.
-pub fn exit_code(done: Result<(), Box<dyn Error>>) -> ExitCode {
+/// Logs and flushes the error, if any, and returns the exit code, which is the error's.
+pub fn exit_code(
+    done: Result<(), Box<dyn Error>>,
+    code: impl FnOnce(&(dyn Error + 'static)) -> u8,
+) -> ExitCode {
     if let Err(error) = &done {
         complain(format_args!("satsuma: {error}"));
     }
     flush();
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    done.map_or_else(|error| code(&*error).into(), |()| ExitCode::SUCCESS)
 }
 
 /// Writes to standard output without waiting for its reader, which may be gone or stalled.

@@ -52,6 +52,10 @@ const KEYS: [&str; 3] = ["auth.keys", "durable.keys", "webhooks"];
 
 const PREFIX: &str = "SATSUMA_";
 
+/// Variables that are no settings: the path of the configuration file, and the server of operators' commands.
+const COMMAND_LINE: [&str; 4] =
+    ["SATSUMA_CONFIG", "SATSUMA_SERVER", "SATSUMA_OPERATOR_TOKEN", "SATSUMA_OPERATOR_TOKEN_FILE"];
+
 /// Settings on the command line. The field comments are the help texts.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Flags {
@@ -156,8 +160,10 @@ impl Sources {
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
             .collect();
-        // The path of the configuration file, which the caller has read.
-        variables.remove("SATSUMA_CONFIG");
+        // Those of the command line, which the caller has read.
+        for name in COMMAND_LINE {
+            variables.remove(name);
+        }
 
         for (name, key) in ORANGE {
             self.take_variable(&mut variables, name, key);

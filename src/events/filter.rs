@@ -16,6 +16,8 @@ const MAX_PATTERNS: usize = 64;
 pub struct EventFilter {
     /// The only room.
     pub room: Option<RoomName>,
+    /// True if the stream ends with the log, and does not follow what happens next.
+    pub ends: bool,
     /// Patterns of types; empty for all.
     types: Vec<String>,
     /// Patterns of rooms; empty for all, and for events of no room.
@@ -33,9 +35,15 @@ impl EventFilter {
             let patterns = value.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
             match &*name {
                 "events" => filter.types.extend(patterns.map(str::to_owned)),
+                "follow" => {
+                    let wrong = ApiError::InvalidQuery("follow is true or false");
+                    filter.ends = !value.parse::<bool>().map_err(|_| wrong)?;
+                }
                 "rooms" if filter.room.is_none() => filter.rooms.extend(patterns.map(str::to_owned)),
-                _ if filter.room.is_some() => return Err(ApiError::InvalidQuery("only parameter is events")),
-                _ => return Err(ApiError::InvalidQuery("parameters are events and rooms")),
+                _ if filter.room.is_some() => {
+                    return Err(ApiError::InvalidQuery("parameters are events and follow"));
+                }
+                _ => return Err(ApiError::InvalidQuery("parameters are events, rooms and follow")),
             }
         }
         let is_known = |pattern: &String| EVENT_TYPES.iter().any(|kind| pattern_matches(pattern, kind));
@@ -96,6 +104,8 @@ mod tests {
         ] {
             assert_eq!(some.admits(&event(kind, room)), admitted, "{kind} {room:?}");
         }
+        assert!(!some.ends && !read("follow=true", None).unwrap().ends);
+        assert!(read("follow=false", Some("r")).unwrap().ends);
         let own = read("events=member.*", Some("r")).unwrap();
         assert!(own.admits(&event("member.left", Some("r"))));
         assert!(!own.admits(&event("member.left", Some("r2"))) && !own.admits(&event("member.left", None)));
@@ -104,8 +114,9 @@ mod tests {
     #[test]
     fn unknown_parameters_are_refused() {
         for (query, room, name) in [
-            ("event=x", None, "parameters are events and rooms"),
-            ("rooms=other", Some("r"), "only parameter is events"),
+            ("event=x", None, "parameters are events, rooms and follow"),
+            ("rooms=other", Some("r"), "parameters are events and follow"),
+            ("follow=no", None, "follow is true or false"),
             ("events=meetings.*", None, "types of events"),
             (&*format!("rooms={}", "a,".repeat(65)), None, "at most 64"),
         ] {

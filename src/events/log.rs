@@ -187,6 +187,11 @@ impl Shared {
 }
 
 impl Cursor {
+    /// True if the reader has read what the log has.
+    pub fn is_at_end(&self) -> bool {
+        self.position.is_some_and(|position| position >= self.end.borrow().position)
+    }
+
     /// Waits for the next events; `None` once the log is closed.
     ///
     /// # Errors

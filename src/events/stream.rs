@@ -144,6 +144,9 @@ impl<A: StreamAccess> Open<A> {
             return Some(greeting);
         }
         loop {
+            if self.filter.ends && self.cursor.is_at_end() {
+                return None;
+            }
             match timeout_at(self.next_heartbeat, self.cursor.next()).await {
                 Ok(Ok(Some(page))) => {
                     let lines = lines(&page, &self.filter);

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::revoke::RevocationCommand;
 use crate::auth::access_token::{AccessTokens, TokenGrants, TokenPublish};
 use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::config::Config;
+use crate::operate::RevocationCommand;
 
 /// A token to be made, or the revocation of tokens.
 #[derive(Clone, Debug, clap::Args)]

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use satsuma::config::{Config, DurableKey, KeySource};
-use satsuma::server::ObjectsCommand;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -14,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::harness::{Answer, PATIENCE, TestServer, answer, eventually, logged};
+use crate::operate::operate;
 
 pub const KEY: &str = "test-key.0123456789";
 pub const OTHER: &str = "test-key.of-a-tenant";
@@ -439,24 +439,17 @@ async fn operators_list_look_and_remove() {
     let object = object.json();
     assert_eq!((&object["keys"], &object["bytes"], &object["version"]), (&json!(2), &json!(11), &json!(1)));
 
-    let config = Config { data_dir: server.data_dir(), ..Config::default() };
-    let config = Config {
-        admin: satsuma::config::Admin { listen: server.addresses().admin, ..config.admin },
-        ..config
-    };
-    let run = async |command| satsuma::server::operate_objects(&config, &command).await;
-    let list = |prefix: &str, limit| ObjectsCommand::List { prefix: prefix.to_owned(), limit };
-    let listed = run(list("shop:", 1000)).await.unwrap();
+    let run = async |args: &[&str]| operate(&server, args).await.unwrap();
+    let listed = run(&["objects", "list", "shop:"]).await;
     let lines: Vec<_> = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
     assert_eq!(lines[0], ["keys", "bytes", "version", "changed", "id"]);
     assert_eq!((lines.len(), lines[3][0], lines[3][1], lines[3][4]), (4, "2", "11", "shop:2"));
-    assert!(run(list("", 2)).await.unwrap().ends_with("shop:0\nthere are more\n"));
-    let id = || "odd é".to_owned();
-    let shown: Value = serde_json::from_str(&run(ObjectsCommand::Show { id: id() }).await.unwrap()).unwrap();
+    assert!(run(&["objects", "list", "--limit", "2"]).await.ends_with("shop:0\nthere are more\n"));
+    let shown: Value = serde_json::from_str(&run(&["objects", "show", "odd é"]).await).unwrap();
     assert_eq!(shown["values"], json!({"k": 1}));
-    assert_eq!(run(ObjectsCommand::Delete { id: id() }).await.unwrap(), "odd é is removed\n");
-    let gone = run(ObjectsCommand::Delete { id: id() }).await.unwrap_err();
-    assert!(gone.contains("no such object"), "{gone}");
+    assert_eq!(run(&["objects", "delete", "odd é"]).await, "odd é is removed\n");
+    let (code, gone) = operate(&server, &["objects", "delete", "odd é"]).await.unwrap_err();
+    assert!(code == 5 && gone.contains("no such object"), "{gone}");
     assert_eq!(ask(&server, "GET", "/object/odd%20%C3%A9/state", None).await.text, r#"{"data":{}}"#);
     assert_eq!(server.metric("satsuma_durable_objects").await, 3.0);
 }

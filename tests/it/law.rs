@@ -10,7 +10,7 @@ const LEVELS: [&[&str]; 15] = [
     &["config"],
     &["protocol", "telemetry"],
     &["store", "auth"],
-    &["http", "delivery"],
+    &["http", "delivery", "operate"],
     &["media_api"],
     &["agent"],
     &["ai"],

@@ -48,6 +48,7 @@ mod media_session;
 mod moderation;
 mod npm_clients;
 mod openapi;
+mod operate;
 mod operators;
 mod output;
 mod page;

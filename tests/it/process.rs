@@ -51,8 +51,10 @@ impl Process {
     pub fn spawn(mut command: Command, data: &Path, settings: &[(&str, &str)]) -> Self {
         let [http, admin] = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [http_address, admin_address] = [&http, &admin].map(|listener| listener.local_addr().unwrap());
-        let given = settings.iter().find(|(name, _)| *name == "SATSUMA_HTTP__LISTEN");
-        let http_address = given.map_or(http_address, |(_, address)| address.parse().unwrap());
+        let given = |wanted: &str| settings.iter().find(|(name, _)| *name == wanted);
+        let chosen = |name: &str, free| given(name).map_or(free, |(_, address)| address.parse().unwrap());
+        let http_address = chosen("SATSUMA_HTTP__LISTEN", http_address);
+        let admin_address = chosen("SATSUMA_ADMIN__LISTEN", admin_address);
         command
             .current_dir(data.parent().unwrap())
             .env("SATSUMA_DATA_DIR", data)

@@ -1,11 +1,11 @@
 //! `satsuma token revoke` and `satsuma token revocations`: tokens that end before their expiry.
 
-use std::fmt::Write;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::operator::Operator;
+use super::client::{Operator, ServerOptions};
+use super::failure::OperateError;
+use super::table::{Align, Table, safe_json};
 use crate::config::Config;
 
 /// Sentence for a server without access tokens.
@@ -26,47 +26,53 @@ pub enum RevocationCommand {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// The server.
+        #[command(flatten)]
+        server: ServerOptions,
     },
     /// List the revocations that are in force.
     Revocations {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// The server.
+        #[command(flatten)]
+        server: ServerOptions,
     },
 }
 
-/// Asks the running server with this configuration; returns the text to print.
+/// Carries out a command; returns the text to print.
 ///
 /// # Errors
-/// A sentence for the operator.
-pub async fn revoke(config: &Config, command: &RevocationCommand) -> Result<String, String> {
-    let operator = Operator::new(config, MISSING)?;
+/// [`OperateError`].
+pub async fn revoke(config: &Config, command: &RevocationCommand) -> Result<String, OperateError> {
     let (answer, json) = match command {
-        RevocationCommand::Revoke { identity, key, json } => {
+        RevocationCommand::Revoke { identity, key, json, server } => {
             let body = json!({"identity": identity, "key": key});
-            (operator.ask(Method::POST, "/admin/tokens/revoke", Some(&body)).await?, json)
+            let operator = Operator::new(config, server)?;
+            (operator.ask(Method::POST, "/admin/tokens/revoke", Some(&body)).await, json)
         }
-        RevocationCommand::Revocations { json } => {
-            (operator.ask(Method::GET, "/admin/tokens/revocations", None).await?, json)
+        RevocationCommand::Revocations { json, server } => {
+            (Operator::new(config, server)?.ask(Method::GET, "/admin/tokens/revocations", None).await, json)
         }
     };
+    let answer = answer.map_err(|error| match error {
+        OperateError::NotFound(_) => OperateError::NotFound(MISSING.to_owned()),
+        error => error,
+    })?;
     let answer = answer.unwrap_or_default();
     if *json {
-        return serde_json::to_string_pretty(&answer)
-            .map(|text| text + "\n")
-            .map_err(|error| error.to_string());
+        return Ok(safe_json(&format!("{answer:#}\n")));
     }
     let rows = answer["revocations"].as_array().map_or(std::slice::from_ref(&answer), Vec::as_slice);
     Ok(table(rows))
 }
 
 fn table(rows: &[Value]) -> String {
-    let mut text = format!("{:20}  {:20}  {:16}  identity\n", "issued until", "ends", "key");
+    let columns = ["issued until", "ends", "key", "identity"].map(|title| (title, Align::Left));
+    let mut table = Table::new(&columns);
     for row in rows {
-        let [at, until, key, identity] =
-            ["at", "until", "key", "identity"].map(|name| row[name].as_str().unwrap_or("*"));
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "{at:20}  {until:20}  {key:16}  {identity}");
+        table.row(["at", "until", "key", "identity"].map(|name| row[name].as_str().unwrap_or("*")));
     }
-    text
+    table.to_string()
 }

@@ -1,0 +1,81 @@
+//! The client of the operators' API, for the command line: of the server with the same configuration, or of a remote one.
+
+mod client;
+mod events;
+mod failure;
+mod moderate;
+mod objects;
+mod revoke;
+mod rooms;
+mod sse;
+mod table;
+
+use std::io::Write;
+
+use crate::config::Config;
+use client::Operator;
+pub use client::{ServerOptions, local_url};
+pub use failure::OperateError;
+pub use revoke::{RevocationCommand, revoke as revoke_tokens};
+
+/// A command for the operators' API.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum OperateCommand {
+    /// List the running rooms.
+    #[command(after_help = rooms::LIST_HELP)]
+    Rooms(rooms::RoomsOptions),
+    /// Show a room and its members.
+    #[command(after_help = rooms::SHOW_HELP)]
+    Room(rooms::RoomOptions),
+    /// Remove a member from a meeting.
+    #[command(after_help = moderate::KICK_HELP)]
+    Kick(moderate::KickOptions),
+    /// Let nobody new into a meeting.
+    #[command(after_help = moderate::LOCK_HELP)]
+    Lock(moderate::LockOptions),
+    /// Print what happens in rooms.
+    #[command(after_help = events::HELP)]
+    Events(events::EventsOptions),
+    /// List, show and remove the durable objects of the running server.
+    Objects {
+        /// The command.
+        #[command(subcommand)]
+        command: objects::ObjectsCommand,
+        /// The server.
+        #[command(flatten)]
+        server: ServerOptions,
+    },
+}
+
+/// Carries out a command, and prints its result.
+///
+/// # Errors
+/// [`OperateError`]: a sentence for the operator, and the exit code for programs.
+pub async fn operate(
+    config: &Config,
+    command: &OperateCommand,
+    print: &mut impl Write,
+) -> Result<(), OperateError> {
+    let text = match command {
+        OperateCommand::Rooms(options) => {
+            rooms::list(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Room(options) => {
+            rooms::show(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Kick(options) => {
+            moderate::kick(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Lock(options) => {
+            moderate::lock(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Objects { command, server } => {
+            objects::run(&Operator::new(config, server)?, command).await?
+        }
+        OperateCommand::Events(options) => {
+            return events::follow(&Operator::new(config, &options.server)?, options, print).await;
+        }
+    };
+    print.write_all(text.as_bytes())?;
+    Ok(())
+}

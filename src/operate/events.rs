@@ -58,9 +58,9 @@ enum End {
     Done,
     /// Nobody reads what is printed.
     Unread,
-    /// Nothing came for long; the server may be well, with a longer heartbeat.
-    Silent,
-    /// The server stopped, or the connection broke.
+    /// The open stream ended: servers end long connections, and proxies silent ones.
+    Interrupted(OperateError),
+    /// No stream could be opened.
     Broken(OperateError),
 }
 
@@ -76,18 +76,18 @@ pub(super) async fn follow(
     let mut pause = FIRST_PAUSE;
     let mut was_open = false;
     loop {
-        let before = last.clone();
         let error = match read(operator, &path, options, &mut last, &mut was_open, print).await? {
             End::Done | End::Unread => return Ok(()),
-            End::Silent => continue,
-            End::Broken(error) => error,
+            End::Interrupted(_) if options.follow => {
+                pause = FIRST_PAUSE;
+                sleep(pause).await;
+                continue;
+            }
+            End::Interrupted(error) | End::Broken(error) => error,
         };
-        // A wrong address is told at once, and a break only if it was open.
+        // A wrong address is told at once.
         if !was_open || !options.follow {
             return Err(error);
-        }
-        if last != before {
-            pause = FIRST_PAUSE;
         }
         complain(format_args!("satsuma: {error}; trying again in {}", humantime::format_duration(pause)));
         sleep(pause).await;
@@ -121,16 +121,16 @@ async fn read(
         return Err(OperateError::strange(&url));
     }
     *was_open = true;
+    let interrupted = |error: &str| {
+        End::Interrupted(OperateError::Unreachable { url: url.clone(), error: error.to_owned() })
+    };
     let mut parser = EventParser::default();
     loop {
         let chunk = match tokio::time::timeout(SILENCE, answer.chunk()).await {
-            Err(_) => return Ok(End::Silent),
-            Ok(Err(error)) => return Ok(End::Broken(OperateError::unreachable(&url, &error))),
+            Err(_) => return Ok(interrupted("nothing came for too long")),
+            Ok(Err(error)) => return Ok(End::Interrupted(OperateError::unreachable(&url, &error))),
             Ok(Ok(None)) if !options.follow => return Ok(End::Done),
-            Ok(Ok(None)) => {
-                let error = "the stream ended".to_owned();
-                return Ok(End::Broken(OperateError::Unreachable { url, error }));
-            }
+            Ok(Ok(None)) => return Ok(interrupted("the stream ended")),
             Ok(Ok(Some(chunk))) => chunk,
         };
         for event in parser.push(&chunk).map_err(|_| OperateError::strange(&url))? {

@@ -128,7 +128,7 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, tokens, upstream, ai, cards, events } = clients;
+        let Clients { site, orange, access, tokens, upstream, ai, cards, events, console } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -190,6 +190,7 @@ impl Server {
             webhooks: events.webhooks.clone(),
             events: event_api,
             revocations: store.revocations(),
+            console,
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 
 use super::Operators;
+use super::access::Access;
+use crate::clock::now;
 use crate::events::acting::Actor;
 use crate::events::filter::EventFilter;
-use crate::events::stream::OperatorAccess;
+use crate::events::stream::StreamAccess;
 use crate::http::error::ApiError;
 use crate::id::{IdentityId, RoomName};
 
@@ -27,6 +29,19 @@ pub(super) fn routes() -> Router<Arc<Operators>> {
         .route("/admin/rooms/{room}/messages", post(messages))
 }
 
+/// The right of whoever has the operator token, or of a session of the console while it lasts.
+struct OperatorAccess {
+    operators: Arc<Operators>,
+    access: Access,
+}
+
+impl StreamAccess for OperatorAccess {
+    async fn lasts(&self) -> bool {
+        let sessions = &self.operators.console.sessions;
+        self.access.session.is_none_or(|session| sessions.lasts(&session, now()))
+    }
+}
+
 fn operator() -> Actor {
     Actor { id: IdentityId::new("operator"), name: NAME.into() }
 }
@@ -34,11 +49,13 @@ fn operator() -> Actor {
 /// `GET /admin/events`: the events of all rooms, as they happen.
 async fn events(
     State(operators): State<Arc<Operators>>,
+    Extension(access): Extension<Access>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let filter = EventFilter::read(&uri, None)?;
-    operators.events.streams.open(filter, &headers, None, OperatorAccess).await
+    let access = OperatorAccess { operators: operators.clone(), access };
+    operators.events.streams.open(filter, &headers, None, access).await
 }
 
 /// `POST /admin/rooms/{room}/chat`: a chat message.

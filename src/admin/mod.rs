@@ -2,7 +2,10 @@
 //!
 //! Views list their fields in alphabetical order, which is their order on the wire.
 
+mod access;
+mod console;
 mod events;
+mod login;
 mod moderation;
 mod objects;
 mod query;
@@ -10,6 +13,7 @@ mod readiness;
 mod reports;
 pub mod revocations;
 mod rooms;
+mod sessions;
 mod tokens;
 mod webhooks;
 
@@ -17,23 +21,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::HeaderMap;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+pub use console::Console;
 use secrecy::SecretString;
 
-use crate::clock::wall_clock;
 use crate::durable::registry::ObjectRegistry;
 use crate::events::api::EventApi;
 use crate::events::webhooks::Webhooks;
-use crate::http::bearer::{bearer, bears};
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
-use crate::id::RoomScope;
 use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
@@ -69,9 +70,11 @@ pub struct Operators {
     pub events: Arc<EventApi>,
     /// Revocations of access tokens.
     pub revocations: StoredRevocations,
+    /// The console.
+    pub console: Console,
 }
 
-/// Returns all routes of the operators' listener. `/admin/` requires the operator token.
+/// Returns all routes of the operators' listener. `/admin/` requires the operator token, or a session of the console.
 pub fn router(operators: Arc<Operators>) -> Router {
     let guarded = Router::new()
         .route("/admin/rooms", get(rooms::list))
@@ -84,12 +87,15 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(moderation::routes())
         .merge(webhooks::routes())
         .merge(events::routes())
-        .layer(middleware::from_fn_with_state(operators.clone(), only_operators));
+        .merge(login::routes())
+        .layer(middleware::from_fn_with_state(operators.clone(), access::only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readiness::readyz))
         .route("/metrics", get(metrics))
         .merge(guarded)
+        .merge(login::open_routes())
+        .merge(console::routes())
         .fallback(async || ApiError::NotFound)
         .layer(middleware::from_fn_with_state(operators.clone(), only_known_hosts))
         .with_state(operators)
@@ -105,31 +111,6 @@ async fn only_known_hosts(
         return ApiError::UnknownOperatorsHost.into_response();
     }
     next.run(request).await
-}
-
-async fn only_operators(
-    State(operators): State<Arc<Operators>>,
-    request: HttpRequest,
-    next: Next,
-) -> Response {
-    if !is_operator(&operators, request.headers()).await {
-        return ApiError::NoOperator.into_response();
-    }
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
-    response
-}
-
-/// True if a request has the operator token, or an access token of all rooms with the grant `admin`.
-async fn is_operator(operators: &Operators, headers: &HeaderMap) -> bool {
-    if bears(headers, &operators.token) {
-        return true;
-    }
-    let Some(token) = bearer(headers) else { return false };
-    let identities = &operators.http.identities;
-    // Only networks of operators reach this listener.
-    let identity = identities.identify_by_access_token(token.as_bytes(), None, wall_clock()).await;
-    identity.is_some_and(|identity| identity.grants.admin && identity.scope == RoomScope::any())
 }
 
 /// `GET /metrics`: the metrics as OpenMetrics text.

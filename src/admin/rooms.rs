@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 
 use super::{Operators, seconds};
+use crate::events::member::EventMember;
 use crate::http::error::ApiError;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::room::mailbox::{MemberStatus, RoomView};
@@ -66,16 +67,28 @@ pub(super) struct RoomDetails {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct MemberView {
+    /// True while its microphone is on.
+    audio: bool,
     /// Its connection; null while it is disconnected.
     connection: Option<ConnectionView>,
+    /// True if the other members do not see it.
+    hidden: bool,
     /// The member's id, the `_pk` of its connection.
     id: UserId,
+    /// True once it has left the lobby.
+    joined: bool,
     /// Seconds since its last heartbeat.
     last_heartbeat_seconds_ago: f64,
     /// Its verified name.
     name: Arc<str>,
     /// Bytes of its queued and unconfirmed events.
     queued_bytes: usize,
+    /// True while its hand is raised.
+    raised_hand: bool,
+    /// True while its screen is shared.
+    screen: bool,
+    /// True while its camera is on.
+    video: bool,
 }
 
 /// A member's connection.
@@ -105,11 +118,23 @@ impl RoomRow {
 
 impl From<MemberStatus> for MemberView {
     fn from(member: MemberStatus) -> Self {
-        let MemberStatus { user, name, connection, heartbeat_age, queued_bytes, .. } = member;
+        let MemberStatus { user, name, connection, heartbeat_age, queued_bytes, json, is_hidden } = member;
+        let EventMember { joined, raised_hand, audio, video, screen, .. } = EventMember::read(&json);
         let connection =
             connection.map(|(id, age)| ConnectionView { age_seconds: seconds(age), id: id.number() });
-        let last_heartbeat_seconds_ago = seconds(heartbeat_age);
-        Self { connection, id: user, last_heartbeat_seconds_ago, name, queued_bytes }
+        Self {
+            audio,
+            connection,
+            hidden: is_hidden,
+            id: user,
+            joined,
+            last_heartbeat_seconds_ago: seconds(heartbeat_age),
+            name,
+            queued_bytes,
+            raised_hand,
+            screen,
+            video,
+        }
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Admin {
     /// Allowed `Host` names beside IP addresses, names without a dot and this machine's own.
     #[serde(with = "texts")]
     pub allowed_hosts: Vec<String>,
+    /// File with the token of those who may look and change nothing.
+    pub viewer_token_file: Optional<PathBuf>,
 }
 
 impl Http {
@@ -110,6 +112,10 @@ impl Default for Http {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8788)), allowed_hosts: Vec::new() }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8788)),
+            allowed_hosts: Vec::new(),
+            viewer_token_file: Optional(None),
+        }
     }
 }

@@ -68,15 +68,6 @@ pub trait StreamAccess: Send + 'static {
     fn lasts(&self) -> impl Future<Output = bool> + Send;
 }
 
-/// The right of an operator, who has the operator token.
-pub struct OperatorAccess;
-
-impl StreamAccess for OperatorAccess {
-    async fn lasts(&self) -> bool {
-        true
-    }
-}
-
 impl EventStreams {
     /// The streams of a log.
     pub fn new(log: EventLog, config: &EventsConfig, metrics: Arc<Metrics>) -> Self {

@@ -118,7 +118,7 @@ impl OriginRule {
 }
 
 /// True if `origin` is a web origin at `host`; a missing port defaults by the origin's scheme.
-fn is_at(origin: &Origin, host: &str) -> bool {
+pub fn is_at(origin: &Origin, host: &str) -> bool {
     let scheme = origin.as_str().split_once("://").map_or("", |(scheme, _)| scheme);
     origin.is_web() && format!("{scheme}://{host}").parse().is_ok_and(|at: Origin| at == *origin)
 }

@@ -1,6 +1,7 @@
 //! Checks of a configuration beyond its settings: the files that they name.
 
 use super::StartError;
+use crate::admin::Console;
 use crate::auth::access_token::AccessTokens;
 use crate::config::{Config, ConfigErrors};
 use crate::durable::keys::AccessKeys;
@@ -24,6 +25,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     Site::open(config)?;
     AccessKeys::open(&config.durable)?;
     AccessTokens::open(&config.auth)?;
+    Console::open(&config.admin)?;
     let orange = OrangeFiles::open(config)?;
     warnings.extend(orange.as_ref().and_then(OrangeFiles::warning).map(str::to_owned));
     Ok(warnings)

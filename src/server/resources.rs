@@ -13,7 +13,7 @@ use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
-use crate::admin::revocations;
+use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
@@ -129,6 +129,7 @@ pub(super) struct Clients {
     pub(super) ai: AiHandle,
     pub(super) cards: Option<Sender<CardWebhook>>,
     pub(super) events: EventBridge,
+    pub(super) console: Console,
 }
 
 impl Clients {
@@ -158,7 +159,8 @@ impl Clients {
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
         let events = EventBridge::open(config, store, kept, metrics).await?;
-        Ok(Self { site, orange, access, tokens, upstream, ai, cards, events })
+        let console = Console::open(&config.admin)?;
+        Ok(Self { site, orange, access, tokens, upstream, ai, cards, events, console })
     }
 }
 

@@ -157,6 +157,11 @@ impl TestServer {
         ask_admin(self, path)
     }
 
+    /// A request of any method to the operators' listener, without the token.
+    pub fn admin_request(&self, method: &Method, path: &str) -> RequestBuilder {
+        HTTP.request(method.clone(), format!("http://{}{path}", self.addresses().admin))
+    }
+
     /// Requests a path of the operators' listener, with the operator token.
     pub async fn admin_get(&self, path: &str) -> Answer {
         answer(self.admin(path).bearer_auth(self.operator_token())).await

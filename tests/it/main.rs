@@ -17,6 +17,7 @@ mod chat;
 mod client;
 mod cloud;
 mod conformance;
+mod console;
 mod crash;
 mod deflate;
 mod deploy;

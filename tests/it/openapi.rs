@@ -235,6 +235,8 @@ async fn answers_match_openapi() {
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
         ("/metrics", "/metrics"),
+        ("/console", "/console"),
+        ("/admin/session", "/admin/session"),
         ("/admin/rooms", "/admin/rooms"),
         ("/admin/rooms/{room}", "/admin/rooms/my%20room"),
         ("/admin/sfu", "/admin/sfu"),
@@ -351,7 +353,7 @@ async fn webhooks_match(document: &Document, server: &TestServer) {
         // An attempt under way may postpone it again.
         let mut other = SqliteConnection::connect_with(&options).await.unwrap();
         other
-            .execute("UPDATE deliveries SET state = 'dead' WHERE destination = 'webhook:app'")
+            .execute("UPDATE deliveries SET state = 'dead' WHERE destination = 'webhook:app' AND last_error IS NOT NULL")
             .await
             .unwrap();
         let dead = server.admin_get("/admin/webhooks/dead?limit=1").await;
@@ -385,7 +387,8 @@ async fn refusals_match_openapi() {
         if !["/healthz", "/readyz"].contains(&&*path) {
             document.check(method, &path, &refused);
         }
-        if path.starts_with("/admin/") {
+        // Everybody may ask who is signed in.
+        if path.starts_with("/admin/") && path != "/admin/session" {
             let refused = answer(server.admin(&url)).await;
             assert_eq!(refused.status, 401, "{url}");
             document.check(method, &path, &refused);

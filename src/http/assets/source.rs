@@ -20,8 +20,10 @@ struct BuiltIn;
 /// A source of files.
 #[derive(Clone, Debug)]
 pub enum FileSource {
-    /// This binary.
+    /// This binary, without the operators' console.
     BuiltIn,
+    /// This binary.
+    Console,
     /// A folder, by its canonical path.
     Folder(PathBuf),
 }
@@ -99,7 +101,8 @@ impl FileSource {
     /// Returns any I/O error other than "not found".
     pub async fn find(&self, path: &FilePath) -> io::Result<Option<FoundFile>> {
         match self {
-            Self::BuiltIn => Ok(BuiltIn::get(path.as_str()).map(|file| {
+            Self::BuiltIn if is_of_console(path) => Ok(None),
+            Self::BuiltIn | Self::Console => Ok(BuiltIn::get(path.as_str()).map(|file| {
                 let data = match file.data {
                     Cow::Borrowed(data) => Bytes::from_static(data),
                     Cow::Owned(data) => data.into(),
@@ -114,6 +117,11 @@ impl FileSource {
             }
         }
     }
+}
+
+/// True for a file of the operators' console, which the public listener has no use for.
+fn is_of_console(path: &FilePath) -> bool {
+    path.as_str().starts_with("console.") || path.as_str().starts_with("js/console/")
 }
 
 fn find(root: &Path, file: &Path) -> io::Result<Option<FoundFile>> {

@@ -33,7 +33,7 @@ const TOKEN_VARIABLE: &str = "SATSUMA_OPERATOR_TOKEN";
 /// The server to ask; without an option the one on this machine with the same configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ServerOptions {
-    /// The operators' listener of another server, such as https://ops.example.org. Its token comes from --token-file or
+    /// The operators' listener of another server. Its token comes from --token-file or
     /// the variable SATSUMA_OPERATOR_TOKEN.
     #[arg(long, global = true, value_name = "URL", env = "SATSUMA_SERVER")]
     server: Option<String>,

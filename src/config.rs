@@ -16,10 +16,10 @@ mod policy;
 mod rules;
 mod services;
 mod sfu;
+mod shown;
 mod sources;
 mod value;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +27,6 @@ use std::time::Duration;
 use axum::http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
 
 pub use auth::{AccessLevel, AuthConfig, ModerationConfig, ModeratorDefault, TokenKey};
 pub use base_path::{BasePath, PublicUrl};
@@ -42,6 +41,7 @@ pub use policy::PolicySources;
 pub use satsuma_sfu::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
+pub use shown::{SettingOrigins, ShownSetting};
 pub use sources::Flags;
 pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain};
 use value::{text, texts};
@@ -368,6 +368,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Warnings for the operator that do not prevent the start, one sentence each.
     pub warnings: Vec<String>,
+    /// The source of each setting that is set.
+    pub origins: SettingOrigins,
 }
 
 impl Config {
@@ -390,8 +392,8 @@ impl Config {
         }
         sources.read_environment(environment);
         sources.read_flags(flags);
-        let (config, warnings) = sources.finish()?;
-        Ok(Loaded { config, file: file.map(Path::to_owned), warnings })
+        let (config, warnings, origins) = sources.finish()?;
+        Ok(Loaded { config, file: file.map(Path::to_owned), warnings, origins })
     }
 
     /// The address at which people reach the server, as far as the configuration tells; without a slash at its end.
@@ -425,22 +427,6 @@ impl Config {
             MediaUpstream::Auto => self.calls.app_id.is_none() && self.calls.app_secret.is_none(),
         }
     }
-
-    /// Returns every setting by its dotted key, in the file's form; secrets are masked.
-    fn to_settings(&self) -> BTreeMap<String, Value> {
-        #[expect(clippy::expect_used, reason = "every field is a TOML value or a struct of them")]
-        let table = Table::try_from(self).expect("a configuration is a TOML table");
-        let mut settings = BTreeMap::new();
-        for (name, value) in table {
-            match value {
-                Value::Table(section) => {
-                    settings.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)))
-                }
-                value => drop(settings.insert(name, value)),
-            }
-        }
-        settings
-    }
 }
 
 #[cfg(test)]
@@ -449,6 +435,7 @@ mod tests {
     use std::fs;
 
     use secrecy::{ExposeSecret, SecretString};
+    use toml::{Table, Value};
 
     use super::sources::{ORANGE, SECRETS, variable};
     use super::*;

@@ -69,7 +69,7 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
         }
         _ => {
             telemetry::init(&loaded.config.log)?;
-            run(loaded.config).await?;
+            run(loaded.config, loaded.origins).await?;
         }
     }
     Ok(())

@@ -34,7 +34,7 @@ use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
-use crate::config::{Config, LimitsConfig, ModeratorDefault};
+use crate::config::{Config, LimitsConfig, ModeratorDefault, SettingOrigins};
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
 use crate::http::listener::{HttpLimits, serve};
@@ -115,9 +115,17 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_shown(config, SettingOrigins::new()).await
+    }
+
+    /// The same, with the sources of settings for operators to see.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start_shown(config: Config, origins: SettingOrigins) -> Result<Self, StartError> {
         let resources = Resources::open(&config).await?;
         match Clients::new(&config, &resources).await {
-            Ok(clients) => Ok(Self::run_with(config, resources, clients)),
+            Ok(clients) => Ok(Self::run_with(config, &origins, resources, clients)),
             Err(error) => {
                 resources.close().await;
                 Err(error)
@@ -126,7 +134,7 @@ impl Server {
     }
 
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
-    fn run_with(config: Config, resources: Resources, clients: Clients) -> Self {
+    fn run_with(config: Config, origins: &SettingOrigins, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
         let Clients { site, orange, access, tokens, upstream, ai, cards, events, console } = clients;
         let addresses = listeners.addresses(&config);
@@ -191,6 +199,7 @@ impl Server {
             events: event_api,
             revocations: store.revocations(),
             console,
+            settings: config.shown(origins),
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);

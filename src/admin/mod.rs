@@ -14,6 +14,7 @@ mod reports;
 pub mod revocations;
 mod rooms;
 mod sessions;
+mod settings;
 mod tokens;
 mod webhooks;
 
@@ -29,6 +30,7 @@ use axum::{Json, Router};
 pub use console::Console;
 use secrecy::SecretString;
 
+use crate::config::ShownSetting;
 use crate::durable::registry::ObjectRegistry;
 use crate::events::api::EventApi;
 use crate::events::webhooks::Webhooks;
@@ -72,6 +74,8 @@ pub struct Operators {
     pub revocations: StoredRevocations,
     /// The console.
     pub console: Console,
+    /// The settings in force.
+    pub settings: Vec<ShownSetting>,
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token, or a session of the console.
@@ -88,6 +92,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(webhooks::routes())
         .merge(events::routes())
         .merge(login::routes())
+        .merge(settings::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), access::only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

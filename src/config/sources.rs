@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use super::Config;
 use super::error::{ConfigError, ConfigErrors};
 use super::rules::{Violation, violations};
+use super::shown::SettingOrigins;
 
 /// Orange's variables and the keys that they set.
 #[rustfmt::skip]
@@ -260,7 +261,7 @@ impl Sources {
     ///
     /// # Errors
     /// All errors in it.
-    pub(super) fn finish(mut self) -> Result<(Config, Vec<String>), ConfigErrors> {
+    pub(super) fn finish(mut self) -> Result<(Config, Vec<String>, SettingOrigins), ConfigErrors> {
         let mut valid = Table::new();
         for (key, Setting { value, origin }) in &self.settings {
             // Deserialized one at a time, so that every error is found and belongs to one setting.
@@ -285,7 +286,11 @@ impl Sources {
             let origin = origin.map_or("the defaults", |setting| &setting.origin).to_owned();
             self.faults.push(ConfigError { origin, key: Some(keys[0].to_owned()), problem });
         }
-        if self.faults.is_empty() { Ok((config, self.warnings)) } else { Err(ConfigErrors(self.faults)) }
+        if !self.faults.is_empty() {
+            return Err(ConfigErrors(self.faults));
+        }
+        let origins = self.settings.into_iter().map(|(key, Setting { origin, .. })| (key, origin));
+        Ok((config, self.warnings, origins.collect()))
     }
 
     fn set(&mut self, origin: String, key: String, value: Value) {

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 use super::banner::{Announced, announcement};
 use super::signals::Signals;
 use super::{RunError, Server, own};
-use crate::config::Config;
+use crate::config::{Config, SettingOrigins};
 use crate::telemetry::print;
 
 /// Starts a server, prints the banner, and runs until SIGTERM, SIGINT or SIGHUP. A further signal ends the
@@ -14,13 +14,13 @@ use crate::telemetry::print;
 ///
 /// # Errors
 /// [`RunError`] if the start failed or the shutdown was incomplete.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config, origins: SettingOrigins) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     // Before the start: the first process of a container ignores signals without a handler.
     let signals = Signals::new().inspect_err(|error| warn!(%error, "signals cannot be received"));
     let _watch = signals.map(|signals| own(signals.watch(stop.clone())));
     let server = tokio::select! {
-        started = Server::start(config) => started?,
+        started = Server::start_shown(config, origins) => started?,
         () = stop.cancelled() => {
             info!("stopped before the start; nobody was let in");
             return Ok(());

@@ -6,9 +6,17 @@ use axum::http::Method;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
+use crate::access_tokens::auth;
 use crate::browser::{Browser, Tab};
 use crate::client::{Ask, Client};
-use crate::harness::{Answer, Person, TestServer, answer, logged};
+use crate::durable;
+use crate::event_webhooks::webhook;
+use crate::feedback::bug;
+use crate::harness::{Answer, Person, Reach, TestServer, answer, ask_admin, eventually, logged};
+use crate::media_session::MediaSession;
+use crate::peer::{LAYERED_CAMERA, MICROPHONE};
+use crate::process::Process;
+use crate::webhook::{Reply, Webhook};
 
 const VIEWER: &str = "a-token-of-viewers-with-40-characters-xx";
 
@@ -142,7 +150,7 @@ async fn viewer_looks_and_changes_nothing() {
     let shown = answer(own(&server, &Method::GET, "/admin/session", &cookie)).await;
     assert_eq!(shown.json()["role"], "viewer");
     let by_token = |method: &Method, path: &str| server.admin_request(method, path).bearer_auth(VIEWER);
-    for path in ["/admin/rooms", "/admin/rooms/r", "/admin/reports", "/admin/webhooks"] {
+    for path in ["/admin/rooms", "/admin/rooms/r", "/admin/reports", "/admin/webhooks", "/admin/settings"] {
         assert_eq!(answer(own(&server, &Method::GET, path, &cookie)).await.status, 200, "{path}");
         assert_eq!(answer(by_token(&Method::GET, path)).await.status, 200, "{path}");
     }
@@ -151,6 +159,7 @@ async fn viewer_looks_and_changes_nothing() {
         (Method::POST, "/admin/rooms/r/chat"),
         (Method::POST, "/admin/rooms/r/messages"),
         (Method::POST, "/admin/tokens"),
+        (Method::POST, "/admin/tokens/revoke"),
         (Method::POST, "/admin/webhooks/w/replay"),
         (Method::POST, "/admin/webhooks/w/test"),
         (Method::DELETE, "/admin/objects/o"),
@@ -250,6 +259,34 @@ async fn short_token_of_viewers_is_no_start() {
     let error = stopped.fail_with(|config| config.admin.viewer_token_file.0 = Some(file)).await.to_string();
     assert!(error.contains("admin.viewer_token_file") && error.contains("32 to 256"), "{error}");
     assert!(!error.contains("guessable"), "{error}");
+}
+
+#[tokio::test]
+async fn settings_are_shown_with_their_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::write(dir.path().join("satsuma.toml"), "[room]\ntick = \"2s\"\n[limits]\nrooms = 77\n").unwrap();
+    let secret = "https://hooks.example/hush-0123456789";
+    let settings = [("SATSUMA_ROOM__TICK", "3s"), ("FEEDBACK_URL", secret)];
+    let server = Process::start(&data, &settings).await;
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
+    assert_eq!(answer(ask_admin(&server, "/admin/settings")).await.status, 401);
+    let shown = answer(ask_admin(&server, "/admin/settings").bearer_auth(token.trim())).await;
+    assert!(!shown.text.contains("hush"), "a secret is shown");
+    let shown = shown.json();
+    let setting =
+        |key: &str| shown["settings"].as_array().unwrap().iter().find(|row| row["key"] == key).unwrap();
+    assert_eq!(
+        *setting("room.tick"),
+        json!({"key": "room.tick", "value": "3s", "default": "15s", "origin": "SATSUMA_ROOM__TICK"})
+    );
+    let rooms = setting("limits.rooms");
+    assert_eq!((&rooms["value"], &rooms["origin"]), (&json!(77), &json!("satsuma.toml")));
+    let url = setting("feedback.url");
+    assert_eq!((&url["value"], &url["origin"]), (&json!("[secret]"), &json!("FEEDBACK_URL")));
+    let listen = setting("admin.listen");
+    assert_eq!(listen["value"], server.reached_at().admin.to_string());
+    assert_eq!(setting("room.restore_grace")["origin"], Value::Null);
 }
 
 /// Signs in by the form.
@@ -384,4 +421,135 @@ async fn viewer_sees_no_controls_in_a_browser() {
         .eval("[...document.querySelectorAll('#view button')].filter(b => b.getClientRects().length).length")
         .await;
     assert_eq!(shown, 0);
+}
+
+/// Marks the events that a webhook refused as given up.
+async fn give_up(server: &TestServer) {
+    use sqlx::{Connection, Executor};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(server.data_dir().join("satsuma.db"));
+    eventually("an event is given up".to_owned(), async || {
+        let mut database = sqlx::sqlite::SqliteConnection::connect_with(&options).await.unwrap();
+        let all = "UPDATE deliveries SET state = 'dead' WHERE destination = 'webhook:app' AND last_error IS NOT NULL";
+        database.execute(all).await.unwrap();
+        let dead = server.admin_get("/admin/webhooks/dead").await.json();
+        !dead["deadLetters"].as_array().unwrap().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn operator_sees_media_reports_and_settings_in_a_browser() {
+    let browser = Browser::start().await;
+    let failing = Webhook::start([Reply::Status(500); 1000]).await;
+    let server = TestServer::with(|config| {
+        config.calls.room_check = false;
+        config.auth = auth();
+        config.webhooks = vec![webhook("app", failing.url())];
+        config.room.heartbeat_timeout = Duration::from_secs(600);
+        durable::keys(config);
+    })
+    .await;
+    let tab = browser.visitor().await.open(&format!("http://{}/console", server.addresses().admin)).await;
+    sign_in(&tab, &token(&server)).await;
+
+    // Media: bitrates and layers over time.
+    let (publisher, subscriber) =
+        (MediaSession::of(&server, "Bob").await, MediaSession::of(&server, "Cyd").await);
+    let (mids, _) = publisher.publish(&[("cam", LAYERED_CAMERA), ("mic", MICROPHONE)]).await;
+    publisher.peer.say_in(mids[0], Some("a"), "large").await;
+    let cam = json!({"location": "remote", "sessionId": publisher.session, "trackName": "cam",
+                     "simulcast": {"preferredRid": "a"}});
+    let mid = subscriber.subscribe_as(cam).await;
+    tab.click_text("nav a", "Media").await;
+    until_shown(&tab, &publisher.session).await;
+    let drawn = "[...document.querySelectorAll('#view .chart path')].some(p => (p.getAttribute('d').match(/L/g) ?? []).length > 2)";
+    let flowing = async {
+        tab.until(drawn).await;
+        tab.until("/received [1-9][0-9.]* k?bit/.test(document.querySelector('#view').innerText)").await;
+    };
+    let talking = async {
+        loop {
+            publisher.peer.say_in(mids[0], Some("a"), "large").await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { () = flowing => {}, () = talking => {} }
+    subscriber.peer.until_received(mid, "large").await;
+    look(&tab, "media").await;
+    tab.click_text("#view a", &publisher.session).await;
+    until_shown(&tab, "1 subscriber").await;
+    until_shown(&tab, "estimated bandwidth").await;
+    look(&tab, "media-session").await;
+    tab.go(&format!("http://{}/console#/media/{}", server.addresses().admin, subscriber.session)).await;
+    until_shown(&tab, &format!("{} / cam", publisher.session)).await;
+
+    // Reports, with a readable history.
+    let ada = Person::log_in(&server, "Ada").await;
+    let markup = "<b>loud</b>";
+    let info = json!({"roomName": "my room", "url": "https://meet.example/", "roomHistory": {
+        "apiHistory": [{"timestamp": 1_780_000_000_000_u64, "type": "request", "endpoint": "/sessions/new", "body":
+            {"sessionDescription": {"sdp": "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\n"}}}, {"type": "response", "status": 201}],
+        "userSessions": [{"name": markup}]}});
+    assert_eq!(answer(bug(&server, &ada, "The sound is gone", &info)).await.status, 200);
+    tab.click_text("nav a", "Reports").await;
+    tab.click_text("#view .rows a", "The sound is gone").await;
+    until_shown(&tab, "apiHistory (2)").await;
+    until_shown(&tab, "request · /sessions/new").await;
+    tab.click("#view details summary").await;
+    until_shown(&tab, "o=- 1 2 IN IP4 127.0.0.1\n").await;
+    until_shown(&tab, markup).await;
+    assert_eq!(tab.eval("document.querySelectorAll('#view b').length").await, 0);
+    look(&tab, "report").await;
+
+    // Webhooks: given up, and replayed.
+    let _dan = Client::join(&server, "my room", "Dan").await;
+    give_up(&server).await;
+    tab.click_text("nav a", "Webhooks").await;
+    until_shown(&tab, "given up").await;
+    until_shown(&tab, "500").await;
+    look(&tab, "webhooks").await;
+    tab.click_text("#view .pages button", "Replay").await;
+    tab.until("document.querySelector('#notices').innerText.includes('tried again')").await;
+
+    // Tokens.
+    tab.click_text("nav a", "Tokens").await;
+    tab.fill("input[name=room]", "standup").await;
+    tab.fill("input[name=name]", "Eve").await;
+    tab.click("input[name=moderate]").await;
+    look(&tab, "tokens").await;
+    tab.click_text("#view button", "Make a token").await;
+    tab.until("document.querySelector('input[name=Link]')?.value.includes('/standup?token=')").await;
+    let made = tab.eval("document.querySelector('input[name=Token]').value").await;
+    let mut eve = Ask::room("standup").header("authorization", &format!("Bearer {}", made.as_str().unwrap()));
+    eve = eve.pk("e");
+    let mut eve = eve.open(&server).await;
+    assert_eq!(eve.until_users(&["e"]).await["users"][0]["name"], "Eve");
+    tab.fill("input[name=key]", "app").await;
+    tab.click_text("#view button", "Revoke").await;
+    tab.click_text("dialog button", "Revoke").await;
+    until_shown(&tab, "key app").await;
+    eve.closed().await;
+
+    // Objects.
+    let put = server.request(&Method::PUT, &format!("/durable/{}/object/shop:1/state/k", durable::KEY));
+    assert_eq!(answer(put.body(r#"{"value":[1,"<i>"]}"#)).await.status, 200);
+    tab.click_text("nav a", "Objects").await;
+    tab.click_text("#view .rows a", "shop:1").await;
+    until_shown(&tab, "\"<i>\"").await;
+    look(&tab, "object").await;
+    tab.click_text("#view button", "Remove").await;
+    tab.click_text("dialog button", "Remove").await;
+    until_shown(&tab, "There is no object.").await;
+
+    // Settings.
+    tab.click_text("nav a", "Settings").await;
+    until_shown(&tab, "[secret]").await;
+    let secrets = [crate::access_tokens::SECRET, durable::KEY];
+    let shown = tab.eval("document.querySelector('#view').innerText").await;
+    assert!(secrets.iter().all(|secret| !shown.as_str().unwrap().contains(secret)), "a secret is shown");
+    tab.fill("#view input[type=search]", "tick").await;
+    until_shown(&tab, "15s").await;
+    look(&tab, "settings").await;
+    tab.assert_quiet().await;
 }

@@ -6,13 +6,22 @@ import { withdrawAllNotices } from '../notices.js';
 import { get, onSignedOut, post, Refusal, remove } from './api.js';
 import { events } from './events.js';
 import { health, readiness } from './health.js';
+import { media, mediaSession } from './media.js';
+import { object, objects } from './objects.js';
+import { report, reports } from './reports.js';
 import { room, rooms } from './rooms.js';
+import { settings } from './settings.js';
+import { tokens } from './tokens.js';
 import { repeat, sentence } from './view.js';
+import { webhooks } from './webhooks.js';
 
 /** @import { View } from './view.js' */
 
 /** The views by their name in the fragment, in the order of their links. @type {Record<string, View>} */
-const VIEWS = { rooms, health, events };
+const VIEWS = { rooms, media, events, reports, webhooks, tokens, objects, settings, health };
+
+/** The views of one thing, whose name follows. @type {Record<string, View>} */
+const DETAILS = { rooms: room, media: mediaSession, reports: report, objects: object };
 
 const STATUS_PAUSE = 5_000;
 
@@ -23,7 +32,7 @@ let session = new AbortController();
 
 function route() {
   const [, name = '', argument = ''] = location.hash.split('/');
-  const view = name === 'rooms' && argument ? room : (VIEWS[name] ?? rooms);
+  const view = (argument && DETAILS[name]) || VIEWS[name] || rooms;
   ending.abort();
   ending = new AbortController();
   withdrawAllNotices();

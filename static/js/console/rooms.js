@@ -149,12 +149,17 @@ function memberRow(room, first) {
   const badges = element('span', { class: 'actions' });
   /** @param {string} action */
   const of = (action) => ({ action, id: member.id });
-  const mute = button('Mute', () => void moderate(room, of('mute'), `${member.name} is asked to mute.`));
+  /** @type {[kind: 'audio' | 'video' | 'screen', text: string, done: string][]} */
+  const kinds = [['audio', 'Mute', 'is muted'], ['video', 'Stop camera', 'has no camera on'], ['screen', 'Stop screen', 'shares no screen']];
+  const stops = kinds.map(([kind, text, done]) => {
+    const stop = button(text, () => void moderate(room, { ...of('mute'), kind }, `${member.name} ${done}.`));
+    return { kind, stop };
+  });
   const lower = button('Lower hand', () => void moderate(room, of('lowerHands'), `${member.name}’s hand is lowered.`));
   const host = button('Make moderator', () => void moderate(room, of('grantModeration'), `${member.name} is a moderator.`));
   const guest = button('Take moderation', () => void moderate(room, of('revokeModeration'), `${member.name} is no moderator.`));
   const out = button('Remove', () => void askToRemove(room, member), 'danger');
-  const actions = element('div', { class: 'actions change' }, lower, mute, host, guest, out);
+  const actions = element('div', { class: 'actions change' }, lower, ...stops.map(({ stop }) => stop), host, guest, out);
   return {
     element: element('li', {}, element('div', { class: 'lead' }, name, facts), badges, actions),
     /** @param {Member} now */
@@ -175,7 +180,7 @@ function memberRow(room, first) {
       ].filter((text) => typeof text === 'string');
       if (badges.textContent !== shown.join('')) badges.replaceChildren(...shown.map((text) => element('span', { class: 'pill' }, text)));
       lower.hidden = !now.raisedHand;
-      mute.hidden = !now.audio;
+      for (const { kind, stop } of stops) stop.hidden = !now[kind];
       // The AI leaves when its meeting sends it away.
       for (const of of [host, guest, out]) of.hidden = now.id === 'ai';
     },

@@ -160,9 +160,10 @@ export function button(text, action, look = '') {
 /**
  * @param {number} count
  * @param {string} one the name of one
+ * @param {string} [several] the name of several
  */
-export function counted(count, one) {
-  return `${count} ${one}${count === 1 ? '' : 's'}`;
+export function counted(count, one, several = `${one}s`) {
+  return `${count} ${count === 1 ? one : several}`;
 }
 
 /** @param {number} bytes */

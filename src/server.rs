@@ -136,7 +136,7 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, origins: &SettingOrigins, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, tokens, upstream, ai, cards, events, console } = clients;
+        let Clients { site, orange, access, tokens, upstream, ai, cards, events, console, login } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -156,6 +156,8 @@ impl Server {
         );
         let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
+        let logins = Rate::per_minute(config.limits.logins_per_minute_per_network);
+        let login = login.map(|login| Arc::new(login.start(http.clone(), logins)));
         let site = Arc::new(site);
         let proxy = Proxy::new(upstream, media_access.clone(), &config.calls, &config.limits, http.clone());
         let proxy = Arc::new(proxy);
@@ -168,6 +170,7 @@ impl Server {
         let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
         let state = AppState {
             events: event_api.clone(),
+            login,
             readiness: readiness.clone(),
             sockets,
             durable,
@@ -404,6 +407,9 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             state.reports.count_quota.prune();
             state.events.acting.prune();
             state.http.identities.guesses().prune();
+            if let Some(login) = &state.login {
+                login.prune();
+            }
             if let Some(durable) = &state.durable {
                 durable.prune();
             }

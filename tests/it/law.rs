@@ -16,7 +16,7 @@ const LEVELS: [&[&str]; 15] = [
     &["ai"],
     &["room"],
     &["ws", "reports", "site"],
-    &["durable", "events"],
+    &["durable", "events", "login"],
     &["orange", "admin"],
     &["server"],
     &["lib", "main"],

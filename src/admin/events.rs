@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 
 use super::Operators;
-use super::access::Access;
+use super::access::{Access, access};
 use crate::clock::now;
 use crate::events::acting::Actor;
 use crate::events::filter::EventFilter;
@@ -21,6 +21,9 @@ use crate::id::{IdentityId, RoomName};
 /// The name of messages that do not name another author.
 const NAME: &str = "Operator";
 
+/// The path of the events.
+const PATH: &str = "/admin/events";
+
 /// The routes, which require the operator token.
 pub(super) fn routes() -> Router<Arc<Operators>> {
     Router::new()
@@ -29,16 +32,21 @@ pub(super) fn routes() -> Router<Arc<Operators>> {
         .route("/admin/rooms/{room}/messages", post(messages))
 }
 
-/// The right of whoever has the operator token, or of a session of the console while it lasts.
+/// The right of whoever may use the API: with a session of the console, or an access token, while that lasts.
 struct OperatorAccess {
     operators: Arc<Operators>,
     access: Access,
+    headers: HeaderMap,
 }
 
 impl StreamAccess for OperatorAccess {
     async fn lasts(&self) -> bool {
-        let sessions = &self.operators.console.sessions;
-        self.access.session.is_none_or(|session| sessions.lasts(&session, now()))
+        let operators = &self.operators;
+        match self.access.session {
+            // A stream is no use of the session, which would otherwise last for as long as its page is open.
+            Some(session) => operators.console.sessions.lasts(&session, now()),
+            None => access(operators, &Method::GET, PATH, &self.headers).await.is_ok(),
+        }
     }
 }
 
@@ -54,7 +62,7 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let filter = EventFilter::read(&uri, None)?;
-    let access = OperatorAccess { operators: operators.clone(), access };
+    let access = OperatorAccess { operators: operators.clone(), access, headers: headers.clone() };
     operators.events.streams.open(filter, &headers, None, access).await
 }
 

@@ -101,7 +101,7 @@ impl RevokeRequest {
             return Err(format!("\"identity\" is the \"sub\" of tokens: it {rule}"));
         }
         if key.as_ref().is_some_and(|key| !tokens.has_key(key)) {
-            return Err("\"key\" is not the id of a key of auth.keys".to_owned());
+            return Err("\"key\" is not the id of a key of auth.keys, of an issuer of auth.issuers, or \"login\" with auth.oidc".to_owned());
         }
         Ok(Revocation { identity: identity.map(|identity| nfc(&identity).into_owned()), key, at })
     }

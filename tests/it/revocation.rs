@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::access_tokens::{SECRET, auth, token, token_until, token_with};
 use crate::client::{Ask, Client};
-use crate::harness::{Answer, TestServer, answer};
+use crate::harness::{Answer, PATIENCE, TestServer, answer};
 use crate::process::{BINARY, Process};
 
 const SOCKET: &str = "/socket/websocket?vsn=2.0.0";
@@ -77,6 +77,9 @@ async fn revocation_ends_everything_that_the_identity_holds() {
     };
     let stream = server.get("/api/rooms/r/events").bearer_auth(&agent).send().await.unwrap();
     assert_eq!(stream.status(), 200);
+    let admin = token_with("Ada", "*", json!({"admin": true}));
+    let events = server.admin("/admin/events").bearer_auth(&admin).send().await.unwrap();
+    assert_eq!(events.status(), 200);
     let session = server.request(&Method::POST, "/api/calls/sessions/new").bearer_auth(&ada);
     let session = answer(session).await;
     assert_eq!(session.status, 201, "{session:?}");
@@ -96,7 +99,10 @@ async fn revocation_ends_everything_that_the_identity_holds() {
     other.until_users(&["bob"]).await;
     assert_eq!(answer(poll(Method::POST).body("")).await.json()["status"], 410);
     assert_eq!(answer(poll(Method::GET)).await.json()["status"], 403);
-    assert!(stream.bytes().await.is_ok(), "the stream ends in order");
+    for stream in [stream, events] {
+        let rest = tokio::time::timeout(PATIENCE, stream.bytes()).await;
+        assert!(rest.expect("the stream ends").is_ok(), "in order");
+    }
     assert_eq!(tracks(&ada).await.status, 401);
     for refused in [&ada, &agent] {
         assert_eq!(user(&server, refused).await, 401);

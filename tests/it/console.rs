@@ -12,7 +12,7 @@ use crate::client::{Ask, Client};
 use crate::durable;
 use crate::event_webhooks::webhook;
 use crate::feedback::bug;
-use crate::harness::{Answer, Person, Reach, TestServer, answer, ask_admin, eventually, logged};
+use crate::harness::{Answer, PATIENCE, Person, Reach, TestServer, answer, ask_admin, eventually, logged};
 use crate::media_session::MediaSession;
 use crate::peer::{LAYERED_CAMERA, MICROPHONE};
 use crate::process::Process;
@@ -199,6 +199,22 @@ async fn guesses_of_the_token_are_limited() {
     // Programs with the token go on.
     assert_eq!(server.admin_get("/admin/rooms").await.status, 200);
     assert!(logged().contains("consoleLoginRefused"));
+}
+
+#[tokio::test]
+async fn end_of_a_session_ends_its_stream() {
+    let server = TestServer::with(|config| config.events.heartbeat = Duration::from_secs(1)).await;
+    let cookie = cookie(&server, &token(&server)).await;
+    let mut stream = own(&server, &Method::GET, "/admin/events", &cookie).send().await.unwrap();
+    assert_eq!(stream.status().as_u16(), 200);
+    // It outlasts a heartbeat while the session lasts.
+    let mut text = String::new();
+    while !text.contains("\n:\n") {
+        text += std::str::from_utf8(&stream.chunk().await.unwrap().expect("it goes on")).unwrap();
+    }
+    assert_eq!(answer(own(&server, &Method::DELETE, "/admin/session", &cookie)).await.status, 204);
+    tokio::time::timeout(PATIENCE, async { while stream.chunk().await.unwrap().is_some() {} }).await.unwrap();
+    server.until_metric("satsuma_event_streams", 0.0).await;
 }
 
 #[tokio::test]
@@ -464,17 +480,8 @@ async fn operator_sees_media_reports_and_settings_in_a_browser() {
     tab.click_text("nav a", "Media").await;
     until_shown(&tab, &publisher.session).await;
     let drawn = "[...document.querySelectorAll('#view .chart path')].some(p => (p.getAttribute('d').match(/L/g) ?? []).length > 2)";
-    let flowing = async {
-        tab.until(drawn).await;
-        tab.until("/received [1-9][0-9.]* k?bit/.test(document.querySelector('#view').innerText)").await;
-    };
-    let talking = async {
-        loop {
-            publisher.peer.say_in(mids[0], Some("a"), "large").await;
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! { () = flowing => {}, () = talking => {} }
+    tab.until(drawn).await;
+    tab.until("/received [1-9][0-9.]* k?bit/.test(document.querySelector('#view').innerText)").await;
     subscriber.peer.until_received(mid, "large").await;
     look(&tab, "media").await;
     tab.click_text("#view a", &publisher.session).await;

@@ -2,8 +2,9 @@
 // What happens in rooms, as it happens: the stream of events, which resumes after a break.
 
 import { element } from '../element.js';
+import { withdrawNotice } from '../notices.js';
 import { stream } from './api.js';
-import { head, repeat } from './view.js';
+import { head, run } from './view.js';
 
 /** @import { View } from './view.js' */
 
@@ -23,8 +24,9 @@ export const events = {
     const hint = element('p', { class: 'quiet' }, 'From the moment this view is open; the newest comes first.');
     place.append(head('Events'), hint, lines);
     let lastId = '';
-    void repeat(signal, PAUSE, async () => {
+    const read = async () => {
       const reader = (await stream('/admin/events', lastId, signal)).getReader();
+      withdrawNotice('view');
       let text = '';
       for (;;) {
         const { value, done } = await reader.read();
@@ -42,9 +44,22 @@ export const events = {
           lastId = field('id') ?? lastId;
         }
       }
-    });
+    };
+    void follow(signal, read);
   },
 };
+
+/**
+ * Reads one stream after the other.
+ * @param {AbortSignal} signal
+ * @param {() => Promise<void>} read
+ */
+async function follow(signal, read) {
+  while (!signal.aborted) {
+    await run(signal, read);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  }
+}
 
 /** @param {{ time: string, type: string, room: string | null, data: Record<string, any> }} event */
 function line(event) {

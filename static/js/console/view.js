@@ -30,6 +30,12 @@ export function section(title, ...children) {
   return element('section', {}, element('h2', {}, title), ...children);
 }
 
+/** Share of the time that a repeated task may take at most: one that takes long is heavy for the server, too. */
+const MAX_SHARE = 0.2;
+
+/** Maximum pause because of it, in milliseconds. */
+const MAX_PAUSE = 30_000;
+
 /**
  * Repeats a task until the signal is aborted, with a pause after each run; not while the page is hidden.
  * @param {AbortSignal} signal
@@ -38,8 +44,10 @@ export function section(title, ...children) {
  */
 export async function repeat(signal, pause, task) {
   while (!signal.aborted) {
+    const start = performance.now();
     await run(signal, task);
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    const rest = (performance.now() - start) * (1 / MAX_SHARE - 1);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(pause, Math.min(rest, MAX_PAUSE))));
     if (document.hidden) await shown(signal);
   }
 }

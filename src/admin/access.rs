@@ -1,4 +1,4 @@
-//! Who may use the operators' API: a token in the request, or the console's cookie from the console's own page.
+//! Access to the operators' API: a token in the request, or the console's cookie from the console's own page.
 
 use std::sync::Arc;
 

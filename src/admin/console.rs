@@ -31,7 +31,7 @@ const CACHE_BYTES: usize = 1 << 20;
 /// The console's state.
 pub struct Console {
     files: Assets,
-    /// Who is signed in.
+    /// Sessions of those who signed in.
     pub(super) sessions: ConsoleSessions,
     /// The token of those who may look and change nothing.
     pub(super) viewer_token: Option<SecretString>,

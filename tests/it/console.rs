@@ -352,7 +352,7 @@ async fn operator_watches_and_moderates_in_a_browser() {
     assert_eq!(tab.eval("document.cookie").await, "", "no script reads the session");
     until_shown(&tab, "No room is running.").await;
 
-    // Who comes is seen live, and is text.
+    // Members appear live, and their names are text.
     let markup = "<img src=x onerror=\"document.title='owned'\">";
     let people = [("h1", "Ada"), ("h2", "Bob"), ("g", markup)];
     let mut clients = Vec::new();

@@ -1,5 +1,5 @@
 // @ts-check
-// What happens in rooms, as it happens: the stream of events, which resumes after a break.
+// The stream of events of rooms, which resumes after a break.
 
 import { element } from '../element.js';
 import { withdrawNotice } from '../notices.js';

@@ -39,6 +39,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         user_bytes: 8192,
         ai_starts_per_minute: 0,
         moderators: satsuma::config::ModeratorDefault::Everyone,
+        rules: satsuma::room::rules::RoomRules::default(),
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {
@@ -52,6 +53,7 @@ fn room_of(members: u64, now: Instant) -> Room {
             new_meeting: MeetingId::random(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: None,
         };
         room.handle(now, Input::Join(join));
         room.handle(now, says(member, &update("false")));

@@ -11,9 +11,9 @@ mod events;
 mod http;
 mod issuers;
 mod key_source;
-mod oidc;
 mod phoenix;
 mod policy;
+mod room;
 mod rules;
 mod services;
 mod sfu;
@@ -37,9 +37,9 @@ pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, sign
 pub use http::{Admin, Http};
 pub use issuers::TokenIssuer;
 pub use key_source::{KeyFileError, KeySource};
-pub use oidc::{LOGIN_KEY, OidcConfig, OidcGrant, OidcGroup, OidcSetting};
 pub use phoenix::PhoenixConfig;
 pub use policy::PolicySources;
+pub use room::RoomConfig;
 pub use satsuma_sfu::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
@@ -100,24 +100,6 @@ pub struct Config {
     pub webhooks: Vec<WebhookConfig>,
 }
 
-/// Timers of a room.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RoomConfig {
-    /// Interval at which a room removes timed-out members and sends a snapshot; at least 10 ms.
-    #[serde(with = "text")]
-    pub tick: Duration,
-    /// Time without a heartbeat after which a tick removes a member; at least 10 ms.
-    #[serde(with = "text")]
-    pub heartbeat_timeout: Duration,
-    /// Time that members of before a restart have to reconnect.
-    #[serde(with = "text")]
-    pub restore_grace: Duration,
-    /// Retention of an ended meeting's row; an hour to 100 years.
-    #[serde(with = "text")]
-    pub meetings_retention: Duration,
-}
-
 /// Sources of a user's identity beside the signed cookie.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -165,6 +147,10 @@ pub struct LimitsConfig {
     pub rooms_per_network: usize,
     /// New rooms a minute for one network; 0 is no limit.
     pub new_rooms_per_minute_per_network: u32,
+    /// Passwords of rooms that one network may try a minute; 0 is no limit.
+    pub passwords_per_minute_per_network: u32,
+    /// Passwords that may be tried a minute for one room; 0 is no limit.
+    pub passwords_per_minute_per_room: u32,
     /// Networks exempt from all limits per address or network.
     #[serde(with = "texts")]
     pub exempt_networks: Vec<IpNet>,
@@ -217,8 +203,6 @@ pub struct LimitsConfig {
     pub new_sessions_per_minute_per_network: u32,
     /// Access tokens with a wrong signature a minute from one network; 0 is no limit.
     pub token_guesses_per_minute_per_network: u32,
-    /// Steps of logins a minute from one network; 0 is no limit.
-    pub logins_per_minute_per_network: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
     /// Invitations of the AI into one room a minute; 0 is no limit.
@@ -285,17 +269,6 @@ impl Default for Config {
     }
 }
 
-impl Default for RoomConfig {
-    fn default() -> Self {
-        Self {
-            tick: Duration::from_secs(15),
-            heartbeat_timeout: Duration::from_secs(15),
-            restore_grace: Duration::from_secs(30),
-            meetings_retention: Duration::from_secs(90 * 24 * 60 * 60),
-        }
-    }
-}
-
 impl Default for IdentityConfig {
     fn default() -> Self {
         Self {
@@ -321,6 +294,8 @@ impl Default for LimitsConfig {
             new_rooms_per_minute: 30,
             rooms_per_network: 200,
             new_rooms_per_minute_per_network: 300,
+            passwords_per_minute_per_network: 10,
+            passwords_per_minute_per_room: 60,
             exempt_networks: Vec::new(),
             frame_bytes: 1 << 20,
             history_entry_bytes: 8 << 20,
@@ -344,7 +319,6 @@ impl Default for LimitsConfig {
             new_sessions_per_minute: 60,
             new_sessions_per_minute_per_network: 2000,
             token_guesses_per_minute_per_network: 60,
-            logins_per_minute_per_network: 300,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
             ai_starts_per_minute_per_network: 30,
@@ -802,47 +776,6 @@ mod tests {
             let [line] = &*lines else { panic!("{lines:?}") };
             assert!(line.starts_with("satsuma.toml: auth.issuers: ") && line.contains(problem), "{line}");
         }
-    }
-
-    #[test]
-    fn login_is_checked_and_its_secret_never_shown() {
-        let public = "[http]\npublic_url = 'https://meet.example'\n";
-        let good = "issuer = 'https://login.example'\nclient_id = 'meet'\nclient_secret = 'hush'\n";
-        let group = "[[auth.oidc.groups]]\ngroup = 'staff'\ngrants = ['create', 'moderate']\n";
-        let whole = config(&format!("{public}[auth]\nrooms = 'token'\n[auth.oidc]\n{good}{group}"), &[]);
-        let oidc = whole.auth.oidc.0.as_ref().unwrap();
-        assert_eq!((oidc.groups[0].grants.len(), &*oidc.groups_claim), (2, "groups"));
-        assert!(!format!("{whole:?} {:?}", whole.to_settings()).contains("hush"));
-        let inline = "{ issuer = 'http://[::1]:9/', client_id = 'meet', client_secret_file = 'f' }";
-        let by_variable = config(public, &[("SATSUMA_AUTH__OIDC", inline)]);
-        assert_eq!(by_variable.auth.oidc.0.unwrap().issuer.as_str(), "http://[::1]:9/");
-        assert!(Config::default().auth.oidc.0.is_none());
-        for (wrong, problem) in [
-            ("client_id = 'meet'", "has an issuer"),
-            ("issuer = 'https://login.example'", "has a client_id"),
-            ("issuer = 'http://login.example'\nclient_id = 'hush'", "issuer: not an https URL"),
-            (&*format!("{good}client_secret_file = 'hush'"), "not both"),
-            (&*format!("{good}client_id2 = 'hush'"), "client_id2: no such setting"),
-            (&*format!("{good}scopes = 'profile'"), "\"openid\""),
-            (&*format!("{good}session = 'hush'"), "session: not a duration"),
-            (&*format!("{good}session = '2days'"), "auth.token_lifetime"),
-            (&*format!("{good}groups = [{{ group = 'a', grants = ['fly'] }}]"), "fly"),
-            (&*format!("{good}groups = [{{ group = '' }}]"), "a group has"),
-            (
-                "issuer = 'https://login.example'\nclient_id = 'meet'\nclient_secret = 7",
-                "client_secret: not a text",
-            ),
-        ] {
-            let lines = faults(&format!("{public}[auth.oidc]\n{wrong}"), &[]);
-            let [line] = &*lines else { panic!("{wrong}: {lines:?}") };
-            assert!(line.starts_with("satsuma.toml: auth.oidc: ") && line.contains(problem), "{line}");
-            assert!(!line.contains("hush"), "{line}");
-        }
-        let lines = faults(&format!("[auth.oidc]\n{good}"), &[]);
-        assert!(matches!(&*lines, [line] if line.contains("http.public_url")), "{lines:?}");
-        let key = "keys = [{ id = 'login', secret_file = 'f' }]";
-        let lines = faults(&format!("{public}[auth]\n{key}\n[auth.oidc]\n{good}"), &[]);
-        assert!(matches!(&*lines, [line] if line.contains("\"login\"")), "{lines:?}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ use crate::reports::retention::{Retention, prune_regularly};
 use crate::reports::service::ReportService;
 use crate::room::events::RoomEvents;
 use crate::room::readiness::Readiness;
+use crate::room_api::RoomApi;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::Sockets;
@@ -136,7 +137,8 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, origins: &SettingOrigins, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, tokens, upstream, ai, cards, events, console, login } = clients;
+        let Clients { site, orange, access, tokens, upstream, ai, rulebook, cards, events, console } =
+            clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -145,8 +147,12 @@ impl Server {
 
         let room_events = RoomEvents::new(events.queue.clone());
         let media_access = MediaAccess::new(config.calls.room_check);
-        let services =
-            rooms::RoomServices { ai: ai.clone(), media: media_access.clone(), events: room_events };
+        let services = rooms::RoomServices {
+            ai: ai.clone(),
+            media: media_access.clone(),
+            rulebook,
+            events: room_events,
+        };
         let registry = rooms::start(&config, &store, services, metrics.clone(), kept);
         let readiness = Readiness::new(
             registry.clone(),
@@ -156,8 +162,6 @@ impl Server {
         );
         let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
-        let logins = Rate::per_minute(config.limits.logins_per_minute_per_network);
-        let login = login.map(|login| Arc::new(login.start(http.clone(), logins)));
         let site = Arc::new(site);
         let proxy = Proxy::new(upstream, media_access.clone(), &config.calls, &config.limits, http.clone());
         let proxy = Arc::new(proxy);
@@ -170,8 +174,8 @@ impl Server {
         let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
         let state = AppState {
             events: event_api.clone(),
-            login,
             readiness: readiness.clone(),
+            rooms: Arc::new(RoomApi::new(registry.clone(), &config.limits)),
             sockets,
             durable,
             proxy,
@@ -400,6 +404,7 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             ticks.tick().await;
             state.sockets.registry.prune();
             state.proxy.prune();
+            state.rooms.prune();
             if let Some(api) = &state.media_api {
                 api.prune();
             }
@@ -407,9 +412,6 @@ fn prune(state: AppState) -> AbortOnDropHandle<()> {
             state.reports.count_quota.prune();
             state.events.acting.prune();
             state.http.identities.guesses().prune();
-            if let Some(login) = &state.login {
-                login.prune();
-            }
             if let Some(durable) = &state.durable {
                 durable.prune();
             }

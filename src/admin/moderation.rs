@@ -1,24 +1,26 @@
-//! `POST /admin/rooms/{room}/moderate`: moderation by operators.
+//! Moderation and the settings of rooms, by operators.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::response::Response;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::json;
 
 use super::Operators;
 use crate::http::error::ApiError;
 use crate::id::RoomName;
-use crate::protocol::moderation::ModerationAction;
-use crate::room::registry::CannotModerate;
-use crate::room::state::Denied;
+use crate::room::state::Moderator;
+use crate::room_api::{
+    ChangeBody, SettingsView, moderated, password_refused, read_action, refused, set_lasting,
+};
 
 /// The routes, which require the operator token.
 pub(super) fn routes() -> Router<Arc<Operators>> {
-    Router::new().route("/admin/rooms/{room}/moderate", post(moderate))
+    Router::new()
+        .route("/admin/rooms/{room}/moderate", post(moderate))
+        .route("/admin/rooms/{room}/settings", get(settings).put(change))
 }
 
 /// Carries out an action in a running room.
@@ -28,25 +30,34 @@ async fn moderate(
     body: String,
 ) -> Result<Response, ApiError> {
     let room = RoomName::parse(&room)?;
-    let refused = |status: StatusCode, error: String| {
-        (status, Json(json!({"error": error, "ok": false}))).into_response()
+    match read_action(&body) {
+        Ok(action) => moderated(operators.registry.moderate(&room, Moderator::Operator, action).await),
+        Err(answer) => Ok(answer),
+    }
+}
+
+/// The settings of a room: those of its meeting, or those with which one would begin.
+async fn settings(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+) -> Result<Json<SettingsView>, ApiError> {
+    let room = RoomName::parse(&room)?;
+    Ok(Json(operators.registry.rules(&room).await.into()))
+}
+
+/// Changes the settings of a room by its name; those that are not named stay.
+async fn change(
+    State(operators): State<Arc<Operators>>,
+    Path(room): Path<String>,
+    body: String,
+) -> Result<Response, ApiError> {
+    let room = RoomName::parse(&room)?;
+    let asked = match ChangeBody::read(&body) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(refused(StatusCode::BAD_REQUEST, &error)),
     };
-    let action = match serde_json::from_str::<ModerationAction>(&body) {
-        Ok(action) => action,
-        Err(error) => {
-            return Ok(refused(StatusCode::BAD_REQUEST, format!("the body is no action: {error}")));
-        }
-    };
-    match operators.registry.moderate(&room, action).await {
-        Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
-        Err(CannotModerate::NoRoom) => Err(ApiError::NotFound),
-        Err(CannotModerate::Silent) => Err(ApiError::RoomSilent),
-        Err(CannotModerate::Denied(denied)) => {
-            let status = match denied {
-                Denied::TooLong => StatusCode::BAD_REQUEST,
-                _ => StatusCode::CONFLICT,
-            };
-            Ok(refused(status, denied.to_string()))
-        }
+    match asked.hashed(&operators.registry).await {
+        Ok(change) => set_lasting(&operators.registry, &room, change).await,
+        Err(error) => Ok(password_refused(error)),
     }
 }

@@ -103,7 +103,7 @@ struct ConnectionView {
 
 impl RoomRow {
     fn new(room: RoomName, view: Option<RoomView>) -> Self {
-        let Some(RoomView { meeting, members }) = view else {
+        let Some(RoomView { meeting, members, .. }) = view else {
             return Self::Silent(SilentRoom { error: "the room did not answer", room });
         };
         Self::Answered(RoomSummary {
@@ -153,7 +153,7 @@ pub(super) async fn one(
     if !operators.registry.is_running(&room) {
         return Err(ApiError::NotFound);
     }
-    let RoomView { meeting, members } =
+    let RoomView { meeting, members, .. } =
         operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;
     Ok(Json(RoomDetails {
         meeting_id: meeting,

@@ -7,9 +7,8 @@
 pub mod access;
 pub mod access_token;
 mod cookie;
-pub mod id_token;
 mod issuer;
-pub mod jwks;
+mod jwks;
 pub mod lease;
 pub mod minting;
 pub mod peer;
@@ -29,7 +28,7 @@ use self::cookie::CookieSession;
 use self::lease::{LeaseEnd, TokenLease};
 use self::token::SigningKey;
 use crate::auth::peer::RemotePeer;
-use crate::config::{AccessLevel, LOGIN_KEY};
+use crate::config::AccessLevel;
 pub use crate::id::AuthMethod;
 use crate::id::{Grants, IdentityId, RoomName, RoomScope, nfc, text_is_valid, visible};
 use crate::limit::{GuessLimit, Rate};
@@ -180,11 +179,6 @@ impl Identities {
     /// True if only holders of an access token are authenticated.
     pub fn needs_token(&self) -> bool {
         self.rooms == AccessLevel::Token
-    }
-
-    /// True if users can sign in with an account of the configured issuer.
-    pub fn has_login(&self) -> bool {
-        self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(LOGIN_KEY))
     }
 
     /// True if users may choose a name themselves.

@@ -11,7 +11,6 @@ use toml::Value;
 
 use super::issuers::TokenIssuer;
 use super::key_source::KeySource;
-use super::oidc::OidcSetting;
 use super::value::text;
 
 /// Access to rooms.
@@ -26,8 +25,6 @@ pub struct AuthConfig {
     pub keys: Vec<TokenKey>,
     /// Issuers of access tokens with public keys.
     pub issuers: Vec<TokenIssuer>,
-    /// The login of the built-in page.
-    pub oidc: OidcSetting,
     /// Maximum lifetime of an access token; a minute to 100 years.
     #[serde(with = "text")]
     pub token_lifetime: Duration,
@@ -149,7 +146,6 @@ impl Default for AuthConfig {
             create: AccessLevel::Anyone,
             keys: Vec::new(),
             issuers: Vec::new(),
-            oidc: OidcSetting::default(),
             token_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }

@@ -24,6 +24,7 @@ use crate::http::error::{ApiError, Refusal};
 use crate::http::extract::CurrentUser;
 use crate::id::{MeetingId, RoomName};
 use crate::room::mailbox::{MemberStatus, RoomView};
+use crate::room::rules::RoomRules;
 
 /// The same for rooms that run and for others.
 const NO_AGENT: ApiError = ApiError::Refused(Refusal {
@@ -106,7 +107,7 @@ async fn state(
     let registry = api.acting.registry();
     let view = match registry.is_running(&room) {
         true => registry.describe(&room).await.ok_or(ApiError::RoomSilent)?,
-        false => RoomView { meeting: None, members: Vec::new() },
+        false => RoomView { meeting: None, members: Vec::new(), rules: RoomRules::default() },
     };
     let members = view.members.into_iter().filter(|member| !member.is_hidden).map(StateMember::from);
     Ok(Json(RoomState { meeting: view.meeting, members: members.collect(), room }))

@@ -68,8 +68,6 @@ impl HttpContext {
     pub fn unauthenticated(&self) -> ApiError {
         if self.identities.takes_names() {
             ApiError::NoIdentity
-        } else if self.identities.has_login() {
-            ApiError::SignInNeeded
         } else if self.identities.needs_token() {
             ApiError::TokenNeeded
         } else {

@@ -16,6 +16,8 @@ pub enum Close {
     TokenExpired,
     /// The client's access token was revoked. It should not reconnect.
     TokenRevoked,
+    /// A moderator ended the meeting for everyone. The client should not reconnect.
+    Ended,
     /// The same member opened a newer socket. The client should not reconnect with this `_pk`.
     Superseded,
     /// The server restarts. The client may reconnect and resume its membership.
@@ -63,6 +65,7 @@ impl Close {
             Self::Superseded => 4001,
             Self::TokenExpired | Self::TokenRevoked => 4401,
             Self::Removed => 4403,
+            Self::Ended => 4410,
         }
     }
 
@@ -75,6 +78,7 @@ impl Close {
             Self::Removed => "Removed by a moderator",
             Self::TokenExpired => "The access token has expired",
             Self::TokenRevoked => "The access token was revoked",
+            Self::Ended => "The meeting was ended",
             Self::ServiceRestart => "The server restarts",
             Self::RoomFailed => "The room failed",
             Self::ObjectFailed => "The object failed",
@@ -100,6 +104,7 @@ impl Close {
             Self::Removed => "removed",
             Self::TokenExpired => "token_expired",
             Self::TokenRevoked => "token_revoked",
+            Self::Ended => "ended",
             Self::ServiceRestart => "service_restart",
             Self::RoomFailed => "room_failed",
             Self::ObjectFailed => "object_failed",

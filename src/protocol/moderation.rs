@@ -81,6 +81,31 @@ pub enum ModerationAction {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<UserId>,
     },
+    /// Ends the meeting for everyone.
+    End,
+    /// Shows a member in the foreground for everyone, or nobody.
+    Spotlight {
+        /// The member; nobody, if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<UserId>,
+    },
+    /// Lets everyone write to the chat, or moderators alone.
+    Chat {
+        /// True to let everyone.
+        on: bool,
+    },
+    /// Lets everyone share a screen, or moderators alone.
+    Screens {
+        /// True to let everyone.
+        on: bool,
+    },
+    /// Gives a member another name, until the meeting ends.
+    Rename {
+        /// The member.
+        id: UserId,
+        /// The name.
+        name: String,
+    },
     /// Makes a member a moderator until the meeting ends.
     GrantModeration {
         /// The member.
@@ -122,6 +147,11 @@ impl ModerationAction {
             Self::Admit { .. } => "admit",
             Self::Refuse { .. } => "refuse",
             Self::LowerHands { .. } => "lowerHands",
+            Self::End => "end",
+            Self::Spotlight { .. } => "spotlight",
+            Self::Chat { .. } => "chat",
+            Self::Screens { .. } => "screens",
+            Self::Rename { .. } => "rename",
             Self::GrantModeration { .. } => "grantModeration",
             Self::RevokeModeration { .. } => "revokeModeration",
         }
@@ -135,10 +165,15 @@ impl ModerationAction {
             | Self::Unban { id }
             | Self::Admit { id }
             | Self::Refuse { id }
+            | Self::Rename { id, .. }
             | Self::GrantModeration { id }
             | Self::RevokeModeration { id } => Some(id),
-            Self::LowerHands { id } => id.as_ref(),
-            Self::Lock { .. } | Self::WaitingRoom { .. } => None,
+            Self::LowerHands { id } | Self::Spotlight { id } => id.as_ref(),
+            Self::Lock { .. }
+            | Self::WaitingRoom { .. }
+            | Self::Chat { .. }
+            | Self::Screens { .. }
+            | Self::End => None,
         }
     }
 }
@@ -166,6 +201,12 @@ pub enum ModerationNotice {
         /// The reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+    },
+    /// The meeting was ended for everyone; the sockets close next.
+    Ended {
+        /// The name of the moderator; none for an operator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The member's microphone, camera or screen is stopped, until it switches that on again.
     Muted {
@@ -222,6 +263,12 @@ mod tests {
             ),
             (r#"{"action":"lock","on":true}"#, ModerationAction::Lock { on: true }),
             (r#"{"action":"lowerHands"}"#, ModerationAction::LowerHands { id: None }),
+            (r#"{"action":"end"}"#, ModerationAction::End),
+            (r#"{"action":"spotlight"}"#, ModerationAction::Spotlight { id: None }),
+            (
+                r#"{"action":"rename","id":"b","name":"Bee"}"#,
+                ModerationAction::Rename { id: id(), name: "Bee".into() },
+            ),
         ] {
             assert_eq!(read(json), Some(ModerationRequest { reference: None, action }), "{json}");
         }

@@ -32,6 +32,8 @@ pub enum MessageKind {
     Moderated,
     /// [`ModerationNotice::Removed`].
     Removed,
+    /// [`ModerationNotice::Ended`].
+    Ended,
     /// [`ModerationNotice::Muted`].
     Muted,
     /// [`ModerationNotice::Knocks`].
@@ -46,7 +48,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 11] = [
+    const OF_ORANGE: [Self; 12] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -56,6 +58,7 @@ impl MessageKind {
         Self::UserLeftNotification,
         Self::Moderated,
         Self::Removed,
+        Self::Ended,
         Self::Muted,
         Self::Knocks,
     ];
@@ -72,6 +75,7 @@ impl MessageKind {
             Self::UserLeftNotification => "userLeftNotification",
             Self::Moderated => "moderated",
             Self::Removed => "removed",
+            Self::Ended => "ended",
             Self::Muted => "muted",
             Self::Knocks => "knocks",
             Self::PresenceState => "presence_state",
@@ -144,6 +148,7 @@ impl Event {
             Self::Moderation(notice) => match **notice {
                 ModerationNotice::Moderated { .. } => MessageKind::Moderated,
                 ModerationNotice::Removed { .. } => MessageKind::Removed,
+                ModerationNotice::Ended { .. } => MessageKind::Ended,
                 ModerationNotice::Muted { .. } => MessageKind::Muted,
                 ModerationNotice::Knocks { .. } => MessageKind::Knocks,
             },

@@ -21,11 +21,13 @@ use self::agents::reported;
 use self::membership::{Joining, MemberOutbox};
 use self::presence::PresenceFeed;
 use self::reply::PendingReply;
+use super::ended::EndedMeetings;
 use super::events::RoomEvents;
 use super::io::{Disconnection, Effect, Input, Reason, RoomEvent};
 use super::mailbox::{Command, Inbox, Incoming, Reply};
 use super::message::SharedMessage;
 use super::outbox::{Outbox, OutboxLimits, TooSlow};
+use super::rulebook::Rulebook;
 use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Denied, Room, RoomSettings};
 use crate::agent::RunningJob;
@@ -53,6 +55,10 @@ pub struct RoomDeps {
     pub ai: AiHandle,
     /// The directory of who may receive whose media.
     pub media: MediaAccess,
+    /// The settings that are set by name.
+    pub rulebook: Arc<Rulebook>,
+    /// Those whose meeting was ended.
+    pub ended: Arc<EndedMeetings>,
     /// The publisher of the rooms' events.
     pub events: RoomEvents,
     /// The metrics.
@@ -117,7 +123,7 @@ enum Asking {
     Join(Joining),
     /// The sender of a message.
     Message(Reply),
-    /// An operator who moderates.
+    /// Whoever moderates without being a member.
     Operator(oneshot::Sender<Result<(), Denied>>),
 }
 
@@ -138,7 +144,7 @@ impl Actor {
         deps: RoomDeps,
     ) -> Self {
         let now = now();
-        let settings = deps.settings.clone();
+        let settings = RoomSettings { rules: deps.rulebook.get(&name), ..deps.settings.clone() };
         let metrics = deps.metrics.clone();
         let mut outboxes = HashMap::new();
         let mut restored_events = false;
@@ -265,8 +271,11 @@ impl Actor {
                 self.handle(input, reply.map_or(Asking::None, Asking::Message)).await
             }
             Command::Disconnected(gone) => self.handle(Input::Disconnected(gone), Asking::None).await,
-            Command::Moderate { action, answer } => {
-                self.handle(Input::Moderate(action), Asking::Operator(answer)).await
+            Command::Moderate { by, action, answer } => {
+                self.handle(Input::Moderate { by, action }, Asking::Operator(answer)).await
+            }
+            Command::SetRules { by, change, answer } => {
+                self.handle(Input::SetRules { by, change }, Asking::Operator(answer)).await
             }
             Command::Post { post, answer } => {
                 let admitted = self.room.admits_post(&post);
@@ -372,6 +381,9 @@ impl Actor {
                         if let Some(operator) = operator.take() {
                             let _ = operator.send(result);
                         }
+                    }
+                    Effect::RememberEnded(users) => {
+                        self.deps.ended.remember(now.into_std(), &self.name, users);
                     }
                     Effect::Retire => turn = Turn::Retire,
                 }

@@ -18,7 +18,7 @@ use crate::protocol::moderation::ModerationRequest;
 use crate::protocol::server::Event;
 
 /// Version of the format, the first byte.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A command to a room on another node.
 #[derive(Clone, Debug)]
@@ -131,6 +131,7 @@ struct WireJoin<'a> {
     new_meeting: [u8; 16],
     presence: bool,
     liveness: WireLiveness,
+    password: Option<&'a str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -261,8 +262,18 @@ impl WireConnection {
 
 impl<'a> WireJoin<'a> {
     fn of(join: &'a Join) -> Self {
-        let Join { connection, user, identity, name, grants, network, new_meeting, presence, liveness } =
-            join;
+        let Join {
+            connection,
+            user,
+            identity,
+            name,
+            grants,
+            network,
+            new_meeting,
+            presence,
+            liveness,
+            password,
+        } = join;
         Self {
             connection: WireConnection::of(*connection),
             user: user.as_str(),
@@ -276,6 +287,7 @@ impl<'a> WireJoin<'a> {
                 Liveness::Heartbeat => WireLiveness::Heartbeat,
                 Liveness::Connection => WireLiveness::Connection,
             },
+            password: password.as_deref(),
         }
     }
 
@@ -293,6 +305,7 @@ impl<'a> WireJoin<'a> {
                 WireLiveness::Heartbeat => Liveness::Heartbeat,
                 WireLiveness::Connection => Liveness::Connection,
             },
+            password: self.password.map(Into::into),
         })
     }
 }
@@ -459,6 +472,7 @@ mod tests {
             new_meeting: MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: network.map(Into::into),
         }
     }
 
@@ -535,8 +549,8 @@ mod tests {
 
     /// Nodes of two releases talk to each other: what one wrote, the other reads. New bytes need another version.
     #[test]
-    fn version_2_keeps_its_bytes() {
-        let recorded: Vec<&str> = include_str!("codec/version_2.hex").lines().collect();
+    fn version_3_keeps_its_bytes() {
+        let recorded: Vec<&str> = include_str!("codec/version_3.hex").lines().collect();
         let (of_commands, of_events) = recorded.split_at(commands().len());
         for (command, recorded) in commands().iter().zip(of_commands) {
             assert_eq!(hex(&command.encode()), *recorded, "{command:?}");

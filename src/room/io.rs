@@ -1,18 +1,21 @@
 //! Inputs and effects of a room, as plain data.
 
+mod agent;
+
 use std::sync::Arc;
 
-use crate::agent::job::{AgentJob, AgentSession};
+use crate::agent::job::AgentJob;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
 use crate::media_access::MediaPlace;
 use crate::network::ClientNetwork;
-use crate::protocol::ai::{AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
 use crate::protocol::close::Close;
 use crate::protocol::moderation::ModerationAction;
 use crate::protocol::server::Event;
-use crate::room::state::Denied;
+use crate::room::rules::RulesChange;
+use crate::room::state::{Denied, Moderator};
 use crate::store::saved::Persist;
+pub use agent::{AgentOutcome, AgentTask};
 
 /// An input of a room.
 #[derive(Debug)]
@@ -43,8 +46,20 @@ pub enum Input {
         /// The member.
         user: UserId,
     },
-    /// An operator's request.
-    Moderate(ModerationAction),
+    /// A request of whoever is not here as a member.
+    Moderate {
+        /// Whoever asks.
+        by: Moderator,
+        /// The action.
+        action: ModerationAction,
+    },
+    /// Change the settings of the room.
+    SetRules {
+        /// Whoever asks.
+        by: Moderator,
+        /// The change.
+        change: RulesChange,
+    },
     /// A job of an agent has ended.
     AgentDone {
         /// The job.
@@ -125,6 +140,8 @@ pub struct Join {
     pub presence: bool,
     /// The sign of life that the member gives from now on.
     pub liveness: Liveness,
+    /// The hash of the room's password that the identity proved to know, if any.
+    pub password: Option<Arc<str>>,
 }
 
 /// An effect to be carried out for a room. Effects are carried out in order.
@@ -199,48 +216,12 @@ pub enum Effect {
     },
     /// Carry out a task for an agent.
     Agent(AgentTask),
-    /// Answer an operator's request.
+    /// Answer a request of whoever is not here as a member.
     Moderated(Result<(), Denied>),
+    /// Remember the members of a meeting that was ended for all.
+    RememberEnded(Vec<UserId>),
     /// End the room: it has no member and no state to remember.
     Retire,
-}
-
-/// A task for an agent; a room does not wait for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentTask {
-    /// Start an AI session; ends in [`AgentOutcome::Opened`] or [`AgentOutcome::Failed`].
-    InviteAi {
-        /// The job.
-        job: AgentJob,
-        /// The meeting of the AI.
-        meeting: MeetingId,
-        /// The AI's options.
-        wish: AiWish,
-    },
-    /// Make the AI listen to a track; ends in [`AgentOutcome::Done`] or [`AgentOutcome::Failed`].
-    HearTrack {
-        /// The job.
-        job: AgentJob,
-        /// The AI's session.
-        session: AgentSession,
-        /// The track.
-        track: TrackReference,
-    },
-    /// Cancel the job; its result is no longer needed.
-    Cancel(AgentJob),
-    /// Close the session's track, which ends the billing of the agent's service.
-    Close(AgentSession),
-}
-
-/// Result of an agent's job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentOutcome {
-    /// The agent is connected on this session.
-    Opened(AgentSession),
-    /// The job is done.
-    Done,
-    /// The job failed, or nobody waited for it.
-    Failed,
 }
 
 /// The recipients of an event.
@@ -273,6 +254,10 @@ pub enum JoinRefusal {
     Locked,
     /// A moderator has to let the identity in.
     Waiting,
+    /// The identity has to enter the room's password first.
+    PasswordNeeded,
+    /// The client was in a meeting of this room that a moderator ended.
+    Ended,
     /// The server stops.
     ShuttingDown,
 }

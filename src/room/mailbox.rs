@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::io::{CannotPost, Disconnection, Join, JoinRefusal, Post};
 use super::link::RoomGone;
 use super::outbox::OutboxReader;
-use super::state::Denied;
+use super::rules::{RoomRules, RulesChange};
+use super::state::{Denied, Moderator};
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::deflate::Encoding;
@@ -44,10 +45,21 @@ pub enum Command {
     Message(Incoming),
     /// A socket is gone.
     Disconnected(Disconnection),
-    /// An operator's request to moderate.
+    /// A request to moderate, by whoever is not here as a member.
     Moderate {
+        /// Whoever asks.
+        by: Moderator,
         /// The action.
         action: ModerationAction,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A change of the room's settings.
+    SetRules {
+        /// Whoever asks.
+        by: Moderator,
+        /// The change.
+        change: RulesChange,
         /// The answer.
         answer: oneshot::Sender<Result<(), Denied>>,
     },
@@ -91,6 +103,8 @@ pub struct RoomView {
     pub meeting: Option<MeetingId>,
     /// Its members, in snapshot order.
     pub members: Vec<MemberStatus>,
+    /// Its settings.
+    pub rules: RoomRules,
 }
 
 /// A member's state for operators.

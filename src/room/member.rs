@@ -174,6 +174,11 @@ impl Member {
         was_on
     }
 
+    /// True if the user object says that a screen is shared.
+    pub fn shares_screen(&self) -> bool {
+        serde_json::from_str::<User>(&self.json).is_ok_and(|user| user.tracks.is_on(MediaKind::Screen))
+    }
+
     /// Lowers the hand in the user object; false if it is not raised.
     pub fn lower_hand(&mut self) -> bool {
         let mut was_raised = false;

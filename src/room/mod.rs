@@ -5,7 +5,8 @@
 //! [`outbox`] is the queue of one member, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
 //! happens in rooms, [`event_queue`] keeps it for the consumer that must not miss any; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
-//! the whole.
+//! the whole. [`rules`] are the settings of a room, [`rulebook`] those that outlast a meeting, [`passwords`] hashes theirs, and [`ended`]
+//! keeps those out whose meeting was ended.
 
 pub mod actor;
 pub mod agent;
@@ -14,6 +15,7 @@ pub mod arrivals;
 pub mod charge;
 pub mod codec;
 pub mod departed;
+pub mod ended;
 pub mod event_queue;
 pub mod events;
 pub mod io;
@@ -25,8 +27,11 @@ pub mod members;
 pub mod message;
 pub mod moderation;
 pub mod outbox;
+pub mod passwords;
 pub mod presence;
 pub mod readiness;
 pub mod registry;
+pub mod rulebook;
+pub mod rules;
 pub mod snapshot_throttle;
 pub mod state;

@@ -1,10 +1,12 @@
 //! The rules of a meeting: its moderators, and who may come in. Pure; [`super::state`] applies them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::io::{Join, JoinRefusal};
+use super::rules::{RoomRules, RulesChange};
 use crate::config::ModeratorDefault;
 use crate::id::{AuthMethod, Grants, IdentityId, MediaKind, UserId};
 use crate::network::ClientNetwork;
@@ -26,8 +28,11 @@ pub struct Moderation {
     default: ModeratorDefault,
     /// The identity that moderates because it came first, where that makes a moderator.
     host: Option<IdentityId>,
-    locked: bool,
-    waiting_room: bool,
+    rules: RoomRules,
+    /// The member who is shown in the foreground.
+    spotlight: Option<UserId>,
+    /// Names that moderators gave to identities.
+    names: Vec<(IdentityId, Arc<str>)>,
     /// Identities whom a moderator let in.
     admitted: Vec<IdentityId>,
     /// Identities that moderation was given to.
@@ -73,8 +78,9 @@ struct Stop {
 #[serde(default, rename_all = "camelCase")]
 struct SavedModeration {
     host: Option<String>,
-    locked: bool,
-    waiting_room: bool,
+    #[serde(flatten)]
+    rules: RoomRules,
+    names: Vec<(String, Arc<str>)>,
     admitted: Vec<String>,
     granted: Vec<String>,
     revoked: Vec<String>,
@@ -91,16 +97,28 @@ struct RulesView<'a> {
     moderators: Option<Vec<&'a str>>,
     locked: bool,
     waiting_room: bool,
+    /// Left out where everyone may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat: Option<bool>,
+    /// Left out where everyone may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    screens: Option<bool>,
+    /// Left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spotlight: Option<&'a UserId>,
 }
 
 impl Moderation {
     /// The rules of a new meeting.
-    pub fn new(default: ModeratorDefault) -> Self {
+    pub fn new(default: ModeratorDefault, rules: RoomRules) -> Self {
         Self {
             default,
             host: None,
-            locked: false,
-            waiting_room: false,
+            rules,
+            spotlight: None,
+            names: Vec::new(),
             admitted: Vec::new(),
             granted: Vec::new(),
             revoked: Vec::new(),
@@ -123,8 +141,9 @@ impl Moderation {
         Self {
             default,
             host: saved.host.map(IdentityId::new),
-            locked: saved.locked,
-            waiting_room: saved.waiting_room,
+            rules: saved.rules,
+            spotlight: None,
+            names: saved.names.into_iter().map(|(id, name)| (IdentityId::new(id), name)).collect(),
             admitted: identities(saved.admitted),
             granted: identities(saved.granted),
             revoked: identities(saved.revoked),
@@ -143,8 +162,8 @@ impl Moderation {
         let stopped = self.stops.iter().map(|stop| (stop.identity.as_str().to_owned(), stop.kind));
         let saved = SavedModeration {
             host: self.host.as_ref().map(|host| host.as_str().to_owned()),
-            locked: self.locked,
-            waiting_room: self.waiting_room,
+            rules: self.rules.clone(),
+            names: self.names.iter().map(|(id, name)| (id.as_str().to_owned(), name.clone())).collect(),
             admitted: texts(&self.admitted),
             granted: texts(&self.granted),
             revoked: texts(&self.revoked),
@@ -160,9 +179,17 @@ impl Moderation {
             || self.has_moderators
             || !self.granted.is_empty()
             || !self.revoked.is_empty();
-        let is_default = !has_roles && !self.locked && !self.waiting_room;
-        let moderators = has_roles.then(|| moderators.collect());
-        let view = RulesView { moderators, locked: self.locked, waiting_room: self.waiting_room };
+        let RoomRules { locked, waiting_room, chat, screens, password } = &self.rules;
+        let is_default = !has_roles && self.spotlight.is_none() && self.rules == RoomRules::default();
+        let view = RulesView {
+            moderators: has_roles.then(|| moderators.collect()),
+            locked: *locked,
+            waiting_room: *waiting_room,
+            chat: (!chat).then_some(false),
+            screens: (!screens).then_some(false),
+            password: password.is_some().then_some(true),
+            spotlight: self.spotlight.as_ref(),
+        };
         (!is_default).then(|| serde_json::to_string(&view).ok()).flatten()
     }
 
@@ -199,10 +226,13 @@ impl Moderation {
             self.knocks.retain(|knock| knock.identity != join.identity);
             return Ok(());
         }
-        if self.locked {
+        if self.rules.locked {
             return Err(JoinRefusal::Locked);
         }
-        if self.waiting_room {
+        if self.rules.password.is_some() && self.rules.password != join.password {
+            return Err(JoinRefusal::PasswordNeeded);
+        }
+        if self.rules.waiting_room {
             self.knock(now, join);
             return Err(JoinRefusal::Waiting);
         }
@@ -245,22 +275,44 @@ impl Moderation {
         self.knocks.len()
     }
 
-    /// True if not everyone may come in.
-    pub fn is_closed(&self) -> bool {
-        self.locked || self.waiting_room
+    /// The settings of the room.
+    pub fn rules(&self) -> &RoomRules {
+        &self.rules
     }
 
-    /// Closes or opens the room; true if that is a change.
-    pub fn lock(&mut self, on: bool) -> bool {
-        std::mem::replace(&mut self.locked, on) != on
-    }
-
-    /// Switches the waiting room; true if that is a change.
-    pub fn set_waiting_room(&mut self, on: bool) -> bool {
-        if !on {
+    /// Changes the settings; true if that is a change.
+    pub fn change(&mut self, change: &RulesChange) -> bool {
+        let is_change = self.rules.apply(change);
+        if !self.rules.waiting_room {
             self.knocks.clear();
         }
-        std::mem::replace(&mut self.waiting_room, on) != on
+        is_change
+    }
+
+    /// Shows a member in the foreground, or nobody; true if that is a change.
+    pub fn set_spotlight(&mut self, user: Option<UserId>) -> bool {
+        let is_change = self.spotlight != user;
+        self.spotlight = user;
+        is_change
+    }
+
+    /// Ends the spotlight of a member that is gone.
+    pub fn left(&mut self, user: &UserId) {
+        self.spotlight.take_if(|shown| shown == user);
+    }
+
+    /// Gives an identity another name.
+    pub fn rename(&mut self, identity: IdentityId, name: Arc<str>) {
+        self.names.retain(|(other, _)| *other != identity);
+        if self.names.len() >= MAX_IDENTITIES {
+            self.names.remove(0);
+        }
+        self.names.push((identity, name));
+    }
+
+    /// The name that a moderator gave to an identity.
+    pub fn name_of(&self, identity: &IdentityId) -> Option<&Arc<str>> {
+        self.names.iter().find(|(other, _)| other == identity).map(|(_, name)| name)
     }
 
     /// Lets somebody in at the next attempt; false if nobody with this id waits.
@@ -297,6 +349,11 @@ impl Moderation {
             self.bans.remove(0);
         }
         self.bans.push(Ban { user, identity, network, until });
+    }
+
+    /// True if an identity is banned.
+    pub fn is_banned(&self, identity: &IdentityId) -> bool {
+        self.bans.iter().any(|ban| ban.identity == *identity)
     }
 
     /// Ends all bans of whoever had this id; false if there is none.

@@ -22,7 +22,10 @@ use super::events::RoomEvents;
 use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
-use super::state::Denied;
+use super::passwords::Passwords;
+use super::rulebook::CannotChange;
+use super::rules::{RoomRules, RulesChange};
+use super::state::{Denied, Moderator};
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
@@ -65,6 +68,7 @@ struct Inner {
     rooms: DashMap<RoomName, RoomHandle>,
     running: ConcurrencyLimit,
     new_rooms: UserRate,
+    passwords: Passwords,
     deps: RoomDeps,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -141,6 +145,7 @@ impl Registry {
                 rooms: DashMap::new(),
                 running: ConcurrencyLimit::new(rooms, limits.rooms_of_network),
                 new_rooms: UserRate::new(limits.new_rooms, limits.new_rooms_of_network),
+                passwords: Passwords::default(),
                 deps,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
@@ -159,9 +164,13 @@ impl Registry {
     pub async fn join(
         &self,
         name: &RoomName,
-        join: Join,
+        mut join: Join,
         encoding: Encoding,
     ) -> Result<MemberLink, CannotJoin> {
+        if self.inner.deps.ended.contains(now().into_std(), name, &join.user) {
+            return Err(CannotJoin::Refused(JoinRefusal::Ended));
+        }
+        join.password = self.inner.passwords.proof(name, &join.identity).await;
         loop {
             let room = self.find_or_start(name, &join)?;
             let (ack, answer) = oneshot::channel();
@@ -202,6 +211,7 @@ impl Registry {
             new_meeting: MeetingId::random(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: None,
         };
         let (ack, answer) = oneshot::channel();
         let _ = handle.mailbox().send(Command::Join { join, encoding: Encoding::Identity, ack }).await;
@@ -250,16 +260,67 @@ impl Registry {
         result.unwrap_or(Err(CannotPost::NoMeeting)).map_err(PostError::Refused)
     }
 
-    /// Carries out an operator's request in a running room.
+    /// Carries out a request of whoever is not a member, in a running room.
     ///
     /// # Errors
     /// [`CannotModerate`].
-    pub async fn moderate(&self, name: &RoomName, action: ModerationAction) -> Result<(), CannotModerate> {
+    pub async fn moderate(
+        &self,
+        name: &RoomName,
+        by: Moderator,
+        action: ModerationAction,
+    ) -> Result<(), CannotModerate> {
+        self.decide(name, |answer| Command::Moderate { by, action, answer }).await
+    }
+
+    /// Changes the settings of a running room, until its meeting ends.
+    ///
+    /// # Errors
+    /// [`CannotModerate`].
+    pub async fn set_rules(
+        &self,
+        name: &RoomName,
+        by: Moderator,
+        change: RulesChange,
+    ) -> Result<(), CannotModerate> {
+        self.decide(name, |answer| Command::SetRules { by, change, answer }).await
+    }
+
+    /// Changes the settings of a room by its name, and those of its meeting, if one is running.
+    ///
+    /// # Errors
+    /// [`CannotChange`]; nothing is changed then.
+    pub async fn set_lasting_rules(&self, name: &RoomName, change: RulesChange) -> Result<(), CannotChange> {
+        self.inner.deps.rulebook.change(name, &change).await?;
+        // Without a room there is nothing else to change; one that does not answer in time still gets it.
+        let _ = self.set_rules(name, Moderator::Operator, change).await;
+        Ok(())
+    }
+
+    /// The settings of a room: those of its meeting, or those with which one would begin.
+    pub async fn rules(&self, name: &RoomName) -> RoomRules {
+        match self.describe(name).await {
+            Some(RoomView { rules, .. }) => rules,
+            None => self.inner.deps.rulebook.get(name),
+        }
+    }
+
+    /// The passwords of rooms.
+    pub fn passwords(&self) -> &Passwords {
+        &self.inner.passwords
+    }
+
+    /// Asks a running room for a decision.
+    async fn decide(
+        &self,
+        name: &RoomName,
+        ask: impl FnOnce(oneshot::Sender<Result<(), Denied>>) -> Command,
+    ) -> Result<(), CannotModerate> {
         let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
         let room = room.ok_or(CannotModerate::NoRoom)?;
         let (answer, result) = oneshot::channel();
         let ask = async {
-            room.mailbox().send(Command::Moderate { action, answer }).await.ok()?;
+            room.mailbox().send(ask(answer)).await.ok()?;
             result.await.ok()
         };
         let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| CannotModerate::Silent)?;
@@ -282,6 +343,7 @@ impl Registry {
     pub fn prune(&self) {
         self.inner.new_rooms.prune();
         self.inner.deps.ai.prune();
+        self.inner.deps.ended.prune(now().into_std());
     }
 
     /// Closes all sockets, room by room, and waits until all rooms have persisted their state.
@@ -435,6 +497,7 @@ pub(crate) mod tests {
             user_bytes: 8192,
             ai_starts_per_minute: 0,
             moderators: ModeratorDefault::Everyone,
+            rules: RoomRules::default(),
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
@@ -449,6 +512,8 @@ pub(crate) mod tests {
             ai: AiHandle::new(upstream, &calls, &AiSettings::default(), Rate::UNLIMITED, metrics.clone())
                 .unwrap(),
             media: crate::media_access::MediaAccess::new(true),
+            rulebook: Arc::default(),
+            ended: Arc::default(),
             events: RoomEvents::default(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
@@ -477,6 +542,7 @@ pub(crate) mod tests {
             new_meeting: MeetingId::random(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: None,
         }
     }
 

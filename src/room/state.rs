@@ -7,6 +7,7 @@ mod media;
 mod messages;
 mod moderation;
 mod posts;
+mod settings;
 
 pub use moderation::{Denied, Moderator};
 
@@ -18,6 +19,7 @@ use super::io::{Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, 
 use super::member::{Member, MemberView};
 use super::members::Members;
 use super::moderation::Moderation;
+use super::rules::RoomRules;
 use super::snapshot_throttle::SHORTEST_WINDOW;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, MeetingId, UserId};
@@ -47,6 +49,8 @@ pub struct RoomSettings {
     pub ai_starts_per_minute: u32,
     /// Those who moderate without a right of their own.
     pub moderators: ModeratorDefault,
+    /// The settings with which a meeting begins.
+    pub rules: RoomRules,
 }
 
 /// A room.
@@ -76,7 +80,7 @@ impl Room {
     pub fn new(settings: RoomSettings, now: Instant) -> Self {
         let next_tick = now + settings.tick;
         let ai = Ai::new(settings.ai_starts_per_minute);
-        let moderation = Moderation::new(settings.moderators);
+        let moderation = Moderation::new(settings.moderators, settings.rules.clone());
         Self {
             settings,
             meeting: None,
@@ -142,8 +146,12 @@ impl Room {
                     self.remove_and_notify(&user, Close::TooSlow, &mut effects);
                 }
             }
-            Input::Moderate(action) => {
-                let result = self.moderate(now, &Moderator::Operator, action, &mut effects);
+            Input::Moderate { by, action } => {
+                let result = self.moderate(now, &by, action, &mut effects);
+                effects.push(Effect::Moderated(result));
+            }
+            Input::SetRules { by, change } => {
+                let result = self.set_rules(&by, &change, &mut effects);
                 effects.push(Effect::Moderated(result));
             }
             Input::AgentDone { job, outcome } => {
@@ -218,6 +226,11 @@ impl Room {
         &self.ai
     }
 
+    /// The settings of the room.
+    pub fn rules(&self) -> &RoomRules {
+        self.moderation.rules()
+    }
+
     /// The meeting, if one runs.
     pub fn meeting(&self) -> Option<MeetingId> {
         self.meeting
@@ -245,8 +258,11 @@ impl Room {
         self.members.is_deserted()
     }
 
-    fn join(&mut self, now: Instant, join: Join, effects: &mut Vec<Effect>) {
+    fn join(&mut self, now: Instant, mut join: Join, effects: &mut Vec<Effect>) {
         let connection = join.connection;
+        if let Some(name) = self.moderation.name_of(&join.identity) {
+            join.name = name.clone();
+        }
         if self.stopping {
             effects.push(Effect::Refuse { connection, refusal: JoinRefusal::ShuttingDown });
             return;
@@ -326,7 +342,7 @@ impl Room {
     }
 
     /// Ends the meeting and the room.
-    fn end(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Agent));
         if self.meeting.is_some() {
             effects.push(self.publish(RoomEvent::EndingMeeting));
@@ -335,7 +351,7 @@ impl Room {
         self.changed = false;
         self.meeting = None;
         self.is_silent = true;
-        self.moderation = Moderation::new(self.settings.moderators);
+        self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
         self.members.clear();
         effects.push(Effect::Retire);
     }
@@ -417,6 +433,7 @@ mod tests {
             user_bytes: 400,
             ai_starts_per_minute: 0,
             moderators: ModeratorDefault::Everyone,
+            rules: RoomRules::default(),
         }
     }
 
@@ -443,6 +460,7 @@ mod tests {
             new_meeting: MeetingId::random(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: None,
         })
     }
 
@@ -488,6 +506,7 @@ mod tests {
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Agent(task) => Some(format!("{task:?}")),
             Effect::Moderated(result) => Some(format!("moderated: {result:?}")),
+            Effect::RememberEnded(users) => Some(format!("ended: {users:?}")),
             Effect::Retire => Some("retire".to_owned()),
             Effect::Persist { .. } | Effect::Publish { .. } | Effect::PlaceMedia { .. } => None,
         });

@@ -7,13 +7,13 @@ use crate::config::ConfigErrors;
 use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
 use crate::events::webhook::WebhookError;
-use crate::login::LoginError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
 use crate::store::events::EventsError;
 use crate::store::revocations::RevocationsError;
+use crate::store::rules::RulesError;
 
 /// A failed start of a server.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,12 @@ pub enum StartError {
     /// The state of the recording of events cannot be read.
     #[error(transparent)]
     Events(#[from] EventsError),
-    /// The login cannot be used.
-    #[error(transparent)]
-    Login(#[from] LoginError),
     /// The revocations of access tokens cannot be read.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
+    /// The settings of rooms cannot be read.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
 }
 
 /// A failed start or shutdown.

@@ -17,18 +17,17 @@ use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
-use crate::auth::token::SigningKey;
 use crate::clock::{now, wall_clock};
 use crate::config::Config;
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::durable::keys::AccessKeys;
 use crate::http::tls::certificates::Certificates;
 use crate::limit::Rate;
-use crate::login::OpenedLogin;
 use crate::media_api::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
 use crate::reports::delivery::CardWebhook;
+use crate::room::rulebook::Rulebook;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
@@ -129,11 +128,11 @@ pub(super) struct Clients {
     pub(super) tokens: Option<AccessTokens>,
     pub(super) upstream: Arc<Upstream>,
     pub(super) ai: AiHandle,
+    /// The settings of rooms by name.
+    pub(super) rulebook: Rulebook,
     pub(super) cards: Option<Sender<CardWebhook>>,
     pub(super) events: EventBridge,
     pub(super) console: Console,
-    /// The login, if one is configured.
-    pub(super) login: Option<OpenedLogin>,
 }
 
 impl Clients {
@@ -150,8 +149,7 @@ impl Clients {
             }
             None => None,
         };
-        let tokens = open_tokens(config, resources).await?;
-        let login = OpenedLogin::open(config)?;
+        let tokens = open_tokens(config, store).await?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
         let upstream = Arc::new(upstream);
@@ -163,24 +161,16 @@ impl Clients {
         let cards = webhook.map(|webhook| Sender::new(webhook, store.deliveries(), metrics.clone(), timing));
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
+        let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
-        Ok(Self { site, orange, access, tokens, upstream, ai, cards, events, console, login })
+        Ok(Self { site, orange, access, tokens, upstream, ai, rulebook, cards, events, console })
     }
 }
 
 /// The keys of access tokens, and the revocations of before the restart.
-async fn open_tokens(config: &Config, resources: &Resources) -> Result<Option<AccessTokens>, StartError> {
-    let Resources { data_dir, store, .. } = resources;
-    let tokens = match &config.auth.oidc.0 {
-        // The same after a restart, so that everybody stays signed in.
-        Some(_) => {
-            let secret = SigningKey::new(data_dir.signing_key()).sign_text("tokens of logins", "");
-            Some(AccessTokens::with_login(&config.auth, &secret)?)
-        }
-        None => AccessTokens::open(&config.auth)?,
-    };
-    let Some(tokens) = tokens else { return Ok(None) };
+async fn open_tokens(config: &Config, store: &Store) -> Result<Option<AccessTokens>, StartError> {
+    let Some(tokens) = AccessTokens::open(&config.auth)? else { return Ok(None) };
     let tokens = tokens.with_issuers(&config.auth)?;
     revocations::load(&tokens, &store.revocations(), wall_clock()).await?;
     Ok(Some(tokens))

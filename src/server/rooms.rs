@@ -13,6 +13,8 @@ use crate::room::actor::RoomDeps;
 use crate::room::events::RoomEvents;
 use crate::room::outbox::OutboxLimits;
 use crate::room::registry::{Registry, RegistryLimits};
+use crate::room::rulebook::Rulebook;
+use crate::room::rules::RoomRules;
 use crate::room::state::RoomSettings;
 use crate::store::Store;
 use crate::store::saved::SavedRoom;
@@ -23,6 +25,8 @@ pub(super) struct RoomServices {
     pub(super) ai: AiHandle,
     /// The directory of who may receive whose media.
     pub(super) media: MediaAccess,
+    /// The settings of rooms by name.
+    pub(super) rulebook: Rulebook,
     /// The publisher of events.
     pub(super) events: RoomEvents,
 }
@@ -46,6 +50,7 @@ pub(super) fn start(
         user_bytes: limits.user_bytes,
         ai_starts_per_minute: limits.ai_starts_per_minute,
         moderators: config.moderation.default,
+        rules: RoomRules::default(),
     };
     let outbox = OutboxLimits {
         member_bytes: limits.outbox_bytes,
@@ -53,8 +58,19 @@ pub(super) fn start(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let RoomServices { ai, media, events } = services;
-    let deps = RoomDeps { settings, outbox, store: store.handle(), ai, media, events, metrics, force };
+    let RoomServices { ai, media, rulebook, events } = services;
+    let deps = RoomDeps {
+        settings,
+        outbox,
+        store: store.handle(),
+        ai,
+        media,
+        rulebook: Arc::new(rulebook),
+        ended: Arc::default(),
+        events,
+        metrics,
+        force,
+    };
     let limits = RegistryLimits {
         rooms: limits.rooms,
         new_rooms: Rate::per_minute(limits.new_rooms_per_minute),

@@ -21,19 +21,19 @@ use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::guesses::tell_guesses;
 use crate::http::request_guard::{guard, observe};
-use crate::login::Login;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::orange::Orange;
 use crate::reports::service::ReportService;
 use crate::room::readiness::Readiness;
+use crate::room_api::RoomApi;
 use crate::site::Site;
 use crate::site::error_page::error_pages;
 use crate::site::paths::normalize_path;
 use crate::site::token_link::exchange;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
-use crate::{durable, events, login, media_api, orange, reports, site, ws};
+use crate::{durable, events, media_api, orange, reports, room_api, site, ws};
 
 /// The features' states.
 #[derive(Clone, FromRef)]
@@ -48,12 +48,12 @@ pub(super) struct AppState {
     pub(super) site: Arc<Site>,
     /// The stock client, if its folder is configured; it replaces the pages of `site`.
     pub(super) orange: Option<Arc<Orange>>,
+    /// Passwords, settings and moderation of rooms.
+    pub(super) rooms: Arc<RoomApi>,
     /// Streams of events, and messages to rooms.
     pub(super) events: Arc<EventApi>,
     /// Durable objects, if a key is configured.
     pub(super) durable: Option<Arc<DurableApi>>,
-    /// The login, if one is configured.
-    pub(super) login: Option<Arc<Login>>,
 }
 
 /// Returns all public routes, relative to the root; [`base_path`] mounts them below the configured path.
@@ -70,7 +70,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         .merge(ws::router(phoenix_path))
         .merge(reports::router())
         .merge(events::api::router())
-        .merge(state.login.clone().map_or_else(Router::new, login::router))
+        .merge(room_api::router())
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))

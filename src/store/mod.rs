@@ -15,6 +15,7 @@ pub mod objects;
 mod owner;
 pub mod reports;
 pub mod revocations;
+pub mod rules;
 pub mod saved;
 mod sql;
 mod task;
@@ -37,6 +38,7 @@ use events::Events;
 pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
 use revocations::StoredRevocations;
+use rules::StoredRules;
 use saved::{Persist, SavedRoom};
 use sql::Database;
 pub use sql::StoreError;
@@ -126,6 +128,11 @@ impl Store {
     /// The messages for destinations outside.
     pub fn deliveries(&self) -> Deliveries {
         self.reports.deliveries()
+    }
+
+    /// The settings of rooms by name.
+    pub fn rules(&self) -> StoredRules {
+        self.reports.rules()
     }
 
     /// The events for programs outside.

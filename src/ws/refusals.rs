@@ -119,6 +119,12 @@ impl From<CannotJoin> for ApiError {
             CannotJoin::Refused(JoinRefusal::Waiting) => {
                 refused(StatusCode::FORBIDDEN, "waiting", "a moderator has to let you in; please wait")
             }
+            CannotJoin::Refused(JoinRefusal::PasswordNeeded) => {
+                refused(StatusCode::FORBIDDEN, "password_needed", "this room has a password")
+            }
+            CannotJoin::Refused(JoinRefusal::Ended) => {
+                refused(StatusCode::FORBIDDEN, "ended", "a moderator ended this meeting")
+            }
             CannotJoin::Refused(JoinRefusal::ShuttingDown) => {
                 refused(busy, "shutting_down", "the server is restarting")
             }

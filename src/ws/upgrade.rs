@@ -104,6 +104,7 @@ async fn join_room(
         new_meeting: MeetingId::random(),
         presence: false,
         liveness: Liveness::Heartbeat,
+        password: None,
     };
     let encoding = handshake.encoding();
     let (on_upgrade, answer_head) = handshake.split();

@@ -15,7 +15,7 @@ import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
-import { ask, askWhyRefused, loadSettings, Refusal, settingsPath } from './settings.js';
+import { ask, askWhyRefused, enterRoom, loadSettings, PASSWORD_NEEDED, Refusal, settingsPath } from './settings.js';
 import { Signalling } from './signalling.js';
 
 /** @import { DeviceKind } from './devices.js' */
@@ -82,6 +82,7 @@ signalling.on('open', () => {
   isAccepted = false;
   showDisconnected();
   withdrawNotice('refused');
+  byId('enter').hidden = true;
 });
 signalling.on('refused', askWhy);
 signalling.on('superseded', () => leave('This room is open in a newer window'));
@@ -89,6 +90,8 @@ signalling.on('removed', ({ by, reason }) => {
   const removed = by ? `${by} removed you from this meeting` : 'You were removed from this meeting';
   leave(reason ? `${removed}: ${reason}` : removed);
 });
+signalling.on('ended', ({ by }) => leave(by ? `${by} ended the meeting` : 'The meeting was ended'));
+byId('enter').addEventListener('submit', enter);
 byId('return').addEventListener('click', () => location.reload());
 
 addEventListener('pagehide', () => signalling.leave());
@@ -157,7 +160,27 @@ async function askWhy() {
     why = error instanceof Refusal ? error.message : '';
   }
   isAskingWhy = false;
-  if (why && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
+  const needsPassword = why.startsWith(PASSWORD_NEEDED);
+  // Kept while somebody types.
+  if (needsPassword) byId('enter').hidden = false;
+  if (why && !needsPassword && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
+}
+
+/**
+ * Enters the room by the password in the form.
+ * @param {Event} event
+ */
+async function enter(event) {
+  event.preventDefault();
+  const problem = byId('enter-problem');
+  problem.hidden = true;
+  try {
+    await enterRoom(roomName, byId('room-password', HTMLInputElement).value);
+    signalling.reconnectNow();
+  } catch (error) {
+    problem.textContent = error instanceof Refusal ? error.message : 'The server cannot be reached.';
+    problem.hidden = false;
+  }
 }
 
 /** @param {string} title */

@@ -8,6 +8,7 @@ import { showAction } from './controls.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
 import { watchSpeech } from './loudness.js';
+import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
 import { People } from './people.js';
@@ -47,6 +48,7 @@ export class Meeting extends Emitter {
   #stage = new Stage(byId('stage'));
   #sound = new Sound();
   #people;
+  #moderation;
   #chat;
   /** @type {CallsApi | undefined} */
   #api;
@@ -75,7 +77,10 @@ export class Meeting extends Emitter {
     this.#webcam = settings.webcam;
     this.#hasAi = settings.hasAi && settings.canCarryMedia;
     this.#chat = new Chat(signalling);
+    this.#moderation = new Moderation({ signalling, devices }, this.#ending.signal);
+    this.#moderation.show(state.room);
     this.#people = new People({
+      manage: (user) => this.#moderation.manage(user),
       mute: ({ id }) => signalling.send({ type: 'muteUser', id }),
       write: (user) => {
         this.panels.open('chat');
@@ -260,6 +265,7 @@ export class Meeting extends Emitter {
     this.#state = state;
     if (this.#ai.error && this.#ai.error !== aiError) notice(this.#ai.error, 'ai');
     this.#showAi();
+    this.#moderation.show(state.room);
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
@@ -334,6 +340,7 @@ export class Meeting extends Emitter {
     // Our own state is newer than the server's copy of it.
     const me = this.ownUser;
     const all = [me, ...this.#others];
+    this.#stage.spotlight = this.#moderation.spotlight;
     const seen = this.#stage.choose(all, me.id);
     this.#receive(seen);
     const received = this.#media?.received ?? new Map();
@@ -344,7 +351,10 @@ export class Meeting extends Emitter {
     });
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
-    this.#people.show(all, me.id);
+    this.#people.show(all, me.id, {
+      isModerator: this.#moderation.isModerator,
+      moderates: (id) => this.#moderation.moderates(id),
+    });
     this.#chat.showUsers(all);
   }
 

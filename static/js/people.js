@@ -12,21 +12,24 @@ import { hue, initials } from './tile.js';
 export class People {
   #mute;
   #write;
+  #manage;
   /** @type {Map<string, Row>} */
   #rows = new Map();
 
-  /** @param {{ mute: (user: User) => void, write: (user: User) => void }} actions */
-  constructor({ mute, write }) {
+  /** @param {{ mute: (user: User) => void, write: (user: User) => void, manage: (user: User) => void }} actions */
+  constructor({ mute, write, manage }) {
     this.#mute = mute;
     this.#write = write;
+    this.#manage = manage;
   }
 
   /**
    * Shows all members of the room; raised hands come first. Rows are updated in place, so that the focus stays.
    * @param {User[]} users
    * @param {string} myId
+   * @param {{ isModerator: boolean, moderates: (id: string) => boolean }} roles
    */
-  show(users, myId) {
+  show(users, myId, roles) {
     byId('people-title').textContent = `People (${users.length})`;
     const sorted = [...users].sort((a, b) => Number(b.raisedHand) - Number(a.raisedHand) || a.name.localeCompare(b.name));
     for (const [id, row] of this.#rows) {
@@ -45,6 +48,9 @@ export class People {
       row.muted.hidden = Boolean(user.tracks.audioEnabled);
       // The AI cannot be muted, only removed.
       const isPerson = user.id !== 'ai';
+      row.role.hidden = !roles.moderates(user.id);
+      row.manage.hidden = isMe || !isPerson || !roles.isModerator;
+      row.manage.setAttribute('aria-label', `Moderate ${user.name}`);
       row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
       row.mute.setAttribute('aria-label', `Mute ${user.name}`);
       row.write.hidden = isMe || !isPerson;
@@ -58,6 +64,7 @@ export class People {
     const row = makeRow(user);
     row.mute.addEventListener('click', () => this.#mute(row.user));
     row.write.addEventListener('click', () => this.#write(row.user));
+    row.manage.addEventListener('click', () => this.#manage(row.user));
     this.#rows.set(user.id, row);
     return row;
   }
@@ -68,12 +75,15 @@ function makeRow(user) {
   const parts = {
     initials: element('span', { class: 'initials', 'aria-hidden': 'true' }),
     name: element('span', { class: 'name' }),
+    role: element('span', { class: 'role', role: 'img', 'aria-label': 'moderator', title: 'Moderator' }, icon('shield')),
     hand: element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand')),
     muted: element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off')),
     mute: element('button', { class: 'small', type: 'button' }, 'Mute'),
     write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
+    manage: element('button', { class: 'plain', type: 'button' }, icon('more')),
   };
-  const row = element('li', {}, parts.initials, parts.name, parts.hand, parts.muted, parts.mute, parts.write);
+  const { initials, name, role, hand, muted, mute, write, manage } = parts;
+  const row = element('li', {}, initials, name, role, hand, muted, mute, write, manage);
   row.style.setProperty('--hue', String(hue(user.id)));
   return { user, element: row, ...parts };
 }

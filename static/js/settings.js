@@ -3,6 +3,11 @@
 
 import { BASE } from './base.js';
 
+const NOT_LET_IN = 'The server does not let you into the room. ';
+
+/** The reason for refusing whoever has not entered the room's password. */
+export const PASSWORD_NEEDED = `${NOT_LET_IN}This room has a password.`;
+
 /** A refusal by the server. The message is its sentence, if it sent one. */
 export class Refusal extends Error {
   name = 'Refusal';
@@ -50,8 +55,18 @@ export async function askWhyRefused(address, options) {
     case 426:
       return 'Meetings do not work at this address: a proxy in front of the server blocks WebSockets. Its operator has to enable them.';
     default:
-      return `The server does not let you into the room. ${await sentence(answer)}`;
+      return `${NOT_LET_IN}${await sentence(answer)}`;
   }
+}
+
+/**
+ * Enters a room by its password.
+ * @param {string} roomName
+ * @param {string} password
+ */
+export async function enterRoom(roomName, password) {
+  const path = `${BASE}api/rooms/${encodeURIComponent(roomName)}/enter`;
+  await check(await fetch(path, { method: 'POST', body: JSON.stringify({ password }) }));
 }
 
 /** @param {Response} answer */
@@ -63,9 +78,10 @@ async function check(answer) {
  * Returns the server's sentence about an error, or an empty string.
  * @param {Response} answer
  */
-async function sentence(answer) {
+export async function sentence(answer) {
   const type = answer.headers.get('Content-Type') ?? '';
-  const text = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
+  let text = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
+  if (type.startsWith('application/json')) text = String((await answer.json()).error ?? '');
   if (!text) return '';
   const [first, ...rest] = text;
   return `${first.toUpperCase()}${rest.join('')}.`;

@@ -35,6 +35,30 @@ import { Emitter } from './events.js';
  * @property {string} [meetingId]
  * @property {User[]} users
  * @property {{ enabled?: boolean, connectionPending?: boolean, error?: string, controllingUser?: string }} [ai]
+ * @property {RoomRules} [room]
+ */
+
+/**
+ * The settings of the room, as far as they differ from the default.
+ * @typedef {object} RoomRules
+ * @property {string[]} [moderators]
+ * @property {boolean} [locked]
+ * @property {boolean} [waitingRoom]
+ * @property {boolean} [chat]
+ * @property {boolean} [screens]
+ * @property {boolean} [password]
+ * @property {string} [spotlight]
+ */
+
+/**
+ * An action of a moderator (docs/protocol.md).
+ * @typedef {{ action: 'admit' | 'refuse' | 'grantModeration' | 'revokeModeration', id: string }
+ *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens', on: boolean }
+ *   | { action: 'lowerHands' | 'spotlight', id?: string }
+ *   | { action: 'mute', id: string, kind: 'audio' | 'video' | 'screen' }
+ *   | { action: 'rename', id: string, name: string }
+ *   | { action: 'remove', id: string, reason?: string, network: boolean }
+ *   | { action: 'end' }} Moderate
  */
 
 /**
@@ -50,6 +74,8 @@ import { Emitter } from './events.js';
  * @property {{ from: string, message: string }} directMessage
  * @property {object} muteMic
  * @property {{ by?: string, reason?: string }} removed
+ * @property {{ by?: string }} ended
+ * @property {{ kind: 'audio' | 'video' | 'screen', by?: string }} muted
  * @property {{ knocks: Knock[] }} knocks
  * @property {{ error: string }} error
  */
@@ -61,7 +87,7 @@ import { Emitter } from './events.js';
  *   | { type: 'directMessage', to: string, message: string }
  *   | { type: 'chat', message: string }
  *   | { type: 'muteUser', id: string }
- *   | { type: 'moderate', action: 'admit' | 'refuse', id: string }
+ *   | ({ type: 'moderate' } & Moderate)
  *   | { type: 'requestAiControl', track: { sessionId: string, trackName: string } }} ClientMessage
  */
 
@@ -141,6 +167,7 @@ export class Signalling extends Emitter {
   /** @param {string} roomName */
   constructor(roomName) {
     super();
+    this.roomName = roomName;
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.#url = `${scheme}://${location.host}${BASE}parties/rooms/${encodeURIComponent(roomName)}?_pk=${this.id}`;
     this.#heartbeat = new Worker(new URL('./heartbeat.js', import.meta.url));

@@ -28,6 +28,11 @@ export class Stage {
    * @type {Map<string, number>}
    */
   #lastActive = new Map();
+  /**
+   * The member in the foreground.
+   * @type {string | undefined}
+   */
+  spotlight;
 
   /** @param {HTMLElement} place */
   constructor(place) {
@@ -52,7 +57,7 @@ export class Stage {
     const mineFirst = [...users.filter(isMe), ...users.filter((user) => !isMe(user))];
     if (mineFirst.length <= MAX_TILES) return mineFirst;
     /** @param {User} user */
-    const active = (user) => (isMe(user) ? Infinity : (this.#lastActive.get(user.id) ?? 0));
+    const active = (user) => (isMe(user) || user.id === this.spotlight ? Infinity : (this.#lastActive.get(user.id) ?? 0));
     const chosen = new Set([...mineFirst].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
     return mineFirst.filter((user) => chosen.has(user));
   }
@@ -70,7 +75,8 @@ export class Stage {
     const seen = new Set();
     for (const user of users) {
       const isMe = user.id === myId;
-      this.#tile(user.id, this.#people, seen).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
+      const place = user.id === this.spotlight ? this.#screens : this.#people;
+      this.#tile(user.id, place, seen).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
       if (user.tracks.screenShareEnabled) {
         const track = trackOf(user, 'screenshare');
         this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe, isLost: isLost(user) });
@@ -89,7 +95,7 @@ export class Stage {
   }
 
   /**
-   * Returns the tile of this id, appended to `place` if it is new.
+   * Returns the tile of this id, appended to `place` if it is not there.
    * @param {string} id
    * @param {HTMLElement} place
    * @param {Set<string>} seen
@@ -100,8 +106,8 @@ export class Stage {
     if (!tile) {
       tile = new Tile();
       this.#tiles.set(id, tile);
-      place.append(tile.element);
     }
+    if (tile.element.parentElement !== place) place.append(tile.element);
     return tile;
   }
 

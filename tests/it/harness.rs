@@ -173,6 +173,12 @@ impl TestServer {
         answer(HTTP.post(url).bearer_auth(self.operator_token()).json(body)).await
     }
 
+    /// Puts JSON to a path of the operators' listener, with the operator token.
+    pub async fn admin_put(&self, path: &str, body: &Value) -> Answer {
+        let url = format!("http://{}{path}", self.addresses().admin);
+        answer(HTTP.put(url).bearer_auth(self.operator_token()).json(body)).await
+    }
+
     fn operator_token(&self) -> String {
         std::fs::read_to_string(self.data_dir().join("operator.token")).unwrap().trim().to_owned()
     }

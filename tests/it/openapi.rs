@@ -275,6 +275,11 @@ async fn answers_match_openapi() {
         let answered = server.admin_post("/admin/rooms/my%20room/moderate", &body).await;
         document.check("post", moderate, &answered);
     }
+    let settings = "/admin/rooms/{room}/settings";
+    for body in [json!({"chat": true}), json!({"password": ""}), json!({"x": 1})] {
+        document.check("put", settings, &server.admin_put("/admin/rooms/my%20room/settings", &body).await);
+    }
+    document.check("get", settings, &server.admin_get("/admin/rooms/my%20room/settings").await);
     for body in [json!({"room": "r", "name": "Ada"}), json!({"room": "*", "name": "Ada"}), json!({})] {
         document.check("post", "/admin/tokens", &server.admin_post("/admin/tokens", &body).await);
     }

@@ -24,6 +24,10 @@ impl Actor {
                 is_hidden: member.is_hidden,
             }
         });
-        RoomView { meeting: self.room.meeting(), members: members.collect() }
+        RoomView {
+            meeting: self.room.meeting(),
+            members: members.collect(),
+            rules: self.room.rules().clone(),
+        }
     }
 }

@@ -37,6 +37,7 @@ fn deps() -> RoomDeps {
             user_bytes: 8192,
             ai_starts_per_minute: 0,
             moderators: crate::config::ModeratorDefault::Everyone,
+            rules: crate::room::rules::RoomRules::default(),
         },
         outbox: OutboxLimits {
             member_bytes: 1 << 20,
@@ -46,6 +47,8 @@ fn deps() -> RoomDeps {
         store: StoreHandle::of_nothing(metrics.clone()),
         ai: AiHandle::new(upstream, &calls, &AiConfig::default(), Rate::UNLIMITED, metrics.clone()).unwrap(),
         media: MediaAccess::new(true),
+        rulebook: Arc::default(),
+        ended: Arc::default(),
         events: RoomEvents::default(),
         metrics,
         force: CancellationToken::new(),
@@ -100,6 +103,7 @@ impl Stage {
             new_meeting: MeetingId::random(),
             presence,
             liveness: Liveness::Connection,
+            password: None,
         };
         let (ack, answer) = oneshot::channel();
         self.handle.mailbox().send(Command::Join { join, encoding, ack }).await.unwrap();

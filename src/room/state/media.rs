@@ -26,8 +26,13 @@ impl Room {
             subscribe: granted.subscribe,
             audio: granted.audio && goes_on(MediaKind::Audio),
             video: granted.video && goes_on(MediaKind::Video),
-            screen: granted.screen && goes_on(MediaKind::Screen),
+            screen: granted.screen && goes_on(MediaKind::Screen) && self.may_share(member),
         }
+    }
+
+    /// True if the room lets a member share a screen.
+    pub(super) fn may_share(&self, member: &Member) -> bool {
+        self.moderation.rules().screens || self.moderation.is_moderator(&member.identity, member.grants)
     }
 
     /// Sets the member's place in the directory of media, if it has another one.
@@ -38,7 +43,7 @@ impl Room {
         Some(Effect::PlaceMedia { user: user.clone(), identity: member.identity.clone(), place })
     }
 
-    /// The places of all members, of a room that was restored.
+    /// The places of all members that changed; those of all, of a room that was restored.
     pub fn place_all_media(&mut self) -> Vec<Effect> {
         let users: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
         users.iter().filter_map(|user| self.place_media(user)).collect()
@@ -52,7 +57,7 @@ impl Room {
         let granted = [
             (MediaKind::Audio, publish.audio),
             (MediaKind::Video, publish.video),
-            (MediaKind::Screen, publish.screen),
+            (MediaKind::Screen, publish.screen && self.may_share(member)),
         ];
         for (kind, _) in granted.into_iter().filter(|(_, is_granted)| !is_granted) {
             tracks.withdraw(kind);

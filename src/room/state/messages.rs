@@ -14,6 +14,9 @@ use crate::room::io::{Effect, Recipients, RoomEvent};
 /// The answer to whoever lacks the grant.
 const NO_CHAT: &str = "you may not write to the chat";
 
+/// The answer where moderators alone write.
+const CHAT_OFF: &str = "only moderators write to the chat at this time";
+
 impl Room {
     /// Carries out a member's message.
     pub(super) fn message(
@@ -88,10 +91,10 @@ impl Room {
     ) {
         // One to oneself asks for a sign of life (docs/protocol.md).
         let is_own = to.as_ref() == Some(from);
-        let sender = self.members.get(from).filter(|member| member.grants.chat || is_own);
-        let Some(sender) = sender.map(|member| member.name.clone()) else {
-            return self.refuse_message(from, NO_CHAT.to_owned(), effects);
-        };
+        if let Some(refused) = self.refuses_chat(from).filter(|_| !is_own) {
+            return self.refuse_message(from, refused.to_owned(), effects);
+        }
+        let Some(sender) = self.members.get(from).map(|member| member.name.clone()) else { return };
         let is_shown =
             |to: &UserId| self.members.get(to).is_some_and(|member| !member.grants.hidden || is_own);
         match to.filter(is_shown) {
@@ -106,11 +109,23 @@ impl Room {
     }
 
     fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
-        let writer = self.members.get(from).filter(|member| member.grants.chat);
-        let Some(name) = writer.map(|member| member.name.clone()) else {
-            return self.refuse_message(from, NO_CHAT.to_owned(), effects);
-        };
+        if let Some(refused) = self.refuses_chat(from) {
+            return self.refuse_message(from, refused.to_owned(), effects);
+        }
+        let Some(name) = self.members.get(from).map(|member| member.name.clone()) else { return };
         self.write_chat(at, from.clone(), name, message, effects);
+    }
+
+    /// The reason for which a member may not write to the chat.
+    fn refuses_chat(&self, from: &UserId) -> Option<&'static str> {
+        let has_grant = self.members.get(from).is_some_and(|member| member.grants.chat);
+        if !has_grant {
+            Some(NO_CHAT)
+        } else if !self.moderation.rules().chat && !self.is_moderator(from) {
+            Some(CHAT_OFF)
+        } else {
+            None
+        }
     }
 
     /// Sends a chat message to everyone.

@@ -4,19 +4,25 @@ use std::time::{Duration, Instant};
 
 use super::Room;
 use crate::config::ModeratorDefault;
-use crate::id::{IdentityId, MediaKind, UserId};
+use crate::id::{Grants, IdentityId, MediaKind, UserId, text_is_valid};
 use crate::protocol::close::Close;
 use crate::protocol::moderation::{ModerationAction, ModerationNotice, ModerationRequest};
 use crate::protocol::server::Event;
 use crate::room::io::{Effect, Join, JoinRefusal, Recipients, RoomEvent};
 use crate::room::member::Member;
+use crate::room::rules::RulesChange;
 use crate::store::saved::Persist;
+
+/// Maximum characters of a name, as for users.
+const MAX_NAME_CHARS: usize = 64;
 
 /// Whoever asks for an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moderator {
     /// A member.
     Member(UserId),
+    /// An identity that asks over HTTP, whether it is a member or not.
+    Identity(IdentityId, Grants),
     /// An operator of the server, or a program with its rights.
     Operator,
 }
@@ -48,18 +54,37 @@ pub enum Denied {
     /// A text is too long.
     #[error("\"reason\" has up to 200 characters")]
     TooLong,
+    /// A name is none.
+    #[error("\"name\" has 1 to 64 characters, and no control or invisible characters")]
+    InvalidName,
 }
 
 impl Room {
     /// Decides if an action may be carried out.
-    fn authorize(&self, by: &Moderator, action: &ModerationAction) -> Result<(), Denied> {
+    pub(super) fn authorize(&self, by: &Moderator, action: &ModerationAction) -> Result<(), Denied> {
         if self.meeting.is_none() {
             return Err(Denied::NoMeeting);
         }
         if !action.is_valid() {
             return Err(Denied::TooLong);
         }
-        let Moderator::Member(by) = by else { return Ok(()) };
+        if let ModerationAction::Rename { name, .. } = action
+            && !text_is_valid(name.trim(), MAX_NAME_CHARS)
+        {
+            return Err(Denied::InvalidName);
+        }
+        let by = match by {
+            Moderator::Operator => return Ok(()),
+            // Whoever was removed could let itself in again.
+            Moderator::Identity(identity, grants)
+                if self.moderation.is_moderator(identity, *grants)
+                    && !self.moderation.is_banned(identity) =>
+            {
+                return Ok(());
+            }
+            Moderator::Identity(..) => return Err(Denied::NoModerator),
+            Moderator::Member(by) => by,
+        };
         let is_own = action.target() == Some(by);
         match action {
             // As everyone may do by its own means.
@@ -84,7 +109,16 @@ impl Room {
         effects: &mut Vec<Effect>,
     ) {
         let ModerationRequest { reference, action } = request;
-        let result = self.moderate(now, &Moderator::Member(from.clone()), action, effects);
+        let by = Moderator::Member(from.clone());
+        if action == ModerationAction::End && self.authorize(&by, &action).is_ok() {
+            // Afterwards it is no member any more.
+            if let Some(reference) = &reference {
+                let notice =
+                    ModerationNotice::Moderated { reference: reference.clone(), ok: true, error: None };
+                self.notify_moderation(from.clone(), notice, effects);
+            }
+        }
+        let result = self.moderate(now, &by, action, effects);
         let error = result.err().map(|denied| denied.to_string());
         match (reference, error) {
             (Some(reference), error) => {
@@ -119,8 +153,27 @@ impl Room {
             ModerationAction::Unban { id } => {
                 self.moderation.unban(&id).then_some(()).ok_or(Denied::NobodyBanned)?;
             }
-            ModerationAction::Lock { on } => self.changed |= self.moderation.lock(on),
-            ModerationAction::WaitingRoom { on } => self.changed |= self.moderation.set_waiting_room(on),
+            ModerationAction::Lock { on } => {
+                self.change_rules(&RulesChange { locked: Some(on), ..RulesChange::default() }, effects);
+            }
+            ModerationAction::WaitingRoom { on } => {
+                self.change_rules(&RulesChange { waiting_room: Some(on), ..RulesChange::default() }, effects);
+            }
+            ModerationAction::Chat { on } => {
+                self.change_rules(&RulesChange { chat: Some(on), ..RulesChange::default() }, effects);
+            }
+            ModerationAction::Screens { on } => {
+                self.change_rules(&RulesChange { screens: Some(on), ..RulesChange::default() }, effects);
+            }
+            ModerationAction::Spotlight { id } => {
+                if id.as_ref().is_some_and(|user| self.shown_json(user).is_none()) {
+                    return Err(Denied::UnknownMember);
+                }
+                self.changed |= self.moderation.set_spotlight(id);
+            }
+            ModerationAction::Rename { id, name: new } => self.rename(&id, new.trim().into(), effects)?,
+            // Below, after it is told.
+            ModerationAction::End => {}
             ModerationAction::Admit { id } => {
                 self.moderation.admit(&id).then_some(()).ok_or(Denied::NobodyWaits)?;
             }
@@ -134,16 +187,31 @@ impl Room {
                 self.choose_host(effects);
             }
         }
+        self.told(by, name, target, waiting, effects);
+        if name == ModerationAction::End.name() {
+            self.end_for_all(by, effects);
+        }
+        Ok(())
+    }
+
+    /// Publishes and persists that something was done, and tells moderators if others wait now than before.
+    pub(super) fn told(
+        &self,
+        by: &Moderator,
+        action: &'static str,
+        target: Option<UserId>,
+        waiting: usize,
+        effects: &mut Vec<Effect>,
+    ) {
         let by = match by {
             Moderator::Member(user) => Some(user.clone()),
-            Moderator::Operator => None,
+            Moderator::Identity(..) | Moderator::Operator => None,
         };
-        effects.push(self.publish(RoomEvent::Moderated { by, action: name, target }));
+        effects.push(self.publish(RoomEvent::Moderated { by, action, target }));
         effects.extend(self.persist_moderation());
         if self.moderation.waiting() != waiting {
             self.tell_knocks(effects);
         }
-        Ok(())
     }
 
     /// Stops a kind of media, and tells its owner.
@@ -189,10 +257,10 @@ impl Room {
     }
 
     /// The name of a moderator who is a member.
-    fn name_of(&self, moderator: &Moderator) -> Option<String> {
+    pub(super) fn name_of(&self, moderator: &Moderator) -> Option<String> {
         match moderator {
             Moderator::Member(user) => self.members.get(user).map(|member| member.name.to_string()),
-            Moderator::Operator => None,
+            Moderator::Identity(..) | Moderator::Operator => None,
         }
     }
 
@@ -266,7 +334,7 @@ impl Room {
         effects: &mut Vec<Effect>,
     ) -> Result<(), JoinRefusal> {
         // Open rooms are not searched for it.
-        let knows = !self.moderation.is_closed() || self.members.knows(&join.identity);
+        let knows = !self.moderation.rules().is_closed() || self.members.knows(&join.identity);
         let waiting = self.moderation.waiting();
         let result = self.moderation.admits(now, join, knows);
         if self.moderation.waiting() != waiting {
@@ -324,7 +392,7 @@ impl Room {
         self.notify_moderation(user.clone(), notice, effects);
     }
 
-    fn notify_moderation(&self, to: UserId, notice: ModerationNotice, effects: &mut Vec<Effect>) {
+    pub(super) fn notify_moderation(&self, to: UserId, notice: ModerationNotice, effects: &mut Vec<Effect>) {
         effects.push(Effect::Send { to: Recipients::One(to), event: Event::Moderation(Box::new(notice)) });
     }
 

@@ -20,6 +20,7 @@ use crate::metrics::{ByReason, Metrics};
 use crate::store::deliveries::{Deliveries, NewDelivery};
 use crate::store::events::Events;
 use crate::store::revocations::StoredRevocations;
+use crate::store::rules::StoredRules;
 use crate::store::sql::rfc3339;
 
 /// One writes, and one reads meanwhile.
@@ -108,6 +109,11 @@ impl Reports {
         let pool = pool.connect_lazy_with(options.synchronous(SqliteSynchronous::Full));
         let deliveries = Deliveries::new(pool.clone(), Arc::clone(&metrics));
         Self { pool, metrics, deliveries }
+    }
+
+    /// The settings of rooms by name, which share the connections.
+    pub(super) fn rules(&self) -> StoredRules {
+        StoredRules::new(self.pool.clone())
     }
 
     /// The events for programs outside, which share the connections.

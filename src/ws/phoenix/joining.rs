@@ -117,6 +117,7 @@ impl JoinRequest {
             new_meeting: MeetingId::random(),
             presence: true,
             liveness: Liveness::Connection,
+            password: None,
         };
         let registry = sockets.registry.clone();
         let (replaced, previous) = match previous {

@@ -28,6 +28,7 @@ fn settings() -> RoomSettings {
         user_bytes: 2048,
         ai_starts_per_minute: 2,
         moderators: ModeratorDefault::First,
+        rules: satsuma::room::rules::RoomRules::default(),
     }
 }
 
@@ -48,6 +49,7 @@ pub fn room(data: &[u8]) {
             new_meeting: MeetingId::random(),
             presence: false,
             liveness: Liveness::Heartbeat,
+            password: None,
         };
         heed(&room.handle(now, Input::Join(join)), &mut saved);
     }

@@ -39,6 +39,10 @@ pub(in crate::room::state) fn enter_with(
     seen(&room.handle(now, Input::Join(edit(Join { grants, ..ask }))))
 }
 
+fn by_operator(action: ModerationAction) -> Input {
+    Input::Moderate { by: Moderator::Operator, action }
+}
+
 /// A room with a host `a` (connection 1) and `b` (connection 2).
 pub(in crate::room::state) fn hosted() -> (Room, Instant) {
     let (mut room, now) = room(ModeratorDefault::First);
@@ -75,9 +79,9 @@ fn knocks(to: &str, names: &[(&str, &str)]) -> String {
 fn default_room_shows_no_rules() {
     let (mut room, now) = room_of_two();
     assert!(!room.encode_snapshot().contains("\"room\""));
-    room.handle(now, Input::Moderate(ModerationAction::Lock { on: true }));
+    room.handle(now, by_operator(ModerationAction::Lock { on: true }));
     assert!(room.encode_snapshot().ends_with(r#","room":{"locked":true,"waitingRoom":false}}}"#));
-    room.handle(now, Input::Moderate(ModerationAction::Lock { on: false }));
+    room.handle(now, by_operator(ModerationAction::Lock { on: false }));
     assert!(!room.encode_snapshot().contains("\"room\""));
 }
 
@@ -296,12 +300,12 @@ fn hands_are_lowered() {
 #[test]
 fn operator_moderates_a_running_meeting() {
     let (mut room, now) = (Room::new(settings(), start()), start());
-    let lock = || Input::Moderate(ModerationAction::Lock { on: true });
+    let lock = || by_operator(ModerationAction::Lock { on: true });
     assert_eq!(seen(&room.handle(now, lock())), ["moderated: Err(NoMeeting)"]);
     enter(&mut room, now, 1, "a", "A");
     assert!(seen(&room.handle(now, lock())).contains(&"moderated: Ok(())".to_owned()));
     let remove = ModerationAction::Remove { id: user("a"), reason: None, seconds: None, network: false };
-    let effects = seen(&room.handle(now, Input::Moderate(remove)));
+    let effects = seen(&room.handle(now, by_operator(remove)));
     assert_eq!(effects[..2], [r#"to a: {"type":"removed"}"#, "remove a: Removed"]);
 }
 
@@ -403,7 +407,7 @@ proptest! {
                 }
                 Step::Operator(action, id) => {
                     let action = serde_json::from_str(&format!(r#"{{"action":"{action}","id":"u{id}"}}"#)).unwrap();
-                    (Some(Input::Moderate(action)), None)
+                    (Some(by_operator(action)), None)
                 }
             };
             let Some(input) = input else { continue };

@@ -1,0 +1,101 @@
+//! The settings of rooms that are set by name, and outlast their meetings.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::Mutex;
+
+use super::rules::{RoomRules, RulesChange};
+use crate::id::RoomName;
+use crate::store::rules::{RulesError, StoredRules};
+
+/// Maximum number of rooms with settings of their own.
+const MAX_ROOMS: usize = 10_000;
+
+/// Reason for not changing settings.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotChange {
+    /// Too many rooms have settings.
+    #[error("{MAX_ROOMS} rooms have settings of their own; no further one can")]
+    Full,
+    /// They could not be stored.
+    #[error(transparent)]
+    Store(#[from] RulesError),
+}
+
+/// The settings by room.
+#[derive(Debug, Default)]
+pub struct Rulebook {
+    rooms: DashMap<RoomName, RoomRules>,
+    stored: Option<StoredRules>,
+    /// Held while a change is stored, so that changes of one room are not mixed.
+    writing: Mutex<()>,
+}
+
+impl Rulebook {
+    /// The stored settings. What cannot be read is as by default.
+    pub fn new(stored: StoredRules, all: Vec<(RoomName, Arc<str>)>) -> Self {
+        let read = |(room, json): (RoomName, Arc<str>)| Some((room, serde_json::from_str(&json).ok()?));
+        let rooms = all.into_iter().filter_map(read).collect();
+        Self { rooms, stored: Some(stored), writing: Mutex::default() }
+    }
+
+    /// The settings of a room.
+    pub fn get(&self, room: &RoomName) -> RoomRules {
+        self.rooms.get(room).map(|rules| rules.clone()).unwrap_or_default()
+    }
+
+    /// Changes the settings of a room, and returns once that is stored.
+    ///
+    /// # Errors
+    /// [`CannotChange`]; they are as before then.
+    pub async fn change(&self, room: &RoomName, change: &RulesChange) -> Result<(), CannotChange> {
+        let _one_at_a_time = self.writing.lock().await;
+        let mut rules = self.get(room);
+        if !rules.apply(change) {
+            return Ok(());
+        }
+        let is_default = rules == RoomRules::default();
+        if !is_default && self.rooms.len() >= MAX_ROOMS && !self.rooms.contains_key(room) {
+            return Err(CannotChange::Full);
+        }
+        if let Some(stored) = &self.stored {
+            let json = if is_default { None } else { serde_json::to_string(&rules).ok() };
+            stored.set(room, json.as_deref()).await?;
+        }
+        if is_default {
+            self.rooms.remove(room);
+        } else {
+            self.rooms.insert(room.clone(), rules);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn settings_are_kept_until_they_are_the_default() {
+        let book = Rulebook::default();
+        let room = RoomName::parse("r").unwrap();
+        let lock = |on| RulesChange { locked: Some(on), ..RulesChange::default() };
+        book.change(&room, &lock(true)).await.unwrap();
+        assert!(book.get(&room).locked && !book.get(&RoomName::parse("s").unwrap()).locked);
+        book.change(&room, &lock(false)).await.unwrap();
+        assert!(book.rooms.is_empty());
+    }
+
+    #[tokio::test]
+    async fn number_of_rooms_is_limited() {
+        let book = Rulebook::default();
+        for number in 0..MAX_ROOMS {
+            book.rooms.insert(RoomName::parse(&number.to_string()).unwrap(), RoomRules::default());
+        }
+        let change = RulesChange { chat: Some(false), ..RulesChange::default() };
+        let further = book.change(&RoomName::parse("r").unwrap(), &change).await;
+        assert!(matches!(further, Err(CannotChange::Full)));
+        book.change(&RoomName::parse("7").unwrap(), &change).await.unwrap();
+    }
+}

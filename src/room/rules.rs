@@ -1,0 +1,92 @@
+//! The settings of a room: those of a meeting, and those that are set by name and outlast it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The settings of a room. The default is a room that is open to everyone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RoomRules {
+    /// True if nobody new comes in.
+    pub locked: bool,
+    /// True if a moderator has to let people in.
+    pub waiting_room: bool,
+    /// True if everyone may write to the chat; moderators always may.
+    pub chat: bool,
+    /// True if everyone may share a screen; moderators always may.
+    pub screens: bool,
+    /// The Argon2id hash of the password, in PHC string format, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Arc<str>>,
+}
+
+/// A change of a room's settings; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesChange {
+    /// See [`RoomRules::locked`].
+    pub locked: Option<bool>,
+    /// See [`RoomRules::waiting_room`].
+    pub waiting_room: Option<bool>,
+    /// See [`RoomRules::chat`].
+    pub chat: Option<bool>,
+    /// See [`RoomRules::screens`].
+    pub screens: Option<bool>,
+    /// See [`RoomRules::password`].
+    pub password: Option<Option<Arc<str>>>,
+}
+
+impl Default for RoomRules {
+    fn default() -> Self {
+        Self { locked: false, waiting_room: false, chat: true, screens: true, password: None }
+    }
+}
+
+impl RoomRules {
+    /// True if not everyone may come in.
+    pub fn is_closed(&self) -> bool {
+        self.locked || self.waiting_room || self.password.is_some()
+    }
+
+    /// Carries out a change; true if it was one.
+    pub fn apply(&mut self, change: &RulesChange) -> bool {
+        let before = self.clone();
+        let RulesChange { locked, waiting_room, chat, screens, password } = change;
+        self.locked = locked.unwrap_or(self.locked);
+        self.waiting_room = waiting_room.unwrap_or(self.waiting_room);
+        self.chat = chat.unwrap_or(self.chat);
+        self.screens = screens.unwrap_or(self.screens);
+        if let Some(password) = password {
+            self.password.clone_from(password);
+        }
+        *self != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_keeps_what_it_does_not_name() {
+        let mut rules = RoomRules { password: Some("hash".into()), ..RoomRules::default() };
+        let change = RulesChange { chat: Some(false), ..RulesChange::default() };
+        assert!(rules.apply(&change) && !rules.apply(&change));
+        assert_eq!(rules, RoomRules { chat: false, password: Some("hash".into()), ..RoomRules::default() });
+        assert!(rules.apply(&RulesChange {
+            password: Some(None),
+            chat: Some(true),
+            ..RulesChange::default()
+        }));
+        assert_eq!(rules, RoomRules::default());
+    }
+
+    #[test]
+    fn missing_field_is_as_by_default() {
+        assert_eq!(serde_json::from_str::<RoomRules>("{}").unwrap(), RoomRules::default());
+        let rules = RoomRules { locked: true, screens: false, ..RoomRules::default() };
+        let json = serde_json::to_string(&rules).unwrap();
+        assert_eq!(json, r#"{"locked":true,"waitingRoom":false,"chat":true,"screens":false}"#);
+        assert_eq!(serde_json::from_str::<RoomRules>(&json).unwrap(), rules);
+    }
+}

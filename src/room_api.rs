@@ -1,0 +1,342 @@
+//! Rooms over HTTP, for people and programs: to enter one by its password, its settings, and moderation.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{post, put};
+use axum::{Json, Router};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
+
+use crate::auth::Identity;
+use crate::auth::peer::RemotePeer;
+use crate::config::LimitsConfig;
+use crate::http::context::HttpContext;
+use crate::http::error::{ApiError, Refusal};
+use crate::http::extract::CurrentUser;
+use crate::id::{AuthMethod, Grants, IdentityId, RoomName};
+use crate::limit::{KeyedLimit, Rate};
+use crate::network::ClientNetwork;
+use crate::protocol::moderation::ModerationAction;
+use crate::room::passwords::PasswordError;
+use crate::room::registry::{CannotModerate, Registry};
+use crate::room::rulebook::CannotChange;
+use crate::room::rules::{RoomRules, RulesChange};
+use crate::room::state::{Denied, Moderator};
+
+/// Requests a minute of one identity, beside passwords.
+const REQUESTS: u32 = 120;
+
+const fn refusal(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
+    ApiError::Refused(Refusal { status, label, message, network_limit: None })
+}
+
+const WRONG_PASSWORD: ApiError =
+    refusal(StatusCode::FORBIDDEN, "wrong_password", "this is not the room's password");
+const TOO_MANY_OF_NETWORK: ApiError = ApiError::Refused(Refusal {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    label: "too_many_passwords_of_network",
+    message: "too many passwords were tried from this network; try again in a minute",
+    network_limit: Some("limits.passwords_per_minute_per_network"),
+});
+const TOO_MANY_OF_ROOM: ApiError = refusal(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too_many_passwords_of_room",
+    "too many passwords were tried for this room; try again in a minute",
+);
+const TOO_MANY: ApiError =
+    refusal(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many requests; try again in a minute");
+const NO_HASH: ApiError =
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "password_not_hashed", "the password could not be hashed");
+
+/// The state of the routes.
+pub struct RoomApi {
+    registry: Registry,
+    passwords_of_network: KeyedLimit<ClientNetwork>,
+    passwords_of_room: KeyedLimit<RoomName>,
+    requests: KeyedLimit<IdentityId>,
+}
+
+impl RoomApi {
+    /// The routes' state for the rooms of `registry`.
+    pub fn new(registry: Registry, limits: &LimitsConfig) -> Self {
+        Self {
+            registry,
+            passwords_of_network: KeyedLimit::rate(Rate::per_minute(limits.passwords_per_minute_per_network)),
+            passwords_of_room: KeyedLimit::rate(Rate::per_minute(limits.passwords_per_minute_per_room)),
+            requests: KeyedLimit::rate(Rate::per_minute(REQUESTS)),
+        }
+    }
+
+    /// Prunes rate limit entries of idle networks, rooms and identities.
+    pub fn prune(&self) {
+        self.passwords_of_network.prune();
+        self.passwords_of_room.prune();
+        self.requests.prune();
+    }
+
+    /// Charges a password to the network and the room: each costs processor time, and may be a guess.
+    fn charge_password(&self, peer: &RemotePeer, room: &RoomName) -> Result<(), ApiError> {
+        if peer.network().is_some_and(|network| self.passwords_of_network.check(&network).is_err()) {
+            return Err(TOO_MANY_OF_NETWORK);
+        }
+        self.passwords_of_room.check(room).map_err(|_| TOO_MANY_OF_ROOM)
+    }
+
+    /// The room, if the identity may ask for it.
+    fn admit(&self, identity: &Identity, room: &str) -> Result<RoomName, ApiError> {
+        let room = RoomName::parse(room)?;
+        if !identity.may_enter(&room) {
+            return Err(ApiError::ForbiddenRoom);
+        }
+        self.requests.check(&identity.id).map_err(|_| TOO_MANY)?;
+        Ok(room)
+    }
+}
+
+/// Returns the routes.
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<RoomApi>: FromRef<S>,
+{
+    Router::new()
+        .route("/api/rooms/{room}/enter", post(enter))
+        .route("/api/rooms/{room}/settings", put(change))
+        .route("/api/rooms/{room}/moderate", post(moderate))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    password: String,
+}
+
+/// A change of settings, as clients and operators ask for it.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ChangeBody {
+    locked: Option<bool>,
+    waiting_room: Option<bool>,
+    chat: Option<bool>,
+    screens: Option<bool>,
+    /// `null` removes it.
+    #[serde(deserialize_with = "present")]
+    password: Option<Option<String>>,
+}
+
+/// A field that is there, even if it is `null`.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(field).map(Some)
+}
+
+/// The settings of a room, as clients and operators see them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsView {
+    locked: bool,
+    waiting_room: bool,
+    chat: bool,
+    screens: bool,
+    /// True if there is one.
+    password: bool,
+}
+
+impl From<RoomRules> for SettingsView {
+    fn from(rules: RoomRules) -> Self {
+        let RoomRules { locked, waiting_room, chat, screens, password } = rules;
+        Self { locked, waiting_room, chat, screens, password: password.is_some() }
+    }
+}
+
+impl ChangeBody {
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn read(body: &str) -> Result<Self, String> {
+        // serde takes a list for an object whose names are left out.
+        if !body.trim_start().starts_with('{') {
+            return Err("the body is no change of settings: it is to be a JSON object".to_owned());
+        }
+        serde_json::from_str(body).map_err(|error| format!("the body is no change of settings: {error}"))
+    }
+
+    /// The change, with the password hashed.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub async fn hashed(self, registry: &Registry) -> Result<RulesChange, PasswordError> {
+        let Self { locked, waiting_room, chat, screens, password } = self;
+        let password = match password {
+            Some(Some(password)) => Some(Some(registry.passwords().hash(password).await?)),
+            Some(None) => Some(None),
+            None => None,
+        };
+        Ok(RulesChange { locked, waiting_room, chat, screens, password })
+    }
+}
+
+/// `POST /api/rooms/{room}/enter`: tries the room's password, so that the identity may join.
+async fn enter(
+    State(api): State<Arc<RoomApi>>,
+    CurrentUser(identity): CurrentUser,
+    peer: RemotePeer,
+    Path(room): Path<String>,
+    body: String,
+) -> Result<StatusCode, ApiError> {
+    let room = api.admit(&identity, &room)?;
+    let Ok(Entry { password }) = serde_json::from_str(&body) else {
+        return Err(ApiError::InvalidField {
+            field: "password",
+            rule: "is missing; the body is a JSON object",
+        });
+    };
+    // Before the room is looked up: the answer says nothing about a room to whoever may not guess.
+    api.charge_password(&peer, &room)?;
+    let Some(hash) = api.registry.rules(&room).await.password else { return Ok(StatusCode::NO_CONTENT) };
+    match api.registry.passwords().prove(&room, &identity.id, password, hash).await {
+        Ok(true) => Ok(StatusCode::NO_CONTENT),
+        Ok(false) | Err(PasswordError::Length) => Err(WRONG_PASSWORD),
+        Err(PasswordError::Hashing) => Err(NO_HASH),
+    }
+}
+
+/// The right of whoever asks over HTTP.
+fn moderator(identity: &Identity) -> Moderator {
+    Moderator::Identity(identity.id.clone(), identity.grants)
+}
+
+/// True if the identity's settings of a room outlast its meeting: that of a token with the grants `create` and
+/// `moderate`. `create` alone says nothing where everyone may start a meeting.
+fn is_lasting(identity: &Identity) -> bool {
+    let Grants { create, moderate, .. } = identity.grants;
+    create && moderate && identity.id.auth_method() == AuthMethod::Token
+}
+
+/// `PUT /api/rooms/{room}/settings`: changes settings; those that are not named stay.
+async fn change(
+    State(api): State<Arc<RoomApi>>,
+    CurrentUser(identity): CurrentUser,
+    peer: RemotePeer,
+    Path(room): Path<String>,
+    body: String,
+) -> Result<Response, ApiError> {
+    let room = api.admit(&identity, &room)?;
+    let asked = match ChangeBody::read(&body) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(refused(StatusCode::BAD_REQUEST, &error)),
+    };
+    if asked.password.is_some() {
+        api.charge_password(&peer, &room)?;
+    }
+    let change = match asked.hashed(&api.registry).await {
+        Ok(change) => change,
+        Err(error) => return Ok(password_refused(error)),
+    };
+    if is_lasting(&identity) {
+        set_lasting(&api.registry, &room, change).await
+    } else {
+        moderated(api.registry.set_rules(&room, moderator(&identity), change).await)
+    }
+}
+
+/// `POST /api/rooms/{room}/moderate`: an action, as members' clients send it.
+async fn moderate(
+    State(api): State<Arc<RoomApi>>,
+    CurrentUser(identity): CurrentUser,
+    Path(room): Path<String>,
+    body: String,
+) -> Result<Response, ApiError> {
+    let room = api.admit(&identity, &room)?;
+    match read_action(&body) {
+        Ok(action) => moderated(api.registry.moderate(&room, moderator(&identity), action).await),
+        Err(answer) => Ok(answer),
+    }
+}
+
+/// Parses an action; the answer to a body that is none.
+///
+/// # Errors
+/// The answer.
+#[expect(clippy::result_large_err, reason = "an answer, which is returned at once")]
+pub fn read_action(body: &str) -> Result<ModerationAction, Response> {
+    serde_json::from_str(body)
+        .map_err(|error| refused(StatusCode::BAD_REQUEST, &format!("the body is no action: {error}")))
+}
+
+/// The answer to a request to moderate.
+///
+/// # Errors
+/// [`ApiError`] if there is no room, or if it is silent.
+pub fn moderated(result: Result<(), CannotModerate>) -> Result<Response, ApiError> {
+    match result {
+        Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
+        Err(CannotModerate::NoRoom) => Err(ApiError::NotFound),
+        Err(CannotModerate::Silent) => Err(ApiError::RoomSilent),
+        Err(CannotModerate::Denied(denied)) => {
+            let status = match denied {
+                Denied::TooLong | Denied::InvalidName => StatusCode::BAD_REQUEST,
+                Denied::NoModerator | Denied::NoMute => StatusCode::FORBIDDEN,
+                _ => StatusCode::CONFLICT,
+            };
+            Ok(refused(status, &denied.to_string()))
+        }
+    }
+}
+
+/// Changes the settings of a room by its name, and answers.
+///
+/// # Errors
+/// [`ApiError::StoreFailing`].
+pub async fn set_lasting(
+    registry: &Registry,
+    room: &RoomName,
+    change: RulesChange,
+) -> Result<Response, ApiError> {
+    match registry.set_lasting_rules(room, change).await {
+        Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
+        Err(full @ CannotChange::Full) => Ok(refused(StatusCode::CONFLICT, &full.to_string())),
+        Err(CannotChange::Store(_)) => Err(ApiError::StoreFailing),
+    }
+}
+
+/// The answer to a password that cannot be used.
+pub fn password_refused(error: PasswordError) -> Response {
+    let status = match error {
+        PasswordError::Length => StatusCode::BAD_REQUEST,
+        PasswordError::Hashing => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refused(status, &error.to_string())
+}
+
+/// An answer in the form of moderation's.
+pub fn refused(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({"error": error, "ok": false}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_tells_null_from_nothing() {
+        assert_eq!(ChangeBody::read("{}"), Ok(ChangeBody::default()));
+        let removed = ChangeBody { password: Some(None), ..ChangeBody::default() };
+        assert_eq!(ChangeBody::read(r#"{"password":null}"#), Ok(removed));
+        let set = ChangeBody {
+            waiting_room: Some(true),
+            password: Some(Some("p".into())),
+            ..ChangeBody::default()
+        };
+        assert_eq!(ChangeBody::read(r#"{"waitingRoom":true,"password":"p"}"#), Ok(set));
+        for wrong in [r#"{"wiatingRoom":true}"#, r#"{"locked":1}"#, r#"{"password":1}"#, "[]", ""] {
+            let error = ChangeBody::read(wrong).unwrap_err();
+            assert!(error.starts_with("the body is no change of settings: "), "{error}");
+        }
+        assert!(ChangeBody::read(r#"{"wiatingRoom":true}"#).unwrap_err().contains("wiatingRoom"));
+    }
+}

@@ -10,6 +10,7 @@ use satsuma::metrics::Metrics;
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
 use satsuma::protocol::deflate::Encoding;
 use satsuma::protocol::server::MessageKind;
+use satsuma::room::chat::HistoryLimits;
 use satsuma::room::io::{Input, Join, Liveness};
 use satsuma::room::message::SharedMessage;
 use satsuma::room::outbox::{Outbox, OutboxLimits};
@@ -40,6 +41,8 @@ fn room_of(members: u64, now: Instant) -> Room {
         ai_starts_per_minute: 0,
         moderators: satsuma::config::ModeratorDefault::Everyone,
         rules: satsuma::room::rules::RoomRules::default(),
+        chat: HistoryLimits::default(),
+        assistant: None,
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {

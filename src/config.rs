@@ -3,8 +3,10 @@
 //! All errors are found before the server starts and reported at once, each with the file or variable that
 //! holds it. `config/satsuma.toml` lists all settings with their defaults.
 
+mod assistant;
 mod auth;
 mod base_path;
+mod chat;
 mod durable;
 mod error;
 mod events;
@@ -29,8 +31,10 @@ use axum::http::HeaderName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use assistant::AssistantConfig;
 pub use auth::{AccessLevel, AuthConfig, ModerationConfig, ModeratorDefault, TokenKey};
 pub use base_path::{BasePath, PublicUrl};
+pub use chat::ChatConfig;
 pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
 pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, signing_secret};
@@ -72,6 +76,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Moderation of meetings.
     pub moderation: ModerationConfig,
+    /// The chat.
+    pub chat: ChatConfig,
     /// Limits of one client, one room and the whole server.
     pub limits: LimitsConfig,
     /// Graceful shutdown.
@@ -90,6 +96,8 @@ pub struct Config {
     pub feedback: FeedbackConfig,
     /// The AI participant.
     pub ai: AiConfig,
+    /// The assistant in the chat.
+    pub assistant: AssistantConfig,
     /// Rooms over Phoenix Channels.
     pub phoenix: PhoenixConfig,
     /// Durable objects.
@@ -252,6 +260,7 @@ impl Default for Config {
             identity: IdentityConfig::default(),
             auth: AuthConfig::default(),
             moderation: ModerationConfig::default(),
+            chat: ChatConfig::default(),
             limits: LimitsConfig::default(),
             shutdown: Shutdown::default(),
             log: Log::default(),
@@ -261,6 +270,7 @@ impl Default for Config {
             client: Client::default(),
             feedback: FeedbackConfig::default(),
             ai: AiConfig::default(),
+            assistant: AssistantConfig::default(),
             phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
             events: EventsConfig::default(),
@@ -552,7 +562,7 @@ mod tests {
             "satsuma.toml: http.lissten: no such setting; [http] has acme_directory, acme_domains, acme_email, acme_retry, \
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
-            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [auth], [calls], \
+            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [assistant], [auth], [calls], [chat], \
              [client], [durable], [events], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
              [sfu], [shutdown], [turn], data_dir, webhooks",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
@@ -600,6 +610,10 @@ mod tests {
             ("room.tick", "'1day'", "'2days'"),
             ("room.restore_grace", "'0s'", "'1000000000years'"),
             ("room.meetings_retention", "'1h'", "'59m'"),
+            ("chat.history_messages", "1", "0"),
+            ("chat.history_age", "'1s'", "'999ms'"),
+            ("chat.history_bytes", "16384", "16383"),
+            ("chat.histories_bytes", "1048576", "1048575"),
             ("limits.connections_per_address", "0", "4294967296"),
             ("limits.connections", "1", "0"),
             ("limits.frame_bytes", "1024", "1023"),

@@ -60,6 +60,9 @@ pub struct UserId(Arc<str>);
 /// The author of messages of programs outside, which is no valid `_pk`.
 const OUTSIDE: &str = "*outside";
 
+/// The author of the assistant's answers, which is no valid `_pk` either.
+const ASSISTANT: &str = "*assistant";
+
 impl UserId {
     /// Validates a `_pk`.
     ///
@@ -74,12 +77,21 @@ impl UserId {
         Self(OUTSIDE.into())
     }
 
-    /// Parses the id of the author of a chat message: a member's, or [`Self::outside`].
+    /// The id of the assistant as the author of its answers. No client can claim it.
+    pub fn assistant() -> Self {
+        Self(ASSISTANT.into())
+    }
+
+    /// Parses the id of the author of a chat message: a member's, [`Self::outside`] or [`Self::assistant`].
     ///
     /// # Errors
-    /// [`InvalidId`] if it is neither.
+    /// [`InvalidId`] if it is none of these.
     pub fn author(id: &str) -> Result<Self, InvalidId> {
-        if id == OUTSIDE { Ok(Self::outside()) } else { Self::parse(id) }
+        match id {
+            OUTSIDE => Ok(Self::outside()),
+            ASSISTANT => Ok(Self::assistant()),
+            id => Self::parse(id),
+        }
     }
 
     /// Creates a random id, for a client that did not choose one.

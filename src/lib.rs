@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod agent;
 pub mod ai;
+pub mod assistant;
 pub mod auth;
 pub mod clock;
 pub mod config;

@@ -140,6 +140,8 @@ metrics! {
     conflated_presences: Counter = "conflated_presences", Counter::default();
     /// Bytes of messages that wait to be written or confirmed; shared bytes count once.
     outbox_bytes: Gauge = "outbox_bytes", Gauge::default();
+    /// Bytes of the histories of all rooms' chats.
+    chat_history_bytes: Gauge = "chat_history_bytes", Gauge::default();
     /// Open WebSocket connections with compression.
     deflated_connections: Gauge = "deflated_connections", Gauge::default();
     /// Bytes of compressed messages before compression, counted once for all recipients.
@@ -186,6 +188,8 @@ metrics! {
     store_pending: Gauge = "store_pending", Gauge::default();
     /// Ended jobs of the AI participant, by kind and outcome.
     ai_jobs: Family<ByOutcome, Counter> = "ai_jobs", Family::default();
+    /// Ended answers of the assistant, by kind and outcome.
+    assistant_jobs: Family<ByOutcome, Counter> = "assistant_jobs", Family::default();
     /// Seconds from a call of the media API to the head of its answer, by operation and status.
     call_seconds: Family<ByCall, Histogram, Seconds> = "call_seconds", Family::new_with_constructor(Seconds);
     /// Reports of users, by kind and outcome.

@@ -10,6 +10,7 @@ mod media;
 mod mint;
 mod objects;
 mod platform;
+mod prune;
 mod resources;
 mod rooms;
 mod router;
@@ -18,16 +19,16 @@ mod signals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
+use crate::assistant::AssistantHandle;
 use crate::auth::Identities;
 use crate::auth::access::AccessHandle;
 use crate::auth::access_token::AccessTokens;
@@ -60,14 +61,12 @@ pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 pub use mint::{TokenOptions, mint as mint_token};
 use objects::RunningObjects;
+use prune::prune;
 use resources::{Clients, Resources};
 use router::{AppState, router};
 pub use run::run;
 use satsuma_sfu::SfuHandle;
 use satsuma_sfu::SfuThread;
-
-/// Interval of pruning idle entries.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Fraction (1/4) of the shutdown time reserved for the store after slow sockets are closed.
 const STORE_SHARE: u32 = 4;
@@ -88,6 +87,7 @@ pub struct Server {
     maintenance: Vec<AbortOnDropHandle<()>>,
     state: AppState,
     ai: AiHandle,
+    assistant: Option<AssistantHandle>,
     /// The embedded media server's thread, if in use.
     media: Option<SfuThread>,
     sfu: Option<SfuHandle>,
@@ -137,8 +137,19 @@ impl Server {
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
     fn run_with(config: Config, origins: &SettingOrigins, resources: Resources, clients: Clients) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
-        let Clients { site, orange, access, tokens, upstream, ai, rulebook, cards, events, console } =
-            clients;
+        let Clients {
+            site,
+            orange,
+            access,
+            tokens,
+            upstream,
+            ai,
+            assistant,
+            rulebook,
+            cards,
+            events,
+            console,
+        } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
         let (sfu, media) = media.unzip();
@@ -151,6 +162,7 @@ impl Server {
             ai: ai.clone(),
             media: media_access.clone(),
             rulebook,
+            assistant: assistant.clone(),
             events: room_events,
         };
         let registry = rooms::start(&config, &store, services, metrics.clone(), kept);
@@ -216,7 +228,7 @@ impl Server {
         let maintenance = [
             access_keys,
             Some(own(prune_regularly(store.reports(), retention(&config)))),
-            Some(prune(state.clone())),
+            Some(prune(state.clone(), assistant.clone())),
             certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))),
             sfu.clone().map(|sfu| own(media::keep_access(sfu, media_access))),
         ];
@@ -252,6 +264,7 @@ impl Server {
             maintenance: maintenance.into_iter().flatten().collect(),
             state,
             ai,
+            assistant,
             media,
             sfu,
             store,
@@ -289,6 +302,9 @@ impl Server {
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
         // First, so that the jobs' tracks have all of the time to be closed.
         self.ai.stop_jobs();
+        if let Some(assistant) = &self.assistant {
+            assistant.stop_jobs();
+        }
         let registry = &self.state.sockets.registry;
         let objects = self.objects.as_ref();
         let send_objects_away = async {
@@ -330,8 +346,17 @@ impl Server {
                 None => Ok(()),
             }
         };
-        let (stored, objects_stored, open_tracks) =
-            tokio::join!(self.store.shutdown(deadline), close_objects, self.ai.shutdown(deadline));
+        let end_assistant = async {
+            if let Some(assistant) = &self.assistant {
+                assistant.shutdown(deadline).await;
+            }
+        };
+        let (stored, objects_stored, open_tracks, ()) = tokio::join!(
+            self.store.shutdown(deadline),
+            close_objects,
+            self.ai.shutdown(deadline),
+            end_assistant
+        );
         if let Some(media) = self.media {
             // A panic of the thread was logged, and loses nothing that is stored.
             let _ = timeout_at(deadline, media.join()).await;
@@ -394,29 +419,6 @@ fn retention(config: &Config) -> Retention {
         report_bytes: config.feedback.stored_bytes,
         meetings: config.room.meetings_retention,
     }
-}
-
-fn prune(state: AppState) -> AbortOnDropHandle<()> {
-    own(async move {
-        let mut ticks = interval(PRUNE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            state.sockets.registry.prune();
-            state.proxy.prune();
-            state.rooms.prune();
-            if let Some(api) = &state.media_api {
-                api.prune();
-            }
-            state.reports.report_quota.prune();
-            state.reports.count_quota.prune();
-            state.events.acting.prune();
-            state.http.identities.guesses().prune();
-            if let Some(durable) = &state.durable {
-                durable.prune();
-            }
-        }
-    })
 }
 
 /// Spawns a task that is aborted when its handle is dropped.

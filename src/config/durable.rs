@@ -12,7 +12,8 @@ use toml::Value;
 
 use super::events::signing_secret;
 use super::key_source::KeySource;
-use super::value::{HttpUrl, Optional, text};
+use super::rules::{TAKEN, Violation, out_of_range, wrong_path};
+use super::value::{HttpUrl, Optional, Text, text};
 
 /// Durable objects, which are off without a key.
 #[derive(Clone, Debug, DeriveSerialize, DeriveDeserialize)]
@@ -184,4 +185,67 @@ impl DurableConfig {
         let prefixes = self.keys.iter().find_map(|key| prefix_defect(&key.prefix));
         defects.or(prefixes).or(is_twice.then_some("two keys are equal"))
     }
+}
+
+/// Settings of durable objects that are out of their range, or need others.
+pub(super) fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
+    const MOST: usize = 1 << 30;
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    let more = |what: &'static str| format!("is more than durable.{what}");
+    // While a method runs, its object waits.
+    let (least, minute) = (Duration::from_millis(10), Duration::from_secs(60));
+    let durations = [
+        ("durable.idle_timeout", durable.idle_timeout, Duration::ZERO, LONGEST),
+        ("durable.script_time", durable.script_time, least, minute),
+        ("durable.callback_timeout", durable.callback_timeout, least, minute),
+    ];
+    [
+        ("durable.objects", durable.objects, 1..=MOST),
+        ("durable.stored_bytes", durable.stored_bytes, 1 << 20..=1 << 44),
+        ("durable.keys_per_object", durable.keys_per_object, 1..=MOST),
+        ("durable.value_bytes", durable.value_bytes, 1024..=MOST),
+        ("durable.object_bytes", durable.object_bytes, 1024..=MOST),
+        ("durable.body_bytes", durable.body_bytes, 1024..=MOST),
+        ("durable.arriving_bytes", durable.arriving_bytes, 1024..=MOST),
+        ("durable.sockets", durable.sockets, 1..=MOST),
+        ("durable.sockets_per_object", durable.sockets_per_object, 1..=MOST),
+        ("durable.memory_bytes", durable.memory_bytes, 16 << 20..=1 << 44),
+        ("durable.script_memory_bytes", durable.script_memory_bytes, 1 << 20..=MOST),
+        ("durable.script_threads", durable.script_threads, 0..=1024),
+    ]
+    .into_iter()
+    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
+    .chain(durations.into_iter().filter_map(|(key, value, shortest, longest)| {
+        out_of_range(key, &value, &(shortest..=longest), Duration::write)
+    }))
+    .chain(wrong_callback(durable))
+    .chain(wrong_path("durable.path", &durable.path, &TAKEN))
+    .chain(durable.key_defect().map(|problem| Violation::new(&["durable.keys"], problem)))
+    .chain(
+        (durable.value_bytes > durable.object_bytes)
+            .then(|| Violation::new(&["durable.value_bytes", "durable.object_bytes"], more("object_bytes"))),
+    )
+    .chain(
+        (durable.body_bytes > durable.arriving_bytes).then(|| {
+            Violation::new(&["durable.body_bytes", "durable.arriving_bytes"], more("arriving_bytes"))
+        }),
+    )
+    .collect::<Vec<_>>()
+    .into_iter()
+}
+
+fn wrong_callback(durable: &DurableConfig) -> Option<Violation> {
+    let (url, secret) = ("durable.callback_url", "durable.callback_secret");
+    if durable.callback_url.is_none() || durable.callback_key().is_some() {
+        return None;
+    }
+    Some(match durable.callback_secret.is_some() {
+        true => Violation::new(
+            &[secret, url],
+            "is not 24 to 64 bytes in base64; make one by: openssl rand -base64 32",
+        ),
+        false => {
+            Violation::new(&[url, secret], format!("needs {secret}, by which the receiver knows the server"))
+        }
+    })
 }

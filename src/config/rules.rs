@@ -6,12 +6,14 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use url::Url;
 
+use super::assistant::wrong_assistant;
 use super::base_path::{BasePath, PublicUrl};
+use super::chat::wrong_chat;
+use super::durable::wrong_durables;
 use super::events::wrong_events;
 use super::value::{HttpUrl, Text};
 use super::{
-    AccessLevel, Config, DurableConfig, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig,
-    RoomConfig,
+    AccessLevel, Config, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig, RoomConfig,
 };
 
 /// A violated rule.
@@ -43,6 +45,8 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_phoenix(config));
     violations.extend(wrong_auth(config));
     violations.extend(wrong_events(config));
+    violations.extend(wrong_chat(&config.chat));
+    violations.extend(wrong_assistant(&config.assistant));
     violations
 }
 
@@ -108,7 +112,7 @@ fn reports_out_of_range(feedback: &FeedbackConfig) -> impl Iterator<Item = Viola
 }
 
 /// First segments of paths that other routes have. A test of the routes holds that none is missing.
-const TAKEN: [&str; 17] = [
+pub(super) const TAKEN: [&str; 17] = [
     "admin",
     "api",
     "apps",
@@ -129,7 +133,7 @@ const TAKEN: [&str; 17] = [
 ];
 
 /// The defect of a path that a feature's routes are below, none of which may be one of `taken`.
-fn wrong_path(key: &'static str, path: &str, taken: &[&str]) -> Option<Violation> {
+pub(super) fn wrong_path(key: &'static str, path: &str, taken: &[&str]) -> Option<Violation> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let segments = path.strip_prefix('/').map(|path| path.split('/'));
     let is_path = segments.clone().is_some_and(|mut segments| {
@@ -182,52 +186,6 @@ fn wrong_auth(config: &Config) -> impl Iterator<Item = Violation> {
     lifetime.into_iter().chain(keys).chain(issuers).chain(unmet.collect::<Vec<_>>())
 }
 
-fn wrong_durables(durable: &DurableConfig) -> impl Iterator<Item = Violation> {
-    const MOST: usize = 1 << 30;
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-    let more = |what: &'static str| format!("is more than durable.{what}");
-    // While a method runs, its object waits.
-    let (least, minute) = (Duration::from_millis(10), Duration::from_secs(60));
-    let durations = [
-        ("durable.idle_timeout", durable.idle_timeout, Duration::ZERO, LONGEST),
-        ("durable.script_time", durable.script_time, least, minute),
-        ("durable.callback_timeout", durable.callback_timeout, least, minute),
-    ];
-    [
-        ("durable.objects", durable.objects, 1..=MOST),
-        ("durable.stored_bytes", durable.stored_bytes, 1 << 20..=1 << 44),
-        ("durable.keys_per_object", durable.keys_per_object, 1..=MOST),
-        ("durable.value_bytes", durable.value_bytes, 1024..=MOST),
-        ("durable.object_bytes", durable.object_bytes, 1024..=MOST),
-        ("durable.body_bytes", durable.body_bytes, 1024..=MOST),
-        ("durable.arriving_bytes", durable.arriving_bytes, 1024..=MOST),
-        ("durable.sockets", durable.sockets, 1..=MOST),
-        ("durable.sockets_per_object", durable.sockets_per_object, 1..=MOST),
-        ("durable.memory_bytes", durable.memory_bytes, 16 << 20..=1 << 44),
-        ("durable.script_memory_bytes", durable.script_memory_bytes, 1 << 20..=MOST),
-        ("durable.script_threads", durable.script_threads, 0..=1024),
-    ]
-    .into_iter()
-    .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, usize::to_string))
-    .chain(durations.into_iter().filter_map(|(key, value, shortest, longest)| {
-        out_of_range(key, &value, &(shortest..=longest), Duration::write)
-    }))
-    .chain(wrong_callback(durable))
-    .chain(wrong_path("durable.path", &durable.path, &TAKEN))
-    .chain(durable.key_defect().map(|problem| Violation::new(&["durable.keys"], problem)))
-    .chain(
-        (durable.value_bytes > durable.object_bytes)
-            .then(|| Violation::new(&["durable.value_bytes", "durable.object_bytes"], more("object_bytes"))),
-    )
-    .chain(
-        (durable.body_bytes > durable.arriving_bytes).then(|| {
-            Violation::new(&["durable.body_bytes", "durable.arriving_bytes"], more("arriving_bytes"))
-        }),
-    )
-    .collect::<Vec<_>>()
-    .into_iter()
-}
-
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     // A timer of zero, or one so long that adding it to the current time overflows, would panic the server.
     const SHORTEST: Duration = Duration::from_millis(10);
@@ -252,22 +210,6 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, Duration::write))
-}
-
-fn wrong_callback(durable: &DurableConfig) -> Option<Violation> {
-    let (url, secret) = ("durable.callback_url", "durable.callback_secret");
-    if durable.callback_url.is_none() || durable.callback_key().is_some() {
-        return None;
-    }
-    Some(match durable.callback_secret.is_some() {
-        true => Violation::new(
-            &[secret, url],
-            "is not 24 to 64 bytes in base64; make one by: openssl rand -base64 32",
-        ),
-        false => {
-            Violation::new(&[url, secret], format!("needs {secret}, by which the receiver knows the server"))
-        }
-    })
 }
 
 /// The violation of a range, if the value is out of it.

@@ -39,12 +39,13 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
 ];
 
 /// Keys whose variables have a `_FILE` form.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 7] = [
     "calls.app_secret",
     "sfu.api_secret",
     "turn.service_token",
     "feedback.url",
     "ai.api_token",
+    "assistant.token",
     "durable.callback_secret",
 ];
 

@@ -47,6 +47,11 @@ impl Rate {
         Self { most, interval: Duration::from_secs(60 * 60) }
     }
 
+    /// Limits to `most` a day; 0 means no limit.
+    pub const fn per_day(most: u32) -> Self {
+        Self { most, interval: Duration::from_secs(24 * 60 * 60) }
+    }
+
     /// Returns the time at which the whole burst is available again if one permit is taken at `now`;
     /// `None` if the burst is used up. Implements the generic cell rate algorithm (ITU-T I.371).
     fn take(self, due: Option<Instant>, now: Instant) -> Option<Instant> {

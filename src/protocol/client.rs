@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::activity::Activity;
 use super::ai::{AiMessage, AiWish, TrackReference};
 use super::moderation::{self, ModerationRequest};
 use super::user::User;
@@ -71,6 +72,8 @@ pub enum ClientMessage {
     PartyserverPing,
     /// A request about the AI.
     Ai(AiMessage),
+    /// What members do together beside talking.
+    Activity(Activity),
 }
 
 /// A string as JSON text, quotes and escapes included.
@@ -172,6 +175,8 @@ struct MessageFields<'a> {
     instructions: Option<&'a RawValue>,
     #[serde(borrow, default)]
     track: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    emoji: Option<&'a RawValue>,
 }
 
 impl ClientMessage {
@@ -236,6 +241,10 @@ impl ClientMessage {
             "disableAi" => Self::Ai(AiMessage::Disable),
             "requestAiControl" => Self::Ai(AiMessage::RequestControl(TrackReference::read(fields.track)?)),
             "relenquishAiControl" => Self::Ai(AiMessage::RelinquishControl),
+            "react" => Self::Activity(Activity::React {
+                emoji: read("react", "emoji", "one emoji of at most 64 bytes", fields.emoji)?,
+            }),
+            "stopAnswer" => Self::Activity(Activity::StopAnswer),
             _ => return Err(InvalidMessage::UnknownType),
         })
     }
@@ -257,6 +266,7 @@ impl ClientMessage {
             Self::Ai(AiMessage::Disable) => "disableAi",
             Self::Ai(AiMessage::RequestControl(_)) => "requestAiControl",
             Self::Ai(AiMessage::RelinquishControl) => "relenquishAiControl",
+            Self::Activity(activity) => activity.kind(),
         }
     }
 }
@@ -401,6 +411,8 @@ mod tests {
             (r#"{"type":"disableAi"}"#, "disableAi"),
             (r#"{"type":"requestAiControl","track":{"sessionId":"s","trackName":"t"}}"#, "requestAiControl"),
             (r#"{"type":"relenquishAiControl"}"#, "relenquishAiControl"),
+            (r#"{"type":"react","emoji":"👍"}"#, "react"),
+            (r#"{"type":"stopAnswer"}"#, "stopAnswer"),
             (r#"{"typ\u0065":"heart\u0062eat"}"#, "heartbeat"),
         ] {
             assert_eq!(parse(text).map(|message| message.kind()), Ok(kind), "{text}");
@@ -418,6 +430,10 @@ mod tests {
         assert_eq!(
             error(r#"{"type":"userUpdate","user":7}"#).to_string(),
             r#"userUpdate needs a field "user" that is a user object"#
+        );
+        assert_eq!(
+            error(r#"{"type":"react","emoji":"well"}"#).to_string(),
+            r#"react needs a field "emoji" that is one emoji of at most 64 bytes"#
         );
         assert_eq!(
             error(r#"{"type":"directMessage","to":"b","message":{}}"#).to_string(),
@@ -493,7 +509,7 @@ mod tests {
         }
 
         #[test]
-        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|chat|muteUser|e2eeMlsMessage|enableAi|requestAiControl", field in "user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
+        fn parsing_json_like_text_never_panics(kind in "userUpdate|directMessage|chat|muteUser|e2eeMlsMessage|enableAi|requestAiControl|react", field in "emoji|user|to|id|message|payload|voice|track", value in r#"null|1e999|-0|"\\ud800"|\[\[\]\]|\{"tracks":1\}|"[a-z]{0,9}""#) {
             let _ = parse(&format!(r#"{{"type":"{kind}","{field}":{value}}}"#));
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Source: protocol sections 1 to 4 (`docs/protocol.md`).
 
+pub mod activity;
 pub mod ai;
 pub mod client;
 pub mod close;
 pub mod deflate;
+pub mod emoji;
 pub mod moderation;
 pub mod phoenix;
 pub mod server;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::activity::ActivityNotice;
 use super::client::JsonString;
 use super::moderation::ModerationNotice;
 use crate::id::{MeetingId, UserId};
@@ -22,6 +23,12 @@ pub enum MessageKind {
     DirectMessage,
     /// [`Event::Chat`].
     Chat,
+    /// The chat before a member joined, see [`encode_chat_history`].
+    ChatHistory,
+    /// [`ActivityNotice::Reactions`].
+    Reactions,
+    /// [`ActivityNotice::ChatUpdate`].
+    ChatUpdate,
     /// [`Event::MuteMic`].
     MuteMic,
     /// [`Event::E2eeMlsMessage`].
@@ -48,11 +55,14 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 12] = [
+    const OF_ORANGE: [Self; 15] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
         Self::Chat,
+        Self::ChatHistory,
+        Self::Reactions,
+        Self::ChatUpdate,
         Self::MuteMic,
         Self::E2eeMlsMessage,
         Self::UserLeftNotification,
@@ -70,6 +80,9 @@ impl MessageKind {
             Self::Error => "error",
             Self::DirectMessage => "directMessage",
             Self::Chat => "chat",
+            Self::ChatHistory => "chatHistory",
+            Self::Reactions => "reactions",
+            Self::ChatUpdate => "chatUpdate",
             Self::MuteMic => "muteMic",
             Self::E2eeMlsMessage => "e2eeMlsMessage",
             Self::UserLeftNotification => "userLeftNotification",
@@ -107,18 +120,7 @@ pub enum Event {
         message: JsonString,
     },
     /// A chat message, sent to its author too.
-    Chat {
-        /// Number of the message, greater than that of every earlier one.
-        id: u64,
-        /// The author.
-        from: UserId,
-        /// The author's name at the time of writing.
-        name: Arc<str>,
-        /// The text.
-        message: JsonString,
-        /// Time of arrival in milliseconds since 1970.
-        at: u64,
-    },
+    Chat(ChatMessage),
     /// Request to switch the microphone off.
     MuteMic,
     /// An opaque message of the end-to-end encryption's group (MLS).
@@ -131,8 +133,34 @@ pub enum Event {
         /// The member.
         id: UserId,
     },
+    /// A message about what members do together.
+    Activity(Box<ActivityNotice>),
     /// A message about moderation.
     Moderation(Box<ModerationNotice>),
+}
+
+/// A message of the chat.
+#[derive(Clone, Debug)]
+pub struct ChatMessage {
+    /// Number of the message, greater than that of every earlier one.
+    pub id: u64,
+    /// The author.
+    pub from: UserId,
+    /// The author's name at the time of writing.
+    pub name: Arc<str>,
+    /// The text.
+    pub message: JsonString,
+    /// Time of arrival in milliseconds since 1970.
+    pub at: u64,
+}
+
+impl ChatMessage {
+    /// Encodes the message as a JSON object without a `type`, as in the history.
+    pub fn to_json(&self) -> String {
+        let Self { id, from, name, message, at } = self;
+        let (name, message) = (json_text(name), message.as_json());
+        format!(r#"{{"id":{id},"from":"{from}","name":{name},"message":{message},"at":{at}}}"#)
+    }
 }
 
 impl Event {
@@ -141,10 +169,11 @@ impl Event {
         match self {
             Self::Error { .. } => MessageKind::Error,
             Self::DirectMessage { .. } => MessageKind::DirectMessage,
-            Self::Chat { .. } => MessageKind::Chat,
+            Self::Chat(_) => MessageKind::Chat,
             Self::MuteMic => MessageKind::MuteMic,
             Self::E2eeMlsMessage { .. } => MessageKind::E2eeMlsMessage,
             Self::UserLeftNotification { .. } => MessageKind::UserLeftNotification,
+            Self::Activity(notice) => notice.kind(),
             Self::Moderation(notice) => match **notice {
                 ModerationNotice::Moderated { .. } => MessageKind::Moderated,
                 ModerationNotice::Removed { .. } => MessageKind::Removed,
@@ -166,19 +195,14 @@ impl Event {
                     message.as_json()
                 )
             }
-            Self::Chat { id, from, name, message, at } => {
-                format!(
-                    r#"{{"type":"chat","id":{id},"from":"{from}","name":{},"message":{},"at":{at}}}"#,
-                    json_text(name),
-                    message.as_json()
-                )
-            }
+            Self::Chat(message) => message.to_json().replacen('{', r#"{"type":"chat","#, 1),
             Self::MuteMic => r#"{"type":"muteMic"}"#.to_owned(),
             Self::E2eeMlsMessage { payload } => {
                 format!(r#"{{"type":"e2eeMlsMessage","payload":{}}}"#, payload.as_json())
             }
             // An id has no character that JSON would escape.
             Self::UserLeftNotification { id } => format!(r#"{{"type":"userLeftNotification","id":"{id}"}}"#),
+            Self::Activity(notice) => notice.to_json(),
             Self::Moderation(notice) => notice.to_json(),
         }
     }
@@ -252,6 +276,21 @@ pub fn encode_room_state<'a>(
     text
 }
 
+/// Encodes the chat's history by concatenating messages that are already JSON, oldest first.
+pub fn encode_chat_history<'a>(messages: impl Iterator<Item = &'a str> + Clone) -> String {
+    let bytes: usize = messages.clone().map(|json| json.len() + 1).sum();
+    let mut text = String::with_capacity(bytes + 64);
+    text.push_str(r#"{"type":"chatHistory","messages":["#);
+    for (place, json) in messages.enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        text.push_str(json);
+    }
+    text.push_str("]}");
+    text
+}
+
 /// Encodes a text as JSON.
 pub fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -282,13 +321,13 @@ mod tests {
                 r#"{"type":"directMessage","from":"Ada","message":"hi \ud83c"}"#,
             ),
             (
-                Event::Chat {
+                Event::Chat(ChatMessage {
                     id: 8,
                     from: id.clone(),
                     name: "<img>\"".into(),
                     message: json_string(r#""hi \u00e9""#),
                     at: 7,
-                },
+                }),
                 r#"{"type":"chat","id":8,"from":"b-1","name":"<img>\"","message":"hi \u00e9","at":7}"#,
             ),
             (Event::MuteMic, r#"{"type":"muteMic"}"#),
@@ -312,6 +351,13 @@ mod tests {
         {
             assert_eq!(MessageKind::of_message(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn history_is_encoded_byte_for_byte() {
+        let text = encode_chat_history([r#"{"id":1}"#, r#"{"id":2}"#].into_iter());
+        assert_eq!(text, r#"{"type":"chatHistory","messages":[{"id":1},{"id":2}]}"#);
+        assert_eq!(MessageKind::of_message(&text), Some(MessageKind::ChatHistory));
     }
 
     #[test]

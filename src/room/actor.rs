@@ -3,24 +3,27 @@
 mod agents;
 mod delivery;
 mod describing;
+mod history;
 mod membership;
 mod presence;
 mod reply;
+mod time;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use self::agents::reported;
+use self::agents::{answered, reported};
+use self::history::HistoryFeed;
 use self::membership::{Joining, MemberOutbox};
 use self::presence::PresenceFeed;
 use self::reply::PendingReply;
+use self::time::unix_millis;
 use super::ended::EndedMeetings;
 use super::events::RoomEvents;
 use super::io::{Disconnection, Effect, Input, Reason, RoomEvent};
@@ -32,6 +35,7 @@ use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Denied, Room, RoomSettings};
 use crate::agent::RunningJob;
 use crate::ai::AiHandle;
+use crate::assistant::{AssistantHandle, RunningAnswer};
 use crate::clock::{now, wall_clock};
 use crate::id::{RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
@@ -59,6 +63,8 @@ pub struct RoomDeps {
     pub rulebook: Arc<Rulebook>,
     /// Those whose meeting was ended.
     pub ended: Arc<EndedMeetings>,
+    /// The assistant in the chat, if there is one.
+    pub assistant: Option<AssistantHandle>,
     /// The publisher of the rooms' events.
     pub events: RoomEvents,
     /// The metrics.
@@ -100,12 +106,15 @@ pub struct Actor {
     snapshot_throttle: SnapshotThrottle,
     /// The presences, while a member is sent them.
     presence: Option<PresenceFeed>,
+    history: HistoryFeed,
     /// Time since which the AI is in the room, in seconds since 1970.
     ai_online_at: Option<u64>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     agent_job: Option<RunningJob>,
     /// The members' places in the directory of media.
     media: RoomAccess,
+    /// The assistant's answer in progress; dropped with the room, and so cancelled.
+    answer: Option<RunningAnswer>,
     deps: RoomDeps,
     members: Counted,
     _running: Counted,
@@ -151,7 +160,8 @@ impl Actor {
         let mut room = match saved {
             None => Room::new(settings, now.into_std()),
             Some(saved) => {
-                let room = Room::restore(settings, now.into_std(), &saved);
+                let mut room = Room::restore(settings, now.into_std(), &saved);
+                room.restore_chat(now.into_std(), unix_millis(), &saved);
                 for member in room.members() {
                     let outbox = Outbox::new(deps.outbox, metrics.clone());
                     outboxes.insert(member.user, MemberOutbox::new(outbox, now));
@@ -180,6 +190,7 @@ impl Actor {
         }
         let members = Counted::new(&metrics.members, outboxes.len());
         let running = Counted::new(&metrics.rooms, 1);
+        let history = HistoryFeed::new(&metrics, &room);
         let actor = Self {
             name,
             room,
@@ -187,9 +198,11 @@ impl Actor {
             outboxes,
             snapshot_throttle: SnapshotThrottle::default(),
             presence: None,
+            history,
             ai_online_at: None,
             agent_job: None,
             media,
+            answer: None,
             deps,
             members,
             _running: running,
@@ -242,6 +255,7 @@ impl Actor {
                     self.handle(Input::Shutdown, Asking::None).await
                 }
                 report = reported(&mut self.agent_job) => self.agent_reported(report).await,
+                report = answered(&mut self.answer) => self.answer_reported(report).await,
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => break,
@@ -307,8 +321,10 @@ impl Actor {
         };
         let joins_from = if let Input::Join(join) = &input { join.network } else { None };
         let mut inputs = VecDeque::from([input]);
+        self.check_chat_memory();
+        let is_tick_due = self.room.is_tick_due(now.into_std());
         // Members time out only at a tick or a join.
-        if self.room.is_tick_due(now.into_std()) || matches!(inputs[0], Input::Join(_)) {
+        if is_tick_due || matches!(inputs[0], Input::Join(_)) {
             for (user, _) in self.outboxes.iter().filter(|(_, member)| member.outbox.take_throttled()) {
                 self.room.keep_alive(now.into_std(), user);
             }
@@ -350,6 +366,7 @@ impl Actor {
                         let slow = self.send(now, &to, &event, sender.as_ref());
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
+                    Effect::SendTransient(event) => self.send_transient(&event).await,
                     Effect::Snapshot => {
                         let slow = self.broadcast(now).await;
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
@@ -376,7 +393,7 @@ impl Actor {
                         self.deps.events.publish(&self.name, meeting, event);
                     }
                     Effect::PlaceMedia { user, identity, place } => self.media.set(&user, &identity, place),
-                    Effect::Agent(task) => self.run_agent_task(task),
+                    Effect::Agent(task) => inputs.extend(self.run_agent_task(task)),
                     Effect::Moderated(result) => {
                         if let Some(operator) = operator.take() {
                             let _ = operator.send(result);
@@ -393,6 +410,7 @@ impl Actor {
             reply.send();
         }
         self.members.set(self.outboxes.len());
+        self.count_chat_memory(is_tick_due);
         if self.restored_events && self.outboxes.values().all(|member| member.outbox.event_bytes() == 0) {
             // All are confirmed by now; a crash must not send them again.
             self.persist_unconfirmed();
@@ -427,11 +445,6 @@ async fn sleep_until(deadline: Option<(std::time::Instant, Reason)>) {
         Some((at, _)) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn unix_millis() -> u64 {
-    let since_1970 = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

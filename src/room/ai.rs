@@ -547,6 +547,7 @@ mod tests {
                             *cancelled.entry(job).or_default() += 1;
                         }
                         AgentTask::Close(session) => *closed.entry(session.session).or_default() += 1,
+                        AgentTask::Answer { .. } | AgentTask::CancelAnswer(_) => unreachable!("the AI is no assistant"),
                     }
                 }
                 for session in &reported {

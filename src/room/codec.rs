@@ -4,6 +4,8 @@
 //! format, and not those of the room: a change of those that would change bytes has to be made here as well, with
 //! another version. A room in this process is reached without any of this.
 
+mod error;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +17,9 @@ use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
 use crate::protocol::moderation::ModerationRequest;
-use crate::protocol::server::Event;
+use crate::protocol::server::{ChatMessage, Event};
+
+pub use error::CodecError;
 
 /// Version of the format, the first byte.
 const VERSION: u8 = 3;
@@ -36,17 +40,6 @@ pub enum RemoteCommand {
     },
     /// A socket is gone.
     Disconnected(Disconnection),
-}
-
-/// Reason for bytes that cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
-    /// They are of another version, or there are none.
-    #[error("the version of the bytes is not known")]
-    UnknownVersion,
-    /// They are not what the version says, or hold an invalid id or JSON.
-    #[error("the bytes are malformed")]
-    Malformed,
 }
 
 impl RemoteCommand {
@@ -186,6 +179,8 @@ enum WireMessage<'a> {
     RelinquishAiControl,
     /// As JSON, whose tags this format does not have.
     Moderate(String),
+    /// As JSON.
+    Activity(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -213,6 +208,8 @@ enum WireEvent<'a> {
     },
     /// As JSON.
     Moderation(String),
+    /// As JSON.
+    Activity(String),
 }
 
 impl<'a> WireCommand<'a> {
@@ -342,6 +339,7 @@ impl<'a> WireMessage<'a> {
             ClientMessage::Moderate(request) => {
                 Self::Moderate(serde_json::to_string(request).unwrap_or_default())
             }
+            ClientMessage::Activity(activity) => Self::Activity(activity.to_json()),
             ClientMessage::MuteUser { id } => Self::MuteUser { id: id.as_ref().map(UserId::as_str) },
             ClientMessage::E2eeMlsMessage { payload } => Self::E2eeMlsMessage { payload: payload.as_json() },
             ClientMessage::CallsApiHistoryEntry(HistoryEntry { kind, endpoint, bytes }) => {
@@ -370,6 +368,7 @@ impl<'a> WireMessage<'a> {
             Self::Chat { message } => ClientMessage::Chat { message: JsonString::parse(message)? },
             Self::MuteUser { id } => ClientMessage::MuteUser { id: read_user(id)? },
             Self::Moderate(json) => ClientMessage::Moderate(Box::new(ModerationRequest::parse(&json)?)),
+            Self::Activity(json) => ClientMessage::Activity(serde_json::from_str(&json).ok()?),
             Self::E2eeMlsMessage { payload } => {
                 ClientMessage::E2eeMlsMessage { payload: JsonString::parse(payload)? }
             }
@@ -404,13 +403,14 @@ impl<'a> WireEvent<'a> {
             Event::DirectMessage { from, message } => {
                 Self::DirectMessage { from, message: message.as_json() }
             }
-            Event::Chat { id, from, name, message, at } => {
+            Event::Chat(ChatMessage { id, from, name, message, at }) => {
                 Self::Chat { id: *id, from: from.as_str(), name, message: message.as_json(), at: *at }
             }
             Event::MuteMic => Self::MuteMic,
             Event::E2eeMlsMessage { payload } => Self::E2eeMlsMessage { payload: payload.as_json() },
             Event::UserLeftNotification { id } => Self::UserLeftNotification { id: id.as_str() },
             Event::Moderation(notice) => Self::Moderation(notice.to_json()),
+            Event::Activity(notice) => Self::Activity(notice.to_json()),
         }
     }
 
@@ -420,19 +420,20 @@ impl<'a> WireEvent<'a> {
             Self::DirectMessage { from, message } => {
                 Event::DirectMessage { from: from.into(), message: JsonString::parse(message)? }
             }
-            Self::Chat { id, from, name, message, at } => Event::Chat {
+            Self::Chat { id, from, name, message, at } => Event::Chat(ChatMessage {
                 id,
                 from: UserId::author(from).ok()?,
                 name: name.into(),
                 message: JsonString::parse(message)?,
                 at,
-            },
+            }),
             Self::MuteMic => Event::MuteMic,
             Self::E2eeMlsMessage { payload } => {
                 Event::E2eeMlsMessage { payload: JsonString::parse(payload)? }
             }
             Self::UserLeftNotification { id } => Event::UserLeftNotification { id: UserId::parse(id).ok()? },
             Self::Moderation(json) => Event::Moderation(Box::new(serde_json::from_str(&json).ok()?)),
+            Self::Activity(json) => Event::Activity(Box::new(serde_json::from_str(&json).ok()?)),
         })
     }
 }
@@ -522,13 +523,13 @@ mod tests {
         vec![
             Event::Error { error: "no \"type\"".into() },
             Event::DirectMessage { from: "Ada".into(), message: text(r#""hi \ud83c""#) },
-            Event::Chat {
+            Event::Chat(ChatMessage {
                 id: 1_700_000_000_000,
                 from: from.clone(),
                 name: "B".into(),
                 message: text(r#""hi""#),
                 at: 7,
-            },
+            }),
             Event::MuteMic,
             Event::E2eeMlsMessage { payload: text(r#""x""#) },
             Event::UserLeftNotification { id: from },
@@ -616,9 +617,9 @@ mod tests {
             }
             let RemoteCommand::Message { message, .. } = said else { unreachable!() };
             let event = match message {
-                Ok(ClientMessage::Chat { message }) => Event::Chat {
+                Ok(ClientMessage::Chat { message }) => Event::Chat(ChatMessage {
                     id: number, from: UserId::parse("u").unwrap(), name: name.into(), message, at,
-                },
+                }),
                 Ok(ClientMessage::DirectMessage { message, .. }) => Event::DirectMessage { from: name.into(), message },
                 Ok(ClientMessage::E2eeMlsMessage { payload }) => Event::E2eeMlsMessage { payload },
                 _ => Event::Error { error: name },

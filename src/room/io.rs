@@ -5,6 +5,7 @@ mod agent;
 use std::sync::Arc;
 
 use crate::agent::job::AgentJob;
+use crate::assistant::AnswerReport;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
 use crate::media_access::MediaPlace;
 use crate::network::ClientNetwork;
@@ -67,6 +68,8 @@ pub enum Input {
         /// The job's result.
         outcome: AgentOutcome,
     },
+    /// News of an answer of the assistant.
+    Answer(AnswerReport),
     /// A program outside writes to the room.
     Post(Post),
     /// The room's deadline has passed.
@@ -175,6 +178,9 @@ pub enum Effect {
         /// The event.
         event: Event,
     },
+    /// Put the event into the outboxes of all who are connected; it is lost to the others, and replaces an older one of
+    /// its kind that was not sent yet.
+    SendTransient(Event),
     /// Encode the newest state and queue it in every outbox.
     Snapshot,
     /// The member is removed: close its socket, if any, after its queue is written.
@@ -269,6 +275,8 @@ pub enum Reason {
     Tick,
     /// Recent changes are sent as one snapshot.
     Snapshot,
+    /// Recent reactions are sent as one message.
+    Reactions,
     /// The grace period of a disconnected member ends.
     GiveUp,
 }

@@ -1,6 +1,6 @@
 //! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`agent`] and [`ai`] are parts
+//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`chat`], [`reactions`], [`assistant`], [`agent`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
 //! [`outbox`] is the queue of one member, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
@@ -12,7 +12,9 @@ pub mod actor;
 pub mod agent;
 pub mod ai;
 pub mod arrivals;
+pub mod assistant;
 pub mod charge;
+pub mod chat;
 pub mod codec;
 pub mod departed;
 pub mod ended;
@@ -29,6 +31,7 @@ pub mod moderation;
 pub mod outbox;
 pub mod passwords;
 pub mod presence;
+pub mod reactions;
 pub mod readiness;
 pub mod registry;
 pub mod rulebook;

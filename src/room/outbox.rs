@@ -91,6 +91,8 @@ enum Queued {
     /// A state or a difference of presences, as this socket's payload like a snapshot. The member's next one
     /// follows it only if it was taken.
     Presence(Payload),
+    /// A message that only the attached socket gets; a newer one of its kind replaces it while it was not taken.
+    Transient(Payload),
     /// As this socket's payload: the next socket has no use for it, and a slow reader should not hold the
     /// encodings of others in memory.
     Snapshot(Payload),
@@ -227,6 +229,30 @@ impl Outbox {
         state.wake();
     }
 
+    /// Queues the chat's history for the attached socket, before everything that waits for it.
+    pub fn put_history(&self, history: &SharedMessage) {
+        let mut state = self.shared.lock();
+        let payload = history.payload(state.encoding);
+        state.queue.push_front(Queued::Transient(payload));
+        state.wake();
+    }
+
+    /// Queues a message for the attached socket alone, in place of one of its kind that was not taken.
+    pub fn put_transient(&self, message: &SharedMessage) {
+        let mut state = self.shared.lock();
+        if state.connection.is_none() {
+            return;
+        }
+        let payload = message.payload(state.encoding);
+        let is_older =
+            |queued: &&mut Queued| matches!(queued, Queued::Transient(older) if older.kind == payload.kind);
+        match state.queue.iter_mut().find(is_older) {
+            Some(older) => *older = Queued::Transient(payload),
+            None => state.queue.push_back(Queued::Transient(payload)),
+        }
+        state.wake();
+    }
+
     /// Queues a difference of presences. False if the member did not take the presence message before it, and is
     /// to be sent the whole state instead. A disconnected member needs neither: its return makes a new state.
     pub fn put_presence_diff(&self, diff: &SharedMessage) -> bool {
@@ -285,7 +311,7 @@ impl Outbox {
         let state = self.shared.lock();
         let queued = state.queue.iter().filter_map(|queued| match queued {
             Queued::Event(event) => Some(event),
-            Queued::Snapshot(_) | Queued::Presence(_) => None,
+            Queued::Snapshot(_) | Queued::Presence(_) | Queued::Transient(_) => None,
         });
         state.sent.iter().chain(queued).map(|event| event.message.json().clone()).collect()
     }
@@ -369,7 +395,9 @@ impl OutboxState {
             return self.ping();
         }
         match self.queue.pop_front() {
-            Some(Queued::Snapshot(payload) | Queued::Presence(payload)) => Some(Taken::Message(payload)),
+            Some(Queued::Snapshot(payload) | Queued::Presence(payload) | Queued::Transient(payload)) => {
+                Some(Taken::Message(payload))
+            }
             Some(Queued::Event(mut event)) => {
                 let payload = event.message.payload(self.encoding);
                 if payload.encoding != Encoding::Identity {

@@ -456,6 +456,7 @@ pub(crate) mod tests {
     use crate::protocol::client::ClientMessage;
     use crate::protocol::close::Close;
     use crate::protocol::server::MessageKind;
+    use crate::room::chat::HistoryLimits;
     use crate::room::io::Disconnection;
     use crate::room::link::Taken;
     use crate::room::mailbox::Incoming;
@@ -498,6 +499,8 @@ pub(crate) mod tests {
             ai_starts_per_minute: 0,
             moderators: ModeratorDefault::Everyone,
             rules: RoomRules::default(),
+            chat: HistoryLimits::default(),
+            assistant: None,
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
@@ -514,6 +517,7 @@ pub(crate) mod tests {
             media: crate::media_access::MediaAccess::new(true),
             rulebook: Arc::default(),
             ended: Arc::default(),
+            assistant: None,
             events: RoomEvents::default(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),
@@ -680,6 +684,7 @@ pub(crate) mod tests {
             meeting: MeetingId::random(),
             ai: None,
             moderation: None,
+            chat: Vec::new(),
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
@@ -842,6 +847,7 @@ pub(crate) mod tests {
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
             moderation: None,
+            chat: Vec::new(),
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),

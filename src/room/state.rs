@@ -2,6 +2,9 @@
 //!
 //! Source: protocol sections 2 to 5.
 
+mod activity;
+mod assistant;
+mod chat;
 mod departures;
 mod media;
 mod messages;
@@ -15,12 +18,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
-use super::io::{Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
+use super::assistant::{AnswerStop, Assistant, AssistantSettings};
+use super::chat::{ChatHistory, HistoryLimits};
+use super::io::{AgentTask, Effect, Input, Join, JoinRefusal, Liveness, Reason, Recipients, RoomEvent};
 use super::member::{Member, MemberView};
 use super::members::Members;
 use super::moderation::Moderation;
+use super::reactions::Reactions;
 use super::rules::RoomRules;
 use super::snapshot_throttle::SHORTEST_WINDOW;
+use crate::assistant::AnswerEnd;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::ai::AI_ID;
@@ -51,6 +58,10 @@ pub struct RoomSettings {
     pub moderators: ModeratorDefault,
     /// The settings with which a meeting begins.
     pub rules: RoomRules,
+    /// The history of the chat.
+    pub chat: HistoryLimits,
+    /// The assistant, if there is one.
+    pub assistant: Option<AssistantSettings>,
 }
 
 /// A room.
@@ -65,8 +76,11 @@ pub struct Room {
     is_silent: bool,
     ai: Ai,
     moderation: Moderation,
+    chat: ChatHistory,
     /// Id of the last chat message.
     last_chat: u64,
+    reactions: Reactions,
+    assistant: Assistant,
     next_tick: Instant,
     /// True if the last snapshot is outdated.
     changed: bool,
@@ -81,6 +95,7 @@ impl Room {
         let next_tick = now + settings.tick;
         let ai = Ai::new(settings.ai_starts_per_minute);
         let moderation = Moderation::new(settings.moderators, settings.rules.clone());
+        let chat = ChatHistory::new(settings.chat);
         Self {
             settings,
             meeting: None,
@@ -89,7 +104,10 @@ impl Room {
             is_silent: true,
             ai,
             moderation,
+            chat,
             last_chat: 0,
+            reactions: Reactions::new(now),
+            assistant: Assistant::default(),
             next_tick,
             changed: false,
             quiet_until: now,
@@ -158,14 +176,16 @@ impl Room {
                 let turn = self.ai.done(job, outcome);
                 self.follow(turn, &mut effects);
             }
-            Input::Post(post) => self.post(post, &mut effects),
+            Input::Answer(report) => self.answered(now, report, &mut effects),
+            Input::Post(post) => self.post(now, post, &mut effects),
             Input::Wake => {}
-            Input::Shutdown => self.shutdown(&mut effects),
+            Input::Shutdown => self.shutdown(now, &mut effects),
         }
         self.give_up(now, &mut effects);
         if self.is_tick_due(now) {
             self.tick(now, &mut effects);
         }
+        self.send_reactions(now, &mut effects);
         if self.changed && now >= self.quiet_until {
             self.send_snapshot(now, &mut effects);
         }
@@ -178,7 +198,8 @@ impl Room {
         let tick = (!self.stopping).then_some((self.next_tick, Reason::Tick));
         let given_up = self.members.next_given_up().filter(|_| !self.stopping);
         let given_up = given_up.map(|at| (at, Reason::GiveUp));
-        snapshot.into_iter().chain(given_up).chain(tick).min_by_key(|(at, _)| *at)
+        let reactions = self.reactions.due().map(|at| (at, Reason::Reactions));
+        snapshot.into_iter().chain(given_up).chain(reactions).chain(tick).min_by_key(|(at, _)| *at)
     }
 
     /// Records that `user` is alive, although its heartbeats may be unread in a throttled socket.
@@ -333,6 +354,7 @@ impl Room {
         effects.push(self.publish(RoomEvent::Alarm));
         self.remove_silent(now, effects);
         self.forget_knocks(now, effects);
+        self.forget_old_chat(now, effects);
         if !self.members.is_empty() {
             // A client that lost a snapshot recovers by this one, even if nothing changed.
             self.send_snapshot(now, effects);
@@ -344,6 +366,8 @@ impl Room {
     /// Ends the meeting and the room.
     pub(super) fn end(&mut self, effects: &mut Vec<Effect>) {
         effects.extend(self.ai.end().into_iter().map(Effect::Agent));
+        let answer = self.assistant.end().map(|answer| AgentTask::CancelAnswer(answer.job));
+        effects.extend(answer.map(Effect::Agent));
         if self.meeting.is_some() {
             effects.push(self.publish(RoomEvent::EndingMeeting));
             effects.extend(self.persist(Persist::MeetingEnded));
@@ -352,13 +376,20 @@ impl Room {
         self.meeting = None;
         self.is_silent = true;
         self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
+        self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
+        self.chat = ChatHistory::new(self.settings.chat);
+        self.reactions.clear();
         self.members.clear();
         effects.push(Effect::Retire);
     }
 
-    fn shutdown(&mut self, effects: &mut Vec<Effect>) {
+    fn shutdown(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let answer = self.assistant.answer().map(|answer| AgentTask::CancelAnswer(answer.job));
+        effects.extend(answer.map(Effect::Agent));
+        self.end_answer(now, AnswerStop::Ended(AnswerEnd::Failed), effects);
         self.stopping = true;
         self.changed = false;
+        self.reactions.clear();
         let connected = self.members.iter().filter(|(_, member)| member.connection.is_some());
         effects.extend(
             connected.map(|(user, _)| Effect::SendAway { user: user.clone(), close: Close::ServiceRestart }),
@@ -434,6 +465,8 @@ mod tests {
             ai_starts_per_minute: 0,
             moderators: ModeratorDefault::Everyone,
             rules: RoomRules::default(),
+            chat: HistoryLimits { is_on: true, messages: 3, age: 4 * TICK, bytes: 1000, all_bytes: 0 },
+            assistant: None,
         }
     }
 
@@ -468,7 +501,7 @@ mod tests {
         says_at(connection, 0, text)
     }
 
-    fn says_at(connection: u64, at: u64, text: &str) -> Input {
+    pub(super) fn says_at(connection: u64, at: u64, text: &str) -> Input {
         let message = ClientMessage::parse(text, MessageLimits::default()).unwrap();
         Input::Message { connection: ConnectionId::new(NODE, connection), at, message }
     }
@@ -501,6 +534,7 @@ mod tests {
                 Some(format!("to all but {to}: {}", event.encode()))
             }
             Effect::Send { to: Recipients::All, event } => Some(format!("to all: {}", event.encode())),
+            Effect::SendTransient(event) => Some(format!("transient: {}", event.encode())),
             Effect::Snapshot => Some("snapshot".to_owned()),
             Effect::Remove { user, close } => Some(format!("remove {user}: {close:?}")),
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
@@ -918,6 +952,7 @@ mod tests {
                 meeting: MeetingId::random(),
                 ai: None,
                 moderation: None,
+                chat: Vec::new(),
                 members: Vec::new(),
                 departed: Vec::new(),
                 unconfirmed: Vec::new(),
@@ -1066,6 +1101,7 @@ mod tests {
             meeting: room.meeting().unwrap(),
             ai: Some(room.ai.to_saved().into()),
             moderation: None,
+            chat: Vec::new(),
             members: room.members.iter().map(|(user, member)| member.saved(user)).collect(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
@@ -1097,6 +1133,7 @@ mod tests {
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
             moderation: None,
+            chat: Vec::new(),
             members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],
             unconfirmed: Vec::new(),
@@ -1156,7 +1193,8 @@ mod tests {
         Wait { millis: u64 },
     }
 
-    const TEXTS: [&str; 11] = [
+    const TEXTS: [&str; 12] = [
+        r#"{"type":"react","emoji":"👍"}"#,
         r#"{"type":"heartbeat"}"#,
         r#"{"type":"userUpdate","user":{"raisedHand":true}}"#,
         r#"{"type":"userLeft"}"#,

@@ -15,6 +15,7 @@ use super::objects::OpenedObjects;
 use super::{Addresses, StartError, media};
 use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
+use crate::assistant::AssistantHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
 use crate::clock::{now, wall_clock};
@@ -130,6 +131,8 @@ pub(super) struct Clients {
     pub(super) ai: AiHandle,
     /// The settings of rooms by name.
     pub(super) rulebook: Rulebook,
+    /// The assistant in the chat, if its URL is configured.
+    pub(super) assistant: Option<AssistantHandle>,
     pub(super) cards: Option<Sender<CardWebhook>>,
     pub(super) events: EventBridge,
     pub(super) console: Console,
@@ -155,6 +158,7 @@ impl Clients {
         let upstream = Arc::new(upstream);
         let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
         let ai = AiHandle::new(upstream.clone(), calls, &config.ai, ai_starts, metrics.clone())?;
+        let assistant = AssistantHandle::new(&config.assistant, upstream.clone(), metrics)?;
         let webhook = config.feedback.url.as_ref();
         let timing = DeliveryTiming::default();
         let webhook = webhook.map(|url| CardWebhook::new(url.clone(), timing)).transpose()?;
@@ -164,7 +168,7 @@ impl Clients {
         let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
-        Ok(Self { site, orange, access, tokens, upstream, ai, rulebook, cards, events, console })
+        Ok(Self { site, orange, access, tokens, upstream, ai, assistant, rulebook, cards, events, console })
     }
 }
 

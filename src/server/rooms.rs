@@ -5,11 +5,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::ai::AiHandle;
+use crate::assistant::AssistantHandle;
 use crate::config::Config;
 use crate::limit::Rate;
 use crate::media_access::MediaAccess;
 use crate::metrics::Metrics;
 use crate::room::actor::RoomDeps;
+use crate::room::assistant::AssistantSettings;
+use crate::room::chat::HistoryLimits;
 use crate::room::events::RoomEvents;
 use crate::room::outbox::OutboxLimits;
 use crate::room::registry::{Registry, RegistryLimits};
@@ -23,6 +26,8 @@ use crate::store::saved::SavedRoom;
 pub(super) struct RoomServices {
     /// The AI.
     pub(super) ai: AiHandle,
+    /// The assistant, if there is one.
+    pub(super) assistant: Option<AssistantHandle>,
     /// The directory of who may receive whose media.
     pub(super) media: MediaAccess,
     /// The settings of rooms by name.
@@ -39,7 +44,7 @@ pub(super) fn start(
     metrics: Arc<Metrics>,
     restored: Vec<SavedRoom>,
 ) -> Registry {
-    let Config { room, limits, .. } = config;
+    let Config { room, chat, limits, .. } = config;
     let settings = RoomSettings {
         tick: room.tick,
         heartbeat_timeout: room.heartbeat_timeout,
@@ -51,6 +56,17 @@ pub(super) fn start(
         ai_starts_per_minute: limits.ai_starts_per_minute,
         moderators: config.moderation.default,
         rules: RoomRules::default(),
+        chat: HistoryLimits {
+            is_on: chat.history,
+            messages: chat.history_messages,
+            age: chat.history_age,
+            bytes: chat.history_bytes,
+            all_bytes: chat.histories_bytes,
+        },
+        assistant: services.assistant.is_some().then(|| AssistantSettings {
+            name: config.assistant.name.trim().into(),
+            context_messages: config.assistant.context_messages,
+        }),
     };
     let outbox = OutboxLimits {
         member_bytes: limits.outbox_bytes,
@@ -58,12 +74,13 @@ pub(super) fn start(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let RoomServices { ai, media, rulebook, events } = services;
+    let RoomServices { ai, assistant, media, rulebook, events } = services;
     let deps = RoomDeps {
         settings,
         outbox,
         store: store.handle(),
         ai,
+        assistant,
         media,
         rulebook: Arc::new(rulebook),
         ended: Arc::default(),

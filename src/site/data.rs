@@ -33,6 +33,9 @@ pub struct PageSettings {
     encryption: bool,
     /// True if an AI can be invited.
     ai: bool,
+    /// Name of the assistant in the chat, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assistant: Option<String>,
     /// Query parameters of every call of the media API.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_extra_params: Option<String>,
@@ -67,6 +70,7 @@ impl PageSettings {
             media: config.embeds_media() || calls.app_id.is_some(),
             encryption: client.e2ee,
             ai: ai.api_token.is_some() && ai.model_endpoint.is_some(),
+            assistant: config.assistant.url.is_some().then(|| config.assistant.name.trim().to_owned()),
             api_extra_params: calls.extra_params.0.clone(),
             webcam: WebcamSettings {
                 max_framerate: number(client.max_webcam_framerate),

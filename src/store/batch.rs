@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::store::chat::ChatChanges;
 use crate::store::owner::{FencedWrite, OwnerEpoch};
 use crate::store::saved::{Persist, SavedMember};
 
@@ -32,6 +33,7 @@ impl WriteBatch {
                 && changes.departed.keys().all(|user| known.departed.contains_key(user))
                 && (changes.ai.is_none() || known.ai.is_some())
                 && (changes.moderation.is_none() || known.moderation.is_some())
+                && changes.chat.adds_nothing()
                 && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
         })
     }
@@ -80,6 +82,7 @@ pub(super) struct Changes {
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
     pub(super) moderation: Option<Arc<str>>,
+    pub(super) chat: ChatChanges,
     /// New values, or none for a removed member.
     pub(super) members: BTreeMap<UserId, Option<SavedMember>>,
     /// Owners of the ids of departed members, or none for an id that is no longer remembered.
@@ -126,6 +129,10 @@ impl Changes {
             Persist::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
             Persist::Ai { json } => Self { ai: Some(json), ..new },
             Persist::Moderation { json } => Self { moderation: Some(json), ..new },
+            Persist::ChatMessage { id, json, first } => {
+                Self { chat: ChatChanges::message(id, json, first), ..new }
+            }
+            Persist::ChatForgotten { first } => Self { chat: ChatChanges::forgotten(first), ..new },
             Persist::MeetingEnded => Self { row: row(Life::Ended, 0), clears: true, ..new },
         }
     }
@@ -154,7 +161,10 @@ impl Changes {
     fn keys(&self) -> usize {
         let single =
             [self.row.is_some(), self.ai.is_some(), self.moderation.is_some(), self.unconfirmed.is_some()];
-        self.members.len() + self.departed.len() + single.into_iter().filter(|&key| key).count()
+        self.members.len()
+            + self.departed.len()
+            + self.chat.keys()
+            + single.into_iter().filter(|&key| key).count()
     }
 
     fn then(&mut self, newer: Self) {
@@ -171,6 +181,7 @@ impl Changes {
         }
         self.members.extend(newer.members);
         self.departed.extend(newer.departed);
+        self.chat.then(newer.chat);
         self.ai = newer.ai.or_else(|| self.ai.take());
         self.moderation = newer.moderation.or_else(|| self.moderation.take());
         self.unconfirmed = newer.unconfirmed.or_else(|| self.unconfirmed.take());

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
+use crate::store::chat;
 use crate::store::saved::{SavedMember, SavedRoom};
 use crate::store::sql::{forget, rfc3339};
 
@@ -69,11 +70,12 @@ pub(super) async fn load(
             room.unconfirmed.push((user, json));
         }
     }
+    chat::load(db, only, &mut by_meeting).await?;
     Ok(rooms)
 }
 
 /// The query for the rows of one meeting or of all, in order.
-fn rows_of(only: Option<MeetingId>, select: &str, order: &str) -> QueryBuilder<Sqlite> {
+pub(super) fn rows_of(only: Option<MeetingId>, select: &str, order: &str) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(select);
     if let Some(meeting) = only {
         query.push(" WHERE meeting_id = ").push_bind(meeting.to_string());
@@ -96,6 +98,7 @@ fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
         meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
         ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
         moderation: moderation.filter(|rules| is_object(rules)).map(Arc::from),
+        chat: Vec::new(),
         members: Vec::new(),
         departed: Vec::new(),
         unconfirmed: Vec::new(),
@@ -121,7 +124,7 @@ fn is_object(json: &str) -> bool {
 }
 
 /// The decoded row, or none and a warning: one invalid row must not prevent the start.
-fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
+pub(super) fn sensible<T>(row: &SqliteRow, read: Result<T, Unreadable>) -> Option<T> {
     read.map_err(|why| {
         let meeting = text(row, "meeting_id").unwrap_or_default();
         tracing::warn!(meeting, %why, "a stored row is invalid and is skipped");

@@ -4,6 +4,7 @@
 //! changes, so that the newest value of each thing wins, and writes them behind in batches.
 
 mod batch;
+mod chat;
 pub mod data_dir;
 pub mod dead_letters;
 pub mod deliveries;
@@ -416,6 +417,10 @@ mod tests {
         }
         meeting.persist(3, Persist::DepartedForgotten { user: user("d") });
         meeting.persist(3, Persist::Ai { json: r#"{"enabled":true}"#.into() });
+        for id in 1..=100 {
+            let json = format!(r#"{{"id":{id}}}"#).into();
+            meeting.persist(3, Persist::ChatMessage { id, json, first: id.saturating_sub(1) });
+        }
         let events = (0..130).map(|n| (user("b"), format!(r#"{{"n":{n}}}"#).into()));
         let events: Vec<(UserId, Arc<str>)> = events.collect();
         store.handle().persist_unconfirmed(meeting.id, events.clone());
@@ -427,6 +432,7 @@ mod tests {
             meeting: meeting.id,
             ai: Some(r#"{"enabled":true}"#.into()),
             moderation: None,
+            chat: [99, 100].map(|id| (id, format!(r#"{{"id":{id}}}"#).into())).into(),
             members: vec![
                 member("a", r#"{"id":"a","raisedHand":true}"#),
                 member("b", r#"{"id":"b","name":"O'Hara \u0000 \" 你好"}"#),
@@ -490,6 +496,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn forgotten_chat_is_removed() {
+        let disk = Disk::new();
+        let (store, _) = disk.open().await;
+        let meeting = Meeting::new(&store, "r");
+        meeting.persist(0, Persist::MeetingStarted);
+        for id in 1..=130 {
+            let json = format!(r#"{{"id":{id}}}"#).into();
+            meeting.persist(1, Persist::ChatMessage { id, json, first: 0 });
+        }
+        flush(&meeting.store).await;
+        assert_eq!(disk.count("kept_chat").await, 130);
+        meeting.persist(2, Persist::ChatMessage { id: 131, json: "{}".into(), first: 129 });
+        flush(&meeting.store).await;
+        assert_eq!(disk.count("kept_chat").await, 3);
+        meeting.persist(3, Persist::ChatForgotten { first: 132 });
+        meeting.persist(3, Persist::ChatMessage { id: 132, json: "{}".into(), first: 132 });
+        store.shutdown(soon()).await.unwrap();
+        let (_store, rooms) = disk.open().await;
+        assert_eq!(rooms[0].chat, [(132, "{}".into())]);
+    }
+
+    #[tokio::test]
     async fn more_rows_than_one_statement_takes_are_all_written() {
         let disk = Disk::new();
         let (store, _) = disk.open().await;
@@ -513,6 +541,7 @@ mod tests {
         long.persist(0, Persist::MeetingStarted);
         long.persist(0, Persist::Peak { members: 2 });
         long.member(0, "a", "{}");
+        long.persist(0, Persist::ChatMessage { id: 1, json: "{}".into(), first: 0 });
         store.handle().persist_unconfirmed(long.id, vec![(user("a"), "{}".into())]);
         flush(&long.store).await;
         for meeting in [&long, &short] {
@@ -522,13 +551,14 @@ mod tests {
             // Late ones do not bring a meeting back.
             meeting.removed(10, "b");
             meeting.persist(10, Persist::Ai { json: "{}".into() });
+            meeting.persist(10, Persist::ChatMessage { id: 2, json: "{}".into(), first: 0 });
             store.handle().persist_unconfirmed(meeting.id, vec![(user("a"), "{}".into())]);
         }
         store.shutdown(soon()).await.unwrap();
 
         let (_store, rooms) = disk.open().await;
         assert_eq!(rooms, []);
-        for table in ["kept_rooms", "kept_seats", "kept_events"] {
+        for table in ["kept_rooms", "kept_seats", "kept_events", "kept_chat"] {
             assert_eq!(disk.count(table).await, 0, "{table}");
         }
         let time = |second| format!("2026-01-01T00:00:{second:02}.000Z");
@@ -896,6 +926,7 @@ mod tests {
             meeting: meeting.id,
             ai: Some("{}".into()),
             moderation: None,
+            chat: Vec::new(),
             members: vec![member("a", r#"{"id":"a"}"#)],
             departed: vec![(user("c"), identity)],
             unconfirmed: vec![(user("a"), "{}".into())],

@@ -43,6 +43,20 @@ pub enum Persist {
         /// The rules as JSON.
         json: Arc<str>,
     },
+    /// A message of the chat is to be remembered.
+    ChatMessage {
+        /// Its id.
+        id: u64,
+        /// The message as JSON.
+        json: Arc<str>,
+        /// The id of the oldest message that is still remembered.
+        first: u64,
+    },
+    /// Messages of the chat are no longer remembered.
+    ChatForgotten {
+        /// The id of the oldest message that still is.
+        first: u64,
+    },
     /// The meeting ended, and with it all memberships.
     MeetingEnded,
 }
@@ -69,6 +83,8 @@ pub struct SavedRoom {
     pub ai: Option<Arc<str>>,
     /// The rules of the meeting as JSON (written and read by the room), if they were ever changed.
     pub moderation: Option<Arc<str>>,
+    /// The remembered messages of the chat by their ids, oldest first.
+    pub chat: Vec<(u64, Arc<str>)>,
     /// The members.
     pub members: Vec<SavedMember>,
     /// Reserved ids of former members, and their identities.

@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions, Connection, QueryBuilder};
 
 use crate::id::{MeetingId, RoomName};
 use crate::store::batch::{Life, MeetingRow, WriteBatch};
+use crate::store::chat;
 use crate::store::load::load;
 use crate::store::owner::{self, FencedWrite, OwnerEpoch};
 use crate::store::saved::SavedRoom;
@@ -152,6 +153,7 @@ impl Database {
         write_meetings(&mut transaction, &batch).await?;
         write_members(&mut transaction, &batch).await?;
         write_departed(&mut transaction, &batch).await?;
+        chat::write(&mut transaction, &batch).await?;
         transaction.commit().await?;
         if !batch.has_bulk() {
             self.connection = Some(connection);

@@ -2,6 +2,7 @@
 // The chat: lines for everyone, and lines for one member.
 
 import { byId, element, within } from './element.js';
+import { Emitter } from './events.js';
 
 /** @import { ServerMessages, Signalling, User } from './signalling.js' */
 
@@ -24,7 +25,11 @@ const MAX_LINES = 500;
 /** Maximum number of received ids remembered to detect repetitions, which follow shortly after the original. */
 const MAX_RECEIVED = 10_000;
 
-export class Chat {
+/**
+ * Event: `received`, with a new message of another member as text. Those of the time before this page joined are none.
+ * @extends {Emitter<{ received: string }>}
+ */
+export class Chat extends Emitter {
   #signalling;
   #myId;
   /**
@@ -32,6 +37,16 @@ export class Chat {
    * @type {Set<number>}
    */
   #received = new Set();
+  /**
+   * Answers of the assistant that grow, by their ids.
+   * @type {Map<number, HTMLElement>}
+   */
+  #growing = new Map();
+  /**
+   * The ids of those who moderate.
+   * @type {string[]}
+   */
+  #moderators = [];
   #list = byId('lines');
   #recipient = byId('recipient', HTMLSelectElement);
   #text = byId('line', HTMLTextAreaElement);
@@ -41,6 +56,7 @@ export class Chat {
 
   /** @param {Signalling} signalling */
   constructor(signalling) {
+    super();
     this.#signalling = signalling;
     this.#myId = signalling.id;
     this.#recipient.append(element('option', { value: EVERYONE }, 'Everyone'));
@@ -53,6 +69,16 @@ export class Chat {
       event.preventDefault();
       this.#send();
     });
+    // The history comes before the first state, and messages in the lobby, too.
+    signalling.on('chatHistory', ({ messages }) => {
+      for (const message of messages) this.#receive(message);
+    });
+    signalling.on('chat', (message) => {
+      if (this.#receive(message)) this.emit('received', `${message.name}: ${message.message}`);
+    });
+    signalling.on('directMessage', (message) => this.#receiveDirect(message));
+    signalling.on('chatUpdate', (update) => this.#grow(update));
+    signalling.on('roomState', ({ state }) => (this.#moderators = state.room?.moderators ?? []));
   }
 
   /**
@@ -93,7 +119,7 @@ export class Chat {
    * Shows a received line; returns true if it is new and of another member.
    * @param {ServerMessages['chat']} chat
    */
-  receive({ id, from, name, message, at }) {
+  #receive({ id, from, name, message, at }) {
     // Ids are not ordered: a restarted server may have a clock that was set back.
     if (this.#received.has(id)) return false;
     this.#received.add(id);
@@ -102,6 +128,8 @@ export class Chat {
       this.#received.delete(oldest);
     }
     const isMine = from === this.#myId;
+    this.#growing.get(id)?.remove();
+    this.#growing.delete(id);
     if (isMine) this.#unconfirmed(message)?.remove();
     this.#add({ name: isMine ? 'You' : name, message, at, isMine });
     return !isMine;
@@ -111,8 +139,38 @@ export class Chat {
    * Shows a received direct message. The protocol has no more than its sender's name.
    * @param {ServerMessages['directMessage']} message
    */
-  receiveDirect({ from, message }) {
-    this.#add({ name: `${from} to you alone`, message, at: Date.now(), isDirect: true });
+  #receiveDirect({ from, message }) {
+    const name = `${from} to you alone`;
+    this.#add({ name, message, at: Date.now(), isDirect: true });
+    this.emit('received', `${name}: ${message}`);
+  }
+
+  /**
+   * Shows the text so far of an answer, which ends by a message with the same id.
+   * @param {ServerMessages['chatUpdate']} update
+   */
+  #grow({ id, name, message, at, asker }) {
+    // The end may have come before, over a reconnect.
+    if (this.#received.has(id)) return;
+    let line = this.#growing.get(id);
+    if (!line) {
+      line = this.#add({ name, message: '', at });
+      line.classList.add('growing');
+      // Screen readers read the whole answer, once it is there.
+      line.setAttribute('aria-live', 'off');
+      this.#growing.set(id, line);
+      if (asker === this.#myId || this.#moderators.includes(this.#myId)) {
+        const stop = () => this.#signalling.sendIfOpen({ type: 'stopAnswer' });
+        line.append(element('button', { class: 'small', type: 'button', onclick: stop }, 'Stop'));
+      }
+    }
+    const isAtEnd = this.#isAtEnd();
+    within(line, '.text', HTMLElement).textContent = message || '…';
+    if (isAtEnd) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+
+  #isAtEnd() {
+    return this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40;
   }
 
   #send() {
@@ -184,12 +242,12 @@ export class Chat {
   /** @param {Line} line */
   #add({ name, message, at, isMine, isDirect, isWaiting }) {
     const time = new Date(at);
-    const isAtEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40;
+    const isAtEnd = this.#isAtEnd();
     const line = element(
       'li',
       {},
       element('span', { class: 'from' }, name),
-      element('time', { datetime: time.toISOString() }, time.toLocaleTimeString([], { timeStyle: 'short' })),
+      element('time', { datetime: time.toISOString() }, timeOf(time)),
       element('p', { class: 'text' }, message),
     );
     line.classList.toggle('mine', Boolean(isMine));
@@ -201,6 +259,15 @@ export class Chat {
     if (isAtEnd || isMine) this.#list.scrollTop = this.#list.scrollHeight;
     return line;
   }
+}
+
+/**
+ * Returns the time of day, with the date unless it is today's.
+ * @param {Date} time
+ */
+function timeOf(time) {
+  const isToday = time.toDateString() === new Date().toDateString();
+  return time.toLocaleString([], isToday ? { timeStyle: 'short' } : { dateStyle: 'short', timeStyle: 'short' });
 }
 
 /** @param {HTMLElement} line */

@@ -5,6 +5,7 @@
 // two; everything else is the user interface.
 
 import { BASE } from './base.js';
+import { Chat } from './chat.js';
 import { listen, showAction } from './controls.js';
 import { offerDevices } from './device-choice.js';
 import { Devices } from './devices.js';
@@ -36,6 +37,7 @@ byId('room-title').textContent = roomName;
 const settings = await loadSettings(roomName);
 const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate });
 const signalling = new Signalling(roomName);
+const chat = new Chat(signalling);
 const lobby = new Lobby({ settings, devices, signalling });
 new Knocks(signalling);
 offerDevices(byId('lobby-devices'), devices);
@@ -69,7 +71,7 @@ listen({
 
 devices.on('change', showDevices);
 lobby.on('join', (state) => {
-  meeting = new Meeting({ settings, devices, signalling, state });
+  meeting = new Meeting({ settings, devices, signalling, chat, state });
   meeting.on('connection', showDisconnected);
   document.body.dataset.view = 'room';
   byId('stage').focus();

@@ -3,7 +3,6 @@
 
 import { CallsApi } from './calls/api.js';
 import { Media } from './calls/media.js';
-import { Chat } from './chat.js';
 import { showAction } from './controls.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
@@ -12,9 +11,11 @@ import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
 import { People } from './people.js';
+import { offerReactions } from './reactions.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
 
+/** @import { Chat } from './chat.js' */
 /** @import { Devices } from './devices.js' */
 /** @import { Settings } from './settings.js' */
 /** @import { RoomState, Signalling, User } from './signalling.js' */
@@ -68,15 +69,15 @@ export class Meeting extends Emitter {
   #isDue = false;
   #ending = new AbortController();
 
-  /** @param {{ settings: Settings, devices: Devices, signalling: Signalling, state: RoomState }} parts */
-  constructor({ settings, devices, signalling, state }) {
+  /** @param {{ settings: Settings, devices: Devices, signalling: Signalling, chat: Chat, state: RoomState }} parts */
+  constructor({ settings, devices, signalling, chat, state }) {
     super();
     this.#state = state;
     this.#devices = devices;
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
     this.#hasAi = settings.hasAi && settings.canCarryMedia;
-    this.#chat = new Chat(signalling);
+    this.#chat = chat;
     this.#moderation = new Moderation({ signalling, devices }, this.#ending.signal);
     this.#moderation.show(state.room);
     this.#people = new People({
@@ -99,21 +100,8 @@ export class Meeting extends Emitter {
     const { signal } = this.#ending;
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
-    signalling.on(
-      'chat',
-      (line) => {
-        if (this.#chat.receive(line)) this.#showUnread(`${line.name}: ${line.message}`);
-      },
-      { signal },
-    );
-    signalling.on(
-      'directMessage',
-      (message) => {
-        this.#chat.receiveDirect(message);
-        this.#showUnread(`${message.from} to you alone: ${message.message}`);
-      },
-      { signal },
-    );
+    offerReactions(signalling, (id) => this.#stage.tileOf(id), signal);
+    chat.on('received', (text) => this.#showUnread(text), { signal });
     signalling.on(
       'muteMic',
       () => {

@@ -71,6 +71,9 @@ import { Emitter } from './events.js';
  * @typedef {object} ServerMessages
  * @property {{ state: RoomState }} roomState
  * @property {{ id: number, from: string, name: string, message: string, at: number }} chat
+ * @property {{ messages: ServerMessages['chat'][] }} chatHistory
+ * @property {{ id: number, from: string, name: string, message: string, at: number, asker: string }} chatUpdate
+ * @property {{ reactions: { id: string, emoji: string }[] }} reactions
  * @property {{ from: string, message: string }} directMessage
  * @property {object} muteMic
  * @property {{ by?: string, reason?: string }} removed
@@ -83,9 +86,10 @@ import { Emitter } from './events.js';
 /**
  * The messages that this page sends.
  * @typedef {{ type: 'userUpdate', user: User }
- *   | { type: 'heartbeat' | 'userLeft' | 'enableAi' | 'disableAi' | 'relenquishAiControl' }
+ *   | { type: 'heartbeat' | 'userLeft' | 'enableAi' | 'disableAi' | 'relenquishAiControl' | 'stopAnswer' }
  *   | { type: 'directMessage', to: string, message: string }
  *   | { type: 'chat', message: string }
+ *   | { type: 'react', emoji: string }
  *   | { type: 'muteUser', id: string }
  *   | ({ type: 'moderate' } & Moderate)
  *   | { type: 'requestAiControl', track: { sessionId: string, trackName: string } }} ClientMessage

@@ -111,6 +111,14 @@ export class Stage {
     return tile;
   }
 
+  /**
+   * Returns the tile of a member, if it is on the stage.
+   * @param {string} id
+   */
+  tileOf(id) {
+    return this.#tiles.get(id)?.element;
+  }
+
   #layOut() {
     for (const place of [this.#screens, this.#people]) {
       const space = { width: place.clientWidth, height: place.clientHeight };

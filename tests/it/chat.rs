@@ -1,6 +1,7 @@
 //! The room's chat: all members receive its lines, in one order and without loss.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -90,4 +91,99 @@ async fn invalid_line_is_an_error_for_its_sender_only() {
     }
     ada.say(line(&"🍊".repeat(2000))).await;
     assert_eq!(bob.event().await["message"].as_str().unwrap().chars().count(), 2000);
+}
+
+/// The texts of a history.
+fn told(history: &Value) -> Vec<&str> {
+    history["messages"].as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap()).collect()
+}
+
+/// Everything until the first snapshot.
+async fn before_the_snapshot(client: &mut Client) -> Vec<Value> {
+    let mut received = Vec::new();
+    loop {
+        let message = client.next().await;
+        if message["type"] == "roomState" {
+            return received;
+        }
+        received.push(message);
+    }
+}
+
+#[tokio::test]
+async fn history_is_told_to_those_who_join_later() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    assert!(ada.echo().await.iter().all(|message| message["type"] != "chatHistory"), "nothing was written");
+    for text in ["one", "two"] {
+        ada.say(line(text)).await;
+    }
+    ada.echo().await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let [history] = &before_the_snapshot(&mut bob).await[..] else { panic!("one message is due") };
+    assert_eq!((&history["type"], told(history)), (&json!("chatHistory"), vec!["one", "two"]));
+    assert_eq!(history["messages"][0]["name"], "Ada");
+    assert!(history["messages"][0]["at"].as_u64().unwrap() > 1_700_000_000_000);
+    let mut eve = Client::join(&server, "another", "Eve").await;
+    assert!(before_the_snapshot(&mut eve).await.is_empty(), "rooms have their own");
+}
+
+#[tokio::test]
+async fn history_survives_a_restart_and_ends_with_its_meeting() {
+    let server = TestServer::with(|config| config.room.tick = Duration::from_millis(50)).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    for number in 0..250 {
+        ada.say(line(&format!("{number}"))).await;
+    }
+    ada.echo().await;
+    let server = server.restart().await;
+    let mut ada = ada.ask().open(&server).await;
+    ada.say(line("after")).await;
+    ada.until(|message| message["message"] == "after").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    let received = before_the_snapshot(&mut bob).await;
+    let texts = told(&received[0]);
+    assert_eq!((texts.len(), texts[0], texts[199]), (200, "51", "after"));
+    for client in [&mut ada, &mut bob] {
+        client.say(json!({"type": "userLeft"})).await;
+    }
+    server.until_metric("satsuma_rooms", 0.0).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    assert!(before_the_snapshot(&mut ada).await.is_empty(), "the meeting is over");
+}
+
+#[tokio::test]
+async fn history_can_be_switched_off() {
+    let server = TestServer::with(|config| config.chat.history = false).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.say(line("one")).await;
+    ada.echo().await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    assert!(before_the_snapshot(&mut bob).await.is_empty());
+}
+
+#[tokio::test]
+async fn reactions_reach_all_and_a_flood_of_them_is_few() {
+    let server = TestServer::start().await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    ada.say(json!({"type": "react", "emoji": "❤️"})).await;
+    let seen = bob.until(|message| message["type"] == "reactions").await;
+    assert_eq!(seen["reactions"], json!([{"id": ada.pk(), "emoji": "❤️"}]));
+    for number in 0..150 {
+        ada.say(json!({"type": "react", "emoji": if number % 2 == 0 { "👎" } else { "👍" }})).await;
+    }
+    ada.say(json!({"type": "react", "emoji": "🎉"})).await;
+    ada.say(json!({"type": "react", "emoji": "🎉🎉"})).await;
+    let error = ada.until(|message| message["type"] == "error").await;
+    assert_eq!(error["error"], "react needs a field \"emoji\" that is one emoji of at most 64 bytes");
+    let mut few = 0;
+    loop {
+        let seen = bob.until(|message| message["type"] == "reactions").await;
+        few += 1;
+        if seen["reactions"][0]["emoji"] == "🎉" {
+            break;
+        }
+    }
+    assert!(few < 20, "150 became {few}");
 }

@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 15] = [
     &["http", "delivery", "operate"],
     &["media_api"],
     &["agent"],
-    &["ai"],
+    &["ai", "assistant"],
     &["room"],
     &["ws", "reports", "site", "room_api"],
     &["durable", "events"],

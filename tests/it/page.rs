@@ -103,6 +103,13 @@ async fn two_browsers_meet_and_chat() {
     ada.until("document.querySelector('#lines .text').textContent === 'Hello <b>Ada</b>'").await;
     ada.until("document.querySelector('#lines .from').textContent === 'Bob'").await;
 
+    // Bob reacts.
+    bob.click(".controls [popovertarget=reactions]").await;
+    bob.click("#reactions [aria-label=Heart]").await;
+    for (tab, name) in [(&ada, "Bob"), (&bob, "Bob (you)")] {
+        tab.until(&format!("({})?.querySelector('.reaction')?.textContent === '❤️'", tile(name))).await;
+    }
+
     // A direct line for Bob, from the list of people.
     ada.click(".controls [data-action=people]").await;
     ada.click("#people [aria-label='Write to Bob']").await;
@@ -136,6 +143,10 @@ async fn two_browsers_meet_and_chat() {
     join(&bob).await;
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
     assert_eq!(members(&server, "r").await, 2);
+    // What was written to all is there again, with its author; what was written to one alone is not.
+    let lines = "[...document.querySelectorAll('#lines li')].map(line => line.querySelector('.from').textContent + ': ' + line.querySelector('.text').textContent)";
+    let before = bob.eval(lines).await;
+    assert!(before.as_array().unwrap().contains(&json!("Bob: Hello <b>Ada</b>")), "{before}");
     ada.assert_quiet().await;
     bob.assert_quiet().await;
 
@@ -155,6 +166,8 @@ async fn two_browsers_meet_and_chat() {
     bob.fill("#line", "back again").await;
     bob.press("Enter").await;
     ada.until("[...document.querySelectorAll('#lines .text')].at(-1).textContent === 'back again'").await;
+    let again = bob.eval(&format!("JSON.stringify(({lines}).slice(0, -1))")).await;
+    assert_eq!(again, before.to_string(), "the history that comes over a reconnect shows nothing twice");
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
     ada.until(&is_shown(&tile("Bob"), ".hand")).await;
     assert_eq!(server.admin_get("/admin/rooms/r").await.json()["meetingId"], meeting);

@@ -634,3 +634,21 @@ async fn too_slow_reader_is_closed_with_1013() {
     assert_eq!(code, 1013);
     server.until_metric("satsuma_closes_total{reason=\"too_slow\"}", 1.0).await;
 }
+
+#[tokio::test]
+async fn history_of_the_chat_follows_the_first_state() {
+    let server = TestServer::start().await;
+    let mut ann = connect(&server, "Ann").await;
+    join(&mut ann, "1", "c", "ann").await;
+    for text in ["one", "two"] {
+        push(&mut ann, json!(["1", text, "room:c", "chat", {"message": text}])).await;
+    }
+    let mut bob = connect(&server, "Bob").await;
+    join(&mut bob, "1", "c", "bob").await;
+    let frames: Vec<Value> = settle(&mut bob).await;
+    let kinds: Vec<&Value> = frames.iter().map(|frame| &frame[3]).collect();
+    assert_eq!(kinds[..3], ["presence_state", "roomState", "chatHistory"]);
+    let texts: Vec<&Value> =
+        frames[2][4]["messages"].as_array().unwrap().iter().map(|line| &line["message"]).collect();
+    assert_eq!(texts, ["one", "two"]);
+}

@@ -7,7 +7,7 @@ use super::Actor;
 use super::membership::MemberOutbox;
 use crate::id::UserId;
 use crate::protocol::deflate::Encoding;
-use crate::protocol::server::{Event, MessageKind};
+use crate::protocol::server::{ChatMessage, Event, MessageKind};
 use crate::room::io::{Recipients, RoomEvent};
 use crate::room::message::SharedMessage;
 use crate::room::outbox::{Standing, TooSlow};
@@ -23,7 +23,7 @@ const SENDER_SHARE: usize = 16;
 impl Actor {
     /// Publishes a chat message, if a consumer wants them.
     pub(super) fn publish_chat(&self, event: &Event) {
-        if let Event::Chat { id, from, name, message, .. } = event
+        if let Event::Chat(ChatMessage { id, from, name, message, .. }) = event
             && self.deps.events.wants_chat()
         {
             let (from, name, message) = (from.clone(), name.clone(), message.as_json().into());
@@ -110,6 +110,13 @@ impl Actor {
             });
         }
         slow
+    }
+
+    /// Queues a message for all who are connected.
+    pub(super) async fn send_transient(&self, event: &Event) {
+        let is_compressed = self.is_compressed_for(&Recipients::All);
+        let message = self.message(event.kind(), event.encode(), is_compressed).await;
+        self.outboxes.values().for_each(|member| member.outbox.put_transient(&message));
     }
 
     /// Queues the newest state as a snapshot for all members, behind the presences for those that are sent them,

@@ -59,6 +59,7 @@ impl Actor {
         let had_presence = std::mem::replace(&mut member.presence, presence);
         let reader = member.outbox.attach(now, connection, encoding);
         self.count_presence_member(had_presence, presence);
+        self.queue_history(&user);
         if presence {
             self.queue_first(&user);
         }

@@ -16,6 +16,7 @@ use crate::limit::Rate;
 use crate::media_api::upstream::Upstream;
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::protocol::deflate::{Encoding, inflate};
+use crate::room::chat::HistoryLimits;
 use crate::room::io::{Join, Liveness};
 use crate::room::link::{MemberLink, Taken};
 use crate::room::mailbox::RoomHandle;
@@ -38,6 +39,8 @@ fn deps() -> RoomDeps {
             ai_starts_per_minute: 0,
             moderators: crate::config::ModeratorDefault::Everyone,
             rules: crate::room::rules::RoomRules::default(),
+            chat: HistoryLimits::default(),
+            assistant: None,
         },
         outbox: OutboxLimits {
             member_bytes: 1 << 20,
@@ -49,6 +52,7 @@ fn deps() -> RoomDeps {
         media: MediaAccess::new(true),
         rulebook: Arc::default(),
         ended: Arc::default(),
+        assistant: None,
         events: RoomEvents::default(),
         metrics,
         force: CancellationToken::new(),
@@ -221,8 +225,33 @@ async fn presences_and_snapshot_precede_what_waited() {
     stage.join("b", true, Encoding::Identity).await;
     stage.read_all();
     let b = &stage.clients["b"];
-    assert_eq!(b.kinds, [MessageKind::PresenceState, MessageKind::RoomState, MessageKind::Chat]);
+    let [first, second, third, fourth] = b.kinds[..] else { panic!("{:?}", b.kinds) };
+    assert_eq!([first, second], [MessageKind::PresenceState, MessageKind::RoomState]);
+    assert_eq!([third, fourth], [MessageKind::ChatHistory, MessageKind::Chat]);
     assert_eq!((b.present(), &b.users["a"]["raisedHand"]), (b.users.clone(), &json!(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_is_compressed_once_for_those_who_join_together() {
+    let mut stage = Stage::new(&deps());
+    stage.join("a", false, Encoding::Deflate).await;
+    for _ in 0..3 {
+        stage.say("a", &format!(r#"{{"type":"chat","message":"{}"}}"#, "x".repeat(1000))).await;
+    }
+    stage.quiet().await;
+    let history = stage.metrics.chat_history_bytes.get();
+    assert!((3000..4000).contains(&history), "{history}");
+    let before = stage.metrics.deflate_from_bytes.get();
+    for (user, compressed) in [("b", false), ("c", true), ("d", true)] {
+        stage.join(user, false, Encoding::Deflate).await;
+        let more = stage.metrics.deflate_from_bytes.get() - before;
+        assert_eq!(more > 3000, compressed, "{user}: {more}");
+        assert!(more < 4000, "{user}: {more}");
+    }
+    stage.say("a", r#"{"type":"chat","message":"hi"}"#).await;
+    stage.join("e", false, Encoding::Identity).await;
+    stage.read_all();
+    assert!(stage.clients["e"].kinds.contains(&MessageKind::ChatHistory));
 }
 
 #[tokio::test(start_paused = true)]

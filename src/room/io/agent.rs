@@ -1,6 +1,7 @@
-//! The tasks of a room's agent, and their results.
+//! Tasks of a room for agents, and their results.
 
 use crate::agent::job::{AgentJob, AgentSession};
+use crate::assistant::PromptLine;
 use crate::id::MeetingId;
 use crate::protocol::ai::{AiWish, TrackReference};
 
@@ -25,6 +26,17 @@ pub enum AgentTask {
         /// The track.
         track: TrackReference,
     },
+    /// Answer a question in the chat; tells its news as [`Input::Answer`](super::Input::Answer).
+    Answer {
+        /// The job.
+        job: AgentJob,
+        /// The meeting.
+        meeting: MeetingId,
+        /// The question, and the messages before it that the assistant may see.
+        lines: Vec<PromptLine>,
+    },
+    /// Cancel the answer; its end is no longer needed.
+    CancelAnswer(AgentJob),
     /// Cancel the job; its result is no longer needed.
     Cancel(AgentJob),
     /// Close the session's track, which ends the billing of the agent's service.

@@ -59,6 +59,7 @@ impl Room {
         let Some((identity, forgotten)) = self.members.remove(user) else { return };
         self.changed = true;
         self.moderation.left(user);
+        self.reactions.forget(user);
         effects.extend(self.publish_member(user, shown, Some(close)));
         effects.push(Effect::Remove { user: user.clone(), close });
         effects.extend(self.persist(Persist::MemberRemoved { user: user.clone() }));

@@ -1,6 +1,5 @@
 //! Handling of members' messages (protocol section 3).
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::Room;
@@ -12,7 +11,7 @@ use crate::protocol::user::User;
 use crate::room::io::{Effect, Recipients, RoomEvent};
 
 /// The answer to whoever lacks the grant.
-const NO_CHAT: &str = "you may not write to the chat";
+pub(super) const NO_CHAT: &str = "you may not write to the chat";
 
 /// The answer where moderators alone write.
 const CHAT_OFF: &str = "only moderators write to the chat at this time";
@@ -43,7 +42,8 @@ impl Room {
                 self.remove_and_notify(from, Close::UserLeft, effects);
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
-            ClientMessage::Chat { message } => self.chat(at, from, message, effects),
+            ClientMessage::Chat { message } => self.say(now, at, from, message, effects),
+            ClientMessage::Activity(activity) => self.act(now, from, activity, effects),
             ClientMessage::Moderate(request) => self.moderate_as(now, from, *request, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
                 Some(id) => self.mute_as(from, id, effects),
@@ -108,16 +108,8 @@ impl Room {
         }
     }
 
-    fn chat(&mut self, at: u64, from: &UserId, message: JsonString, effects: &mut Vec<Effect>) {
-        if let Some(refused) = self.refuses_chat(from) {
-            return self.refuse_message(from, refused.to_owned(), effects);
-        }
-        let Some(name) = self.members.get(from).map(|member| member.name.clone()) else { return };
-        self.write_chat(at, from.clone(), name, message, effects);
-    }
-
     /// The reason for which a member may not write to the chat.
-    fn refuses_chat(&self, from: &UserId) -> Option<&'static str> {
+    pub(super) fn refuses_chat(&self, from: &UserId) -> Option<&'static str> {
         let has_grant = self.members.get(from).is_some_and(|member| member.grants.chat);
         if !has_grant {
             Some(NO_CHAT)
@@ -126,21 +118,5 @@ impl Room {
         } else {
             None
         }
-    }
-
-    /// Sends a chat message to everyone.
-    pub(super) fn write_chat(
-        &mut self,
-        at: u64,
-        from: UserId,
-        name: Arc<str>,
-        message: JsonString,
-        effects: &mut Vec<Effect>,
-    ) {
-        // The time, or the next number if that is used: ids differ from those before a restart
-        // without being persisted.
-        self.last_chat = at.max(self.last_chat + 1);
-        let event = Event::Chat { id: self.last_chat, from, name, message, at };
-        effects.push(Effect::Send { to: Recipients::All, event });
     }
 }

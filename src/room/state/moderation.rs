@@ -367,7 +367,7 @@ impl Room {
     }
 
     /// True if the member may mute others.
-    fn may_mute(&self, user: &UserId) -> bool {
+    pub(super) fn may_mute(&self, user: &UserId) -> bool {
         let member = self.members.get(user);
         member.is_some_and(|member| self.moderation.may_mute(&member.identity, member.grants))
     }

@@ -1,5 +1,7 @@
 //! Messages of programs outside, which are no members.
 
+use std::time::Instant;
+
 use super::Room;
 use crate::id::UserId;
 use crate::protocol::server::Event;
@@ -19,7 +21,7 @@ impl Room {
     }
 
     /// Carries out the message of a program outside, if it is admitted.
-    pub(super) fn post(&mut self, post: Post, effects: &mut Vec<Effect>) {
+    pub(super) fn post(&mut self, now: Instant, post: Post, effects: &mut Vec<Effect>) {
         if self.admits_post(&post).is_err() {
             return;
         }
@@ -29,7 +31,7 @@ impl Room {
                 to: Recipients::One(to),
                 event: Event::DirectMessage { from: name, message },
             }),
-            None => self.write_chat(at, UserId::outside(), name, message, effects),
+            None => self.write_chat(now, at, (UserId::outside(), name), message, effects),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use satsuma::config::ModeratorDefault;
 use satsuma::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, UserId};
 use satsuma::protocol::client::{ClientMessage, MessageLimits};
+use satsuma::room::chat::HistoryLimits;
 use satsuma::room::io::{Effect, Input, Join, Liveness};
 use satsuma::room::state::{Room, RoomSettings};
 use satsuma::store::saved::{Persist, SavedRoom};
@@ -29,6 +30,8 @@ fn settings() -> RoomSettings {
         ai_starts_per_minute: 2,
         moderators: ModeratorDefault::First,
         rules: satsuma::room::rules::RoomRules::default(),
+        chat: HistoryLimits::default(),
+        assistant: None,
     }
 }
 
@@ -80,6 +83,7 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     meeting: *meeting,
                     ai: None,
                     moderation: None,
+                    chat: Vec::new(),
                     members: Vec::new(),
                     departed: Vec::new(),
                     unconfirmed: Vec::new(),

@@ -1,0 +1,49 @@
+//! What members do together, on our own page in a real browser.
+
+use crate::assistant::Model;
+use crate::browser::Browser;
+use crate::harness::TestServer;
+use crate::page::meet;
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn assistant_answers_and_is_stopped_on_the_page() {
+    let browser = Browser::start().await;
+    let model = Model::start().await;
+    let server = TestServer::with(|config| model.configure(config)).await;
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    let bob = meet(&browser.visitor().await, &server, "r", "Bob").await;
+    for tab in [&ada, &bob] {
+        tab.click(".controls [data-action=chat]").await;
+    }
+    let stream = model.answer();
+    ada.fill("#line", "@ai why?").await;
+    ada.press("Enter").await;
+    stream.text("<b>Beca");
+    for tab in [&ada, &bob] {
+        tab.until("document.querySelector('#lines .growing .text')?.textContent === '<b>Beca'").await;
+        tab.until("document.querySelector('#lines .growing .from').textContent === 'Assistant'").await;
+    }
+    assert_eq!(bob.eval("document.querySelectorAll('#lines .growing button').length").await, 0);
+    stream.text("use.");
+    stream.done();
+    let last = |text: &str| {
+        format!(
+            "!document.querySelector('#lines .growing') && [...document.querySelectorAll('#lines .text')].at(-1).textContent === '{text}'"
+        )
+    };
+    for tab in [&ada, &bob] {
+        tab.until(&last("<b>Because.")).await;
+    }
+    // Ada stops the next one.
+    let stream = model.answer();
+    ada.fill("#line", "@ai and then?").await;
+    ada.press("Enter").await;
+    stream.text("Then");
+    ada.until("document.querySelector('#lines .growing .text')?.textContent === 'Then'").await;
+    ada.click("#lines .growing button").await;
+    for tab in [&ada, &bob] {
+        tab.until(&last("Then\\n[The answer was stopped.]")).await;
+        tab.assert_quiet().await;
+    }
+}

@@ -13,6 +13,7 @@ mod events;
 mod http;
 mod issuers;
 mod key_source;
+mod oidc;
 mod phoenix;
 mod policy;
 mod room;
@@ -41,6 +42,7 @@ pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, sign
 pub use http::{Admin, Http};
 pub use issuers::TokenIssuer;
 pub use key_source::{KeyFileError, KeySource};
+pub use oidc::{LOGIN_KEY, OidcConfig, OidcGrant, OidcGroup, OidcSetting};
 pub use phoenix::PhoenixConfig;
 pub use policy::PolicySources;
 pub use room::RoomConfig;
@@ -211,6 +213,8 @@ pub struct LimitsConfig {
     pub new_sessions_per_minute_per_network: u32,
     /// Access tokens with a wrong signature a minute from one network; 0 is no limit.
     pub token_guesses_per_minute_per_network: u32,
+    /// Steps of logins a minute from one network; 0 is no limit.
+    pub logins_per_minute_per_network: u32,
     /// Bytes of the body of a call or its answer; at least 1,024.
     pub call_bytes: usize,
     /// Invitations of the AI into one room a minute; 0 is no limit.
@@ -329,6 +333,7 @@ impl Default for LimitsConfig {
             new_sessions_per_minute: 60,
             new_sessions_per_minute_per_network: 2000,
             token_guesses_per_minute_per_network: 60,
+            logins_per_minute_per_network: 300,
             call_bytes: 4 << 20,
             ai_starts_per_minute: 6,
             ai_starts_per_minute_per_network: 30,
@@ -790,6 +795,47 @@ mod tests {
             let [line] = &*lines else { panic!("{lines:?}") };
             assert!(line.starts_with("satsuma.toml: auth.issuers: ") && line.contains(problem), "{line}");
         }
+    }
+
+    #[test]
+    fn login_is_checked_and_its_secret_never_shown() {
+        let public = "[http]\npublic_url = 'https://meet.example'\n";
+        let good = "issuer = 'https://login.example'\nclient_id = 'meet'\nclient_secret = 'hush'\n";
+        let group = "[[auth.oidc.groups]]\ngroup = 'staff'\ngrants = ['create', 'moderate']\n";
+        let whole = config(&format!("{public}[auth]\nrooms = 'token'\n[auth.oidc]\n{good}{group}"), &[]);
+        let oidc = whole.auth.oidc.0.as_ref().unwrap();
+        assert_eq!((oidc.groups[0].grants.len(), &*oidc.groups_claim), (2, "groups"));
+        assert!(!format!("{whole:?} {:?}", whole.to_settings()).contains("hush"));
+        let inline = "{ issuer = 'http://[::1]:9/', client_id = 'meet', client_secret_file = 'f' }";
+        let by_variable = config(public, &[("SATSUMA_AUTH__OIDC", inline)]);
+        assert_eq!(by_variable.auth.oidc.0.unwrap().issuer.as_str(), "http://[::1]:9/");
+        assert!(Config::default().auth.oidc.0.is_none());
+        for (wrong, problem) in [
+            ("client_id = 'meet'", "has an issuer"),
+            ("issuer = 'https://login.example'", "has a client_id"),
+            ("issuer = 'http://login.example'\nclient_id = 'hush'", "issuer: not an https URL"),
+            (&*format!("{good}client_secret_file = 'hush'"), "not both"),
+            (&*format!("{good}client_id2 = 'hush'"), "client_id2: no such setting"),
+            (&*format!("{good}scopes = 'profile'"), "\"openid\""),
+            (&*format!("{good}session = 'hush'"), "session: not a duration"),
+            (&*format!("{good}session = '2days'"), "auth.token_lifetime"),
+            (&*format!("{good}groups = [{{ group = 'a', grants = ['fly'] }}]"), "fly"),
+            (&*format!("{good}groups = [{{ group = '' }}]"), "a group has"),
+            (
+                "issuer = 'https://login.example'\nclient_id = 'meet'\nclient_secret = 7",
+                "client_secret: not a text",
+            ),
+        ] {
+            let lines = faults(&format!("{public}[auth.oidc]\n{wrong}"), &[]);
+            let [line] = &*lines else { panic!("{wrong}: {lines:?}") };
+            assert!(line.starts_with("satsuma.toml: auth.oidc: ") && line.contains(problem), "{line}");
+            assert!(!line.contains("hush"), "{line}");
+        }
+        let lines = faults(&format!("[auth.oidc]\n{good}"), &[]);
+        assert!(matches!(&*lines, [line] if line.contains("http.public_url")), "{lines:?}");
+        let key = "keys = [{ id = 'login', secret_file = 'f' }]";
+        let lines = faults(&format!("{public}[auth]\n{key}\n[auth.oidc]\n{good}"), &[]);
+        assert!(matches!(&*lines, [line] if line.contains("\"login\"")), "{lines:?}");
     }
 
     #[test]

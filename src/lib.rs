@@ -17,6 +17,7 @@ pub mod events;
 pub mod http;
 pub mod id;
 pub mod limit;
+pub mod login;
 pub mod media_access;
 pub mod media_api;
 pub mod metrics;

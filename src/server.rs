@@ -149,6 +149,7 @@ impl Server {
             cards,
             events,
             console,
+            login,
         } = clients;
         let addresses = listeners.addresses(&config);
         let kept_rooms = kept.len();
@@ -174,6 +175,8 @@ impl Server {
         );
         let identities = identities(&config, SigningKey::new(data_dir.signing_key()), access, tokens);
         let http = Arc::new(HttpContext::new(&config, identities, metrics.clone()));
+        let logins = Rate::per_minute(config.limits.logins_per_minute_per_network);
+        let login = login.map(|login| Arc::new(login.start(http.clone(), logins)));
         let site = Arc::new(site);
         let proxy = Proxy::new(upstream, media_access.clone(), &config.calls, &config.limits, http.clone());
         let proxy = Arc::new(proxy);
@@ -186,6 +189,7 @@ impl Server {
         let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
         let state = AppState {
             events: event_api.clone(),
+            login,
             readiness: readiness.clone(),
             rooms: Arc::new(RoomApi::new(registry.clone(), &config.limits)),
             sockets,

@@ -21,7 +21,7 @@ use super::peer::{RemotePeer, Scheme};
 use super::revocation::Revocations;
 use super::token::seconds;
 use super::{AuthMethod, Identity};
-use crate::config::{AuthConfig, KeyFileError, TokenKey};
+use crate::config::{AuthConfig, KeyFileError, LOGIN_KEY, TokenKey};
 use crate::id::{Grants, MediaKind, PublishGrants, RoomScope, nfc, text_is_valid, visible};
 
 /// The audience of a token that names one.
@@ -207,6 +207,11 @@ impl AccessTokens {
     /// # Errors
     /// [`KeyFileError`].
     pub fn open(config: &AuthConfig) -> Result<Option<Self>, KeyFileError> {
+        let tokens = Self::read(config)?;
+        Ok((tokens.signer.is_some() || !config.issuers.is_empty()).then_some(tokens))
+    }
+
+    fn read(config: &AuthConfig) -> Result<Self, KeyFileError> {
         let mut keys = HashMap::new();
         for key in &config.keys {
             let secret = key.secret.read("auth.keys", TokenKey::secret_defect)?;
@@ -215,14 +220,20 @@ impl AccessTokens {
             keys.insert(key.id.clone(), pair);
         }
         let signer = config.keys.first().map(|key| key.id.clone());
-        let is_any = signer.is_some() || !config.issuers.is_empty();
-        Ok(is_any.then(|| Self {
-            keys,
-            signer,
-            issuers: Vec::new(),
-            lifetime: config.token_lifetime,
-            revocations: Revocations::default(),
-        }))
+        let (lifetime, revocations) = (config.token_lifetime, Revocations::default());
+        Ok(Self { keys, signer, issuers: Vec::new(), lifetime, revocations })
+    }
+
+    /// The configured keys, and one for those who log in here, whose secret is this.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn with_login(config: &AuthConfig, secret: &str) -> Result<Self, KeyFileError> {
+        let mut tokens = Self::read(config)?;
+        let secret = secret.as_bytes();
+        let pair = (EncodingKey::from_secret(secret), DecodingKey::from_secret(secret));
+        tokens.keys.insert(LOGIN_KEY.to_owned(), pair);
+        Ok(tokens)
     }
 
     /// Starts the tasks that own the keys of the configured issuers, which end with this.
@@ -262,10 +273,21 @@ impl AccessTokens {
     /// # Errors
     /// The defect with which it would be refused.
     pub fn sign(&self, claims: &AccessClaims, now: SystemTime) -> Result<String, TokenDefect> {
-        let signer = self.signer.as_ref().ok_or(TokenDefect::NoSigner)?;
-        self.identity(signer, claims.clone(), now)?;
-        let header = Header { kid: Some(signer.clone()), ..Header::new(Algorithm::HS256) };
+        self.sign_by(self.signer.as_ref().ok_or(TokenDefect::NoSigner)?, claims, now)
+    }
+
+    /// Signs the token of somebody who logged in.
+    ///
+    /// # Errors
+    /// The defect with which it would be refused.
+    pub fn sign_login(&self, claims: &AccessClaims, now: SystemTime) -> Result<String, TokenDefect> {
+        self.sign_by(LOGIN_KEY, claims, now)
+    }
+
+    fn sign_by(&self, signer: &str, claims: &AccessClaims, now: SystemTime) -> Result<String, TokenDefect> {
         let (key, _) = self.keys.get(signer).ok_or(TokenDefect::UnknownKey)?;
+        self.identity(signer, claims.clone(), now)?;
+        let header = Header { kid: Some(signer.to_owned()), ..Header::new(Algorithm::HS256) };
         jsonwebtoken::encode(&header, claims, key).map_err(|_| TokenDefect::Invalid)
     }
 

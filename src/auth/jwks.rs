@@ -26,7 +26,7 @@ use crate::clock::now;
 /// Timeout of a whole fetch of the keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum bytes of a key set.
-pub(super) const MAX_KEYS_BYTES: usize = 1024 * 1024;
+pub const MAX_KEYS_BYTES: usize = 1024 * 1024;
 /// Maximum keys of a set; further ones are ignored.
 const MAX_KEYS: usize = 100;
 /// Bytes of a key for Ed25519 (RFC 8032 section 5.1.5).
@@ -193,26 +193,32 @@ async fn until(due: Option<Instant>) {
 
 /// Reasons for a failed fetch of the keys.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub enum FetchError {
+    /// The request failed.
     #[error("the request failed")]
     Request(#[source] reqwest::Error),
+    /// The file cannot be read.
     #[error("the file cannot be read")]
     File(#[source] io::Error),
+    /// The answer has another status than 200.
     #[error("the answer's status is {0}")]
     Status(StatusCode),
+    /// The answer is too long.
     #[error("the answer is longer than {MAX_KEYS_BYTES} bytes")]
     TooLong,
+    /// The answer is no JWK set.
     #[error("the answer is not a JWK set")]
     Malformed(#[source] serde_json::Error),
+    /// The set has no usable key.
     #[error("the JWK set has no public key for RS256, ES256 or EdDSA")]
     NoKeys,
 }
 
-/// A client that goes to no other place than it is told.
+/// A client of an issuer, which goes to no other place than it is told.
 ///
 /// # Errors
 /// Returns [`reqwest::Error`] if TLS cannot be set up.
-pub(super) fn client(is_loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
+pub fn client(is_loopback: bool) -> Result<reqwest::Client, reqwest::Error> {
     let client = reqwest::Client::builder()
         .timeout(FETCH_TIMEOUT)
         // A redirect could lead to a third party's keys.
@@ -230,7 +236,10 @@ async fn fetch(client: reqwest::Client, url: Arc<str>) -> Result<Keys, FetchErro
 }
 
 /// Reads a body of at most [`MAX_KEYS_BYTES`].
-pub(super) async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, FetchError> {
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn read_body(mut answer: reqwest::Response) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(FetchError::Request)? {
         if body.len() + chunk.len() > MAX_KEYS_BYTES {

@@ -7,8 +7,9 @@
 pub mod access;
 pub mod access_token;
 mod cookie;
+pub mod id_token;
 mod issuer;
-mod jwks;
+pub mod jwks;
 pub mod lease;
 pub mod minting;
 pub mod peer;
@@ -28,7 +29,7 @@ use self::cookie::CookieSession;
 use self::lease::{LeaseEnd, TokenLease};
 use self::token::SigningKey;
 use crate::auth::peer::RemotePeer;
-use crate::config::AccessLevel;
+use crate::config::{AccessLevel, LOGIN_KEY};
 pub use crate::id::AuthMethod;
 use crate::id::{Grants, IdentityId, RoomName, RoomScope, nfc, text_is_valid, visible};
 use crate::limit::{GuessLimit, Rate};
@@ -179,6 +180,11 @@ impl Identities {
     /// True if only holders of an access token are authenticated.
     pub fn needs_token(&self) -> bool {
         self.rooms == AccessLevel::Token
+    }
+
+    /// True if users can sign in with an account of the configured issuer.
+    pub fn has_login(&self) -> bool {
+        self.tokens.as_ref().is_some_and(|tokens| tokens.has_key(LOGIN_KEY))
     }
 
     /// True if users may choose a name themselves.

@@ -11,6 +11,7 @@ use toml::Value;
 
 use super::issuers::TokenIssuer;
 use super::key_source::KeySource;
+use super::oidc::OidcSetting;
 use super::value::text;
 
 /// Access to rooms.
@@ -25,6 +26,8 @@ pub struct AuthConfig {
     pub keys: Vec<TokenKey>,
     /// Issuers of access tokens with public keys.
     pub issuers: Vec<TokenIssuer>,
+    /// The login of the built-in page.
+    pub oidc: OidcSetting,
     /// Maximum lifetime of an access token; a minute to 100 years.
     #[serde(with = "text")]
     pub token_lifetime: Duration,
@@ -146,6 +149,7 @@ impl Default for AuthConfig {
             create: AccessLevel::Anyone,
             keys: Vec::new(),
             issuers: Vec::new(),
+            oidc: OidcSetting::default(),
             token_lifetime: Duration::from_secs(24 * 60 * 60),
         }
     }

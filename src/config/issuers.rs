@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{AuthConfig, TokenKey};
+use super::oidc::LOGIN_KEY;
 use super::value::{HttpUrl, Optional};
 
 /// Maximum number of issuers: each has a task, and a set of keys in memory.
@@ -71,8 +72,23 @@ impl AuthConfig {
             .or((self.issuers.len() > MOST).then_some("there are more than 16"))
     }
 
+    /// The first error of the login beside its own settings; `is_public` tells that the public URL is set.
+    pub(super) fn oidc_defect(&self, is_public: bool) -> Option<&'static str> {
+        let oidc = self.oidc.0.as_ref()?;
+        let ids = self.keys.iter().map(|key| &key.id).chain(self.issuers.iter().map(|issuer| &issuer.id));
+        if !is_public {
+            return Some("needs http.public_url, to which the issuer sends users back");
+        }
+        if oidc.session > self.token_lifetime {
+            return Some("has a session longer than auth.token_lifetime");
+        }
+        ids.into_iter()
+            .any(|id| id == LOGIN_KEY)
+            .then_some("needs the id \"login\", which a key of auth.keys or an issuer of auth.issuers has")
+    }
+
     /// True if some tokens can be valid.
     pub(super) fn takes_tokens(&self) -> bool {
-        !self.keys.is_empty() || !self.issuers.is_empty()
+        !self.keys.is_empty() || !self.issuers.is_empty() || self.oidc.0.is_some()
     }
 }

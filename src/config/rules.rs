@@ -167,23 +167,25 @@ fn wrong_auth(config: &Config) -> impl Iterator<Item = Violation> {
     let lifetime = out_of_range("auth.token_lifetime", &auth.token_lifetime, &lifetime, Duration::write);
     let keys = auth.key_defect().map(|defect| Violation::new(&["auth.keys"], defect));
     let issuers = auth.issuer_defect().map(|defect| Violation::new(&["auth.issuers"], defect));
+    let oidc = auth.oidc_defect(config.http.public_url.is_some());
+    let oidc = oidc.map(|defect| Violation::new(&["auth.oidc"], defect));
     let has_login = identity.proxy_header.is_some() || identity.access().is_some();
     let unmet = |key, level| match level {
         AccessLevel::Token if !auth.takes_tokens() => Some(Violation::new(
             &[key, "auth.keys", "auth.issuers"],
-            "is \"token\", but there is no key in auth.keys, and no issuer in auth.issuers",
+            "is \"token\", but there is no key in auth.keys, no issuer in auth.issuers, and no auth.oidc",
         )),
         AccessLevel::SignedIn if !auth.takes_tokens() && !has_login => Some(Violation::new(
             &[key],
-            "is \"signed-in\", but nobody can sign in; set auth.keys, auth.issuers, identity.proxy_header or \
-             identity.access_team_domain",
+            "is \"signed-in\", but nobody can sign in; set auth.oidc, auth.keys, auth.issuers, identity.proxy_header \
+             or identity.access_team_domain",
         )),
         _ => None,
     };
     let unmet = [("auth.rooms", auth.rooms), ("auth.create", auth.create)]
         .into_iter()
         .filter_map(move |(key, level)| unmet(key, level));
-    lifetime.into_iter().chain(keys).chain(issuers).chain(unmet.collect::<Vec<_>>())
+    lifetime.into_iter().chain(keys).chain(issuers).chain(oidc).chain(unmet.collect::<Vec<_>>())
 }
 
 fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {

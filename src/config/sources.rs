@@ -394,6 +394,7 @@ fn value_like(default: &Value, text: String) -> Value {
         (Value::Boolean(_), "true" | "1") => Some(Value::Boolean(true)),
         (Value::Boolean(_), "false" | "0") => Some(Value::Boolean(false)),
         (Value::Array(_), array) if array.starts_with('[') => array.parse().ok(),
+        (Value::Table(_), table) if table.starts_with('{') => table.parse().ok(),
         (Value::Array(_), listed) => {
             let items = listed.split(',').map(str::trim).filter(|item| !item.is_empty());
             Some(items.map(Value::from).collect::<Vec<_>>().into())

@@ -68,6 +68,8 @@ impl HttpContext {
     pub fn unauthenticated(&self) -> ApiError {
         if self.identities.takes_names() {
             ApiError::NoIdentity
+        } else if self.identities.has_login() {
+            ApiError::SignInNeeded
         } else if self.identities.needs_token() {
             ApiError::TokenNeeded
         } else {

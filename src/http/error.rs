@@ -90,6 +90,9 @@ pub enum ApiError {
     /// An unauthenticated request where only holders of an access token are let in.
     #[error("this server lets in holders of an access token; ask whoever invited you for a link")]
     TokenNeeded,
+    /// An unauthenticated request where an account of the configured issuer opens this server.
+    #[error("sign in to use this server")]
+    SignInNeeded,
     /// The access token of a link is malformed, not signed by a key of this server, or expired.
     #[error("this link is invalid or has expired; ask for a new one")]
     InvalidToken,
@@ -167,6 +170,7 @@ impl ApiError {
             Self::NoIdentity
             | Self::LoginRequired
             | Self::TokenNeeded
+            | Self::SignInNeeded
             | Self::InvalidToken
             | Self::NoOperator => StatusCode::UNAUTHORIZED,
             Self::ForbiddenRoom | Self::ForeignOrigin | Self::UnknownHost | Self::UnknownOperatorsHost => {
@@ -211,6 +215,7 @@ impl ApiError {
             Self::NoIdentity => "no_identity",
             Self::LoginRequired => "login_required",
             Self::TokenNeeded => "token_needed",
+            Self::SignInNeeded => "sign_in_needed",
             Self::InvalidToken => "invalid_token",
             Self::ForbiddenRoom => "forbidden_room",
             Self::ForeignOrigin => "foreign_origin",

@@ -7,6 +7,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::durable::keys::AccessKeys;
 use crate::durable::methods;
 use crate::http::tls;
+use crate::login::OpenedLogin;
 use crate::orange::OrangeFiles;
 use crate::site::Site;
 
@@ -26,6 +27,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
     AccessKeys::open(&config.durable)?;
     AccessTokens::open(&config.auth)?;
     Console::open(&config.admin)?;
+    OpenedLogin::open(config)?;
     let orange = OrangeFiles::open(config)?;
     warnings.extend(orange.as_ref().and_then(OrangeFiles::warning).map(str::to_owned));
     Ok(warnings)

@@ -7,6 +7,7 @@ use crate::config::ConfigErrors;
 use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
 use crate::events::webhook::WebhookError;
+use crate::login::LoginError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The state of the recording of events cannot be read.
     #[error(transparent)]
     Events(#[from] EventsError),
+    /// The login cannot be used.
+    #[error(transparent)]
+    Login(#[from] LoginError),
     /// The revocations of access tokens cannot be read.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),

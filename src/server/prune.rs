@@ -32,6 +32,9 @@ pub(super) fn prune(state: AppState, assistant: Option<AssistantHandle>) -> Abor
             state.reports.count_quota.prune();
             state.events.acting.prune();
             state.http.identities.guesses().prune();
+            if let Some(login) = &state.login {
+                login.prune();
+            }
             if let Some(durable) = &state.durable {
                 durable.prune();
             }

@@ -18,12 +18,14 @@ use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
 use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
+use crate::auth::token::SigningKey;
 use crate::clock::{now, wall_clock};
 use crate::config::Config;
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::durable::keys::AccessKeys;
 use crate::http::tls::certificates::Certificates;
 use crate::limit::Rate;
+use crate::login::OpenedLogin;
 use crate::media_api::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
@@ -136,6 +138,8 @@ pub(super) struct Clients {
     pub(super) cards: Option<Sender<CardWebhook>>,
     pub(super) events: EventBridge,
     pub(super) console: Console,
+    /// The login, if one is configured.
+    pub(super) login: Option<OpenedLogin>,
 }
 
 impl Clients {
@@ -152,7 +156,8 @@ impl Clients {
             }
             None => None,
         };
-        let tokens = open_tokens(config, store).await?;
+        let tokens = open_tokens(config, resources).await?;
+        let login = OpenedLogin::open(config)?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
         let upstream = Arc::new(upstream);
@@ -168,13 +173,35 @@ impl Clients {
         let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
-        Ok(Self { site, orange, access, tokens, upstream, ai, assistant, rulebook, cards, events, console })
+        Ok(Self {
+            site,
+            orange,
+            access,
+            tokens,
+            upstream,
+            ai,
+            assistant,
+            rulebook,
+            cards,
+            events,
+            console,
+            login,
+        })
     }
 }
 
 /// The keys of access tokens, and the revocations of before the restart.
-async fn open_tokens(config: &Config, store: &Store) -> Result<Option<AccessTokens>, StartError> {
-    let Some(tokens) = AccessTokens::open(&config.auth)? else { return Ok(None) };
+async fn open_tokens(config: &Config, resources: &Resources) -> Result<Option<AccessTokens>, StartError> {
+    let Resources { data_dir, store, .. } = resources;
+    let tokens = match &config.auth.oidc.0 {
+        // The same after a restart, so that everybody stays signed in.
+        Some(_) => {
+            let secret = SigningKey::new(data_dir.signing_key()).sign_text("tokens of logins", "");
+            Some(AccessTokens::with_login(&config.auth, &secret)?)
+        }
+        None => AccessTokens::open(&config.auth)?,
+    };
+    let Some(tokens) = tokens else { return Ok(None) };
     let tokens = tokens.with_issuers(&config.auth)?;
     revocations::load(&tokens, &store.revocations(), wall_clock()).await?;
     Ok(Some(tokens))

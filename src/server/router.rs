@@ -21,6 +21,7 @@ use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::guesses::tell_guesses;
 use crate::http::request_guard::{guard, observe};
+use crate::login::Login;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::orange::Orange;
@@ -33,7 +34,7 @@ use crate::site::paths::normalize_path;
 use crate::site::token_link::exchange;
 use crate::ws::Sockets;
 use crate::ws::upgrade::store_refusal;
-use crate::{durable, events, media_api, orange, reports, room_api, site, ws};
+use crate::{durable, events, login, media_api, orange, reports, room_api, site, ws};
 
 /// The features' states.
 #[derive(Clone, FromRef)]
@@ -54,6 +55,8 @@ pub(super) struct AppState {
     pub(super) events: Arc<EventApi>,
     /// Durable objects, if a key is configured.
     pub(super) durable: Option<Arc<DurableApi>>,
+    /// The login, if one is configured.
+    pub(super) login: Option<Arc<Login>>,
 }
 
 /// Returns all public routes, relative to the root; [`base_path`] mounts them below the configured path.
@@ -71,6 +74,7 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         .merge(reports::router())
         .merge(events::api::router())
         .merge(room_api::router())
+        .merge(state.login.clone().map_or_else(Router::new, login::router))
         .route("/healthz", get(async || (NOT_CACHED, "ok\n")))
         .route("/readyz", get(readyz))
         .layer(DefaultBodyLimit::max(http.body_bytes))

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -39,7 +39,7 @@ pub async fn error_pages(State(site): State<Arc<Site>>, request: Request, next: 
     if !accepts_html(request.headers()) {
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<RemotePeer>().cloned();
+    let (peer, uri) = (request.extensions().get::<RemotePeer>().cloned(), request.uri().clone());
     let mut response = next.run(request).await;
     let (Some(&error), Some(peer)) = (response.extensions().get::<ApiError>(), peer) else { return response };
     let form = response.extensions_mut().remove::<FormAgain>();
@@ -54,6 +54,8 @@ pub async fn error_pages(State(site): State<Arc<Site>>, request: Request, next: 
         return response;
     }
     let typed = form.map(|form| form.typed).unwrap_or_default();
+    let offers_sign_in = page == Page::Name || error.status() == StatusCode::UNAUTHORIZED;
+    let html = if offers_sign_in { site.with_sign_in(&html, &uri, &peer) } else { html };
     *response.body_mut() = filled(&html, &error.to_string(), &typed).into();
     let answer = response.headers_mut();
     answer.remove(CONTENT_LENGTH);

@@ -143,7 +143,7 @@ pub fn name_needed(http: &HttpContext, uri: &Uri, peer: &RemotePeer) -> Result<R
 }
 
 /// Returns the address of a request: absolute if its host is known.
-fn whole_url(uri: &Uri, peer: &RemotePeer) -> String {
+pub(super) fn whole_url(uri: &Uri, peer: &RemotePeer) -> String {
     let (base, path) = (peer.base_path.as_str(), uri.path_and_query().map_or("/", |path| path.as_str()));
     match &peer.host {
         Some(host) => format!("{}://{host}{base}{path}", peer.scheme.as_str()),
@@ -155,7 +155,7 @@ fn whole_url(uri: &Uri, peer: &RemotePeer) -> String {
 ///
 /// Parsed as browsers do (WHATWG URL), so that both read the same target: `\\evil.example`,
 /// `/\evil.example` and `//evil.example` are all other servers.
-fn return_path(return_url: &str, base: &BasePath, is_ours: impl FnOnce(&Origin) -> bool) -> String {
+pub fn return_path(return_url: &str, base: &BasePath, is_ours: impl FnOnce(&Origin) -> bool) -> String {
     const OURS: &str = "http://ours.invalid";
     let url = Url::parse(&format!("{OURS}{base}")).and_then(|start| start.join(return_url)).ok();
     let url = url.filter(|url| url.has_host());

@@ -6,6 +6,7 @@ pub mod forms;
 pub mod pages;
 pub mod paths;
 pub mod reserved;
+mod sign_in;
 pub mod token_link;
 
 use std::io;
@@ -45,6 +46,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub struct Site {
     files: Assets,
     settings: PageSettings,
+    /// True if users can sign in with an account elsewhere.
+    sign_in: bool,
 }
 
 /// Reasons for having no pages to serve.
@@ -109,7 +112,8 @@ impl Site {
             return Err(InvalidSite::BasePath(name));
         }
         let files = Assets::new(source, config.limits.file_cache_bytes).below(base_path);
-        Ok(Self { files, settings: PageSettings::new(config) })
+        let sign_in = config.auth.oidc.0.is_some();
+        Ok(Self { files, settings: PageSettings::new(config), sign_in })
     }
 
     /// Answers with a page.

@@ -50,9 +50,11 @@ pub async fn name_form(
     State(site): State<Arc<Site>>,
     peer: RemotePeer,
     auth: Auth,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     match auth {
+        _ if http.identities.takes_names() && site.has_sign_in() => site.name_page(&uri, &peer).await,
         _ if http.identities.takes_names() => site.page(&http, Page::Name, &peer, &headers).await,
         Auth::User { .. } => Ok(redirect("/")),
         Auth::Anonymous => Err(http.unauthenticated()),

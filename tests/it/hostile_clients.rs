@@ -512,6 +512,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "server/mint.rs",
         "server/resources.rs",
         "ws/lease.rs",
+        "login/mod.rs",
         "site/token_link.rs",
         // A message's next attempt, its age, and `Retry-After`.
         "delivery/sender.rs",

@@ -16,7 +16,7 @@ const LEVELS: [&[&str]; 15] = [
     &["ai", "assistant"],
     &["room"],
     &["ws", "reports", "site", "room_api"],
-    &["durable", "events"],
+    &["durable", "events", "login"],
     &["orange", "admin"],
     &["server"],
     &["lib", "main"],

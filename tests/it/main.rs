@@ -49,6 +49,8 @@ mod media_rooms;
 mod media_session;
 mod moderation;
 mod npm_clients;
+mod oidc;
+mod oidc_issuer;
 mod openapi;
 mod operate;
 mod operators;

@@ -185,6 +185,9 @@ impl Room {
             ModerationAction::RevokeModeration { id } => {
                 self.set_moderator(&id, false)?;
                 self.choose_host(effects);
+                // Where moderators alone share a screen, it may no longer.
+                let screens = Some(self.moderation.rules().screens);
+                self.change_rules(&RulesChange { screens, ..RulesChange::default() }, effects);
             }
         }
         self.told(by, name, target, waiting, effects);

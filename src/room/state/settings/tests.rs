@@ -53,7 +53,8 @@ fn screens_are_for_moderators_alone_while_they_are_off() {
     assert!(share(&mut room, 1, "a"), "a moderator may");
     act(&mut room, now, 1, r#""action":"grantModeration","id":"b""#);
     assert!(share(&mut room, 2, "b"));
-    act(&mut room, now, 1, r#""action":"revokeModeration","id":"b""#);
+    let revoked = act(&mut room, now, 1, r#""action":"revokeModeration","id":"b""#);
+    assert_eq!(revoked[0], r#"to b: {"type":"muted","kind":"screen"}"#);
     act(&mut room, now, 1, r#""action":"screens","on":true"#);
     assert!(share(&mut room, 2, "b"));
 }

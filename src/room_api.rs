@@ -9,6 +9,7 @@ use axum::routing::{post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
+use tracing::warn;
 
 use crate::auth::Identity;
 use crate::auth::peer::RemotePeer;
@@ -192,7 +193,7 @@ async fn enter(
     let Ok(Entry { password }) = serde_json::from_str(&body) else {
         return Err(ApiError::InvalidField {
             field: "password",
-            rule: "is missing; the body is a JSON object",
+            rule: "is to be a text, in a JSON object with nothing else",
         });
     };
     // Before the room is looked up: the answer says nothing about a room to whoever may not guess.
@@ -300,7 +301,10 @@ pub async fn set_lasting(
     match registry.set_lasting_rules(room, change).await {
         Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
         Err(full @ CannotChange::Full) => Ok(refused(StatusCode::CONFLICT, &full.to_string())),
-        Err(CannotChange::Store(_)) => Err(ApiError::StoreFailing),
+        Err(CannotChange::Store(error)) => {
+            warn!(event = "roomSettingsNotStored", room = room.as_str(), %error);
+            Err(ApiError::StoreFailing)
+        }
     }
 }
 

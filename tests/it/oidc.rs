@@ -9,9 +9,11 @@ use satsuma::config::{
 use serde_json::{Value, json};
 use url::{Url, form_urlencoded};
 
+use crate::browser::Browser;
 use crate::client::Ask;
 use crate::harness::{Answer, Person, TestServer, answer};
 use crate::oidc_issuer::{CLIENT, Issuer, Mischief, SECRET, payload};
+use crate::page::{join, until_on_stage};
 
 fn login(issuer: &Issuer) -> OidcConfig {
     OidcConfig {
@@ -306,6 +308,29 @@ async fn pages_offer_to_sign_in_and_out() {
     assert_eq!((left.status, left.header("location")), (302, "/"));
     assert!(left.header("set-cookie").starts_with("satsuma_token=;"), "{left:?}");
     assert!(left.header("set-cookie").contains("Max-Age=0"), "{left:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn browser_signs_in_and_meets() {
+    let issuer = Issuer::start().await;
+    // The issuer sends the browser back to a port that has to be known before the start.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = TestServer::with(|config| {
+        configure(config, login(&issuer));
+        config.http.listen.set_port(port);
+        config.http.public_url.0 = Some(format!("http://127.0.0.1:{port}").parse().unwrap());
+    })
+    .await;
+    let browser = Browser::start().await;
+    let tab = browser.visitor().await.open(&format!("{}/standup?x=1", server.http())).await;
+    tab.click_text("a", "Sign in").await;
+    // Over the issuer, which is another site, and back.
+    tab.until("location.pathname + location.search === '/standup?x=1' && !!document.querySelector('#join')")
+        .await;
+    join(&tab).await;
+    until_on_stage(&tab, &["Ada (you)"]).await;
+    assert_eq!(tab.eval("document.cookie").await, json!(""), "scripts see no cookie");
 }
 
 #[tokio::test]

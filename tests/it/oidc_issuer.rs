@@ -10,7 +10,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -124,6 +124,7 @@ impl Issuer {
             .route("/realm/.well-known/openid-configuration", get(configuration))
             .route("/realm/keys", get(keys))
             .route("/realm/token", post(token))
+            .route("/realm/authorize", get(authorize))
             .with_state(inner.clone());
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -136,15 +137,10 @@ impl Issuer {
 
     /// An account with these claims signs in at the address to which its browser was sent; returns the code.
     pub fn code(&self, location: &Url, claims: Value) -> String {
-        let query: HashMap<_, _> = location.query_pairs().into_owned().collect();
-        assert!(location.as_str().starts_with(&format!("{}/authorize?tenant=1&", self.url)), "{location}");
-        let mut inner = self.inner.lock().unwrap();
-        inner.codes += 1;
-        let code = format!("the code {}", inner.codes);
-        let of = |name: &str| query[name].clone();
-        let (challenge, nonce, redirect) = (of("code_challenge"), of("nonce"), of("redirect_uri"));
-        inner.pending.insert(code.clone(), Pending { challenge, nonce, redirect, claims });
-        code
+        let start = format!("{}?tenant=1&", authorization(&self.url));
+        assert!(location.as_str().starts_with(&start), "{location}");
+        let query = location.query_pairs().into_owned().collect();
+        self.inner.lock().unwrap().code(&query, claims)
     }
 
     /// Number of codes that somebody tried to exchange.
@@ -166,6 +162,33 @@ impl Issuer {
     }
 }
 
+/// The address at which accounts sign in: of another site than this server, for a browser.
+fn authorization(url: &str) -> String {
+    format!("{}/authorize", url.replace("127.0.0.1", "localhost"))
+}
+
+impl Inner {
+    fn code(&mut self, query: &HashMap<String, String>, claims: Value) -> String {
+        self.codes += 1;
+        let code = format!("the code {}", self.codes);
+        let of = |name: &str| query[name].clone();
+        let (challenge, nonce, redirect) = (of("code_challenge"), of("nonce"), of("redirect_uri"));
+        self.pending.insert(code.clone(), Pending { challenge, nonce, redirect, claims });
+        code
+    }
+}
+
+/// Ada, who is signed in at the issuer, opens its page.
+async fn authorize(
+    State(inner): State<Arc<Mutex<Inner>>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Redirect {
+    let code = inner.lock().unwrap().code(&query, json!({"sub": "ada", "name": "Ada"}));
+    let mut back = Url::parse(&query["redirect_uri"]).unwrap();
+    back.query_pairs_mut().append_pair("code", &code).append_pair("state", &query["state"]);
+    Redirect::to(back.as_str())
+}
+
 async fn configuration(State(inner): State<Arc<Mutex<Inner>>>) -> Response {
     let mut inner = inner.lock().unwrap();
     inner.asked += 1;
@@ -185,7 +208,7 @@ async fn configuration(State(inner): State<Arc<Mutex<Inner>>>) -> Response {
         _ => "client_secret_basic",
     };
     Json(json!({
-        "issuer": issuer, "authorization_endpoint": format!("{url}/authorize?tenant=1"),
+        "issuer": issuer, "authorization_endpoint": format!("{}?tenant=1", authorization(url)),
         "token_endpoint": token, "jwks_uri": format!("{url}/keys"),
         "token_endpoint_auth_methods_supported": [method],
     }))

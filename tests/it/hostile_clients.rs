@@ -558,6 +558,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "orange/visit.rs",
         // The times of lines of the chat, and of stored rooms.
         "room/actor.rs",
+        "room/actor/time.rs",
         "room/events.rs",
         // The time that the oldest datagram has waited in the kernel, as the kernel stamps it.
         "sfu/thread.rs",

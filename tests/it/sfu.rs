@@ -229,7 +229,10 @@ async fn media_without_udp_flow_over_tcp() {
 #[tokio::test]
 #[ignore = "needs IPv6"]
 async fn media_flow_over_ipv6() {
-    let ipv6 = |config: &mut Config| config.sfu.udp_listen = "[::1]:0".parse().unwrap();
+    let ipv6 = |config: &mut Config| {
+        without_rooms(config);
+        config.sfu.udp_listen = "[::1]:0".parse().unwrap();
+    };
     exchange_media(&TestServer::with(ipv6).await, Net::Udp6).await;
 }
 

@@ -102,6 +102,12 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                         assert_json(json);
                         saved.moderation = Some(json.clone());
                     }
+                    Persist::ChatMessage { id, json, first } => {
+                        assert_json(json);
+                        saved.chat.push((*id, json.clone()));
+                        saved.chat.retain(|(id, _)| id >= first);
+                    }
+                    Persist::ChatForgotten { first } => saved.chat.retain(|(id, _)| id >= first),
                     Persist::Departed { .. } | Persist::DepartedForgotten { .. } => {}
                     Persist::MeetingStarted | Persist::Peak { .. } | Persist::MeetingEnded => {}
                 }

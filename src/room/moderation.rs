@@ -51,8 +51,8 @@ struct Ban {
     user: UserId,
     identity: IdentityId,
     network: Option<ClientNetwork>,
-    /// None until the meeting ends.
-    until: Option<Instant>,
+    /// Its end and its length in seconds; none until the meeting ends.
+    timed: Option<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -85,6 +85,8 @@ struct SavedModeration {
     granted: Vec<String>,
     revoked: Vec<String>,
     banned: Vec<(String, String)>,
+    /// Bans for a time, with their seconds, which begin anew after a restart: the clock of a room does not last longer.
+    banned_for: Vec<(String, String, u32)>,
     stopped: Vec<(String, MediaKind)>,
 }
 
@@ -130,13 +132,17 @@ impl Moderation {
     }
 
     /// The rules of a meeting from before a restart. What cannot be read is as in a new meeting.
-    pub fn restore(default: ModeratorDefault, json: &str) -> Self {
+    pub fn restore(default: ModeratorDefault, now: Instant, json: &str) -> Self {
         let saved: SavedModeration = serde_json::from_str(json).unwrap_or_default();
         let identities = |ids: Vec<String>| ids.into_iter().map(IdentityId::new).collect();
-        let ban = |(user, identity): (String, String)| {
+        let ban = |(user, identity, seconds): (String, String, Option<u32>)| {
             let user = UserId::parse(&user).ok()?;
-            Some(Ban { user, identity: IdentityId::new(identity), network: None, until: None })
+            let timed = seconds.map(|seconds| (after(now, seconds), seconds));
+            Some(Ban { user, identity: IdentityId::new(identity), network: None, timed })
         };
+        let lasting = saved.banned.into_iter().map(|(user, identity)| (user, identity, None));
+        let timed =
+            saved.banned_for.into_iter().map(|(user, identity, seconds)| (user, identity, Some(seconds)));
         let stop = |(identity, kind)| Stop { identity: IdentityId::new(identity), kind, unaware: Vec::new() };
         Self {
             default,
@@ -147,7 +153,7 @@ impl Moderation {
             admitted: identities(saved.admitted),
             granted: identities(saved.granted),
             revoked: identities(saved.revoked),
-            bans: saved.banned.into_iter().filter_map(ban).collect(),
+            bans: lasting.chain(timed).filter_map(ban).collect(),
             knocks: Vec::new(),
             stops: saved.stopped.into_iter().map(stop).collect(),
             has_moderators: false,
@@ -158,7 +164,13 @@ impl Moderation {
     #[expect(clippy::expect_used, reason = "texts and booleans always serialize")]
     pub fn to_saved(&self) -> String {
         let texts = |ids: &[IdentityId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
-        let banned = self.bans.iter().map(|ban| (ban.user.to_string(), ban.identity.as_str().to_owned()));
+        let (timed, lasting): (Vec<&Ban>, Vec<&Ban>) = self.bans.iter().partition(|ban| ban.timed.is_some());
+        let texts_of = |ban: &Ban| (ban.user.to_string(), ban.identity.as_str().to_owned());
+        let banned = lasting.into_iter().map(texts_of);
+        let banned_for = timed.into_iter().filter_map(|ban| {
+            let ((user, identity), (_, seconds)) = (texts_of(ban), ban.timed?);
+            Some((user, identity, seconds))
+        });
         let stopped = self.stops.iter().map(|stop| (stop.identity.as_str().to_owned(), stop.kind));
         let saved = SavedModeration {
             host: self.host.as_ref().map(|host| host.as_str().to_owned()),
@@ -168,6 +180,7 @@ impl Moderation {
             granted: texts(&self.granted),
             revoked: texts(&self.revoked),
             banned: banned.collect(),
+            banned_for: banned_for.collect(),
             stopped: stopped.collect(),
         };
         serde_json::to_string(&saved).expect("rules are plain data")
@@ -195,7 +208,7 @@ impl Moderation {
 
     /// True if an identity with these grants moderates by a right of its own: that of a token, or a role.
     ///
-    /// Where everyone moderates, that is no such right: any visitor could remove the others from their meeting.
+    /// The default of a room where everyone moderates is no such right: any visitor could remove the others from their meeting.
     pub fn is_moderator(&self, identity: &IdentityId, grants: Grants) -> bool {
         let has_grant = grants.moderate
             && (self.default != ModeratorDefault::Everyone || identity.auth_method() == AuthMethod::Token);
@@ -213,7 +226,7 @@ impl Moderation {
     /// # Errors
     /// [`JoinRefusal`].
     pub fn admits(&mut self, now: Instant, join: &Join, knows: bool) -> Result<(), JoinRefusal> {
-        self.bans.retain(|ban| ban.until.is_none_or(|until| until > now));
+        self.end_bans(now);
         let is_banned = |ban: &Ban| {
             ban.identity == join.identity || (ban.network.is_some() && ban.network == join.network)
         };
@@ -259,8 +272,13 @@ impl Moderation {
         }
     }
 
-    /// Forgets knocks that were not renewed.
-    pub fn forget_knocks(&mut self, now: Instant) {
+    fn end_bans(&mut self, now: Instant) {
+        self.bans.retain(|ban| ban.timed.is_none_or(|(end, _)| end > now));
+    }
+
+    /// Forgets knocks that were not renewed, and bans whose time is over.
+    pub fn forget_old(&mut self, now: Instant) {
+        self.end_bans(now);
         self.knocks.retain(|knock| now.saturating_duration_since(knock.last) < KNOCK_TIME);
     }
 
@@ -334,13 +352,13 @@ impl Moderation {
         Some(self.knocks.remove(at))
     }
 
-    /// Bans an identity, and a network if there is one.
+    /// Bans an identity, and a network if there is one: from now on for so many seconds, or until the meeting ends.
     pub fn ban(
         &mut self,
         user: UserId,
         identity: IdentityId,
         network: Option<ClientNetwork>,
-        until: Option<Instant>,
+        timed: Option<(Instant, u32)>,
     ) {
         self.admitted.retain(|other| *other != identity);
         self.granted.retain(|other| *other != identity);
@@ -348,7 +366,12 @@ impl Moderation {
         if self.bans.len() >= MAX_IDENTITIES {
             self.bans.remove(0);
         }
-        self.bans.push(Ban { user, identity, network, until });
+        self.bans.push(Ban {
+            user,
+            identity,
+            network,
+            timed: timed.map(|(now, seconds)| (after(now, seconds), seconds)),
+        });
     }
 
     /// True if an identity is banned.
@@ -421,6 +444,10 @@ impl Moderation {
         self.host = next;
         is_change
     }
+}
+
+fn after(now: Instant, seconds: u32) -> Instant {
+    now + Duration::from_secs(seconds.into())
 }
 
 /// Adds an identity to a list; a full one forgets its oldest.

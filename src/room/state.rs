@@ -131,7 +131,7 @@ impl Room {
             }
         }
         if let Some(json) = &saved.moderation {
-            room.moderation = Moderation::restore(room.settings.moderators, json);
+            room.moderation = Moderation::restore(room.settings.moderators, now, json);
         }
         room.peak = room.members.len();
         if let Some(ai) = &saved.ai {

@@ -1,6 +1,6 @@
 //! Moderation: the one place that decides who may act on others, and carries that out.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Room;
 use crate::config::ModeratorDefault;
@@ -147,8 +147,8 @@ impl Room {
         match action {
             ModerationAction::Mute { id, kind } => self.stop(by, id, kind, effects)?,
             ModerationAction::Remove { id, reason, seconds, network } => {
-                let until = seconds.map(|seconds| now + Duration::from_secs(seconds.into()));
-                self.ban_and_remove(by, &id, reason, (until, network), effects)?;
+                let timed = seconds.map(|seconds| (now, seconds));
+                self.ban_and_remove(by, &id, reason, (timed, network), effects)?;
             }
             ModerationAction::Unban { id } => {
                 self.moderation.unban(&id).then_some(()).ok_or(Denied::NobodyBanned)?;
@@ -185,7 +185,7 @@ impl Room {
             ModerationAction::RevokeModeration { id } => {
                 self.set_moderator(&id, false)?;
                 self.choose_host(effects);
-                // Where moderators alone share a screen, it may no longer.
+                // A share of its screen ends, if only moderators may have one.
                 let screens = Some(self.moderation.rules().screens);
                 self.change_rules(&RulesChange { screens, ..RulesChange::default() }, effects);
             }
@@ -285,7 +285,7 @@ impl Room {
         by: &Moderator,
         target: &UserId,
         reason: Option<String>,
-        (until, bans_network): (Option<Instant>, bool),
+        (timed, bans_network): (Option<(Instant, u32)>, bool),
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
         let member = self.members.get(target).ok_or(Denied::UnknownMember)?;
@@ -293,7 +293,7 @@ impl Room {
         let by = self.name_of(by);
         let is_own = |(_, member): &(&UserId, &Member)| member.identity == identity;
         let all: Vec<UserId> = self.members.iter().filter(is_own).map(|(user, _)| user.clone()).collect();
-        self.moderation.ban(target.clone(), identity, network, until);
+        self.moderation.ban(target.clone(), identity, network, timed);
         for user in all {
             let notice = ModerationNotice::Removed { by: by.clone(), reason: reason.clone() };
             self.notify_moderation(user.clone(), notice, effects);
@@ -349,7 +349,7 @@ impl Room {
     /// Forgets those who no longer wait.
     pub(super) fn forget_knocks(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let waiting = self.moderation.waiting();
-        self.moderation.forget_knocks(now);
+        self.moderation.forget_old(now);
         if self.moderation.waiting() != waiting {
             self.tell_knocks(effects);
         }

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::super::tests::{join, persisted, room_of_two, says, seen, settings, start, user};
 use super::super::{Room, RoomSettings};
+use std::time::Duration;
+
 use super::*;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, Grants, MeetingId, NodeId, RoomName};
@@ -314,7 +316,9 @@ fn rules_outlast_a_restart_and_end_with_the_meeting() {
     let (mut room, now) = room(ModeratorDefault::First);
     enter(&mut room, now, 1, "h", "H");
     enter(&mut room, now, 2, "b", "B");
+    enter(&mut room, now, 7, "t", "T");
     act(&mut room, now, 1, r#""action":"remove","id":"b""#);
+    act(&mut room, now, 1, r#""action":"remove","id":"t","seconds":60"#);
     act(&mut room, now, 1, r#""action":"waitingRoom","on":true"#);
     let effects = room.handle(now, says(1, r#"{"type":"moderate","action":"lock","on":true}"#));
     let Some(Persist::Moderation { json }) = persisted(&effects).pop() else { panic!("{effects:?}") };
@@ -332,13 +336,17 @@ fn rules_outlast_a_restart_and_end_with_the_meeting() {
     let mut restored = Room::restore(settings.clone(), now, &saved);
     assert_eq!(enter(&mut restored, now, 3, "b", "B"), ["refuse 3: Banned"]);
     assert_eq!(enter(&mut restored, now, 4, "c", "C"), ["refuse 4: Locked"]);
+    // A ban for a time ends, counted from the restart; then the room is locked to that one as to others.
+    assert_eq!(enter(&mut restored, now, 7, "t", "T"), ["refuse 7: Banned"]);
+    let mut later = Room::restore(settings.clone(), now, &saved);
+    assert_eq!(enter(&mut later, now + Duration::from_secs(60), 7, "t", "T")[0], "refuse 7: Locked");
     assert_eq!(enter(&mut restored, now, 5, "h2", "H")[0], "admit 5 as h2", "the host is still one");
     // The next meeting has the default rules.
     restored.handle(now, says(5, r#"{"type":"userLeft"}"#));
     restored.handle(now + settings.tick * 2, Input::Wake);
     assert_eq!(enter(&mut restored, now, 6, "b", "B")[0], "admit 6 as b");
     for broken in ["no JSON", "[]", r#"{"banned":[["é","x"]],"locked":true}"#] {
-        let rules = super::super::Moderation::restore(ModeratorDefault::Nobody, broken);
+        let rules = super::super::Moderation::restore(ModeratorDefault::Nobody, now, broken);
         assert!(rules.knocks().is_empty(), "{broken}");
     }
 }
@@ -425,7 +433,7 @@ proptest! {
             };
             prop_assert!(room.members.iter().all(|(_, member)| !banned(&member.identity)), "{step:?}");
             if let Some(json) = &latest {
-                let restored = super::super::Moderation::restore(ModeratorDefault::First, json);
+                let restored = super::super::Moderation::restore(ModeratorDefault::First, now, json);
                 prop_assert_eq!(restored.to_saved(), room.moderation.to_saved());
             }
         }

@@ -1,5 +1,5 @@
-//! Who may receive whose media: the rooms that people are in, with their rights there, and the owners of media
-//! sessions.
+//! The directory of media: the rooms that people are in, with their rights there, and the owners of media sessions.
+//! It decides who may receive whose tracks.
 //!
 //! Rooms say who is in them; the media API asks before it subscribes a session to a track, and the embedded SFU is
 //! told of every change, so that what is forwarded already stops as well.

@@ -30,27 +30,29 @@ use crate::room::state::{Denied, Moderator};
 /// Requests a minute of one identity, beside passwords.
 const REQUESTS: u32 = 120;
 
-const fn refusal(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
-    ApiError::Refused(Refusal { status, label, message, network_limit: None })
-}
-
 const WRONG_PASSWORD: ApiError =
-    refusal(StatusCode::FORBIDDEN, "wrong_password", "this is not the room's password");
+    ApiError::refused(StatusCode::FORBIDDEN, "wrong_password", "this is not the room's password");
 const TOO_MANY_OF_NETWORK: ApiError = ApiError::Refused(Refusal {
     status: StatusCode::TOO_MANY_REQUESTS,
     label: "too_many_passwords_of_network",
     message: "too many passwords were tried from this network; try again in a minute",
     network_limit: Some("limits.passwords_per_minute_per_network"),
 });
-const TOO_MANY_OF_ROOM: ApiError = refusal(
+const TOO_MANY_OF_ROOM: ApiError = ApiError::refused(
     StatusCode::TOO_MANY_REQUESTS,
     "too_many_passwords_of_room",
     "too many passwords were tried for this room; try again in a minute",
 );
-const TOO_MANY: ApiError =
-    refusal(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many requests; try again in a minute");
-const NO_HASH: ApiError =
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "password_not_hashed", "the password could not be hashed");
+const TOO_MANY: ApiError = ApiError::refused(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too_many_requests",
+    "too many requests; try again in a minute",
+);
+const NO_HASH: ApiError = ApiError::refused(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "password_not_hashed",
+    "the password could not be hashed",
+);
 
 /// The state of the routes.
 pub struct RoomApi {

@@ -13,7 +13,7 @@ use super::Operators;
 use super::sessions::{Role, SessionKey};
 use crate::clock::{now, wall_clock};
 use crate::http::bearer::{bearer, bears};
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::http::origin::is_at;
 use crate::id::RoomScope;
 
@@ -29,19 +29,17 @@ const CONSOLE: HeaderName = HeaderName::from_static("x-satsuma-console");
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-const FOREIGN: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::FORBIDDEN,
-    label: "foreign_console",
-    message: "with the console's cookie only the console's own page may use this API; programs send the operator token",
-    network_limit: None,
-});
+const FOREIGN: ApiError = ApiError::refused(
+    StatusCode::FORBIDDEN,
+    "foreign_console",
+    "with the console's cookie only the console's own page may use this API; programs send the operator token",
+);
 
-const VIEWER: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::FORBIDDEN,
-    label: "viewer",
-    message: "viewers may look and change nothing; this needs the operator token",
-    network_limit: None,
-});
+const VIEWER: ApiError = ApiError::refused(
+    StatusCode::FORBIDDEN,
+    "viewer",
+    "viewers may look and change nothing; this needs the operator token",
+);
 
 /// The rights of a request; an extension of it.
 #[derive(Clone, Copy, Debug)]

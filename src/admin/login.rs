@@ -23,7 +23,7 @@ use crate::auth::peer::RemotePeer;
 use crate::clock::now;
 use crate::config::VERSION;
 use crate::http::bearer::is_equal;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::limit::Rate;
 use crate::network::client_network;
@@ -37,30 +37,26 @@ const MAX_BYTES: usize = 4096;
 /// The path of the API, and so of the cookie: other pages of this host do not need it.
 const PATH: &str = "/admin";
 
-const FOREIGN: ApiError = refusal(
+const FOREIGN: ApiError = ApiError::refused(
     StatusCode::FORBIDDEN,
     "foreign_console",
     "only the console's own page may sign in; programs send the operator token with each request",
 );
 
 const WRONG: ApiError =
-    refusal(StatusCode::UNAUTHORIZED, "wrong_operator_token", "this is not the operator token");
+    ApiError::refused(StatusCode::UNAUTHORIZED, "wrong_operator_token", "this is not the operator token");
 
-const GUESSING: ApiError = refusal(
+const GUESSING: ApiError = ApiError::refused(
     StatusCode::TOO_MANY_REQUESTS,
     "operator_guesses",
     "too many wrong tokens came from this network; try again in a minute",
 );
 
-const NO_LOGIN: ApiError = refusal(
+const NO_LOGIN: ApiError = ApiError::refused(
     StatusCode::BAD_REQUEST,
     "no_login",
     "the body is to be a JSON object with the text \"token\" alone, of up to 4096 bytes",
 );
-
-const fn refusal(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
-    ApiError::Refused(Refusal { status, label, message, network_limit: None })
-}
 
 /// A session, as the console shows it.
 #[derive(Serialize)]

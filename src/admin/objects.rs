@@ -16,7 +16,7 @@ use super::Operators;
 use crate::durable::command::{Answer, Request};
 use crate::durable::error::ObjectError;
 use crate::durable::registry::ObjectRegistry;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::id::ObjectId;
 use crate::store::objects::{ObjectLine, ObjectRow, ObjectsError};
 
@@ -141,11 +141,10 @@ async fn remove(
         Ok(Answer::Done(true)) => Ok(StatusCode::NO_CONTENT),
         Ok(_) => Err(ApiError::NotFound),
         Err(ObjectError::StoreFailing | ObjectError::Hanging) => Err(ApiError::StoreFailing),
-        Err(error) => Err(ApiError::Refused(Refusal {
-            status: error.status(),
-            label: error.reason(),
-            message: "the object is busy, or the server stops; try again later",
-            network_limit: None,
-        })),
+        Err(error) => Err(ApiError::refused(
+            error.status(),
+            error.reason(),
+            "the object is busy, or the server stops; try again later",
+        )),
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::clock::wall_clock;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::id::{IdentityId, RoomName, UserId, text_is_valid, visible};
 use crate::limit::{KeyedLimit, Rate};
 use crate::protocol::client::{ClientMessage, MessageLimits};
@@ -29,25 +29,21 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum characters of a shown name, as for users.
 const MAX_NAME_CHARS: usize = 64;
 
-const fn refusal(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
-    ApiError::Refused(Refusal { status, label, message, network_limit: None })
-}
-
-const TOO_MANY: ApiError = refusal(
+const TOO_MANY: ApiError = ApiError::refused(
     StatusCode::TOO_MANY_REQUESTS,
     "too_many_requests",
     "too many requests; see events.requests_per_minute",
 );
 const NO_MEETING: ApiError =
-    refusal(StatusCode::NOT_FOUND, "no_meeting", "no meeting is running in this room");
+    ApiError::refused(StatusCode::NOT_FOUND, "no_meeting", "no meeting is running in this room");
 const NO_MEMBER: ApiError =
-    refusal(StatusCode::NOT_FOUND, "no_member", "the field \"to\" is not a member of this room");
-const OTHER_REQUEST: ApiError = refusal(
+    ApiError::refused(StatusCode::NOT_FOUND, "no_member", "the field \"to\" is not a member of this room");
+const OTHER_REQUEST: ApiError = ApiError::refused(
     StatusCode::UNPROCESSABLE_ENTITY,
     "other_request",
     "this X-Idempotency-Key was sent with another request",
 );
-const WRONG_KEY: ApiError = refusal(
+const WRONG_KEY: ApiError = ApiError::refused(
     StatusCode::BAD_REQUEST,
     "invalid_idempotency_key",
     "an X-Idempotency-Key has 1 to 128 visible ASCII characters",

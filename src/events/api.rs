@@ -20,19 +20,18 @@ use crate::auth::peer::RemotePeer;
 use crate::auth::{Auth, Identity};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::{MeetingId, RoomName};
 use crate::room::mailbox::{MemberStatus, RoomView};
 use crate::room::rules::RoomRules;
 
 /// The same for rooms that run and for others.
-const NO_AGENT: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::FORBIDDEN,
-    label: "no_agent",
-    message: "this needs a token with the grant \"agent\" or \"admin\" for the room",
-    network_limit: None,
-});
+const NO_AGENT: ApiError = ApiError::refused(
+    StatusCode::FORBIDDEN,
+    "no_agent",
+    "this needs a token with the grant \"agent\" or \"admin\" for the room",
+);
 
 /// The bridge, for programs outside.
 pub struct EventApi {

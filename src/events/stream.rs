@@ -21,7 +21,7 @@ use super::filter::EventFilter;
 use super::log::{Cursor, EventLog, LogPage, LogStart};
 use crate::clock::{now, wall_clock};
 use crate::config::EventsConfig;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::id::{EventId, IdentityId};
 use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, KeyedLimit, Permit};
 use crate::metrics::{Counted, Metrics};
@@ -32,12 +32,11 @@ const BEGINNING: &str = "start";
 /// Time after which a client connects again, in milliseconds.
 const RECONNECT: u32 = 3000;
 
-const TOO_MANY: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::TOO_MANY_REQUESTS,
-    label: "too_many_streams",
-    message: "there are too many streams; see events.streams and events.streams_per_identity",
-    network_limit: None,
-});
+const TOO_MANY: ApiError = ApiError::refused(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too_many_streams",
+    "there are too many streams; see events.streams and events.streams_per_identity",
+);
 
 /// All streams; a cheap clone.
 #[derive(Clone)]

@@ -146,6 +146,11 @@ pub struct Refusal {
 }
 
 impl ApiError {
+    /// The refusal of a request by a feature, for a reason that no limit of networks has part in.
+    pub const fn refused(status: StatusCode, label: &'static str, message: &'static str) -> Self {
+        Self::Refused(Refusal { status, label, message, network_limit: None })
+    }
+
     /// Returns the status of the response.
     pub fn status(self) -> StatusCode {
         match self {

@@ -51,23 +51,22 @@ const REMEMBERED: u64 = 100_000;
 /// Time for which it is, which is that of a whole login.
 const REMEMBERED_FOR: Duration = Duration::from_secs(11 * 60);
 
-const fn refused(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
-    ApiError::Refused(Refusal { status, label, message, network_limit: None })
-}
-
-const NOT_BEGUN: ApiError = refused(
+const NOT_BEGUN: ApiError = ApiError::refused(
     StatusCode::BAD_REQUEST,
     "login_not_begun",
     "this sign-in was not begun in this browser, is over already, or took longer than ten minutes; begin again",
 );
-const DENIED: ApiError =
-    refused(StatusCode::FORBIDDEN, "login_denied", "the login that this server relies on did not let you in");
-const NO_GROUP: ApiError = refused(
+const DENIED: ApiError = ApiError::refused(
+    StatusCode::FORBIDDEN,
+    "login_denied",
+    "the login that this server relies on did not let you in",
+);
+const NO_GROUP: ApiError = ApiError::refused(
     StatusCode::FORBIDDEN,
     "login_without_group",
     "your account is in no group that may use this server",
 );
-const FAILED: ApiError = refused(
+const FAILED: ApiError = ApiError::refused(
     StatusCode::BAD_GATEWAY,
     "login_failed",
     "the login that this server relies on does not work at the moment; try again later",
@@ -152,7 +151,7 @@ async fn finish(State(login): State<Arc<Login>>, peer: RemotePeer, uri: Uri, hea
     let mut response = match login.end(&peer, &uri, &headers, now).await {
         Ok((token, expiry, back)) => {
             let mut response = redirect(&back);
-            // What the browser held before does not stay: the cookie is that of this login alone.
+            // It replaces a token that the browser had before: one planted there by somebody else must not stay.
             response.headers_mut().append(SET_COOKIE, AccessTokens::set_cookie(&token, expiry, &peer, now));
             response
         }

@@ -1,4 +1,4 @@
-//! What a call may do: the tracks that it subscribes to, one by one, and the kinds of media that it sends.
+//! Permissions of a call: the tracks that it subscribes to, one by one, and the kinds of media that it sends.
 //!
 //! The body decides, so nothing in it may be read in two ways: a field that is repeated, or whose name differs from a
 //! known one in the case of letters, is refused.

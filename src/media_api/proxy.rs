@@ -54,7 +54,7 @@ pub struct Proxy {
     /// The TURN credentials.
     pub turn: TurnCredentials,
     http: Arc<HttpContext>,
-    /// Who may receive whose media.
+    /// The directory that decides on subscriptions.
     access: MediaAccess,
     lock: Lock,
     calls: KeyedLimit<SessionId>,

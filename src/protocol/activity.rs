@@ -1,4 +1,4 @@
-//! What members do together beside talking: messages that the reference does not have.
+//! Activities of members beside talking: messages that the reference does not have.
 
 use serde::{Deserialize, Serialize};
 

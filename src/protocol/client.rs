@@ -72,7 +72,7 @@ pub enum ClientMessage {
     PartyserverPing,
     /// A request about the AI.
     Ai(AiMessage),
-    /// What members do together beside talking.
+    /// Reactions, and other activities of members.
     Activity(Activity),
 }
 

@@ -13,7 +13,7 @@ use crate::operate::RevocationCommand;
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TokenOptions {
-    /// What to do instead of making a token.
+    /// Another command on tokens than making one.
     #[command(subcommand)]
     pub command: Option<RevocationCommand>,
     /// The room, or the beginning of rooms' names and *.

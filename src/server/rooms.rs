@@ -22,7 +22,7 @@ use crate::room::state::RoomSettings;
 use crate::store::Store;
 use crate::store::saved::SavedRoom;
 
-/// What rooms use of the rest of the server.
+/// Other parts of the server that rooms use.
 pub(super) struct RoomServices {
     /// The AI.
     pub(super) ai: AiHandle,

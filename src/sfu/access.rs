@@ -1,8 +1,8 @@
-//! Who may send to whom, where the embedding server decides that: sessions of owners who share a room.
+//! Rights between sessions, where the embedding server decides: tracks go to sessions of owners who share a room.
 
 use crate::request::TrackKind;
 
-/// What a session may receive, and from whom, as the embedding server knows it. The default is nothing.
+/// The rights of a session, as the embedding server knows them. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionAccess {
     /// The rooms that the session's owner is in, and its rights there.

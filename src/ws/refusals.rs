@@ -59,7 +59,9 @@ impl Default for Refusals {
 /// Returns the refusal of a socket beyond a limit on sockets.
 pub(super) fn too_many_sockets(exceeded: Exceeded) -> ApiError {
     match exceeded {
-        Exceeded::Total => refused(StatusCode::SERVICE_UNAVAILABLE, "server_full", "the server is full"),
+        Exceeded::Total => {
+            ApiError::refused(StatusCode::SERVICE_UNAVAILABLE, "server_full", "the server is full")
+        }
         Exceeded::Network => ApiError::Refused(Refusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             label: "too_many_of_address",
@@ -77,7 +79,9 @@ impl From<CannotJoin> for ApiError {
             Self::Refused(Refusal { status, label, message, network_limit })
         };
         match error {
-            CannotJoin::RoomsFull => refused(busy, "rooms_full", "the server is at its limit of rooms"),
+            CannotJoin::RoomsFull => {
+                ApiError::refused(busy, "rooms_full", "the server is at its limit of rooms")
+            }
             CannotJoin::TooManyNewRooms => {
                 limited("too_many_new_rooms", None, "too many new rooms; try again in a minute")
             }
@@ -92,9 +96,11 @@ impl From<CannotJoin> for ApiError {
                 "too many new rooms from this network; try again in a minute",
             ),
             CannotJoin::Refused(JoinRefusal::IdTaken) => {
-                refused(StatusCode::FORBIDDEN, "seat_taken", "this _pk is in use by somebody else")
+                ApiError::refused(StatusCode::FORBIDDEN, "seat_taken", "this _pk is in use by somebody else")
             }
-            CannotJoin::Refused(JoinRefusal::RoomFull) => refused(busy, "room_full", "the room is full"),
+            CannotJoin::Refused(JoinRefusal::RoomFull) => {
+                ApiError::refused(busy, "room_full", "the room is full")
+            }
             CannotJoin::Refused(JoinRefusal::IdentityFull) => limited(
                 "room_full_for_identity",
                 None,
@@ -105,33 +111,33 @@ impl From<CannotJoin> for ApiError {
                 Some("limits.members_per_room_per_network"),
                 "too many members of this room come from your network",
             ),
-            CannotJoin::Refused(JoinRefusal::NotStarted) => refused(
+            CannotJoin::Refused(JoinRefusal::NotStarted) => ApiError::refused(
                 StatusCode::FORBIDDEN,
                 "not_started",
                 "the meeting has not started; whoever may start it has to enter first",
             ),
-            CannotJoin::Refused(JoinRefusal::Banned) => {
-                refused(StatusCode::FORBIDDEN, "banned", "a moderator removed you from this meeting")
-            }
+            CannotJoin::Refused(JoinRefusal::Banned) => ApiError::refused(
+                StatusCode::FORBIDDEN,
+                "banned",
+                "a moderator removed you from this meeting",
+            ),
             CannotJoin::Refused(JoinRefusal::Locked) => {
-                refused(StatusCode::FORBIDDEN, "locked", "this meeting is locked")
+                ApiError::refused(StatusCode::FORBIDDEN, "locked", "this meeting is locked")
             }
-            CannotJoin::Refused(JoinRefusal::Waiting) => {
-                refused(StatusCode::FORBIDDEN, "waiting", "a moderator has to let you in; please wait")
-            }
+            CannotJoin::Refused(JoinRefusal::Waiting) => ApiError::refused(
+                StatusCode::FORBIDDEN,
+                "waiting",
+                "a moderator has to let you in; please wait",
+            ),
             CannotJoin::Refused(JoinRefusal::PasswordNeeded) => {
-                refused(StatusCode::FORBIDDEN, "password_needed", "this room has a password")
+                ApiError::refused(StatusCode::FORBIDDEN, "password_needed", "this room has a password")
             }
             CannotJoin::Refused(JoinRefusal::Ended) => {
-                refused(StatusCode::FORBIDDEN, "ended", "a moderator ended this meeting")
+                ApiError::refused(StatusCode::FORBIDDEN, "ended", "a moderator ended this meeting")
             }
             CannotJoin::Refused(JoinRefusal::ShuttingDown) => {
-                refused(busy, "shutting_down", "the server is restarting")
+                ApiError::refused(busy, "shutting_down", "the server is restarting")
             }
         }
     }
-}
-
-fn refused(status: StatusCode, label: &'static str, message: &'static str) -> ApiError {
-    ApiError::Refused(Refusal { status, label, message, network_limit: None })
 }

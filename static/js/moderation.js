@@ -1,5 +1,5 @@
 // @ts-check
-// What moderators do: the room's settings, the dialog of a member, and the end for all; and what was done to us.
+// Controls of moderators: the room's settings, the dialog of a member, and the end for all; and notices of their actions on us.
 
 import { BASE } from './base.js';
 import { byId, element } from './element.js';

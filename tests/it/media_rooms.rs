@@ -239,7 +239,7 @@ async fn token_grants_hold_at_the_media_api() {
     let refused = speaker.call(Method::POST, "/tracks/new", &pull(&[(&ada.session, "mic")])).await;
     assert_eq!(errors(&refused), [NOT_FOUND]);
 
-    // What may not be sent is not announced either.
+    // Tracks that may not be sent are not announced either.
     v.say(json!({"type": "userUpdate", "user": {"id": "viewer", "name": "v", "joined": true, "raisedHand": false,
         "speaking": false, "tracks": {"audio": "x/mic", "audioEnabled": true, "screenshare": "x/s",
         "screenShareEnabled": true, "audioUnavailable": false}}}))

@@ -40,7 +40,7 @@ async fn server(issuer: &Issuer) -> TestServer {
 /// A login that a browser has begun.
 #[derive(Clone)]
 struct Begun {
-    /// Where the issuer is asked.
+    /// The issuer's address with the request.
     location: Url,
     /// The cookie of the browser.
     cookie: String,

@@ -28,7 +28,7 @@ use url::{Url, form_urlencoded};
 pub const CLIENT: &str = "meet+1";
 pub const SECRET: &str = "a/secret%of:the=client";
 
-/// What the issuer does wrong, or differently.
+/// A fault or a peculiarity of the issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mischief {
     None,

@@ -143,7 +143,7 @@ async fn two_browsers_meet_and_chat() {
     join(&bob).await;
     until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
     assert_eq!(members(&server, "r").await, 2);
-    // What was written to all is there again, with its author; what was written to one alone is not.
+    // The messages to all are there again, with its author; what was written to one alone is not.
     let lines = "[...document.querySelectorAll('#lines li')].map(line => line.querySelector('.from').textContent + ': ' + line.querySelector('.text').textContent)";
     let before = bob.eval(lines).await;
     assert!(before.as_array().unwrap().contains(&json!("Bob: Hello <b>Ada</b>")), "{before}");

@@ -8,16 +8,21 @@ use crate::cloud::Cloud;
 use crate::harness::TestServer;
 use crate::page::{join, meet, until_on_stage, until_pressed};
 
+/// A server whose rooms are moderated by whoever came first.
+async fn server(cloud: &Cloud) -> TestServer {
+    TestServer::with(|config| {
+        cloud.configure(config);
+        config.moderation.default = ModeratorDefault::First;
+    })
+    .await
+}
+
 #[tokio::test]
 #[ignore = "needs chromium"]
 async fn visitor_waits_is_let_in_and_is_removed() {
     let browser = Browser::start().await;
     let cloud = Cloud::start().await;
-    let server = TestServer::with(|config| {
-        cloud.configure(config);
-        config.moderation.default = ModeratorDefault::First;
-    })
-    .await;
+    let server = server(&cloud).await;
     let (ada_visits, bob_visits) = (browser.visitor().await, browser.visitor().await);
     let ada = meet(&ada_visits, &server, "r", "Ada").await;
     let post = async |action| {
@@ -69,11 +74,7 @@ async fn manage(tab: &Tab, name: &str) {
 async fn hosts_moderate_from_the_page() {
     let browser = Browser::start().await;
     let cloud = Cloud::start().await;
-    let server = TestServer::with(|config| {
-        cloud.configure(config);
-        config.moderation.default = ModeratorDefault::First;
-    })
-    .await;
+    let server = server(&cloud).await;
     let mut visitors = Vec::new();
     for _ in 0..5 {
         visitors.push(browser.visitor().await);

@@ -1,4 +1,4 @@
-//! What members do together, on our own page in a real browser.
+//! Activities of members, on our own page in a real browser.
 
 use crate::assistant::Model;
 use crate::browser::Browser;

@@ -1,4 +1,4 @@
-//! What members do together beside talking.
+//! Activities of members beside talking.
 
 use std::time::Instant;
 

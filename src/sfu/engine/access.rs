@@ -1,4 +1,4 @@
-//! Who may receive a track: changed while it is forwarded, and back.
+//! Subscriptions that are barred while their track is forwarded to others, and opened again.
 
 use std::time::Instant;
 

@@ -43,7 +43,7 @@ const LOSSY: Duration = Duration::from_secs(3);
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Caller,
-    /// What it may receive and send; everything, if the embedding server does not say.
+    /// Its rights to receive and send; none are checked if the embedding server set none.
     pub(super) access: Option<SessionAccess>,
     /// The network of the client that opened it, if known.
     pub(super) network: Option<ClientNetwork>,

@@ -25,7 +25,7 @@ use crate::auth::peer::RemotePeer;
 use crate::auth::{Auth, Identities};
 use crate::clock::wall_clock;
 use crate::http::context::HttpContext;
-use crate::http::error::{ApiError, Refusal};
+use crate::http::error::ApiError;
 use crate::http::listener::SocketPeer;
 use crate::metrics::ByOutcome;
 use crate::protocol::phoenix::Version;
@@ -42,20 +42,15 @@ const PHOENIX: &str = "phoenix";
 const TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 
 /// A token that is malformed, not ours, or expired.
-const INVALID_TOKEN: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::UNAUTHORIZED,
-    label: "invalid_token",
-    message: "the token is invalid or has expired; POST /api/socket-token answers with a new one",
-    network_limit: None,
-});
+const INVALID_TOKEN: ApiError = ApiError::refused(
+    StatusCode::UNAUTHORIZED,
+    "invalid_token",
+    "the token is invalid or has expired; POST /api/socket-token answers with a new one",
+);
 
 /// Offers of subprotocols, none of which is Phoenix's.
-const UNKNOWN_SUBPROTOCOL: ApiError = ApiError::Refused(Refusal {
-    status: StatusCode::FORBIDDEN,
-    label: "unknown_subprotocol",
-    message: "the only subprotocol is phoenix",
-    network_limit: None,
-});
+const UNKNOWN_SUBPROTOCOL: ApiError =
+    ApiError::refused(StatusCode::FORBIDDEN, "unknown_subprotocol", "the only subprotocol is phoenix");
 
 /// `GET {phoenix.path}/websocket?vsn=…` with an upgrade to WebSocket.
 pub(super) async fn upgrade(

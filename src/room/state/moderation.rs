@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Room;
 use crate::config::ModeratorDefault;
-use crate::id::{Grants, IdentityId, MediaKind, UserId, text_is_valid};
+use crate::id::{Grants, IdentityId, MAX_NAME_CHARS, MediaKind, UserId, text_is_valid};
 use crate::protocol::close::Close;
 use crate::protocol::moderation::{ModerationAction, ModerationNotice, ModerationRequest};
 use crate::protocol::server::Event;
@@ -12,9 +12,6 @@ use crate::room::io::{Effect, Join, JoinRefusal, Recipients, RoomEvent};
 use crate::room::member::Member;
 use crate::room::rules::RulesChange;
 use crate::store::saved::Persist;
-
-/// Maximum characters of a name, as for users.
-const MAX_NAME_CHARS: usize = 64;
 
 /// Whoever asks for an action.
 #[derive(Clone, Debug, PartialEq, Eq)]

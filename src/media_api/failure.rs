@@ -26,6 +26,9 @@ pub enum CallFailure {
     /// The session belongs to another identity, or its cookie is missing.
     #[error("this session was not opened by you, or its cookie is missing")]
     NotYourSession,
+    /// The body is not JSON, or nested too deep.
+    #[error("the body is not JSON that this server can read: an object, nested at most 128 levels deep")]
+    Malformed,
     /// A field of the body is repeated, of another type, or named like a known one in other letters.
     #[error(
         "a field of the body is repeated, of another type, or misspelt: names are as the API writes them"
@@ -62,7 +65,7 @@ impl CallFailure {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound | Self::NoSuchTrack => StatusCode::NOT_FOUND,
-            Self::Ambiguous => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Ambiguous => StatusCode::BAD_REQUEST,
             Self::MayNotPublish => StatusCode::FORBIDDEN,
             Self::NoIdentity | Self::LoginRequired | Self::NoSecret | Self::NotYourSession => {
                 StatusCode::UNAUTHORIZED
@@ -95,6 +98,7 @@ impl CallFailure {
             Self::LoginRequired => "call_login_required",
             Self::NoSecret => "call_no_secret",
             Self::NotYourSession => "call_not_your_session",
+            Self::Malformed => "call_malformed",
             Self::Ambiguous => "call_ambiguous",
             Self::MayNotPublish => "call_may_not_publish",
             Self::NoSuchTrack => "call_no_such_track",

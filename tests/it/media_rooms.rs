@@ -87,9 +87,19 @@ async fn track_is_received_by_members_of_its_room_alone() {
         r#"{{"tracks":[{{"mid":"{mic}","sessionId":"{}","sessionId":"{}","trackName":"mic"}}]}}"#,
         ada.session, eve.session
     );
+    // Lists that the media server can read as the objects.
+    let listed = format!(r#"[null,[["remote","{mic}","{}","mic"]]]"#, eve.session);
+    let nested = format!(
+        r#"{{"tracks":[{{"mid":"{mic}","sessionId":"{}","trackName":"mic"}}],"x":{}{}}}"#,
+        eve.session,
+        "[".repeat(500),
+        "]".repeat(500)
+    );
     let path = format!("{}/tracks/update", bob.session);
-    let refused = crate::harness::answer(bob.api.ask(&server, Method::PUT, &path).body(doubled)).await;
-    assert_eq!((refused.status, &refused.json()["errorCode"]), (400, &json!("invalid_params")));
+    for body in [doubled, listed, nested] {
+        let refused = crate::harness::answer(bob.api.ask(&server, Method::PUT, &path).body(body)).await;
+        assert_eq!((refused.status, &refused.json()["errorCode"]), (400, &json!("invalid_params")));
+    }
     bob.peer.until_received(mic, "hello").await;
     assert_eq!(bob.peer.received(mic, "hello from Eve"), 0);
 }

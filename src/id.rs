@@ -19,7 +19,7 @@ pub use grants::{Grants, MediaKind, PublishGrants};
 pub use object::{InvalidObjectId, ObjectId};
 pub use satsuma_sfu::api::SessionId;
 pub use scope::RoomScope;
-pub use text::{composed, nfc, text_is_valid, visible};
+pub use text::{MAX_NAME_CHARS, composed, nfc, text_is_valid, visible};
 
 /// The name of a room: 1 to 128 characters of any script, without control or invisible characters, in
 /// Normalization Form C.

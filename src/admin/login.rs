@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 use axum::{Json, Router};
 use bytes::Bytes;
-use cookie::{Cookie, SameSite};
+use cookie::SameSite;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -19,7 +19,8 @@ use tracing::{info, warn};
 use super::Operators;
 use super::access::{Access, COOKIE_NAME, access, is_own_page};
 use super::sessions::{LIFETIME, Role};
-use crate::auth::peer::RemotePeer;
+use crate::auth::peer::{RemotePeer, Scheme};
+use crate::auth::set_cookie::set_cookie;
 use crate::clock::now;
 use crate::config::VERSION;
 use crate::http::bearer::is_equal;
@@ -118,7 +119,8 @@ async fn login(
     info!(event = "consoleLogin", ?role, address = %peer.address);
     // The scheme as the browser sees it: a proxy in front may end TLS.
     let is_secure = headers.get("origin").is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
-    let cookie = set_cookie(session.expose_secret(), LIFETIME, is_secure)?;
+    let scheme = if is_secure { Scheme::Https } else { Scheme::Http };
+    let cookie = session_cookie(session.expose_secret(), LIFETIME, scheme);
     let headers = [(SET_COOKIE, cookie), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, Json(SessionView { role: Some(role), version: Some(VERSION) })).into_response())
 }
@@ -139,15 +141,10 @@ async fn logout(
         operators.console.sessions.close(&session);
         info!(event = "consoleLogout", role = ?access.role);
     }
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, set_cookie("", Duration::ZERO, false)?)]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, session_cookie("", Duration::ZERO, Scheme::Http))])
+        .into_response())
 }
 
-fn set_cookie(value: &str, lifetime: Duration, is_secure: bool) -> Result<HeaderValue, ApiError> {
-    let cookie = Cookie::build((COOKIE_NAME, value))
-        .path(PATH)
-        .http_only(true)
-        .secure(is_secure)
-        .same_site(SameSite::Strict)
-        .max_age(lifetime.try_into().map_err(|_| ApiError::Internal)?);
-    HeaderValue::try_from(cookie.to_string()).map_err(|_| ApiError::Internal)
+fn session_cookie(value: &str, lifetime: Duration, scheme: Scheme) -> HeaderValue {
+    set_cookie(COOKIE_NAME, value, PATH.to_owned(), SameSite::Strict, lifetime, scheme)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue};
-use cookie::{Cookie, SameSite};
+use cookie::SameSite;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::ExposeSecret;
@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::issuer::Issuer;
 use super::lease::{LEEWAY, TokenLease};
-use super::peer::{RemotePeer, Scheme};
+use super::peer::RemotePeer;
 use super::revocation::Revocations;
+use super::set_cookie::set_cookie;
 use super::token::seconds;
 use super::{AuthMethod, Identity};
 use crate::config::{AuthConfig, KeyFileError, LOGIN_KEY, TokenKey};
-use crate::id::{Grants, MediaKind, PublishGrants, RoomScope, nfc, text_is_valid, visible};
+use crate::id::{Grants, MAX_NAME_CHARS, MediaKind, PublishGrants, RoomScope, nfc, text_is_valid, visible};
 
 /// The audience of a token that names one.
 const AUDIENCE: &str = "satsuma";
@@ -38,7 +39,6 @@ const TOKEN_PREFIX: &str = "satsuma.token.";
 
 /// Maximum characters of the subject and of the name.
 const MAX_SUBJECT_CHARS: usize = 128;
-const MAX_NAME_CHARS: usize = 64;
 
 /// The claims of a token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -378,22 +378,10 @@ impl AccessTokens {
     }
 
     /// The `Set-Cookie` value that keeps the token of a link until its expiry; one without a token removes it.
-    #[expect(clippy::expect_used, reason = "a verified token and our attributes are visible ASCII")]
     pub fn set_cookie(token: &str, expiry: u64, peer: &RemotePeer, now: SystemTime) -> HeaderValue {
-        let seconds = expiry.saturating_sub(seconds(now));
-        let mut cookie = Cookie::build((COOKIE_NAME, token))
-            .path(peer.base_path.to_string())
-            .http_only(true)
-            // With `Strict`, those who follow a link on another site would be sent on without it.
-            .same_site(SameSite::Lax)
-            .max_age(cookie::time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX)))
-            .build();
-        if peer.scheme == Scheme::Https {
-            cookie.set_secure(true);
-        }
-        let mut value = HeaderValue::try_from(cookie.to_string()).expect("a token is visible ASCII");
-        value.set_sensitive(true);
-        value
+        let lifetime = Duration::from_secs(expiry.saturating_sub(seconds(now)));
+        // With `Strict`, those who follow a link on another site would be sent on without it.
+        set_cookie(COOKIE_NAME, token, peer.base_path.to_string(), SameSite::Lax, lifetime, peer.scheme)
     }
 }
 

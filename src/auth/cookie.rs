@@ -4,22 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
-use cookie::{Cookie, SameSite};
+use cookie::SameSite;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::token::{Claims, SigningKey};
 use super::{AuthMethod, Identity, InvalidName};
-use crate::auth::peer::{RemotePeer, Scheme};
-use crate::id::{composed, text_is_valid, visible};
+use crate::auth::peer::RemotePeer;
+use crate::auth::set_cookie::set_cookie;
+use crate::id::{MAX_NAME_CHARS, composed, text_is_valid, visible};
 
 /// Name of the cookie, as on the reference server.
 const NAME: &str = "__session";
 /// Age from which a cookie is renewed on use.
 const RENEWAL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Maximum characters of a typed name.
-const MAX_NAME_CHARS: usize = 64;
-
 /// Claims of the cookie. The random id is the identity and the name is only displayed: two users of one
 /// name remain two, and a renamed user remains the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,21 +50,10 @@ impl CookieSession {
     }
 
     /// Builds the `Set-Cookie` value for a client at `peer`.
-    #[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
     pub(super) fn set_cookie(self, key: &SigningKey, peer: &RemotePeer, now: SystemTime) -> HeaderValue {
-        let mut cookie = Cookie::build((NAME, key.sign(self, now)))
-            .path(peer.base_path.to_string())
-            .http_only(true)
-            // With `Strict`, users who follow an invitation on another site would be signed out.
-            .same_site(SameSite::Lax)
-            .max_age(cookie::time::Duration::seconds(Self::LIFETIME.as_secs().cast_signed()))
-            .build();
-        if peer.scheme == Scheme::Https {
-            cookie.set_secure(true);
-        }
-        let mut value = HeaderValue::try_from(cookie.to_string()).expect("a cookie of ours is visible ASCII");
-        value.set_sensitive(true);
-        value
+        let token = key.sign(self, now);
+        // With `Strict`, users who follow an invitation on another site would be signed out.
+        set_cookie(NAME, &token, peer.base_path.to_string(), SameSite::Lax, Self::LIFETIME, peer.scheme)
     }
 }
 

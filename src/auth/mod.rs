@@ -15,6 +15,7 @@ pub mod minting;
 pub mod peer;
 mod proxy;
 pub mod revocation;
+pub mod set_cookie;
 mod socket_token;
 pub mod token;
 

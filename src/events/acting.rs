@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
-use crate::id::{IdentityId, RoomName, UserId, text_is_valid, visible};
+use crate::id::{IdentityId, MAX_NAME_CHARS, RoomName, UserId, text_is_valid, visible};
 use crate::limit::{KeyedLimit, Rate};
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::room::io::{CannotPost, Post};
@@ -25,9 +25,6 @@ const MAX_REMEMBERED: u64 = 10_000;
 
 /// Time for which a request is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Maximum characters of a shown name, as for users.
-const MAX_NAME_CHARS: usize = 64;
 
 const TOO_MANY: ApiError = ApiError::refused(
     StatusCode::TOO_MANY_REQUESTS,

@@ -66,6 +66,9 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     text
 }
 
+/// Maximum characters of a person's name.
+pub const MAX_NAME_CHARS: usize = 64;
+
 /// True if `text` has 1 to `max_chars` characters, at least one of them visible, and no control or hidden characters.
 pub fn text_is_valid(text: &str, max_chars: usize) -> bool {
     // The bytes are checked first: a text of a megabyte is refused without being scanned.

@@ -6,11 +6,12 @@ use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cookie::{Cookie, SameSite};
+use cookie::SameSite;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::auth::peer::{RemotePeer, Scheme};
+use crate::auth::peer::RemotePeer;
+use crate::auth::set_cookie::set_cookie;
 use crate::auth::token::{Claims, SigningKey};
 
 /// Name of the cookie.
@@ -88,21 +89,9 @@ impl Attempt {
     }
 }
 
-#[expect(clippy::expect_used, reason = "a token and our attributes are visible ASCII")]
 fn cookie(value: &str, age: Duration, peer: &RemotePeer) -> HeaderValue {
-    let mut cookie = Cookie::build((COOKIE_NAME, value))
-        .path(format!("{}{PATH}", peer.base_path))
-        .http_only(true)
-        // With `Strict` it would not come back from the issuer.
-        .same_site(SameSite::Lax)
-        .max_age(cookie::time::Duration::seconds(age.as_secs().cast_signed()))
-        .build();
-    if peer.scheme == Scheme::Https {
-        cookie.set_secure(true);
-    }
-    let mut value = HeaderValue::try_from(cookie.to_string()).expect("a token is visible ASCII");
-    value.set_sensitive(true);
-    value
+    // With `Strict` it would not come back from the issuer.
+    set_cookie(COOKIE_NAME, value, format!("{}{PATH}", peer.base_path), SameSite::Lax, age, peer.scheme)
 }
 
 fn secret() -> Result<String, getrandom::Error> {

@@ -332,8 +332,8 @@ async fn forward(
         let (key, path) = (proxy.http.identities.signing_key(), mount.path());
         let new = session_lock::set_cookie(key, &session, &caller, path, peer, wall_clock());
         let is_old = proof == LockState::Old;
-        let removed = is_old.then(|| session_lock::remove_old_cookie(&session, path, peer)).flatten();
-        for cookie in new.into_iter().chain(removed) {
+        let removed = is_old.then(|| session_lock::remove_old_cookie(&session, path, peer));
+        for cookie in [new].into_iter().chain(removed) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
     }

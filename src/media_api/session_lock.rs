@@ -10,11 +10,12 @@ use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use cookie::{Cookie, SameSite};
+use cookie::SameSite;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::auth::peer::{RemotePeer, Scheme};
+use crate::auth::peer::RemotePeer;
+use crate::auth::set_cookie;
 use crate::auth::token::{Claims, SigningKey};
 use crate::id::{IdentityId, SessionId};
 
@@ -113,14 +114,16 @@ pub fn set_cookie(
     mount: &str,
     peer: &RemotePeer,
     now: SystemTime,
-) -> Option<HeaderValue> {
+) -> HeaderValue {
     let (name, proof) = made_in(key, session, identity, &hour_of(now));
-    value(name, proof, format!("{mount}/sessions/{session}"), LIFETIME, peer)
+    let path = format!("{}{mount}/sessions/{session}", peer.base_path.as_str());
+    set_cookie::set_cookie(&name, &proof, path, SameSite::Strict, LIFETIME, peer.scheme)
 }
 
 /// Returns the `Set-Cookie` value that removes the session's old cookie.
-pub fn remove_old_cookie(session: &SessionId, mount: &str, peer: &RemotePeer) -> Option<HeaderValue> {
-    value(format!("{OLD_PREFIX}{session}"), String::new(), mount.to_owned(), Duration::ZERO, peer)
+pub fn remove_old_cookie(session: &SessionId, mount: &str, peer: &RemotePeer) -> HeaderValue {
+    let (name, path) = (format!("{OLD_PREFIX}{session}"), format!("{}{mount}", peer.base_path.as_str()));
+    set_cookie::set_cookie(&name, "", path, SameSite::Strict, Duration::ZERO, peer.scheme)
 }
 
 /// Returns the name and value of a session's cookie created in `hour`.
@@ -144,28 +147,6 @@ fn read_hour(text: &str) -> Option<SystemTime> {
     Some(SystemTime::UNIX_EPOCH + HOUR * u32::from_be_bytes([0, a, b, c]))
 }
 
-fn value(
-    name: String,
-    value: String,
-    path: String,
-    lifetime: Duration,
-    peer: &RemotePeer,
-) -> Option<HeaderValue> {
-    let mut cookie = Cookie::build((name, value))
-        .path(format!("{}{path}", peer.base_path.as_str()))
-        .http_only(true)
-        .same_site(SameSite::Strict)
-        .max_age(cookie::time::Duration::seconds(lifetime.as_secs().cast_signed()))
-        .build();
-    // Browsers refuse a Secure cookie over plain http.
-    if peer.scheme == Scheme::Https {
-        cookie.set_secure(true);
-    }
-    let mut value = HeaderValue::try_from(cookie.to_string()).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// Returns the name and value of each cookie, as bytes, since other applications of the host may set any.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(COOKIE).iter();
@@ -182,7 +163,7 @@ mod tests {
     use secrecy::SecretSlice;
 
     use super::*;
-    use crate::auth::peer::TrustedProxies;
+    use crate::auth::peer::{Scheme, TrustedProxies};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -214,7 +195,7 @@ mod tests {
 
     fn open(id: &str, identity: &str) -> HeaderValue {
         let identity = IdentityId::new(identity);
-        set_cookie(&key(), &session(id), &identity, "/partytracks", &peer(Scheme::Http), NOW).unwrap()
+        set_cookie(&key(), &session(id), &identity, "/partytracks", &peer(Scheme::Http), NOW)
     }
 
     fn held(id: &str, identity: &str, headers: &HeaderMap) -> Option<LockState> {
@@ -257,7 +238,7 @@ mod tests {
     fn cookie_has_session_path_and_is_secure_over_https() {
         let set = |scheme| {
             let ada = IdentityId::new("cookie:ada");
-            let value = set_cookie(&key(), &session("s1"), &ada, "/api/calls", &peer(scheme), NOW).unwrap();
+            let value = set_cookie(&key(), &session("s1"), &ada, "/api/calls", &peer(scheme), NOW);
             value.to_str().unwrap().split_once(';').unwrap().1.to_owned()
         };
         let path = "Path=/api/calls/sessions/s1; Max-Age=86400";
@@ -278,7 +259,7 @@ mod tests {
         assert_eq!(held("s2", "cookie:ada", &old("s2", &token("s1"))), None);
         let ada = IdentityId::new("cookie:ada");
         assert_eq!(proof(&key(), &session("s1"), &ada, &headers, NOW + LIFETIME), None);
-        let removed = remove_old_cookie(&session("s1"), "/partytracks", &peer(Scheme::Http)).unwrap();
+        let removed = remove_old_cookie(&session("s1"), "/partytracks", &peer(Scheme::Http));
         let removed = removed.to_str().unwrap();
         assert!(removed.starts_with("partytracks-session-s1=;"), "{removed}");
         assert!(removed.ends_with("Path=/partytracks; Max-Age=0"), "{removed}");

@@ -126,13 +126,16 @@ pub struct ChangeBody {
     waiting_room: Option<bool>,
     chat: Option<bool>,
     screens: Option<bool>,
+    /// `null` makes it as the server's settings say.
+    #[serde(deserialize_with = "present")]
+    chat_history: Option<Option<bool>>,
     /// `null` removes it.
     #[serde(deserialize_with = "present")]
     password: Option<Option<String>>,
 }
 
 /// A field that is there, even if it is `null`.
-fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(field).map(Some)
 }
 
@@ -144,14 +147,17 @@ pub struct SettingsView {
     waiting_room: bool,
     chat: bool,
     screens: bool,
+    chat_history: bool,
     /// True if there is one.
     password: bool,
 }
 
 impl From<RoomRules> for SettingsView {
     fn from(rules: RoomRules) -> Self {
-        let RoomRules { locked, waiting_room, chat, screens, password } = rules;
-        Self { locked, waiting_room, chat, screens, password: password.is_some() }
+        let RoomRules { locked, waiting_room, chat, screens, chat_history, password } = rules;
+        // Where a room says nothing, the registry answers for the server.
+        let chat_history = chat_history.unwrap_or(true);
+        Self { locked, waiting_room, chat, screens, chat_history, password: password.is_some() }
     }
 }
 
@@ -173,13 +179,13 @@ impl ChangeBody {
     /// # Errors
     /// [`PasswordError`].
     pub async fn hashed(self, registry: &Registry) -> Result<RulesChange, PasswordError> {
-        let Self { locked, waiting_room, chat, screens, password } = self;
+        let Self { locked, waiting_room, chat, screens, chat_history, password } = self;
         let password = match password {
             Some(Some(password)) => Some(Some(registry.passwords().hash(password).await?)),
             Some(None) => Some(None),
             None => None,
         };
-        Ok(RulesChange { locked, waiting_room, chat, screens, password })
+        Ok(RulesChange { locked, waiting_room, chat, screens, chat_history, password })
     }
 }
 
@@ -339,6 +345,8 @@ mod tests {
             ..ChangeBody::default()
         };
         assert_eq!(ChangeBody::read(r#"{"waitingRoom":true,"password":"p"}"#), Ok(set));
+        let left = ChangeBody { chat_history: Some(None), ..ChangeBody::default() };
+        assert_eq!(ChangeBody::read(r#"{"chatHistory":null}"#), Ok(left));
         for wrong in [r#"{"wiatingRoom":true}"#, r#"{"locked":1}"#, r#"{"password":1}"#, "[]", ""] {
             let error = ChangeBody::read(wrong).unwrap_err();
             assert!(error.starts_with("the body is no change of settings: "), "{error}");

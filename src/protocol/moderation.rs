@@ -99,6 +99,13 @@ pub enum ModerationAction {
         /// True to let everyone.
         on: bool,
     },
+    /// Remembers the chat for those who join later, or forgets it and remembers nothing.
+    ChatHistory {
+        /// True to remember it.
+        on: bool,
+    },
+    /// Forgets the messages of the chat, also at those who see them.
+    ClearChat,
     /// Gives a member another name, until the meeting ends.
     Rename {
         /// The member.
@@ -151,6 +158,8 @@ impl ModerationAction {
             Self::Spotlight { .. } => "spotlight",
             Self::Chat { .. } => "chat",
             Self::Screens { .. } => "screens",
+            Self::ChatHistory { .. } => "chatHistory",
+            Self::ClearChat => "clearChat",
             Self::Rename { .. } => "rename",
             Self::GrantModeration { .. } => "grantModeration",
             Self::RevokeModeration { .. } => "revokeModeration",
@@ -173,6 +182,8 @@ impl ModerationAction {
             | Self::WaitingRoom { .. }
             | Self::Chat { .. }
             | Self::Screens { .. }
+            | Self::ChatHistory { .. }
+            | Self::ClearChat
             | Self::End => None,
         }
     }
@@ -212,6 +223,14 @@ pub enum ModerationNotice {
     Muted {
         /// The kind of media.
         kind: MediaKind,
+        /// The name of the moderator; none for an operator.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// The chat's messages were forgotten.
+    ChatCleared {
+        /// Messages with a lower id are to be shown no longer.
+        before: u64,
         /// The name of the moderator; none for an operator.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<String>,
@@ -299,6 +318,8 @@ mod tests {
         assert_eq!(failed.to_json(), r#"{"type":"moderated","ref":"1","ok":false,"error":"no"}"#);
         let removed = ModerationNotice::Removed { by: Some("Ada".into()), reason: None };
         assert_eq!(removed.to_json(), r#"{"type":"removed","by":"Ada"}"#);
+        let cleared = ModerationNotice::ChatCleared { before: 7, by: None };
+        assert_eq!(cleared.to_json(), r#"{"type":"chatCleared","before":7}"#);
         let knock = KnockView { id: UserId::parse("b").unwrap(), name: "Bob".into() };
         let knocks = ModerationNotice::Knocks { knocks: vec![knock] };
         assert_eq!(knocks.to_json(), r#"{"type":"knocks","knocks":[{"id":"b","name":"Bob"}]}"#);

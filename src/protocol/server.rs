@@ -43,6 +43,8 @@ pub enum MessageKind {
     Ended,
     /// [`ModerationNotice::Muted`].
     Muted,
+    /// [`ModerationNotice::ChatCleared`].
+    ChatCleared,
     /// [`ModerationNotice::Knocks`].
     Knocks,
     /// Everyone's presence, of Phoenix Presence; without a `type`.
@@ -55,7 +57,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 15] = [
+    const OF_ORANGE: [Self; 16] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -70,6 +72,7 @@ impl MessageKind {
         Self::Removed,
         Self::Ended,
         Self::Muted,
+        Self::ChatCleared,
         Self::Knocks,
     ];
 
@@ -90,6 +93,7 @@ impl MessageKind {
             Self::Removed => "removed",
             Self::Ended => "ended",
             Self::Muted => "muted",
+            Self::ChatCleared => "chatCleared",
             Self::Knocks => "knocks",
             Self::PresenceState => "presence_state",
             Self::PresenceDiff => "presence_diff",
@@ -179,6 +183,7 @@ impl Event {
                 ModerationNotice::Removed { .. } => MessageKind::Removed,
                 ModerationNotice::Ended { .. } => MessageKind::Ended,
                 ModerationNotice::Muted { .. } => MessageKind::Muted,
+                ModerationNotice::ChatCleared { .. } => MessageKind::ChatCleared,
                 ModerationNotice::Knocks { .. } => MessageKind::Knocks,
             },
         }

@@ -297,12 +297,16 @@ impl Registry {
         Ok(())
     }
 
-    /// The settings of a room: those of its meeting, or those with which one would begin.
+    /// The settings of a room: those of its meeting, or those with which one would begin. What they leave to the
+    /// server's settings is as there.
     pub async fn rules(&self, name: &RoomName) -> RoomRules {
-        match self.describe(name).await {
+        let deps = &self.inner.deps;
+        let mut rules = match self.describe(name).await {
             Some(RoomView { rules, .. }) => rules,
-            None => self.inner.deps.rulebook.get(name),
-        }
+            None => deps.rulebook.get(name),
+        };
+        rules.chat_history.get_or_insert(deps.settings.chat.is_on);
+        rules
     }
 
     /// The passwords of rooms.

@@ -95,7 +95,7 @@ impl Room {
         let next_tick = now + settings.tick;
         let ai = Ai::new(settings.ai_starts_per_minute);
         let moderation = Moderation::new(settings.moderators, settings.rules.clone());
-        let chat = ChatHistory::new(settings.chat);
+        let chat = ChatHistory::new(history_limits(&settings, &settings.rules));
         Self {
             settings,
             meeting: None,
@@ -376,8 +376,7 @@ impl Room {
         self.meeting = None;
         self.is_silent = true;
         self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
-        self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
-        self.chat = ChatHistory::new(self.settings.chat);
+        self.chat = ChatHistory::new(history_limits(&self.settings, &self.settings.rules));
         self.reactions.clear();
         self.members.clear();
         effects.push(Effect::Retire);
@@ -421,6 +420,11 @@ impl Room {
         let member = self.members.get(user).filter(|member| !member.grants.hidden)?;
         self.persist(Persist::Member(member.saved(user)))
     }
+}
+
+/// The limits of the chat's history, which the room's rules may switch on or off.
+fn history_limits(settings: &RoomSettings, rules: &RoomRules) -> HistoryLimits {
+    HistoryLimits { is_on: rules.chat_history.unwrap_or(settings.chat.is_on), ..settings.chat }
 }
 
 /// Offset of a room's first tick, different for each meeting. After a restart all rooms are

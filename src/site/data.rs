@@ -36,6 +36,8 @@ pub struct PageSettings {
     /// Name of the assistant in the chat, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     assistant: Option<String>,
+    /// True if rooms remember their chat, unless one has it otherwise.
+    chat_history: bool,
     /// Query parameters of every call of the media API.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_extra_params: Option<String>,
@@ -71,6 +73,7 @@ impl PageSettings {
             encryption: client.e2ee,
             ai: ai.api_token.is_some() && ai.model_endpoint.is_some(),
             assistant: config.assistant.url.is_some().then(|| config.assistant.name.trim().to_owned()),
+            chat_history: config.chat.history,
             api_extra_params: calls.extra_params.0.clone(),
             webcam: WebcamSettings {
                 max_framerate: number(client.max_webcam_framerate),
@@ -137,12 +140,16 @@ mod tests {
         let mut config = Config::default();
         let json = |config: &Config| serde_json::to_value(PageSettings::new(config)).unwrap();
         let media = config.embeds_media();
-        assert_eq!(json(&config), json!({"media": media, "encryption": false, "ai": false, "webcam": {}}));
+        assert_eq!(
+            json(&config),
+            json!({"media": media, "encryption": false, "ai": false, "chatHistory": true, "webcam": {}})
+        );
 
         config.client.max_webcam_framerate = 30;
         config.client.e2ee = true;
         config.calls.extra_params = Optional(Some("a=b".to_owned()));
-        let expected = json!({"media": media, "encryption": true, "ai": false, "apiExtraParams": "a=b",
+        let expected = json!({"media": media, "encryption": true, "ai": false, "chatHistory": true,
+                              "apiExtraParams": "a=b",
                               "webcam": {"maxFramerate": 30}});
         assert_eq!(json(&config), expected);
     }

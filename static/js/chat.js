@@ -77,6 +77,7 @@ export class Chat extends Emitter {
       if (this.#receive(message)) this.emit('received', `${message.name}: ${message.message}`);
     });
     signalling.on('directMessage', (message) => this.#receiveDirect(message));
+    signalling.on('chatCleared', ({ before }) => this.#clear(before));
     signalling.on('chatUpdate', (update) => this.#grow(update));
     signalling.on('roomState', ({ state }) => (this.#moderators = state.room?.moderators ?? []));
   }
@@ -131,8 +132,18 @@ export class Chat extends Emitter {
     this.#growing.get(id)?.remove();
     this.#growing.delete(id);
     if (isMine) this.#unconfirmed(message)?.remove();
-    this.#add({ name: isMine ? 'You' : name, message, at, isMine });
+    this.#add({ name: isMine ? 'You' : name, message, at, isMine }).dataset.id = String(id);
     return !isMine;
+  }
+
+  /**
+   * Removes the lines for everyone that a moderator cleared.
+   * @param {number} before the id that they are below
+   */
+  #clear(before) {
+    for (const line of [...this.#list.children]) {
+      if (line instanceof HTMLElement && Number(line.dataset.id) < before) line.remove();
+    }
   }
 
   /**

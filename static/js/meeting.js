@@ -10,6 +10,7 @@ import { watchSpeech } from './loudness.js';
 import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
+import { controlHistory } from './history.js';
 import { People } from './people.js';
 import { offerReactions } from './reactions.js';
 import { Sound } from './sound.js';
@@ -100,6 +101,7 @@ export class Meeting extends Emitter {
     const { signal } = this.#ending;
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
+    controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);
     offerReactions(signalling, (id) => this.#stage.tileOf(id), signal);
     chat.on('received', (text) => this.#showUnread(text), { signal });
     signalling.on(

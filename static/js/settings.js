@@ -104,6 +104,8 @@ export async function loadSettings(roomName) {
     canCarryMedia: settings.media && !settings.encryption,
     /** True if an AI can be invited. */
     hasAi: settings.ai,
+    /** True if rooms remember their chat, unless one has it otherwise. */
+    chatHistory: settings.chatHistory ?? true,
     iceServers: settings.iceServers,
     extraParams: settings.apiExtraParams ?? '',
     webcam: {

@@ -46,6 +46,7 @@ import { Emitter } from './events.js';
  * @property {boolean} [waitingRoom]
  * @property {boolean} [chat]
  * @property {boolean} [screens]
+ * @property {boolean} [chatHistory]
  * @property {boolean} [password]
  * @property {string} [spotlight]
  */
@@ -53,12 +54,12 @@ import { Emitter } from './events.js';
 /**
  * An action of a moderator (docs/protocol.md).
  * @typedef {{ action: 'admit' | 'refuse' | 'grantModeration' | 'revokeModeration', id: string }
- *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens', on: boolean }
+ *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens' | 'chatHistory', on: boolean }
  *   | { action: 'lowerHands' | 'spotlight', id?: string }
  *   | { action: 'mute', id: string, kind: 'audio' | 'video' | 'screen' }
  *   | { action: 'rename', id: string, name: string }
  *   | { action: 'remove', id: string, reason?: string, network: boolean }
- *   | { action: 'end' }} Moderate
+ *   | { action: 'end' | 'clearChat' }} Moderate
  */
 
 /**
@@ -79,6 +80,7 @@ import { Emitter } from './events.js';
  * @property {{ by?: string, reason?: string }} removed
  * @property {{ by?: string }} ended
  * @property {{ kind: 'audio' | 'video' | 'screen', by?: string }} muted
+ * @property {{ before: number, by?: string }} chatCleared
  * @property {{ knocks: Knock[] }} knocks
  * @property {{ error: string }} error
  */

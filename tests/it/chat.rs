@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use satsuma::config::ModeratorDefault;
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -160,6 +161,59 @@ async fn history_can_be_switched_off() {
     ada.echo().await;
     let mut bob = Client::join(&server, "r", "Bob").await;
     assert!(before_the_snapshot(&mut bob).await.is_empty());
+}
+
+#[tokio::test]
+async fn moderator_clears_the_chat_for_good() {
+    let server = TestServer::with(|config| config.moderation.default = ModeratorDefault::First).await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    ada.say(line("a slip of the tongue")).await;
+    bob.until(|message| message["type"] == "chat").await;
+    bob.say(json!({"type": "moderate", "action": "clearChat"})).await;
+    assert_eq!(bob.event().await["error"], "you may not moderate this room");
+    ada.say(json!({"type": "moderate", "action": "clearChat", "ref": "1"})).await;
+    assert_eq!(ada.until(|message| message["ref"] == "1").await["ok"], true);
+    let cleared = bob.until(|message| message["type"] == "chatCleared").await;
+    assert_eq!(cleared["by"], "Ada");
+    ada.say(line("two")).await;
+    let two = ada.until(|message| message["message"] == "two").await;
+    assert!(two["id"].as_u64() >= cleared["before"].as_u64());
+    // Neither those who come later nor the next process know it.
+    let mut cyd = Client::join(&server, "r", "Cyd").await;
+    assert_eq!(told(&before_the_snapshot(&mut cyd).await[0]), ["two"]);
+    let server = server.restart().await;
+    let mut dan = Client::join(&server, "r", "Dan").await;
+    assert_eq!(told(&before_the_snapshot(&mut dan).await[0]), ["two"]);
+}
+
+#[tokio::test]
+async fn room_has_its_own_setting_of_the_history() {
+    let server = TestServer::with(|config| config.moderation.default = ModeratorDefault::First).await;
+    let done = json!({"ok": true});
+    let off = json!({"chatHistory": false});
+    assert_eq!(server.admin_put("/admin/rooms/r/settings", &off).await.json(), done);
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.say(line("one")).await;
+    ada.echo().await;
+    let mut bob = Client::join(&server, "r", "Bob").await;
+    assert!(before_the_snapshot(&mut bob).await.is_empty());
+    // Over a restart, too; then a moderator switches it on for the meeting.
+    let server = server.restart().await;
+    let mut ada = ada.ask().open(&server).await;
+    ada.say(line("two")).await;
+    ada.say(json!({"type": "moderate", "action": "chatHistory", "on": true, "ref": "1"})).await;
+    assert_eq!(ada.until(|message| message["ref"] == "1").await["ok"], true);
+    ada.say(line("three")).await;
+    ada.echo().await;
+    let mut cyd = Client::join(&server, "r", "Cyd").await;
+    assert_eq!(told(&before_the_snapshot(&mut cyd).await[0]), ["three"]);
+    let state = cyd.until_state(|state| state["room"]["chatHistory"] == true).await;
+    assert_eq!(state["room"]["locked"], false);
+    let reset = json!({"chatHistory": null});
+    assert_eq!(server.admin_put("/admin/rooms/r/settings", &reset).await.json(), done);
+    let settings = server.admin_get("/admin/rooms/r/settings").await.json();
+    assert_eq!(settings["chatHistory"], true, "as the server's settings say");
 }
 
 #[tokio::test]

@@ -1,9 +1,58 @@
 //! Activities of members, on our own page in a real browser.
 
+use satsuma::config::ModeratorDefault;
+use serde_json::json;
+
 use crate::assistant::Model;
 use crate::browser::Browser;
 use crate::harness::TestServer;
 use crate::page::meet;
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn moderator_clears_the_chat_on_the_page() {
+    let browser = Browser::start().await;
+    let server = TestServer::with(|config| config.moderation.default = ModeratorDefault::First).await;
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    let bob = meet(&browser.visitor().await, &server, "r", "Bob").await;
+    let write = async |text: &str| {
+        bob.fill("#line", text).await;
+        bob.press("Enter").await;
+    };
+    bob.click(".controls [data-action=chat]").await;
+    write("a slip").await;
+    ada.click(".controls [data-action=chat]").await;
+    let lines = |texts: &[&str]| {
+        format!(
+            "JSON.stringify([...document.querySelectorAll('#lines li:not(.direct) .text')].map((line) => line.textContent)) === '{}'",
+            json!(texts)
+        )
+    };
+    ada.until(&lines(&["a slip"])).await;
+    ada.click(".controls [data-action=people]").await;
+    assert_eq!(ada.eval("document.querySelector('#rule-chatHistory').checked").await, true);
+    ada.click("#clear-chat").await;
+    ada.click_text("#clear-form button", "Clear").await;
+    for tab in [&ada, &bob] {
+        tab.until(&lines(&[])).await;
+    }
+    bob.until("document.querySelector('#notices').textContent.includes('Ada cleared the chat')").await;
+    write("better").await;
+    for tab in [&ada, &bob] {
+        tab.until(&lines(&["better"])).await;
+    }
+    // Off: who comes later sees nothing of it.
+    ada.click("#rule-chatHistory").await;
+    bob.until("!document.querySelector('#rule-chatHistory').checked").await;
+    write("not for later").await;
+    ada.until(&lines(&["better", "not for later"])).await;
+    let cyd = meet(&browser.visitor().await, &server, "r", "Cyd").await;
+    write("and now").await;
+    cyd.until(&lines(&["and now"])).await;
+    for tab in [&ada, &bob, &cyd] {
+        tab.assert_quiet().await;
+    }
+}
 
 #[tokio::test]
 #[ignore = "needs chromium"]

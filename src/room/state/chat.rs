@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Room;
+use super::moderation::Moderator;
+use super::{Room, history_limits};
 use crate::id::UserId;
 use crate::protocol::client::JsonString;
+use crate::protocol::moderation::ModerationNotice;
 use crate::protocol::server::{ChatMessage, Event, encode_chat_history};
 use crate::room::chat::ChatHistory;
 use crate::room::io::{Effect, Recipients};
@@ -14,7 +16,8 @@ use crate::store::saved::{Persist, SavedRoom};
 impl Room {
     /// Restores the chat from before a restart; `at` is the time in milliseconds since 1970.
     pub fn restore_chat(&mut self, now: Instant, at: u64, saved: &SavedRoom) {
-        self.chat = ChatHistory::restore(self.settings.chat, now, at, &saved.chat);
+        let limits = history_limits(&self.settings, self.moderation.rules());
+        self.chat = ChatHistory::restore(limits, now, at, &saved.chat);
         // The clock may have been set back; two messages of a history never have one id.
         self.last_chat = self.chat.last().unwrap_or_default();
     }
@@ -85,11 +88,32 @@ impl Room {
         effects.push(Effect::Send { to: Recipients::All, event: Event::Chat(message) });
     }
 
+    /// Remembers messages, or forgets them, as the rules say now.
+    pub(super) fn follow_history_rule(&mut self, effects: &mut Vec<Effect>) {
+        let is_on = history_limits(&self.settings, self.moderation.rules()).is_on;
+        if self.chat.is_on() != is_on && self.chat.set_on(is_on) {
+            effects.extend(self.persist_forgotten_chat());
+        }
+    }
+
+    /// Forgets all messages so far, and lets clients drop those that they show.
+    pub(super) fn clear_chat(&mut self, by: &Moderator, effects: &mut Vec<Effect>) {
+        if self.chat.clear() {
+            effects.extend(self.persist_forgotten_chat());
+        }
+        // The id, and not the order: a client that was away gets the history before this message.
+        let notice = ModerationNotice::ChatCleared { before: self.last_chat + 1, by: self.name_of(by) };
+        effects.push(Effect::Send { to: Recipients::All, event: Event::Moderation(Box::new(notice)) });
+    }
+
+    fn persist_forgotten_chat(&self) -> Option<Effect> {
+        self.persist(Persist::ChatForgotten { first: self.chat.first() })
+    }
+
     /// Forgets messages that are too old.
     pub(super) fn forget_old_chat(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.chat.expire(now) {
-            let first = self.chat.first();
-            effects.extend(self.persist(Persist::ChatForgotten { first }));
+            effects.extend(self.persist_forgotten_chat());
         }
     }
 }
@@ -97,8 +121,11 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::chat::HistoryLimits;
     use crate::room::io::Input;
-    use crate::room::state::tests::{TICK, persisted, room_of_two, says_at, seen, settings};
+    use crate::room::rules::{RoomRules, RulesChange};
+    use crate::room::state::RoomSettings;
+    use crate::room::state::tests::{TICK, join, persisted, room_of_two, says_at, seen, settings, start};
 
     fn chat(room: &mut Room, now: Instant, at: u64, text: &str) -> Vec<Effect> {
         room.handle(now, says_at(1, at, &format!(r#"{{"type":"chat","message":"{text}"}}"#)))
@@ -153,10 +180,71 @@ mod tests {
         assert!(room.encode_chat_history().is_none() && room.chat().bytes() == 0);
     }
 
+    fn operator(room: &mut Room, now: Instant, action: &str) -> Vec<Effect> {
+        let action = serde_json::from_str(action).unwrap();
+        room.handle(now, Input::Moderate { by: Moderator::Operator, action })
+    }
+
+    fn has_forgotten(effects: &[Effect], first: u64) -> bool {
+        persisted(effects).contains(&Persist::ChatForgotten { first })
+    }
+
     #[test]
-    fn restored_history_continues_with_greater_ids() {
+    fn cleared_chat_is_forgotten_by_all() {
         let (mut room, now) = room_of_two();
-        let saved = SavedRoom {
+        chat(&mut room, now, 7, "one");
+        let effects = operator(&mut room, now, r#"{"action":"clearChat"}"#);
+        assert!(has_forgotten(&effects, 8));
+        assert_eq!(
+            seen(&effects)[0],
+            r#"to all: {"type":"chatCleared","before":8}"#,
+            "and those who are away get it later"
+        );
+        assert_eq!((room.encode_chat_history(), room.chat().bytes()), (None, 0));
+        chat(&mut room, now, 8, "two");
+        assert!(room.encode_chat_history().unwrap().contains("two"), "the history goes on");
+        let denied = says_at(1, 9, r#"{"type":"moderate","action":"clearChat"}"#);
+        assert!(seen(&room.handle(now, denied))[0].contains("you may not moderate this room"));
+        assert!(room.encode_chat_history().is_some());
+    }
+
+    #[test]
+    fn room_switches_its_history_off_and_on() {
+        let (mut room, now) = room_of_two();
+        chat(&mut room, now, 7, "one");
+        let effects = operator(&mut room, now, r#"{"action":"chatHistory","on":false}"#);
+        assert!(has_forgotten(&effects, 8));
+        assert!(room.encode_snapshot().contains(r#""chatHistory":false"#));
+        assert!(persisted(&chat(&mut room, now, 8, "two")).is_empty());
+        assert_eq!(room.encode_chat_history(), None);
+        operator(&mut room, now, r#"{"action":"chatHistory","on":true}"#);
+        chat(&mut room, now, 9, "three");
+        assert!(room.encode_chat_history().unwrap().contains("three"));
+        // As the server's settings say, which remember.
+        let change = RulesChange { chat_history: Some(None), ..RulesChange::default() };
+        let effects = room.handle(now, Input::SetRules { by: Moderator::Operator, change });
+        assert!(!has_forgotten(&effects, 10) && !room.encode_snapshot().contains("chatHistory"));
+    }
+
+    #[test]
+    fn room_that_remembers_overrides_the_server() {
+        let now = start();
+        let rules = RoomRules { chat_history: Some(true), ..RoomRules::default() };
+        let chat_limits = HistoryLimits { is_on: false, ..settings().chat };
+        let settings = RoomSettings { rules, chat: chat_limits, ..settings() };
+        let mut room = Room::new(settings.clone(), now);
+        room.handle(now, join(1, "a", "A"));
+        chat(&mut room, now, 7, "one");
+        assert!(room.encode_chat_history().is_some());
+        let json: Arc<str> = room.moderation.to_saved().into();
+        let saved = SavedRoom { moderation: Some(json), ..saved_room(&room) };
+        let mut restored = Room::restore(settings, now, &saved);
+        restored.restore_chat(now, 901, &saved);
+        assert!(restored.chat().is_on() && restored.encode_chat_history().is_some());
+    }
+
+    fn saved_room(room: &Room) -> SavedRoom {
+        SavedRoom {
             room: crate::id::RoomName::parse("r").unwrap(),
             meeting: room.meeting().unwrap(),
             ai: None,
@@ -165,7 +253,13 @@ mod tests {
             members: Vec::new(),
             departed: Vec::new(),
             unconfirmed: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn restored_history_continues_with_greater_ids() {
+        let (mut room, now) = room_of_two();
+        let saved = saved_room(&room);
         room.restore_chat(now, 901, &saved);
         chat(&mut room, now, 5, "the clock was set back");
         let told = room.encode_chat_history().unwrap();

@@ -162,6 +162,11 @@ impl Room {
             ModerationAction::Screens { on } => {
                 self.change_rules(&RulesChange { screens: Some(on), ..RulesChange::default() }, effects);
             }
+            ModerationAction::ChatHistory { on } => {
+                let chat_history = Some(Some(on));
+                self.change_rules(&RulesChange { chat_history, ..RulesChange::default() }, effects);
+            }
+            ModerationAction::ClearChat => self.clear_chat(by, effects),
             ModerationAction::Spotlight { id } => {
                 if id.as_ref().is_some_and(|user| self.shown_json(user).is_none()) {
                     return Err(Denied::UnknownMember);

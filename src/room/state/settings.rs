@@ -34,6 +34,9 @@ impl Room {
     /// Changes the settings; ends the shares of screens that they no longer allow.
     pub(super) fn change_rules(&mut self, change: &RulesChange, effects: &mut Vec<Effect>) {
         self.changed |= self.moderation.change(change);
+        if change.chat_history.is_some() {
+            self.follow_history_rule(effects);
+        }
         if change.screens == Some(false) {
             let shares = |(_, member): &(&UserId, &Member)| member.shares_screen() && !self.may_share(member);
             let sharing: Vec<UserId> =

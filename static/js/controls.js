@@ -7,7 +7,7 @@ import { setIcon } from './icons.js';
 /** @import { IconName } from './icons.js' */
 
 /** @type {Record<string, string>} */
-const KEYS = { m: 'microphone', v: 'camera', s: 'screen', h: 'hand', p: 'people', c: 'chat', '?': 'shortcuts' };
+const KEYS = { m: 'microphone', v: 'camera', s: 'screen', h: 'hand', l: 'view', p: 'people', c: 'chat', '?': 'shortcuts' };
 const SHORTCUTS = 'satsuma.shortcuts';
 
 /**
@@ -40,7 +40,7 @@ export function listen(actions) {
 /**
  * Shows the current meaning and state of an action's buttons.
  * @param {string} action
- * @param {{ label: string, icon?: IconName, isPressed: boolean, isWarning?: boolean, isPossible?: boolean }} state
+ * @param {{ label: string, icon?: IconName, isPressed?: boolean, isWarning?: boolean, isPossible?: boolean }} state
  */
 export function showAction(action, { label, icon, isPressed, isWarning = false, isPossible = true }) {
   for (const button of buttons(action)) {
@@ -48,7 +48,8 @@ export function showAction(action, { label, icon, isPressed, isWarning = false, 
     if (text) text.textContent = label;
     else button.setAttribute('aria-label', label);
     button.title = label;
-    button.setAttribute('aria-pressed', String(isPressed));
+    // A label that names what a press does needs no state.
+    if (isPressed !== undefined) button.setAttribute('aria-pressed', String(isPressed));
     button.classList.toggle('warned', isWarning);
     button.hidden = !isPossible;
     if (icon) setIcon(button, icon);

@@ -53,6 +53,7 @@ listen({
   camera: () => devices.toggleCamera().then(() => explain('camera', 'Camera')),
   screen: () => devices.toggleScreen(),
   hand: () => meeting?.toggleHand(),
+  view: () => meeting?.toggleView(),
   people: () => meeting?.panels.toggle('people'),
   chat: () => meeting?.panels.toggle('chat'),
   invite: copyLink,

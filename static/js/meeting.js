@@ -168,6 +168,10 @@ export class Meeting extends Emitter {
     this.#changed();
   }
 
+  toggleView() {
+    this.#stage.toggleView();
+  }
+
   /** Invites the AI, or removes it, no matter which member invited it. */
   toggleAi() {
     const { enabled, connectionPending } = this.#ai;

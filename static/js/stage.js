@@ -1,10 +1,16 @@
 // @ts-check
-// The stage: the visible members and screens, their order and their size.
+// The stage: the visible members and screens, and the view of them that the user chose.
 
+import { showAction } from './controls.js';
 import { byId, element } from './element.js';
-import { fitTiles } from './grid.js';
+import { floatingPlace } from './floating.js';
+import { Fold } from './fold.js';
+import { cellsOf, fitTiles, stripTiles } from './grid.js';
+import { arrange, divide, fit, nextSpeaker } from './layout.js';
 import { Tile } from './tile.js';
 
+/** @import { Size } from './grid.js' */
+/** @import { Arrangement, Entry, View } from './layout.js' */
 /** @import { User } from './signalling.js' */
 
 /**
@@ -15,14 +21,31 @@ import { Tile } from './tile.js';
 /** Maximum number of readable tiles; in larger rooms the last active members are shown. */
 const MAX_TILES = 49;
 
+/** Number of people from which the views differ. */
+const VIEWS_DIFFER = 3;
+
 const GAP = 8;
+const VIEW = 'satsuma.view';
 
 export class Stage {
   /** @type {Map<string, Tile>} */
   #tiles = new Map();
-  #screens = element('div', { class: 'tiles screens' });
-  #people = element('div', { class: 'tiles' });
+  /** @type {Entry[]} */
+  #entries = [];
+  /** @type {Arrangement} */
+  #arrangement = { large: [], small: [], floating: [] };
+  #large = element('div', { class: 'tiles large' });
+  #rest = element('div', { class: 'tiles rest' });
+  #floating = floatingPlace('You. The arrow keys move this');
+  #surface = element('div', { class: 'surface' }, this.#large, this.#rest, this.#floating);
   #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Share the link of this page.');
+  #fold = new Fold(this.#rest);
+  /** @type {View} */
+  #view = localStorage.getItem(VIEW) === 'speaker' ? 'speaker' : 'grid';
+  /** @type {string | undefined} */
+  #pinned;
+  /** @type {string | undefined} */
+  #speaker;
   /**
    * Time at which each member last spoke or raised a hand, by id.
    * @type {Map<string, number>}
@@ -36,14 +59,20 @@ export class Stage {
 
   /** @param {HTMLElement} place */
   constructor(place) {
-    place.append(this.#screens, this.#people, this.#alone);
-    const resized = new ResizeObserver(() => this.#layOut());
-    resized.observe(this.#screens);
-    resized.observe(this.#people);
+    this.#surface.append(this.#fold.hint);
+    place.replaceChildren(this.#surface, this.#alone);
+    new ResizeObserver(() => this.#layOut()).observe(this.#surface);
+  }
+
+  /** Changes between the grid and the speaker's view, and remembers the choice. */
+  toggleView() {
+    this.#view = this.#view === 'grid' ? 'speaker' : 'grid';
+    localStorage.setItem(VIEW, this.#view);
+    this.#arrange();
   }
 
   /**
-   * Returns the members on the stage, of all in the room, ourselves first. Only their video is received.
+   * Returns the members on the stage, of all in the room. Only their video is received.
    * @param {User[]} users
    * @param {string} myId
    */
@@ -52,14 +81,11 @@ export class Stage {
     for (const user of users) {
       if (user.speaking || user.raisedHand) this.#lastActive.set(user.id, now);
     }
+    if (users.length <= MAX_TILES) return users;
     /** @param {User} user */
-    const isMe = ({ id }) => id === myId;
-    const mineFirst = [...users.filter(isMe), ...users.filter((user) => !isMe(user))];
-    if (mineFirst.length <= MAX_TILES) return mineFirst;
-    /** @param {User} user */
-    const active = (user) => (isMe(user) || user.id === this.spotlight ? Infinity : (this.#lastActive.get(user.id) ?? 0));
-    const chosen = new Set([...mineFirst].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
-    return mineFirst.filter((user) => chosen.has(user));
+    const active = ({ id }) => ([myId, this.spotlight, this.#pinned].includes(id) ? Infinity : (this.#lastActive.get(id) ?? 0));
+    const chosen = new Set([...users].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
+    return users.filter((user) => chosen.has(user));
   }
 
   /**
@@ -71,43 +97,38 @@ export class Stage {
    * @param {(user: User, kind: VideoKind) => MediaStreamTrack | undefined} trackOf
    */
   show(users, count, myId, isLost, trackOf) {
-    /** @type {Set<string>} */
-    const seen = new Set();
+    this.#entries = [];
     for (const user of users) {
       const isMe = user.id === myId;
-      const place = user.id === this.spotlight ? this.#screens : this.#people;
-      this.#tile(user.id, place, seen).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
+      this.#tile({ id: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
       if (user.tracks.screenShareEnabled) {
-        const track = trackOf(user, 'screenshare');
-        this.#tile(`${user.id}/screen`, this.#screens, seen).showScreen(user, { track, isMe, isLost: isLost(user) });
+        const tile = this.#tile({ id: `${user.id}/screen`, kind: 'screen', isMe });
+        tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, isLost: isLost(user) });
       }
     }
     for (const [id, tile] of this.#tiles) {
-      if (seen.has(id)) continue;
+      if (this.#entries.some((entry) => entry.id === id)) continue;
       tile.element.remove();
       this.#tiles.delete(id);
     }
-    this.#screens.hidden = this.#screens.childElementCount === 0;
-    this.#people.classList.toggle('strip', !this.#screens.hidden);
+    this.#speaker = nextSpeaker(this.#speaker, users.filter(({ id }) => id !== myId));
     byId('others').textContent = count > users.length ? `${count - users.length} more, unseen` : '';
     this.#alone.hidden = count !== 1;
-    this.#layOut();
+    this.#arrange();
   }
 
   /**
-   * Returns the tile of this id, appended to `place` if it is not there.
-   * @param {string} id
-   * @param {HTMLElement} place
-   * @param {Set<string>} seen
+   * Returns the tile of an entry, which is added.
+   * @param {Entry} entry
    */
-  #tile(id, place, seen) {
-    seen.add(id);
+  #tile(entry) {
+    this.#entries.push(entry);
+    const { id } = entry;
     let tile = this.#tiles.get(id);
     if (!tile) {
-      tile = new Tile();
+      tile = new Tile({ pin: () => this.#togglePin(id), reshaped: () => this.#layOut() });
       this.#tiles.set(id, tile);
     }
-    if (tile.element.parentElement !== place) place.append(tile.element);
     return tile;
   }
 
@@ -119,13 +140,111 @@ export class Stage {
     return this.#tiles.get(id)?.element;
   }
 
-  #layOut() {
-    for (const place of [this.#screens, this.#people]) {
-      const space = { width: place.clientWidth, height: place.clientHeight };
-      const { width, height, scrolls } = fitTiles(place.childElementCount, space, GAP);
-      place.style.setProperty('--tile-width', `${width}px`);
-      place.style.setProperty('--tile-height', `${height}px`);
-      place.classList.toggle('scrolls', scrolls);
-    }
+  /** @param {string} id */
+  #togglePin(id) {
+    this.#pinned = this.#pinned === id ? undefined : id;
+    this.#arrange();
   }
+
+  /** Puts all tiles in their places. */
+  #arrange() {
+    const { spotlight } = this;
+    this.#arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker: this.#speaker });
+    const { large, small, floating } = this.#arrangement;
+    const focused = document.activeElement;
+    this.#fill(this.#large, large);
+    this.#fill(this.#rest, small);
+    this.#fill(this.#floating, floating);
+    // A moved element loses the focus.
+    if (focused instanceof HTMLElement && this.#surface.contains(focused)) focused.focus({ preventScroll: true });
+    for (const [id, tile] of this.#tiles) tile.isPinned = id === this.#pinned;
+    const isSpeaker = this.#view === 'speaker';
+    showAction('view', {
+      label: isSpeaker ? 'Show everyone equally large' : 'Show the speaker large',
+      icon: isSpeaker ? 'grid' : 'speaker-view',
+      isPossible: this.#entries.filter(({ kind }) => kind === 'person').length >= VIEWS_DIFFER,
+    });
+    this.#layOut();
+  }
+
+  /**
+   * @param {HTMLElement} place
+   * @param {string[]} ids
+   */
+  #fill(place, ids) {
+    ids.forEach((id, index) => {
+      const tile = this.#tiles.get(id)?.element;
+      if (tile && place.children[index] !== tile) place.insertBefore(tile, place.children[index] ?? null);
+    });
+    place.hidden = ids.length === 0;
+  }
+
+  /** Sizes all tiles. */
+  #layOut() {
+    const space = { width: this.#surface.clientWidth, height: this.#surface.clientHeight };
+    const { large, small } = this.#arrangement;
+    this.#surface.classList.remove('beside', 'row');
+    let left = space;
+    if (large.length > 0) {
+      const isDivided = small.length > 0;
+      const areas = isDivided ? divide(space, this.#aspect(large[0], space), GAP) : { large: space, small: space, isBeside: false, isRow: false };
+      this.#surface.classList.toggle('beside', areas.isBeside);
+      this.#surface.classList.toggle('row', areas.isRow);
+      setSize(this.#large, areas.large);
+      left = areas.small;
+      const cell = cellsOf(large.length, areas.large, GAP);
+      for (const id of large) {
+        const tile = this.#tiles.get(id);
+        if (tile) setTileSize(tile.element, fit(this.#aspect(id, cell), cell));
+      }
+      if (areas.isBeside || areas.isRow) {
+        setSize(this.#rest, left);
+        this.#sizeRest(stripTiles(small.length, left, areas.isRow, GAP));
+        return;
+      }
+    }
+    setSize(this.#rest, left);
+    this.#sizeRest(fitTiles(small.length, left, GAP));
+  }
+
+  /** @param {Size & { scrolls: boolean }} size */
+  #sizeRest(size) {
+    setTileSize(this.#rest, size);
+    this.#rest.classList.toggle('scrolls', size.scrolls);
+    for (const id of this.#arrangement.small) {
+      const tile = this.#tiles.get(id);
+      if (tile) setTileSize(tile.element, size);
+    }
+    this.#fold.watch(size.scrolls);
+  }
+
+  /**
+   * Returns the aspect ratio of a tile in a space: a screen is shown whole, a camera's edges may be cropped.
+   * @param {string} id
+   * @param {Size} space
+   */
+  #aspect(id, space) {
+    const aspect = this.#tiles.get(id)?.aspect ?? 16 / 9;
+    if (this.#entries.find((entry) => entry.id === id)?.kind === 'screen') return aspect;
+    const steepest = space.height > space.width ? Math.min(3 / 4, aspect) : 1;
+    return Math.min(Math.max(space.width / space.height, steepest), 16 / 9);
+  }
+}
+
+/**
+ * @param {HTMLElement} place
+ * @param {Size} size
+ */
+function setSize(place, { width, height }) {
+  place.style.width = `${Math.floor(width)}px`;
+  place.style.height = `${Math.floor(height)}px`;
+}
+
+/**
+ * @param {HTMLElement} tile
+ * @param {Size} size
+ */
+function setTileSize(tile, { width, height }) {
+  tile.style.setProperty('--tile-width', `${Math.floor(width)}px`);
+  tile.style.setProperty('--tile-height', `${Math.floor(height)}px`);
 }

@@ -15,14 +15,35 @@ export class Tile {
   #muted = element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off'));
   #hand = element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand'));
   #lost = element('span', { class: 'connection-lost', role: 'status' }, 'connection lost');
+  #pin;
+  #fullScreen = element('button', { class: 'tool', type: 'button', onclick: () => this.#toggleFullScreen() }, icon('full-screen'));
+  #tools;
   /** @type {MediaStreamTrack | undefined} */
   #track;
 
-  constructor() {
+  /** @param {{ pin: () => void, reshaped: () => void }} listeners */
+  constructor({ pin, reshaped }) {
     // Audio is played by `Sound`, and browsers let a muted video autoplay.
     this.#video.muted = true;
+    this.#video.addEventListener('resize', reshaped);
     const label = element('figcaption', {}, this.#muted, this.#name);
-    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label);
+    this.#pin = element('button', { class: 'tool', type: 'button', onclick: pin }, icon('pin'));
+    this.#tools = element('div', { class: 'tools' }, this.#pin, this.#fullScreen);
+    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label, this.#tools);
+    this.element.addEventListener('dblclick', ({ target }) => {
+      if (target instanceof Element && !target.closest('button')) this.#toggleFullScreen();
+    });
+  }
+
+  /** The aspect ratio of the video, once there is one. */
+  get aspect() {
+    const { videoWidth, videoHeight } = this.#video;
+    return videoHeight > 0 ? videoWidth / videoHeight : undefined;
+  }
+
+  /** @param {boolean} isPinned */
+  set isPinned(isPinned) {
+    this.#pin.setAttribute('aria-pressed', String(isPinned));
   }
 
   /**
@@ -49,6 +70,8 @@ export class Tile {
    */
   showScreen(user, { track, isMe, isLost }) {
     this.#show(track, isMe ? 'Your screen' : `${user.name}’s screen`);
+    // Enlarged it would contain itself.
+    this.#tools.hidden = isMe;
     this.#initials.textContent = '';
     this.#muted.hidden = true;
     this.#hand.hidden = true;
@@ -69,11 +92,31 @@ export class Tile {
   #show(track, name) {
     this.#name.textContent = name;
     this.element.title = name;
+    label(this.#pin, `Pin ${name}`);
+    label(this.#fullScreen, `Full screen: ${name}`);
     this.element.classList.toggle('picture', Boolean(track));
     if (track === this.#track) return;
     this.#track = track;
     this.#video.srcObject = track ? new MediaStream([track]) : null;
   }
+
+  async #toggleFullScreen() {
+    if (this.#tools.hidden) return;
+    // iPhones show nothing but videos full screen.
+    const video = /** @type {HTMLVideoElement & { webkitEnterFullscreen?: () => void }} */ (this.#video);
+    if (document.fullscreenElement) await document.exitFullscreen();
+    else if (this.element.requestFullscreen) await this.element.requestFullscreen().catch(() => {});
+    else video.webkitEnterFullscreen?.();
+  }
+}
+
+/**
+ * @param {HTMLElement} button
+ * @param {string} text
+ */
+function label(button, text) {
+  button.setAttribute('aria-label', text);
+  button.title = text;
 }
 
 /**

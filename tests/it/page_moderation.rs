@@ -112,7 +112,7 @@ async fn hosts_moderate_from_the_page() {
 
     // The spotlight, a name, the chat.
     act(&ada, "Dan", "Put in the spotlight").await;
-    dan.until("document.querySelector('.screens .tile .name')?.textContent === 'Dan (you)'").await;
+    dan.until("document.querySelector('.large .tile .name')?.textContent === 'Dan (you)'").await;
     manage(&ada, "Dan").await;
     ada.fill("#member-name", "Daniel").await;
     ada.click_text("#member-rename button", "Rename").await;

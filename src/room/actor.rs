@@ -1,15 +1,14 @@
 //! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
 mod agents;
-mod delivery;
 mod describing;
 mod history;
 mod membership;
-mod presence;
+mod publishing;
 mod reply;
 mod time;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -20,29 +19,26 @@ use tracing::{error, info};
 
 use self::agents::{answered, reported};
 use self::history::HistoryFeed;
-use self::membership::{Joining, MemberOutbox};
-use self::presence::PresenceFeed;
+use self::membership::Joining;
 use self::reply::PendingReply;
-use self::time::unix_millis;
+use self::time::{unix_millis, unix_seconds};
 use super::ended::EndedMeetings;
 use super::events::RoomEvents;
+use super::fanout::LocalFanout;
 use super::io::{Disconnection, Effect, Input, Reason, RoomEvent};
 use super::mailbox::{Command, Inbox, Incoming, Reply};
-use super::message::SharedMessage;
-use super::outbox::{Outbox, OutboxLimits, TooSlow};
+use super::outbox::OutboxLimits;
 use super::rulebook::Rulebook;
-use super::snapshot_throttle::SnapshotThrottle;
 use super::state::{Denied, Room, RoomSettings};
 use crate::agent::RunningJob;
 use crate::ai::AiHandle;
 use crate::assistant::{AssistantHandle, RunningAnswer};
 use crate::clock::{now, wall_clock};
-use crate::id::{RoomName, UserId};
+use crate::id::RoomName;
 use crate::limit::ConcurrencyPermit;
 use crate::media_access::{MediaAccess, RoomAccess};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
-use crate::protocol::server::MessageKind;
 use crate::store::saved::SavedRoom;
 use crate::store::{Change, StoreHandle};
 
@@ -102,13 +98,8 @@ pub struct Actor {
     name: RoomName,
     room: Room,
     inbox: Inbox,
-    outboxes: HashMap<UserId, MemberOutbox>,
-    snapshot_throttle: SnapshotThrottle,
-    /// The presences, while a member is sent them.
-    presence: Option<PresenceFeed>,
+    fanout: LocalFanout,
     history: HistoryFeed,
-    /// Time since which the AI is in the room, in seconds since 1970.
-    ai_online_at: Option<u64>,
     /// The AI job in progress; dropped with the room, and so cancelled.
     agent_job: Option<RunningJob>,
     /// The members' places in the directory of media.
@@ -116,7 +107,6 @@ pub struct Actor {
     /// The assistant's answer in progress; dropped with the room, and so cancelled.
     answer: Option<RunningAnswer>,
     deps: RoomDeps,
-    members: Counted,
     _running: Counted,
     permit: RoomPermit,
     stopping: bool,
@@ -155,30 +145,16 @@ impl Actor {
         let now = now();
         let settings = RoomSettings { rules: deps.rulebook.get(&name), ..deps.settings.clone() };
         let metrics = deps.metrics.clone();
-        let mut outboxes = HashMap::new();
+        let mut fanout = LocalFanout::new(deps.outbox, metrics.clone());
         let mut restored_events = false;
         let mut room = match saved {
             None => Room::new(settings, now.into_std()),
             Some(saved) => {
                 let mut room = Room::restore(settings, now.into_std(), &saved);
                 room.restore_chat(now.into_std(), unix_millis(), &saved);
-                for member in room.members() {
-                    let outbox = Outbox::new(deps.outbox, metrics.clone());
-                    outboxes.insert(member.user, MemberOutbox::new(outbox, now));
-                }
+                let members = room.members().map(|member| member.user);
+                fanout.restore(now, unix_seconds(), members, &saved.unconfirmed);
                 restored_events = !saved.unconfirmed.is_empty();
-                let mut shared: HashMap<&str, SharedMessage> = HashMap::new();
-                for (user, text) in &saved.unconfirmed {
-                    let Some(member) = outboxes.get(user) else { continue };
-                    // A store edited by hand may hold any text.
-                    let pushed = MessageKind::of_message(text).ok_or(TooSlow).and_then(|kind| {
-                        let message = || SharedMessage::new(kind, text.to_string(), &metrics);
-                        member.outbox.push(now, shared.entry(text).or_insert_with(message), None)
-                    });
-                    if pushed.is_err() {
-                        Metrics::count(&metrics.drops, "restored_event");
-                    }
-                }
                 room
             }
         };
@@ -188,23 +164,18 @@ impl Actor {
                 media.set(&user, &identity, place);
             }
         }
-        let members = Counted::new(&metrics.members, outboxes.len());
         let running = Counted::new(&metrics.rooms, 1);
         let history = HistoryFeed::new(&metrics, &room);
         let actor = Self {
             name,
             room,
             inbox,
-            outboxes,
-            snapshot_throttle: SnapshotThrottle::default(),
-            presence: None,
+            fanout,
             history,
-            ai_online_at: None,
             agent_job: None,
             media,
             answer: None,
             deps,
-            members,
             _running: running,
             permit,
             stopping: false,
@@ -214,7 +185,7 @@ impl Actor {
             event = "onStart",
             room = actor.name.as_str(),
             meeting_id = meeting(&actor.room),
-            members = actor.outboxes.len()
+            members = actor.fanout.len()
         );
         actor
     }
@@ -325,7 +296,7 @@ impl Actor {
         let is_tick_due = self.room.is_tick_due(now.into_std());
         // Members time out only at a tick or a join.
         if is_tick_due || matches!(inputs[0], Input::Join(_)) {
-            for (user, _) in self.outboxes.iter().filter(|(_, member)| member.outbox.take_throttled()) {
+            for user in self.fanout.take_throttled() {
                 self.room.keep_alive(now.into_std(), user);
             }
         }
@@ -338,7 +309,7 @@ impl Actor {
                 match effect {
                     Effect::Admit { connection, user } => {
                         self.permit.claim(joins_from);
-                        if !self.admit(now, connection, user, joining.take()) {
+                        if !self.admit(now, connection, &user, joining.take()) {
                             inputs.push_back(Input::Disconnected(Disconnection {
                                 connection,
                                 is_page_left: false,
@@ -351,35 +322,29 @@ impl Actor {
                         }
                     }
                     Effect::Detach { connection, user } => {
-                        if let Some(member) = self.outboxes.get_mut(&user) {
-                            member.outbox.detach(connection);
-                            member.encoding = None;
-                        }
+                        self.fanout.detach(&user, connection);
                     }
                     Effect::Send { to, event } => {
                         if let Some(reply) = &mut reply {
                             reply.notice(&to, &event);
                         }
                         self.publish_chat(&event);
-                        let event =
-                            self.message(event.kind(), event.encode(), self.is_compressed_for(&to)).await;
-                        let slow = self.send(now, &to, &event, sender.as_ref());
+                        let (kind, json) = (event.kind(), event.encode());
+                        let slow = self.fanout.send(now, &to, kind, json, sender.as_ref()).await;
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
-                    Effect::SendTransient(event) => self.send_transient(&event).await,
+                    Effect::SendTransient(event) => {
+                        self.fanout.send_transient(event.kind(), event.encode()).await;
+                    }
                     Effect::Snapshot => {
                         let slow = self.broadcast(now).await;
                         inputs.extend(slow.into_iter().map(|user| Input::TooSlow { user }));
                     }
                     Effect::Remove { user, close } => {
                         self.media.leave(now.into_std(), &user);
-                        self.remove(&user, close);
+                        self.fanout.remove(&user, close);
                     }
-                    Effect::SendAway { user, close } => {
-                        if let Some(member) = self.outboxes.get(&user) {
-                            member.outbox.close(close);
-                        }
-                    }
+                    Effect::SendAway { user, close } => self.fanout.send_away(&user, close),
                     Effect::Persist { meeting, change } => self.deps.store.persist(Change {
                         at: wall_clock(),
                         room: self.name.clone(),
@@ -409,9 +374,8 @@ impl Actor {
         if let Some(reply) = reply {
             reply.send();
         }
-        self.members.set(self.outboxes.len());
         self.count_chat_memory(is_tick_due);
-        if self.restored_events && self.outboxes.values().all(|member| member.outbox.event_bytes() == 0) {
+        if self.restored_events && self.fanout.is_confirmed() {
             // All are confirmed by now; a crash must not send them again.
             self.persist_unconfirmed();
             self.restored_events = false;
@@ -422,17 +386,7 @@ impl Actor {
     /// Hands unconfirmed events to the store, for the members' return after the restart.
     fn persist_unconfirmed(&self) {
         let Some(meeting) = self.room.meeting() else { return };
-        // One text per event, shared by its recipients: a copy for each member might not fit into memory.
-        let mut texts: HashMap<*const u8, Arc<str>> = HashMap::new();
-        let mut unconfirmed = Vec::new();
-        for (user, member) in &self.outboxes {
-            for event in member.outbox.unconfirmed() {
-                let text =
-                    texts.entry(event.as_ptr()).or_insert_with(|| String::from_utf8_lossy(&event).into());
-                unconfirmed.push((user.clone(), text.clone()));
-            }
-        }
-        self.deps.store.persist_unconfirmed(meeting, unconfirmed);
+        self.deps.store.persist_unconfirmed(meeting, self.fanout.unconfirmed());
     }
 }
 

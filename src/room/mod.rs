@@ -2,7 +2,7 @@
 //!
 //! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`chat`], [`reactions`], [`assistant`], [`agent`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
-//! [`outbox`] is the queue of one member, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
+//! [`outbox`] is the queue of one member, [`fanout`] those of all on this node, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
 //! happens in rooms, [`event_queue`] keeps it for the consumer that must not miss any; [`arrivals`] limits the memory of incomplete messages, and [`readiness`] probes
 //! the whole. [`rules`] are the settings of a room, [`rulebook`] those that outlast a meeting, [`passwords`] hashes theirs, and [`ended`]
@@ -20,6 +20,7 @@ pub mod departed;
 pub mod ended;
 pub mod event_queue;
 pub mod events;
+pub mod fanout;
 pub mod io;
 pub mod link;
 pub mod log;

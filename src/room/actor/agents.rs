@@ -43,7 +43,7 @@ impl Actor {
 
     fn answer(&mut self, job: AgentJob, meeting: MeetingId, lines: Vec<PromptLine>) -> Input {
         let room = (&self.name, self.permit.network);
-        let members = u32::try_from(self.outboxes.len()).unwrap_or(u32::MAX);
+        let members = u32::try_from(self.fanout.len()).unwrap_or(u32::MAX);
         let pace = SHORTEST_PACE + PACE_OF_MEMBER.saturating_mul(members);
         let assistant = self.deps.assistant.as_ref().ok_or(OutOfBudget);
         let running = assistant.and_then(|assistant| assistant.ask(job, room, meeting, lines, pace));

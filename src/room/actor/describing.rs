@@ -11,13 +11,13 @@ impl Actor {
     pub(super) fn describe(&self) -> RoomView {
         let now = now();
         let members = self.room.members().map(|member| {
-            let own = self.outboxes.get(&member.user);
+            let own = self.fanout.get(&member.user);
             MemberStatus {
-                connection: member.connection.zip(own.map(|own| now - own.since)),
+                connection: member.connection.zip(own.map(|own| now - own.since())),
                 heartbeat_age: member
                     .heartbeat
                     .map_or(Duration::ZERO, |heartbeat| now.into_std().saturating_duration_since(heartbeat)),
-                queued_bytes: own.map_or(0, |own| own.outbox.event_bytes()),
+                queued_bytes: own.map_or(0, |own| own.event_bytes()),
                 user: member.user,
                 name: member.name,
                 json: member.json,

@@ -3,13 +3,9 @@
 use super::Actor;
 use crate::id::UserId;
 use crate::metrics::{Counted, Metrics};
-use crate::protocol::deflate::Encoding;
 use crate::protocol::server::MessageKind;
 use crate::room::message::SharedMessage;
 use crate::room::state::Room;
-
-/// Maximum size in bytes of a history that is compressed on the room's task; more takes milliseconds.
-const MAX_COMPRESSED_BYTES: usize = 256 << 10;
 
 /// The memory of a room's chat, and the message that tells it.
 #[derive(Debug)]
@@ -36,14 +32,7 @@ impl Actor {
         let new =
             || Some(SharedMessage::new(MessageKind::ChatHistory, self.room.encode_chat_history()?, metrics));
         let Some(message) = encoded.map(|(_, message)| message).or_else(new) else { return };
-        if let Some(member) = self.outboxes.get(user) {
-            // For a single member it does not pay.
-            let is_compressed = is_known && member.encoding == Some(Encoding::Deflate);
-            if is_compressed && message.json().len() <= MAX_COMPRESSED_BYTES {
-                message.compress(metrics);
-            }
-            member.outbox.put_history(&message);
-        }
+        self.fanout.put_history(user, &message, is_known);
         self.history.encoded = Some((version, message));
     }
 

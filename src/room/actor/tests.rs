@@ -16,6 +16,7 @@ use crate::limit::Rate;
 use crate::media_api::upstream::Upstream;
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::protocol::deflate::{Encoding, inflate};
+use crate::protocol::server::MessageKind;
 use crate::room::chat::HistoryLimits;
 use crate::room::io::{Join, Liveness};
 use crate::room::link::{MemberLink, Taken};

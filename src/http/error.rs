@@ -1,11 +1,14 @@
 //! All errors of HTTP requests, and the one table from error to status.
 
 use axum::http::header::{CACHE_CONTROL, CONNECTION, RETRY_AFTER, UPGRADE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::auth::InvalidName;
 use crate::id::InvalidId;
+
+/// Header with the code of an error, its metric label, from which clients make a sentence in their user's language.
+const CODE: HeaderName = HeaderName::from_static("error-code");
 
 /// The refusal of a request. Its message goes to the client and never contains a source error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -243,6 +246,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, format!("{self}\n")).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CODE, HeaderValue::from_static(self.label()));
         match status {
             // RFC 9110 sections 15.5.22 and 7.8.
             StatusCode::UPGRADE_REQUIRED => {

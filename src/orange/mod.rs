@@ -27,6 +27,7 @@ use crate::http::context::HttpContext;
 use crate::media_api::proxy::Proxy;
 use crate::site::Site;
 use crate::site::forms;
+use crate::site::texts;
 
 /// The stock client.
 pub struct Orange {
@@ -86,6 +87,7 @@ pub fn router<S>(orange: Arc<Orange>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
     Arc<HttpContext>: FromRef<S>,
+    Arc<Site>: FromRef<S>,
 {
     let pages = Router::new()
         .route("/", get(visit::page).post(visit::open_room))
@@ -96,5 +98,5 @@ where
         .route("/site.webmanifest", get(visit::web_manifest))
         .fallback(visit::page)
         .with_state(orange);
-    forms::router().merge(pages)
+    forms::router().merge(texts::router()).merge(pages)
 }

@@ -7,6 +7,7 @@ pub mod pages;
 pub mod paths;
 pub mod reserved;
 mod sign_in;
+pub mod texts;
 pub mod token_link;
 
 use std::io;
@@ -165,6 +166,7 @@ where
     Arc<Proxy>: FromRef<S>,
 {
     forms::router()
+        .merge(texts::router())
         .route("/", get(pages::page).post(forms::open_room))
         .route("/call-quality-feedback", get(pages::page))
         .route("/set-username", get(pages::name_form))

@@ -52,7 +52,9 @@ fn link(uri: &Uri, peer: &RemotePeer) -> String {
     // The escaped address has no character that ends the attribute.
     let query = if back.len() <= MAX_CHARS { format!("?return-url={back}") } else { String::new() };
     let base = peer.base_path.as_str();
-    format!("<a class=\"button wide\" id=\"sign-in\" href=\"{base}/api/login{query}\">Sign in</a>")
+    format!(
+        "<a class=\"button wide\" id=\"sign-in\" data-text=\"signIn\" href=\"{base}/api/login{query}\">Sign in</a>"
+    )
 }
 
 #[cfg(test)]

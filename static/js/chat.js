@@ -3,6 +3,7 @@
 
 import { byId, element, within } from './element.js';
 import { Emitter } from './events.js';
+import { language, listOf, text } from './texts.js';
 
 /** @import { ServerMessages, Signalling, User } from './signalling.js' */
 
@@ -59,7 +60,7 @@ export class Chat extends Emitter {
     super();
     this.#signalling = signalling;
     this.#myId = signalling.id;
-    this.#recipient.append(element('option', { value: EVERYONE }, 'Everyone'));
+    this.#recipient.append(element('option', { value: EVERYONE }, text('chat.everyone')));
     byId('composer', HTMLFormElement).addEventListener('submit', (event) => {
       event.preventDefault();
       this.#send();
@@ -74,7 +75,7 @@ export class Chat extends Emitter {
       for (const message of messages) this.#receive(message);
     });
     signalling.on('chat', (message) => {
-      if (this.#receive(message)) this.emit('received', `${message.name}: ${message.message}`);
+      if (this.#receive(message)) this.emit('received', text('chat.line', { name: message.name, message: message.message }));
     });
     signalling.on('directMessage', (message) => this.#receiveDirect(message));
     signalling.on('chatCleared', ({ before }) => this.#clear(before));
@@ -88,13 +89,13 @@ export class Chat extends Emitter {
    */
   showUsers(users) {
     const others = users.filter(({ id }) => id !== this.#myId && id !== 'ai');
-    this.#unreached = new Intl.ListFormat('en').format(others.filter(({ readsChat }) => !readsChat).map(({ name }) => name));
+    this.#unreached = listOf(others.filter(({ readsChat }) => !readsChat).map(({ name }) => name));
     const options = new Map([...this.#recipient.options].map((option) => [option.value, option]));
     for (const [id, option] of options) {
       if (id === EVERYONE || others.some((user) => user.id === id)) continue;
       // If it were removed, the line being typed for this member alone would go to everyone.
       if (!option.selected) option.remove();
-      else if (!option.disabled) Object.assign(option, { disabled: true, textContent: `${option.textContent} (gone)` });
+      else if (!option.disabled) Object.assign(option, { disabled: true, textContent: text('chat.gone', { name: option.textContent ?? '' }) });
     }
     for (const { id, name } of others) {
       const option = options.get(id) ?? element('option', { value: id });
@@ -132,7 +133,7 @@ export class Chat extends Emitter {
     this.#growing.get(id)?.remove();
     this.#growing.delete(id);
     if (isMine) this.#unconfirmed(message)?.remove();
-    this.#add({ name: isMine ? 'You' : name, message, at, isMine }).dataset.id = String(id);
+    this.#add({ name: isMine ? text('chat.you') : name, message, at, isMine }).dataset.id = String(id);
     return !isMine;
   }
 
@@ -151,9 +152,9 @@ export class Chat extends Emitter {
    * @param {ServerMessages['directMessage']} message
    */
   #receiveDirect({ from, message }) {
-    const name = `${from} to you alone`;
+    const name = text('chat.directFrom', { name: from });
     this.#add({ name, message, at: Date.now(), isDirect: true });
-    this.emit('received', `${name}: ${message}`);
+    this.emit('received', text('chat.line', { name, message }));
   }
 
   /**
@@ -172,7 +173,7 @@ export class Chat extends Emitter {
       this.#growing.set(id, line);
       if (asker === this.#myId || this.#moderators.includes(this.#myId)) {
         const stop = () => this.#signalling.sendIfOpen({ type: 'stopAnswer' });
-        line.append(element('button', { class: 'small', type: 'button', onclick: stop }, 'Stop'));
+        line.append(element('button', { class: 'small', type: 'button', onclick: stop }, text('chat.stop')));
       }
     }
     const isAtEnd = this.#isAtEnd();
@@ -190,7 +191,7 @@ export class Chat extends Emitter {
     if (message === '') return;
     const [to] = this.#recipient.selectedOptions;
     if (!to || to.disabled) {
-      this.#add({ name: 'Not sent', message: 'Choose a recipient.', at: Date.now(), isDirect: true });
+      this.#add({ name: text('chat.notSent'), message: text('chat.chooseRecipient'), at: Date.now(), isDirect: true });
       this.#recipient.focus();
       return;
     }
@@ -199,19 +200,19 @@ export class Chat extends Emitter {
       this.#sendToAll(message);
     } else {
       this.#signalling.send({ type: 'directMessage', to: to.value, message });
-      this.#add({ name: `You to ${to.textContent} alone`, message, at: Date.now(), isMine: true, isDirect: true });
+      this.#add({ name: text('chat.directTo', { name: to.textContent ?? '' }), message, at: Date.now(), isMine: true, isDirect: true });
     }
   }
 
   /** @param {string} message */
   #sendToAll(message) {
     // Waiting until the server sends it to all members, us included.
-    const line = this.#add({ name: 'You', message, at: Date.now(), isMine: true, isWaiting: true });
+    const line = this.#add({ name: text('chat.you'), message, at: Date.now(), isMine: true, isWaiting: true });
     line.dataset.socket = String(this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1));
     this.#signalling.send({ type: 'chat', message });
     if (this.#unreached === this.#hintedUnreached) return;
     this.#hintedUnreached = this.#unreached;
-    if (this.#unreached) this.#add({ name: 'Not seen by all', message: `No chat is shown to: ${this.#unreached}. Write to them alone.`, at: Date.now(), isDirect: true });
+    if (this.#unreached) this.#add({ name: text('chat.unreachedTitle'), message: text('chat.unreached', { names: this.#unreached }), at: Date.now(), isDirect: true });
   }
 
   /**
@@ -228,8 +229,9 @@ export class Chat extends Emitter {
         this.#sendToAll(textOf(line));
       };
       line.append(
-        element('span', { class: 'problem' }, 'Not confirmed by the server. '),
-        element('button', { class: 'small', type: 'button', onclick: again }, 'Send again'),
+        element('span', { class: 'problem' }, text('chat.notConfirmed')),
+        ' ',
+        element('button', { class: 'small', type: 'button', onclick: again }, text('chat.sendAgain')),
       );
     }
   }
@@ -257,9 +259,9 @@ export class Chat extends Emitter {
     const line = element(
       'li',
       {},
-      element('span', { class: 'from' }, name),
+      element('span', { class: 'from', dir: 'auto' }, name),
       element('time', { datetime: time.toISOString() }, timeOf(time)),
-      element('p', { class: 'text' }, message),
+      element('p', { class: 'text', dir: 'auto' }, message),
     );
     line.classList.toggle('mine', Boolean(isMine));
     line.classList.toggle('direct', Boolean(isDirect));
@@ -278,7 +280,7 @@ export class Chat extends Emitter {
  */
 function timeOf(time) {
   const isToday = time.toDateString() === new Date().toDateString();
-  return time.toLocaleString([], isToday ? { timeStyle: 'short' } : { dateStyle: 'short', timeStyle: 'short' });
+  return time.toLocaleString(language, isToday ? { timeStyle: 'short' } : { dateStyle: 'short', timeStyle: 'short' });
 }
 
 /** @param {HTMLElement} line */

@@ -4,7 +4,9 @@
 // Wanted and actual state are kept apart: a browser may take a minute to ask its user for the camera, and by the
 // answer the user may have muted, chosen another one, or left.
 
+import { deviceProblem } from './device-problem.js';
 import { Emitter } from './events.js';
+import { text } from './texts.js';
 
 /** @typedef {'camera' | 'microphone'} DeviceKind */
 
@@ -13,18 +15,6 @@ const CHOICES = 'satsuma.devices';
 
 /** Devices this tab wants on, so that a reload switches nothing else on. */
 const WANTED = 'satsuma.wanted';
-
-/**
- * Reasons that a device is unavailable, as text for the user.
- * @type {Record<string, string>}
- */
-const PROBLEMS = {
-  NotAllowedError: 'The browser was not allowed to use it.',
-  NotFoundError: 'There is none.',
-  NotReadableError: 'Another program may be using it.',
-  OverconstrainedError: 'The chosen one is not connected.',
-  InsecureContext: 'Browsers give it to https pages and to localhost only.',
-};
 
 class Device {
   isWanted = false;
@@ -153,7 +143,7 @@ export class Devices extends Emitter {
     this.#storeChoice(kind, before);
     device.isWanted = true;
     if (await this.#request([kind])) {
-      device.problem = `The chosen one does not work, so the one before is used. ${problem}`;
+      device.problem = text('devices.previous', { problem });
     }
     this.emit('change');
   }
@@ -206,12 +196,13 @@ export class Devices extends Emitter {
     this.emit('change');
     /** @type {MediaStreamTrack[]} */
     let tracks = [];
-    let problem = '';
+    /** @type {unknown} */
+    let failure;
     try {
       const stream = await this.#open(kinds);
       tracks = stream.getTracks();
     } catch (error) {
-      problem = (error instanceof Error && PROBLEMS[error.name]) || 'It does not work.';
+      failure = error;
     }
     for (const kind of kinds) {
       const device = this[kind];
@@ -223,10 +214,10 @@ export class Devices extends Emitter {
       }
       device.request = undefined;
       if (track) this.#use(device, track);
-      else if (kinds.length === 1) this.#fail(device, problem);
+      else if (kinds.length === 1) this.#fail(device, deviceProblem(kind, failure));
     }
     this.emit('change');
-    return problem === '';
+    return !failure;
   }
 
   /** @param {DeviceKind[]} kinds */

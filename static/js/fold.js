@@ -3,6 +3,7 @@
 
 import { element } from './element.js';
 import { icon } from './icons.js';
+import { text } from './texts.js';
 
 /** Share of a tile that has to be visible for it to count as seen. */
 const SEEN = 0.5;
@@ -51,11 +52,12 @@ export class Fold {
     const last = tiles.findLastIndex((tile) => this.#seen.has(tile));
     const beyond = last < 0 ? 0 : tiles.length - 1 - last;
     this.hint.hidden = beyond === 0;
-    this.#text.textContent = `${beyond} more`;
+    this.#text.textContent = text('stage.more', { count: beyond });
   }
 
   #scroll() {
     const { clientWidth, clientHeight } = this.#place;
-    this.#place.scrollBy({ left: clientWidth * 0.9, top: clientHeight * 0.9, behavior: 'smooth' });
+    const forward = document.documentElement.dir === 'rtl' ? -1 : 1;
+    this.#place.scrollBy({ left: clientWidth * 0.9 * forward, top: clientHeight * 0.9, behavior: 'smooth' });
   }
 }

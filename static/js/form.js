@@ -4,6 +4,7 @@
 
 import { element, within } from './element.js';
 import { Refusal, send } from './settings.js';
+import { text } from './texts.js';
 
 /** Sends the page's form. */
 export function submitInPlace() {
@@ -14,7 +15,7 @@ export function submitInPlace() {
     try {
       await send(form);
     } catch (error) {
-      showProblem(form, error instanceof Refusal ? error.message : 'The server does not answer. Try again.');
+      showProblem(form, error instanceof Refusal ? error.message : text('form.unreachable'));
     }
   });
 }

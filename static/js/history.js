@@ -3,6 +3,7 @@
 
 import { byId } from './element.js';
 import { notice } from './notices.js';
+import { text } from './texts.js';
 
 /** @import { RoomState, Signalling } from './signalling.js' */
 
@@ -16,7 +17,7 @@ export function controlHistory({ signalling, state, isOn }, signal) {
   const show = (state) => (box.checked = state.room?.chatHistory ?? isOn);
   show(state);
   signalling.on('roomState', ({ state }) => show(state), { signal });
-  signalling.on('chatCleared', ({ by }) => notice(`${by ?? 'A moderator'} cleared the chat`), { signal });
+  signalling.on('chatCleared', ({ by }) => notice(text('chat.cleared', { by: by ?? text('stopped.someModerator') })), { signal });
   box.addEventListener('change', () => signalling.send({ type: 'moderate', action: 'chatHistory', on: box.checked }), { signal });
   byId('clear-chat').addEventListener('click', () => byId('clear-dialog', HTMLDialogElement).showModal(), { signal });
   byId('clear-form').addEventListener('submit', () => signalling.send({ type: 'moderate', action: 'clearChat' }), { signal });

@@ -2,6 +2,7 @@
 // Those who wait to be let in, shown to moderators.
 
 import { byId, element } from './element.js';
+import { text } from './texts.js';
 
 /** @import { Knock, Signalling } from './signalling.js' */
 
@@ -29,9 +30,9 @@ export class Knocks {
     return element(
       'p',
       { 'data-id': id },
-      element('span', {}, `${name} wants to join`),
-      element('button', { class: 'primary', onclick: decide('admit') }, 'Admit'),
-      element('button', { onclick: decide('refuse') }, 'Refuse'),
+      element('span', {}, text('knocks.wants', { name })),
+      element('button', { class: 'primary', onclick: decide('admit') }, text('knocks.admit')),
+      element('button', { onclick: decide('refuse') }, text('knocks.refuse')),
     );
   }
 }

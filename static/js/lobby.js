@@ -4,13 +4,11 @@
 import { BASE } from './base.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
+import { listOf, text } from './texts.js';
 
 /** @import { Devices } from './devices.js' */
 /** @import { Settings } from './settings.js' */
 /** @import { RoomState, Signalling } from './signalling.js' */
-
-const NO_MEDIA = 'This server has no media service. You can chat and raise hands, but not see or hear each other.';
-const MUST_ENCRYPT = 'This server requires end-to-end encryption, which this page does not support. You can chat and raise hands, but not see or hear each other.';
 
 /**
  * Event: `join`, with the room's newest state.
@@ -27,8 +25,7 @@ export class Lobby extends Emitter {
     this.#signalling = signalling;
     byId('lobby-name').textContent = settings.name;
     byId('rename', HTMLAnchorElement).href = `${BASE}set-username?return-url=${encodeURIComponent(location.href)}`;
-    const problem = settings.mustEncrypt ? MUST_ENCRYPT : NO_MEDIA;
-    byId('lobby-problem').textContent = problem;
+    byId('lobby-problem').textContent = text(settings.mustEncrypt ? 'lobby.mustEncrypt' : 'lobby.noMedia');
     byId('lobby-problem').hidden = settings.canCarryMedia;
     const join = byId('join', HTMLButtonElement);
     /** @type {RoomState | undefined} */
@@ -41,7 +38,7 @@ export class Lobby extends Emitter {
       }
       this.#showMembers(state);
     });
-    signalling.on('away', () => (byId('lobby-who').textContent = 'Connecting to the server…'));
+    signalling.on('away', () => (byId('lobby-who').textContent = text('lobby.connecting')));
     join.addEventListener('click', () => newest && this.emit('join', newest), { once: true });
     devices.on('change', () => this.#showPreview());
     this.#showPreview();
@@ -50,10 +47,9 @@ export class Lobby extends Emitter {
   /** @param {RoomState} state */
   #showMembers({ users }) {
     const names = users.filter(({ id, joined }) => joined && id !== this.#signalling.id).map(({ name }) => name);
-    const shown = names.length > 4 ? [...names.slice(0, 3), `${names.length - 3} others`] : names;
-    const list = new Intl.ListFormat('en').format(shown);
-    const verb = names.length === 1 ? 'is' : 'are';
-    byId('lobby-who').textContent = names.length === 0 ? 'Nobody is here yet' : `${list} ${verb} here`;
+    const shown = names.length > 4 ? [...names.slice(0, 3), text('lobby.others', { count: names.length - 3 })] : names;
+    const here = { names: listOf(shown), count: names.length };
+    byId('lobby-who').textContent = names.length === 0 ? text('lobby.empty') : text('lobby.here', here);
   }
 
   #showPreview() {
@@ -71,6 +67,6 @@ export class Lobby extends Emitter {
  * @param {boolean} isRequested
  */
 function note(problem, isRequested) {
-  if (isRequested) return 'Allow the camera in your browser';
-  return problem ? `No camera. ${problem}` : 'The camera is off';
+  if (isRequested) return text('lobby.allowCamera');
+  return problem || text('lobby.cameraOff');
 }

@@ -18,14 +18,12 @@ import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './not
 import { prepareReport } from './report.js';
 import { ask, askWhyRefused, enterRoom, loadSettings, PASSWORD_NEEDED, Refusal, settingsPath } from './settings.js';
 import { Signalling } from './signalling.js';
+import { text } from './texts.js';
 
 /** @import { DeviceKind } from './devices.js' */
 
 /** Timeout of the requests below: on a dead network they would be pending for minutes, and delay later ones. */
 const WHY_TIMEOUT = 4_000;
-
-const SOCKET_IS_LOST =
-  'The server answers, but WebSockets do not reach it. A proxy, a firewall or a browser extension may block it.';
 
 placeIcons();
 const roomName = decodeURIComponent(location.pathname.slice(BASE.length).split('/')[0]);
@@ -49,8 +47,8 @@ let isAskingWhy = false;
 let isAccepted = false;
 
 listen({
-  microphone: () => devices.toggleMicrophone().then(() => explain('microphone', 'Microphone')),
-  camera: () => devices.toggleCamera().then(() => explain('camera', 'Camera')),
+  microphone: () => devices.toggleMicrophone().then(() => explain('microphone')),
+  camera: () => devices.toggleCamera().then(() => explain('camera')),
   screen: () => devices.toggleScreen(),
   hand: () => meeting?.toggleHand(),
   view: () => meeting?.toggleView(),
@@ -67,7 +65,7 @@ listen({
     roomHistory: meeting?.history,
     url: location.href,
   })),
-  leave: () => leave('You left the room'),
+  leave: () => leave(text('left.title')),
 });
 
 devices.on('change', showDevices);
@@ -79,7 +77,7 @@ lobby.on('join', (state) => {
 });
 signalling.on('away', ({ reason }) => {
   showDisconnected();
-  if (reason) notice(`The server says: ${reason}`, 'away');
+  if (reason) notice(text('notice.server', { message: reason }), 'away');
 });
 signalling.on('open', () => {
   isAccepted = false;
@@ -88,12 +86,13 @@ signalling.on('open', () => {
   byId('enter').hidden = true;
 });
 signalling.on('refused', askWhy);
-signalling.on('superseded', () => leave('This room is open in a newer window'));
-signalling.on('removed', ({ by, reason }) => {
-  const removed = by ? `${by} removed you from this meeting` : 'You were removed from this meeting';
-  leave(reason ? `${removed}: ${reason}` : removed);
+signalling.on('superseded', () => leave(text('left.newerWindow')));
+signalling.on('removed', ({ by = '', reason = '' }) => {
+  const withReason = by ? 'left.removedByFor' : 'left.removedFor';
+  const withoutReason = by ? 'left.removedBy' : 'left.removed';
+  leave(text(reason ? withReason : withoutReason, { by, reason }));
 });
-signalling.on('ended', ({ by }) => leave(by ? `${by} ended the meeting` : 'The meeting was ended'));
+signalling.on('ended', ({ by }) => leave(by ? text('left.endedBy', { by }) : text('left.ended')));
 byId('enter').addEventListener('submit', enter);
 byId('return').addEventListener('click', () => location.reload());
 
@@ -117,19 +116,19 @@ function showDisconnected() {
 function showDevices() {
   const { microphone, camera, screen } = devices;
   showAction('microphone', {
-    label: microphone.isWanted ? 'Switch the microphone off' : 'Switch the microphone on',
+    label: text(microphone.isWanted ? 'controls.microphoneOff' : 'controls.microphoneOn'),
     icon: microphone.isWanted ? 'microphone' : 'microphone-off',
     isPressed: microphone.isWanted,
     isWarning: Boolean(microphone.problem),
   });
   showAction('camera', {
-    label: camera.isWanted ? 'Switch the camera off' : 'Switch the camera on',
+    label: text(camera.isWanted ? 'controls.cameraOff' : 'controls.cameraOn'),
     icon: camera.isWanted ? 'camera' : 'camera-off',
     isPressed: camera.isWanted,
     isWarning: Boolean(camera.problem),
   });
   showAction('screen', {
-    label: screen.track ? 'Stop sharing the screen' : 'Share the screen',
+    label: text(screen.track ? 'controls.screenOff' : 'controls.screenOn'),
     isPressed: Boolean(screen.track),
     isPossible: devices.canShareScreen,
   });
@@ -138,11 +137,10 @@ function showDevices() {
 /**
  * Shows the problem of a device that the user has just switched on.
  * @param {DeviceKind} kind
- * @param {string} label
  */
-function explain(kind, label) {
+function explain(kind) {
   const { problem } = devices[kind];
-  if (problem) notice(`${label}: ${problem}`, kind);
+  if (problem) notice(problem, kind);
 }
 
 /** Shows the server's reason for refusing the socket. A browser hides it from the page, so it is requested. */
@@ -150,20 +148,21 @@ async function askWhy() {
   if (isAskingWhy) return;
   isAskingWhy = true;
   const signal = AbortSignal.timeout(WHY_TIMEOUT);
-  let why;
+  let why = '';
+  let needsPassword = false;
   try {
     // Leaves the page if a login is required; that one returns to this room.
     await ask(settingsPath(roomName), { signal });
-    const reason = await askWhyRefused(signalling.address, { signal });
+    const refused = await askWhyRefused(signalling.address, { signal });
+    needsPassword = refused?.code === PASSWORD_NEEDED;
     // A server that has just started refuses nothing: only another attempt shows that sockets do not reach it.
-    why = reason || isAccepted ? `${reason ?? SOCKET_IS_LOST} Trying again…` : '';
-    isAccepted = !reason;
+    if (refused || isAccepted) why = text('server.again', { problem: refused?.reason || text('server.noSockets') });
+    isAccepted = !refused;
   } catch (error) {
     // An unreachable server gives no reason.
-    why = error instanceof Refusal ? error.message : '';
+    if (error instanceof Refusal) why = error.message;
   }
   isAskingWhy = false;
-  const needsPassword = why.startsWith(PASSWORD_NEEDED);
   // Kept while somebody types.
   if (needsPassword) byId('enter').hidden = false;
   if (why && !needsPassword && !signalling.isOpen && document.body.dataset.view !== 'left') lastingNotice(why, 'refused');
@@ -181,7 +180,7 @@ async function enter(event) {
     await enterRoom(roomName, byId('room-password', HTMLInputElement).value);
     signalling.reconnectNow();
   } catch (error) {
-    problem.textContent = error instanceof Refusal ? error.message : 'The server cannot be reached.';
+    problem.textContent = error instanceof Refusal ? error.message : text('server.unreachable');
     problem.hidden = false;
   }
 }
@@ -203,7 +202,7 @@ async function copyLink() {
   const link = location.origin + roomPath;
   try {
     await navigator.clipboard.writeText(link);
-    notice('Link copied. Share it to invite others.');
+    notice(text('bar.linkCopied'));
   } catch {
     notice(link);
   }

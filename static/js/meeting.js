@@ -15,6 +15,7 @@ import { People } from './people.js';
 import { offerReactions } from './reactions.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
+import { text } from './texts.js';
 
 /** @import { Chat } from './chat.js' */
 /** @import { Devices } from './devices.js' */
@@ -95,7 +96,7 @@ export class Meeting extends Emitter {
     if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
       devices.muteMicrophone();
-      notice('Your microphone starts muted, because many people are here', 'microphone');
+      notice(text('notice.manyPeople'), 'microphone');
     }
 
     const { signal } = this.#ending;
@@ -103,16 +104,16 @@ export class Meeting extends Emitter {
     signalling.on('open', () => this.#introduce(), { signal });
     controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);
     offerReactions(signalling, (id) => this.#stage.tileOf(id), signal);
-    chat.on('received', (text) => this.#showUnread(text), { signal });
+    chat.on('received', (line) => this.#showUnread(line), { signal });
     signalling.on(
       'muteMic',
       () => {
         devices.muteMicrophone();
-        notice('Somebody muted your microphone', 'microphone');
+        notice(text('notice.muted'), 'microphone');
       },
       { signal },
     );
-    signalling.on('error', ({ error }) => notice(`The server says: ${error}`, 'error'), { signal });
+    signalling.on('error', ({ error }) => notice(text('notice.server', { message: error }), 'error'), { signal });
     devices.on('change', () => this.#useDevices(), { signal });
     this.#showHand();
     this.#showAi();
@@ -186,7 +187,7 @@ export class Meeting extends Emitter {
     }
     const audio = this.#media?.reference('audio');
     if (!audio) {
-      notice('Your microphone is not connected yet', 'ai');
+      notice(text('ai.notConnected'), 'ai');
       return;
     }
     const [sessionId, trackName] = audio.split('/');
@@ -217,7 +218,7 @@ export class Meeting extends Emitter {
     const { signal } = this.#ending;
     media.on('sent', () => this.#changed(), { signal });
     media.on('received', () => this.#changed(), { signal });
-    media.on('trouble', (cause) => lastingNotice(`Audio and video do not work: ${cause}. Trying again…`, 'media'), { signal });
+    media.on('trouble', (cause) => lastingNotice(text('media.trouble', { cause }), 'media'), { signal });
     media.on('well', () => withdrawNotice('media'), { signal });
     media.on('connected', () => this.#signalling.reconnectNow(), { signal });
     media.on('flow', () => this.#updateConnection(media.isCutOff), { signal });
@@ -263,11 +264,11 @@ export class Meeting extends Emitter {
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
-      if (!known) notice(`${user.name} joined`, 'came');
-      else if (user.raisedHand && !known.raisedHand) notice(`${user.name} raised a hand`, 'hand');
+      if (!known) notice(text('notice.joined', { name: user.name }), 'came');
+      else if (user.raisedHand && !known.raisedHand) notice(text('notice.hand', { name: user.name }), 'hand');
     }
     for (const user of before.values()) {
-      notice(`${user.name} left`, 'left');
+      notice(text('notice.left', { name: user.name }), 'left');
       this.#microphones.delete(user.id);
     }
     this.#changed();
@@ -324,9 +325,9 @@ export class Meeting extends Emitter {
 
   #sendUser() {
     const user = this.ownUser;
-    const text = JSON.stringify(user);
-    if (text === this.#lastSent || !this.#signalling.isOpen) return;
-    this.#lastSent = text;
+    const json = JSON.stringify(user);
+    if (json === this.#lastSent || !this.#signalling.isOpen) return;
+    this.#lastSent = json;
     this.#signalling.sendIfOpen({ type: 'userUpdate', user });
   }
 
@@ -382,19 +383,19 @@ export class Meeting extends Emitter {
   }
 
   #showHand() {
-    const label = this.#raisedHand ? 'Lower your hand' : 'Raise your hand';
+    const label = text(this.#raisedHand ? 'controls.lowerHand' : 'controls.raiseHand');
     showAction('hand', { label, isPressed: this.#raisedHand });
   }
 
   #showAi() {
     const { enabled, connectionPending, controllingUser } = this.#ai;
     const isHeard = controllingUser === this.#signalling.id;
-    let label = 'Invite an AI';
-    if (enabled) label = 'Remove the AI';
-    else if (connectionPending) label = 'The AI is joining. Cancel';
+    let label = text('ai.invite');
+    if (enabled) label = text('ai.remove');
+    else if (connectionPending) label = text('ai.cancel');
     showAction('ai', { label, isPressed: Boolean(enabled || connectionPending), isPossible: this.#hasAi });
     showAction('ai-ear', {
-      label: isHeard ? 'Stop the AI from hearing you' : 'Let the AI hear you',
+      label: text(isHeard ? 'ai.stopHearing' : 'ai.hear'),
       isPressed: isHeard,
       isPossible: this.#hasAi && Boolean(enabled),
     });
@@ -402,12 +403,12 @@ export class Meeting extends Emitter {
 
   /**
    * Shows a message of the chat while its panel is closed.
-   * @param {string} text
+   * @param {string} line
    */
-  #showUnread(text) {
+  #showUnread(line) {
     if (this.panels.isOpen('chat')) return;
     this.panels.countUnread();
-    notice(text.length > 140 ? `${text.slice(0, 139)}…` : text);
+    notice(line.length > 140 ? `${line.slice(0, 139)}…` : line);
   }
 }
 

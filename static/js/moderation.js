@@ -5,9 +5,11 @@ import { BASE } from './base.js';
 import { byId, element } from './element.js';
 import { notice } from './notices.js';
 import { sentence } from './settings.js';
+import { text } from './texts.js';
 
 /** @import { Devices } from './devices.js' */
 /** @import { Moderate, RoomRules, Signalling, User } from './signalling.js' */
+/** @import { TextKey } from './texts.js' */
 
 /** The settings that are a switch, with the value while nothing is set. */
 const SWITCHES = /** @type {const} */ ({ locked: false, waitingRoom: false, chat: true, screens: true });
@@ -15,8 +17,8 @@ const SWITCHES = /** @type {const} */ ({ locked: false, waitingRoom: false, chat
 /** The action that sets each of them. */
 const SWITCH_ACTIONS = /** @type {const} */ ({ locked: 'lock', waitingRoom: 'waitingRoom', chat: 'chat', screens: 'screens' });
 
-/** The names of what can be stopped. */
-const STOPPED = { audio: 'microphone', video: 'camera', screen: 'screen' };
+/** The notices of what a moderator stopped. */
+const STOPPED = /** @type {const} */ ({ audio: 'stopped.audio', video: 'stopped.video', screen: 'stopped.screen' });
 
 export class Moderation {
   #signalling;
@@ -76,7 +78,7 @@ export class Moderation {
     const isSilent = this.#rules.chat === false && !this.isModerator;
     const line = byId('line', HTMLTextAreaElement);
     line.disabled = isSilent;
-    line.placeholder = isSilent ? 'Moderators alone write at this time' : 'Message';
+    line.placeholder = text(isSilent ? 'chat.moderatorsOnly' : 'chat.message');
     document.body.classList.toggle('no-screens', this.#rules.screens === false && !this.isModerator);
     if (!this.isModerator) byId('member', HTMLDialogElement).close();
   }
@@ -92,20 +94,20 @@ export class Moderation {
     byId('member-name', HTMLInputElement).value = user.name;
     byId('member-reason', HTMLInputElement).value = '';
     byId('member-network', HTMLInputElement).checked = false;
-    /** @type {[string, Moderate, boolean][]} */
+    /** @type {[TextKey, Moderate, boolean][]} */
     const actions = [
-      ['Mute', { action: 'mute', id, kind: 'audio' }, Boolean(tracks.audioEnabled)],
-      ['Stop the camera', { action: 'mute', id, kind: 'video' }, Boolean(tracks.videoEnabled)],
-      ['Stop the screen', { action: 'mute', id, kind: 'screen' }, Boolean(tracks.screenShareEnabled)],
-      ['Lower the hand', { action: 'lowerHands', id }, user.raisedHand],
-      ['Put in the spotlight', { action: 'spotlight', id }, this.spotlight !== id],
-      ['End the spotlight', { action: 'spotlight' }, this.spotlight === id],
-      ['Make a moderator', { action: 'grantModeration', id }, !this.moderates(id)],
-      ['No longer a moderator', { action: 'revokeModeration', id }, this.moderates(id)],
+      ['member.mute', { action: 'mute', id, kind: 'audio' }, Boolean(tracks.audioEnabled)],
+      ['member.stopCamera', { action: 'mute', id, kind: 'video' }, Boolean(tracks.videoEnabled)],
+      ['member.stopScreen', { action: 'mute', id, kind: 'screen' }, Boolean(tracks.screenShareEnabled)],
+      ['member.lowerHand', { action: 'lowerHands', id }, user.raisedHand],
+      ['member.spotlight', { action: 'spotlight', id }, this.spotlight !== id],
+      ['member.endSpotlight', { action: 'spotlight' }, this.spotlight === id],
+      ['member.grant', { action: 'grantModeration', id }, !this.moderates(id)],
+      ['member.revoke', { action: 'revokeModeration', id }, this.moderates(id)],
     ];
     const possible = actions.filter(([, , isPossible]) => isPossible);
     byId('member-actions').replaceChildren(
-      ...possible.map(([label, action]) => element('button', { type: 'button', onclick: () => this.#act(action) }, label)),
+      ...possible.map(([key, action]) => element('button', { type: 'button', onclick: () => this.#act(action) }, text(key))),
     );
     byId('member', HTMLDialogElement).showModal();
   }
@@ -171,12 +173,12 @@ export class Moderation {
       const answer = await fetch(path, { method: 'PUT', body: JSON.stringify({ password }) });
       if (answer.ok) {
         byId('password-dialog', HTMLDialogElement).close();
-        notice(password === null ? 'The room has no password any more' : 'Whoever is new has to know the password now');
+        notice(text(password === null ? 'password.isRemoved' : 'password.isSet'));
         return;
       }
       problem.textContent = await sentence(answer);
     } catch {
-      problem.textContent = 'The server cannot be reached.';
+      problem.textContent = text('server.unreachable');
     }
     problem.hidden = false;
   }
@@ -191,6 +193,6 @@ export class Moderation {
     if (kind === 'audio') this.#devices.muteMicrophone();
     if (kind === 'video' && camera.isWanted) this.#devices.toggleCamera();
     if (kind === 'screen' && screen.track) this.#devices.toggleScreen();
-    notice(`${by ?? 'A moderator'} switched your ${STOPPED[kind]} off`, STOPPED[kind]);
+    notice(text(STOPPED[kind], { by: by ?? text('stopped.someModerator') }), kind);
   }
 }

@@ -4,12 +4,13 @@
 import { buttons } from './controls.js';
 import { allHtml, byId, within } from './element.js';
 import { Emitter } from './events.js';
+import { text } from './texts.js';
 
 /** @typedef {'people' | 'chat'} PanelName */
 
 const PANELS = /** @type {const} */ ([
-  { name: 'people', label: 'People' },
-  { name: 'chat', label: 'Chat' },
+  { name: 'people', label: 'people.title' },
+  { name: 'chat', label: 'chat.title' },
 ]);
 
 /**
@@ -72,8 +73,8 @@ export class Panels extends Emitter {
       for (const button of buttons(name)) {
         const unread = name === 'chat' ? this.#unread : 0;
         button.setAttribute('aria-expanded', String(isOpen));
-        button.setAttribute('aria-label', unread > 0 ? `${label}, ${unread} unread` : label);
-        button.title = label;
+        button.setAttribute('aria-label', unread > 0 ? text('chat.unread', { count: unread }) : text(label));
+        button.title = text(label);
         button.dataset.count = unread > 0 ? String(Math.min(unread, 99)) : '';
       }
     }

@@ -3,6 +3,7 @@
 
 import { byId, element } from './element.js';
 import { icon } from './icons.js';
+import { text } from './texts.js';
 import { hue, initials } from './tile.js';
 
 /** @import { User } from './signalling.js' */
@@ -30,7 +31,7 @@ export class People {
    * @param {{ isModerator: boolean, moderates: (id: string) => boolean }} roles
    */
   show(users, myId, roles) {
-    byId('people-title').textContent = `People (${users.length})`;
+    byId('people-title').textContent = text('people.count', { count: users.length });
     const sorted = [...users].sort((a, b) => Number(b.raisedHand) - Number(a.raisedHand) || a.name.localeCompare(b.name));
     for (const [id, row] of this.#rows) {
       if (users.some((user) => user.id === id)) continue;
@@ -42,7 +43,7 @@ export class People {
       const row = this.#rows.get(user.id) ?? this.#add(user);
       row.user = user;
       const isMe = user.id === myId;
-      row.name.textContent = isMe ? `${user.name} (you)` : user.name;
+      row.name.textContent = isMe ? text('tile.you', { name: user.name }) : user.name;
       row.initials.textContent = initials(user.name);
       row.hand.hidden = !user.raisedHand;
       row.muted.hidden = Boolean(user.tracks.audioEnabled);
@@ -50,11 +51,11 @@ export class People {
       const isPerson = user.id !== 'ai';
       row.role.hidden = !roles.moderates(user.id);
       row.manage.hidden = isMe || !isPerson || !roles.isModerator;
-      row.manage.setAttribute('aria-label', `Moderate ${user.name}`);
+      row.manage.setAttribute('aria-label', text('people.moderate', { name: user.name }));
       row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
-      row.mute.setAttribute('aria-label', `Mute ${user.name}`);
+      row.mute.setAttribute('aria-label', text('people.muteName', { name: user.name }));
       row.write.hidden = isMe || !isPerson;
-      row.write.setAttribute('aria-label', `Write to ${user.name}`);
+      row.write.setAttribute('aria-label', text('people.writeTo', { name: user.name }));
       if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
     });
   }
@@ -74,11 +75,11 @@ export class People {
 function makeRow(user) {
   const parts = {
     initials: element('span', { class: 'initials', 'aria-hidden': 'true' }),
-    name: element('span', { class: 'name' }),
-    role: element('span', { class: 'role', role: 'img', 'aria-label': 'moderator', title: 'Moderator' }, icon('shield')),
-    hand: element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand')),
-    muted: element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off')),
-    mute: element('button', { class: 'small', type: 'button' }, 'Mute'),
+    name: element('span', { class: 'name', dir: 'auto' }),
+    role: element('span', { class: 'role', role: 'img', 'aria-label': text('people.moderator'), title: text('people.moderator') }, icon('shield')),
+    hand: element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand')),
+    muted: element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off')),
+    mute: element('button', { class: 'small', type: 'button' }, text('people.mute')),
     write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
     manage: element('button', { class: 'plain', type: 'button' }, icon('more')),
   };

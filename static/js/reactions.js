@@ -2,18 +2,19 @@
 // Reactions: emoji that members show for a moment above their tiles.
 
 import { byId, element } from './element.js';
+import { text } from './texts.js';
 
 /** @import { Signalling } from './signalling.js' */
 
 /** The offered emoji, and their names for screen readers. */
-const OFFERED = [
-  ['👍', 'Thumbs up'],
-  ['👏', 'Applause'],
-  ['❤️', 'Heart'],
-  ['😂', 'Laughter'],
-  ['😮', 'Surprise'],
-  ['🎉', 'Celebration'],
-];
+const OFFERED = /** @type {const} */ ([
+  ['👍', 'reactions.thumbsUp'],
+  ['👏', 'reactions.applause'],
+  ['❤️', 'reactions.heart'],
+  ['😂', 'reactions.laughter'],
+  ['😮', 'reactions.surprise'],
+  ['🎉', 'reactions.celebration'],
+]);
 
 const SHOWN_FOR = 4_000;
 
@@ -26,7 +27,8 @@ const SHOWN_FOR = 4_000;
 export function offerReactions(signalling, tileOf, signal) {
   const menu = byId('reactions');
   menu.replaceChildren(
-    ...OFFERED.map(([emoji, label]) => {
+    ...OFFERED.map(([emoji, key]) => {
+      const label = text(key);
       const react = () => {
         // On a phone it was opened from the other menu.
         for (const open of [menu, byId('menu')]) open.hidePopover();

@@ -3,6 +3,8 @@
 
 import { BASE } from './base.js';
 import { byId, within } from './element.js';
+import { sentence } from './settings.js';
+import { text } from './texts.js';
 
 /** @import { User } from './signalling.js' */
 
@@ -24,13 +26,13 @@ export function prepareReport(collect) {
     body.set('info', JSON.stringify(collect()));
     try {
       const answer = await fetch(`${BASE}api/bugReport`, { method: 'POST', body });
-      if (!answer.ok) throw new Error(await answer.text());
+      if (!answer.ok) throw new Error(await sentence(answer));
       form.reset();
       form.hidden = true;
       thanks.hidden = false;
       within(thanks, 'button', HTMLButtonElement).focus();
     } catch (error) {
-      problem.textContent = `The report could not be sent: ${error instanceof Error ? error.message : error}`;
+      problem.textContent = text('report.failed', { problem: error instanceof Error ? error.message : String(error) });
       problem.hidden = false;
     }
   });

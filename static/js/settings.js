@@ -2,13 +2,15 @@
 // The server's settings, the user's name, and the forms.
 
 import { BASE } from './base.js';
+import { refusalText, text } from './texts.js';
 
-const NOT_LET_IN = 'The server does not let you into the room. ';
+/** The header with the code of an error. */
+const CODE = 'Error-Code';
 
-/** The reason for refusing whoever has not entered the room's password. */
-export const PASSWORD_NEEDED = `${NOT_LET_IN}This room has a password.`;
+/** The code of the refusal of whoever has not entered the room's password. */
+export const PASSWORD_NEEDED = 'password_needed';
 
-/** A refusal by the server. The message is its sentence, if it sent one. */
+/** A refusal by the server. The message is in the user's language if its code is known, else the server's sentence. */
 export class Refusal extends Error {
   name = 'Refusal';
 }
@@ -53,9 +55,9 @@ export async function askWhyRefused(address, options) {
     case 404:
       return undefined;
     case 426:
-      return 'Meetings do not work at this address: a proxy in front of the server blocks WebSockets. Its operator has to enable them.';
+      return { code: '', reason: text('server.proxyBlocks') };
     default:
-      return `${NOT_LET_IN}${await sentence(answer)}`;
+      return { code: answer.headers.get(CODE) ?? '', reason: await sentence(answer) };
   }
 }
 
@@ -71,19 +73,21 @@ export async function enterRoom(roomName, password) {
 
 /** @param {Response} answer */
 async function check(answer) {
-  if (!answer.ok) throw new Refusal((await sentence(answer)) || `The server answers with ${answer.status}.`);
+  if (!answer.ok) throw new Refusal((await sentence(answer)) || text('server.status', { status: String(answer.status) }));
 }
 
 /**
- * Returns the server's sentence about an error, or an empty string.
+ * Returns the text for the code of an error, or else the server's sentence about it, or an empty string.
  * @param {Response} answer
  */
 export async function sentence(answer) {
+  const known = refusalText(answer.headers.get(CODE));
+  if (known) return known;
   const type = answer.headers.get('Content-Type') ?? '';
-  let text = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
-  if (type.startsWith('application/json')) text = String((await answer.json()).error ?? '');
-  if (!text) return '';
-  const [first, ...rest] = text;
+  let told = type.startsWith('text/plain') ? (await answer.text()).trim() : '';
+  if (type.startsWith('application/json')) told = String((await answer.json()).error ?? '');
+  if (!told) return '';
+  const [first, ...rest] = told;
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 

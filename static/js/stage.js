@@ -7,6 +7,7 @@ import { floatingPlace } from './floating.js';
 import { Fold } from './fold.js';
 import { cellsOf, fitTiles, stripTiles } from './grid.js';
 import { arrange, divide, fit, nextSpeaker } from './layout.js';
+import { text } from './texts.js';
 import { Tile } from './tile.js';
 
 /** @import { Size } from './grid.js' */
@@ -36,9 +37,9 @@ export class Stage {
   #arrangement = { large: [], small: [], floating: [] };
   #large = element('div', { class: 'tiles large' });
   #rest = element('div', { class: 'tiles rest' });
-  #floating = floatingPlace('You. The arrow keys move this');
+  #floating = floatingPlace(text('stage.floating'));
   #surface = element('div', { class: 'surface' }, this.#large, this.#rest, this.#floating);
-  #alone = element('p', { class: 'alone', hidden: true }, 'Nobody else is here yet. Share the link of this page.');
+  #alone = element('p', { class: 'alone', hidden: true }, text('stage.alone'));
   #fold = new Fold(this.#rest);
   /** @type {View} */
   #view = localStorage.getItem(VIEW) === 'speaker' ? 'speaker' : 'grid';
@@ -112,7 +113,7 @@ export class Stage {
       this.#tiles.delete(id);
     }
     this.#speaker = nextSpeaker(this.#speaker, users.filter(({ id }) => id !== myId));
-    byId('others').textContent = count > users.length ? `${count - users.length} more, unseen` : '';
+    byId('others').textContent = count > users.length ? text('bar.unseen', { count: count - users.length }) : '';
     this.#alone.hidden = count !== 1;
     this.#arrange();
   }
@@ -160,7 +161,7 @@ export class Stage {
     for (const [id, tile] of this.#tiles) tile.isPinned = id === this.#pinned;
     const isSpeaker = this.#view === 'speaker';
     showAction('view', {
-      label: isSpeaker ? 'Show everyone equally large' : 'Show the speaker large',
+      label: text(isSpeaker ? 'stage.grid' : 'stage.speaker'),
       icon: isSpeaker ? 'grid' : 'speaker-view',
       isPossible: this.#entries.filter(({ kind }) => kind === 'person').length >= VIEWS_DIFFER,
     });

@@ -3,6 +3,7 @@
 
 import { element } from './element.js';
 import { icon } from './icons.js';
+import { text } from './texts.js';
 
 /** @import { User } from './signalling.js' */
 
@@ -11,10 +12,10 @@ import { icon } from './icons.js';
 export class Tile {
   #video = element('video', { autoplay: true, playsinline: true, 'aria-hidden': 'true' });
   #initials = element('span', { class: 'initials', 'aria-hidden': 'true' });
-  #name = element('span', { class: 'name' });
-  #muted = element('span', { class: 'muted', role: 'img', 'aria-label': 'muted' }, icon('microphone-off'));
-  #hand = element('span', { class: 'hand', role: 'img', 'aria-label': 'hand raised' }, icon('hand'));
-  #lost = element('span', { class: 'connection-lost', role: 'status' }, 'connection lost');
+  #name = element('span', { class: 'name', dir: 'auto' });
+  #muted = element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off'));
+  #hand = element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand'));
+  #lost = element('span', { class: 'connection-lost', role: 'status' }, text('tile.lost'));
   #pin;
   #fullScreen = element('button', { class: 'tool', type: 'button', onclick: () => this.#toggleFullScreen() }, icon('full-screen'));
   #tools;
@@ -52,7 +53,7 @@ export class Tile {
    * @param {TileState} state
    */
   showPerson(user, { track, isMe, isLost }) {
-    this.#show(track, isMe ? `${user.name} (you)` : user.name);
+    this.#show(track, isMe ? text('tile.you', { name: user.name }) : user.name);
     this.element.dataset.user = user.id;
     this.#initials.textContent = initials(user.name);
     this.element.style.setProperty('--hue', String(hue(user.id)));
@@ -69,7 +70,7 @@ export class Tile {
    * @param {TileState} state
    */
   showScreen(user, { track, isMe, isLost }) {
-    this.#show(track, isMe ? 'Your screen' : `${user.name}’s screen`);
+    this.#show(track, isMe ? text('tile.yourScreen') : text('tile.screenOf', { name: user.name }));
     // Enlarged it would contain itself.
     this.#tools.hidden = isMe;
     this.#initials.textContent = '';
@@ -92,8 +93,8 @@ export class Tile {
   #show(track, name) {
     this.#name.textContent = name;
     this.element.title = name;
-    label(this.#pin, `Pin ${name}`);
-    label(this.#fullScreen, `Full screen: ${name}`);
+    label(this.#pin, text('tile.pin', { name }));
+    label(this.#fullScreen, text('tile.fullScreen', { name }));
     this.element.classList.toggle('picture', Boolean(track));
     if (track === this.#track) return;
     this.#track = track;
@@ -112,11 +113,11 @@ export class Tile {
 
 /**
  * @param {HTMLElement} button
- * @param {string} text
+ * @param {string} name
  */
-function label(button, text) {
-  button.setAttribute('aria-label', text);
-  button.title = text;
+function label(button, name) {
+  button.setAttribute('aria-label', name);
+  button.title = name;
 }
 
 /**

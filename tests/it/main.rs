@@ -60,6 +60,7 @@ mod page_errors;
 mod page_moderation;
 mod page_network;
 mod page_stage;
+mod page_texts;
 mod page_together;
 mod partytracks;
 mod pebble;

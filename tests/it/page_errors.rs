@@ -135,7 +135,7 @@ async fn dead_network_is_detected_and_lines_resent() {
     tab.click_text("#lines .lost button", "Send again").await;
     assert_eq!(bob.event().await["message"], "lost");
     tab.until("!document.querySelector('#lines .lost, #lines .waiting')").await;
-    let note = "No chat is shown to: Bob. Write to them alone.";
+    let note = "The client of Bob shows no chat. Write to them alone.";
     assert_eq!(tab.eval(&texts("#lines .text")).await, json!([note, "waits", "lost"]));
 
     // A quiet server is probed, and its answer is not shown.
@@ -253,7 +253,7 @@ async fn full_room_is_shown_until_there_is_space() {
     tab.fill("#username", "Ada").await;
     tab.press("Enter").await;
     let lasting = texts("#lasting p");
-    let why = "The server does not let you into the room. The room is full. Trying again…";
+    let why = "The room is full. Trying again…";
     tab.until(&format!("{lasting}[0] === {}", json!(why))).await;
     bob.say(json!({"type": "userLeft"})).await;
     tab.until("document.querySelector('#join:enabled')").await;
@@ -396,7 +396,7 @@ async fn media_failure_is_shown_once_until_recovery() {
     let lasting = texts("#lasting p");
     tab.until("results.length === 2").await;
     let why = [
-        "the media service refuses it (http_400)",
+        "the media service refuses the request (http_400)",
         "this page and the media service do not understand each other",
     ];
     let why = why.map(|why| format!("Audio and video do not work: {why}. Trying again…"));

@@ -103,8 +103,7 @@ async fn hosts_moderate_from_the_page() {
     until_pressed(&cyd, "microphone", "true").await;
     act(&ben, "Cyd", "Mute").await;
     until_pressed(&cyd, "microphone", "false").await;
-    cyd.until("document.querySelector('#notices').textContent.includes('Ben switched your microphone off')")
-        .await;
+    cyd.until("document.querySelector('#notices').textContent.includes('Ben muted your microphone')").await;
     cyd.click(".controls [data-action=microphone]").await;
     until_pressed(&cyd, "microphone", "true").await;
     act(&ada, "Cyd", "Stop the camera").await;
@@ -132,10 +131,8 @@ async fn hosts_moderate_from_the_page() {
     eve.until("!document.querySelector('#enter').hidden").await;
     eve.fill("#room-password", "wrong").await;
     eve.press("Enter").await;
-    eve.until(
-        "document.querySelector('#enter-problem').textContent === 'This is not the room\\'s password.'",
-    )
-    .await;
+    eve.until("document.querySelector('#enter-problem').textContent === 'This is not the room’s password.'")
+        .await;
     eve.fill("#room-password", "open sesame").await;
     eve.press("Enter").await;
     eve.until("document.querySelector('#join:enabled')").await;

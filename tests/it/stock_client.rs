@@ -431,7 +431,7 @@ async fn not_found_has_a_page_and_a_text_form() {
         let ada = Person::log_in(&server, "Ada").await;
         let page = answer(by(server.get("/a/b/c").header("accept", "text/html,*/*"), &ada)).await;
         assert_eq!((page.status, page.header("content-type")), (404, "text/html; charset=utf-8"));
-        assert!(page.text.contains("Nothing is here") && page.header("etag").is_empty());
+        assert!(page.text.contains("Page not found") && page.header("etag").is_empty());
         let sentence = get(&server, &ada, "/a/b/c").await;
         assert_eq!((sentence.status, &*sentence.text), (404, "not found\n"));
         let refused = answer(by(server.post_form("/a/b/c", &[]), &ada)).await;

@@ -2,6 +2,7 @@
 // The tracks to send and to receive, and the loop that makes the session match them, over failures and new sessions.
 
 import { Emitter } from '../events.js';
+import { text } from '../texts.js';
 import { CallsError } from './api.js';
 import { Flow } from './flow.js';
 import { nameLayers } from './layers.js';
@@ -427,7 +428,7 @@ export class Media extends Emitter {
     if (this.#failures >= WORRYING) return explain(this.#lastFailure);
     const pulls = [...this.#incoming.values()];
     const isStarving = pulls.length > 0 && pulls.every(({ transceiver, tries }) => !transceiver && tries >= STARVING);
-    return isStarving ? 'nothing of the others arrives' : undefined;
+    return isStarving ? text('media.starving') : undefined;
   }
 }
 
@@ -440,9 +441,9 @@ const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed:
  * @param {unknown} error
  */
 function explain(error) {
-  if (error instanceof ConnectionError) return error.message;
+  if (error instanceof ConnectionError) return text(error.wasConnected ? 'media.broken' : 'media.blocked');
   const refusal = error instanceof Error ? [error, error.cause].find((cause) => cause instanceof CallsError) : undefined;
-  if (!refusal) return 'this page and the media service do not understand each other';
-  if (refusal.code === 'unreachable') return 'the media service does not answer';
-  return refusal.description || `the media service refuses it (${refusal.code})`;
+  if (!refusal) return text('media.incompatible');
+  if (refusal.code === 'unreachable') return text('media.unreachable');
+  return refusal.description || text('media.refused', { code: refusal.code });
 }

@@ -23,7 +23,13 @@ const CONNECT_PATIENCE = 15_000;
 const FATAL = new Set(['session_error', 'not_found', 'unauthorized', 'repeated_local_track_error']);
 
 /** The connection to the media service failed, or was never established. */
-export class ConnectionError extends Error {}
+export class ConnectionError extends Error {
+  /** @param {boolean} wasConnected */
+  constructor(wasConnected) {
+    super(wasConnected ? 'the connection broke' : 'no connection was established');
+    this.wasConnected = wasConnected;
+  }
+}
 
 /**
  * Events: `connected`; `disconnected`, when ICE gets no answer for a moment; `broken`, when the connection failed.
@@ -204,10 +210,7 @@ export class CallsSession extends Emitter {
 
   #break() {
     this.isBroken = true;
-    const problem = this.wasConnected
-      ? 'the connection to the media service broke'
-      : 'this network lets no connection to the media service through';
-    this.emit('broken', new ConnectionError(problem));
+    this.emit('broken', new ConnectionError(this.wasConnected));
   }
 }
 

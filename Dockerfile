@@ -9,11 +9,12 @@ WORKDIR /satsuma
 
 # The dependencies in a layer of their own: it is built anew only when Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY src/cluster/Cargo.toml src/cluster/
 COPY src/sfu/Cargo.toml src/sfu/
 COPY src/load/Cargo.toml src/load/
 COPY benches benches
 RUN echo 'fn main() {}' > src/main.rs \
-    && touch src/lib.rs src/sfu/lib.rs src/load/lib.rs \
+    && touch src/lib.rs src/cluster/lib.rs src/sfu/lib.rs src/load/lib.rs \
     && cargo build --profile dist --locked \
     && rm -rf src target/dist/.fingerprint/satsuma-*
 

@@ -17,6 +17,7 @@ use satsuma_sfu::api::PersonId;
 
 pub use grants::{Grants, MediaKind, PublishGrants};
 pub use object::{InvalidObjectId, ObjectId};
+pub use satsuma_cluster::NodeId;
 pub use satsuma_sfu::api::SessionId;
 pub use scope::RoomScope;
 pub use text::{MAX_NAME_CHARS, composed, nfc, text_is_valid, visible};
@@ -116,27 +117,6 @@ impl<'de> Deserialize<'de> for UserId {
 impl Borrow<str> for UserId {
     fn borrow(&self) -> &str {
         &self.0
-    }
-}
-
-/// A process of this server: random at each start, so that a restarted process is another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(u32);
-
-impl NodeId {
-    /// Creates a random id.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4().as_fields().0)
-    }
-
-    /// The id of these bits.
-    pub const fn new(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// The bits of the id.
-    pub const fn bits(self) -> u32 {
-        self.0
     }
 }
 
@@ -391,12 +371,6 @@ impl fmt::Display for MeetingId {
 impl fmt::Display for ReportId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", self.0)
     }
 }
 

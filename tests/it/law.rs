@@ -50,7 +50,7 @@ fn folders_import_downward() {
 
 #[test]
 fn files_are_short() {
-    for package in ["src", "src/sfu", "src/load"] {
+    for package in ["src", "src/cluster", "src/sfu", "src/load"] {
         for (path, text) in sources(package) {
             let lines = code(&text).lines().count();
             assert!(
@@ -78,6 +78,6 @@ fn sources(folder: &str) -> Vec<(String, String)> {
             found.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
-    assert!(found.len() > 10, "there are almost no sources");
+    assert!(found.len() > 5, "there are almost no sources");
     found
 }

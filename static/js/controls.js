@@ -1,7 +1,7 @@
 // @ts-check
 // The buttons, and the keys that trigger the same actions.
 
-import { allHtml, byId } from './element.js';
+import { allHtml, byId, within } from './element.js';
 import { setIcon } from './icons.js';
 
 /** @import { IconName } from './icons.js' */
@@ -9,6 +9,18 @@ import { setIcon } from './icons.js';
 /** @type {Record<string, string>} */
 const KEYS = { m: 'microphone', v: 'camera', s: 'screen', h: 'hand', l: 'view', p: 'people', c: 'chat', '?': 'shortcuts' };
 const SHORTCUTS = 'satsuma.shortcuts';
+
+/**
+ * Triggers an action.
+ * @type {(action: string) => unknown}
+ */
+let press = () => {};
+
+/**
+ * Copies of buttons, in another window.
+ * @type {HTMLElement[]}
+ */
+let copies = [];
 
 /**
  * Calls `actions[name]` for each button with that `data-action`, and for its key.
@@ -19,9 +31,10 @@ export function listen(actions) {
     button.addEventListener('click', () => {
       const popover = button.closest('[popover]');
       if (popover instanceof HTMLElement) popover.hidePopover();
-      actions[button.dataset.action ?? '']();
+      press(button.dataset.action ?? '');
     });
   }
+  press = (action) => actions[action]();
   const switchBox = byId('shortcuts-on', HTMLInputElement);
   switchBox.checked = localStorage.getItem(SHORTCUTS) !== 'off';
   switchBox.addEventListener('change', () => localStorage.setItem(SHORTCUTS, switchBox.checked ? 'on' : 'off'));
@@ -61,5 +74,23 @@ export function showAction(action, { label, icon, isPressed, isWarning = false, 
  * @param {string} action
  */
 export function buttons(action) {
-  return allHtml(`[data-action="${action}"]`);
+  return [...allHtml(`[data-action="${action}"]`), ...copies.filter((copy) => copy.dataset.action === action)];
+}
+
+/**
+ * Returns copies of buttons of this page, to be used in another window.
+ * @param {string[]} actions
+ */
+export function copyButtons(actions) {
+  copies = actions.map((action) => {
+    const copy = /** @type {HTMLElement} */ (within(document, `.controls [data-action="${action}"]`, HTMLElement).cloneNode(true));
+    copy.addEventListener('click', () => press(action));
+    return copy;
+  });
+  return copies;
+}
+
+/** To be called when that window is gone. */
+export function forgetCopies() {
+  copies = [];
 }

@@ -24,6 +24,7 @@ const SHAPES = {
   ear: 'M7 9a5 5 0 0 1 10 0c0 4-4 4.500-4 8a3 3 0 0 1-5.500 1.500M10 9.500a2 2 0 0 1 4 0c0 1.500-2 2-2 3.500',
   grid: 'M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z',
   'speaker-view': 'M3 4h18v10H3zM3 17h4v3H3zM10 17h4v3h-4zM17 17h4v3h-4z',
+  pip: 'M20 11V5H4v14h6M13 13h8v6h-8z',
   pin: 'M9 3h6l-1 7 3 3v2H7v-2l3-3zM12 15v6',
   'full-screen': 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5',
   down: 'M12 5v14M6 13l6 6 6-6',

@@ -52,6 +52,7 @@ listen({
   screen: () => devices.toggleScreen(),
   hand: () => meeting?.toggleHand(),
   view: () => meeting?.toggleView(),
+  pip: () => meeting?.togglePip(),
   people: () => meeting?.panels.toggle('people'),
   chat: () => meeting?.panels.toggle('chat'),
   invite: copyLink,

@@ -12,9 +12,11 @@ import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
 import { controlHistory } from './history.js';
 import { People } from './people.js';
+import { PictureInPicture } from './pip.js';
 import { offerReactions } from './reactions.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
+import { MemberStatus } from './status.js';
 import { text } from './texts.js';
 
 /** @import { Chat } from './chat.js' */
@@ -49,6 +51,7 @@ export class Meeting extends Emitter {
   /** The last `userUpdate` on this socket, as JSON. */
   #lastSent = '';
   #stage = new Stage(byId('stage'));
+  #pip = new PictureInPicture();
   #sound = new Sound();
   #people;
   #moderation;
@@ -57,11 +60,7 @@ export class Meeting extends Emitter {
   #api;
   /** @type {Media | undefined} */
   #media;
-  /**
-   * Microphone state by user id: muted or not, and the time of the last change.
-   * @type {Map<string, { isMuted: boolean, since: number }>}
-   */
-  #microphones = new Map();
+  #status;
   /**
    * The track that speech is detected on.
    * @type {MediaStreamTrack | undefined}
@@ -80,6 +79,7 @@ export class Meeting extends Emitter {
     this.#webcam = settings.webcam;
     this.#hasAi = settings.hasAi && settings.canCarryMedia;
     this.#chat = chat;
+    this.#status = new MemberStatus(() => this.#media, signalling.id);
     this.#moderation = new Moderation({ signalling, devices }, this.#ending.signal);
     this.#moderation.show(state.room);
     this.#people = new People({
@@ -117,6 +117,7 @@ export class Meeting extends Emitter {
     devices.on('change', () => this.#useDevices(), { signal });
     this.#showHand();
     this.#showAi();
+    showAction('pip', { label: text('pip.open'), isPossible: PictureInPicture.isPossible });
     this.#useDevices();
   }
 
@@ -173,6 +174,10 @@ export class Meeting extends Emitter {
     this.#stage.toggleView();
   }
 
+  async togglePip() {
+    if (!(await this.#pip.toggle())) notice(text('pip.none'), 'pip');
+  }
+
   /** Invites the AI, or removes it, no matter which member invited it. */
   toggleAi() {
     const { enabled, connectionPending } = this.#ai;
@@ -201,6 +206,7 @@ export class Meeting extends Emitter {
   end() {
     this.#ending.abort();
     this.#media?.end();
+    this.#pip.close();
     this.#stopWatching();
     this.#sound.play(new Map());
   }
@@ -221,6 +227,7 @@ export class Meeting extends Emitter {
     media.on('trouble', (cause) => lastingNotice(text('media.trouble', { cause }), 'media'), { signal });
     media.on('well', () => withdrawNotice('media'), { signal });
     media.on('connected', () => this.#signalling.reconnectNow(), { signal });
+    media.on('quality', () => this.#changed(), { signal });
     media.on('flow', () => this.#updateConnection(media.isCutOff), { signal });
     addEventListener('online', () => media.restartIce(), { signal });
     this.#watchNetwork(() => media.restartIce());
@@ -269,7 +276,7 @@ export class Meeting extends Emitter {
     }
     for (const user of before.values()) {
       notice(text('notice.left', { name: user.name }), 'left');
-      this.#microphones.delete(user.id);
+      this.#status.forget(user.id);
     }
     this.#changed();
   }
@@ -340,10 +347,14 @@ export class Meeting extends Emitter {
     this.#receive(seen);
     const received = this.#media?.received ?? new Map();
     const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
-    this.#stage.show(seen, all.length, me.id, (user) => this.#isLost(user), (user, kind) => {
+    /** @param {User} user @param {VideoKind} kind */
+    const trackOf = (user, kind) => {
       if (user.id === me.id) return own[kind];
       return isShown(user, kind) ? received.get(user.tracks[kind] ?? '') : undefined;
-    });
+    };
+    this.#stage.show(seen, all.length, me.id, (user) => this.#status.of(user), trackOf);
+    const speaker = seen.find(({ id }) => id === this.#stage.speaker) ?? me;
+    this.#pip.show(speaker, { track: trackOf(speaker, 'video'), isMe: speaker === me, status: this.#status.of(speaker) });
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
     this.#people.show(all, me.id, {
@@ -351,22 +362,6 @@ export class Meeting extends Emitter {
       moderates: (id) => this.#moderation.moderates(id),
     });
     this.#chat.showUsers(all);
-  }
-
-  /**
-   * True if nothing arrives from another member. The AI may send nothing while it is silent.
-   * @param {User} user
-   */
-  #isLost({ id, tracks }) {
-    if (id === this.#signalling.id || id === 'ai') return false;
-    const isMuted = !tracks.audioEnabled;
-    let microphone = this.#microphones.get(id);
-    if (microphone?.isMuted !== isMuted) {
-      microphone = { isMuted, since: performance.now() };
-      this.#microphones.set(id, microphone);
-    }
-    const video = tracks.videoEnabled ? tracks.video : undefined;
-    return Boolean(this.#media?.isLost({ audio: tracks.audio, video, ...microphone }));
   }
 
   /**

@@ -13,6 +13,7 @@ import { Tile } from './tile.js';
 /** @import { Size } from './grid.js' */
 /** @import { Arrangement, Entry, View } from './layout.js' */
 /** @import { User } from './signalling.js' */
+/** @import { Status } from './status.js' */
 
 /**
  * A kind of video.
@@ -45,8 +46,11 @@ export class Stage {
   #view = localStorage.getItem(VIEW) === 'speaker' ? 'speaker' : 'grid';
   /** @type {string | undefined} */
   #pinned;
-  /** @type {string | undefined} */
-  #speaker;
+  /**
+   * The other member who speaks or spoke last.
+   * @type {string | undefined}
+   */
+  speaker;
   /**
    * Time at which each member last spoke or raised a hand, by id.
    * @type {Map<string, number>}
@@ -94,17 +98,18 @@ export class Stage {
    * @param {User[]} users
    * @param {number} count
    * @param {string} myId
-   * @param {(user: User) => boolean} isLost returns true if nothing arrives from a member
+   * @param {(user: User) => Status} statusOf
    * @param {(user: User, kind: VideoKind) => MediaStreamTrack | undefined} trackOf
    */
-  show(users, count, myId, isLost, trackOf) {
+  show(users, count, myId, statusOf, trackOf) {
     this.#entries = [];
     for (const user of users) {
       const isMe = user.id === myId;
-      this.#tile({ id: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, isLost: isLost(user) });
+      const status = statusOf(user);
+      this.#tile({ id: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, status });
       if (user.tracks.screenShareEnabled) {
         const tile = this.#tile({ id: `${user.id}/screen`, kind: 'screen', isMe });
-        tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, isLost: isLost(user) });
+        tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, status });
       }
     }
     for (const [id, tile] of this.#tiles) {
@@ -112,7 +117,7 @@ export class Stage {
       tile.element.remove();
       this.#tiles.delete(id);
     }
-    this.#speaker = nextSpeaker(this.#speaker, users.filter(({ id }) => id !== myId));
+    this.speaker = nextSpeaker(this.speaker, users.filter(({ id }) => id !== myId));
     byId('others').textContent = count > users.length ? text('bar.unseen', { count: count - users.length }) : '';
     this.#alone.hidden = count !== 1;
     this.#arrange();
@@ -150,7 +155,7 @@ export class Stage {
   /** Puts all tiles in their places. */
   #arrange() {
     const { spotlight } = this;
-    this.#arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker: this.#speaker });
+    this.#arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker: this.speaker });
     const { large, small, floating } = this.#arrangement;
     const focused = document.activeElement;
     this.#fill(this.#large, large);

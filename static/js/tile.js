@@ -7,30 +7,43 @@ import { text } from './texts.js';
 
 /** @import { User } from './signalling.js' */
 
-/** @typedef {{ track: MediaStreamTrack | undefined, isMe: boolean, isLost: boolean }} TileState */
+/** @import { Level } from './calls/quality.js' */
+/** @import { Status } from './status.js' */
+/** @import { TextKey } from './texts.js' */
+
+/** @typedef {{ track: MediaStreamTrack | undefined, isMe: boolean, status: Status }} TileState */
+
+/** @type {Record<Level, TextKey>} */
+const QUALITY = { 1: 'quality.poor', 2: 'quality.fair', 3: 'quality.good' };
 
 export class Tile {
-  #video = element('video', { autoplay: true, playsinline: true, 'aria-hidden': 'true' });
+  /** The video of a member or a screen, without its sound. */
+  video = element('video', { autoplay: true, playsinline: true, 'aria-hidden': 'true' });
   #initials = element('span', { class: 'initials', 'aria-hidden': 'true' });
   #name = element('span', { class: 'name', dir: 'auto' });
   #muted = element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off'));
   #hand = element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand'));
-  #lost = element('span', { class: 'connection-lost', role: 'status' }, text('tile.lost'));
+  #bars = element('span', { class: 'bars', role: 'img', hidden: true }, element('i'), element('i'), element('i'));
+  #spinner = element('span', { class: 'spinner', role: 'img', 'aria-label': text('tile.loading'), hidden: true });
+  #state = element('span', { class: 'state', role: 'status', hidden: true });
   #pin;
   #fullScreen = element('button', { class: 'tool', type: 'button', onclick: () => this.#toggleFullScreen() }, icon('full-screen'));
   #tools;
   /** @type {MediaStreamTrack | undefined} */
   #track;
+  /** True while a video is on of which no frame came yet. */
+  #isLoading = false;
 
   /** @param {{ pin: () => void, reshaped: () => void }} listeners */
   constructor({ pin, reshaped }) {
     // Audio is played by `Sound`, and browsers let a muted video autoplay.
-    this.#video.muted = true;
-    this.#video.addEventListener('resize', reshaped);
-    const label = element('figcaption', {}, this.#muted, this.#name);
+    this.video.muted = true;
+    this.video.addEventListener('resize', reshaped);
+    this.video.addEventListener('loadeddata', () => this.#showLoading());
+    const label = element('figcaption', {}, this.#muted, this.#name, this.#bars);
     this.#pin = element('button', { class: 'tool', type: 'button', onclick: pin }, icon('pin'));
     this.#tools = element('div', { class: 'tools' }, this.#pin, this.#fullScreen);
-    this.element = element('figure', { class: 'tile' }, this.#initials, this.#video, this.#hand, this.#lost, label, this.#tools);
+    this.element = element('figure', { class: 'tile' }, this.#initials, this.video, this.#spinner, this.#hand, this.#state, label, this.#tools);
     this.element.addEventListener('dblclick', ({ target }) => {
       if (target instanceof Element && !target.closest('button')) this.#toggleFullScreen();
     });
@@ -38,7 +51,7 @@ export class Tile {
 
   /** The aspect ratio of the video, once there is one. */
   get aspect() {
-    const { videoWidth, videoHeight } = this.#video;
+    const { videoWidth, videoHeight } = this.video;
     return videoHeight > 0 ? videoWidth / videoHeight : undefined;
   }
 
@@ -52,15 +65,15 @@ export class Tile {
    * @param {User} user
    * @param {TileState} state
    */
-  showPerson(user, { track, isMe, isLost }) {
+  showPerson(user, { track, isMe, status }) {
     this.#show(track, isMe ? text('tile.you', { name: user.name }) : user.name);
+    this.#showStatus({ ...status, isLoading: status.isReceived && Boolean(user.tracks.videoEnabled) });
     this.element.dataset.user = user.id;
     this.#initials.textContent = initials(user.name);
     this.element.style.setProperty('--hue', String(hue(user.id)));
     this.#muted.hidden = Boolean(user.tracks.audioEnabled);
     this.#hand.hidden = !user.raisedHand;
-    this.#showLost(isLost);
-    this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled && !isLost));
+    this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled && !status.isLost));
     this.element.classList.toggle('mirrored', isMe);
   }
 
@@ -69,21 +82,38 @@ export class Tile {
    * @param {User} user
    * @param {TileState} state
    */
-  showScreen(user, { track, isMe, isLost }) {
+  showScreen(user, { track, isMe, status }) {
     this.#show(track, isMe ? text('tile.yourScreen') : text('tile.screenOf', { name: user.name }));
     // Enlarged it would contain itself.
     this.#tools.hidden = isMe;
     this.#initials.textContent = '';
     this.#muted.hidden = true;
     this.#hand.hidden = true;
-    this.#showLost(isLost);
+    this.#showStatus({ ...status, isFrozen: false, quality: status.screenQuality, isLoading: status.isReceived });
     this.element.classList.add('screen');
   }
 
-  /** @param {boolean} isLost */
-  #showLost(isLost) {
-    this.#lost.hidden = !isLost;
+  /** @param {Status & { isLoading: boolean }} status */
+  #showStatus({ isLost, isFrozen, quality, isLoading }) {
+    this.#isLoading = isLoading;
+    this.#showLoading();
     this.element.classList.toggle('lost', isLost);
+    this.element.classList.toggle('frozen', isFrozen);
+    this.#state.hidden = !isLost && !isFrozen;
+    const state = text(isLost ? 'tile.lost' : 'tile.frozen');
+    // Screen readers would read an equal text aloud again.
+    if (!this.#state.hidden && this.#state.textContent !== state) this.#state.textContent = state;
+    this.#bars.hidden = quality === undefined || isLost;
+    if (quality === undefined || this.#bars.dataset.level === String(quality)) return;
+    this.#bars.dataset.level = String(quality);
+    label(this.#bars, text(QUALITY[quality]));
+  }
+
+  /** Shows the video from its first frame on, and a sign of waiting before. */
+  #showLoading() {
+    const hasFrame = this.video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA;
+    this.element.classList.toggle('picture', Boolean(this.#track) && hasFrame);
+    this.#spinner.hidden = !this.#isLoading || (Boolean(this.#track) && hasFrame);
   }
 
   /**
@@ -95,29 +125,34 @@ export class Tile {
     this.element.title = name;
     label(this.#pin, text('tile.pin', { name }));
     label(this.#fullScreen, text('tile.fullScreen', { name }));
-    this.element.classList.toggle('picture', Boolean(track));
     if (track === this.#track) return;
     this.#track = track;
-    this.#video.srcObject = track ? new MediaStream([track]) : null;
+    this.video.srcObject = track ? new MediaStream([track]) : null;
+  }
+
+  /** Stops playing the video. */
+  clear() {
+    this.#track = undefined;
+    this.video.srcObject = null;
   }
 
   async #toggleFullScreen() {
     if (this.#tools.hidden) return;
     // iPhones show nothing but videos full screen.
-    const video = /** @type {HTMLVideoElement & { webkitEnterFullscreen?: () => void }} */ (this.#video);
+    const phone = /** @type {{ webkitEnterFullscreen?: () => void }} */ (this.video);
     if (document.fullscreenElement) await document.exitFullscreen();
     else if (this.element.requestFullscreen) await this.element.requestFullscreen().catch(() => {});
-    else video.webkitEnterFullscreen?.();
+    else phone.webkitEnterFullscreen?.();
   }
 }
 
 /**
- * @param {HTMLElement} button
+ * @param {HTMLElement} part
  * @param {string} name
  */
-function label(button, name) {
-  button.setAttribute('aria-label', name);
-  button.title = name;
+function label(part, name) {
+  part.setAttribute('aria-label', name);
+  part.title = name;
 }
 
 /**

@@ -12,12 +12,12 @@ use crate::process::Process;
 const IS_AWAY: &str = "!document.getElementById('reconnecting').hidden";
 
 /// Collects the connections of a page, so that a test can end them.
-const KEEP: &str = "window.connections = [];
+pub const KEEP: &str = "window.connections = [];
     window.RTCPeerConnection = class extends RTCPeerConnection {
         constructor(...of) { super(...of); connections.push(this); }
     };";
 
-fn shows_a_picture(name: &str) -> String {
+pub fn shows_a_picture(name: &str) -> String {
     format!("({})?.querySelector('video').videoWidth > 0", tile(name))
 }
 
@@ -228,7 +228,7 @@ async fn arrival_detects_missing_media_only_when_due() {
 }
 
 /// Joins the room `r` as Bob, whose connections a test can reach.
-async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
+pub async fn bob_with(browser: &Browser, origin: &str, script: &str) -> Tab {
     let bob = before_pages(&browser.visitor().await, origin, "r", script).await;
     bob.fill("#username", "Bob").await;
     bob.press("Enter").await;

@@ -189,3 +189,39 @@ async fn tiles_below_the_fold_are_hinted() {
     ada.until(&format!("!({hint})")).await;
     ada.assert_quiet().await;
 }
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn picture_in_picture_shows_the_speaker() {
+    let browser = Browser::start().await;
+    let server = TestServer::start().await;
+    let (mut bob, mut cy) = (member(&server, "Bob").await, member(&server, "Cy").await);
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
+    ada.eval("documentPictureInPicture.addEventListener('enter', ({ window: of }) => { window.small = of })")
+        .await;
+    let open = async || {
+        ada.click("[popovertarget=menu]").await;
+        ada.click("#menu [data-action=pip]").await;
+    };
+    let speaking = |is: bool| json!({"speaking": is, "tracks": {"audioEnabled": true}});
+    say(&mut bob, speaking(true)).await;
+    open().await;
+    let shown =
+        |name: &str| format!("window.small?.document.querySelector('.name')?.textContent === '{name}'");
+    ada.until(&shown("Bob")).await;
+    say(&mut cy, speaking(true)).await;
+    say(&mut bob, speaking(false)).await;
+    ada.until(&shown("Cy")).await;
+    // Its buttons act on the meeting, and show its state.
+    ada.until("document.querySelector('.controls [data-action=microphone][aria-pressed=true]')").await;
+    let muted = "[data-action=microphone][aria-pressed=false]";
+    ada.eval("small.document.querySelector('[data-action=microphone]').click()").await;
+    ada.until(&format!(
+        "document.querySelector('.controls {muted}') && small.document.querySelector('{muted}')"
+    ))
+    .await;
+    open().await;
+    ada.until("small.closed").await;
+    ada.assert_quiet().await;
+}

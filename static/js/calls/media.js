@@ -6,11 +6,11 @@ import { text } from '../texts.js';
 import { CallsError } from './api.js';
 import { Flow } from './flow.js';
 import { nameLayers } from './layers.js';
+import { Reception } from './reception.js';
 import { BATCH, due, pause, tryLater } from './retry.js';
 import { CallsSession, ConnectionError } from './session.js';
 
 /** @import { CallsApi } from './api.js' */
-/** @import { Expectation } from './arrival.js' */
 /** @import { Retry } from './retry.js' */
 
 /** @typedef {'audio' | 'video' | 'screenshare'} TrackKind */
@@ -45,10 +45,16 @@ const RESTART_AGAIN = 1_000;
 /**
  * Events: `sent`, when the references of sent tracks changed; `received`, when the received tracks changed; `trouble`
  * with the end of a sentence about the cause, when no media can be carried, and `well` when they can again; `flow`, when
- * tracks stop or resume; `connected`, when the media service is reached.
- * @extends {Emitter<{ sent: void, received: void, trouble: string, well: void, flow: void, connected: void }>}
+ * tracks stop or resume; `connected`, when the media service is reached; `quality`, when it was judged anew.
+ * @extends {Emitter<{ sent: void, received: void, trouble: string, well: void, flow: void, connected: void, quality: void }>}
  */
 export class Media extends Emitter {
+  /** How well the received tracks, and ours, arrive. */
+  reception = new Reception(
+    () => this.#flow,
+    (reference) => this.#incoming.get(reference)?.transceiver?.receiver.track.id,
+  );
+
   #api;
   #iceServers;
   /** @type {Map<TrackKind, Outgoing>} */
@@ -162,16 +168,6 @@ export class Media extends Emitter {
     return received;
   }
 
-  /**
-   * True if a member's connection is lost; see `Arrival`.
-   * @param {Expectation} expectation with references in place of track ids
-   */
-  isLost({ audio, video, ...microphone }) {
-    /** @param {string | undefined} reference */
-    const idOf = (reference) => this.#incoming.get(reference ?? '')?.transceiver?.receiver.track.id;
-    return Boolean(this.#flow?.isLost({ audio: idOf(audio), video: idOf(video), ...microphone }));
-  }
-
   /** True if nothing arrives any more, although something should. Not during `trouble`, which names the cause. */
   get isCutOff() {
     return !this.#shownTrouble && (this.#isBroken || Boolean(this.#flow?.isCutOff));
@@ -275,12 +271,13 @@ export class Media extends Emitter {
   /** @param {CallsSession} session */
   #watch(session) {
     let wasCutOff = false;
-    const flow = new Flow(session.connection, () => {
+    const changed = () => {
       // ICE would detect it five seconds later.
       if (flow.isCutOff && !wasCutOff) this.restartIce();
       wasCutOff = flow.isCutOff;
       this.emit('flow');
-    });
+    };
+    const flow = new Flow(session.connection, { changed, judged: () => this.emit('quality') });
     return flow;
   }
 

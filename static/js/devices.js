@@ -6,6 +6,7 @@
 
 import { deviceProblem } from './device-problem.js';
 import { Emitter } from './events.js';
+import { ScreenShare } from './screen-share.js';
 import { text } from './texts.js';
 
 /** @typedef {'camera' | 'microphone'} DeviceKind */
@@ -39,8 +40,7 @@ class Device {
 export class Devices extends Emitter {
   camera = new Device();
   microphone = new Device();
-  /** @type {{ track: MediaStreamTrack | undefined, isRequested: boolean }} */
-  screen = { track: undefined, isRequested: false };
+  screen = new ScreenShare(() => this.emit('change'));
 
   /** @type {Partial<Record<DeviceKind, string>>} */
   #chosen = stored(localStorage, CHOICES);
@@ -83,34 +83,6 @@ export class Devices extends Emitter {
     this.#want('microphone', false);
   }
 
-  async toggleScreen() {
-    if (this.screen.isRequested) return;
-    if (this.screen.track) {
-      this.screen.track.stop();
-      this.screen.track = undefined;
-    } else {
-      this.screen.isRequested = true;
-      // Rejected if the user cancels, which is no problem.
-      const stream = await navigator.mediaDevices.getDisplayMedia({ video: true }).catch(() => undefined);
-      this.screen.isRequested = false;
-      const track = stream?.getVideoTracks()[0];
-      if (this.#isEnded) {
-        track?.stop();
-        return;
-      }
-      track?.addEventListener('ended', () => {
-        if (this.screen.track === track) this.screen.track = undefined;
-        this.emit('change');
-      });
-      this.screen.track = track;
-    }
-    this.emit('change');
-  }
-
-  get canShareScreen() {
-    return Boolean(navigator.mediaDevices?.getDisplayMedia);
-  }
-
   /**
    * Returns the devices of a kind that the browser reveals.
    * @param {DeviceKind} kind
@@ -151,7 +123,8 @@ export class Devices extends Emitter {
   /** Releases all devices for good. */
   end() {
     this.#isEnded = true;
-    for (const device of [this.camera, this.microphone, this.screen]) {
+    this.screen.end();
+    for (const device of [this.camera, this.microphone]) {
       device.track?.stop();
       device.track = undefined;
     }

@@ -9,8 +9,8 @@
  */
 
 /**
- * A tile to place. A screen is shown large by default, and whole.
- * @typedef {{ id: string, kind: 'person' | 'screen', isMe: boolean }} Entry
+ * A tile to place, and the member that it is of. A screen is shown large by default, and whole.
+ * @typedef {{ id: string, owner: string, kind: 'person' | 'screen', isMe: boolean }} Entry
  */
 
 /**

@@ -16,6 +16,7 @@ import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
 import { prepareReport } from './report.js';
+import { ScreenShare } from './screen-share.js';
 import { ask, askWhyRefused, enterRoom, loadSettings, PASSWORD_NEEDED, Refusal, settingsPath } from './settings.js';
 import { Signalling } from './signalling.js';
 import { text } from './texts.js';
@@ -49,7 +50,7 @@ let isAccepted = false;
 listen({
   microphone: () => devices.toggleMicrophone().then(() => explain('microphone')),
   camera: () => devices.toggleCamera().then(() => explain('camera')),
-  screen: () => devices.toggleScreen(),
+  screen: () => devices.screen.toggle(),
   hand: () => meeting?.toggleHand(),
   view: () => meeting?.toggleView(),
   pip: () => meeting?.togglePip(),
@@ -131,7 +132,7 @@ function showDevices() {
   showAction('screen', {
     label: text(screen.track ? 'controls.screenOff' : 'controls.screenOn'),
     isPressed: Boolean(screen.track),
-    isPossible: devices.canShareScreen,
+    isPossible: ScreenShare.isPossible,
   });
 }
 

@@ -7,6 +7,7 @@ import { showAction } from './controls.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
 import { watchSpeech } from './loudness.js';
+import { Mix } from './mix.js';
 import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
@@ -14,6 +15,7 @@ import { controlHistory } from './history.js';
 import { People } from './people.js';
 import { PictureInPicture } from './pip.js';
 import { offerReactions } from './reactions.js';
+import { SharingBar } from './sharing-bar.js';
 import { Sound } from './sound.js';
 import { Stage } from './stage.js';
 import { MemberStatus } from './status.js';
@@ -53,6 +55,8 @@ export class Meeting extends Emitter {
   #stage = new Stage(byId('stage'));
   #pip = new PictureInPicture();
   #sound = new Sound();
+  #mix = new Mix();
+  #sharing;
   #people;
   #moderation;
   #chat;
@@ -79,6 +83,7 @@ export class Meeting extends Emitter {
     this.#webcam = settings.webcam;
     this.#hasAi = settings.hasAi && settings.canCarryMedia;
     this.#chat = chat;
+    this.#sharing = new SharingBar(byId('stage'), devices.screen);
     this.#status = new MemberStatus(() => this.#media, signalling.id);
     this.#moderation = new Moderation({ signalling, devices }, this.#ending.signal);
     this.#moderation.show(state.room);
@@ -115,6 +120,7 @@ export class Meeting extends Emitter {
     );
     signalling.on('error', ({ error }) => notice(text('notice.server', { message: error }), 'error'), { signal });
     devices.on('change', () => this.#useDevices(), { signal });
+    document.addEventListener('visibilitychange', () => this.#changed(), { signal });
     this.#showHand();
     this.#showAi();
     showAction('pip', { label: text('pip.open'), isPossible: PictureInPicture.isPossible });
@@ -151,6 +157,7 @@ export class Meeting extends Emitter {
       speaking: this.#speaking,
       // The stock client has no chat.
       readsChat: true,
+      watches: this.#stage.watched,
       transceiverSessionId: this.#media?.sessionId,
       tracks: {
         audioEnabled: microphone.isOn,
@@ -207,6 +214,7 @@ export class Meeting extends Emitter {
     this.#ending.abort();
     this.#media?.end();
     this.#pip.close();
+    this.#mix.end();
     this.#stopWatching();
     this.#sound.play(new Map());
   }
@@ -294,7 +302,7 @@ export class Meeting extends Emitter {
       { rid: 'b', maxBitrate: 500_000, maxFramerate: framerate, scaleResolutionDownBy: 2 },
       { rid: 'c', maxBitrate: 150_000, maxFramerate: Math.min(framerate, 15), scaleResolutionDownBy: 4 },
     ];
-    this.#media?.send('audio', microphone.track, [{ networkPriority: 'high' }]);
+    this.#media?.send('audio', this.#mix.of(microphone.track, screen.sound), [{ networkPriority: 'high' }]);
     this.#media?.send('video', camera.track, encodings);
     this.#media?.send('screenshare', screen.track);
     if (microphone.track !== this.#watchedTrack) {
@@ -346,7 +354,7 @@ export class Meeting extends Emitter {
     const seen = this.#stage.choose(all, me.id);
     this.#receive(seen);
     const received = this.#media?.received ?? new Map();
-    const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.track };
+    const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.preview };
     /** @param {User} user @param {VideoKind} kind */
     const trackOf = (user, kind) => {
       if (user.id === me.id) return own[kind];
@@ -355,6 +363,7 @@ export class Meeting extends Emitter {
     this.#stage.show(seen, all.length, me.id, (user) => this.#status.of(user), trackOf);
     const speaker = seen.find(({ id }) => id === this.#stage.speaker) ?? me;
     this.#pip.show(speaker, { track: trackOf(speaker, 'video'), isMe: speaker === me, status: this.#status.of(speaker) });
+    this.#sharing.show(this.#others.filter(({ watches }) => watches?.includes(me.id)).map(({ name }) => name));
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
     this.#people.show(all, me.id, {

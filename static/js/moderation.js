@@ -192,7 +192,7 @@ export class Moderation {
     const { camera, screen } = this.#devices;
     if (kind === 'audio') this.#devices.muteMicrophone();
     if (kind === 'video' && camera.isWanted) this.#devices.toggleCamera();
-    if (kind === 'screen' && screen.track) this.#devices.toggleScreen();
+    if (kind === 'screen' && screen.track) screen.toggle();
     notice(text(STOPPED[kind], { by: by ?? text('stopped.someModerator') }), kind);
   }
 }

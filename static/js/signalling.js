@@ -13,6 +13,7 @@ import { Emitter } from './events.js';
  * @property {boolean} raisedHand
  * @property {boolean} speaking
  * @property {boolean} [readsChat] false for the stock client, which has no chat
+ * @property {string[]} [watches] ids of the members whose screens this one sees
  * @property {string} [transceiverSessionId]
  * @property {UserTracks} tracks
  */

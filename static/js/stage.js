@@ -65,7 +65,7 @@ export class Stage {
   /** @param {HTMLElement} place */
   constructor(place) {
     this.#surface.append(this.#fold.hint);
-    place.replaceChildren(this.#surface, this.#alone);
+    place.append(this.#surface, this.#alone);
     new ResizeObserver(() => this.#layOut()).observe(this.#surface);
   }
 
@@ -106,9 +106,10 @@ export class Stage {
     for (const user of users) {
       const isMe = user.id === myId;
       const status = statusOf(user);
-      this.#tile({ id: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, status });
-      if (user.tracks.screenShareEnabled) {
-        const tile = this.#tile({ id: `${user.id}/screen`, kind: 'screen', isMe });
+      this.#tile({ id: user.id, owner: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, status });
+      // Of one's own screen there may be nothing to show.
+      if (user.tracks.screenShareEnabled && !(isMe && !trackOf(user, 'screenshare'))) {
+        const tile = this.#tile({ id: `${user.id}/screen`, owner: user.id, kind: 'screen', isMe });
         tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, status });
       }
     }
@@ -136,6 +137,16 @@ export class Stage {
       this.#tiles.set(id, tile);
     }
     return tile;
+  }
+
+  /**
+   * The ids of the members whose screens are seen now.
+   * @returns {string[] | undefined}
+   */
+  get watched() {
+    if (document.hidden) return undefined;
+    const screens = this.#entries.filter(({ id, kind, isMe }) => kind === 'screen' && !isMe && this.#tiles.get(id)?.hasPicture);
+    return screens.length > 0 ? screens.map(({ owner }) => owner) : undefined;
   }
 
   /**

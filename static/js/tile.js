@@ -55,6 +55,11 @@ export class Tile {
     return videoHeight > 0 ? videoWidth / videoHeight : undefined;
   }
 
+  /** True once a frame of the video is shown. */
+  get hasPicture() {
+    return this.element.classList.contains('picture');
+  }
+
   /** @param {boolean} isPinned */
   set isPinned(isPinned) {
     this.#pin.setAttribute('aria-pressed', String(isPinned));
@@ -89,7 +94,7 @@ export class Tile {
     this.#initials.textContent = '';
     this.#muted.hidden = true;
     this.#hand.hidden = true;
-    this.#showStatus({ ...status, isFrozen: false, quality: status.screenQuality, isLoading: status.isReceived });
+    this.#showStatus({ ...status, isFrozen: false, quality: status.screenQuality, isLoading: status.isReceived && !isMe });
     this.element.classList.add('screen');
   }
 

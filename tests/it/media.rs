@@ -107,7 +107,7 @@ async fn members_exchange_audio_and_video() {
     // He shares his screen, twice.
     for _ in 0..2 {
         click(&bob, "screen").await;
-        let screen = [video("Bob’s screen")];
+        let screen = [video("Screen of Bob")];
         until_live(&[(&ada, &screen, 1)]).await;
         until_all_live(&both).await;
         click(&bob, "screen").await;
@@ -200,4 +200,66 @@ async fn muted_microphone_sends_little() {
         now[0] > before[0] && now[0] - before[0] < 20
     };
     eventually("a muted microphone sends a fifth of speech at most".to_owned(), is_quiet).await;
+}
+
+/// Shares a drawn picture and a tone, since the fake screen of a browser is a whole one. Runs before the page.
+const WINDOW: &str = "navigator.mediaDevices.getDisplayMedia = async (asked) => {
+    window.asked = asked;
+    const canvas = Object.assign(document.createElement('canvas'), { width: 640, height: 480 });
+    const context = canvas.getContext('2d');
+    setInterval(() => context.fillRect(Math.random() * 640, Math.random() * 480, 9, 9), 50);
+    const audio = new AudioContext();
+    const [tone, output] = [new OscillatorNode(audio), audio.createMediaStreamDestination()];
+    tone.connect(output);
+    tone.start();
+    return new MediaStream([...canvas.captureStream(20).getTracks(), ...output.stream.getTracks()]);
+};";
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn screen_is_shared_with_sound_and_watchers() {
+    let browser = Browser::start().await;
+    let server = server_with(|_| {}).await;
+    let ada = meet(&browser, &server, "Ada").await;
+    let bob =
+        watched(&browser.visitor().await, &format!("{}/set-username?return-url=/r", server.http())).await;
+    bob.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": WINDOW})).await;
+    bob.fill("#username", "Bob").await;
+    bob.press("Enter").await;
+    bob.until("document.querySelector('#join:enabled')").await;
+    join(&bob).await;
+    until_all_live(&[(&ada, "Ada"), (&bob, "Bob")]).await;
+    click(&bob, "microphone").await;
+    until_pressed(&bob, "microphone", "false").await;
+    ada.eval("probe.mark()").await;
+    ada.until("probe.silent === 1").await;
+
+    click(&bob, "screen").await;
+    let watchers = "document.querySelector('.sharing:not([hidden]) .watchers')?.textContent";
+    bob.until(&format!("{watchers} === 'Ada is watching'")).await;
+    assert_eq!(bob.eval("asked.selfBrowserSurface").await, "exclude");
+    // His own screen is a small preview, and Ada hears the tone although his microphone is off.
+    bob.until("document.querySelector('.floating .tile.screen.picture')").await;
+    until_live(&[(&ada, &[video("Screen of Bob")], 1)]).await;
+    // He shares no sound, and a moving picture.
+    bob.click(".sharing input").await;
+    ada.eval("probe.mark()").await;
+    ada.until("probe.silent === 1").await;
+    let hint = "document.querySelector('.floating .tile.screen video').srcObject.getTracks()[0].contentHint";
+    assert_eq!(bob.eval(hint).await, "detail");
+    let choose = "(s => { s.value = 'motion'; s.dispatchEvent(new Event('change')) })(document.querySelector('.sharing select'))";
+    bob.eval(choose).await;
+    bob.until(&format!("{hint} === 'motion'")).await;
+
+    bob.click(".sharing button").await;
+    until_on_stage(&ada, &["Ada (you)", "Bob"]).await;
+    bob.until("document.querySelector('.sharing').hidden").await;
+    click(&bob, "microphone").await;
+    until_all_live(&[(&ada, "Ada"), (&bob, "Bob")]).await;
+    // Both choices are remembered.
+    click(&bob, "screen").await;
+    bob.until(&format!("{hint} === 'motion' && !document.querySelector('.sharing input').checked")).await;
+    for tab in [&ada, &bob] {
+        tab.assert_quiet().await;
+    }
 }

@@ -123,7 +123,7 @@ async fn screens_and_pinned_tiles_are_large() {
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
     say(&mut bob, json!({"tracks": {"screenShareEnabled": true}})).await;
-    until_placed(&ada, "large", &["Bob’s screen"]).await;
+    until_placed(&ada, "large", &["Screen of Bob"]).await;
     ada.until("document.querySelectorAll('.rest .tile').length === 3").await;
     // The screen fills its place in each window, and lies apart from the others.
     for (width, height) in [(360, 740), (800, 600), (1280, 800)] {
@@ -146,7 +146,7 @@ async fn screens_and_pinned_tiles_are_large() {
     let is_focused = "document.activeElement.matches('.large [aria-label=\"Pin Cy\"][aria-pressed=true]')";
     ada.until(is_focused).await;
     ada.press("Enter").await;
-    until_placed(&ada, "large", &["Bob’s screen"]).await;
+    until_placed(&ada, "large", &["Screen of Bob"]).await;
 
     // A double click shows it full screen, and another one ends that.
     let point = ada.eval("(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector('.large .tile').getBoundingClientRect())").await;
@@ -159,12 +159,14 @@ async fn screens_and_pinned_tiles_are_large() {
         }
         ada.until(full).await;
     }
-    // One's own screen is never large.
+    // Of one's own whole screen there is nothing to show, since it would contain itself.
     say(&mut bob, json!({"tracks": {}})).await;
     until_placed(&ada, "large", &[]).await;
     ada.click(".controls [data-action=screen]").await;
-    until_placed(&ada, "floating", &["Your screen"]).await;
-    until_placed(&ada, "large", &[]).await;
+    ada.until("document.querySelector('.sharing:not([hidden])')").await;
+    until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
+    ada.click(".sharing button").await;
+    ada.until("document.querySelector('.sharing[hidden]')").await;
     ada.assert_quiet().await;
 }
 

@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::id::{IdentityId, SessionId, UserId};
-pub use satsuma_sfu::access::{MediaRights, SessionAccess};
+pub use satsuma_sfu::access::{MediaRights, ScreenTrack, SessionAccess};
 
-/// Sessions that are remembered of one person; for a further one its oldest is forgotten.
+/// Sessions of one person; for a further one its oldest that it does not announce becomes a former one.
 const MAX_SESSIONS: usize = 64;
+
+/// Former sessions of one person: nobody receives them, and nobody else can announce them.
+const MAX_FORMER: usize = 1024;
 
 /// Time for which the sessions of a person in no room are remembered. Later they are taken for its own again when it
 /// announces them in a room.
@@ -28,8 +31,8 @@ pub struct MediaPlace {
     pub rights: MediaRights,
     /// The sessions that it announces as its own. One that is known to be somebody else's stays that one's.
     pub sessions: Vec<SessionId>,
-    /// The track that it announces as its screen.
-    pub screen: Option<(SessionId, Arc<str>)>,
+    /// The tracks that it announces as its screen, or did.
+    pub screens: Vec<(SessionId, ScreenTrack)>,
 }
 
 /// The directory of rooms and sessions. A clone is the same directory.
@@ -56,6 +59,8 @@ struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Owner {
     Person(IdentityId),
+    /// A person that opened many others since.
+    Former(IdentityId),
     /// The agent of a room.
     Agent(u64),
 }
@@ -65,6 +70,8 @@ struct Person {
     places: Vec<PersonPlace>,
     /// Its sessions, the oldest first.
     sessions: VecDeque<SessionId>,
+    /// Its former sessions, the oldest first.
+    former: VecDeque<SessionId>,
     /// The last time when it opened a session or left a room.
     last: Option<Instant>,
 }
@@ -74,7 +81,8 @@ struct PersonPlace {
     room: u64,
     user: UserId,
     rights: MediaRights,
-    screen: Option<(SessionId, Arc<str>)>,
+    sessions: Vec<SessionId>,
+    screens: Vec<(SessionId, ScreenTrack)>,
 }
 
 impl MediaAccess {
@@ -134,7 +142,7 @@ impl MediaAccess {
             let is_old = person.last.is_none_or(|last| now.saturating_duration_since(last) > REMEMBERED);
             let is_forgotten = person.places.is_empty() && is_old;
             if is_forgotten {
-                for session in &person.sessions {
+                for session in person.sessions.iter().chain(&person.former) {
                     sessions.remove(session);
                 }
             }
@@ -157,19 +165,21 @@ impl RoomAccess {
     pub fn set(&mut self, user: &UserId, identity: &IdentityId, place: MediaPlace) {
         let Some(shared) = &self.shared else { return };
         self.members.insert(user.clone(), identity.clone());
-        let MediaPlace { rights, sessions, screen } = place;
+        let MediaPlace { rights, sessions, screens } = place;
         shared.change(|state| {
-            for session in sessions {
-                if !state.sessions.contains_key(&session) {
-                    state.own(session, identity);
-                }
-            }
+            let announced = sessions.clone();
+            let place = PersonPlace { room: self.number, user: user.clone(), rights, sessions, screens };
             let person = state.people.entry(identity.clone()).or_default();
             let is_own = |place: &&mut PersonPlace| place.room == self.number && place.user == *user;
             match person.places.iter_mut().find(is_own) {
-                Some(place) => (place.rights, place.screen) = (rights, screen),
-                None => {
-                    person.places.push(PersonPlace { room: self.number, user: user.clone(), rights, screen });
+                Some(own) => *own = place,
+                None => person.places.push(place),
+            }
+            for session in announced {
+                match state.sessions.get(&session) {
+                    None => state.own(session, identity),
+                    Some(Owner::Former(owner)) if owner == identity => state.own(session, identity),
+                    Some(_) => {}
                 }
             }
             state.touch(identity);
@@ -238,6 +248,15 @@ impl Shared {
     }
 }
 
+impl Person {
+    /// Removes the oldest session that none of the places announces.
+    fn take_oldest(&mut self) -> Option<SessionId> {
+        let is_announced = |session| self.places.iter().any(|place| place.sessions.contains(session));
+        let at = self.sessions.iter().position(|session| !is_announced(session))?;
+        self.sessions.remove(at)
+    }
+}
+
 impl State {
     /// Makes a session that of a person.
     fn own(&mut self, session: SessionId, by: &IdentityId) {
@@ -246,11 +265,18 @@ impl State {
             return;
         }
         if person.sessions.len() >= MAX_SESSIONS
-            && let Some(oldest) = person.sessions.pop_front()
+            && let Some(oldest) = person.take_oldest()
         {
-            self.sessions.remove(&oldest);
+            self.sessions.insert(oldest.clone(), Owner::Former(by.clone()));
+            person.former.push_back(oldest.clone());
             self.dirty.insert(oldest);
         }
+        if person.former.len() > MAX_FORMER
+            && let Some(oldest) = person.former.pop_front()
+        {
+            self.sessions.remove(&oldest);
+        }
+        person.former.retain(|former| *former != session);
         person.sessions.push_back(session.clone());
         self.sessions.insert(session.clone(), Owner::Person(by.clone()));
         self.dirty.insert(session);
@@ -284,8 +310,8 @@ impl State {
         let own = self.people.get(by).into_iter().flat_map(|person| &person.places);
         let mut own = own.filter(|place| place.rights.subscribe);
         match self.sessions.get(session) {
-            None => false,
-            Some(Owner::Person(owner)) if owner == by => true,
+            Some(Owner::Person(owner) | Owner::Former(owner)) if owner == by => true,
+            None | Some(Owner::Former(_)) => false,
             Some(Owner::Agent(room)) => own.any(|place| place.room == *room),
             Some(Owner::Person(_)) => own.any(|place| {
                 self.owner_places(session).any(|other| other.room == place.room && other.rights.publishes())
@@ -307,9 +333,8 @@ impl State {
         let mut access = SessionAccess::default();
         for place in self.owner_places(session) {
             access.places.push(Place { room: place.room, rights: place.rights });
-            if let Some((_, track)) = place.screen.as_ref().filter(|(of, _)| of == session) {
-                access.screens.push(track.to_string());
-            }
+            let own = place.screens.iter().filter(|(of, _)| of == session);
+            access.screens.extend(own.map(|(_, track)| track.clone()));
         }
         access
     }
@@ -335,7 +360,11 @@ mod tests {
     }
 
     fn place(rights: MediaRights, sessions: &[&str]) -> MediaPlace {
-        MediaPlace { rights, sessions: sessions.iter().map(|id| session(id)).collect(), screen: None }
+        MediaPlace {
+            rights,
+            sessions: sessions.iter().map(|id| session(id)).collect(),
+            ..MediaPlace::default()
+        }
     }
 
     fn enter(room: &mut RoomAccess, name: &str, rights: MediaRights) {
@@ -414,15 +443,40 @@ mod tests {
         assert!(!access.may_subscribe(&identity("bob"), &session("a")));
     }
 
+    /// Who knows the id of a session of somebody's past must not bring it into another room.
+    #[test]
+    fn session_in_use_stays_and_a_former_one_is_nobody_elses() {
+        let access = MediaAccess::new(true);
+        let (mut here, mut there) = (access.room(), access.room());
+        for id in ["used", "past"] {
+            access.opened(now().into_std(), session(id), &identity("ada"));
+        }
+        here.set(&user("ada"), &identity("ada"), place(MediaRights::ALL, &["used"]));
+        enter(&mut here, "bob", MediaRights::ALL);
+        for number in 0..MAX_SESSIONS {
+            access.opened(now().into_std(), session(&format!("s{number}")), &identity("ada"));
+        }
+        there.set(&user("eve"), &identity("eve"), place(MediaRights::ALL, &["used", "past"]));
+        enter(&mut there, "kim", MediaRights::ALL);
+        let may = |by: &str, of: &str| access.may_subscribe(&identity(by), &session(of));
+        assert!(may("bob", "used") && !may("bob", "past"));
+        for by in ["eve", "kim"] {
+            assert!(!may(by, "used") && !may(by, "past"), "{by}");
+        }
+        here.set(&user("ada"), &identity("ada"), place(MediaRights::ALL, &["used", "past"]));
+        assert!(may("bob", "used") && may("bob", "past"), "it is announced again");
+    }
+
     #[test]
     fn memory_is_bounded() {
         let access = MediaAccess::new(true);
         let start = now().into_std();
-        for number in 0..=MAX_SESSIONS {
+        let most = MAX_SESSIONS + MAX_FORMER;
+        for number in 0..=most {
             access.opened(start, session(&format!("s{number}")), &identity("ada"));
         }
         let shared = access.shared.clone().unwrap();
-        assert_eq!(shared.lock().sessions.len(), MAX_SESSIONS);
+        assert_eq!(shared.lock().sessions.len(), most);
         assert!(!access.may_subscribe(&identity("ada"), &session("s0")), "the oldest is forgotten");
         access.prune(start + REMEMBERED);
         assert_eq!(shared.lock().people.len(), 1);

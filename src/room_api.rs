@@ -246,10 +246,15 @@ async fn change(
         Ok(change) => change,
         Err(error) => return Ok(password_refused(error)),
     };
-    if is_lasting(&identity) {
-        set_lasting(&api.registry, &room, change).await
-    } else {
-        moderated(api.registry.set_rules(&room, moderator(&identity), change).await)
+    if !is_lasting(&identity) {
+        return moderated(api.registry.set_rules(&room, moderator(&identity), change).await);
+    }
+    // The meeting may have removed its holder, or taken moderation from it.
+    match api.registry.may_change_rules(&room, moderator(&identity)).await {
+        Ok(()) | Err(CannotModerate::NoRoom | CannotModerate::Denied(Denied::NoMeeting)) => {
+            set_lasting(&api.registry, &room, change).await
+        }
+        refused => moderated(refused),
     }
 }
 

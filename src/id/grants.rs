@@ -51,6 +51,11 @@ pub enum MediaKind {
     Screen,
 }
 
+impl MediaKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Audio, Self::Video, Self::Screen];
+}
+
 impl Grants {
     /// The rights of everyone who is authenticated, as in Orange Meets: all that a person needs in a meeting,
     /// moderation included.

@@ -194,18 +194,41 @@ impl Asked<'_> {
     }
 }
 
-/// True if a session description has a section of this kind that sends (RFC 8866 section 6.7).
+/// True if a session description has a section of this kind that sends (RFC 8866 section 6.7). Where two parsers may
+/// differ, it does: some end lines at a lone carriage return, and of two directions either may count.
 fn sends(sdp: &str, kind: &str) -> bool {
-    let direction = |section: &str, default: bool| {
-        section.lines().fold(default, |sends, line| match line.trim() {
-            "a=sendrecv" | "a=sendonly" => true,
-            "a=recvonly" | "a=inactive" => false,
-            _ => sends,
-        })
-    };
-    let mut sections = sdp.split("m=");
-    let session = direction(sections.next().unwrap_or_default(), true);
-    sections.any(|section| section.starts_with(kind) && direction(section, session))
+    let (mut session, mut section) = (Direction::default(), None::<(bool, Direction)>);
+    let mut sends = false;
+    for line in sdp.split(['\r', '\n']).map(str::trim) {
+        if let Some(media) = line.strip_prefix("m=") {
+            sends |= section.is_some_and(|(is_it, direction)| is_it && direction.sends(session));
+            section = Some((media.starts_with(kind), Direction::default()));
+        } else {
+            let direction = section.as_mut().map_or(&mut session, |(_, direction)| direction);
+            direction.read(line);
+        }
+    }
+    sends || section.is_some_and(|(is_it, direction)| is_it && direction.sends(session))
+}
+
+/// The directions that a session, or a section of it, names.
+#[derive(Clone, Copy, Default)]
+struct Direction {
+    sends: bool,
+    receives_only: bool,
+}
+
+impl Direction {
+    fn read(&mut self, line: &str) {
+        self.sends |= ["a=sendrecv", "a=sendonly"].contains(&line);
+        self.receives_only |= ["a=recvonly", "a=inactive"].contains(&line);
+    }
+
+    /// True if a section with these directions, in such a session, sends.
+    fn sends(self, session: Self) -> bool {
+        let names_none = !self.sends && !self.receives_only;
+        self.sends || names_none && (session.sends || !session.receives_only)
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +323,21 @@ mod tests {
                 matches!(checked, Err(CallFailure::Malformed | CallFailure::Ambiguous)),
                 "{body}: {checked:?}"
             );
+        }
+    }
+
+    #[test]
+    fn description_that_sends_for_some_parsers_sends() {
+        for (sdp, expected) in [
+            ("v=0\r\na=recvonly\r\nm=audio 9\r\n", false),
+            ("v=0\r\na=recvonly\r\nm=audio 9\r\na=x:m=zzz\r\na=sendonly\r\n", true),
+            ("v=0\na=recvonly\nm=audio 9\ra=sendonly\n", true),
+            ("v=0\r\nm=audio 9\r\na=sendonly\r\na=recvonly\r\n", true),
+            ("v=0\r\nm=audio 9\r\n", true),
+            ("v=0\r\nm=video 9\r\nm=audio 9\r\na=inactive\r\nm=video 9\r\n", false),
+            ("v=0\r\n", false),
+        ] {
+            assert_eq!(sends(sdp, "audio"), expected, "{sdp:?}");
         }
     }
 

@@ -259,6 +259,13 @@ impl Actor {
             Command::Moderate { by, action, answer } => {
                 self.handle(Input::Moderate { by, action }, Asking::Operator(answer)).await
             }
+            Command::MayChange { by, answer } => {
+                let _ = answer.send(self.room.may_change_rules(&by));
+                Turn::Continue
+            }
+            Command::LastingRules { change, answer } => {
+                self.handle(Input::LastingRules { change }, Asking::Operator(answer)).await
+            }
             Command::SetRules { by, change, answer } => {
                 self.handle(Input::SetRules { by, change }, Asking::Operator(answer)).await
             }

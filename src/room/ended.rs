@@ -22,8 +22,10 @@ pub struct EndedMeetings {
 impl EndedMeetings {
     /// Remembers the members of a meeting that was ended.
     pub fn remember(&self, now: Instant, room: &RoomName, mut users: Vec<UserId>) {
-        if self.rooms.len() >= MAX_MEETINGS && !self.rooms.contains_key(room) {
-            return;
+        if self.rooms.len() >= MAX_MEETINGS {
+            // In a statement of its own: a guard of the map must not be held while it is changed.
+            let oldest = self.rooms.iter().min_by_key(|ended| ended.0).map(|ended| ended.key().clone());
+            oldest.map(|room| self.rooms.remove(&room));
         }
         users.sort_unstable();
         self.rooms.insert(room.clone(), (now, users));
@@ -48,6 +50,19 @@ impl EndedMeetings {
 mod tests {
     use super::*;
     use crate::clock::now;
+
+    #[test]
+    fn oldest_meeting_is_forgotten_for_a_further_one() {
+        let (ended, start) = (EndedMeetings::default(), now().into_std());
+        let ada = UserId::parse("ada").unwrap();
+        let room = |number: usize| RoomName::parse(&format!("r{number}")).unwrap();
+        for number in 0..=MAX_MEETINGS {
+            let at = start + Duration::from_millis(number.try_into().unwrap());
+            ended.remember(at, &room(number), vec![ada.clone()]);
+        }
+        assert_eq!(ended.rooms.len(), MAX_MEETINGS);
+        assert!(!ended.contains(start, &room(0), &ada) && ended.contains(start, &room(MAX_MEETINGS), &ada));
+    }
 
     #[test]
     fn ids_of_an_ended_meeting_are_remembered_for_an_hour() {

@@ -54,10 +54,15 @@ pub enum Input {
         /// The action.
         action: ModerationAction,
     },
-    /// Change the settings of the room.
+    /// Change the settings of the meeting.
     SetRules {
         /// Whoever asks.
         by: Moderator,
+        /// The change.
+        change: RulesChange,
+    },
+    /// The settings with which meetings begin were changed.
+    LastingRules {
         /// The change.
         change: RulesChange,
     },

@@ -54,7 +54,21 @@ pub enum Command {
         /// The answer.
         answer: oneshot::Sender<Result<(), Denied>>,
     },
-    /// A change of the room's settings.
+    /// A question for the right to change the room's settings.
+    MayChange {
+        /// Whoever asks.
+        by: Moderator,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A change of the settings with which meetings begin.
+    LastingRules {
+        /// The change.
+        change: RulesChange,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), Denied>>,
+    },
+    /// A change of the settings of the meeting.
     SetRules {
         /// Whoever asks.
         by: Moderator,

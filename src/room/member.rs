@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::announced::{Announced, Restraint};
 use super::io::{Join, Liveness};
-use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, MediaKind, SessionId, UserId};
+use crate::id::{AuthMethod, ConnectionId, Grants, IdentityId, MediaKind, UserId};
 use crate::media_access::{MediaPlace, MediaRights};
 use crate::network::ClientNetwork;
 use crate::protocol::user::User;
@@ -32,18 +33,20 @@ pub struct Member {
     /// True if the member has sent a message since it joined, or its connection serves as one.
     pub has_spoken: bool,
     json: Arc<str>,
+    /// The fields of the user object that the room acts on.
+    shown: Shown,
     announced: Announced,
-    /// The place in the directory of media that was set last.
-    placed: MediaPlace,
+    /// The rights in the directory of media that were set last; none once something else was announced since.
+    placed: Option<MediaRights>,
 }
 
-/// The texts of a user object that name its media, as they were when they were last parsed.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Announced {
-    session: Option<String>,
-    audio: Option<String>,
-    video: Option<String>,
-    screen: Option<String>,
+/// What a user object says of its member, so that it need not be parsed to learn it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    raised_hand: bool,
+    audio: bool,
+    video: bool,
+    screen: bool,
 }
 
 /// The user object exceeds its size limit.
@@ -90,8 +93,9 @@ impl Member {
             // Its protocol's own heartbeats do not reach the room.
             has_spoken: join.liveness == Liveness::Connection,
             json,
+            shown: Shown::default(),
             announced: Announced::default(),
-            placed: MediaPlace::default(),
+            placed: Some(MediaRights::default()),
         }
     }
 
@@ -99,11 +103,14 @@ impl Member {
     pub fn restored(saved: &SavedMember, heartbeat: Instant) -> Option<Self> {
         let user: User = serde_json::from_str(&saved.json).ok()?;
         let user = User { id: saved.user.to_string(), auth_method: shown(&saved.identity), ..user };
+        let mut announced = Announced::default();
+        announced.update(&user);
         Some(Self {
             identity: saved.identity.clone(),
             json: user.to_json().into(),
-            announced: Announced::of(&user),
-            placed: MediaPlace::default(),
+            shown: Shown::of(&user),
+            announced,
+            placed: None,
             name: user.name.into(),
             grants: Grants::default(),
             network: None,
@@ -131,32 +138,38 @@ impl Member {
         &self.json
     }
 
-    /// Replaces the user object; the server sets its id, name and authentication method.
+    /// Replaces the user object; the server sets its id, name and authentication method, and restrains its media.
     ///
     /// # Errors
     /// [`UserTooBig`] if it has more than `most` bytes; the old one stays then.
-    pub fn update(&mut self, id: &UserId, user: User, most: usize) -> Result<(), UserTooBig> {
+    pub fn update(
+        &mut self,
+        id: &UserId,
+        user: User,
+        restraint: Restraint,
+        most: usize,
+    ) -> Result<(), UserTooBig> {
         let auth_method = shown(&self.identity);
-        let user = User { id: id.to_string(), name: self.name.to_string(), auth_method, ..user };
+        let mut user = User { id: id.to_string(), name: self.name.to_string(), auth_method, ..user };
+        let tracks = (restraint != Restraint::default()).then(|| user.tracks.clone());
+        restraint.apply(&mut user.tracks);
         let json = user.to_json();
         if json.len() > most {
             return Err(UserTooBig { bytes: json.len(), most });
         }
         self.json = json.into();
-        let announced = Announced::of(&user);
-        if announced != self.announced {
-            self.announced = announced;
+        self.shown = Shown::of(&user);
+        // A track is what its owner says, even while it may not say so to others.
+        user.tracks = tracks.unwrap_or(user.tracks);
+        if self.announced.update(&user) {
+            self.placed = None;
         }
         Ok(())
     }
 
     /// The member's new place in the directory of media, with these rights; `None` if it is as before.
     pub fn place(&mut self, rights: MediaRights) -> Option<MediaPlace> {
-        let place = self.announced.place(rights);
-        (place != self.placed).then(|| {
-            self.placed = place.clone();
-            place
-        })
+        (self.placed.replace(rights) != Some(rights)).then(|| self.announced.place(rights))
     }
 
     /// Updates the identity's name in the user object.
@@ -169,20 +182,30 @@ impl Member {
 
     /// Marks a kind of media as switched off in the user object; true if it was on.
     pub fn mute(&mut self, kind: MediaKind) -> bool {
-        let mut was_on = false;
-        self.edit(|user| was_on = user.tracks.switch_off(kind));
+        let was_on = match kind {
+            MediaKind::Audio => self.shown.audio,
+            MediaKind::Video => self.shown.video,
+            MediaKind::Screen => self.shown.screen,
+        };
+        if was_on {
+            self.edit(|user| {
+                user.tracks.switch_off(kind);
+            });
+        }
         was_on
     }
 
     /// True if the user object says that a screen is shared.
     pub fn shares_screen(&self) -> bool {
-        serde_json::from_str::<User>(&self.json).is_ok_and(|user| user.tracks.is_on(MediaKind::Screen))
+        self.shown.screen
     }
 
     /// Lowers the hand in the user object; false if it is not raised.
     pub fn lower_hand(&mut self) -> bool {
-        let mut was_raised = false;
-        self.edit(|user| was_raised = std::mem::take(&mut user.raised_hand));
+        let was_raised = self.shown.raised_hand;
+        if was_raised {
+            self.edit(|user| user.raised_hand = false);
+        }
         was_raised
     }
 
@@ -191,32 +214,20 @@ impl Member {
         let mut user: User = serde_json::from_str(&self.json).expect("a member holds a user object");
         user.auth_method = shown(&self.identity);
         change(&mut user);
+        self.shown = Shown::of(&user);
         self.json = user.to_json().into();
     }
 }
 
-impl Announced {
+impl Shown {
     fn of(user: &User) -> Self {
-        let tracks = &user.tracks;
+        let is_on = |kind| user.tracks.is_on(kind);
         Self {
-            session: user.transceiver_session_id.clone(),
-            audio: tracks.audio.clone(),
-            video: tracks.video.clone(),
-            screen: tracks.screenshare.clone(),
+            raised_hand: user.raised_hand,
+            audio: is_on(MediaKind::Audio),
+            video: is_on(MediaKind::Video),
+            screen: is_on(MediaKind::Screen),
         }
-    }
-
-    fn place(&self, rights: MediaRights) -> MediaPlace {
-        let track = |text: &Option<String>| {
-            let (session, name) = text.as_deref()?.split_once('/')?;
-            Some((SessionId::parse(session).ok()?, Arc::from(name)))
-        };
-        let named = [&self.audio, &self.video, &self.screen].into_iter().filter_map(track);
-        let own = self.session.as_deref().and_then(|session| SessionId::parse(session).ok());
-        let mut sessions: Vec<SessionId> = own.into_iter().chain(named.map(|(session, _)| session)).collect();
-        sessions.sort_unstable();
-        sessions.dedup();
-        MediaPlace { rights, sessions, screen: track(&self.screen) }
     }
 }
 

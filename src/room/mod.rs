@@ -11,6 +11,7 @@
 pub mod actor;
 pub mod agent;
 pub mod ai;
+mod announced;
 pub mod arrivals;
 pub mod assistant;
 pub mod charge;

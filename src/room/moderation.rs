@@ -322,29 +322,40 @@ impl Moderation {
     }
 
     /// Stops a kind of media of an identity; `unaware` are its members that said last that it is on.
-    pub fn stop(&mut self, identity: IdentityId, kind: MediaKind, unaware: Vec<UserId>) {
-        self.stops.retain(|stop| stop.identity != identity || stop.kind != kind);
+    pub fn stop(&mut self, identity: IdentityId, kind: MediaKind, mut unaware: Vec<UserId>) {
+        let is_it = |stop: &Stop| stop.kind == kind && stop.identity == identity;
+        if let Some(at) = self.stops.iter().position(is_it) {
+            // Those of an earlier stop may still not know of it.
+            unaware.extend(self.stops.remove(at).unaware);
+            unaware.sort_unstable();
+            unaware.dedup();
+        }
         if self.stops.len() >= MAX_IDENTITIES {
             self.stops.remove(0);
         }
         self.stops.push(Stop { identity, kind, unaware });
     }
 
-    /// Takes a member's word that a kind of its media is on or off. Returns true if the kind is stopped: it has to be
+    /// True if a kind of media is stopped, and stays so although its owner says that it is on or off: it has to be
     /// switched off before it can be switched on.
+    pub fn stays_off(&self, user: &UserId, identity: &IdentityId, kind: MediaKind, is_on: bool) -> bool {
+        let is_it = |stop: &&Stop| stop.kind == kind && stop.identity == *identity;
+        self.stops.iter().find(is_it).is_some_and(|stop| !is_on || stop.unaware.contains(user))
+    }
+
+    /// Takes a member's word that a kind of its media is on or off, and ends the stop if it was switched on; true if
+    /// that is a change.
     pub fn switched(&mut self, user: &UserId, identity: &IdentityId, kind: MediaKind, is_on: bool) -> bool {
         let is_it = |stop: &Stop| stop.kind == kind && stop.identity == *identity;
         let Some(at) = self.stops.iter().position(is_it) else { return false };
-        let stop = &mut self.stops[at];
-        if !is_on {
-            stop.unaware.retain(|unaware| unaware != user);
-            return true;
+        let unaware = &mut self.stops[at].unaware;
+        let is_unaware = unaware.contains(user);
+        match (is_on, is_unaware) {
+            (true, true) | (false, false) => return false,
+            (false, true) => unaware.retain(|unaware| unaware != user),
+            (true, false) => drop(self.stops.remove(at)),
         }
-        if stop.unaware.contains(user) {
-            return true;
-        }
-        self.stops.remove(at);
-        false
+        true
     }
 
     /// True if a kind of media of an identity is stopped.

@@ -1,5 +1,7 @@
 //! Registry of running rooms: finds or starts the one room of a name, and joins members to it.
 
+mod rules;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use tracing::{error, info, warn};
 
+pub use self::rules::CannotModerate;
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
@@ -23,16 +26,12 @@ use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::passwords::Passwords;
-use super::rulebook::CannotChange;
-use super::rules::{RoomRules, RulesChange};
-use super::state::{Denied, Moderator};
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 use crate::protocol::deflate::Encoding;
-use crate::protocol::moderation::ModerationAction;
 use crate::store::StoreHandle;
 use crate::store::saved::SavedRoom;
 
@@ -87,17 +86,6 @@ pub enum CannotJoin {
     TooManyRoomsOfNetwork,
     /// The network's rate of new rooms is exceeded.
     TooManyNewRoomsOfNetwork,
-}
-
-/// Reason for not carrying out an operator's request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CannotModerate {
-    /// No room of that name runs.
-    NoRoom,
-    /// The room did not answer in time.
-    Silent,
-    /// The room denies it.
-    Denied(Denied),
 }
 
 /// Reason for not writing a program's message to a room.
@@ -260,77 +248,6 @@ impl Registry {
         result.unwrap_or(Err(CannotPost::NoMeeting)).map_err(PostError::Refused)
     }
 
-    /// Carries out a request of whoever is not a member, in a running room.
-    ///
-    /// # Errors
-    /// [`CannotModerate`].
-    pub async fn moderate(
-        &self,
-        name: &RoomName,
-        by: Moderator,
-        action: ModerationAction,
-    ) -> Result<(), CannotModerate> {
-        self.decide(name, |answer| Command::Moderate { by, action, answer }).await
-    }
-
-    /// Changes the settings of a running room, until its meeting ends.
-    ///
-    /// # Errors
-    /// [`CannotModerate`].
-    pub async fn set_rules(
-        &self,
-        name: &RoomName,
-        by: Moderator,
-        change: RulesChange,
-    ) -> Result<(), CannotModerate> {
-        self.decide(name, |answer| Command::SetRules { by, change, answer }).await
-    }
-
-    /// Changes the settings of a room by its name, and those of its meeting, if one is running.
-    ///
-    /// # Errors
-    /// [`CannotChange`]; nothing is changed then.
-    pub async fn set_lasting_rules(&self, name: &RoomName, change: RulesChange) -> Result<(), CannotChange> {
-        self.inner.deps.rulebook.change(name, &change).await?;
-        // Without a room there is nothing else to change; one that does not answer in time still gets it.
-        let _ = self.set_rules(name, Moderator::Operator, change).await;
-        Ok(())
-    }
-
-    /// The settings of a room: those of its meeting, or those with which one would begin. What they leave to the
-    /// server's settings is as there.
-    pub async fn rules(&self, name: &RoomName) -> RoomRules {
-        let deps = &self.inner.deps;
-        let mut rules = match self.describe(name).await {
-            Some(RoomView { rules, .. }) => rules,
-            None => deps.rulebook.get(name),
-        };
-        rules.chat_history.get_or_insert(deps.settings.chat.is_on);
-        rules
-    }
-
-    /// The passwords of rooms.
-    pub fn passwords(&self) -> &Passwords {
-        &self.inner.passwords
-    }
-
-    /// Asks a running room for a decision.
-    async fn decide(
-        &self,
-        name: &RoomName,
-        ask: impl FnOnce(oneshot::Sender<Result<(), Denied>>) -> Command,
-    ) -> Result<(), CannotModerate> {
-        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
-        let room = room.ok_or(CannotModerate::NoRoom)?;
-        let (answer, result) = oneshot::channel();
-        let ask = async {
-            room.mailbox().send(ask(answer)).await.ok()?;
-            result.await.ok()
-        };
-        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| CannotModerate::Silent)?;
-        result.ok_or(CannotModerate::NoRoom)?.map_err(CannotModerate::Denied)
-    }
-
     /// The state of all rooms for operators, sorted by name.
     pub async fn describe_all(&self) -> Vec<(RoomName, Option<RoomView>)> {
         stream::iter(self.names())
@@ -465,6 +382,7 @@ pub(crate) mod tests {
     use crate::room::link::Taken;
     use crate::room::mailbox::Incoming;
     use crate::room::outbox::OutboxLimits;
+    use crate::room::rules::RoomRules;
     use crate::room::state::RoomSettings;
     use crate::store::Store;
     use crate::store::data_dir::DataDir;

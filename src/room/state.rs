@@ -172,6 +172,10 @@ impl Room {
                 let result = self.set_rules(&by, &change, &mut effects);
                 effects.push(Effect::Moderated(result));
             }
+            Input::LastingRules { change } => {
+                self.set_lasting_rules(&change, &mut effects);
+                effects.push(Effect::Moderated(Ok(())));
+            }
             Input::AgentDone { job, outcome } => {
                 let turn = self.ai.done(job, outcome);
                 self.follow(turn, &mut effects);
@@ -375,11 +379,16 @@ impl Room {
         self.changed = false;
         self.meeting = None;
         self.is_silent = true;
-        self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
-        self.chat = ChatHistory::new(history_limits(&self.settings, &self.settings.rules));
+        self.begin_rules();
         self.reactions.clear();
         self.members.clear();
         effects.push(Effect::Retire);
+    }
+
+    /// Returns to the settings with which a meeting begins.
+    fn begin_rules(&mut self) {
+        self.moderation = Moderation::new(self.settings.moderators, self.settings.rules.clone());
+        self.chat = ChatHistory::new(history_limits(&self.settings, &self.settings.rules));
     }
 
     fn shutdown(&mut self, now: Instant, effects: &mut Vec<Effect>) {

@@ -7,8 +7,17 @@ use crate::request::TrackKind;
 pub struct SessionAccess {
     /// The rooms that the session's owner is in, and its rights there.
     pub places: Vec<Place>,
-    /// The names of the session's video tracks that show a screen; the others are cameras.
-    pub screens: Vec<String>,
+    /// The session's video tracks that show a screen; the others are cameras.
+    pub screens: Vec<ScreenTrack>,
+}
+
+/// A video track that shows a screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScreenTrack {
+    /// The track's name.
+    pub name: String,
+    /// True if its owner says that it shows a camera, too: it needs both rights then.
+    pub is_camera: bool,
 }
 
 /// An owner's place in a room.
@@ -48,8 +57,10 @@ impl SessionAccess {
     pub fn may_send(&self, kind: TrackKind, name: &str, to: &Self) -> bool {
         let may_publish = |rights: MediaRights| match kind {
             TrackKind::Audio => rights.audio,
-            TrackKind::Video if self.screens.iter().any(|screen| screen == name) => rights.screen,
-            TrackKind::Video => rights.video,
+            TrackKind::Video => match self.screens.iter().find(|screen| screen.name == name) {
+                Some(screen) => rights.screen && (!screen.is_camera || rights.video),
+                None => rights.video,
+            },
         };
         let shared = |place: &Place| to.places.iter().any(|to| to.room == place.room && to.rights.subscribe);
         self.places.iter().any(|place| may_publish(place.rights) && shared(place))
@@ -61,7 +72,11 @@ mod tests {
     use super::*;
 
     fn access(room: u64, rights: MediaRights) -> SessionAccess {
-        SessionAccess { places: vec![Place { room, rights }], screens: vec!["s".into()] }
+        let screen = |name: &str, is_camera| ScreenTrack { name: name.into(), is_camera };
+        SessionAccess {
+            places: vec![Place { room, rights }],
+            screens: vec![screen("s", false), screen("both", true)],
+        }
     }
 
     #[test]
@@ -81,11 +96,13 @@ mod tests {
     fn each_kind_needs_its_own_right() {
         let all = access(1, MediaRights::ALL);
         for (rights, allowed) in [
-            (MediaRights { audio: true, ..MediaRights::default() }, [true, false, false]),
-            (MediaRights { video: true, ..MediaRights::default() }, [false, true, false]),
-            (MediaRights { screen: true, ..MediaRights::default() }, [false, false, true]),
+            (MediaRights { audio: true, ..MediaRights::default() }, [true, false, false, false]),
+            (MediaRights { video: true, ..MediaRights::default() }, [false, true, false, false]),
+            (MediaRights { screen: true, ..MediaRights::default() }, [false, false, true, false]),
+            (MediaRights { screen: true, video: true, ..MediaRights::default() }, [false, true, true, true]),
         ] {
-            let tracks = [(TrackKind::Audio, "s"), (TrackKind::Video, "v"), (TrackKind::Video, "s")];
+            let video = |name| (TrackKind::Video, name);
+            let tracks = [(TrackKind::Audio, "s"), video("v"), video("s"), video("both")];
             let found = tracks.map(|(kind, name)| access(1, rights).may_send(kind, name, &all));
             assert_eq!(found, allowed, "{rights:?}");
         }

@@ -223,3 +223,27 @@ async fn token_and_host_moderate_over_http() {
     }
     join(&guest, "after-a-reload").open(&server).await;
 }
+
+/// A token outlasts what a meeting decides about its holder.
+#[tokio::test]
+async fn removed_holder_changes_no_settings() {
+    let server = TestServer::with(|config| config.auth = auth()).await;
+    let host = format!("Bearer {}", token_with("host", "r", json!({"moderate": true, "create": true})));
+    let by_host = ("authorization", host.as_str());
+    let mut ann = Ask::room("r").header(by_host.0, by_host.1).pk("ann").open(&server).await;
+    ann.until_users(&["ann"]).await;
+    let path = "/api/rooms/r/settings";
+    let change = json!({"chat": false});
+    done(send(&server, Method::PUT, path, by_host, &change).await).await;
+    let guest = Person::log_in(&server, "Guest").await;
+    let mut guest = join(&guest, "g").open(&server).await;
+    guest.until_users(&["ann", "g"]).await;
+    for action in ["revokeModeration", "remove"] {
+        let action = json!({"action": action, "id": "ann"});
+        done(server.admin_post("/admin/rooms/r/moderate", &action).await).await;
+        let refused = send(&server, Method::PUT, path, by_host, &json!({"chat": true})).await;
+        assert_eq!(refused.status, 403, "{refused:?}");
+        let settings = server.admin_get("/admin/rooms/r/settings").await.json();
+        assert_eq!(settings["chat"], false, "{action}");
+    }
+}

@@ -24,7 +24,14 @@ struct SavedModeration {
     banned: Vec<(String, String)>,
     /// Bans for a time, with their seconds, which begin anew after a restart: the clock of a room does not last longer.
     banned_for: Vec<(String, String, u32)>,
-    stopped: Vec<(String, MediaKind)>,
+    stops: Vec<SavedStop>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedStop {
+    identity: String,
+    kind: MediaKind,
+    unaware: Vec<String>,
 }
 
 impl Moderation {
@@ -40,7 +47,10 @@ impl Moderation {
         let lasting = saved.banned.into_iter().map(|(user, identity)| (user, identity, None));
         let timed =
             saved.banned_for.into_iter().map(|(user, identity, seconds)| (user, identity, Some(seconds)));
-        let stop = |(identity, kind)| Stop { identity: IdentityId::new(identity), kind, unaware: Vec::new() };
+        let stop = |SavedStop { identity, kind, unaware }| {
+            let unaware = unaware.iter().filter_map(|user| UserId::parse(user).ok()).collect();
+            Stop { identity: IdentityId::new(identity), kind, unaware }
+        };
         Self {
             default,
             host: saved.host.map(IdentityId::new),
@@ -52,7 +62,7 @@ impl Moderation {
             revoked: identities(saved.revoked),
             bans: lasting.chain(timed).filter_map(ban).collect(),
             knocks: Vec::new(),
-            stops: saved.stopped.into_iter().map(stop).collect(),
+            stops: saved.stops.into_iter().map(stop).collect(),
             has_moderators: false,
         }
     }
@@ -68,7 +78,11 @@ impl Moderation {
             let ((user, identity), (_, seconds)) = (texts_of(ban), ban.timed?);
             Some((user, identity, seconds))
         });
-        let stopped = self.stops.iter().map(|stop| (stop.identity.as_str().to_owned(), stop.kind));
+        let stops = self.stops.iter().map(|stop| SavedStop {
+            identity: stop.identity.as_str().to_owned(),
+            kind: stop.kind,
+            unaware: stop.unaware.iter().map(ToString::to_string).collect(),
+        });
         let saved = SavedModeration {
             host: self.host.as_ref().map(|host| host.as_str().to_owned()),
             rules: self.rules.clone(),
@@ -78,7 +92,7 @@ impl Moderation {
             revoked: texts(&self.revoked),
             banned: banned.collect(),
             banned_for: banned_for.collect(),
-            stopped: stopped.collect(),
+            stops: stops.collect(),
         };
         serde_json::to_string(&saved).expect("rules are plain data")
     }

@@ -4,6 +4,7 @@ use super::Room;
 use crate::id::{IdentityId, MediaKind, UserId};
 use crate::media_access::MediaRights;
 use crate::protocol::user::Tracks;
+use crate::room::announced::Restraint;
 use crate::room::io::Effect;
 use crate::room::member::Member;
 
@@ -51,28 +52,42 @@ impl Room {
 
     /// Sees to it that a member announces only the media that it may send. One that moderators stopped is shown as
     /// switched off until its owner switches it on.
-    pub(super) fn restrain_media(&mut self, from: &UserId, tracks: &mut Tracks, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get(from) else { return };
+    pub(super) fn restraint(&self, from: &UserId, tracks: &Tracks) -> Restraint {
+        let mut restraint = Restraint::default();
+        let Some(member) = self.members.get(from) else { return restraint };
         let publish = member.grants.publish;
         let granted = [
             (MediaKind::Audio, publish.audio),
             (MediaKind::Video, publish.video),
             (MediaKind::Screen, publish.screen && self.may_share(member)),
         ];
-        for (kind, _) in granted.into_iter().filter(|(_, is_granted)| !is_granted) {
-            tracks.withdraw(kind);
+        for (kind, is_granted) in granted {
+            if !is_granted {
+                restraint.withdraw(kind);
+            } else if self.moderation.stays_off(from, &member.identity, kind, tracks.is_on(kind)) {
+                restraint.switch_off(kind);
+            }
         }
+        restraint
+    }
+
+    /// Ends the stops of kinds that their owner switched on.
+    pub(super) fn switched(
+        &mut self,
+        from: &UserId,
+        is_on: [(MediaKind, bool); 3],
+        effects: &mut Vec<Effect>,
+    ) {
         if self.moderation.stopped() == 0 {
             return;
         }
-        let (identity, stopped) = (member.identity.clone(), self.moderation.stopped());
-        for (kind, _) in granted {
-            if self.moderation.switched(from, &identity, kind, tracks.is_on(kind)) {
-                tracks.switch_off(kind);
-            }
+        let Some(identity) = self.members.get(from).map(|member| member.identity.clone()) else { return };
+        let stopped = self.moderation.stopped();
+        let changes = is_on.map(|(kind, is_on)| self.moderation.switched(from, &identity, kind, is_on));
+        if changes.contains(&true) {
+            effects.extend(self.persist_moderation());
         }
         if self.moderation.stopped() != stopped {
-            effects.extend(self.persist_moderation());
             effects.extend(self.place_media_of(&identity));
         }
     }

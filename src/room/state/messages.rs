@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Room;
-use crate::id::UserId;
+use crate::id::{MediaKind, UserId};
 use crate::protocol::client::{ClientMessage, JsonString};
 use crate::protocol::close::Close;
 use crate::protocol::server::Event;
@@ -67,13 +67,15 @@ impl Room {
         }
     }
 
-    fn update(&mut self, from: &UserId, mut user: User, effects: &mut Vec<Effect>) {
+    fn update(&mut self, from: &UserId, user: User, effects: &mut Vec<Effect>) {
         let before = self.shown_json(from);
-        self.restrain_media(from, &mut user.tracks, effects);
+        let restraint = self.restraint(from, &user.tracks);
+        let is_on = MediaKind::ALL.map(|kind| (kind, user.tracks.is_on(kind)));
         let Some(member) = self.members.get_mut(from) else { return };
-        match member.update(from, user, self.settings.user_bytes) {
+        match member.update(from, user, restraint, self.settings.user_bytes) {
             Ok(()) => {
                 self.changed = true;
+                self.switched(from, is_on, effects);
                 effects.extend(self.place_media(from));
                 effects.extend(self.publish_member(from, before, None));
                 effects.extend(self.persist_member(from));

@@ -227,14 +227,20 @@ impl Room {
         kind: MediaKind,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
-        self.mute(&target, kind, effects)?;
+        self.mute(by, &target, kind, effects)?;
         let notice = ModerationNotice::Muted { kind, by: self.name_of(by) };
         self.notify_moderation(target, notice, effects);
         Ok(())
     }
 
     /// Stops a kind of media of a member and all others of its identity, and shows it as switched off.
-    fn mute(&mut self, target: &UserId, kind: MediaKind, effects: &mut Vec<Effect>) -> Result<(), Denied> {
+    fn mute(
+        &mut self,
+        by: &Moderator,
+        target: &UserId,
+        kind: MediaKind,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Denied> {
         let identity = self.members.get(target).ok_or(Denied::UnknownMember)?.identity.clone();
         let own = self.members.iter().filter(|(_, member)| member.identity == identity);
         let all: Vec<UserId> = own.map(|(user, _)| user.clone()).collect();
@@ -256,7 +262,15 @@ impl Room {
                 unaware.push(user);
             }
         }
-        self.moderation.stop(identity.clone(), kind, unaware);
+        let is_own = match by {
+            Moderator::Member(by) => self.members.get(by).is_some_and(|by| by.identity == identity),
+            Moderator::Identity(by, _) => *by == identity,
+            Moderator::Operator => false,
+        };
+        // Whoever switches off its own media needs nobody to keep them off.
+        if !is_own {
+            self.moderation.stop(identity.clone(), kind, unaware);
+        }
         effects.extend(self.place_media_of(&identity));
         Ok(())
     }
@@ -272,9 +286,9 @@ impl Room {
     /// Mutes a member at the request of another, as Orange's clients ask for it.
     pub(super) fn mute_as(&mut self, from: &UserId, target: UserId, effects: &mut Vec<Effect>) {
         let action = ModerationAction::Mute { id: target.clone(), kind: MediaKind::Audio };
-        let muted = self
-            .authorize(&Moderator::Member(from.clone()), &action)
-            .and_then(|()| self.mute(&target, MediaKind::Audio, effects));
+        let by = Moderator::Member(from.clone());
+        let muted =
+            self.authorize(&by, &action).and_then(|()| self.mute(&by, &target, MediaKind::Audio, effects));
         match muted {
             Ok(()) => effects.extend(self.persist_moderation()),
             Err(denied) => self.refuse_message(from, denied.to_string(), effects),

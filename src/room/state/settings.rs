@@ -13,7 +13,27 @@ use crate::room::member::Member;
 use crate::room::rules::RulesChange;
 
 impl Room {
-    /// Changes the settings of the room.
+    /// Decides if the settings may be changed.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn may_change_rules(&self, by: &Moderator) -> Result<(), Denied> {
+        // They are as far-reaching as a lock.
+        self.authorize(by, &ModerationAction::Lock { on: true })
+    }
+
+    /// Changes the settings with which meetings begin, and those of the meeting that runs.
+    pub(super) fn set_lasting_rules(&mut self, change: &RulesChange, effects: &mut Vec<Effect>) {
+        self.settings.rules.apply(change);
+        if self.meeting.is_none() {
+            self.begin_rules();
+        } else if let Err(denied) = self.set_rules(&Moderator::Operator, change, effects) {
+            // Only a meeting that has none denies an operator anything.
+            tracing::error!(%denied, "the settings of a room reached its meeting not");
+        }
+    }
+
+    /// Changes the settings of the meeting.
     ///
     /// # Errors
     /// [`Denied`]; nothing is changed then.
@@ -23,8 +43,7 @@ impl Room {
         change: &RulesChange,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
-        // They are as far-reaching as a lock.
-        self.authorize(by, &ModerationAction::Lock { on: true })?;
+        self.may_change_rules(by)?;
         let waiting = self.moderation.waiting();
         self.change_rules(change, effects);
         self.told(by, "settings", None, waiting, effects);

@@ -92,3 +92,75 @@ fn media_without_grant_are_not_announced() {
     assert_eq!((tracks.audio, tracks.audio_enabled), (None, Some(false)));
     assert_eq!(tracks.screenshare.as_deref(), Some("s/screen"));
 }
+
+/// A client that sends an update with these fields of its tracks.
+fn update(room: &mut Room, now: Instant, connection: u64, id: &str, tracks: &str) -> Vec<Effect> {
+    let user = format!(
+        r#"{{"id":"{id}","name":"","joined":true,"raisedHand":false,"speaking":false,"tracks":{{"audioUnavailable":false,{tracks}}}}}"#
+    );
+    room.handle(now, says(connection, &format!(r#"{{"type":"userUpdate","user":{user}}}"#)))
+}
+
+fn screens(effects: &[Effect]) -> Vec<String> {
+    let places = effects.iter().filter_map(|effect| match effect {
+        Effect::PlaceMedia { place, .. } => Some(&place.screens),
+        _ => None,
+    });
+    places.flatten().map(|(_, track)| track.name.clone()).collect()
+}
+
+/// Two moderators at once, and updates of the member that were under way.
+#[test]
+fn second_stop_does_not_undo_the_first() {
+    let (mut room, now) = hosted();
+    switch(&mut room, now, 2, "b", "audioEnabled", true);
+    for _ in 0..2 {
+        room.handle(now, says(1, r#"{"type":"moderate","action":"mute","id":"b"}"#));
+    }
+    for _ in 0..2 {
+        switch(&mut room, now, 2, "b", "audioEnabled", true);
+        assert_eq!(tracks_of(&room, "b").audio_enabled, Some(false));
+    }
+}
+
+#[test]
+fn own_mute_is_no_stop() {
+    let (mut room, now) = hosted();
+    switch(&mut room, now, 2, "b", "audioEnabled", true);
+    room.handle(now, says(2, r#"{"type":"moderate","action":"mute","id":"b"}"#));
+    assert_eq!(tracks_of(&room, "b").audio_enabled, Some(false));
+    assert_eq!(room.moderation.stopped(), 0);
+}
+
+#[test]
+fn refused_update_lifts_no_stop() {
+    let (mut room, now) = hosted();
+    switch(&mut room, now, 2, "b", "audioEnabled", true);
+    room.handle(now, says(1, r#"{"type":"moderate","action":"mute","id":"b"}"#));
+    let long = "x".repeat(room.settings.user_bytes);
+    for is_on in [false, true] {
+        let effects = update(&mut room, now, 2, "b", &format!(r#""audioEnabled":{is_on},"x":"{long}""#));
+        assert!(seen(&effects).iter().any(|effect| effect.contains("the user object has")), "it is too long");
+    }
+    assert_eq!(room.moderation.stopped(), 1);
+}
+
+#[test]
+fn screen_stays_one_while_screens_are_off() {
+    let (mut room, now) = hosted();
+    let on = r#""screenshare":"s/screen","screenShareEnabled":true"#;
+    assert_eq!(screens(&update(&mut room, now, 2, "b", on)), ["screen"]);
+    let effects = room.handle(now, says(1, r#"{"type":"moderate","action":"screens","on":false}"#));
+    let off = MediaRights { screen: false, ..MediaRights::ALL };
+    assert_eq!(
+        (placed(&effects), screens(&effects)),
+        (vec![("b".to_owned(), off)], vec!["screen".to_owned()])
+    );
+    // A client that does not know of it says the same again, and then less: neither makes it a camera.
+    for tracks in [on, r#""videoEnabled":false"#, r#""video":"s/screen","videoEnabled":true"#] {
+        let effects = update(&mut room, now, 2, "b", tracks);
+        assert!(placed(&effects).iter().all(|(_, rights)| *rights == off), "{tracks}");
+        assert!(placed(&effects).is_empty() || screens(&effects) == ["screen"], "{tracks}");
+        assert_eq!(tracks_of(&room, "b").screenshare, None);
+    }
+}

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::moderation::tests::{act, enter, hosted};
-use super::super::tests::{join, says, seen, user};
+use super::super::tests::{join, says, seen, settings, start, user};
 use super::*;
 use crate::id::{Grants, IdentityId};
 use crate::room::io::{Input, Join, JoinRefusal};
@@ -171,4 +171,22 @@ fn password_is_asked_of_whoever_is_new() {
     set(&mut room, now, RulesChange { password: Some(None), ..RulesChange::default() });
     assert!(enter(&mut room, now, 6, "e", "E").contains(&"admit 6 as e".to_owned()));
     room.handle(now + Duration::from_secs(1), Input::Wake);
+}
+
+/// A refused join keeps a room without a meeting for a while.
+#[test]
+fn next_meeting_begins_with_the_lasting_settings() {
+    let lasting = |change| Input::LastingRules { change };
+    let locked = RulesChange { locked: Some(true), ..RulesChange::default() };
+    let mut room = Room::new(settings(), start());
+    room.handle(start(), lasting(locked.clone()));
+    assert!(room.moderation.rules().locked, "no meeting runs");
+    let open = RulesChange { locked: Some(false), ..RulesChange::default() };
+    room.handle(start(), lasting(open));
+    room.handle(start(), join(1, "a", "A"));
+    room.handle(start(), lasting(locked));
+    assert!(room.moderation.rules().locked, "a meeting runs");
+    let by = Moderator::Operator;
+    room.handle(start(), Input::Moderate { by, action: ModerationAction::End });
+    assert!(room.meeting.is_none() && room.moderation.rules().locked, "the next one");
 }

@@ -1,0 +1,105 @@
+//! Moderation and settings of rooms by whoever is not a member.
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{DESCRIBE_TIMEOUT, Registry};
+use crate::id::RoomName;
+use crate::protocol::moderation::ModerationAction;
+use crate::room::mailbox::{Command, RoomView};
+use crate::room::passwords::Passwords;
+use crate::room::rulebook::CannotChange;
+use crate::room::rules::{RoomRules, RulesChange};
+use crate::room::state::{Denied, Moderator};
+
+/// Reason for not carrying out an operator's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CannotModerate {
+    /// No room of that name runs.
+    NoRoom,
+    /// The room did not answer in time.
+    Silent,
+    /// The room denies it.
+    Denied(Denied),
+}
+
+impl Registry {
+    /// Carries out a request of whoever is not a member, in a running room.
+    ///
+    /// # Errors
+    /// [`CannotModerate`].
+    pub async fn moderate(
+        &self,
+        name: &RoomName,
+        by: Moderator,
+        action: ModerationAction,
+    ) -> Result<(), CannotModerate> {
+        self.decide(name, |answer| Command::Moderate { by, action, answer }).await
+    }
+
+    /// Changes the settings of a running room, until its meeting ends.
+    ///
+    /// # Errors
+    /// [`CannotModerate`].
+    pub async fn set_rules(
+        &self,
+        name: &RoomName,
+        by: Moderator,
+        change: RulesChange,
+    ) -> Result<(), CannotModerate> {
+        self.decide(name, |answer| Command::SetRules { by, change, answer }).await
+    }
+
+    /// Changes the settings of a room by its name, and those of its meeting, if one is running.
+    ///
+    /// # Errors
+    /// [`CannotChange`]; nothing is changed then.
+    pub async fn set_lasting_rules(&self, name: &RoomName, change: RulesChange) -> Result<(), CannotChange> {
+        self.inner.deps.rulebook.change(name, &change).await?;
+        // Without a room there is nothing else to change; one that does not answer in time still gets it.
+        let _ = self.decide(name, |answer| Command::LastingRules { change, answer }).await;
+        Ok(())
+    }
+
+    /// Asks if somebody may change the settings of a running room.
+    ///
+    /// # Errors
+    /// [`CannotModerate`].
+    pub async fn may_change_rules(&self, name: &RoomName, by: Moderator) -> Result<(), CannotModerate> {
+        self.decide(name, |answer| Command::MayChange { by, answer }).await
+    }
+
+    /// The settings of a room: those of its meeting, or those with which one would begin. What they leave to the
+    /// server's settings is as there.
+    pub async fn rules(&self, name: &RoomName) -> RoomRules {
+        let deps = &self.inner.deps;
+        let mut rules = match self.describe(name).await {
+            Some(RoomView { rules, .. }) => rules,
+            None => deps.rulebook.get(name),
+        };
+        rules.chat_history.get_or_insert(deps.settings.chat.is_on);
+        rules
+    }
+
+    /// The passwords of rooms.
+    pub fn passwords(&self) -> &Passwords {
+        &self.inner.passwords
+    }
+
+    /// Asks a running room for a decision.
+    async fn decide(
+        &self,
+        name: &RoomName,
+        ask: impl FnOnce(oneshot::Sender<Result<(), Denied>>) -> Command,
+    ) -> Result<(), CannotModerate> {
+        let room = self.inner.rooms.get(name).map(|entry| entry.value().clone());
+        let room = room.ok_or(CannotModerate::NoRoom)?;
+        let (answer, result) = oneshot::channel();
+        let ask = async {
+            room.mailbox().send(ask(answer)).await.ok()?;
+            result.await.ok()
+        };
+        let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| CannotModerate::Silent)?;
+        result.ok_or(CannotModerate::NoRoom)?.map_err(CannotModerate::Denied)
+    }
+}

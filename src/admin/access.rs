@@ -14,8 +14,10 @@ use super::sessions::{Role, SessionKey};
 use crate::clock::{now, wall_clock};
 use crate::http::bearer::{bearer, bears};
 use crate::http::error::ApiError;
+use crate::http::listener::SocketPeer;
 use crate::http::origin::is_at;
 use crate::id::RoomScope;
+use crate::network::{ClientNetwork, client_network};
 
 /// The path of the console's session, which everybody may end.
 const SESSION_PATH: &str = "/admin/session";
@@ -56,7 +58,12 @@ pub(super) async fn only_operators(
     mut request: HttpRequest,
     next: Next,
 ) -> Response {
-    let access = match access(&operators, request.method(), request.uri().path(), request.headers()).await {
+    let network = request.extensions().get::<SocketPeer>().map(|socket| {
+        let peer = operators.peer(socket, request.uri(), request.headers());
+        client_network(peer.address)
+    });
+    let (method, path) = (request.method(), request.uri().path());
+    let access = match access(&operators, network, method, path, request.headers()).await {
         Ok(access) => access,
         Err(error) => return error.into_response(),
     };
@@ -66,18 +73,22 @@ pub(super) async fn only_operators(
     response
 }
 
-/// The rights of a request.
+/// The rights of a request from a network, where access tokens from there may be guesses.
 ///
 /// # Errors
 /// [`ApiError`] if it has none for this method and path.
 pub(super) async fn access(
     operators: &Operators,
+    network: Option<ClientNetwork>,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
 ) -> Result<Access, ApiError> {
     let access = if headers.contains_key(AUTHORIZATION) {
-        Access { role: by_token(operators, headers).await.ok_or(ApiError::NoOperator)?, session: None }
+        Access {
+            role: by_token(operators, network, headers).await.ok_or(ApiError::NoOperator)?,
+            session: None,
+        }
     } else {
         let session = session(headers).ok_or(ApiError::NoOperator)?;
         if !is_own_page(method, headers) {
@@ -96,7 +107,11 @@ pub(super) async fn access(
 
 /// The role of the request's token: the operator token, the viewers' token, or an access token of all rooms with the
 /// grant `admin`.
-async fn by_token(operators: &Operators, headers: &HeaderMap) -> Option<Role> {
+async fn by_token(
+    operators: &Operators,
+    network: Option<ClientNetwork>,
+    headers: &HeaderMap,
+) -> Option<Role> {
     if bears(headers, &operators.token) {
         return Some(Role::Operator);
     }
@@ -104,9 +119,8 @@ async fn by_token(operators: &Operators, headers: &HeaderMap) -> Option<Role> {
         return Some(Role::Viewer);
     }
     let identities = &operators.http.identities;
-    // Only networks of operators reach this listener.
-    let identity =
-        identities.identify_by_access_token(bearer(headers)?.as_bytes(), None, wall_clock()).await?;
+    let token = bearer(headers)?.as_bytes();
+    let identity = identities.identify_by_access_token(token, network, wall_clock()).await?;
     (identity.grants.admin && identity.scope == RoomScope::any()).then_some(Role::Operator)
 }
 

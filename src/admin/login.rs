@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::Operators;
 use super::access::{Access, COOKIE_NAME, access, is_own_page};
 use super::sessions::{LIFETIME, Role};
-use crate::auth::peer::{RemotePeer, Scheme};
+use crate::auth::peer::Scheme;
 use crate::auth::set_cookie::set_cookie;
 use crate::clock::now;
 use crate::config::VERSION;
@@ -96,7 +96,7 @@ async fn login(
     if !is_own_page(&Method::POST, &headers) {
         return Err(FOREIGN);
     }
-    let peer = RemotePeer::new(socket.address.ip(), socket.scheme, &uri, &headers, &operators.http.proxies);
+    let peer = operators.peer(&socket, &uri, &headers);
     let (console, network) = (&operators.console, client_network(peer.address));
     // Before the token is looked at: a right one after too many wrong ones would tell a guesser.
     console.guesses.check(&network).map_err(|_| GUESSING)?;
@@ -126,8 +126,15 @@ async fn login(
 }
 
 /// Shows the role. Nobody is no error: the console asks when it opens, and browsers report errors.
-async fn show(State(operators): State<Arc<Operators>>, uri: Uri, headers: HeaderMap) -> Response {
-    let role = access(&operators, &Method::GET, uri.path(), &headers).await.ok().map(|access| access.role);
+async fn show(
+    State(operators): State<Arc<Operators>>,
+    Extension(socket): Extension<SocketPeer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let network = client_network(operators.peer(&socket, &uri, &headers).address);
+    let access = access(&operators, Some(network), &Method::GET, uri.path(), &headers).await;
+    let role = access.ok().map(|access| access.role);
     let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (headers, Json(SessionView { role, version: role.map(|_| VERSION) })).into_response()
 }

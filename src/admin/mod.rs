@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -30,6 +31,7 @@ use axum::{Json, Router};
 pub use console::Console;
 use secrecy::SecretString;
 
+use crate::auth::peer::RemotePeer;
 use crate::config::ShownSetting;
 use crate::durable::registry::ObjectRegistry;
 use crate::events::api::EventApi;
@@ -37,6 +39,7 @@ use crate::events::webhooks::Webhooks;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::host::HostNames;
+use crate::http::listener::SocketPeer;
 use crate::metrics::Metrics;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
@@ -76,6 +79,13 @@ pub struct Operators {
     pub console: Console,
     /// The settings in force.
     pub settings: Vec<ShownSetting>,
+}
+
+impl Operators {
+    /// The client of a request of this listener.
+    fn peer(&self, socket: &SocketPeer, uri: &Uri, headers: &HeaderMap) -> RemotePeer {
+        RemotePeer::new(socket.address.ip(), socket.scheme, uri, headers, &self.http.proxies)
+    }
 }
 
 /// Returns all routes of the operators' listener. `/admin/` requires the operator token, or a session of the console.

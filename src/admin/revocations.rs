@@ -119,12 +119,27 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
         Err(error) => return Ok(refused(StatusCode::BAD_REQUEST, error)),
     };
     let oldest = oldest(tokens, seconds(now));
-    let added = operators.revocations.add(&write(&revocation), oldest, MOST).await;
-    if !added.map_err(|_| ApiError::StoreFailing)? {
-        let error = format!("there are {MOST} revocations; revoke a whole key, or replace it");
-        return Ok(refused(StatusCode::CONFLICT, error));
+    let in_force = || {
+        tokens.revocations().add(revocation.clone(), u64::try_from(oldest).unwrap_or_default());
+    };
+    match operators.revocations.add(&write(&revocation), oldest, MOST).await {
+        Ok(true) => in_force(),
+        Ok(false) => {
+            let error = format!("there are {MOST} revocations; revoke a whole key, or replace it");
+            return Ok(refused(StatusCode::CONFLICT, error));
+        }
+        Err(_) => {
+            // A full disk is no reason to let a stolen token work on.
+            in_force();
+            tracing::warn!(
+                event = "revocationNotStored",
+                identity = revocation.identity,
+                key = revocation.key
+            );
+            let error = "the tokens are revoked until the server restarts: the store is failing".to_owned();
+            return Ok(refused(StatusCode::SERVICE_UNAVAILABLE, error));
+        }
     }
-    tokens.revocations().add(revocation.clone(), u64::try_from(oldest).unwrap_or_default());
     tracing::info!(event = "tokensRevoked", identity = revocation.identity, key = revocation.key);
     // Times of issue are whole seconds: a token of the rest of this one would be revoked as well.
     tokio::time::sleep(rest_of_second(now)).await;

@@ -346,8 +346,8 @@ impl AccessTokens {
         let scope = RoomScope::parse(&room).map_err(|_| TokenDefect::Room)?;
         let subject = nfc(&sub).into_owned();
         let identity = Identity::new(AuthMethod::Token, &format!("{key}:{subject}"), name.trim());
-        // A time of issue that has not come, such as one in milliseconds, would outlast every revocation.
-        let issued = iat.filter(|iat| *iat <= now.saturating_add(LEEWAY));
+        // A time of issue that has not come, of a clock that is ahead or in milliseconds, would outlast a revocation.
+        let issued = iat.filter(|iat| *iat <= now);
         let lease = TokenLease { key: key.to_owned(), subject, issued, expiry: exp };
         if self.revocations.concern(&lease) {
             return Err(TokenDefect::Revoked);

@@ -12,6 +12,7 @@ use url::form_urlencoded;
 use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::RemotePeer;
 use crate::clock::wall_clock;
+use crate::config::LOGIN_KEY;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::redirect::redirect;
@@ -34,6 +35,10 @@ pub async fn exchange(State(http): State<Arc<HttpContext>>, request: Request, ne
     };
     let now = wall_clock();
     match http.identities.verify(tokens, token.as_bytes(), peer.network(), now).await {
+        // A login is its browser's: a link would sign whoever follows it in to somebody else's account.
+        Ok(identity) if identity.lease.as_ref().is_some_and(|lease| lease.key == LOGIN_KEY) => {
+            ApiError::InvalidToken.into_response()
+        }
         Ok(identity) => {
             let expiry = identity.lease.map_or(0, |lease| lease.expiry);
             let cookie = AccessTokens::set_cookie(&token, expiry, peer, now);

@@ -330,4 +330,7 @@ async fn network_that_guesses_presents_only_known_tokens() {
     ada.until_users(&["a", "b"]).await;
     assert_eq!(answer(server.get("/api/user")).await.status, 401);
     assert_eq!(server.refusals("too_many_guesses").await, 5.0);
+    // Nor can it guess at the operators' listener.
+    let admin = token_with("Ops", "*", json!({"admin": true}));
+    assert_eq!(answer(server.admin("/admin/rooms").bearer_auth(&admin)).await.status, 401);
 }

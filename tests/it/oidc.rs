@@ -351,3 +351,15 @@ async fn logins_of_a_network_are_limited() {
     let refused = answer(server.get("/api/login")).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "60"), "{refused:?}");
 }
+
+/// Whoever follows such a link would be signed in to somebody else's account.
+#[tokio::test]
+async fn login_is_no_link() {
+    let issuer = Issuer::start().await;
+    let server = server(&issuer).await;
+    let came = sign_in(&server, &issuer, json!({"sub": "eve", "name": "Eve"})).await;
+    let cookie = token_cookie(&came).unwrap();
+    let token = cookie.strip_prefix("satsuma_token=").unwrap();
+    let followed = answer(server.get(&with_query("/standup", &[("token", token)]))).await;
+    assert_eq!((followed.status, token_cookie(&followed)), (401, None), "{followed:?}");
+}

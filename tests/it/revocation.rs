@@ -6,6 +6,8 @@ use std::time::Duration;
 use axum::http::Method;
 use satsuma::config::{AccessLevel, AuthConfig, Config, KeySource, TokenKey};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::process::Command;
 
 use crate::access_tokens::{SECRET, auth, token, token_until, token_with};
@@ -217,4 +219,20 @@ async fn operator_revokes_by_the_command_line() {
         assert!(!done && text.contains(problem), "{arguments:?}: {text}");
     }
     server.stop().await;
+}
+
+/// A full disk, or a database that another process locks, is no reason to let a stolen token work on.
+#[tokio::test]
+async fn revocation_holds_although_it_cannot_be_stored() {
+    let server = TestServer::with(configured).await;
+    let token = made(&server, "ada").await;
+    let options = SqliteConnectOptions::new().filename(server.data_dir().join("satsuma.db"));
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    assert_eq!(user(&server, &token).await, 200);
+    let revoked = server.admin_post("/admin/tokens/revoke", &json!({"identity": "ada"})).await;
+    assert_eq!(revoked.status, 503, "{revoked:?}");
+    assert!(revoked.text.contains("until the server restarts"), "{revoked:?}");
+    assert_eq!(user(&server, &token).await, 401);
+    other.execute("ROLLBACK").await.unwrap();
 }

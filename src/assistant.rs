@@ -160,17 +160,26 @@ impl AssistantHandle {
         lines: Vec<PromptLine>,
         pace: Duration,
     ) -> Result<RunningAnswer, OutOfBudget> {
-        // The narrowest budget first, so that one room's questions do not use up those of all.
-        let is_free = self.of_room.check(room).is_ok()
-            && network.is_none_or(|network| self.of_network.check(&network).is_ok())
-            && self.of_all.check(&()).is_ok();
-        if !is_free {
-            return Err(OutOfBudget);
-        }
+        self.charge(room, network)?;
         let (grown, text) = watch::channel(AnswerText::default());
         let (model, most) = (self.model.clone(), self.answer_chars);
         let work = async move { answer(&model, &lines, most, pace, grown).await.map(|()| JobReport::Done) };
         Ok(RunningAnswer { job: self.agents.start("answer", job, room, meeting, work), text })
+    }
+
+    /// Charges an answer to all of its budgets, or to none.
+    fn charge(&self, room: &RoomName, network: Option<ClientNetwork>) -> Result<(), OutOfBudget> {
+        self.of_room.check(room).map_err(|_| OutOfBudget)?;
+        if network.is_some_and(|network| self.of_network.check(&network).is_err()) {
+            self.of_room.refund(room);
+            return Err(OutOfBudget);
+        }
+        if self.of_all.check(&()).is_err() {
+            self.of_room.refund(room);
+            network.inspect(|network| self.of_network.refund(network));
+            return Err(OutOfBudget);
+        }
+        Ok(())
     }
 
     /// Prunes the budgets that are whole again.

@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use super::Config;
 use super::key_source::KeySource;
 use super::rules::{Violation, out_of_range};
-use super::value::{HttpUrl, Text, text};
+use super::value::{Text, is_web_url, text};
 
 /// The stream of events, and requests of programs outside.
 #[derive(Clone, Debug, DeriveSerialize, DeriveDeserialize)]
@@ -166,7 +166,7 @@ impl WebhookConfig {
         let name = &self.name;
         if name.len() > 64 || !name.bytes().all(is_name) {
             Some("a webhook's name has 1 to 64 of the characters A-Z, a-z, 0-9, - and _".to_owned())
-        } else if HttpUrl::read(self.url.expose_secret()).is_none() {
+        } else if !is_web_url(self.url.expose_secret()) {
             Some(format!("{name}: its url is not an http or https URL"))
         } else if !secrets.into_iter().flatten().all(is_secret) {
             Some(format!(

@@ -11,7 +11,7 @@ use super::base_path::{BasePath, PublicUrl};
 use super::chat::wrong_chat;
 use super::durable::wrong_durables;
 use super::events::wrong_events;
-use super::value::{HttpUrl, Text};
+use super::value::{HttpUrl, Text, is_web_url};
 use super::{
     AccessLevel, Config, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig, RoomConfig,
 };
@@ -241,16 +241,19 @@ fn empty_texts(config: &Config) -> impl Iterator<Item = Violation> {
 fn wrong_urls(config: &Config) -> impl Iterator<Item = Violation> {
     let own = config.http.public_url.as_ref().filter(|url| !url.is_web());
     let hook = config.feedback.url.as_ref();
-    let hook = hook.filter(|url| HttpUrl::read(url.expose_secret()).is_none());
+    let hook = hook.filter(|url| !is_web_url(url.expose_secret()));
     let web = "is not an http or https URL";
     let directory = &config.http.acme_directory;
     // Orders are signed, but not what the authority answers.
     let is_open = !directory.as_str().starts_with("https:") && !directory.is_loopback();
+    let model = config.assistant.url.as_ref();
     let email = config.http.acme_email.as_deref().is_some_and(|email| !is_email(email));
     [
         ("http.public_url", own.is_some(), web),
         ("feedback.url", hook.is_some(), web),
         ("http.acme_directory", is_open, "is not an https URL"),
+        ("calls.api_url", !config.calls.api_url.is_base(), "has no query and no fragment"),
+        ("assistant.url", !model.is_none_or(HttpUrl::is_base), "has no query and no fragment"),
         ("http.acme_email", email, "is not one e-mail address"),
     ]
     .into_iter()

@@ -176,6 +176,11 @@ impl HttpUrl {
         Url::parse(&self.0).is_ok_and(|url| url.scheme() == "https" || is_loopback(&url))
     }
 
+    /// True if a path can be appended to it.
+    pub fn is_base(&self) -> bool {
+        !self.0.contains(['?', '#'])
+    }
+
     /// The URL as written, with or without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -242,15 +247,21 @@ macro_rules! parse_as_text {
 
 parse_as_text!(BasePath, DomainName, HttpUrl, Origin, PolicySources, PublicUrl, TeamDomain);
 
+/// True for an `http` or `https` URL without whitespace, which the parser skips.
+pub(super) fn is_web_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+        && !text.contains(char::is_whitespace)
+}
+
 impl Text for HttpUrl {
-    const NOUN: &str = "an http or https URL";
+    const NOUN: &str = "an http or https URL without a user name";
     const EXAMPLE: &str = "\"https://example.org/path\"";
 
     fn read(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok()?;
-        // The parser skips whitespace, which would remain in a URL kept as written.
-        let web = matches!(url.scheme(), "http" | "https") && !text.contains(char::is_whitespace);
-        web.then(|| Self(text.to_owned()))
+        let url = Url::parse(text).ok().filter(|_| is_web_url(text))?;
+        // Operators and clients see these URLs: secrets have settings of their own.
+        let is_anonymous = url.username().is_empty() && url.password().is_none();
+        is_anonymous.then(|| Self(text.to_owned()))
     }
 
     fn write(&self) -> String {

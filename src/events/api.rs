@@ -33,6 +33,9 @@ const NO_AGENT: ApiError = ApiError::refused(
     "this needs a token with the grant \"agent\" or \"admin\" for the room",
 );
 
+const NO_CHAT: ApiError =
+    ApiError::refused(StatusCode::FORBIDDEN, "no_chat", "the grants of this token leave out the chat");
+
 /// The bridge, for programs outside.
 pub struct EventApi {
     /// Writes to rooms.
@@ -95,6 +98,12 @@ fn admit(identity: &Identity, room: &str) -> Result<(RoomName, Actor), ApiError>
     Ok((room, Actor { id: identity.id.clone(), name: identity.name.clone() }))
 }
 
+/// The room and the program, if it may act there and write.
+fn admit_writer(identity: &Identity, room: &str) -> Result<(RoomName, Actor), ApiError> {
+    let admitted = admit(identity, room)?;
+    if identity.grants.chat { Ok(admitted) } else { Err(NO_CHAT) }
+}
+
 /// `GET /api/rooms/{room}`: the room's state.
 async fn state(
     State(api): State<Arc<EventApi>>,
@@ -137,7 +146,7 @@ async fn chat(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let (room, actor) = admit(&identity, &room)?;
+    let (room, actor) = admit_writer(&identity, &room)?;
     api.acting.chat(&actor, &room, &headers, &body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -150,7 +159,7 @@ async fn messages(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, ApiError> {
-    let (room, actor) = admit(&identity, &room)?;
+    let (room, actor) = admit_writer(&identity, &room)?;
     api.acting.direct(&actor, &room, &headers, &body).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
 
-use crate::client::Client;
-use crate::harness::{TestServer, eventually, logged};
+use crate::client::{Ask, Client};
+use crate::harness::{Person, TestServer, eventually, logged};
 
 const TOKEN: &str = "the-assistants-token";
 
@@ -275,6 +275,52 @@ async fn budgets_of_rooms_and_of_the_server_end() {
         assert_eq!(error["error"], no_budget, "{room}");
     }
     assert_eq!(model.seen().len(), 3);
+}
+
+/// A network without answers must not use up those of rooms that others start later.
+#[tokio::test]
+async fn refused_question_costs_a_room_nothing() {
+    let model = Model::start().await;
+    let server = server(&model, |config| {
+        config.assistant.answers_per_room = 2;
+        config.assistant.answers_per_network = 1;
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.room.tick = Duration::from_millis(50);
+    })
+    .await;
+    let proxied = |person: &Person, room: &str, network: &str| {
+        Ask::room(room).by(person).header("x-forwarded-for", network)
+    };
+    let eve = Person::log_in(&server, "Eve").await;
+    for (room, is_answered) in [("r", true), ("s", false)] {
+        let mut client = proxied(&eve, room, "192.0.2.1").open(&server).await;
+        client.until_state(|_| true).await;
+        for _ in 0..3 {
+            let stream = is_answered.then(|| model.answer());
+            ask(&mut client, "why?").await;
+            if let Some(stream) = stream {
+                stream.text("Because.");
+                stream.done();
+                answer(&mut client).await;
+                break;
+            }
+            client.until(|message| message["type"] == "error").await;
+        }
+        client.say(json!({"type": "userLeft"})).await;
+        client.closed().await;
+    }
+    eventually("the meeting is over".to_owned(), async || {
+        server.admin_get("/admin/rooms/s").await.status == 404
+    })
+    .await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut client = proxied(&ada, "s", "192.0.2.2").open(&server).await;
+    client.until_state(|_| true).await;
+    let stream = model.answer();
+    ask(&mut client, "why?").await;
+    stream.text("Because.");
+    stream.done();
+    assert_eq!(answer(&mut client).await, "Because.");
 }
 
 #[tokio::test]

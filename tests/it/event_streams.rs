@@ -285,6 +285,12 @@ async fn program_writes_to_a_room_without_joining() {
     let heard = bob.until(|message| message["type"] == "directMessage").await;
     assert_eq!((&heard["from"], &heard["message"]), (&json!("Reception"), &json!("psst")));
 
+    // The grants of a token may leave out the chat.
+    let reader = token_with("reader", "r", json!({"agent": true, "chat": false}));
+    for (path, body) in [("/api/rooms/r/chat", &chat), ("/api/rooms/r/messages", &direct)] {
+        assert_eq!(answer(post(&server, path, &reader, body)).await.status, 403, "{path}");
+    }
+
     let state = answer(server.get("/api/rooms/r").bearer_auth(&bot)).await.json();
     let names: Vec<&str> =
         state["members"].as_array().unwrap().iter().map(|member| member["name"].as_str().unwrap()).collect();

@@ -1,5 +1,6 @@
 //! The client of the operators' API, for the command line: of the server with the same configuration, or of a remote one.
 
+mod action;
 mod client;
 mod events;
 mod failure;
@@ -7,6 +8,7 @@ mod moderate;
 mod objects;
 mod revoke;
 mod rooms;
+mod settings;
 mod sse;
 mod table;
 
@@ -33,6 +35,12 @@ pub enum OperateCommand {
     /// Let nobody new into a meeting.
     #[command(after_help = moderate::LOCK_HELP)]
     Lock(moderate::LockOptions),
+    /// Mute, admit, rename, and everything else that moderators do.
+    #[command(after_help = action::HELP)]
+    Moderate(action::ModerateOptions),
+    /// Show or change what the meetings of a room begin with.
+    #[command(after_help = settings::HELP)]
+    Settings(settings::SettingsOptions),
     /// Print what happens in rooms.
     #[command(after_help = events::HELP)]
     Events(events::EventsOptions),
@@ -68,6 +76,12 @@ pub async fn operate(
         }
         OperateCommand::Lock(options) => {
             moderate::lock(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Moderate(options) => {
+            action::run(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Settings(options) => {
+            settings::run(&Operator::new(config, &options.server)?, options).await?
         }
         OperateCommand::Objects { command, server } => {
             objects::run(&Operator::new(config, server)?, command).await?

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::{Operator, ServerOptions, segment};
 use super::failure::OperateError;
 use super::rooms::{find, no_room};
 use super::table::{safe_json, shown};
+use crate::id::UserId;
+use crate::protocol::moderation::ModerationAction;
 
 pub(super) const KICK_HELP: &str = "\
 Without --ban the member may come back at once, and some clients do so by themselves.
@@ -71,14 +73,13 @@ pub struct LockOptions {
 /// Removes a member; returns the text to print.
 pub(super) async fn kick(operator: &Operator, options: &KickOptions) -> Result<String, OperateError> {
     let room = find(operator, &options.room).await?;
-    let (id, name) = member(&room, options)?;
-    let mut action = json!({"action": "remove", "id": id, "network": options.network});
-    if let Some(reason) = &options.reason {
-        action["reason"] = reason.as_str().into();
-    }
-    if let Some(seconds) = ban_seconds(options)? {
-        action["seconds"] = seconds.into();
-    }
+    let (id, name) = member(&room, &options.room, &options.member)?;
+    let action = ModerationAction::Remove {
+        id: UserId::parse(id).map_err(|error| OperateError::Failed(error.to_string()))?,
+        reason: options.reason.clone(),
+        seconds: ban_seconds(options)?,
+        network: options.network,
+    };
     let done = moderate(operator, &options.room, &action).await?;
     let ban = match (options.ban, options.duration) {
         (false, _) => String::new(),
@@ -91,15 +92,21 @@ pub(super) async fn kick(operator: &Operator, options: &KickOptions) -> Result<S
 
 /// Locks a room, or opens it; returns the text to print.
 pub(super) async fn lock(operator: &Operator, options: &LockOptions) -> Result<String, OperateError> {
-    let done = moderate(operator, &options.room, &json!({"action": "lock", "on": !options.off})).await?;
+    let done = moderate(operator, &options.room, &ModerationAction::Lock { on: !options.off }).await?;
     let state = if options.off { "open" } else { "locked" };
     let text = || format!("{} is {state}\n", shown(&options.room));
     Ok(if options.json { safe_json(&format!("{done}\n")) } else { text() })
 }
 
-async fn moderate(operator: &Operator, room: &str, action: &Value) -> Result<Value, OperateError> {
+/// Carries out an action in a running room; returns the answer.
+pub(super) async fn moderate(
+    operator: &Operator,
+    room: &str,
+    action: &ModerationAction,
+) -> Result<Value, OperateError> {
     let path = format!("/admin/rooms/{}/moderate", segment(room));
-    let answered = operator.ask(Method::POST, &path, Some(action)).await;
+    let action = serde_json::to_value(action).map_err(|error| OperateError::Failed(error.to_string()))?;
+    let answered = operator.ask(Method::POST, &path, Some(&action)).await;
     Ok(answered.map_err(|error| no_room(room, error))?.unwrap_or_default())
 }
 
@@ -122,10 +129,13 @@ fn ban_seconds(options: &KickOptions) -> Result<Option<u32>, OperateError> {
 }
 
 /// The id and the name of the member with this id, or else of the only one with this name.
-fn member<'a>(room: &'a Value, options: &KickOptions) -> Result<(&'a str, &'a str), OperateError> {
-    let members = room["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+pub(super) fn member<'a>(
+    view: &'a Value,
+    room: &str,
+    wanted: &str,
+) -> Result<(&'a str, &'a str), OperateError> {
+    let members = view["members"].as_array().map(Vec::as_slice).unwrap_or_default();
     let pair = |member: &'a Value| Some((member["id"].as_str()?, member["name"].as_str()?));
-    let wanted = &*options.member;
     if let Some(found) = members.iter().filter_map(pair).find(|(id, _)| *id == wanted) {
         return Ok(found);
     }
@@ -133,7 +143,7 @@ fn member<'a>(room: &'a Value, options: &KickOptions) -> Result<(&'a str, &'a st
     match named[..] {
         [] => Err(OperateError::NotFound(format!(
             "{} has no member with the id or name \"{}\"",
-            shown(&options.room),
+            shown(room),
             shown(wanted)
         ))),
         [only] => Ok(only),
@@ -151,12 +161,14 @@ fn member<'a>(room: &'a Value, options: &KickOptions) -> Result<(&'a str, &'a st
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn options(member: &str, ban: bool, duration: Option<u64>) -> KickOptions {
+    fn options(ban: bool, duration: Option<u64>) -> KickOptions {
         KickOptions {
             room: "r".into(),
-            member: member.into(),
+            member: "a".into(),
             ban,
             network: false,
             duration: duration.map(Duration::from_secs),
@@ -172,7 +184,7 @@ mod tests {
             {"id": "a", "name": "Ada"}, {"id": "b", "name": "a"}, {"id": "c", "name": "Eve"}, {"id": "d", "name": "Eve"},
         ]});
         let find = |wanted: &str| {
-            let found = member(&room, &options(wanted, false, None));
+            let found = member(&room, "r", wanted);
             found.map(|(id, _)| id.to_owned()).map_err(|error| (error.exit_code(), error.to_string()))
         };
         // An id wins: anyone may choose another one's id as a name.
@@ -185,7 +197,7 @@ mod tests {
 
     #[test]
     fn ban_lasts_as_told() {
-        let seconds = |ban, time| ban_seconds(&options("a", ban, time)).map_err(|error| error.to_string());
+        let seconds = |ban, time| ban_seconds(&options(ban, time)).map_err(|error| error.to_string());
         assert_eq!(seconds(false, None), Ok(Some(0)));
         assert_eq!(seconds(true, None), Ok(None));
         assert_eq!(seconds(true, Some(3600)), Ok(Some(3600)));

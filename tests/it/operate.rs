@@ -142,6 +142,82 @@ async fn kick_and_lock_are_carried_out() {
 }
 
 #[tokio::test]
+async fn every_action_is_carried_out() {
+    let server = TestServer::start().await;
+    let (ann, bob) = (Person::log_in(&server, "Ann").await, Person::log_in(&server, "Bob").await);
+    let room = |person, pk: &str| Ask::room("r").by(person).pk(pk);
+    let run = async |args: &[&str]| operate(&server, &[&["moderate", "r"], args].concat()).await;
+    let mut host = room(&ann, "a").open(&server).await;
+    host.until_users(&["a"]).await;
+
+    assert_eq!(run(&["waiting-room"]).await.unwrap(), "waitingRoom is on in r\n");
+    for action in ["refuse", "unban"] {
+        assert_eq!(room(&bob, "b").answer(&server).await.status, 403);
+        assert_eq!(run(&[action, "b"]).await.unwrap(), format!("done: {action} b in r\n"));
+    }
+    assert_eq!(room(&bob, "b").answer(&server).await.status, 403);
+    run(&["admit", "b"]).await.unwrap();
+    let mut guest = room(&bob, "b").open(&server).await;
+    guest.until_users(&["a", "b"]).await;
+    run(&["waiting-room", "--off"]).await.unwrap();
+
+    run(&["mute", "Bob", "--kind", "video"]).await.unwrap();
+    guest.until(|message| message["type"] == "muted" && message["kind"] == "video").await;
+    run(&["rename", "Bob", "Robert"]).await.unwrap();
+    host.until_state(|state| state["users"].to_string().contains("Robert")).await;
+    run(&["spotlight", "Robert"]).await.unwrap();
+    host.until_state(|state| state["room"]["spotlight"] == "b").await;
+    run(&["grant", "b"]).await.unwrap();
+    host.until_state(|state| state["room"]["moderators"] == json!(["b"])).await;
+    for args in
+        [&["spotlight"][..], &["revoke", "b"], &["lower-hands"], &["lower-hands", "b"], &["clear-chat"]]
+    {
+        run(args).await.unwrap();
+    }
+    run(&["chat", "--off"]).await.unwrap();
+    run(&["screens", "--off", "--json"]).await.unwrap();
+    host.until_state(|state| state["room"]["chat"] == false && state["room"]["screens"] == false).await;
+    run(&["end"]).await.unwrap();
+    assert_eq!(host.closed().await.0, 4410);
+    assert_eq!(guest.closed().await.0, 4410);
+
+    for (args, code, said) in [
+        (&["end"][..], 5, "no room \"r\" is running"),
+        (&["mute", "b", "--kind", "smell"], 2, "audio, video or screen"),
+        (&["admit", "Bob Q"], 1, "_pk"),
+        (&["dance"], 2, "dance"),
+    ] {
+        let (found, error) = run(args).await.unwrap_err();
+        assert!(found == code && error.contains(said), "{args:?}: {found}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn settings_are_changed_and_shown() {
+    let server = TestServer::start().await;
+    let file = server.data_dir().join("standup.password");
+    std::fs::write(&file, "open sesame\n").unwrap();
+    let run = async |args: &[&str]| operate(&server, &[&["settings", "standup"], args].concat()).await;
+    let shown = run(&[]).await.unwrap();
+    assert!(shown.contains("chat=true\n") && shown.contains("password=false\n"), "{shown}");
+    let shown = run(&["chat=false", "--password-file", file.to_str().unwrap()]).await.unwrap();
+    assert!(shown.contains("chat=false\n") && shown.contains("password=true\n"), "{shown}");
+    let ann = Person::log_in(&server, "Ann").await;
+    assert_eq!(Ask::room("standup").by(&ann).pk("a").answer(&server).await.status, 403);
+    run(&["--no-password"]).await.unwrap();
+    Ask::room("standup").by(&ann).pk("a").open(&server).await.until_users(&["a"]).await;
+    for (args, code, said) in [
+        (&["dance=true"][..], 1, "dance"),
+        (&["chat=off"], 2, "true or false"),
+        (&["password=sesame"], 2, "--password-file"),
+        (&["--password-file", "/nonexistent"], 1, "/nonexistent"),
+    ] {
+        let (found, error) = run(args).await.unwrap_err();
+        assert!(found == code && error.contains(said), "{args:?}: {found}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn remote_server_needs_its_own_token() {
     let server = TestServer::with(|config| config.auth = auth()).await;
     let url = format!("http://{}", server.addresses().admin);

@@ -74,6 +74,8 @@ devices.on('change', showDevices);
 lobby.on('join', (state) => {
   meeting = new Meeting({ settings, devices, signalling, chat, state });
   meeting.on('connection', showDisconnected);
+  // Beside the room's name they move nothing else.
+  byId('reconnecting').before(byId('messages'));
   document.body.dataset.view = 'room';
   byId('stage').focus();
 });
@@ -84,7 +86,7 @@ signalling.on('away', ({ reason }) => {
 signalling.on('open', () => {
   isAccepted = false;
   showDisconnected();
-  withdrawNotice('refused');
+  for (const subject of ['refused', 'away']) withdrawNotice(subject);
   byId('enter').hidden = true;
 });
 signalling.on('refused', askWhy);
@@ -143,6 +145,7 @@ function showDevices() {
 function explain(kind) {
   const { problem } = devices[kind];
   if (problem) notice(problem, kind);
+  else withdrawNotice(kind);
 }
 
 /** Shows the server's reason for refusing the socket. A browser hides it from the page, so it is requested. */

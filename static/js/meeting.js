@@ -96,7 +96,9 @@ export class Meeting extends Emitter {
       },
     });
     this.panels.on('open', (name) => {
-      if (name === 'chat') this.#chat.focus();
+      if (name !== 'chat') return;
+      this.#chat.focus();
+      withdrawNotice('chat');
     });
     if (settings.canCarryMedia) this.#startMedia(settings, state.meetingId);
     if (state.users.filter(({ joined }) => joined).length > QUIET_ROOM && devices.microphone.isWanted) {
@@ -274,6 +276,7 @@ export class Meeting extends Emitter {
     const aiError = this.#ai.error;
     this.#state = state;
     if (this.#ai.error && this.#ai.error !== aiError) notice(this.#ai.error, 'ai');
+    else if (!this.#ai.error) withdrawNotice('ai');
     this.#showAi();
     this.#moderation.show(state.room);
     for (const user of this.#others) {
@@ -281,8 +284,11 @@ export class Meeting extends Emitter {
       before.delete(user.id);
       if (!known) notice(text('notice.joined', { name: user.name }), 'came');
       else if (user.raisedHand && !known.raisedHand) notice(text('notice.hand', { name: user.name }), 'hand');
+      else if (known.raisedHand && !user.raisedHand) withdrawNotice('hand', text('notice.hand', { name: known.name }));
     }
     for (const user of before.values()) {
+      withdrawNotice('came', text('notice.joined', { name: user.name }));
+      withdrawNotice('hand', text('notice.hand', { name: user.name }));
       notice(text('notice.left', { name: user.name }), 'left');
       this.#status.forget(user.id);
     }
@@ -296,6 +302,10 @@ export class Meeting extends Emitter {
   #useDevices() {
     const { camera, microphone, screen } = this.#devices;
     const { framerate, bitrate } = this.#webcam;
+    // Whoever was muted, or stopped, is so no longer.
+    if (microphone.isOn) for (const subject of ['microphone', 'audio']) withdrawNotice(subject);
+    if (camera.isOn) withdrawNotice('video');
+    if (screen.track) withdrawNotice('screen');
     // A subscriber with low bandwidth gets lower resolution instead of broken video.
     const encodings = [
       { rid: 'a', maxBitrate: Math.min(bitrate, 1_300_000), maxFramerate: framerate },
@@ -412,7 +422,7 @@ export class Meeting extends Emitter {
   #showUnread(line) {
     if (this.panels.isOpen('chat')) return;
     this.panels.countUnread();
-    notice(line.length > 140 ? `${line.slice(0, 139)}…` : line);
+    notice(line.length > 140 ? `${line.slice(0, 139)}…` : line, 'chat');
   }
 }
 

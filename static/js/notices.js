@@ -6,6 +6,9 @@ import { byId, element } from './element.js';
 const SHOWN_FOR = 6_000;
 const MAX_NOTICES = 4;
 
+/** The places of both kinds, which the page shows as one stack. */
+const PLACES = ['lasting', 'notices'];
+
 /**
  * Shows a notice, replacing one with the same `subject`.
  * @param {string} text
@@ -17,7 +20,7 @@ export function notice(text, subject = text) {
 }
 
 /**
- * Shows a notice until it is withdrawn or replaced. It covers no other content.
+ * Shows a notice until it is withdrawn or replaced.
  * @param {string} text
  * @param {string} subject
  */
@@ -27,13 +30,20 @@ export function lastingNotice(text, subject) {
   if (find(place, subject)?.textContent !== text) show(place, text, subject);
 }
 
-/** @param {string} subject */
-export function withdrawNotice(subject) {
-  find(byId('lasting'), subject)?.remove();
+/**
+ * Withdraws the notice about this, if there is one: with a text only if it is that one.
+ * @param {string} subject
+ * @param {string} [text]
+ */
+export function withdrawNotice(subject, text) {
+  for (const id of PLACES) {
+    const shown = find(byId(id), subject);
+    if (text === undefined || shown?.textContent === text) shown?.remove();
+  }
 }
 
 export function withdrawAllNotices() {
-  for (const id of ['notices', 'lasting']) byId(id).replaceChildren();
+  for (const id of PLACES) byId(id).replaceChildren();
 }
 
 /**

@@ -59,6 +59,7 @@ mod page;
 mod page_errors;
 mod page_moderation;
 mod page_network;
+mod page_notices;
 mod page_quality;
 mod page_stage;
 mod page_texts;

@@ -71,3 +71,12 @@ function checked(found, type, selector) {
   if (!(found instanceof type)) throw new Error(`the page has no ${type.name} ${selector}`);
   return found;
 }
+
+/**
+ * Sets a text, if it is another one: each new text is laid out again, and read aloud in live regions.
+ * @param {Element} place
+ * @param {string} text
+ */
+export function setText(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}

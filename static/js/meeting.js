@@ -2,6 +2,7 @@
 // The meeting: connects the room's state, our own user, and the media that are sent and received.
 
 import { CallsApi } from './calls/api.js';
+import { cameraLayers, layerFor } from './calls/layers.js';
 import { Media } from './calls/media.js';
 import { showAction } from './controls.js';
 import { byId } from './element.js';
@@ -13,7 +14,7 @@ import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { Panels } from './panels.js';
 import { controlHistory } from './history.js';
 import { People } from './people.js';
-import { PictureInPicture } from './pip.js';
+import { PIP_HEIGHT, PictureInPicture } from './pip.js';
 import { offerReactions } from './reactions.js';
 import { SharingBar } from './sharing-bar.js';
 import { Sound } from './sound.js';
@@ -29,6 +30,9 @@ import { text } from './texts.js';
 
 /** A member who joins a room of more than this many starts with a muted microphone. */
 const QUIET_ROOM = 5;
+
+/** Maximum height of a camera's video. */
+const CAMERA_LINES = 720;
 
 /** @type {VideoKind[]} */
 const VIDEO_KINDS = ['video', 'screenshare'];
@@ -52,7 +56,7 @@ export class Meeting extends Emitter {
   #speaking = false;
   /** The last `userUpdate` on this socket, as JSON. */
   #lastSent = '';
-  #stage = new Stage(byId('stage'));
+  #stage = new Stage(byId('stage'), () => this.#changed());
   #pip = new PictureInPicture();
   #sound = new Sound();
   #mix = new Mix();
@@ -301,19 +305,12 @@ export class Meeting extends Emitter {
 
   #useDevices() {
     const { camera, microphone, screen } = this.#devices;
-    const { framerate, bitrate } = this.#webcam;
     // Whoever was muted, or stopped, is so no longer.
     if (microphone.isOn) for (const subject of ['microphone', 'audio']) withdrawNotice(subject);
     if (camera.isOn) withdrawNotice('video');
     if (screen.track) withdrawNotice('screen');
-    // A subscriber with low bandwidth gets lower resolution instead of broken video.
-    const encodings = [
-      { rid: 'a', maxBitrate: Math.min(bitrate, 1_300_000), maxFramerate: framerate },
-      { rid: 'b', maxBitrate: 500_000, maxFramerate: framerate, scaleResolutionDownBy: 2 },
-      { rid: 'c', maxBitrate: 150_000, maxFramerate: Math.min(framerate, 15), scaleResolutionDownBy: 4 },
-    ];
     this.#media?.send('audio', this.#mix.of(microphone.track, screen.sound), [{ networkPriority: 'high' }]);
-    this.#media?.send('video', camera.track, encodings);
+    this.#media?.send('video', camera.track, cameraLayers(this.#webcam));
     this.#media?.send('screenshare', screen.track);
     if (microphone.track !== this.#watchedTrack) {
       this.#watchedTrack = microphone.track;
@@ -362,7 +359,6 @@ export class Meeting extends Emitter {
     const all = [me, ...this.#others];
     this.#stage.spotlight = this.#moderation.spotlight;
     const seen = this.#stage.choose(all, me.id);
-    this.#receive(seen);
     const received = this.#media?.received ?? new Map();
     const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.preview };
     /** @param {User} user @param {VideoKind} kind */
@@ -371,6 +367,7 @@ export class Meeting extends Emitter {
       return isShown(user, kind) ? received.get(user.tracks[kind] ?? '') : undefined;
     };
     this.#stage.show(seen, all.length, me.id, (user) => this.#status.of(user), trackOf);
+    this.#receive();
     const speaker = seen.find(({ id }) => id === this.#stage.speaker) ?? me;
     this.#pip.show(speaker, { track: trackOf(speaker, 'video'), isMe: speaker === me, status: this.#status.of(speaker) });
     this.#sharing.show(this.#others.filter(({ watches }) => watches?.includes(me.id)).map(({ name }) => name));
@@ -383,17 +380,24 @@ export class Meeting extends Emitter {
     this.#chat.showUsers(all);
   }
 
-  /**
-   * Receives the audio of all members, and the video of those on the stage.
-   * @param {User[]} seen
-   */
-  #receive(seen) {
-    const others = new Set(this.#others);
-    const videos = seen
-      .filter((user) => others.has(user))
-      .flatMap((user) => VIDEO_KINDS.filter((kind) => isShown(user, kind)).map((kind) => user.tracks[kind]));
-    const voices = [...others].map(({ tracks }) => tracks.audio);
-    this.#media?.receive([...voices, ...videos].flatMap((reference) => reference || []));
+  /** Receives the audio of all members, and the video of the visible ones, as large as it is shown. */
+  #receive() {
+    const best = Math.min(this.#webcam.quality, CAMERA_LINES);
+    const visible = this.#others.flatMap((user) =>
+      VIDEO_KINDS.filter((kind) => isShown(user, kind)).flatMap((kind) => {
+        const isSmall = kind === 'video' && this.#pip.shows(user.id);
+        const height = this.#stage.heightOf(user.id, kind) ?? (isSmall ? PIP_HEIGHT : undefined);
+        const reference = user.tracks[kind];
+        return reference && height !== undefined ? { kind, reference, height } : [];
+      }),
+    );
+    const videos = visible.map(({ kind, reference, height }) => ({
+      reference,
+      // A screen has one layer.
+      layer: kind === 'video' ? layerFor(height, best, visible.length) : undefined,
+    }));
+    const voices = this.#others.flatMap(({ tracks }) => (tracks.audio ? { reference: tracks.audio } : []));
+    this.#media?.receive([...voices, ...videos]);
   }
 
   #showHand() {

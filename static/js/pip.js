@@ -15,6 +15,9 @@ import { Tile } from './tile.js';
  * @typedef {{ documentPictureInPicture?: { requestWindow: (size: { width: number, height: number }) => Promise<Window> } }} Opener
  */
 
+/** Height of the video. */
+export const PIP_HEIGHT = 240;
+
 const SIZE = { width: 380, height: 300 };
 const STYLES = ['style.css', 'room.css'];
 const BUTTONS = ['microphone', 'camera', 'leave'];
@@ -67,6 +70,14 @@ export class PictureInPicture {
   show(user, state) {
     this.#latest = { user, state };
     if (this.#isOpen) this.#show();
+  }
+
+  /**
+   * True if it shows this member.
+   * @param {string} id
+   */
+  shows(id) {
+    return this.#isOpen && this.#latest?.user.id === id;
   }
 
   #show() {

@@ -7,6 +7,7 @@ import { floatingPlace } from './floating.js';
 import { Fold } from './fold.js';
 import { cellsOf, fitTiles, stripTiles } from './grid.js';
 import { arrange, divide, fit, nextSpeaker } from './layout.js';
+import { Roving } from './roving.js';
 import { text } from './texts.js';
 import { Tile } from './tile.js';
 
@@ -27,6 +28,9 @@ const MAX_TILES = 49;
 const VIEWS_DIFFER = 3;
 
 const GAP = 8;
+
+/** An undivided stage. */
+const WHOLE = { isBeside: false, isRow: false, large: undefined, small: undefined };
 const VIEW = 'satsuma.view';
 
 export class Stage {
@@ -41,7 +45,18 @@ export class Stage {
   #floating = floatingPlace(text('stage.floating'));
   #surface = element('div', { class: 'surface' }, this.#large, this.#rest, this.#floating);
   #alone = element('p', { class: 'alone', hidden: true }, text('stage.alone'));
-  #fold = new Fold(this.#rest);
+  #fold;
+  #roving = new Roving(this.#surface);
+  #changed;
+  /** The size of the surface: asking for it at each change would lay the page out each time. */
+  #space = { width: 0, height: 0 };
+  /** What the tiles were last sized for. */
+  #sizedFor = '';
+  /**
+   * The height of each tile in pixels, by id.
+   * @type {Map<string, number>}
+   */
+  #heights = new Map();
   /** @type {View} */
   #view = localStorage.getItem(VIEW) === 'speaker' ? 'speaker' : 'grid';
   /** @type {string | undefined} */
@@ -62,11 +77,21 @@ export class Stage {
    */
   spotlight;
 
-  /** @param {HTMLElement} place */
-  constructor(place) {
+  /**
+   * Calls `changed` when videos come into view or go, or are shown in another size.
+   * @param {HTMLElement} place
+   * @param {() => void} changed
+   */
+  constructor(place, changed) {
+    this.#changed = changed;
+    this.#fold = new Fold(this.#rest, changed);
     this.#surface.append(this.#fold.hint);
     place.append(this.#surface, this.#alone);
-    new ResizeObserver(() => this.#layOut()).observe(this.#surface);
+    new ResizeObserver(([{ contentRect }]) => {
+      this.#space = { width: contentRect.width, height: contentRect.height };
+      this.#layOut();
+    }).observe(this.#surface);
+    document.addEventListener('fullscreenchange', changed);
   }
 
   /** Changes between the grid and the speaker's view, and remembers the choice. */
@@ -77,7 +102,21 @@ export class Stage {
   }
 
   /**
-   * Returns the members on the stage, of all in the room. Only their video is received.
+   * Returns the height of a member's video in pixels of the screen; undefined if it is not in view, so that it need not be
+   * received.
+   * @param {string} userId
+   * @param {VideoKind} kind
+   */
+  heightOf(userId, kind) {
+    const id = tileId(userId, kind);
+    const tile = this.#tiles.get(id);
+    if (!tile || !this.#fold.isNear(tile.element)) return undefined;
+    const height = document.fullscreenElement === tile.element ? screen.height : (this.#heights.get(id) ?? 0);
+    return height * devicePixelRatio;
+  }
+
+  /**
+   * Returns the members on the stage, of all in the room.
    * @param {User[]} users
    * @param {string} myId
    */
@@ -106,10 +145,10 @@ export class Stage {
     for (const user of users) {
       const isMe = user.id === myId;
       const status = statusOf(user);
-      this.#tile({ id: user.id, owner: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, status });
+      this.#tile({ id: tileId(user.id, 'video'), owner: user.id, kind: 'person', isMe }).showPerson(user, { track: trackOf(user, 'video'), isMe, status });
       // Of one's own screen there may be nothing to show.
       if (user.tracks.screenShareEnabled && !(isMe && !trackOf(user, 'screenshare'))) {
-        const tile = this.#tile({ id: `${user.id}/screen`, owner: user.id, kind: 'screen', isMe });
+        const tile = this.#tile({ id: tileId(user.id, 'screenshare'), owner: user.id, kind: 'screen', isMe });
         tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, status });
       }
     }
@@ -165,15 +204,9 @@ export class Stage {
 
   /** Puts all tiles in their places. */
   #arrange() {
-    const { spotlight } = this;
-    this.#arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker: this.speaker });
-    const { large, small, floating } = this.#arrangement;
-    const focused = document.activeElement;
-    this.#fill(this.#large, large);
-    this.#fill(this.#rest, small);
-    this.#fill(this.#floating, floating);
-    // A moved element loses the focus.
-    if (focused instanceof HTMLElement && this.#surface.contains(focused)) focused.focus({ preventScroll: true });
+    const { spotlight, speaker } = this;
+    const arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker });
+    if (JSON.stringify(arrangement) !== JSON.stringify(this.#arrangement)) this.#place(arrangement);
     for (const [id, tile] of this.#tiles) tile.isPinned = id === this.#pinned;
     const isSpeaker = this.#view === 'speaker';
     showAction('view', {
@@ -182,6 +215,18 @@ export class Stage {
       isPossible: this.#entries.filter(({ kind }) => kind === 'person').length >= VIEWS_DIFFER,
     });
     this.#layOut();
+  }
+
+  /** @param {Arrangement} arrangement */
+  #place(arrangement) {
+    this.#arrangement = arrangement;
+    const focused = document.activeElement;
+    this.#fill(this.#large, arrangement.large);
+    this.#fill(this.#rest, arrangement.small);
+    this.#fill(this.#floating, arrangement.floating);
+    this.#roving.update();
+    // A moved element loses the focus.
+    if (focused instanceof HTMLElement && this.#surface.contains(focused)) focused.focus({ preventScroll: true });
   }
 
   /**
@@ -198,41 +243,38 @@ export class Stage {
 
   /** Sizes all tiles. */
   #layOut() {
-    const space = { width: this.#surface.clientWidth, height: this.#surface.clientHeight };
+    const space = this.#space;
     const { large, small } = this.#arrangement;
-    this.#surface.classList.remove('beside', 'row');
-    let left = space;
-    if (large.length > 0) {
-      const isDivided = small.length > 0;
-      const areas = isDivided ? divide(space, this.#aspect(large[0], space), GAP) : { large: space, small: space, isBeside: false, isRow: false };
-      this.#surface.classList.toggle('beside', areas.isBeside);
-      this.#surface.classList.toggle('row', areas.isRow);
-      setSize(this.#large, areas.large);
-      left = areas.small;
-      const cell = cellsOf(large.length, areas.large, GAP);
-      for (const id of large) {
-        const tile = this.#tiles.get(id);
-        if (tile) setTileSize(tile.element, fit(this.#aspect(id, cell), cell));
-      }
-      if (areas.isBeside || areas.isRow) {
-        setSize(this.#rest, left);
-        this.#sizeRest(stripTiles(small.length, left, areas.isRow, GAP));
-        return;
-      }
-    }
+    const sizedFor = JSON.stringify([space, large.map((id) => [id, this.#aspect(id, space)]), small]);
+    if (sizedFor === this.#sizedFor || space.width === 0) return;
+    this.#sizedFor = sizedFor;
+    this.#heights = new Map();
+    const isDivided = large.length > 0 && small.length > 0;
+    const areas = isDivided ? divide(space, this.#aspect(large[0], space), GAP) : WHOLE;
+    this.#surface.classList.toggle('beside', areas.isBeside);
+    this.#surface.classList.toggle('row', areas.isRow);
+    setSize(this.#large, areas.large ?? space);
+    const cell = cellsOf(large.length, areas.large ?? space, GAP);
+    for (const id of large) this.#size(id, fit(this.#aspect(id, cell), cell));
+    const left = areas.small ?? space;
     setSize(this.#rest, left);
-    this.#sizeRest(fitTiles(small.length, left, GAP));
+    const isStrip = areas.isBeside || areas.isRow;
+    const size = isStrip ? stripTiles(small.length, left, areas.isRow, GAP) : fitTiles(small.length, left, GAP);
+    for (const id of small) this.#size(id, size);
+    this.#rest.classList.toggle('scrolls', size.scrolls);
+    this.#fold.watch(size.scrolls);
+    this.#changed();
   }
 
-  /** @param {Size & { scrolls: boolean }} size */
-  #sizeRest(size) {
-    setTileSize(this.#rest, size);
-    this.#rest.classList.toggle('scrolls', size.scrolls);
-    for (const id of this.#arrangement.small) {
-      const tile = this.#tiles.get(id);
-      if (tile) setTileSize(tile.element, size);
-    }
-    this.#fold.watch(size.scrolls);
+  /**
+   * @param {string} id
+   * @param {Size} size
+   */
+  #size(id, size) {
+    const tile = this.#tiles.get(id);
+    if (!tile) return;
+    this.#heights.set(id, Math.floor(size.height));
+    setTileSize(tile.element, size);
   }
 
   /**
@@ -246,6 +288,14 @@ export class Stage {
     const steepest = space.height > space.width ? Math.min(3 / 4, aspect) : 1;
     return Math.min(Math.max(space.width / space.height, steepest), 16 / 9);
   }
+}
+
+/**
+ * @param {string} userId
+ * @param {VideoKind} kind
+ */
+function tileId(userId, kind) {
+  return kind === 'video' ? userId : `${userId}/screen`;
 }
 
 /**

@@ -1,7 +1,7 @@
 // @ts-check
 // One member, or one shared screen, on the stage.
 
-import { element } from './element.js';
+import { element, setText } from './element.js';
 import { icon } from './icons.js';
 import { text } from './texts.js';
 
@@ -62,7 +62,8 @@ export class Tile {
 
   /** @param {boolean} isPinned */
   set isPinned(isPinned) {
-    this.#pin.setAttribute('aria-pressed', String(isPinned));
+    const pressed = String(isPinned);
+    if (this.#pin.getAttribute('aria-pressed') !== pressed) this.#pin.setAttribute('aria-pressed', pressed);
   }
 
   /**
@@ -73,9 +74,11 @@ export class Tile {
   showPerson(user, { track, isMe, status }) {
     this.#show(track, isMe ? text('tile.you', { name: user.name }) : user.name);
     this.#showStatus({ ...status, isLoading: status.isReceived && Boolean(user.tracks.videoEnabled) });
-    this.element.dataset.user = user.id;
-    this.#initials.textContent = initials(user.name);
-    this.element.style.setProperty('--hue', String(hue(user.id)));
+    setText(this.#initials, initials(user.name));
+    if (this.element.dataset.user !== user.id) {
+      this.element.dataset.user = user.id;
+      this.element.style.setProperty('--hue', String(hue(user.id)));
+    }
     this.#muted.hidden = Boolean(user.tracks.audioEnabled);
     this.#hand.hidden = !user.raisedHand;
     this.element.classList.toggle('speaking', Boolean(user.speaking && user.tracks.audioEnabled && !status.isLost));
@@ -91,7 +94,7 @@ export class Tile {
     this.#show(track, isMe ? text('tile.yourScreen') : text('tile.screenOf', { name: user.name }));
     // Enlarged it would contain itself.
     this.#tools.hidden = isMe;
-    this.#initials.textContent = '';
+    setText(this.#initials, '');
     this.#muted.hidden = true;
     this.#hand.hidden = true;
     this.#showStatus({ ...status, isFrozen: false, quality: status.screenQuality, isLoading: status.isReceived && !isMe });
@@ -106,8 +109,7 @@ export class Tile {
     this.element.classList.toggle('frozen', isFrozen);
     this.#state.hidden = !isLost && !isFrozen;
     const state = text(isLost ? 'tile.lost' : 'tile.frozen');
-    // Screen readers would read an equal text aloud again.
-    if (!this.#state.hidden && this.#state.textContent !== state) this.#state.textContent = state;
+    if (!this.#state.hidden) setText(this.#state, state);
     this.#bars.hidden = quality === undefined || isLost;
     if (quality === undefined || this.#bars.dataset.level === String(quality)) return;
     this.#bars.dataset.level = String(quality);
@@ -126,10 +128,12 @@ export class Tile {
    * @param {string} name
    */
   #show(track, name) {
-    this.#name.textContent = name;
-    this.element.title = name;
-    label(this.#pin, text('tile.pin', { name }));
-    label(this.#fullScreen, text('tile.fullScreen', { name }));
+    if (this.element.title !== name) {
+      setText(this.#name, name);
+      this.element.title = name;
+      label(this.#pin, text('tile.pin', { name }));
+      label(this.#fullScreen, text('tile.fullScreen', { name }));
+    }
     if (track === this.#track) return;
     this.#track = track;
     this.video.srcObject = track ? new MediaStream([track]) : null;

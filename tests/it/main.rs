@@ -56,6 +56,7 @@ mod operate;
 mod operators;
 mod output;
 mod page;
+mod page_big;
 mod page_errors;
 mod page_moderation;
 mod page_network;

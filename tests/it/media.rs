@@ -20,7 +20,7 @@ pub async fn watched(visitor: &Visitor, url: &str) -> Tab {
 }
 
 /// A server whose pages send small video, since one machine encodes all of it.
-async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
+pub async fn server_with(edit: impl FnOnce(&mut Config)) -> TestServer {
     TestServer::with(|config| {
         config.client.max_webcam_quality_level = 360;
         edit(config);
@@ -43,7 +43,7 @@ pub async fn until_live(all: &[(&Tab, &[String], usize)]) {
 }
 
 /// JavaScript for the video in the tile of this name.
-fn video(name: &str) -> String {
+pub fn video(name: &str) -> String {
     format!("({})?.querySelector('video')", tile(name))
 }
 
@@ -59,7 +59,7 @@ async fn until_all_live(people: &[(&Tab, &str)]) {
 }
 
 /// Joins a room under a name, in a tab with the probe.
-async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
+pub async fn meet(browser: &Browser, server: &TestServer, name: &str) -> Tab {
     let visitor = browser.visitor().await;
     let tab = watched(&visitor, &format!("{}/set-username?return-url=/r", server.http())).await;
     tab.fill("#username", name).await;
@@ -107,7 +107,7 @@ async fn members_exchange_audio_and_video() {
     // He shares his screen, twice.
     for _ in 0..2 {
         click(&bob, "screen").await;
-        let screen = [video("Screen of Bob")];
+        let screen = [video("Bob’s screen")];
         until_live(&[(&ada, &screen, 1)]).await;
         until_all_live(&both).await;
         click(&bob, "screen").await;
@@ -240,7 +240,7 @@ async fn screen_is_shared_with_sound_and_watchers() {
     assert_eq!(bob.eval("asked.selfBrowserSurface").await, "exclude");
     // His own screen is a small preview, and Ada hears the tone although his microphone is off.
     bob.until("document.querySelector('.floating .tile.screen.picture')").await;
-    until_live(&[(&ada, &[video("Screen of Bob")], 1)]).await;
+    until_live(&[(&ada, &[video("Bob’s screen")], 1)]).await;
     // He shares no sound, and a moving picture.
     bob.click(".sharing input").await;
     ada.eval("probe.mark()").await;

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::browser::Browser;
 use crate::client::Client;
-use crate::harness::TestServer;
-use crate::page::{meet, until_on_stage};
+use crate::page::{meet, tile, until_on_stage};
+use crate::page_stage::patient_server;
 
 /// True if each notice lies apart from all tiles and buttons, and inside the window.
 const COVERS_NOTHING: &str = "(() => {
@@ -24,7 +24,7 @@ fn shows(text: &str) -> String {
 #[ignore = "needs chromium"]
 async fn notices_cover_nothing_and_go_in_time() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     // They stay as long as their cause, so that nothing here depends on time.
     let lasting = "import('/static/js/notices.js').then((notices) => { window.setTimeout = () => 0; \
@@ -56,7 +56,7 @@ async fn notices_cover_nothing_and_go_in_time() {
     ada.until("document.querySelector('.controls [data-action=microphone][aria-pressed=true]')").await;
     let mut cy = Client::join(&server, "r", "Cy").await;
     cy.say(user(false)).await;
-    let id = ada.eval("document.querySelector('.floating .tile').dataset.user").await;
+    let id = ada.eval(&format!("({}).dataset.user", tile("Ada (you)"))).await;
     cy.say(json!({"type": "muteUser", "id": id})).await;
     let muted = "[...document.querySelectorAll('#notices p')].some((p) => /muted your microphone/.test(p.textContent))";
     ada.until(muted).await;

@@ -22,7 +22,9 @@ fn part(name: &str, selector: &str) -> String {
 async fn states_of_a_video_are_told_apart() {
     let browser = Browser::start().await;
     let dir = tempfile::tempdir().unwrap();
-    let server = Process::start(&dir.path().join("data"), &[]).await;
+    // Cy sends no heartbeat.
+    let patient = [("SATSUMA_ROOM__HEARTBEAT_TIMEOUT", "600s")];
+    let server = Process::start(&dir.path().join("data"), &patient).await;
     let origin = format!("http://{}", server.reached_at().http);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     // A camera that is on, but of which nothing arrives.

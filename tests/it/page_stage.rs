@@ -1,11 +1,18 @@
 //! The stage of our own page in a real browser: its views, pinned tiles, screens, and what lies outside.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Tab};
 use crate::client::Client;
 use crate::harness::TestServer;
 use crate::page::{join, meet, tile, until_on_stage};
+
+/// A server whose members need no heartbeat, so that a busy machine loses none.
+pub async fn patient_server() -> TestServer {
+    TestServer::with(|config| config.room.heartbeat_timeout = Duration::from_secs(600)).await
+}
 
 /// A member who only speaks the room's protocol.
 async fn member(server: &TestServer, name: &str) -> Client {
@@ -42,7 +49,7 @@ async fn focus(tab: &Tab, selector: &str) {
 #[ignore = "needs chromium"]
 async fn two_people_and_movable_preview() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     until_placed(&ada, "rest", &["Ada (you)"]).await;
     let bob = member(&server, "Bob").await;
@@ -84,7 +91,7 @@ async fn two_people_and_movable_preview() {
 #[ignore = "needs chromium"]
 async fn speaker_view_is_remembered() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let (mut bob, mut cy) = (member(&server, "Bob").await, member(&server, "Cy").await);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
@@ -118,12 +125,12 @@ async fn speaker_view_is_remembered() {
 #[ignore = "needs chromium"]
 async fn screens_and_pinned_tiles_are_large() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let (mut bob, _cy) = (member(&server, "Bob").await, member(&server, "Cy").await);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
     say(&mut bob, json!({"tracks": {"screenShareEnabled": true}})).await;
-    until_placed(&ada, "large", &["Screen of Bob"]).await;
+    until_placed(&ada, "large", &["Bob’s screen"]).await;
     ada.until("document.querySelectorAll('.rest .tile').length === 3").await;
     // The screen fills its place in each window, and lies apart from the others.
     for (width, height) in [(360, 740), (800, 600), (1280, 800)] {
@@ -146,8 +153,20 @@ async fn screens_and_pinned_tiles_are_large() {
     let is_focused = "document.activeElement.matches('.large [aria-label=\"Pin Cy\"][aria-pressed=true]')";
     ada.until(is_focused).await;
     ada.press("Enter").await;
-    until_placed(&ada, "large", &["Screen of Bob"]).await;
+    until_placed(&ada, "large", &["Bob’s screen"]).await;
 
+    // All tiles are one stop of the Tab key, and the arrow keys go from one to the next.
+    focus(&ada, "[aria-label='Pin Cy']").await;
+    assert_eq!(
+        ada.eval("document.querySelectorAll('.tile:has(.tool:not([tabindex=\"-1\"]))').length").await,
+        1
+    );
+    ada.press("Home").await;
+    ada.until("document.activeElement.matches('.large .tile:first-child .tool')").await;
+    ada.press("ArrowRight").await;
+    ada.until("document.activeElement.matches('.rest .tile:first-child .tool')").await;
+    ada.press("End").await;
+    ada.until("document.activeElement.ariaLabel === 'Pin Ada (you)'").await;
     // A double click shows it full screen, and another one ends that.
     let point = ada.eval("(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector('.large .tile').getBoundingClientRect())").await;
     for full in ["document.fullscreenElement?.matches('.tile.screen')", "!document.fullscreenElement"] {
@@ -174,7 +193,7 @@ async fn screens_and_pinned_tiles_are_large() {
 #[ignore = "needs chromium"]
 async fn tiles_below_the_fold_are_hinted() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let mut crowd = Vec::new();
     for number in 0..40 {
         crowd.push(member(&server, &format!("Member {number}")).await);
@@ -196,7 +215,7 @@ async fn tiles_below_the_fold_are_hinted() {
 #[ignore = "needs chromium"]
 async fn picture_in_picture_shows_the_speaker() {
     let browser = Browser::start().await;
-    let server = TestServer::start().await;
+    let server = patient_server().await;
     let (mut bob, mut cy) = (member(&server, "Bob").await, member(&server, "Cy").await);
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
     until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;

@@ -6,8 +6,8 @@ import { Quality } from './quality.js';
 
 /** @import { Expectation } from './arrival.js' */
 
-/** Interval between two samples. */
-const SAMPLE = 500;
+/** Interval between two samples: the statistics of many tracks cost more, so they are read more rarely. */
+const SAMPLE = { first: 500, perTrack: 25, longest: 2_000 };
 
 /** Interval between two judgements of the quality. */
 const JUDGE = 2_000;
@@ -18,7 +18,9 @@ export class Flow {
   #arrival = new Arrival();
   #judgedAt = 0;
   #isDisconnected = false;
+  /** @type {number | undefined} */
   #timer;
+  #hasEnded = false;
   #changed;
   #judged;
 
@@ -31,7 +33,7 @@ export class Flow {
   constructor(connection, { changed, judged }) {
     this.#changed = changed;
     this.#judged = judged;
-    this.#timer = setInterval(() => this.#sample(connection), SAMPLE);
+    this.#sampleLater(connection, 0);
   }
 
   /** True if nothing at all arrives any more. */
@@ -56,10 +58,26 @@ export class Flow {
   }
 
   end() {
-    clearInterval(this.#timer);
+    this.#hasEnded = true;
+    clearTimeout(this.#timer);
   }
 
-  /** @param {RTCPeerConnection} connection */
+  /**
+   * @param {RTCPeerConnection} connection
+   * @param {number} tracks
+   */
+  #sampleLater(connection, tracks) {
+    const pause = Math.min(Math.max(SAMPLE.first, tracks * SAMPLE.perTrack), SAMPLE.longest);
+    this.#timer = setTimeout(async () => {
+      const sampled = await this.#sample(connection);
+      if (!this.#hasEnded) this.#sampleLater(connection, sampled);
+    }, pause);
+  }
+
+  /**
+   * Takes a sample and returns its number of received tracks.
+   * @param {RTCPeerConnection} connection
+   */
   async #sample(connection) {
     const stats = await connection.getStats();
     const tracks = new Map();
@@ -75,9 +93,11 @@ export class Flow {
     this.#arrival.take(now, { tracks, bytes, isSending });
     this.#isDisconnected = connection.iceConnectionState === 'disconnected';
     if (before.hasStill || this.#arrival.hasStill || before.isCutOff !== this.isCutOff) this.#changed();
-    if (now - this.#judgedAt < JUDGE) return;
-    this.#judgedAt = now;
-    this.quality.take(now, stats.values());
-    this.#judged();
+    if (now - this.#judgedAt >= JUDGE) {
+      this.#judgedAt = now;
+      this.quality.take(now, stats.values());
+      this.#judged();
+    }
+    return tracks.size;
   }
 }

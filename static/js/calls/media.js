@@ -5,12 +5,14 @@ import { Emitter } from '../events.js';
 import { text } from '../texts.js';
 import { CallsError } from './api.js';
 import { Flow } from './flow.js';
+import { IncomingTracks } from './incoming.js';
 import { nameLayers } from './layers.js';
 import { Reception } from './reception.js';
 import { BATCH, due, pause, tryLater } from './retry.js';
 import { CallsSession, ConnectionError } from './session.js';
 
 /** @import { CallsApi } from './api.js' */
+/** @import { Incoming, Wanted } from './incoming.js' */
 /** @import { Retry } from './retry.js' */
 
 /** @typedef {'audio' | 'video' | 'screenshare'} TrackKind */
@@ -28,16 +30,8 @@ import { CallsSession, ConnectionError } from './session.js';
  * }} Outgoing
  */
 
-/**
- * A received track, and its state in the current session.
- * @typedef {Retry & { reference: string, transceiver?: RTCRtpTransceiver }} Incoming
- */
-
 /** Failures in a row after which the user is informed. */
 const WORRYING = 3;
-
-/** Tries without any received track after which the user is informed: other members' media may have recovered by then. */
-const STARVING = 6;
 
 /** Delay before a failed ICE restart is repeated: the first calls on a new network may fail. */
 const RESTART_AGAIN = 1_000;
@@ -52,18 +46,14 @@ export class Media extends Emitter {
   /** How well the received tracks, and ours, arrive. */
   reception = new Reception(
     () => this.#flow,
-    (reference) => this.#incoming.get(reference)?.transceiver?.receiver.track.id,
+    (reference) => this.#incoming.trackId(reference),
   );
 
   #api;
   #iceServers;
   /** @type {Map<TrackKind, Outgoing>} */
   #outgoing = new Map();
-  /**
-   * By reference.
-   * @type {Map<string, Incoming>}
-   */
-  #incoming = new Map();
+  #incoming = new IncomingTracks();
   /**
    * Transceivers to close.
    * @type {RTCRtpTransceiver[]}
@@ -138,34 +128,20 @@ export class Media extends Emitter {
 
   /**
    * Receives exactly these tracks.
-   * @param {string[]} references each `{session}/{track name}`
+   * @param {Wanted[]} wanted with references of the form `{session}/{track name}`
    */
-  receive(references) {
-    const wanted = new Set(references);
-    for (const [reference, { transceiver }] of this.#incoming) {
-      if (wanted.has(reference)) continue;
-      this.#incoming.delete(reference);
+  receive(wanted) {
+    for (const { transceiver } of this.#incoming.want(wanted)) {
       if (transceiver) this.#closing.push(transceiver);
       this.emit('received');
-    }
-    for (const reference of wanted) {
-      if (!this.#incoming.has(reference)) this.#incoming.set(reference, { reference, ...UNRECEIVED });
     }
     this.#updateTrouble();
     this.#wake();
   }
 
-  /**
-   * The tracks received now, by their references.
-   * @returns {Map<string, MediaStreamTrack>}
-   */
+  /** The tracks received now, by their references. */
   get received() {
-    /** @type {Map<string, MediaStreamTrack>} */
-    const received = new Map();
-    for (const [reference, { transceiver }] of this.#incoming) {
-      if (transceiver) received.set(reference, transceiver.receiver.track);
-    }
-    return received;
+    return this.#incoming.received;
   }
 
   /** True if nothing arrives any more, although something should. Not during `trouble`, which names the cause. */
@@ -235,18 +211,21 @@ export class Media extends Emitter {
       // Closing waits until the connection is established.
       const closes = isRestart || !session.isConnected ? [] : this.#closing.splice(0, BATCH);
       const pushes = isRestart || closes.length > 0 ? [] : due(this.#unsent);
-      const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#unreceived);
+      const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#incoming.unreceived);
+      const isBusy = isRestart || closes.length + pushes.length + pulls.length > 0;
+      const layers = isBusy || !session.isConnected ? [] : due(this.#incoming.relayered);
       try {
         if (isRestart) await orBroken(this.#restart(session));
         else if (closes.length > 0) await orBroken(session.close(closes));
         else if (pushes.length > 0) await orBroken(this.#push(session, pushes));
         else if (pulls.length > 0) await orBroken(this.#pull(session, pulls));
+        else if (layers.length > 0) await orBroken(this.#askLayers(session, layers));
         else await orBroken(this.#rest());
       } catch (error) {
         if (!(error instanceof CallsError)) throw error;
         // Nothing has changed on either side, so all of it is repeated.
         this.#closing.unshift(...closes);
-        for (const failed of [...pushes, ...pulls]) tryLater(failed);
+        for (const failed of [...pushes, ...pulls, ...layers]) tryLater(failed);
         if (closes.length > 0) await orBroken(new Promise((resolve) => setTimeout(resolve, pause(this.#failures))));
         this.#failed(error);
       }
@@ -290,10 +269,6 @@ export class Media extends Emitter {
 
   get #unsent() {
     return [...this.#outgoing.values()].filter(({ isPushed }) => !isPushed);
-  }
-
-  get #unreceived() {
-    return [...this.#incoming.values()].filter(({ transceiver }) => !transceiver);
   }
 
   /**
@@ -341,21 +316,17 @@ export class Media extends Emitter {
    * @param {Incoming[]} pulls
    */
   async #pull(session, pulls) {
-    const transceivers = await session.pull(
-      pulls.map(({ reference }) => {
-        const slash = reference.indexOf('/');
-        return { sessionId: reference.slice(0, slash), trackName: reference.slice(slash + 1) };
-      }),
-    );
+    const asked = pulls.map(({ layer }) => layer);
+    const transceivers = await session.pull(pulls);
     if (session !== this.#session) return;
     for (const [index, pull] of pulls.entries()) {
       const transceiver = transceivers[index];
       if (!transceiver) {
         tryLater(pull);
-      } else if (this.#incoming.get(pull.reference) !== pull) {
+      } else if (!this.#incoming.has(pull)) {
         this.#closing.push(transceiver);
       } else {
-        pull.transceiver = transceiver;
+        Object.assign(pull, { transceiver, asked: asked[index], tries: 0 });
         this.emit('received');
       }
     }
@@ -364,11 +335,24 @@ export class Media extends Emitter {
   }
 
   /**
+   * Asks for other layers of received tracks.
+   * @param {CallsSession} session
+   * @param {Incoming[]} tracks
+   */
+  async #askLayers(session, tracks) {
+    const asked = tracks.map(({ layer }) => layer);
+    await session.askLayers(tracks);
+    if (session !== this.#session) return;
+    // One that failed keeps its layer, which is no reason to ask again.
+    for (const [index, track] of tracks.entries()) Object.assign(track, { asked: asked[index], tries: 0 });
+  }
+
+  /**
    * Waits for a change of the wanted tracks, or for the next retry.
    * @returns {Promise<void>}
    */
   #rest() {
-    const next = Math.min(...[...this.#unsent, ...this.#unreceived].map(({ retryAt }) => retryAt));
+    const next = Math.min(...[...this.#unsent, ...this.#incoming.unreceived, ...this.#incoming.relayered].map(({ retryAt }) => retryAt));
     return new Promise((resolve) => {
       const timer = Number.isFinite(next) ? setTimeout(resolve, next - performance.now()) : undefined;
       this.#wake = () => {
@@ -388,10 +372,7 @@ export class Media extends Emitter {
     this.#session = undefined;
     this.#closing = [];
     for (const push of this.#outgoing.values()) Object.assign(push, UNSENT);
-    for (const pull of this.#incoming.values()) {
-      if (pull.transceiver) this.emit('received');
-      Object.assign(pull, UNRECEIVED);
-    }
+    if (this.#incoming.reset()) this.emit('received');
     this.emit('sent');
   }
 
@@ -423,15 +404,12 @@ export class Media extends Emitter {
 
   get #trouble() {
     if (this.#failures >= WORRYING) return explain(this.#lastFailure);
-    const pulls = [...this.#incoming.values()];
-    const isStarving = pulls.length > 0 && pulls.every(({ transceiver, tries }) => !transceiver && tries >= STARVING);
-    return isStarving ? text('media.starving') : undefined;
+    return this.#incoming.isStarving ? text('media.starving') : undefined;
   }
 }
 
-/** State of tracks in a session that has none of them yet. */
-const UNRECEIVED = { transceiver: undefined, tries: 0, retryAt: 0 };
-const UNSENT = { ...UNRECEIVED, name: undefined, reference: undefined, isPushed: false };
+/** State of a track in a session that does not have it yet. */
+const UNSENT = { transceiver: undefined, tries: 0, retryAt: 0, name: undefined, reference: undefined, isPushed: false };
 
 /**
  * Returns the end of a sentence about the cause, for the user.

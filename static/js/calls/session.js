@@ -8,7 +8,8 @@
 import { Emitter } from '../events.js';
 import { CallsError } from './api.js';
 
-/** @import { ApiRequest, CallsApi } from './api.js' */
+/** @import { ApiAnswer, ApiRequest, CallsApi } from './api.js' */
+/** @import { Wanted } from './incoming.js' */
 
 /** Time for which ICE may be disconnected before the session is given up. */
 const ICE_PATIENCE = 7_000;
@@ -110,12 +111,33 @@ export class CallsSession extends Emitter {
 
   /**
    * Subscribes to tracks. Returns a transceiver for each, or undefined for one that is unavailable at the moment.
-   * @param {{ sessionId: string, trackName: string }[]} tracks
+   * @param {Wanted[]} wanted
    */
-  async pull(tracks) {
-    const answer = await this.#call('POST', 'tracks/new', {
-      tracks: tracks.map((track) => ({ location: 'remote', ...track })),
+  async pull(wanted) {
+    const tracks = wanted.map(remote);
+    const answer = await this.#call('POST', 'tracks/new', { tracks });
+    await this.#renegotiate(answer);
+    const transceivers = this.connection.getTransceivers();
+    return tracks.map(({ sessionId, trackName }) => {
+      const known = answer.tracks?.find((track) => track.sessionId === sessionId && track.trackName === trackName);
+      return known?.errorCode ? undefined : transceivers.find(({ mid }) => mid !== null && mid === known?.mid);
     });
+  }
+
+  /**
+   * Asks for other layers of received tracks.
+   * @param {(Wanted & { transceiver?: RTCRtpTransceiver })[]} wanted
+   */
+  async askLayers(wanted) {
+    const tracks = wanted.map((track) => ({ ...remote(track), mid: track.transceiver?.mid }));
+    await this.#renegotiate(await this.#call('PUT', 'tracks/update', { tracks }));
+  }
+
+  /**
+   * Answers the media service's offer, if there is one.
+   * @param {ApiAnswer} answer
+   */
+  async #renegotiate(answer) {
     if (answer.requiresImmediateRenegotiation) {
       await this.connection.setRemoteDescription(required(answer.sessionDescription));
       await this.connection.setLocalDescription();
@@ -127,11 +149,6 @@ export class CallsSession extends Emitter {
       }
       this.#expectConnection();
     }
-    const transceivers = this.connection.getTransceivers();
-    return tracks.map(({ sessionId, trackName }) => {
-      const known = answer.tracks?.find((track) => track.sessionId === sessionId && track.trackName === trackName);
-      return known?.errorCode ? undefined : transceivers.find(({ mid }) => mid !== null && mid === known?.mid);
-    });
   }
 
   /**
@@ -222,4 +239,16 @@ export class CallsSession extends Emitter {
 function required(description) {
   if (!description) throw new Error('the media service sent no session description');
   return description;
+}
+
+/**
+ * Returns a track of another session, with the best wanted layer: less where the connection carries no more, or where the
+ * publisher has others.
+ * @param {Wanted} wanted
+ */
+function remote({ reference, layer }) {
+  const slash = reference.indexOf('/');
+  const track = { location: 'remote', sessionId: reference.slice(0, slash), trackName: reference.slice(slash + 1) };
+  if (layer === undefined) return track;
+  return { ...track, simulcast: { preferredRid: layer, priorityOrdering: 'asciibetical', ridNotAvailable: 'asciibetical' } };
 }

@@ -370,7 +370,9 @@ export class Meeting extends Emitter {
     this.#receive();
     const speaker = seen.find(({ id }) => id === this.#stage.speaker) ?? me;
     this.#pip.show(speaker, { track: trackOf(speaker, 'video'), isMe: speaker === me, status: this.#status.of(speaker) });
-    this.#sharing.show(this.#others.filter(({ watches }) => watches?.includes(me.id)).map(({ name }) => name));
+    // Others' clients may send anything here.
+    const watchers = this.#others.filter(({ watches }) => Array.isArray(watches) && watches.includes(me.id));
+    this.#sharing.show(watchers.map(({ name }) => name));
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
     this.#people.show(all, me.id, {

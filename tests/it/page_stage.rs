@@ -184,6 +184,17 @@ async fn screens_and_pinned_tiles_are_large() {
     ada.click(".controls [data-action=screen]").await;
     ada.until("document.querySelector('.sharing:not([hidden])')").await;
     until_on_stage(&ada, &["Ada (you)", "Bob", "Cy"]).await;
+    // She is told who watches, whatever others' clients claim.
+    let id = ada.eval(&format!("({}).dataset.user", tile("Ada (you)"))).await;
+    for (watches, told) in [
+        (json!([id.clone()]), "Bob is watching"),
+        (json!(7), "Nobody is watching"),
+        (json!([null, id.clone()]), "Bob is watching"),
+        (json!({"includes": id}), "Nobody is watching"),
+    ] {
+        say(&mut bob, json!({"watches": watches, "tracks": {}})).await;
+        ada.until(&format!("document.querySelector('.watchers').textContent === '{told}'")).await;
+    }
     ada.click(".sharing button").await;
     ada.until("document.querySelector('.sharing[hidden]')").await;
     ada.assert_quiet().await;

@@ -72,6 +72,11 @@ export class Stage {
    */
   #lastActive = new Map();
   /**
+   * The ids of the members, in the order of their tiles.
+   * @type {string[]}
+   */
+  #order = [];
+  /**
    * The member in the foreground.
    * @type {string | undefined}
    */
@@ -125,11 +130,28 @@ export class Stage {
     for (const user of users) {
       if (user.speaking || user.raisedHand) this.#lastActive.set(user.id, now);
     }
-    if (users.length <= MAX_TILES) return users;
+    const ordered = this.#inOrder(users);
+    if (ordered.length <= MAX_TILES) return ordered;
     /** @param {User} user */
     const active = ({ id }) => ([myId, this.spotlight, this.#pinned].includes(id) ? Infinity : (this.#lastActive.get(id) ?? 0));
-    const chosen = new Set([...users].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
-    return users.filter((user) => chosen.has(user));
+    const chosen = new Set([...ordered].sort((a, b) => active(b) - active(a)).slice(0, MAX_TILES));
+    return ordered.filter((user) => chosen.has(user));
+  }
+
+  /**
+   * Returns members in the order of their coming. Whoever speaks outside the view comes to the front.
+   * @param {User[]} users
+   */
+  #inOrder(users) {
+    const present = new Map(users.map((user) => [user.id, user]));
+    const known = new Set(this.#order.filter((id) => present.has(id)));
+    const newcomers = users.flatMap(({ id }) => (known.has(id) ? [] : id));
+    const outside = users.flatMap(({ id, speaking }) => {
+      const tile = this.#tiles.get(id)?.element;
+      return speaking && tile && !this.#fold.isNear(tile) ? id : [];
+    });
+    this.#order = [...new Set([...outside, ...known, ...newcomers])];
+    return this.#order.flatMap((id) => present.get(id) ?? []);
   }
 
   /**

@@ -219,6 +219,16 @@ async fn tiles_below_the_fold_are_hinted() {
     ada.until(&format!("!({hint}) || parseInt({hint}.textContent) < {before}")).await;
     ada.eval("document.querySelector('.rest').scrollTo(0, 1e6)").await;
     ada.until(&format!("!({hint})")).await;
+    // Whoever speaks outside the view comes into it.
+    let first = "document.querySelector('.rest .tile:first-child .name').textContent";
+    let last = "[...document.querySelectorAll('.rest .tile .name')].at(-2).textContent";
+    ada.eval("document.querySelector('.rest').scrollTo(0, 0)").await;
+    let name = ada.eval(last).await.as_str().unwrap().to_owned();
+    let number: usize = name.strip_prefix("Member ").unwrap().parse().unwrap();
+    let speaks = json!({"speaking": true, "tracks": {"audioEnabled": true}});
+    say(&mut crowd[number], speaks).await;
+    // Its tile counts as near for a moment longer.
+    ada.until(&format!("{first} === {}", json!(name))).await;
     ada.assert_quiet().await;
 }
 

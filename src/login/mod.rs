@@ -17,7 +17,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use moka::future::Cache;
 use tracing::{debug, warn};
 use url::form_urlencoded;
@@ -121,11 +121,7 @@ impl OpenedLogin {
 
 /// Returns the routes.
 pub fn router<S: Clone + Send + Sync + 'static>(login: Arc<Login>) -> Router<S> {
-    Router::new()
-        .route("/api/login", get(begin))
-        .route("/api/login/callback", get(finish))
-        .route("/api/logout", post(leave))
-        .with_state(login)
+    Router::new().route("/api/login", get(begin)).route("/api/login/callback", get(finish)).with_state(login)
 }
 
 /// `GET /api/login?return-url=…`: leads the browser to the issuer.
@@ -161,13 +157,6 @@ async fn finish(State(login): State<Arc<Login>>, peer: RemotePeer, uri: Uri, hea
         }
     };
     response.headers_mut().append(SET_COOKIE, Attempt::remove_cookie(&peer));
-    response
-}
-
-/// `POST /api/logout`: leaves the identity of a login, or of a link.
-async fn leave(peer: RemotePeer) -> Response {
-    let mut response = redirect("/");
-    response.headers_mut().append(SET_COOKIE, AccessTokens::set_cookie("", 0, &peer, wall_clock()));
     response
 }
 

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Site;
 use super::paths::room_of;
-use crate::auth::Auth;
+use crate::auth::{Auth, AuthMethod, Identity};
 use crate::config::Config;
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
-use crate::http::extract::{CurrentUser, with_cookie};
+use crate::http::extract::with_cookie;
+use crate::id::PublishGrants;
 use crate::media_api::proxy::Proxy;
 
 /// Time that the settings wait for TURN credentials; without them the page connects without TURN.
@@ -86,15 +87,40 @@ impl PageSettings {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct User<'a> {
     username: &'a str,
+    /// True if the identity can be left by `POST /api/logout`.
+    #[serde(skip_serializing_if = "is_false")]
+    sign_out: bool,
+}
+
+impl<'a> User<'a> {
+    fn new(identity: &'a Identity, by: AuthMethod, headers: &HeaderMap) -> Self {
+        // What a program sends with each request is no cookie to remove.
+        let sign_out = by == AuthMethod::Token && !headers.contains_key(AUTHORIZATION);
+        Self { username: &identity.name, sign_out }
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The rights of a user that a page shows: others are refused without it.
+#[derive(Serialize)]
+struct PageGrants {
+    publish: PublishGrants,
+    chat: bool,
 }
 
 /// The settings of a room for one user.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct RoomSettings<'a> {
-    username: &'a str,
+    #[serde(flatten)]
+    user: User<'a>,
+    grants: PageGrants,
     #[serde(flatten)]
     settings: &'a PageSettings,
     /// The `RTCIceServer`s with the user's TURN credentials.
@@ -103,8 +129,13 @@ struct RoomSettings<'a> {
 }
 
 /// `GET /api/user`: the user's name.
-pub async fn user(CurrentUser(identity): CurrentUser) -> Response {
-    private(&User { username: &identity.name })
+pub async fn user(
+    State(http): State<Arc<HttpContext>>,
+    auth: Auth,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Auth::User { identity, by, .. } = auth else { return Err(http.unauthenticated()) };
+    Ok(private(&User::new(&identity, by, &headers)))
 }
 
 /// `GET /api/rooms/{room}/settings`: everything that a page needs to enter a room.
@@ -114,12 +145,15 @@ pub async fn settings(
     State(media): State<Arc<Proxy>>,
     auth: Auth,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     // The path as sent: the router's own decoding accepts encodings that browsers do not.
     room_of(uri.path().strip_prefix("/api/rooms").unwrap_or_default())?;
-    let Auth::User { identity, renew, .. } = auth else { return Err(http.unauthenticated()) };
+    let Auth::User { identity, by, renew } = auth else { return Err(http.unauthenticated()) };
     let ice_servers = media.turn.at_hand(&identity.id, TURN_WAIT).await;
-    let settings = RoomSettings { username: &identity.name, settings: &site.settings, ice_servers };
+    let grants = PageGrants { publish: identity.grants.publish, chat: identity.grants.chat };
+    let user = User::new(&identity, by, &headers);
+    let settings = RoomSettings { user, grants, settings: &site.settings, ice_servers };
     Ok(with_cookie(private(&settings), renew))
 }
 

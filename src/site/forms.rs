@@ -9,8 +9,6 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use url::{Url, form_urlencoded};
 
 use super::Page;
@@ -33,7 +31,10 @@ where
     S: Clone + Send + Sync + 'static,
     Arc<HttpContext>: FromRef<S>,
 {
-    Router::new().route("/new", get(new_room)).route("/set-username", post(set_name))
+    Router::new()
+        .route("/new", get(new_room))
+        .route("/set-username", post(set_name))
+        .route("/api/logout", post(sign_out))
 }
 
 /// A form as received.
@@ -92,11 +93,43 @@ async fn set_name(
     Ok(form_again(error, Page::Name, typed))
 }
 
-/// `GET /new`: redirects to a room with an unguessable name.
+/// `POST /api/logout`: leaves the identity of a login, or of a link.
+async fn sign_out(peer: RemotePeer) -> Response {
+    let mut response = redirect("/");
+    response.headers_mut().append(SET_COOKIE, AccessTokens::set_cookie("", 0, &peer, wall_clock()));
+    response
+}
+
+/// `GET /new`: redirects to a room with an unguessable name that can be read aloud.
 async fn new_room(uri: Uri) -> Result<Response, ApiError> {
-    let mut random = [0; 6];
+    let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|_| ApiError::Internal)?;
-    Ok(redirect(&with_query(format!("/{}", BASE64_URL_SAFE_NO_PAD.encode(random)), &uri)))
+    Ok(redirect(&with_query(format!("/{}", readable(u64::from_le_bytes(random))), &uri)))
+}
+
+/// Syllables of a random name, in groups of two: 16 consonants and 5 vowels are 80 syllables, eight of which are 50 bits.
+const SYLLABLES: usize = 8;
+
+/// A name of syllables, such as `bako-lufe-rimo-zuda`.
+fn readable(mut random: u64) -> String {
+    const CONSONANTS: [char; 16] =
+        ['b', 'd', 'f', 'g', 'h', 'j', 'k', 'l', 'm', 'n', 'p', 'r', 's', 't', 'v', 'z'];
+    const VOWELS: [char; 5] = ['a', 'e', 'i', 'o', 'u'];
+    let mut pick = |letters: &[char]| {
+        let count = letters.len() as u64;
+        let letter = letters[usize::try_from(random % count).unwrap_or(0)];
+        random /= count;
+        letter
+    };
+    let mut name = String::new();
+    for syllable in 0..SYLLABLES {
+        if syllable > 0 && syllable % 2 == 0 {
+            name.push('-');
+        }
+        name.push(pick(&CONSONANTS));
+        name.push(pick(&VOWELS));
+    }
+    name
 }
 
 /// `POST /?index`: redirects to the room of that name.
@@ -185,6 +218,16 @@ mod tests {
 
     fn ours(origin: &Origin) -> bool {
         origin.to_string() == "https://meet.example"
+    }
+
+    #[test]
+    fn random_names_are_readable_and_differ() {
+        assert_eq!(readable(0), "baba-baba-baba-baba");
+        // The last syllable depends on the highest of the random bits that are used.
+        assert_ne!(readable(0), readable(80_u64.pow(7)));
+        let names: std::collections::BTreeSet<_> = (0..80 * 80).map(readable).collect();
+        assert_eq!(names.len(), 80 * 80);
+        assert!(names.iter().all(|name| RoomName::parse(name).is_ok() && name.len() == 19));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The built-in page: its files, its forms, the data that it asks for, and the pages of errors.
 
+mod code;
 pub mod data;
 pub mod error_page;
 pub mod forms;
@@ -175,5 +176,6 @@ where
         .route("/site.webmanifest", get(pages::web_manifest))
         .route("/api/user", get(data::user))
         .route("/api/rooms/{room}/settings", get(data::settings))
+        .route("/api/rooms/{room}/code.svg", get(code::code))
         .fallback(pages::other)
 }

@@ -3,6 +3,7 @@
 
 import { byId, element, within } from './element.js';
 import { Emitter } from './events.js';
+import { linked } from './links.js';
 import { language, listOf, text } from './texts.js';
 
 /** @import { ServerMessages, Signalling, User } from './signalling.js' */
@@ -77,6 +78,9 @@ export class Chat extends Emitter {
     signalling.on('chat', (message) => {
       if (this.#receive(message)) this.emit('received', text('chat.line', { name: message.name, message: message.message }));
     });
+    signalling.on('open', () => {
+      for (const mark of this.#list.querySelectorAll('.unsent')) mark.remove();
+    });
     signalling.on('directMessage', (message) => this.#receiveDirect(message));
     signalling.on('chatCleared', ({ before }) => this.#clear(before));
     signalling.on('chatUpdate', (update) => this.#grow(update));
@@ -102,6 +106,7 @@ export class Chat extends Emitter {
       Object.assign(option, { disabled: false, textContent: name });
       if (!option.isConnected) this.#recipient.append(option);
     }
+    this.#showRecipient();
   }
 
   /**
@@ -110,7 +115,14 @@ export class Chat extends Emitter {
    */
   writeTo(user) {
     this.#recipient.value = user.id;
+    this.#showRecipient();
     this.#text.focus();
+  }
+
+  /** Shows the recipient where there is a choice: between two members, everyone is the other one. */
+  #showRecipient() {
+    const isChoice = this.#recipient.options.length > 2 || this.#recipient.value !== EVERYONE;
+    for (const part of byId('composer').querySelectorAll('.recipient')) part.classList.toggle('needless', !isChoice);
   }
 
   focus() {
@@ -200,7 +212,7 @@ export class Chat extends Emitter {
       this.#sendToAll(message);
     } else {
       this.#signalling.send({ type: 'directMessage', to: to.value, message });
-      this.#add({ name: text('chat.directTo', { name: to.textContent ?? '' }), message, at: Date.now(), isMine: true, isDirect: true });
+      this.#markUnsent(this.#add({ name: text('chat.directTo', { name: to.textContent ?? '' }), message, at: Date.now(), isMine: true, isDirect: true }));
     }
   }
 
@@ -210,9 +222,18 @@ export class Chat extends Emitter {
     const line = this.#add({ name: text('chat.you'), message, at: Date.now(), isMine: true, isWaiting: true });
     line.dataset.socket = String(this.#signalling.opened + (this.#signalling.isOpen ? 0 : 1));
     this.#signalling.send({ type: 'chat', message });
+    this.#markUnsent(line);
     if (this.#unreached === this.#hintedUnreached) return;
     this.#hintedUnreached = this.#unreached;
     if (this.#unreached) this.#add({ name: text('chat.unreachedTitle'), message: text('chat.unreached', { names: this.#unreached }), at: Date.now(), isDirect: true });
+  }
+
+  /**
+   * Tells of a line that waits for the connection.
+   * @param {HTMLElement} line
+   */
+  #markUnsent(line) {
+    if (!this.#signalling.isOpen) line.append(element('span', { class: 'problem unsent' }, text('chat.unsent')));
   }
 
   /**
@@ -261,7 +282,7 @@ export class Chat extends Emitter {
       {},
       element('span', { class: 'from', dir: 'auto' }, name),
       element('time', { datetime: time.toISOString() }, timeOf(time)),
-      element('p', { class: 'text', dir: 'auto' }, message),
+      element('p', { class: 'text', dir: 'auto' }, ...linked(message)),
     );
     line.classList.toggle('mine', Boolean(isMine));
     line.classList.toggle('direct', Boolean(isDirect));

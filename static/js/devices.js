@@ -6,12 +6,16 @@
 
 import { deviceProblem } from './device-problem.js';
 import { Emitter } from './events.js';
+import { Processing } from './processing.js';
 import { ScreenShare } from './screen-share.js';
 import { text } from './texts.js';
 
-/** @typedef {'camera' | 'microphone'} DeviceKind */
+/** @import { PublishGrants } from './settings.js' */
 
-const KINDS = { camera: 'videoinput', microphone: 'audioinput' };
+/** @typedef {'camera' | 'microphone'} DeviceKind */
+/** @typedef {DeviceKind | 'speaker'} ListedKind */
+
+const KINDS = { camera: 'videoinput', microphone: 'audioinput', speaker: 'audiooutput' };
 const CHOICES = 'satsuma.devices';
 
 /** Devices this tab wants on, so that a reload switches nothing else on. */
@@ -19,6 +23,8 @@ const WANTED = 'satsuma.wanted';
 
 class Device {
   isWanted = false;
+  /** False if our identity may not publish it. */
+  isAllowed = true;
   /** @type {MediaStreamTrack | undefined} */
   track;
   problem = '';
@@ -34,34 +40,52 @@ class Device {
 }
 
 /**
- * Event: `change`, for any change of a device.
- * @extends {Emitter<{ change: void }>}
+ * Events: `change`, for any change of a device; `replaced`, when another device took the place of one that went away.
+ * @extends {Emitter<{ change: void, replaced: DeviceKind }>}
  */
 export class Devices extends Emitter {
   camera = new Device();
   microphone = new Device();
   screen = new ScreenShare(() => this.emit('change'));
 
-  /** @type {Partial<Record<DeviceKind, string>>} */
+  processing = new Processing();
+
+  /** @type {Partial<Record<ListedKind, string>>} */
   #chosen = stored(localStorage, CHOICES);
   #quality;
+  /**
+   * The ids of the devices that were there at the last change.
+   * @type {Set<string> | undefined}
+   */
+  #present;
+  /**
+   * The side that a phone's camera looks to, if its user turned it.
+   * @type {'user' | 'environment' | undefined}
+   */
+  #facing;
+  #mayShareScreen;
   #isEnded = false;
 
   /**
-   * `quality` limits the video's height and frames per second.
+   * `quality` limits the video's height and frames per second, `publish` says what our identity may send.
    * @param {{ lines: number, framerate: number }} quality
+   * @param {PublishGrants} publish
    */
-  constructor(quality) {
+  constructor(quality, publish) {
     super();
+    if (!publish.audio) Object.assign(this.microphone, { isAllowed: false, problem: text('rights.audio') });
+    if (!publish.video) Object.assign(this.camera, { isAllowed: false, problem: text('rights.video') });
+    this.#mayShareScreen = publish.screen;
     this.#quality = quality;
-    navigator.mediaDevices?.addEventListener('devicechange', () => this.emit('change'));
+    navigator.mediaDevices?.addEventListener('devicechange', () => this.#devicesChanged());
   }
 
   /** Requests both at once, so that the browser asks its user only once. */
   async start() {
+    this.#present = new Set((await present()).map(({ deviceId }) => deviceId));
     const wanted = { camera: true, microphone: true, ...stored(sessionStorage, WANTED) };
-    this.camera.isWanted = wanted.camera;
-    this.microphone.isWanted = wanted.microphone;
+    this.camera.isWanted = wanted.camera && this.camera.isAllowed;
+    this.microphone.isWanted = wanted.microphone && this.microphone.isAllowed;
     const both = /** @type {DeviceKind[]} */ (['microphone', 'camera']).filter((kind) => this[kind].isWanted);
     if (both.length === 0 || (await this.#request(both))) return;
     // One of the two may be available all the same.
@@ -83,13 +107,18 @@ export class Devices extends Emitter {
     this.#want('microphone', false);
   }
 
+  /** True if our identity may share a screen. */
+  get mayShareScreen() {
+    return this.#mayShareScreen;
+  }
+
   /**
    * Returns the devices of a kind that the browser reveals.
-   * @param {DeviceKind} kind
+   * @param {ListedKind} kind
    */
   async list(kind) {
-    const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
-    const used = this[kind].track?.getSettings().deviceId ?? this.#chosen[kind];
+    const all = await present();
+    const used = (kind !== 'speaker' && this[kind].track?.getSettings().deviceId) || this.#chosen[kind];
     return all
       .filter((device) => device.kind === KINDS[kind] && device.deviceId)
       .map(({ deviceId, label }) => ({ id: deviceId, label, isChosen: deviceId === used }));
@@ -97,12 +126,19 @@ export class Devices extends Emitter {
 
   /**
    * Uses another device of a kind.
-   * @param {DeviceKind} kind
+   * @param {ListedKind} kind
    * @param {string} id
    */
   async choose(kind, id) {
+    if (kind === 'speaker') {
+      this.#storeChoice(kind, id);
+      this.emit('change');
+      return;
+    }
     const device = this[kind];
+    if (!device.isAllowed) return;
     this.#storeChoice(kind, id);
+    if (kind === 'camera') this.#facing = undefined;
     // Choosing a device does not switch it on, unless the previous one failed.
     if (device.problem) device.isWanted = true;
     this.#storeWanted();
@@ -120,6 +156,37 @@ export class Devices extends Emitter {
     this.emit('change');
   }
 
+  /** The id of the chosen speaker; empty for the browser's own choice. */
+  get speaker() {
+    return this.#chosen.speaker ?? '';
+  }
+
+  /** True for the camera of a phone, which has another one on its other side. */
+  get canTurnCamera() {
+    return Boolean(this.camera.track?.getSettings().facingMode);
+  }
+
+  /** True if our camera looks to where we look. */
+  get looksAhead() {
+    return this.camera.track?.getSettings().facingMode === 'environment';
+  }
+
+  /** Uses the camera on the other side of a phone. */
+  async turnCamera() {
+    this.#facing = this.looksAhead ? 'user' : 'environment';
+    this.#drop(this.camera);
+    await this.#request(['camera']);
+  }
+
+  /**
+   * Opens the microphone anew, with noise suppression or without.
+   * @param {boolean} isOn
+   */
+  async suppressNoise(isOn) {
+    this.processing.suppressesNoise = isOn;
+    if (this.microphone.track) await this.#request(['microphone']);
+  }
+
   /** Releases all devices for good. */
   end() {
     this.#isEnded = true;
@@ -132,7 +199,7 @@ export class Devices extends Emitter {
   }
 
   /**
-   * @param {DeviceKind} kind
+   * @param {ListedKind} kind
    * @param {string} id
    */
   #storeChoice(kind, id) {
@@ -151,6 +218,7 @@ export class Devices extends Emitter {
    */
   async #want(kind, isWanted) {
     const device = this[kind];
+    if (!device.isAllowed) return;
     device.isWanted = isWanted;
     this.#storeWanted();
     if (!isWanted && kind === 'camera') this.#drop(device);
@@ -205,8 +273,8 @@ export class Devices extends Emitter {
     const { lines, framerate } = this.#quality;
     const video = { height: { ideal: Math.min(lines, 720) }, frameRate: { ideal: framerate } };
     return navigator.mediaDevices.getUserMedia({
-      audio: kinds.includes('microphone') && preferred('microphone'),
-      video: kinds.includes('camera') && { ...preferred('camera'), ...video },
+      audio: kinds.includes('microphone') && { ...preferred('microphone'), ...this.processing.ofAudio },
+      video: kinds.includes('camera') && { ...(this.#facing ? { facingMode: this.#facing } : preferred('camera')), ...video },
     });
   }
 
@@ -223,13 +291,34 @@ export class Devices extends Emitter {
     device.track?.stop();
     device.track = track;
     track.enabled = device.isWanted;
+    if (device === this.camera) this.processing.blur(track);
     // It was unplugged, or the browser revoked it.
-    track.addEventListener('ended', () => {
-      if (device.track !== track) return;
-      this.#drop(device);
-      device.isWanted = false;
-      this.emit('change');
-    });
+    track.addEventListener('ended', () => device.track === track && this.#replace(device));
+  }
+
+  /**
+   * Uses another device in place of one that went away while it was on.
+   * @param {Device} device
+   */
+  async #replace(device) {
+    this.#drop(device);
+    this.emit('change');
+    if (!device.isWanted) return;
+    const kind = device === this.camera ? 'camera' : 'microphone';
+    if (await this.#request([kind])) this.emit('replaced', kind);
+  }
+
+  /** Uses a chosen device again that has come back, such as a headset. */
+  async #devicesChanged() {
+    this.emit('change');
+    const before = this.#present;
+    this.#present = new Set((await present()).map(({ deviceId }) => deviceId));
+    for (const kind of /** @type {DeviceKind[]} */ (['microphone', 'camera'])) {
+      const { track, request } = this[kind];
+      const id = this.#chosen[kind] ?? '';
+      const hasCome = before && !before.has(id) && this.#present.has(id);
+      if (hasCome && track && !request && track.getSettings().deviceId !== id) await this.choose(kind, id);
+    }
   }
 
   /**
@@ -247,6 +336,11 @@ export class Devices extends Emitter {
     device.track?.stop();
     device.track = undefined;
   }
+}
+
+/** Returns the devices that the browser reveals. */
+async function present() {
+  return (await navigator.mediaDevices?.enumerateDevices()) ?? [];
 }
 
 /**

@@ -10,6 +10,9 @@ import { listOf, text } from './texts.js';
 /** @import { Settings } from './settings.js' */
 /** @import { RoomState, Signalling } from './signalling.js' */
 
+/** Key in this tab's storage of the room to join as soon as its page is loaded. */
+const RETURN = 'satsuma.return';
+
 /**
  * Event: `join`, with the room's newest state.
  * @extends {Emitter<{ join: RoomState }>}
@@ -24,6 +27,7 @@ export class Lobby extends Emitter {
     this.#devices = devices;
     this.#signalling = signalling;
     byId('lobby-name').textContent = settings.name;
+    byId('sign-out').hidden = !settings.canSignOut;
     byId('rename', HTMLAnchorElement).href = `${BASE}set-username?return-url=${encodeURIComponent(location.href)}`;
     byId('lobby-problem').textContent = text(settings.mustEncrypt ? 'lobby.mustEncrypt' : 'lobby.noMedia');
     byId('lobby-problem').hidden = settings.canCarryMedia;
@@ -35,6 +39,7 @@ export class Lobby extends Emitter {
       if (join.disabled) {
         join.disabled = false;
         join.focus();
+        if (takeReturn() === signalling.roomName) join.click();
       }
       this.#showMembers(state);
     });
@@ -42,6 +47,11 @@ export class Lobby extends Emitter {
     join.addEventListener('click', () => newest && this.emit('join', newest), { once: true });
     devices.on('change', () => this.#showPreview());
     this.#showPreview();
+  }
+
+  /** Passes the lobby by, the next time that this page is loaded. */
+  joinAfterReload() {
+    sessionStorage.setItem(RETURN, this.#signalling.roomName);
   }
 
   /** @param {RoomState} state */
@@ -69,4 +79,11 @@ export class Lobby extends Emitter {
 function note(problem, isRequested) {
   if (isRequested) return text('lobby.allowCamera');
   return problem || text('lobby.cameraOff');
+}
+
+/** Returns the room to return to, once. */
+function takeReturn() {
+  const room = sessionStorage.getItem(RETURN);
+  sessionStorage.removeItem(RETURN);
+  return room;
 }

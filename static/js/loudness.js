@@ -1,7 +1,8 @@
 // @ts-check
-// Detects speech by the loudness of a track.
+// The loudness of a track, and speech detected by it.
 
 const INTERVAL = 50;
+const LEVEL_INTERVAL = 100;
 
 /** Loudness at which speech begins, and above which it continues. */
 const BEGIN_LEVEL = 0.1;
@@ -10,32 +11,62 @@ const CONTINUE_LEVEL = 0.02;
 /** Silence after which speech has ended: longer than a breath. */
 const RELEASE = 1_000;
 
+/** Decibels below full scale that are shown as silence. */
+const QUIETEST = 60;
+
 /**
- * Calls `changed` with true and false as speech begins and ends; returns a function that stops the detection.
+ * Calls `changed` with true and false as speech begins and ends, of a muted track as well; returns a function that stops
+ * the detection.
  * @param {MediaStreamTrack} track
  * @param {(isSpeaking: boolean) => void} changed
  */
 export function watchSpeech(track, changed) {
-  const context = new AudioContext();
-  const analyser = context.createAnalyser();
-  analyser.fftSize = 1024;
-  context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
-  const samples = new Float32Array(analyser.fftSize);
   let isSpeaking = false;
   let lastLoud = 0;
-  const timer = setInterval(() => {
-    analyser.getFloatTimeDomainData(samples);
-    const loudness = Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
+  const stop = measure(track, INTERVAL, (loudness) => {
     const now = performance.now();
     if (loudness > (isSpeaking ? CONTINUE_LEVEL : BEGIN_LEVEL)) lastLoud = now;
     const isNow = lastLoud > 0 && now - lastLoud < RELEASE;
     if (isNow === isSpeaking) return;
     isSpeaking = isNow;
     changed(isSpeaking);
-  }, INTERVAL);
+  });
+  return () => {
+    stop();
+    if (isSpeaking) changed(false);
+  };
+}
+
+/**
+ * Calls `show` with the level of a track, from 0 to 1 on a scale of decibels; returns a function that ends that.
+ * @param {MediaStreamTrack} track
+ * @param {(level: number) => void} show
+ */
+export function watchLevel(track, show) {
+  return measure(track, LEVEL_INTERVAL, (loudness) => show(Math.max(0, 1 + (20 * Math.log10(loudness)) / QUIETEST)));
+}
+
+/**
+ * @param {MediaStreamTrack} track
+ * @param {number} interval
+ * @param {(loudness: number) => void} measured
+ */
+function measure(track, interval, measured) {
+  // A track that is muted carries silence; its clone does not.
+  const heard = track.clone();
+  heard.enabled = true;
+  const context = new AudioContext();
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 1024;
+  context.createMediaStreamSource(new MediaStream([heard])).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    measured(Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length));
+  }, interval);
   return () => {
     clearInterval(timer);
     context.close();
-    if (isSpeaking) changed(false);
+    heard.stop();
   };
 }

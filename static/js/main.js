@@ -11,10 +11,12 @@ import { offerDevices } from './device-choice.js';
 import { Devices } from './devices.js';
 import { byId } from './element.js';
 import { placeIcons } from './icons.js';
+import { prepareInvitation } from './invite.js';
 import { Knocks } from './knocks.js';
 import { Lobby } from './lobby.js';
 import { Meeting } from './meeting.js';
 import { lastingNotice, notice, withdrawAllNotices, withdrawNotice } from './notices.js';
+import { rememberRoom } from './recent.js';
 import { prepareReport } from './report.js';
 import { ScreenShare } from './screen-share.js';
 import { ask, askWhyRefused, enterRoom, loadSettings, PASSWORD_NEEDED, Refusal, settingsPath } from './settings.js';
@@ -34,29 +36,32 @@ byId('lobby-title').textContent = roomName;
 byId('room-title').textContent = roomName;
 
 const settings = await loadSettings(roomName);
-const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate });
+const devices = new Devices({ lines: settings.webcam.quality, framerate: settings.webcam.framerate }, settings.grants.publish);
 const signalling = new Signalling(roomName);
 const chat = new Chat(signalling);
 const lobby = new Lobby({ settings, devices, signalling });
 new Knocks(signalling);
-offerDevices(byId('lobby-devices'), devices);
-offerDevices(byId('room-devices'), devices);
+offerDevices(byId('lobby-devices'), devices, { isFull: false });
+offerDevices(byId('room-devices'), devices, { isFull: true });
 /** @type {Meeting | undefined} */
 let meeting;
 let isAskingWhy = false;
+/** True while the microphone is on because the space bar is held. */
+let isTalking = false;
 /** True if the server had no reason to refuse the last attempt. */
 let isAccepted = false;
 
 listen({
   microphone: () => devices.toggleMicrophone().then(() => explain('microphone')),
   camera: () => devices.toggleCamera().then(() => explain('camera')),
-  screen: () => devices.screen.toggle(),
+  flip: () => devices.turnCamera().then(() => explain('camera')),
+  screen: () => (devices.mayShareScreen ? devices.screen.toggle() : notice(text('rights.screen'), 'screen')),
   hand: () => meeting?.toggleHand(),
   view: () => meeting?.toggleView(),
   pip: () => meeting?.togglePip(),
   people: () => meeting?.panels.toggle('people'),
   chat: () => meeting?.panels.toggle('chat'),
-  invite: copyLink,
+  invite: prepareInvitation(location.origin + roomPath, `${BASE}api/rooms/${encodeURIComponent(roomName)}/code.svg`),
   ai: () => meeting?.toggleAi(),
   'ai-ear': () => meeting?.toggleAiEar(),
   devices: () => byId('devices', HTMLDialogElement).showModal(),
@@ -68,15 +73,17 @@ listen({
     url: location.href,
   })),
   leave: () => leave(text('left.title')),
-});
+}, talk);
 
 devices.on('change', showDevices);
+devices.on('replaced', (kind) => notice(text(kind === 'camera' ? 'camera.replaced' : 'microphone.replaced'), kind));
 lobby.on('join', (state) => {
   meeting = new Meeting({ settings, devices, signalling, chat, state });
   meeting.on('connection', showDisconnected);
   // Beside the room's name they move nothing else.
   byId('reconnecting').before(byId('messages'));
   document.body.dataset.view = 'room';
+  rememberRoom(roomName);
   byId('stage').focus();
 });
 signalling.on('away', ({ reason }) => {
@@ -98,7 +105,10 @@ signalling.on('removed', ({ by = '', reason = '' }) => {
 });
 signalling.on('ended', ({ by }) => leave(by ? text('left.endedBy', { by }) : text('left.ended')));
 byId('enter').addEventListener('submit', enter);
-byId('return').addEventListener('click', () => location.reload());
+byId('return').addEventListener('click', () => {
+  lobby.joinAfterReload();
+  location.reload();
+});
 
 addEventListener('pagehide', () => signalling.leave());
 // A page restored from the back/forward cache has already left its room.
@@ -123,19 +133,39 @@ function showDevices() {
     label: text(microphone.isWanted ? 'controls.microphoneOff' : 'controls.microphoneOn'),
     icon: microphone.isWanted ? 'microphone' : 'microphone-off',
     isPressed: microphone.isWanted,
-    isWarning: Boolean(microphone.problem),
+    isWarning: Boolean(microphone.problem) && microphone.isAllowed,
+    refusal: microphone.isAllowed ? '' : microphone.problem,
   });
   showAction('camera', {
     label: text(camera.isWanted ? 'controls.cameraOff' : 'controls.cameraOn'),
     icon: camera.isWanted ? 'camera' : 'camera-off',
     isPressed: camera.isWanted,
-    isWarning: Boolean(camera.problem),
+    isWarning: Boolean(camera.problem) && camera.isAllowed,
+    refusal: camera.isAllowed ? '' : camera.problem,
   });
+  showAction('flip', { label: text('controls.flip'), isPossible: devices.canTurnCamera });
+  document.body.classList.toggle('looks-ahead', devices.looksAhead);
   showAction('screen', {
     label: text(screen.track ? 'controls.screenOff' : 'controls.screenOn'),
     isPressed: Boolean(screen.track),
     isPossible: ScreenShare.isPossible,
+    refusal: devices.mayShareScreen ? '' : text('rights.screen'),
   });
+}
+
+/**
+ * Unmutes a muted microphone while a key is held.
+ * @param {boolean} isHeld
+ */
+function talk(isHeld) {
+  const { isWanted, isAllowed } = devices.microphone;
+  if (isHeld && isAllowed && !isWanted) {
+    isTalking = true;
+    devices.toggleMicrophone();
+  } else if (!isHeld && isTalking) {
+    isTalking = false;
+    if (isWanted) devices.muteMicrophone();
+  }
 }
 
 /**
@@ -201,14 +231,4 @@ function leave(title) {
   withdrawAllNotices();
   document.body.dataset.view = 'left';
   byId('return').focus();
-}
-
-async function copyLink() {
-  const link = location.origin + roomPath;
-  try {
-    await navigator.clipboard.writeText(link);
-    notice(text('bar.linkCopied'));
-  } catch {
-    notice(link);
-  }
 }

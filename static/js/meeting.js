@@ -4,6 +4,8 @@
 import { CallsApi } from './calls/api.js';
 import { cameraLayers, layerFor } from './calls/layers.js';
 import { Media } from './calls/media.js';
+import { Chime } from './chime.js';
+import { startClock } from './clock.js';
 import { showAction } from './controls.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
@@ -34,6 +36,9 @@ const QUIET_ROOM = 5;
 /** Maximum height of a camera's video. */
 const CAMERA_LINES = 720;
 
+/** Pause between two hints that we speak while muted: we may speak to somebody beside us. */
+const MUTED_HINT_PAUSE = 30_000;
+
 /** @type {VideoKind[]} */
 const VIDEO_KINDS = ['video', 'screenshare'];
 
@@ -54,6 +59,8 @@ export class Meeting extends Emitter {
   #hasAi;
   #raisedHand = false;
   #speaking = false;
+  /** Time of the last hint that we speak while muted. */
+  #mutedHint = -Infinity;
   /** The last `userUpdate` on this socket, as JSON. */
   #lastSent = '';
   #stage = new Stage(byId('stage'), () => this.#changed());
@@ -77,6 +84,7 @@ export class Meeting extends Emitter {
   #stopWatching = () => {};
   #isDue = false;
   #ending = new AbortController();
+  #chime = new Chime(this.#ending.signal);
 
   /** @param {{ settings: Settings, devices: Devices, signalling: Signalling, chat: Chat, state: RoomState }} parts */
   constructor({ settings, devices, signalling, chat, state }) {
@@ -89,7 +97,7 @@ export class Meeting extends Emitter {
     this.#chat = chat;
     this.#sharing = new SharingBar(byId('stage'), devices.screen);
     this.#status = new MemberStatus(() => this.#media, signalling.id);
-    this.#moderation = new Moderation({ signalling, devices }, this.#ending.signal);
+    this.#moderation = new Moderation({ signalling, devices, mayWrite: settings.grants.chat }, this.#ending.signal);
     this.#moderation.show(state.room);
     this.#people = new People({
       manage: (user) => this.#moderation.manage(user),
@@ -111,6 +119,7 @@ export class Meeting extends Emitter {
     }
 
     const { signal } = this.#ending;
+    startClock(signal);
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
     controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);
@@ -160,7 +169,7 @@ export class Meeting extends Emitter {
       name: this.#state.users.find((user) => user.id === id)?.name ?? '',
       joined: true,
       raisedHand: this.#raisedHand,
-      speaking: this.#speaking,
+      speaking: this.#speaking && microphone.isOn,
       // The stock client has no chat.
       readsChat: true,
       watches: this.#stage.watched,
@@ -286,14 +295,18 @@ export class Meeting extends Emitter {
     for (const user of this.#others) {
       const known = before.get(user.id);
       before.delete(user.id);
-      if (!known) notice(text('notice.joined', { name: user.name }), 'came');
-      else if (user.raisedHand && !known.raisedHand) notice(text('notice.hand', { name: user.name }), 'hand');
-      else if (known.raisedHand && !user.raisedHand) withdrawNotice('hand', text('notice.hand', { name: known.name }));
+      if (!known) {
+        notice(text('notice.joined', { name: user.name }), 'came');
+        this.#chime.play('joined');
+      }
+      if (known && user.raisedHand && !known.raisedHand) notice(text('notice.hand', { name: user.name }), 'hand');
+      if (known?.raisedHand && !user.raisedHand) withdrawNotice('hand', text('notice.hand', { name: known.name }));
     }
     for (const user of before.values()) {
       withdrawNotice('came', text('notice.joined', { name: user.name }));
       withdrawNotice('hand', text('notice.hand', { name: user.name }));
       notice(text('notice.left', { name: user.name }), 'left');
+      this.#chime.play('left');
       this.#status.forget(user.id);
     }
     this.#changed();
@@ -305,6 +318,7 @@ export class Meeting extends Emitter {
 
   #useDevices() {
     const { camera, microphone, screen } = this.#devices;
+    this.#sound.speaker = this.#devices.speaker;
     // Whoever was muted, or stopped, is so no longer.
     if (microphone.isOn) for (const subject of ['microphone', 'audio']) withdrawNotice(subject);
     if (camera.isOn) withdrawNotice('video');
@@ -323,6 +337,11 @@ export class Meeting extends Emitter {
   /** @param {boolean} isSpeaking */
   #setSpeaking(isSpeaking) {
     this.#speaking = isSpeaking;
+    const now = performance.now();
+    if (isSpeaking && !this.#devices.microphone.isOn && now - this.#mutedHint > MUTED_HINT_PAUSE) {
+      this.#mutedHint = now;
+      notice(text('notice.youAreMuted'), 'microphone');
+    }
     this.#changed();
   }
 
@@ -380,6 +399,7 @@ export class Meeting extends Emitter {
       moderates: (id) => this.#moderation.moderates(id),
     });
     this.#chat.showUsers(all);
+    this.panels.memberCount = all.length;
   }
 
   /** Receives the audio of all members, and the video of the visible ones, as large as it is shown. */
@@ -426,9 +446,7 @@ export class Meeting extends Emitter {
    * @param {string} line
    */
   #showUnread(line) {
-    if (this.panels.isOpen('chat')) return;
     this.panels.countUnread();
-    notice(line.length > 140 ? `${line.slice(0, 139)}…` : line, 'chat');
   }
 }
 

@@ -2,7 +2,7 @@
 // Controls of moderators: the room's settings, the dialog of a member, and the end for all; and notices of their actions on us.
 
 import { BASE } from './base.js';
-import { byId, element } from './element.js';
+import { byId, element, within } from './element.js';
 import { notice } from './notices.js';
 import { sentence } from './settings.js';
 import { text } from './texts.js';
@@ -23,16 +23,18 @@ const STOPPED = /** @type {const} */ ({ audio: 'stopped.audio', video: 'stopped.
 export class Moderation {
   #signalling;
   #devices;
+  #mayWrite;
   /** @type {RoomRules} */
   #rules = {};
   /** @type {User | undefined} */
   #member;
 
   /**
-   * @param {{ signalling: Signalling, devices: Devices }} parts
+   * @param {{ signalling: Signalling, devices: Devices, mayWrite: boolean }} parts
    * @param {AbortSignal} signal
    */
-  constructor({ signalling, devices }, signal) {
+  constructor({ signalling, devices, mayWrite }, signal) {
+    this.#mayWrite = mayWrite;
     this.#signalling = signalling;
     this.#devices = devices;
     signalling.on('muted', ({ kind, by }) => this.#stopped(kind, by), { signal });
@@ -77,8 +79,10 @@ export class Moderation {
     }
     const isSilent = this.#rules.chat === false && !this.isModerator;
     const line = byId('line', HTMLTextAreaElement);
-    line.disabled = isSilent;
-    line.placeholder = text(isSilent ? 'chat.moderatorsOnly' : 'chat.message');
+    line.disabled = isSilent || !this.#mayWrite;
+    const placeholder = isSilent ? 'chat.moderatorsOnly' : 'chat.message';
+    line.placeholder = text(this.#mayWrite ? placeholder : 'rights.chat');
+    within(byId('composer'), 'button', HTMLButtonElement).disabled = line.disabled;
     document.body.classList.toggle('no-screens', this.#rules.screens === false && !this.isModerator);
     if (!this.isModerator) byId('member', HTMLDialogElement).close();
   }

@@ -1,7 +1,7 @@
 // @ts-check
 // The panels beside the stage; one at a time, since a phone's screen holds no two.
 
-import { buttons } from './controls.js';
+import { buttons, withKey } from './controls.js';
 import { allHtml, byId, within } from './element.js';
 import { Emitter } from './events.js';
 import { text } from './texts.js';
@@ -21,6 +21,8 @@ export class Panels extends Emitter {
   /** @type {PanelName | undefined} */
   #open;
   #unread = 0;
+  #memberCount = 0;
+  #title = document.title;
 
   constructor() {
     super();
@@ -32,6 +34,7 @@ export class Panels extends Emitter {
         this.toggle(this.#open);
       }
     });
+    document.addEventListener('visibilitychange', () => this.#show());
     this.#show();
   }
 
@@ -59,23 +62,39 @@ export class Panels extends Emitter {
     if (!this.isOpen(name)) this.toggle(name);
   }
 
-  /** Counts an unread message, if the chat is closed. */
+  /** Counts an unread message, if the chat is closed or the page is in the background. */
   countUnread() {
-    if (!this.isOpen('chat')) this.#unread += 1;
+    if (!this.#isRead) this.#unread += 1;
     this.#show();
   }
 
+  /** @param {number} count */
+  set memberCount(count) {
+    if (count === this.#memberCount) return;
+    this.#memberCount = count;
+    this.#show();
+  }
+
+  get #isRead() {
+    return this.isOpen('chat') && !document.hidden;
+  }
+
   #show() {
-    if (this.isOpen('chat')) this.#unread = 0;
+    if (this.#isRead) this.#unread = 0;
+    document.title = this.#unread > 0 ? `(${this.#unread}) ${this.#title}` : this.#title;
+    const counts = { chat: this.#unread, people: this.#memberCount };
+    const labels = {
+      chat: this.#unread > 0 ? text('chat.unread', { count: this.#unread }) : text('chat.title'),
+      people: text('people.count', { count: this.#memberCount }),
+    };
     for (const { name, label } of PANELS) {
       const isOpen = this.isOpen(name);
       byId(`${name}-panel`).hidden = !isOpen;
       for (const button of buttons(name)) {
-        const unread = name === 'chat' ? this.#unread : 0;
         button.setAttribute('aria-expanded', String(isOpen));
-        button.setAttribute('aria-label', unread > 0 ? text('chat.unread', { count: unread }) : text(label));
-        button.title = text(label);
-        button.dataset.count = unread > 0 ? String(Math.min(unread, 99)) : '';
+        button.setAttribute('aria-label', labels[name]);
+        button.title = withKey(text(label), button);
+        button.dataset.count = counts[name] > 0 ? String(Math.min(counts[name], 999)) : '';
       }
     }
   }

@@ -16,6 +16,11 @@ export class People {
   #manage;
   /** @type {Map<string, Row>} */
   #rows = new Map();
+  /**
+   * The members with a raised hand, in the order in which they raised it.
+   * @type {string[]}
+   */
+  #hands = [];
 
   /** @param {{ mute: (user: User) => void, write: (user: User) => void, manage: (user: User) => void }} actions */
   constructor({ mute, write, manage }) {
@@ -32,7 +37,11 @@ export class People {
    */
   show(users, myId, roles) {
     byId('people-title').textContent = text('people.count', { count: users.length });
-    const sorted = [...users].sort((a, b) => Number(b.raisedHand) - Number(a.raisedHand) || a.name.localeCompare(b.name));
+    const raised = users.filter(({ raisedHand }) => raisedHand).map(({ id }) => id);
+    this.#hands = [...this.#hands.filter((id) => raised.includes(id)), ...raised.filter((id) => !this.#hands.includes(id))];
+    /** @param {User} user */
+    const place = ({ id }) => (this.#hands.includes(id) ? this.#hands.indexOf(id) : Infinity);
+    const sorted = [...users].sort((a, b) => (place(a) === place(b) ? a.name.localeCompare(b.name) : place(a) - place(b)));
     for (const [id, row] of this.#rows) {
       if (users.some((user) => user.id === id)) continue;
       row.element.remove();
@@ -46,6 +55,7 @@ export class People {
       row.name.textContent = isMe ? text('tile.you', { name: user.name }) : user.name;
       row.initials.textContent = initials(user.name);
       row.hand.hidden = !user.raisedHand;
+      row.order.textContent = raised.length > 1 && user.raisedHand ? String(place(user) + 1) : '';
       row.muted.hidden = Boolean(user.tracks.audioEnabled);
       // The AI cannot be muted, only removed.
       const isPerson = user.id !== 'ai';
@@ -77,14 +87,15 @@ function makeRow(user) {
     initials: element('span', { class: 'initials', 'aria-hidden': 'true' }),
     name: element('span', { class: 'name', dir: 'auto' }),
     role: element('span', { class: 'role', role: 'img', 'aria-label': text('people.moderator'), title: text('people.moderator') }, icon('shield')),
+    order: element('span', { class: 'order', 'aria-hidden': 'true' }),
     hand: element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand')),
     muted: element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off')),
     mute: element('button', { class: 'small', type: 'button' }, text('people.mute')),
     write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
     manage: element('button', { class: 'plain', type: 'button' }, icon('more')),
   };
-  const { initials, name, role, hand, muted, mute, write, manage } = parts;
-  const row = element('li', {}, initials, name, role, hand, muted, mute, write, manage);
+  const { initials, name, role, order, hand, muted, mute, write, manage } = parts;
+  const row = element('li', {}, initials, name, role, order, hand, muted, mute, write, manage);
   row.style.setProperty('--hue', String(hue(user.id)));
   return { user, element: row, ...parts };
 }

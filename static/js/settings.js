@@ -91,6 +91,11 @@ export async function sentence(answer) {
   return `${first.toUpperCase()}${rest.join('')}.`;
 }
 
+/**
+ * The kinds of media that our identity may publish.
+ * @typedef {{ audio: boolean, video: boolean, screen: boolean }} PublishGrants
+ */
+
 /** @typedef {Awaited<ReturnType<typeof loadSettings>>} Settings */
 
 /**
@@ -101,6 +106,10 @@ export async function loadSettings(roomName) {
   const settings = await ask(settingsPath(roomName));
   return {
     name: settings.username,
+    /** True if our identity can be left by signing out. */
+    canSignOut: Boolean(settings.signOut),
+    /** @type {{ publish: PublishGrants, chat: boolean }} */
+    grants: settings.grants,
     hasMedia: settings.media,
     /** True if members encrypt end to end, and could not decode this page's media. */
     mustEncrypt: settings.encryption,

@@ -55,11 +55,11 @@ export function listOf(names) {
 
 /**
  * Translates all elements that name a text: `data-text` is the key of the content, in which an element with
- * `data-slot` takes the place of that name; `data-label`, `data-title` and `data-placeholder` are of attributes.
+ * `data-slot` takes the place of that name; `data-label`, `data-title`, `data-placeholder` and `data-alt` are of attributes.
  * @param {ParentNode} root
  */
 function translate(root) {
-  for (const [mark, attribute] of [['data-label', 'aria-label'], ['data-title', 'title'], ['data-placeholder', 'placeholder']]) {
+  for (const [mark, attribute] of [['data-label', 'aria-label'], ['data-title', 'title'], ['data-placeholder', 'placeholder'], ['data-alt', 'alt']]) {
     for (const found of root.querySelectorAll(`[${mark}]`)) {
       found.setAttribute(attribute, text(/** @type {TextKey} */ (found.getAttribute(mark))));
     }

@@ -131,7 +131,7 @@ async fn link_becomes_a_cookie_and_loses_its_token() {
     let cookie = pair(cookie);
     assert_eq!(page(&server, "/standup", &cookie).await.status, 200);
     let user = answer(server.get("/api/user").header("cookie", &cookie)).await;
-    assert_eq!(user.json(), json!({"username": "Ada"}));
+    assert_eq!(user.json(), json!({"username": "Ada", "signOut": true}));
     let person = Person::with_cookie(cookie.clone());
     Ask::room("standup").by(&person).pk("a").open(&server).await.until_users(&["a"]).await;
     let elsewhere = page(&server, "/retro", &cookie).await;

@@ -117,7 +117,7 @@ async fn account_opens_rooms_under_its_name() {
         assert_eq!((came.status, came.header("location")), (302, "/standup?x=1"), "{came:?}");
         let cookie = token_cookie(&came).unwrap();
         let user = answer(server.get("/api/user").header("cookie", &cookie)).await;
-        assert_eq!(user.json(), json!({"username": "Ada"}));
+        assert_eq!(user.json(), json!({"username": "Ada", "signOut": true}));
         let person = Person::with_cookie(cookie.clone());
         let mut member = Ask::room("standup").by(&person).pk("a").open(&server).await;
         member.until_users(&["a"]).await;

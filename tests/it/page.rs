@@ -438,6 +438,7 @@ fn page_files_and_references_match() {
     }
     let pages = all.iter().filter(|file| file.extension().is_some_and(|kind| kind == "html"));
     named.extend(pages.cloned());
+    named.insert(root.join("site.webmanifest"));
     // The server chooses one of these by the browser's languages.
     named.extend(all.iter().filter(|file| file.starts_with(root.join("texts"))).cloned());
     assert_eq!(named, all.into_iter().collect());

@@ -83,6 +83,7 @@ fn documents_show_english_texts_and_all_texts_are_used() {
         ("data-label", "aria-label"),
         ("data-title", "title"),
         ("data-placeholder", "placeholder"),
+        ("data-alt", "alt"),
     ] {
         for (before, rest) in
             documents.match_indices(&format!(" {mark}=\"")).map(|(at, _)| documents.split_at(at))

@@ -266,7 +266,8 @@ async fn own_page_gets_its_settings_as_json() {
     let settings = get(&server, &ada, "/api/rooms/caf%C3%A9%2F1/settings").await;
     let servers = json!([{"urls": ["stun:stun.example:3478"]},
                          {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
-    let expected = json!({"username": "Ada", "media": true, "encryption": false, "ai": true,
+    let expected = json!({"username": "Ada", "media": true, "encryption": false, "ai": true, "chatHistory": true,
+                          "grants": {"publish": {"audio": true, "video": true, "screen": true}, "chat": true},
                           "webcam": {"maxBitrate": 500_000}, "maxApiHistory": 50, "iceServers": servers});
     assert_eq!((settings.status, settings.json()), (200, expected));
     assert_eq!(settings.header("cache-control"), "no-store");

@@ -28,8 +28,8 @@ pub struct Member {
     pub liveness: Liveness,
     /// Time of the last heartbeat, or of the end of the connection that served as one.
     pub heartbeat: Instant,
-    /// Time of the first join, or the oldest that is known of one before a restart.
-    pub since: Instant,
+    /// Its place in the order in which members came.
+    pub arrival: i64,
     /// True if the member has sent a message since it joined, or its connection serves as one.
     pub has_spoken: bool,
     json: Arc<str>,
@@ -77,7 +77,7 @@ pub struct MemberView {
 
 impl Member {
     /// The state of a new member.
-    pub fn fresh(join: &Join, now: Instant) -> Self {
+    pub fn fresh(join: &Join, arrival: i64, now: Instant) -> Self {
         let Join { user, identity, name, .. } = join;
         let auth_method = shown(identity);
         let json = User { auth_method, ..User::fresh(user.as_str(), name) }.to_json().into();
@@ -89,7 +89,7 @@ impl Member {
             connection: Some(join.connection),
             liveness: join.liveness,
             heartbeat: now,
-            since: now,
+            arrival,
             // Its protocol's own heartbeats do not reach the room.
             has_spoken: join.liveness == Liveness::Connection,
             json,
@@ -117,7 +117,7 @@ impl Member {
             connection: None,
             liveness: Liveness::Heartbeat,
             heartbeat,
-            since: heartbeat,
+            arrival: saved.arrival,
             has_spoken: true,
         })
     }
@@ -130,7 +130,12 @@ impl Member {
 
     /// The member as it is persisted.
     pub fn saved(&self, user: &UserId) -> SavedMember {
-        SavedMember { user: user.clone(), identity: self.identity.clone(), json: self.json.clone() }
+        SavedMember {
+            user: user.clone(),
+            identity: self.identity.clone(),
+            json: self.json.clone(),
+            arrival: self.arrival,
+        }
     }
 
     /// The user object as JSON.

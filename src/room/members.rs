@@ -23,11 +23,14 @@ pub struct Members {
     /// Ends of grace periods; members are removed then unless a socket returns.
     leaving: VecDeque<(Instant, UserId)>,
     departed: Departed,
+    /// The place of the newest member in the order in which members came.
+    last_arrival: i64,
 }
 
 impl Members {
     /// Adds a member from before a restart.
     pub fn restore(&mut self, user: UserId, member: Member) {
+        self.last_arrival = self.last_arrival.max(member.arrival);
         self.by_id.insert(user, member);
     }
 
@@ -146,7 +149,8 @@ impl Members {
                 }
             }
             None => {
-                self.by_id.insert(user.clone(), Member::fresh(join, now));
+                self.last_arrival += 1;
+                self.by_id.insert(user.clone(), Member::fresh(join, self.last_arrival, now));
             }
         }
         self.connections.insert(*connection, user.clone());

@@ -1138,6 +1138,7 @@ mod tests {
             user: user(id),
             identity: IdentityId::new(id.to_uppercase()),
             json: User { raised_hand: hand, ..User::fresh(id, "Someone") }.to_json().into(),
+            arrival: 1,
         };
         let mut broken = member("c", false);
         broken.json = "7".into();

@@ -47,12 +47,13 @@ pub(super) async fn load(
     }
     let mut by_meeting: HashMap<_, _> = rooms.iter_mut().map(|room| (room.meeting, room)).collect();
     let mut members =
-        rows_of(only, "SELECT meeting_id, user_id, identity_id, json FROM kept_seats", "user_id");
+        rows_of(only, "SELECT meeting_id, user_id, identity_id, json, arrival FROM kept_seats", "user_id");
     for row in members.build().fetch_all(&mut *db).await? {
         let Some((meeting, user, json)) = sensible(&row, user_json(&row)) else { continue };
         let Some(identity) = sensible(&row, text(&row, "identity_id")) else { continue };
         if let Some(room) = by_meeting.get_mut(&meeting) {
-            room.members.push(SavedMember { user, identity: IdentityId::new(identity), json });
+            let arrival = row.try_get("arrival").unwrap_or_default();
+            room.members.push(SavedMember { user, identity: IdentityId::new(identity), json, arrival });
         }
     }
     let mut departed = rows_of(only, "SELECT meeting_id, user_id, identity_id FROM kept_departed", "user_id");

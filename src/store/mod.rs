@@ -372,7 +372,7 @@ mod tests {
 
     fn member(name: &str, json: &str) -> SavedMember {
         let identity = IdentityId::new(format!("cookie:{name}"));
-        SavedMember { user: user(name), identity, json: json.into() }
+        SavedMember { user: user(name), identity, json: json.into(), arrival: 7 }
     }
 
     fn soon() -> Instant {
@@ -668,7 +668,7 @@ mod tests {
         store.shutdown(soon()).await.unwrap();
         let strange = format!(
             "INSERT INTO kept_rooms (meeting_id, room, ai) VALUES ('no uuid', 'x', NULL), ('{0}', '', NULL);
-             INSERT INTO kept_seats VALUES ('no uuid', 'b', 'i', '{{}}'), ('{0}', 'b', 'i', '{{}}'),
+             INSERT INTO kept_seats (meeting_id, user_id, identity_id, json) VALUES ('no uuid', 'b', 'i', '{{}}'), ('{0}', 'b', 'i', '{{}}'),
                 ('{1}', 'ai', 'i', '{{}}'), ('{1}', 'c', 'i', '[]'), ('{1}', 'd', 'i', '{{'),
                 ('{1}', 'e', 'i', X'ff'), ('{1}', X'ff', 'i', '{{}}'), ('{1}', 'f', X'ff', '{{}}');
              INSERT INTO kept_events VALUES ('{1}', 0, 'a', 'no JSON'), ('{1}', 1, 'a', '{{}}');
@@ -977,7 +977,7 @@ mod tests {
         sqlx::raw_sql(sqlx::AssertSqlSafe(rows)).execute(&mut beside).await.unwrap();
         beside.close().await.unwrap();
         let (store, rooms) = disk.open().await;
-        assert_eq!(rooms[0].members, [member("a", "{}")]);
+        assert_eq!(rooms[0].members, [SavedMember { arrival: 0, ..member("a", "{}") }]);
         assert_eq!(store.handle().epoch().to_string(), "1");
         store.shutdown(soon()).await.unwrap();
         let (store, rooms) = disk.open().await;

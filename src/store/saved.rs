@@ -70,6 +70,8 @@ pub struct SavedMember {
     pub identity: IdentityId,
     /// The user object as JSON.
     pub json: Arc<str>,
+    /// Its place in the order in which members came.
+    pub arrival: i64,
 }
 
 /// A room in persistent form.

@@ -291,14 +291,15 @@ async fn write_members(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<
         .collect();
     for members in members.chunks(ROWS) {
         let mut insert =
-            QueryBuilder::new("INSERT INTO kept_seats (meeting_id, user_id, identity_id, json) ");
+            QueryBuilder::new("INSERT INTO kept_seats (meeting_id, user_id, identity_id, json, arrival) ");
         insert.push_values(members, |mut values, (meeting, member)| {
             values.push_bind(meeting.to_string()).push_bind(member.user.to_string());
             values.push_bind(member.identity.to_string()).push_bind(Arc::clone(&member.json));
+            values.push_bind(member.arrival);
         });
         insert.push(
             " ON CONFLICT (meeting_id, user_id) DO UPDATE
-                SET identity_id = excluded.identity_id, json = excluded.json",
+                SET identity_id = excluded.identity_id, json = excluded.json, arrival = excluded.arrival",
         );
         insert.build().persistent(members.len() == ROWS).execute(&mut *db).await?;
     }

@@ -377,7 +377,7 @@ impl Room {
             return;
         }
         let mut present: Vec<(&UserId, &Member)> = self.members.iter().collect();
-        present.sort_by_key(|(_, member)| member.since);
+        present.sort_by_key(|(_, member)| member.arrival);
         let present: Vec<&IdentityId> = present.into_iter().map(|(_, member)| &member.identity).collect();
         if self.moderation.choose_host(present.into_iter()) {
             self.changed = true;

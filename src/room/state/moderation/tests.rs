@@ -287,6 +287,38 @@ fn first_member_moderates_until_it_leaves() {
 }
 
 #[test]
+fn next_host_after_a_restart_is_who_came_next() {
+    let (mut room, now) = room(ModeratorDefault::First);
+    let mut members = Vec::new();
+    for (connection, id) in [(1, "z"), (2, "y"), (3, "a")] {
+        let Input::Join(ask) = join(connection, id, id) else { unreachable!() };
+        let grants = Grants { moderate: false, ..Grants::everyone() };
+        for change in persisted(&room.handle(now, Input::Join(Join { grants, ..ask }))) {
+            if let Persist::Member(member) = change {
+                members.push(member);
+            }
+        }
+    }
+    let saved = SavedRoom {
+        room: RoomName::parse("r").unwrap(),
+        meeting: MeetingId::random(),
+        ai: None,
+        moderation: None,
+        chat: Vec::new(),
+        members,
+        departed: Vec::new(),
+        unconfirmed: Vec::new(),
+    };
+    let settings = RoomSettings { moderators: ModeratorDefault::First, ..settings() };
+    let mut room = Room::restore(settings, now, &saved);
+    for (connection, id) in [(4, "a"), (5, "y"), (6, "z")] {
+        enter(&mut room, now, connection, id, id);
+    }
+    room.handle(now, says(6, r#"{"type":"userLeft"}"#));
+    assert!(room.encode_snapshot().contains(r#""moderators":["y"]"#), "{}", room.encode_snapshot());
+}
+
+#[test]
 fn hands_are_lowered() {
     let (mut room, now) = hosted();
     for connection in [1, 2] {

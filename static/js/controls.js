@@ -73,17 +73,17 @@ export function listen(actions, talk) {
 }
 
 /**
- * Shows the current meaning and state of an action's buttons. A refusal is the reason that they are disabled.
+ * Shows the current meaning and state of an action's buttons. The `name` of one with a state stays the same, and its state says the rest. A refusal is the reason that they are disabled.
  * @param {string} action
- * @param {{ label: string, icon?: IconName, isPressed?: boolean, isWarning?: boolean, isPossible?: boolean, refusal?: string }} state
+ * @param {{ label: string, name?: string, icon?: IconName, isPressed?: boolean, isWarning?: boolean, isPossible?: boolean, refusal?: string }} state
  */
-export function showAction(action, { label, icon, isPressed, isWarning = false, isPossible = true, refusal = '' }) {
+export function showAction(action, { label, name = label, icon, isPressed, isWarning = false, isPossible = true, refusal = '' }) {
   for (const button of buttons(action)) {
     const shown = refusal || label;
     if (button instanceof HTMLButtonElement) button.disabled = Boolean(refusal);
     const text = button.querySelector('span');
     if (text) text.textContent = shown;
-    else button.setAttribute('aria-label', shown);
+    else button.setAttribute('aria-label', refusal || name);
     button.title = refusal || withKey(label, button);
     // A label that names what a press does needs no state.
     if (isPressed !== undefined) button.setAttribute('aria-pressed', String(isPressed));

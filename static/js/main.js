@@ -130,6 +130,7 @@ function showDisconnected() {
 function showDevices() {
   const { microphone, camera, screen } = devices;
   showAction('microphone', {
+    name: text('shortcuts.microphone'),
     label: text(microphone.isWanted ? 'controls.microphoneOff' : 'controls.microphoneOn'),
     icon: microphone.isWanted ? 'microphone' : 'microphone-off',
     isPressed: microphone.isWanted,
@@ -137,6 +138,7 @@ function showDevices() {
     refusal: microphone.isAllowed ? '' : microphone.problem,
   });
   showAction('camera', {
+    name: text('shortcuts.camera'),
     label: text(camera.isWanted ? 'controls.cameraOff' : 'controls.cameraOn'),
     icon: camera.isWanted ? 'camera' : 'camera-off',
     isPressed: camera.isWanted,
@@ -146,6 +148,7 @@ function showDevices() {
   showAction('flip', { label: text('controls.flip'), isPossible: devices.canTurnCamera });
   document.body.classList.toggle('looks-ahead', devices.looksAhead);
   showAction('screen', {
+    name: text('controls.screenOn'),
     label: text(screen.track ? 'controls.screenOff' : 'controls.screenOn'),
     isPressed: Boolean(screen.track),
     isPossible: ScreenShare.isPossible,

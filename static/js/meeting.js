@@ -424,7 +424,7 @@ export class Meeting extends Emitter {
 
   #showHand() {
     const label = text(this.#raisedHand ? 'controls.lowerHand' : 'controls.raiseHand');
-    showAction('hand', { label, isPressed: this.#raisedHand });
+    showAction('hand', { name: text('controls.raiseHand'), label, isPressed: this.#raisedHand });
   }
 
   #showAi() {

@@ -57,6 +57,7 @@ mod operators;
 mod output;
 mod page;
 mod page_around;
+mod page_axe;
 mod page_big;
 mod page_devices;
 mod page_errors;

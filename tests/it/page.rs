@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use satsuma::config::MediaUpstream;
@@ -464,4 +465,23 @@ fn pages_contain_nothing_their_policy_forbids() {
             assert!(!text.contains(word), "{}: {word}", file.display());
         }
     }
+}
+
+#[test]
+fn page_is_small_to_transfer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("static");
+    let mut all = Vec::new();
+    files(&root, &mut all);
+    let mut total = 0;
+    for file in all {
+        let name = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        // Only one language is loaded, and nothing of the operators' console.
+        if name.contains("console") || name.starts_with("texts/") && name != "texts/en.json" {
+            continue;
+        }
+        let mut packed = brotli::CompressorWriter::new(Vec::new(), 4096, 9, 22);
+        packed.write_all(&fs::read(file).unwrap()).unwrap();
+        total += packed.into_inner().len();
+    }
+    assert!((50_000..150_000).contains(&total), "{total} bytes");
 }

@@ -93,13 +93,16 @@ struct User<'a> {
     /// True if the identity can be left by `POST /api/logout`.
     #[serde(skip_serializing_if = "is_false")]
     sign_out: bool,
+    /// True if the user chose the name, and can choose another one by `POST /set-username`.
+    #[serde(skip_serializing_if = "is_false")]
+    rename: bool,
 }
 
 impl<'a> User<'a> {
     fn new(identity: &'a Identity, by: AuthMethod, headers: &HeaderMap) -> Self {
         // What a program sends with each request is no cookie to remove.
         let sign_out = by == AuthMethod::Token && !headers.contains_key(AUTHORIZATION);
-        Self { username: &identity.name, sign_out }
+        Self { username: &identity.name, sign_out, rename: by == AuthMethod::Cookie }
     }
 }
 

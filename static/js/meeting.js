@@ -13,6 +13,7 @@ import { watchSpeech } from './loudness.js';
 import { Mix } from './mix.js';
 import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
+import { offerRename } from './own-name.js';
 import { Panels } from './panels.js';
 import { controlHistory } from './history.js';
 import { People } from './people.js';
@@ -99,7 +100,9 @@ export class Meeting extends Emitter {
     this.#status = new MemberStatus(() => this.#media, signalling.id);
     this.#moderation = new Moderation({ signalling, devices, mayWrite: settings.grants.chat }, this.#ending.signal);
     this.#moderation.show(state.room);
+    const rename = settings.canRename ? offerRename(signalling, this.#ending.signal) : undefined;
     this.#people = new People({
+      rename: rename && (({ name }) => rename(name)),
       manage: (user) => this.#moderation.manage(user),
       mute: ({ id }) => signalling.send({ type: 'muteUser', id }),
       write: (user) => {

@@ -14,6 +14,7 @@ export class People {
   #mute;
   #write;
   #manage;
+  #rename;
   /** @type {Map<string, Row>} */
   #rows = new Map();
   /**
@@ -22,8 +23,12 @@ export class People {
    */
   #hands = [];
 
-  /** @param {{ mute: (user: User) => void, write: (user: User) => void, manage: (user: User) => void }} actions */
-  constructor({ mute, write, manage }) {
+  /**
+   * `rename` is there if we can change our name.
+   * @param {{ mute: (user: User) => void, write: (user: User) => void, manage: (user: User) => void, rename?: (user: User) => void }} actions
+   */
+  constructor({ mute, write, manage, rename }) {
+    this.#rename = rename;
     this.#mute = mute;
     this.#write = write;
     this.#manage = manage;
@@ -64,6 +69,7 @@ export class People {
       row.manage.setAttribute('aria-label', text('people.moderate', { name: user.name }));
       row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
       row.mute.setAttribute('aria-label', text('people.muteName', { name: user.name }));
+      row.rename.hidden = !isMe || !this.#rename;
       row.write.hidden = isMe || !isPerson;
       row.write.setAttribute('aria-label', text('people.writeTo', { name: user.name }));
       if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
@@ -75,6 +81,7 @@ export class People {
     const row = makeRow(user);
     row.mute.addEventListener('click', () => this.#mute(row.user));
     row.write.addEventListener('click', () => this.#write(row.user));
+    row.rename.addEventListener('click', () => this.#rename?.(row.user));
     row.manage.addEventListener('click', () => this.#manage(row.user));
     this.#rows.set(user.id, row);
     return row;
@@ -91,11 +98,12 @@ function makeRow(user) {
     hand: element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand')),
     muted: element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off')),
     mute: element('button', { class: 'small', type: 'button' }, text('people.mute')),
+    rename: element('button', { class: 'small', type: 'button' }, text('who.change')),
     write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
     manage: element('button', { class: 'plain', type: 'button' }, icon('more')),
   };
-  const { initials, name, role, order, hand, muted, mute, write, manage } = parts;
-  const row = element('li', {}, initials, name, role, order, hand, muted, mute, write, manage);
+  const { initials, name, role, order, hand, muted, mute, rename, write, manage } = parts;
+  const row = element('li', {}, initials, name, role, order, hand, muted, mute, rename, write, manage);
   row.style.setProperty('--hue', String(hue(user.id)));
   return { user, element: row, ...parts };
 }

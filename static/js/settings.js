@@ -106,6 +106,8 @@ export async function loadSettings(roomName) {
   const settings = await ask(settingsPath(roomName));
   return {
     name: settings.username,
+    /** True if we chose our name, and can choose another one. */
+    canRename: Boolean(settings.rename),
     /** True if our identity can be left by signing out. */
     canSignOut: Boolean(settings.signOut),
     /** @type {{ publish: PublishGrants, chat: boolean }} */

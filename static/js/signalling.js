@@ -197,6 +197,15 @@ export class Signalling extends Emitter {
     this.#connect();
   }
 
+  /** Replaces the socket by another one, so that the server reads our identity again. */
+  renew() {
+    if (this.#ended || !this.isOpen) return;
+    const old = this.#socket;
+    this.#socket = undefined;
+    this.#connect();
+    old?.close();
+  }
+
   /** The URL of the room's socket as an HTTP URL for a plain request. */
   get address() {
     return this.#url.replace(/^ws/, 'http');

@@ -59,7 +59,10 @@ async fn axe_finds_nothing_serious() {
     bob.say(json!({"type": "chat", "message": "See https://a.example."})).await;
     tab.fill("#line", "Mine").await;
     tab.press("Enter").await;
-    tab.until("document.querySelectorAll('#lines .text').length >= 2 && !document.querySelector('#lines .waiting')").await;
+    tab.until(
+        "document.querySelectorAll('#lines .text').length >= 2 && !document.querySelector('#lines .waiting')",
+    )
+    .await;
     assert_accessible(&tab, "chat").await;
     for (opener, dialog) in [("devices", "devices"), ("shortcuts", "shortcuts"), ("report", "report")] {
         tab.click("[popovertarget=menu]").await;
@@ -102,7 +105,7 @@ async fn page_is_usable_at_twice_its_size() {
             "[...document.querySelectorAll({})].filter(e => e.checkVisibility()).every(e => {{
                 e.scrollIntoView({{block: 'nearest'}});
                 const {{ left, right, top, bottom }} = e.getBoundingClientRect();
-                return left >= 0 && right <= 640 && top >= 0 && bottom <= 400;
+                return left > -1 && right < 641 && top > -1 && bottom < 401;
             }})",
             json!(selector)
         )

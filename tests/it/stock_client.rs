@@ -262,11 +262,11 @@ async fn own_page_gets_its_settings_as_json() {
     .await;
     let ada = Person::log_in(&server, "Ada").await;
     let user = get(&server, &ada, "/api/user").await;
-    assert_eq!((user.status, user.json()), (200, json!({"username": "Ada"})));
+    assert_eq!((user.status, user.json()), (200, json!({"username": "Ada", "rename": true})));
     let settings = get(&server, &ada, "/api/rooms/caf%C3%A9%2F1/settings").await;
     let servers = json!([{"urls": ["stun:stun.example:3478"]},
                          {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
-    let expected = json!({"username": "Ada", "media": true, "encryption": false, "ai": true, "chatHistory": true,
+    let expected = json!({"username": "Ada", "rename": true, "media": true, "encryption": false, "ai": true, "chatHistory": true,
                           "grants": {"publish": {"audio": true, "video": true, "screen": true}, "chat": true},
                           "webcam": {"maxBitrate": 500_000}, "maxApiHistory": 50, "iceServers": servers});
     assert_eq!((settings.status, settings.json()), (200, expected));

@@ -450,6 +450,7 @@ export class Meeting extends Emitter {
    */
   #showUnread(line) {
     this.panels.countUnread();
+    if (!this.panels.isOpen('chat')) notice(line.length > 140 ? `${line.slice(0, 139)}…` : line, 'chat');
   }
 }
 

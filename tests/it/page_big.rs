@@ -93,6 +93,7 @@ async fn layer_of_a_video_follows_its_size() {
     ada.call("Emulation.setDeviceMetricsOverride", size).await;
     let pin = |name: &str| format!("({}).querySelector('.tool').click()", tile(name));
     ada.eval(&pin("Bob")).await;
+    bob.until(&format!("{}.videoWidth > 0", video("Bob (you)"))).await;
     let full = bob.eval(&format!("{}.videoWidth", video("Bob (you)"))).await.as_u64().unwrap();
     let width = |width: u64| format!("probe.width({}) === {width}", video("Bob"));
     ada.until(&width(full)).await;

@@ -323,7 +323,7 @@ export class Meeting extends Emitter {
     const { camera, microphone, screen } = this.#devices;
     this.#sound.speaker = this.#devices.speaker;
     // Whoever was muted, or stopped, is so no longer.
-    if (microphone.isOn) for (const subject of ['microphone', 'audio']) withdrawNotice(subject);
+    if (microphone.isOn) for (const subject of ['microphone', 'audio', 'speaking']) withdrawNotice(subject);
     if (camera.isOn) withdrawNotice('video');
     if (screen.track) withdrawNotice('screen');
     this.#media?.send('audio', this.#mix.of(microphone.track, screen.sound), [{ networkPriority: 'high' }]);
@@ -343,7 +343,7 @@ export class Meeting extends Emitter {
     const now = performance.now();
     if (isSpeaking && !this.#devices.microphone.isOn && now - this.#mutedHint > MUTED_HINT_PAUSE) {
       this.#mutedHint = now;
-      notice(text('notice.youAreMuted'), 'microphone');
+      notice(text('notice.youAreMuted'), 'speaking');
     }
     this.#changed();
   }

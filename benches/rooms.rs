@@ -43,6 +43,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         rules: satsuma::room::rules::RoomRules::default(),
         chat: HistoryLimits::default(),
         assistant: None,
+        watch: satsuma::room::watch::WatchSettings::default(),
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {

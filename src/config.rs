@@ -23,6 +23,7 @@ mod sfu;
 mod shown;
 mod sources;
 mod value;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -51,8 +52,9 @@ pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
 pub use shown::{SettingOrigins, ShownSetting};
 pub use sources::Flags;
-pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain};
+pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain, is_loopback};
 use value::{text, texts};
+pub use watch::WatchConfig;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,6 +102,8 @@ pub struct Config {
     pub ai: AiConfig,
     /// The assistant in the chat.
     pub assistant: AssistantConfig,
+    /// Watching videos together.
+    pub watch: WatchConfig,
     /// Rooms over Phoenix Channels.
     pub phoenix: PhoenixConfig,
     /// Durable objects.
@@ -275,6 +279,7 @@ impl Default for Config {
             feedback: FeedbackConfig::default(),
             ai: AiConfig::default(),
             assistant: AssistantConfig::default(),
+            watch: WatchConfig::default(),
             phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
             events: EventsConfig::default(),
@@ -569,7 +574,7 @@ mod tests {
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [assistant], [auth], [calls], [chat], \
              [client], [durable], [events], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
-             [sfu], [shutdown], [turn], data_dir, webhooks",
+             [sfu], [shutdown], [turn], [watch], data_dir, webhooks",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
             "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \

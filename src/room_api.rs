@@ -126,6 +126,7 @@ pub struct ChangeBody {
     waiting_room: Option<bool>,
     chat: Option<bool>,
     screens: Option<bool>,
+    videos: Option<bool>,
     /// `null` makes it as the server's settings say.
     #[serde(deserialize_with = "present")]
     chat_history: Option<Option<bool>>,
@@ -147,6 +148,7 @@ pub struct SettingsView {
     waiting_room: bool,
     chat: bool,
     screens: bool,
+    videos: bool,
     chat_history: bool,
     /// True if there is one.
     password: bool,
@@ -154,10 +156,10 @@ pub struct SettingsView {
 
 impl From<RoomRules> for SettingsView {
     fn from(rules: RoomRules) -> Self {
-        let RoomRules { locked, waiting_room, chat, screens, chat_history, password } = rules;
+        let RoomRules { locked, waiting_room, chat, screens, videos, chat_history, password } = rules;
         // Where a room says nothing, the registry answers for the server.
         let chat_history = chat_history.unwrap_or(true);
-        Self { locked, waiting_room, chat, screens, chat_history, password: password.is_some() }
+        Self { locked, waiting_room, chat, screens, videos, chat_history, password: password.is_some() }
     }
 }
 
@@ -179,13 +181,13 @@ impl ChangeBody {
     /// # Errors
     /// [`PasswordError`].
     pub async fn hashed(self, registry: &Registry) -> Result<RulesChange, PasswordError> {
-        let Self { locked, waiting_room, chat, screens, chat_history, password } = self;
+        let Self { locked, waiting_room, chat, screens, videos, chat_history, password } = self;
         let password = match password {
             Some(Some(password)) => Some(Some(registry.passwords().hash(password).await?)),
             Some(None) => Some(None),
             None => None,
         };
-        Ok(RulesChange { locked, waiting_room, chat, screens, chat_history, password })
+        Ok(RulesChange { locked, waiting_room, chat, screens, videos, chat_history, password })
     }
 }
 

@@ -12,6 +12,7 @@ use super::chat::wrong_chat;
 use super::durable::wrong_durables;
 use super::events::wrong_events;
 use super::value::{HttpUrl, Text, is_web_url};
+use super::watch::wrong_watch;
 use super::{
     AccessLevel, Config, FeedbackConfig, Http, IdentityConfig, MediaUpstream, PhoenixConfig, RoomConfig,
 };
@@ -47,6 +48,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_events(config));
     violations.extend(wrong_chat(&config.chat));
     violations.extend(wrong_assistant(&config.assistant));
+    violations.extend(wrong_watch(&config.watch));
     violations
 }
 

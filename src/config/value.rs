@@ -193,7 +193,8 @@ impl HttpUrl {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// True if the host of an address is this computer.
+pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::emoji::Emoji;
 use super::server::MessageKind;
+use super::watch::WatchRequest;
 use crate::id::UserId;
 
 /// A client's message.
@@ -17,6 +18,14 @@ pub enum Activity {
     },
     /// Stops the assistant's answer.
     StopAnswer,
+    /// Asks for the server's time.
+    Clock {
+        /// The client's own number, which the answer repeats.
+        #[serde(rename = "ref")]
+        reference: u64,
+    },
+    /// Shares or controls a video.
+    Watch(WatchRequest),
 }
 
 impl Activity {
@@ -25,6 +34,8 @@ impl Activity {
         match self {
             Self::React { .. } => "react",
             Self::StopAnswer => "stopAnswer",
+            Self::Clock { .. } => "clock",
+            Self::Watch(_) => "watch",
         }
     }
 
@@ -59,6 +70,14 @@ pub enum ActivityNotice {
         /// The member for whom it is written.
         asker: UserId,
     },
+    /// The server's time.
+    Clock {
+        /// The number of the question.
+        #[serde(rename = "ref")]
+        reference: u64,
+        /// The time in milliseconds since 1970.
+        at: u64,
+    },
 }
 
 /// A member's emoji.
@@ -76,6 +95,7 @@ impl ActivityNotice {
         match self {
             Self::Reactions { .. } => MessageKind::Reactions,
             Self::ChatUpdate { .. } => MessageKind::ChatUpdate,
+            Self::Clock { .. } => MessageKind::Clock,
         }
     }
 

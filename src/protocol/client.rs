@@ -10,6 +10,7 @@ use super::activity::Activity;
 use super::ai::{AiMessage, AiWish, TrackReference};
 use super::moderation::{self, ModerationRequest};
 use super::user::User;
+use super::watch::{self, WatchRequest};
 use crate::id::UserId;
 
 /// Maximum length of a chat message in characters.
@@ -177,6 +178,8 @@ struct MessageFields<'a> {
     track: Option<&'a RawValue>,
     #[serde(borrow, default)]
     emoji: Option<&'a RawValue>,
+    #[serde(rename = "ref", borrow, default)]
+    reference: Option<&'a RawValue>,
 }
 
 impl ClientMessage {
@@ -244,6 +247,10 @@ impl ClientMessage {
             "react" => Self::Activity(Activity::React {
                 emoji: read("react", "emoji", "one emoji of at most 64 bytes", fields.emoji)?,
             }),
+            "clock" => Self::Activity(Activity::Clock {
+                reference: read("clock", "ref", "a whole number", fields.reference)?,
+            }),
+            "watch" => Self::Activity(Activity::Watch(read_watch(text)?)),
             "stopAnswer" => Self::Activity(Activity::StopAnswer),
             _ => return Err(InvalidMessage::UnknownType),
         })
@@ -342,6 +349,18 @@ fn read_moderation(text: &str) -> Result<ModerationRequest, InvalidMessage> {
     })
 }
 
+/// Reads a request about a video, of which only short ones are, as of moderators.
+fn read_watch(text: &str) -> Result<WatchRequest, InvalidMessage> {
+    if text.len() > watch::MAX_BYTES {
+        return Err(InvalidMessage::TooLong);
+    }
+    WatchRequest::parse(text).map_err(|(field, expected)| InvalidMessage::Field {
+        message: "watch",
+        field,
+        expected,
+    })
+}
+
 /// Reads a chat message. Its length is counted in unescaped characters, since an escape takes six
 /// bytes for one.
 fn read_chat(raw: Option<&RawValue>) -> Result<JsonString, InvalidMessage> {
@@ -406,6 +425,8 @@ mod tests {
             (r#"{"type":"moderate","action":"lock","on":true}"#, "moderate"),
             (r#"{"type":"e2eeMlsMessage","payload":"x"}"#, "e2eeMlsMessage"),
             (r#"{"type":"callsApiHistoryEntry"}"#, "callsApiHistoryEntry"),
+            (r#"{"type":"watch","action":"stop"}"#, "watch"),
+            (r#"{"type":"clock","ref":7}"#, "clock"),
             (r#"{"type":"partyserver-ping"}"#, "partyserver-ping"),
             (r#"{"type":"enableAi","voice":"alloy"}"#, "enableAi"),
             (r#"{"type":"disableAi"}"#, "disableAi"),

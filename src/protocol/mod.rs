@@ -12,3 +12,4 @@ pub mod moderation;
 pub mod phoenix;
 pub mod server;
 pub mod user;
+pub mod watch;

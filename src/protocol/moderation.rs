@@ -99,6 +99,13 @@ pub enum ModerationAction {
         /// True to let everyone.
         on: bool,
     },
+    /// Lets everyone share and control videos, or moderators alone.
+    Videos {
+        /// True to let everyone.
+        on: bool,
+    },
+    /// Ends the video that is watched.
+    StopVideo,
     /// Remembers the chat for those who join later, or forgets it and remembers nothing.
     ChatHistory {
         /// True to remember it.
@@ -158,6 +165,8 @@ impl ModerationAction {
             Self::Spotlight { .. } => "spotlight",
             Self::Chat { .. } => "chat",
             Self::Screens { .. } => "screens",
+            Self::Videos { .. } => "videos",
+            Self::StopVideo => "stopVideo",
             Self::ChatHistory { .. } => "chatHistory",
             Self::ClearChat => "clearChat",
             Self::Rename { .. } => "rename",
@@ -182,6 +191,8 @@ impl ModerationAction {
             | Self::WaitingRoom { .. }
             | Self::Chat { .. }
             | Self::Screens { .. }
+            | Self::Videos { .. }
+            | Self::StopVideo
             | Self::ChatHistory { .. }
             | Self::ClearChat
             | Self::End => None,

@@ -29,6 +29,8 @@ pub enum MessageKind {
     Reactions,
     /// [`ActivityNotice::ChatUpdate`].
     ChatUpdate,
+    /// [`ActivityNotice::Clock`].
+    Clock,
     /// [`Event::MuteMic`].
     MuteMic,
     /// [`Event::E2eeMlsMessage`].
@@ -57,7 +59,7 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 16] = [
+    const OF_ORANGE: [Self; 17] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -65,6 +67,7 @@ impl MessageKind {
         Self::ChatHistory,
         Self::Reactions,
         Self::ChatUpdate,
+        Self::Clock,
         Self::MuteMic,
         Self::E2eeMlsMessage,
         Self::UserLeftNotification,
@@ -86,6 +89,7 @@ impl MessageKind {
             Self::ChatHistory => "chatHistory",
             Self::Reactions => "reactions",
             Self::ChatUpdate => "chatUpdate",
+            Self::Clock => "clock",
             Self::MuteMic => "muteMic",
             Self::E2eeMlsMessage => "e2eeMlsMessage",
             Self::UserLeftNotification => "userLeftNotification",
@@ -249,12 +253,14 @@ impl AiState {
     }
 }
 
-/// Encodes a `roomState` by concatenating users that are already JSON; `rules` are JSON too, if they are not the default.
+/// Encodes a `roomState` by concatenating users that are already JSON; `rules` are JSON too, if they are not the default,
+/// and so is the video of `watch`.
 pub fn encode_room_state<'a>(
     meeting: Option<MeetingId>,
     users: impl Iterator<Item = &'a str> + Clone,
     ai: &AiState,
     rules: Option<&str>,
+    watch: Option<&str>,
 ) -> String {
     let ai = ai.to_json();
     let users_bytes: usize = users.clone().map(|json| json.len() + 1).sum();
@@ -276,6 +282,10 @@ pub fn encode_room_state<'a>(
     if let Some(rules) = rules {
         text.push_str(r#","room":"#);
         text.push_str(rules);
+    }
+    if let Some(watch) = watch {
+        text.push_str(r#","watch":"#);
+        text.push_str(watch);
     }
     text.push_str("}}");
     text
@@ -349,7 +359,7 @@ mod tests {
 
     #[test]
     fn kind_of_a_message_is_its_type() {
-        let snapshot = encode_room_state(None, [].into_iter(), &AiState::default(), None);
+        let snapshot = encode_room_state(None, [].into_iter(), &AiState::default(), None, None);
         assert_eq!(MessageKind::of_message(&snapshot), Some(MessageKind::RoomState));
         for text in
             ["", "{}", r#"{"type":"#, r#"{"type":"chat"#, r#"{"type":"presence_state"}"#, r#"{"joins":{}}"#]
@@ -369,11 +379,11 @@ mod tests {
     fn snapshot_is_encoded_byte_for_byte() {
         let meeting = MeetingId::parse("6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f").unwrap();
         assert_eq!(
-            encode_room_state(Some(meeting), ["{1}", "{2}"].into_iter(), &AiState::failed(), None),
+            encode_room_state(Some(meeting), ["{1}", "{2}"].into_iter(), &AiState::failed(), None, None),
             r#"{"type":"roomState","state":{"meetingId":"6b1f4a2e-6c5c-4a0e-9d0e-3f1f6c1d2e3f","users":[{1},{2}],"ai":{"enabled":false,"error":"Error establishing connection with AI","connectionPending":false}}}"#
         );
         assert_eq!(
-            encode_room_state(None, [].into_iter(), &AiState::default(), None),
+            encode_room_state(None, [].into_iter(), &AiState::default(), None, None),
             r#"{"type":"roomState","state":{"users":[],"ai":{"enabled":false}}}"#
         );
     }

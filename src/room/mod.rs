@@ -1,6 +1,6 @@
 //! Rooms: a pure core that decides, and a task that carries out its effects.
 //!
-//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`chat`], [`reactions`], [`assistant`], [`agent`] and [`ai`] are parts
+//! [`state`] is a value with one method; [`members`], [`member`], [`departed`], [`moderation`], [`chat`], [`reactions`], [`watch`], [`assistant`], [`agent`] and [`ai`] are parts
 //! of it; [`io`] has its inputs and effects; [`presence`] publishes the members to those of Phoenix Presence;
 //! [`outbox`] is the queue of one member, [`fanout`] those of all on this node, [`charge`] accounts for its senders; [`actor`] is the task that owns one room, [`mailbox`] its command
 //! queue, [`link`] a member's way to the mailbox and from the outbox; [`events`] publishes what
@@ -40,3 +40,4 @@ pub mod rulebook;
 pub mod rules;
 pub mod snapshot_throttle;
 pub mod state;
+pub mod watch;

@@ -90,6 +90,9 @@ struct RulesView<'a> {
     /// Left out where everyone may.
     #[serde(skip_serializing_if = "Option::is_none")]
     screens: Option<bool>,
+    /// Left out where everyone may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    videos: Option<bool>,
     /// Left out where it is as the server's settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
     chat_history: Option<bool>,
@@ -125,7 +128,7 @@ impl Moderation {
             || self.has_moderators
             || !self.granted.is_empty()
             || !self.revoked.is_empty();
-        let RoomRules { locked, waiting_room, chat, screens, chat_history, password } = &self.rules;
+        let RoomRules { locked, waiting_room, chat, screens, videos, chat_history, password } = &self.rules;
         let is_default = !has_roles && self.spotlight.is_none() && self.rules == RoomRules::default();
         let view = RulesView {
             moderators: has_roles.then(|| moderators.collect()),
@@ -133,6 +136,7 @@ impl Moderation {
             waiting_room: *waiting_room,
             chat: (!chat).then_some(false),
             screens: (!screens).then_some(false),
+            videos: (!videos).then_some(false),
             chat_history: *chat_history,
             password: password.is_some().then_some(true),
             spotlight: self.spotlight.as_ref(),

@@ -423,6 +423,7 @@ pub(crate) mod tests {
             rules: RoomRules::default(),
             chat: HistoryLimits::default(),
             assistant: None,
+            watch: crate::room::watch::WatchSettings::default(),
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
@@ -606,6 +607,7 @@ pub(crate) mod tests {
             meeting: MeetingId::random(),
             ai: None,
             moderation: None,
+            watch: None,
             chat: Vec::new(),
             members: Vec::new(),
             departed: Vec::new(),
@@ -769,6 +771,7 @@ pub(crate) mod tests {
             meeting: MeetingId::random(),
             ai: Some(format!(r#"{{"enabled":true,"connectionPending":false,"session":{session}}}"#).into()),
             moderation: None,
+            watch: None,
             chat: Vec::new(),
             members: Vec::new(),
             departed: Vec::new(),

@@ -16,6 +16,8 @@ pub struct RoomRules {
     pub chat: bool,
     /// True if everyone may share a screen; moderators always may.
     pub screens: bool,
+    /// True if everyone may share and control videos; moderators always may.
+    pub videos: bool,
     /// True if the chat is remembered for those who join later; as the server's settings say, if it is `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_history: Option<bool>,
@@ -35,6 +37,8 @@ pub struct RulesChange {
     pub chat: Option<bool>,
     /// See [`RoomRules::screens`].
     pub screens: Option<bool>,
+    /// See [`RoomRules::videos`].
+    pub videos: Option<bool>,
     /// See [`RoomRules::chat_history`].
     pub chat_history: Option<Option<bool>>,
     /// See [`RoomRules::password`].
@@ -48,6 +52,7 @@ impl Default for RoomRules {
             waiting_room: false,
             chat: true,
             screens: true,
+            videos: true,
             chat_history: None,
             password: None,
         }
@@ -63,11 +68,12 @@ impl RoomRules {
     /// Carries out a change; true if it was one.
     pub fn apply(&mut self, change: &RulesChange) -> bool {
         let before = self.clone();
-        let RulesChange { locked, waiting_room, chat, screens, chat_history, password } = change;
+        let RulesChange { locked, waiting_room, chat, screens, videos, chat_history, password } = change;
         self.locked = locked.unwrap_or(self.locked);
         self.waiting_room = waiting_room.unwrap_or(self.waiting_room);
         self.chat = chat.unwrap_or(self.chat);
         self.screens = screens.unwrap_or(self.screens);
+        self.videos = videos.unwrap_or(self.videos);
         self.chat_history = chat_history.unwrap_or(self.chat_history);
         if let Some(password) = password {
             self.password.clone_from(password);
@@ -99,7 +105,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<RoomRules>("{}").unwrap(), RoomRules::default());
         let rules = RoomRules { locked: true, screens: false, ..RoomRules::default() };
         let json = serde_json::to_string(&rules).unwrap();
-        assert_eq!(json, r#"{"locked":true,"waitingRoom":false,"chat":true,"screens":false}"#);
+        assert_eq!(json, r#"{"locked":true,"waitingRoom":false,"chat":true,"screens":false,"videos":true}"#);
         assert_eq!(serde_json::from_str::<RoomRules>(&json).unwrap(), rules);
         let rules = RoomRules { chat_history: Some(false), ..RoomRules::default() };
         let json = serde_json::to_string(&rules).unwrap();

@@ -11,10 +11,11 @@ mod messages;
 mod moderation;
 mod posts;
 mod settings;
+mod snapshot;
+mod watch;
 
 pub use moderation::{Denied, Moderator};
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
@@ -27,12 +28,12 @@ use super::moderation::Moderation;
 use super::reactions::Reactions;
 use super::rules::RoomRules;
 use super::snapshot_throttle::SHORTEST_WINDOW;
+use super::watch::{Watch, WatchSettings};
 use crate::assistant::AnswerEnd;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, MeetingId, UserId};
-use crate::protocol::ai::AI_ID;
 use crate::protocol::close::Close;
-use crate::protocol::server::{Event, encode_room_state};
+use crate::protocol::server::Event;
 use crate::store::saved::{Persist, SavedRoom};
 
 /// A room's settings, fixed at creation.
@@ -62,6 +63,8 @@ pub struct RoomSettings {
     pub chat: HistoryLimits,
     /// The assistant, if there is one.
     pub assistant: Option<AssistantSettings>,
+    /// Watching together.
+    pub watch: WatchSettings,
 }
 
 /// A room.
@@ -81,6 +84,7 @@ pub struct Room {
     last_chat: u64,
     reactions: Reactions,
     assistant: Assistant,
+    watch: Watch,
     next_tick: Instant,
     /// True if the last snapshot is outdated.
     changed: bool,
@@ -108,6 +112,7 @@ impl Room {
             last_chat: 0,
             reactions: Reactions::new(now),
             assistant: Assistant::default(),
+            watch: Watch::default(),
             next_tick,
             changed: false,
             quiet_until: now,
@@ -132,6 +137,9 @@ impl Room {
         }
         if let Some(json) = &saved.moderation {
             room.moderation = Moderation::restore(room.settings.moderators, now, json);
+        }
+        if let Some(json) = &saved.watch {
+            room.watch = Watch::restore(&room.settings.watch, json);
         }
         room.peak = room.members.len();
         if let Some(ai) = &saved.ai {
@@ -216,29 +224,6 @@ impl Room {
     /// True if timed-out members are removed at the next input.
     pub fn is_tick_due(&self, now: Instant) -> bool {
         now >= self.next_tick && !self.stopping
-    }
-
-    /// Encodes the newest state as a `roomState` message.
-    pub fn encode_snapshot(&self) -> String {
-        let users = self.shown().map(|(_, member)| member.json()).chain(self.ai.user_json());
-        let moderators = self.shown().map(|(user, _)| user).filter(|user| self.is_moderator(user));
-        let rules = self.moderation.view(moderators.map(UserId::as_str));
-        encode_room_state(self.meeting, users.map(|json| &**json), &self.ai.state(), rules.as_deref())
-    }
-
-    /// The members that others see.
-    fn shown(&self) -> impl Iterator<Item = (&UserId, &Member)> + Clone {
-        self.members.iter().filter(|(_, member)| !member.grants.hidden)
-    }
-
-    /// Everyone in a snapshot, the AI too, as id and user object, in the order of their ids.
-    pub fn users(&self) -> impl Iterator<Item = (&str, &Arc<str>)> {
-        let members = || self.shown().map(|(user, member)| (user.as_str(), member.json()));
-        let ai = self.ai.user_json().map(|json| (AI_ID, json));
-        members()
-            .take_while(|(id, _)| *id < AI_ID)
-            .chain(ai)
-            .chain(members().skip_while(|(id, _)| *id < AI_ID))
     }
 
     /// Delays the next snapshot, except that of a tick, for `window` after the one that was sent at `now`.
@@ -359,6 +344,7 @@ impl Room {
         self.remove_silent(now, effects);
         self.forget_knocks(now, effects);
         self.forget_old_chat(now, effects);
+        self.watch.forget_idle(now);
         if !self.members.is_empty() {
             // A client that lost a snapshot recovers by this one, even if nothing changed.
             self.send_snapshot(now, effects);
@@ -381,6 +367,7 @@ impl Room {
         self.is_silent = true;
         self.begin_rules();
         self.reactions.clear();
+        self.watch = Watch::default();
         self.members.clear();
         effects.push(Effect::Retire);
     }
@@ -480,6 +467,7 @@ mod tests {
             rules: RoomRules::default(),
             chat: HistoryLimits { is_on: true, messages: 3, age: 4 * TICK, bytes: 1000, all_bytes: 0 },
             assistant: None,
+            watch: WatchSettings::default(),
         }
     }
 
@@ -965,6 +953,7 @@ mod tests {
                 meeting: MeetingId::random(),
                 ai: None,
                 moderation: None,
+                watch: None,
                 chat: Vec::new(),
                 members: Vec::new(),
                 departed: Vec::new(),
@@ -1114,6 +1103,7 @@ mod tests {
             meeting: room.meeting().unwrap(),
             ai: Some(room.ai.to_saved().into()),
             moderation: None,
+            watch: None,
             chat: Vec::new(),
             members: room.members.iter().map(|(user, member)| member.saved(user)).collect(),
             departed: Vec::new(),
@@ -1147,6 +1137,7 @@ mod tests {
             meeting: MeetingId::random(),
             ai: Some(AiState::failed().to_json().into()),
             moderation: None,
+            watch: None,
             chat: Vec::new(),
             members: vec![member("a", true), member("b", false), broken],
             departed: vec![(user("d"), IdentityId::new("D"))],

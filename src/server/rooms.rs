@@ -19,6 +19,7 @@ use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::rulebook::Rulebook;
 use crate::room::rules::RoomRules;
 use crate::room::state::RoomSettings;
+use crate::room::watch::WatchSettings;
 use crate::store::Store;
 use crate::store::saved::SavedRoom;
 
@@ -67,6 +68,7 @@ pub(super) fn start(
             name: config.assistant.name.trim().into(),
             context_messages: config.assistant.context_messages,
         }),
+        watch: WatchSettings::new(&config.watch),
     };
     let outbox = OutboxLimits {
         member_bytes: limits.outbox_bytes,

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::Site;
 use super::paths::room_of;
 use crate::auth::{Auth, AuthMethod, Identity};
-use crate::config::Config;
+use crate::config::{Config, WatchConfig};
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
@@ -37,6 +37,9 @@ pub struct PageSettings {
     /// Name of the assistant in the chat, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     assistant: Option<String>,
+    /// The videos that members may share, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    videos: Option<SharedVideos>,
     /// True if rooms remember their chat, unless one has it otherwise.
     chat_history: bool,
     /// Query parameters of every call of the media API.
@@ -46,6 +49,23 @@ pub struct PageSettings {
     /// Number of media API calls that a bug report contains.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_api_history: Option<u32>,
+}
+
+/// The videos that members may share.
+#[derive(Clone, Debug, Serialize)]
+struct SharedVideos {
+    /// True if files may be shared.
+    files: bool,
+    /// The server of YouTube's player, if videos of YouTube may be shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    youtube: Option<String>,
+}
+
+impl SharedVideos {
+    fn new(watch: &WatchConfig) -> Option<Self> {
+        let youtube = watch.frame_source();
+        (watch.files || youtube.is_some()).then_some(Self { files: watch.files, youtube })
+    }
 }
 
 /// Limits of a camera's picture; an unset one is left to the page.
@@ -74,6 +94,7 @@ impl PageSettings {
             encryption: client.e2ee,
             ai: ai.api_token.is_some() && ai.model_endpoint.is_some(),
             assistant: config.assistant.url.is_some().then(|| config.assistant.name.trim().to_owned()),
+            videos: SharedVideos::new(&config.watch),
             chat_history: config.chat.history,
             api_extra_params: calls.extra_params.0.clone(),
             webcam: WebcamSettings {
@@ -179,13 +200,13 @@ mod tests {
         let media = config.embeds_media();
         assert_eq!(
             json(&config),
-            json!({"media": media, "encryption": false, "ai": false, "chatHistory": true, "webcam": {}})
+            json!({"media": media, "encryption": false, "ai": false, "chatHistory": true, "videos": {"files": true}, "webcam": {}})
         );
 
         config.client.max_webcam_framerate = 30;
         config.client.e2ee = true;
         config.calls.extra_params = Optional(Some("a=b".to_owned()));
-        let expected = json!({"media": media, "encryption": true, "ai": false, "chatHistory": true,
+        let expected = json!({"media": media, "encryption": true, "ai": false, "chatHistory": true, "videos": {"files": true},
                               "apiExtraParams": "a=b",
                               "webcam": {"maxFramerate": 30}});
         assert_eq!(json(&config), expected);

@@ -25,7 +25,7 @@ use axum::routing::get;
 use self::data::PageSettings;
 use self::reserved::reserved;
 use crate::auth::peer::RemotePeer;
-use crate::config::Config;
+use crate::config::{Config, WatchConfig};
 use crate::http::assets::Assets;
 use crate::http::assets::kind::FileKind;
 use crate::http::assets::source::FileSource;
@@ -37,9 +37,9 @@ use crate::media_api::proxy::Proxy;
 /// Path prefix of the page's files.
 const FILES: &str = "/static/";
 
-/// `Content-Security-Policy` of the pages: scripts and media from this server alone.
+/// `Content-Security-Policy` of the pages, without `media-src` and `frame-src`: everything from this server alone.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
-                      media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; worker-src 'self'; \
+                      connect-src 'self' ws: wss:; worker-src 'self'; \
                       manifest-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'";
 
@@ -48,6 +48,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub struct Site {
     files: Assets,
     settings: PageSettings,
+    /// The pages' `Content-Security-Policy`.
+    policy: String,
     /// True if users can sign in with an account elsewhere.
     sign_in: bool,
 }
@@ -115,7 +117,7 @@ impl Site {
         }
         let files = Assets::new(source, config.limits.file_cache_bytes).below(base_path);
         let sign_in = config.auth.oidc.0.is_some();
-        Ok(Self { files, settings: PageSettings::new(config), sign_in })
+        Ok(Self { files, settings: PageSettings::new(config), policy: policy(&config.watch), sign_in })
     }
 
     /// Answers with a page.
@@ -131,7 +133,7 @@ impl Site {
     ) -> Result<Response, ApiError> {
         let mut response = http.file(&self.files, page.file(), headers).await?;
         let answer = response.headers_mut();
-        protect(answer, POLICY, peer);
+        protect(answer, &self.policy, peer);
         // The page depends on the visitor: one without a username is redirected to the form.
         answer.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
         Ok(response)
@@ -152,10 +154,17 @@ impl Site {
         let path = uri.path().strip_prefix(FILES).unwrap_or_default();
         let mut response = http.file(&self.files, path, headers).await?;
         if FileKind::of(path).is_shown() {
-            protect(response.headers_mut(), POLICY, peer);
+            protect(response.headers_mut(), &self.policy, peer);
         }
         Ok(response)
     }
+}
+
+/// The policy of the pages, which may load what members may share, and nothing else of other servers.
+fn policy(watch: &WatchConfig) -> String {
+    let media: String = watch.media_sources().into_iter().map(|source| format!(" {source}")).collect();
+    let frames = watch.frame_source().map(|source| format!("; frame-src {source}")).unwrap_or_default();
+    format!("{POLICY}; media-src 'self' blob: mediastream:{media}{frames}")
 }
 
 /// Returns the routes of the built-in page: its pages, forms, files and data.

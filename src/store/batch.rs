@@ -33,6 +33,7 @@ impl WriteBatch {
                 && changes.departed.keys().all(|user| known.departed.contains_key(user))
                 && (changes.ai.is_none() || known.ai.is_some())
                 && (changes.moderation.is_none() || known.moderation.is_some())
+                && (changes.watch.is_none() || known.watch.is_some())
                 && changes.chat.adds_nothing()
                 && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
         })
@@ -82,6 +83,7 @@ pub(super) struct Changes {
     pub(super) clears: bool,
     pub(super) ai: Option<Arc<str>>,
     pub(super) moderation: Option<Arc<str>>,
+    pub(super) watch: Option<Arc<str>>,
     pub(super) chat: ChatChanges,
     /// New values, or none for a removed member.
     pub(super) members: BTreeMap<UserId, Option<SavedMember>>,
@@ -129,6 +131,7 @@ impl Changes {
             Persist::DepartedForgotten { user } => Self { departed: [(user, None)].into(), ..new },
             Persist::Ai { json } => Self { ai: Some(json), ..new },
             Persist::Moderation { json } => Self { moderation: Some(json), ..new },
+            Persist::Watch { json } => Self { watch: Some(json), ..new },
             Persist::ChatMessage { id, json, first } => {
                 Self { chat: ChatChanges::message(id, json, first), ..new }
             }
@@ -159,8 +162,13 @@ impl Changes {
     }
 
     fn keys(&self) -> usize {
-        let single =
-            [self.row.is_some(), self.ai.is_some(), self.moderation.is_some(), self.unconfirmed.is_some()];
+        let single = [
+            self.row.is_some(),
+            self.ai.is_some(),
+            self.moderation.is_some(),
+            self.watch.is_some(),
+            self.unconfirmed.is_some(),
+        ];
         self.members.len()
             + self.departed.len()
             + self.chat.keys()
@@ -181,6 +189,7 @@ impl Changes {
         }
         self.members.extend(newer.members);
         self.departed.extend(newer.departed);
+        self.watch = newer.watch.or_else(|| self.watch.take());
         self.chat.then(newer.chat);
         self.ai = newer.ai.or_else(|| self.ai.take());
         self.moderation = newer.moderation.or_else(|| self.moderation.take());

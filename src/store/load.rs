@@ -20,7 +20,7 @@ pub(super) async fn load(
     now: SystemTime,
 ) -> Result<Vec<SavedRoom>, sqlx::Error> {
     let mut select = QueryBuilder::new(
-        r#"SELECT meeting_id, room, ai, moderation FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id"#,
+        r#"SELECT meeting_id, room, ai, moderation, watch FROM kept_rooms LEFT JOIN "Meetings" ON id = meeting_id"#,
     );
     if let Some(name) = name {
         select.push(" WHERE room = ").push_bind(name.to_string());
@@ -94,11 +94,14 @@ fn text(row: &SqliteRow, column: &str) -> Result<String, Unreadable> {
 fn saved_room(row: &SqliteRow) -> Result<SavedRoom, Unreadable> {
     let ai: Option<String> = row.try_get("ai")?;
     let moderation: Option<String> = row.try_get("moderation")?;
+    let watch: Option<String> = row.try_get("watch")?;
     Ok(SavedRoom {
         room: RoomName::parse(&text(row, "room")?)?,
         meeting: MeetingId::parse(&text(row, "meeting_id")?)?,
         ai: ai.filter(|ai| is_object(ai)).map(Arc::from),
         moderation: moderation.filter(|rules| is_object(rules)).map(Arc::from),
+        // Nothing is watched where it is `null`.
+        watch: watch.filter(|watch| is_object(watch)).map(Arc::from),
         chat: Vec::new(),
         members: Vec::new(),
         departed: Vec::new(),

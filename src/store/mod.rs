@@ -432,6 +432,7 @@ mod tests {
             meeting: meeting.id,
             ai: Some(r#"{"enabled":true}"#.into()),
             moderation: None,
+            watch: None,
             chat: [99, 100].map(|id| (id, format!(r#"{{"id":{id}}}"#).into())).into(),
             members: vec![
                 member("a", r#"{"id":"a","raisedHand":true}"#),
@@ -926,6 +927,7 @@ mod tests {
             meeting: meeting.id,
             ai: Some("{}".into()),
             moderation: None,
+            watch: None,
             chat: Vec::new(),
             members: vec![member("a", r#"{"id":"a"}"#)],
             departed: vec![(user("c"), identity)],

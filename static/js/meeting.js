@@ -24,6 +24,7 @@ import { Sound } from './sound.js';
 import { Stage } from './stage.js';
 import { MemberStatus } from './status.js';
 import { text } from './texts.js';
+import { Watch } from './watch/watch.js';
 
 /** @import { Chat } from './chat.js' */
 /** @import { Devices } from './devices.js' */
@@ -125,6 +126,7 @@ export class Meeting extends Emitter {
     startClock(signal);
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
+    new Watch({ signalling, stage: this.#stage, settings, state }, signal);
     controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);
     offerReactions(signalling, (id) => this.#stage.tileOf(id), signal);
     chat.on('received', (line) => this.#showUnread(line), { signal });

@@ -119,6 +119,11 @@ export async function loadSettings(roomName) {
     canCarryMedia: settings.media && !settings.encryption,
     /** True if an AI can be invited. */
     hasAi: settings.ai,
+    /**
+     * The videos that may be watched together.
+     * @type {{ files: boolean, youtube?: string } | undefined}
+     */
+    videos: settings.videos,
     /** True if rooms remember their chat, unless one has it otherwise. */
     chatHistory: settings.chatHistory ?? true,
     iceServers: settings.iceServers,

@@ -37,6 +37,18 @@ import { Emitter } from './events.js';
  * @property {User[]} users
  * @property {{ enabled?: boolean, connectionPending?: boolean, error?: string, controllingUser?: string }} [ai]
  * @property {RoomRules} [room]
+ * @property {WatchedVideo} [watch]
+ */
+
+/**
+ * A video that is watched together; its position in milliseconds is that at the server's time `at`.
+ * @typedef {({ kind: 'file', url: string } | { kind: 'youtube', id: string })
+ *   & { by?: string, playing: boolean, position: number, at: number }} WatchedVideo
+ */
+
+/**
+ * A request about it.
+ * @typedef {{ action: 'start', url: string } | { action: 'play' | 'pause' | 'seek', position: number } | { action: 'stop' }} WatchRequest
  */
 
 /**
@@ -47,6 +59,7 @@ import { Emitter } from './events.js';
  * @property {boolean} [waitingRoom]
  * @property {boolean} [chat]
  * @property {boolean} [screens]
+ * @property {boolean} [videos]
  * @property {boolean} [chatHistory]
  * @property {boolean} [password]
  * @property {string} [spotlight]
@@ -55,7 +68,7 @@ import { Emitter } from './events.js';
 /**
  * An action of a moderator (docs/protocol.md).
  * @typedef {{ action: 'admit' | 'refuse' | 'grantModeration' | 'revokeModeration', id: string }
- *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens' | 'chatHistory', on: boolean }
+ *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens' | 'videos' | 'chatHistory', on: boolean }
  *   | { action: 'lowerHands' | 'spotlight', id?: string }
  *   | { action: 'mute', id: string, kind: 'audio' | 'video' | 'screen' }
  *   | { action: 'rename', id: string, name: string }
@@ -75,6 +88,7 @@ import { Emitter } from './events.js';
  * @property {{ id: number, from: string, name: string, message: string, at: number }} chat
  * @property {{ messages: ServerMessages['chat'][] }} chatHistory
  * @property {{ id: number, from: string, name: string, message: string, at: number, asker: string }} chatUpdate
+ * @property {{ ref: number, at: number }} clock
  * @property {{ reactions: { id: string, emoji: string }[] }} reactions
  * @property {{ from: string, message: string }} directMessage
  * @property {object} muteMic
@@ -93,6 +107,8 @@ import { Emitter } from './events.js';
  *   | { type: 'directMessage', to: string, message: string }
  *   | { type: 'chat', message: string }
  *   | { type: 'react', emoji: string }
+ *   | { type: 'clock', ref: number }
+ *   | ({ type: 'watch' } & WatchRequest)
  *   | { type: 'muteUser', id: string }
  *   | ({ type: 'moderate' } & Moderate)
  *   | { type: 'requestAiControl', track: { sessionId: string, trackName: string } }} ClientMessage

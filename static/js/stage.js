@@ -15,6 +15,7 @@ import { Tile } from './tile.js';
 /** @import { Arrangement, Entry, View } from './layout.js' */
 /** @import { User } from './signalling.js' */
 /** @import { Status } from './status.js' */
+/** @import { VideoTile } from './watch/tile.js' */
 
 /**
  * A kind of video.
@@ -33,9 +34,17 @@ const GAP = 8;
 const WHOLE = { isBeside: false, isRow: false, large: undefined, small: undefined };
 const VIEW = 'satsuma.view';
 
+/**
+ * The tile of a video that is watched; a member's id has no asterisk.
+ * @type {Entry}
+ */
+const VIDEO = { id: '*video', owner: '', kind: 'screen', isMe: false };
+
 export class Stage {
   /** @type {Map<string, Tile>} */
   #tiles = new Map();
+  /** @type {VideoTile | undefined} */
+  #video;
   /** @type {Entry[]} */
   #entries = [];
   /** @type {Arrangement} */
@@ -174,6 +183,7 @@ export class Stage {
         tile.showScreen(user, { track: trackOf(user, 'screenshare'), isMe, status });
       }
     }
+    if (this.#video) this.#entries.push(VIDEO);
     for (const [id, tile] of this.#tiles) {
       if (this.#entries.some((entry) => entry.id === id)) continue;
       tile.element.remove();
@@ -218,6 +228,34 @@ export class Stage {
     return this.#tiles.get(id)?.element;
   }
 
+  /**
+   * Shows a video that is watched, as a screen, or none.
+   * @param {VideoTile | undefined} video
+   */
+  showVideo(video) {
+    if (video !== this.#video) this.#video?.element.remove();
+    this.#video = video;
+    this.#entries = [...this.#entries.filter((entry) => entry !== VIDEO), ...(video ? [VIDEO] : [])];
+    this.#arrange();
+  }
+
+  pinVideo() {
+    this.#togglePin(VIDEO.id);
+  }
+
+  /** Sizes the tiles again, since the aspect ratio of the video is another one. */
+  reshaped() {
+    this.#layOut();
+  }
+
+  /**
+   * Returns the tile of an entry.
+   * @param {string} id
+   */
+  #placed(id) {
+    return id === VIDEO.id ? this.#video : this.#tiles.get(id);
+  }
+
   /** @param {string} id */
   #togglePin(id) {
     this.#pinned = this.#pinned === id ? undefined : id;
@@ -230,6 +268,7 @@ export class Stage {
     const arrangement = arrange(this.#entries, { view: this.#view, pinned: this.#pinned, spotlight, speaker });
     if (JSON.stringify(arrangement) !== JSON.stringify(this.#arrangement)) this.#place(arrangement);
     for (const [id, tile] of this.#tiles) tile.isPinned = id === this.#pinned;
+    if (this.#video) this.#video.isPinned = VIDEO.id === this.#pinned;
     const isSpeaker = this.#view === 'speaker';
     showAction('view', {
       label: text(isSpeaker ? 'stage.grid' : 'stage.speaker'),
@@ -257,7 +296,7 @@ export class Stage {
    */
   #fill(place, ids) {
     ids.forEach((id, index) => {
-      const tile = this.#tiles.get(id)?.element;
+      const tile = this.#placed(id)?.element;
       if (tile && place.children[index] !== tile) place.insertBefore(tile, place.children[index] ?? null);
     });
     place.hidden = ids.length === 0;
@@ -293,7 +332,7 @@ export class Stage {
    * @param {Size} size
    */
   #size(id, size) {
-    const tile = this.#tiles.get(id);
+    const tile = this.#placed(id);
     if (!tile) return;
     this.#heights.set(id, Math.floor(size.height));
     setTileSize(tile.element, size);
@@ -305,7 +344,7 @@ export class Stage {
    * @param {Size} space
    */
   #aspect(id, space) {
-    const aspect = this.#tiles.get(id)?.aspect ?? 16 / 9;
+    const aspect = this.#placed(id)?.aspect ?? 16 / 9;
     if (this.#entries.find((entry) => entry.id === id)?.kind === 'screen') return aspect;
     const steepest = space.height > space.width ? Math.min(3 / 4, aspect) : 1;
     return Math.min(Math.max(space.width / space.height, steepest), 16 / 9);

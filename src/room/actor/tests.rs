@@ -42,6 +42,7 @@ fn deps() -> RoomDeps {
             rules: crate::room::rules::RoomRules::default(),
             chat: HistoryLimits::default(),
             assistant: None,
+            watch: crate::room::watch::WatchSettings::default(),
         },
         outbox: OutboxLimits {
             member_bytes: 1 << 20,

@@ -10,7 +10,13 @@ use crate::room::io::Effect;
 
 impl Room {
     /// Carries out a member's message.
-    pub(super) fn act(&mut self, now: Instant, from: &UserId, activity: Activity, effects: &mut Vec<Effect>) {
+    pub(super) fn act(
+        &mut self,
+        (now, at): (Instant, u64),
+        from: &UserId,
+        activity: Activity,
+        effects: &mut Vec<Effect>,
+    ) {
         match activity {
             Activity::React { emoji } => {
                 if let Some(refused) = self.refuses_chat(from) {
@@ -24,6 +30,8 @@ impl Room {
                 }
             }
             Activity::StopAnswer => self.stop_answer(now, from, effects),
+            Activity::Clock { reference } => self.tell_time(at, from, reference, effects),
+            Activity::Watch(request) => self.watch((now, at), from, request, effects),
         }
     }
 

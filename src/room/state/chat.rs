@@ -249,6 +249,7 @@ mod tests {
             meeting: room.meeting().unwrap(),
             ai: None,
             moderation: None,
+            watch: None,
             chat: vec![(900, r#"{"id":900,"at":900}"#.into())],
             members: Vec::new(),
             departed: Vec::new(),

@@ -43,7 +43,7 @@ impl Room {
             }
             ClientMessage::DirectMessage { to, message } => self.direct_message(from, to, message, effects),
             ClientMessage::Chat { message } => self.say(now, at, from, message, effects),
-            ClientMessage::Activity(activity) => self.act(now, from, activity, effects),
+            ClientMessage::Activity(activity) => self.act((now, at), from, activity, effects),
             ClientMessage::Moderate(request) => self.moderate_as(now, from, *request, effects),
             ClientMessage::MuteUser { id } => match id.filter(|id| self.members.contains(id)) {
                 Some(id) => self.mute_as(from, id, effects),

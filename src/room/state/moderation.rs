@@ -162,6 +162,10 @@ impl Room {
             ModerationAction::Screens { on } => {
                 self.change_rules(&RulesChange { screens: Some(on), ..RulesChange::default() }, effects);
             }
+            ModerationAction::Videos { on } => {
+                self.change_rules(&RulesChange { videos: Some(on), ..RulesChange::default() }, effects);
+            }
+            ModerationAction::StopVideo => self.stop_video(effects),
             ModerationAction::ChatHistory { on } => {
                 let chat_history = Some(Some(on));
                 self.change_rules(&RulesChange { chat_history, ..RulesChange::default() }, effects);
@@ -395,6 +399,19 @@ impl Room {
     pub(super) fn is_moderator(&self, user: &UserId) -> bool {
         let member = self.members.get(user);
         member.is_some_and(|member| self.moderation.is_moderator(&member.identity, member.grants))
+    }
+
+    /// The reason for which a member may not share or control a video.
+    pub(super) fn refuses_video(&self, user: &UserId) -> Option<&'static str> {
+        // It is shown to all, as a screen is.
+        let has_grant = self.members.get(user).is_some_and(|member| member.grants.publish.screen);
+        if !has_grant {
+            Some("you may not share videos")
+        } else if !self.moderation.rules().videos && !self.is_moderator(user) {
+            Some("only moderators share and control videos at this time")
+        } else {
+            None
+        }
     }
 
     /// Tells moderators who waits.

@@ -32,6 +32,7 @@ fn settings() -> RoomSettings {
         rules: satsuma::room::rules::RoomRules::default(),
         chat: HistoryLimits::default(),
         assistant: None,
+        watch: satsuma::room::watch::WatchSettings::default(),
     }
 }
 
@@ -83,6 +84,7 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                     meeting: *meeting,
                     ai: None,
                     moderation: None,
+                    watch: None,
                     chat: Vec::new(),
                     members: Vec::new(),
                     departed: Vec::new(),

@@ -290,6 +290,7 @@ fn rules_outlast_a_restart_and_end_with_the_meeting() {
         meeting: MeetingId::random(),
         ai: None,
         moderation: Some(json),
+        watch: None,
         chat: Vec::new(),
         members: Vec::new(),
         departed: Vec::new(),

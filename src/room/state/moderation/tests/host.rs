@@ -59,6 +59,7 @@ fn next_host_after_a_restart_is_who_came_next() {
         meeting: MeetingId::random(),
         ai: None,
         moderation: None,
+        watch: None,
         chat: Vec::new(),
         members,
         departed: Vec::new(),

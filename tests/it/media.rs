@@ -119,8 +119,7 @@ async fn members_exchange_audio_and_video() {
     until_on_stage(&ada, &["Ada (you)"]).await;
     assert_eq!(ada.eval("probe.audible").await, 0);
     bob.click("#return").await;
-    bob.until("document.querySelector('#join:enabled')").await;
-    join(&bob).await;
+    bob.until("document.body.dataset.view === 'room'").await;
     until_all_live(&both).await;
 
     // A third joins and leaves.

@@ -52,7 +52,9 @@ pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
 pub use shown::{SettingOrigins, ShownSetting};
 pub use sources::Flags;
-pub use value::{DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain, is_loopback};
+pub use value::{
+    DomainName, HttpUrl, InvalidText, Optional, Origin, TeamDomain, has_private_address, is_loopback,
+};
 use value::{text, texts};
 pub use watch::WatchConfig;
 

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
 use super::policy::PolicySources;
+use crate::network::is_public;
 use satsuma_sfu::MediaAddress;
 
 /// A value with a text form, and the descriptions used in errors.
@@ -190,6 +191,15 @@ impl HttpUrl {
     pub fn origin(&self) -> String {
         // Parsed before, so it does not fail.
         Url::parse(&self.0).map(|url| url.origin().ascii_serialization()).unwrap_or_default()
+    }
+}
+
+/// True if the host of an address is itself an address, for which no name is resolved, and one that is not public.
+pub fn has_private_address(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => !is_public(ip.into()),
+        Some(url::Host::Ipv6(ip)) => !is_public(ip.into()),
+        Some(url::Host::Domain(_)) | None => false,
     }
 }
 

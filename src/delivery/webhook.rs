@@ -11,13 +11,13 @@ use axum::http::{HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::retry;
 use secrecy::{ExposeSecret, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use super::DeliveryFailure;
 use super::public_resolver::{PrivateAddress, PublicResolver};
 use super::retry::retry_after;
 use crate::clock::wall_clock;
-use crate::network::is_public;
+use crate::config::{has_private_address, is_loopback};
 
 /// The webhook's client cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -109,29 +109,17 @@ pub fn client(
 ) -> Result<reqwest::Client, InvalidWebhook> {
     let client = builder(timeout);
     let parsed = Url::parse(url).map_err(|_| InvalidWebhook::Url(setting))?;
-    let loopback = match parsed.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => return Err(InvalidWebhook::Url(setting)),
-    };
+    if !parsed.has_host() {
+        return Err(InvalidWebhook::Url(setting));
+    }
     // A proxy cannot reach this machine's loopback.
-    let client = if loopback { client.no_proxy() } else { client };
+    let client = if is_loopback(&parsed) { client.no_proxy() } else { client };
     client.build().map_err(|error| InvalidWebhook::Client(setting, error.without_url()))
 }
 
 fn builder(timeout: Duration) -> reqwest::ClientBuilder {
     // A redirect would send the message to another host; whoever sends it decides about another attempt.
     reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).retry(retry::never())
-}
-
-/// True if the URL's host is an address, for which no name is resolved, and one that is not public.
-fn has_private_address(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => !is_public(ip.into()),
-        Some(Host::Ipv6(ip)) => !is_public(ip.into()),
-        Some(Host::Domain(_)) | None => false,
-    }
 }
 
 impl fmt::Debug for Webhook {

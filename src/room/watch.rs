@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::config::{WatchConfig, is_loopback};
+use crate::config::{WatchConfig, has_private_address, is_loopback};
 use crate::id::IdentityId;
 use crate::protocol::watch::{InvalidVideo, Video, Watching};
 
@@ -86,6 +86,10 @@ impl WatchSettings {
         if is_loopback(&url) {
             return self.loopback.then_some(()).ok_or(CannotShare::OtherHost);
         }
+        // Members' browsers may be in a network where such an address is a router or a printer.
+        if has_private_address(&url) {
+            return Err(CannotShare::OtherHost);
+        }
         let is_listed = |host: &str| self.hosts.is_empty() || self.hosts.iter().any(|listed| listed == host);
         url.host_str().is_some_and(is_listed).then_some(()).ok_or(CannotShare::OtherHost)
     }
@@ -164,6 +168,9 @@ mod tests {
             (&files, FILE, None),
             (&files, YOUTUBE, Some(CannotShare::NoYouTube)),
             (&files, LOCAL, Some(CannotShare::OtherHost)),
+            (&files, "https://192.168.1.1/a.mp4", Some(CannotShare::OtherHost)),
+            (&files, "https://[fe80::1]/a.mp4", Some(CannotShare::OtherHost)),
+            (&files, "https://[::ffff:10.0.0.1]/a.mp4", Some(CannotShare::OtherHost)),
             (&files, "http://example.org/", Some(CannotShare::Invalid(InvalidVideo::NoUrl))),
             (&listed, FILE, Some(CannotShare::OtherHost)),
             (&listed, "https://cdn.example.org/a", None),

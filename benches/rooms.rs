@@ -44,6 +44,7 @@ fn room_of(members: u64, now: Instant) -> Room {
         chat: HistoryLimits::default(),
         assistant: None,
         watch: satsuma::room::watch::WatchSettings::default(),
+        files: false,
     };
     let mut room = Room::new(settings, now);
     for member in 0..members {

@@ -10,6 +10,7 @@ mod chat;
 mod durable;
 mod error;
 mod events;
+mod files;
 mod http;
 mod issuers;
 mod key_source;
@@ -40,6 +41,7 @@ pub use chat::ChatConfig;
 pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
 pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, signing_secret};
+pub use files::{FilesConfig, Sharing};
 pub use http::{Admin, Http};
 pub use issuers::TokenIssuer;
 pub use key_source::{KeyFileError, KeySource};
@@ -104,6 +106,8 @@ pub struct Config {
     pub ai: AiConfig,
     /// The assistant in the chat.
     pub assistant: AssistantConfig,
+    /// Files in the chat.
+    pub files: FilesConfig,
     /// Watching videos together.
     pub watch: WatchConfig,
     /// Rooms over Phoenix Channels.
@@ -281,6 +285,7 @@ impl Default for Config {
             feedback: FeedbackConfig::default(),
             ai: AiConfig::default(),
             assistant: AssistantConfig::default(),
+            files: FilesConfig::default(),
             watch: WatchConfig::default(),
             phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
@@ -575,7 +580,7 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [assistant], [auth], [calls], [chat], \
-             [client], [durable], [events], [feedback], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
+             [client], [durable], [events], [feedback], [files], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
              [sfu], [shutdown], [turn], [watch], data_dir, webhooks",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
@@ -626,6 +631,11 @@ mod tests {
             ("chat.history_age", "'1s'", "'999ms'"),
             ("chat.history_bytes", "16384", "16383"),
             ("chat.histories_bytes", "1048576", "1048575"),
+            ("files.file_bytes", "1", "0"),
+            ("files.room_files", "10000", "10001"),
+            ("files.room_bytes", "10485760", "10485759"),
+            ("files.identity_bytes", "10485760", "10485759"),
+            ("files.all_bytes", "104857600", "104857599"),
             ("limits.connections_per_address", "0", "4294967296"),
             ("limits.connections", "1", "0"),
             ("limits.frame_bytes", "1024", "1023"),

@@ -1,5 +1,7 @@
 //! Rooms over HTTP, for people and programs: to enter one by its password, its settings, and moderation.
 
+pub mod files;
+
 use std::sync::Arc;
 
 use axum::extract::{FromRef, Path, State};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use tracing::warn;
 
+use self::files::FileApi;
 use crate::auth::Identity;
 use crate::auth::peer::RemotePeer;
 use crate::config::LimitsConfig;
@@ -60,16 +63,18 @@ pub struct RoomApi {
     passwords_of_network: KeyedLimit<ClientNetwork>,
     passwords_of_room: KeyedLimit<RoomName>,
     requests: KeyedLimit<IdentityId>,
+    files: FileApi,
 }
 
 impl RoomApi {
     /// The routes' state for the rooms of `registry`.
-    pub fn new(registry: Registry, limits: &LimitsConfig) -> Self {
+    pub fn new(registry: Registry, limits: &LimitsConfig, files: FileApi) -> Self {
         Self {
             registry,
             passwords_of_network: KeyedLimit::rate(Rate::per_minute(limits.passwords_per_minute_per_network)),
             passwords_of_room: KeyedLimit::rate(Rate::per_minute(limits.passwords_per_minute_per_room)),
             requests: KeyedLimit::rate(Rate::per_minute(REQUESTS)),
+            files,
         }
     }
 
@@ -78,6 +83,7 @@ impl RoomApi {
         self.passwords_of_network.prune();
         self.passwords_of_room.prune();
         self.requests.prune();
+        self.files.prune();
     }
 
     /// Charges a password to the network and the room: each costs processor time, and may be a guess.
@@ -129,6 +135,9 @@ pub struct ChangeBody {
     videos: Option<bool>,
     /// `null` makes it as the server's settings say.
     #[serde(deserialize_with = "present")]
+    files: Option<Option<bool>>,
+    /// `null` makes it as the server's settings say.
+    #[serde(deserialize_with = "present")]
     chat_history: Option<Option<bool>>,
     /// `null` removes it.
     #[serde(deserialize_with = "present")]
@@ -149,6 +158,7 @@ pub struct SettingsView {
     chat: bool,
     screens: bool,
     videos: bool,
+    files: bool,
     chat_history: bool,
     /// True if there is one.
     password: bool,
@@ -156,10 +166,19 @@ pub struct SettingsView {
 
 impl From<RoomRules> for SettingsView {
     fn from(rules: RoomRules) -> Self {
-        let RoomRules { locked, waiting_room, chat, screens, videos, chat_history, password } = rules;
+        let RoomRules { locked, waiting_room, chat, screens, videos, files, chat_history, password } = rules;
         // Where a room says nothing, the registry answers for the server.
-        let chat_history = chat_history.unwrap_or(true);
-        Self { locked, waiting_room, chat, screens, videos, chat_history, password: password.is_some() }
+        let (files, chat_history) = (files.unwrap_or(false), chat_history.unwrap_or(true));
+        Self {
+            locked,
+            waiting_room,
+            chat,
+            screens,
+            videos,
+            files,
+            chat_history,
+            password: password.is_some(),
+        }
     }
 }
 
@@ -181,13 +200,13 @@ impl ChangeBody {
     /// # Errors
     /// [`PasswordError`].
     pub async fn hashed(self, registry: &Registry) -> Result<RulesChange, PasswordError> {
-        let Self { locked, waiting_room, chat, screens, videos, chat_history, password } = self;
+        let Self { locked, waiting_room, chat, screens, videos, files, chat_history, password } = self;
         let password = match password {
             Some(Some(password)) => Some(Some(registry.passwords().hash(password).await?)),
             Some(None) => Some(None),
             None => None,
         };
-        Ok(RulesChange { locked, waiting_room, chat, screens, videos, chat_history, password })
+        Ok(RulesChange { locked, waiting_room, chat, screens, videos, files, chat_history, password })
     }
 }
 

@@ -52,6 +52,7 @@ use crate::reports::service::ReportService;
 use crate::room::events::RoomEvents;
 use crate::room::readiness::Readiness;
 use crate::room_api::RoomApi;
+use crate::room_api::files::FileApi;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::Sockets;
@@ -149,6 +150,7 @@ impl Server {
             cards,
             events,
             console,
+            files,
             login,
         } = clients;
         let addresses = listeners.addresses(&config);
@@ -164,6 +166,7 @@ impl Server {
             media: media_access.clone(),
             rulebook,
             assistant: assistant.clone(),
+            files: files.clone(),
             events: room_events,
         };
         let registry = rooms::start(&config, &store, services, metrics.clone(), kept);
@@ -191,7 +194,11 @@ impl Server {
             events: event_api.clone(),
             login,
             readiness: readiness.clone(),
-            rooms: Arc::new(RoomApi::new(registry.clone(), &config.limits)),
+            rooms: Arc::new(RoomApi::new(
+                registry.clone(),
+                &config.limits,
+                FileApi::new(files, &config.files),
+            )),
             sockets,
             durable,
             proxy,

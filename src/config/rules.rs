@@ -11,6 +11,7 @@ use super::base_path::{BasePath, PublicUrl};
 use super::chat::wrong_chat;
 use super::durable::wrong_durables;
 use super::events::wrong_events;
+use super::files::wrong_files;
 use super::value::{HttpUrl, Text, is_web_url};
 use super::watch::wrong_watch;
 use super::{
@@ -49,6 +50,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_chat(&config.chat));
     violations.extend(wrong_assistant(&config.assistant));
     violations.extend(wrong_watch(&config.watch));
+    violations.extend(wrong_files(&config.files));
     violations
 }
 

@@ -86,6 +86,18 @@ enum ActionCommand {
         #[command(flatten)]
         switch: Switch,
     },
+    /// Let everyone share and control videos.
+    Videos {
+        #[command(flatten)]
+        switch: Switch,
+    },
+    /// End the video that is watched.
+    StopVideo,
+    /// Let everyone share files.
+    Files {
+        #[command(flatten)]
+        switch: Switch,
+    },
     /// Remember the chat for those who join later.
     ChatHistory {
         #[command(flatten)]
@@ -178,6 +190,9 @@ async fn action(operator: &Operator, options: &ModerateOptions) -> Result<Modera
         ActionCommand::Spotlight { member } => ModerationAction::Spotlight { id: maybe(member).await? },
         ActionCommand::Chat { switch } => ModerationAction::Chat { on: !switch.off },
         ActionCommand::Screens { switch } => ModerationAction::Screens { on: !switch.off },
+        ActionCommand::Videos { switch } => ModerationAction::Videos { on: !switch.off },
+        ActionCommand::StopVideo => ModerationAction::StopVideo,
+        ActionCommand::Files { switch } => ModerationAction::Files { on: !switch.off },
         ActionCommand::ChatHistory { switch } => ModerationAction::ChatHistory { on: !switch.off },
         ActionCommand::ClearChat => ModerationAction::ClearChat,
         ActionCommand::Rename { member, name } => {
@@ -200,6 +215,8 @@ fn said(action: &ModerationAction) -> String {
         ModerationAction::WaitingRoom { on }
         | ModerationAction::Chat { on }
         | ModerationAction::Screens { on }
+        | ModerationAction::Videos { on }
+        | ModerationAction::Files { on }
         | ModerationAction::ChatHistory { on } => {
             format!("{} is {}", action.name(), if *on { "on" } else { "off" })
         }

@@ -28,7 +28,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 pub struct SettingsOptions {
     /// The room's name.
     room: String,
-    /// A setting, such as locked, waitingRoom, chat, screens or chatHistory, and true or false.
+    /// A setting, such as locked, waitingRoom, chat, screens, videos, files or chatHistory, and true or false.
     #[arg(value_name = "NAME=VALUE", value_parser = change)]
     changes: Vec<(String, Value)>,
     /// Let in only who enters the password in the first line of this file; "-" is the standard input.

@@ -106,6 +106,11 @@ pub enum ModerationAction {
     },
     /// Ends the video that is watched.
     StopVideo,
+    /// Lets everyone share files, or moderators alone.
+    Files {
+        /// True to let everyone.
+        on: bool,
+    },
     /// Remembers the chat for those who join later, or forgets it and remembers nothing.
     ChatHistory {
         /// True to remember it.
@@ -167,6 +172,7 @@ impl ModerationAction {
             Self::Screens { .. } => "screens",
             Self::Videos { .. } => "videos",
             Self::StopVideo => "stopVideo",
+            Self::Files { .. } => "files",
             Self::ChatHistory { .. } => "chatHistory",
             Self::ClearChat => "clearChat",
             Self::Rename { .. } => "rename",
@@ -193,6 +199,7 @@ impl ModerationAction {
             | Self::Screens { .. }
             | Self::Videos { .. }
             | Self::StopVideo
+            | Self::Files { .. }
             | Self::ChatHistory { .. }
             | Self::ClearChat
             | Self::End => None,

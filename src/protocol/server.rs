@@ -160,14 +160,32 @@ pub struct ChatMessage {
     pub message: JsonString,
     /// Time of arrival in milliseconds since 1970.
     pub at: u64,
+    /// The file that it tells of, if it tells of one.
+    pub file: Option<SharedFile>,
+}
+
+/// A file in the chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFile {
+    /// Its id, by which members get it.
+    pub id: String,
+    /// The name that its owner gave it.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its media type, by its content.
+    pub kind: String,
 }
 
 impl ChatMessage {
     /// Encodes the message as a JSON object without a `type`, as in the history.
     pub fn to_json(&self) -> String {
-        let Self { id, from, name, message, at } = self;
+        let Self { id, from, name, message, at, file } = self;
         let (name, message) = (json_text(name), message.as_json());
-        format!(r#"{{"id":{id},"from":"{from}","name":{name},"message":{message},"at":{at}}}"#)
+        // Texts and numbers always serialize.
+        let file = file.as_ref().and_then(|file| serde_json::to_string(file).ok());
+        let file = file.map(|file| format!(r#","file":{file}"#)).unwrap_or_default();
+        format!(r#"{{"id":{id},"from":"{from}","name":{name},"message":{message},"at":{at}{file}}}"#)
     }
 }
 
@@ -342,6 +360,7 @@ mod tests {
                     name: "<img>\"".into(),
                     message: json_string(r#""hi \u00e9""#),
                     at: 7,
+                    file: None,
                 }),
                 r#"{"type":"chat","id":8,"from":"b-1","name":"<img>\"","message":"hi \u00e9","at":7}"#,
             ),

@@ -34,12 +34,13 @@ use crate::agent::RunningJob;
 use crate::ai::AiHandle;
 use crate::assistant::{AssistantHandle, RunningAnswer};
 use crate::clock::{now, wall_clock};
-use crate::id::RoomName;
+use crate::id::{MeetingId, RoomName};
 use crate::limit::ConcurrencyPermit;
 use crate::media_access::{MediaAccess, RoomAccess};
 use crate::metrics::{Counted, Metrics};
 use crate::network::ClientNetwork;
-use crate::store::saved::SavedRoom;
+use crate::store::files::Files;
+use crate::store::saved::{Persist, SavedRoom};
 use crate::store::{Change, StoreHandle};
 
 /// Dependencies of an actor besides its mailbox.
@@ -61,6 +62,8 @@ pub struct RoomDeps {
     pub ended: Arc<EndedMeetings>,
     /// The assistant in the chat, if there is one.
     pub assistant: Option<AssistantHandle>,
+    /// The files that members share, if they may.
+    pub files: Option<Files>,
     /// The publisher of the rooms' events.
     pub events: RoomEvents,
     /// The metrics.
@@ -201,6 +204,7 @@ impl Actor {
             error!(event = "roomPanicked", room = self.name.as_str(), meeting_id = meeting(&self.room));
             if let Some(meeting) = self.room.meeting() {
                 store.quarantine(self.name.clone(), meeting);
+                self.end_files(meeting);
                 events.publish(&self.name, Some(meeting), RoomEvent::RoomFailed);
             }
             if let Some(session) = self.room.ai().session() {
@@ -272,6 +276,20 @@ impl Actor {
             Command::Post { post, answer } => {
                 let admitted = self.room.admits_post(&post);
                 let turn = self.handle(Input::Post(post), Asking::None).await;
+                let _ = answer.send(admitted);
+                turn
+            }
+            Command::MeetingOf { identity, answer } => {
+                let _ = answer.send(self.room.meeting_of(&identity));
+                Turn::Continue
+            }
+            Command::AdmitsFiles { identity, answer } => {
+                let _ = answer.send(self.room.admits_files(&identity));
+                Turn::Continue
+            }
+            Command::ShareFile { file, answer } => {
+                let admitted = self.room.admits_file(&file);
+                let turn = self.handle(Input::ShareFile(file), Asking::None).await;
                 let _ = answer.send(admitted);
                 turn
             }
@@ -352,12 +370,13 @@ impl Actor {
                         self.fanout.remove(&user, close);
                     }
                     Effect::SendAway { user, close } => self.fanout.send_away(&user, close),
-                    Effect::Persist { meeting, change } => self.deps.store.persist(Change {
-                        at: wall_clock(),
-                        room: self.name.clone(),
-                        meeting,
-                        what: change,
-                    }),
+                    Effect::Persist { meeting, change } => {
+                        if change == Persist::MeetingEnded {
+                            self.end_files(meeting);
+                        }
+                        let (at, room) = (wall_clock(), self.name.clone());
+                        self.deps.store.persist(Change { at, room, meeting, what: change });
+                    }
                     Effect::Publish { meeting, event } => {
                         if let RoomEvent::ErrorHandlingMessage { .. } = event {
                             Metrics::count(&self.deps.metrics.drops, "refused_message");
@@ -388,6 +407,13 @@ impl Actor {
             self.restored_events = false;
         }
         turn
+    }
+
+    /// Removes the files of a meeting that ends.
+    fn end_files(&self, meeting: MeetingId) {
+        if let Some(files) = &self.deps.files {
+            files.end(meeting);
+        }
     }
 
     /// Hands unconfirmed events to the store, for the members' return after the restart.

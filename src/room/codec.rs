@@ -5,24 +5,24 @@
 //! another version. A room in this process is reached without any of this.
 
 mod error;
+mod network;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::io::{Disconnection, Join, Liveness};
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, SessionId, UserId};
-use crate::network::ClientNetwork;
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference};
 use crate::protocol::client::{ClientMessage, HistoryEntry, JsonString};
 use crate::protocol::moderation::ModerationRequest;
 use crate::protocol::server::{ChatMessage, Event};
 
 pub use error::CodecError;
+use network::WireNetwork;
 
 /// Version of the format, the first byte.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// A command to a room on another node.
 #[derive(Clone, Debug)]
@@ -133,13 +133,6 @@ enum WireLiveness {
     Connection,
 }
 
-/// An IPv4 address, or the first half of IPv6 ones.
-#[derive(Serialize, Deserialize)]
-enum WireNetwork {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
 #[derive(Serialize, Deserialize)]
 enum WireMessage<'a> {
     /// As JSON, in which unknown fields stay as the client wrote them.
@@ -198,6 +191,8 @@ enum WireEvent<'a> {
         name: &'a str,
         message: &'a str,
         at: u64,
+        /// As JSON.
+        file: Option<Cow<'a, str>>,
     },
     MuteMic,
     E2eeMlsMessage {
@@ -307,25 +302,6 @@ impl<'a> WireJoin<'a> {
     }
 }
 
-impl WireNetwork {
-    fn of(network: ClientNetwork) -> Self {
-        match network.first_address() {
-            IpAddr::V4(address) => Self::V4(address.octets()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-
-    fn read(self) -> ClientNetwork {
-        ClientNetwork::containing(match self {
-            Self::V4(octets) => Ipv4Addr::from(octets).into(),
-            Self::V6(half) => Ipv6Addr::from_bits(u128::from(u64::from_be_bytes(half)) << 64).into(),
-        })
-    }
-}
-
 impl<'a> WireMessage<'a> {
     fn of(message: &'a ClientMessage) -> Self {
         match message {
@@ -403,9 +379,14 @@ impl<'a> WireEvent<'a> {
             Event::DirectMessage { from, message } => {
                 Self::DirectMessage { from, message: message.as_json() }
             }
-            Event::Chat(ChatMessage { id, from, name, message, at }) => {
-                Self::Chat { id: *id, from: from.as_str(), name, message: message.as_json(), at: *at }
-            }
+            Event::Chat(ChatMessage { id, from, name, message, at, file }) => Self::Chat {
+                id: *id,
+                from: from.as_str(),
+                name,
+                message: message.as_json(),
+                at: *at,
+                file: file.as_ref().and_then(|file| serde_json::to_string(file).ok()).map(Cow::Owned),
+            },
             Event::MuteMic => Self::MuteMic,
             Event::E2eeMlsMessage { payload } => Self::E2eeMlsMessage { payload: payload.as_json() },
             Event::UserLeftNotification { id } => Self::UserLeftNotification { id: id.as_str() },
@@ -420,12 +401,16 @@ impl<'a> WireEvent<'a> {
             Self::DirectMessage { from, message } => {
                 Event::DirectMessage { from: from.into(), message: JsonString::parse(message)? }
             }
-            Self::Chat { id, from, name, message, at } => Event::Chat(ChatMessage {
+            Self::Chat { id, from, name, message, at, file } => Event::Chat(ChatMessage {
                 id,
                 from: UserId::author(from).ok()?,
                 name: name.into(),
                 message: JsonString::parse(message)?,
                 at,
+                file: match file {
+                    None => None,
+                    Some(json) => Some(serde_json::from_str(&json).ok()?),
+                },
             }),
             Self::MuteMic => Event::MuteMic,
             Self::E2eeMlsMessage { payload } => {
@@ -529,6 +514,7 @@ mod tests {
                 name: "B".into(),
                 message: text(r#""hi""#),
                 at: 7,
+                file: None,
             }),
             Event::MuteMic,
             Event::E2eeMlsMessage { payload: text(r#""x""#) },
@@ -550,8 +536,8 @@ mod tests {
 
     /// Nodes of two releases talk to each other: what one wrote, the other reads. New bytes need another version.
     #[test]
-    fn version_3_keeps_its_bytes() {
-        let recorded: Vec<&str> = include_str!("codec/version_3.hex").lines().collect();
+    fn version_4_keeps_its_bytes() {
+        let recorded: Vec<&str> = include_str!("codec/version_4.hex").lines().collect();
         let (of_commands, of_events) = recorded.split_at(commands().len());
         for (command, recorded) in commands().iter().zip(of_commands) {
             assert_eq!(hex(&command.encode()), *recorded, "{command:?}");
@@ -619,6 +605,7 @@ mod tests {
             let event = match message {
                 Ok(ClientMessage::Chat { message }) => Event::Chat(ChatMessage {
                     id: number, from: UserId::parse("u").unwrap(), name: name.into(), message, at,
+                    file: None,
                 }),
                 Ok(ClientMessage::DirectMessage { message, .. }) => Event::DirectMessage { from: name.into(), message },
                 Ok(ClientMessage::E2eeMlsMessage { payload }) => Event::E2eeMlsMessage { payload },

@@ -1,6 +1,7 @@
 //! Inputs and effects of a room, as plain data.
 
 mod agent;
+mod sharing;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::room::rules::RulesChange;
 use crate::room::state::{Denied, Moderator};
 use crate::store::saved::Persist;
 pub use agent::{AgentOutcome, AgentTask};
+pub use sharing::ShareFile;
 
 /// An input of a room.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub enum Input {
     Answer(AnswerReport),
     /// A program outside writes to the room.
     Post(Post),
+    /// A file that a member shares.
+    ShareFile(ShareFile),
     /// The room's deadline has passed.
     Wake,
     /// The server stops; sockets are closed so that their clients reconnect to the next process.

@@ -7,12 +7,12 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::io::{CannotPost, Disconnection, Join, JoinRefusal, Post};
+use super::io::{CannotPost, Disconnection, Join, JoinRefusal, Post, ShareFile};
 use super::link::RoomGone;
 use super::outbox::OutboxReader;
 use super::rules::{RoomRules, RulesChange};
-use super::state::{Denied, Moderator};
-use crate::id::{ConnectionId, MeetingId, UserId};
+use super::state::{CannotShareFile, Denied, Moderator};
+use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::deflate::Encoding;
 use crate::protocol::moderation::ModerationAction;
@@ -83,6 +83,27 @@ pub enum Command {
         post: Post,
         /// The answer.
         answer: oneshot::Sender<Result<(), CannotPost>>,
+    },
+    /// Query of whoever gets a file.
+    MeetingOf {
+        /// The identity.
+        identity: IdentityId,
+        /// The meeting, if it is a member.
+        answer: oneshot::Sender<Option<MeetingId>>,
+    },
+    /// Query of whoever shares a file, before it is received.
+    AdmitsFiles {
+        /// The identity.
+        identity: IdentityId,
+        /// The answer.
+        answer: oneshot::Sender<Result<MeetingId, CannotShareFile>>,
+    },
+    /// A file that was received.
+    ShareFile {
+        /// The file.
+        file: ShareFile,
+        /// The answer.
+        answer: oneshot::Sender<Result<(), CannotShareFile>>,
     },
     /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),

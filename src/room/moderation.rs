@@ -95,6 +95,9 @@ struct RulesView<'a> {
     videos: Option<bool>,
     /// Left out where it is as the server's settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<bool>,
+    /// Left out where it is as the server's settings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
     chat_history: Option<bool>,
     /// Left out where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +131,8 @@ impl Moderation {
             || self.has_moderators
             || !self.granted.is_empty()
             || !self.revoked.is_empty();
-        let RoomRules { locked, waiting_room, chat, screens, videos, chat_history, password } = &self.rules;
+        let RoomRules { locked, waiting_room, chat, screens, videos, files, chat_history, password } =
+            &self.rules;
         let is_default = !has_roles && self.spotlight.is_none() && self.rules == RoomRules::default();
         let view = RulesView {
             moderators: has_roles.then(|| moderators.collect()),
@@ -137,6 +141,7 @@ impl Moderation {
             chat: (!chat).then_some(false),
             screens: (!screens).then_some(false),
             videos: (!videos).then_some(false),
+            files: *files,
             chat_history: *chat_history,
             password: password.is_some().then_some(true),
             spotlight: self.spotlight.as_ref(),

@@ -1,6 +1,7 @@
 //! Registry of running rooms: finds or starts the one room of a name, and joins members to it.
 
 mod rules;
+mod sharing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{error, info, warn};
 
 pub use self::rules::CannotModerate;
+pub use self::sharing::ShareError;
 use super::actor::{Actor, RoomDeps, RoomPermit};
 use super::ai::Ai;
 use super::events::RoomEvents;
@@ -424,6 +426,7 @@ pub(crate) mod tests {
             chat: HistoryLimits::default(),
             assistant: None,
             watch: crate::room::watch::WatchSettings::default(),
+            files: false,
         };
         let upstream =
             Upstream::new(&calls, &TurnConfig::default(), 1024, None, metrics.clone()).unwrap().into();
@@ -441,6 +444,7 @@ pub(crate) mod tests {
             rulebook: Arc::default(),
             ended: Arc::default(),
             assistant: None,
+            files: None,
             events: RoomEvents::default(),
             metrics: metrics.clone(),
             force: CancellationToken::new(),

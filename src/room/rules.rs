@@ -18,6 +18,9 @@ pub struct RoomRules {
     pub screens: bool,
     /// True if everyone may share and control videos; moderators always may.
     pub videos: bool,
+    /// True if everyone may share files, and false if moderators alone may; as the server's settings say, if it is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<bool>,
     /// True if the chat is remembered for those who join later; as the server's settings say, if it is `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_history: Option<bool>,
@@ -39,6 +42,8 @@ pub struct RulesChange {
     pub screens: Option<bool>,
     /// See [`RoomRules::videos`].
     pub videos: Option<bool>,
+    /// See [`RoomRules::files`].
+    pub files: Option<Option<bool>>,
     /// See [`RoomRules::chat_history`].
     pub chat_history: Option<Option<bool>>,
     /// See [`RoomRules::password`].
@@ -53,6 +58,7 @@ impl Default for RoomRules {
             chat: true,
             screens: true,
             videos: true,
+            files: None,
             chat_history: None,
             password: None,
         }
@@ -68,12 +74,14 @@ impl RoomRules {
     /// Carries out a change; true if it was one.
     pub fn apply(&mut self, change: &RulesChange) -> bool {
         let before = self.clone();
-        let RulesChange { locked, waiting_room, chat, screens, videos, chat_history, password } = change;
+        let RulesChange { locked, waiting_room, chat, screens, videos, files, chat_history, password } =
+            change;
         self.locked = locked.unwrap_or(self.locked);
         self.waiting_room = waiting_room.unwrap_or(self.waiting_room);
         self.chat = chat.unwrap_or(self.chat);
         self.screens = screens.unwrap_or(self.screens);
         self.videos = videos.unwrap_or(self.videos);
+        self.files = files.unwrap_or(self.files);
         self.chat_history = chat_history.unwrap_or(self.chat_history);
         if let Some(password) = password {
             self.password.clone_from(password);

@@ -6,6 +6,7 @@ mod activity;
 mod assistant;
 mod chat;
 mod departures;
+mod files;
 mod media;
 mod messages;
 mod moderation;
@@ -14,6 +15,7 @@ mod settings;
 mod snapshot;
 mod watch;
 
+pub use files::CannotShareFile;
 pub use moderation::{Denied, Moderator};
 
 use std::time::{Duration, Instant};
@@ -65,6 +67,8 @@ pub struct RoomSettings {
     pub assistant: Option<AssistantSettings>,
     /// Watching together.
     pub watch: WatchSettings,
+    /// True if everyone may share files, unless the room has it otherwise.
+    pub files: bool,
 }
 
 /// A room.
@@ -190,6 +194,7 @@ impl Room {
             }
             Input::Answer(report) => self.answered(now, report, &mut effects),
             Input::Post(post) => self.post(now, post, &mut effects),
+            Input::ShareFile(file) => self.share_file(now, file, &mut effects),
             Input::Wake => {}
             Input::Shutdown => self.shutdown(now, &mut effects),
         }
@@ -468,6 +473,7 @@ mod tests {
             chat: HistoryLimits { is_on: true, messages: 3, age: 4 * TICK, bytes: 1000, all_bytes: 0 },
             assistant: None,
             watch: WatchSettings::default(),
+            files: false,
         }
     }
 

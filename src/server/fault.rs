@@ -25,6 +25,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The folder of shared files cannot be used.
+    #[error("the folder of shared files cannot be used ({0})")]
+    Files(#[source] io::Error),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] ConfigErrors),

@@ -1,5 +1,6 @@
 //! Resources and clients of a server, acquired before any task starts, since each may fail.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use crate::auth::access::{AccessHandle, AccessSettings};
 use crate::auth::access_token::AccessTokens;
 use crate::auth::token::SigningKey;
 use crate::clock::{now, wall_clock};
-use crate::config::Config;
+use crate::config::{Config, FilesConfig};
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::durable::keys::AccessKeys;
 use crate::http::tls::certificates::Certificates;
+use crate::id::MeetingId;
 use crate::limit::Rate;
 use crate::login::OpenedLogin;
 use crate::media_api::upstream::Upstream;
@@ -34,6 +36,7 @@ use crate::room::rulebook::Rulebook;
 use crate::site::Site;
 use crate::store::Store;
 use crate::store::data_dir::DataDir;
+use crate::store::files::{FileLimits, Files};
 use crate::store::objects::ObjectStore;
 use crate::store::saved::SavedRoom;
 use satsuma_sfu::SfuHandle;
@@ -138,6 +141,8 @@ pub(super) struct Clients {
     pub(super) cards: Option<Sender<CardWebhook>>,
     pub(super) events: EventBridge,
     pub(super) console: Console,
+    /// The files that members share.
+    pub(super) files: Files,
     /// The login, if one is configured.
     pub(super) login: Option<OpenedLogin>,
 }
@@ -173,6 +178,7 @@ impl Clients {
         let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
+        let files = open_files(config, resources).await?;
         Ok(Self {
             site,
             orange,
@@ -185,6 +191,7 @@ impl Clients {
             cards,
             events,
             console,
+            files,
             login,
         })
     }
@@ -205,6 +212,16 @@ async fn open_tokens(config: &Config, resources: &Resources) -> Result<Option<Ac
     let tokens = tokens.with_issuers(&config.auth)?;
     revocations::load(&tokens, &store.revocations(), wall_clock()).await?;
     Ok(Some(tokens))
+}
+
+/// Opens the folder of shared files, and removes those of meetings that no longer run.
+async fn open_files(config: &Config, resources: &Resources) -> Result<Files, StartError> {
+    let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, all_bytes, .. } = config.files;
+    let limits = FileLimits { file_bytes, room_files, room_bytes, identity_bytes, all_bytes };
+    let running: HashSet<MeetingId> = resources.kept.iter().map(|room| room.meeting).collect();
+    let folder = resources.data_dir.files();
+    let opened = tokio::task::spawn_blocking(move || Files::open(folder, limits, &running)).await;
+    opened.map_err(io::Error::other).flatten().map_err(StartError::Files)
 }
 
 fn open_orange(config: &Config) -> Result<Option<OrangeFiles>, StartError> {

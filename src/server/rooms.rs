@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
-use crate::config::Config;
+use crate::config::{Config, Sharing};
 use crate::limit::Rate;
 use crate::media_access::MediaAccess;
 use crate::metrics::Metrics;
@@ -21,6 +21,7 @@ use crate::room::rules::RoomRules;
 use crate::room::state::RoomSettings;
 use crate::room::watch::WatchSettings;
 use crate::store::Store;
+use crate::store::files::Files;
 use crate::store::saved::SavedRoom;
 
 /// Other parts of the server that rooms use.
@@ -33,6 +34,8 @@ pub(super) struct RoomServices {
     pub(super) media: MediaAccess,
     /// The settings of rooms by name.
     pub(super) rulebook: Rulebook,
+    /// The files that members share.
+    pub(super) files: Files,
     /// The publisher of events.
     pub(super) events: RoomEvents,
 }
@@ -69,6 +72,7 @@ pub(super) fn start(
             context_messages: config.assistant.context_messages,
         }),
         watch: WatchSettings::new(&config.watch),
+        files: config.files.sharing == Sharing::Everyone,
     };
     let outbox = OutboxLimits {
         member_bytes: limits.outbox_bytes,
@@ -76,7 +80,7 @@ pub(super) fn start(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let RoomServices { ai, assistant, media, rulebook, events } = services;
+    let RoomServices { ai, assistant, media, rulebook, files, events } = services;
     let deps = RoomDeps {
         settings,
         outbox,
@@ -86,6 +90,7 @@ pub(super) fn start(
         media,
         rulebook: Arc::new(rulebook),
         ended: Arc::default(),
+        files: Some(files),
         events,
         metrics,
         force,

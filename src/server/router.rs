@@ -81,7 +81,8 @@ pub(super) fn router(state: AppState, phoenix_path: Option<&str>) -> Router {
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, http.request_timeout))
         .merge(ws::waiting_router(phoenix_path))
         .merge(media_api::router())
-        .merge(reports::uploads(&state.reports));
+        .merge(reports::uploads(&state.reports))
+        .merge(room_api::files::router());
     let routes = match &state.durable {
         None => routes,
         Some(durable) => routes.merge(durable::api::router(durable.clone())),

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::Site;
 use super::paths::room_of;
 use crate::auth::{Auth, AuthMethod, Identity};
-use crate::config::{Config, WatchConfig};
+use crate::config::{Config, FilesConfig, Sharing, WatchConfig};
 use crate::http::context::HttpContext;
 use crate::http::error::ApiError;
 use crate::http::extract::with_cookie;
@@ -40,6 +40,9 @@ pub struct PageSettings {
     /// The videos that members may share, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     videos: Option<SharedVideos>,
+    /// Files in the chat, if they may be shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<ChatFiles>,
     /// True if rooms remember their chat, unless one has it otherwise.
     chat_history: bool,
     /// Query parameters of every call of the media API.
@@ -65,6 +68,22 @@ impl SharedVideos {
     fn new(watch: &WatchConfig) -> Option<Self> {
         let youtube = watch.frame_source();
         (watch.files || youtube.is_some()).then_some(Self { files: watch.files, youtube })
+    }
+}
+
+/// Files in the chat.
+#[derive(Clone, Debug, Serialize)]
+struct ChatFiles {
+    /// True if everyone may share them, unless a room has it otherwise.
+    everyone: bool,
+    /// Bytes of one file.
+    bytes: u64,
+}
+
+impl ChatFiles {
+    fn new(files: &FilesConfig) -> Option<Self> {
+        let everyone = files.sharing == Sharing::Everyone;
+        (files.sharing != Sharing::Nobody).then_some(Self { everyone, bytes: files.file_bytes })
     }
 }
 
@@ -95,6 +114,7 @@ impl PageSettings {
             ai: ai.api_token.is_some() && ai.model_endpoint.is_some(),
             assistant: config.assistant.url.is_some().then(|| config.assistant.name.trim().to_owned()),
             videos: SharedVideos::new(&config.watch),
+            files: ChatFiles::new(&config.files),
             chat_history: config.chat.history,
             api_extra_params: calls.extra_params.0.clone(),
             webcam: WebcamSettings {
@@ -200,13 +220,13 @@ mod tests {
         let media = config.embeds_media();
         assert_eq!(
             json(&config),
-            json!({"media": media, "encryption": false, "ai": false, "chatHistory": true, "videos": {"files": true}, "webcam": {}})
+            json!({"media": media, "encryption": false, "ai": false, "chatHistory": true, "videos": {"files": true}, "files": {"everyone": false, "bytes": 10485760}, "webcam": {}})
         );
 
         config.client.max_webcam_framerate = 30;
         config.client.e2ee = true;
         config.calls.extra_params = Optional(Some("a=b".to_owned()));
-        let expected = json!({"media": media, "encryption": true, "ai": false, "chatHistory": true, "videos": {"files": true},
+        let expected = json!({"media": media, "encryption": true, "ai": false, "chatHistory": true, "videos": {"files": true}, "files": {"everyone": false, "bytes": 10485760},
                               "apiExtraParams": "a=b",
                               "webcam": {"maxFramerate": 30}});
         assert_eq!(json(&config), expected);

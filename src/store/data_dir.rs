@@ -14,6 +14,7 @@ use secrecy::{SecretSlice, SecretString};
 
 const LOCK: &str = "satsuma.lock";
 const DATABASE: &str = "satsuma.db";
+const FILES: &str = "files";
 const OBJECTS: &str = "objects.db";
 /// Name of the file in the data directory with the operator token.
 pub const OPERATOR_TOKEN_FILE: &str = "operator.token";
@@ -90,6 +91,11 @@ impl DataDir {
     /// The database file; it exists, maybe empty.
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    /// The folder of shared files.
+    pub fn files(&self) -> PathBuf {
+        self.path.join(FILES)
     }
 
     /// The database file of durable objects, which is made if it is missing.

@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod events;
+pub mod files;
 #[cfg(test)]
 mod fixture;
 mod load;

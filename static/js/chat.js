@@ -3,6 +3,7 @@
 
 import { byId, element, within } from './element.js';
 import { Emitter } from './events.js';
+import { showFile } from './files.js';
 import { linked } from './links.js';
 import { language, listOf, text } from './texts.js';
 
@@ -133,7 +134,7 @@ export class Chat extends Emitter {
    * Shows a received line; returns true if it is new and of another member.
    * @param {ServerMessages['chat']} chat
    */
-  #receive({ id, from, name, message, at }) {
+  #receive({ id, from, name, message, at, file }) {
     // Ids are not ordered: a restarted server may have a clock that was set back.
     if (this.#received.has(id)) return false;
     this.#received.add(id);
@@ -145,7 +146,9 @@ export class Chat extends Emitter {
     this.#growing.get(id)?.remove();
     this.#growing.delete(id);
     if (isMine) this.#unconfirmed(message)?.remove();
-    this.#add({ name: isMine ? text('chat.you') : name, message, at, isMine }).dataset.id = String(id);
+    const line = this.#add({ name: isMine ? text('chat.you') : name, message, at, isMine });
+    line.dataset.id = String(id);
+    if (file) showFile(line, file, this.#signalling.roomName);
     return !isMine;
   }
 

@@ -28,6 +28,7 @@ const SHAPES = {
   pip: 'M20 11V5H4v14h6M13 13h8v6h-8z',
   pin: 'M9 3h6l-1 7 3 3v2H7v-2l3-3zM12 15v6',
   'full-screen': 'M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5',
+  attach: 'M8 12.500 14.500 6a3 3 0 0 1 4.200 4.200l-8.200 8.200a5 5 0 0 1-7-7L12 3',
   play: 'M7 4l13 8-13 8z',
   pause: 'M8 4v16M16 4v16',
   sound: 'M4 9v6h4l5 4V5L8 9zM16.500 9a4 4 0 0 1 0 6M19 6a8 8 0 0 1 0 12',

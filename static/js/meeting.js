@@ -15,6 +15,7 @@ import { Moderation } from './moderation.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { offerRename } from './own-name.js';
 import { Panels } from './panels.js';
+import { offerFiles } from './files.js';
 import { controlHistory } from './history.js';
 import { People } from './people.js';
 import { PIP_HEIGHT, PictureInPicture } from './pip.js';
@@ -127,6 +128,7 @@ export class Meeting extends Emitter {
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
     new Watch({ signalling, stage: this.#stage, settings, state }, signal);
+    offerFiles({ signalling, settings, state }, signal);
     controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);
     offerReactions(signalling, (id) => this.#stage.tileOf(id), signal);
     chat.on('received', (line) => this.#showUnread(line), { signal });

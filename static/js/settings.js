@@ -124,6 +124,11 @@ export async function loadSettings(roomName) {
      * @type {{ files: boolean, youtube?: string } | undefined}
      */
     videos: settings.videos,
+    /**
+     * Files in the chat.
+     * @type {{ everyone: boolean, bytes: number } | undefined}
+     */
+    files: settings.files,
     /** True if rooms remember their chat, unless one has it otherwise. */
     chatHistory: settings.chatHistory ?? true,
     iceServers: settings.iceServers,

@@ -52,6 +52,11 @@ import { Emitter } from './events.js';
  */
 
 /**
+ * A file in the chat.
+ * @typedef {{ id: string, name: string, bytes: number, kind: string }} SharedFile
+ */
+
+/**
  * The settings of the room, as far as they differ from the default.
  * @typedef {object} RoomRules
  * @property {string[]} [moderators]
@@ -60,6 +65,7 @@ import { Emitter } from './events.js';
  * @property {boolean} [chat]
  * @property {boolean} [screens]
  * @property {boolean} [videos]
+ * @property {boolean} [files]
  * @property {boolean} [chatHistory]
  * @property {boolean} [password]
  * @property {string} [spotlight]
@@ -68,7 +74,7 @@ import { Emitter } from './events.js';
 /**
  * An action of a moderator (docs/protocol.md).
  * @typedef {{ action: 'admit' | 'refuse' | 'grantModeration' | 'revokeModeration', id: string }
- *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens' | 'videos' | 'chatHistory', on: boolean }
+ *   | { action: 'lock' | 'waitingRoom' | 'chat' | 'screens' | 'videos' | 'files' | 'chatHistory', on: boolean }
  *   | { action: 'lowerHands' | 'spotlight', id?: string }
  *   | { action: 'mute', id: string, kind: 'audio' | 'video' | 'screen' }
  *   | { action: 'rename', id: string, name: string }
@@ -85,7 +91,7 @@ import { Emitter } from './events.js';
  * The server's messages that this page uses, by type.
  * @typedef {object} ServerMessages
  * @property {{ state: RoomState }} roomState
- * @property {{ id: number, from: string, name: string, message: string, at: number }} chat
+ * @property {{ id: number, from: string, name: string, message: string, at: number, file?: SharedFile }} chat
  * @property {{ messages: ServerMessages['chat'][] }} chatHistory
  * @property {{ id: number, from: string, name: string, message: string, at: number, asker: string }} chatUpdate
  * @property {{ ref: number, at: number }} clock

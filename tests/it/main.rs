@@ -33,6 +33,7 @@ mod embed;
 mod event_streams;
 mod event_webhooks;
 mod feedback;
+mod files;
 mod frames;
 mod fuzz;
 mod harness;

@@ -10,6 +10,42 @@ use crate::page::meet;
 
 #[tokio::test]
 #[ignore = "needs chromium"]
+async fn file_is_shared_in_the_chat_on_the_page() {
+    let browser = Browser::start().await;
+    let server = TestServer::with(|config| config.moderation.default = ModeratorDefault::First).await;
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    let bob = meet(&browser.visitor().await, &server, "r", "Bob").await;
+    for tab in [&ada, &bob] {
+        tab.click(".controls [data-action=chat]").await;
+    }
+    ada.until("!document.querySelector('#attach').hidden").await;
+    assert_eq!(bob.eval("document.querySelector('#attach').hidden").await, true, "a guest may not yet");
+    let attach = |name: &str| {
+        format!(
+            "(() => {{ const files = new DataTransfer(); files.items.add(new File(['hello'], '{name}'));
+               const input = document.querySelector('#attach-file'); input.files = files.files;
+               input.dispatchEvent(new Event('change')); }})()"
+        )
+    };
+    ada.eval(&attach("<b>notes.txt")).await;
+    let link = "[...document.querySelectorAll('#lines a.file')].at(-1)";
+    for tab in [&ada, &bob] {
+        tab.until(&format!("{link}?.textContent === '<b>notes.txt (5 bytes)'")).await;
+    }
+    let got = bob.eval(&format!("fetch({link}.href).then((answer) => answer.text())")).await;
+    assert_eq!(got, "hello");
+    ada.click(".controls [data-action=people]").await;
+    ada.click("#rule-files").await;
+    bob.until("!document.querySelector('#attach').hidden").await;
+    bob.eval(&attach("reply.txt")).await;
+    ada.until(&format!("{link}?.textContent === 'reply.txt (5 bytes)'")).await;
+    for tab in [&ada, &bob] {
+        tab.assert_quiet().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs chromium"]
 async fn moderator_clears_the_chat_on_the_page() {
     let browser = Browser::start().await;
     let server = TestServer::with(|config| config.moderation.default = ModeratorDefault::First).await;

@@ -36,7 +36,7 @@ async fn password_opens_a_room_to_whoever_knows_it() {
     let server = TestServer::start().await;
     done(server.admin_put("/admin/rooms/r/settings", &json!({"password": "open sesame"})).await).await;
     let settings = server.admin_get("/admin/rooms/r/settings").await.json();
-    let expected = json!({"locked": false, "waitingRoom": false, "chat": true, "screens": true, "videos": true, "chatHistory": true,
+    let expected = json!({"locked": false, "waitingRoom": false, "chat": true, "screens": true, "videos": true, "files": false, "chatHistory": true,
                "password": true});
     assert_eq!(settings, expected);
     let (ada, bob) = (Person::log_in(&server, "Ada").await, Person::log_in(&server, "Bob").await);

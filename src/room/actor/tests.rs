@@ -43,6 +43,7 @@ fn deps() -> RoomDeps {
             chat: HistoryLimits::default(),
             assistant: None,
             watch: crate::room::watch::WatchSettings::default(),
+            files: false,
         },
         outbox: OutboxLimits {
             member_bytes: 1 << 20,
@@ -55,6 +56,7 @@ fn deps() -> RoomDeps {
         rulebook: Arc::default(),
         ended: Arc::default(),
         assistant: None,
+        files: None,
         events: RoomEvents::default(),
         metrics,
         force: CancellationToken::new(),

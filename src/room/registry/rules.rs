@@ -78,6 +78,7 @@ impl Registry {
             None => deps.rulebook.get(name),
         };
         rules.chat_history.get_or_insert(deps.settings.chat.is_on);
+        rules.files.get_or_insert(deps.settings.files);
         rules
     }
 

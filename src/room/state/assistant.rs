@@ -104,7 +104,7 @@ impl Room {
         let message = text.and_then(|text| JsonString::parse(&json_text(&text)));
         if let Some(message) = message {
             let (from, name) = (UserId::assistant(), self.assistant_name());
-            let message = ChatMessage { id: answer.id, from, name, message, at: answer.at };
+            let message = ChatMessage { id: answer.id, from, name, message, at: answer.at, file: None };
             self.remember_and_send(now, message, effects);
         }
     }

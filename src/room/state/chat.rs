@@ -66,7 +66,7 @@ impl Room {
         // The time, or the next number if that is used: ids differ from those before a restart
         // without being persisted.
         self.last_chat = at.max(self.last_chat + 1);
-        let message = ChatMessage { id: self.last_chat, from, name, message, at };
+        let message = ChatMessage { id: self.last_chat, from, name, message, at, file: None };
         self.remember_and_send(now, message, effects);
     }
 

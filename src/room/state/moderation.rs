@@ -166,6 +166,9 @@ impl Room {
                 self.change_rules(&RulesChange { videos: Some(on), ..RulesChange::default() }, effects);
             }
             ModerationAction::StopVideo => self.stop_video(effects),
+            ModerationAction::Files { on } => {
+                self.change_rules(&RulesChange { files: Some(Some(on)), ..RulesChange::default() }, effects);
+            }
             ModerationAction::ChatHistory { on } => {
                 let chat_history = Some(Some(on));
                 self.change_rules(&RulesChange { chat_history, ..RulesChange::default() }, effects);

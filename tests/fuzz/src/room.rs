@@ -33,6 +33,7 @@ fn settings() -> RoomSettings {
         chat: HistoryLimits::default(),
         assistant: None,
         watch: satsuma::room::watch::WatchSettings::default(),
+        files: false,
     }
 }
 

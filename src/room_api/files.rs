@@ -1,0 +1,291 @@
+//! Files in the chat over HTTP: members put them there, and members alone get them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::io::ReaderStream;
+use tracing::warn;
+
+use super::{RoomApi, TOO_MANY, refused};
+use crate::auth::peer::RemotePeer;
+use crate::clock::{now, wall_clock};
+use crate::config::{FilesConfig, Sharing};
+use crate::http::context::HttpContext;
+use crate::http::error::{ApiError, Refusal};
+use crate::http::extract::CurrentUser;
+use crate::id::{IdentityId, RoomName, UserId, text_is_valid};
+use crate::limit::{KeyedLimit, Rate};
+use crate::network::ClientNetwork;
+use crate::protocol::server::SharedFile;
+use crate::room::io::ShareFile;
+use crate::room::registry::ShareError;
+use crate::room::state::CannotShareFile;
+use crate::store::files::{FileError, FileId, Files, Upload};
+
+/// Maximum characters of a name.
+const MAX_NAME_CHARS: usize = 128;
+
+/// Bytes at the beginning of a file that tell its type.
+const HEAD_BYTES: usize = 8 << 10;
+
+/// The type of a file whose content is of no known one.
+const UNKNOWN: &str = "application/octet-stream";
+
+/// Maximum time between two parts of a file, and for all of it.
+const STALL: Duration = Duration::from_secs(30);
+const WHOLE: Duration = Duration::from_secs(15 * 60);
+
+/// Files that one identity may send at once, and those that it may get.
+const SENT_AT_ONCE: usize = 2;
+const GOT_AT_ONCE: usize = 8;
+
+/// Files that one identity may get in a minute.
+const GOT_A_MINUTE: u32 = 60;
+
+/// A policy for whoever opens a file in spite of its headers: it runs nothing and loads nothing.
+const SANDBOX: &str = "default-src 'none'; sandbox";
+
+const OFF: ApiError =
+    ApiError::refused(StatusCode::FORBIDDEN, "files_off", "this server does not let members share files");
+const TOO_MANY_OF_NETWORK: ApiError = ApiError::Refused(Refusal {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    label: "too_many_files_of_network",
+    message: "too many files were shared from this network; try again in a minute",
+    network_limit: Some("files.per_minute_per_network"),
+});
+const NOT_STORED: ApiError =
+    ApiError::refused(StatusCode::SERVICE_UNAVAILABLE, "file_not_stored", "the file could not be stored");
+const STALLED: ApiError =
+    ApiError::refused(StatusCode::REQUEST_TIMEOUT, "file_stalled", "the file arrived too slowly");
+
+/// The files, and the limits on their senders.
+pub struct FileApi {
+    files: Files,
+    is_on: bool,
+    sent: KeyedLimit<IdentityId>,
+    sent_of_network: KeyedLimit<ClientNetwork>,
+    got: KeyedLimit<IdentityId>,
+}
+
+impl FileApi {
+    /// The routes' state.
+    pub fn new(files: Files, config: &FilesConfig) -> Self {
+        Self {
+            files,
+            is_on: config.sharing != Sharing::Nobody,
+            sent: KeyedLimit::new(SENT_AT_ONCE, Rate::per_minute(config.per_minute)),
+            sent_of_network: KeyedLimit::rate(Rate::per_minute(config.per_minute_per_network)),
+            got: KeyedLimit::new(GOT_AT_ONCE, Rate::per_minute(GOT_A_MINUTE)),
+        }
+    }
+
+    /// Prunes rate limit entries of idle identities and networks.
+    pub fn prune(&self) {
+        self.sent.prune();
+        self.sent_of_network.prune();
+        self.got.prune();
+    }
+}
+
+/// Returns the routes, whose long bodies arrive slowly: they have their own limits.
+pub fn router<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<HttpContext>: FromRef<S>,
+    Arc<RoomApi>: FromRef<S>,
+{
+    Router::new()
+        .route("/api/rooms/{room}/files", post(share).layer(DefaultBodyLimit::disable()))
+        .route("/api/rooms/{room}/files/{id}", get(download))
+}
+
+/// The query of a file that is sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    name: String,
+    /// The member that shares it, if the identity has several.
+    from: Option<String>,
+}
+
+/// `POST /api/rooms/{room}/files?name=`: shares the file in the body.
+async fn share(
+    State(api): State<Arc<RoomApi>>,
+    CurrentUser(identity): CurrentUser,
+    peer: RemotePeer,
+    Path(room): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let room = api.admit(&identity, &room)?;
+    if !api.files.is_on {
+        return Err(OFF);
+    }
+    let Asked { name, from } = asked;
+    // A path would be one of the recipient's computer.
+    if !text_is_valid(&name, MAX_NAME_CHARS) || name.contains(['/', '\\']) {
+        return Err(ApiError::InvalidField {
+            field: "name",
+            rule: "has 1 to 128 characters, and no slashes, control or invisible characters",
+        });
+    }
+    let from = from.map(|from| UserId::parse(&from)).transpose()?;
+    let meeting = match api.registry.admits_files(&room, &identity.id).await {
+        Ok(meeting) => meeting,
+        Err(error) => return not_shared(error),
+    };
+    // Nothing is charged to whoever may not share files.
+    let _permit = api.files.sent.acquire(&identity.id).map_err(|_| TOO_MANY)?;
+    if peer.network().is_some_and(|network| api.files.sent_of_network.check(&network).is_err()) {
+        return Err(TOO_MANY_OF_NETWORK);
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let upload = match api.files.files.begin(meeting, &identity.id, length).await {
+        Ok(upload) => upload,
+        Err(error) => return not_stored(error),
+    };
+    let (id, info) = match receive(upload, body.into_data_stream(), name).await {
+        Ok(Ok(whole)) => whole,
+        Ok(Err(error)) => return not_stored(error),
+        Err(error) => return Err(error),
+    };
+    let file = SharedFile { id: id.as_str().to_owned(), name: info.name, bytes: info.bytes, kind: info.kind };
+    let at = wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    let share = ShareFile { at, identity: identity.id.clone(), from, meeting, file: file.clone() };
+    match api.registry.share_file(&room, share).await {
+        Ok(()) => Ok((StatusCode::CREATED, Json(file)).into_response()),
+        Err(error) => {
+            api.files.files.remove(meeting, &id);
+            not_shared(error)
+        }
+    }
+}
+
+/// Receives a file, and makes it a whole one.
+async fn receive(
+    mut upload: Upload,
+    mut body: BodyDataStream,
+    name: String,
+) -> Result<Result<(FileId, crate::store::files::FileInfo), FileError>, ApiError> {
+    let end = now() + WHOLE;
+    let mut head = Vec::new();
+    while let Some(part) = next(&mut body, end).await? {
+        head.extend_from_slice(&part[..part.len().min(HEAD_BYTES - head.len())]);
+        if let Err(error) = upload.write(part).await {
+            return Ok(Err(error));
+        }
+    }
+    let kind = infer::get(&head).map_or(UNKNOWN, |kind| kind.mime_type());
+    Ok(upload.finish(name, kind.to_owned()).await)
+}
+
+/// The next part of a file; none at its end.
+async fn next(body: &mut BodyDataStream, end: Instant) -> Result<Option<Bytes>, ApiError> {
+    match timeout_at(end.min(now() + STALL), body.next()).await {
+        Err(_) => Err(STALLED),
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(part))) => Ok(Some(part)),
+        Ok(Some(Err(_))) => Err(ApiError::BrokenBody),
+    }
+}
+
+fn not_shared(error: ShareError) -> Result<Response, ApiError> {
+    match error {
+        ShareError::Silent => Err(ApiError::RoomSilent),
+        // The same for rooms that run and for others.
+        ShareError::Refused(why @ CannotShareFile::NoMember) => {
+            Ok(refused(StatusCode::NOT_FOUND, &why.to_string()))
+        }
+        ShareError::Refused(why) => Ok(refused(StatusCode::FORBIDDEN, &why.to_string())),
+    }
+}
+
+fn not_stored(error: FileError) -> Result<Response, ApiError> {
+    let status = match &error {
+        FileError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        FileError::TooMany(_) | FileError::RoomFull(_) | FileError::IdentityFull(_) => StatusCode::CONFLICT,
+        FileError::Full => StatusCode::INSUFFICIENT_STORAGE,
+        FileError::DiskFull => {
+            warn!(event = "fileNotStored", %error);
+            StatusCode::INSUFFICIENT_STORAGE
+        }
+        FileError::Disk(cause) => {
+            warn!(event = "fileNotStored", error = %cause);
+            return Err(NOT_STORED);
+        }
+    };
+    Ok(refused(status, &error.to_string()))
+}
+
+/// `GET /api/rooms/{room}/files/{id}`: a file, for members of its meeting.
+async fn download(
+    State(api): State<Arc<RoomApi>>,
+    CurrentUser(identity): CurrentUser,
+    Path((room, id)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let room = RoomName::parse(&room)?;
+    if !identity.may_enter(&room) {
+        return Err(ApiError::ForbiddenRoom);
+    }
+    let permit = api.files.got.acquire(&identity.id).map_err(|_| TOO_MANY)?;
+    let id = FileId::parse(&id).ok_or(ApiError::NotFound)?;
+    let meeting = api.registry.meeting_of(&room, &identity.id).await.ok_or(ApiError::NotFound)?;
+    let read = api.files.files.read(meeting, &id).await;
+    let (file, info) = read
+        .inspect_err(|error| warn!(event = "fileNotRead", %error))
+        .map_err(|_| ApiError::StoreFailing)?
+        .ok_or(ApiError::NotFound)?;
+    let disposition =
+        format!("attachment; filename*=UTF-8''{}", utf8_percent_encode(&info.name, NON_ALPHANUMERIC));
+    let headers: [(HeaderName, String); 5] = [
+        (CONTENT_TYPE, shown_kind(&info.kind).to_owned()),
+        (CONTENT_LENGTH, info.bytes.to_string()),
+        (CONTENT_DISPOSITION, disposition),
+        (CONTENT_SECURITY_POLICY, SANDBOX.to_owned()),
+        (CACHE_CONTROL, "private, no-store".to_owned()),
+    ];
+    let parts = ReaderStream::with_capacity(file, 64 << 10).map(move |part| {
+        // It counts for as long as it is read.
+        let _ = &permit;
+        part
+    });
+    Ok((headers, Body::from_stream(parts)).into_response())
+}
+
+/// The type that a browser is told: of documents it is none, since they could run scripts.
+fn shown_kind(kind: &str) -> &str {
+    let is_media = ["image/", "audio/", "video/"].iter().any(|family| kind.starts_with(family));
+    let is_safe = is_media && !kind.contains("svg") || kind == "application/pdf" || kind == "application/zip";
+    if is_safe { kind } else { UNKNOWN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_of_no_type() {
+        for kind in ["image/png", "video/webm", "application/pdf"] {
+            assert_eq!(shown_kind(kind), kind);
+        }
+        for kind in ["text/html", "text/xml", "image/svg+xml", "application/xhtml+xml", UNKNOWN, ""] {
+            assert_eq!(shown_kind(kind), UNKNOWN, "{kind}");
+        }
+    }
+}

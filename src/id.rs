@@ -122,7 +122,7 @@ impl Borrow<str> for UserId {
 
 /// A socket: the node that it is connected to and its number there. Unique across nodes and restarts, and never
 /// sent to clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConnectionId {
     node: NodeId,
     number: u64,
@@ -146,7 +146,7 @@ impl ConnectionId {
 }
 
 /// One occupancy of a room: a random UUID, created when its first member joins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MeetingId(Uuid);
 
@@ -263,7 +263,8 @@ impl From<DeliveryId> for EventId {
 ///
 /// Its prefix is the authentication method (see [`crate::auth`]), so that identities of two methods
 /// are never equal.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct IdentityId(Arc<str>);
 
 impl IdentityId {

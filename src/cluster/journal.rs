@@ -94,6 +94,10 @@ impl<S: State> Journal<S> {
         S: 'a,
     {
         let mut journal = Self::default();
+        let mut records = records.into_iter();
+        if let Some(first) = records.next() {
+            journal.accept(first);
+        }
         for record in records {
             journal.apply(record);
         }
@@ -118,6 +122,12 @@ impl<S: State> Journal<S> {
             }
             Continuity::Gap => return Continuity::Gap,
         }
+        self.accept(record);
+        Continuity::Next
+    }
+
+    fn accept(&mut self, record: &Record<S>) {
+        let entry = &*record.entry;
         if self.reigns.is_empty() {
             self.is_founded = entry.is_claim();
             self.whole = record.sequence;
@@ -146,7 +156,6 @@ impl<S: State> Journal<S> {
         while self.marks.len() > 1 && self.marks.front().is_some_and(|(_, mark)| *mark <= passed) {
             self.marks.pop_front();
         }
-        Continuity::Next
     }
 
     fn line(&mut self, sequence: u64, by: NodeId, line: &Line<S>) {
@@ -182,7 +191,9 @@ impl<S: State> Journal<S> {
     pub fn continuity(&self, record: &Record<S>) -> Continuity {
         let entry = &*record.entry;
         let Some(last) = self.reigns.back() else {
-            return Continuity::Next;
+            // Without the entries before it, any other one would say too little.
+            let is_first = entry.is_claim() && record.expected == 0;
+            return if is_first { Continuity::Next } else { Continuity::Gap };
         };
         let is_next_of_owner =
             (entry.by, entry.epoch) == (last.by, last.epoch) && entry.number == last.last + 1;

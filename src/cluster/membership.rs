@@ -108,8 +108,11 @@ struct Node {
 enum Probe {
     None,
     Asked(Instant),
-    /// Nobody listened, and the next probe is due at that time.
-    NobodyListens(Instant),
+    /// Nobody listened for the first time, and the next probe is due.
+    NobodyListens {
+        first: Instant,
+        next: Instant,
+    },
     Silence,
 }
 
@@ -201,8 +204,7 @@ impl Membership {
         Some(Task::Gone(node))
     }
 
-    /// Adds a node that a journal names. It is missed from now on, if it is never heard of.
-    pub fn expect(&mut self, now: Instant, node: NodeId) {
+    fn expect(&mut self, now: Instant, node: NodeId) {
         if node != self.own && self.nodes.len() < MAX_NODES {
             self.nodes.entry(node).or_insert(Node {
                 heard: now,
@@ -215,25 +217,28 @@ impl Membership {
         }
     }
 
-    /// Takes the result of a probe, or of any other request to a node.
+    /// Takes the result of a probe, or of any other request to a node. One that was never heard of is known from then
+    /// on, as that which a journal names after all its readers were started anew.
     pub fn probed(&mut self, now: Instant, node: NodeId, result: Probed) -> Option<Task> {
+        self.expect(now, node);
         let is_settled = !self.is_cut_off && now >= self.settled_at;
         let known = self.nodes.get_mut(&node).filter(|known| !known.is_gone)?;
         match result {
             Probed::Answered => (known.heard, known.probe) = (now, Probe::None),
             Probed::NobodyListens => {
                 let is_missed = now.saturating_duration_since(known.heard) >= SUSPECTED_AFTER;
-                let is_second = matches!(known.probe, Probe::NobodyListens(due) if due <= now);
+                let is_second =
+                    matches!(known.probe, Probe::NobodyListens { first, .. } if first + SECOND_PROOF <= now);
                 if is_settled && (is_missed || is_second) {
                     known.is_gone = true;
                     return Some(Task::Gone(node));
                 }
-                if !matches!(known.probe, Probe::NobodyListens(_)) {
-                    known.probe = Probe::NobodyListens(now + SECOND_PROOF);
+                if !matches!(known.probe, Probe::NobodyListens { .. }) {
+                    known.probe = Probe::NobodyListens { first: now, next: now + SECOND_PROOF };
                 }
             }
             Probed::Silence => {
-                if !matches!(known.probe, Probe::NobodyListens(_)) {
+                if !matches!(known.probe, Probe::NobodyListens { .. }) {
                     known.probe = Probe::Silence;
                 }
             }
@@ -269,10 +274,9 @@ impl Membership {
                 Probe::Asked(at) if now.saturating_duration_since(at) >= PROBE_TIMEOUT => {
                     node.probe = Probe::Silence;
                 }
-                Probe::NobodyListens(due) if due <= now => {
+                Probe::NobodyListens { first, next } if next <= now => {
                     tasks.push(Task::Probe(*id));
-                    node.probe = Probe::NobodyListens(now);
-                    continue;
+                    node.probe = Probe::NobodyListens { first, next: now + SECOND_PROOF };
                 }
                 _ => {}
             }
@@ -305,7 +309,7 @@ impl Node {
             _ if self.is_gone => None,
             Probe::None => None,
             Probe::Asked(at) => Some(at + PROBE_TIMEOUT),
-            Probe::NobodyListens(due) => Some(due),
+            Probe::NobodyListens { next, .. } => Some(next),
             Probe::Silence => Some(self.heard + GONE_AFTER),
         }
     }
@@ -421,6 +425,15 @@ mod tests {
     }
 
     #[test]
+    fn suspected_node_is_asked_ten_times_a_second() {
+        let now = start();
+        let mut membership = Membership::new(now, OWN);
+        membership.probed(now, OTHER, Probed::NobodyListens);
+        let probes = (0..500).flat_map(|millis| membership.poll(now + Duration::from_millis(millis)));
+        assert_eq!(probes.filter(|task| *task == Task::Probe(OTHER)).count(), 4);
+    }
+
+    #[test]
     fn hanging_node_is_gone_after_six_heartbeats() {
         for answer in [None, Some(Probed::Silence)] {
             let mut stage = Stage::new();
@@ -477,7 +490,7 @@ mod tests {
         let mut stage = Stage::new();
         stage.hears_other = false;
         stage.answer = Some(Probed::NobodyListens);
-        stage.membership.expect(stage.now, OTHER);
+        assert_eq!(stage.membership.probed(stage.now, OTHER, Probed::NobodyListens), None);
         assert!(stage.membership.is_alive(OTHER));
         stage.run(Duration::from_secs(3));
         assert!(stage.gone_after(0) <= 1500);

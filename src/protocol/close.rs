@@ -3,8 +3,11 @@
 //! The stock client (`partysocket`) opens a new socket after *every* close, whatever the code; a
 //! code therefore informs people and logs, and tells other clients how to react.
 
+use serde::{Deserialize, Serialize};
+
 /// Reason for which this server closes a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Close {
     /// The member sent `userLeft`. The client is done.
     UserLeft,

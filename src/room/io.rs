@@ -5,6 +5,8 @@ mod sharing;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::agent::job::AgentJob;
 use crate::assistant::AnswerReport;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, UserId};
@@ -240,7 +242,8 @@ pub enum Effect {
 }
 
 /// The recipients of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Recipients {
     /// One member.
     One(UserId),

@@ -36,6 +36,7 @@ pub mod presence;
 pub mod reactions;
 pub mod readiness;
 pub mod registry;
+pub mod replica;
 pub mod rulebook;
 pub mod rules;
 pub mod snapshot_throttle;

@@ -22,6 +22,11 @@ impl Room {
         self.last_chat = self.chat.last().unwrap_or_default();
     }
 
+    /// Numbers the next chat message above that one, which an owner with another clock numbered.
+    pub fn continue_chat_after(&mut self, id: u64) {
+        self.last_chat = self.last_chat.max(id);
+    }
+
     /// The chat's history.
     pub fn chat(&self) -> &ChatHistory {
         &self.chat

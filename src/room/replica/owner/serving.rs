@@ -1,0 +1,195 @@
+//! What an owner does for its room and for the nodes that are attached to it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use satsuma_cluster::entry::{Line, Record, Whole};
+use satsuma_cluster::link::Up;
+use satsuma_cluster::{Downlink, JournalWriter, LinkId};
+
+use super::super::lines::RoomState;
+use super::super::messages::{Attach, Content, PeerMessage};
+use super::super::{Action, Role, RoomReplica, Surroundings};
+use super::{Owner, POSITIONS};
+use crate::id::{NodeId, UserId};
+use crate::protocol::close::Close;
+use crate::room::codec::RemoteCommand;
+use crate::room::io::Input;
+use crate::room::state::Room;
+
+impl RoomReplica {
+    /// Begins to own the room: the claim is stored.
+    pub(in crate::room::replica) fn begin(
+        &mut self,
+        surroundings: Surroundings<'_>,
+        writer: JournalWriter<RoomState>,
+    ) {
+        let Surroundings { now, at, .. } = surroundings;
+        let state = self.journal.state();
+        let room = match state.to_saved(&self.name) {
+            None => Room::new(self.settings.clone(), now),
+            Some(saved) => {
+                let mut room = Room::restore(self.settings.clone(), now, &saved);
+                room.restore_chat(now, at, &saved);
+                room.continue_chat_after(state.last_chat());
+                room
+            }
+        };
+        let ghosts = state.sockets().count() > 0;
+        let owner = Owner {
+            room,
+            writer,
+            downlinks: BTreeMap::new(),
+            handled: self.journal.all_taken().into_iter().collect(),
+            admitted: state.sockets().map(|(user, socket)| (user.clone(), socket.connection)).collect(),
+            owed_from: state.sockets().map(|(user, socket)| (user.clone(), socket.owed_from)).collect(),
+            events: state.events(),
+            held: VecDeque::new(),
+            stored: 0,
+            snapshot: 0,
+            changed_at: now,
+            positions: 0,
+            ghosts_at: ghosts.then(|| now + self.settings.restore_grace),
+            purged_below: 0,
+            is_ending: false,
+        };
+        let epoch = owner.epoch();
+        self.role = Role::Owner(owner.into());
+        // The sockets of this node are attached as those of others are.
+        let attach = Attach {
+            link: self.uplink.id(),
+            epoch,
+            unanswered: self.uplink.unanswered(),
+            members: self.sockets.attached(),
+        };
+        self.attached(surroundings, self.node, attach);
+        self.uplink.attach(epoch);
+        if self.is_leaving
+            && let Role::Owner(owner) = &mut self.role
+        {
+            owner.hand_over(surroundings, self.node, self.journal.state().nodes());
+        }
+    }
+
+    /// Takes the attachment of a node.
+    pub(in crate::room::replica) fn attached(
+        &mut self,
+        surroundings: Surroundings<'_>,
+        from: NodeId,
+        attach: Attach,
+    ) {
+        let Role::Owner(owner) = &mut self.role else { return };
+        let Attach { link, epoch, unanswered, members } = attach;
+        if epoch != owner.epoch() || owner.is_ending {
+            return;
+        }
+        let handled = owner.handled.get(&link).copied().unwrap_or_default();
+        let end = || (from, Downlink::attach(link, epoch, unanswered, handled));
+        owner.downlinks.entry(link).or_insert_with(end);
+        for member in members {
+            owner.attach(surroundings, member, &mut self.actions);
+        }
+        self.answer(surroundings.now, link);
+    }
+
+    /// Takes what sockets of a node said.
+    pub(in crate::room::replica) fn up(
+        &mut self,
+        surroundings: Surroundings<'_>,
+        from: NodeId,
+        up: Up<RemoteCommand>,
+    ) {
+        let Role::Owner(owner) = &mut self.role else { return };
+        let link = up.link;
+        let epoch = owner.epoch();
+        if owner.writer.is_full() || owner.is_ending {
+            // It is said again.
+            return;
+        }
+        let Some((_, downlink)) = owner.downlinks.get_mut(&link) else {
+            let message = PeerMessage::AttachAgain { link, epoch };
+            self.actions.push(Action::Send { to: from, message });
+            return;
+        };
+        for (number, command) in downlink.take(up) {
+            owner.item(surroundings, link, number, command, &mut self.actions);
+        }
+        self.answer(surroundings.now, link);
+    }
+
+    fn answer(&mut self, now: Instant, link: LinkId) {
+        let Role::Owner(owner) = &self.role else { return };
+        let Some((node, downlink)) = owner.downlinks.get(&link) else { return };
+        let (to, answer) = (*node, downlink.answer());
+        if to == self.node {
+            let refused = self.uplink.answered(now, answer);
+            self.refused(refused);
+        } else {
+            self.actions.push(Action::Send { to, message: PeerMessage::Answer(answer) });
+        }
+    }
+
+    /// Does what is due for the room.
+    pub(in crate::room::replica) fn own(&mut self, surroundings: Surroundings<'_>) {
+        let now = surroundings.now;
+        while let Some(up) = self.uplink.poll(now) {
+            self.up(surroundings, self.node, up);
+        }
+        let Role::Owner(owner) = &mut self.role else { return };
+        if owner.room.deadline().is_some_and(|(at, _)| at <= now) && !owner.writer.is_full() {
+            owner.run(surroundings, Input::Wake, &mut self.actions);
+        }
+        if owner.ghosts_at.take_if(|at| *at <= now).is_some() && !owner.is_ending {
+            let members: Vec<UserId> = owner.room.members().map(|member| member.user).collect();
+            let ghosts = owner.admitted.keys().filter(|user| !members.contains(user)).cloned();
+            for user in ghosts.collect::<Vec<_>>() {
+                owner.remove(now, user, Close::TimedOut);
+            }
+        }
+        let due = POSITIONS.get(owner.positions).is_some_and(|after| owner.changed_at + *after <= now);
+        if due {
+            owner.positions += 1;
+            self.actions.push(owner.broadcast(Content::Position));
+        }
+        if owner.writer.is_quiet() && !owner.is_ending && self.journal.wants_whole() {
+            let whole = Whole { state: self.journal.state().clone(), taken: self.journal.all_taken() };
+            owner.writer.push_first(now, Line::Whole(Box::new(whole)));
+        }
+    }
+
+    /// Carries out what waited for an entry.
+    pub(in crate::room::replica) fn entry_stored(
+        &mut self,
+        surroundings: Surroundings<'_>,
+        record: &Record<RoomState>,
+    ) {
+        let Role::Owner(owner) = &mut self.role else { return };
+        let number = record.entry.number;
+        owner.stored = number;
+        owner.touch(surroundings.now);
+        while let Some((_, effect)) = owner.held.pop_front_if(|(entry, _)| *entry <= number) {
+            self.actions.push(Action::Effect(effect));
+        }
+        let below = self.journal.needed_from();
+        if below > owner.purged_below && record.entry.lines.iter().any(|line| matches!(line, Line::Whole(_)))
+        {
+            owner.purged_below = below;
+            owner.writer.forget_below(below);
+            self.actions.push(Action::Purge { below });
+        }
+        let links: Vec<LinkId> = owner
+            .downlinks
+            .iter_mut()
+            .filter_map(|(link, (_, downlink))| downlink.stored(number).then_some(*link))
+            .collect();
+        for link in links {
+            self.answer(surroundings.now, link);
+        }
+        let has_ended = |line: &Line<RoomState>| matches!(line, Line::Ended | Line::HandedOver { .. });
+        if record.entry.lines.iter().any(has_ended) {
+            self.role = Role::Seeking;
+            self.uplink.detach();
+            self.forget_ended();
+        }
+    }
+}

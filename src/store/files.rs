@@ -7,7 +7,9 @@
 mod index;
 
 use std::collections::HashSet;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -135,7 +137,7 @@ impl Files {
     /// # Errors
     /// The operating system's.
     pub fn open(folder: PathBuf, limits: FileLimits, running: &HashSet<MeetingId>) -> io::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
+        make_folder(&folder)?;
         let mut index = Index::default();
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -185,6 +187,7 @@ impl Files {
             file: None,
             is_done: false,
         };
+        // The folder around it is closed to others.
         tokio::fs::create_dir_all(self.0.of(meeting)).await?;
         upload.file = Some(File::create_new(self.0.path(meeting, &upload.id, Some(PART))).await?);
         Ok(upload)
@@ -340,6 +343,14 @@ fn scan(folder: &Path, meeting: MeetingId, index: &mut Index) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// Makes the folder of all meetings, as closed to others as the data directory.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let around = folder.parent().unwrap_or(folder);
+    std::fs::create_dir_all(around)?;
+    let mode = std::fs::metadata(around)?.permissions().mode() & 0o770;
+    DirBuilder::new().recursive(true).mode(mode).create(folder)
 }
 
 #[cfg(test)]

@@ -208,7 +208,8 @@ async fn room_has_its_own_setting_of_the_history() {
     ada.echo().await;
     let mut cyd = Client::join(&server, "r", "Cyd").await;
     assert_eq!(told(&before_the_snapshot(&mut cyd).await[0]), ["three"]);
-    let state = cyd.until_state(|state| state["room"]["chatHistory"] == true).await;
+    let mut dan = Client::join(&server, "r", "Dan").await;
+    let state = dan.until_state(|state| state["room"]["chatHistory"] == true).await;
     assert_eq!(state["room"]["locked"], false);
     let reset = json!({"chatHistory": null});
     assert_eq!(server.admin_put("/admin/rooms/r/settings", &reset).await.json(), done);

@@ -182,7 +182,7 @@ async fn login_redirect_stays_on_this_server() {
     }
     let sent = answer(server.get("/new?x=//evil.example")).await;
     let (path, query) = sent.header("location").split_once('?').unwrap();
-    assert!(path.len() == 9 && path.starts_with('/') && !path.starts_with("//"), "{path}");
+    assert!(path.len() > 9 && path.starts_with('/') && !path.starts_with("//"), "{path}");
     assert_eq!(query, "x=//evil.example");
 }
 

@@ -195,7 +195,8 @@ async fn stored_files_are_readable_by_their_owner_only() {
     let mut names = Vec::new();
     for file in std::fs::read_dir(server.data_dir()).unwrap() {
         let file = file.unwrap();
-        assert_eq!(mode(&file.path()), 0o600, "{file:?}");
+        let expected = if file.file_type().unwrap().is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode(&file.path()), expected, "{file:?}");
         names.push(file.file_name().into_string().unwrap());
     }
     for name in ["satsuma.db", "satsuma.db-wal", "signing.key", "operator.token"] {

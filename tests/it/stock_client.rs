@@ -350,7 +350,8 @@ async fn forms_and_resources_answer_in_remix_format() {
 
     let sent = data(&server, &person, "/new?x=1", "routes/new").await;
     assert_eq!(sent.status, 204);
-    assert_eq!(sent.header("x-remix-redirect").len(), "/12345678?x=1".len(), "{sent:?}");
+    let target = sent.header("x-remix-redirect");
+    assert!(target.starts_with('/') && target.ends_with("?x=1") && target.len() > 13, "{sent:?}");
     let path = format!("/api/debugInfo?id={}", Uuid::new_v4());
     let refused = data(&server, &person, &path, "routes/api.debugInfo").await;
     assert_eq!((refused.status, refused.header("x-remix-catch")), (401, "yes"));

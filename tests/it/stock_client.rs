@@ -268,6 +268,7 @@ async fn own_page_gets_its_settings_as_json() {
                          {"urls": ["turn:turn.example:3478"], "username": "u", "credential": "c"}]);
     let expected = json!({"username": "Ada", "rename": true, "media": true, "encryption": false, "ai": true, "chatHistory": true,
                           "grants": {"publish": {"audio": true, "video": true, "screen": true}, "chat": true},
+                          "files": {"bytes": 10_485_760, "everyone": false}, "videos": {"files": true},
                           "webcam": {"maxBitrate": 500_000}, "maxApiHistory": 50, "iceServers": servers});
     assert_eq!((settings.status, settings.json()), (200, expected));
     assert_eq!(settings.header("cache-control"), "no-store");

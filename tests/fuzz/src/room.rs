@@ -105,6 +105,10 @@ fn heed(effects: &[Effect], saved: &mut Option<SavedRoom>) {
                         assert_json(json);
                         saved.moderation = Some(json.clone());
                     }
+                    Persist::Watch { json } => {
+                        assert_json(json);
+                        saved.watch = (&**json != "null").then(|| json.clone());
+                    }
                     Persist::ChatMessage { id, json, first } => {
                         assert_json(json);
                         saved.chat.push((*id, json.clone()));

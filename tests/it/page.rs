@@ -115,7 +115,7 @@ async fn two_browsers_meet_and_chat() {
     ada.click(".controls [data-action=people]").await;
     ada.click("#people [aria-label='Write to Bob']").await;
     ada.fill("#line", "only you").await;
-    ada.click("#composer button").await;
+    ada.click("#composer .primary").await;
     bob.until("document.querySelector('#lines .direct .from')?.textContent === 'Ada to you alone'").await;
 
     // Ada mutes Bob.

@@ -11,29 +11,44 @@ const CONTINUE_LEVEL = 0.02;
 /** Silence after which speech has ended: longer than a breath. */
 const RELEASE = 1_000;
 
+/** Time in which whoever was just muted ends a word. */
+const LAST_WORD = 700;
+
 /** Decibels below full scale that are shown as silence. */
 const QUIETEST = 60;
 
 /**
- * Calls `changed` with true and false as speech begins and ends, of a muted track as well; returns a function that stops
- * the detection.
+ * Calls `changed` with true and false as speech begins and ends, of a muted track as well. `stop` ends that, and `restart`
+ * takes what is said from then on as new speech, but for the end of a word.
  * @param {MediaStreamTrack} track
  * @param {(isSpeaking: boolean) => void} changed
  */
 export function watchSpeech(track, changed) {
   let isSpeaking = false;
   let lastLoud = 0;
-  const stop = measure(track, INTERVAL, (loudness) => {
+  let deafUntil = 0;
+  const end = () => {
+    lastLoud = 0;
+    if (isSpeaking) changed((isSpeaking = false));
+  };
+  const unmeasure = measure(track, INTERVAL, (loudness) => {
     const now = performance.now();
+    if (now < deafUntil) return;
     if (loudness > (isSpeaking ? CONTINUE_LEVEL : BEGIN_LEVEL)) lastLoud = now;
     const isNow = lastLoud > 0 && now - lastLoud < RELEASE;
     if (isNow === isSpeaking) return;
     isSpeaking = isNow;
     changed(isSpeaking);
   });
-  return () => {
-    stop();
-    if (isSpeaking) changed(false);
+  return {
+    stop: () => {
+      unmeasure();
+      end();
+    },
+    restart: () => {
+      deafUntil = performance.now() + LAST_WORD;
+      end();
+    },
   };
 }
 

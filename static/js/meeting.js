@@ -84,7 +84,9 @@ export class Meeting extends Emitter {
    * @type {MediaStreamTrack | undefined}
    */
   #watchedTrack;
-  #stopWatching = () => {};
+  /** @type {ReturnType<typeof watchSpeech> | undefined} */
+  #speech;
+  #wasMicrophoneOn = false;
   #isDue = false;
   #ending = new AbortController();
   #chime = new Chime(this.#ending.signal);
@@ -237,7 +239,7 @@ export class Meeting extends Emitter {
     this.#media?.end();
     this.#pip.close();
     this.#mix.end();
-    this.#stopWatching();
+    this.#speech?.stop();
     this.#sound.play(new Map());
   }
 
@@ -335,9 +337,12 @@ export class Meeting extends Emitter {
     this.#media?.send('screenshare', screen.track);
     if (microphone.track !== this.#watchedTrack) {
       this.#watchedTrack = microphone.track;
-      this.#stopWatching();
-      this.#stopWatching = microphone.track ? watchSpeech(microphone.track, (is) => this.#setSpeaking(is)) : () => {};
+      this.#speech?.stop();
+      this.#speech = microphone.track && watchSpeech(microphone.track, (is) => this.#setSpeaking(is));
     }
+    // Whoever goes on speaking after muting is told, too.
+    if (this.#wasMicrophoneOn && !microphone.isOn) this.#speech?.restart();
+    this.#wasMicrophoneOn = microphone.isOn;
     this.#changed();
   }
 

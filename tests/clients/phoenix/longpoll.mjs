@@ -215,12 +215,14 @@ export const longPolling = {
     const first = await new Session(t, person).open()
     await first.send(['1', '1', topic, 'phx_join', { _pk }])
     await first.until((frame) => frame[3] === 'roomState')
-    // The answer to this poll is written and never read.
-    const abort = new AbortController()
-    const cut = first.poll({ signal: abort.signal }).catch(() => 'cut')
-    await after(50)
-    abort.abort()
-    equal(await cut, 'cut', 'the poll')
+    // The answer to this poll is written and never read; those before it bring what the join still told.
+    for (let answer; answer !== 'cut'; ) {
+      const abort = new AbortController()
+      const poll = first.poll({ signal: abort.signal }).catch(() => 'cut')
+      await Promise.race([poll, after(50)])
+      abort.abort()
+      answer = await poll
+    }
     for (const message of ['one', 'two']) equal((await result(bob.channel.push('chat', { message })))[0], 'ok', 'a line')
     const second = await new Session(t, person).open()
     await second.send(['1', '1', topic, 'phx_join', { _pk }])

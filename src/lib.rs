@@ -21,6 +21,7 @@ pub mod login;
 pub mod media_access;
 pub mod media_api;
 pub mod metrics;
+pub mod nodes;
 pub mod operate;
 pub mod orange;
 pub mod protocol;

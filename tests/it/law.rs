@@ -15,7 +15,7 @@ const LEVELS: [&[&str]; 15] = [
     &["agent"],
     &["ai", "assistant"],
     &["room"],
-    &["ws", "reports", "site", "room_api"],
+    &["ws", "nodes", "reports", "site", "room_api"],
     &["durable", "events", "login"],
     &["orange", "admin"],
     &["server"],

@@ -8,10 +8,11 @@ mod text;
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use satsuma_sfu::api::PersonId;
 
@@ -145,15 +146,25 @@ impl ConnectionId {
     }
 }
 
-/// One occupancy of a room: a random UUID, created when its first member joins.
+/// One occupancy of a room: a UUID, created when its first member joins, which tells that time (RFC 9562, version 7).
+/// Earlier versions of this server made random ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MeetingId(Uuid);
 
 impl MeetingId {
-    /// Creates a random id.
+    /// Creates a random id, which tells no time.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+
+    /// Creates an id of a meeting that begins at this time; all other bits are random.
+    pub fn beginning(at: SystemTime) -> Self {
+        let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // These bytes of a random UUID have none of its fixed bits.
+        let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = Uuid::new_v4().into_bytes();
+        let millis = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        Self(Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid())
     }
 
     /// Parses an id in its [`fmt::Display`] form.
@@ -395,6 +406,8 @@ impl fmt::Display for ConnectionId {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -417,6 +430,20 @@ mod tests {
             assert_eq!(RoomName::parse(bad), Err(InvalidId::RoomName), "{bad:?}");
         }
         assert_eq!(RoomName::parse("cafe\u{301}"), RoomName::parse("caf\u{e9}"));
+    }
+
+    #[test]
+    fn meeting_id_tells_its_beginning() {
+        let at = UNIX_EPOCH + Duration::from_millis(1_795_312_345_678);
+        let [one, other] = [(); 2].map(|()| MeetingId::beginning(at));
+        let (seconds, nanos) = one.0.get_timestamp().expect("version 7").to_unix();
+        assert_eq!(UNIX_EPOCH + Duration::new(seconds, nanos), at);
+        assert_eq!(one.0.get_variant(), uuid::Variant::RFC4122);
+        assert_ne!(one, other);
+        assert_ne!(one.random_bits(), other.random_bits());
+        assert_eq!(MeetingId::parse(&one.to_string()), Ok(one));
+        // A clock before 1970.
+        MeetingId::beginning(UNIX_EPOCH - Duration::from_secs(1));
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl Unknown {
         self.0.remove(name);
     }
 
+    /// True if the field `name` is the value `true`.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| value.get() == "true")
+    }
+
     /// Stores the value of the field `name`; of a repeated field the last value counts.
     fn take<'de, A: MapAccess<'de>>(&mut self, name: Cow<'de, str>, fields: &mut A) -> Result<(), A::Error> {
         // Owned because the keys are kept; the deserializer of borrowed text yields the raw value unchanged.

@@ -47,6 +47,7 @@ struct Shown {
     audio: bool,
     video: bool,
     screen: bool,
+    reads_chat: bool,
 }
 
 /// The user object exceeds its size limit.
@@ -205,6 +206,11 @@ impl Member {
         self.shown.screen
     }
 
+    /// True if the user object says that the member's client shows the chat, so that it is not Orange's.
+    pub fn reads_chat(&self) -> bool {
+        self.shown.reads_chat
+    }
+
     /// Lowers the hand in the user object; false if it is not raised.
     pub fn lower_hand(&mut self) -> bool {
         let was_raised = self.shown.raised_hand;
@@ -232,6 +238,7 @@ impl Shown {
             audio: is_on(MediaKind::Audio),
             video: is_on(MediaKind::Video),
             screen: is_on(MediaKind::Screen),
+            reads_chat: user.other.is_true("readsChat"),
         }
     }
 }

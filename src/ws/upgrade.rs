@@ -101,7 +101,7 @@ async fn join_room(
         name: identity.name,
         grants: identity.grants,
         network,
-        new_meeting: MeetingId::random(),
+        new_meeting: MeetingId::beginning(wall_clock()),
         presence: false,
         liveness: Liveness::Heartbeat,
         password: None,

@@ -4,10 +4,12 @@
 import { byId, element, within } from './element.js';
 import { Emitter } from './events.js';
 import { showFile } from './files.js';
+import { icon } from './icons.js';
 import { linked } from './links.js';
 import { language, listOf, text } from './texts.js';
 
 /** @import { ServerMessages, Signalling, User } from './signalling.js' */
+/** @import { TextKey } from './texts.js' */
 
 /**
  * A line as shown.
@@ -15,12 +17,19 @@ import { language, listOf, text } from './texts.js';
  * @property {string} name
  * @property {string} message
  * @property {number} at
+ * @property {string} [from] the author's id, where it is known
  * @property {boolean} [isMine]
  * @property {boolean} [isDirect]
  * @property {boolean} [isWaiting]
  */
 
 const EVERYONE = '';
+
+/**
+ * Authors that no member can be (docs/protocol.md), and their marks: anybody may take their names.
+ * @type {Map<string | undefined, TextKey>}
+ */
+const MARKS = new Map([['*assistant', 'chat.assistant'], ['*outside', 'chat.outside']]);
 
 /** Maximum number of lines shown; the oldest are removed. */
 const MAX_LINES = 500;
@@ -146,7 +155,7 @@ export class Chat extends Emitter {
     this.#growing.get(id)?.remove();
     this.#growing.delete(id);
     if (isMine) this.#unconfirmed(message)?.remove();
-    const line = this.#add({ name: isMine ? text('chat.you') : name, message, at, isMine });
+    const line = this.#add({ name: isMine ? text('chat.you') : name, message, at, from, isMine });
     line.dataset.id = String(id);
     if (file) showFile(line, file, this.#signalling.roomName);
     return !isMine;
@@ -176,12 +185,12 @@ export class Chat extends Emitter {
    * Shows the text so far of an answer, which ends by a message with the same id.
    * @param {ServerMessages['chatUpdate']} update
    */
-  #grow({ id, name, message, at, asker }) {
+  #grow({ id, from, name, message, at, asker }) {
     // The end may have come before, over a reconnect.
     if (this.#received.has(id)) return;
     let line = this.#growing.get(id);
     if (!line) {
-      line = this.#add({ name, message: '', at });
+      line = this.#add({ name, message: '', at, from });
       line.classList.add('growing');
       // Screen readers read the whole answer, once it is there.
       line.setAttribute('aria-live', 'off');
@@ -277,16 +286,19 @@ export class Chat extends Emitter {
   }
 
   /** @param {Line} line */
-  #add({ name, message, at, isMine, isDirect, isWaiting }) {
+  #add({ name, message, at, from, isMine, isDirect, isWaiting }) {
+    const mark = MARKS.get(from);
     const time = new Date(at);
     const isAtEnd = this.#isAtEnd();
     const line = element(
       'li',
       {},
       element('span', { class: 'from', dir: 'auto' }, name),
+      mark && element('span', { class: 'mark' }, icon('ai'), text(mark)),
       element('time', { datetime: time.toISOString() }, timeOf(time)),
       element('p', { class: 'text', dir: 'auto' }, ...linked(message)),
     );
+    line.classList.toggle('marked', Boolean(mark));
     line.classList.toggle('mine', Boolean(isMine));
     line.classList.toggle('direct', Boolean(isDirect));
     line.classList.toggle('waiting', Boolean(isWaiting));

@@ -62,8 +62,8 @@ listen({
   people: () => meeting?.panels.toggle('people'),
   chat: () => meeting?.panels.toggle('chat'),
   invite: prepareInvitation(location.origin + roomPath, `${BASE}api/rooms/${encodeURIComponent(roomName)}/code.svg`),
-  ai: () => meeting?.toggleAi(),
-  'ai-ear': () => meeting?.toggleAiEar(),
+  ai: () => meeting?.ai.toggle(),
+  'ai-ear': () => meeting?.ai.toggleEar(),
   devices: () => byId('devices', HTMLDialogElement).showModal(),
   shortcuts: () => byId('shortcuts', HTMLDialogElement).showModal(),
   report: prepareReport(() => ({

@@ -1,30 +1,34 @@
 // @ts-check
 // The meeting: connects the room's state, our own user, and the media that are sent and received.
 
+import { Ai } from './ai.js';
 import { CallsApi } from './calls/api.js';
-import { cameraLayers, layerFor } from './calls/layers.js';
+import { cameraLayers } from './calls/layers.js';
 import { Media } from './calls/media.js';
 import { Chime } from './chime.js';
 import { startClock } from './clock.js';
 import { showAction } from './controls.js';
 import { byId } from './element.js';
 import { Emitter } from './events.js';
-import { watchSpeech } from './loudness.js';
+import { offerFiles } from './files.js';
+import { controlHistory } from './history.js';
+import { MemberNotices } from './member-notices.js';
 import { Mix } from './mix.js';
 import { Moderation } from './moderation.js';
+import { watchNetwork } from './network.js';
 import { lastingNotice, notice, withdrawNotice } from './notices.js';
 import { offerRename } from './own-name.js';
 import { Panels } from './panels.js';
-import { offerFiles } from './files.js';
-import { controlHistory } from './history.js';
 import { People } from './people.js';
 import { PIP_HEIGHT, PictureInPicture } from './pip.js';
 import { offerReactions } from './reactions.js';
 import { SharingBar } from './sharing-bar.js';
 import { Sound } from './sound.js';
+import { OwnSpeech } from './speech.js';
 import { Stage } from './stage.js';
 import { MemberStatus } from './status.js';
 import { text } from './texts.js';
+import { isOn, wantedTracks } from './wanted.js';
 import { Watch } from './watch/watch.js';
 
 /** @import { Chat } from './chat.js' */
@@ -39,12 +43,6 @@ const QUIET_ROOM = 5;
 /** Maximum height of a camera's video. */
 const CAMERA_LINES = 720;
 
-/** Pause between two hints that we speak while muted: we may speak to somebody beside us. */
-const MUTED_HINT_PAUSE = 30_000;
-
-/** @type {VideoKind[]} */
-const VIDEO_KINDS = ['video', 'screenshare'];
-
 /**
  * Event: `connection`, when media stop or resume.
  * @extends {Emitter<{ connection: void }>}
@@ -55,15 +53,14 @@ export class Meeting extends Emitter {
 
   panels = new Panels();
 
+  /** The AI that can be invited. */
+  ai;
+
   #devices;
   #signalling;
   #webcam;
   #state;
-  #hasAi;
   #raisedHand = false;
-  #speaking = false;
-  /** Time of the last hint that we speak while muted. */
-  #mutedHint = -Infinity;
   /** The last `userUpdate` on this socket, as JSON. */
   #lastSent = '';
   #stage = new Stage(byId('stage'), () => this.#changed());
@@ -79,17 +76,10 @@ export class Meeting extends Emitter {
   /** @type {Media | undefined} */
   #media;
   #status;
-  /**
-   * The track that speech is detected on.
-   * @type {MediaStreamTrack | undefined}
-   */
-  #watchedTrack;
-  /** @type {ReturnType<typeof watchSpeech> | undefined} */
-  #speech;
-  #wasMicrophoneOn = false;
+  #speech = new OwnSpeech(() => this.#changed());
   #isDue = false;
   #ending = new AbortController();
-  #chime = new Chime(this.#ending.signal);
+  #memberNotices = new MemberNotices(new Chime(this.#ending.signal));
 
   /** @param {{ settings: Settings, devices: Devices, signalling: Signalling, chat: Chat, state: RoomState }} parts */
   constructor({ settings, devices, signalling, chat, state }) {
@@ -98,8 +88,13 @@ export class Meeting extends Emitter {
     this.#devices = devices;
     this.#signalling = signalling;
     this.#webcam = settings.webcam;
-    this.#hasAi = settings.hasAi && settings.canCarryMedia;
     this.#chat = chat;
+    this.ai = new Ai({
+      signalling,
+      isOffered: settings.hasAi && settings.canCarryMedia,
+      voice: () => this.#media?.reference('audio'),
+      state: state.ai,
+    });
     this.#sharing = new SharingBar(byId('stage'), devices.screen);
     this.#status = new MemberStatus(() => this.#media, signalling.id);
     this.#moderation = new Moderation({ signalling, devices, mayWrite: settings.grants.chat }, this.#ending.signal);
@@ -126,7 +121,7 @@ export class Meeting extends Emitter {
     }
 
     const { signal } = this.#ending;
-    startClock(signal);
+    startClock(() => this.#state.meetingId, settings.clockAhead, signal);
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
     new Watch({ signalling, stage: this.#stage, settings, state }, signal);
@@ -138,7 +133,8 @@ export class Meeting extends Emitter {
       'muteMic',
       () => {
         devices.muteMicrophone();
-        notice(text('notice.muted'), 'microphone');
+        // The server tells who it was in the next message.
+        notice(text('notice.muted'), 'audio');
       },
       { signal },
     );
@@ -146,7 +142,6 @@ export class Meeting extends Emitter {
     devices.on('change', () => this.#useDevices(), { signal });
     document.addEventListener('visibilitychange', () => this.#changed(), { signal });
     this.#showHand();
-    this.#showAi();
     showAction('pip', { label: text('pip.open'), isPossible: PictureInPicture.isPossible });
     this.#useDevices();
   }
@@ -178,7 +173,7 @@ export class Meeting extends Emitter {
       name: this.#state.users.find((user) => user.id === id)?.name ?? '',
       joined: true,
       raisedHand: this.#raisedHand,
-      speaking: this.#speaking && microphone.isOn,
+      speaking: this.#speech.isSpeaking && microphone.isOn,
       // The stock client has no chat.
       readsChat: true,
       watches: this.#stage.watched,
@@ -209,37 +204,12 @@ export class Meeting extends Emitter {
     if (!(await this.#pip.toggle())) notice(text('pip.none'), 'pip');
   }
 
-  /** Invites the AI, or removes it, no matter which member invited it. */
-  toggleAi() {
-    const { enabled, connectionPending } = this.#ai;
-    this.#signalling.send({ type: enabled || connectionPending ? 'disableAi' : 'enableAi' });
-  }
-
-  /** Lets the AI hear us, or stops it: it hears one member at a time. */
-  toggleAiEar() {
-    if (this.#ai.controllingUser === this.#signalling.id) {
-      this.#signalling.send({ type: 'relenquishAiControl' });
-      return;
-    }
-    const audio = this.#media?.reference('audio');
-    if (!audio) {
-      notice(text('ai.notConnected'), 'ai');
-      return;
-    }
-    const [sessionId, trackName] = audio.split('/');
-    this.#signalling.send({ type: 'requestAiControl', track: { sessionId, trackName } });
-  }
-
-  get #ai() {
-    return this.#state.ai ?? {};
-  }
-
   end() {
     this.#ending.abort();
     this.#media?.end();
     this.#pip.close();
     this.#mix.end();
-    this.#speech?.stop();
+    this.#speech.end();
     this.#sound.play(new Map());
   }
 
@@ -261,8 +231,7 @@ export class Meeting extends Emitter {
     media.on('connected', () => this.#signalling.reconnectNow(), { signal });
     media.on('quality', () => this.#changed(), { signal });
     media.on('flow', () => this.#updateConnection(media.isCutOff), { signal });
-    addEventListener('online', () => media.restartIce(), { signal });
-    this.#watchNetwork(() => media.restartIce());
+    watchNetwork(() => media.restartIce(), signal);
   }
 
   /** @param {boolean} isCutOff */
@@ -275,49 +244,15 @@ export class Meeting extends Emitter {
     this.#changed();
   }
 
-  /**
-   * Calls `changed` when the network's type changes, where the browser reveals it (Network Information API).
-   * @param {() => void} changed
-   */
-  #watchNetwork(changed) {
-    const { connection } = /** @type {Navigator & { connection?: EventTarget & { type?: string } }} */ (navigator);
-    if (!connection) return;
-    let type = connection.type;
-    const compare = () => {
-      // Most events are new estimates of the same network's speed.
-      if (connection.type !== type) changed();
-      type = connection.type;
-    };
-    connection.addEventListener('change', compare, { signal: this.#ending.signal });
-  }
-
   /** @param {RoomState} state */
   #update(state) {
     this.#chat.giveUpLost();
-    const before = new Map(this.#others.map((user) => [user.id, user]));
-    const aiError = this.#ai.error;
+    const before = this.#others;
     this.#state = state;
-    if (this.#ai.error && this.#ai.error !== aiError) notice(this.#ai.error, 'ai');
-    else if (!this.#ai.error) withdrawNotice('ai');
-    this.#showAi();
+    this.ai.show(state.ai);
     this.#moderation.show(state.room);
-    for (const user of this.#others) {
-      const known = before.get(user.id);
-      before.delete(user.id);
-      if (!known) {
-        notice(text('notice.joined', { name: user.name }), 'came');
-        this.#chime.play('joined');
-      }
-      if (known && user.raisedHand && !known.raisedHand) notice(text('notice.hand', { name: user.name }), 'hand');
-      if (known?.raisedHand && !user.raisedHand) withdrawNotice('hand', text('notice.hand', { name: known.name }));
-    }
-    for (const user of before.values()) {
-      withdrawNotice('came', text('notice.joined', { name: user.name }));
-      withdrawNotice('hand', text('notice.hand', { name: user.name }));
-      notice(text('notice.left', { name: user.name }), 'left');
-      this.#chime.play('left');
-      this.#status.forget(user.id);
-    }
+    this.#memberNotices.show(before, this.#others);
+    for (const { id } of before) if (!state.users.some((user) => user.id === id && user.joined)) this.#status.forget(id);
     this.#changed();
   }
 
@@ -335,25 +270,7 @@ export class Meeting extends Emitter {
     this.#media?.send('audio', this.#mix.of(microphone.track, screen.sound), [{ networkPriority: 'high' }]);
     this.#media?.send('video', camera.track, cameraLayers(this.#webcam));
     this.#media?.send('screenshare', screen.track);
-    if (microphone.track !== this.#watchedTrack) {
-      this.#watchedTrack = microphone.track;
-      this.#speech?.stop();
-      this.#speech = microphone.track && watchSpeech(microphone.track, (is) => this.#setSpeaking(is));
-    }
-    // Whoever goes on speaking after muting is told, too.
-    if (this.#wasMicrophoneOn && !microphone.isOn) this.#speech?.restart();
-    this.#wasMicrophoneOn = microphone.isOn;
-    this.#changed();
-  }
-
-  /** @param {boolean} isSpeaking */
-  #setSpeaking(isSpeaking) {
-    this.#speaking = isSpeaking;
-    const now = performance.now();
-    if (isSpeaking && !this.#devices.microphone.isOn && now - this.#mutedHint > MUTED_HINT_PAUSE) {
-      this.#mutedHint = now;
-      notice(text('notice.youAreMuted'), 'speaking');
-    }
+    this.#speech.watch(microphone);
     this.#changed();
   }
 
@@ -395,7 +312,7 @@ export class Meeting extends Emitter {
     /** @param {User} user @param {VideoKind} kind */
     const trackOf = (user, kind) => {
       if (user.id === me.id) return own[kind];
-      return isShown(user, kind) ? received.get(user.tracks[kind] ?? '') : undefined;
+      return isOn(user, kind) ? received.get(user.tracks[kind] ?? '') : undefined;
     };
     this.#stage.show(seen, all.length, me.id, (user) => this.#status.of(user), trackOf);
     this.#receive();
@@ -417,40 +334,14 @@ export class Meeting extends Emitter {
   /** Receives the audio of all members, and the video of the visible ones, as large as it is shown. */
   #receive() {
     const best = Math.min(this.#webcam.quality, CAMERA_LINES);
-    const visible = this.#others.flatMap((user) =>
-      VIDEO_KINDS.filter((kind) => isShown(user, kind)).flatMap((kind) => {
-        const isSmall = kind === 'video' && this.#pip.shows(user.id);
-        const height = this.#stage.heightOf(user.id, kind) ?? (isSmall ? PIP_HEIGHT : undefined);
-        const reference = user.tracks[kind];
-        return reference && height !== undefined ? { kind, reference, height } : [];
-      }),
-    );
-    const videos = visible.map(({ kind, reference, height }) => ({
-      reference,
-      // A screen has one layer.
-      layer: kind === 'video' ? layerFor(height, best, visible.length) : undefined,
-    }));
-    const voices = this.#others.flatMap(({ tracks }) => (tracks.audio ? { reference: tracks.audio } : []));
-    this.#media?.receive([...voices, ...videos]);
+    /** @param {User} user @param {VideoKind} kind */
+    const heightOf = ({ id }, kind) => this.#stage.heightOf(id, kind) ?? (kind === 'video' && this.#pip.shows(id) ? PIP_HEIGHT : undefined);
+    this.#media?.receive(wantedTracks(this.#others, best, heightOf));
   }
 
   #showHand() {
     const label = text(this.#raisedHand ? 'controls.lowerHand' : 'controls.raiseHand');
     showAction('hand', { name: text('controls.raiseHand'), label, isPressed: this.#raisedHand });
-  }
-
-  #showAi() {
-    const { enabled, connectionPending, controllingUser } = this.#ai;
-    const isHeard = controllingUser === this.#signalling.id;
-    let label = text('ai.invite');
-    if (enabled) label = text('ai.remove');
-    else if (connectionPending) label = text('ai.cancel');
-    showAction('ai', { label, isPressed: Boolean(enabled || connectionPending), isPossible: this.#hasAi });
-    showAction('ai-ear', {
-      label: text(isHeard ? 'ai.stopHearing' : 'ai.hear'),
-      isPressed: isHeard,
-      isPossible: this.#hasAi && Boolean(enabled),
-    });
   }
 
   /**
@@ -461,12 +352,4 @@ export class Meeting extends Emitter {
     this.panels.countUnread();
     if (!this.panels.isOpen('chat')) notice(line.length > 140 ? `${line.slice(0, 139)}…` : line, 'chat');
   }
-}
-
-/**
- * @param {User} user
- * @param {VideoKind} kind
- */
-function isShown(user, kind) {
-  return kind === 'video' ? user.tracks.videoEnabled : user.tracks.screenShareEnabled;
 }

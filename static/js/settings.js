@@ -15,12 +15,24 @@ export class Refusal extends Error {
   name = 'Refusal';
 }
 
+/** Half of a second, in which the header `Date` counts. */
+const HALF_SECOND = 500;
+
 /**
  * Requests JSON at a path below the server's; leaves the page if the server requires a login first.
  * @param {string} path
  * @param {RequestInit} [options]
  */
 export async function ask(path, options) {
+  return (await request(path, options)).json();
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ * @returns {Promise<Response>}
+ */
+async function request(path, options) {
   const answer = await fetch(BASE + path, options);
   if (answer.status === 401) {
     // The page's own address leads to the form for a name, or tells where to log in.
@@ -28,7 +40,7 @@ export async function ask(path, options) {
     return new Promise(() => {});
   }
   await check(answer);
-  return answer.json();
+  return answer;
 }
 
 /**
@@ -103,8 +115,12 @@ export async function sentence(answer) {
  * @param {string} roomName
  */
 export async function loadSettings(roomName) {
-  const settings = await ask(settingsPath(roomName));
+  const answer = await request(settingsPath(roomName));
+  const settings = await answer.json();
+  const time = Date.parse(answer.headers.get('Date') ?? '') + HALF_SECOND;
   return {
+    /** Milliseconds by which the server's clock is ahead of ours, to half a second. */
+    clockAhead: Number.isNaN(time) ? 0 : time - Date.now(),
     name: settings.username,
     /** True if we chose our name, and can choose another one. */
     canRename: Boolean(settings.rename),

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::browser::Browser;
 use crate::client::Client;
 use crate::harness::{Person, TestServer, answer};
-use crate::page::{meet, until_on_stage};
+use crate::page::{join, meet, until_on_stage};
+use crate::page_errors::before_pages;
 
 #[tokio::test]
 #[ignore = "needs chromium"]
@@ -126,6 +127,30 @@ async fn meeting_is_left_and_found_again() {
     tab.click("#forget").await;
     tab.until("document.getElementById('recent').hidden && localStorage.getItem('satsuma.recent') === null")
         .await;
+    tab.assert_quiet().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn clock_tells_the_age_of_the_meeting() {
+    let browser = Browser::start().await;
+    let server = TestServer::start().await;
+    let _ada = Client::join(&server, "r", "Ada").await;
+    // The clock of this machine is three hours fast.
+    let wrong = "{ const real = Date.now; Date.now = () => real() + 3 * 3_600_000 }";
+    let tab = before_pages(&browser.visitor().await, &server.http(), "r", wrong).await;
+    tab.fill("#username", "Bob").await;
+    tab.press("Enter").await;
+    tab.until("document.querySelector('#join:enabled')").await;
+    join(&tab).await;
+    tab.until("/^00:[0-5]\\d$/.test(document.getElementById('clock').textContent)").await;
+    // A meeting that began an hour ago.
+    let age = "import('/static/js/clock.js').then(({ startClock }) => {
+        const began = (Date.now() - 3_661_500).toString(16).padStart(12, '0');
+        startClock(() => `${began.slice(0, 8)}-${began.slice(8)}-7000-8000-000000000000`, 0, new AbortController().signal);
+        return document.getElementById('clock').textContent;
+    })";
+    assert_eq!(tab.eval(age).await, "1:01:01");
     tab.assert_quiet().await;
 }
 

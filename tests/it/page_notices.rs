@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::browser::Browser;
 use crate::client::Client;
 use crate::page::{meet, tile, until_on_stage};
-use crate::page_stage::patient_server;
+use crate::page_stage::{patient_server, size};
 
 /// True if each notice lies apart from all tiles and buttons, and inside the window.
 const COVERS_NOTHING: &str = "(() => {
@@ -13,8 +13,12 @@ const COVERS_NOTHING: &str = "(() => {
     const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
     const notices = boxes('#messages p, #knocks p');
     const others = boxes('.tile, .room button, .bar h1');
-    return notices.length >= 3 && notices.every((n) => n.left >= 0 && n.right <= innerWidth && others.every((o) => apart(n, o)));
+    // A phone shows the newest one.
+    return notices.length >= (innerWidth < 520 ? 2 : 3) && notices.every((n) => n.left >= 0 && n.right <= innerWidth && others.every((o) => apart(n, o)));
 })()";
+
+/// The place of the stage.
+const STAGE: &str = "JSON.stringify(document.getElementById('stage').getBoundingClientRect())";
 
 fn shows(text: &str) -> String {
     format!("[...document.querySelectorAll('#notices p')].some((p) => p.textContent === {})", json!(text))
@@ -26,6 +30,8 @@ async fn notices_cover_nothing_and_go_in_time() {
     let browser = Browser::start().await;
     let server = patient_server().await;
     let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    size(&ada, 360, 740).await;
+    let undisturbed = ada.eval(STAGE).await;
     // They stay as long as their cause, so that nothing here depends on time.
     let lasting = "import('/static/js/notices.js').then((notices) => { window.setTimeout = () => 0; \
                    notices.lastingNotice('Audio and video do not work: a long sentence about the cause of it. Trying again…', 'media') })";
@@ -40,11 +46,15 @@ async fn notices_cover_nothing_and_go_in_time() {
     let line = "Please have a look at the document of yesterday, and write your comments on it before noon.";
     bob.say(json!({"type": "chat", "message": line})).await;
     ada.until(&shows(&format!("Bob: {line}"))).await;
-    for (width, height) in [(360, 740), (800, 600), (1280, 800)] {
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
-        ada.call("Emulation.setDeviceMetricsOverride", size).await;
+    for (width, height) in [(800, 600), (1280, 800), (360, 740)] {
+        size(&ada, width, height).await;
         ada.until(COVERS_NOTHING).await;
     }
+    // On a phone they take the place of the room's name, and that of no tile.
+    ada.eval("document.querySelector('#lasting p').remove()").await;
+    assert_eq!(ada.eval("document.getElementById('room-title').checkVisibility()").await, false);
+    assert_eq!(ada.eval(STAGE).await, undisturbed);
+    size(&ada, 1280, 800).await;
     bob.say(user(false)).await;
     ada.until(&format!("!{}", shows("Bob raised a hand"))).await;
     ada.click(".controls [data-action=chat]").await;
@@ -59,7 +69,8 @@ async fn notices_cover_nothing_and_go_in_time() {
     let id = ada.eval(&format!("({}).dataset.user", tile("Ada (you)"))).await;
     cy.say(json!({"type": "muteUser", "id": id})).await;
     let muted = "[...document.querySelectorAll('#notices p')].some((p) => /muted your microphone/.test(p.textContent))";
-    ada.until(muted).await;
+    ada.until(&shows("Cy muted your microphone")).await;
+    assert_eq!(ada.eval(&shows("Somebody muted your microphone")).await, false);
     ada.click(".controls [data-action=microphone]").await;
     ada.until(&format!("!{muted}")).await;
     ada.assert_quiet().await;

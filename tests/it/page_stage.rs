@@ -36,7 +36,8 @@ fn until_placed(tab: &Tab, place: &str, names: &[&str]) -> impl Future<Output = 
     ))
 }
 
-async fn size(tab: &Tab, width: u32, height: u32) {
+/// Gives a tab the size of a window.
+pub async fn size(tab: &Tab, width: u32, height: u32) {
     let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
     tab.call("Emulation.setDeviceMetricsOverride", size).await;
 }

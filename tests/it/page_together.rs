@@ -132,3 +132,46 @@ async fn assistant_answers_and_is_stopped_on_the_page() {
         tab.assert_quiet().await;
     }
 }
+
+#[tokio::test]
+#[ignore = "needs chromium"]
+async fn assistant_is_told_from_an_impostor() {
+    let browser = Browser::start().await;
+    let model = Model::start().await;
+    let server = TestServer::with(|config| model.configure(config)).await;
+    let ada = meet(&browser.visitor().await, &server, "r", "Ada").await;
+    let guest = meet(&browser.visitor().await, &server, "r", "Assistant").await;
+    for tab in [&ada, &guest] {
+        tab.click(".controls [data-action=chat]").await;
+    }
+    let stream = model.answer();
+    ada.fill("#line", "@ai who are you?").await;
+    ada.press("Enter").await;
+    stream.text("The one");
+    // While it grows, at its end, and in the history.
+    ada.until("document.querySelector('#lines .growing .mark')?.textContent === 'AI of this server'").await;
+    stream.text(" of this server.");
+    stream.done();
+    ada.until(
+        "!document.querySelector('#lines .growing') && document.querySelectorAll('#lines li').length === 2",
+    )
+    .await;
+    guest.fill("#line", "No, I am.").await;
+    guest.press("Enter").await;
+    let program = json!({"message": "Neither.", "name": "Assistant"});
+    assert_eq!(server.admin_post("/admin/rooms/r/chat", &program).await.status, 204);
+    let lines = "JSON.stringify([...document.querySelectorAll('#lines li')].map((line) => [line.querySelector('.from').textContent,
+        line.querySelector('.text').textContent, line.querySelector('.mark')?.textContent]))";
+    let expected = json!([
+        ["Ada", "@ai who are you?", null],
+        ["Assistant", "The one of this server.", "AI of this server"],
+        ["Assistant", "No, I am.", null],
+        ["Assistant", "Neither.", "Program"],
+    ]);
+    let late = meet(&browser.visitor().await, &server, "r", "Late").await;
+    late.click(".controls [data-action=chat]").await;
+    late.until(&format!("{lines} === {}", json!(expected.to_string()))).await;
+    for tab in [&ada, &guest, &late] {
+        tab.assert_quiet().await;
+    }
+}

@@ -297,7 +297,14 @@ impl Room {
         let muted =
             self.authorize(&by, &action).and_then(|()| self.mute(&by, &target, MediaKind::Audio, effects));
         match muted {
-            Ok(()) => effects.extend(self.persist_moderation()),
+            Ok(()) => {
+                // Orange's clients are sent nothing that its server does not send.
+                if target != *from && self.members.get(&target).is_some_and(Member::reads_chat) {
+                    let notice = ModerationNotice::Muted { kind: MediaKind::Audio, by: self.name_of(&by) };
+                    self.notify_moderation(target, notice, effects);
+                }
+                effects.extend(self.persist_moderation());
+            }
             Err(denied) => self.refuse_message(from, denied.to_string(), effects),
         }
     }

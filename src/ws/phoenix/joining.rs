@@ -9,7 +9,7 @@ use tracing::{Instrument, debug_span};
 use super::super::Sockets;
 use super::topic::Channel;
 use crate::auth::Identity;
-use crate::clock::now;
+use crate::clock::{now, wall_clock};
 use crate::id::{InvalidId, MeetingId, RoomName, UserId};
 use crate::limit::ConcurrencyPermit;
 use crate::network::ClientNetwork;
@@ -114,7 +114,7 @@ impl JoinRequest {
             name: identity.name.clone(),
             grants: identity.grants,
             network,
-            new_meeting: MeetingId::random(),
+            new_meeting: MeetingId::beginning(wall_clock()),
             presence: true,
             liveness: Liveness::Connection,
             password: None,

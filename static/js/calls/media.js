@@ -4,34 +4,17 @@
 import { Emitter } from '../events.js';
 import { text } from '../texts.js';
 import { CallsError } from './api.js';
+import { Failures } from './failures.js';
 import { Flow } from './flow.js';
 import { IncomingTracks } from './incoming.js';
-import { nameLayers } from './layers.js';
+import { OutgoingTracks, prepare, untilSent } from './outgoing.js';
 import { Reception } from './reception.js';
-import { BATCH, due, pause, tryLater } from './retry.js';
-import { CallsSession, ConnectionError } from './session.js';
+import { BATCH, due, tryLater } from './retry.js';
+import { CallsSession } from './session.js';
 
 /** @import { CallsApi } from './api.js' */
 /** @import { Incoming, Wanted } from './incoming.js' */
-/** @import { Retry } from './retry.js' */
-
-/** @typedef {'audio' | 'video' | 'screenshare'} TrackKind */
-
-/**
- * A sent track, and its state in the current session. It is pushed once the media service accepted it, and has a
- * reference once it flows.
- * @typedef {Retry & {
- *   track: MediaStreamTrack,
- *   encodings: RTCRtpEncodingParameters[],
- *   transceiver?: RTCRtpTransceiver,
- *   name?: string,
- *   reference?: string,
- *   isPushed: boolean,
- * }} Outgoing
- */
-
-/** Failures in a row after which the user is informed. */
-const WORRYING = 3;
+/** @import { Outgoing, TrackKind } from './outgoing.js' */
 
 /** Delay before a failed ICE restart is repeated: the first calls on a new network may fail. */
 const RESTART_AGAIN = 1_000;
@@ -51,8 +34,7 @@ export class Media extends Emitter {
 
   #api;
   #iceServers;
-  /** @type {Map<TrackKind, Outgoing>} */
-  #outgoing = new Map();
+  #outgoing = new OutgoingTracks();
   #incoming = new IncomingTracks();
   /**
    * Transceivers to close.
@@ -63,12 +45,7 @@ export class Media extends Emitter {
   #session;
   /** @type {Flow | undefined} */
   #flow;
-  #failures = 0;
-  /**
-   * Cause of the last failure.
-   * @type {unknown}
-   */
-  #lastFailure;
+  #failures = new Failures();
   /** @type {string | undefined} */
   #shownTrouble;
   #wake = () => {};
@@ -100,7 +77,7 @@ export class Media extends Emitter {
    * @param {TrackKind} kind
    */
   reference(kind) {
-    return this.#outgoing.get(kind)?.reference;
+    return this.#outgoing.reference(kind);
   }
 
   /**
@@ -110,18 +87,12 @@ export class Media extends Emitter {
    * @param {RTCRtpEncodingParameters[]} [encodings]
    */
   send(kind, track, encodings = [{}]) {
-    const known = this.#outgoing.get(kind);
-    if (known?.track === track) return;
-    if (known && track) {
-      known.track = track;
-      known.transceiver?.sender.replaceTrack(track);
-    } else if (known) {
-      this.#outgoing.delete(kind);
-      if (known.isPushed && known.transceiver) this.#closing.push(known.transceiver);
-      else known.transceiver?.stop();
+    if (this.#outgoing.track(kind) === track) return;
+    const gone = this.#outgoing.set(kind, track, encodings);
+    if (gone) {
+      if (gone.isPushed && gone.transceiver) this.#closing.push(gone.transceiver);
+      else gone.transceiver?.stop();
       this.emit('sent');
-    } else if (track) {
-      this.#outgoing.set(kind, { track, encodings, ...UNSENT });
     }
     this.#wake();
   }
@@ -184,7 +155,7 @@ export class Media extends Emitter {
       }
       this.#forgetSession();
       // The first failure after a success needs no pause: the server most likely restarted.
-      if (!this.#ended && this.#failures > 1) await new Promise((resolve) => setTimeout(resolve, pause(this.#failures)));
+      if (!this.#ended && this.#failures.count > 1) await this.#failures.pause();
     }
   }
 
@@ -210,7 +181,7 @@ export class Media extends Emitter {
       this.#isRestartDue = false;
       // Closing waits until the connection is established.
       const closes = isRestart || !session.isConnected ? [] : this.#closing.splice(0, BATCH);
-      const pushes = isRestart || closes.length > 0 ? [] : due(this.#unsent);
+      const pushes = isRestart || closes.length > 0 ? [] : due(this.#outgoing.unsent);
       const pulls = isRestart || closes.length + pushes.length > 0 ? [] : due(this.#incoming.unreceived);
       const isBusy = isRestart || closes.length + pushes.length + pulls.length > 0;
       const layers = isBusy || !session.isConnected ? [] : due(this.#incoming.relayered);
@@ -226,7 +197,7 @@ export class Media extends Emitter {
         // Nothing has changed on either side, so all of it is repeated.
         this.#closing.unshift(...closes);
         for (const failed of [...pushes, ...pulls, ...layers]) tryLater(failed);
-        if (closes.length > 0) await orBroken(new Promise((resolve) => setTimeout(resolve, pause(this.#failures))));
+        if (closes.length > 0) await orBroken(this.#failures.pause());
         this.#failed(error);
       }
     }
@@ -267,28 +238,18 @@ export class Media extends Emitter {
     this.emit('flow');
   }
 
-  get #unsent() {
-    return [...this.#outgoing.values()].filter(({ isPushed }) => !isPushed);
-  }
-
   /**
    * @param {CallsSession} session
    * @param {Outgoing[]} pushes
    */
   async #push(session, pushes) {
-    const named = pushes.map((push) => {
-      const { track, encodings } = push;
-      const name = (push.name ??= crypto.randomUUID());
-      const transceiver = (push.transceiver ??= session.connection.addTransceiver(track, { direction: 'sendonly', sendEncodings: encodings }));
-      if (encodings.length > 1) nameLayers(transceiver);
-      return { push, name, transceiver };
-    });
+    const named = pushes.map((push) => prepare(session.connection, push));
     await session.push(named);
     if (session !== this.#session) return;
     for (const { push, transceiver } of named) {
       push.isPushed = true;
       // It may have been switched off meanwhile.
-      if (![...this.#outgoing.values()].includes(push)) this.#closing.push(transceiver);
+      if (!this.#outgoing.has(push)) this.#closing.push(transceiver);
       else this.#announce(session, push);
     }
     this.#worked();
@@ -300,15 +261,9 @@ export class Media extends Emitter {
    * @param {Outgoing} push
    */
   async #announce(session, push) {
-    while (!session.isBroken && push.transceiver && push.transceiver.currentDirection !== 'stopped') {
-      const stats = await push.transceiver.sender.getStats();
-      if ([...stats.values()].some(({ type, bytesSent }) => type === 'outbound-rtp' && bytesSent > 0)) {
-        push.reference = `${session.id}/${push.name}`;
-        this.emit('sent');
-        return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+    if (!(await untilSent(session, push))) return;
+    push.reference = `${session.id}/${push.name}`;
+    this.emit('sent');
   }
 
   /**
@@ -352,7 +307,7 @@ export class Media extends Emitter {
    * @returns {Promise<void>}
    */
   #rest() {
-    const next = Math.min(...[...this.#unsent, ...this.#incoming.unreceived, ...this.#incoming.relayered].map(({ retryAt }) => retryAt));
+    const next = Math.min(...[...this.#outgoing.unsent, ...this.#incoming.unreceived, ...this.#incoming.relayered].map(({ retryAt }) => retryAt));
     return new Promise((resolve) => {
       const timer = Number.isFinite(next) ? setTimeout(resolve, next - performance.now()) : undefined;
       this.#wake = () => {
@@ -371,7 +326,7 @@ export class Media extends Emitter {
     this.#session?.end();
     this.#session = undefined;
     this.#closing = [];
-    for (const push of this.#outgoing.values()) Object.assign(push, UNSENT);
+    this.#outgoing.reset();
     if (this.#incoming.reset()) this.emit('received');
     this.emit('sent');
   }
@@ -379,16 +334,13 @@ export class Media extends Emitter {
   /** @param {unknown} error */
   #failed(error) {
     if (this.#ended) return;
-    this.#lastFailure = error;
-    // A connection that was never established already had its timeout.
-    const isHopeless = error instanceof ConnectionError && !this.#session?.wasConnected;
-    this.#failures = isHopeless ? Math.max(this.#failures, WORRYING) : this.#failures + 1;
+    this.#failures.add(error, Boolean(this.#session?.wasConnected));
     this.#updateTrouble();
   }
 
   /** Negotiated tracks carry media only once a connection is up. */
   #worked() {
-    if (this.#session?.isConnected) this.#failures = 0;
+    if (this.#session?.isConnected) this.#failures.forget();
     this.#updateTrouble();
   }
 
@@ -403,22 +355,6 @@ export class Media extends Emitter {
   }
 
   get #trouble() {
-    if (this.#failures >= WORRYING) return explain(this.#lastFailure);
-    return this.#incoming.isStarving ? text('media.starving') : undefined;
+    return this.#failures.trouble ?? (this.#incoming.isStarving ? text('media.starving') : undefined);
   }
-}
-
-/** State of a track in a session that does not have it yet. */
-const UNSENT = { transceiver: undefined, tries: 0, retryAt: 0, name: undefined, reference: undefined, isPushed: false };
-
-/**
- * Returns the end of a sentence about the cause, for the user.
- * @param {unknown} error
- */
-function explain(error) {
-  if (error instanceof ConnectionError) return text(error.wasConnected ? 'media.broken' : 'media.blocked');
-  const refusal = error instanceof Error ? [error, error.cause].find((cause) => cause instanceof CallsError) : undefined;
-  if (!refusal) return text('media.incompatible');
-  if (refusal.code === 'unreachable') return text('media.unreachable');
-  return refusal.description || text('media.refused', { code: refusal.code });
 }

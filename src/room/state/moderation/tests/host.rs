@@ -73,3 +73,19 @@ fn next_host_after_a_restart_is_who_came_next() {
     room.handle(now, says(6, r#"{"type":"userLeft"}"#));
     assert!(room.encode_snapshot().contains(r#""moderators":["y"]"#), "{}", room.encode_snapshot());
 }
+
+#[test]
+fn muted_page_is_told_by_whom() {
+    let (mut room, now) = room(ModeratorDefault::Everyone);
+    enter(&mut room, now, 1, "a", "A");
+    enter(&mut room, now, 2, "b", "B");
+    let mute = |room: &mut Room, from| {
+        let sent = seen(&room.handle(now, says(from, r#"{"type":"muteUser","id":"b"}"#)));
+        sent.into_iter().filter(|sent| sent.starts_with("to b:")).collect::<Vec<_>>()
+    };
+    let asked = r#"to b: {"type":"muteMic"}"#;
+    assert_eq!(mute(&mut room, 1), [asked], "Orange's client");
+    room.handle(now, says(2, r#"{"type":"userUpdate","user":{"readsChat":true}}"#));
+    assert_eq!(mute(&mut room, 1), [asked, r#"to b: {"type":"muted","kind":"audio","by":"name of A"}"#]);
+    assert_eq!(mute(&mut room, 2), [asked], "its own doing");
+}

@@ -39,9 +39,12 @@ impl RoomName {
     /// character or of two, name the same room.
     ///
     /// # Errors
-    /// [`InvalidId`] if it is empty, too long, or contains a control or invisible character.
+    /// [`InvalidId`] if it is empty, too long, contains a control or invisible character, or is `.` or `..`.
     pub fn parse(name: &str) -> Result<Self, InvalidId> {
         let name = composed(name);
+        if matches!(&*name, "." | "..") {
+            return Err(InvalidId::DotSegment);
+        }
         if text_is_valid(&name, Self::MAX_CHARS) { Ok(Self(name.into())) } else { Err(InvalidId::RoomName) }
     }
 
@@ -335,6 +338,10 @@ pub enum InvalidId {
     /// Not a [`RoomName`].
     #[error("a room name has 1 to 128 characters and no control or invisible characters")]
     RoomName,
+    /// A room named `.` or `..`: as segments of a path these two lead elsewhere, even when they are escaped
+    /// (RFC 3986 section 5.2.4).
+    #[error("browsers cannot open a room named \".\" or \"..\"")]
+    DotSegment,
     /// Not a [`UserId`].
     #[error("_pk has 1 to 64 of the characters A-Z, a-z, 0-9, _ and -, and is not \"ai\"")]
     UserId,
@@ -415,6 +422,10 @@ mod tests {
         assert!(RoomName::parse(&"🍊".repeat(128)).is_ok());
         assert_eq!(RoomName::parse(&"a".repeat(129)), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse(""), Err(InvalidId::RoomName));
+        for dots in [".", ".."] {
+            assert_eq!(RoomName::parse(dots), Err(InvalidId::DotSegment));
+        }
+        assert!(RoomName::parse("...").is_ok());
         assert_eq!(RoomName::parse("a\u{7}b"), Err(InvalidId::RoomName));
         assert_eq!(RoomName::parse("a\u{85}b"), Err(InvalidId::RoomName));
     }

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Serialize;
 
 use super::Operators;
 use crate::http::error::ApiError;
@@ -21,6 +22,7 @@ pub(super) fn routes() -> Router<Arc<Operators>> {
     Router::new()
         .route("/admin/rooms/{room}/moderate", post(moderate))
         .route("/admin/rooms/{room}/settings", get(settings).put(change))
+        .route("/admin/room-settings", get(lasting))
 }
 
 /// Carries out an action in a running room.
@@ -34,6 +36,29 @@ async fn moderate(
         Ok(action) => moderated(operators.registry.moderate(&room, Moderator::Operator, action).await),
         Err(answer) => Ok(answer),
     }
+}
+
+/// All rooms with settings of their own.
+#[derive(Debug, Serialize)]
+struct LastingSettings {
+    /// The rooms, sorted by name.
+    rooms: Vec<RoomSettings>,
+}
+
+/// A room with settings of its own.
+#[derive(Debug, Serialize)]
+struct RoomSettings {
+    /// The room's name.
+    room: RoomName,
+    /// What its meetings begin with.
+    settings: SettingsView,
+}
+
+/// The settings with which meetings begin, of all rooms that have some.
+async fn lasting(State(operators): State<Arc<Operators>>) -> Json<LastingSettings> {
+    let rooms = operators.registry.lasting_rules();
+    let rooms = rooms.into_iter().map(|(room, rules)| RoomSettings { room, settings: rules.into() });
+    Json(LastingSettings { rooms: rooms.collect() })
 }
 
 /// The settings of a room: those of its meeting, or those with which one would begin.

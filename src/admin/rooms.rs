@@ -10,7 +10,9 @@ use super::{Operators, seconds};
 use crate::events::member::EventMember;
 use crate::http::error::ApiError;
 use crate::id::{MeetingId, RoomName, UserId};
+use crate::protocol::moderation::KnockView;
 use crate::room::mailbox::{MemberStatus, RoomView};
+use crate::room_api::SettingsView;
 
 /// All running rooms.
 #[derive(Debug, Serialize)]
@@ -61,6 +63,10 @@ pub(super) struct RoomDetails {
     members: Vec<MemberView>,
     /// The room's name.
     room: RoomName,
+    /// The settings of the meeting.
+    settings: SettingsView,
+    /// Those who wait to be admitted, in the order in which they came.
+    waiting: Vec<KnockView>,
 }
 
 /// A member of a room.
@@ -153,11 +159,13 @@ pub(super) async fn one(
     if !operators.registry.is_running(&room) {
         return Err(ApiError::NotFound);
     }
-    let RoomView { meeting, members, .. } =
+    let RoomView { meeting, members, rules, waiting } =
         operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;
     Ok(Json(RoomDetails {
         meeting_id: meeting,
         members: members.into_iter().map(MemberView::from).collect(),
         room,
+        settings: operators.registry.in_force(rules).into(),
+        waiting,
     }))
 }

@@ -24,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::CurrentUser;
 use crate::id::{MeetingId, RoomName};
 use crate::room::mailbox::{MemberStatus, RoomView};
-use crate::room::rules::RoomRules;
+use crate::room::registry::Observation;
 
 /// The same for rooms that run and for others.
 const NO_AGENT: ApiError = ApiError::refused(
@@ -115,7 +115,7 @@ async fn state(
     let registry = api.acting.registry();
     let view = match registry.is_running(&room) {
         true => registry.describe(&room).await.ok_or(ApiError::RoomSilent)?,
-        false => RoomView { meeting: None, members: Vec::new(), rules: RoomRules::default() },
+        false => RoomView::default(),
     };
     let members = view.members.into_iter().filter(|member| !member.is_hidden).map(StateMember::from);
     Ok(Json(RoomState { meeting: view.meeting, members: members.collect(), room }))
@@ -134,7 +134,10 @@ async fn events(
     let (room, actor) = admit(&identity, &room)?;
     api.acting.charge(&actor.id)?;
     let filter = EventFilter::read(&uri, Some(room.clone()))?;
-    let access = AgentAccess { http, headers: headers.clone(), peer, room };
+    // A stream that ends with the log follows nothing.
+    let observer = (filter.is_shown && !filter.ends).then_some(&actor.name);
+    let observation = observer.map(|name| api.acting.registry().observe(&room, name.clone()));
+    let access = AgentAccess { http, headers: headers.clone(), peer, room, _observation: observation };
     api.streams.open(filter, &headers, Some(&actor.id), access).await
 }
 
@@ -170,6 +173,7 @@ struct AgentAccess {
     headers: HeaderMap,
     peer: RemotePeer,
     room: RoomName,
+    _observation: Option<Observation>,
 }
 
 impl StreamAccess for AgentAccess {

@@ -16,6 +16,8 @@ const MAX_PATTERNS: usize = 64;
 pub struct EventFilter {
     /// The only room.
     pub room: Option<RoomName>,
+    /// True if members of the room see who reads the stream.
+    pub is_shown: bool,
     /// True if the stream ends with the log, and does not follow what happens next.
     pub ends: bool,
     /// Patterns of types; empty for all.
@@ -39,9 +41,13 @@ impl EventFilter {
                     let wrong = ApiError::InvalidQuery("follow is true or false");
                     filter.ends = !value.parse::<bool>().map_err(|_| wrong)?;
                 }
+                "shown" if filter.room.is_some() => {
+                    let wrong = ApiError::InvalidQuery("shown is true or false");
+                    filter.is_shown = value.parse().map_err(|_| wrong)?;
+                }
                 "rooms" if filter.room.is_none() => filter.rooms.extend(patterns.map(str::to_owned)),
                 _ if filter.room.is_some() => {
-                    return Err(ApiError::InvalidQuery("parameters are events and follow"));
+                    return Err(ApiError::InvalidQuery("parameters are events, follow and shown"));
                 }
                 _ => return Err(ApiError::InvalidQuery("parameters are events, rooms and follow")),
             }

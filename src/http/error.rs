@@ -27,9 +27,6 @@ pub enum ApiError {
     /// The username in the form is invalid.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
-    /// A room named `.` or `..`: browsers remove such a segment from an address.
-    #[error("browsers cannot open a room named \".\" or \"..\"")]
-    NoPage,
     /// The URL's percent-encoding is malformed.
     #[error("the address has an invalid percent-encoding; a percent sign itself is written %25")]
     BrokenEncoding,
@@ -160,7 +157,6 @@ impl ApiError {
             Self::NotFound | Self::OutsideBasePath => StatusCode::NOT_FOUND,
             Self::InvalidId(_)
             | Self::InvalidName(_)
-            | Self::NoPage
             | Self::BrokenEncoding
             | Self::NameTaken
             | Self::MissingField(_)
@@ -206,11 +202,9 @@ impl ApiError {
             Self::NotFound => "not_found",
             Self::OutsideBasePath => "outside_base_path",
             Self::InvalidId(_) => "invalid_id",
-            Self::InvalidName(_)
-            | Self::NoPage
-            | Self::NameTaken
-            | Self::MissingField(_)
-            | Self::InvalidField { .. } => "invalid_form",
+            Self::InvalidName(_) | Self::NameTaken | Self::MissingField(_) | Self::InvalidField { .. } => {
+                "invalid_form"
+            }
             Self::BrokenEncoding => "invalid_address",
             Self::InvalidQuery(_) => "invalid_query",
             Self::NotAForm | Self::NotUrlEncoded | Self::NotJson | Self::BrokenBody => "invalid_body",

@@ -100,7 +100,10 @@ fn room_text(room: &Value) -> String {
     use Align::{Left, Right};
     let mut head = format!("room     {}\n", shown(text(room, "room")));
     // Writing to a text cannot fail.
-    let _ = writeln!(head, "meeting  {}\n", shown(room["meetingId"].as_str().unwrap_or("none")));
+    let _ = writeln!(head, "meeting  {}", shown(room["meetingId"].as_str().unwrap_or("none")));
+    let set = room["settings"].as_object().into_iter().flatten().filter(|(_, value)| **value == true);
+    let set: Vec<String> = set.map(|(name, _)| shown(name).into()).collect();
+    let _ = writeln!(head, "set      {}\n", set.join(", "));
     let columns =
         [("id", Left), ("connected", Right), ("heartbeat", Right), ("queued bytes", Right), ("name", Left)];
     let mut table = Table::new(&columns);
@@ -110,7 +113,13 @@ fn room_text(room: &Value) -> String {
         let queued = member["queuedBytes"].to_string();
         table.row([text(member, "id"), &connected, &heartbeat, &queued, text(member, "name")]);
     }
-    head + &table.to_string()
+    let mut waiting = Table::new(&[("waiting id", Left), ("name", Left)]);
+    let knocks = room["waiting"].as_array().map_or(&[][..], Vec::as_slice);
+    for knock in knocks {
+        waiting.row([text(knock, "id"), text(knock, "name")]);
+    }
+    let waiting = if knocks.is_empty() { String::new() } else { format!("\n{waiting}") };
+    format!("{head}{table}{waiting}")
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -139,7 +148,8 @@ members  connected  queued bytes  meeting                  room
 
     #[test]
     fn room_shows_who_is_away() {
-        let room = json!({"room": "r", "meetingId": null, "members": [
+        let room = json!({"room": "r", "meetingId": null, "settings": {"chat": true, "locked": false, "screens": true},
+            "waiting": [{"id": "carol", "name": "Carol"}], "members": [
             {"id": "a", "name": "Ada", "connection": {"ageSeconds": 61.0, "id": 1}, "lastHeartbeatSecondsAgo": 0.4,
              "queuedBytes": 0},
             {"id": "bob", "name": "Bob", "connection": null, "lastHeartbeatSecondsAgo": 12.0, "queuedBytes": 900},
@@ -147,10 +157,14 @@ members  connected  queued bytes  meeting                  room
         let expected = "\
 room     r
 meeting  none
+set      chat, screens
 
 id   connected  heartbeat  queued bytes  name
 a        1 min        0 s             0  Ada
 bob         no       12 s           900  Bob
+
+waiting id  name
+carol       Carol
 ";
         assert_eq!(room_text(&room), expected);
     }

@@ -9,12 +9,14 @@ use serde_json::{Map, Value};
 
 use super::client::{Operator, ServerOptions, segment};
 use super::failure::OperateError;
-use super::table::{safe_json, shown};
+use super::table::{Align, Table, safe_json, shown};
 
 pub(super) const HELP: &str = "\
-They hold for the meeting that runs, too. Without a change they are shown.
+They hold for the meeting that runs, too. Without a change they are shown; without a room, those of all rooms that
+have some of their own.
 
 Examples:
+  satsuma settings
   satsuma settings standup
   satsuma settings standup waitingRoom=true screens=false
   satsuma settings standup --password-file standup.password
@@ -27,7 +29,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 #[derive(Clone, Debug, clap::Args)]
 pub struct SettingsOptions {
     /// The room's name.
-    room: String,
+    room: Option<String>,
     /// A setting, such as locked, waitingRoom, chat, screens, videos, files or chatHistory, and true or false.
     #[arg(value_name = "NAME=VALUE", value_parser = change)]
     changes: Vec<(String, Value)>,
@@ -47,7 +49,8 @@ pub struct SettingsOptions {
 
 /// Changes the settings, if there is something to change, and shows them; returns the text to print.
 pub(super) async fn run(operator: &Operator, options: &SettingsOptions) -> Result<String, OperateError> {
-    let path = format!("/admin/rooms/{}/settings", segment(&options.room));
+    let Some(room) = &options.room else { return list(operator, options).await };
+    let path = format!("/admin/rooms/{}/settings", segment(room));
     let mut asked: Map<String, Value> = options.changes.iter().cloned().collect();
     if options.no_password {
         asked.insert("password".to_owned(), Value::Null);
@@ -61,12 +64,35 @@ pub(super) async fn run(operator: &Operator, options: &SettingsOptions) -> Resul
     if options.json {
         return Ok(safe_json(&format!("{settings:#}\n")));
     }
+    Ok(lines(&settings))
+}
+
+/// All rooms with settings of their own.
+async fn list(operator: &Operator, options: &SettingsOptions) -> Result<String, OperateError> {
+    if options.no_password || options.password_file.is_some() {
+        return Err(OperateError::Failed("a change needs the room's name".to_owned()));
+    }
+    let list = operator.get("/admin/room-settings").await?;
+    if options.json {
+        return Ok(safe_json(&format!("{list:#}\n")));
+    }
+    let mut table = Table::new(&[("room", Align::Left), ("settings", Align::Left)]);
+    for row in list["rooms"].as_array().into_iter().flatten() {
+        let settings = lines(&row["settings"]);
+        table
+            .row([row["room"].as_str().unwrap_or_default(), settings.trim_end().replace('\n', " ").as_str()]);
+    }
+    Ok(table.to_string())
+}
+
+/// Settings, one in a line.
+pub(super) fn lines(settings: &Value) -> String {
     let mut text = String::new();
     for (name, value) in settings.as_object().into_iter().flatten() {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{}={}", shown(name), shown(&value.to_string()));
     }
-    Ok(text)
+    text
 }
 
 fn change(text: &str) -> Result<(String, Value), String> {

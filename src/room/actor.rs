@@ -2,6 +2,7 @@
 
 mod agents;
 mod describing;
+mod ending;
 mod history;
 mod membership;
 mod publishing;
@@ -27,6 +28,7 @@ use super::events::RoomEvents;
 use super::fanout::LocalFanout;
 use super::io::{Disconnection, Effect, Input, Reason, RoomEvent};
 use super::mailbox::{Command, Inbox, Incoming, Reply};
+use super::observers::Observers;
 use super::outbox::OutboxLimits;
 use super::rulebook::Rulebook;
 use super::state::{Denied, Room, RoomSettings};
@@ -34,7 +36,7 @@ use crate::agent::RunningJob;
 use crate::ai::AiHandle;
 use crate::assistant::{AssistantHandle, RunningAnswer};
 use crate::clock::{now, wall_clock};
-use crate::id::{MeetingId, RoomName};
+use crate::id::RoomName;
 use crate::limit::ConcurrencyPermit;
 use crate::media_access::{MediaAccess, RoomAccess};
 use crate::metrics::{Counted, Metrics};
@@ -60,6 +62,8 @@ pub struct RoomDeps {
     pub rulebook: Arc<Rulebook>,
     /// Those whose meeting was ended.
     pub ended: Arc<EndedMeetings>,
+    /// Programs that are shown as observers.
+    pub observers: Arc<Observers>,
     /// The assistant in the chat, if there is one.
     pub assistant: Option<AssistantHandle>,
     /// The files that members share, if they may.
@@ -161,6 +165,7 @@ impl Actor {
                 room
             }
         };
+        room.set_observers(deps.observers.names(&name));
         let mut media = deps.media.room();
         for effect in room.place_all_media() {
             if let Effect::PlaceMedia { user, identity, place } = effect {
@@ -293,6 +298,7 @@ impl Actor {
                 let _ = answer.send(admitted);
                 turn
             }
+            Command::Observed => self.handle(Input::Wake, Asking::None).await,
             Command::Describe(answer) => {
                 let _ = answer.send(self.describe());
                 Turn::Continue
@@ -316,9 +322,13 @@ impl Actor {
             _ => None,
         };
         let joins_from = if let Input::Join(join) = &input { join.network } else { None };
+        let is_tick_due = self.room.is_tick_due(now.into_std());
+        // A wake may be news of an observer; a full mailbox loses it until the next tick.
+        if is_tick_due || matches!(input, Input::Wake) {
+            self.room.set_observers(self.deps.observers.names(&self.name));
+        }
         let mut inputs = VecDeque::from([input]);
         self.check_chat_memory();
-        let is_tick_due = self.room.is_tick_due(now.into_std());
         // Members time out only at a tick or a join.
         if is_tick_due || matches!(inputs[0], Input::Join(_)) {
             for user in self.fanout.take_throttled() {
@@ -390,9 +400,7 @@ impl Actor {
                             let _ = operator.send(result);
                         }
                     }
-                    Effect::RememberEnded(users) => {
-                        self.deps.ended.remember(now.into_std(), &self.name, users);
-                    }
+                    Effect::RememberEnded(meeting, users) => self.remember_ended(meeting, users),
                     Effect::Retire => turn = Turn::Retire,
                 }
             }
@@ -407,19 +415,6 @@ impl Actor {
             self.restored_events = false;
         }
         turn
-    }
-
-    /// Removes the files of a meeting that ends.
-    fn end_files(&self, meeting: MeetingId) {
-        if let Some(files) = &self.deps.files {
-            files.end(meeting);
-        }
-    }
-
-    /// Hands unconfirmed events to the store, for the members' return after the restart.
-    fn persist_unconfirmed(&self) {
-        let Some(meeting) = self.room.meeting() else { return };
-        self.deps.store.persist_unconfirmed(meeting, self.fanout.unconfirmed());
     }
 }
 

@@ -1,79 +1,96 @@
 //! Those whose meeting was ended for all: their clients try to come back by themselves, and would start another one.
 
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use dashmap::DashMap;
 
 use crate::id::{RoomName, UserId};
-
-/// Time for which the ids of an ended meeting are remembered. Whoever means to come back loads the page again, and has
-/// another id.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+use crate::store::ended::{EndedMeeting, REMEMBERED};
 
 /// Maximum number of remembered meetings.
 const MAX_MEETINGS: usize = 4096;
 
-/// The ids of ended meetings, by their rooms.
+/// The ids of ended meetings by their rooms, and the times until which they are remembered.
 #[derive(Debug, Default)]
 pub struct EndedMeetings {
     rooms: DashMap<RoomName, (Instant, Vec<UserId>)>,
 }
 
 impl EndedMeetings {
-    /// Remembers the members of a meeting that was ended.
-    pub fn remember(&self, now: Instant, room: &RoomName, mut users: Vec<UserId>) {
+    /// The meetings that the store remembers, at the time `now` of both clocks.
+    pub fn restored((now, at): (Instant, SystemTime), meetings: &[EndedMeeting]) -> Self {
+        let ended = Self::default();
+        for meeting in meetings {
+            let age = at.duration_since(meeting.at).unwrap_or_default();
+            ended.remember(now + REMEMBERED.saturating_sub(age), meeting);
+        }
+        ended
+    }
+
+    /// Remembers the members of a meeting that was ended, until a time.
+    pub fn remember(&self, until: Instant, EndedMeeting { room, users, .. }: &EndedMeeting) {
         if self.rooms.len() >= MAX_MEETINGS {
             // In a statement of its own: a guard of the map must not be held while it is changed.
             let oldest = self.rooms.iter().min_by_key(|ended| ended.0).map(|ended| ended.key().clone());
             oldest.map(|room| self.rooms.remove(&room));
         }
+        let mut users = users.clone();
         users.sort_unstable();
-        self.rooms.insert(room.clone(), (now, users));
+        self.rooms.insert(room.clone(), (until, users));
     }
 
     /// True if the id was that of a member of the room's last meeting, which was ended.
     pub fn contains(&self, now: Instant, room: &RoomName, user: &UserId) -> bool {
         !self.rooms.is_empty()
             && self.rooms.get(room).is_some_and(|ended| {
-                let (at, users) = &*ended;
-                now.saturating_duration_since(*at) < REMEMBERED && users.binary_search(user).is_ok()
+                let (until, users) = &*ended;
+                now < *until && users.binary_search(user).is_ok()
             })
     }
 
     /// Forgets old meetings.
     pub fn prune(&self, now: Instant) {
-        self.rooms.retain(|_, (at, _)| now.saturating_duration_since(*at) < REMEMBERED);
+        self.rooms.retain(|_, (until, _)| now < *until);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
     use crate::clock::now;
+
+    fn meeting(room: &str, users: &[&str]) -> EndedMeeting {
+        let users = users.iter().map(|id| UserId::parse(id).unwrap()).collect();
+        EndedMeeting { room: RoomName::parse(room).unwrap(), at: UNIX_EPOCH, users }
+    }
 
     #[test]
     fn oldest_meeting_is_forgotten_for_a_further_one() {
         let (ended, start) = (EndedMeetings::default(), now().into_std());
-        let ada = UserId::parse("ada").unwrap();
-        let room = |number: usize| RoomName::parse(&format!("r{number}")).unwrap();
-        for number in 0..=MAX_MEETINGS {
-            let at = start + Duration::from_millis(number.try_into().unwrap());
-            ended.remember(at, &room(number), vec![ada.clone()]);
+        let last = MAX_MEETINGS + 1;
+        for number in 1..=last {
+            let until = start + Duration::from_millis(number.try_into().unwrap());
+            ended.remember(until, &meeting(&format!("r{number}"), &["ada"]));
         }
         assert_eq!(ended.rooms.len(), MAX_MEETINGS);
-        assert!(!ended.contains(start, &room(0), &ada) && ended.contains(start, &room(MAX_MEETINGS), &ada));
+        let EndedMeeting { room, users, .. } = meeting("r1", &["ada"]);
+        assert!(!ended.contains(start, &room, &users[0]));
+        assert!(ended.contains(start, &meeting(&format!("r{last}"), &[]).room, &users[0]));
     }
 
     #[test]
     fn ids_of_an_ended_meeting_are_remembered_for_an_hour() {
-        let (ended, start) = (EndedMeetings::default(), now().into_std());
-        let [room, other] = ["r", "s"].map(|name| RoomName::parse(name).unwrap());
-        let [ada, bob] = ["ada", "bob"].map(|id| UserId::parse(id).unwrap());
-        ended.remember(start, &room, vec![bob.clone(), ada.clone()]);
-        assert!(ended.contains(start, &room, &ada) && ended.contains(start, &room, &bob));
-        assert!(!ended.contains(start, &other, &ada));
-        assert!(!ended.contains(start + REMEMBERED, &room, &ada));
-        ended.prune(start + REMEMBERED);
+        let start = now().into_std();
+        let EndedMeeting { room, at, users } = meeting("r", &["bob", "ada"]);
+        let half = REMEMBERED / 2;
+        let ended = EndedMeetings::restored((start, at + half), &[meeting("r", &["bob", "ada"])]);
+        for user in &users {
+            assert!(ended.contains(start, &room, user) && !ended.contains(start + half, &room, user));
+        }
+        assert!(!ended.contains(start, &meeting("s", &[]).room, &users[0]));
+        ended.prune(start + half);
         assert!(ended.rooms.is_empty());
     }
 }

@@ -236,7 +236,7 @@ pub enum Effect {
     /// Answer a request of whoever is not here as a member.
     Moderated(Result<(), Denied>),
     /// Remember the members of a meeting that was ended for all.
-    RememberEnded(Vec<UserId>),
+    RememberEnded(MeetingId, Vec<UserId>),
     /// End the room: it has no member and no state to remember.
     Retire,
 }

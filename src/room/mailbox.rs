@@ -15,7 +15,7 @@ use super::state::{CannotShareFile, Denied, Moderator};
 use crate::id::{ConnectionId, IdentityId, MeetingId, UserId};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::deflate::Encoding;
-use crate::protocol::moderation::ModerationAction;
+use crate::protocol::moderation::{KnockView, ModerationAction};
 
 /// Capacity of a room's mailbox in commands. A socket that finds it full waits, and only that socket.
 const MAILBOX: usize = 256;
@@ -105,6 +105,8 @@ pub enum Command {
         /// The answer.
         answer: oneshot::Sender<Result<(), CannotShareFile>>,
     },
+    /// Its observers have changed.
+    Observed,
     /// Query of an operator.
     Describe(oneshot::Sender<RoomView>),
     /// Panics, for tests of a panic's consequences.
@@ -132,7 +134,7 @@ pub struct Incoming {
 pub type Reply = oneshot::Sender<Result<(), String>>;
 
 /// A room's state for operators.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RoomView {
     /// Its meeting, if one runs.
     pub meeting: Option<MeetingId>,
@@ -140,6 +142,8 @@ pub struct RoomView {
     pub members: Vec<MemberStatus>,
     /// Its settings.
     pub rules: RoomRules,
+    /// Those who wait to be admitted, in the order in which they came.
+    pub waiting: Vec<KnockView>,
 }
 
 /// A member's state for operators.
@@ -225,6 +229,11 @@ impl Mailbox {
     /// Tells the room that a socket is gone, if the mailbox has space now.
     pub fn try_disconnect(&self, gone: Disconnection) {
         let _ = self.commands.try_send(Command::Disconnected(gone));
+    }
+
+    /// Tells the room that its observers have changed, if the mailbox has space now.
+    pub fn try_observed(&self) {
+        let _ = self.commands.try_send(Command::Observed);
     }
 
     /// Sends a socket's message if the mailbox has space now, or in the space that its

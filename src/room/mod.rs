@@ -30,6 +30,7 @@ pub mod member;
 pub mod members;
 pub mod message;
 pub mod moderation;
+pub mod observers;
 pub mod outbox;
 pub mod passwords;
 pub mod presence;

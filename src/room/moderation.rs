@@ -104,6 +104,9 @@ struct RulesView<'a> {
     password: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spotlight: Option<&'a UserId>,
+    /// Left out where there is none.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    observers: &'a [Arc<str>],
 }
 
 impl Moderation {
@@ -125,15 +128,23 @@ impl Moderation {
         }
     }
 
-    /// The rules as JSON for snapshots, of a room with these moderators; `None` while everything is as by default.
-    pub fn view<'a>(&self, moderators: impl Iterator<Item = &'a str>) -> Option<String> {
+    /// The rules as JSON for snapshots, of a room with these moderators and observers; `None` while everything is as by
+    /// default.
+    pub fn view<'a>(
+        &self,
+        moderators: impl Iterator<Item = &'a str>,
+        observers: &[Arc<str>],
+    ) -> Option<String> {
         let has_roles = self.default != ModeratorDefault::Everyone
             || self.has_moderators
             || !self.granted.is_empty()
             || !self.revoked.is_empty();
         let RoomRules { locked, waiting_room, chat, screens, videos, files, chat_history, password } =
             &self.rules;
-        let is_default = !has_roles && self.spotlight.is_none() && self.rules == RoomRules::default();
+        let is_default = !has_roles
+            && self.spotlight.is_none()
+            && self.rules == RoomRules::default()
+            && observers.is_empty();
         let view = RulesView {
             moderators: has_roles.then(|| moderators.collect()),
             locked: *locked,
@@ -145,6 +156,7 @@ impl Moderation {
             chat_history: *chat_history,
             password: password.is_some().then_some(true),
             spotlight: self.spotlight.as_ref(),
+            observers,
         };
         (!is_default).then(|| serde_json::to_string(&view).ok()).flatten()
     }

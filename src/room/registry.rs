@@ -99,6 +99,20 @@ pub enum PostError {
     Silent,
 }
 
+/// A program that is shown as an observer of a room, until this is dropped.
+pub struct Observation {
+    registry: Registry,
+    room: RoomName,
+    number: u64,
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.registry.inner.deps.observers.remove(&self.room, self.number);
+        self.registry.tell_observed(&self.room);
+    }
+}
+
 impl Inner {
     /// The permit of a restored room, which has no starter and is claimed by the first network that returns.
     fn permit(&self) -> Option<RoomPermit> {
@@ -248,6 +262,19 @@ impl Registry {
         let result = timeout(DESCRIBE_TIMEOUT, ask).await.map_err(|_| PostError::Silent)?;
         // A room that has just ended has no meeting either.
         result.unwrap_or(Err(CannotPost::NoMeeting)).map_err(PostError::Refused)
+    }
+
+    /// Shows a program as an observer in a room, also in one that starts later, until the observation is dropped.
+    pub fn observe(&self, room: &RoomName, name: Arc<str>) -> Observation {
+        let number = self.inner.deps.observers.add(room, name);
+        self.tell_observed(room);
+        Observation { registry: self.clone(), room: room.clone(), number }
+    }
+
+    fn tell_observed(&self, room: &RoomName) {
+        if let Some(room) = self.inner.rooms.get(room) {
+            room.mailbox().try_observed();
+        }
     }
 
     /// The state of all rooms for operators, sorted by name.
@@ -443,6 +470,7 @@ pub(crate) mod tests {
             media: crate::media_access::MediaAccess::new(true),
             rulebook: Arc::default(),
             ended: Arc::default(),
+            observers: Arc::default(),
             assistant: None,
             files: None,
             events: RoomEvents::default(),

@@ -45,6 +45,14 @@ impl Rulebook {
         self.rooms.get(room).map(|rules| rules.clone()).unwrap_or_default()
     }
 
+    /// The settings of all rooms that have some, sorted by name.
+    pub fn all(&self) -> Vec<(RoomName, RoomRules)> {
+        let rooms = self.rooms.iter().map(|entry| (entry.key().clone(), entry.value().clone()));
+        let mut rooms: Vec<_> = rooms.collect();
+        rooms.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        rooms
+    }
+
     /// Changes the settings of a room, and returns once that is stored.
     ///
     /// # Errors

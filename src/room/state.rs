@@ -18,6 +18,7 @@ mod watch;
 pub use files::CannotShareFile;
 pub use moderation::{Denied, Moderator};
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ai::{Ai, AiTurn};
@@ -35,6 +36,7 @@ use crate::assistant::AnswerEnd;
 use crate::config::ModeratorDefault;
 use crate::id::{ConnectionId, MeetingId, UserId};
 use crate::protocol::close::Close;
+use crate::protocol::moderation::KnockView;
 use crate::protocol::server::Event;
 use crate::store::saved::{Persist, SavedRoom};
 
@@ -89,6 +91,8 @@ pub struct Room {
     reactions: Reactions,
     assistant: Assistant,
     watch: Watch,
+    /// Names of programs that are shown as observers.
+    observers: Vec<Arc<str>>,
     next_tick: Instant,
     /// True if the last snapshot is outdated.
     changed: bool,
@@ -117,6 +121,7 @@ impl Room {
             reactions: Reactions::new(now),
             assistant: Assistant::default(),
             watch: Watch::default(),
+            observers: Vec::new(),
             next_tick,
             changed: false,
             quiet_until: now,
@@ -244,6 +249,11 @@ impl Room {
     /// The settings of the room.
     pub fn rules(&self) -> &RoomRules {
         self.moderation.rules()
+    }
+
+    /// Those who wait to be admitted, in the order in which they came.
+    pub fn waiting(&self) -> Vec<KnockView> {
+        self.moderation.knocks()
     }
 
     /// The meeting, if one runs.
@@ -547,7 +557,7 @@ mod tests {
             Effect::SendAway { user, close } => Some(format!("send away {user}: {close:?}")),
             Effect::Agent(task) => Some(format!("{task:?}")),
             Effect::Moderated(result) => Some(format!("moderated: {result:?}")),
-            Effect::RememberEnded(users) => Some(format!("ended: {users:?}")),
+            Effect::RememberEnded(_, users) => Some(format!("ended: {users:?}")),
             Effect::Retire => Some("retire".to_owned()),
             Effect::Persist { .. } | Effect::Publish { .. } | Effect::PlaceMedia { .. } => None,
         });

@@ -12,6 +12,7 @@ use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
 use crate::store::data_dir::DataDirError;
+use crate::store::ended::EndedError;
 use crate::store::events::EventsError;
 use crate::store::revocations::RevocationsError;
 use crate::store::rules::RulesError;
@@ -71,6 +72,9 @@ pub enum StartError {
     /// The settings of rooms cannot be read.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// Those whose meeting was ended cannot be read.
+    #[error(transparent)]
+    Ended(#[from] EndedError),
 }
 
 /// A failed start or shutdown.

@@ -32,6 +32,7 @@ use crate::media_api::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
 use crate::reports::delivery::CardWebhook;
+use crate::room::ended::EndedMeetings;
 use crate::room::rulebook::Rulebook;
 use crate::site::Site;
 use crate::store::Store;
@@ -136,6 +137,8 @@ pub(super) struct Clients {
     pub(super) ai: AiHandle,
     /// The settings of rooms by name.
     pub(super) rulebook: Rulebook,
+    /// Those whose meeting was ended for all.
+    pub(super) ended: EndedMeetings,
     /// The assistant in the chat, if its URL is configured.
     pub(super) assistant: Option<AssistantHandle>,
     pub(super) cards: Option<Sender<CardWebhook>>,
@@ -176,6 +179,8 @@ impl Clients {
         let site = Site::open(config)?;
         let orange = open_orange(config)?;
         let rulebook = Rulebook::new(store.rules(), store.rules().all().await?);
+        let ended = store.ended().recent(wall_clock()).await?;
+        let ended = EndedMeetings::restored((now().into_std(), wall_clock()), &ended);
         let events = EventBridge::open(config, store, kept, metrics).await?;
         let console = Console::open(&config.admin)?;
         let files = open_files(config, resources).await?;
@@ -188,6 +193,7 @@ impl Clients {
             ai,
             assistant,
             rulebook,
+            ended,
             cards,
             events,
             console,

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::room::actor::RoomDeps;
 use crate::room::assistant::AssistantSettings;
 use crate::room::chat::HistoryLimits;
+use crate::room::ended::EndedMeetings;
 use crate::room::events::RoomEvents;
 use crate::room::outbox::OutboxLimits;
 use crate::room::registry::{Registry, RegistryLimits};
@@ -34,6 +35,8 @@ pub(super) struct RoomServices {
     pub(super) media: MediaAccess,
     /// The settings of rooms by name.
     pub(super) rulebook: Rulebook,
+    /// Those whose meeting was ended for all.
+    pub(super) ended: EndedMeetings,
     /// The files that members share.
     pub(super) files: Files,
     /// The publisher of events.
@@ -80,7 +83,7 @@ pub(super) fn start(
         write_stall: limits.write_stall,
     };
     let force = CancellationToken::new();
-    let RoomServices { ai, assistant, media, rulebook, files, events } = services;
+    let RoomServices { ai, assistant, media, rulebook, ended, files, events } = services;
     let deps = RoomDeps {
         settings,
         outbox,
@@ -89,7 +92,8 @@ pub(super) fn start(
         assistant,
         media,
         rulebook: Arc::new(rulebook),
-        ended: Arc::default(),
+        ended: Arc::new(ended),
+        observers: Arc::default(),
         files: Some(files),
         events,
         metrics,

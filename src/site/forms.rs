@@ -150,10 +150,6 @@ pub async fn open_room(State(http): State<Arc<HttpContext>>, fields: FormFields)
 /// Returns the error to show if no room can have that name.
 pub fn room_path(http: &HttpContext, typed: &str) -> Result<String, ApiError> {
     let room = RoomName::parse(&typed.trim().replace(' ', "-"))?;
-    if matches!(room.as_str(), "." | "..") {
-        // As path segments these two lead elsewhere, even when escaped.
-        return Err(ApiError::NoPage);
-    }
     // A proxy that strips the base path would take this room's page for the start page.
     let is_base = room.as_str() == http.base_path.first_segment();
     if is_base || reserved(room.as_str()).is_some() {

@@ -52,11 +52,10 @@ pub fn room_of(path: &str) -> Result<RoomName, ApiError> {
     }
     let name = percent_decode_str(segment).decode_utf8().map_err(|_| ApiError::BrokenEncoding)?;
     let room = RoomName::parse(&name)?;
-    match room.as_str() {
-        "." | ".." => Err(ApiError::NoPage),
-        name if reserved(name).is_some_and(|(_, by)| by == ReservedFor::Sockets) => Err(ApiError::NameTaken),
-        _ => Ok(room),
+    if reserved(room.as_str()).is_some_and(|(_, by)| by == ReservedFor::Sockets) {
+        return Err(ApiError::NameTaken);
     }
+    Ok(room)
 }
 
 #[cfg(test)]
@@ -112,7 +111,7 @@ mod tests {
             ("/a%0d%0ab", ApiError::InvalidId(InvalidId::RoomName)),
             (&format!("/{long}"), ApiError::InvalidId(InvalidId::RoomName)),
             ("//room", ApiError::InvalidId(InvalidId::RoomName)),
-            ("/%2e%2E", ApiError::NoPage),
+            ("/%2e%2E", ApiError::InvalidId(InvalidId::DotSegment)),
             ("/Parties/room", ApiError::NameTaken),
         ] {
             assert_eq!(room_of(path), Err(error), "{path}");

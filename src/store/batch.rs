@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::id::{IdentityId, MeetingId, RoomName, UserId};
 use crate::store::chat::ChatChanges;
+use crate::store::ended::EndedMeeting;
 use crate::store::owner::{FencedWrite, OwnerEpoch};
 use crate::store::saved::{Persist, SavedMember};
 
@@ -35,6 +36,7 @@ impl WriteBatch {
                 && (changes.moderation.is_none() || known.moderation.is_some())
                 && (changes.watch.is_none() || known.watch.is_some())
                 && changes.chat.adds_nothing()
+                && (changes.ended_for.is_none() || known.ended_for.is_some())
                 && (changes.unconfirmed.is_none() || known.unconfirmed.is_some())
         })
     }
@@ -90,6 +92,8 @@ pub(super) struct Changes {
     /// Owners of the ids of departed members, or none for an id that is no longer remembered.
     pub(super) departed: BTreeMap<UserId, Option<IdentityId>>,
     pub(super) unconfirmed: Option<Vec<(UserId, Arc<str>)>>,
+    /// The members of the meeting, if it was ended for all.
+    pub(super) ended_for: Option<EndedMeeting>,
 }
 
 /// The new contents of a meeting's row.
@@ -145,6 +149,11 @@ impl Changes {
         Self { unconfirmed: Some(events), ..Self::default() }
     }
 
+    /// The members of a meeting that was ended for all.
+    pub(super) fn ended_for(ended: EndedMeeting) -> Self {
+        Self { ended_for: Some(ended), ..Self::default() }
+    }
+
     /// The end of a meeting whose room panicked.
     pub(super) fn quarantined(at: SystemTime, room: RoomName) -> Self {
         let row = MeetingRow { room, life: Life::Quarantined, first: at, last: at, peak: 0 };
@@ -168,6 +177,7 @@ impl Changes {
             self.moderation.is_some(),
             self.watch.is_some(),
             self.unconfirmed.is_some(),
+            self.ended_for.is_some(),
         ];
         self.members.len()
             + self.departed.len()
@@ -181,7 +191,13 @@ impl Changes {
         }
         self.epoch = newer.epoch;
         if newer.clears {
-            *self = Self { epoch: self.epoch, row: self.row.take(), clears: true, ..Self::default() };
+            *self = Self {
+                epoch: self.epoch,
+                row: self.row.take(),
+                clears: true,
+                ended_for: self.ended_for.take(),
+                ..Self::default()
+            };
         }
         if let Some(unconfirmed) = &mut self.unconfirmed {
             // A member that returns after leaving is a new member to these events.
@@ -194,6 +210,7 @@ impl Changes {
         self.ai = newer.ai.or_else(|| self.ai.take());
         self.moderation = newer.moderation.or_else(|| self.moderation.take());
         self.unconfirmed = newer.unconfirmed.or_else(|| self.unconfirmed.take());
+        self.ended_for = newer.ended_for.or_else(|| self.ended_for.take());
         self.row = match (self.row.take(), newer.row) {
             (Some(old), Some(new)) => {
                 Some(MeetingRow { first: old.first, peak: old.peak.max(new.peak), ..new })

@@ -8,6 +8,7 @@ mod chat;
 pub mod data_dir;
 pub mod dead_letters;
 pub mod deliveries;
+pub mod ended;
 pub mod events;
 pub mod files;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::clock::wall_clock;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::metrics::Metrics;
 use deliveries::Deliveries;
+use ended::{EndedMeeting, StoredEnded};
 use events::Events;
 pub use owner::{FencedWrite, OwnerEpoch};
 use reports::Reports;
@@ -137,6 +139,11 @@ impl Store {
         self.reports.rules()
     }
 
+    /// The ids of those whose meeting was ended for all.
+    pub fn ended(&self) -> StoredEnded {
+        self.reports.ended()
+    }
+
     /// The events for programs outside.
     pub fn events(&self) -> Events {
         self.reports.events()
@@ -178,6 +185,7 @@ pub struct StoreHandle {
 enum StoreCommand {
     Persist { epoch: OwnerEpoch, change: Change },
     PersistUnconfirmed { epoch: OwnerEpoch, meeting: MeetingId, events: Vec<(UserId, Arc<str>)> },
+    PersistEnded { epoch: OwnerEpoch, meeting: MeetingId, ended: EndedMeeting },
     Quarantine { epoch: OwnerEpoch, room: RoomName, meeting: MeetingId },
     Load(Load),
     Flush(oneshot::Sender<()>),
@@ -215,6 +223,11 @@ impl StoreHandle {
     /// removed or the meeting ends: after a crash they are delivered again, but never lost.
     pub fn persist_unconfirmed(&self, meeting: MeetingId, events: Vec<(UserId, Arc<str>)>) {
         self.hand_over(StoreCommand::PersistUnconfirmed { epoch: self.epoch, meeting, events });
+    }
+
+    /// Persists who was in a meeting that was ended for all, in place of those of the room's meetings before.
+    pub fn persist_ended(&self, meeting: MeetingId, ended: EndedMeeting) {
+        self.hand_over(StoreCommand::PersistEnded { epoch: self.epoch, meeting, ended });
     }
 
     /// Moves the stored state of a room that panicked to a table that is never loaded.

@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, Connection, QueryBuilder};
 use crate::id::{MeetingId, RoomName};
 use crate::store::batch::{Life, MeetingRow, WriteBatch};
 use crate::store::chat;
+use crate::store::ended;
 use crate::store::load::load;
 use crate::store::owner::{self, FencedWrite, OwnerEpoch};
 use crate::store::saved::SavedRoom;
@@ -154,6 +155,7 @@ impl Database {
         write_members(&mut transaction, &batch).await?;
         write_departed(&mut transaction, &batch).await?;
         chat::write(&mut transaction, &batch).await?;
+        ended::write(&mut transaction, &batch).await?;
         transaction.commit().await?;
         if !batch.has_bulk() {
             self.connection = Some(connection);

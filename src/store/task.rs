@@ -171,6 +171,9 @@ impl Task {
             StoreCommand::PersistUnconfirmed { epoch, meeting, events } => {
                 (meeting, Changes::unconfirmed(events).by(epoch))
             }
+            StoreCommand::PersistEnded { epoch, meeting, ended } => {
+                (meeting, Changes::ended_for(ended).by(epoch))
+            }
             StoreCommand::Quarantine { epoch, room, meeting } => {
                 (meeting, Changes::quarantined(wall_clock(), room).by(epoch))
             }

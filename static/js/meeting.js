@@ -323,10 +323,9 @@ export class Meeting extends Emitter {
     this.#sharing.show(watchers.map(({ name }) => name));
     const voices = new Set(this.#others.map(({ tracks }) => tracks.audio));
     this.#sound.play(new Map([...received].filter(([reference]) => voices.has(reference))));
-    this.#people.show(all, me.id, {
-      isModerator: this.#moderation.isModerator,
-      moderates: (id) => this.#moderation.moderates(id),
-    });
+    const moderates = (/** @type {string} */ id) => this.#moderation.moderates(id);
+    const roles = { isModerator: this.#moderation.isModerator, moderates };
+    this.#people.show(all, me.id, roles, this.#state.room?.observers ?? []);
     this.#chat.showUsers(all);
     this.panels.memberCount = all.length;
   }

@@ -39,8 +39,11 @@ export class People {
    * @param {User[]} users
    * @param {string} myId
    * @param {{ isModerator: boolean, moderates: (id: string) => boolean }} roles
+   * @param {string[]} observers names of programs
    */
-  show(users, myId, roles) {
+  show(users, myId, roles, observers) {
+    byId('observers').hidden = observers.length === 0;
+    byId('observers').textContent = text('people.observers', { names: observers.join(', ') });
     byId('people-title').textContent = text('people.count', { count: users.length });
     const raised = users.filter(({ raisedHand }) => raisedHand).map(({ id }) => id);
     this.#hands = [...this.#hands.filter((id) => raised.includes(id)), ...raised.filter((id) => !this.#hands.includes(id))];

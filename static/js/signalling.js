@@ -69,6 +69,7 @@ import { Emitter } from './events.js';
  * @property {boolean} [chatHistory]
  * @property {boolean} [password]
  * @property {string} [spotlight]
+ * @property {string[]} [observers] names of programs that follow the meeting and are shown
  */
 
 /**

@@ -375,8 +375,17 @@ async fn operator_watches_and_moderates_in_a_browser() {
     // Moderation.
     tab.click_text("#view li button", "Mute").await;
     guest.until(|message| message["type"] == "muteMic").await;
-    tab.click_text("#view button", "Lock").await;
-    tab.until("document.querySelector('#notices').innerText.includes('The meeting is locked.')").await;
+    tab.click("#view input[name=waitingRoom]").await;
+    let yan = Person::log_in(&server, "Yan").await;
+    let ask = Ask::room("team/room").by(&yan).pk("y");
+    let waits =
+        async || ask.clone().answer(&server).await.text == "a moderator has to let you in; please wait\n";
+    eventually("the waiting room is on".to_owned(), waits).await;
+    tab.click_text("#view .rows button", "Admit").await;
+    tab.until("document.querySelector('#notices').innerText.includes('Yan may come in.')").await;
+    ask.open(&server).await.until_users(&["g", "h1", "h2", "y"]).await;
+    tab.click("#view input[name=locked]").await;
+    tab.until("document.querySelector('#notices').innerText.includes('Locked: on.')").await;
     let zoe = Person::log_in(&server, "Zoe").await;
     assert_eq!(Ask::room("team/room").by(&zoe).answer(&server).await.text, "this meeting is locked\n");
     let row = format!(

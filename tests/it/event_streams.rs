@@ -218,6 +218,26 @@ async fn rooms_stream_needs_an_agent_of_the_room() {
 }
 
 #[tokio::test]
+async fn members_see_a_stream_that_asks_to_be_shown() {
+    let server = TestServer::with(configured).await;
+    let open = async |query: &str| {
+        Stream::open(server.get(&format!("/api/rooms/r/events{query}")).bearer_auth(agent("r"))).await
+    };
+    let shown = open("?shown=true").await;
+    let _hidden = open("").await;
+    let mut ada = Client::join(&server, "r", "Ada").await;
+    ada.until_state(|state| state["room"]["observers"] == json!(["Bot"])).await;
+    drop(shown);
+    ada.until_state(|state| state.get("room").is_none()).await;
+    let _again = open("?events=member.*&shown=true").await;
+    let state = ada.until_state(|state| state["room"]["observers"] == json!(["Bot"])).await;
+    assert_eq!(state["users"].as_array().unwrap().len(), 1, "it takes no seat");
+    let wrong = server.get("/api/rooms/r/events?shown=yes").bearer_auth(agent("r"));
+    assert_eq!(answer(wrong).await.status, 400);
+    assert_eq!(answer(operators(&server, "?shown=true")).await.status, 400, "of no single room");
+}
+
+#[tokio::test]
 async fn streams_of_one_identity_are_limited() {
     let server = TestServer::with(|config| {
         configured(config);

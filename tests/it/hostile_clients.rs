@@ -560,6 +560,7 @@ fn wall_clock_is_read_only_where_allowed() {
         "orange/visit.rs",
         // The times of lines of the chat, and of stored rooms.
         "room/actor.rs",
+        "room/actor/ending.rs",
         "room/actor/time.rs",
         "room/events.rs",
         // The times of the lines of the chat that have a file.

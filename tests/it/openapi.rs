@@ -280,6 +280,8 @@ async fn answers_match_openapi() {
         document.check("put", settings, &server.admin_put("/admin/rooms/my%20room/settings", &body).await);
     }
     document.check("get", settings, &server.admin_get("/admin/rooms/my%20room/settings").await);
+    server.admin_put("/admin/rooms/other/settings", &json!({"chat": false})).await;
+    document.check("get", "/admin/room-settings", &server.admin_get("/admin/room-settings").await);
     for body in [json!({"room": "r", "name": "Ada"}), json!({"room": "*", "name": "Ada"}), json!({})] {
         document.check("post", "/admin/tokens", &server.admin_post("/admin/tokens", &body).await);
     }

@@ -151,6 +151,12 @@ async fn every_action_is_carried_out() {
     host.until_users(&["a"]).await;
 
     assert_eq!(run(&["waiting-room"]).await.unwrap(), "waitingRoom is on in r\n");
+    assert_eq!(room(&bob, "b").answer(&server).await.status, 403);
+    let shown = operate(&server, &["room", "r"]).await.unwrap();
+    assert!(
+        shown.contains("waitingRoom") && shown.ends_with("waiting id  name\nb           Bob\n"),
+        "{shown}"
+    );
     for action in ["refuse", "unban"] {
         assert_eq!(room(&bob, "b").answer(&server).await.status, 403);
         assert_eq!(run(&[action, "b"]).await.unwrap(), format!("done: {action} b in r\n"));
@@ -205,6 +211,10 @@ async fn settings_are_changed_and_shown() {
     let ann = Person::log_in(&server, "Ann").await;
     assert_eq!(Ask::room("standup").by(&ann).pk("a").answer(&server).await.status, 403);
     run(&["--no-password"]).await.unwrap();
+    let all = operate(&server, &["settings"]).await.unwrap();
+    let settings = "chat=false chatHistory=true files=false locked=false password=false screens=true videos=true \
+                    waitingRoom=false";
+    assert_eq!(all, format!("room     settings\nstandup  {settings}\n"));
     Ask::room("standup").by(&ann).pk("a").open(&server).await.until_users(&["a"]).await;
     for (args, code, said) in [
         (&["dance=true"][..], 1, "dance"),
@@ -215,6 +225,8 @@ async fn settings_are_changed_and_shown() {
         let (found, error) = run(args).await.unwrap_err();
         assert!(found == code && error.contains(said), "{args:?}: {found}: {error}");
     }
+    let (found, error) = operate(&server, &["settings", "--no-password"]).await.unwrap_err();
+    assert!(found == 1 && error.contains("room's name"), "{found}: {error}");
 }
 
 #[tokio::test]

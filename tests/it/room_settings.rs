@@ -221,6 +221,9 @@ async fn token_and_host_moderate_over_http() {
         let back = client.ask().answer(&server).await;
         assert_eq!((back.status, &*back.text), (403, "a moderator ended this meeting\n"));
     }
+    let server = server.restart().await;
+    let back = join(&guest, "g").answer(&server).await;
+    assert_eq!((back.status, &*back.text), (403, "a moderator ended this meeting\n"));
     join(&guest, "after-a-reload").open(&server).await;
 }
 

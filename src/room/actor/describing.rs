@@ -28,6 +28,7 @@ impl Actor {
             meeting: self.room.meeting(),
             members: members.collect(),
             rules: self.room.rules().clone(),
+            waiting: self.room.waiting(),
         }
     }
 }

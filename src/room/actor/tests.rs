@@ -55,6 +55,7 @@ fn deps() -> RoomDeps {
         media: MediaAccess::new(true),
         rulebook: Arc::default(),
         ended: Arc::default(),
+        observers: Arc::default(),
         assistant: None,
         files: None,
         events: RoomEvents::default(),

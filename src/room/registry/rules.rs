@@ -72,14 +72,25 @@ impl Registry {
     /// The settings of a room: those of its meeting, or those with which one would begin. What they leave to the
     /// server's settings is as there.
     pub async fn rules(&self, name: &RoomName) -> RoomRules {
-        let deps = &self.inner.deps;
-        let mut rules = match self.describe(name).await {
+        let rules = match self.describe(name).await {
             Some(RoomView { rules, .. }) => rules,
-            None => deps.rulebook.get(name),
+            None => self.inner.deps.rulebook.get(name),
         };
-        rules.chat_history.get_or_insert(deps.settings.chat.is_on);
-        rules.files.get_or_insert(deps.settings.files);
+        self.in_force(rules)
+    }
+
+    /// Settings, with the server's in place of those that they leave to it.
+    pub fn in_force(&self, mut rules: RoomRules) -> RoomRules {
+        let settings = &self.inner.deps.settings;
+        rules.chat_history.get_or_insert(settings.chat.is_on);
+        rules.files.get_or_insert(settings.files);
         rules
+    }
+
+    /// The settings of all rooms that have some by name, sorted by it: those with which their meetings begin.
+    pub fn lasting_rules(&self) -> Vec<(RoomName, RoomRules)> {
+        let rooms = self.inner.deps.rulebook.all();
+        rooms.into_iter().map(|(room, rules)| (room, self.in_force(rules))).collect()
     }
 
     /// The passwords of rooms.

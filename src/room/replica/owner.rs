@@ -182,7 +182,7 @@ impl Owner {
                         self.line(now, line);
                     }
                 }
-                Effect::RememberEnded(users) => self.line(now, RoomLine::KeptOut(users)),
+                Effect::RememberEnded(_, users) => self.line(now, RoomLine::KeptOut(users)),
                 Effect::Retire => {
                     self.is_ending = true;
                     self.writer.push(now, Line::Ended);

@@ -112,7 +112,7 @@ impl Room {
         for user in &all {
             self.remove(user, Close::Ended, effects);
         }
-        effects.push(Effect::RememberEnded(all));
+        effects.extend(self.meeting().map(|meeting| Effect::RememberEnded(meeting, all)));
         self.end(effects);
     }
 }

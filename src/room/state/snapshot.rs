@@ -14,10 +14,18 @@ impl Room {
     pub fn encode_snapshot(&self) -> String {
         let users = self.shown().map(|(_, member)| member.json()).chain(self.ai.user_json());
         let moderators = self.shown().map(|(user, _)| user).filter(|user| self.is_moderator(user));
-        let rules = self.moderation.view(moderators.map(UserId::as_str));
+        let rules = self.moderation.view(moderators.map(UserId::as_str), &self.observers);
         let watch = self.watch.video().map(Watching::to_json);
         let users = users.map(|json| &**json);
         encode_room_state(self.meeting, users, &self.ai.state(), rules.as_deref(), watch.as_deref())
+    }
+
+    /// Shows programs as observers, instead of those before.
+    pub fn set_observers(&mut self, names: Vec<Arc<str>>) {
+        if names != self.observers {
+            self.observers = names;
+            self.changed = true;
+        }
     }
 
     /// The members that others see.

@@ -18,6 +18,7 @@ pub use lists::{Cursor, DeliveryView, MeetingLine, ReportFilter, ReportLine, Rep
 use crate::id::{IdentityId, ReportId, RoomName};
 use crate::metrics::{ByReason, Metrics};
 use crate::store::deliveries::{Deliveries, NewDelivery};
+use crate::store::ended::StoredEnded;
 use crate::store::events::Events;
 use crate::store::revocations::StoredRevocations;
 use crate::store::rules::StoredRules;
@@ -114,6 +115,11 @@ impl Reports {
     /// The settings of rooms by name, which share the connections.
     pub(super) fn rules(&self) -> StoredRules {
         StoredRules::new(self.pool.clone())
+    }
+
+    /// The ids of those whose meeting was ended, which share the connections.
+    pub(super) fn ended(&self) -> StoredEnded {
+        StoredEnded::new(self.pool.clone())
     }
 
     /// The events for programs outside, which share the connections.

@@ -102,7 +102,7 @@ fn room_text(room: &Value) -> String {
     // Writing to a text cannot fail.
     let _ = writeln!(head, "meeting  {}", shown(room["meetingId"].as_str().unwrap_or("none")));
     let set = room["settings"].as_object().into_iter().flatten().filter(|(_, value)| **value == true);
-    let set: Vec<String> = set.map(|(name, _)| shown(name).into()).collect();
+    let set: Vec<String> = set.map(|(name, _)| shown(name)).collect();
     let _ = writeln!(head, "set      {}\n", set.join(", "));
     let columns =
         [("id", Left), ("connected", Right), ("heartbeat", Right), ("queued bytes", Right), ("name", Left)];

@@ -47,9 +47,10 @@ export const room = {
     place.append(
       element('a', { href: '#/rooms' }, '← All rooms'),
       head(name, facts),
+      // What is pressed is not moved by members who come and go.
+      section('Meeting', switches.element, meetingActions(name)),
       waitingSection,
       section('Members', list.element),
-      section('Meeting', switches.element, meetingActions(name)),
       section('Message to everyone', messageForm(name)),
     );
     void repeat(signal, PAUSE, async () => {

@@ -7,6 +7,7 @@ mod assistant;
 mod auth;
 mod base_path;
 mod chat;
+mod cluster;
 mod durable;
 mod error;
 mod events;
@@ -38,6 +39,7 @@ pub use assistant::AssistantConfig;
 pub use auth::{AccessLevel, AuthConfig, ModerationConfig, ModeratorDefault, TokenKey};
 pub use base_path::{BasePath, PublicUrl};
 pub use chat::ChatConfig;
+pub use cluster::{ClusterConfig, NatsUrl};
 pub use durable::{DurableConfig, DurableKey};
 pub use error::{ConfigError, ConfigErrors};
 pub use events::{EVENT_TYPES, EventsConfig, WebhookConfig, pattern_matches, signing_secret};
@@ -114,6 +116,8 @@ pub struct Config {
     pub phoenix: PhoenixConfig,
     /// Durable objects.
     pub durable: DurableConfig,
+    /// Several nodes as one server.
+    pub cluster: ClusterConfig,
     /// The stream of events, and requests of programs outside.
     pub events: EventsConfig,
     /// Destinations of events.
@@ -289,6 +293,7 @@ impl Default for Config {
             watch: WatchConfig::default(),
             phoenix: PhoenixConfig::default(),
             durable: DurableConfig::default(),
+            cluster: ClusterConfig::default(),
             events: EventsConfig::default(),
             webhooks: Vec::new(),
         }
@@ -580,7 +585,7 @@ mod tests {
              allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
               trusted_proxies",
             "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [assistant], [auth], [calls], [chat], \
-             [client], [durable], [events], [feedback], [files], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
+             [client], [cluster], [durable], [events], [feedback], [files], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
              [sfu], [shutdown], [turn], [watch], data_dir, webhooks",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",

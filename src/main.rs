@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use satsuma::config::{Config, Flags};
 use satsuma::operate::{OperateCommand, OperateError, operate, revoke_tokens};
-use satsuma::server::{TokenOptions, check, healthcheck, mint_token, run};
+use satsuma::server::{TokenOptions, check, check_engine, healthcheck, mint_token, run};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -54,6 +54,7 @@ async fn obey(Cli { command, config, flags }: Cli) -> Result<(), Box<dyn std::er
     match command {
         Some(CliCommand::CheckConfig) => {
             check(&loaded.config)?.iter().for_each(warn);
+            check_engine(&loaded.config).await?;
             writeln!(std::io::stdout(), "configuration OK")?;
         }
         Some(CliCommand::Healthcheck) => healthcheck(&loaded.config).await?,

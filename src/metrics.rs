@@ -246,6 +246,16 @@ metrics! {
     durable_commit_failures: Counter = "durable_commit_failures", Counter::default();
     /// Changed files of the script of durable objects, "used" or "unusable".
     durable_script_reloads: Family<ByReason, Counter> = "durable_script_reloads", Family::default();
+    /// True (1) while a node of several is connected to its engine.
+    engine_connected: Gauge = "engine_connected", Gauge::default();
+    /// Connections that were made to the engine.
+    engine_connects: Counter = "engine_connects", Counter::default();
+    /// Messages to other nodes that were not sent, and gaps in what came from them because this node was too slow.
+    engine_messages_lost: Counter = "engine_messages_lost", Counter::default();
+    /// Appends to journals, by the engine's answer.
+    journal_appends: Family<ByReason, Counter> = "journal_appends", Family::default();
+    /// Seconds from an append to a journal until it was stored.
+    journal_append_seconds: Histogram = "journal_append_seconds", Seconds.new_metric();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

@@ -9,6 +9,7 @@ use url::Url;
 use super::assistant::wrong_assistant;
 use super::base_path::{BasePath, PublicUrl};
 use super::chat::wrong_chat;
+use super::cluster::wrong_cluster;
 use super::durable::wrong_durables;
 use super::events::wrong_events;
 use super::files::wrong_files;
@@ -51,6 +52,7 @@ pub(super) fn violations(config: &Config) -> Vec<Violation> {
     violations.extend(wrong_assistant(&config.assistant));
     violations.extend(wrong_watch(&config.watch));
     violations.extend(wrong_files(&config.files));
+    violations.extend(wrong_cluster(&config.cluster));
     violations
 }
 

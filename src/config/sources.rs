@@ -39,7 +39,7 @@ pub(super) const ORANGE: [(&str, &str); 20] = [
 ];
 
 /// Keys whose variables have a `_FILE` form.
-pub(super) const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 8] = [
     "calls.app_secret",
     "sfu.api_secret",
     "turn.service_token",
@@ -47,6 +47,7 @@ pub(super) const SECRETS: [&str; 7] = [
     "ai.api_token",
     "assistant.token",
     "durable.callback_secret",
+    "cluster.password",
 ];
 
 /// The lists of tables with keys, whose values no error shows.

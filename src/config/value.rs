@@ -14,6 +14,7 @@ use serde::ser::{Serialize, Serializer};
 use url::Url;
 
 use super::base_path::{BasePath, PublicUrl};
+use super::cluster::NatsUrl;
 use super::policy::PolicySources;
 use crate::network::is_public;
 use satsuma_sfu::MediaAddress;
@@ -256,7 +257,7 @@ macro_rules! parse_as_text {
     )+};
 }
 
-parse_as_text!(BasePath, DomainName, HttpUrl, Origin, PolicySources, PublicUrl, TeamDomain);
+parse_as_text!(BasePath, DomainName, HttpUrl, NatsUrl, Origin, PolicySources, PublicUrl, TeamDomain);
 
 /// True for an `http` or `https` URL without whitespace, which the parser skips.
 pub(super) fn is_web_url(text: &str) -> bool {

@@ -8,6 +8,7 @@ use crate::config::KeyFileError;
 use crate::delivery::webhook::InvalidWebhook;
 use crate::events::webhook::WebhookError;
 use crate::login::LoginError;
+use crate::nodes::nats::NatsError;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
@@ -75,6 +76,12 @@ pub enum StartError {
     /// Those whose meeting was ended cannot be read.
     #[error(transparent)]
     Ended(#[from] EndedError),
+    /// The engine between nodes cannot be used.
+    #[error(transparent)]
+    Engine(#[from] NatsError),
+    /// The server cannot be a node of several.
+    #[error("cluster.nats: this release cannot be one of several nodes yet; leave cluster.nats out")]
+    Nodes,
 }
 
 /// A failed start or shutdown.

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
-use super::{Addresses, StartError, media};
+use super::{Addresses, StartError, media, nodes};
 use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
@@ -78,6 +78,7 @@ impl Resources {
     /// [`StartError`]; nothing is held then.
     pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
+        nodes::refuse(config)?;
         let data_dir = DataDir::open(&config.data_dir)?;
         let metrics = Metrics::new();
         let keys = AccessKeys::open(&config.durable)?;

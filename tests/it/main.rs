@@ -51,6 +51,8 @@ mod media_rooms;
 mod media_session;
 mod memory_engine;
 mod moderation;
+mod nats;
+mod nats_server;
 mod npm_clients;
 mod oidc;
 mod oidc_issuer;

@@ -192,6 +192,14 @@ impl MemberLink {
         self.is_attached = false;
     }
 
+    /// Tells the room, if it has space now, that the member leaves for good; it learns it by the end of the socket at the
+    /// latest.
+    pub fn revoke(&mut self) {
+        let message = Ok(ClientMessage::UserLeft);
+        let left = Incoming { connection: self.connection, message, bytes: 0, permit: None, reply: None };
+        let _ = self.mailbox.try_deliver(left, None);
+    }
+
     async fn finish_sending(&mut self) {
         if let Uplink::Sending(sent) = mem::take(&mut self.uplink) {
             let _ = sent.await;

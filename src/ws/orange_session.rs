@@ -83,6 +83,10 @@ impl Session for OrangeSession {
         self.link.set_throttled(now, throttled);
     }
 
+    fn revoke(&mut self) {
+        self.link.revoke();
+    }
+
     fn end(self, is_page_left: bool) -> impl Future<Output = ()> + Send {
         self.link.disconnect(is_page_left)
     }

@@ -52,6 +52,10 @@ pub trait Session {
     /// Tells the rooms that the client is not read, or is again.
     fn set_throttled(&mut self, now: Instant, throttled: bool);
 
+    /// Takes the client out of its rooms at once: it may be here no longer, and takes its time to close the socket.
+    /// There are protocols without rooms.
+    fn revoke(&mut self) {}
+
     /// Ends the session: its socket is gone. Messages that the client sent before still count.
     fn end(self, is_page_left: bool) -> impl Future<Output = ()> + Send;
 }

@@ -155,6 +155,39 @@ async fn removed_member_receives_and_sends_nothing() {
 }
 
 #[tokio::test]
+async fn holder_of_a_revoked_token_receives_and_sends_nothing() {
+    let server = TestServer::with(|config| config.auth = auth()).await;
+    let holder = async |name: &str| {
+        let person = Person::with_cookie(format!("satsuma_token={}", token_with(name, "r", json!({}))));
+        let media = media_of(&server, &person).await;
+        (Ask::room("r").by(&person).pk(name).open(&server).await, media)
+    };
+    let ((_a, ada), (mut b, bob), (_c, cyd)) =
+        (holder("ada").await, holder("bob").await, holder("cyd").await);
+    let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
+    let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
+    bob.peer.say(of_bob[0], "Bob before").await;
+    ada.peer.say(of_ada[0], "before").await;
+    let to_bob = bob.subscribe(&ada.session, "mic").await;
+    let to_cyd = cyd.subscribe(&ada.session, "mic").await;
+    let from_bob = cyd.subscribe(&bob.session, "mic").await;
+    bob.peer.until_received(to_bob, "before").await;
+    cyd.peer.until_received(from_bob, "Bob before").await;
+
+    let revoked = server.admin_post("/admin/tokens/revoke", &json!({"identity": "bob"})).await;
+    assert_eq!(revoked.status, 200, "{revoked:?}");
+    assert_eq!(b.closed().await.0, 4401);
+    until_status(&cyd, from_bob, "inactive").await;
+    bob.peer.say(of_bob[0], "Bob after").await;
+    ada.peer.say(of_ada[0], "after").await;
+    cyd.peer.until_received(to_cyd, "after").await;
+    assert_eq!(cyd.peer.received(from_bob, "Bob after"), 0);
+    assert_eq!(bob.peer.received(to_bob, "after"), 0);
+    let again = bob.try_call(Method::POST, "/tracks/new", &pull(&[(&ada.session, "mic")])).await;
+    assert_eq!(again.status, 401, "{again:?}");
+}
+
+#[tokio::test]
 async fn stopped_microphone_is_silent_until_its_owner_switches_it_on() {
     let server = TestServer::start().await;
     let (mut a, ada) = member(&server, "r", "ada").await;

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::access_tokens::{SECRET, auth, token, token_until, token_with};
 use crate::client::{Ask, Client};
-use crate::harness::{Answer, PATIENCE, TestServer, answer};
+use crate::harness::{Answer, PATIENCE, TestServer, answer, eventually};
 use crate::process::{BINARY, Process};
 
 const SOCKET: &str = "/socket/websocket?vsn=2.0.0";
@@ -99,7 +99,8 @@ async fn revocation_ends_everything_that_the_identity_holds() {
     assert_eq!(by_own.closed().await, code);
     // Others see her leave at once, and stay.
     other.until_users(&["bob"]).await;
-    assert_eq!(answer(poll(Method::POST).body("")).await.json()["status"], 410);
+    let is_over = async || answer(poll(Method::POST).body("")).await.json()["status"] == 410;
+    eventually("the session of polls is over".to_owned(), is_over).await;
     assert_eq!(answer(poll(Method::GET)).await.json()["status"], 403);
     for stream in [stream, events] {
         let rest = tokio::time::timeout(PATIENCE, stream.bytes()).await;

@@ -35,6 +35,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         // One with a new token comes back as the same member. After a revocation nobody is to see a member whose
         // client merely seems away.
         self.is_page_left = end == LeaseEnd::Revoked;
+        if self.is_page_left {
+            self.session.revoke();
+        }
         self.break_off(match end {
             LeaseEnd::Expired => Close::TokenExpired,
             LeaseEnd::Revoked => Close::TokenRevoked,

@@ -225,6 +225,10 @@ impl Session for PhoenixSession {
         self.links().for_each(|link| link.set_throttled(now, throttled));
     }
 
+    fn revoke(&mut self) {
+        self.links().for_each(|link| link.revoke());
+    }
+
     async fn end(self, is_page_left: bool) {
         let Self { topics, version, sockets, .. } = self;
         let limits = sockets.message_limits;

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use crate::auth::InvalidName;
 use crate::id::InvalidId;
 
-/// Header with the code of an error, its metric label, from which clients make a sentence in their user's language.
+/// Header with the code of an error, from which clients make a sentence in their user's language.
 const CODE: HeaderName = HeaderName::from_static("error-code");
 
 /// The refusal of a request. Its message goes to the client and never contains a source error.
@@ -196,6 +196,17 @@ impl ApiError {
         }
     }
 
+    /// Returns the code for clients: the metric label, or a finer one for what a user types.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::InvalidName(_) => "invalid_name",
+            Self::InvalidId(InvalidId::RoomName) => "invalid_room_name",
+            Self::InvalidId(InvalidId::DotSegment) => "no_page",
+            Self::NameTaken => "name_reserved",
+            _ => self.label(),
+        }
+    }
+
     /// Returns the metric label.
     pub fn label(self) -> &'static str {
         match self {
@@ -240,7 +251,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, format!("{self}\n")).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(CODE, HeaderValue::from_static(self.label()));
+        headers.insert(CODE, HeaderValue::from_static(self.code()));
         match status {
             // RFC 9110 sections 15.5.22 and 7.8.
             StatusCode::UPGRADE_REQUIRED => {

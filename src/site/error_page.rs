@@ -56,7 +56,7 @@ pub async fn error_pages(State(site): State<Arc<Site>>, request: Request, next: 
     let typed = form.map(|form| form.typed).unwrap_or_default();
     let offers_sign_in = page == Page::Name || error.status() == StatusCode::UNAUTHORIZED;
     let html = if offers_sign_in { site.with_sign_in(&html, &uri, &peer) } else { html };
-    *response.body_mut() = filled(&html, &error.to_string(), &typed).into();
+    *response.body_mut() = filled(&html, &error, &typed).into();
     let answer = response.headers_mut();
     answer.remove(CONTENT_LENGTH);
     answer.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -64,12 +64,18 @@ pub async fn error_pages(State(site): State<Arc<Site>>, request: Request, next: 
     response
 }
 
-/// Fills a page with the error message and the typed value.
-fn filled(html: &str, sentence: &str, typed: &str) -> String {
+/// Fills a page with the error message, which the page translates by its code as it does its other texts, and the typed
+/// value.
+fn filled(html: &str, error: &ApiError, typed: &str) -> String {
+    let sentence = error.to_string();
     let mut letters = sentence.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     let sentence: String = first.chain(letters).collect();
-    let problem = format!("<p class=\"warning\" id=\"problem\" role=\"alert\">{}.</p>", escaped(&sentence));
+    let problem = format!(
+        "<p class=\"warning\" id=\"problem\" role=\"alert\" data-refusal=\"{}\">{}.</p>",
+        error.code(),
+        escaped(&sentence)
+    );
     html.replacen(EMPTY, &format!("value=\"{}\"", escaped(typed)), 1).replacen(MARK, &problem, 1)
 }
 
@@ -97,10 +103,11 @@ mod tests {
     fn typed_value_is_escaped() {
         let html = "<input value=\"\"><!--problem-->";
         let typed = "\"><script>a('&')</script><!--problem--> value=\"\"";
+        let error = ApiError::refused(StatusCode::BAD_REQUEST, "a_code", "the field \"a\" is <wrong>");
         assert_eq!(
-            filled(html, "the field \"a\" is <wrong>", typed),
+            filled(html, &error, typed),
             "<input value=\"&quot;&gt;&lt;script&gt;a(&#39;&amp;&#39;)&lt;/script&gt;&lt;!--problem--&gt; \
-             value=&quot;&quot;\"><p class=\"warning\" id=\"problem\" role=\"alert\">The field &quot;a&quot; is &lt;wrong&gt;.</p>"
+             value=&quot;&quot;\"><p class=\"warning\" id=\"problem\" role=\"alert\" data-refusal=\"a_code\">The field &quot;a&quot; is &lt;wrong&gt;.</p>"
         );
     }
 

@@ -62,6 +62,8 @@ export class Chat extends Emitter {
   #list = byId('lines');
   #recipient = byId('recipient', HTMLSelectElement);
   #text = byId('line', HTMLTextAreaElement);
+  /** True unless the reader scrolled up. */
+  #isAtEnd = true;
   /** Names of the members whose client, such as the stock one, shows no chat; and those in the last hint about it. */
   #unreached = '';
   #hintedUnreached = '';
@@ -81,6 +83,9 @@ export class Chat extends Emitter {
       event.preventDefault();
       this.#send();
     });
+    this.#list.addEventListener('scroll', () => (this.#isAtEnd = this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40));
+    // It is opened, or the window changes its size.
+    new ResizeObserver(() => this.#isAtEnd && this.#showEnd()).observe(this.#list);
     // The history comes before the first state, and messages in the lobby, too.
     signalling.on('chatHistory', ({ messages }) => {
       for (const message of messages) this.#receive(message);
@@ -200,13 +205,12 @@ export class Chat extends Emitter {
         line.append(element('button', { class: 'small', type: 'button', onclick: stop }, text('chat.stop')));
       }
     }
-    const isAtEnd = this.#isAtEnd();
     within(line, '.text', HTMLElement).textContent = message || '…';
-    if (isAtEnd) this.#list.scrollTop = this.#list.scrollHeight;
+    if (this.#isAtEnd) this.#showEnd();
   }
 
-  #isAtEnd() {
-    return this.#list.scrollHeight - this.#list.scrollTop - this.#list.clientHeight < 40;
+  #showEnd() {
+    this.#list.scrollTop = this.#list.scrollHeight;
   }
 
   #send() {
@@ -289,7 +293,6 @@ export class Chat extends Emitter {
   #add({ name, message, at, from, isMine, isDirect, isWaiting }) {
     const mark = MARKS.get(from);
     const time = new Date(at);
-    const isAtEnd = this.#isAtEnd();
     const line = element(
       'li',
       {},
@@ -305,7 +308,7 @@ export class Chat extends Emitter {
     const firstWaiting = isWaiting ? null : this.#list.querySelector('.waiting');
     this.#list.insertBefore(line, firstWaiting);
     while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild?.remove();
-    if (isAtEnd || isMine) this.#list.scrollTop = this.#list.scrollHeight;
+    if (this.#isAtEnd || isMine) this.#showEnd();
     return line;
   }
 }

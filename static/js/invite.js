@@ -2,8 +2,6 @@
 // The dialog that invites others: the link of the room, to be copied or scanned.
 
 import { byId } from './element.js';
-import { notice } from './notices.js';
-import { text } from './texts.js';
 
 /**
  * Returns a function that copies the link, and opens the dialog with it.
@@ -13,10 +11,11 @@ import { text } from './texts.js';
 export function prepareInvitation(link, code) {
   const dialog = byId('invite', HTMLDialogElement);
   const field = byId('invite-link', HTMLInputElement);
+  const copied = byId('invite-copied');
   const copy = async () => {
     try {
       await navigator.clipboard.writeText(link);
-      notice(text('bar.linkCopied'), 'link');
+      copied.hidden = false;
     } catch {
       // Without permission, or without https, the user copies what is selected.
       field.select();
@@ -26,6 +25,7 @@ export function prepareInvitation(link, code) {
   byId('invite-copy').addEventListener('click', copy);
   return () => {
     byId('invite-code', HTMLImageElement).src = code;
+    copied.hidden = true;
     dialog.showModal();
     return copy();
   };

@@ -34,6 +34,8 @@ export class Lobby extends Emitter {
     const join = byId('join', HTMLButtonElement);
     /** @type {RoomState | undefined} */
     let newest;
+    // Firefox restores an enabled button when the page is loaded again.
+    join.disabled = true;
     signalling.on('roomState', ({ state }) => {
       newest = state;
       if (join.disabled) {

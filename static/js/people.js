@@ -4,7 +4,7 @@
 import { byId, element } from './element.js';
 import { icon } from './icons.js';
 import { text } from './texts.js';
-import { hue, initials } from './tile.js';
+import { hue, initials, label } from './tile.js';
 
 /** @import { User } from './signalling.js' */
 
@@ -69,12 +69,12 @@ export class People {
       const isPerson = user.id !== 'ai';
       row.role.hidden = !roles.moderates(user.id);
       row.manage.hidden = isMe || !isPerson || !roles.isModerator;
-      row.manage.setAttribute('aria-label', text('people.moderate', { name: user.name }));
+      label(row.manage, text('people.moderate', { name: user.name }));
       row.mute.hidden = isMe || !isPerson || !user.tracks.audioEnabled;
-      row.mute.setAttribute('aria-label', text('people.muteName', { name: user.name }));
+      label(row.mute, text('people.muteName', { name: user.name }));
       row.rename.hidden = !isMe || !this.#rename;
       row.write.hidden = isMe || !isPerson;
-      row.write.setAttribute('aria-label', text('people.writeTo', { name: user.name }));
+      label(row.write, text('people.writeTo', { name: user.name }));
       if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
     });
   }
@@ -100,8 +100,8 @@ function makeRow(user) {
     order: element('span', { class: 'order', 'aria-hidden': 'true' }),
     hand: element('span', { class: 'hand', role: 'img', 'aria-label': text('tile.hand') }, icon('hand')),
     muted: element('span', { class: 'muted', role: 'img', 'aria-label': text('tile.muted') }, icon('microphone-off')),
-    mute: element('button', { class: 'small', type: 'button' }, text('people.mute')),
-    rename: element('button', { class: 'small', type: 'button' }, text('who.change')),
+    mute: element('button', { class: 'plain', type: 'button' }, icon('microphone')),
+    rename: element('button', { class: 'plain', type: 'button', 'aria-label': text('who.change'), title: text('who.change') }, icon('edit')),
     write: element('button', { class: 'plain', type: 'button' }, icon('chat')),
     manage: element('button', { class: 'plain', type: 'button' }, icon('more')),
   };

@@ -55,7 +55,7 @@ export function listOf(names) {
 
 /**
  * Translates all elements that name a text: `data-text` is the key of the content, in which an element with
- * `data-slot` takes the place of that name; `data-label`, `data-title`, `data-placeholder` and `data-alt` are of attributes.
+ * `data-slot` takes the place of that name; `data-refusal` is the code of an error; `data-label`, `data-title`, `data-placeholder` and `data-alt` are of attributes.
  * @param {ParentNode} root
  */
 function translate(root) {
@@ -63,6 +63,11 @@ function translate(root) {
     for (const found of root.querySelectorAll(`[${mark}]`)) {
       found.setAttribute(attribute, text(/** @type {TextKey} */ (found.getAttribute(mark))));
     }
+  }
+  for (const found of root.querySelectorAll('[data-refusal]')) {
+    // The server's sentence stays where there is no text.
+    const known = refusalText(found.getAttribute('data-refusal'));
+    if (known) found.textContent = known;
   }
   for (const found of root.querySelectorAll('[data-text]')) {
     const slots = new Map([...found.querySelectorAll('[data-slot]')].map((slot) => [slot.getAttribute('data-slot'), slot]));

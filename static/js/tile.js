@@ -156,10 +156,11 @@ export class Tile {
 }
 
 /**
+ * Names a part that has no text, for screen readers and for whoever hovers over it.
  * @param {HTMLElement} part
  * @param {string} name
  */
-function label(part, name) {
+export function label(part, name) {
   part.setAttribute('aria-label', name);
   part.title = name;
 }

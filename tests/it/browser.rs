@@ -44,10 +44,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use crate::harness::eventually;
 
 /// Timeout of one step; a browser starts slowly on a busy machine.
-const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+pub const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One browser at a time: several on few cores delay each other beyond all timeouts.
-static PERMITS: Semaphore = Semaphore::const_new(1);
+pub static PERMITS: Semaphore = Semaphore::const_new(1);
 
 const FLAGS: [&str; 17] = [
     "--headless",
@@ -73,7 +73,7 @@ const FLAGS: [&str; 17] = [
 /// A browser process, killed on drop.
 pub struct Browser {
     wire: Arc<Wire>,
-    child: Child,
+    _process: Process,
     _profile: TempDir,
     _tasks: JoinSet<()>,
     _permit: SemaphorePermit<'static>,
@@ -96,19 +96,21 @@ pub struct Tab {
 
 /// Events of a tab's page.
 #[derive(Debug, Default)]
-struct Seen {
-    complaints: Vec<String>,
+pub struct Seen {
+    /// Errors.
+    pub complaints: Vec<String>,
     /// The URLs of pending requests, by their id.
     requests: HashMap<String, String>,
     finished: Vec<String>,
 }
 
 /// The connection to the browser.
-struct Wire {
+pub struct Wire {
     out: mpsc::UnboundedSender<String>,
     last_id: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<Result<Value, String>>>>,
-    tabs: Mutex<HashMap<String, Arc<Mutex<Seen>>>>,
+    /// Events by the sessions that they are of.
+    pub tabs: Mutex<HashMap<String, Arc<Mutex<Seen>>>>,
 }
 
 impl Browser {
@@ -118,32 +120,11 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new(chromium());
         command.args(FLAGS).arg(format!("--user-data-dir={}", profile.path().display()));
-        // A process group of its own: Chromium is many processes.
-        command.arg("about:blank").process_group(0).kill_on_drop(true);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("Chromium cannot be started");
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut output = Vec::new();
-        let listening = async {
-            while let Some(line) = lines.next_line().await.unwrap() {
-                if let Some(address) = line.strip_prefix("DevTools listening on ") {
-                    return address.to_owned();
-                }
-                output.push(line);
-            }
-            panic!("Chromium ended: {output:#?}");
-        };
-        let address = timeout(BROWSER_PATIENCE, listening).await.expect("Chromium does not start");
-
+        command.arg("about:blank");
         let mut tasks = JoinSet::new();
-        // Chromium blocks once its standard error is full.
-        tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (child, address) = Process::start(command, "DevTools listening on ", &mut tasks).await;
         let wire = Wire::connect(&address, &mut tasks).await;
-        Self { wire, child, _profile: profile, _tasks: tasks, _permit: permit }
+        Self { wire, _process: child, _profile: profile, _tasks: tasks, _permit: permit }
     }
 
     /// Creates a context with its own cookies.
@@ -153,9 +134,37 @@ impl Browser {
     }
 }
 
-impl Drop for Browser {
+/// The processes of a browser, which end on drop.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts a browser, and returns the address that it prints after `mark` on its standard error.
+    pub async fn start(mut command: Command, mark: &str, tasks: &mut JoinSet<()>) -> (Self, String) {
+        // A process group of its own: a browser is many processes.
+        command.process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut output = Vec::new();
+        let listening = async {
+            while let Some(line) = lines.next_line().await.unwrap() {
+                if let Some(address) = line.strip_prefix(mark) {
+                    return address.to_owned();
+                }
+                output.push(line);
+            }
+            panic!("{command:?} ended: {output:#?}");
+        };
+        let address = timeout(BROWSER_PATIENCE, listening).await.expect("the browser does not start");
+        // A browser blocks once its standard error is full.
+        tasks.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        (Self(child), address)
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let id = self.0.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         if let Some(id) = id {
             let _ = kill_process_group(id, Signal::KILL);
         }
@@ -375,6 +384,9 @@ impl Seen {
                 let what = details["exception"]["description"].as_str().or(details["text"].as_str());
                 self.complaints.push(format!("exception: {}", what.unwrap_or_default()));
             }
+            "log.entryAdded" if params["level"] == "error" => {
+                self.complaints.push(format!("log: {}", text(&params["text"])));
+            }
             // Network errors are collected below, with their URL.
             "Log.entryAdded"
                 if params["entry"]["level"] == "error" && params["entry"]["source"] != "network" =>
@@ -407,7 +419,8 @@ impl Seen {
 }
 
 impl Wire {
-    async fn connect(address: &str, tasks: &mut JoinSet<()>) -> Arc<Self> {
+    /// Connects to an address of a browser.
+    pub async fn connect(address: &str, tasks: &mut JoinSet<()>) -> Arc<Self> {
         let host = address.strip_prefix("ws://").and_then(|rest| rest.split('/').next()).unwrap();
         let stream = TcpStream::connect(host).await.unwrap();
         // A screenshot is one message.
@@ -450,21 +463,26 @@ impl Wire {
             };
             // The caller may have timed out.
             let _ = waiting.map(|waiting| waiting.send(answer));
-        } else if let (Some(session), Some(method)) =
-            (message["sessionId"].as_str(), message["method"].as_str())
-        {
-            let tab = self.tabs.lock().unwrap().get(session).cloned();
+        } else if let (Some(owner), Some(method)) = (owner(message), message["method"].as_str()) {
+            let tab = self.tabs.lock().unwrap().get(owner).cloned();
             if let Some(tab) = tab {
                 tab.lock().unwrap().take(method, &message["params"]);
             }
         }
     }
 
-    async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+    /// Calls a method; panics if it fails.
+    pub async fn call(&self, session: Option<&str>, method: &str, params: Value) -> Value {
         self.try_call(session, method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    async fn try_call(&self, session: Option<&str>, method: &str, params: Value) -> Result<Value, String> {
+    /// Calls a method.
+    pub async fn try_call(
+        &self,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, String> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, response) = oneshot::channel();
         self.pending.lock().unwrap().insert(id, sender);
@@ -479,6 +497,11 @@ impl Wire {
             Err(_) => Err(format!("{method}: the browser does not answer")),
         }
     }
+}
+
+/// The session that an event is of, or the context in the protocol of [`crate::firefox`].
+fn owner(event: &Value) -> Option<&str> {
+    event["sessionId"].as_str().or(event["params"]["source"]["context"].as_str())
 }
 
 /// The driver itself, on the smallest page.

@@ -1,5 +1,7 @@
 //! The chat and what is around a meeting: links, unread lines, invitations, recent rooms, hands in order, coming back.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
@@ -102,7 +104,7 @@ async fn meeting_is_left_and_found_again() {
     assert_eq!(tab.eval(key).await, "Mute the microphone (M)");
 
     // A new name is known to everyone, and keeps the place in the room.
-    tab.click_text("#people button:not([hidden])", "Change name").await;
+    tab.click("#people [aria-label='Change name']:not([hidden])").await;
     tab.fill("#own-name", "Ada L.").await;
     tab.press("Enter").await;
     tab.until("[...document.querySelectorAll('.tile .name')].some(n => n.textContent === 'Ada L. (you)')")
@@ -152,6 +154,46 @@ async fn clock_tells_the_age_of_the_meeting() {
     })";
     assert_eq!(tab.eval(age).await, "1:01:01");
     tab.assert_quiet().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium and node"]
+async fn code_of_a_room_leads_to_it() {
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/node_modules/jsqr/dist/jsQR.js");
+    let reader = std::fs::read_to_string(reader).expect("`npm ci` in tests/page");
+    let browser = Browser::start().await;
+    let server = TestServer::start().await;
+    // As a camera would see it, in a dark window.
+    let read = "createImageBitmap(document.getElementById('invite-code')).then((image) => {
+        const context = new OffscreenCanvas(300, 300).getContext('2d');
+        context.fillRect(0, 0, 300, 300);
+        context.drawImage(image, 34, 34, 232, 232);
+        return jsQR(context.getImageData(0, 0, 300, 300).data, 300, 300)?.data;
+    })";
+    let visitor = browser.visitor().await;
+    for room in ["r", "café am Markt", &"x".repeat(128)] {
+        let room = room.replace(' ', "-");
+        let tab = visitor.open(&format!("{}/{}", server.http(), escaped(&room))).await;
+        if room == "r" {
+            tab.fill("#username", "Ada").await;
+            tab.press("Enter").await;
+        }
+        tab.until("document.querySelector('#join:enabled')").await;
+        join(&tab).await;
+        tab.eval(&format!("{reader}; 0")).await;
+        tab.click("[data-action=invite]").await;
+        tab.until("document.getElementById('invite-code').naturalWidth > 100").await;
+        assert_eq!(tab.eval(read).await, format!("{}/{}", server.http(), escaped(&room)));
+        tab.assert_quiet().await;
+        tab.close().await;
+    }
+}
+
+/// A name of a room in an address.
+fn escaped(room: &str) -> String {
+    percent_encoding::utf8_percent_encode(room, percent_encoding::NON_ALPHANUMERIC)
+        .to_string()
+        .replace("%2D", "-")
 }
 
 #[tokio::test]

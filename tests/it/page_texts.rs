@@ -138,6 +138,16 @@ async fn refusals_have_a_code() {
     let server = TestServer::start().await;
     let refused = answer(server.get("/api/rooms/r/settings")).await;
     assert_eq!((refused.status, refused.header("error-code")), (401, "no_identity"));
+    for (path, field, typed, code) in [
+        ("/set-username", "username", "a\u{202e}b", "invalid_name"),
+        ("/?index", "room", "a\u{202e}b", "invalid_room_name"),
+        ("/?index", "room", "..", "no_page"),
+        ("/?index", "room", "static", "name_reserved"),
+        ("/?index", "name", "r", "invalid_form"),
+    ] {
+        let refused = answer(server.post_form(path, &[(field, typed)])).await;
+        assert_eq!((refused.status, refused.header("error-code")), (400, code), "{typed}");
+    }
 }
 
 /// Opens a room's lobby in a language, by way of the form for a name.
@@ -204,6 +214,21 @@ async fn page_speaks_the_language_of_its_reader() {
     tab.assert_quiet().await;
     tab.go(&format!("{}/a/b/c", server.http())).await;
     tab.until("document.querySelector('h1')?.textContent === 'Seite nicht gefunden'").await;
+    tab.until("getComputedStyle(document.body).opacity === '1'").await;
+    assert_german(&tab).await;
+
+    // Refusals, in place and as pages.
+    let problem = |text: &str| format!("document.querySelector('#problem')?.textContent === '{text}'");
+    tab.go(&format!("{}/set-username", server.http())).await;
+    tab.fill("#username", "a\u{202e}b").await;
+    tab.press("Enter").await;
+    tab.until(&problem("Ein Name hat 1 bis 64 Zeichen, die alle sichtbar sind.")).await;
+    tab.go(&server.http()).await;
+    tab.fill("#room", "static").await;
+    tab.press("Enter").await;
+    tab.until(&problem("Diesen Namen braucht der Server selbst. Wähle einen anderen.")).await;
+    tab.go(&format!("{}/a%00b", server.http())).await;
+    tab.until(&problem("Der Name eines Raums hat 1 bis 128 Zeichen, die alle sichtbar sind.")).await;
     tab.until("getComputedStyle(document.body).opacity === '1'").await;
     assert_german(&tab).await;
 }

@@ -22,6 +22,7 @@ mod room;
 mod rules;
 mod services;
 mod sfu;
+mod shared_secret;
 mod shown;
 mod sources;
 mod value;
@@ -54,6 +55,7 @@ pub use room::RoomConfig;
 pub use satsuma_sfu::MediaAddress;
 pub use services::{AiConfig, Calls, Client, FeedbackConfig, TurnConfig};
 pub use sfu::{MediaUpstream, SfuConfig};
+pub use shared_secret::SharedSecret;
 pub use shown::{SettingOrigins, ShownSetting};
 pub use sources::Flags;
 pub use value::{
@@ -1104,6 +1106,22 @@ mod tests {
 
         fs::write(path, "\n").unwrap();
         assert!(faults("", &[("FEEDBACK_URL_FILE", path)])[0].ends_with("/secret is empty"));
+    }
+
+    /// An address may have a password, which has a setting of its own.
+    #[test]
+    fn address_of_nats_is_never_quoted() {
+        let variable = [("SATSUMA_CLUSTER__NATS", "nats://u:5318008@a")];
+        for (file, environment) in [
+            ("[cluster]\nnats = ['nats://u:5318008@a']", &[][..]),
+            ("[cluster]\nnats = 'nats://u:5318008@a'", &[]),
+            ("[cluster]\nnats = [['nats://u:5318008@a']]", &[]),
+            ("", &variable),
+        ] {
+            let faults = faults(file, environment);
+            assert!(faults.len() == 1 && faults[0].contains("cluster.nats: "), "{faults:?}");
+            assert!(!faults[0].contains("5318008"), "{faults:?}");
+        }
     }
 
     #[test]

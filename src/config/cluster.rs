@@ -3,19 +3,21 @@
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize as DeriveDeserialize, Serialize as DeriveSerialize};
 use url::Url;
 
 use super::key_source::{KeyFileError, KeySource};
 use super::rules::{Violation, out_of_range};
-use super::value::{Optional, Text, texts};
+use super::shared_secret::SharedSecret;
+use super::value::{Optional, Text};
 
 /// Several nodes on NATS; without an address this is a single node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, DeriveSerialize, DeriveDeserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterConfig {
     /// Addresses of NATS servers of one system.
-    #[serde(with = "texts")]
     pub nats: Vec<NatsUrl>,
     /// Secret that all nodes share.
     pub secret: Optional<SecretString>,
@@ -50,8 +52,26 @@ impl NatsUrl {
     }
 }
 
+/// The error does not quote an address, which may have a password.
+impl<'de> Deserialize<'de> for NatsUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong = || {
+            let (noun, example) = (Self::NOUN, Self::EXAMPLE);
+            D::Error::custom(format!("an entry is not {noun}; write for example {example}"))
+        };
+        let text = String::deserialize(deserializer).map_err(|_| wrong())?;
+        Self::read(&text).ok_or_else(wrong)
+    }
+}
+
+impl Serialize for NatsUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl Text for NatsUrl {
-    const NOUN: &str = "the address of a NATS server, without a user name";
+    const NOUN: &str = "the address of a NATS server without a user name, which is cluster.user";
     const EXAMPLE: &str = "\"nats://10.0.0.1:4222\" or \"tls://nats.example.org:4222\"";
 
     fn read(text: &str) -> Option<Self> {
@@ -97,14 +117,14 @@ impl ClusterConfig {
     ///
     /// # Errors
     /// [`KeyFileError`].
-    pub fn shared_secret(&self) -> Result<Option<SecretString>, KeyFileError> {
+    pub fn shared_secret(&self) -> Result<Option<SharedSecret>, KeyFileError> {
         let source = match (self.secret.as_ref(), self.secret_file.as_ref()) {
             _ if !self.is_configured() => return Ok(None),
             (Some(secret), _) => KeySource::Text(secret.clone()),
             (None, Some(path)) => KeySource::File(path.clone()),
             (None, None) => return Ok(None),
         };
-        source.read("cluster.secret_file", secret_defect).map(Some)
+        source.read("cluster.secret_file", secret_defect).map(|secret| Some(SharedSecret::new(secret)))
     }
 }
 
@@ -233,7 +253,8 @@ mod tests {
         };
         fs::write(&path, format!("{}\n", "y".repeat(40))).unwrap();
         let secret = config(&path).shared_secret().unwrap().unwrap();
-        assert_eq!(secret.expose_secret(), "y".repeat(40));
+        let wanted = SharedSecret::new("y".repeat(40).into());
+        assert_eq!(secret.fingerprint(&[]), wanted.fingerprint(&[]), "without the line break");
         fs::write(&path, "5318008").unwrap();
         let error = config(&path).shared_secret().unwrap_err().to_string();
         assert!(error.starts_with("cluster.secret_file") && !error.contains("5318008"), "{error}");

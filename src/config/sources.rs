@@ -412,6 +412,10 @@ fn value_problem(key: &str, default: &Value, value: &Value, problem: &str) -> St
         (Value::Array(_), Value::String(_) | Value::Integer(_)) if KEYS.contains(&key) => {
             format!("is not a list of tables; write [[{key}]], and the settings of each below it")
         }
+        // An address may have a password.
+        (Value::Array(_), value) if key == "cluster.nats" && !value.is_array() => {
+            "is not a list; write for example [\"nats://10.0.0.1:4222\"]".to_owned()
+        }
         (Value::Integer(_), _) => format!("{value} is not a whole number from 0 to {}", u32::MAX),
         (Value::Boolean(_), _) => format!("{value} is neither true nor false"),
         (Value::Array(_), Value::Array(_)) => problem.to_owned(),

@@ -156,7 +156,8 @@ pub enum SubjectKind {
 }
 
 impl SubjectKind {
-    const ALL: [Self; 2] = [Self::Room, Self::Object];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Room, Self::Object];
 
     /// The kind as it is written in addresses.
     pub fn token(self) -> &'static str {

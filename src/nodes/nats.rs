@@ -203,7 +203,7 @@ impl NatsEngine {
         let mut found = Vec::new();
         for shard in 0..names.shards {
             let (call, filter) =
-                (format!("STREAM.INFO.{}", names.stream(shard)), names.journals(shard, kind.token()));
+                (format!("STREAM.INFO.{}", names.stream(kind, shard)), names.journals(kind, shard));
             let mut offset = 0;
             loop {
                 let body = json!({"subjects_filter": filter, "offset": offset});

@@ -79,7 +79,8 @@ impl Resources {
     pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
         nodes::refuse(config)?;
-        let data_dir = DataDir::open(&config.data_dir)?;
+        let shared = config.cluster.shared_secret()?;
+        let data_dir = DataDir::open_shared(&config.data_dir, shared.as_ref())?;
         let metrics = Metrics::new();
         let keys = AccessKeys::open(&config.durable)?;
         let certificates = Certificates::open(config, metrics.clone())?;

@@ -11,6 +11,9 @@ use base64::engine::GeneralPurpose;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{SecretSlice, SecretString};
+use subtle::ConstantTimeEq;
+
+use crate::config::SharedSecret;
 
 const LOCK: &str = "satsuma.lock";
 const DATABASE: &str = "satsuma.db";
@@ -55,6 +58,15 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError`]; each names the path.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::open_shared(path, None)
+    }
+
+    /// The same for a node of several, whose keys follow from the secret that all of them share. Its own signing key
+    /// stays in its file, for the day on which it is a single node again; its operator token is replaced.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; each names the path.
+    pub fn open_shared(path: &Path, shared: Option<&SharedSecret>) -> Result<Self, DataDirError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -63,11 +75,14 @@ impl DataDir {
         let access = DirAccess::of(path)?;
         let lock = lock(path, access)?;
         let (signing_key, _) = SIGNING_KEY.read_or_make(path, access)?;
-        let (_, operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
+        let (_, mut operator_token) = OPERATOR_TOKEN.read_or_make(path, access)?;
+        if let Some(shared) = shared {
+            operator_token = OPERATOR_TOKEN.replace(path, access, operator_token, shared.operator_token())?;
+        }
         make_database(path, DATABASE, access)?;
         Ok(Self {
             path: path.to_owned(),
-            signing_key: signing_key.to_vec().into(),
+            signing_key: shared.map_or_else(|| signing_key.to_vec().into(), SharedSecret::signing_key),
             operator_token: operator_token.as_str().into(),
             _lock: lock,
         })
@@ -318,6 +333,22 @@ impl SecretFile {
         Ok((decoded, text))
     }
 
+    /// Replaces the text of a secret, if it is another one.
+    fn replace(
+        &self,
+        directory: &Path,
+        access: DirAccess,
+        old: Zeroizing<String>,
+        new: Zeroizing<String>,
+    ) -> Result<Zeroizing<String>, DataDirError> {
+        if bool::from(old.as_bytes().ct_eq(new.as_bytes())) {
+            return Ok(old);
+        }
+        write_whole(directory, self.name, new.as_bytes(), access)
+            .map_err(|error| DataDirError::io("replace", &directory.join(self.name), error))?;
+        Ok(new)
+    }
+
     /// Writes a new secret so that a crash leaves either all of it or nothing.
     fn make(&self, directory: &Path, path: &Path, access: DirAccess) -> Result<Secret, DataDirError> {
         let mut bytes = Zeroizing::new(vec![0; self.bytes]);
@@ -506,6 +537,29 @@ mod tests {
         assert_eq!(data.signing_key().expose_secret().len(), 64);
         assert!(!half.exists());
         assert_eq!(mode(&directory.path().join("signing.key")), 0o600);
+    }
+
+    #[test]
+    fn nodes_of_one_secret_share_their_keys() {
+        let shared = |text: &str| SharedSecret::new(text.repeat(32).into());
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let keys = |data: &DataDir| {
+            (data.signing_key().expose_secret().to_vec(), data.operator_token().expose_secret().to_owned())
+        };
+        let alone = dirs.each_ref().map(|dir| keys(&DataDir::open(dir.path()).unwrap()));
+        assert_ne!(alone[0], alone[1]);
+        let open = |dir: &tempfile::TempDir, secret| {
+            DataDir::open_shared(dir.path(), Some(&shared(secret))).unwrap()
+        };
+        let together = dirs.each_ref().map(|dir| keys(&open(dir, "a")));
+        assert_eq!(together[0], together[1]);
+        assert_ne!(together[0].0, alone[0].0);
+        let file = dirs[0].path().join(OPERATOR_TOKEN_FILE);
+        assert_eq!(fs::read_to_string(&file).unwrap().trim(), together[0].1, "operators read it there");
+        assert_eq!(mode(&file), 0o600);
+        assert_ne!(keys(&open(&dirs[0], "b")), together[1]);
+        let again = keys(&DataDir::open(dirs[0].path()).unwrap());
+        assert_eq!(again.0, alone[0].0, "a single node again has its own cookies");
     }
 
     #[test]

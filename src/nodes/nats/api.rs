@@ -3,6 +3,8 @@
 //! They are plain messages, so nothing of the client's JetStream part is used: its types follow the newest server,
 //! and refuse answers of older ones.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use satsuma_cluster::writer::Appended;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::nodes::engine::{StoredEntry, Subject};
+use crate::nodes::engine::{StoredEntry, Subject, SubjectKind};
 
 /// The header with the condition of an append, which stays with the entry.
 pub const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -24,6 +26,10 @@ pub const PENDING: &str = "Nats-Num-Pending";
 /// The version of the layout below. Nodes with another one do not share streams.
 const LAYOUT: u32 = 1;
 
+/// Time after which an entry of a room is removed. The owner of a room writes its whole state more often, so nothing but
+/// rooms that have ended are forgotten, which nobody else removes.
+const ROOM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The names of everything in NATS.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -34,14 +40,14 @@ pub struct Names {
 }
 
 impl Names {
-    /// The stream of a shard.
-    pub fn stream(&self, shard: u16) -> String {
-        format!("{}_j_{shard}", self.prefix)
+    /// The stream of a kind and shard.
+    pub fn stream(&self, kind: SubjectKind, shard: u16) -> String {
+        format!("{}_{}_{shard}", self.prefix, kind.token())
     }
 
     /// The stream of a subject.
     pub fn stream_of(&self, subject: Subject) -> String {
-        self.stream(subject.shard(self.shards))
+        self.stream(subject.kind(), subject.shard(self.shards))
     }
 
     /// The journal of a subject; only JetStream listens there.
@@ -50,8 +56,8 @@ impl Names {
     }
 
     /// All journals of a kind in a shard.
-    pub fn journals(&self, shard: u16, kind: &str) -> String {
-        format!("{}.j.{shard}.{kind}.*", self.prefix)
+    pub fn journals(&self, kind: SubjectKind, shard: u16) -> String {
+        format!("{}.j.{shard}.{}.*", self.prefix, kind.token())
     }
 
     /// The subject of a journal.
@@ -85,13 +91,17 @@ impl Names {
         format!("{}.x", self.prefix)
     }
 
-    /// The stream of a shard as it has to be.
-    pub fn stream_config(&self, shard: u16, replicas: usize) -> StreamConfig {
+    /// The stream of a kind and shard as it has to be.
+    pub fn stream_config(&self, kind: SubjectKind, shard: u16, replicas: usize) -> StreamConfig {
         let Self { prefix, shards } = self;
+        let max_age = match kind {
+            SubjectKind::Room => ROOM_AGE,
+            SubjectKind::Object => Duration::ZERO,
+        };
         StreamConfig {
-            name: self.stream(shard),
+            name: self.stream(kind, shard),
             description: format!("Satsuma's journals: layout {LAYOUT}, shard {shard} of {shards}"),
-            subjects: vec![format!("{prefix}.j.{shard}.*.*")],
+            subjects: vec![self.journals(kind, shard)],
             retention: "limits".to_owned(),
             storage: "file".to_owned(),
             discard: "new".to_owned(),
@@ -101,11 +111,11 @@ impl Names {
             max_msgs_per_subject: -1,
             max_bytes: -1,
             max_msg_size: -1,
-            max_age: 0,
+            max_age: u64::try_from(max_age.as_nanos()).unwrap_or(u64::MAX),
             allow_direct: true,
             republish: Some(Republish {
-                src: format!("{prefix}.j.{shard}.*.*"),
-                dest: format!("{prefix}.d.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.f"),
+                src: self.journals(kind, shard),
+                dest: format!("{prefix}.d.{}.{{{{wildcard(1)}}}}.f", kind.token()),
             }),
         }
     }
@@ -135,7 +145,7 @@ pub struct StreamConfig {
     max_bytes: i64,
     #[serde(default = "unlimited")]
     max_msg_size: i64,
-    max_age: i64,
+    max_age: u64,
     #[serde(default)]
     allow_direct: bool,
     republish: Option<Republish>,
@@ -347,11 +357,11 @@ mod tests {
 
     #[test]
     fn stream_of_another_layout_is_refused() {
-        let wanted = names().stream_config(1, 3);
+        let wanted = names().stream_config(SubjectKind::Room, 1, 3);
         let json = serde_json::to_string(&wanted).unwrap();
         let found: StreamConfig = serde_json::from_str(&json).unwrap();
         assert_eq!(wanted.difference(&StreamConfig { num_replicas: 1, ..found.clone() }), None);
-        let other = Names { shards: 8, ..names() }.stream_config(1, 3);
+        let other = Names { shards: 8, ..names() }.stream_config(SubjectKind::Room, 1, 3);
         assert!(wanted.difference(&other).unwrap().contains("shard 1 of 8"));
         let lossy = StreamConfig { discard: "old".to_owned(), ..found };
         assert!(wanted.difference(&lossy).is_some());

@@ -17,7 +17,7 @@ use super::api::{self, ApiError, Failure, Names, StreamConfig, StreamInfo};
 use super::{Inner, NatsEngine, pass_on};
 use crate::config::{ClusterConfig, NatsUrl};
 use crate::metrics::Metrics;
-use crate::nodes::engine::EngineEvent;
+use crate::nodes::engine::{EngineEvent, SubjectKind};
 
 /// Time for NATS to answer at the start; it may be starting as well.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -150,8 +150,10 @@ impl NatsEngine {
             0 => 1,
             replicas => replicas,
         };
-        for shard in 0..engine.0.names.shards {
-            engine.make_stream(&engine.0.names.stream_config(shard, replicas)).await?;
+        for kind in SubjectKind::ALL {
+            for shard in 0..engine.0.names.shards {
+                engine.make_stream(&engine.0.names.stream_config(kind, shard, replicas)).await?;
+            }
         }
         let server = engine.0.client.server_info();
         info!(server = server.server_name, version = server.version, "connected to NATS");
@@ -293,11 +295,21 @@ fn options(
         options = options.credentials(&read(setting, path)?).map_err(unusable)?;
     }
     if let Some(path) = nkey_file.as_ref() {
-        options = options.nkey(read("cluster.nkey_file", path)?.trim().to_owned());
+        let (setting, text) = ("cluster.nkey_file", read("cluster.nkey_file", path)?);
+        let seed = text.trim();
+        if !(seed.starts_with("SU") && seed.len() == 58) {
+            let error = std::io::Error::other("it has no seed of a user, which begins with SU");
+            return Err(NatsError::File { setting, path: path.clone(), error });
+        }
+        options = options.nkey(seed.to_owned());
     }
     if let Some(path) = tls_ca.as_ref() {
-        // Read here as well: the client would tell neither the setting nor the path.
-        read("cluster.tls_ca", path)?;
+        // Read here as well: the client would tell neither the setting nor the path, and trusts nobody if it is empty.
+        let setting = "cluster.tls_ca";
+        if !read(setting, path)?.contains("-----BEGIN CERTIFICATE-----") {
+            let error = std::io::Error::other("it has no certificate");
+            return Err(NatsError::File { setting, path: path.clone(), error });
+        }
         options = options.add_root_certificates(path.clone());
     }
     if let Some(watched) = watched {

@@ -188,6 +188,11 @@ impl RoomState {
         })
     }
 
+    /// The meeting, if one runs.
+    pub fn meeting(&self) -> Option<MeetingId> {
+        self.meeting
+    }
+
     /// The id of the last chat message. The next owner's clock may be behind.
     pub fn last_chat(&self) -> u64 {
         self.last_chat

@@ -296,3 +296,6 @@ impl RoomReplica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

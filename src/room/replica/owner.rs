@@ -27,6 +27,13 @@ use crate::store::saved::{Persist, SavedMember};
 const POSITIONS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(1000), Duration::from_millis(2500)];
 
+/// Maximum time between two whole states, also of a room in which nothing happens: the engine removes entries that are
+/// a day old, since nobody else removes those of rooms that have ended.
+pub(super) const WHOLE_AT_LEAST: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The same after a takeover: the last whole state may be older than one of this owner could be.
+pub(super) const FIRST_WHOLE: Duration = Duration::from_secs(60);
+
 /// A room and its journal's writer.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -50,6 +57,8 @@ pub(super) struct Owner {
     /// The time at which members are removed that a dead node had and nobody persists.
     ghosts_at: Option<Instant>,
     purged_below: u64,
+    /// The time at which the whole state is written at the latest.
+    whole_at: Instant,
     is_ending: bool,
 }
 
@@ -75,7 +84,8 @@ impl Owner {
         let is_served = !self.is_ending && !self.writer.is_full();
         let room = self.room.deadline().filter(|_| is_served).map(|(at, _)| at);
         let position = POSITIONS.get(self.positions).map(|after| self.changed_at + *after);
-        [room, position, self.writer.deadline(), self.ghosts_at].into_iter().flatten().min()
+        let whole = Some(self.whole_at).filter(|_| !self.is_ending && self.writer.is_quiet());
+        [room, position, self.writer.deadline(), self.ghosts_at, whole].into_iter().flatten().min()
     }
 
     pub(super) fn node_gone(&mut self, node: NodeId) {

@@ -10,7 +10,7 @@ use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 use super::super::lines::RoomState;
 use super::super::messages::{Attach, Content, PeerMessage};
 use super::super::{Action, Role, RoomReplica, Surroundings};
-use super::{Owner, POSITIONS};
+use super::{FIRST_WHOLE, Owner, POSITIONS, WHOLE_AT_LEAST};
 use crate::id::{NodeId, UserId};
 use crate::protocol::close::Close;
 use crate::room::codec::RemoteCommand;
@@ -36,6 +36,7 @@ impl RoomReplica {
             }
         };
         let ghosts = state.sockets().count() > 0;
+        let is_taken_over = state.meeting().is_some();
         let owner = Owner {
             room,
             writer,
@@ -51,6 +52,7 @@ impl RoomReplica {
             positions: 0,
             ghosts_at: ghosts.then(|| now + self.settings.restore_grace),
             purged_below: 0,
+            whole_at: now + if is_taken_over { FIRST_WHOLE } else { WHOLE_AT_LEAST },
             is_ending: false,
         };
         let epoch = owner.epoch();
@@ -151,7 +153,9 @@ impl RoomReplica {
             owner.positions += 1;
             self.actions.push(owner.broadcast(Content::Position));
         }
-        if owner.writer.is_quiet() && !owner.is_ending && self.journal.wants_whole() {
+        let wants_whole = self.journal.wants_whole() || owner.whole_at <= now;
+        if owner.writer.is_quiet() && !owner.is_ending && wants_whole {
+            owner.whole_at = now + WHOLE_AT_LEAST;
             let whole = Whole { state: self.journal.state().clone(), taken: self.journal.all_taken() };
             owner.writer.push_first(now, Line::Whole(Box::new(whole)));
         }

@@ -2,14 +2,15 @@
 
 mod banner;
 mod check;
+mod cluster;
 mod events;
 mod fault;
 mod files;
 mod health;
 mod media;
 mod mint;
-mod nodes;
 mod objects;
+mod parts;
 mod platform;
 mod prune;
 mod resources;
@@ -18,7 +19,6 @@ mod router;
 mod run;
 mod signals;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -30,25 +30,24 @@ use tracing::info;
 use crate::admin::{self, Operators};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
-use crate::auth::Identities;
-use crate::auth::access::AccessHandle;
-use crate::auth::access_token::AccessTokens;
 use crate::auth::peer::TrustedProxies;
 use crate::auth::token::SigningKey;
 use crate::clock::now;
-use crate::config::{Config, LimitsConfig, ModeratorDefault, SettingOrigins};
+use crate::config::{Config, SettingOrigins};
 use crate::http::context::HttpContext;
 use crate::http::host::HostNames;
-use crate::http::listener::{HttpLimits, serve};
+use crate::http::listener::serve;
 use crate::http::tls::acceptor::Acceptor;
 use crate::http::tls::certificates::{CertificateFacts, Certificates};
+use crate::id::NodeId;
 use crate::limit::Rate;
 use crate::media_access::MediaAccess;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
+use crate::nodes::engine::Engine;
 use crate::orange::Orange;
-use crate::reports::retention::{Retention, prune_regularly};
+use crate::reports::retention::prune_regularly;
 use crate::reports::service::ReportService;
 use crate::room::events::RoomEvents;
 use crate::room::readiness::Readiness;
@@ -58,12 +57,15 @@ use crate::store::Store;
 use crate::store::data_dir::DataDir;
 use crate::ws::Sockets;
 pub use check::check;
+pub use cluster::{EngineNode, check_engine};
+use cluster::{MakeNode, NodeParts, RunningNode};
 use events::RunningEvents;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
 pub use mint::{TokenOptions, mint as mint_token};
-pub use nodes::check_engine;
 use objects::RunningObjects;
+pub use parts::Addresses;
+use parts::{http_limits, identities, retention};
 use prune::prune;
 use resources::{Clients, Resources};
 use router::{AppState, router};
@@ -100,17 +102,10 @@ pub struct Server {
     /// Dropped last, so that the directory is locked until the store is closed.
     data_dir: DataDir,
     kept_rooms: usize,
+    /// This server as a node, if it is one of several.
+    node: Option<RunningNode>,
     /// The certificate of the public listener, if it speaks TLS.
     tls: Option<CertificateFacts>,
-}
-
-/// The addresses of a server's listeners, with the actual ports if 0 was configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Addresses {
-    /// The public listener.
-    pub http: SocketAddr,
-    /// The operators' listener.
-    pub admin: SocketAddr,
 }
 
 impl Server {
@@ -127,9 +122,37 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start_shown(config: Config, origins: SettingOrigins) -> Result<Self, StartError> {
+        Self::start_with(config, origins, None).await
+    }
+
+    /// Starts a server as a node of a cluster.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start_as_node<E: Engine>(
+        config: Config,
+        origins: SettingOrigins,
+        node: EngineNode<E>,
+    ) -> Result<Self, StartError> {
+        cluster::check(&config)?;
+        Self::start_with(config, origins, Some(node.make())).await
+    }
+
+    async fn start_with(
+        config: Config,
+        origins: SettingOrigins,
+        node: Option<MakeNode>,
+    ) -> Result<Self, StartError> {
         let resources = Resources::open(&config).await?;
-        match Clients::new(&config, &resources).await {
-            Ok(clients) => Ok(Self::run_with(config, &origins, resources, clients)),
+        let opened = async {
+            let node = match node {
+                Some(node) => Some(node),
+                None => cluster::connect(&config, &resources.metrics).await?,
+            };
+            Ok((Clients::new(&config, &resources).await?, node))
+        };
+        match opened.await {
+            Ok((clients, node)) => Ok(Self::run_with(config, &origins, resources, clients, node)),
             Err(error) => {
                 resources.close().await;
                 Err(error)
@@ -138,7 +161,13 @@ impl Server {
     }
 
     /// Starts all tasks. Nothing here can fail, so nothing is left partly started.
-    fn run_with(config: Config, origins: &SettingOrigins, resources: Resources, clients: Clients) -> Self {
+    fn run_with(
+        config: Config,
+        origins: &SettingOrigins,
+        resources: Resources,
+        clients: Clients,
+        node: Option<MakeNode>,
+    ) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
         let Clients {
             site,
@@ -173,7 +202,10 @@ impl Server {
             files: files.clone(),
             events: room_events,
         };
-        let registry = rooms::start(&config, &store, services, metrics.clone(), kept);
+        let node = node.map(|make| make(metrics.clone()));
+        let node_id = node.as_ref().map_or_else(NodeId::random, |node| node.id);
+        let shared = node.as_ref().map(|node| node.rooms.clone());
+        let registry = rooms::start(&config, &store, services, metrics.clone(), kept, shared);
         let readiness = Readiness::new(
             registry.clone(),
             store.handle(),
@@ -190,7 +222,8 @@ impl Server {
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
-        let sockets = Arc::new(Sockets::new(&config, registry.clone(), metrics.clone(), stopping.clone()));
+        let sockets =
+            Arc::new(Sockets::new(&config, node_id, registry.clone(), metrics.clone(), stopping.clone()));
         let start = |objects| RunningObjects::start(&config, objects, sockets.clone(), http.clone());
         let (objects, durable) = objects.map(start).unzip();
         let event_api = Arc::new(events.api(&config.events, registry.clone(), metrics.clone()));
@@ -268,7 +301,9 @@ impl Server {
             Metrics::new(),
             admin_stop.clone(),
         );
+        let node = node.map(NodeParts::start);
         Self {
+            node,
             addresses,
             stopping,
             admin_stop,
@@ -315,6 +350,9 @@ impl Server {
         self.stopping.cancelled().await;
         let deadline = now() + self.config.shutdown.deadline;
         let sockets_deadline = deadline - self.config.shutdown.deadline / STORE_SHARE;
+        if let Some(node) = &self.node {
+            node.drain();
+        }
         // First, so that the jobs' tracks have all of the time to be closed.
         self.ai.stop_jobs();
         if let Some(assistant) = &self.assistant {
@@ -337,7 +375,10 @@ impl Server {
         // After the clients were told to reconnect: a browser without a close of its session waits for ICE to
         // fail, 12 s and more.
         let ((), (), cut_off_objects) =
-            tokio::join!(end_media(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
+            tokio::join!(media::end(self.sfu.as_ref()), registry.end(sockets_deadline), end_objects);
+        if let Some(node) = self.node {
+            node.stop(sockets_deadline).await;
+        }
         // After the rooms, whose last events it records; before the HTTP connections, which wait for its streams.
         self.events.end(sockets_deadline).await;
 
@@ -381,58 +422,9 @@ impl Server {
         drop(self.data_dir);
         stored?;
         objects_stored?;
-        if cut_off > 0 {
-            return Err(ShutdownError::Sockets(cut_off));
-        }
-        if cut_off_objects > 0 {
-            return Err(ShutdownError::Objects(cut_off_objects));
-        }
-        if open_tracks > 0 {
-            return Err(ShutdownError::AiTracks(open_tracks));
-        }
+        ShutdownError::check(cut_off, cut_off_objects, open_tracks)?;
         info!("stopped; everything is kept");
         Ok(())
-    }
-}
-
-/// Ends all media sessions and notifies their peers.
-async fn end_media(sfu: Option<&SfuHandle>) {
-    let Some(sfu) = sfu else { return };
-    if let Ok(sessions) = sfu.end_all().await {
-        info!(sessions, "all media sessions are ended");
-    }
-}
-
-fn identities(
-    config: &Config,
-    key: SigningKey,
-    access: Option<AccessHandle>,
-    tokens: Option<AccessTokens>,
-) -> Identities {
-    let identities = Identities::new(key, config.identity.proxy_header.0.clone(), access);
-    let identities = identities
-        .with_tokens(tokens, config.auth.rooms, config.auth.create)
-        .limiting_guesses(Rate::per_minute(config.limits.token_guesses_per_minute_per_network))
-        .moderating(config.moderation.default == ModeratorDefault::Everyone);
-    if config.identity.required { identities } else { identities.beside_cookies() }
-}
-
-fn http_limits(limits: &LimitsConfig) -> HttpLimits {
-    HttpLimits {
-        header_bytes: limits.header_bytes,
-        handshake: limits.handshake,
-        header_timeout: limits.header_timeout,
-        request_timeout: limits.request_timeout,
-        connections: limits.http_connections,
-        per_network: limits.http_connections_per_address,
-    }
-}
-
-fn retention(config: &Config) -> Retention {
-    Retention {
-        reports: config.feedback.retention,
-        report_bytes: config.feedback.stored_bytes,
-        meetings: config.room.meetings_retention,
     }
 }
 

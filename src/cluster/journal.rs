@@ -148,6 +148,8 @@ impl<S: State> Journal<S> {
             self.line(record.sequence, entry.by, line);
         }
         for (link, number) in &entry.taken {
+            // A node has one link at a time, and ends it only when all its items are answered.
+            self.taken.retain(|other, _| other.node != link.node || other.number >= link.number);
             let taken = self.taken.entry(*link).or_default();
             *taken = (*taken).max(*number);
         }

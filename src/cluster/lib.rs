@@ -7,7 +7,8 @@
 //!
 //! [`entry`] has the entries and their bytes. [`Journal`] folds them into the subject's state. [`JournalWriter`] is the
 //! owner's only way to write. [`Uplink`] and [`Downlink`] are the numbered way from a node with clients to the owner.
-//! [`Membership`] decides when a node is gone, which decides *when somebody tries*, and never *who is right*.
+//! [`message`] has the bytes of what nodes
+//! say to each other. [`Membership`] decides when a node is gone, which decides *when somebody tries*, and never *who is right*.
 //!
 //! Nothing here knows the engine or a transport: all are told events and times, and return what is to be done.
 
@@ -15,6 +16,7 @@ pub mod entry;
 pub mod journal;
 pub mod link;
 pub mod membership;
+pub mod message;
 mod node;
 pub mod successor;
 pub mod writer;

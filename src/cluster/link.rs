@@ -167,8 +167,9 @@ impl<T: Clone> Uplink<T> {
         self.attached?.resend.filter(|_| !self.items.is_empty())
     }
 
-    /// Takes the owner's answer, and returns the answers to single items. One of another owner is ignored.
-    pub fn answered<A>(&mut self, now: Instant, answer: Answer<A>) -> Vec<A> {
+    /// Takes the owner's answer, and returns the answers to single items, with their numbers. One of another owner is
+    /// ignored.
+    pub fn answered<A>(&mut self, now: Instant, answer: Answer<A>) -> Vec<(u64, A)> {
         let Some(attached) = self.attached.as_mut() else {
             return Vec::new();
         };
@@ -176,7 +177,7 @@ impl<T: Clone> Uplink<T> {
             return Vec::new();
         }
         let is_new = |(number, _): &(u64, A)| (self.first..=answer.through).contains(number);
-        let answers = answer.answers.into_iter().filter(is_new).map(|(_, answer)| answer).collect();
+        let answers = answer.answers.into_iter().filter(is_new).collect();
         let before = self.first;
         while self.first <= answer.through {
             let Some((_, bytes)) = self.items.pop_front() else {
@@ -365,7 +366,7 @@ mod tests {
                         down.stored(entry);
                     }
                     Step::Answer { arrives } => if arrives {
-                        answered.extend(up.answered(now, down.answer()));
+                        answered.extend(up.answered(now, down.answer()).into_iter().map(|(_, answer)| answer));
                     },
                     Step::Wait => now += RESEND,
                     Step::NextOwner => {

@@ -147,6 +147,21 @@ impl Membership {
         node == self.own || self.nodes.get(&node).is_none_or(|node| !node.is_gone)
     }
 
+    /// True if the node was heard of, and is not forgotten.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// Number of other nodes that are known, those that are gone too.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True if no other node is known.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// The nodes that are alive and take subjects, this one too unless it is draining.
     pub fn takers(&self) -> impl Iterator<Item = NodeId> {
         let others = self.nodes.iter().filter(|(_, node)| !node.is_gone && !node.is_draining);

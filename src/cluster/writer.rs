@@ -31,6 +31,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum number of lines that wait; the owner takes no further items then.
 pub const MAX_PENDING: usize = 4096;
 
+/// Maximum size in bytes of the lines that wait, as far as they were [counted](JournalWriter::count). The engine takes no
+/// entry of any length, and one that it does not take would be appended without an end.
+pub const MAX_PENDING_BYTES: usize = 256 << 10;
+
 /// The writer of a journal, from the claim on.
 #[derive(Clone, Debug)]
 pub struct JournalWriter<S: State> {
@@ -42,6 +46,7 @@ pub struct JournalWriter<S: State> {
     /// The engine's number of the last entry.
     sequence: u64,
     pending: Vec<Line<S>>,
+    pending_bytes: usize,
     taken: BTreeMap<LinkId, u64>,
     prompt: u64,
     /// Time at which pending lines are written at the latest.
@@ -130,6 +135,7 @@ impl<S: State> JournalWriter<S> {
             next_number: 1,
             sequence: journal.sequence(),
             pending: Vec::new(),
+            pending_bytes: 0,
             taken: BTreeMap::new(),
             prompt: 0,
             due: None,
@@ -165,7 +171,17 @@ impl<S: State> JournalWriter<S> {
 
     /// True if so many lines wait that no further item should be taken.
     pub fn is_full(&self) -> bool {
-        self.pending.len() >= MAX_PENDING
+        self.pending.len() >= MAX_PENDING || self.pending_bytes >= MAX_PENDING_BYTES
+    }
+
+    /// Bytes by which the next entry may still grow.
+    pub fn space(&self) -> usize {
+        MAX_PENDING_BYTES.saturating_sub(self.pending_bytes)
+    }
+
+    /// Counts the size of a line that was added to the next entry.
+    pub fn count(&mut self, bytes: usize) {
+        self.pending_bytes = self.pending_bytes.saturating_add(bytes);
     }
 
     /// The stored entries that a reader would need.
@@ -283,6 +299,7 @@ impl<S: State> JournalWriter<S> {
         };
         self.next_number += 1;
         self.due = None;
+        self.pending_bytes = 0;
         self.unstored.push_back(entry.into());
         self.stage = Stage::Due(Ask::Append);
     }

@@ -35,6 +35,11 @@ const NO_MEETING: ApiError =
     ApiError::refused(StatusCode::NOT_FOUND, "no_meeting", "no meeting is running in this room");
 const NO_MEMBER: ApiError =
     ApiError::refused(StatusCode::NOT_FOUND, "no_member", "the field \"to\" is not a member of this room");
+const OTHER_NODE: ApiError = ApiError::refused(
+    StatusCode::CONFLICT,
+    "other_node",
+    "another node of the cluster owns this room, and has to be asked",
+);
 const OTHER_REQUEST: ApiError = ApiError::refused(
     StatusCode::UNPROCESSABLE_ENTITY,
     "other_request",
@@ -187,6 +192,7 @@ impl Acting {
         self.registry.post(room, post).await.map_err(|error| match error {
             PostError::Refused(CannotPost::NoMeeting) => NO_MEETING,
             PostError::Refused(CannotPost::UnknownMember) => NO_MEMBER,
+            PostError::Refused(CannotPost::OtherNode) => OTHER_NODE,
             PostError::Silent => ApiError::RoomSilent,
         })
     }

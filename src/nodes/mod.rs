@@ -6,3 +6,5 @@
 
 pub mod engine;
 pub mod nats;
+pub mod node;
+mod room;

@@ -211,6 +211,18 @@ impl Event {
         }
     }
 
+    /// The sentence by which the sender of a message learns that it was not carried out.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Error { error } => Some(error),
+            Self::Moderation(notice) => match &**notice {
+                ModerationNotice::Moderated { error, .. } => error.as_deref(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Encodes the event as the JSON text of a message.
     pub fn encode(&self) -> String {
         match self {

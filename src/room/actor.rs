@@ -7,7 +7,7 @@ mod history;
 mod membership;
 mod publishing;
 mod reply;
-mod time;
+pub mod time;
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use self::agents::{answered, reported};
 use self::history::HistoryFeed;
 use self::membership::Joining;
 use self::reply::PendingReply;
 use self::time::{unix_millis, unix_seconds};
+use super::agent_jobs::AgentJobs;
 use super::ended::EndedMeetings;
 use super::events::RoomEvents;
 use super::fanout::LocalFanout;
@@ -32,9 +32,8 @@ use super::observers::Observers;
 use super::outbox::OutboxLimits;
 use super::rulebook::Rulebook;
 use super::state::{Denied, Room, RoomSettings};
-use crate::agent::RunningJob;
 use crate::ai::AiHandle;
-use crate::assistant::{AssistantHandle, RunningAnswer};
+use crate::assistant::AssistantHandle;
 use crate::clock::{now, wall_clock};
 use crate::id::RoomName;
 use crate::limit::ConcurrencyPermit;
@@ -88,6 +87,11 @@ pub struct RoomPermit {
 }
 
 impl RoomPermit {
+    /// The network of the client that started the room, if known.
+    pub fn network(&self) -> Option<ClientNetwork> {
+        self.network
+    }
+
     /// Charges a restored room to the network of the first member that returns. It is not a new
     /// room, so no limit refuses it; further rooms of that network may be refused.
     fn claim(&mut self, network: Option<ClientNetwork>) {
@@ -107,12 +111,10 @@ pub struct Actor {
     inbox: Inbox,
     fanout: LocalFanout,
     history: HistoryFeed,
-    /// The AI job in progress; dropped with the room, and so cancelled.
-    agent_job: Option<RunningJob>,
+    /// The jobs of agents in progress; dropped with the room, and so cancelled.
+    agents: AgentJobs,
     /// The members' places in the directory of media.
     media: RoomAccess,
-    /// The assistant's answer in progress; dropped with the room, and so cancelled.
-    answer: Option<RunningAnswer>,
     deps: RoomDeps,
     _running: Counted,
     permit: RoomPermit,
@@ -180,9 +182,8 @@ impl Actor {
             inbox,
             fanout,
             history,
-            agent_job: None,
+            agents: AgentJobs::default(),
             media,
-            answer: None,
             deps,
             _running: running,
             permit,
@@ -234,8 +235,7 @@ impl Actor {
                     self.stopping = true;
                     self.handle(Input::Shutdown, Asking::None).await
                 }
-                report = reported(&mut self.agent_job) => self.agent_reported(report).await,
-                report = answered(&mut self.answer) => self.answer_reported(report).await,
+                news = self.agents.next() => self.agent_reported(news).await,
                 command = self.inbox.commands.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => break,

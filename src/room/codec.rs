@@ -40,6 +40,13 @@ pub enum RemoteCommand {
     },
     /// A socket is gone.
     Disconnected(Disconnection),
+    /// A member confirms nothing, or the memory for slow members is exhausted at its node.
+    TooSlow {
+        /// The member.
+        user: UserId,
+        /// Its socket, the last one if it is disconnected.
+        connection: ConnectionId,
+    },
 }
 
 impl RemoteCommand {
@@ -103,6 +110,10 @@ enum WireCommand<'a> {
     Disconnected {
         connection: WireConnection,
         is_page_left: bool,
+    },
+    TooSlow {
+        user: &'a str,
+        connection: WireConnection,
     },
 }
 
@@ -223,6 +234,9 @@ impl<'a> WireCommand<'a> {
                 connection: WireConnection::of(*connection),
                 is_page_left: *is_page_left,
             },
+            RemoteCommand::TooSlow { user, connection } => {
+                Self::TooSlow { user: user.as_str(), connection: WireConnection::of(*connection) }
+            }
         }
     }
 
@@ -237,6 +251,9 @@ impl<'a> WireCommand<'a> {
             }
             Self::Disconnected { connection, is_page_left } => {
                 RemoteCommand::Disconnected(Disconnection { connection: connection.read(), is_page_left })
+            }
+            Self::TooSlow { user, connection } => {
+                RemoteCommand::TooSlow { user: UserId::parse(user).ok()?, connection: connection.read() }
             }
         })
     }
@@ -499,6 +516,7 @@ mod tests {
             .map(says),
         );
         commands.push(RemoteCommand::Disconnected(Disconnection { connection: ID, is_page_left: true }));
+        commands.push(RemoteCommand::TooSlow { user: UserId::parse("u-1").unwrap(), connection: ID });
         commands
     }
 

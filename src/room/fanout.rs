@@ -92,6 +92,11 @@ impl MemberOutbox {
     pub fn event_bytes(&self) -> usize {
         self.outbox.event_bytes()
     }
+
+    /// Number of events that the member has not confirmed.
+    pub fn unconfirmed_events(&self) -> usize {
+        self.outbox.unconfirmed_events()
+    }
 }
 
 impl LocalFanout {
@@ -330,6 +335,20 @@ impl LocalFanout {
             }
             member.outbox.put_history(history);
         }
+    }
+
+    /// Queues a snapshot for a member alone, which has just joined.
+    pub fn put_snapshot(&self, user: &UserId, snapshot: String) {
+        if let Some(member) = self.outboxes.get(user) {
+            let snapshot = SharedMessage::new(MessageKind::RoomState, snapshot, &self.metrics);
+            // One that is too slow for it gets the next one, or is too slow for that as well.
+            let _ = member.outbox.put_snapshot(&snapshot);
+        }
+    }
+
+    /// True while a member is sent presences.
+    pub fn has_presences(&self) -> bool {
+        self.presence.is_some()
     }
 
     /// Queues a snapshot of the room for all members, behind the presences of its users for those that are sent them.

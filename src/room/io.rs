@@ -109,6 +109,8 @@ pub enum CannotPost {
     NoMeeting,
     /// The recipient is not a member.
     UnknownMember,
+    /// The room is at another node of the cluster.
+    OtherNode,
 }
 
 /// A closed socket.

@@ -29,6 +29,9 @@ const ROOMY_BYTES: u32 = 1 << 20;
 /// Minimum size in bytes of a long message; shorter ones are limited by their number alone.
 const LONG_BYTES: usize = 4 << 10;
 
+/// The answer to a message from a socket that a newer one has superseded, or whose member was removed.
+pub const NO_MEMBER: &str = "the connection has no membership any more";
+
 /// A command to a room's task.
 #[derive(Debug)]
 pub enum Command {
@@ -175,8 +178,10 @@ pub struct RoomHandle {
 /// The receiving end of a [`RoomHandle`], read by a room's task.
 #[derive(Debug)]
 pub struct Inbox {
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) stop: CancellationToken,
+    /// The commands.
+    pub commands: mpsc::Receiver<Command>,
+    /// Cancelled when the room is to close all sockets and end.
+    pub stop: CancellationToken,
 }
 
 impl RoomHandle {

@@ -10,6 +10,7 @@
 
 pub mod actor;
 pub mod agent;
+pub mod agent_jobs;
 pub mod ai;
 mod announced;
 pub mod arrivals;
@@ -40,6 +41,7 @@ pub mod registry;
 pub mod replica;
 pub mod rulebook;
 pub mod rules;
+pub mod shared;
 pub mod snapshot_throttle;
 pub mod state;
 pub mod watch;

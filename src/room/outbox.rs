@@ -316,6 +316,13 @@ impl Outbox {
         state.sent.iter().chain(queued).map(|event| event.message.json().clone()).collect()
     }
 
+    /// Number of unconfirmed events.
+    pub fn unconfirmed_events(&self) -> usize {
+        let state = self.shared.lock();
+        let queued = state.queue.iter().filter(|queued| matches!(queued, Queued::Event(_)));
+        state.sent.len() + queued.count()
+    }
+
     /// True if the member's socket was throttled since the last call, so that a heartbeat may be unread.
     pub fn take_throttled(&self) -> bool {
         let mut state = self.shared.lock();

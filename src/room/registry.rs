@@ -28,6 +28,7 @@ use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::passwords::Passwords;
+use super::shared::{SharedRooms, StartedRoom};
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
@@ -45,6 +46,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Timeout of a room's answer to an operator's query.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeout of a join to a room that other nodes share: its owner may be gone, and the next one not known.
+const SHARED_JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limits of the registry itself.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +75,8 @@ struct Inner {
     new_rooms: UserRate,
     passwords: Passwords,
     deps: RoomDeps,
+    /// Runs the rooms if other nodes share them.
+    shared: Option<Arc<dyn SharedRooms>>,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -88,6 +94,8 @@ pub enum CannotJoin {
     TooManyRoomsOfNetwork,
     /// The network's rate of new rooms is exceeded.
     TooManyNewRoomsOfNetwork,
+    /// The node that owns the room did not answer in time.
+    Unreachable,
 }
 
 /// Reason for not writing a program's message to a room.
@@ -143,20 +151,35 @@ impl Registry {
     /// Creates a registry and starts every stored room at once, so that no other identity takes its
     /// members' ids.
     pub fn start(limits: RegistryLimits, deps: RoomDeps, saved: Vec<SavedRoom>) -> Self {
-        let rooms = limits.rooms.max(saved.len());
-        let registry = Self {
+        let registry = Self::new(limits, deps, None, saved.len());
+        saved.into_iter().for_each(|room| registry.restore(room));
+        registry
+    }
+
+    /// Creates a registry whose rooms other nodes share. They are stored elsewhere.
+    pub fn start_shared(limits: RegistryLimits, deps: RoomDeps, shared: Arc<dyn SharedRooms>) -> Self {
+        Self::new(limits, deps, Some(shared), 0)
+    }
+
+    fn new(
+        limits: RegistryLimits,
+        deps: RoomDeps,
+        shared: Option<Arc<dyn SharedRooms>>,
+        least_rooms: usize,
+    ) -> Self {
+        let rooms = limits.rooms.max(least_rooms);
+        Self {
             inner: Arc::new(Inner {
                 rooms: DashMap::new(),
                 running: ConcurrencyLimit::new(rooms, limits.rooms_of_network),
                 new_rooms: UserRate::new(limits.new_rooms, limits.new_rooms_of_network),
                 passwords: Passwords::default(),
                 deps,
+                shared,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
             }),
-        };
-        saved.into_iter().for_each(|room| registry.restore(room));
-        registry
+        }
     }
 
     /// Joins the room of that name, and starts it if needed; a new room counts for the client's
@@ -175,6 +198,19 @@ impl Registry {
             return Err(CannotJoin::Refused(JoinRefusal::Ended));
         }
         join.password = self.inner.passwords.proof(name, &join.identity).await;
+        let joined = self.join_running(name, join, encoding);
+        if self.inner.shared.is_none() {
+            return joined.await;
+        }
+        timeout(SHARED_JOIN_TIMEOUT, joined).await.unwrap_or(Err(CannotJoin::Unreachable))
+    }
+
+    async fn join_running(
+        &self,
+        name: &RoomName,
+        join: Join,
+        encoding: Encoding,
+    ) -> Result<MemberLink, CannotJoin> {
         loop {
             let room = self.find_or_start(name, &join)?;
             let (ack, answer) = oneshot::channel();
@@ -341,7 +377,10 @@ impl Registry {
         }
         match entry {
             Entry::Occupied(running) => Ok(running.get().clone()),
-            Entry::Vacant(_) if !join.grants.create => Err(CannotJoin::Refused(JoinRefusal::NotStarted)),
+            // A meeting may run in a room that other nodes share; its owner refuses the join if not.
+            Entry::Vacant(_) if !join.grants.create && self.inner.shared.is_none() => {
+                Err(CannotJoin::Refused(JoinRefusal::NotStarted))
+            }
             Entry::Vacant(vacant) => {
                 let permit = self.inner.permit_for(&join.identity, join.network)?;
                 let handle = self.spawn(name.clone(), None, permit);
@@ -377,10 +416,19 @@ impl Registry {
     /// Starts a room's task; the caller holds the entry of the name, so that there is only one.
     fn spawn(&self, name: RoomName, saved: Option<SavedRoom>, permit: RoomPermit) -> RoomHandle {
         let (handle, inbox) = RoomHandle::new();
-        let actor = Actor::new(name.clone(), saved, inbox, permit, self.inner.deps.clone());
-        let registry = self.clone();
-        let own = handle.clone();
-        self.inner.tasks.spawn(actor.run(move || registry.forget(&name, &own)));
+        let deps = self.inner.deps.clone();
+        let (registry, own, known_as) = (self.clone(), handle.clone(), name.clone());
+        let retire = move || registry.forget(&known_as, &own);
+        match &self.inner.shared {
+            None => {
+                let actor = Actor::new(name, saved, inbox, permit, deps);
+                self.inner.tasks.spawn(actor.run(retire));
+            }
+            Some(shared) => {
+                let room = StartedRoom { name, inbox, permit, deps };
+                self.inner.tasks.spawn(shared.run(room, Box::new(retire)));
+            }
+        }
         handle
     }
 

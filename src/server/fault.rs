@@ -30,6 +30,12 @@ pub enum StartError {
     /// The folder of shared files cannot be used.
     #[error("the folder of shared files cannot be used ({0})")]
     Files(#[source] io::Error),
+    /// The check of who may receive whose media needs all rooms, of which a node knows its own.
+    #[error(
+        "calls.room_check: false is needed in a cluster, since a node knows the rooms of its own members alone; with \
+         it, whoever is logged in may receive tracks whose names it knows"
+    )]
+    RoomCheckInCluster,
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] ConfigErrors),
@@ -79,9 +85,6 @@ pub enum StartError {
     /// The engine between nodes cannot be used.
     #[error(transparent)]
     Engine(#[from] NatsError),
-    /// The server cannot be a node of several.
-    #[error("cluster.nats: this release cannot be one of several nodes yet; leave cluster.nats out")]
-    Nodes,
 }
 
 /// A failed start or shutdown.
@@ -110,4 +113,16 @@ pub enum ShutdownError {
     /// Some tracks of AIs could not be closed.
     #[error("{0} tracks of AIs could not be closed; the log names their sessions, which go on billing")]
     AiTracks(usize),
+}
+
+impl ShutdownError {
+    /// The error of what was cut off at the deadline; none if nothing was.
+    pub(super) fn check(sockets: usize, objects: usize, ai_tracks: usize) -> Result<(), Self> {
+        match (sockets, objects, ai_tracks) {
+            (0, 0, 0) => Ok(()),
+            (0, 0, tracks) => Err(Self::AiTracks(tracks)),
+            (0, objects, _) => Err(Self::Objects(objects)),
+            (sockets, ..) => Err(Self::Sockets(sockets)),
+        }
+    }
 }

@@ -102,3 +102,11 @@ pub(super) fn forget_ais(kept: &mut [SavedRoom]) {
         room.ai = room.ai.take().map(|ai| Ai::without_session(&ai).into());
     }
 }
+
+/// Ends all media sessions and notifies their peers.
+pub(super) async fn end(sfu: Option<&SfuHandle>) {
+    let Some(sfu) = sfu else { return };
+    if let Ok(sessions) = sfu.end_all().await {
+        info!(sessions, "all media sessions are ended");
+    }
+}

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
-use super::{Addresses, StartError, media, nodes};
+use super::{Addresses, StartError, media};
 use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
@@ -78,7 +78,6 @@ impl Resources {
     /// [`StartError`]; nothing is held then.
     pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
-        nodes::refuse(config)?;
         let shared = config.cluster.shared_secret()?;
         let data_dir = DataDir::open_shared(&config.data_dir, shared.as_ref())?;
         let metrics = Metrics::new();

@@ -19,6 +19,7 @@ use crate::room::outbox::OutboxLimits;
 use crate::room::registry::{Registry, RegistryLimits};
 use crate::room::rulebook::Rulebook;
 use crate::room::rules::RoomRules;
+use crate::room::shared::SharedRooms;
 use crate::room::state::RoomSettings;
 use crate::room::watch::WatchSettings;
 use crate::store::Store;
@@ -50,6 +51,7 @@ pub(super) fn start(
     services: RoomServices,
     metrics: Arc<Metrics>,
     restored: Vec<SavedRoom>,
+    shared: Option<Arc<dyn SharedRooms>>,
 ) -> Registry {
     let Config { room, chat, limits, .. } = config;
     let settings = RoomSettings {
@@ -105,5 +107,8 @@ pub(super) fn start(
         rooms_of_network: limits.rooms_per_network,
         new_rooms_of_network: Rate::per_minute(limits.new_rooms_per_minute_per_network),
     };
-    Registry::start(limits, deps, restored)
+    match shared {
+        None => Registry::start(limits, deps, restored),
+        Some(shared) => Registry::start_shared(limits, deps, shared),
+    }
 }

@@ -76,9 +76,10 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// The sockets of a server with this configuration, which stops when `stopping` is cancelled.
+    /// The sockets of a server with this configuration on a node, which stops when `stopping` is cancelled.
     pub fn new(
         config: &Config,
+        node: NodeId,
         registry: Registry,
         metrics: Arc<Metrics>,
         stopping: CancellationToken,
@@ -103,7 +104,7 @@ impl Sockets {
             refusals: Refusals::new(),
             phoenix: PhoenixEndpoint::new(&config.phoenix, limits.connections, per_network),
             stopping,
-            tasks: SocketTasks::new(NodeId::random()),
+            tasks: SocketTasks::new(node),
         }
     }
 }

@@ -95,6 +95,11 @@ impl From<CannotJoin> for ApiError {
                 Some("limits.new_rooms_per_minute_per_network"),
                 "too many new rooms from this network; try again in a minute",
             ),
+            CannotJoin::Unreachable => ApiError::refused(
+                busy,
+                "room_unreachable",
+                "the room cannot be reached at the moment; try again in a few seconds",
+            ),
             CannotJoin::Refused(JoinRefusal::IdTaken) => {
                 ApiError::refused(StatusCode::FORBIDDEN, "seat_taken", "this _pk is in use by somebody else")
             }

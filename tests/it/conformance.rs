@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use satsuma::config::Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::client::{Ask, Client, Received};
 use crate::harness::{Person, TestServer};
+use crate::memory_engine::MemoryNetwork;
 
 /// Divisor of the recordings' times in the fast round.
 ///
@@ -21,25 +23,35 @@ const FAST: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_sessions_pass_in_real_time() {
-    play_all(TestServer::start().await, 1, |ask| ask).await;
+    play_all(vec![TestServer::start().await], 1, |ask| ask).await;
+}
+
+/// Every other socket is at another node than the one that owns the room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_sessions_pass_over_two_nodes() {
+    let network = MemoryNetwork::default();
+    let (first, _) = TestServer::node(&network, None, scaled).await;
+    let (second, _) = TestServer::node(&network, Some(&first), scaled).await;
+    play_all(vec![first, second], FAST, |ask| ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_sessions_pass_with_scaled_times() {
-    play_all(fast_server().await, FAST, |ask| ask).await;
+    play_all(vec![fast_server().await], FAST, |ask| ask).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_sessions_pass_compressed() {
-    play_all(fast_server().await, FAST, Ask::compressing).await;
+    play_all(vec![fast_server().await], FAST, Ask::compressing).await;
 }
 
 async fn fast_server() -> TestServer {
-    let server = TestServer::with(|config| {
-        config.room.tick /= FAST;
-        config.room.heartbeat_timeout /= FAST;
-    });
-    server.await
+    TestServer::with(scaled).await
+}
+
+fn scaled(config: &mut Config) {
+    config.room.tick /= FAST;
+    config.room.heartbeat_timeout /= FAST;
 }
 
 #[derive(Deserialize)]
@@ -112,21 +124,23 @@ fn scenarios() -> Vec<Scenario> {
     recordings.map(read).collect()
 }
 
-async fn play_all(server: TestServer, pace: u32, ask: fn(Ask) -> Ask) {
+async fn play_all(servers: Vec<TestServer>, pace: u32, ask: fn(Ask) -> Ask) {
     let scenarios = scenarios();
     assert!(!scenarios.is_empty(), "there are no recordings in tests/conformance");
-    let server = std::sync::Arc::new(server);
+    let servers = std::sync::Arc::new(servers);
     let mut plays = JoinSet::new();
     for scenario in scenarios {
-        let server = server.clone();
-        plays.spawn(async move { Player::new(&server, &scenario, pace, ask).play(&scenario).await });
+        let servers = servers.clone();
+        plays.spawn(async move { Player::new(&servers, &scenario, pace, ask).play(&scenario).await });
     }
     let differences: Vec<String> = plays.join_all().await.into_iter().flatten().collect();
     assert!(differences.is_empty(), "not as recorded:\n{}", differences.join("\n"));
 }
 
 struct Player<'a> {
-    server: &'a TestServer,
+    /// The servers that clients connect to, in turn.
+    servers: &'a [TestServer],
+    connects: usize,
     pace: u32,
     /// The request for a socket.
     ask: fn(Ask) -> Ask,
@@ -146,10 +160,11 @@ struct Played {
 }
 
 impl<'a> Player<'a> {
-    fn new(server: &'a TestServer, scenario: &Scenario, pace: u32, ask: fn(Ask) -> Ask) -> Self {
+    fn new(servers: &'a [TestServer], scenario: &Scenario, pace: u32, ask: fn(Ask) -> Ask) -> Self {
         let random = Uuid::new_v4().simple().to_string();
         let room = scenario.room.as_deref().unwrap_or("conf-*").replacen('*', &random, 1);
-        Self { server, pace, ask, room, people: BTreeMap::new(), clients: Vec::new(), meetings: Vec::new() }
+        let (people, clients, meetings) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { servers, connects: 0, pace, ask, room, people, clients, meetings }
     }
 
     /// Plays every step, and returns the differences from the recording.
@@ -206,11 +221,13 @@ impl<'a> Player<'a> {
         }
         if let Some(name) = name {
             if !self.people.contains_key(name) {
-                self.people.insert(name.clone(), Person::log_in(self.server, name).await);
+                self.people.insert(name.clone(), Person::log_in(&self.servers[0], name).await);
             }
             ask = ask.by(&self.people[name]);
         }
-        let (socket, noted) = match ask.try_open(self.server).await {
+        let server = &self.servers[self.connects % self.servers.len()];
+        self.connects += 1;
+        let (socket, noted) = match ask.try_open(server).await {
             Ok(socket) => (Some(socket), json!({"open": true})),
             Err(status) => (None, json!({"refused": status})),
         };

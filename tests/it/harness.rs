@@ -9,12 +9,15 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method};
 use reqwest::RequestBuilder;
 use reqwest::redirect::Policy;
-use satsuma::config::Config;
-use satsuma::server::{Addresses, Server, StartError};
+use satsuma::config::{Config, SettingOrigins};
+use satsuma::id::NodeId;
+use satsuma::server::{Addresses, EngineNode, Server, StartError};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use url::form_urlencoded;
+
+use crate::memory_engine::MemoryNetwork;
 
 /// Time after which waiting for a fact fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,6 +95,10 @@ impl TestServer {
 
     /// A server with other settings.
     pub async fn with(edit: impl FnOnce(&mut Config)) -> Self {
+        Self::prepare().start_with(edit).await
+    }
+
+    fn prepare() -> Stopped {
         LOGGING.call_once(|| {
             let lines = tracing_subscriber::fmt().with_ansi(false).with_env_filter("satsuma=trace");
             lines.with_writer(|| LogWriter).init();
@@ -101,7 +108,29 @@ impl TestServer {
         config.http.listen.set_port(0);
         config.admin.listen.set_port(0);
         config.sfu.udp_listen = ([127, 0, 0, 1], 0).into();
-        Stopped { dir, config }.start_with(edit).await
+        Stopped { dir, config }
+    }
+
+    /// A node of a cluster, whose cookies are those of another one if there is one. Media are not checked.
+    pub async fn node(
+        network: &MemoryNetwork,
+        other: Option<&Self>,
+        edit: impl FnOnce(&mut Config),
+    ) -> (Self, NodeId) {
+        let Stopped { dir, mut config } = Self::prepare();
+        if let Some(other) = other {
+            let key = "signing.key";
+            std::fs::create_dir_all(&config.data_dir).unwrap();
+            std::fs::copy(other.data_dir().join(key), config.data_dir.join(key)).unwrap();
+        }
+        config.calls.room_check = false;
+        edit(&mut config);
+        let id = NodeId::random();
+        let (engine, events) = network.node(id);
+        let node = EngineNode { id, name: id.to_string(), engine, events };
+        let started = Server::start_as_node(config.clone(), SettingOrigins::new(), node);
+        let server = Box::pin(started).await.unwrap();
+        (Self { server, at_rest: Stopped { dir, config } }, id)
     }
 
     /// Begins the shutdown, without waiting for it.

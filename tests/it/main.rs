@@ -17,6 +17,8 @@ mod calls;
 mod chat;
 mod client;
 mod cloud;
+mod cluster;
+mod cluster_processes;
 mod conformance;
 mod console;
 mod crash;

@@ -11,6 +11,7 @@ use satsuma::protocol::close::Close;
 use satsuma::room::codec::RemoteCommand;
 use satsuma::room::io::Disconnection;
 use satsuma::room::outbox::Taken;
+use satsuma::room::replica::messages::{Broadcast, PeerMessage};
 use satsuma::room::replica::{Action, ReplicaInput, Surroundings};
 use satsuma_cluster::membership::{Heartbeat, Probed, Task};
 use satsuma_cluster::writer::{Appended, Request};
@@ -491,11 +492,15 @@ impl World {
                 }
                 Action::Send { to, message } => match self.index_of(to) {
                     Some(to) => {
+                        let message =
+                            PeerMessage::decode(&message.encode()).map_err(|error| error.to_string())?;
                         self.send(index, to, ForNode::Input(ReplicaInput::Peer { from: own, message }));
                     }
                     None => self.probe(index, to),
                 },
                 Action::Broadcast(broadcast) => {
+                    let broadcast =
+                        Broadcast::decode(&broadcast.encode()).map_err(|error| error.to_string())?;
                     for to in (0..self.nodes.len()).filter(|to| *to != index).collect::<Vec<_>>() {
                         self.send(index, to, ForNode::Input(ReplicaInput::Broadcast(broadcast.clone())));
                     }
@@ -523,7 +528,7 @@ impl World {
                 }
                 Action::Snapshot(json) => self.nodes[index].snapshot(&json),
                 Action::Transient(json) => self.nodes[index].transient(&json),
-                Action::Effect(_) => {}
+                Action::Failed { .. } | Action::Answered { .. } | Action::Effect(_) => {}
             }
         }
         for client in 0..self.clients.len() {

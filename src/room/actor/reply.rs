@@ -1,14 +1,10 @@
 //! The answer to the sender of a message.
 
 use crate::id::UserId;
-use crate::protocol::moderation::ModerationNotice;
 use crate::protocol::server::Event;
 use crate::room::io::{Input, Recipients};
-use crate::room::mailbox::Reply;
+use crate::room::mailbox::{NO_MEMBER, Reply};
 use crate::room::state::Room;
-
-/// The answer to a message from a socket that a newer one has superseded, or whose member was removed.
-const NO_MEMBER: &str = "the connection has no membership any more";
 
 /// A reply that is due once its message has been handled.
 pub(super) struct PendingReply {
@@ -36,14 +32,8 @@ impl PendingReply {
         if self.sender.as_ref() != Some(to) {
             return;
         }
-        match event {
-            Event::Error { error } => self.error = Some(error.clone()),
-            Event::Moderation(notice) => {
-                if let ModerationNotice::Moderated { error: Some(error), .. } = &**notice {
-                    self.error = Some(error.clone());
-                }
-            }
-            _ => {}
+        if let Some(why) = event.failure() {
+            self.error = Some(why.to_owned());
         }
     }
 

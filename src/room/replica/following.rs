@@ -12,6 +12,7 @@ use super::lines::RoomState;
 use super::sockets::Delivery;
 use super::{Action, RETRY, Relay, Role, RoomReplica, Surroundings};
 use crate::id::{ConnectionId, NodeId};
+use crate::room::codec::RemoteCommand;
 use crate::room::io::Disconnection;
 
 impl RoomReplica {
@@ -73,7 +74,7 @@ impl RoomReplica {
     pub(super) fn delivered(&mut self, deliveries: Vec<Delivery>, gone: Vec<ConnectionId>) {
         self.actions.extend(deliveries.into_iter().map(Action::Deliver));
         let gone = gone.into_iter().map(|connection| Disconnection { connection, is_page_left: false });
-        self.gone.extend(gone);
+        self.gone.extend(gone.map(RemoteCommand::Disconnected));
     }
 
     /// Follows the owner that an entry names.

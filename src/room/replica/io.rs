@@ -11,7 +11,7 @@ use super::lines::RoomState;
 use super::messages::{Broadcast, PeerMessage};
 use super::sockets::Delivery;
 use crate::id::{ConnectionId, NodeId, UserId};
-use crate::room::io::{Effect, JoinRefusal};
+use crate::room::io::{Effect, Input, JoinRefusal};
 
 /// An input of a replica.
 #[derive(Debug)]
@@ -63,6 +63,11 @@ pub enum ReplicaInput {
     },
     /// This node is to leave: the room is handed over.
     Leave,
+    /// An input of the room from this node: news of its agents, or a request of whoever is no member. Ignored by all
+    /// but the owner.
+    Room(Box<Input>),
+    /// Entries may have been missed: the way to the engine was interrupted.
+    Interrupted,
     /// A deadline has passed.
     Wake,
 }
@@ -104,6 +109,18 @@ pub enum Action {
         connection: ConnectionId,
         /// The reason.
         refusal: JoinRefusal,
+    },
+    /// A message was not carried out.
+    Failed {
+        /// The number that [`RoomReplica::command`](super::RoomReplica::command) gave it.
+        item: u64,
+        /// The reason.
+        why: String,
+    },
+    /// All that sockets said up to this item was handled, and what it caused is stored.
+    Answered {
+        /// The item's number.
+        through: u64,
     },
     /// Queue a snapshot for all members on this node.
     Snapshot(Arc<str>),

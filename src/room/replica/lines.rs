@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ConnectionId, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::protocol::close::Close;
+use crate::protocol::server::{AiState, encode_room_state};
 use crate::room::io::Recipients;
 use crate::store::saved::{Persist, SavedMember, SavedRoom};
 
@@ -164,6 +165,17 @@ impl RoomLine {
     }
 }
 
+impl RoomLine {
+    /// Size in bytes of the text of a change, which is what may be long in one.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Ai(json) | Self::Moderation(json) | Self::Watch(json) => json.len(),
+            Self::Member { json, .. } | Self::Chat { json, .. } | Self::Event { json, .. } => json.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl RoomState {
     /// The room in the form of the store; none if no meeting runs. The events that members have not confirmed are not
     /// in it: each is owed to a socket, wherever that is.
@@ -201,6 +213,17 @@ impl RoomState {
     /// The number of the last event.
     pub fn events(&self) -> u64 {
         self.events
+    }
+
+    /// The room as this node knows it without its owner: the members, and nothing of what their owner alone knows.
+    pub fn encode_snapshot(&self) -> String {
+        let users = self.members.values().map(|(_, json, _)| &**json);
+        encode_room_state(self.meeting, users, &AiState::default(), None, None)
+    }
+
+    /// The remembered messages of the chat as JSON, oldest first.
+    pub fn chat(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.chat.iter().map(|(_, json)| &**json)
     }
 
     /// The sockets of all members, by their ids.

@@ -18,7 +18,7 @@ pub enum PeerMessage {
     /// What sockets said, to the owner.
     Up(Up<RemoteCommand>),
     /// How far that is stored, to the relay.
-    Answer(Answer<Refused>),
+    Answer(Answer<ItemFailure>),
     /// The owner does not know the link: the relay is to attach again.
     AttachAgain {
         /// The link.
@@ -67,13 +67,18 @@ pub struct AttachedMember {
     pub update: Option<Box<User>>,
 }
 
-/// A refused join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The socket.
-    pub connection: ConnectionId,
-    /// The reason.
-    pub refusal: JoinRefusal,
+/// The failure of an item of a link, for the one who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemFailure {
+    /// A join was refused.
+    Refused {
+        /// The socket.
+        connection: ConnectionId,
+        /// The reason.
+        refusal: JoinRefusal,
+    },
+    /// A message was not carried out, for this reason, which its sender was told as well.
+    Failed(String),
 }
 
 /// A message of the owner to all nodes with members. Any of them may be lost.

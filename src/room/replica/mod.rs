@@ -13,6 +13,7 @@ pub mod messages;
 mod owner;
 mod peers;
 mod sockets;
+mod wire;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -25,13 +26,13 @@ use self::messages::{Attach, PeerMessage};
 use self::owner::Owner;
 use self::sockets::LocalSockets;
 use super::codec::RemoteCommand;
-use super::io::Disconnection;
 use super::state::{Room, RoomSettings};
 use crate::id::{NodeId, RoomName};
 use crate::protocol::client::ClientMessage;
 
 pub use self::io::{Action, ReplicaInput, Surroundings};
 pub use self::sockets::Delivery;
+pub use self::wire::MAX_MESSAGE_BYTES;
 
 /// Time without an answer after which a request is made again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -45,8 +46,8 @@ pub struct RoomReplica {
     journal: Journal<RoomState>,
     role: Role,
     uplink: Uplink<RemoteCommand>,
-    /// Sockets that are gone, for which the link has no space yet.
-    gone: VecDeque<Disconnection>,
+    /// News of sockets that are gone or too slow, for which the link has no space yet.
+    gone: VecDeque<RemoteCommand>,
     sockets: LocalSockets,
     /// The question to the engine for all entries, and the time at which it is asked again.
     reading: Option<(u64, Instant)>,
@@ -123,6 +124,41 @@ impl RoomReplica {
         }
     }
 
+    /// Sets the time that the next snapshot has to wait, if this node owns the room.
+    pub fn throttle_snapshots(&mut self, now: Instant, window: Duration) {
+        if let Role::Owner(owner) = &mut self.role {
+            owner.room_mut().throttle_snapshots(now, window);
+        }
+    }
+
+    /// Lets the chat's history grow no further, or lifts that, if this node owns the room.
+    pub fn set_chat_exhausted(&mut self, is_exhausted: bool) {
+        if let Role::Owner(owner) = &mut self.role {
+            owner.room_mut().set_chat_exhausted(is_exhausted);
+        }
+    }
+
+    /// True if nothing is under way: the room has an owner that this replica is, or is attached to, or it is not needed
+    /// here.
+    pub fn is_settled(&self) -> bool {
+        match &self.role {
+            Role::Owner(_) => true,
+            Role::Relay(relay) => relay.is_attached,
+            Role::Seeking => self.is_idle(),
+            Role::Claiming(_) => false,
+        }
+    }
+
+    /// True if this node may end: it does not own the room, and the owner knows that its sockets are gone, if there is one.
+    pub fn has_left(&self) -> bool {
+        let is_told = self.gone.is_empty() && self.uplink.items().next().is_none();
+        match &self.role {
+            Role::Owner(_) | Role::Claiming(_) => false,
+            Role::Relay(_) => is_told && !self.sockets.is_open(),
+            Role::Seeking => !self.sockets.is_open(),
+        }
+    }
+
     /// The journal.
     pub fn journal(&self) -> &Journal<RoomState> {
         &self.journal
@@ -140,7 +176,8 @@ impl RoomReplica {
         (self.uplink.items().count(), lines)
     }
 
-    /// Takes what a socket says, of a size in bytes.
+    /// Takes what a socket says, of a size in bytes, and returns its number among the items of the link; 0 for one that
+    /// waits.
     ///
     /// # Errors
     /// [`LinkFull`]: the socket is not to be read until there is [space](Self::has_space). It does not happen to a
@@ -150,25 +187,30 @@ impl RoomReplica {
         surroundings: Surroundings<'_>,
         command: RemoteCommand,
         bytes: usize,
-    ) -> Result<(), LinkFull> {
+    ) -> Result<u64, LinkFull> {
+        let mut item = 0;
         match &command {
             RemoteCommand::Disconnected(gone) => {
                 self.sockets.disconnected(gone.connection);
-                self.gone.push_back(*gone);
+                self.gone.push_back(command);
+            }
+            RemoteCommand::TooSlow { user, connection } => {
+                self.sockets.too_slow(user, *connection);
+                self.gone.push_back(command);
             }
             RemoteCommand::Join(join) => {
-                self.uplink.push(command.clone(), bytes)?;
+                item = self.uplink.push(command.clone(), bytes)?;
                 self.sockets.join(join.clone());
             }
             RemoteCommand::Message { connection, message, .. } => {
-                self.uplink.push(command.clone(), bytes)?;
+                item = self.uplink.push(command.clone(), bytes)?;
                 if let Ok(ClientMessage::UserUpdate(user)) = message {
                     self.sockets.updated(*connection, user);
                 }
             }
         }
         self.advance(surroundings);
-        Ok(())
+        Ok(item)
     }
 
     /// True if a socket may be read.
@@ -201,6 +243,13 @@ impl RoomReplica {
                     owner.hand_over(surroundings, self.node, self.journal.state().nodes());
                 }
             }
+            ReplicaInput::Room(input) => {
+                if let Role::Owner(owner) = &mut self.role {
+                    owner.input(surroundings, *input, &mut self.actions);
+                }
+            }
+            ReplicaInput::Interrupted if matches!(self.role, Role::Relay(_)) => self.read(surroundings.now),
+            ReplicaInput::Interrupted => {}
             ReplicaInput::Wake => {}
         }
         self.advance(surroundings);
@@ -238,10 +287,11 @@ impl RoomReplica {
     fn advance(&mut self, surroundings: Surroundings<'_>) {
         let now = surroundings.now;
         while let Some(gone) = self.gone.pop_front() {
-            if self.uplink.push(RemoteCommand::Disconnected(gone), 0).is_err() {
+            if !self.uplink.has_space() {
                 self.gone.push_front(gone);
                 break;
             }
+            let _ = self.uplink.push(gone, 0);
         }
         if self.reading.is_some_and(|(_, at)| at <= now) {
             self.reading = None;

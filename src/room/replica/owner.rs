@@ -11,14 +11,15 @@ use satsuma_cluster::successor::claim_delay;
 use satsuma_cluster::{Downlink, JournalWriter, LinkId};
 
 use super::lines::{RoomLine, RoomState};
-use super::messages::{AttachedMember, Broadcast, Content, Refused};
+use super::messages::{AttachedMember, Broadcast, Content, ItemFailure};
 use super::{Action, Surroundings};
 use crate::id::{ConnectionId, NodeId, UserId};
 use crate::protocol::client::ClientMessage;
 use crate::protocol::close::Close;
-use crate::protocol::server::Event;
+use crate::protocol::server::{ChatMessage, Event};
 use crate::room::codec::RemoteCommand;
-use crate::room::io::{Effect, Input};
+use crate::room::io::{Effect, Input, Recipients, RoomEvent};
+use crate::room::mailbox::NO_MEMBER;
 use crate::room::state::Room;
 use crate::store::saved::{Persist, SavedMember};
 
@@ -39,7 +40,7 @@ pub(super) const FIRST_WHOLE: Duration = Duration::from_secs(60);
 pub(super) struct Owner {
     room: Room,
     writer: JournalWriter<RoomState>,
-    downlinks: BTreeMap<LinkId, (NodeId, Downlink<Refused>)>,
+    downlinks: BTreeMap<LinkId, (NodeId, Downlink<ItemFailure>)>,
     /// The last item of each link that was handled, stored or not: a link that attaches again goes on behind it.
     handled: BTreeMap<LinkId, u64>,
     /// The socket of each member, as the lines so far say, stored or not.
@@ -51,7 +52,11 @@ pub(super) struct Owner {
     /// Effects that wait for an entry to be stored, with its number.
     held: VecDeque<(u64, Effect)>,
     stored: u64,
+    /// The number of the entry with the last line that is not written at leisure.
+    prompt: u64,
     snapshot: u64,
+    /// The entry that a snapshot waits for.
+    snapshot_after: Option<u64>,
     changed_at: Instant,
     positions: usize,
     /// The time at which members are removed that a dead node had and nobody persists.
@@ -69,6 +74,10 @@ impl Owner {
 
     pub(super) fn writer_mut(&mut self) -> &mut JournalWriter<RoomState> {
         &mut self.writer
+    }
+
+    pub(super) fn room_mut(&mut self) -> &mut Room {
+        &mut self.room
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -144,21 +153,39 @@ impl Owner {
     }
 
     fn line(&mut self, now: Instant, line: RoomLine) {
-        self.writer.push(now, Line::Change(line));
+        self.prompt = self.writer.push(now, Line::Change(line));
     }
 
-    /// Hands an input to the room, and writes down its effects. Returns the refusal of a join.
+    /// Sends a snapshot that waits for an entry, if that is stored or may take long.
+    fn snapshot_stored(&mut self, actions: &mut Vec<Action>) {
+        let is_due = |entry: &mut u64| *entry <= self.stored || self.writer.is_in_doubt();
+        if self.snapshot_after.take_if(is_due).is_some() {
+            self.snapshot(actions);
+        }
+    }
+
+    /// Hands the room an input of its own node: news of its agents, or a request of whoever is no member.
+    pub(super) fn input(&mut self, surroundings: Surroundings<'_>, input: Input, actions: &mut Vec<Action>) {
+        self.run(surroundings, input, actions);
+    }
+
+    /// Hands an input to the room, and writes down its effects. Returns the refusal of a join, or the failure of a
+    /// message.
     fn run(
         &mut self,
         surroundings: Surroundings<'_>,
         input: Input,
         actions: &mut Vec<Action>,
-    ) -> Option<Refused> {
+    ) -> Option<ItemFailure> {
         let now = surroundings.now;
         if self.is_ending {
             return None;
         }
-        let mut refused = None;
+        let (mut sender, mut failure) = (None, None);
+        if let Input::Message { connection, .. } | Input::Rejected { connection, .. } = &input {
+            sender = self.room.user_at(*connection);
+            failure = sender.is_none().then(|| ItemFailure::Failed(NO_MEMBER.to_owned()));
+        }
         for effect in self.room.handle(now, input) {
             match effect {
                 Effect::Admit { connection, user } => {
@@ -167,14 +194,26 @@ impl Owner {
                     self.admitted.insert(user.clone(), connection);
                     self.line(now, RoomLine::Admitted { user, connection, owed_from });
                 }
-                Effect::Refuse { connection, refusal } => refused = Some(Refused { connection, refusal }),
+                Effect::Refuse { connection, refusal } => {
+                    failure = Some(ItemFailure::Refused { connection, refusal });
+                }
                 // The outbox is where the socket was.
                 Effect::Detach { .. } => {}
                 Effect::Send { to, event } => {
+                    let published = self.published(&event);
+                    if let (Recipients::One(to), Some(why)) = (&to, event.failure())
+                        && sender.as_ref() == Some(to)
+                    {
+                        failure = Some(ItemFailure::Failed(why.to_owned()));
+                    }
                     self.events += 1;
                     let chat = if let Event::Chat(message) = &event { Some(message.id) } else { None };
-                    let (number, json) = (self.events, event.encode().into());
+                    let (number, json) = (self.events, Arc::<str>::from(event.encode()));
+                    self.writer.count(json.len());
                     self.line(now, RoomLine::Event { number, to, json, chat });
+                    if let Some(published) = published {
+                        self.hold(published, actions);
+                    }
                 }
                 Effect::SendTransient(event) => {
                     let json: Arc<str> = event.encode().into();
@@ -182,13 +221,19 @@ impl Owner {
                     actions.push(self.broadcast(Content::Transient(json)));
                 }
                 Effect::Snapshot => {
-                    self.snapshot(actions);
+                    if self.prompt > self.stored && !self.writer.is_in_doubt() {
+                        // Behind the events that belong to it, and not to members that it removed.
+                        self.snapshot_after = Some(self.prompt);
+                    } else {
+                        self.snapshot(actions);
+                    }
                     self.touch(now);
                 }
                 Effect::Remove { user, close } => self.remove(now, user, close),
                 Effect::Persist { change: Persist::Member(member), .. } => self.member(now, member),
                 Effect::Persist { meeting, change } => {
                     if let Some(line) = RoomLine::of_change(meeting, change) {
+                        self.writer.count(line.text_bytes());
                         self.line(now, line);
                     }
                 }
@@ -204,7 +249,15 @@ impl Owner {
                 | Effect::Moderated(_)) => self.hold(effect, actions),
             }
         }
-        refused
+        failure
+    }
+
+    /// A chat message for programs outside.
+    fn published(&self, event: &Event) -> Option<Effect> {
+        let Event::Chat(ChatMessage { id, from, name, message, .. }) = event else { return None };
+        let (from, name, message) = (from.clone(), name.clone(), message.as_json().into());
+        let event = RoomEvent::ChatMessage { id: *id, from, name, message };
+        Some(Effect::Publish { meeting: self.room.meeting(), event })
     }
 
     fn remove(&mut self, now: Instant, user: UserId, close: Close) {
@@ -217,6 +270,7 @@ impl Owner {
     /// owner the newest.
     fn member(&mut self, now: Instant, member: SavedMember) {
         let SavedMember { user, identity, json, arrival } = member;
+        self.writer.count(json.len());
         let last = self.writer.pending_mut().iter_mut().rev().find_map(|line| match line {
             Line::Change(RoomLine::Member { user: other, json, .. }) if *other == user => Some(Some(json)),
             Line::Change(RoomLine::MemberRemoved(other)) if *other == user => Some(None),
@@ -229,7 +283,7 @@ impl Owner {
         let is_new = last.is_some() || self.is_unwritten(&user);
         let line = Line::Change(RoomLine::Member { user, identity, json, arrival });
         if is_new {
-            self.writer.push(now, line);
+            self.prompt = self.writer.push(now, line);
         } else {
             self.writer.push_at_leisure(now, line);
         }
@@ -285,6 +339,11 @@ impl Owner {
         actions: &mut Vec<Action>,
     ) {
         let at = surroundings.at;
+        let is_current = match &command {
+            // Another socket may have taken the membership since.
+            RemoteCommand::TooSlow { user, connection } => self.admitted.get(user) == Some(connection),
+            _ => true,
+        };
         let input = match command {
             RemoteCommand::Join(join) => Input::Join(join),
             RemoteCommand::Message { connection, message: Ok(message), .. } => {
@@ -294,14 +353,15 @@ impl Owner {
                 Input::Rejected { connection, why }
             }
             RemoteCommand::Disconnected(gone) => Input::Disconnected(gone),
+            RemoteCommand::TooSlow { user, .. } => Input::TooSlow { user },
         };
         let before = self.writer.prompt_lines();
-        let refused = self.run(surroundings, input, actions);
+        let failure = if is_current { self.run(surroundings, input, actions) } else { None };
         let waits_for = (self.writer.prompt_lines() > before).then(|| self.writer.last_number());
         self.writer.take(link, number);
         self.handled.insert(link, number);
         if let Some((_, downlink)) = self.downlinks.get_mut(&link) {
-            downlink.handled(number, waits_for, refused);
+            downlink.handled(number, waits_for, failure);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Messages of other nodes to a replica.
 
-use satsuma_cluster::LinkId;
+use std::time::Instant;
 
-use super::messages::{Attach, Broadcast, Content, PeerMessage, Refused};
+use satsuma_cluster::LinkId;
+use satsuma_cluster::link::Answer;
+
+use super::messages::{Attach, Broadcast, Content, ItemFailure, PeerMessage};
 use super::{Action, RETRY, Relay, Role, RoomReplica, Surroundings};
 use crate::id::{NodeId, UserId};
 
@@ -29,8 +32,7 @@ impl RoomReplica {
                     relay.is_attached = true;
                     self.uplink.attach(answer.epoch);
                 }
-                let refused = self.uplink.answered(now, answer);
-                self.refused(refused);
+                self.answered(now, answer);
             }
             (Role::Relay(relay), PeerMessage::AttachAgain { link, epoch })
                 if relay.owner == from && relay.epoch == epoch && link == self.uplink.id() =>
@@ -52,11 +54,22 @@ impl RoomReplica {
         self.actions.push(Action::Send { to, message: PeerMessage::NotOwner { link } });
     }
 
-    pub(super) fn refused(&mut self, refused: Vec<Refused>) {
-        for Refused { connection, refusal } in refused {
-            if self.sockets.refused(connection) {
-                self.actions.push(Action::Refuse { connection, refusal });
+    /// Takes the owner's answer to what this node's sockets said.
+    pub(super) fn answered(&mut self, now: Instant, answer: Answer<ItemFailure>) {
+        let before = self.uplink.unanswered();
+        for (item, failure) in self.uplink.answered(now, answer) {
+            match failure {
+                ItemFailure::Refused { connection, refusal } => {
+                    if self.sockets.refused(connection) {
+                        self.actions.push(Action::Refuse { connection, refusal });
+                    }
+                }
+                ItemFailure::Failed(why) => self.actions.push(Action::Failed { item, why }),
             }
+        }
+        let next = self.uplink.unanswered();
+        if next > before {
+            self.actions.push(Action::Answered { through: next - 1 });
         }
     }
 

@@ -79,6 +79,11 @@ impl LocalSockets {
         !self.joining.is_empty()
     }
 
+    /// True if a socket is open, or waits for the answer to its join.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_joining() || self.members.values().any(|member| member.is_open)
+    }
+
     pub(super) fn join(&mut self, join: Join) {
         self.joining.insert(join.connection, join);
     }
@@ -100,6 +105,13 @@ impl LocalSockets {
         let own = self.members.values_mut().find(|member| member.connection == connection);
         if let Some(member) = own {
             member.is_open = false;
+        }
+    }
+
+    /// Forgets a member whose outbox was given up, since its socket reads too slowly.
+    pub(super) fn too_slow(&mut self, user: &UserId, connection: ConnectionId) {
+        if self.members.get(user).is_some_and(|member| member.connection == connection) {
+            self.members.remove(user);
         }
     }
 

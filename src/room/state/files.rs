@@ -21,6 +21,9 @@ pub enum CannotShareFile {
     /// Moderators alone share files.
     #[error("only moderators share files in this room")]
     NoFiles,
+    /// The room is at another node of the cluster.
+    #[error("another node of the cluster owns this room, and has to be asked")]
+    OtherNode,
 }
 
 impl Room {

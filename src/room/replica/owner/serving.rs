@@ -47,7 +47,9 @@ impl RoomReplica {
             events: state.events(),
             held: VecDeque::new(),
             stored: 0,
+            prompt: 0,
             snapshot: 0,
+            snapshot_after: None,
             changed_at: now,
             positions: 0,
             ghosts_at: ghosts.then(|| now + self.settings.restore_grace),
@@ -85,6 +87,9 @@ impl RoomReplica {
         if epoch != owner.epoch() || owner.is_ending {
             return;
         }
+        // A node has one link at a time, and ends it only when all its items are answered.
+        owner.downlinks.retain(|other, _| other.node != link.node || other.number >= link.number);
+        owner.handled.retain(|other, _| other.node != link.node || other.number >= link.number);
         let handled = owner.handled.get(&link).copied().unwrap_or_default();
         let end = || (from, Downlink::attach(link, epoch, unanswered, handled));
         owner.downlinks.entry(link).or_insert_with(end);
@@ -113,7 +118,18 @@ impl RoomReplica {
             self.actions.push(Action::Send { to: from, message });
             return;
         };
-        for (number, command) in downlink.take(up) {
+        // What one entry holds is bounded; the rest is said again.
+        let mut space = owner.writer.space();
+        let mut items = up.items;
+        let fitting = items.iter().position(|item| match space.checked_sub(text_bytes(item)) {
+            Some(left) => {
+                space = left;
+                false
+            }
+            None => true,
+        });
+        items.truncate(fitting.unwrap_or(items.len()).max(1));
+        for (number, command) in downlink.take(Up { items, ..up }) {
             owner.item(surroundings, link, number, command, &mut self.actions);
         }
         self.answer(surroundings.now, link);
@@ -124,8 +140,7 @@ impl RoomReplica {
         let Some((node, downlink)) = owner.downlinks.get(&link) else { return };
         let (to, answer) = (*node, downlink.answer());
         if to == self.node {
-            let refused = self.uplink.answered(now, answer);
-            self.refused(refused);
+            self.answered(now, answer);
         } else {
             self.actions.push(Action::Send { to, message: PeerMessage::Answer(answer) });
         }
@@ -148,6 +163,7 @@ impl RoomReplica {
                 owner.remove(now, user, Close::TimedOut);
             }
         }
+        owner.snapshot_stored(&mut self.actions);
         let due = POSITIONS.get(owner.positions).is_some_and(|after| owner.changed_at + *after <= now);
         if due {
             owner.positions += 1;
@@ -174,6 +190,7 @@ impl RoomReplica {
         while let Some((_, effect)) = owner.held.pop_front_if(|(entry, _)| *entry <= number) {
             self.actions.push(Action::Effect(effect));
         }
+        owner.snapshot_stored(&mut self.actions);
         let below = self.journal.needed_from();
         if below > owner.purged_below && record.entry.lines.iter().any(|line| matches!(line, Line::Whole(_)))
         {
@@ -196,4 +213,9 @@ impl RoomReplica {
             self.forget_ended();
         }
     }
+}
+
+/// Size in bytes of what a client wrote.
+fn text_bytes(command: &RemoteCommand) -> usize {
+    if let RemoteCommand::Message { bytes, .. } = command { *bytes as usize } else { 0 }
 }

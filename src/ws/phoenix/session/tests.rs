@@ -26,7 +26,8 @@ fn session(of: &TestRegistry) -> PhoenixSession {
     let (config, metrics) = (Config::default(), of.metrics.clone());
     let identities = Identities::new(SigningKey::new(&SecretSlice::from(vec![1; 64])), None, None);
     let http = HttpContext::new(&config, identities, metrics.clone());
-    let sockets = Sockets::new(&config, of.registry.clone(), metrics, CancellationToken::new());
+    let sockets =
+        Sockets::new(&config, NodeId::new(0), of.registry.clone(), metrics, CancellationToken::new());
     let identity = Identity {
         lease: None,
         id: IdentityId::new("cookie:a"),

@@ -1,0 +1,178 @@
+//! Messages between nodes, and their bytes: pulses to all, and messages to one.
+//!
+//! A pulse is JSON, of which a reader ignores fields that it does not know. A message to one node is a header of a few
+//! bytes and contents that belong to a subject, or to none; their bytes are those of whoever owns the subject.
+
+use serde::{Deserialize, Serialize};
+
+use crate::membership::Heartbeat;
+
+/// Version of the format.
+const VERSION: u8 = 1;
+
+/// Maximum size in bytes of a pulse.
+pub const MAX_PULSE_BYTES: usize = 4096;
+
+/// Maximum size in bytes of a subject's name.
+pub const MAX_NAME_BYTES: usize = 1024;
+
+const PROBE: u8 = 0;
+const SUBJECT: u8 = 1;
+
+/// What a node tells all others several times a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// The sign of life.
+    #[serde(flatten)]
+    pub heartbeat: Heartbeat,
+    /// True in the last pulse of a node, which ends.
+    #[serde(default)]
+    pub is_last: bool,
+    /// The node's name, for people.
+    #[serde(default)]
+    pub name: String,
+    /// The release that it runs.
+    #[serde(default)]
+    pub release: String,
+    /// Number of rooms that it owns.
+    #[serde(default)]
+    pub owned: u32,
+    /// Number of rooms whose members it has, while another node owns them.
+    #[serde(default)]
+    pub relayed: u32,
+    /// Number of its clients.
+    #[serde(default)]
+    pub clients: u32,
+}
+
+/// A message to one node. The engine tells who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeMessage<'a> {
+    /// A question for a sign of life.
+    Probe,
+    /// A message about a subject.
+    Subject {
+        /// The subject's name.
+        name: &'a str,
+        /// The message.
+        body: &'a [u8],
+    },
+}
+
+/// The bytes are no message that this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message of a node, or one that this release does not know")]
+pub struct UnknownMessage;
+
+impl Pulse {
+    /// Encodes the pulse.
+    #[expect(clippy::expect_used, reason = "a pulse is plain data")]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a pulse is plain data")
+    }
+
+    /// Decodes a pulse.
+    ///
+    /// # Errors
+    /// [`UnknownMessage`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnknownMessage> {
+        if bytes.len() > MAX_PULSE_BYTES {
+            return Err(UnknownMessage);
+        }
+        serde_json::from_slice(bytes).map_err(|_| UnknownMessage)
+    }
+}
+
+impl<'a> NodeMessage<'a> {
+    /// Encodes the message.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Probe => vec![VERSION, PROBE],
+            Self::Subject { name, body } => {
+                let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+                let header = [VERSION, SUBJECT];
+                [&header[..], &length.to_be_bytes(), name.as_bytes(), body].concat()
+            }
+        }
+    }
+
+    /// Decodes a message.
+    ///
+    /// # Errors
+    /// [`UnknownMessage`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, UnknownMessage> {
+        Self::read(bytes).ok_or(UnknownMessage)
+    }
+
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let ([version, kind], rest) = bytes.split_first_chunk()?;
+        if version.abs_diff(VERSION) > 1 {
+            return None;
+        }
+        match *kind {
+            PROBE => Some(Self::Probe),
+            SUBJECT => {
+                let (length, rest) = rest.split_first_chunk()?;
+                let length = usize::from(u16::from_be_bytes(*length));
+                let (name, body) = rest.split_at_checked(length).filter(|_| length <= MAX_NAME_BYTES)?;
+                Some(Self::Subject { name: std::str::from_utf8(name).ok()?, body })
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::node::NodeId;
+
+    fn pulse() -> Pulse {
+        let heartbeat = Heartbeat { node: NodeId::new(7), number: 300, version: 1, is_draining: false };
+        let (name, release) = ("a".into(), "0.2.0".into());
+        Pulse { heartbeat, is_last: true, name, release, owned: 3, relayed: 2, clients: 9 }
+    }
+
+    /// As a release of version 1 wrote it.
+    const RECORDED: &str = r#"{"node":7,"number":300,"version":1,"is_draining":false,"is_last":true,"name":"a","release":"0.2.0","owned":3,"relayed":2,"clients":9}"#;
+
+    #[test]
+    fn recorded_pulse_is_read_and_written() {
+        assert_eq!(String::from_utf8(pulse().encode()).unwrap(), RECORDED);
+        assert_eq!(Pulse::decode(RECORDED.as_bytes()), Ok(pulse()));
+        let next = RECORDED.replace(r#""name":"a""#, r#""name":"a","new":[1]"#);
+        assert_eq!(Pulse::decode(next.as_bytes()), Ok(pulse()), "an unknown field is ignored");
+        let least = r#"{"node":7,"number":300,"version":1,"is_draining":false}"#;
+        assert_eq!(Pulse::decode(least.as_bytes()).unwrap().heartbeat, pulse().heartbeat);
+        assert_eq!(Pulse::decode(&[b' '; MAX_PULSE_BYTES + 1]), Err(UnknownMessage));
+    }
+
+    #[test]
+    fn recorded_messages_are_read_and_written() {
+        let subject = NodeMessage::Subject { name: "é", body: &[7, 8] };
+        for (message, recorded) in
+            [(NodeMessage::Probe, &[1, 0][..]), (subject, &[1, 1, 0, 2, 0xc3, 0xa9, 7, 8])]
+        {
+            assert_eq!(message.encode(), recorded);
+            assert_eq!(NodeMessage::decode(recorded), Ok(message));
+        }
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        let long = NodeMessage::Subject { name: &long, body: &[] }.encode();
+        assert_eq!(NodeMessage::decode(&long), Err(UnknownMessage));
+        assert_eq!(NodeMessage::decode(&[3, 0]), Err(UnknownMessage), "a version that is not next");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused(version in 0..3_u8, rest: Vec<u8>) {
+            let bytes = [&[version][..], &rest].concat();
+            let _ = Pulse::decode(&bytes);
+            if let Ok(message) = NodeMessage::decode(&bytes) {
+                let again = message.encode();
+                prop_assert_eq!(NodeMessage::decode(&again), Ok(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! A room's task carries out the actions of its replica.
+
+use tracing::info;
+
+use super::RoomTask;
+use super::asking::{ask, read_all};
+use super::sending::Message;
+use crate::clock::now;
+use crate::nodes::engine::Engine;
+use crate::protocol::server::MessageKind;
+use crate::room::agent_jobs::{AgentJobs, AgentNews, JobRoom};
+use crate::room::io::{Effect, Input, RoomEvent};
+use crate::room::replica::{Action, ReplicaInput};
+
+impl<E: Engine> RoomTask<E> {
+    /// Carries out what is to be done, and what follows from that.
+    pub(super) async fn carry_out(&mut self) {
+        loop {
+            let actions = self.replica.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act(action).await;
+            }
+        }
+        let is_owner = self.replica.room().is_some();
+        if is_owner != self.is_owner {
+            self.is_owner = is_owner;
+            self.cluster.count_owned(is_owner);
+            let event = if is_owner { "roomOwned" } else { "roomGivenUp" };
+            info!(event, room = self.name.as_str(), epoch = self.replica.journal().epoch());
+        }
+        if !is_owner {
+            self.agents = AgentJobs::default();
+            self.operators.clear();
+        }
+        if self.replica.is_settled() {
+            self.takeover.permit = None;
+        }
+        let history = self.replica.room().map_or(0, |room| room.chat().bytes());
+        if i64::try_from(history) != Ok(self.history.count()) {
+            self.history.set(history);
+        }
+        self.send_away();
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Request { writer, request } => {
+                self.questions.push(ask(self.cluster.engine(), &self.name, writer, request));
+            }
+            Action::ReadAll { question } => {
+                self.questions.push(read_all(self.cluster.engine(), &self.name, question));
+            }
+            Action::Purge { below } => self.outgoing.push(Message::Purge(below)),
+            Action::Send { to, message } => self.outgoing.push(Message::ToNode(to, message)),
+            Action::Broadcast(broadcast) => self.outgoing.push(Message::ToAll(broadcast)),
+            Action::Deliver(delivery) => self.deliver(delivery).await,
+            Action::Refuse { connection, refusal } => {
+                if let Some(joining) = self.joining.remove(&connection) {
+                    let _ = joining.answer.send(Err(refusal));
+                }
+            }
+            Action::Failed { item, why } => {
+                if let Some(reply) = self.replies.remove(&item) {
+                    let _ = reply.send(Err(why));
+                }
+            }
+            Action::Answered { through } => {
+                while let Some(first) = self.replies.first_entry().filter(|first| *first.key() <= through) {
+                    let _ = first.remove().send(Ok(()));
+                }
+            }
+            Action::Snapshot(json) => self.show(json).await,
+            Action::Transient(json) => {
+                if let Some(kind) = MessageKind::of_message(&json) {
+                    self.fanout.send_transient(kind, json.to_string()).await;
+                }
+            }
+            Action::Effect(effect) => self.effect(effect),
+        }
+    }
+
+    /// Carries out an effect of the room, which this node owns.
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Publish { meeting, event } => {
+                match &event {
+                    RoomEvent::ChatMessage { .. } if !self.deps.events.wants_chat() => return,
+                    RoomEvent::ErrorHandlingMessage { .. } => {
+                        crate::metrics::Metrics::count(&self.deps.metrics.drops, "refused_message");
+                    }
+                    _ => {}
+                }
+                self.deps.events.publish(&self.name, meeting, event);
+            }
+            Effect::Agent(task) => {
+                let members = self.replica.room().map_or(0, |room| room.members().len());
+                let room = JobRoom { name: &self.name, network: self.permit.network(), members };
+                // No node knows the places of all members' media; the server does not start with that check.
+                let news = self.agents.run(&self.deps, room, |_| true, task);
+                if let Some(news) = news {
+                    self.input(ReplicaInput::Room(Box::new(news)));
+                }
+            }
+            Effect::Moderated(result) => {
+                if let Some(operator) = self.operators.pop_front() {
+                    let _ = operator.send(result);
+                }
+            }
+            Effect::SendAway { user, close } => self.fanout.send_away(&user, close),
+            // The replica turns these into lines of the journal and into deliveries.
+            Effect::Admit { .. }
+            | Effect::Refuse { .. }
+            | Effect::Detach { .. }
+            | Effect::Send { .. }
+            | Effect::SendTransient(_)
+            | Effect::Snapshot
+            | Effect::Remove { .. }
+            | Effect::Persist { .. }
+            | Effect::PlaceMedia { .. }
+            | Effect::RememberEnded(..)
+            | Effect::Retire => {}
+        }
+    }
+
+    /// Hands the news of a job to the room.
+    pub(super) fn agent_reported(&mut self, news: AgentNews) {
+        let Some((input, opened)) = self.agents.take(news) else { return };
+        self.room_input(input);
+        if let Some(opened) = opened {
+            opened.hand_over();
+        }
+    }
+
+    pub(super) fn room_input(&mut self, input: Input) {
+        self.input(ReplicaInput::Room(Box::new(input)));
+    }
+
+    /// The room's newest state, as far as this node knows it.
+    pub(super) fn newest_snapshot(&self) -> std::sync::Arc<str> {
+        match (self.replica.room(), &self.snapshot) {
+            (Some(room), _) => room.encode_snapshot().into(),
+            (None, Some(snapshot)) => snapshot.clone(),
+            (None, None) => self.replica.journal().state().encode_snapshot().into(),
+        }
+    }
+
+    pub(super) fn throttle_snapshots(&mut self, window: std::time::Duration) {
+        self.replica.throttle_snapshots(now().into_std(), window);
+    }
+}

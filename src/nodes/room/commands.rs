@@ -1,0 +1,130 @@
+//! A room's task obeys its mailbox.
+
+use std::time::Duration;
+
+use super::{Joining, RoomTask};
+use crate::clock::now;
+use crate::nodes::engine::Engine;
+use crate::room::codec::RemoteCommand;
+use crate::room::io::{CannotPost, Input};
+use crate::room::mailbox::{Command, Incoming, MemberStatus, RoomView};
+use crate::room::state::{CannotShareFile, Denied};
+
+/// Size in bytes by which a join counts in the link to the owner.
+const JOIN_BYTES: usize = 512;
+
+impl<E: Engine> RoomTask<E> {
+    pub(super) fn obey(&mut self, command: Command) {
+        self.has_begun = true;
+        match command {
+            Command::Join { join, encoding, ack } => {
+                let (connection, presence) = (join.connection, join.presence);
+                self.joining.insert(connection, Joining { encoding, presence, answer: ack });
+                if self.say(RemoteCommand::Join(join), JOIN_BYTES).is_none() {
+                    // Whoever asks is told so by the loss of the answer, and asks again.
+                    self.joining.remove(&connection);
+                }
+                self.look_soon();
+            }
+            Command::Message(Incoming { connection, message, bytes, reply, permit: _ }) => {
+                let size = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let item = self.say(RemoteCommand::Message { connection, message, bytes: size }, bytes);
+                if let (Some(item), Some(reply)) = (item, reply) {
+                    self.replies.insert(item, reply);
+                }
+            }
+            Command::Disconnected(gone) => {
+                self.disconnected(gone.connection);
+                self.say(RemoteCommand::Disconnected(gone), 0);
+            }
+            command if self.replica.room().is_some() => self.obey_as_owner(command),
+            command => refuse(command),
+        }
+    }
+
+    /// Carries out a request of whoever is no member.
+    fn obey_as_owner(&mut self, command: Command) {
+        let Some(room) = self.replica.room() else { return refuse(command) };
+        match command {
+            Command::Moderate { by, action, answer } => {
+                self.operators.push_back(answer);
+                self.room_input(Input::Moderate { by, action });
+            }
+            Command::MayChange { by, answer } => drop(answer.send(room.may_change_rules(&by))),
+            Command::LastingRules { change, answer } => {
+                self.operators.push_back(answer);
+                self.room_input(Input::LastingRules { change });
+            }
+            Command::SetRules { by, change, answer } => {
+                self.operators.push_back(answer);
+                self.room_input(Input::SetRules { by, change });
+            }
+            Command::Post { post, answer } => {
+                let admitted = room.admits_post(&post);
+                self.room_input(Input::Post(post));
+                let _ = answer.send(admitted);
+            }
+            Command::MeetingOf { identity, answer } => drop(answer.send(room.meeting_of(&identity))),
+            Command::AdmitsFiles { identity, answer } => drop(answer.send(room.admits_files(&identity))),
+            Command::ShareFile { file, answer } => {
+                let admitted = room.admits_file(&file);
+                self.room_input(Input::ShareFile(file));
+                let _ = answer.send(admitted);
+            }
+            Command::Describe(answer) => drop(answer.send(self.describe())),
+            // Observers are shown by a single node alone.
+            Command::Observed => {}
+            #[cfg(test)]
+            Command::Panic => panic!("by a test"),
+            Command::Join { .. } | Command::Message(_) | Command::Disconnected(_) => {}
+        }
+    }
+
+    /// The room's state for operators.
+    fn describe(&self) -> RoomView {
+        let (now, room) = (now(), self.replica.room());
+        let members = room.into_iter().flat_map(|room| room.members()).map(|member| {
+            let own = self.fanout.get(&member.user);
+            let since = own.map_or(Duration::ZERO, |own| now - own.since());
+            MemberStatus {
+                connection: member.connection.map(|connection| (connection, since)),
+                heartbeat_age: member
+                    .heartbeat
+                    .map_or(Duration::ZERO, |heartbeat| now.into_std().saturating_duration_since(heartbeat)),
+                queued_bytes: own.map_or(0, |own| own.event_bytes()),
+                user: member.user,
+                name: member.name,
+                json: member.json,
+                is_hidden: member.is_hidden,
+            }
+        });
+        RoomView {
+            waiting: room.map(|room| room.waiting()).unwrap_or_default(),
+            meeting: room.and_then(|room| room.meeting()),
+            members: members.collect(),
+            rules: room.map(|room| room.rules().clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Refuses what only the room's owner can do.
+fn refuse(command: Command) {
+    match command {
+        Command::Moderate { answer, .. }
+        | Command::MayChange { answer, .. }
+        | Command::LastingRules { answer, .. }
+        | Command::SetRules { answer, .. } => drop(answer.send(Err(Denied::OtherNode))),
+        Command::Post { answer, .. } => drop(answer.send(Err(CannotPost::OtherNode))),
+        Command::MeetingOf { answer, .. } => drop(answer.send(None)),
+        Command::AdmitsFiles { answer, .. } => drop(answer.send(Err(CannotShareFile::OtherNode))),
+        Command::ShareFile { answer, .. } => drop(answer.send(Err(CannotShareFile::OtherNode))),
+        // Whoever asks learns that there is no answer.
+        Command::Describe(_)
+        | Command::Observed
+        | Command::Join { .. }
+        | Command::Message(_)
+        | Command::Disconnected(_) => {}
+        #[cfg(test)]
+        Command::Panic => panic!("by a test"),
+    }
+}

@@ -1,0 +1,32 @@
+//! Rooms that several nodes share, as the registry sees them: something else runs them than an [actor](super::actor).
+
+use std::fmt::Debug;
+
+use futures_util::future::BoxFuture;
+
+use super::actor::{RoomDeps, RoomPermit};
+use super::mailbox::Inbox;
+use crate::id::RoomName;
+
+/// Runs the rooms of this node that other nodes may have members of as well.
+pub trait SharedRooms: Debug + Send + Sync {
+    /// The task of a room on this node: it reads the inbox as an actor does, and calls `retire` when it ends, before it
+    /// closes the inbox.
+    fn run(&self, room: StartedRoom, retire: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()>;
+
+    /// Tells the other nodes that this one takes no more rooms.
+    fn drain(&self);
+}
+
+/// A room that starts on this node.
+#[derive(Debug)]
+pub struct StartedRoom {
+    /// Its name.
+    pub name: RoomName,
+    /// Its commands.
+    pub inbox: Inbox,
+    /// Its place in the limits of this node.
+    pub permit: RoomPermit,
+    /// What it needs.
+    pub deps: RoomDeps,
+}

@@ -1,0 +1,124 @@
+//! This server as a node of a cluster.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::{StartError, own};
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::metrics::Metrics;
+use crate::nodes::engine::{Engine, EngineEvent};
+use crate::nodes::nats::NatsEngine;
+use crate::nodes::node::Cluster;
+use crate::room::shared::SharedRooms;
+
+/// The engine of a cluster, as the node sees it that this server is to be.
+#[derive(Debug)]
+pub struct EngineNode<E> {
+    /// The node.
+    pub id: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// The engine.
+    pub engine: E,
+    /// What happens in the engine.
+    pub events: mpsc::Receiver<EngineEvent>,
+}
+
+/// A node that does not run yet.
+pub(super) struct NodeParts {
+    pub(super) id: NodeId,
+    pub(super) rooms: Arc<dyn SharedRooms>,
+    task: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+}
+
+/// Makes the node once there are metrics.
+pub(super) type MakeNode = Box<dyn FnOnce(Arc<Metrics>) -> NodeParts + Send>;
+
+/// A node that runs.
+pub(super) struct RunningNode {
+    rooms: Arc<dyn SharedRooms>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl<E: Engine> EngineNode<E> {
+    pub(super) fn make(self) -> MakeNode {
+        let Self { id, name, engine, events } = self;
+        Box::new(move |metrics| {
+            let (cluster, task) = Cluster::new(id, name, engine, events, metrics);
+            NodeParts { id, rooms: Arc::new(cluster), task: Box::new(move |stop| Box::pin(task.run(stop))) }
+        })
+    }
+}
+
+/// Validates the engine that a configuration names, by a connection to it.
+///
+/// # Errors
+/// The error with which a server would not start.
+pub async fn check_engine(config: &Config) -> Result<(), StartError> {
+    if !config.cluster.is_configured() {
+        return Ok(());
+    }
+    check(config)?;
+    config.cluster.shared_secret()?;
+    NatsEngine::check(&config.cluster, config.limits.frame_bytes).await?;
+    Ok(())
+}
+
+/// Connects the node that a configuration makes of this server, if it does.
+///
+/// # Errors
+/// [`StartError`].
+pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<MakeNode>, StartError> {
+    if !config.cluster.is_configured() {
+        return Ok(None);
+    }
+    check(config)?;
+    warn!(
+        event = "clusterLimits",
+        "rooms are shared by the nodes; durable objects, files, media of the embedded server, rules of rooms by name, \
+         lists of meetings, event streams and the console know this node alone (docs/cluster.md)"
+    );
+    let id = NodeId::random();
+    let frame_bytes = config.limits.frame_bytes;
+    let (engine, events) = NatsEngine::start(&config.cluster, id, frame_bytes, metrics.clone()).await?;
+    let name = config.http.listen.to_string();
+    Ok(Some(EngineNode { id, name, engine, events }.make()))
+}
+
+/// Refuses settings that cannot hold over several nodes.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    if config.calls.room_check {
+        return Err(StartError::RoomCheckInCluster);
+    }
+    Ok(())
+}
+
+impl NodeParts {
+    pub(super) fn start(self) -> RunningNode {
+        let stop = CancellationToken::new();
+        let task = own((self.task)(stop.clone()));
+        info!(event = "nodeStarted", node = %self.id);
+        RunningNode { rooms: self.rooms, stop, task }
+    }
+}
+
+impl RunningNode {
+    /// Tells other nodes that this one takes no more rooms.
+    pub(super) fn drain(&self) {
+        self.rooms.drain();
+    }
+
+    /// Says goodbye to the other nodes.
+    pub(super) async fn stop(self, deadline: Instant) {
+        self.stop.cancel();
+        let _ = timeout_at(deadline, self.task).await;
+    }
+}

@@ -1,0 +1,185 @@
+//! Several nodes as real processes, on a real NATS server.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Ask, Client, user_of};
+use crate::harness::{Person, eventually, metric};
+use crate::nats_server::{NatsServer, newest};
+use crate::process::Process;
+
+const SECRET: &str = "a secret of tests that all nodes share";
+
+/// Times that the owner of a room is killed.
+const KILLS: usize = 5;
+
+/// Nodes on one NATS server.
+struct Nodes {
+    nats: NatsServer,
+    dir: TempDir,
+    started: usize,
+}
+
+impl Nodes {
+    async fn new() -> Self {
+        let nats = NatsServer::start(&newest(), "").await;
+        Self { nats, dir: tempfile::tempdir().unwrap(), started: 0 }
+    }
+
+    async fn start(&mut self) -> Process {
+        self.started += 1;
+        let data = self.dir.path().join(format!("node-{}", self.started));
+        self.start_in(&data).await
+    }
+
+    async fn start_in(&self, data: &Path) -> Process {
+        let nats = self.nats.url();
+        let secret = SECRET.replace(' ', "-");
+        let settings = [
+            ("SATSUMA_CLUSTER__NATS", &*nats),
+            ("SATSUMA_CLUSTER__SECRET", &*secret),
+            ("SATSUMA_CALLS__ROOM_CHECK", "false"),
+        ];
+        Process::start(data, &settings).await
+    }
+}
+
+async fn chat(from: &mut Client, number: usize) {
+    from.say(json!({"type": "chat", "message": number.to_string()})).await;
+}
+
+/// The numbers of the chat messages up to that one, as a client is told them.
+async fn told(client: &mut Client, through: usize) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    while numbers.last() != Some(&through) {
+        let message = client.until(|message| message["type"] == "chat").await;
+        numbers.push(message["message"].as_str().unwrap().parse().unwrap());
+    }
+    numbers
+}
+
+fn users(state: &Value) -> usize {
+    state["users"].as_array().unwrap().len()
+}
+
+/// The owner of a room is killed while members at two other nodes talk, again and again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+#[expect(clippy::disallowed_methods, reason = "the time that members wait is measured")]
+async fn killed_owner_is_replaced() {
+    let mut nodes = Nodes::new().await;
+    let (b, c) = (nodes.start().await, nodes.start().await);
+    let mut waits = Vec::new();
+    for round in 0..KILLS {
+        let a = nodes.start().await;
+        let room = format!("r{round}");
+        let ada = Client::join(&a, &room, "Ada").await;
+        let (mut bob, mut cyd) = (Client::join(&b, &room, "Bob").await, Client::join(&c, &room, "Cyd").await);
+        let meeting = bob.until_state(|state| users(state) == 3).await["meetingId"].clone();
+        for number in 1..=20 {
+            chat(if number % 2 == 0 { &mut bob } else { &mut cyd }, number).await;
+        }
+        a.kill();
+        let killed = Instant::now();
+        chat(&mut bob, 21).await;
+        let (by_bob, by_cyd) = (told(&mut bob, 21).await, told(&mut cyd, 21).await);
+        waits.push(killed.elapsed());
+        assert_eq!(by_bob, by_cyd, "both are told the same, in the same order");
+        let mut sorted = by_bob.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), by_bob.len(), "nothing is told twice");
+        let of_bob: Vec<_> = by_bob.iter().filter(|number| *number % 2 == 0).copied().collect();
+        assert_eq!(of_bob, (2..=20).step_by(2).collect::<Vec<_>>(), "nothing that bob said is lost");
+        // The member of the dead node comes back as who it was.
+        let mut ada = ada.ask().open(&c).await;
+        let state = ada.until_state(|state| users(state) == 3).await;
+        assert_eq!(state["meetingId"], meeting);
+    }
+    waits.sort_unstable();
+    println!("members waited {waits:?}");
+    assert!(waits[KILLS / 2] < Duration::from_millis(2500), "{waits:?}");
+}
+
+/// Nodes are replaced one after another: the rooms stay, and sockets elsewhere stay open.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn stopped_nodes_hand_rooms_over() {
+    let mut nodes = Nodes::new().await;
+    let (a, b) = (nodes.start().await, nodes.start().await);
+    let mut ada = Client::join(&a, "r", "Ada").await;
+    let mut bob = Client::join(&b, "r", "Bob").await;
+    let meeting = ada.until_state(|state| users(state) == 2).await["meetingId"].clone();
+    bob.until_state(|state| users(state) == 2).await;
+    let c = nodes.start().await;
+    a.stop().await;
+    assert_eq!(ada.closed().await.0, 1012);
+    chat(&mut bob, 1).await;
+    assert_eq!(told(&mut bob, 1).await, [1]);
+    let mut ada = ada.ask().open(&c).await;
+    ada.until_state(|state| users(state) == 2).await;
+    b.stop().await;
+    assert_eq!(bob.closed().await.0, 1012);
+    chat(&mut ada, 2).await;
+    assert_eq!(told(&mut ada, 2).await, [2]);
+    let mut bob = bob.ask().open(&c).await;
+    let state = bob.until_state(|state| users(state) == 2).await;
+    assert_eq!(state["meetingId"], meeting);
+    c.stop().await;
+}
+
+/// A cluster of one node, which is killed and started again: the room and its members are as they were.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn lone_node_finds_its_rooms_again() {
+    let mut nodes = Nodes::new().await;
+    let a = nodes.start().await;
+    let mut ada = Client::join(&a, "r", "Ada").await;
+    ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    chat(&mut ada, 1).await;
+    assert_eq!(told(&mut ada, 1).await, [1]);
+    let meeting = ada.until_state(|_| true).await["meetingId"].clone();
+    let pk = ada.pk();
+    a.kill();
+    let a = nodes.start().await;
+    let eve = Person::log_in(&a, "Eve").await;
+    let mut again = ada.ask().open(&a).await;
+    let state = again.until_state(|state| !user_of(state, &pk).is_null()).await;
+    assert_eq!(state["meetingId"], meeting);
+    // The id is still that of whoever had it.
+    assert_eq!(Ask::room("r").by(&eve).pk(&pk).try_open(&a).await.err(), Some(403));
+    a.stop().await;
+}
+
+/// The engine is killed and started again: nobody is thrown out, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn restart_of_the_engine_is_survived() {
+    let mut nodes = Nodes::new().await;
+    let (a, b) = (nodes.start().await, nodes.start().await);
+    let mut ada = Client::join(&a, "r", "Ada").await;
+    let mut bob = Client::join(&b, "r", "Bob").await;
+    ada.until_state(|state| users(state) == 2).await;
+    nodes.nats.kill();
+    for number in 1..=5 {
+        chat(if number % 2 == 0 { &mut ada } else { &mut bob }, number).await;
+    }
+    eventually("the loss of the engine is known".to_owned(), async || {
+        metric(&a, "satsuma_engine_connected").await == 0.0
+    })
+    .await;
+    nodes.nats.restart();
+    let mut numbers = Vec::new();
+    while numbers.len() < 5 {
+        let message = ada.until(|message| message["type"] == "chat").await;
+        numbers.push(message["message"].clone());
+    }
+    for number in &numbers {
+        assert_eq!(bob.until(|message| message["type"] == "chat").await["message"], *number);
+    }
+    a.stop().await;
+    b.stop().await;
+}

@@ -226,6 +226,30 @@ async fn unusable_nats_is_refused_with_a_reason() {
     start(ClusterConfig { shards: 5, prefix: "another".to_owned(), ..config }).await.unwrap();
 }
 
+/// The configuration of the documentation, with these ports and folders: its permissions are enough for everything.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nats-server"]
+async fn documented_configuration_suffices() {
+    let page = include_str!("../../docs/nats.md");
+    let conf = page.split("```conf\n").nth(1).unwrap().split("```").next().unwrap();
+    let conf = conf.replace("listen: \"0.0.0.0:4222\"\n", "").replace("/var/lib/nats", "DIR/data");
+    for program in [OF_THE_PATH.to_owned(), newest()] {
+        let server = NatsServer::launch(&program, &conf);
+        server.until_ready().await;
+        let config = ClusterConfig {
+            user: Optional(Some("satsuma".to_owned())),
+            password: Optional(Some("a password of your own".into())),
+            ..config(&[server.url()])
+        };
+        let ids = [1, 2].map(NodeId::new);
+        let start = |id| NatsEngine::start(&config, id, FRAME_BYTES, Metrics::new());
+        let (a, events_of_a) = start(ids[0]).await.unwrap();
+        let (b, events_of_b) = start(ids[1]).await.unwrap();
+        keeps_its_promises(Pair { a, b, ids, events_of_a, events_of_b }).await;
+        assert!(!server.log().contains("Permissions Violation"), "{}", server.log());
+    }
+}
+
 /// Its conditional appends are not exact when several servers share a stream.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs nats-server"]

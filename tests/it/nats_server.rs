@@ -41,11 +41,11 @@ impl NatsServer {
         server
     }
 
-    /// A server with this configuration, in which `DIR` is its directory.
+    /// A server with this configuration, in which `DIR/data` is the folder of its journals.
     pub fn launch(program: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
-        let lines = lines.replace("DIR", dir.path().to_str().unwrap());
+        let lines = lines.replace("DIR/data", dir.path().join("data").to_str().unwrap());
         fs::write(dir.path().join("nats.conf"), format!("listen: \"127.0.0.1:{port}\"\n{lines}")).unwrap();
         let child = spawn(program, &dir);
         Self { child, program: program.to_owned(), dir, port }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod close;
 pub mod deflate;
 pub mod emoji;
+pub mod error_code;
 pub mod moderation;
 pub mod phoenix;
 pub mod server;

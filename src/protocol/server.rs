@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activity::ActivityNotice;
 use super::client::JsonString;
+use super::error_code::error_code;
 use super::moderation::ModerationNotice;
 use crate::id::{MeetingId, UserId};
 
@@ -226,7 +227,10 @@ impl Event {
     /// Encodes the event as the JSON text of a message.
     pub fn encode(&self) -> String {
         match self {
-            Self::Error { error } => format!(r#"{{"type":"error","error":{}}}"#, json_text(error)),
+            Self::Error { error } => {
+                let code = error_code(error).map(|code| format!(r#","code":"{code}""#)).unwrap_or_default();
+                format!(r#"{{"type":"error","error":{}{code}}}"#, json_text(error))
+            }
             Self::DirectMessage { from, message } => {
                 format!(
                     r#"{{"type":"directMessage","from":{},"message":{}}}"#,

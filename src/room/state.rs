@@ -635,7 +635,8 @@ mod tests {
             r#"{"type":"directMessage","to":"a","message":"x"}"#,
             r#"{"type":"directMessage","to":"nobody","message":"x"}"#,
         ] {
-            let refused = r#"to c: {"type":"error","error":"you may not write to the chat"}"#;
+            let refused =
+                r#"to c: {"type":"error","error":"you may not write to the chat","code":"no_chat"}"#;
             assert_eq!(seen(&room.handle(now, says(3, message)))[0], refused, "{message}");
         }
         let own = seen(&room.handle(now, says(3, r#"{"type":"directMessage","to":"c","message":"?"}"#)));
@@ -668,7 +669,7 @@ mod tests {
         let muted = |id| (format!(r#"to {id}: {{"type":"muteMic"}}"#), 2);
         assert_eq!(mute(&mut room, 2, "a"), muted("a"), "everyone may");
         rejoin(&mut room, 3, false);
-        let refused = r#"to b: {"type":"error","error":"you may not mute others"}"#;
+        let refused = r#"to b: {"type":"error","error":"you may not mute others","code":"no_mute"}"#;
         assert_eq!(mute(&mut room, 3, "a"), (refused.to_owned(), 0));
         assert_eq!(mute(&mut room, 3, "b"), muted("b"));
         assert_eq!(mute(&mut room, 1, "b"), muted("b"));

@@ -27,7 +27,7 @@ import { Sound } from './sound.js';
 import { OwnSpeech } from './speech.js';
 import { Stage } from './stage.js';
 import { MemberStatus } from './status.js';
-import { text } from './texts.js';
+import { refusalText, text } from './texts.js';
 import { isOn, wantedTracks } from './wanted.js';
 import { Watch } from './watch/watch.js';
 
@@ -138,7 +138,7 @@ export class Meeting extends Emitter {
       },
       { signal },
     );
-    signalling.on('error', ({ error }) => notice(text('notice.server', { message: error }), 'error'), { signal });
+    signalling.on('error', ({ error, code }) => notice(refusalText(code) ?? text('notice.server', { message: error }), 'error'), { signal });
     devices.on('change', () => this.#useDevices(), { signal });
     document.addEventListener('visibilitychange', () => this.#changed(), { signal });
     this.#showHand();

@@ -38,7 +38,7 @@ export function text(key, values = {}) {
 
 /**
  * Returns the text for an error code of the server, if there is one.
- * @param {string | null} code
+ * @param {string | null | undefined} code
  */
 export function refusalText(code) {
   const key = `refusal.${code}`;

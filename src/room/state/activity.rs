@@ -86,7 +86,10 @@ mod tests {
         let silent = Grants { chat: false, ..Grants::everyone() };
         room.handle(now, Input::Join(Join { grants: silent, new_meeting: MeetingId::random(), ..ask }));
         let answer = seen(&room.handle(now, says(3, &react("👍"))));
-        assert_eq!(answer, [r#"to c: {"type":"error","error":"you may not write to the chat"}"#]);
+        assert_eq!(
+            answer,
+            [r#"to c: {"type":"error","error":"you may not write to the chat","code":"no_chat"}"#]
+        );
     }
 
     #[test]

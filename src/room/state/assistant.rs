@@ -205,7 +205,13 @@ mod tests {
         assert!(asked(&effects).is_none());
         assert!(seen(&effects)[1].contains(BUSY), "{:?}", seen(&effects));
         let ended = seen(&room.handle(now, news(job, "", Some(AnswerEnd::OutOfBudget))));
-        assert_eq!(ended, [format!(r#"to a: {{"type":"error","error":"{NO_BUDGET}"}}"#)]);
+        for sentence in [BUSY, NO_BUDGET, MAY_NOT_STOP] {
+            assert!(crate::protocol::error_code::error_code(sentence).is_some(), "{sentence}");
+        }
+        assert_eq!(
+            ended,
+            [format!(r#"to a: {{"type":"error","error":"{NO_BUDGET}","code":"assistant_exhausted"}}"#)]
+        );
         assert!(asked(&says(&mut room, now, 2, "@ai how?")).is_some());
     }
 
@@ -230,6 +236,7 @@ mod tests {
                 assert!(seen(&room.handle(now, stop(stopper)))[0].contains(NO_ANSWER));
             } else {
                 assert!(effects[0].contains(MAY_NOT_STOP), "{effects:?}");
+                assert!(effects[0].ends_with(r#""code":"assistant_of_others"}"#), "{effects:?}");
             }
         }
     }

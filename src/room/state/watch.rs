@@ -89,6 +89,7 @@ mod tests {
     use super::*;
     use crate::config::ModeratorDefault;
     use crate::id::{Grants, PublishGrants, RoomName};
+    use crate::protocol::error_code::error_code;
     use crate::room::io::{Input, Join};
     use crate::room::state::tests::{join, persisted, says_at, seen, settings, start};
     use crate::room::state::{Moderator, RoomSettings};
@@ -123,7 +124,8 @@ mod tests {
     fn refusal(effects: &[Effect]) -> String {
         let seen = seen(effects);
         let error = seen.iter().find_map(|text| text.split_once(r#""error":"#));
-        error.map(|(_, sentence)| sentence.trim_matches(['"', '}']).to_owned()).unwrap_or_default()
+        let sentence = error.and_then(|(_, rest)| rest.split(r#","code""#).next()).unwrap_or_default();
+        sentence.trim_matches(['"', '}']).to_owned()
     }
 
     #[test]
@@ -145,6 +147,9 @@ mod tests {
         assert!(!room.encode_snapshot().contains(r#""watch""#));
         let nothing = ask(&mut room, now, 2, 7000, r#""action":"play","position":0"#);
         assert_eq!(refusal(&nothing), NO_VIDEO);
+        for sentence in [NO_VIDEO, TOO_OFTEN] {
+            assert!(error_code(sentence).is_some(), "{sentence}");
+        }
     }
 
     #[test]

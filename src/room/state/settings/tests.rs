@@ -24,7 +24,7 @@ fn chat_is_for_moderators_alone_while_it_is_off() {
     let chat = |room: &mut Room, connection| {
         seen(&room.handle(now, says(connection, r#"{"type":"chat","message":"hi"}"#)))[0].clone()
     };
-    let off = r#"to b: {"type":"error","error":"only moderators write to the chat at this time"}"#;
+    let off = r#"to b: {"type":"error","error":"only moderators write to the chat at this time","code":"chat_off"}"#;
     assert_eq!(chat(&mut room, 2), off);
     assert!(chat(&mut room, 1).starts_with("to all: {\"type\":\"chat\""));
     let direct = says(2, r#"{"type":"directMessage","to":"a","message":"hi"}"#);

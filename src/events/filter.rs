@@ -121,8 +121,10 @@ mod tests {
     fn unknown_parameters_are_refused() {
         for (query, room, name) in [
             ("event=x", None, "parameters are events, rooms and follow"),
-            ("rooms=other", Some("r"), "parameters are events and follow"),
+            ("rooms=other", Some("r"), "parameters are events, follow and shown"),
             ("follow=no", None, "follow is true or false"),
+            ("shown=yes", Some("r"), "shown is true or false"),
+            ("shown=true", None, "parameters are events, rooms and follow"),
             ("events=meetings.*", None, "types of events"),
             (&*format!("rooms={}", "a,".repeat(65)), None, "at most 64"),
         ] {

@@ -138,11 +138,12 @@ async fn lone_node_finds_its_rooms_again() {
     let mut nodes = Nodes::new().await;
     let a = nodes.start().await;
     let mut ada = Client::join(&a, "r", "Ada").await;
+    let pk = ada.pk();
     ada.say(json!({"type": "userUpdate", "user": {"raisedHand": true}})).await;
+    let state = ada.until_state(|state| user_of(state, &pk)["raisedHand"] == true).await;
+    let meeting = state["meetingId"].clone();
     chat(&mut ada, 1).await;
     assert_eq!(told(&mut ada, 1).await, [1]);
-    let meeting = ada.until_state(|_| true).await["meetingId"].clone();
-    let pk = ada.pk();
     a.kill();
     let a = nodes.start().await;
     let eve = Person::log_in(&a, "Eve").await;

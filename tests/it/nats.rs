@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
 use crate::engine::{Pair, bytes, event, keeps_its_promises, number, room, soon};
-use crate::harness::{eventually, eventually_within};
+use crate::harness::eventually_within;
 use crate::nats_server::{Cable, NatsServer, free_port, newest};
 
 /// Debian's, which may be old.

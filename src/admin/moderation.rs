@@ -50,7 +50,7 @@ struct LastingSettings {
 struct RoomSettings {
     /// The room's name.
     room: RoomName,
-    /// What its meetings begin with.
+    /// The settings with which its meetings begin.
     settings: SettingsView,
 }
 

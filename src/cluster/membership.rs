@@ -261,7 +261,7 @@ impl Membership {
         None
     }
 
-    /// What is due now.
+    /// The tasks that are due now.
     pub fn poll(&mut self, now: Instant) -> Vec<Task> {
         let mut tasks = Vec::new();
         self.polled = now;

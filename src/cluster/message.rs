@@ -19,7 +19,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 const PROBE: u8 = 0;
 const SUBJECT: u8 = 1;
 
-/// What a node tells all others several times a second.
+/// The message of a node to all others, several times a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
     /// The sign of life.

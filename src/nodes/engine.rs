@@ -22,7 +22,7 @@ use crate::id::{ObjectId, RoomName};
 /// A future that is dropped may have had its effect. None takes much longer than the time after which the writer of a
 /// journal asks again, [`ANSWER_TIMEOUT`](satsuma_cluster::writer::ANSWER_TIMEOUT).
 pub trait Engine: Clone + Send + Sync + 'static {
-    /// What comes for a subject.
+    /// A subscription to a subject.
     type Following: Following;
 
     /// Appends an entry to a subject's journal if its last entry has this number; 0 for none.
@@ -68,7 +68,7 @@ pub trait Engine: Clone + Send + Sync + 'static {
     fn flush(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// What comes for a subject that a node follows.
+/// A subscription to the stored entries and broadcasts of a subject.
 pub trait Following: Send + 'static {
     /// Waits for the next one; none if the engine is gone for good. Nothing is lost if the wait is given up.
     fn next(&mut self) -> impl Future<Output = Option<Followed>> + Send;

@@ -53,7 +53,7 @@ struct Inner {
 
 impl NatsEngine {
     fn is_connected(&self) -> bool {
-        // What is queued while there is no connection would be sent long after it was given up.
+        // A message that is queued without a connection would be sent long after it was given up.
         self.0.client.connection_state() == State::Connected
     }
 
@@ -331,7 +331,7 @@ impl Engine for NatsEngine {
     }
 }
 
-/// What comes for a subject.
+/// A subscription to a subject.
 #[derive(Debug)]
 pub struct NatsFollowing(Subscriber);
 

@@ -55,7 +55,7 @@ impl WatchRequest {
     /// # Errors
     /// The field at fault, and its rule.
     pub fn parse(json: &str) -> Result<Self, (&'static str, &'static str)> {
-        // Which of them it is decides on the field.
+        // The field depends on the action.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         enum Action {

@@ -1,7 +1,6 @@
 //! The task that owns one room: waits for its mailbox or deadline, calls `handle`, carries out the effects.
 
 mod agents;
-mod describing;
 mod ending;
 mod history;
 mod membership;
@@ -23,6 +22,7 @@ use self::membership::Joining;
 use self::reply::PendingReply;
 use self::time::{unix_millis, unix_seconds};
 use super::agent_jobs::AgentJobs;
+use super::describing::describe;
 use super::ended::EndedMeetings;
 use super::events::RoomEvents;
 use super::fanout::LocalFanout;
@@ -300,7 +300,7 @@ impl Actor {
             }
             Command::Observed => self.handle(Input::Wake, Asking::None).await,
             Command::Describe(answer) => {
-                let _ = answer.send(self.describe());
+                let _ = answer.send(describe(&self.room, &self.fanout));
                 Turn::Continue
             }
             #[cfg(test)]

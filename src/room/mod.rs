@@ -19,6 +19,7 @@ pub mod charge;
 pub mod chat;
 pub mod codec;
 pub mod departed;
+pub mod describing;
 pub mod ended;
 pub mod event_queue;
 pub mod events;

@@ -27,6 +27,6 @@ pub struct StartedRoom {
     pub inbox: Inbox,
     /// Its place in the limits of this node.
     pub permit: RoomPermit,
-    /// What it needs.
+    /// Its dependencies.
     pub deps: RoomDeps,
 }

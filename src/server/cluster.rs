@@ -27,7 +27,7 @@ pub struct EngineNode<E> {
     pub name: String,
     /// The engine.
     pub engine: E,
-    /// What happens in the engine.
+    /// The engine's events.
     pub events: mpsc::Receiver<EngineEvent>,
 }
 

@@ -46,13 +46,13 @@ impl Mortal {
     }
 }
 
-/// Says something numbered, and waits until everyone was told.
-async fn chat(from: &mut Client, number: u32) {
+/// Says a number in the chat.
+pub async fn chat(from: &mut Client, number: u32) {
     from.say(json!({"type": "chat", "message": number.to_string()})).await;
 }
 
 /// The numbers of the chat messages up to that one, as a client is told them.
-async fn told(client: &mut Client, through: u32) -> Vec<u32> {
+pub async fn told(client: &mut Client, through: u32) -> Vec<u32> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&through) {
         let message = client.until(|message| message["type"] == "chat").await;
@@ -61,7 +61,7 @@ async fn told(client: &mut Client, through: u32) -> Vec<u32> {
     numbers
 }
 
-fn users(state: &Value) -> usize {
+pub fn users(state: &Value) -> usize {
     state["users"].as_array().unwrap().len()
 }
 

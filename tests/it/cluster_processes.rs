@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::{Ask, Client, user_of};
+use crate::cluster::{chat, told, users};
 use crate::harness::{Person, eventually, metric};
 use crate::nats_server::{NatsServer, newest};
 use crate::process::Process;
@@ -45,24 +46,6 @@ impl Nodes {
         ];
         Process::start(data, &settings).await
     }
-}
-
-async fn chat(from: &mut Client, number: usize) {
-    from.say(json!({"type": "chat", "message": number.to_string()})).await;
-}
-
-/// The numbers of the chat messages up to that one, as a client is told them.
-async fn told(client: &mut Client, through: usize) -> Vec<usize> {
-    let mut numbers = Vec::new();
-    while numbers.last() != Some(&through) {
-        let message = client.until(|message| message["type"] == "chat").await;
-        numbers.push(message["message"].as_str().unwrap().parse().unwrap());
-    }
-    numbers
-}
-
-fn users(state: &Value) -> usize {
-    state["users"].as_array().unwrap().len()
 }
 
 /// The owner of a room is killed while members at two other nodes talk, again and again.

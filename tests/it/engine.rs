@@ -1,4 +1,4 @@
-//! What nodes rely on of any engine, held against the engine in memory.
+//! The promises of every engine that nodes rely on, held against the engine in memory.
 
 use std::time::Duration;
 

@@ -235,7 +235,7 @@ impl Engine for MemoryEngine {
     async fn flush(&self) {}
 }
 
-/// What comes for a subject.
+/// A subscription to a subject.
 pub struct MemoryFollowing(mpsc::Receiver<Followed>);
 
 impl Following for MemoryFollowing {

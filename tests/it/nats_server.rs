@@ -76,7 +76,7 @@ impl NatsServer {
         self.child = spawn(&self.program, &self.dir);
     }
 
-    /// What it logged.
+    /// Its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }

@@ -1,13 +1,11 @@
 //! A room's task obeys its mailbox.
 
-use std::time::Duration;
-
 use super::{Joining, RoomTask};
-use crate::clock::now;
 use crate::nodes::engine::Engine;
 use crate::room::codec::RemoteCommand;
+use crate::room::describing::describe;
 use crate::room::io::{CannotPost, Input};
-use crate::room::mailbox::{Command, Incoming, MemberStatus, RoomView};
+use crate::room::mailbox::{Command, Incoming};
 use crate::room::state::{CannotShareFile, Denied};
 
 /// Size in bytes by which a join counts in the link to the owner.
@@ -71,38 +69,14 @@ impl<E: Engine> RoomTask<E> {
                 self.room_input(Input::ShareFile(file));
                 let _ = answer.send(admitted);
             }
-            Command::Describe(answer) => drop(answer.send(self.describe())),
+            Command::Describe(answer) => drop(
+                answer.send(self.replica.room().map(|room| describe(room, &self.fanout)).unwrap_or_default()),
+            ),
             // Observers are shown by a single node alone.
             Command::Observed => {}
             #[cfg(test)]
             Command::Panic => panic!("by a test"),
             Command::Join { .. } | Command::Message(_) | Command::Disconnected(_) => {}
-        }
-    }
-
-    /// The room's state for operators.
-    fn describe(&self) -> RoomView {
-        let (now, room) = (now(), self.replica.room());
-        let members = room.into_iter().flat_map(|room| room.members()).map(|member| {
-            let own = self.fanout.get(&member.user);
-            let since = own.map_or(Duration::ZERO, |own| now - own.since());
-            MemberStatus {
-                connection: member.connection.map(|connection| (connection, since)),
-                heartbeat_age: member
-                    .heartbeat
-                    .map_or(Duration::ZERO, |heartbeat| now.into_std().saturating_duration_since(heartbeat)),
-                queued_bytes: own.map_or(0, |own| own.event_bytes()),
-                user: member.user,
-                name: member.name,
-                json: member.json,
-                is_hidden: member.is_hidden,
-            }
-        });
-        RoomView {
-            waiting: room.map(|room| room.waiting()).unwrap_or_default(),
-            meeting: room.and_then(|room| room.meeting()),
-            members: members.collect(),
-            rules: room.map(|room| room.rules().clone()).unwrap_or_default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the engine publishes about a room.
+//! The subscription of a room's task to its journal.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a meeting or a stop of the server leaves behind.
+//! The remains of a meeting that ends, and of a room that the server stops.
 
 use super::Actor;
 use crate::clock::{now, wall_clock};

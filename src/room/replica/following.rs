@@ -44,7 +44,7 @@ impl RoomReplica {
         let is_behind =
             records.last().is_some_and(|last| whole.has(&last.entry) && !self.journal.has(&last.entry));
         if is_behind {
-            // What lies between is purged, or the engine lost it.
+            // The entries between are purged, or the engine lost them.
             self.start_over(whole);
         }
     }

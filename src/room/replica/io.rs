@@ -130,7 +130,7 @@ pub enum Action {
     Effect(Effect),
 }
 
-/// What a replica knows besides its inputs.
+/// Facts that a replica knows besides its inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// The time.

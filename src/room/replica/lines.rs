@@ -1,6 +1,6 @@
 //! The lines of a room's journal, and the state that they lead to.
 //!
-//! What a room persists is what its journal holds: every change that goes to the store on a single node is a line
+//! A room's journal holds everything that a room persists: each change that goes to the store on a single node is a line
 //! here, so that a part of the room's state that outlasts a restart outlasts its owner as well. To these come what the
 //! memory of a single process knows: the sockets of members, and the events that they have not confirmed.
 

@@ -15,9 +15,9 @@ use crate::room::io::{Join, JoinRefusal};
 pub enum PeerMessage {
     /// A relay attaches to the owner.
     Attach(Attach),
-    /// What sockets said, to the owner.
+    /// Messages of sockets, to the owner.
     Up(Up<RemoteCommand>),
-    /// How far that is stored, to the relay.
+    /// The item up to which they are stored, to the relay.
     Answer(Answer<ItemFailure>),
     /// The owner does not know the link: the relay is to attach again.
     AttachAgain {

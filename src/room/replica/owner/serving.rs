@@ -1,4 +1,4 @@
-//! What an owner does for its room and for the nodes that are attached to it.
+//! The work of an owner for its room and for the nodes that are attached to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -118,7 +118,7 @@ impl RoomReplica {
             self.actions.push(Action::Send { to: from, message });
             return;
         };
-        // What one entry holds is bounded; the rest is said again.
+        // An entry is bounded; the rest is said again.
         let mut space = owner.writer.space();
         let mut items = up.items;
         let fitting = items.iter().position(|item| match space.checked_sub(text_bytes(item)) {

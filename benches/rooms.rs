@@ -22,8 +22,9 @@ const NODE: NodeId = NodeId::new(0);
 
 /// A user as the stock client sends it in a call: about 430 bytes, of which the ids are random.
 fn update(hand: &str) -> String {
-    let session = Uuid::new_v4().simple();
-    let [video, audio] = [Uuid::new_v4(), Uuid::new_v4()];
+    // The same media every time: members change more often without new tracks than with them.
+    let session = Uuid::from_u128(1).simple();
+    let [video, audio] = [Uuid::from_u128(2), Uuid::from_u128(3)];
     format!(
         r#"{{"type":"userUpdate","user":{{"id":"x","name":"x","joined":true,"raisedHand":{hand},"speaking":false,"transceiverSessionId":"{session}","tracks":{{"audioEnabled":true,"audioUnavailable":false,"videoEnabled":true,"screenShareEnabled":false,"video":"{session}/{video}","audio":"{session}/{audio}"}}}}}}"#
     )

@@ -13,6 +13,7 @@ use super::io::{AgentOutcome, AgentTask};
 use crate::agent::job::{AgentJob, AgentSession};
 use crate::id::{MeetingId, SessionId, UserId};
 use crate::protocol::ai::{AiMessage, AiWish, TrackReference, encode_ai_user};
+use crate::protocol::error_code::error_code;
 use crate::protocol::server::AiState;
 
 /// Window of the limit on invitations.
@@ -77,6 +78,7 @@ impl AiTurn {
     }
 
     fn refused(user: &UserId, why: &'static str) -> Self {
+        debug_assert!(error_code(why).is_some(), "pages have no text for {why:?}");
         Self { refused: Some((user.clone(), why)), ..Self::default() }
     }
 }

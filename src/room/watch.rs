@@ -145,6 +145,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::error_code::error_code;
 
     const FILE: &str = "https://example.org/a.mp4";
     const YOUTUBE: &str = "https://youtu.be/dQw4w9WgXcQ";
@@ -178,8 +179,11 @@ mod tests {
             (&youtube, YOUTUBE, None),
             (&youtube, FILE, Some(CannotShare::NoFiles)),
             (&local, LOCAL, None),
+            (&youtube, "https://www.youtube.com/feed", Some(CannotShare::Invalid(InvalidVideo::NoVideo))),
         ] {
             assert_eq!(settings.read(url).err(), refused, "{settings:?} {url}");
+            let sentence = refused.map(|refused| refused.to_string());
+            assert!(sentence.iter().all(|sentence| error_code(sentence).is_some()), "{sentence:?}");
         }
     }
 

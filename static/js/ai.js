@@ -33,7 +33,7 @@ export class Ai {
   show(state = {}) {
     const { error } = this.#state;
     this.#state = state;
-    if (state.error && state.error !== error) notice(state.error, 'ai');
+    if (state.error && state.error !== error) notice(text('ai.failed'), 'ai');
     else if (!state.error) withdrawNotice('ai');
     const { enabled, connectionPending } = state;
     let label = text('ai.invite');

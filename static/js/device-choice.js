@@ -2,6 +2,7 @@
 // Lists to choose a camera, a microphone and a speaker from, with the level of the microphone and a sound to try the speaker
 // with; in a dialog also a preview, and what the browser does to both.
 
+import { EdgeBlur } from './edge-blur.js';
 import { element } from './element.js';
 import { watchLevel } from './loudness.js';
 import { Processing } from './processing.js';
@@ -92,7 +93,7 @@ function preview(devices) {
   const video = element('video', { class: 'mirrored', autoplay: true, playsinline: true, 'aria-hidden': 'true' });
   video.muted = true;
   const show = () => {
-    const { track } = devices.camera;
+    const { sent: track } = devices.camera;
     video.hidden = !track;
     if (video.srcObject instanceof MediaStream && video.srcObject.getTracks()[0] === track) return;
     video.srcObject = track ? new MediaStream([track]) : null;
@@ -106,11 +107,16 @@ function preview(devices) {
 function switches(devices) {
   const { processing } = devices;
   const noise = element('input', { type: 'checkbox', onchange: () => devices.suppressNoise(noise.checked) });
-  const blur = element('input', { type: 'checkbox', onchange: () => processing.blurBackground(blur.checked, devices.camera.track) });
+  const blur = element('input', { type: 'checkbox', onchange: () => devices.blurBackground(blur.checked) });
   noise.checked = processing.suppressesNoise;
-  blur.checked = processing.blursBackground;
-  const blurLabel = element('label', { class: 'check' }, blur, element('span', {}, text('devices.blur')));
-  const show = () => (blurLabel.hidden = !Processing.canBlur(devices.camera.track));
+  const blurText = element('span', {});
+  const blurLabel = element('label', { class: 'check' }, blur, blurText);
+  const show = () => {
+    const canBlur = Processing.canBlur(devices.camera.track);
+    blurLabel.hidden = !canBlur && !EdgeBlur.isPossible;
+    blurText.textContent = text(canBlur ? 'devices.blur' : 'devices.blurEdges');
+    blur.checked = processing.blursBackground;
+  };
   devices.on('change', show);
   show();
   return [element('label', { class: 'check' }, noise, element('span', {}, text('devices.noise'))), blurLabel];

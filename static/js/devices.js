@@ -4,6 +4,7 @@
 // Wanted and actual state are kept apart: a browser may take a minute to ask its user for the camera, and by the
 // answer the user may have muted, chosen another one, or left.
 
+import { Device } from './device.js';
 import { deviceProblem } from './device-problem.js';
 import { Emitter } from './events.js';
 import { Processing } from './processing.js';
@@ -20,24 +21,6 @@ const CHOICES = 'satsuma.devices';
 
 /** Devices this tab wants on, so that a reload switches nothing else on. */
 const WANTED = 'satsuma.wanted';
-
-class Device {
-  isWanted = false;
-  /** False if our identity may not publish it. */
-  isAllowed = true;
-  /** @type {MediaStreamTrack | undefined} */
-  track;
-  problem = '';
-  /**
-   * The newest request for it that the browser has not answered.
-   * @type {object | undefined}
-   */
-  request;
-
-  get isOn() {
-    return this.isWanted && Boolean(this.track);
-  }
-}
 
 /**
  * Events: `change`, for any change of a device; `replaced`, when another device took the place of one that went away.
@@ -145,7 +128,7 @@ export class Devices extends Emitter {
     if (!device.isWanted && !device.track) return;
     const before = device.track?.getSettings().deviceId;
     // Many phones open no second camera while the first is open.
-    if (kind === 'camera') this.#drop(device);
+    if (kind === 'camera') device.stop();
     if ((await this.#request([kind])) || kind !== 'camera' || !before || before === id) return;
     const { problem } = device;
     this.#storeChoice(kind, before);
@@ -174,7 +157,7 @@ export class Devices extends Emitter {
   /** Uses the camera on the other side of a phone. */
   async turnCamera() {
     this.#facing = this.looksAhead ? 'user' : 'environment';
-    this.#drop(this.camera);
+    this.camera.stop();
     await this.#request(['camera']);
   }
 
@@ -187,14 +170,21 @@ export class Devices extends Emitter {
     if (this.microphone.track) await this.#request(['microphone']);
   }
 
+  /**
+   * Blurs the background of the camera's picture, or leaves it as it is.
+   * @param {boolean} isOn
+   */
+  blurBackground(isOn) {
+    this.processing.blursBackground = isOn;
+    this.#blurCamera();
+    this.emit('change');
+  }
+
   /** Releases all devices for good. */
   end() {
     this.#isEnded = true;
     this.screen.end();
-    for (const device of [this.camera, this.microphone]) {
-      device.track?.stop();
-      device.track = undefined;
-    }
+    for (const device of [this.camera, this.microphone]) device.stop();
     this.emit('change');
   }
 
@@ -221,7 +211,7 @@ export class Devices extends Emitter {
     if (!device.isAllowed) return;
     device.isWanted = isWanted;
     this.#storeWanted();
-    if (!isWanted && kind === 'camera') this.#drop(device);
+    if (!isWanted && kind === 'camera') device.stop();
     if (device.track) device.track.enabled = isWanted;
     this.emit('change');
     if (isWanted && !device.track && !device.request) await this.#request([kind]);
@@ -288,10 +278,10 @@ export class Devices extends Emitter {
       track.stop();
       return;
     }
-    device.track?.stop();
+    device.stop();
     device.track = track;
     track.enabled = device.isWanted;
-    if (device === this.camera) this.processing.blur(track);
+    if (device === this.camera) this.#blurCamera();
     // It was unplugged, or the browser revoked it.
     track.addEventListener('ended', () => device.track === track && this.#replace(device));
   }
@@ -301,7 +291,7 @@ export class Devices extends Emitter {
    * @param {Device} device
    */
   async #replace(device) {
-    this.#drop(device);
+    device.stop();
     this.emit('change');
     if (!device.isWanted) return;
     const kind = device === this.camera ? 'camera' : 'microphone';
@@ -326,15 +316,23 @@ export class Devices extends Emitter {
    * @param {string} problem
    */
   #fail(device, problem) {
-    this.#drop(device);
+    device.stop();
     device.isWanted = false;
     device.problem = problem;
   }
 
-  /** @param {Device} device */
-  #drop(device) {
-    device.track?.stop();
-    device.track = undefined;
+  /** Blurs what the camera sends, if that was chosen. */
+  #blurCamera() {
+    const { camera, processing } = this;
+    camera.blur?.end();
+    camera.blur = undefined;
+    if (!camera.track) return;
+    processing.blur(camera.track);
+    camera.blur = processing.blurEdges(camera.track, () => {
+      processing.blursBackground = false;
+      this.#fail(camera, text('devices.blurFailed'));
+      this.emit('change');
+    });
   }
 }
 

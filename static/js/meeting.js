@@ -268,7 +268,7 @@ export class Meeting extends Emitter {
     if (camera.isOn) withdrawNotice('video');
     if (screen.track) withdrawNotice('screen');
     this.#media?.send('audio', this.#mix.of(microphone.track, screen.sound), [{ networkPriority: 'high' }]);
-    this.#media?.send('video', camera.track, cameraLayers(this.#webcam));
+    this.#media?.send('video', camera.sent, cameraLayers(this.#webcam));
     this.#media?.send('screenshare', screen.track);
     this.#speech.watch(microphone);
     this.#changed();
@@ -308,7 +308,7 @@ export class Meeting extends Emitter {
     this.#stage.spotlight = this.#moderation.spotlight;
     const seen = this.#stage.choose(all, me.id);
     const received = this.#media?.received ?? new Map();
-    const own = { video: this.#devices.camera.track, screenshare: this.#devices.screen.preview };
+    const own = { video: this.#devices.camera.sent, screenshare: this.#devices.screen.preview };
     /** @param {User} user @param {VideoKind} kind */
     const trackOf = (user, kind) => {
       if (user.id === me.id) return own[kind];

@@ -1,6 +1,8 @@
 // @ts-check
-// What the browser does to our audio and video before they are sent: noise suppression, and a blurred background where
-// the system offers it (Media Capture and Streams Extensions, `backgroundBlur`).
+// What is done to our audio and video before they are sent: noise suppression, and a blurred background. The system does
+// that where it can (Media Capture and Streams Extensions, `backgroundBlur`), otherwise we blur the edges.
+
+import { EdgeBlur } from './edge-blur.js';
 
 const CHOICES = 'satsuma.processing';
 
@@ -31,21 +33,16 @@ export class Processing {
     this.#choose({ suppressesNoise });
   }
 
-  /**
-   * @param {boolean} blursBackground
-   * @param {MediaStreamTrack | undefined} camera
-   */
-  async blurBackground(blursBackground, camera) {
+  set blursBackground(blursBackground) {
     this.#choose({ blursBackground });
-    await this.blur(camera);
   }
 
   /**
-   * Blurs what a new camera sends, if that was chosen.
-   * @param {MediaStreamTrack | undefined} camera
+   * Has the system blur what a camera sends, if that was chosen.
+   * @param {MediaStreamTrack} camera
    */
   async blur(camera) {
-    if (!camera || !Processing.canBlur(camera)) return;
+    if (!Processing.canBlur(camera)) return;
     const constraints = /** @type {Constraints} */ ({ ...camera.getConstraints(), backgroundBlur: this.blursBackground });
     await camera.applyConstraints(constraints).catch(() => {});
   }
@@ -57,6 +54,16 @@ export class Processing {
   static canBlur(camera) {
     const { backgroundBlur } = /** @type {{ backgroundBlur?: boolean[] }} */ (camera?.getCapabilities?.() ?? {});
     return (backgroundBlur?.length ?? 0) > 1;
+  }
+
+  /**
+   * Blurs the edges of a camera's picture, if that was chosen and the system cannot blur the background.
+   * @param {MediaStreamTrack} camera
+   * @param {() => void} failed called if it does not work here
+   */
+  blurEdges(camera, failed) {
+    const isOurs = this.blursBackground && !Processing.canBlur(camera) && EdgeBlur.isPossible;
+    return isOurs ? new EdgeBlur(camera, failed) : undefined;
   }
 
   /** @param {Partial<{ suppressesNoise: boolean, blursBackground: boolean }>} change */

@@ -252,6 +252,16 @@ metrics! {
     engine_connects: Counter = "engine_connects", Counter::default();
     /// Messages to other nodes that were not sent, and gaps in what came from them because this node was too slow.
     engine_messages_lost: Counter = "engine_messages_lost", Counter::default();
+    /// Rooms that this node owns, as one of several.
+    rooms_owned: Gauge = "rooms_owned", Gauge::default();
+    /// Other nodes that are alive, as this one sees them.
+    nodes_alive: Gauge = "nodes_alive", Gauge::default();
+    /// Rooms that this node took over from another one, by its fate.
+    takeovers: Family<ByReason, Counter> = "takeovers", Family::default();
+    /// Rooms that this node lost to another one, which had taken it for dead.
+    rooms_fenced: Counter = "rooms_fenced", Counter::default();
+    /// Journals that were read as a whole: by a room that starts here, or one that missed an entry.
+    journal_reads: Counter = "journal_reads", Counter::default();
     /// Appends to journals, by the engine's answer.
     journal_appends: Family<ByReason, Counter> = "journal_appends", Family::default();
     /// Seconds from an append to a journal until it was stored.

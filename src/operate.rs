@@ -2,6 +2,7 @@
 
 mod action;
 mod client;
+mod cluster;
 mod events;
 mod failure;
 mod moderate;
@@ -29,6 +30,9 @@ pub enum OperateCommand {
     /// Show a room and its members.
     #[command(after_help = rooms::SHOW_HELP)]
     Room(rooms::RoomOptions),
+    /// Show the nodes of the cluster, as this one sees them.
+    #[command(after_help = cluster::HELP)]
+    Cluster(cluster::ClusterOptions),
     /// Remove a member from a meeting.
     #[command(after_help = moderate::KICK_HELP)]
     Kick(moderate::KickOptions),
@@ -70,6 +74,9 @@ pub async fn operate(
         }
         OperateCommand::Room(options) => {
             rooms::show(&Operator::new(config, &options.server)?, options).await?
+        }
+        OperateCommand::Cluster(options) => {
+            cluster::show(&Operator::new(config, &options.server)?, options).await?
         }
         OperateCommand::Kick(options) => {
             moderate::kick(&Operator::new(config, &options.server)?, options).await?

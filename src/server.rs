@@ -135,7 +135,7 @@ impl Server {
         node: EngineNode<E>,
     ) -> Result<Self, StartError> {
         cluster::check(&config)?;
-        Self::start_with(config, origins, Some(node.make())).await
+        Self::start_with(config, origins, Some(node.introduce().await?)).await
     }
 
     async fn start_with(
@@ -205,6 +205,7 @@ impl Server {
         let node = node.map(|make| make(metrics.clone()));
         let node_id = node.as_ref().map_or_else(NodeId::random, |node| node.id);
         let shared = node.as_ref().map(|node| node.rooms.clone());
+        let cluster = node.as_ref().map(|node| node.view.clone());
         let registry = rooms::start(&config, &store, services, metrics.clone(), kept, shared);
         let readiness = Readiness::new(
             registry.clone(),
@@ -267,6 +268,7 @@ impl Server {
             revocations: store.revocations(),
             console,
             settings: config.shown(origins),
+            cluster,
         };
 
         let acceptor = certificates.as_ref().map_or(Acceptor::Plain, Certificates::acceptor);

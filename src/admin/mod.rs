@@ -3,13 +3,14 @@
 //! Views list their fields in alphabetical order, which is their order on the wire.
 
 mod access;
+mod cluster;
 mod console;
 mod events;
 mod login;
 mod moderation;
 mod objects;
 mod query;
-mod readiness;
+pub mod readiness;
 mod reports;
 pub mod revocations;
 mod rooms;
@@ -41,6 +42,7 @@ use crate::http::error::ApiError;
 use crate::http::host::HostNames;
 use crate::http::listener::SocketPeer;
 use crate::metrics::Metrics;
+use crate::nodes::status::ClusterView;
 use crate::room::readiness::Readiness;
 use crate::room::registry::Registry;
 use crate::store::reports::Reports;
@@ -79,6 +81,8 @@ pub struct Operators {
     pub console: Console,
     /// The settings in force.
     pub settings: Vec<ShownSetting>,
+    /// The cluster, if this server is one of its nodes.
+    pub cluster: Option<Arc<dyn ClusterView>>,
 }
 
 impl Operators {
@@ -103,6 +107,7 @@ pub fn router(operators: Arc<Operators>) -> Router {
         .merge(events::routes())
         .merge(login::routes())
         .merge(settings::routes())
+        .merge(cluster::routes())
         .layer(middleware::from_fn_with_state(operators.clone(), access::only_operators));
     Router::new()
         .route("/healthz", get(async || "ok\n"))

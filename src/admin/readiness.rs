@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use serde::Serialize;
 
 use super::Operators;
+use crate::room::shared::EngineState;
 use crate::store::StoreHealth;
 
 /// Readiness for new clients.
 #[derive(Debug, Serialize)]
 pub(super) struct ReadinessView {
+    /// The way to the engine: `connected`, or `away since` a time; absent if this server is no node of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
     /// Readiness of the store of durable objects; absent if they are not served.
     #[serde(skip_serializing_if = "Option::is_none")]
     objects: Option<StoreReadiness>,
@@ -61,10 +65,14 @@ struct StoreReadiness {
 }
 
 /// Returns the readiness. A store that cannot write makes the server unready as well, since rooms would not survive a
-/// restart; its rooms continue all the same.
-pub(super) async fn readyz(State(operators): State<Arc<Operators>>) -> (StatusCode, Json<ReadinessView>) {
+/// restart; its rooms continue all the same. An engine that is away does so for those alone who ask for it, by `?engine`.
+pub(super) async fn readyz(
+    State(operators): State<Arc<Operators>>,
+    uri: Uri,
+) -> (StatusCode, Json<ReadinessView>) {
     let state = operators.readiness.state().await;
-    let code = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_ready = state.is_ready() && (state.reaches_engine() || !asks_for_engine(&uri));
+    let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let status = match (state.stopping, state.is_ready()) {
         (true, _) => ServerStatus::Stopping,
         (false, false) => ServerStatus::Failing,
@@ -72,7 +80,21 @@ pub(super) async fn readyz(State(operators): State<Arc<Operators>>) -> (StatusCo
     };
     let rooms = RoomsReadiness { status: if state.joins { PartStatus::Ok } else { PartStatus::Failing } };
     let (store, objects) = (view(state.store), state.objects.map(view));
-    (code, Json(ReadinessView { objects, rooms, status, store }))
+    (code, Json(ReadinessView { engine: state.engine.map(engine), objects, rooms, status, store }))
+}
+
+/// True if an engine that is away is to be told by the status.
+pub fn asks_for_engine(uri: &Uri) -> bool {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    parameters.into_iter().any(|parameter| parameter.split('=').next() == Some("engine"))
+}
+
+fn engine(EngineState { is_away, since }: EngineState) -> String {
+    if is_away {
+        format!("away since {}", humantime::format_rfc3339_seconds(since))
+    } else {
+        "connected".to_owned()
+    }
 }
 
 fn view(health: StoreHealth) -> StoreReadiness {

@@ -137,6 +137,11 @@ impl Membership {
         self.own
     }
 
+    /// True if this node takes no more subjects.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
     /// Says in heartbeats that this node takes no more subjects.
     pub fn drain(&mut self) {
         self.is_draining = true;
@@ -150,6 +155,16 @@ impl Membership {
     /// True if the node was heard of, and is not forgotten.
     pub fn knows(&self, node: NodeId) -> bool {
         self.nodes.contains_key(&node)
+    }
+
+    /// Time of a node's last sign of life; none if it is not known.
+    pub fn last_heard(&self, node: NodeId) -> Option<Instant> {
+        self.nodes.get(&node).map(|node| node.heard)
+    }
+
+    /// Number of other nodes that are alive.
+    pub fn living(&self) -> usize {
+        self.nodes.values().filter(|node| !node.is_gone).count()
     }
 
     /// Number of other nodes that are known, those that are gone too.

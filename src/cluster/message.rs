@@ -43,6 +43,9 @@ pub struct Pulse {
     /// Number of its clients.
     #[serde(default)]
     pub clients: u32,
+    /// The fingerprint of the secret that all nodes share. Whoever has another one is none of them.
+    #[serde(default)]
+    pub fingerprint: String,
 }
 
 /// A message to one node. The engine tells who sent it.
@@ -132,11 +135,12 @@ mod tests {
     fn pulse() -> Pulse {
         let heartbeat = Heartbeat { node: NodeId::new(7), number: 300, version: 1, is_draining: false };
         let (name, release) = ("a".into(), "0.2.0".into());
-        Pulse { heartbeat, is_last: true, name, release, owned: 3, relayed: 2, clients: 9 }
+        let fingerprint = "F89r".into();
+        Pulse { heartbeat, is_last: true, name, release, owned: 3, relayed: 2, clients: 9, fingerprint }
     }
 
     /// As a release of version 1 wrote it.
-    const RECORDED: &str = r#"{"node":7,"number":300,"version":1,"is_draining":false,"is_last":true,"name":"a","release":"0.2.0","owned":3,"relayed":2,"clients":9}"#;
+    const RECORDED: &str = r#"{"node":7,"number":300,"version":1,"is_draining":false,"is_last":true,"name":"a","release":"0.2.0","owned":3,"relayed":2,"clients":9,"fingerprint":"F89r"}"#;
 
     #[test]
     fn recorded_pulse_is_read_and_written() {

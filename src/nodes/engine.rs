@@ -64,6 +64,9 @@ pub trait Engine: Clone + Send + Sync + 'static {
     /// stored from now on arrives unless it is lost, which its numbers show.
     fn follow(&self, subject: Subject) -> impl Future<Output = Result<Self::Following, NoAnswer>> + Send;
 
+    /// The server that this node is connected to, or was last.
+    fn server(&self) -> EngineServer;
+
     /// Waits until everything that was sent before has reached the engine, or cannot.
     fn flush(&self) -> impl Future<Output = ()> + Send;
 }
@@ -101,6 +104,15 @@ pub enum EngineEvent {
     Connected,
     /// The connection to the engine is lost. It is made again without an end.
     Disconnected,
+}
+
+/// A server of the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineServer {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// A stored entry, as bytes.

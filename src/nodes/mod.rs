@@ -6,5 +6,8 @@
 
 pub mod engine;
 pub mod nats;
+pub mod newcomer;
 pub mod node;
+mod reach;
 mod room;
+pub mod status;

@@ -23,8 +23,8 @@ use tracing::{debug, error};
 
 use self::api::{Names, SubjectsInfo};
 use super::engine::{
-    Engine, EngineEvent, Followed, Following, NoAnswer, ReplyAddress, RequestFailure, StoredEntry, Subject,
-    SubjectKind,
+    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure,
+    StoredEntry, Subject, SubjectKind,
 };
 use crate::clock::now;
 use crate::metrics::Metrics;
@@ -324,6 +324,11 @@ impl Engine for NatsEngine {
         let following = NatsFollowing(subscriber.map_err(|_| NoAnswer)?);
         self.round_trip().await?;
         Ok(following)
+    }
+
+    fn server(&self) -> EngineServer {
+        let info = self.0.client.server_info();
+        EngineServer { name: info.server_name, version: info.version }
     }
 
     async fn flush(&self) {

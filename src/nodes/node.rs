@@ -1,9 +1,10 @@
 //! The task of a node: its sign of life, the nodes that it sees, and messages of other nodes on their way to rooms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -11,14 +12,16 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use satsuma_cluster::Membership;
-use satsuma_cluster::membership::{Heartbeat, PROBE_TIMEOUT, Probed, Task};
+use satsuma_cluster::membership::{Heartbeat, PROBE_TIMEOUT, Probed, REMEMBERED, Task};
 use satsuma_cluster::message::{NodeMessage, Pulse};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineEvent, ReplyAddress, RequestFailure};
-use crate::clock::now;
+use super::newcomer::Introduced;
+use super::reach::{Change, Reach};
+use crate::clock::{now, wall_clock};
 use crate::id::{NodeId, RoomName};
 use crate::metrics::Metrics;
 use crate::room::replica::messages::{Attach, PeerMessage};
@@ -29,24 +32,40 @@ const MAX_TAKEOVERS: usize = 64;
 /// Messages of other nodes that wait for a room. Further ones are lost, and said again.
 pub(super) const QUEUED_MESSAGES: usize = 256;
 
+/// Maximum number of nodes with another secret that are shown.
+const MAX_STRANGERS: usize = 64;
+
 /// A node among others, as its rooms see it. Clones are the same node.
 pub struct Cluster<E> {
-    inner: Arc<Inner<E>>,
+    pub(super) inner: Arc<Inner<E>>,
 }
 
-struct Inner<E> {
-    node: NodeId,
-    name: String,
+/// Who a node is, to the others.
+#[derive(Clone, Debug)]
+pub struct NodeIdentity {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// The fingerprint of the secret that all nodes share.
+    pub fingerprint: String,
+}
+
+pub(super) struct Inner<E> {
+    pub(super) identity: NodeIdentity,
     engine: E,
     membership: RwLock<Membership>,
     /// The rooms on this node, by name.
-    rooms: DashMap<RoomName, mpsc::Sender<PeerBytes>>,
+    pub(super) rooms: DashMap<RoomName, mpsc::Sender<PeerBytes>>,
     /// The last pulse of each other node.
     pulses: Mutex<BTreeMap<NodeId, Pulse>>,
+    /// Nodes with another secret: their last pulses, and the times of these.
+    strangers: Mutex<BTreeMap<NodeId, (Pulse, Instant)>>,
+    reach: Mutex<Reach>,
     changed: watch::Sender<Changes>,
     takeovers: Arc<Semaphore>,
     last_link: AtomicU64,
-    owned: AtomicU32,
+    pub(super) owned: AtomicU32,
     metrics: Arc<Metrics>,
 }
 
@@ -66,18 +85,11 @@ pub(super) struct Changes {
     pub(super) interruptions: u64,
 }
 
-/// A node, as this one sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// Its last pulse.
-    pub pulse: Pulse,
-    /// False once it is taken for gone.
-    pub is_alive: bool,
-}
-
 /// The task of a node.
 pub struct NodeTask<E> {
     cluster: Cluster<E>,
+    /// Events that came before the task began.
+    heard: VecDeque<EngineEvent>,
     events: mpsc::Receiver<EngineEvent>,
     work: FuturesUnordered<BoxFuture<'static, Option<(NodeId, Probed)>>>,
     is_interrupted: bool,
@@ -91,24 +103,24 @@ impl<E> Clone for Cluster<E> {
 
 impl<E> fmt::Debug for Cluster<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("node", &self.inner.node).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("node", &self.inner.identity.node).finish_non_exhaustive()
     }
 }
 
 impl<E: Engine> Cluster<E> {
-    /// A node with a name for people, and the task that it needs.
+    /// A node that has listened, and the task that it needs.
     pub fn new(
-        node: NodeId,
-        name: String,
+        identity: NodeIdentity,
         engine: E,
-        events: mpsc::Receiver<EngineEvent>,
+        introduced: Introduced,
         metrics: Arc<Metrics>,
     ) -> (Self, NodeTask<E>) {
         let inner = Inner {
-            node,
-            name,
+            membership: RwLock::new(Membership::new(now().into_std(), identity.node)),
+            identity,
             engine,
-            membership: RwLock::new(Membership::new(now().into_std(), node)),
+            strangers: Mutex::default(),
+            reach: Mutex::new(Reach::new(wall_clock())),
             rooms: DashMap::new(),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
@@ -118,13 +130,16 @@ impl<E: Engine> Cluster<E> {
             metrics,
         };
         let cluster = Self { inner: Arc::new(inner) };
+        let Introduced { heard, events } = introduced;
         let work = FuturesUnordered::new();
-        (cluster.clone(), NodeTask { cluster, events, work, is_interrupted: false })
+        let task =
+            NodeTask { cluster: cluster.clone(), heard: heard.into(), events, work, is_interrupted: false };
+        (cluster, task)
     }
 
     /// This node.
     pub fn node(&self) -> NodeId {
-        self.inner.node
+        self.inner.identity.node
     }
 
     /// The engine.
@@ -135,16 +150,6 @@ impl<E: Engine> Cluster<E> {
     /// Tells the other nodes that this one takes no more rooms.
     pub fn begin_to_leave(&self) {
         self.membership_mut().drain();
-    }
-
-    /// The other nodes.
-    pub fn nodes(&self) -> Vec<NodeStatus> {
-        let (pulses, membership) = (self.pulses(), self.membership());
-        let status = |(node, pulse): (&NodeId, &Pulse)| NodeStatus {
-            pulse: pulse.clone(),
-            is_alive: membership.is_alive(*node),
-        };
-        pulses.iter().map(status).collect()
     }
 
     /// True if this node does not hear itself through the engine.
@@ -160,8 +165,25 @@ impl<E: Engine> Cluster<E> {
         self.inner.membership.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pulses(&self) -> MutexGuard<'_, BTreeMap<NodeId, Pulse>> {
+    pub(super) fn pulses(&self) -> MutexGuard<'_, BTreeMap<NodeId, Pulse>> {
         self.inner.pulses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn strangers(&self) -> MutexGuard<'_, BTreeMap<NodeId, (Pulse, Instant)>> {
+        self.inner.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reach(&self) -> Reach {
+        *self.inner.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// True if the node shares the secret, as it has told.
+    fn is_member(&self, node: NodeId) -> bool {
+        node == self.node() || self.pulses().contains_key(&node)
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<Changes> {
@@ -182,6 +204,7 @@ impl<E: Engine> Cluster<E> {
             true => self.inner.owned.fetch_add(1, Ordering::Relaxed),
             false => self.inner.owned.fetch_sub(1, Ordering::Relaxed),
         };
+        self.metrics().rooms_owned.inc_by(if is_owned { 1 } else { -1 });
     }
 
     /// Opens the way of other nodes' messages to a room here.
@@ -213,6 +236,10 @@ impl<E: Engine> Cluster<E> {
 impl<E: Engine> NodeTask<E> {
     /// Runs until it is stopped, which is after the rooms of the node have ended.
     pub async fn run(mut self, stop: CancellationToken) {
+        // In their order with those to come, and before anything is sent.
+        while let Some(event) = self.heard.pop_front() {
+            self.event(event);
+        }
         loop {
             let deadline = self.cluster.membership().deadline();
             tokio::select! {
@@ -231,6 +258,7 @@ impl<E: Engine> NodeTask<E> {
             }
             let tasks = self.cluster.membership_mut().poll(now().into_std());
             tasks.into_iter().for_each(|task| self.task(task));
+            self.count_living();
         }
         let heartbeat = Heartbeat {
             node: self.cluster.node(),
@@ -239,22 +267,20 @@ impl<E: Engine> NodeTask<E> {
             is_draining: true,
         };
         let engine = self.cluster.engine();
-        engine.send_to_all(self.pulse(heartbeat, true).encode().into()).await;
+        engine.send_to_all(self.cluster.pulse(heartbeat, true).encode().into()).await;
         engine.flush().await;
     }
 
-    fn pulse(&self, heartbeat: Heartbeat, is_last: bool) -> Pulse {
-        let Inner { name, owned, rooms, metrics, .. } = &*self.cluster.inner;
-        let owned = owned.load(Ordering::Relaxed);
-        let rooms = u32::try_from(rooms.len()).unwrap_or(u32::MAX);
-        Pulse {
-            heartbeat,
-            is_last,
-            name: name.clone(),
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            owned,
-            relayed: rooms.saturating_sub(owned),
-            clients: u32::try_from(metrics.connections.get()).unwrap_or_default(),
+    fn count_living(&self) {
+        let living = i64::try_from(self.cluster.membership().living()).unwrap_or(i64::MAX);
+        self.cluster.metrics().nodes_alive.set(living);
+    }
+
+    /// Takes a change of the way to the engine.
+    fn reach(&self, change: Change) {
+        let mut reach = self.cluster.inner.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lasted) = reach.change(wall_clock(), change) {
+            info!(event = "engineBack", away_seconds = lasted.as_secs_f64(), "the engine is reached again");
         }
     }
 
@@ -262,7 +288,7 @@ impl<E: Engine> NodeTask<E> {
         let engine = self.cluster.engine().clone();
         match task {
             Task::Heartbeat(heartbeat) => {
-                let pulse = Bytes::from(self.pulse(heartbeat, false).encode());
+                let pulse = Bytes::from(self.cluster.pulse(heartbeat, false).encode());
                 self.work.push(Box::pin(async move {
                     engine.send_to_all(pulse).await;
                     None
@@ -273,9 +299,12 @@ impl<E: Engine> NodeTask<E> {
                 Some((node, probed(asked.map(drop))))
             })),
             Task::Gone(node) => self.cluster.gone(node),
-            Task::CutOff => warn!(event = "cutOff", "this node does not hear itself through the engine"),
+            Task::CutOff => {
+                warn!(event = "cutOff", "this node does not hear itself through the engine");
+                self.reach(Change::CutOff);
+            }
             Task::Rejoined => {
-                info!(event = "rejoined", "this node hears itself again");
+                self.reach(Change::Rejoined);
                 self.interrupted();
             }
         }
@@ -294,15 +323,22 @@ impl<E: Engine> NodeTask<E> {
             },
             EngineEvent::Message { from, message, reply } => self.message(from, &message, reply),
             EngineEvent::Connected => {
+                self.reach(Change::Connected);
                 if std::mem::take(&mut self.is_interrupted) {
                     self.interrupted();
                 }
             }
-            EngineEvent::Disconnected => self.is_interrupted = true,
+            EngineEvent::Disconnected => {
+                self.reach(Change::Disconnected);
+                self.is_interrupted = true;
+            }
         }
     }
 
     fn heard(&mut self, pulse: Pulse) {
+        if pulse.fingerprint != self.cluster.inner.identity.fingerprint {
+            return self.heard_stranger(pulse);
+        }
         let Pulse { heartbeat, is_last, .. } = pulse;
         let node = heartbeat.node;
         let task = {
@@ -324,6 +360,22 @@ impl<E: Engine> NodeTask<E> {
         }
     }
 
+    /// Takes the pulse of a node with another secret, which takes no part.
+    fn heard_stranger(&self, pulse: Pulse) {
+        let now = now().into_std();
+        let mut strangers = self.cluster.strangers();
+        let is_known = strangers.contains_key(&pulse.heartbeat.node);
+        if !is_known {
+            strangers.retain(|_, (_, heard)| now.saturating_duration_since(*heard) < REMEMBERED);
+            if strangers.len() >= MAX_STRANGERS {
+                return;
+            }
+            let (node, name) = (pulse.heartbeat.node, &*pulse.name);
+            error!(event = "otherSecret", %node, name, "a node with another secret uses this cluster's names in the engine");
+        }
+        strangers.insert(pulse.heartbeat.node, (pulse, now));
+    }
+
     fn message(&mut self, from: NodeId, message: &Bytes, reply: Option<ReplyAddress>) {
         if let Some(reply) = reply {
             let engine = self.cluster.engine().clone();
@@ -333,6 +385,9 @@ impl<E: Engine> NodeTask<E> {
             }));
         }
         let metrics = &self.cluster.inner.metrics;
+        if !self.cluster.is_member(from) {
+            return Metrics::count(&metrics.drops, "message_of_stranger");
+        }
         let (name, body) = match NodeMessage::decode(message) {
             Ok(NodeMessage::Probe) => return,
             Ok(NodeMessage::Subject { name, body }) => (name, body),

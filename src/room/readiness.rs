@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::registry::Registry;
+use super::shared::EngineState;
 use crate::clock::now;
 use crate::store::objects::Objects;
 use crate::store::{StoreHandle, StoreHealth};
@@ -43,9 +44,17 @@ pub struct ReadinessState {
     pub store: StoreHealth,
     /// Health of the store of durable objects; none if they are not served.
     pub objects: Option<StoreHealth>,
+    /// The way to the engine; none if this server is no node of several. Its loss alone makes nobody unready: nodes that
+    /// are restarted, or get no clients, since their engine does not answer are worse off afterwards.
+    pub engine: Option<EngineState>,
 }
 
 impl ReadinessState {
+    /// True if the engine is there, or none is needed.
+    pub fn reaches_engine(&self) -> bool {
+        self.engine.is_none_or(|engine| !engine.is_away)
+    }
+
     /// True if clients should be sent to this server.
     pub fn is_ready(&self) -> bool {
         let stores = [Some(&self.store), self.objects.as_ref()];
@@ -85,6 +94,7 @@ impl Readiness {
             joins,
             store: store.health(),
             objects: objects.as_ref().map(Objects::health),
+            engine: registry.engine(),
         }
     }
 }

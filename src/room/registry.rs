@@ -28,7 +28,7 @@ use super::io::{CannotPost, Join, JoinRefusal, Liveness, Post, RoomEvent};
 use super::link::MemberLink;
 use super::mailbox::{Command, RoomHandle, RoomView};
 use super::passwords::Passwords;
-use super::shared::{SharedRooms, StartedRoom};
+use super::shared::{EngineState, SharedRooms, StartedRoom};
 use crate::clock::now;
 use crate::id::{ConnectionId, Grants, IdentityId, MeetingId, NodeId, RoomName, UserId};
 use crate::limit::{ConcurrencyLimit, Exceeded, Rate, RateExceeded, UserRate};
@@ -258,6 +258,11 @@ impl Registry {
         let joined = matches!(answer.await, Ok(Ok(_)));
         handle.shutdown();
         joined
+    }
+
+    /// This node's way to the engine, if it is one of several.
+    pub fn engine(&self) -> Option<EngineState> {
+        self.inner.shared.as_ref().map(|shared| shared.engine_state())
     }
 
     /// Names of all running rooms, sorted.

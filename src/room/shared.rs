@@ -1,6 +1,7 @@
 //! Rooms that several nodes share, as the registry sees them: something else runs them than an [actor](super::actor).
 
 use std::fmt::Debug;
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 
@@ -16,6 +17,18 @@ pub trait SharedRooms: Debug + Send + Sync {
 
     /// Tells the other nodes that this one takes no more rooms.
     fn drain(&self);
+
+    /// This node's way to the engine, as it knows by itself: nobody is asked.
+    fn engine_state(&self) -> EngineState;
+}
+
+/// A node's way to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineState {
+    /// True if it is lost.
+    pub is_away: bool,
+    /// Time since it is as it is.
+    pub since: SystemTime,
 }
 
 /// A room that starts on this node.

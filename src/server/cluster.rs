@@ -15,7 +15,9 @@ use crate::id::NodeId;
 use crate::metrics::Metrics;
 use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
-use crate::nodes::node::Cluster;
+use crate::nodes::newcomer::{Introduced, listen};
+use crate::nodes::node::{Cluster, NodeIdentity};
+use crate::nodes::status::ClusterView;
 use crate::room::shared::SharedRooms;
 
 /// The engine of a cluster, as the node sees it that this server is to be.
@@ -25,6 +27,8 @@ pub struct EngineNode<E> {
     pub id: NodeId,
     /// Its name, for people.
     pub name: String,
+    /// The fingerprint of the secret that all nodes share.
+    pub fingerprint: String,
     /// The engine.
     pub engine: E,
     /// The engine's events.
@@ -35,6 +39,8 @@ pub struct EngineNode<E> {
 pub(super) struct NodeParts {
     pub(super) id: NodeId,
     pub(super) rooms: Arc<dyn SharedRooms>,
+    /// Its view of the cluster.
+    pub(super) view: Arc<dyn ClusterView>,
     task: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
 }
 
@@ -49,12 +55,20 @@ pub(super) struct RunningNode {
 }
 
 impl<E: Engine> EngineNode<E> {
-    pub(super) fn make(self) -> MakeNode {
-        let Self { id, name, engine, events } = self;
-        Box::new(move |metrics| {
-            let (cluster, task) = Cluster::new(id, name, engine, events, metrics);
-            NodeParts { id, rooms: Arc::new(cluster), task: Box::new(move |stop| Box::pin(task.run(stop))) }
-        })
+    /// Listens to the other nodes, and prepares this one.
+    ///
+    /// # Errors
+    /// [`StartError`] if they share another secret.
+    pub(super) async fn introduce(self) -> Result<MakeNode, StartError> {
+        let Self { id, name, fingerprint, engine, events } = self;
+        let introduced: Introduced = listen(events, &fingerprint).await?;
+        Ok(Box::new(move |metrics| {
+            let identity = NodeIdentity { node: id, name, fingerprint };
+            let (cluster, task) = Cluster::new(identity, engine, introduced, metrics);
+            let cluster = Arc::new(cluster);
+            let task = Box::new(move |stop| -> BoxFuture<'static, ()> { Box::pin(task.run(stop)) });
+            NodeParts { id, rooms: cluster.clone(), view: cluster, task }
+        }))
     }
 }
 
@@ -90,7 +104,9 @@ pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>) -> Result<O
     let frame_bytes = config.limits.frame_bytes;
     let (engine, events) = NatsEngine::start(&config.cluster, id, frame_bytes, metrics.clone()).await?;
     let name = config.http.listen.to_string();
-    Ok(Some(EngineNode { id, name, engine, events }.make()))
+    let fingerprint = config.cluster.shared_secret()?.map(|secret| secret.fingerprint(&[]));
+    let fingerprint = fingerprint.unwrap_or_default();
+    Ok(Some(EngineNode { id, name, fingerprint, engine, events }.introduce().await?))
 }
 
 /// Refuses settings that cannot hold over several nodes.

@@ -9,6 +9,7 @@ use crate::delivery::webhook::InvalidWebhook;
 use crate::events::webhook::WebhookError;
 use crate::login::LoginError;
 use crate::nodes::nats::NatsError;
+use crate::nodes::newcomer::OtherSecret;
 use crate::orange::manifest::InvalidBuild;
 use crate::site::InvalidSite;
 use crate::store::StoreError;
@@ -85,6 +86,9 @@ pub enum StartError {
     /// The engine between nodes cannot be used.
     #[error(transparent)]
     Engine(#[from] NatsError),
+    /// The other nodes share another secret.
+    #[error(transparent)]
+    OtherSecret(#[from] OtherSecret),
 }
 
 /// A failed start or shutdown.

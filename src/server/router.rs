@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -14,6 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::admin::readiness::asks_for_engine;
 use crate::durable::api::DurableApi;
 use crate::events::api::EventApi;
 use crate::http::base_path;
@@ -134,8 +135,9 @@ fn cross_origin(http: &HttpContext) -> Option<CorsLayer> {
 const NOT_CACHED: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
 /// `GET /readyz`: ready or not, without the reason.
-async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
-    match readiness.state().await.is_ready() {
+async fn readyz(State(readiness): State<Readiness>, uri: Uri) -> impl IntoResponse {
+    let state = readiness.state().await;
+    match state.is_ready() && (state.reaches_engine() || !asks_for_engine(&uri)) {
         true => (StatusCode::OK, NOT_CACHED, "ready\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, NOT_CACHED, "not ready\n"),
     }

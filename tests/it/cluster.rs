@@ -11,7 +11,7 @@ use crate::harness::{Person, TestServer};
 use crate::memory_engine::MemoryNetwork;
 
 /// Two nodes, the first of which every room here begins on.
-async fn two_nodes() -> (MemoryNetwork, TestServer, TestServer) {
+pub async fn two_nodes() -> (MemoryNetwork, TestServer, TestServer) {
     two_nodes_with(|_| {}).await
 }
 

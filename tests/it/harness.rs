@@ -127,10 +127,22 @@ impl TestServer {
         edit(&mut config);
         let id = NodeId::random();
         let (engine, events) = network.node(id);
-        let node = EngineNode { id, name: id.to_string(), engine, events };
+        let (name, fingerprint) = (id.to_string(), "tests".to_owned());
+        let node = EngineNode { id, name, fingerprint, engine, events };
         let started = Server::start_as_node(config.clone(), SettingOrigins::new(), node);
         let server = Box::pin(started).await.unwrap();
         (Self { server, at_rest: Stopped { dir, config } }, id)
+    }
+
+    /// Tries to start a node with another secret than those of [`Self::node`].
+    pub async fn stranger(network: &MemoryNetwork) -> Result<Server, StartError> {
+        let Stopped { dir: _dir, mut config } = Self::prepare();
+        config.calls.room_check = false;
+        let id = NodeId::random();
+        let (engine, events) = network.node(id);
+        let (name, fingerprint) = (id.to_string(), "another".to_owned());
+        let node = EngineNode { id, name, fingerprint, engine, events };
+        Box::pin(Server::start_as_node(config, SettingOrigins::new(), node)).await
     }
 
     /// Begins the shutdown, without waiting for it.

@@ -18,6 +18,7 @@ mod chat;
 mod client;
 mod cloud;
 mod cluster;
+mod cluster_operators;
 mod cluster_processes;
 mod conformance;
 mod console;

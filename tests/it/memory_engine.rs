@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use satsuma::id::NodeId;
 use satsuma::nodes::engine::{
-    Engine, EngineEvent, Followed, Following, NoAnswer, ReplyAddress, RequestFailure, StoredEntry, Subject,
-    SubjectKind,
+    Engine, EngineEvent, EngineServer, Followed, Following, NoAnswer, ReplyAddress, RequestFailure,
+    StoredEntry, Subject, SubjectKind,
 };
 use satsuma_cluster::writer::Appended;
 use tokio::sync::{mpsc, oneshot};
@@ -230,6 +230,10 @@ impl Engine for MemoryEngine {
         let (sender, news) = mpsc::channel(QUEUED);
         self.network.shared().followers.push((subject, self.node, sender));
         Ok(MemoryFollowing(news))
+    }
+
+    fn server(&self) -> EngineServer {
+        EngineServer { name: "memory".to_owned(), version: "1".to_owned() }
     }
 
     async fn flush(&self) {}

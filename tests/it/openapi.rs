@@ -21,6 +21,7 @@ use crate::event_webhooks::webhook;
 use crate::feedback::{bug, info};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::MediaSession;
+use crate::memory_engine::MemoryNetwork;
 use crate::peer::{LAYERED_CAMERA, MICROPHONE};
 use crate::webhook::{Reply, Webhook};
 
@@ -311,6 +312,7 @@ async fn answers_match_openapi() {
     }
 
     webhooks_match(&document, &server).await;
+    cluster_matches(&document, &server).await;
 
     client.say(json!({"type": "userLeft"})).await;
     eventually("the meeting has ended".to_owned(), async || {
@@ -341,6 +343,21 @@ async fn answers_match_openapi() {
     let is_unseen = |name: &&String| !UNSEEN.iter().any(|(unseen, _)| unseen == name);
     let unseen: Vec<_> = documented.difference(&seen).filter(is_unseen).collect();
     assert!(unseen.is_empty(), "no answer has {unseen:?}");
+}
+
+/// A single node, and the first of two.
+async fn cluster_matches(document: &Document, single: &TestServer) {
+    document.check("get", "/admin/cluster", &single.admin_get("/admin/cluster").await);
+    let network = MemoryNetwork::default();
+    let (a, _) = TestServer::node(&network, None, |_| {}).await;
+    let (_b, _) = TestServer::node(&network, Some(&a), |_| {}).await;
+    let both = async || {
+        let answered = a.admin_get("/admin/cluster").await;
+        document.check("get", "/admin/cluster", &answered);
+        answered.json()["nodes"].as_array().unwrap().len() == 2
+    };
+    eventually("both nodes are seen".to_owned(), both).await;
+    document.check("get", "/readyz", &answer(a.admin("/readyz")).await);
 }
 
 /// Webhooks, one of whose events failed, and one was given up.

@@ -1,12 +1,15 @@
 //! A room's task carries out the actions of its replica.
 
-use tracing::info;
+use satsuma_cluster::journal::Life;
+use tracing::{info, warn};
 
 use super::RoomTask;
 use super::asking::{ask, read_all};
 use super::sending::Message;
 use crate::clock::now;
+use crate::metrics::Metrics;
 use crate::nodes::engine::Engine;
+use crate::nodes::status;
 use crate::protocol::server::MessageKind;
 use crate::room::agent_jobs::{AgentJobs, AgentNews, JobRoom};
 use crate::room::io::{Effect, Input, RoomEvent};
@@ -25,9 +28,14 @@ impl<E: Engine> RoomTask<E> {
             }
         }
         let is_owner = self.replica.room().is_some();
+        let owner = self.replica.journal().position().map(|(_, owner, _)| owner);
+        if let Some(other) = owner.filter(|owner| *owner != self.cluster.node()) {
+            self.former = Some(other);
+        }
         if is_owner != self.is_owner {
             self.is_owner = is_owner;
             self.cluster.count_owned(is_owner);
+            self.count_change(is_owner);
             let event = if is_owner { "roomOwned" } else { "roomGivenUp" };
             info!(event, room = self.name.as_str(), epoch = self.replica.journal().epoch());
         }
@@ -45,12 +53,30 @@ impl<E: Engine> RoomTask<E> {
         self.send_away();
     }
 
+    /// Counts that the room was taken over, or lost to a node that took this one for dead.
+    fn count_change(&mut self, is_owner: bool) {
+        let (metrics, journal) = (&self.deps.metrics, self.replica.journal());
+        match self.former.take_if(|_| is_owner) {
+            Some(former) if journal.state().meeting().is_some() => {
+                let is_alive = self.cluster.membership().is_alive(former);
+                let reason = if is_alive { status::HANDED_OVER } else { status::DIED };
+                Metrics::count(&metrics.takeovers, reason);
+            }
+            _ if !is_owner && matches!(journal.life(), Life::Owned(_)) => {
+                warn!(event = "roomFenced", room = self.name.as_str(), epoch = journal.epoch());
+                metrics.rooms_fenced.inc();
+            }
+            _ => {}
+        }
+    }
+
     async fn act(&mut self, action: Action) {
         match action {
             Action::Request { writer, request } => {
                 self.questions.push(ask(self.cluster.engine(), &self.name, writer, request));
             }
             Action::ReadAll { question } => {
+                self.deps.metrics.journal_reads.inc();
                 self.questions.push(read_all(self.cluster.engine(), &self.name, question));
             }
             Action::Purge { below } => self.outgoing.push(Message::Purge(below)),
@@ -89,7 +115,7 @@ impl<E: Engine> RoomTask<E> {
                 match &event {
                     RoomEvent::ChatMessage { .. } if !self.deps.events.wants_chat() => return,
                     RoomEvent::ErrorHandlingMessage { .. } => {
-                        crate::metrics::Metrics::count(&self.deps.metrics.drops, "refused_message");
+                        Metrics::count(&self.deps.metrics.drops, "refused_message");
                     }
                     _ => {}
                 }

@@ -43,7 +43,7 @@ use crate::room::mailbox::{Inbox, Reply};
 use crate::room::outbox::OutboxReader;
 use crate::room::replica::messages::{Broadcast, PeerMessage};
 use crate::room::replica::{ReplicaInput, RoomReplica, Surroundings};
-use crate::room::shared::{SharedRooms, StartedRoom};
+use crate::room::shared::{EngineState, SharedRooms, StartedRoom};
 use crate::room::state::{Denied, RoomSettings};
 
 /// Time between two looks at what members confirmed, while they have something to confirm.
@@ -82,6 +82,8 @@ struct RoomTask<E: Engine> {
     permit: RoomPermit,
     _running: Counted,
     is_owner: bool,
+    /// The last owner that was another node.
+    former: Option<NodeId>,
     takeover: Takeover,
     /// The time of the next look at confirmations and joins.
     look_at: Instant,
@@ -139,6 +141,10 @@ impl<E: Engine> SharedRooms for Cluster<E> {
     fn drain(&self) {
         self.begin_to_leave();
     }
+
+    fn engine_state(&self) -> EngineState {
+        self.reach().state()
+    }
 }
 
 impl<E: Engine> RoomTask<E> {
@@ -173,6 +179,7 @@ impl<E: Engine> RoomTask<E> {
             deps,
             permit,
             is_owner: false,
+            former: None,
             takeover: Takeover::default(),
             has_begun: false,
             leaving: None,

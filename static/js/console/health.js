@@ -74,7 +74,7 @@ export const health = {
       const read = (name) => found.get(name) ?? 0;
       /** @type {Part[]} */
       const states = Object.entries(ready).map(([name, part]) => {
-        if (typeof part === 'string') return ['server', part, ''];
+        if (typeof part === 'string') return [name === 'status' ? 'server' : name, part, ''];
         const { status = '?', error = '', since = '' } = /** @type {Record<string, string>} */ (part);
         return [name, status, error && `${error}, since ${since}`];
       });
@@ -103,8 +103,8 @@ function row([name]) {
     update([, text, more]) {
       setText(state, text);
       setText(detail, more);
-      state.classList.toggle('good', text === 'ok' || text === 'ready');
-      state.classList.toggle('bad', text === 'failing' || text === 'stopping');
+      state.classList.toggle('good', ['ok', 'ready', 'connected'].includes(text));
+      state.classList.toggle('bad', text === 'failing' || text === 'stopping' || text.startsWith('away'));
     },
   };
 }

@@ -4,6 +4,7 @@
 import { allHtml, byId, element } from '../element.js';
 import { withdrawAllNotices } from '../notices.js';
 import { get, onSignedOut, post, Refusal, remove } from './api.js';
+import { cluster } from './cluster.js';
 import { events } from './events.js';
 import { health, readiness } from './health.js';
 import { media, mediaSession } from './media.js';
@@ -19,7 +20,7 @@ import { webhooks } from './webhooks.js';
 /** @import { View } from './view.js' */
 
 /** The views by their name in the fragment, in the order of their links. @type {Record<string, View>} */
-const VIEWS = { rooms, media, events, reports, webhooks, tokens, objects, settings, health };
+const VIEWS = { rooms, media, events, reports, webhooks, tokens, objects, settings, cluster, health };
 
 /** The views of one thing, whose name follows. @type {Record<string, View>} */
 const DETAILS = { rooms: room, media: mediaSession, reports: report, objects: object };

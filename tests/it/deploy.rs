@@ -62,11 +62,17 @@ fn deployments_use_existing_variables() {
             _ => drop(known.insert(format!("SATSUMA_{section}"))),
         }
     }
-    for file in ["compose.yaml", "kubernetes.yaml", "satsuma.service"]
-        .map(|file| format!("config/deploy/{file}"))
-        .iter()
-        .map(String::as_str)
-        .chain(["Dockerfile", "README.md", "docs/deployment.md"])
+    for file in [
+        "compose.yaml",
+        "kubernetes.yaml",
+        "satsuma.service",
+        "cluster/compose.yaml",
+        "cluster/kubernetes.yaml",
+    ]
+    .map(|file| format!("config/deploy/{file}"))
+    .iter()
+    .map(String::as_str)
+    .chain(["Dockerfile", "README.md", "docs/deployment.md"])
     {
         let text = read(file);
         let unknown: Vec<_> =

@@ -11,6 +11,7 @@ mod ai;
 mod assistant;
 mod authority;
 mod autobahn;
+mod balancers;
 mod base_path;
 mod browser;
 mod calls;

@@ -583,12 +583,8 @@ mod tests {
             ("SATSUMA_ROOMS__TICK", "1s"),
         ];
         let expected = [
-            "satsuma.toml: http.lissten: no such setting; [http] has acme_directory, acme_domains, acme_email, acme_retry, \
-             allowed_origins, base_path, listen, public_url, socket_compression, static_dir, tls_certificate, tls_key, tls_reload, tls_self_signed, \
-              trusted_proxies",
-            "SATSUMA_ROOMS__TICK: rooms.tick: no such setting; there are [admin], [ai], [assistant], [auth], [calls], [chat], \
-             [client], [cluster], [durable], [events], [feedback], [files], [http], [identity], [limits], [log], [moderation], [phoenix], [room], \
-             [sfu], [shutdown], [turn], [watch], data_dir, webhooks",
+            "satsuma.toml: http.lissten: no such setting; did you mean http.listen?",
+            "SATSUMA_ROOMS__TICK: no such setting; did you mean SATSUMA_ROOM__TICK?",
             "satsuma.toml: http.allowed_origins: \"https://a.example/path\" is not an origin, \
              scheme://host[:port] with no path; write for example \"https://meet.example.org\"",
             "satsuma.toml: http.listen: \"localhost\" is not an IP address and port; write for \
@@ -1003,9 +999,15 @@ mod tests {
     #[test]
     fn unknown_variables_are_errors_or_one_warning() {
         assert_eq!(
-            faults("", &[("SATSUMA_ROOM__TOCK", "1s")]),
-            ["SATSUMA_ROOM__TOCK: room.tock: no such setting; [room] has heartbeat_timeout, \
-              meetings_retention, restore_grace, tick"]
+            faults("", &[("SATSUMA_ROOM__INTERVAL", "1s"), ("SATSUMA_RADIO__INTERVAL", "1s")]),
+            [
+                "SATSUMA_RADIO__INTERVAL: radio.interval: no such setting; there are [admin], [ai], [assistant], \
+                 [auth], [calls], [chat], [client], [cluster], [durable], [events], [feedback], [files], [http], \
+                 [identity], [limits], [log], [moderation], [phoenix], [room], [sfu], [shutdown], [turn], [watch], \
+                 data_dir, webhooks",
+                "SATSUMA_ROOM__INTERVAL: room.interval: no such setting; [room] has heartbeat_timeout, \
+                 meetings_retention, restore_grace, tick",
+            ]
         );
         let loaded = load(
             "",
@@ -1019,6 +1021,22 @@ mod tests {
         assert_eq!(
             loaded.unwrap().warnings,
             ["unknown variables, ignored: SATSUMA_PORT, SATSUMA_SERVICE_HOST"]
+        );
+    }
+
+    #[test]
+    fn misspelled_keys_name_the_right_one() {
+        for (file, fault) in [
+            ("[rooms]\ntick = '1s'", "rooms: no such section; did you mean [room]?"),
+            ("public_url = ''", "public_url: no such setting; did you mean http.public_url?"),
+            ("[log]\nfitler = ''", "log.fitler: no such setting; did you mean log.filter?"),
+        ] {
+            assert_eq!(faults(file, &[]), [format!("satsuma.toml: {fault}")]);
+        }
+        let strange = &faults("[radio]\nlisten = ''", &[])[0];
+        assert!(
+            strange.starts_with("satsuma.toml: radio: no such section; there are [admin], "),
+            "{strange}"
         );
     }
 

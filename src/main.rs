@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use satsuma::config::{Config, Flags};
 use satsuma::operate::{OperateCommand, OperateError, operate, revoke_tokens};
-use satsuma::server::{TokenOptions, check, check_engine, healthcheck, mint_token, run};
+use satsuma::server::{TOKEN_HELP, TokenOptions, check, check_engine, healthcheck, mint_token, run};
 use satsuma::telemetry::{self, complain};
 
 /// A self-hosted meeting server that takes the place of Orange Meets' own server.
@@ -34,12 +34,34 @@ enum CliCommand {
     #[command(flatten)]
     Operate(OperateCommand),
     /// Make an access token, with the first key of the configuration, or revoke tokens.
+    #[command(after_help = TOKEN_HELP)]
     Token(TokenOptions),
     Load(satsuma_load::Options),
 }
 
+impl Cli {
+    /// Parses the command line. The flags of a server are in the help of the commands that need them; the others
+    /// accept them all the same, since a script may give all commands the same ones.
+    fn of_arguments() -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let hidden = |names: &[&str]| -> Vec<clap::Arg> {
+            let is_named = |arg: &&clap::Arg| names.contains(&arg.get_id().as_str());
+            command.get_arguments().filter(is_named).map(|arg| arg.clone().hide(true)).collect()
+        };
+        let server = hidden(&["listen", "tls_self_signed", "client"]);
+        let all = hidden(&["config", "data_dir", "listen", "tls_self_signed", "client"]);
+        let command = command.mut_subcommands(|command| match command.get_name() {
+            "serve" | "check-config" => command,
+            "load" => command.args(all.clone()),
+            _ => command.args(server.clone()),
+        });
+        Self::from_arg_matches(&command.get_matches())
+    }
+}
+
 fn main() -> ExitCode {
-    let done = match Cli::parse() {
+    let cli = Cli::of_arguments().unwrap_or_else(|error| error.exit());
+    let done = match cli {
         Cli { command: Some(CliCommand::Load(load)), .. } => satsuma_load::main(&load, |line| complain(line)),
         cli => obey(cli),
     };

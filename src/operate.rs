@@ -49,6 +49,7 @@ pub enum OperateCommand {
     #[command(after_help = events::HELP)]
     Events(events::EventsOptions),
     /// List, show and remove the durable objects of the running server.
+    #[command(after_help = objects::HELP)]
     Objects {
         /// The command.
         #[command(subcommand)]

@@ -33,6 +33,9 @@ use crate::room::state::{Denied, Moderator};
 /// Requests a minute of one identity, beside passwords.
 const REQUESTS: u32 = 120;
 
+/// The answer to requests that act on a meeting, or show it, where there is none.
+pub const NO_MEETING: ApiError =
+    ApiError::refused(StatusCode::NOT_FOUND, "no_meeting", "no meeting is running in this room");
 const WRONG_PASSWORD: ApiError =
     ApiError::refused(StatusCode::FORBIDDEN, "wrong_password", "this is not the room's password");
 const TOO_MANY_OF_NETWORK: ApiError = ApiError::Refused(Refusal {
@@ -310,7 +313,7 @@ pub fn read_action(body: &str) -> Result<ModerationAction, Response> {
 pub fn moderated(result: Result<(), CannotModerate>) -> Result<Response, ApiError> {
     match result {
         Ok(()) => Ok(Json(json!({"ok": true})).into_response()),
-        Err(CannotModerate::NoRoom) => Err(ApiError::NotFound),
+        Err(CannotModerate::NoRoom) => Err(NO_MEETING),
         Err(CannotModerate::Silent) => Err(ApiError::RoomSilent),
         Err(CannotModerate::Denied(denied)) => {
             let status = match denied {

@@ -62,7 +62,7 @@ use cluster::{MakeNode, NodeParts, RunningNode};
 use events::RunningEvents;
 pub use fault::{RunError, ShutdownError, StartError};
 pub use health::healthcheck;
-pub use mint::{TokenOptions, mint as mint_token};
+pub use mint::{TOKEN_HELP, TokenOptions, mint as mint_token};
 use objects::RunningObjects;
 pub use parts::Addresses;
 use parts::{http_limits, identities, retention};

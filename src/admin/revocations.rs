@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Operators;
+use super::tokens::NO_KEYS;
 use crate::auth::access_token::AccessTokens;
 use crate::auth::revocation::Revocation;
 use crate::clock::wall_clock;
@@ -109,7 +110,7 @@ impl RevokeRequest {
 
 /// `POST /admin/tokens/revoke`: revokes the tokens of an identity, of a key, or of both, that were issued until now.
 async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result<Response, ApiError> {
-    let tokens = operators.http.identities.access_tokens().ok_or(ApiError::NotFound)?;
+    let tokens = operators.http.identities.access_tokens().ok_or(NO_KEYS)?;
     let refused = |status: StatusCode, error: String| (status, Json(json!({"error": error}))).into_response();
     let now = wall_clock();
     let request = serde_json::from_str::<RevokeRequest>(&body);
@@ -148,7 +149,7 @@ async fn revoke(State(operators): State<Arc<Operators>>, body: String) -> Result
 
 /// `GET /admin/tokens/revocations`: the revocations in force.
 async fn list(State(operators): State<Arc<Operators>>) -> Result<Json<RevocationList>, ApiError> {
-    let tokens = operators.http.identities.access_tokens().ok_or(ApiError::NotFound)?;
+    let tokens = operators.http.identities.access_tokens().ok_or(NO_KEYS)?;
     let stored = operators.revocations.list(oldest(tokens, seconds(wall_clock()))).await;
     let stored = stored.map_err(|_| ApiError::StoreFailing)?.into_iter();
     let revocations = stored.map(|stored| RevocationView::new(tokens, read(stored))).collect();

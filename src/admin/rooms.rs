@@ -12,7 +12,7 @@ use crate::http::error::ApiError;
 use crate::id::{MeetingId, RoomName, UserId};
 use crate::protocol::moderation::KnockView;
 use crate::room::mailbox::{MemberStatus, RoomView};
-use crate::room_api::SettingsView;
+use crate::room_api::{NO_MEETING, SettingsView};
 
 /// All running rooms.
 #[derive(Debug, Serialize)]
@@ -157,7 +157,7 @@ pub(super) async fn one(
 ) -> Result<Json<RoomDetails>, ApiError> {
     let room = RoomName::parse(&room)?;
     if !operators.registry.is_running(&room) {
-        return Err(ApiError::NotFound);
+        return Err(NO_MEETING);
     }
     let RoomView { meeting, members, rules, waiting } =
         operators.registry.describe(&room).await.ok_or(ApiError::RoomSilent)?;

@@ -14,6 +14,13 @@ use crate::auth::minting::TokenRequest;
 use crate::clock::wall_clock;
 use crate::http::error::ApiError;
 
+/// The answer of a server without keys of access tokens.
+pub(super) const NO_KEYS: ApiError = ApiError::refused(
+    StatusCode::NOT_FOUND,
+    "no_token_keys",
+    "there is no key in auth.keys, so the server would accept no token",
+);
+
 /// The routes, which require the operator token.
 pub(super) fn routes() -> Router<Arc<Operators>> {
     Router::new().route("/admin/tokens", post(create))
@@ -21,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<Operators>> {
 
 /// Makes a token with the first key of the configuration.
 async fn create(State(operators): State<Arc<Operators>>, body: String) -> Result<Response, ApiError> {
-    let tokens = operators.http.identities.access_tokens().ok_or(ApiError::NotFound)?;
+    let tokens = operators.http.identities.access_tokens().ok_or(NO_KEYS)?;
     let invalid = |error: String| (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
     let request = match serde_json::from_str::<TokenRequest>(&body) {
         Ok(request) => request,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
@@ -20,6 +20,12 @@ use crate::store::dead_letters::{DeadLetter, QueueState};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MOST: u32 = 200;
+
+const NO_WEBHOOK: ApiError = ApiError::refused(
+    StatusCode::NOT_FOUND,
+    "no_webhook",
+    "no webhook has this name; /admin/webhooks lists them",
+);
 
 /// The routes, which require the operator token.
 pub(super) fn routes() -> Router<Arc<Operators>> {
@@ -176,7 +182,7 @@ async fn replay(
     let id = id.map(|id| EventId::parse(&id)).transpose()?;
     // Dead letters of a webhook that is no longer configured stay where they are.
     if !operators.webhooks.has(&webhook) {
-        return Err(ApiError::NotFound);
+        return Err(NO_WEBHOOK);
     }
     let replayed = operators.webhooks.replay(&webhook, id).await.map_err(failing)?;
     if id.is_some() && replayed == 0 {
@@ -191,7 +197,7 @@ async fn test(
     Path(webhook): Path<String>,
 ) -> Result<Json<Tested>, ApiError> {
     if !operators.webhooks.has(&webhook) {
-        return Err(ApiError::NotFound);
+        return Err(NO_WEBHOOK);
     }
     let id = operators.webhooks.test(&webhook).await.map_err(failing)?;
     Ok(Json(Tested { id: id.to_string() }))

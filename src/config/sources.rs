@@ -135,6 +135,10 @@ impl Sources {
                     let problem = format!("is a section; write [{name}] and its settings below it");
                     self.fault(origin.to_owned(), Some(name), problem);
                 }
+                Value::Table(_) if !self.known.contains_key(&name) => {
+                    let problem = self.unknown_section_problem(&name);
+                    self.fault(origin.to_owned(), Some(name), problem);
+                }
                 value => self.set_known(origin, name, value),
             }
         }
@@ -211,20 +215,15 @@ impl Sources {
     fn refuse_unknown(&mut self, names: impl Iterator<Item = String>) {
         let mut ignored = Vec::new();
         for name in names {
-            match name.strip_prefix(PREFIX) {
-                Some(rest) if rest.contains("__") => {
+            let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+            match self.resembled(&name) {
+                Some((_, right)) => self.fault(name, None, format!("no such setting; did you mean {right}?")),
+                None if rest.contains("__") => {
                     let key = rest.to_lowercase().replace("__", ".");
                     let problem = self.unknown_problem(&key);
                     self.fault(name, Some(key), problem);
                 }
-                Some(_) => match self.resembled(&name) {
-                    Some(right) => {
-                        let problem = format!("no such setting; did you mean {right}?");
-                        self.fault(name, None, problem);
-                    }
-                    None => ignored.push(name),
-                },
-                None => {}
+                None => ignored.push(name),
             }
         }
         if !ignored.is_empty() {
@@ -232,8 +231,8 @@ impl Sources {
         }
     }
 
-    /// Returns the variable likely meant by the unknown `name`.
-    fn resembled(&self, name: &str) -> Option<String> {
+    /// Returns the key and the variable likely meant by the unknown variable `name`.
+    fn resembled(&self, name: &str) -> Option<(&str, String)> {
         let variables = self.known.keys().map(|key| (key, variable(key)));
         let files = self.known.keys().filter(|key| SECRETS.contains(&key.as_str()));
         let files = files.map(|key| (key, format!("{}_FILE", variable(key))));
@@ -309,8 +308,11 @@ impl Sources {
         self.known.keys().any(|key| key.split_once('.').is_some_and(|(section, _)| section == name))
     }
 
-    /// Returns the error for an unknown key, with the known keys of its section.
+    /// Returns the error for an unknown key, with the one that was likely meant, or all of its section.
     fn unknown_problem(&self, key: &str) -> String {
+        if let Some((right, _)) = self.resembled(&variable(key)) {
+            return format!("no such setting; did you mean {right}?");
+        }
         let section = key.split_once('.').map(|(section, _)| section);
         match section.filter(|section| self.has_section(section)) {
             Some(section) => {
@@ -318,14 +320,24 @@ impl Sources {
                 let names = siblings.filter(|(name, _)| *name == section).map(|(_, key)| key);
                 format!("no such setting; [{section}] has {}", list(names))
             }
-            None => {
-                let tops = self.known.keys().map(|key| match key.split_once('.') {
-                    Some((section, _)) => format!("[{section}]"),
-                    None => key.clone(),
-                });
-                format!("no such setting; there are {}", list(tops))
-            }
+            None => format!("no such setting; there are {}", list(self.tops())),
         }
+    }
+
+    fn unknown_section_problem(&self, name: &str) -> String {
+        let resembles = |top: &String| strsim::damerau_levenshtein(top.trim_matches(['[', ']']), name) < 2;
+        match self.tops().find(resembles) {
+            Some(right) => format!("no such section; did you mean {right}?"),
+            None => format!("no such section; there are {}", list(self.tops())),
+        }
+    }
+
+    /// Sections, in brackets, and the keys that are in none.
+    fn tops(&self) -> impl Iterator<Item = String> {
+        self.known.keys().map(|key| match key.split_once('.') {
+            Some((section, _)) => format!("[{section}]"),
+            None => key.clone(),
+        })
     }
 }
 
@@ -334,27 +346,30 @@ pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"))
 }
 
-/// Returns the one of `variables` most similar to `name`: equal letters and digits, or an edit distance of one
+/// Returns the one of `variables`, beside its key, most similar to `name`: equal letters and digits, or an edit distance of one
 /// or two, with or without the section.
 ///
 /// A container platform sets variables for a service of our name, such as `SATSUMA_PORT_8787_TCP_ADDR`, which
 /// resemble none.
-fn resembled<'k>(name: &str, variables: impl Iterator<Item = (&'k String, String)>) -> Option<String> {
+fn resembled<'k>(
+    name: &str,
+    variables: impl Iterator<Item = (&'k String, String)>,
+) -> Option<(&'k str, String)> {
     let letters = |text: &str| -> String {
         text.chars().filter(char::is_ascii_alphanumeric).map(|letter| letter.to_ascii_uppercase()).collect()
     };
     let wanted = letters(name.strip_prefix(PREFIX)?);
-    let distance = |(key, variable): (&String, String)| {
+    let distance = |(key, variable): (&'k String, String)| {
         let whole = letters(&variable[PREFIX.len()..]);
         let last = letters(key.rsplit('.').next().unwrap_or(key));
         // In a short name, two edits make another word.
         let most = if whole.len() < 8 { 1 } else { 2 };
         let edits = strsim::damerau_levenshtein(&wanted, &whole);
         let edits = if wanted == last { 0 } else { edits };
-        (edits <= most).then_some((edits, variable))
+        (edits <= most).then_some((edits, variable, key))
     };
-    let found = variables.filter_map(distance).min()?;
-    Some(found.1)
+    let (_, variable, key) = variables.filter_map(distance).min()?;
+    Some((key, variable))
 }
 
 fn list(names: impl Iterator<Item = impl Into<String>>) -> String {

@@ -16,6 +16,7 @@ use crate::limit::{KeyedLimit, Rate};
 use crate::protocol::client::{ClientMessage, MessageLimits};
 use crate::room::io::{CannotPost, Post};
 use crate::room::registry::{PostError, Registry};
+use crate::room_api::NO_MEETING;
 
 /// The header by which a repeated request is known.
 const IDEMPOTENCY_KEY: &str = "x-idempotency-key";
@@ -31,8 +32,6 @@ const TOO_MANY: ApiError = ApiError::refused(
     "too_many_requests",
     "too many requests; see events.requests_per_minute",
 );
-const NO_MEETING: ApiError =
-    ApiError::refused(StatusCode::NOT_FOUND, "no_meeting", "no meeting is running in this room");
 const NO_MEMBER: ApiError =
     ApiError::refused(StatusCode::NOT_FOUND, "no_member", "the field \"to\" is not a member of this room");
 const OTHER_NODE: ApiError = ApiError::refused(

@@ -161,7 +161,12 @@ fn token(config: &Config, options: &ServerOptions) -> Result<SecretString, Opera
             let path = config.data_dir.join(OPERATOR_TOKEN_FILE);
             let token = read_private(&path, MAX_TOKEN_BYTES);
             let token = token.map_err(|error| OperateError::NoToken(error.to_string()))?;
-            let none = || format!("there is no {}; did the server start here?", path.display());
+            let none = || {
+                format!(
+                    "there is no {}; did the server start here? --data-dir names its data directory",
+                    path.display()
+                )
+            };
             String::from_utf8_lossy(&token.ok_or_else(|| OperateError::NoToken(none()))?).into_owned()
         }
     };
@@ -188,9 +193,10 @@ fn read_token(path: &Path) -> Result<String, OperateError> {
 /// The base of a remote server's paths, without a slash at its end.
 fn remote_url(text: &str) -> Result<String, OperateError> {
     let invalid = |rule: &str| OperateError::Failed(format!("--server: {rule}"));
-    let url = Url::parse(text).map_err(|error| invalid(&format!("this is no URL: {error}")))?;
+    const FORM: &str = "write a URL, for example http://127.0.0.1:8788";
+    let url = Url::parse(text).map_err(|_| invalid(FORM))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(invalid("the URL begins with https:// or http://"));
+        return Err(invalid(FORM));
     }
     if !url.username().is_empty()
         || url.password().is_some()
@@ -219,9 +225,15 @@ mod tests {
     fn remote_url_has_no_secret_and_keeps_its_path() {
         assert_eq!(remote_url("https://ops.example/satsuma/").unwrap(), "https://ops.example/satsuma");
         assert_eq!(remote_url("http://127.0.0.1:8788").unwrap(), "http://127.0.0.1:8788");
-        for url in
-            ["ops.example", "ftp://ops.example", "https://a:b@ops.example", "https://ops.example?token=x", ""]
-        {
+        for url in [
+            "ops.example",
+            "127.0.0.1:8788",
+            "ops:8788",
+            "ftp://ops.example",
+            "https://a:b@ops.example",
+            "https://ops.example?token=x",
+            "",
+        ] {
             let error = remote_url(url).unwrap_err().to_string();
             assert!(error.starts_with("--server: ") && !error.contains("a:b"), "{url}: {error}");
         }

@@ -8,7 +8,9 @@ use super::table::shown;
 #[derive(Debug, thiserror::Error)]
 pub enum OperateError {
     /// The server does not answer, or not in time.
-    #[error("{url} cannot be reached: {error}")]
+    #[error(
+        "{url} cannot be reached: {error}; start the server, or set admin.listen or --server to where it runs"
+    )]
     Unreachable {
         /// The URL, without a query.
         url: String,
@@ -16,7 +18,10 @@ pub enum OperateError {
         error: String,
     },
     /// The server does not accept the token.
-    #[error("{url} refuses the token: {answer}")]
+    #[error(
+        "{url} refuses the token: {answer}; use that in operator.token of its data directory (--data-dir, \
+         --token-file), or one with the grant admin"
+    )]
     Refused {
         /// The URL.
         url: String,
@@ -88,8 +93,6 @@ mod tests {
     #[test]
     fn answer_becomes_sentence_and_exit_code() {
         for (status, answer, code, text) in [
-            (401, "this needs the operator token\n", 4, "u refuses the token: this needs the operator token"),
-            (403, "no", 4, "u refuses the token: no"),
             (404, "not found\n", 5, "u: not found"),
             (409, r#"{"ok":false,"error":"nobody waits"}"#, 1, "u: 409: nobody waits"),
             (502, "<html>\n<b>", 1, "u: 502: <html>"),
@@ -97,6 +100,11 @@ mod tests {
         ] {
             let error = OperateError::answered("u", status, answer);
             assert_eq!((error.exit_code(), error.to_string()), (code, text.to_owned()));
+        }
+        for (status, answer) in [(401, "this needs the operator token\n"), (403, "no")] {
+            let error = OperateError::answered("u", status, answer);
+            let start = format!("u refuses the token: {}; use that in operator.token", answer.trim());
+            assert!(error.exit_code() == 4 && error.to_string().starts_with(&start), "{error}");
         }
         assert!(OperateError::answered("u", 500, &"x".repeat(5000)).to_string().len() < 400);
     }

@@ -142,7 +142,7 @@ pub(super) fn member<'a>(
     let named: Vec<_> = members.iter().filter_map(pair).filter(|(_, name)| *name == wanted).collect();
     match named[..] {
         [] => Err(OperateError::NotFound(format!(
-            "{} has no member with the id or name \"{}\"",
+            "{} has no member with the id or name \"{}\"; `satsuma room` lists them",
             shown(room),
             shown(wanted)
         ))),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Addresses;
-use crate::config::{Config, LogFormat, VERSION};
+use crate::config::{AccessLevel, Config, LogFormat, VERSION};
 use crate::http::tls::certificates::CertificateFacts;
 use crate::media_api::upstream::Upstream;
 
@@ -73,7 +73,7 @@ pub(super) fn announcement(announced: &Announced<'_>) -> String {
 }
 
 fn parts(announced: &Announced<'_>) -> Vec<Part> {
-    let Config { turn, feedback, ai, .. } = announced.config;
+    let Config { turn, feedback, ai, assistant, durable, webhooks, .. } = announced.config;
     let unless = |is_set: bool, missing| (!is_set).then_some(missing);
     let has_turn = turn.service_id.is_some() && turn.service_token.is_some();
     let has_model = ai.model_endpoint.is_some() && ai.api_token.is_some();
@@ -81,9 +81,19 @@ fn parts(announced: &Announced<'_>) -> Vec<Part> {
     let mut parts = vec![
         Part { name: "media", missing: announced.media.missing() },
         Part { name: "TURN", missing: unless(has_turn, "TURN_SERVICE_ID or TURN_SERVICE_TOKEN is not set") },
-        Part { name: "webhook", missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set") },
+        Part {
+            name: "webhook for reports",
+            missing: unless(feedback.url.is_some(), "FEEDBACK_URL is not set"),
+        },
         Part { name: "AI", missing: unless(has_model, model).or(announced.media.missing()) },
     ];
+    // What few people use is mentioned only where it is on.
+    let is_on = [
+        ("webhooks", !webhooks.is_empty()),
+        ("assistant", assistant.url.is_some()),
+        ("durable objects", !durable.keys.is_empty()),
+    ];
+    parts.extend(is_on.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| Part { name, missing: None }));
     // Limits are mentioned only if they have no effect.
     let missing = network_limits_off(announced.config);
     if missing.is_some() {
@@ -127,13 +137,21 @@ fn media(announced: &Announced<'_>) -> (String, serde_json::Value) {
     }
 }
 
+/// The ways by which people get in, for the setting `auth.rooms`.
 fn identity(config: &Config) -> String {
-    let or_cookie = if config.identity.required { "" } else { ", or the signed cookie" };
-    match (config.identity.access(), config.identity.proxy_header.as_ref()) {
-        (Some((team, _)), _) => format!("Cloudflare Access of {}{or_cookie}", team.as_str()),
-        (None, Some(header)) => format!("the proxy's header {header}{or_cookie}"),
-        (None, None) => "the signed cookie".to_owned(),
-    }
+    let Config { auth, identity, .. } = config;
+    let proxy = match (identity.access(), identity.proxy_header.as_ref()) {
+        (Some((team, _)), _) => Some(format!("Cloudflare Access of {}", team.as_str())),
+        (None, Some(header)) => Some(format!("the proxy's header {header}")),
+        (None, None) => None,
+    };
+    let takes_cookie = auth.rooms == AccessLevel::Anyone && (proxy.is_none() || !identity.required);
+    let proxy = proxy.filter(|_| auth.rooms != AccessLevel::Token);
+    let has_tokens = !auth.keys.is_empty() || !auth.issuers.is_empty();
+    let tokens = has_tokens.then(|| "access tokens".to_owned());
+    let login = auth.oidc.0.as_ref().map(|oidc| format!("the login of {}", oidc.issuer.as_str()));
+    let cookie = takes_cookie.then(|| "the signed cookie".to_owned());
+    [proxy, tokens, login, cookie].into_iter().flatten().collect::<Vec<_>>().join(", or ")
 }
 
 #[cfg(test)]
@@ -166,6 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn identity_names_the_ways_in() {
+        let key = "[[keys]]\nid = \"app\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
+        for (auth, ways) in [
+            (key.to_owned(), "access tokens, or the signed cookie"),
+            (format!("rooms = \"token\"\n{key}"), "access tokens"),
+        ] {
+            let config = Config { auth: toml::from_str(&auth).unwrap(), ..Config::default() };
+            assert!(text(&config).contains(&format!("identity by {ways}\n")), "{}", text(&config));
+        }
+        let mut config = Config::default();
+        config.identity.proxy_header = Optional(Some("x-user".parse().unwrap()));
+        assert!(text(&config).contains("identity by the proxy's header x-user\n"));
+        config.identity.required = false;
+        assert!(text(&config).contains("identity by the proxy's header x-user, or the signed cookie\n"));
+    }
+
+    #[test]
     fn ineffective_network_limits_are_reported() {
         let mut config = Config::default();
         assert!(!text(&config).contains("limits by network"));
@@ -188,7 +223,7 @@ mod tests {
         config.calls.app_secret = Optional(Some("secret-app".into()));
         let text = text(&config);
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(line["on"], serde_json::json!(["media", "webhook"]));
+        assert_eq!(line["on"], serde_json::json!(["media", "webhook for reports"]));
         assert!(!text.contains("secret-"), "{text}");
     }
 }

@@ -44,7 +44,7 @@ pub enum StartError {
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
     /// A listener cannot be bound.
-    #[error("{setting}: cannot listen on {address}: {error}")]
+    #[error("{setting}: cannot listen on {address}: {error}{}", way_out(error))]
     Listen {
         /// The setting of the address.
         setting: &'static str,
@@ -89,6 +89,20 @@ pub enum StartError {
     /// The other nodes share another secret.
     #[error(transparent)]
     OtherSecret(#[from] OtherSecret),
+}
+
+/// The advice for an address that cannot be listened on.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop the program that has this port, or set another one",
+        io::ErrorKind::AddrNotAvailable => {
+            "; set an address of this machine, or 0.0.0.0 for all of its IPv4 ones"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; set a port from 1024 on, or allow lower ones: setcap cap_net_bind_service=+ep on the program"
+        }
+        _ => "",
+    }
 }
 
 /// A failed start or shutdown.

@@ -9,6 +9,14 @@ use crate::clock::wall_clock;
 use crate::config::Config;
 use crate::operate::RevocationCommand;
 
+/// The end of the help of `satsuma token`.
+pub const TOKEN_HELP: &str = "\
+Examples:
+  satsuma token --room standup --name Ada
+  satsuma token --room 'team-*' --name Ada --identity ada@example.com --grant create --grant moderate --valid 1day
+  satsuma token --room standup --name Recorder --grant agent --json
+  satsuma token revoke --identity ada@example.com";
+
 /// A token to be made, or the revocation of tokens.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -71,7 +79,10 @@ enum Denied {
 /// A sentence for the operator.
 pub fn mint(config: &Config, options: &TokenOptions) -> Result<String, String> {
     let tokens = AccessTokens::open(&config.auth).map_err(|error| error.to_string())?;
-    let tokens = tokens.ok_or("there is no key in auth.keys, so the server would accept no token")?;
+    let tokens = tokens.ok_or(
+        "there is no key in auth.keys, so the server would accept no token; add a table [[auth.keys]] with id and \
+         secret to the configuration",
+    )?;
     let TokenOptions { room, name, identity, grant, deny, valid, json, .. } = options;
     let has = |wanted| grant.contains(&wanted);
     let grants = TokenGrants {

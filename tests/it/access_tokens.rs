@@ -334,3 +334,11 @@ async fn network_that_guesses_presents_only_known_tokens() {
     let admin = token_with("Ops", "*", json!({"admin": true}));
     assert_eq!(answer(server.admin("/admin/rooms").bearer_auth(&admin)).await.status, 401);
 }
+
+#[tokio::test]
+async fn server_without_keys_makes_no_token() {
+    let server = TestServer::start().await;
+    let answered = server.admin_post("/admin/tokens", &json!({"room": "r", "name": "Ada"})).await;
+    let sentence = "there is no key in auth.keys, so the server would accept no token\n";
+    assert_eq!((answered.status, answered.text.as_str()), (404, sentence));
+}

@@ -178,5 +178,6 @@ async fn operator_moderates_over_http() {
     // Not an error, after which it would come back.
     by_phoenix.until(|frame| frame[3] == "phx_close").await;
     let lock = json!({"action": "lock", "on": true});
-    assert_eq!(server.admin_post("/admin/rooms/none/moderate", &lock).await.status, 404);
+    let none = server.admin_post("/admin/rooms/none/moderate", &lock).await;
+    assert_eq!((none.status, none.text.as_str()), (404, "no meeting is running in this room\n"));
 }

@@ -126,7 +126,8 @@ async fn kick_and_lock_are_carried_out() {
     assert_eq!(operate(&server, &["lock", "r"]).await.unwrap(), "r is locked\n");
     assert_eq!(room(&zoe, "z").answer(&server).await.text, "this meeting is locked\n");
     assert_eq!(operate(&server, &["lock", "r", "--off"]).await.unwrap(), "r is open\n");
-    room(&zoe, "z").open(&server).await.until_users(&["b", "z"]).await;
+    let mut late = room(&zoe, "z").open(&server).await;
+    late.until_users(&["b", "z"]).await;
 
     for (args, code, said) in [
         (&["kick", "r", "nobody"][..], 5, "r has no member with the id or name \"nobody\""),

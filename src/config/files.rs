@@ -18,6 +18,8 @@ pub struct FilesConfig {
     pub room_bytes: u64,
     /// Bytes of one identity's files; at least `file_bytes`.
     pub identity_bytes: u64,
+    /// Bytes of one network's files since the start; at least `file_bytes`, or 0 for no limit.
+    pub network_bytes: u64,
     /// Bytes of all files; at least `room_bytes`.
     pub all_bytes: u64,
     /// Files a minute of one identity; 0 is no limit.
@@ -47,6 +49,7 @@ impl Default for FilesConfig {
             room_files: 200,
             room_bytes: 100 << 20,
             identity_bytes: 50 << 20,
+            network_bytes: 512 << 20,
             all_bytes: 1 << 30,
             per_minute: 10,
             per_minute_per_network: 60,
@@ -57,12 +60,18 @@ impl Default for FilesConfig {
 /// Settings of files that are out of their range, or do not fit together.
 pub(super) fn wrong_files(files: &FilesConfig) -> impl Iterator<Item = Violation> {
     const MOST: u64 = 1 << 40;
-    let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, all_bytes, .. } = *files;
+    let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, network_bytes, all_bytes, .. } =
+        *files;
     let count = out_of_range("files.room_files", &room_files, &(1..=10_000), usize::to_string);
     [
         ("files.file_bytes", file_bytes, 1..=4 << 30),
         ("files.room_bytes", room_bytes, file_bytes.min(MOST)..=MOST),
         ("files.identity_bytes", identity_bytes, file_bytes.min(MOST)..=MOST),
+        (
+            "files.network_bytes",
+            network_bytes,
+            if network_bytes == 0 { 0 } else { file_bytes.min(MOST) }..=MOST,
+        ),
         ("files.all_bytes", all_bytes, room_bytes.min(MOST)..=MOST),
     ]
     .into_iter()

@@ -207,7 +207,11 @@ pub fn has_private_address(url: &Url) -> bool {
 /// True if the host of an address is this computer.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
+        // A name's last dot says that it is whole; all names below are this computer's as well (RFC 6761, section 6.3).
+        Some(url::Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -46,6 +47,33 @@ pub struct SocketPeer {
     pub address: SocketAddr,
     /// `Https` if the listener speaks TLS.
     pub scheme: Scheme,
+}
+
+/// More time for a request whose body is long; an extension of every request. A connection has one request at a time.
+#[derive(Clone, Debug, Default)]
+pub struct RequestGrace(Arc<AtomicU64>);
+
+impl RequestGrace {
+    /// Lets the request in progress take so long once its connection is too old, until the result is dropped.
+    #[must_use]
+    pub fn extend(&self, time: Duration) -> ExtendedGrace {
+        self.0.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        ExtendedGrace(self.clone())
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// An extended grace.
+#[derive(Debug)]
+pub struct ExtendedGrace(RequestGrace);
+
+impl Drop for ExtendedGrace {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Limits of a listener.
@@ -182,9 +210,12 @@ impl HttpConnection {
     {
         let Self { address, router, limits, stop, .. } = self;
         let peer = SocketPeer { address, scheme };
+        let extended = RequestGrace::default();
+        let of_requests = extended.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let mut request: Request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(of_requests.clone());
             let router = router.clone();
             async move {
                 Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))
@@ -202,7 +233,7 @@ impl HttpConnection {
         let grace = tokio::select! {
             result = &mut connection => return result.map_err(failure),
             () = stop.cancelled() => STOP_GRACE,
-            () = tokio::time::sleep(LIFETIME) => limits.request_timeout,
+            () = tokio::time::sleep(LIFETIME) => limits.request_timeout.max(extended.time()),
         };
         connection.as_mut().graceful_shutdown();
         match tokio::time::timeout(grace, connection).await {
@@ -230,6 +261,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::Extension;
+    use axum::body::{Body, Bytes, to_bytes};
+    use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -266,6 +300,46 @@ mod tests {
                 answered
             };
             assert_eq!(tokio::join!(served, clients).1, admitted);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_request_may_take_longer_than_its_connection() {
+        async fn read(grace: Option<RequestGrace>, body: Body) -> Bytes {
+            let _grace = grace.map(|grace| grace.extend(LIFETIME));
+            to_bytes(body, 9).await.unwrap_or_default()
+        }
+        let router = Router::new()
+            .route("/long", post(async |Extension(grace), body| read(Some(grace), body).await))
+            .route("/short", post(async |body| read(None, body).await));
+        let second = Duration::from_secs(1);
+        for (path, answered) in [("/long", true), ("/short", false)] {
+            let (mut client, stream) = tokio::io::duplex(1 << 16);
+            let connection = HttpConnection {
+                address: ([127, 0, 0, 1], 1).into(),
+                router: router.clone(),
+                limits: HttpLimits {
+                    header_bytes: 8192,
+                    handshake: second,
+                    header_timeout: second,
+                    request_timeout: second,
+                    connections: 1,
+                    per_network: 0,
+                },
+                metrics: Metrics::new(),
+                stop: CancellationToken::new(),
+            };
+            let client = async {
+                let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na");
+                client.write_all(head.as_bytes()).await.unwrap();
+                tokio::time::sleep(LIFETIME + 10 * second).await;
+                let _ = client.write_all(b"b").await;
+                let mut answer = String::new();
+                let _ = client.read_to_string(&mut answer).await;
+                answer
+            };
+            let (served, answer) = tokio::join!(connection.serve(stream, Scheme::Http), client);
+            assert_eq!((served.is_ok(), answer.contains("200 OK")), (answered, answered), "{path}: {answer}");
         }
     }
 

@@ -29,6 +29,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 #[derive(Clone, Debug, clap::Args)]
 pub struct SettingsOptions {
     /// The room's name.
+    #[arg(value_parser = room)]
     room: Option<String>,
     /// A setting, such as locked, waitingRoom, chat, screens, videos, files or chatHistory, and true or false.
     #[arg(value_name = "NAME=VALUE", value_parser = change)]
@@ -93,6 +94,14 @@ pub(super) fn lines(settings: &Value) -> String {
         let _ = writeln!(text, "{}={}", shown(name), shown(&value.to_string()));
     }
     text
+}
+
+fn room(text: &str) -> Result<String, String> {
+    // A room of such a name can be set over HTTP.
+    match change(text) {
+        Ok(_) => Err("the room's name comes before its settings".to_owned()),
+        Err(_) => Ok(text.to_owned()),
+    }
 }
 
 fn change(text: &str) -> Result<(String, Value), String> {

@@ -292,6 +292,8 @@ impl Actor {
                 let _ = answer.send(self.room.admits_files(&identity));
                 Turn::Continue
             }
+            // Whoever asked has given up, and removed the file.
+            Command::ShareFile { answer, .. } if answer.is_closed() => Turn::Continue,
             Command::ShareFile { file, answer } => {
                 let admitted = self.room.admits_file(&file);
                 let turn = self.handle(Input::ShareFile(file), Asking::None).await;

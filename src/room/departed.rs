@@ -61,6 +61,11 @@ impl Departed {
         self.ids.iter().find(|id| id.user == *user).map(|id| &id.identity)
     }
 
+    /// The reserved ids.
+    pub fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.ids.iter().map(|id| &id.user)
+    }
+
     /// Releases an id because its member is back; true if it was reserved.
     pub fn take(&mut self, user: &UserId) -> bool {
         let index = self.ids.iter().position(|id| id.user == *user);

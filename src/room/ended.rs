@@ -1,5 +1,6 @@
 //! Those whose meeting was ended for all: their clients try to come back by themselves, and would start another one.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use dashmap::DashMap;
@@ -7,13 +8,15 @@ use dashmap::DashMap;
 use crate::id::{RoomName, UserId};
 use crate::store::ended::{EndedMeeting, REMEMBERED};
 
-/// Maximum number of remembered meetings.
+/// Maximum number of remembered meetings, and of the ids of all.
 const MAX_MEETINGS: usize = 4096;
+const MAX_IDS: usize = 200_000;
 
 /// The ids of ended meetings by their rooms, and the times until which they are remembered.
 #[derive(Debug, Default)]
 pub struct EndedMeetings {
     rooms: DashMap<RoomName, (Instant, Vec<UserId>)>,
+    ids: AtomicUsize,
 }
 
 impl EndedMeetings {
@@ -29,17 +32,28 @@ impl EndedMeetings {
 
     /// Remembers the members of a meeting that was ended, until a time.
     pub fn remember(&self, until: Instant, EndedMeeting { room, users, .. }: &EndedMeeting) {
-        if self.rooms.len() >= MAX_MEETINGS {
+        self.forget(room);
+        while self.rooms.len() >= MAX_MEETINGS || self.ids.load(Ordering::Relaxed) + users.len() > MAX_IDS {
             // In a statement of its own: a guard of the map must not be held while it is changed.
             let oldest = self.rooms.iter().min_by_key(|ended| ended.0).map(|ended| ended.key().clone());
-            oldest.map(|room| self.rooms.remove(&room));
+            let Some(oldest) = oldest else { break };
+            self.forget(&oldest);
         }
         let mut users = users.clone();
         users.sort_unstable();
-        self.rooms.insert(room.clone(), (until, users));
+        self.ids.fetch_add(users.len(), Ordering::Relaxed);
+        if let Some((_, before)) = self.rooms.insert(room.clone(), (until, users)) {
+            self.ids.fetch_sub(before.len(), Ordering::Relaxed);
+        }
     }
 
-    /// True if the id was that of a member of the room's last meeting, which was ended.
+    fn forget(&self, room: &RoomName) {
+        if let Some((_, (_, users))) = self.rooms.remove(room) {
+            self.ids.fetch_sub(users.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// True if the id was that of a member of the room's last meeting, which was ended, or of one that waited for it.
     pub fn contains(&self, now: Instant, room: &RoomName, user: &UserId) -> bool {
         !self.rooms.is_empty()
             && self.rooms.get(room).is_some_and(|ended| {
@@ -50,7 +64,13 @@ impl EndedMeetings {
 
     /// Forgets old meetings.
     pub fn prune(&self, now: Instant) {
-        self.rooms.retain(|_, (until, _)| now < *until);
+        self.rooms.retain(|_, (until, users)| {
+            let stays = now < *until;
+            if !stays {
+                self.ids.fetch_sub(users.len(), Ordering::Relaxed);
+            }
+            stays
+        });
     }
 }
 

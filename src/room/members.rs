@@ -84,6 +84,11 @@ impl Members {
         self.by_id.values().any(|member| member.identity == *identity) || self.departed.knows(identity)
     }
 
+    /// The ids of former members, as far as they are remembered.
+    pub fn departed(&self) -> impl Iterator<Item = &UserId> {
+        self.departed.users()
+    }
+
     /// Checks a join against the limits; returns the member to be evicted for it, if any.
     ///
     /// If the identity has reached its limit, its member without a socket and with the oldest

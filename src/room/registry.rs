@@ -194,9 +194,6 @@ impl Registry {
         mut join: Join,
         encoding: Encoding,
     ) -> Result<MemberLink, CannotJoin> {
-        if self.inner.deps.ended.contains(now().into_std(), name, &join.user) {
-            return Err(CannotJoin::Refused(JoinRefusal::Ended));
-        }
         join.password = self.inner.passwords.proof(name, &join.identity).await;
         let joined = self.join_running(name, join, encoding);
         if self.inner.shared.is_none() {
@@ -212,6 +209,10 @@ impl Registry {
         encoding: Encoding,
     ) -> Result<MemberLink, CannotJoin> {
         loop {
+            // Anew each time: the meeting may have been ended for all while this one waited.
+            if self.inner.deps.ended.contains(now().into_std(), name, &join.user) {
+                return Err(CannotJoin::Refused(JoinRefusal::Ended));
+            }
             let room = self.find_or_start(name, &join)?;
             let (ack, answer) = oneshot::channel();
             // A command that could not be sent is dropped here; otherwise its ack would be awaited forever.

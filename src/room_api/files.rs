@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{DefaultBodyLimit, FromRef, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRef, Path, Query, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
 };
@@ -14,27 +14,30 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::future::ready;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::ReaderStream;
 use tracing::warn;
 
 use super::{RoomApi, TOO_MANY, refused};
+use crate::auth::Identity;
 use crate::auth::peer::RemotePeer;
 use crate::clock::{now, wall_clock};
 use crate::config::{FilesConfig, Sharing};
 use crate::http::context::HttpContext;
 use crate::http::error::{ApiError, Refusal};
 use crate::http::extract::CurrentUser;
-use crate::id::{IdentityId, RoomName, UserId, text_is_valid};
-use crate::limit::{KeyedLimit, Rate};
+use crate::http::listener::RequestGrace;
+use crate::id::{IdentityId, MeetingId, RoomName, UserId, text_is_valid};
+use crate::limit::{KeyedLimit, Permit, Rate};
 use crate::network::ClientNetwork;
 use crate::protocol::server::SharedFile;
 use crate::room::io::ShareFile;
 use crate::room::registry::ShareError;
 use crate::room::state::CannotShareFile;
-use crate::store::files::{FileError, FileId, Files, Upload};
+use crate::store::files::{FileError, FileId, FileInfo, FileOwner, Files, Upload};
 
 /// Maximum characters of a name.
 const MAX_NAME_CHARS: usize = 128;
@@ -48,6 +51,9 @@ const UNKNOWN: &str = "application/octet-stream";
 /// Maximum time between two parts of a file, and for all of it.
 const STALL: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(15 * 60);
+
+/// Time for the rest of a file that is refused.
+const DRAINED: Duration = Duration::from_secs(10);
 
 /// Files that one identity may send at once, and those that it may get.
 const SENT_AT_ONCE: usize = 2;
@@ -126,73 +132,108 @@ struct Asked {
 async fn share(
     State(api): State<Arc<RoomApi>>,
     CurrentUser(identity): CurrentUser,
-    peer: RemotePeer,
+    (peer, Extension(grace), headers): (RemotePeer, Extension<RequestGrace>, HeaderMap),
     Path(room): Path<String>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
     body: Body,
-) -> Result<Response, ApiError> {
-    let room = api.admit(&identity, &room)?;
-    if !api.files.is_on {
-        return Err(OFF);
-    }
-    let Asked { name, from } = asked;
-    // A path would be one of the recipient's computer.
-    if !text_is_valid(&name, MAX_NAME_CHARS) || name.contains(['/', '\\']) {
-        return Err(ApiError::InvalidField {
-            field: "name",
-            rule: "has 1 to 128 characters, and no slashes, control or invisible characters",
-        });
-    }
-    let from = from.map(|from| UserId::parse(&from)).transpose()?;
-    let meeting = match api.registry.admits_files(&room, &identity.id).await {
-        Ok(meeting) => meeting,
-        Err(error) => return not_shared(error),
+) -> Response {
+    let _grace = grace.extend(WHOLE);
+    let mut body = body.into_data_stream();
+    let owner = FileOwner { identity: identity.id.clone(), network: peer.network() };
+    let shared = match admit(&api, &identity, &room, owner, &asked, &headers).await {
+        Ok(admitted) => share_admitted(api, admitted, asked, &mut body).await,
+        Err(refused) => Err(refused),
     };
+    if shared.is_err() {
+        // Whoever is still sending may never see the answer.
+        let _ = timeout(DRAINED, body.by_ref().take_while(|part| ready(part.is_ok())).count()).await;
+    }
+    shared.unwrap_or_else(|refused| refused)
+}
+
+/// A file that its sender may share.
+struct Admitted {
+    room: RoomName,
+    meeting: MeetingId,
+    owner: IdentityId,
+    from: Option<UserId>,
+    upload: Upload,
+    permit: Permit<IdentityId>,
+}
+
+async fn admit(
+    api: &RoomApi,
+    identity: &Identity,
+    room: &str,
+    owner: FileOwner,
+    asked: &Asked,
+    headers: &HeaderMap,
+) -> Result<Admitted, Response> {
+    let room = api.admit(identity, room).map_err(ApiError::into_response)?;
+    if !api.files.is_on {
+        return Err(OFF.into_response());
+    }
+    // A path would be one of the recipient's computer.
+    if !text_is_valid(&asked.name, MAX_NAME_CHARS) || asked.name.contains(['/', '\\']) {
+        let rule = "has 1 to 128 characters, and no slashes, control or invisible characters";
+        return Err(ApiError::InvalidField { field: "name", rule }.into_response());
+    }
+    let from = asked.from.as_deref().map(UserId::parse).transpose();
+    let from = from.map_err(|error| ApiError::from(error).into_response())?;
+    let meeting = api.registry.admits_files(&room, &identity.id).await.map_err(not_shared)?;
     // Nothing is charged to whoever may not share files.
-    let _permit = api.files.sent.acquire(&identity.id).map_err(|_| TOO_MANY)?;
-    if peer.network().is_some_and(|network| api.files.sent_of_network.check(&network).is_err()) {
-        return Err(TOO_MANY_OF_NETWORK);
+    let permit = api.files.sent.acquire(&identity.id).map_err(|_| TOO_MANY.into_response())?;
+    if owner.network.is_some_and(|network| api.files.sent_of_network.check(&network).is_err()) {
+        return Err(TOO_MANY_OF_NETWORK.into_response());
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let upload = match api.files.files.begin(meeting, &identity.id, length).await {
-        Ok(upload) => upload,
-        Err(error) => return not_stored(error),
-    };
-    let (id, info) = match receive(upload, body.into_data_stream(), name).await {
-        Ok(Ok(whole)) => whole,
-        Ok(Err(error)) => return not_stored(error),
-        Err(error) => return Err(error),
-    };
-    let file = SharedFile { id: id.as_str().to_owned(), name: info.name, bytes: info.bytes, kind: info.kind };
-    let at = wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-    let share = ShareFile { at, identity: identity.id.clone(), from, meeting, file: file.clone() };
-    match api.registry.share_file(&room, share).await {
-        Ok(()) => Ok((StatusCode::CREATED, Json(file)).into_response()),
-        Err(error) => {
+    let upload = api.files.files.begin(meeting, &owner, length).await.map_err(not_stored)?;
+    Ok(Admitted { room, meeting, owner: owner.identity, from, upload, permit })
+}
+
+async fn share_admitted(
+    api: Arc<RoomApi>,
+    admitted: Admitted,
+    asked: Asked,
+    body: &mut BodyDataStream,
+) -> Result<Response, Response> {
+    let Admitted { room, meeting, owner, from, mut upload, permit } = admitted;
+    let kind = receive(&mut upload, body).await?;
+    let finished = async move {
+        let _permit = permit;
+        let (id, info) = upload.finish(asked.name, kind.to_owned()).await.map_err(not_stored)?;
+        let FileInfo { name, kind, bytes, .. } = info;
+        let file = SharedFile { id: id.as_str().to_owned(), name, bytes, kind };
+        let at = wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let share = ShareFile { at, identity: owner, from, meeting, file: file.clone() };
+        if let Err(error) = api.registry.share_file(&room, share).await {
             api.files.files.remove(meeting, &id);
-            not_shared(error)
+            return Err(not_shared(error));
         }
+        Ok((StatusCode::CREATED, Json(file)).into_response())
+    };
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is awaited here unless its client goes, and soon ends by itself"
+    )]
+    // A client that goes would stop it in the middle, and leave a file that nobody knows.
+    let finished = tokio::spawn(finished).await;
+    match finished {
+        Ok(shared) => shared,
+        Err(_) => Err(NOT_STORED.into_response()),
     }
 }
 
-/// Receives a file, and makes it a whole one.
-async fn receive(
-    mut upload: Upload,
-    mut body: BodyDataStream,
-    name: String,
-) -> Result<Result<(FileId, crate::store::files::FileInfo), FileError>, ApiError> {
+/// Receives a file, and returns its type.
+async fn receive(upload: &mut Upload, body: &mut BodyDataStream) -> Result<&'static str, Response> {
     let end = now() + WHOLE;
     let mut head = Vec::new();
-    while let Some(part) = next(&mut body, end).await? {
+    while let Some(part) = next(body, end).await.map_err(ApiError::into_response)? {
         head.extend_from_slice(&part[..part.len().min(HEAD_BYTES - head.len())]);
-        if let Err(error) = upload.write(part).await {
-            return Ok(Err(error));
-        }
+        upload.write(part).await.map_err(not_stored)?;
     }
-    let kind = infer::get(&head).map_or(UNKNOWN, |kind| kind.mime_type());
-    Ok(upload.finish(name, kind.to_owned()).await)
+    Ok(infer::get(&head).map_or(UNKNOWN, |kind| kind.mime_type()))
 }
 
 /// The next part of a file; none at its end.
@@ -205,21 +246,26 @@ async fn next(body: &mut BodyDataStream, end: Instant) -> Result<Option<Bytes>, 
     }
 }
 
-fn not_shared(error: ShareError) -> Result<Response, ApiError> {
+fn not_shared(error: ShareError) -> Response {
     match error {
-        ShareError::Silent => Err(ApiError::RoomSilent),
+        ShareError::Silent => ApiError::RoomSilent.into_response(),
         // The same for rooms that run and for others.
         ShareError::Refused(why @ CannotShareFile::NoMember) => {
-            Ok(refused(StatusCode::NOT_FOUND, &why.to_string()))
+            refused(StatusCode::NOT_FOUND, &why.to_string())
         }
-        ShareError::Refused(why) => Ok(refused(StatusCode::FORBIDDEN, &why.to_string())),
+        ShareError::Refused(why) => refused(StatusCode::FORBIDDEN, &why.to_string()),
     }
 }
 
-fn not_stored(error: FileError) -> Result<Response, ApiError> {
+fn not_stored(error: FileError) -> Response {
     let status = match &error {
         FileError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        FileError::TooMany(_) | FileError::RoomFull(_) | FileError::IdentityFull(_) => StatusCode::CONFLICT,
+        FileError::TooMany(_)
+        | FileError::RoomFull(_)
+        | FileError::IdentityFull(_)
+        | FileError::NetworkFull(_) => StatusCode::CONFLICT,
+        // As for rooms that do not run.
+        FileError::Ended => return not_shared(ShareError::Refused(CannotShareFile::NoMember)),
         FileError::Full => StatusCode::INSUFFICIENT_STORAGE,
         FileError::DiskFull => {
             warn!(event = "fileNotStored", %error);
@@ -227,16 +273,17 @@ fn not_stored(error: FileError) -> Result<Response, ApiError> {
         }
         FileError::Disk(cause) => {
             warn!(event = "fileNotStored", error = %cause);
-            return Err(NOT_STORED);
+            return NOT_STORED.into_response();
         }
     };
-    Ok(refused(status, &error.to_string()))
+    refused(status, &error.to_string())
 }
 
 /// `GET /api/rooms/{room}/files/{id}`: a file, for members of its meeting.
 async fn download(
     State(api): State<Arc<RoomApi>>,
     CurrentUser(identity): CurrentUser,
+    Extension(grace): Extension<RequestGrace>,
     Path((room, id)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let room = RoomName::parse(&room)?;
@@ -260,9 +307,10 @@ async fn download(
         (CONTENT_SECURITY_POLICY, SANDBOX.to_owned()),
         (CACHE_CONTROL, "private, no-store".to_owned()),
     ];
+    let held = (permit, grace.extend(WHOLE));
     let parts = ReaderStream::with_capacity(file, 64 << 10).map(move |part| {
         // It counts for as long as it is read.
-        let _ = &permit;
+        let _ = &held;
         part
     });
     Ok((headers, Body::from_stream(parts)).into_response())

@@ -223,8 +223,9 @@ async fn open_tokens(config: &Config, resources: &Resources) -> Result<Option<Ac
 
 /// Opens the folder of shared files, and removes those of meetings that no longer run.
 async fn open_files(config: &Config, resources: &Resources) -> Result<Files, StartError> {
-    let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, all_bytes, .. } = config.files;
-    let limits = FileLimits { file_bytes, room_files, room_bytes, identity_bytes, all_bytes };
+    let FilesConfig { file_bytes, room_files, room_bytes, identity_bytes, network_bytes, all_bytes, .. } =
+        config.files;
+    let limits = FileLimits { file_bytes, room_files, room_bytes, identity_bytes, network_bytes, all_bytes };
     let running: HashSet<MeetingId> = resources.kept.iter().map(|room| room.meeting).collect();
     let folder = resources.data_dir.files();
     let opened = tokio::task::spawn_blocking(move || Files::open(folder, limits, &running)).await;

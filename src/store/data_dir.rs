@@ -198,7 +198,7 @@ impl DataDirError {
 
 /// Permissions for the files of a data directory, derived from the directory's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct DirAccess {
+pub(super) struct DirAccess {
     /// The permissions of each file.
     mode: u32,
     /// True if others than owner and group can reach the files at all.
@@ -206,7 +206,7 @@ struct DirAccess {
 }
 
 impl DirAccess {
-    fn of(directory: &Path) -> Result<Self, DataDirError> {
+    pub(super) fn of(directory: &Path) -> Result<Self, DataDirError> {
         let metadata = fs::metadata(directory).map_err(|error| DataDirError::io("read", directory, error))?;
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & 0o002 != 0 {
@@ -214,6 +214,21 @@ impl DirAccess {
         }
         let files = if mode & 0o020 != 0 { 0o660 } else { 0o600 };
         Ok(Self { mode: files, is_open: mode & 0o001 != 0 })
+    }
+
+    /// Makes a folder, and gives it its permissions if it is there.
+    pub(super) fn make_folder(self, path: &Path) -> io::Result<()> {
+        // Whoever may read a file may open its folder.
+        let mode = self.mode | (self.mode & 0o440) >> 2;
+        DirBuilder::new().recursive(true).mode(mode).create(path)?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
+    /// Makes a file that is not there yet.
+    pub(super) fn create_file(self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(self.mode).open(path)?;
+        self.settle(&file)?;
+        Ok(file)
     }
 
     /// Gives a file that this process made its permissions, whatever its umask takes away.

@@ -69,10 +69,11 @@ impl StoredEnded {
 
 /// Writes the ids of a batch, each room's in place of older ones.
 pub(super) async fn write(db: &mut SqliteConnection, batch: &WriteBatch) -> Result<(), sqlx::Error> {
+    let mut last = None;
     for meeting in batch.meetings.values().filter_map(|changes| changes.ended_for.as_ref()) {
-        let delete = sqlx::query("DELETE FROM ended_members WHERE room = $1 OR ended <= $2");
-        let delete = delete.bind(meeting.room.as_str().to_owned());
-        delete.bind(oldest(meeting.at)).execute(&mut *db).await?;
+        last = last.max(Some(meeting.at));
+        let delete = sqlx::query("DELETE FROM ended_members WHERE room = $1");
+        delete.bind(meeting.room.as_str().to_owned()).execute(&mut *db).await?;
         for users in meeting.users.chunks(ROWS) {
             let mut insert = QueryBuilder::new("INSERT INTO ended_members (room, user_id, ended) ");
             insert.push_values(users, |mut values, user| {
@@ -81,6 +82,10 @@ pub(super) async fn write(db: &mut SqliteConnection, batch: &WriteBatch) -> Resu
             });
             insert.build().persistent(users.len() == ROWS).execute(&mut *db).await?;
         }
+    }
+    if let Some(last) = last {
+        let delete = sqlx::query("DELETE FROM ended_members WHERE ended <= $1");
+        delete.bind(oldest(last)).execute(&mut *db).await?;
     }
     Ok(())
 }

@@ -7,9 +7,7 @@
 mod index;
 
 use std::collections::HashSet;
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +19,9 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use self::index::Index;
+use super::data_dir::DirAccess;
 use crate::id::{IdentityId, MeetingId};
+use crate::network::ClientNetwork;
 
 /// Random bytes of an id.
 const ID_BYTES: usize = 16;
@@ -41,6 +41,8 @@ pub struct FileLimits {
     pub room_bytes: u64,
     /// Maximum size in bytes of all files of one identity.
     pub identity_bytes: u64,
+    /// Maximum size in bytes of all files of one network since the start; 0 is no limit.
+    pub network_bytes: u64,
     /// Maximum size in bytes of all files.
     pub all_bytes: u64,
 }
@@ -100,12 +102,18 @@ pub enum FileError {
     /// The identity's files are too large.
     #[error("your files would have more than {0} bytes (files.identity_bytes)")]
     IdentityFull(u64),
+    /// The network's files are too large.
+    #[error("the files of this network would have more than {0} bytes (files.network_bytes)")]
+    NetworkFull(u64),
     /// All files are too large.
     #[error("the server has no space left for files (files.all_bytes)")]
     Full,
     /// The disk is full.
     #[error("the server's disk is full")]
     DiskFull,
+    /// The meeting ended meanwhile, and its folder is gone.
+    #[error("the meeting has ended")]
+    Ended,
     /// The disk fails.
     #[error("the file could not be stored")]
     Disk(#[source] io::Error),
@@ -115,9 +123,19 @@ impl From<io::Error> for FileError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            io::ErrorKind::NotFound => Self::Ended,
             _ => Self::Disk(error),
         }
     }
+}
+
+/// The one whose file it is.
+#[derive(Clone, Debug)]
+pub struct FileOwner {
+    /// The identity.
+    pub identity: IdentityId,
+    /// Its network, unless none counts. It is not stored.
+    pub network: Option<ClientNetwork>,
 }
 
 /// The shared files of all meetings. A clone is the same.
@@ -127,6 +145,7 @@ pub struct Files(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
+    access: DirAccess,
     limits: FileLimits,
     index: Mutex<Index>,
 }
@@ -137,7 +156,10 @@ impl Files {
     /// # Errors
     /// The operating system's.
     pub fn open(folder: PathBuf, limits: FileLimits, running: &HashSet<MeetingId>) -> io::Result<Self> {
-        make_folder(&folder)?;
+        let around = folder.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(around)?;
+        let access = DirAccess::of(around).map_err(io::Error::other)?;
+        access.make_folder(&folder)?;
         let mut index = Index::default();
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
@@ -151,7 +173,7 @@ impl Files {
                 }
             }
         }
-        Ok(Self(Arc::new(Shared { folder, limits, index: Mutex::new(index) })))
+        Ok(Self(Arc::new(Shared { folder, access, limits, index: Mutex::new(index) })))
     }
 
     /// The limits.
@@ -166,7 +188,7 @@ impl Files {
     pub async fn begin(
         &self,
         meeting: MeetingId,
-        owner: &IdentityId,
+        owner: &FileOwner,
         most: Option<u64>,
     ) -> Result<Upload, FileError> {
         let limits = self.0.limits;
@@ -187,9 +209,9 @@ impl Files {
             file: None,
             is_done: false,
         };
-        // The folder around it is closed to others.
-        tokio::fs::create_dir_all(self.0.of(meeting)).await?;
-        upload.file = Some(File::create_new(self.0.path(meeting, &upload.id, Some(PART))).await?);
+        let (shared, id) = (self.0.clone(), upload.id.clone());
+        let made = tokio::task::spawn_blocking(move || shared.create(meeting, &id)).await;
+        upload.file = Some(File::from_std(made.map_err(io::Error::other)??));
         Ok(upload)
     }
 
@@ -209,15 +231,7 @@ impl Files {
     /// Removes a file.
     pub fn remove(&self, meeting: MeetingId, id: &FileId) {
         self.0.lock().remove(meeting, id);
-        let (whole, info) = (self.0.path(meeting, id, None), self.0.path(meeting, id, Some(INFO)));
-        let folder = self.0.of(meeting);
-        let remove = move || {
-            remove_file(&whole);
-            remove_file(&info);
-            // Not while there are others.
-            let _ = std::fs::remove_dir(folder);
-        };
-        tokio::task::spawn_blocking(remove);
+        self.0.remove(meeting, id);
     }
 
     /// Removes all files of a meeting that has ended.
@@ -228,8 +242,9 @@ impl Files {
         }
         let folder = self.0.of(meeting);
         tokio::task::spawn_blocking(move || {
+            // The last upload that is under way removes what it still writes.
             if let Err(error) = std::fs::remove_dir_all(&folder)
-                && error.kind() != io::ErrorKind::NotFound
+                && !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
             {
                 tracing::warn!(event = "sharedFilesNotRemoved", meeting = %meeting, %error);
             }
@@ -250,6 +265,28 @@ impl Shared {
         let path = self.of(meeting).join(id.as_str());
         ending.map_or(path.clone(), |ending| path.with_extension(ending))
     }
+
+    /// Creates a file that is to be received, and its folder, which the end of another upload may remove at the same time.
+    fn create(&self, meeting: MeetingId, id: &FileId) -> io::Result<std::fs::File> {
+        loop {
+            self.access.make_folder(&self.of(meeting))?;
+            match self.access.create_file(&self.path(meeting, id, Some(PART))) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                made => return made,
+            }
+        }
+    }
+
+    /// Removes all that the disk has of a file, and the meeting's folder with the last one.
+    fn remove(&self, meeting: MeetingId, id: &FileId) {
+        let paths = [None, Some(PART), Some(INFO)].map(|ending| self.path(meeting, id, ending));
+        let folder = self.of(meeting);
+        tokio::task::spawn_blocking(move || {
+            paths.iter().for_each(|path| remove_file(path));
+            // It fails while there are others.
+            let _ = std::fs::remove_dir(folder);
+        });
+    }
 }
 
 /// A file that is being received. Dropped before it is whole, it is removed.
@@ -257,7 +294,7 @@ impl Shared {
 pub struct Upload {
     files: Files,
     meeting: MeetingId,
-    owner: IdentityId,
+    owner: FileOwner,
     id: FileId,
     reserved: u64,
     written: u64,
@@ -281,12 +318,14 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the file a whole one, which a crash does not take away.
+    /// Makes the file a whole one, which a crash does not take away. Dropped before its end it leaves a file behind that no
+    /// limit counts.
     ///
     /// # Errors
     /// [`FileError`].
     pub async fn finish(mut self, name: String, kind: String) -> Result<(FileId, FileInfo), FileError> {
-        let info = FileInfo { name, kind, bytes: self.written, owner: self.owner.as_str().to_owned() };
+        let info =
+            FileInfo { name, kind, bytes: self.written, owner: self.owner.identity.as_str().to_owned() };
         if let Some(mut file) = self.file.take() {
             file.flush().await?;
             file.sync_all().await?;
@@ -296,8 +335,9 @@ impl Upload {
         let finished = tokio::task::spawn_blocking(move || -> io::Result<()> {
             let json = serde_json::to_vec(&described).map_err(io::Error::other)?;
             let path = shared.path(meeting, &id, Some(INFO));
-            std::fs::write(&path, json)?;
-            std::fs::File::open(&path)?.sync_all()?;
+            let mut info = shared.access.create_file(&path)?;
+            info.write_all(&json)?;
+            info.sync_all()?;
             std::fs::rename(shared.path(meeting, &id, Some(PART)), shared.path(meeting, &id, None))?;
             std::fs::File::open(shared.of(meeting))?.sync_all()
         });
@@ -314,8 +354,7 @@ impl Drop for Upload {
             return;
         }
         self.files.0.lock().release(self.meeting, &self.owner, self.reserved);
-        let paths = [PART, INFO].map(|ending| self.files.0.path(self.meeting, &self.id, Some(ending)));
-        tokio::task::spawn_blocking(move || paths.iter().for_each(|path| remove_file(path)));
+        self.files.0.remove(self.meeting, &self.id);
     }
 }
 
@@ -332,36 +371,49 @@ fn scan(folder: &Path, meeting: MeetingId, index: &mut Index) -> io::Result<()> 
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(id) = FileId::parse(name)
-            && let Ok(json) = std::fs::read(path.with_extension(INFO))
-            && let Ok(info) = serde_json::from_slice::<FileInfo>(&json)
-        {
-            let owner = IdentityId::new(info.owner.clone());
-            index.keep(meeting, &owner, id, info, 0);
-        } else if !path.with_extension("").is_file() || !name.ends_with(INFO) {
-            std::fs::remove_file(&path)?;
+        let Some(id) = FileId::parse(name) else {
+            if !path.with_extension("").is_file() || !name.ends_with(INFO) {
+                std::fs::remove_file(&path)?;
+            }
+            continue;
+        };
+        match read_info(&path.with_extension(INFO)) {
+            Ok(Some(info)) => {
+                let identity = IdentityId::new(info.owner.clone());
+                index.keep(meeting, &FileOwner { identity, network: None }, id, info, 0);
+            }
+            Ok(None) => std::fs::remove_file(&path)?,
+            // It may be a whole one of a disk that fails now.
+            Err(error) => tracing::warn!(event = "fileNotRead", path = %path.display(), %error),
         }
     }
     Ok(())
 }
 
-/// Makes the folder of all meetings, as closed to others as the data directory.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    let around = folder.parent().unwrap_or(folder);
-    std::fs::create_dir_all(around)?;
-    let mode = std::fs::metadata(around)?.permissions().mode() & 0o770;
-    DirBuilder::new().recursive(true).mode(mode).create(folder)
+/// The description of a file; `None` if there is none, or not a whole one.
+fn read_info(path: &Path) -> io::Result<Option<FileInfo>> {
+    match std::fs::read(path) {
+        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: FileLimits =
-        FileLimits { file_bytes: 10, room_files: 3, room_bytes: 25, identity_bytes: 20, all_bytes: 40 };
+    const LIMITS: FileLimits = FileLimits {
+        file_bytes: 10,
+        room_files: 3,
+        room_bytes: 25,
+        identity_bytes: 20,
+        network_bytes: 0,
+        all_bytes: 40,
+    };
 
-    fn identity(name: &str) -> IdentityId {
-        IdentityId::new(name)
+    fn owner(name: &str) -> FileOwner {
+        FileOwner { identity: IdentityId::new(name), network: None }
     }
 
     async fn store(
@@ -370,7 +422,7 @@ mod tests {
         owner: &str,
         content: &str,
     ) -> Result<FileId, FileError> {
-        let mut upload = files.begin(meeting, &identity(owner), Some(content.len() as u64)).await?;
+        let mut upload = files.begin(meeting, &self::owner(owner), Some(content.len() as u64)).await?;
         upload.write(Bytes::copy_from_slice(content.as_bytes())).await?;
         Ok(upload.finish("a.txt".into(), "text/plain".into()).await?.0)
     }
@@ -393,7 +445,7 @@ mod tests {
         let id = store(&files, going, "A", "hello").await.unwrap();
         store(&files, over, "A", "bye").await.unwrap();
         // The next process finds one that was being received when the last one was killed.
-        let mut cut = files.begin(going, &identity("A"), None).await.unwrap();
+        let mut cut = files.begin(going, &owner("A"), None).await.unwrap();
         cut.write(Bytes::from_static(b"hal")).await.unwrap();
         std::mem::forget(cut);
         let files = open(&[going]);
@@ -412,11 +464,11 @@ mod tests {
     #[tokio::test]
     async fn limits_are_those_of_file_room_identity_and_server() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::open(folder.path().into(), LIMITS, &HashSet::new()).unwrap();
+        let files = Files::open(folder.path().join("files"), LIMITS, &HashSet::new()).unwrap();
         let [one, two] = [MeetingId::random(), MeetingId::random()];
         let refused = store(&files, one, "A", "eleven bytes").await.unwrap_err();
         assert!(matches!(refused, FileError::TooLarge(10)), "{refused}");
-        let mut liar = files.begin(one, &identity("A"), Some(3)).await.unwrap();
+        let mut liar = files.begin(one, &owner("A"), Some(3)).await.unwrap();
         assert!(matches!(liar.write(Bytes::from_static(b"more")).await, Err(FileError::TooLarge(_))));
         drop(liar);
         for owner in ["A", "B"] {
@@ -432,10 +484,63 @@ mod tests {
         // What ends gives its space back, whoever it was of.
         files.end(one);
         for _ in 0..2 {
-            let upload = files.begin(two, &identity("A"), Some(10)).await.unwrap();
+            let upload = files.begin(two, &owner("A"), Some(10)).await.unwrap();
             drop(upload);
         }
         store(&files, two, "D", "ten bytes!").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn files_of_a_network_are_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = FileLimits { network_bytes: 15, ..LIMITS };
+        let files = Files::open(folder.path().join("files"), limits, &HashSet::new()).unwrap();
+        let of = |identity: &str, last: u8| FileOwner {
+            network: Some(crate::network::client_network([192, 0, 2, last].into())),
+            ..owner(identity)
+        };
+        let meeting = MeetingId::random();
+        let first = files.begin(meeting, &of("A", 1), Some(10)).await.unwrap();
+        let refused = files.begin(meeting, &of("B", 1), Some(10)).await.unwrap_err();
+        assert!(matches!(refused, FileError::NetworkFull(15)), "{refused}");
+        files.begin(meeting, &of("C", 2), Some(10)).await.unwrap();
+        first.finish("a.txt".into(), "text/plain".into()).await.unwrap();
+        files.begin(meeting, &of("B", 1), Some(10)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn file_of_a_meeting_that_ends_meanwhile_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path().join("files"), LIMITS, &HashSet::new()).unwrap();
+        let meeting = MeetingId::random();
+        let upload = files.begin(meeting, &owner("A"), Some(1)).await.unwrap();
+        std::fs::remove_dir_all(folder.path().join("files").join(meeting.to_string())).unwrap();
+        let refused = upload.finish("a.txt".into(), "text/plain".into()).await.unwrap_err();
+        assert!(matches!(refused, FileError::Ended), "{refused}");
+        // The space of a file that was given up is free, and so is its folder.
+        drop(files.begin(meeting, &owner("A"), Some(1)).await.unwrap());
+        let is_empty = || std::fs::read_dir(folder.path().join("files")).unwrap().next().is_none();
+        while !is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_closed_to_others() {
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt;
+        for (around, folders, whole) in [(0o755, 0o700, 0o600), (0o770, 0o770, 0o660)] {
+            let data = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(data.path(), Permissions::from_mode(around)).unwrap();
+            let files = Files::open(data.path().join("files"), LIMITS, &HashSet::new()).unwrap();
+            let meeting = MeetingId::random();
+            let id = store(&files, meeting, "A", "hello").await.unwrap();
+            let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(files.0.folder.clone()), mode(files.0.of(meeting))), (folders, folders));
+            for ending in [None, Some(INFO)] {
+                assert_eq!(mode(files.0.path(meeting, &id, ending)), whole);
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use axum::http::Method;
 use reqwest::Body;
 use satsuma::config::{ModeratorDefault, Sharing};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::client::Ask;
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
@@ -33,6 +35,51 @@ async fn get(server: &TestServer, person: &Person, room: &str, id: &Value) -> An
 
 fn folder(server: &TestServer) -> PathBuf {
     server.data_dir().join("files")
+}
+
+/// Clients that go when they have sent the last byte leave a line and its file, or neither.
+#[tokio::test]
+async fn file_of_a_client_that_goes_is_whole_or_nothing() {
+    let server = TestServer::with(|config| {
+        config.files.sharing = Sharing::Everyone;
+        (config.files.per_minute, config.files.per_minute_per_network) = (0, 0);
+    })
+    .await;
+    let ada = Person::log_in(&server, "Ada").await;
+    let mut a = join(&ada, "a").open(&server).await;
+    a.until_users(&["a"]).await;
+    let head = format!(
+        "POST /api/rooms/r/files?name=x HTTP/1.1\r\nhost: {address}\r\norigin: http://{address}\r\ncookie: {cookie}\r\n\
+         content-length: 5\r\n\r\nhello",
+        address = server.addresses().http,
+        cookie = ada.cookie()
+    );
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(server.addresses().http).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+    // Its line follows all that were told before.
+    let last = share(&server, &ada, "last", "x").await;
+    assert_eq!(last.status, 201, "{last:?}");
+    let mut told = std::collections::HashSet::new();
+    loop {
+        let file = a.until(|message| message["type"] == "chat").await["file"].clone();
+        told.insert(file["id"].as_str().unwrap().to_owned());
+        if file == last.json() {
+            break;
+        }
+    }
+    let is_told = async || {
+        let meetings = std::fs::read_dir(folder(&server)).unwrap();
+        let names = meetings.flat_map(|meeting| std::fs::read_dir(meeting.unwrap().path()).unwrap());
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.contains('.')).all(|name| told.contains(&name))
+    };
+    eventually("every file has its line".to_owned(), is_told).await;
+    let end = json!({"action": "end"});
+    assert_eq!(server.admin_post("/admin/rooms/r/moderate", &end).await.status, 200);
+    let files = folder(&server);
+    eventually("the folder is gone".to_owned(), async || is_empty(&files)).await;
 }
 
 fn is_empty(folder: &PathBuf) -> bool {

@@ -256,7 +256,10 @@ impl Room {
     /// The name of a moderator who is a member.
     pub(super) fn name_of(&self, moderator: &Moderator) -> Option<String> {
         match moderator {
-            Moderator::Member(user) => self.members.get(user).map(|member| member.name.to_string()),
+            Moderator::Member(user) => {
+                let shown = self.members.get(user).filter(|member| !member.grants.hidden);
+                shown.map(|member| member.name.to_string())
+            }
             Moderator::Identity(..) | Moderator::Operator => None,
         }
     }

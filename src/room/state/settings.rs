@@ -1,5 +1,6 @@
 //! The settings of the room, names that moderators give, and the end of a meeting for all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Room;
@@ -104,7 +105,8 @@ impl Room {
         Ok(())
     }
 
-    /// Ends the meeting, and tells everyone. Their ids stay out, so that their clients do not start another one.
+    /// Ends the meeting, and tells everyone. Their ids stay out, and those of whoever waits or may come back, so that their
+    /// clients do not start another one.
     pub(super) fn end_for_all(&mut self, by: &Moderator, effects: &mut Vec<Effect>) {
         let notice = ModerationNotice::Ended { by: self.name_of(by) };
         effects.push(Effect::Send { to: Recipients::All, event: Event::Moderation(Box::new(notice)) });
@@ -112,6 +114,10 @@ impl Room {
         for user in &all {
             self.remove(user, Close::Ended, effects);
         }
+        // Those who were removed just now, too.
+        let waiting = self.moderation.knocks().into_iter().map(|knock| knock.id);
+        let all = self.members.departed().cloned().chain(waiting).chain(all).collect::<BTreeSet<_>>();
+        let all = all.into_iter().collect();
         effects.extend(self.meeting().map(|meeting| Effect::RememberEnded(meeting, all)));
         self.end(effects);
     }

@@ -103,6 +103,10 @@ fn given_name_outlasts_a_reconnect() {
 #[test]
 fn ended_meeting_is_over_for_all() {
     let (mut room, now) = hosted();
+    enter(&mut room, now, 3, "c", "C");
+    room.handle(now, says(3, r#"{"type":"userLeft"}"#));
+    act(&mut room, now, 1, r#""action":"waitingRoom","on":true"#);
+    enter(&mut room, now, 4, "d", "D");
     let refused = act(&mut room, now, 2, r#""action":"end""#);
     assert!(refused[0].contains("you may not moderate this room"), "{refused:?}");
     assert_eq!(
@@ -112,7 +116,7 @@ fn ended_meeting_is_over_for_all() {
             r#"to all: {"type":"ended","by":"name of A"}"#,
             "remove a: Ended",
             "remove b: Ended",
-            r#"ended: ["a", "b"]"#,
+            r#"ended: ["a", "b", "c", "d"]"#,
             "retire",
             r#"to a: {"type":"moderated","ref":"1","ok":true}"#,
         ]

@@ -266,6 +266,10 @@ metrics! {
     journal_appends: Family<ByReason, Counter> = "journal_appends", Family::default();
     /// Seconds from an append to a journal until it was stored.
     journal_append_seconds: Histogram = "journal_append_seconds", Seconds.new_metric();
+    /// Calls about media sessions of other nodes, passed on to these, by outcome.
+    media_calls_passed_on: Family<ByReason, Counter> = "media_calls_passed_on", Family::default();
+    /// Tracks of sessions of another node that were asked for, and refused because no media pass between nodes.
+    media_pulls_across_nodes: Counter = "media_pulls_across_nodes", Counter::default();
     /// Seconds from an HTTP request to its answer's head, by route and status.
     http_seconds: Family<ByRoute, Histogram, Seconds> = "http_request_seconds", Family::new_with_constructor(Seconds);
 }

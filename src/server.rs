@@ -42,6 +42,8 @@ use crate::http::tls::certificates::{CertificateFacts, Certificates};
 use crate::id::NodeId;
 use crate::limit::Rate;
 use crate::media_access::MediaAccess;
+use crate::media_api::checking::CheckedCalls;
+use crate::media_api::passed::PassedCalls;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
@@ -122,7 +124,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start_shown(config: Config, origins: SettingOrigins) -> Result<Self, StartError> {
-        Self::start_with(config, origins, None).await
+        Self::start_with(config, origins, NodeId::random(), None).await
     }
 
     /// Starts a server as a node of a cluster.
@@ -135,21 +137,25 @@ impl Server {
         node: EngineNode<E>,
     ) -> Result<Self, StartError> {
         cluster::check(&config)?;
-        Self::start_with(config, origins, Some(node.introduce().await?)).await
+        Self::start_with(config, origins, node.id, Some(node.introduce().await?)).await
     }
 
     async fn start_with(
         config: Config,
         origins: SettingOrigins,
+        id: NodeId,
         node: Option<MakeNode>,
     ) -> Result<Self, StartError> {
-        let resources = Resources::open(&config).await?;
+        let is_node = node.is_some() || config.cluster.is_configured();
+        let resources = Resources::open(&config, is_node.then_some(id)).await?;
         let opened = async {
             let node = match node {
                 Some(node) => Some(node),
-                None => cluster::connect(&config, &resources.metrics).await?,
+                None => cluster::connect(&config, id, &resources.metrics).await?,
             };
-            Ok((Clients::new(&config, &resources).await?, node))
+            let node = node.map(|make| make(resources.metrics.clone()));
+            let others = node.as_ref().map(|node| node.media.clone());
+            Ok((Clients::new(&config, &resources, others).await?, node))
         };
         match opened.await {
             Ok((clients, node)) => Ok(Self::run_with(config, &origins, resources, clients, node)),
@@ -166,7 +172,7 @@ impl Server {
         origins: &SettingOrigins,
         resources: Resources,
         clients: Clients,
-        node: Option<MakeNode>,
+        node: Option<NodeParts>,
     ) -> Self {
         let Resources { data_dir, metrics, certificates, listeners, store, kept, objects, media } = resources;
         let Clients {
@@ -202,7 +208,6 @@ impl Server {
             files: files.clone(),
             events: room_events,
         };
-        let node = node.map(|make| make(metrics.clone()));
         let node_id = node.as_ref().map_or_else(NodeId::random, |node| node.id);
         let shared = node.as_ref().map(|node| node.rooms.clone());
         let cluster = node.as_ref().map(|node| node.view.clone());
@@ -218,8 +223,8 @@ impl Server {
         let logins = Rate::per_minute(config.limits.logins_per_minute_per_network);
         let login = login.map(|login| Arc::new(login.start(http.clone(), logins)));
         let site = Arc::new(site);
-        let proxy = Proxy::new(upstream, media_access.clone(), &config.calls, &config.limits, http.clone());
-        let proxy = Arc::new(proxy);
+        let calls = Arc::new(CheckedCalls::new(upstream, media_access.clone(), metrics.clone()));
+        let proxy = Arc::new(Proxy::new(calls.clone(), &config.calls, &config.limits, http.clone()));
         let orange = orange
             .map(|files| Arc::new(Orange::new(files, &config, http.clone(), proxy.clone(), site.clone())));
         let token = data_dir.operator_token();
@@ -282,6 +287,7 @@ impl Server {
             certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))),
             sfu.clone().map(|sfu| own(media::keep_access(sfu, media_access))),
         ];
+        let passed_metrics = metrics.clone();
         let limits = http_limits(&config.limits);
         let exempt = config.http.trusted_proxies.iter().chain(&config.limits.exempt_networks);
         let uncounted = TrustedProxies::new(exempt.copied());
@@ -303,7 +309,11 @@ impl Server {
             Metrics::new(),
             admin_stop.clone(),
         );
-        let node = node.map(NodeParts::start);
+        let node = node.map(|node| {
+            let (call_bytes, message_bytes) = (config.limits.call_bytes, cluster::message_bytes(&config));
+            let passed = || PassedCalls::new(calls, call_bytes, message_bytes, passed_metrics);
+            node.start(sfu.is_some().then(passed).map(Arc::new))
+        });
         Self {
             node,
             addresses,

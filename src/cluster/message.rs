@@ -18,6 +18,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 
 const PROBE: u8 = 0;
 const SUBJECT: u8 = 1;
+const MEDIA_CALL: u8 = 3;
 
 /// The message of a node to all others, several times a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ pub enum NodeMessage<'a> {
         /// The message.
         body: &'a [u8],
     },
+    /// A call about a media session of the recipient, which answers it.
+    MediaCall(&'a [u8]),
 }
 
 /// The bytes are no message that this version knows.
@@ -91,6 +94,7 @@ impl<'a> NodeMessage<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Probe => vec![VERSION, PROBE],
+            Self::MediaCall(call) => [&[VERSION, MEDIA_CALL][..], call].concat(),
             Self::Subject { name, body } => {
                 let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
                 let header = [VERSION, SUBJECT];
@@ -114,6 +118,7 @@ impl<'a> NodeMessage<'a> {
         }
         match *kind {
             PROBE => Some(Self::Probe),
+            MEDIA_CALL => Some(Self::MediaCall(rest)),
             SUBJECT => {
                 let (length, rest) = rest.split_first_chunk()?;
                 let length = usize::from(u16::from_be_bytes(*length));
@@ -156,9 +161,11 @@ mod tests {
     #[test]
     fn recorded_messages_are_read_and_written() {
         let subject = NodeMessage::Subject { name: "é", body: &[7, 8] };
-        for (message, recorded) in
-            [(NodeMessage::Probe, &[1, 0][..]), (subject, &[1, 1, 0, 2, 0xc3, 0xa9, 7, 8])]
-        {
+        for (message, recorded) in [
+            (NodeMessage::Probe, &[1, 0][..]),
+            (subject, &[1, 1, 0, 2, 0xc3, 0xa9, 7, 8]),
+            (NodeMessage::MediaCall(&[7, 8]), &[1, 3, 7, 8]),
+        ] {
             assert_eq!(message.encode(), recorded);
             assert_eq!(NodeMessage::decode(recorded), Ok(message));
         }

@@ -4,6 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 
 use super::api::{CallTarget, Caller};
+use crate::id::PublishGrants;
 use crate::network::ClientNetwork;
 
 /// A call of the media API.
@@ -20,6 +21,15 @@ pub struct Call {
     /// The body; empty if there is none. It is a session description or less, so it is never streamed, and a call
     /// that was not sent can be retried.
     pub body: Bytes,
+}
+
+/// The rights of a person who makes a call. The default is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallerRights {
+    /// The kinds of media that it may publish.
+    pub publish: PublishGrants,
+    /// True if it may receive the media of others.
+    pub subscribe: bool,
 }
 
 /// The media API's answer.

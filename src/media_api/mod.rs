@@ -2,9 +2,13 @@
 //! proxy for clients.
 
 pub mod call;
+pub mod checking;
 pub mod circuit;
 pub mod failure;
 mod mount;
+pub mod nodes;
+pub mod passed;
+mod passing;
 mod permission;
 pub mod proxy;
 pub mod recovery;

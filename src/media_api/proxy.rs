@@ -6,19 +6,18 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, request};
+use axum::http::{HeaderValue, Method, StatusCode, request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::api::{Action, CallTarget, Caller};
-use super::call::{Answer, Call, UpstreamError};
+use super::call::{Answer, Call, CallerRights, UpstreamError};
+use super::checking::{CheckedCalls, new_session};
 use super::failure::CallFailure;
 use super::mount::Mount;
-use super::permission::{self, Permitted};
 use super::recovery::{self, RecoverableBody, TracksRequest};
 use super::session_lock::{self, LockState};
 use super::turn::TurnCredentials;
@@ -30,7 +29,6 @@ use crate::config::{Calls, LimitsConfig};
 use crate::http::context::HttpContext;
 use crate::id::{Grants, IdentityId, SessionId};
 use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, KeyedLimit, Permit, Rate, RateExceeded, UserRate};
-use crate::media_access::MediaAccess;
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
 
@@ -53,11 +51,11 @@ pub struct Proxy {
     pub upstream: Arc<Upstream>,
     /// The TURN credentials.
     pub turn: TurnCredentials,
+    /// The calls that are made.
+    calls: Arc<CheckedCalls>,
     http: Arc<HttpContext>,
-    /// The directory that decides on subscriptions.
-    access: MediaAccess,
     lock: Lock,
-    calls: KeyedLimit<SessionId>,
+    rates: KeyedLimit<SessionId>,
     sessions: UserRate,
     concurrent_calls: KeyedLimit<IdentityId>,
     large_bodies: ConcurrencyLimit,
@@ -73,21 +71,21 @@ enum Lock {
 }
 
 impl Proxy {
-    /// Creates a proxy to `upstream`.
+    /// Creates a proxy for these calls.
     pub fn new(
-        upstream: Arc<Upstream>,
-        access: MediaAccess,
-        calls: &Calls,
+        calls: Arc<CheckedCalls>,
+        settings: &Calls,
         limits: &LimitsConfig,
         http: Arc<HttpContext>,
     ) -> Self {
+        let upstream = calls.upstream().clone();
         Self {
+            calls,
             http,
-            access,
             turn: TurnCredentials::new(upstream.clone()),
             upstream,
-            lock: if calls.session_lock { Lock::On } else { Lock::Off },
-            calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
+            lock: if settings.session_lock { Lock::On } else { Lock::Off },
+            rates: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
             sessions: UserRate::new(
                 Rate::per_minute(limits.new_sessions_per_minute),
                 Rate::per_minute(limits.new_sessions_per_minute_per_network),
@@ -95,15 +93,15 @@ impl Proxy {
             concurrent_calls: KeyedLimit::concurrent(limits.calls_per_identity),
             large_bodies: ConcurrencyLimit::new(LARGE_BODIES, LARGE_BODIES_OF_NETWORK),
             body_bytes: limits.call_bytes,
-            timeout: calls.timeout,
+            timeout: settings.timeout,
         }
     }
 
     /// Prunes rate limit entries of idle sessions, identities and networks, which would otherwise accumulate.
     pub fn prune(&self) {
-        self.calls.prune();
+        self.rates.prune();
         self.sessions.prune();
-        self.access.prune(now().into_std());
+        self.calls.access().prune(now().into_std());
     }
 
     /// Checks the rate limits of this call by `identity`.
@@ -121,7 +119,7 @@ impl Proxy {
                 })
             }
             CallTarget::Session { session, .. } => {
-                self.calls.check(session).map_err(|_| CallFailure::TooManyCalls)
+                self.rates.check(session).map_err(|_| CallFailure::TooManyCalls)
             }
         }
     }
@@ -292,40 +290,27 @@ async fn forward(
     body: RequestBody,
 ) -> Result<Response, CallFailure> {
     let Admitted { mount, caller, grants, permit, renewal } = admitted;
-    let may_subscribe =
-        |session: &SessionId| grants.subscribe && proxy.access.may_subscribe(&caller, session);
-    let (permitted, refused) = match permission::check(target, &body.bytes, grants.publish, may_subscribe)? {
-        Permitted::Whole => (body.bytes.clone(), Vec::new()),
-        Permitted::Partly(permitted, refused) => (permitted, refused),
-        Permitted::Nothing(refused) => {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-            let body = permission::refusal(refused).into();
-            return Ok(pass_on(Answer { status: StatusCode::OK, headers, body }, permit));
-        }
-    };
-    let query = head.uri.query().map(str::to_owned);
     let call = Call {
         target: target.clone(),
         caller: Caller::Person((&caller).into()),
         network: network(head),
-        query,
-        body: permitted,
+        query: head.uri.query().map(str::to_owned),
+        body: body.bytes.clone(),
     };
-    let mut answer = proxy.upstream.call(call).await?;
+    let rights = CallerRights { publish: grants.publish, subscribe: grants.subscribe };
+    let mut answer = proxy.calls.call(call, rights).await?;
     drop(body);
     let mut session = renewal;
-    let is_kept = proxy.lock == Lock::On || proxy.access.checks();
-    let opens = *target == CallTarget::NewSession && answer.status.is_success() && is_kept;
+    let is_locked = proxy.lock == Lock::On;
+    let opens = *target == CallTarget::NewSession && answer.status.is_success() && is_locked;
     // A short answer of known length arrives with its headers, and is sent in one piece with ours.
     let is_short = answer.body.size_hint().exact().is_some_and(|bytes| bytes <= SMALL_BYTES as u64);
-    if opens || is_short || !refused.is_empty() {
+    if opens || is_short {
         let body = answer.body.collect().await.map_err(|_| UpstreamError::BadAnswer)?.to_bytes();
         if opens && let Some(new) = new_session(&body) {
-            proxy.access.opened(now().into_std(), new.clone(), &caller);
-            session = (proxy.lock == Lock::On).then_some((new, LockState::Fresh));
+            session = Some((new, LockState::Fresh));
         }
-        let merged = if refused.is_empty() { None } else { permission::merge(&body, refused) };
-        answer.body = merged.map_or_else(|| body.into(), Body::from);
+        answer.body = body.into();
     }
     let mut response = pass_on(answer, permit);
     if let (Some((session, proof)), Some(peer)) = (session, head.extensions.get::<RemotePeer>()) {
@@ -338,16 +323,6 @@ async fn forward(
         }
     }
     Ok(response)
-}
-
-/// Parses the id of the new session in an answer.
-fn new_session(body: &[u8]) -> Option<SessionId> {
-    #[derive(Deserialize)]
-    struct New {
-        #[serde(rename = "sessionId")]
-        session: String,
-    }
-    SessionId::parse(&serde_json::from_slice::<New>(body).ok()?.session).ok()
 }
 
 /// Returns the answer, holding the call's permit until the last byte was forwarded.

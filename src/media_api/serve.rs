@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use secrecy::SecretString;
 
 use super::api::{CallTarget, Caller};
+use super::call::{Answer, Call};
 use super::failure::CallFailure;
 use super::proxy::Proxy;
 use crate::config::{LimitsConfig, SfuConfig};
@@ -21,12 +22,10 @@ use crate::id::SessionId;
 use crate::limit::{KeyedLimit, Rate};
 use crate::metrics::Metrics;
 use satsuma_sfu::SfuHandle;
-use satsuma_sfu::api::ApiRequest;
 
 /// The media API for other servers.
 #[derive(Debug)]
 pub struct MediaApi {
-    sfu: SfuHandle,
     app_id: String,
     secret: SecretString,
     calls: KeyedLimit<SessionId>,
@@ -35,8 +34,8 @@ pub struct MediaApi {
 impl MediaApi {
     /// Returns the media API if the settings contain its secret.
     pub fn new(sfu: Option<&SfuHandle>, settings: &SfuConfig, limits: &LimitsConfig) -> Option<Self> {
+        sfu?;
         Some(Self {
-            sfu: sfu?.clone(),
             app_id: settings.app_id.clone(),
             secret: settings.api_secret.0.clone()?,
             calls: KeyedLimit::rate(Rate::per_second(limits.calls_per_second)),
@@ -90,15 +89,11 @@ async fn answer(
     let body = proxy.read(body, None).await?;
     // The other server's address is not its users' address.
     let (caller, network) = (Caller::Server, None);
-    let asked = ApiRequest {
-        target,
-        query: head.uri.query().map(str::to_owned),
-        body: body.bytes.clone(),
-        caller,
-        network,
-    };
-    let (status, text) = api.sfu.serve(asked).await;
-    Ok(json(status, text))
+    let query = head.uri.query().map(str::to_owned);
+    let call = Call { target, caller, network, query, body: body.bytes.clone() };
+    let Answer { status, mut headers, body } = proxy.upstream.call(call).await?;
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok((status, headers, body).into_response())
 }
 
 fn json(status: StatusCode, text: String) -> Response {

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::timeout_at;
 
-use super::call::{Answer, Call, UpstreamError};
+use super::api::CallTarget;
+use super::call::{Answer, Call, CallerRights, UpstreamError};
+use super::nodes::{MediaNodes, NodeState, NotPassedOn, node_of};
+use super::passing::{PassedAnswer, PassedCall};
 use super::remote::Remote;
 use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
+use crate::id::{NodeId, SessionId};
 use crate::metrics::{ByCall, Metrics};
-use satsuma_sfu::SfuHandle;
 use satsuma_sfu::api::ApiRequest;
+use satsuma_sfu::{SfuError, SfuHandle};
 
 /// The backend of the media API.
 #[derive(Debug)]
@@ -21,8 +26,30 @@ pub struct Upstream {
     remote: Remote,
     /// The embedded media server, if in use.
     embedded: Option<SfuHandle>,
+    /// The other nodes, if this is one of several with embedded media servers.
+    others: Option<Others>,
+    body_bytes: usize,
     timeout: std::time::Duration,
     metrics: Arc<Metrics>,
+}
+
+/// The other nodes of a cluster.
+#[derive(Debug)]
+struct Others {
+    nodes: Arc<dyn MediaNodes>,
+    /// Maximum size in bytes of a message between nodes.
+    message_bytes: usize,
+}
+
+/// The place of a call's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// This node, or the remote media API.
+    Here,
+    /// Another node.
+    Node(NodeId),
+    /// A node that is gone.
+    Gone,
 }
 
 impl Upstream {
@@ -38,7 +65,15 @@ impl Upstream {
         metrics: Arc<Metrics>,
     ) -> Result<Self, reqwest::Error> {
         let remote = Remote::new(calls, turn, body_bytes)?;
-        Ok(Self { remote, embedded, timeout: calls.timeout, metrics })
+        Ok(Self { remote, embedded, others: None, body_bytes, timeout: calls.timeout, metrics })
+    }
+
+    /// Lets calls about sessions of other nodes go there, in messages of at most `message_bytes`. Without an embedded
+    /// media server there are no such sessions.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Arc<dyn MediaNodes>, message_bytes: usize) -> Self {
+        let others = self.embedded.is_some().then_some(Others { nodes, message_bytes });
+        Self { others, ..self }
     }
 
     /// Returns an error naming the missing settings, if calls cannot be made.
@@ -56,13 +91,75 @@ impl Upstream {
         self.remote.has_turn()
     }
 
-    /// Makes a call, and returns once the headers of its answer arrived.
+    /// The place of a call's session.
+    pub(super) fn place(&self, target: &CallTarget) -> Place {
+        let (Some(others), CallTarget::Session { session, .. }) = (&self.others, target) else {
+            return Place::Here;
+        };
+        match node_of(session) {
+            Some(node) if node != others.nodes.own() => match others.nodes.state(node) {
+                NodeState::Gone => Place::Gone,
+                NodeState::Alive | NodeState::Unknown => Place::Node(node),
+            },
+            _ => Place::Here,
+        }
+    }
+
+    /// True if a session is that of another node, which is alive.
+    pub(super) fn is_of_other_node(&self, session: &SessionId) -> bool {
+        self.others.as_ref().is_some_and(|others| {
+            let other = node_of(session).filter(|node| *node != others.nodes.own());
+            other.is_some_and(|node| others.nodes.state(node) == NodeState::Alive)
+        })
+    }
+
+    /// Makes a call of a program, on the node of its session.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
+    pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
+        match self.place(&call.target) {
+            Place::Here => self.call_here(call).await,
+            Place::Node(node) => {
+                self.pass_on(node, PassedCall { call, rights: CallerRights::default() }).await
+            }
+            Place::Gone => Ok(gone(&call.target)),
+        }
+    }
+
+    /// Passes a call on to another node.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; an answer of any status is not an error.
+    pub(super) async fn pass_on(&self, to: NodeId, passed: PassedCall) -> Result<Answer, UpstreamError> {
+        let Some(Others { nodes, message_bytes }) = &self.others else {
+            return Err(UpstreamError::Unreachable);
+        };
+        let bytes = passed.encode();
+        let (outcome, answer) = if bytes.len() > *message_bytes {
+            ("too_long", Err(UpstreamError::RequestTooLong))
+        } else {
+            match nodes.pass_on(to, bytes.into(), self.timeout).await {
+                Ok(bytes) => match PassedAnswer::decode(&bytes, self.body_bytes) {
+                    Ok(answer) => ("answered", Ok(answer.into())),
+                    Err(_) => ("unreadable", Err(UpstreamError::BadAnswer)),
+                },
+                Err(NotPassedOn::Gone) => ("gone", Ok(gone(&passed.call.target))),
+                Err(NotPassedOn::Unreachable) => ("unreachable", Err(UpstreamError::Unreachable)),
+                Err(NotPassedOn::TimedOut) => ("timed_out", Err(UpstreamError::TimedOut)),
+            }
+        };
+        Metrics::count(&self.metrics.media_calls_passed_on, outcome);
+        answer
+    }
+
+    /// Makes a call on this node, and returns once the headers of its answer arrived.
     ///
     /// A call that was provably not sent is retried once; no other is.
     ///
     /// # Errors
     /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
-    pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
+    pub(super) async fn call_here(&self, call: Call) -> Result<Answer, UpstreamError> {
         let operation = call.target.label();
         match &self.embedded {
             Some(sfu) => self.timed(operation, self.call_embedded(sfu, call)).await,
@@ -84,8 +181,7 @@ impl Upstream {
         let asked = ApiRequest { target, query, body, caller, network };
         let (status, text) =
             timeout_at(deadline, sfu.serve(asked)).await.map_err(|_| UpstreamError::TimedOut)?;
-        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Ok(Answer { status, headers, body: text.into() })
+        Ok(json(status, text))
     }
 
     async fn timed(
@@ -102,5 +198,26 @@ impl Upstream {
         let labels = ByCall { operation, status };
         self.metrics.call_seconds.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
         result
+    }
+}
+
+/// The answer to a call about a session that ended with its node, from which clients recover by a new one.
+pub(super) fn gone(target: &CallTarget) -> Answer {
+    let (status, text) = satsuma_sfu::api::answer(target, Err(SfuError::NoSession));
+    json(status, text)
+}
+
+fn json(status: StatusCode, body: impl Into<Body>) -> Answer {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    Answer { status, headers, body: body.into() }
+}
+
+impl From<PassedAnswer> for Answer {
+    fn from(answer: PassedAnswer) -> Self {
+        let mut told = json(answer.status, answer.body);
+        if let Some(seconds) = answer.retry_after {
+            told.headers.insert(RETRY_AFTER, seconds.into());
+        }
+        told
     }
 }

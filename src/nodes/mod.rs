@@ -5,6 +5,7 @@
 //! [`room::replica`](crate::room::replica); nothing of this runs on a single node.
 
 pub mod engine;
+mod media;
 pub mod nats;
 pub mod newcomer;
 pub mod node;

@@ -1,5 +1,7 @@
 //! The task of a node: its sign of life, the nodes that it sees, and messages of other nodes on their way to rooms.
 
+mod messages;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,16 +17,17 @@ use satsuma_cluster::Membership;
 use satsuma_cluster::membership::{Heartbeat, PROBE_TIMEOUT, Probed, REMEMBERED, Task};
 use satsuma_cluster::message::{NodeMessage, Pulse};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::engine::{Engine, EngineEvent, ReplyAddress, RequestFailure};
+use super::engine::{Engine, EngineEvent, RequestFailure};
 use super::newcomer::Introduced;
 use super::reach::{Change, Reach};
 use crate::clock::{now, wall_clock};
 use crate::id::{NodeId, RoomName};
+use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
-use crate::room::replica::messages::{Attach, PeerMessage};
 
 /// Number of rooms that a node takes over at a time.
 const MAX_TAKEOVERS: usize = 64;
@@ -92,6 +95,10 @@ pub struct NodeTask<E> {
     heard: VecDeque<EngineEvent>,
     events: mpsc::Receiver<EngineEvent>,
     work: FuturesUnordered<BoxFuture<'static, Option<(NodeId, Probed)>>>,
+    /// Answers calls of other nodes about media sessions here.
+    media: Option<Arc<PassedCalls>>,
+    /// Such calls, beside this task: a long one holds up no sign of life.
+    calls: JoinSet<()>,
     is_interrupted: bool,
 }
 
@@ -132,8 +139,15 @@ impl<E: Engine> Cluster<E> {
         let cluster = Self { inner: Arc::new(inner) };
         let Introduced { heard, events } = introduced;
         let work = FuturesUnordered::new();
-        let task =
-            NodeTask { cluster: cluster.clone(), heard: heard.into(), events, work, is_interrupted: false };
+        let task = NodeTask {
+            cluster: cluster.clone(),
+            heard: heard.into(),
+            events,
+            work,
+            media: None,
+            calls: JoinSet::new(),
+            is_interrupted: false,
+        };
         (cluster, task)
     }
 
@@ -234,8 +248,10 @@ impl<E: Engine> Cluster<E> {
 }
 
 impl<E: Engine> NodeTask<E> {
-    /// Runs until it is stopped, which is after the rooms of the node have ended.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until it is stopped, which is after the rooms of the node have ended. Calls about media sessions here are
+    /// answered by `media`.
+    pub async fn run(mut self, media: Option<Arc<PassedCalls>>, stop: CancellationToken) {
+        self.media = media;
         // In their order with those to come, and before anything is sent.
         while let Some(event) = self.heard.pop_front() {
             self.event(event);
@@ -250,6 +266,7 @@ impl<E: Engine> NodeTask<E> {
                         self.cluster.probed(node, result);
                     }
                 }
+                Some(_) = self.calls.join_next(), if !self.calls.is_empty() => {}
                 event = self.events.recv() => match event {
                     Some(event) => self.event(event),
                     None => break,
@@ -374,52 +391,6 @@ impl<E: Engine> NodeTask<E> {
             error!(event = "otherSecret", %node, name, "a node with another secret uses this cluster's names in the engine");
         }
         strangers.insert(pulse.heartbeat.node, (pulse, now));
-    }
-
-    fn message(&mut self, from: NodeId, message: &Bytes, reply: Option<ReplyAddress>) {
-        if let Some(reply) = reply {
-            let engine = self.cluster.engine().clone();
-            self.work.push(Box::pin(async move {
-                engine.reply(reply, Bytes::new()).await;
-                None
-            }));
-        }
-        let metrics = &self.cluster.inner.metrics;
-        if !self.cluster.is_member(from) {
-            return Metrics::count(&metrics.drops, "message_of_stranger");
-        }
-        let (name, body) = match NodeMessage::decode(message) {
-            Ok(NodeMessage::Probe) => return,
-            Ok(NodeMessage::Subject { name, body }) => (name, body),
-            Err(_) => return Metrics::count(&metrics.drops, "unknown_message"),
-        };
-        let Ok(name) = RoomName::parse(name) else { return };
-        let body = message.slice_ref(body);
-        let room = self.cluster.inner.rooms.get(&name).map(|room| room.clone());
-        match room {
-            Some(room) => {
-                if room.try_send(PeerBytes { from, message: body }).is_err() {
-                    Metrics::count(&metrics.drops, "message_of_node");
-                }
-            }
-            None => self.disown(from, &name, &body),
-        }
-    }
-
-    /// Tells a relay that the room is not here.
-    fn disown(&mut self, to: NodeId, name: &RoomName, message: &[u8]) {
-        let link = match PeerMessage::decode(message) {
-            Ok(PeerMessage::Attach(Attach { link, .. })) => link,
-            Ok(PeerMessage::Up(up)) => up.link,
-            _ => return,
-        };
-        let body = PeerMessage::NotOwner { link }.encode();
-        let message = NodeMessage::Subject { name: name.as_str(), body: &body }.encode();
-        let engine = self.cluster.engine().clone();
-        self.work.push(Box::pin(async move {
-            engine.send(to, message.into()).await;
-            None
-        }));
     }
 }
 

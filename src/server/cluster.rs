@@ -12,6 +12,8 @@ use tracing::{info, warn};
 use super::{StartError, own};
 use crate::config::Config;
 use crate::id::NodeId;
+use crate::media_api::nodes::MediaNodes;
+use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
 use crate::nodes::engine::{Engine, EngineEvent};
 use crate::nodes::nats::NatsEngine;
@@ -41,8 +43,12 @@ pub(super) struct NodeParts {
     pub(super) rooms: Arc<dyn SharedRooms>,
     /// Its view of the cluster.
     pub(super) view: Arc<dyn ClusterView>,
-    task: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, ()> + Send>,
+    pub(super) media: Arc<dyn MediaNodes>,
+    task: NodeRun,
 }
+
+/// Runs the node's task, which answers calls of other nodes about media sessions here, until it is stopped.
+type NodeRun = Box<dyn FnOnce(Option<Arc<PassedCalls>>, CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
 /// Makes the node once there are metrics.
 pub(super) type MakeNode = Box<dyn FnOnce(Arc<Metrics>) -> NodeParts + Send>;
@@ -66,8 +72,9 @@ impl<E: Engine> EngineNode<E> {
             let identity = NodeIdentity { node: id, name, fingerprint };
             let (cluster, task) = Cluster::new(identity, engine, introduced, metrics);
             let cluster = Arc::new(cluster);
-            let task = Box::new(move |stop| -> BoxFuture<'static, ()> { Box::pin(task.run(stop)) });
-            NodeParts { id, rooms: cluster.clone(), view: cluster, task }
+            let task =
+                Box::new(move |media, stop| -> BoxFuture<'static, ()> { Box::pin(task.run(media, stop)) });
+            NodeParts { id, rooms: cluster.clone(), view: cluster.clone(), media: cluster, task }
         }))
     }
 }
@@ -90,7 +97,11 @@ pub async fn check_engine(config: &Config) -> Result<(), StartError> {
 ///
 /// # Errors
 /// [`StartError`].
-pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<MakeNode>, StartError> {
+pub(super) async fn connect(
+    config: &Config,
+    id: NodeId,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<MakeNode>, StartError> {
     if !config.cluster.is_configured() {
         return Ok(None);
     }
@@ -100,13 +111,17 @@ pub(super) async fn connect(config: &Config, metrics: &Arc<Metrics>) -> Result<O
         "rooms are shared by the nodes; durable objects, files, media of the embedded server, rules of rooms by name, \
          lists of meetings, event streams and the console know this node alone (docs/cluster.md)"
     );
-    let id = NodeId::random();
     let frame_bytes = config.limits.frame_bytes;
     let (engine, events) = NatsEngine::start(&config.cluster, id, frame_bytes, metrics.clone()).await?;
     let name = config.http.listen.to_string();
     let fingerprint = config.cluster.shared_secret()?.map(|secret| secret.fingerprint(&[]));
     let fingerprint = fingerprint.unwrap_or_default();
     Ok(Some(EngineNode { id, name, fingerprint, engine, events }.introduce().await?))
+}
+
+/// Size in bytes of the longest message about media that the engine takes for sure.
+pub(super) fn message_bytes(config: &Config) -> usize {
+    config.limits.frame_bytes
 }
 
 /// Refuses settings that cannot hold over several nodes.
@@ -118,9 +133,9 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
 }
 
 impl NodeParts {
-    pub(super) fn start(self) -> RunningNode {
+    pub(super) fn start(self, media: Option<Arc<PassedCalls>>) -> RunningNode {
         let stop = CancellationToken::new();
-        let task = own((self.task)(stop.clone()));
+        let task = own((self.task)(media, stop.clone()));
         info!(event = "nodeStarted", node = %self.id);
         RunningNode { rooms: self.rooms, stop, task }
     }

@@ -5,6 +5,7 @@ use tracing::{info, warn};
 
 use super::{Addresses, StartError, platform};
 use crate::config::Config;
+use crate::id::NodeId;
 use crate::media_access::MediaAccess;
 use crate::metrics::{ByReason, Metrics};
 use crate::room::ai::Ai;
@@ -13,7 +14,8 @@ use satsuma_sfu::{
     BUFFER_BYTES, IceSecret, Reach, SfuHandle, SfuLimits, SfuSettings, SfuThread, TcpLimits, Transport,
 };
 
-/// Starts the embedded media server, if it is configured to carry the media.
+/// Starts the embedded media server, if it is configured to carry the media. The ids of its sessions name the node, if
+/// there are several.
 ///
 /// # Errors
 /// [`StartError::Listen`] with its address.
@@ -22,6 +24,7 @@ pub(super) async fn start(
     addresses: Addresses,
     metrics: &Metrics,
     signing_key: &SecretSlice<u8>,
+    node: Option<NodeId>,
 ) -> Result<Option<(SfuHandle, SfuThread)>, StartError> {
     if !config.embeds_media() {
         return Ok(None);
@@ -54,6 +57,7 @@ pub(super) async fn start(
             ..SfuLimits::default()
         },
         secret: IceSecret::new(signing_key.expose_secret()),
+        session_prefix: node.map(NodeId::bits),
     };
     let (setting, address) = ("sfu.udp_listen", sfu.udp_listen);
     let accept_errors = metrics.accept_errors.get_or_create_owned(&ByReason { reason: "resources" });

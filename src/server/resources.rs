@@ -13,7 +13,7 @@ use tracing::warn;
 use super::events::EventBridge;
 use super::files::raise_file_limit;
 use super::objects::OpenedObjects;
-use super::{Addresses, StartError, media};
+use super::{Addresses, StartError, cluster, media};
 use crate::admin::{Console, revocations};
 use crate::ai::AiHandle;
 use crate::assistant::AssistantHandle;
@@ -25,9 +25,10 @@ use crate::config::{Config, FilesConfig};
 use crate::delivery::sender::{DeliveryTiming, Sender};
 use crate::durable::keys::AccessKeys;
 use crate::http::tls::certificates::Certificates;
-use crate::id::MeetingId;
+use crate::id::{MeetingId, NodeId};
 use crate::limit::Rate;
 use crate::login::OpenedLogin;
+use crate::media_api::nodes::MediaNodes;
 use crate::media_api::upstream::Upstream;
 use crate::metrics::Metrics;
 use crate::orange::OrangeFiles;
@@ -72,11 +73,11 @@ pub(super) struct Listeners {
 }
 
 impl Resources {
-    /// Acquires all resources.
+    /// Acquires all resources, those of this node if the server is one of several.
     ///
     /// # Errors
     /// [`StartError`]; nothing is held then.
-    pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
+    pub(super) async fn open(config: &Config, node: Option<NodeId>) -> Result<Self, StartError> {
         raise_file_limit(config.limits.connections);
         let shared = config.cluster.shared_secret()?;
         let data_dir = DataDir::open_shared(&config.data_dir, shared.as_ref())?;
@@ -96,7 +97,7 @@ impl Resources {
             }
         };
         let (addresses, key) = (listeners.addresses(config), data_dir.signing_key());
-        let media = match media::start(config, addresses, &metrics, key).await {
+        let media = match media::start(config, addresses, &metrics, key, node).await {
             Ok(media) => media,
             Err(error) => {
                 close(store, objects.map(|objects| objects.store), None).await;
@@ -152,11 +153,15 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Creates all of them.
+    /// Creates all of them, with the other nodes if there are any.
     ///
     /// # Errors
     /// [`StartError`] names the invalid setting.
-    pub(super) async fn new(config: &Config, resources: &Resources) -> Result<Self, StartError> {
+    pub(super) async fn new(
+        config: &Config,
+        resources: &Resources,
+        others: Option<Arc<dyn MediaNodes>>,
+    ) -> Result<Self, StartError> {
         let Config { limits, identity, calls, .. } = config;
         let Resources { metrics, media, store, kept, .. } = resources;
         let access = match identity.access() {
@@ -169,7 +174,10 @@ impl Clients {
         let login = OpenedLogin::open(config)?;
         let sfu = media.as_ref().map(|(handle, _)| handle.clone());
         let upstream = Upstream::new(calls, &config.turn, limits.call_bytes, sfu, metrics.clone())?;
-        let upstream = Arc::new(upstream);
+        let upstream = Arc::new(match others {
+            Some(others) => upstream.with_nodes(others, cluster::message_bytes(config)),
+            None => upstream,
+        });
         let ai_starts = Rate::per_minute(limits.ai_starts_per_minute_per_network);
         let ai = AiHandle::new(upstream.clone(), calls, &config.ai, ai_starts, metrics.clone())?;
         let assistant = AssistantHandle::new(&config.assistant, upstream.clone(), metrics)?;

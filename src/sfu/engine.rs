@@ -57,6 +57,8 @@ pub struct EngineSettings {
     pub candidates: Vec<Address>,
     /// Derives the ICE passwords; the same across restarts.
     pub secret: IceSecret,
+    /// First 32 bits of all session ids, if they are not random.
+    pub session_prefix: Option<u32>,
 }
 
 /// A transport address of this server.

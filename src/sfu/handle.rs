@@ -40,7 +40,10 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The address cannot be bound, or the system refuses a new thread.
 pub async fn start(settings: SfuSettings, metrics: SfuMetrics) -> io::Result<(SfuHandle, SfuThread)> {
     let (limits, secret) = (settings.limits, settings.secret.clone());
-    let core = |candidates| Engine::new(engine::EngineSettings { limits, candidates, secret }, now());
+    let session_prefix = settings.session_prefix;
+    let core = |candidates| {
+        Engine::new(engine::EngineSettings { limits, candidates, secret, session_prefix }, now())
+    };
     start_core(core, settings, metrics).await
 }
 

@@ -33,6 +33,9 @@ pub struct SfuSettings {
     pub limits: SfuLimits,
     /// Secret from which ICE passwords are derived; the same across restarts.
     pub secret: IceSecret,
+    /// First 32 bits of all session ids, by which several media servers are told apart; the other 96 are random.
+    /// Default: none, and all are.
+    pub session_prefix: Option<u32>,
 }
 
 impl SfuSettings {
@@ -48,6 +51,7 @@ impl SfuSettings {
             tcp: TcpLimits::default(),
             limits: SfuLimits::default(),
             secret,
+            session_prefix: None,
         }
     }
 }

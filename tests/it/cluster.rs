@@ -23,24 +23,36 @@ async fn two_nodes_with(edit: fn(&mut Config)) -> (MemoryNetwork, TestServer, Te
 }
 
 /// A node in a runtime of its own, so that it can be killed: nothing of it runs on, and it says goodbye to nobody.
-struct Mortal {
+pub struct Mortal {
     runtime: Runtime,
-    server: TestServer,
+    pub server: TestServer,
 }
 
 impl Mortal {
     fn start(network: &MemoryNetwork) -> Self {
-        let network = network.clone();
-        // The runtime may not block where another one runs.
-        let start = move || {
-            let runtime = Runtime::new().unwrap();
-            let (server, _) = runtime.block_on(TestServer::node(&network, None, |_| {}));
-            Self { runtime, server }
-        };
-        std::thread::spawn(start).join().unwrap()
+        Self::run(network, None, |_| {})
     }
 
-    fn kill(self) -> TestServer {
+    /// The same, with the keys of another node.
+    pub fn start_beside(network: &MemoryNetwork, other: &TestServer) -> Self {
+        Self::start_with(network, other, |_| {})
+    }
+
+    pub fn start_with(network: &MemoryNetwork, other: &TestServer, edit: fn(&mut Config)) -> Self {
+        Self::run(network, Some(other), edit)
+    }
+
+    fn run(network: &MemoryNetwork, other: Option<&TestServer>, edit: fn(&mut Config)) -> Self {
+        // The runtime may not block where another one runs.
+        let start = || {
+            let runtime = Runtime::new().unwrap();
+            let (server, _) = runtime.block_on(TestServer::node(network, other, edit));
+            Self { runtime, server }
+        };
+        std::thread::scope(|scope| scope.spawn(start).join().unwrap())
+    }
+
+    pub fn kill(self) -> TestServer {
         self.runtime.shutdown_background();
         self.server
     }

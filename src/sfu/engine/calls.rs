@@ -81,7 +81,7 @@ impl Engine {
         ice: Ice,
     ) -> RequestResult {
         self.make_room(now, &owner, network)?;
-        let id = random_id()?;
+        let id = new_id(self.settings.session_prefix)?;
         let session = Session::new(id.clone(), owner, network, ice, now);
         let key = self.sessions.insert(session);
         self.by_id.insert(id.clone(), key);
@@ -310,11 +310,15 @@ impl Engine {
     }
 }
 
-fn random_id() -> Result<SessionId, SfuError> {
+/// A random id; with a prefix it has 96 random bits, which cannot be guessed either.
+fn new_id(prefix: Option<u32>) -> Result<SessionId, SfuError> {
     use std::fmt::Write;
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|_| SfuError::Internal)?;
-    let text = random.iter().fold(String::with_capacity(32), |mut text, byte| {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| SfuError::Internal)?;
+    if let (Some(prefix), Some(first)) = (prefix, bytes.first_chunk_mut()) {
+        *first = prefix.to_be_bytes();
+    }
+    let text = bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
         // Formatting into a String cannot fail.
         let _ = write!(text, "{byte:02x}");
         text

@@ -57,8 +57,10 @@ impl Server {
         let now = Instant::now();
         let address = Address { proto: Protocol::Udp, address: ([192, 0, 2, 1], 8789).into() };
         let secret = IceSecret::new(b"a secret");
-        let mut engine =
-            Engine::new(EngineSettings { limits: limits(), candidates: vec![address], secret }, now);
+        let mut engine = Engine::new(
+            EngineSettings { limits: limits(), candidates: vec![address], secret, session_prefix: None },
+            now,
+        );
         let offer = Description::parse(DescriptionType::Offer, OFFER).expect("an offer");
         let (owner, network) = (Caller::Ai, None);
         let opened = engine.handle(now, Request::Open { owner, network, offer: Some(offer), ice: Ice::Lite });

@@ -97,7 +97,10 @@ fn check_for_session_before_restart_is_refused() {
     };
     let engine = |secret: &[u8]| {
         let secret = IceSecret::new(secret);
-        Engine::new(EngineSettings { limits: limits(), candidates: Vec::new(), secret }, world.now)
+        Engine::new(
+            EngineSettings { limits: limits(), candidates: Vec::new(), secret, session_prefix: None },
+            world.now,
+        )
     };
     let mut next = engine(b"a secret");
     let told = answers(&mut next, Protocol::Udp, &check);

@@ -88,7 +88,12 @@ impl World {
             start: now,
             now,
             engine: Engine::new(
-                EngineSettings { limits, candidates, secret: IceSecret::new(b"a secret") },
+                EngineSettings {
+                    limits,
+                    candidates,
+                    secret: IceSecret::new(b"a secret"),
+                    session_prefix: None,
+                },
                 now,
             ),
             peers: Vec::new(),

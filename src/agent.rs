@@ -215,15 +215,15 @@ impl Agents {
         RunningJob { job, report }
     }
 
-    /// Opens a session with a track of this name, which `body` publishes, and returns it with the media API's SDP
-    /// offer. If the job ends early, dropping the session closes the track.
+    /// Opens a session in a room with a track of this name, which `body` publishes, and returns it with the media API's
+    /// SDP offer. If the job ends early, dropping the session closes the track.
     pub async fn open(
         &self,
-        meeting: MeetingId,
+        (room, meeting): (&RoomName, MeetingId),
         track_name: &'static str,
         body: &'static str,
     ) -> Result<(OpenSession, String), StepFailure> {
-        let session = self.inner.media.new_session(meeting).await?;
+        let session = self.inner.media.new_session(room, meeting).await?;
         // In a separate task: a cancelled call could otherwise leave an open track without an owner.
         let (opened, answer) = oneshot::channel();
         let agents = self.clone();

@@ -80,8 +80,8 @@ impl AiHandle {
             let why = "limits.ai_starts_per_minute_per_network is reached";
             return self.agents.fail("invite", "rate_limited", job, (room, meeting), why);
         }
-        let ai = self.clone();
-        let work = async move { ai.handshake(meeting, wish).await.map(JobReport::Opened) };
+        let (ai, of_room) = (self.clone(), room.clone());
+        let work = async move { ai.handshake(&of_room, meeting, wish).await.map(JobReport::Opened) };
         self.start("invite", job, room, meeting, work)
     }
 
@@ -151,8 +151,13 @@ impl AiHandle {
     }
 
     /// Steps 1 to 4 of protocol section 6.
-    async fn handshake(&self, meeting: MeetingId, wish: AiWish) -> Result<OpenSession, StepFailure> {
-        let (opened, offer) = self.agents.open(meeting, wire::TRACK_NAME, wire::NEW_TRACK).await?;
+    async fn handshake(
+        &self,
+        room: &RoomName,
+        meeting: MeetingId,
+        wish: AiWish,
+    ) -> Result<OpenSession, StepFailure> {
+        let (opened, offer) = self.agents.open((room, meeting), wire::TRACK_NAME, wire::NEW_TRACK).await?;
         let answer = match &*self.model {
             Ok(model) => model.answer(&wish, offer).await?,
             Err(missing) => return Err(model::not_configured(missing)),

@@ -246,6 +246,9 @@ pub struct Shutdown {
     /// Time for the whole drain; container runtimes kill the process after 10 s.
     #[serde(with = "text")]
     pub deadline: Duration,
+    /// Time for which a node of several keeps its media sessions before that.
+    #[serde(with = "text")]
+    pub media_deadline: Duration,
 }
 
 /// Log filter and format.
@@ -362,7 +365,7 @@ impl Default for LimitsConfig {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(8) }
+        Self { deadline: Duration::from_secs(8), media_deadline: Duration::ZERO }
     }
 }
 

@@ -43,7 +43,6 @@ use crate::id::NodeId;
 use crate::limit::Rate;
 use crate::media_access::MediaAccess;
 use crate::media_api::checking::CheckedCalls;
-use crate::media_api::passed::PassedCalls;
 use crate::media_api::proxy::Proxy;
 use crate::media_api::serve::MediaApi;
 use crate::metrics::Metrics;
@@ -287,7 +286,8 @@ impl Server {
             certificates.map(|certificates| own(certificates.keep_fresh(config.http.tls_reload))),
             sfu.clone().map(|sfu| own(media::keep_access(sfu, media_access))),
         ];
-        let passed_metrics = metrics.clone();
+        let has_media = sfu.is_some() && node.is_some();
+        let passed = has_media.then(|| cluster::passed_calls(&config, calls, metrics.clone()));
         let limits = http_limits(&config.limits);
         let exempt = config.http.trusted_proxies.iter().chain(&config.limits.exempt_networks);
         let uncounted = TrustedProxies::new(exempt.copied());
@@ -309,11 +309,7 @@ impl Server {
             Metrics::new(),
             admin_stop.clone(),
         );
-        let node = node.map(|node| {
-            let (call_bytes, message_bytes) = (config.limits.call_bytes, cluster::message_bytes(&config));
-            let passed = || PassedCalls::new(calls, call_bytes, message_bytes, passed_metrics);
-            node.start(sfu.is_some().then(passed).map(Arc::new))
-        });
+        let node = node.map(|node| node.start(passed));
         Self {
             node,
             addresses,
@@ -378,6 +374,9 @@ impl Server {
             }
         };
         tokio::join!(registry.send_away(sockets_deadline), send_objects_away);
+        let media_of_node = self.node.as_ref().and(self.sfu.as_ref());
+        let drained = media::drain(media_of_node, self.config.shutdown.media_deadline).await;
+        let (deadline, sockets_deadline) = (deadline + drained, sockets_deadline + drained);
         let end_objects = async {
             match objects {
                 Some(objects) => objects.end(sockets_deadline).await,

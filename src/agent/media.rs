@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use super::failure::{Cause, JobStep, StepFailure};
 use super::job::AgentSession;
 use super::wire::{self, Answered};
-use crate::id::{MeetingId, SessionId};
+use crate::id::{MeetingId, RoomName, SessionId};
 use crate::media_api::api::{Action, CallTarget, Caller};
 use crate::media_api::call::Call;
 use crate::media_api::upstream::Upstream;
@@ -34,10 +34,15 @@ impl Media {
         self.upstream.missing()
     }
 
-    /// Opens a session whose peer is a server.
-    pub(super) async fn new_session(&self, meeting: MeetingId) -> Result<SessionId, StepFailure> {
+    /// Opens a session in a room, whose peer is a server.
+    pub(super) async fn new_session(
+        &self,
+        room: &RoomName,
+        meeting: MeetingId,
+    ) -> Result<SessionId, StepFailure> {
         let step = JobStep::NewSession;
-        let query = wire::query(meeting, &["thirdparty=true", &self.extra_params]);
+        let of_room = self.upstream.room_parameter(room).unwrap_or_default();
+        let query = wire::query(meeting, &["thirdparty=true", &self.extra_params, &of_room]);
         let answered = self.call(step, CallTarget::NewSession, query, Bytes::new()).await?;
         answered.session().map_err(|cause| StepFailure { step, cause })
     }

@@ -19,6 +19,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 const PROBE: u8 = 0;
 const SUBJECT: u8 = 1;
 const MEDIA_CALL: u8 = 3;
+const MEDIA_OF: u8 = 4;
 
 /// The message of a node to all others, several times a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub enum NodeMessage<'a> {
     },
     /// A call about a media session of the recipient, which answers it.
     MediaCall(&'a [u8]),
+    /// The question on which node the media of a subject are, by its name. The answer has the four bytes of that node,
+    /// or none.
+    MediaOf(&'a str),
 }
 
 /// The bytes are no message that this version knows.
@@ -95,6 +99,7 @@ impl<'a> NodeMessage<'a> {
         match self {
             Self::Probe => vec![VERSION, PROBE],
             Self::MediaCall(call) => [&[VERSION, MEDIA_CALL][..], call].concat(),
+            Self::MediaOf(name) => [&[VERSION, MEDIA_OF][..], name.as_bytes()].concat(),
             Self::Subject { name, body } => {
                 let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
                 let header = [VERSION, SUBJECT];
@@ -119,6 +124,7 @@ impl<'a> NodeMessage<'a> {
         match *kind {
             PROBE => Some(Self::Probe),
             MEDIA_CALL => Some(Self::MediaCall(rest)),
+            MEDIA_OF if rest.len() <= MAX_NAME_BYTES => Some(Self::MediaOf(std::str::from_utf8(rest).ok()?)),
             SUBJECT => {
                 let (length, rest) = rest.split_first_chunk()?;
                 let length = usize::from(u16::from_be_bytes(*length));
@@ -165,6 +171,7 @@ mod tests {
             (NodeMessage::Probe, &[1, 0][..]),
             (subject, &[1, 1, 0, 2, 0xc3, 0xa9, 7, 8]),
             (NodeMessage::MediaCall(&[7, 8]), &[1, 3, 7, 8]),
+            (NodeMessage::MediaOf("é"), &[1, 4, 0xc3, 0xa9]),
         ] {
             assert_eq!(message.encode(), recorded);
             assert_eq!(NodeMessage::decode(recorded), Ok(message));

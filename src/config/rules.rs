@@ -215,6 +215,7 @@ fn durations_out_of_range(config: &Config) -> impl Iterator<Item = Violation> {
         ("ai.timeout", config.ai.timeout, SHORTEST..=LONGEST),
         ("feedback.form_timeout", config.feedback.form_timeout, SHORTEST..=LONGEST),
         ("shutdown.deadline", config.shutdown.deadline, Duration::from_secs(1)..=LONGEST),
+        ("shutdown.media_deadline", config.shutdown.media_deadline, Duration::ZERO..=LONGEST),
     ]
     .into_iter()
     .filter_map(|(key, value, allowed)| out_of_range(key, &value, &allowed, Duration::write))

@@ -63,7 +63,7 @@ impl CheckedCalls {
     /// # Errors
     /// [`CallFailure`] if the call is not permitted, or has no answer.
     pub(super) async fn call(&self, call: Call, rights: CallerRights) -> Result<Answer, CallFailure> {
-        match self.upstream.place(&call.target) {
+        match self.upstream.place(&call).await {
             Place::Here => self.call_here(call, rights).await,
             Place::Node(node) => Ok(self.upstream.pass_on(node, PassedCall { call, rights }).await?),
             Place::Gone => Ok(gone(&call.target)),

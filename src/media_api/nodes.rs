@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::future::BoxFuture;
+use url::form_urlencoded;
 
-use crate::id::{NodeId, SessionId};
+use crate::id::{NodeId, RoomName, SessionId};
 
 /// The other nodes of a cluster, as the media API sees them.
 pub trait MediaNodes: fmt::Debug + Send + Sync + 'static {
@@ -15,6 +16,9 @@ pub trait MediaNodes: fmt::Debug + Send + Sync + 'static {
 
     /// The state of another node, as far as this one knows it.
     fn state(&self, node: NodeId) -> NodeState;
+
+    /// The node on which new sessions of a room are opened.
+    fn home(&self, room: RoomName) -> BoxFuture<'static, NodeId>;
 
     /// Passes a call on to another node, and waits for its answer. It is sent once: a call may not be made twice.
     fn pass_on(
@@ -47,6 +51,20 @@ pub enum NotPassedOn {
     TimedOut,
 }
 
+/// The parameter of calls that names the room for which a session is opened.
+const ROOM: &str = "room";
+
+/// The parameter that names a room.
+pub(super) fn room_parameter(room: &RoomName) -> String {
+    form_urlencoded::Serializer::new(String::new()).append_pair(ROOM, room.as_str()).finish()
+}
+
+/// The room that a query names, if it names a valid one.
+pub(super) fn room_of(query: &str) -> Option<RoomName> {
+    let mut parameters = form_urlencoded::parse(query.as_bytes());
+    RoomName::parse(&parameters.find(|(name, _)| name == ROOM)?.1).ok()
+}
+
 /// The node that a session's id names: its first eight hexadecimal digits of 32.
 pub(super) fn node_of(session: &SessionId) -> Option<NodeId> {
     let id = session.as_str();
@@ -60,6 +78,15 @@ pub(super) fn node_of(session: &SessionId) -> Option<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_is_named_by_a_parameter() {
+        let room = RoomName::parse("a&b=ü c").unwrap();
+        assert_eq!(room_of(&format!("x=1&{}&room=other", room_parameter(&room))), Some(room));
+        for query in ["", "x=1", "room=", "room=.", "Room=a", &format!("room={}", "x".repeat(129))] {
+            assert_eq!(room_of(query), None, "{query}");
+        }
+    }
 
     #[test]
     fn id_of_32_digits_names_its_node() {

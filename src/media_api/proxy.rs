@@ -27,7 +27,7 @@ use crate::auth::{Auth as Identified, Identity};
 use crate::clock::{now, wall_clock};
 use crate::config::{Calls, LimitsConfig};
 use crate::http::context::HttpContext;
-use crate::id::{Grants, IdentityId, SessionId};
+use crate::id::{Grants, IdentityId, RoomName, SessionId};
 use crate::limit::{ConcurrencyLimit, ConcurrencyPermit, KeyedLimit, Permit, Rate, RateExceeded, UserRate};
 use crate::metrics::Metrics;
 use crate::network::ClientNetwork;
@@ -95,6 +95,14 @@ impl Proxy {
             body_bytes: limits.call_bytes,
             timeout: settings.timeout,
         }
+    }
+
+    /// The query parameters of a client's calls from a room: those of the settings, and the room where it matters.
+    pub fn parameters(&self, settings: Option<&str>, room: Option<&RoomName>) -> Option<String> {
+        let of_room = room.and_then(|room| self.upstream.room_parameter(room));
+        let both = [settings.map(|all| all.trim_end_matches('&').to_owned()), of_room];
+        let both: Vec<String> = both.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+        (!both.is_empty()).then(|| both.join("&"))
     }
 
     /// Prunes rate limit entries of idle sessions, identities and networks, which would otherwise accumulate.

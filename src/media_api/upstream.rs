@@ -9,12 +9,12 @@ use tokio::time::timeout_at;
 
 use super::api::CallTarget;
 use super::call::{Answer, Call, CallerRights, UpstreamError};
-use super::nodes::{MediaNodes, NodeState, NotPassedOn, node_of};
+use super::nodes::{MediaNodes, NodeState, NotPassedOn, node_of, room_of, room_parameter};
 use super::passing::{PassedAnswer, PassedCall};
 use super::remote::Remote;
 use crate::clock::now;
 use crate::config::{Calls, TurnConfig};
-use crate::id::{NodeId, SessionId};
+use crate::id::{NodeId, RoomName, SessionId};
 use crate::metrics::{ByCall, Metrics};
 use satsuma_sfu::api::ApiRequest;
 use satsuma_sfu::{SfuError, SfuHandle};
@@ -91,17 +91,25 @@ impl Upstream {
         self.remote.has_turn()
     }
 
-    /// The place of a call's session.
-    pub(super) fn place(&self, target: &CallTarget) -> Place {
-        let (Some(others), CallTarget::Session { session, .. }) = (&self.others, target) else {
-            return Place::Here;
-        };
-        match node_of(session) {
-            Some(node) if node != others.nodes.own() => match others.nodes.state(node) {
-                NodeState::Gone => Place::Gone,
-                NodeState::Alive | NodeState::Unknown => Place::Node(node),
+    /// The parameter by which clients name the room for which they open a session; none if this makes no difference.
+    pub fn room_parameter(&self, room: &RoomName) -> Option<String> {
+        self.others.as_ref().map(|_| room_parameter(room))
+    }
+
+    /// The place of a call's session, or of the session that it opens.
+    pub(super) async fn place(&self, call: &Call) -> Place {
+        let Some(Others { nodes, .. }) = &self.others else { return Place::Here };
+        let node = match &call.target {
+            CallTarget::Session { session, .. } => node_of(session),
+            CallTarget::NewSession => match call.query.as_deref().and_then(room_of) {
+                Some(room) => Some(nodes.home(room).await),
+                None => None,
             },
-            _ => Place::Here,
+        };
+        match node.filter(|node| *node != nodes.own()) {
+            None => Place::Here,
+            Some(node) if nodes.state(node) == NodeState::Gone => Place::Gone,
+            Some(node) => Place::Node(node),
         }
     }
 
@@ -118,7 +126,7 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`]; an answer of any status except a redirect is not an error.
     pub async fn call(&self, call: Call) -> Result<Answer, UpstreamError> {
-        match self.place(&call.target) {
+        match self.place(&call).await {
             Place::Here => self.call_here(call).await,
             Place::Node(node) => {
                 self.pass_on(node, PassedCall { call, rights: CallerRights::default() }).await
@@ -144,6 +152,10 @@ impl Upstream {
                     Ok(answer) => ("answered", Ok(answer.into())),
                     Err(_) => ("unreadable", Err(UpstreamError::BadAnswer)),
                 },
+                // The next attempt to open a session goes elsewhere.
+                Err(NotPassedOn::Gone) if passed.call.target == CallTarget::NewSession => {
+                    ("gone", Err(UpstreamError::Unreachable))
+                }
                 Err(NotPassedOn::Gone) => ("gone", Ok(gone(&passed.call.target))),
                 Err(NotPassedOn::Unreachable) => ("unreachable", Err(UpstreamError::Unreachable)),
                 Err(NotPassedOn::TimedOut) => ("timed_out", Err(UpstreamError::TimedOut)),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::engine::{Engine, RequestFailure};
 use super::node::Cluster;
-use crate::id::NodeId;
+use crate::id::{NodeId, RoomName};
 use crate::media_api::nodes::{MediaNodes, NodeState, NotPassedOn};
 
 /// Time in which a node is found out to be gone, at whose address nobody listens.
@@ -29,6 +29,11 @@ impl<E: Engine> MediaNodes for Cluster<E> {
             true if membership.is_alive(node) => NodeState::Alive,
             true => NodeState::Gone,
         }
+    }
+
+    fn home(&self, room: RoomName) -> BoxFuture<'static, NodeId> {
+        let cluster = self.clone();
+        async move { cluster.media_home(&room).await }.boxed()
     }
 
     fn pass_on(

@@ -9,6 +9,7 @@ mod media;
 pub mod nats;
 pub mod newcomer;
 pub mod node;
+mod placing;
 mod reach;
 mod room;
 pub mod status;

@@ -4,7 +4,7 @@ mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -60,6 +60,10 @@ pub(super) struct Inner<E> {
     membership: RwLock<Membership>,
     /// The rooms on this node, by name.
     pub(super) rooms: DashMap<RoomName, mpsc::Sender<PeerBytes>>,
+    /// The nodes of the media of rooms with a part here.
+    pub(super) media: DashMap<RoomName, NodeId>,
+    /// True if this node has an embedded media server.
+    pub(super) has_media: AtomicBool,
     /// The last pulse of each other node.
     pulses: Mutex<BTreeMap<NodeId, Pulse>>,
     /// Nodes with another secret: their last pulses, and the times of these.
@@ -129,6 +133,8 @@ impl<E: Engine> Cluster<E> {
             strangers: Mutex::default(),
             reach: Mutex::new(Reach::new(wall_clock())),
             rooms: DashMap::new(),
+            media: DashMap::new(),
+            has_media: AtomicBool::new(false),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
@@ -229,7 +235,9 @@ impl<E: Engine> Cluster<E> {
     }
 
     pub(super) fn close(&self, room: &RoomName, sender: &mpsc::Sender<PeerBytes>) {
-        self.inner.rooms.remove_if(room, |_, known| known.same_channel(sender));
+        if self.inner.rooms.remove_if(room, |_, known| known.same_channel(sender)).is_some() {
+            self.inner.media.remove(room);
+        }
     }
 
     /// Takes the result of a request to a node.
@@ -251,6 +259,7 @@ impl<E: Engine> NodeTask<E> {
     /// Runs until it is stopped, which is after the rooms of the node have ended. Calls about media sessions here are
     /// answered by `media`.
     pub async fn run(mut self, media: Option<Arc<PassedCalls>>, stop: CancellationToken) {
+        self.cluster.inner.has_media.store(media.is_some(), Ordering::Relaxed);
         self.media = media;
         // In their order with those to come, and before anything is sent.
         while let Some(event) = self.heard.pop_front() {

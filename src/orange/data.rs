@@ -109,7 +109,7 @@ async fn answer(orange: &Orange, loader: Loader, leaf: &str, head: &request::Par
     let identities = &orange.http.identities;
     match identities.identify(&head.headers, peer, wall_clock()).await {
         Auth::User { identity, by, renew } => {
-            with_cookie(not_cached(&orange.load(loader, &identity, by).await), renew)
+            with_cookie(not_cached(&orange.load(loader, head.uri.path(), &identity, by).await), renew)
         }
         Auth::Anonymous
             if loader == Loader::Root && leaf == "routes/set-username" && identities.takes_names() =>

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::Orange;
 use crate::auth::{AuthMethod, Identity};
 use crate::config::Config;
+use crate::site::paths::room_of;
 
 /// Time that a page waits for TURN credentials; without them its client requests them itself.
 const TURN_WAIT: Duration = Duration::from_secs(2);
@@ -183,8 +184,14 @@ impl ClientSettings {
 }
 
 impl Orange {
-    /// Returns the data of a route for a user.
-    pub(super) async fn load(&self, loader: Loader, identity: &Identity, by: AuthMethod) -> Value {
+    /// Returns the data of a route for a user, on the page at `path`.
+    pub(super) async fn load(
+        &self,
+        loader: Loader,
+        path: &str,
+        identity: &Identity,
+        by: AuthMethod,
+    ) -> Value {
         let settings = &self.settings;
         let username = &*identity.name;
         match loader {
@@ -196,7 +203,9 @@ impl Orange {
             }),
             Loader::Room => {
                 let ice_servers = self.proxy.turn.at_hand(&identity.id, TURN_WAIT).await;
-                json(&RoomData { ice_servers, ..settings.room.clone() })
+                let (own, room) = (settings.room.api_extra_params.as_deref(), room_of(path).ok());
+                let api_extra_params = self.proxy.parameters(own, room.as_ref());
+                json(&RoomData { ice_servers, api_extra_params, ..settings.room.clone() })
             }
             Loader::Lobby => json(&Lobby { username, calls_app_id: settings.calls_app_id.as_deref() }),
             Loader::Meeting => json(&MeetingData { username, ..settings.meeting.clone() }),

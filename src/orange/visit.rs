@@ -94,7 +94,7 @@ pub async fn page(
     let cookie = match http.identities.identify(&headers, &peer, wall_clock()).await {
         Auth::User { identity, by, renew } => {
             for (id, loader) in loaders {
-                data.insert(id.clone(), orange.load(loader, &identity, by).await);
+                data.insert(id.clone(), orange.load(loader, uri.path(), &identity, by).await);
             }
             renew
         }

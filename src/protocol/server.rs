@@ -50,6 +50,8 @@ pub enum MessageKind {
     ChatCleared,
     /// [`ModerationNotice::Knocks`].
     Knocks,
+    /// [`MEDIA_MOVED`].
+    MediaMoved,
     /// Everyone's presence, of Phoenix Presence; without a `type`.
     PresenceState,
     /// A change of presences, of Phoenix Presence; without a `type`.
@@ -58,9 +60,12 @@ pub enum MessageKind {
     Object,
 }
 
+/// The node of the media sessions of a room is gone: clients that look at once need not find out.
+pub const MEDIA_MOVED: &str = r#"{"type":"mediaMoved"}"#;
+
 impl MessageKind {
     /// The kinds whose messages begin with their name, as Orange's do.
-    const OF_ORANGE: [Self; 17] = [
+    const OF_ORANGE: [Self; 18] = [
         Self::RoomState,
         Self::Error,
         Self::DirectMessage,
@@ -78,6 +83,7 @@ impl MessageKind {
         Self::Muted,
         Self::ChatCleared,
         Self::Knocks,
+        Self::MediaMoved,
     ];
 
     /// The kind's name: the `type` in Orange's protocol, the event in Phoenix's.
@@ -100,6 +106,7 @@ impl MessageKind {
             Self::Muted => "muted",
             Self::ChatCleared => "chatCleared",
             Self::Knocks => "knocks",
+            Self::MediaMoved => "mediaMoved",
             Self::PresenceState => "presence_state",
             Self::PresenceDiff => "presence_diff",
             Self::Object => "object",

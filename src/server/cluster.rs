@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::{StartError, own};
 use crate::config::Config;
 use crate::id::NodeId;
+use crate::media_api::checking::CheckedCalls;
 use crate::media_api::nodes::MediaNodes;
 use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
@@ -117,6 +118,15 @@ pub(super) async fn connect(
     let fingerprint = config.cluster.shared_secret()?.map(|secret| secret.fingerprint(&[]));
     let fingerprint = fingerprint.unwrap_or_default();
     Ok(Some(EngineNode { id, name, fingerprint, engine, events }.introduce().await?))
+}
+
+/// The calls of other nodes about media sessions here.
+pub(super) fn passed_calls(
+    config: &Config,
+    calls: Arc<CheckedCalls>,
+    metrics: Arc<Metrics>,
+) -> Arc<PassedCalls> {
+    Arc::new(PassedCalls::new(calls, config.limits.call_bytes, message_bytes(config), metrics))
 }
 
 /// Size in bytes of the longest message about media that the engine takes for sure.

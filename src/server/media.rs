@@ -1,9 +1,13 @@
 //! Start of the embedded media server, if in use.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretSlice};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{Addresses, StartError, platform};
+use crate::clock::now;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::media_access::MediaAccess;
@@ -13,6 +17,9 @@ use crate::store::saved::SavedRoom;
 use satsuma_sfu::{
     BUFFER_BYTES, IceSecret, Reach, SfuHandle, SfuLimits, SfuSettings, SfuThread, TcpLimits, Transport,
 };
+
+/// Time between two looks at the sessions that are left.
+const DRAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts the embedded media server, if it is configured to carry the media. The ids of its sessions name the node, if
 /// there are several.
@@ -104,6 +111,26 @@ pub(super) async fn keep_access(sfu: SfuHandle, access: MediaAccess) {
 pub(super) fn forget_ais(kept: &mut [SavedRoom]) {
     for room in kept {
         room.ai = room.ai.take().map(|ai| Ai::without_session(&ai).into());
+    }
+}
+
+/// Waits until the last media session is closed, for at most that long, and returns the time that it took. Rooms are
+/// handed over meanwhile, and other nodes pass calls on to this one.
+pub(super) async fn drain(sfu: Option<&SfuHandle>, most: Duration) -> Duration {
+    let Some(sfu) = sfu.filter(|_| !most.is_zero()) else { return Duration::ZERO };
+    let start = now();
+    let mut is_told = false;
+    loop {
+        let left = most.saturating_sub(start.elapsed());
+        let sessions = sfu.report().await.map_or(0, |report| report.sessions.len());
+        if sessions == 0 || left.is_zero() {
+            return start.elapsed();
+        }
+        if !is_told {
+            info!(event = "mediaDraining", sessions, ?most);
+            is_told = true;
+        }
+        sleep(left.min(DRAIN_PAUSE)).await;
     }
 }
 

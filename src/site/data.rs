@@ -192,12 +192,14 @@ pub async fn settings(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     // The path as sent: the router's own decoding accepts encodings that browsers do not.
-    room_of(uri.path().strip_prefix("/api/rooms").unwrap_or_default())?;
+    let room = room_of(uri.path().strip_prefix("/api/rooms").unwrap_or_default())?;
     let Auth::User { identity, by, renew } = auth else { return Err(http.unauthenticated()) };
     let ice_servers = media.turn.at_hand(&identity.id, TURN_WAIT).await;
     let grants = PageGrants { publish: identity.grants.publish, chat: identity.grants.chat };
     let user = User::new(&identity, by, &headers);
-    let settings = RoomSettings { user, grants, settings: &site.settings, ice_servers };
+    let api_extra_params = media.parameters(site.settings.api_extra_params.as_deref(), Some(&room));
+    let of_room = PageSettings { api_extra_params, ..site.settings.clone() };
+    let settings = RoomSettings { user, grants, settings: &of_room, ice_servers };
     Ok(with_cookie(private(&settings), renew))
 }
 

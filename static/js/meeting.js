@@ -124,6 +124,7 @@ export class Meeting extends Emitter {
     startClock(() => this.#state.meetingId, settings.clockAhead, signal);
     signalling.on('roomState', ({ state }) => this.#update(state), { signal });
     signalling.on('open', () => this.#introduce(), { signal });
+    signalling.on('mediaMoved', () => this.#media?.check(), { signal });
     new Watch({ signalling, stage: this.#stage, settings, state }, signal);
     offerFiles({ signalling, settings, state }, signal);
     controlHistory({ signalling, state, isOn: settings.chatHistory }, signal);

@@ -104,6 +104,7 @@ import { Emitter } from './events.js';
  * @property {{ kind: 'audio' | 'video' | 'screen', by?: string }} muted
  * @property {{ before: number, by?: string }} chatCleared
  * @property {{ knocks: Knock[] }} knocks
+ * @property {object} mediaMoved
  * @property {{ error: string, code?: string }} error
  */
 

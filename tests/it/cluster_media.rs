@@ -1,15 +1,19 @@
 //! Media sessions of the embedded servers of several nodes.
 
+use std::time::Duration;
+
 use axum::http::Method;
 use satsuma::config::{Config, Optional};
 use satsuma::id::NodeId;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::cluster::Mortal;
-use crate::harness::{Answer, TestServer};
+use crate::client::Client;
+use crate::cluster::{Mortal, chat, told};
+use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::{ApiClient, MediaSession};
 use crate::memory_engine::MemoryNetwork;
-use crate::peer::{CAMERA, MICROPHONE, Net};
+use crate::peer::{CAMERA, MICROPHONE, Net, Peer};
 
 const SECRET: &str = "a-secret-for-other-servers";
 
@@ -39,7 +43,7 @@ async fn session_is_used_through_another_node() {
         let session = api.open(&a).await;
         assert!(session.len() == 32 && session.starts_with(&a_id.to_string()), "{session} of {a_id}");
         let before = b.metric(ANSWERED).await;
-        let peer = crate::peer::Peer::new(Net::Udp).await;
+        let peer = Peer::new(Net::Udp).await;
         let ada = MediaSession { server: &b, api, session, peer };
         let (mids, _) = ada.publish(&[("mic", MICROPHONE), ("cam", CAMERA)]).await;
         ada.peer.say(mids[0], "hello").await;
@@ -166,5 +170,156 @@ async fn session_of_an_unknown_node_is_gone() {
     let api = ApiClient::for_older_client(&a, "Ada").await;
     for session in ["0".repeat(32), "f".repeat(32), "0".repeat(31), "abc".to_owned()] {
         assert_gone(&api.call(&a, Method::GET, &session, &Value::Null).await);
+    }
+}
+
+/// Opens a session in a room, and returns its id.
+async fn open_in(api: &mut ApiClient, server: &TestServer, room: &str) -> String {
+    api.open_with(server, &format!("?correlationId=x&room={room}")).await
+}
+
+fn home(session: &str) -> &str {
+    &session[..8]
+}
+
+#[tokio::test]
+async fn sessions_of_a_room_are_on_one_node() {
+    let [(a, a_id), (b, b_id)] = two_nodes(|_| {}).await;
+    let mut homes = Vec::new();
+    for number in 0..8 {
+        let room = format!("r{number}");
+        let mut ada = ApiClient::for_person(&a, "Ada").await;
+        let mut bob = ApiClient::for_person(&b, "Bob").await;
+        // Before anybody joins, as the lobby of the stock client does it.
+        let before = open_in(&mut ada, &a, &room).await;
+        let _member = Client::join(if number % 2 == 0 { &a } else { &b }, &room, "Cyd").await;
+        for (api, server) in [(&mut ada, &a), (&mut bob, &b)] {
+            assert_eq!(home(&open_in(api, server, &room).await), home(&before));
+        }
+        homes.push(home(&before).to_owned());
+    }
+    for id in [a_id, b_id] {
+        assert!(homes.contains(&id.to_string()), "{id} has no room of {homes:?}");
+    }
+    // Without a room, or with one that has no valid name, the node that was asked.
+    for parameters in ["", "?room=", "?room=%2E%2E"] {
+        let session = ApiClient::for_person(&a, "Eve").await.open_with(&a, parameters).await;
+        assert_eq!(home(&session), a_id.to_string());
+    }
+}
+
+#[tokio::test]
+async fn members_at_two_nodes_hear_each_other() {
+    let [(a, _), (b, _)] = two_nodes(|_| {}).await;
+    let mut ada = ApiClient::for_person(&a, "Ada").await;
+    let session = open_in(&mut ada, &a, "r").await;
+    let ada = MediaSession { server: &a, api: ada, session, peer: Peer::new(Net::Udp).await };
+    let mut bob = ApiClient::for_person(&b, "Bob").await;
+    let session = open_in(&mut bob, &b, "r").await;
+    let bob = MediaSession { server: &b, api: bob, session, peer: Peer::new(Net::Udp).await };
+    let (of_ada, _) = ada.publish(&[("mic", MICROPHONE)]).await;
+    let (of_bob, _) = bob.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(of_ada[0], "from Ada").await;
+    bob.peer.say(of_bob[0], "from Bob").await;
+    let (at_bob, at_ada) =
+        (bob.subscribe(&ada.session, "mic").await, ada.subscribe(&bob.session, "mic").await);
+    tokio::join!(bob.peer.until_received(at_bob, "from Ada"), ada.peer.until_received(at_ada, "from Bob"));
+}
+
+/// A node that comes is preferred for some rooms, whose media stay where they are.
+#[tokio::test]
+async fn media_of_a_room_stay_when_a_node_comes() {
+    let network = MemoryNetwork::default();
+    let (a, _) = TestServer::node(&network, None, |_| {}).await;
+    let mut members = Vec::new();
+    for number in 0..12 {
+        let mut ada = Client::join(&a, &format!("r{number}"), "Ada").await;
+        chat(&mut ada, 1).await;
+        told(&mut ada, 1).await;
+        members.push(ada);
+    }
+    let (b, b_id) = TestServer::node(&network, Some(&a), |_| {}).await;
+    // Until both know each other.
+    let mut eve = ApiClient::for_person(&b, "Eve").await;
+    let mut number = 0;
+    while home(&open_in(&mut eve, &a, &format!("new{number}")).await) != b_id.to_string() {
+        number += 1;
+        eve = ApiClient::for_person(&b, "Eve").await;
+    }
+    for number in 0..12 {
+        let mut api = ApiClient::for_person(&b, "Bob").await;
+        let session = open_in(&mut api, &b, &format!("r{number}")).await;
+        assert_ne!(home(&session), b_id.to_string(), "r{number}");
+    }
+}
+
+#[tokio::test]
+async fn media_of_a_room_move_when_their_node_dies() {
+    let network = MemoryNetwork::default();
+    let (b, b_id) = TestServer::node(&network, None, |_| {}).await;
+    let a = Mortal::start_beside(&network, &b);
+    let mut room = 0;
+    loop {
+        let mut api = ApiClient::for_person(&b, "Eve").await;
+        if home(&open_in(&mut api, &b, &room.to_string()).await) != b_id.to_string() {
+            break;
+        }
+        room += 1;
+    }
+    let room = room.to_string();
+    let mut ada = Client::join(&b, &room, "Ada").await;
+    // The place is written with the next entry.
+    chat(&mut ada, 1).await;
+    told(&mut ada, 1).await;
+    let mut api = ApiClient::for_person(&b, "Ada").await;
+    let session = open_in(&mut api, &b, &room).await;
+    assert_ne!(home(&session), b_id.to_string());
+    let _dead = a.kill();
+    let moved = ada.until(|message| message["type"] == "mediaMoved").await;
+    assert_eq!(moved, json!({"type": "mediaMoved"}));
+    assert_gone(&api.call(&b, Method::GET, &session, &Value::Null).await);
+    assert_eq!(home(&open_in(&mut api, &b, &room).await), b_id.to_string());
+}
+
+#[tokio::test]
+async fn pages_name_their_room_in_a_cluster_alone() {
+    let [(a, _), _] = two_nodes(|config| config.calls.extra_params = Optional(Some("a=b".into()))).await;
+    let alone = TestServer::with(|config| config.calls.extra_params = Optional(Some("a=b".into()))).await;
+    for (server, parameters) in [(&a, "a=b&room=%C3%A9+%26+co"), (&alone, "a=b")] {
+        let ada = Person::log_in(server, "Ada").await;
+        let asked = server.get("/api/rooms/%C3%A9%20%26%20co/settings").header("cookie", ada.cookie());
+        assert_eq!(answer(asked).await.json()["apiExtraParams"], parameters);
+    }
+}
+
+/// A node that leaves keeps its sessions until the last is closed.
+#[tokio::test]
+async fn draining_node_keeps_its_sessions() {
+    let [(a, a_id), (b, _)] =
+        two_nodes(|config| config.shutdown.media_deadline = Duration::from_secs(600)).await;
+    let ada = MediaSession::of(&a, "Ada").await;
+    let (mids, _) = ada.publish(&[("mic", MICROPHONE)]).await;
+    ada.peer.say(mids[0], "hello").await;
+    let bob = MediaSession::of(&a, "Bob").await;
+    let (ada, bob) = ((ada.api, ada.session, ada.peer), (bob.api, bob.session, bob.peer));
+    let mut leaving = JoinSet::new();
+    leaving.spawn(a.stop());
+    let of_b = |(api, session, peer)| MediaSession { server: &b, api, session, peer };
+    let (ada, bob) = (of_b(ada), of_b(bob));
+    let mic = bob.subscribe(&ada.session, "mic").await;
+    bob.peer.until_received(mic, "hello").await;
+    let fresh = async || {
+        let mut eve = ApiClient::for_person(&b, "Eve").await;
+        home(&open_in(&mut eve, &b, "r").await).to_owned()
+    };
+    eventually("new rooms go elsewhere".to_owned(), async || fresh().await != a_id.to_string()).await;
+    assert!(leaving.try_join_next().is_none(), "it left");
+}
+
+#[tokio::test]
+async fn draining_node_without_sessions_leaves() {
+    let nodes = two_nodes(|config| config.shutdown.media_deadline = Duration::from_secs(600)).await;
+    for (node, _) in nodes {
+        node.stop().await;
     }
 }

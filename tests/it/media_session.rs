@@ -47,7 +47,12 @@ impl ApiClient {
 
     /// Opens a session, and stores the cookie of its lock.
     pub async fn open(&mut self, server: &TestServer) -> String {
-        let opened = answer(self.ask(server, Method::POST, "new")).await;
+        self.open_with(server, "").await
+    }
+
+    /// The same, with these parameters in the query.
+    pub async fn open_with(&mut self, server: &TestServer, parameters: &str) -> String {
+        let opened = answer(self.ask(server, Method::POST, &format!("new{parameters}"))).await;
         assert_eq!(opened.status, 201, "{opened:?}");
         if let Some(cookie) =
             opened.header("set-cookie").split(';').next().filter(|cookie| !cookie.is_empty())

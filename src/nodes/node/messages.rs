@@ -25,8 +25,12 @@ impl<E: Engine> NodeTask<E> {
         }
         if let Some(reply) = reply {
             let engine = self.cluster.engine().clone();
+            let answer = match NodeMessage::decode(message) {
+                Ok(NodeMessage::MediaOf(room)) if self.cluster.is_member(from) => self.media_of(room),
+                _ => Bytes::new(),
+            };
             self.work.push(Box::pin(async move {
-                engine.reply(reply, Bytes::new()).await;
+                engine.reply(reply, answer).await;
                 None
             }));
         }
@@ -35,7 +39,7 @@ impl<E: Engine> NodeTask<E> {
             return Metrics::count(&metrics.drops, "message_of_stranger");
         }
         let (name, body) = match NodeMessage::decode(message) {
-            Ok(NodeMessage::Probe | NodeMessage::MediaCall(_)) => return,
+            Ok(NodeMessage::Probe | NodeMessage::MediaCall(_) | NodeMessage::MediaOf(_)) => return,
             Ok(NodeMessage::Subject { name, body }) => (name, body),
             Err(_) => return Metrics::count(&metrics.drops, "unknown_message"),
         };
@@ -50,6 +54,12 @@ impl<E: Engine> NodeTask<E> {
             }
             None => self.disown(from, &name, &body),
         }
+    }
+
+    /// The answer to the question for the node of a room's media.
+    fn media_of(&self, room: &str) -> Bytes {
+        let node = RoomName::parse(room).ok().and_then(|room| self.cluster.media_of(&room));
+        node.map(|node| Bytes::copy_from_slice(&node.bits().to_be_bytes())).unwrap_or_default()
     }
 
     /// Tells a relay that the room is not here.

@@ -18,6 +18,7 @@ use crate::room::replica::{Action, ReplicaInput};
 impl<E: Engine> RoomTask<E> {
     /// Carries out what is to be done, and what follows from that.
     pub(super) async fn carry_out(&mut self) {
+        self.see_to_media().await;
         loop {
             let actions = self.replica.take_actions();
             if actions.is_empty() {

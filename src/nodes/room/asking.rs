@@ -54,7 +54,7 @@ pub(super) fn read_all<E: Engine>(
 }
 
 /// An entry that was stored. One that cannot be read is none of which a part may be believed.
-pub(super) fn record(name: &RoomName, stored: &StoredEntry) -> Option<Record<RoomState>> {
+pub(in crate::nodes) fn record(name: &RoomName, stored: &StoredEntry) -> Option<Record<RoomState>> {
     let StoredEntry { sequence, expected, bytes } = stored;
     match Entry::decode(bytes, MAX_ENTRY_BYTES) {
         Ok(entry) if *entry.subject == *name.as_str() => {

@@ -9,6 +9,7 @@ mod asking;
 mod commands;
 mod delivering;
 mod feed;
+mod media;
 mod sending;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -23,8 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use self::asking::record;
+pub(super) use self::asking::record;
 use self::feed::{Feed, News};
+use self::media::RoomMedia;
 use self::sending::Outgoing;
 use super::engine::{Engine, Followed, Subject};
 use super::node::{Changes, Cluster, PeerBytes};
@@ -84,6 +86,7 @@ struct RoomTask<E: Engine> {
     is_owner: bool,
     /// The last owner that was another node.
     former: Option<NodeId>,
+    media: RoomMedia,
     takeover: Takeover,
     /// The time of the next look at confirmations and joins.
     look_at: Instant,
@@ -180,6 +183,7 @@ impl<E: Engine> RoomTask<E> {
             permit,
             is_owner: false,
             former: None,
+            media: RoomMedia::default(),
             takeover: Takeover::default(),
             has_begun: false,
             leaving: None,

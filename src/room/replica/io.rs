@@ -66,6 +66,8 @@ pub enum ReplicaInput {
     /// An input of the room from this node: news of its agents, or a request of whoever is no member. Ignored by all
     /// but the owner.
     Room(Box<Input>),
+    /// The media sessions of the meeting are to be opened on this node. Ignored by all but the owner.
+    MediaAt(NodeId),
     /// Entries may have been missed: the way to the engine was interrupted.
     Interrupted,
     /// A deadline has passed.

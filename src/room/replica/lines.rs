@@ -88,6 +88,8 @@ pub enum RoomLine {
     Confirmed(Vec<(UserId, u64)>),
     /// The meeting was ended for all: these ids are kept out of the next one for a time.
     KeptOut(Vec<UserId>),
+    /// The meeting's media sessions are opened on this node.
+    MediaAt(NodeId),
 }
 
 /// A room as its journal tells it.
@@ -106,6 +108,9 @@ pub struct RoomState {
     sockets: BTreeMap<UserId, MemberSocket>,
     /// The number of the last event.
     events: u64,
+    /// The node of the media sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_at: Option<NodeId>,
     /// The events that somebody may not have confirmed. They stay in their entries when a whole state is written.
     #[serde(skip)]
     unconfirmed: VecDeque<LoggedEvent>,
@@ -210,6 +215,11 @@ impl RoomState {
         self.last_chat
     }
 
+    /// The node of the meeting's media sessions.
+    pub fn media_at(&self) -> Option<NodeId> {
+        self.media_at
+    }
+
     /// The number of the last event.
     pub fn events(&self) -> u64 {
         self.events
@@ -298,6 +308,7 @@ impl State for RoomState {
                 }
             }
             RoomLine::KeptOut(_) => {}
+            RoomLine::MediaAt(node) => self.media_at = Some(node),
         }
         self.forget_confirmed();
     }

@@ -248,6 +248,11 @@ impl RoomReplica {
                     owner.input(surroundings, *input, &mut self.actions);
                 }
             }
+            ReplicaInput::MediaAt(node) => {
+                if let Role::Owner(owner) = &mut self.role {
+                    owner.media_at(surroundings.now, node);
+                }
+            }
             ReplicaInput::Interrupted if matches!(self.role, Role::Relay(_)) => self.read(surroundings.now),
             ReplicaInput::Interrupted => {}
             ReplicaInput::Wake => {}

@@ -123,6 +123,13 @@ impl Owner {
         }
     }
 
+    /// Writes down the node of the media sessions: at leisure, since all nodes choose alike without it.
+    pub(super) fn media_at(&mut self, now: Instant, node: NodeId) {
+        if !self.is_ending {
+            self.writer.push_at_leisure(now, Line::Change(RoomLine::MediaAt(node)));
+        }
+    }
+
     pub(super) fn hand_over(
         &mut self,
         surroundings: Surroundings<'_>,

@@ -120,6 +120,15 @@ impl MediaAccess {
         self.shared.as_ref().is_none_or(|shared| shared.lock().may_subscribe(by, session))
     }
 
+    /// True if an agent's session may subscribe to tracks of a session: it is that of a member of the agent's room, who may
+    /// send media.
+    pub fn agent_may_subscribe(&self, agent: &SessionId, session: &SessionId) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let state = shared.lock();
+        let Some(Owner::Agent(room)) = state.sessions.get(agent) else { return false };
+        state.owner_places(session).any(|place| place.room == *room && place.rights.publishes())
+    }
+
     /// Waits for changes, and returns the access of each session that may have another one since the last call.
     pub async fn changes(&self) -> Vec<(SessionId, SessionAccess)> {
         let Some(shared) = &self.shared else { return std::future::pending().await };
@@ -422,6 +431,9 @@ mod tests {
         here.set_agent(Some(&session("ai")));
         assert!(here.agent_may_subscribe(&session("a")));
         assert!(!here.agent_may_subscribe(&session("e")) && !here.agent_may_subscribe(&session("x")));
+        let heard = |of: &str| access.agent_may_subscribe(&session("ai"), &session(of));
+        assert!(heard("a") && !heard("e") && !heard("x"));
+        assert!(!access.agent_may_subscribe(&session("e"), &session("a")), "no agent's");
         assert!(access.may_subscribe(&identity("ada"), &session("ai")));
         assert!(!access.may_subscribe(&identity("eve"), &session("ai")));
         here.set_agent(None);

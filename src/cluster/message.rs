@@ -20,6 +20,7 @@ const PROBE: u8 = 0;
 const SUBJECT: u8 = 1;
 const MEDIA_CALL: u8 = 3;
 const MEDIA_OF: u8 = 4;
+const MEDIA_PLACES: u8 = 5;
 
 /// The message of a node to all others, several times a second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,13 @@ pub enum NodeMessage<'a> {
     /// The question on which node the media of a subject are, by its name. The answer has the four bytes of that node,
     /// or none.
     MediaOf(&'a str),
+    /// The places of a subject's members in the directory of media.
+    MediaPlaces {
+        /// The subject's name.
+        name: &'a str,
+        /// The places.
+        body: &'a [u8],
+    },
 }
 
 /// The bytes are no message that this version knows.
@@ -100,11 +108,8 @@ impl<'a> NodeMessage<'a> {
             Self::Probe => vec![VERSION, PROBE],
             Self::MediaCall(call) => [&[VERSION, MEDIA_CALL][..], call].concat(),
             Self::MediaOf(name) => [&[VERSION, MEDIA_OF][..], name.as_bytes()].concat(),
-            Self::Subject { name, body } => {
-                let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-                let header = [VERSION, SUBJECT];
-                [&header[..], &length.to_be_bytes(), name.as_bytes(), body].concat()
-            }
+            Self::Subject { name, body } => named(SUBJECT, name, body),
+            Self::MediaPlaces { name, body } => named(MEDIA_PLACES, name, body),
         }
     }
 
@@ -125,15 +130,25 @@ impl<'a> NodeMessage<'a> {
             PROBE => Some(Self::Probe),
             MEDIA_CALL => Some(Self::MediaCall(rest)),
             MEDIA_OF if rest.len() <= MAX_NAME_BYTES => Some(Self::MediaOf(std::str::from_utf8(rest).ok()?)),
-            SUBJECT => {
-                let (length, rest) = rest.split_first_chunk()?;
-                let length = usize::from(u16::from_be_bytes(*length));
-                let (name, body) = rest.split_at_checked(length).filter(|_| length <= MAX_NAME_BYTES)?;
-                Some(Self::Subject { name: std::str::from_utf8(name).ok()?, body })
-            }
+            SUBJECT => read_named(rest).map(|(name, body)| Self::Subject { name, body }),
+            MEDIA_PLACES => read_named(rest).map(|(name, body)| Self::MediaPlaces { name, body }),
             _ => None,
         }
     }
+}
+
+/// A message with the name of a subject.
+fn named(kind: u8, name: &str, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+    let header = [VERSION, kind];
+    [&header[..], &length.to_be_bytes(), name.as_bytes(), body].concat()
+}
+
+fn read_named(rest: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = rest.split_first_chunk()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    let (name, body) = rest.split_at_checked(length).filter(|_| length <= MAX_NAME_BYTES)?;
+    Some((std::str::from_utf8(name).ok()?, body))
 }
 
 #[cfg(test)]
@@ -172,6 +187,7 @@ mod tests {
             (subject, &[1, 1, 0, 2, 0xc3, 0xa9, 7, 8]),
             (NodeMessage::MediaCall(&[7, 8]), &[1, 3, 7, 8]),
             (NodeMessage::MediaOf("é"), &[1, 4, 0xc3, 0xa9]),
+            (NodeMessage::MediaPlaces { name: "é", body: &[7] }, &[1, 5, 0, 2, 0xc3, 0xa9, 7]),
         ] {
             assert_eq!(message.encode(), recorded);
             assert_eq!(NodeMessage::decode(recorded), Ok(message));

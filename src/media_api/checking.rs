@@ -13,14 +13,14 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::api::{CallTarget, Caller};
+use super::api::{Action, CallTarget, Caller};
 use super::call::{Answer, Call, CallerRights, UpstreamError};
 use super::failure::CallFailure;
 use super::passing::PassedCall;
 use super::permission::{self, Permitted};
 use super::upstream::{Place, Upstream, gone};
 use crate::clock::now;
-use crate::id::{IdentityId, SessionId};
+use crate::id::{Grants, IdentityId, SessionId};
 use crate::media_access::MediaAccess;
 use crate::metrics::Metrics;
 
@@ -54,7 +54,7 @@ impl CheckedCalls {
     }
 
     /// The directory.
-    pub(super) fn access(&self) -> &MediaAccess {
+    pub fn access(&self) -> &MediaAccess {
         &self.access
     }
 
@@ -75,8 +75,21 @@ impl CheckedCalls {
     /// # Errors
     /// [`CallFailure`] if the call is not permitted, or has no answer.
     pub(super) async fn call_here(&self, call: Call, rights: CallerRights) -> Result<Answer, CallFailure> {
-        let Caller::Person(person) = &call.caller else { return Ok(self.upstream.call_here(call).await?) };
-        let person = IdentityId::new(person.as_str());
+        let person = match (&call.caller, &call.target) {
+            (Caller::Person(person), _) => IdentityId::new(person.as_str()),
+            (Caller::Ai, CallTarget::Session { session, action: Action::NewTracks })
+                if self.upstream.has_nodes() =>
+            {
+                // On a single node the room has checked it, which knows the sessions of its members.
+                let may_hear = |track: &SessionId| self.access.agent_may_subscribe(session, track);
+                let publish = Grants::everyone().publish;
+                return match permission::check(&call.target, &call.body, publish, may_hear)? {
+                    Permitted::Whole => Ok(self.upstream.call_here(call).await?),
+                    Permitted::Partly(..) | Permitted::Nothing(_) => Err(CallFailure::NoSuchTrack),
+                };
+            }
+            _ => return Ok(self.upstream.call_here(call).await?),
+        };
         let elsewhere = Cell::new(0);
         let may_subscribe = |session: &SessionId| {
             if self.upstream.is_of_other_node(session) {

@@ -8,7 +8,7 @@ pub mod failure;
 mod mount;
 pub mod nodes;
 pub mod passed;
-mod passing;
+pub mod passing;
 mod permission;
 pub mod proxy;
 pub mod recovery;

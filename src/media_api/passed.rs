@@ -38,6 +38,11 @@ impl PassedCalls {
         Self { calls, permits: Semaphore::new(MAX_CALLS), body_bytes, message_bytes, metrics }
     }
 
+    /// The calls that they become.
+    pub fn calls(&self) -> &CheckedCalls {
+        &self.calls
+    }
+
     /// Makes a call, and returns its answer.
     pub async fn answer(&self, call: &[u8]) -> Vec<u8> {
         let answered = self.answered(call).await;

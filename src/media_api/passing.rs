@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, DeflateEncoder};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::api::{CallTarget, Caller, PersonId};
@@ -154,8 +155,9 @@ impl PassedAnswer {
     }
 }
 
+/// The bytes of a message of one node to another.
 #[expect(clippy::expect_used, reason = "a head is plain data, and memory takes all bytes")]
-fn pack(head: &impl Serialize, body: &[u8]) -> Vec<u8> {
+pub fn pack(head: &impl Serialize, body: &[u8]) -> Vec<u8> {
     let head = serde_json::to_vec(head).expect("a head is plain data");
     let message = [&head, &b"\n"[..], body].concat();
     if message.len() < COMPRESSED_FROM {
@@ -166,6 +168,12 @@ fn pack(head: &impl Serialize, body: &[u8]) -> Vec<u8> {
         .read_to_end(&mut bytes)
         .expect("memory is readable");
     bytes
+}
+
+/// The head of a message of at most `most` bytes that has no body.
+pub fn unpack_head<T: DeserializeOwned>(bytes: &[u8], most: usize) -> Option<T> {
+    let message = unpack(bytes, most).ok()?;
+    serde_json::from_slice(split(&message).ok()?.0).ok()
 }
 
 fn unpack(bytes: &[u8], body_bytes: usize) -> Result<Cow<'_, [u8]>, Unreadable> {

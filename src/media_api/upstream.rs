@@ -91,6 +91,11 @@ impl Upstream {
         self.remote.has_turn()
     }
 
+    /// True if there are other nodes.
+    pub(super) fn has_nodes(&self) -> bool {
+        self.others.is_some()
+    }
+
     /// The parameter by which clients name the room for which they open a session; none if this makes no difference.
     pub fn room_parameter(&self, room: &RoomName) -> Option<String> {
         self.others.as_ref().map(|_| room_parameter(room))

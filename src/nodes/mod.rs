@@ -9,6 +9,7 @@ mod media;
 pub mod nats;
 pub mod newcomer;
 pub mod node;
+mod places;
 mod placing;
 mod reach;
 mod room;

@@ -4,8 +4,8 @@ mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,9 +23,11 @@ use tracing::{error, info, warn};
 
 use super::engine::{Engine, EngineEvent, RequestFailure};
 use super::newcomer::Introduced;
+use super::places::PlacedRooms;
 use super::reach::{Change, Reach};
 use crate::clock::{now, wall_clock};
 use crate::id::{NodeId, RoomName};
+use crate::media_access::MediaAccess;
 use crate::media_api::passed::PassedCalls;
 use crate::metrics::Metrics;
 
@@ -34,6 +36,9 @@ const MAX_TAKEOVERS: usize = 64;
 
 /// Messages of other nodes that wait for a room. Further ones are lost, and said again.
 pub(super) const QUEUED_MESSAGES: usize = 256;
+
+/// Heartbeats after which places in the directory of media are looked through for those that nobody tells any more.
+const PRUNED_EVERY: u64 = 20;
 
 /// Maximum number of nodes with another secret that are shown.
 const MAX_STRANGERS: usize = 64;
@@ -62,8 +67,10 @@ pub(super) struct Inner<E> {
     pub(super) rooms: DashMap<RoomName, mpsc::Sender<PeerBytes>>,
     /// The nodes of the media of rooms with a part here.
     pub(super) media: DashMap<RoomName, NodeId>,
-    /// True if this node has an embedded media server.
-    pub(super) has_media: AtomicBool,
+    /// The directory of media, if this node has an embedded media server.
+    pub(super) directory: OnceLock<MediaAccess>,
+    /// The rooms whose members' places in it this node was told.
+    pub(super) placed: Mutex<PlacedRooms>,
     /// The last pulse of each other node.
     pulses: Mutex<BTreeMap<NodeId, Pulse>>,
     /// Nodes with another secret: their last pulses, and the times of these.
@@ -134,7 +141,8 @@ impl<E: Engine> Cluster<E> {
             reach: Mutex::new(Reach::new(wall_clock())),
             rooms: DashMap::new(),
             media: DashMap::new(),
-            has_media: AtomicBool::new(false),
+            directory: OnceLock::new(),
+            placed: Mutex::default(),
             pulses: Mutex::default(),
             changed: watch::Sender::new(Changes::default()),
             takeovers: Arc::new(Semaphore::new(MAX_TAKEOVERS)),
@@ -259,7 +267,9 @@ impl<E: Engine> NodeTask<E> {
     /// Runs until it is stopped, which is after the rooms of the node have ended. Calls about media sessions here are
     /// answered by `media`.
     pub async fn run(mut self, media: Option<Arc<PassedCalls>>, stop: CancellationToken) {
-        self.cluster.inner.has_media.store(media.is_some(), Ordering::Relaxed);
+        if let Some(media) = &media {
+            let _ = self.cluster.inner.directory.set(media.calls().access().clone());
+        }
         self.media = media;
         // In their order with those to come, and before anything is sent.
         while let Some(event) = self.heard.pop_front() {
@@ -314,6 +324,9 @@ impl<E: Engine> NodeTask<E> {
         let engine = self.cluster.engine().clone();
         match task {
             Task::Heartbeat(heartbeat) => {
+                if heartbeat.number.is_multiple_of(PRUNED_EVERY) {
+                    self.cluster.placed().prune(now().into_std());
+                }
                 let pulse = Bytes::from(self.cluster.pulse(heartbeat, false).encode());
                 self.work.push(Box::pin(async move {
                     engine.send_to_all(pulse).await;

@@ -4,7 +4,7 @@
 //! written, and after the node has died, every node makes the same choice by itself: of those that take rooms, the
 //! one that [is preferred](preferred) for the name.
 
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use satsuma_cluster::entry::Line;
@@ -14,7 +14,9 @@ use tokio::time::sleep;
 
 use super::engine::{Engine, Subject};
 use super::node::Cluster;
+use super::places::{PlacedRooms, RoomPlaces};
 use super::room::record;
+use crate::clock::now;
 use crate::id::{NodeId, RoomName};
 
 /// Time for the answer of a room's owner.
@@ -72,7 +74,18 @@ impl<E: Engine> Cluster<E> {
 
     /// True if this node has an embedded media server.
     pub(super) fn has_media(&self) -> bool {
-        self.inner.has_media.load(Ordering::Relaxed)
+        self.inner.directory.get().is_some()
+    }
+
+    pub(super) fn placed(&self) -> MutexGuard<'_, PlacedRooms> {
+        self.inner.placed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the places of a room's members, whose media are here.
+    pub(super) fn take_places(&self, room: &RoomName, places: RoomPlaces) {
+        if let Some(directory) = self.inner.directory.get() {
+            self.placed().take(now().into_std(), directory, room, places);
+        }
     }
 
     /// Asks the owner of a room that has no part on this node.

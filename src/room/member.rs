@@ -178,6 +178,11 @@ impl Member {
         (self.placed.replace(rights) != Some(rights)).then(|| self.announced.place(rights))
     }
 
+    /// The member's place in the directory of media, with these rights.
+    pub fn media_place(&self, rights: MediaRights) -> MediaPlace {
+        self.announced.place(rights)
+    }
+
     /// Updates the identity's name in the user object.
     pub fn rename(&mut self, name: Arc<str>) {
         if self.name != name {

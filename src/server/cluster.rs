@@ -134,9 +134,10 @@ pub(super) fn message_bytes(config: &Config) -> usize {
     config.limits.frame_bytes
 }
 
-/// Refuses settings that cannot hold over several nodes.
+/// Refuses settings that cannot hold over several nodes: of Cloudflare's media each node would have to know the rooms of
+/// all others.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
-    if config.calls.room_check {
+    if config.calls.room_check && !config.embeds_media() {
         return Err(StartError::RoomCheckInCluster);
     }
     Ok(())

@@ -31,10 +31,10 @@ pub enum StartError {
     /// The folder of shared files cannot be used.
     #[error("the folder of shared files cannot be used ({0})")]
     Files(#[source] io::Error),
-    /// The check of who may receive whose media needs all rooms, of which a node knows its own.
+    /// The check of who may receive whose media needs a node that has all media of a room.
     #[error(
-        "calls.room_check: false is needed in a cluster, since a node knows the rooms of its own members alone; with \
-         it, whoever is logged in may receive tracks whose names it knows"
+        "calls.room_check: false is needed in a cluster with Cloudflare's media, of which no node has those of a whole \
+         room; with it, whoever is logged in may receive tracks whose names it knows"
     )]
     RoomCheckInCluster,
     /// The certificate cannot be used.

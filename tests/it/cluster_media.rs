@@ -1,14 +1,17 @@
 //! Media sessions of the embedded servers of several nodes.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::http::Method;
 use satsuma::config::{Config, Optional};
 use satsuma::id::NodeId;
 use serde_json::{Value, json};
+use str0m::media::Mid;
 use tokio::task::JoinSet;
 
-use crate::client::Client;
+use crate::client::{Ask, Client};
 use crate::cluster::{Mortal, chat, told};
 use crate::harness::{Answer, Person, TestServer, answer, eventually};
 use crate::media_session::{ApiClient, MediaSession};
@@ -322,4 +325,109 @@ async fn draining_node_without_sessions_leaves() {
     for (node, _) in nodes {
         node.stop().await;
     }
+}
+
+/// A member with a session in its room.
+async fn member<'a>(server: &'a TestServer, room: &str, pk: &str) -> (Client, MediaSession<'a>) {
+    let person = Person::log_in(server, pk).await;
+    let client = Ask::room(room).by(&person).pk(pk).open(server).await;
+    let mut api = ApiClient::for_cookie(person.cookie());
+    let session = open_in(&mut api, server, room).await;
+    (client, MediaSession { server, api, session, peer: Peer::new(Net::Udp).await })
+}
+
+/// Subscribes to a microphone once that is permitted.
+async fn subscribe_soon(session: &MediaSession<'_>, to: &str) -> Mid {
+    let offer = RefCell::new(Value::Null);
+    let is_permitted = async || {
+        let told = session.call(Method::POST, "/tracks/new", &pull(to, "mic")).await;
+        let is_permitted = told["tracks"][0]["errorCode"].is_null();
+        *offer.borrow_mut() = told;
+        is_permitted
+    };
+    eventually("a member receives another".to_owned(), is_permitted).await;
+    let offer = offer.into_inner();
+    session.answer(offer["sessionDescription"]["sdp"].as_str().unwrap()).await;
+    Mid::from(offer["tracks"][0]["mid"].as_str().unwrap())
+}
+
+async fn is_refused(session: &MediaSession<'_>, to: &str) -> bool {
+    let told = session.call(Method::POST, "/tracks/new", &pull(to, "mic")).await;
+    told["tracks"][0]["errorCode"] == "not_found_track_error"
+}
+
+/// The owner of the rooms is the first node; their media are on one or the other.
+#[tokio::test]
+async fn members_of_a_room_alone_receive_its_media() {
+    let nodes = two_nodes(|config| config.calls.room_check = true).await;
+    let [(a, a_id), (b, b_id)] = &nodes;
+    let mut homes = HashSet::new();
+    for number in 0.. {
+        let room = format!("r{number}");
+        let (_ada, of_ada) = member(a, &room, "ada").await;
+        if !homes.insert(home(&of_ada.session).to_owned()) {
+            continue;
+        }
+        let (mut bob, of_bob) = member(b, &room, "bob").await;
+        let (_eve, of_eve) = member(b, "other", "eve").await;
+        let (mids, _) = of_ada.publish(&[("mic", MICROPHONE)]).await;
+        of_ada.peer.say(mids[0], "hello").await;
+        let mic = subscribe_soon(&of_bob, &of_ada.session).await;
+        of_bob.peer.until_received(mic, "hello").await;
+        let kim = Person::log_in(a, "Kim").await;
+        let mut api = ApiClient::for_cookie(kim.cookie());
+        let session = open_in(&mut api, a, &room).await;
+        let of_kim = MediaSession { server: a, api, session, peer: Peer::new(Net::Udp).await };
+        for stranger in [&of_eve, &of_kim] {
+            assert!(is_refused(stranger, &of_ada.session).await);
+        }
+        bob.say(json!({"type": "userLeft"})).await;
+        bob.closed().await;
+        eventually("who left receives nothing".to_owned(), async || {
+            is_refused(&of_bob, &of_ada.session).await
+        })
+        .await;
+        let is_inactive = async || {
+            let tracks = of_bob.tracks().await;
+            tracks.as_array().unwrap().iter().all(|track| track["status"] != "active")
+        };
+        eventually("what flowed stops".to_owned(), is_inactive).await;
+        if homes.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(homes, HashSet::from([a_id.to_string(), b_id.to_string()]));
+}
+
+/// The next owner of a room tells its members to the node of the media, which lives on.
+#[tokio::test]
+async fn check_of_members_outlives_the_owner() {
+    let network = MemoryNetwork::default();
+    let with_check = |config: &mut Config| config.calls.room_check = true;
+    let (b, b_id) = TestServer::node(&network, None, with_check).await;
+    let a = Mortal::start_with(&network, &b, with_check);
+    let mut number = 0;
+    let (room, _owned) = loop {
+        let room = format!("r{number}");
+        let mut dot = Client::join(&a.server, &room, "Dot").await;
+        let mut api = ApiClient::for_person(&b, "Eve").await;
+        if home(&open_in(&mut api, &b, &room).await) == b_id.to_string() {
+            chat(&mut dot, 1).await;
+            told(&mut dot, 1).await;
+            break (room, dot);
+        }
+        number += 1;
+    };
+    let (mut ada, of_ada) = member(&b, &room, "ada").await;
+    let (_bob, of_bob) = member(&b, &room, "bob").await;
+    let (mids, _) = of_ada.publish(&[("mic", MICROPHONE)]).await;
+    of_ada.peer.say(mids[0], "hello").await;
+    let mic = subscribe_soon(&of_bob, &of_ada.session).await;
+    of_bob.peer.until_received(mic, "hello").await;
+    let _dead = a.kill();
+    chat(&mut ada, 2).await;
+    told(&mut ada, 2).await;
+    let (_cyd, of_cyd) = member(&b, &room, "cyd").await;
+    let mic = subscribe_soon(&of_cyd, &of_ada.session).await;
+    of_cyd.peer.until_received(mic, "hello").await;
 }

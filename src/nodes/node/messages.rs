@@ -7,6 +7,7 @@ use super::{NodeTask, PeerBytes};
 use crate::id::{NodeId, RoomName};
 use crate::metrics::Metrics;
 use crate::nodes::engine::{Engine, ReplyAddress};
+use crate::nodes::places::RoomPlaces;
 use crate::room::replica::messages::{Attach, PeerMessage};
 
 impl<E: Engine> NodeTask<E> {
@@ -41,6 +42,12 @@ impl<E: Engine> NodeTask<E> {
         let (name, body) = match NodeMessage::decode(message) {
             Ok(NodeMessage::Probe | NodeMessage::MediaCall(_) | NodeMessage::MediaOf(_)) => return,
             Ok(NodeMessage::Subject { name, body }) => (name, body),
+            Ok(NodeMessage::MediaPlaces { name, body }) => {
+                return match (RoomName::parse(name), RoomPlaces::decode(body)) {
+                    (Ok(name), Some(places)) => self.cluster.take_places(&name, places),
+                    _ => Metrics::count(&metrics.drops, "unknown_message"),
+                };
+            }
             Err(_) => return Metrics::count(&metrics.drops, "unknown_message"),
         };
         let Ok(name) = RoomName::parse(name) else { return };

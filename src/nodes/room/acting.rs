@@ -99,7 +99,11 @@ impl<E: Engine> RoomTask<E> {
                     let _ = first.remove().send(Ok(()));
                 }
             }
-            Action::Snapshot(json) => self.show(json).await,
+            Action::Snapshot(json) => {
+                // Before clients are told of tracks.
+                self.tell_places();
+                self.show(json).await;
+            }
             Action::Transient(json) => {
                 if let Some(kind) = MessageKind::of_message(&json) {
                     self.fanout.send_transient(kind, json.to_string()).await;
@@ -125,7 +129,7 @@ impl<E: Engine> RoomTask<E> {
             Effect::Agent(task) => {
                 let members = self.replica.room().map_or(0, |room| room.members().len());
                 let room = JobRoom { name: &self.name, network: self.permit.network(), members };
-                // No node knows the places of all members' media; the server does not start with that check.
+                // The node of the agent's session checks it, which has the sessions of the members, too.
                 let news = self.agents.run(&self.deps, room, |_| true, task);
                 if let Some(news) = news {
                     self.input(ReplicaInput::Room(Box::new(news)));
@@ -136,6 +140,7 @@ impl<E: Engine> RoomTask<E> {
                     let _ = operator.send(result);
                 }
             }
+            Effect::PlaceMedia { .. } => self.tell_places(),
             Effect::SendAway { user, close } => self.fanout.send_away(&user, close),
             // The replica turns these into lines of the journal and into deliveries.
             Effect::Admit { .. }
@@ -146,7 +151,6 @@ impl<E: Engine> RoomTask<E> {
             | Effect::Snapshot
             | Effect::Remove { .. }
             | Effect::Persist { .. }
-            | Effect::PlaceMedia { .. }
             | Effect::RememberEnded(..)
             | Effect::Retire => {}
         }

@@ -1,8 +1,14 @@
 //! A room's task sees to the node that has the room's media.
 
-use crate::id::NodeId;
+use tokio::time::Instant;
+
+use super::RoomTask;
+use super::sending::Message;
+use crate::clock::now;
+use crate::id::{IdentityId, NodeId, SessionId, UserId};
+use crate::media_access::MediaPlace;
 use crate::nodes::engine::Engine;
-use crate::nodes::room::RoomTask;
+use crate::nodes::places::RoomPlaces;
 use crate::protocol::server::{MEDIA_MOVED, MessageKind};
 use crate::room::replica::ReplicaInput;
 
@@ -15,6 +21,18 @@ pub(super) struct RoomMedia {
     chosen: Option<NodeId>,
     /// The node of which the members here were told that it is gone.
     missed: Option<NodeId>,
+    /// The places that were told last, if this node owns the room.
+    told: Option<Told>,
+    /// The number of the last message about places.
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Told {
+    to: NodeId,
+    at: Instant,
+    members: Vec<(UserId, IdentityId, MediaPlace)>,
+    agent: Option<SessionId>,
 }
 
 impl<E: Engine> RoomTask<E> {
@@ -32,7 +50,7 @@ impl<E: Engine> RoomTask<E> {
             self.fanout.send_transient(MessageKind::MediaMoved, MEDIA_MOVED.to_owned()).await;
         }
         if self.replica.room().is_none() {
-            self.media.chosen = None;
+            (self.media.chosen, self.media.told) = (None, None);
         } else if is_at_gone
             && is_chosen_gone
             && self.cluster.has_media()
@@ -41,6 +59,33 @@ impl<E: Engine> RoomTask<E> {
             let chosen = self.cluster.preferred_for(&self.name);
             self.media.chosen = Some(chosen);
             self.input(ReplicaInput::MediaAt(chosen));
+            self.tell_places();
+        }
+    }
+
+    /// Tells the node of the media the places of all members, if one changed, or if the last time was a tick ago.
+    pub(super) fn tell_places(&mut self) {
+        if !self.deps.media.checks() || !self.cluster.has_media() {
+            return;
+        }
+        let Some(room) = self.replica.room() else { return };
+        let (Some(to), Some(meeting)) = (self.media.chosen.or(self.media.at), room.meeting()) else { return };
+        let (members, agent) = (room.media_places(), room.ai().session().map(|agent| agent.session.clone()));
+        let (now, tick) = (now(), self.deps.settings.tick);
+        let is_known = |told: &Told| {
+            told.to == to && told.members == members && told.agent == agent && now < told.at + tick / 2
+        };
+        if self.media.told.as_ref().is_some_and(is_known) {
+            return;
+        }
+        self.media.number += 1;
+        let (epoch, number) = (self.replica.journal().epoch(), self.media.number);
+        self.media.told = Some(Told { to, at: now, members: members.clone(), agent: agent.clone() });
+        let places = RoomPlaces { epoch, number, meeting, tick, members, agent };
+        if to == self.cluster.node() {
+            self.cluster.take_places(&self.name, places);
+        } else {
+            self.outgoing.push(Message::Places(to, Box::new(places)));
         }
     }
 }

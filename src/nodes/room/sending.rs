@@ -11,6 +11,7 @@ use crate::id::{NodeId, RoomName};
 use crate::metrics::Metrics;
 use crate::nodes::engine::{Engine, Subject};
 use crate::nodes::node::probed;
+use crate::nodes::places::RoomPlaces;
 use crate::room::replica::messages::{Broadcast, Content, PeerMessage};
 
 /// Messages that wait for the engine. Of further ones the oldest are lost, and said again.
@@ -34,6 +35,8 @@ pub(super) enum Message {
     ToNode(NodeId, PeerMessage),
     /// To all nodes with members.
     ToAll(Broadcast),
+    /// The places of the room's members, to the node of its media.
+    Places(NodeId, Box<RoomPlaces>),
     /// To the engine: entries below this number are not needed any more.
     Purge(u64),
 }
@@ -46,6 +49,9 @@ impl<E: Engine> Outgoing<E> {
 
     /// Queues a message.
     pub(super) fn push(&mut self, message: Message) {
+        if matches!(message, Message::Places(..)) {
+            self.queue.retain(|queued| !matches!(queued, Message::Places(..)));
+        }
         if is_snapshot(&message) {
             self.queue.retain(|queued| !is_snapshot(queued));
         }
@@ -99,6 +105,14 @@ impl<E: Engine> Outgoing<E> {
                 let bytes = broadcast.encode();
                 Box::pin(async move {
                     engine.broadcast(subject, bytes.into()).await;
+                    None
+                })
+            }
+            Message::Places(to, places) => {
+                let body = places.encode();
+                let bytes = NodeMessage::MediaPlaces { name: self.room.as_str(), body: &body }.encode();
+                Box::pin(async move {
+                    engine.send(to, bytes.into()).await;
                     None
                 })
             }

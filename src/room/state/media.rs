@@ -2,7 +2,7 @@
 
 use super::Room;
 use crate::id::{IdentityId, MediaKind, UserId};
-use crate::media_access::MediaRights;
+use crate::media_access::{MediaPlace, MediaRights};
 use crate::protocol::user::Tracks;
 use crate::room::announced::Restraint;
 use crate::room::io::Effect;
@@ -48,6 +48,14 @@ impl Room {
     pub fn place_all_media(&mut self) -> Vec<Effect> {
         let users: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
         users.iter().filter_map(|user| self.place_media(user)).collect()
+    }
+
+    /// The places of all members.
+    pub fn media_places(&self) -> Vec<(UserId, IdentityId, MediaPlace)> {
+        let place = |(user, member): (&UserId, &Member)| {
+            (user.clone(), member.identity.clone(), member.media_place(self.media_rights(member)))
+        };
+        self.members.iter().map(place).collect()
     }
 
     /// Sees to it that a member announces only the media that it may send. One that moderators stopped is shown as

@@ -33,6 +33,10 @@ impl Mortal {
         Self::run(network, None, |_| {})
     }
 
+    pub fn start_first(network: &MemoryNetwork, edit: fn(&mut Config)) -> Self {
+        Self::run(network, None, edit)
+    }
+
     /// The same, with the keys of another node.
     pub fn start_beside(network: &MemoryNetwork, other: &TestServer) -> Self {
         Self::start_with(network, other, |_| {})

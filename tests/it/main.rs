@@ -70,6 +70,7 @@ mod page;
 mod page_around;
 mod page_axe;
 mod page_big;
+mod page_cluster;
 mod page_devices;
 mod page_errors;
 mod page_firefox;
